@@ -50,7 +50,7 @@ def main(paths: tuple[Path, ...], show_all: bool) -> None:
     for (column, name), (params_b, active_b) in sorted(names_in(paths).items()):
         try:
             found = match(name, params_b=params_b, active_b=active_b)
-            kind, text = str(found.kind), found.card.name if found.card else found.why
+            kind, text = ("card", found.card.name) if found.card else ("guess", found.why)
         except InputError as error:
             kind, text = "refused", str(error)
         counts.setdefault(column, Counter())[kind] += 1

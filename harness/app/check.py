@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from harness.app.locate import locate
+from harness.app.on_target import run_on
 from harness.app.run import Cell, Options, cells_of, run_cells
 from harness.app.this_machine import probed
 from harness.catalog.paths import home_dir
@@ -33,11 +34,10 @@ _CALIBRATION_S: Final = 120.0
 
 
 class Checked(NamedTuple):
-    """What a check found: the profile it predicted from, and each run with its comparison."""
+    """What a check found: the profile it predicted from, and each run."""
 
     device: DeviceProfile
     records: list[RunRecord]
-    comparisons: list[Comparison | None]
 
 
 def check(
@@ -58,10 +58,7 @@ def check(
     listener = options.how.listener
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depths=depths)
     if on[1] is not None:
-        from harness.app.on_target import run_on
-
-        device, records = run_on(on[0], cells, options, on[1])
-        return Checked(device, records, [compare(record) for record in records])
+        return Checked(*run_on(on[0], cells, options, on[1]))
     shapes, types = _seen(cells, listener)
     try:
         found = engine_devices()
@@ -79,8 +76,7 @@ def check(
         device = probed(set(), scenario, say=listener.say)
     if not scenario.api:
         cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
-    records = run_cells(cells, options, device=device)
-    return Checked(device, records, [compare(record) for record in records])
+    return Checked(device, run_cells(cells, options, device=device))
 
 
 def _engines(cell: Cell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]) -> Iterator[Scenario]:
@@ -144,8 +140,8 @@ def report_text(checked: Checked) -> str:
         f"memory read at {format_rate(read.value)}.",
         "",
     ]
-    for record, comparison in zip(checked.records, checked.comparisons, strict=True):
-        lines += _section(record, comparison)
+    for record in checked.records:
+        lines += _section(record)
     lines += [
         "## How it was measured",
         "",
@@ -157,7 +153,7 @@ def report_text(checked: Checked) -> str:
     return "\n".join(lines)
 
 
-def _section(record: RunRecord, comparison: Comparison | None) -> list[str]:
+def _section(record: RunRecord) -> list[str]:
     name = record.model.name if record.model else str(record.extra.get("model", "run"))
     quant = f" {record.model.quant}" if record.model and record.model.quant else ""
     s = record.scenario
@@ -170,7 +166,7 @@ def _section(record: RunRecord, comparison: Comparison | None) -> list[str]:
     ]
     if record.detail:
         lines += ["```", record.detail, "```", ""]
-    if comparison is not None:
+    if (comparison := compare(record)) is not None:
         lines += ["| | predicted | 90 % interval | measured | error |", "|---|--:|--:|--:|--:|"]
         lines += [f"| {' | '.join(cells)} |" for cells in comparison_cells(comparison, "tokens/s")]
         lines += ["", *comparison.notes, ""]

@@ -9,7 +9,7 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Final
 
-from harness.app.run import hashed
+from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
@@ -25,7 +25,6 @@ from harness.predict.memory import predict_memory
 from harness.predict.verdict import available_bytes_of
 from harness.runtimes._threads import default_thread_count
 
-ENTRY: Final = "harness.measure.jobs.hold:run"
 NOT_EMULATED: Final = (
     "memory bandwidth",
     "instruction sets and clock",
@@ -68,13 +67,7 @@ def emulation_of(
     )
 
 
-def find_boundary(
-    path: Path,
-    emulation: Emulation,
-    *,
-    tolerance_ratio: float = 0.01,
-    how: How = How(),  # noqa: B008  an immutable tuple
-) -> RunRecord:
+def find_boundary(path: Path, emulation: Emulation, *, tolerance_ratio: float = 0.01, how: How = How()) -> RunRecord:
     """Bisect on the context length with real runs; the weights are read into memory, so that none can be dropped.
 
     Returns:
@@ -96,7 +89,7 @@ def find_boundary(
     with Pipeline(how) as pipeline:
         while trial not in tried:
             job = HoldJob(model=str(path.absolute()), scenario=_scenario(trial, emulation))
-            ended = tried[trial] = run_child(ENTRY, job, limits=how.limits)
+            ended = tried[trial] = run_child("harness.measure.jobs.hold:run", job, limits=how.limits)
             pipeline.heard.say(f"context {trial}: {ended.outcome}")
             if ended.outcome == "ok":
                 low = trial
@@ -133,7 +126,7 @@ def find_boundary(
             outcome=outcome,
             detail=detail,
             machine=pipeline.machine,
-            model=identify(path, weights, sha256=hashed(path)),
+            model=identify(path, weights, sha256=sha256_of(path)),
             memory=next(reversed(went_well.values()), None),
             runtime="llamacpp",
             result=result,

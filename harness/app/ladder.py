@@ -13,8 +13,8 @@ import msgspec
 
 from harness.app.fit import predict
 from harness.app.resolve import ResolvedModel
-from harness.app.run import hashed
 from harness.catalog.fetch import check_room
+from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
@@ -50,11 +50,6 @@ FAITHFUL_KL: Final = 0.1
 
 _SAME_SPEED_RATIO: Final = 0.95
 
-_QUANTIZE: Final = "harness.runtimes.llamacpp.quantize:run_quantize"
-_IMPORTANCE: Final = "harness.runtimes.llamacpp.quantize:run_importance"
-_SCORE: Final = "harness.measure.jobs.score:run_quality"
-_TRY: Final = "harness.measure.jobs.score:run_try"
-
 
 class Asked(NamedTuple):
     """What is wanted of each rung.
@@ -78,10 +73,10 @@ def ladder(
     quants: Sequence[str] = DEFAULT_QUANTS,
     *,
     text: Path | None = None,
-    asked: Asked = Asked(),  # noqa: B008  an immutable tuple
+    asked: Asked = Asked(),
     folder: Path | None = None,
     keep: Path | None = None,
-    how: How = How(),  # noqa: B008  an immutable tuple
+    how: How = How(),
 ) -> tuple[Ladder, list[RunRecord]]:
     """Make every rung from ``source``, score it, run it, and remove it again; the ladder, and its records.
 
@@ -166,7 +161,8 @@ class Workshop:
         self.is_kept, self.asked, self.pipeline = is_kept, asked, pipeline
         timed_on = fingerprint(facts(asked.target)) if asked.target else pipeline.machine
         self._timed_on = timed_on.fingerprint
-        self._made_from = "-".join([source.stem, hashed(source)[:12], hashed(text)[:8], version("llama-cpp-python")])
+        hashes = sha256_of(source)[:12], sha256_of(text)[:8]
+        self._made_from = "-".join([source.stem, *hashes, version("llama-cpp-python")])
         self.folder = folder.absolute() / self._made_from
         self.folder.mkdir(parents=True, exist_ok=True)
         self.reference = self.folder / "reference.gguf" if self.requantized else self.source
@@ -176,7 +172,8 @@ class Workshop:
         """Make what the rungs are compared with (the source, or F16 made from it) and try it, and the text with it."""
         if self.requantized:
             self._file("F16", self.reference.name)
-        prepare(_TRY, {"model": str(self.reference), "text": str(self.text)}, limits=self.pipeline.how.limits)
+        asked = {"model": str(self.reference), "text": str(self.text)}
+        prepare("harness.measure.jobs.score:run_try", asked, limits=self.pipeline.how.limits)
 
     def quality_key(self, quant: str) -> str:
         """Key of the record of a rung's quality."""
@@ -237,7 +234,7 @@ class Workshop:
         )
         plan = Measurement(
             workload="quality",
-            entry=_SCORE,
+            entry="harness.measure.jobs.score:run_quality",
             job=job,
             scenario=Scenario(context_tokens=job.chunk_tokens),
             read=read,
@@ -259,18 +256,17 @@ class Workshop:
             job = BenchJob(scenario=scenario, programs=asked.programs, repetitions=asked.repetitions, limits=held)
             progress = self.pipeline.heard.fetched
             timed = bench_on(asked.target, path, job, self._identity(quant, path), progress=progress)
-            asked.target.forget(path, hashed(path))
+            asked.target.forget(path, sha256_of(path))
             return self.pipeline.keep(timed, key=key if timed.samples else "")  # what broke off is timed again
         plan = plan_generation(
             GenerateJob(path=str(path), scenario=scenario, repetitions=asked.repetitions, cold_loads=0),
             read_gguf(path).weights(),
-            hash_of=hashed,
             key=key,
         )
         return _not_interrupted(self.pipeline.measure(plan._replace(model=self._identity(quant, path))))
 
     def _identity(self, quant: str, path: Path) -> Any:
-        identity = identify(path, read_gguf(path).weights(), name=self.source.stem, sha256=hashed(path))
+        identity = identify(path, read_gguf(path).weights(), name=self.source.stem, sha256=sha256_of(path))
         return msgspec.structs.replace(identity, quant=quant, requantized_from=self.requantized)
 
     def _file(self, quant: str, name: str) -> Path:
@@ -281,10 +277,10 @@ class Workshop:
         if quant in NEEDS_IMPORTANCE_MATRIX:
             # Collected once, on the second half of the text; scoring begins with the first.
             of_text = {"model": str(self.source), "text": str(self.text)}
-            matrix = self._made("importance.npz", _IMPORTANCE, of_text, "collecting an importance matrix")
+            matrix = self._made("importance.npz", "run_importance", of_text, "collecting an importance matrix")
             job["importance"] = str(matrix)
         self._check_room(quant)
-        return self._made(name, _QUANTIZE, job, f"{quant}: making")
+        return self._made(name, "run_quantize", job, f"{quant}: making")
 
     def _check_room(self, quant: str) -> None:
         """Refuse what the disk cannot take before a byte is written: a full disk is everybody's trouble."""
@@ -303,7 +299,7 @@ class Workshop:
         if path.exists():
             return path
         self.pipeline.heard.say(said)
-        return make(entry, job, path, limits=self.pipeline.how.limits)
+        return make(f"harness.runtimes.llamacpp.quantize:{entry}", job, path, limits=self.pipeline.how.limits)
 
 
 def _not_interrupted(record: RunRecord) -> RunRecord:

@@ -17,7 +17,7 @@ from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
 from harness.domain.quant import split
-from harness.domain.record import RunRecord
+from harness.domain.record import UNKNOWN_MACHINE, RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError, UnknownNameError
 from harness.predict.coefficients import Coefficients, shipped
@@ -183,7 +183,7 @@ def _known_device(said: str, api: str) -> str:
 
 def _device_said(record: RunRecord) -> str:
     said = record.machine.device or record.machine.cpu_model
-    return "" if said == "unknown device" else said
+    return "" if said == UNKNOWN_MACHINE.device else said
 
 
 def _measurements(record: RunRecord) -> list[Measurement]:
@@ -293,7 +293,7 @@ def _contradiction(row: Row, ln_s: float, spread: float) -> str:
     return f"contradicts the others: they let expect {expected:.3g} tokens/s ({spreads:.1f} spreads away)"
 
 
-def _moved(after: Coefficients, most: int = 8) -> tuple[tuple[str, float, float, float, float], ...]:
+def _moved(after: Coefficients) -> tuple[tuple[str, float, float, float, float], ...]:
     """Terms that moved most, in spreads of what was believed before."""
     keys = list(after.covariance.keys)
     before = shipped()
@@ -301,8 +301,6 @@ def _moved(after: Coefficients, most: int = 8) -> tuple[tuple[str, float, float,
     changes = []
     for key, spread in zip(keys, spreads, strict=True):
         old, new = before.values.get(key, 0.0), after.terms[key]
-        changes.append((abs(new.value - old) / spread, (key, old, new.value, float(spread), new.spread)))
-    listed = [change for _, change in sorted(changes, reverse=True)[:most]]
-    return tuple(
-        (words_of(key), math.exp(old), math.exp(new), before_w, after_w) for key, old, new, before_w, after_w in listed
-    )
+        moved = words_of(key), math.exp(old), math.exp(new.value), float(spread), new.spread
+        changes.append((abs(new.value - old) / spread, moved))
+    return tuple(moved for _, moved in sorted(changes, reverse=True)[:8])

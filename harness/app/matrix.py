@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,12 @@ from harness.catalog.devices import device_names, load_device
 from harness.catalog.models import model_names
 from harness.catalog.names import load_model
 from harness.catalog.paths import as_path
+from harness.domain.model import ModelCard, ModelShape
 from harness.domain.quant import split
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, MissingPackageError, RefusedError
 from harness.predict.sweep import WORDS, Grid, sweep
 from harness.records.store import write_atomically
-
-FORMATS: Final = (".json", ".csv", ".parquet")
 
 Columns = dict[str, NDArray[Any]]
 
@@ -43,12 +42,18 @@ def ask(
         RefusedError: A matched model has no table of tensors.
     """
     profiles = [load_device(name) for name in matching("device", devices, device_names())]
-    shapes = [
-        (Path(name).stem, resolve_model(name).weights.shape) if as_path(name) else (name, load_model(name).shape)
-        for name in matching("model", models, model_names())
-    ]
+    shapes = [(name, shape) for name, _, shape in map(subject, matching("model", models, model_names()))]
     names = list(dict.fromkeys(mixture_of(q)[0] for q in quants))
     return sweep(profiles, shapes, names, list(dict.fromkeys(contexts)), scenario=scenario, entitled=entitled)
+
+
+def subject(ref: str) -> tuple[str, ModelCard | None, ModelShape]:
+    """Name, card and shape of a model that was asked about, by a name or by a path."""
+    if as_path(ref):
+        found = resolve_model(ref)
+        return Path(ref).stem, found.card, found.weights.shape
+    card = load_model(ref)
+    return ref, card, card.shape
 
 
 def columns(grid: Grid) -> Columns:
@@ -87,11 +92,12 @@ def write(table: Columns, path: Path) -> None:
         InputError: Another ending, or no such folder.
         MissingPackageError: Parquet without pyarrow.
     """
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path}: found ending {path.suffix or 'none'}, expected one of {', '.join(FORMATS)}")
+    writers = {".json": _json, ".csv": _csv, ".parquet": _parquet}
+    if path.suffix not in writers:
+        raise InputError(f"{path}: found ending {path.suffix or 'none'}, expected one of {', '.join(writers)}")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder")
-    write_atomically(path, {".json": _json, ".csv": _csv, ".parquet": _parquet}[path.suffix](table))
+    write_atomically(path, writers[path.suffix](table))
 
 
 def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:

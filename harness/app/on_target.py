@@ -9,8 +9,9 @@ import msgspec
 
 from harness.app.fit import predict
 from harness.app.locate import Located, locate
-from harness.app.run import Cell, Options, hashed
+from harness.app.run import Cell, Options
 from harness.catalog.devices import load_device
+from harness.catalog.file_hash import sha256_of
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.record import ModelIdentity, RunRecord
@@ -75,10 +76,7 @@ def run_on(on: str, cells: Sequence[Cell], options: Options, programs: Path) -> 
             located = locate(cell.model, cell.quant, progress=how.listener.fetched)
             resolved = located.resolved()
             job = BenchJob(
-                scenario=cell.scenario,
-                programs=programs,
-                repetitions=options.repetitions,
-                limits=how.limits,
+                scenario=cell.scenario, programs=programs, repetitions=options.repetitions, limits=how.limits
             )
             prediction = predict(resolved, device, cell.scenario) if resolved is not None else None
             model = identity(located)
@@ -93,7 +91,7 @@ def run_on(on: str, cells: Sequence[Cell], options: Options, programs: Path) -> 
 
 def identity(located: Located) -> ModelIdentity:
     """What identifies a model in a record, its hash remembered until the file changes."""
-    sha256 = hashed(located.path)
+    sha256 = sha256_of(located.path)
     return identify(located.path, located.weights, name=located.name, quant=located.quant, sha256=sha256)
 
 

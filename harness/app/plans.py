@@ -9,7 +9,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from harness.app.fit import predict, within_budget
-from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model
+from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
 from harness.app.this_machine import probed
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
@@ -245,41 +245,29 @@ def plan_under_budget(
 
 
 def stream_outlook(
-    path: Path,
-    budget_bytes: int,
-    scenario: Scenario,
-    draft: Path | None = None,
-    *,
-    say: Callable[[str], None] | None = None,
+    path: Path, budget_bytes: int, scenario: Scenario, draft: Path | None = None, *, say: Callable[[str], None]
 ) -> StreamingOutlook | None:
     """What streaming a file under a budget will do on this machine, said before it runs.
 
     From the machine's storage and memory and the engine's costs on tiny models; None where the file cannot be
     predicted. Weights are not repacked while they are streamed; a draft, held beside them, is. ``say`` is told what is
-    timed first, where that was not kept; without it nothing is timed, and a machine never probed has no outlook.
+    timed first, where that was not kept.
     """
     try:
         plain = replace(scenario, repack=False, ubatch_tokens=_PASS_TOKENS)
         model = resolve_model(str(path))
-        device = _timed(model, plain, say)
+        device = probed(matrix_types(model.weights), plain, say=say)
         small = resolve_model(str(draft)) if draft else None
         now = predict(model, within_budget(device, budget_bytes), plain, draft=small)
         plan, evictable = None, 0
         if small is not None:
-            beside = _timed(small, replace(scenario, repack=True), say)
+            beside = probed(matrix_types(small.weights), replace(scenario, repack=True), say=say)
             plan = plan_speculation(model, device, plain, small, draft_device=beside)
             # A draft that is rewritten stays mapped, and of its token table a few rows are looked up.
             evictable = _looked_up_bytes(small.weights) if rewrites_all(small.weights, cpu().isa) else 0
         return plan_under_budget(model, device, now, plan, evictable_bytes=evictable, limited=True)
     except InputError:
         return None
-
-
-def _timed(model: ResolvedModel, scenario: Scenario, say: Callable[[str], None] | None) -> DeviceProfile:
-    """Profile of this machine with the engine's costs of the model's types as the scenario runs them."""
-    if say is None:
-        return resolve_device(THIS_MACHINE[0], scenario)
-    return probed(matrix_types(model.weights), scenario, say=say)
 
 
 def layer_bytes(weights: Weights) -> list[int]:

@@ -8,7 +8,10 @@ import msgspec
 from msgspec.structs import replace
 
 from harness.catalog.devices import device_names, load_device
+from harness.catalog.gguf import read_weights
 from harness.catalog.guess import Guess
+from harness.catalog.hf_config import read_hf_config
+from harness.catalog.hub import read_repository
 from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_model, match
 from harness.catalog.paths import as_path
 from harness.catalog.synthesize import Routing
@@ -221,8 +224,6 @@ def _from_file(path: Path, quant: str | None) -> ResolvedModel:
     if path.suffix == ".gguf":
         return _from_gguf(path, quant)
     if path.suffix == ".json":
-        from harness.catalog.hf_config import read_hf_config
-
         name = path.parent.name if path.stem == "config" and path.parent.name else path.stem
         return _from_shape(name, read_hf_config(path), quant or "Q4_K_M")
     card = load_model(str(path))
@@ -245,8 +246,6 @@ def _from_card(card: ModelCard, quant: str, said: tuple[str, ...] = ()) -> Resol
 
 
 def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
-    from harness.catalog.gguf import read_weights
-
     weights = read_weights(path)
     if quant is None or mixture_of(quant)[0] == weights.quant:
         said = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
@@ -262,8 +261,6 @@ def _from_shape(name: str, shape: ModelShape, quant: str, said: tuple[str, ...] 
 
 def _from_hub(ref: str, quant: str | None) -> ResolvedModel:
     """A repository of the hub: its GGUF file's header where one is named or fits, else its config.json."""
-    from harness.catalog.hub import read_repository
-
     repo, file, named = hub_parts(ref)
     wanted = quant or named
     found = read_repository(repo, file, wanted)

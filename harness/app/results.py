@@ -4,14 +4,12 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-import msgspec
-
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError
 from harness.measure.pipeline import open_history
 from harness.records.history import History
 from harness.records.imports import read_results
-from harness.records.store import RECORD_MAX_BYTES, decode, from_document
+from harness.records.store import RECORD_MAX_BYTES, decode, from_document, json_of
 
 
 def gather(references: Iterable[str]) -> list[RunRecord]:
@@ -64,10 +62,7 @@ def single_record(output: bytes, source: str) -> RunRecord:
     Raises:
         BadDataError: It printed something else, or more than one.
     """
-    try:
-        document = msgspec.json.decode(output)
-    except msgspec.DecodeError as error:
-        raise BadDataError(source, "", f"no JSON ({error})", "one run record") from error
+    document = json_of(output, source, "one run record")
     if isinstance(document, list):
         if len(document) != 1:
             raise BadDataError(source, "", f"{len(document)} records", "one: name one model and one cell")

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,7 +12,7 @@ from harness.app.fit import predict
 from harness.app.locate import Located, locate
 from harness.app.resolve import with_kept_costs
 from harness.catalog.names import load_model
-from harness.catalog.paths import as_path, home_dir
+from harness.catalog.paths import as_path
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Prediction
 from harness.domain.record import MachineFingerprint, Outcome, RunRecord
@@ -21,7 +20,6 @@ from harness.domain.result import Generation, Result
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, HarnessError, InputError, RefusedError
 from harness.measure.child import ChildResult, run_child
-from harness.measure.file_hash import file_sha256
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import TextJob
 from harness.measure.jobs.served import ServedJob
@@ -213,7 +211,6 @@ def _run_cell(
             quant=located.quant,
             prediction=_predict(located, device, cell.scenario, heard.say),
             sha256=located.sha256,
-            hash_of=hashed,
             key=key,
         )
     except KeyboardInterrupt:
@@ -252,11 +249,6 @@ def _served(cell: Cell, options: Options, device: DeviceProfile | None, pipeline
         notes = {"server_model": planned.model.name}
         planned = planned._replace(model=msgspec.structs.replace(planned.model, name=located.name), notes=notes)
     return planned
-
-
-def hashed(path: Path) -> str:
-    """SHA-256 of a file, remembered until the file changes."""
-    return file_sha256(path, cache=home_dir() / "file-hashes.json")
 
 
 def _check_format(located: Located, runtime: str) -> None:

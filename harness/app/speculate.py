@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec.structs import replace
 
-from harness.app.run import hashed
+from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_gguf
 from harness.catalog.paths import cache_dir
 from harness.domain.drafting import Decoding, DraftAdvice
@@ -17,7 +17,6 @@ from harness.domain.record import RunRecord
 from harness.domain.result import Speculation
 from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult
-from harness.measure.jobs import verify
 from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.jobs.verify import VerifierJob
 from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, make
@@ -27,7 +26,6 @@ from harness.runtimes.llamacpp.draft_policy import CostTable
 from harness.runtimes.llamacpp.speculative import total
 from harness.runtimes.server import RUNTIME
 
-ENTRY: Final = "harness.measure.jobs.speculate:run"
 PROMPT_CLASSES: Final = ("code", "prose")
 _PROMPTS: Final[Any] = Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1)], ...], msgspec.Meta(min_length=1)]
 
@@ -67,10 +65,7 @@ def requantized(source: Path, quant: str, *, pure: bool = False) -> Path:
 
 
 def speculate(
-    job: SpeculationJob,
-    *,
-    how: How = How(),  # noqa: B008  an immutable tuple
-    on_advice: Callable[[DraftAdvice], None] | None = None,
+    job: SpeculationJob, *, how: How = How(), on_advice: Callable[[DraftAdvice], None] | None = None
 ) -> RunRecord:
     """Measure the costs, say whether speculation will pay, then run every prompt both ways.
 
@@ -101,12 +96,12 @@ def speculate(
     else:
         target = Path(job.target).absolute()
         job = replace(job, target=str(target))
-        model = identify(target, read_gguf(target).weights(), sha256=hashed(target))
-    hashes = [hashed(Path(path)) for path in drafts if path != "lookup"]
+        model = identify(target, read_gguf(target).weights(), sha256=sha256_of(target))
+    hashes = [sha256_of(Path(path)) for path in drafts if path != "lookup"]
     with Pipeline(how) as pipeline:
         plan = Measurement(
             workload="speculate",
-            entry=f"{verify.__name__}:run_verified" if elsewhere else ENTRY,
+            entry="harness.measure.jobs." + ("verify:run_verified" if elsewhere else "speculate:run"),
             job=job,
             scenario=job.scenario,
             read=read,

@@ -2,12 +2,11 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
-from harness.app.run import hashed
+from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_gguf
 from harness.domain.drafting import Decoding
 from harness.domain.record import RunRecord
@@ -21,15 +20,8 @@ from harness.predict.moe import DEFAULT_SKEW, Policy, hit_ratio, streamed_token_
 from harness.runtimes.llamacpp.expert_cache import CachePolicy
 from harness.runtimes.llamacpp.speculative import total
 
-ENTRY: Final = "harness.measure.jobs.stream:run"
 
-
-def stream(
-    job: StreamJob,
-    *,
-    predicted_tokens_per_s: float | None = None,
-    how: How = How(),  # noqa: B008  an immutable tuple
-) -> RunRecord:
+def stream(job: StreamJob, *, predicted_tokens_per_s: float | None = None, how: How = How()) -> RunRecord:
     """Generate under a RAM budget.
 
     Returns:
@@ -43,12 +35,12 @@ def stream(
     model = Path(job.model).absolute()
     draft = None if job.draft in {"", "lookup"} else Path(job.draft).absolute()
     job = replace(job, model=str(model), draft=str(draft or job.draft))
-    hashes = [hashed(path) for path in (model, draft) if path is not None]
+    hashes = [sha256_of(path) for path in (model, draft) if path is not None]
     how = how._replace(limits=how.limits._replace(memory_bytes=job.budget_bytes))
     with Pipeline(how) as pipeline:
         plan = Measurement(
             workload="stream",
-            entry=ENTRY,
+            entry="harness.measure.jobs.stream:run",
             job=job,
             scenario=job.scenario,
             read=partial(_read, job, predicted_tokens_per_s),

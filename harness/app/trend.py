@@ -9,14 +9,13 @@ from statistics import fmean, median, stdev
 from typing import Final, get_args
 
 from harness.domain.base import Frozen
-from harness.domain.budget import Metric
+from harness.domain.budget import HIGHER_IS_BETTER, Metric
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation
 from harness.records.history import Figures, model_of
 from harness.records.metrics import UNITS, metric_values
 from harness.stats.intervals import log_effect, quantile_interval, unpaired_ratio_interval
 
-HIGHER: Final = frozenset({"decode_tokens_per_s", "prefill_tokens_per_s"})
 METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
 WORSE_RATIO: Final = 1.002
 """Perplexity moves by up to this where kernels of the same weights round activations otherwise."""
@@ -172,4 +171,4 @@ def _word(metric: Metric, low: float | None, high: float | None) -> str:
         return "too few samples"
     if low <= 1 <= high:
         return "no difference shown"
-    return "better" if (low > 1) == (metric in HIGHER) else "worse"
+    return "better" if (low > 1) == (metric in HIGHER_IS_BETTER) else "worse"

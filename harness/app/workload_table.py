@@ -80,7 +80,7 @@ def tabulate(
     size: str = "default",
     devices: Sequence[str] = (),
     model: Path | None = None,
-    how: How = How(),  # noqa: B008  immutable
+    how: How = How(),
     keep: Callable[[RunRecord], object] = lambda _: None,
     **asked: Any,
 ) -> Table:
@@ -158,6 +158,13 @@ def rows_of(result: WorkloadResult) -> list[Row]:
     return rows
 
 
+def cells(row: Row) -> list[str]:
+    """A row as text: operation, percentiles, prediction, its error, and what limits it."""
+    predicted = "-" if row.predicted_s is None else format_seconds(row.predicted_s)
+    error = "-" if row.error_ratio is None else f"{row.error_ratio:+.0%}"
+    return [row.operation, format_seconds(row.p50_s), format_seconds(row.p95_s), predicted, error, row.limit]
+
+
 View = tuple[str, list[str], list[list[str]], Sequence[int]]
 """A table as text: its title, columns and rows, and which columns are numbers."""
 
@@ -169,20 +176,8 @@ def views(found: Table) -> tuple[View, View, View]:
         first = at == 0 or found.rows[at - 1].workload != row.workload
         if first:
             sizes.append([row.workload, ", ".join(f"{k} {v}" for k, v in row.size.items())])
-        here.append(
-            [
-                row.workload if first else "",
-                row.operation,
-                format_seconds(row.p50_s),
-                format_seconds(row.p95_s),
-                format_seconds(row.predicted_s) if row.predicted_s is not None else "-",
-                f"{row.error_ratio:+.0%}" if row.error_ratio is not None else "-",
-                row.limit,
-                row.basis,
-                format_bytes(row.peak_rss_bytes) if first else "",
-                format_bytes(row.predicted_peak_bytes) if first else "",
-            ]
-        )
+        peaks = [format_bytes(size) if first else "" for size in (row.peak_rss_bytes, row.predicted_peak_bytes)]
+        here.append([row.workload if first else "", *cells(row), row.basis, *peaks])
         seconds = [format_seconds(row.elsewhere[d]) if d in row.elsewhere else "-" for d in found.devices]
         there.append([row.workload if first else "", row.operation, *seconds])
     columns = ["workload", "operation", "p50", "p95", "predicted", "error", "limit", "from", "peak", "predicted"]

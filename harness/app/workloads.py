@@ -29,12 +29,7 @@ from harness.ports import Workload
 from harness.predict.language_cost import language_seconds
 from harness.predict.memory import RUNTIME_ANONYMOUS_BYTES, RUNTIME_FILE_BYTES, predict_memory
 from harness.predict.weights import matrix_types
-from harness.predict.workload_cost import (
-    OperationPrediction,
-    predict_operation,
-    predict_workload,
-    rates_here,
-)
+from harness.predict.workload_cost import OperationPrediction, predict_operation, predict_workload, rates_here
 
 _PACKAGE = "harness.workloads"
 _CONTEXT_TOKENS: Final = 4096
@@ -100,7 +95,7 @@ def run(
     model: Path | None = None,
     data: Path | None = None,
     thread_count: int = 1,
-    how: How = How(),  # noqa: B008  immutable
+    how: How = How(),
     **of_job: Any,
 ) -> WorkloadResult:
     """Predict, here and for other devices, then measure, then compare; the record goes into the history.

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from harness.catalog._progress import Progress, no_progress
-from harness.catalog.fetch import sha256_of
+from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_gguf
 from harness.catalog.hf_config import read_hf_config
 from harness.catalog.models import dump_model, load_card

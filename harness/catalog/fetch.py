@@ -4,16 +4,16 @@ A file lies in ``cache_dir()/models/<model>/``. It comes there by one rename, af
 until then everything is in a staging folder beside it, from which an interrupted pull goes on.
 """
 
-import hashlib
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.fetch_registry import from_registry
+from harness.catalog.file_hash import remember, sha256_of
 from harness.catalog.hub import from_hub
 from harness.catalog.paths import cache_dir
 from harness.domain.model import ModelCard, ModelFile
@@ -21,7 +21,6 @@ from harness.errors import FetchError, RefusedError, UnknownNameError
 from harness.units import MIB, format_bytes
 
 DISK_MARGIN_BYTES: Final = 256 * MIB
-CHUNK_BYTES: Final = 4 * MIB
 
 
 def file_of(card: ModelCard, quant: str | None = None) -> ModelFile:
@@ -51,7 +50,8 @@ def have(card: ModelCard, quant: str | None = None) -> Path | None:
     """The verified file, if it is on this machine already; nothing is fetched."""
     file = file_of(card, quant)
     target = Path(file.path).expanduser() if file.path else cached_path(card, file)
-    return target if target.is_file() and _is_verified(target, file) else None
+    whole = target.is_file() and target.stat().st_size == file.size_bytes
+    return target if whole and sha256_of(target) == file.sha256 else None
 
 
 def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None = None) -> Path:
@@ -84,7 +84,7 @@ def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None
         found = _fetch(card, file, staging, progress or no_progress)
         _verify(found, file, place=f"{card.name} {file.quant}")
         found.replace(target)
-        _remember(target, file)
+        remember(target, file.sha256)
         shutil.rmtree(staging, ignore_errors=True)
     return target
 
@@ -120,16 +120,6 @@ def check_room(
         )
 
 
-def sha256_of(path: Path, progress: Progress = no_progress) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    digest, size = hashlib.sha256(), path.stat().st_size
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-            progress(stream.tell(), size)
-    return digest.hexdigest()
-
-
 def _verify(path: Path, file: ModelFile, *, place: str) -> None:
     """Compare a fetched file with its card, and delete it when it differs.
 
@@ -144,36 +134,6 @@ def _verify(path: Path, file: ModelFile, *, place: str) -> None:
     if not digest:
         raise FetchError(f"{place}: fetched {size} bytes, expected {file.size_bytes}; deleted")
     raise FetchError(f"{place}: found SHA-256 {digest}, expected {file.sha256}; deleted")
-
-
-def _is_verified(path: Path, file: ModelFile) -> bool:
-    """Whether the file is what its card says.
-
-    A file found right once is not read again while its size and time of change stay the same.
-    """
-    if path.stat().st_size != file.size_bytes:
-        return False
-    stamp, text = _stamp(path, file)
-    with suppress(OSError, ValueError):  # never verified, or in a folder that cannot be written: read the file itself
-        if stamp.read_text() == text:
-            return True
-    if sha256_of(path) != file.sha256:
-        return False
-    _remember(path, file)
-    return True
-
-
-def _remember(path: Path, file: ModelFile) -> None:
-    """Note that a file was found right."""
-    stamp, text = _stamp(path, file)
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(text)
-
-
-def _stamp(path: Path, file: ModelFile) -> tuple[Path, str]:
-    """Where it is noted that a file was found right, in the cache also for files that lie elsewhere; and the note."""
-    name, state = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:32], path.stat()
-    return cache_dir() / "verified" / f"{name}.txt", f"{file.sha256} {state.st_size} {state.st_mtime_ns}"
 
 
 @contextmanager

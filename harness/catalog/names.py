@@ -12,7 +12,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from harness.catalog.guess import Guess, guess
 from harness.catalog.models import load_card, model_names
@@ -42,8 +42,6 @@ class Match(NamedTuple):
     ``quant`` is the quantisation in the name, as written; ``why`` says how the name was read.
     """
 
-    name: str
-    kind: Literal["card", "guess"]
     card: ModelCard | None
     guess: Guess | None
     quant: str
@@ -75,7 +73,7 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
     name = clean(name, _NAME_MAX)
     found, why, quant = _card_of(name, params_b)
     if found is not None:
-        return Match(name, "card", found, None, quant, why)
+        return Match(found, None, quant, why)
     if (other := _NO_MODEL.search(_unbracketed(name))) and not params_b:
         raise RefusedError(f"{name!r}: {other[1]} is a draft head, a method or an encoder, not a decoder of its own")
     sizes = {key(text): row for text, row in TABLES["sizes"].items()}
@@ -85,7 +83,7 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
         raise UnknownNameError("model", name, nearest(name))
     close = nearest(name)
     why = bounded.why + (f" (names like it: {', '.join(close)})" if close else "")
-    return Match(name, "guess", None, bounded, quant, why)
+    return Match(None, bounded, quant, why)
 
 
 def is_repository(ref: str) -> bool:

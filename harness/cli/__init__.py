@@ -1,7 +1,7 @@
 """The command line: one file a verb; each one parses, calls, renders and returns an exit status.
 
-A verb is a module in this package that ends in ``COMMAND = ...``; its name is the verb. Modules whose names begin
-with an underscore are shared helpers. Verb modules import nothing heavy at the top: no engine, no numpy.
+A verb is a module in this package with a command of the same name. Modules whose names begin with an underscore are
+shared helpers. Verb modules import nothing heavy at the top: no engine, no numpy.
 """
 
 import sys
@@ -28,7 +28,8 @@ class Verbs(click.Group):
         """The verb of that name."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        command: click.Command = import_module(f"{__name__}.{cmd_name.replace('-', '_')}").COMMAND
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"{__name__}.{name}"), name)
         return command
 
     def resolve_command(

@@ -27,6 +27,8 @@ FILE: Final = click.Path(dir_okay=False, path_type=Path)
 FILE_HERE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER: Final = click.Path(file_okay=False, path_type=Path)
 FOLDER_HERE: Final = click.Path(exists=True, file_okay=False, path_type=Path)
+REPORTS: Final = {".html": "html", ".htm": "html", ".md": "md", ".json": "json"}
+"""Formats of a report by the ending of its file."""
 
 MOST_TOKENS: Final = 1 << 24
 """No model has a context of more; a number above is a slip of the keyboard."""
@@ -50,15 +52,17 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer click
 
 
 class Count(click.ParamType):  # type: ignore[type-arg]
-    """A whole number from ``least`` to ``most``; ``k`` and ``m`` stand for 1,024 and 1,048,576."""
+    """A whole number from ``least`` to ``most``, ``k`` and ``m`` stand for 1,024 and 1,048,576; or one of ``words``."""
 
     name = "count"
 
-    def __init__(self, least: int, most: int = MOST_TOKENS) -> None:
-        self.least, self.most = least, most
+    def __init__(self, least: int, most: int = MOST_TOKENS, **words: Any) -> None:
+        self.least, self.most, self.words = least, most, words
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number; a usage error says what was found and expected."""
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number, or what the word stands for; a usage error says what was found and expected."""
+        if value in self.words:
+            return self.words[value]
         try:
             found = whole(value) if isinstance(value, str) else int(value)
         except ValueError:
@@ -66,23 +70,6 @@ class Count(click.ParamType):  # type: ignore[type-arg]
         if not self.least <= found <= self.most:
             self.fail(f"found {value}, expected {self.least} to {self.most}", param, ctx)
         return found
-
-
-class CountOr(Count):
-    """A whole number from ``least``, or one of some words, each with what it stands for."""
-
-    name = "layers"
-
-    def __init__(self, least: int, **words: Any) -> None:
-        super().__init__(least)
-        self.words = words
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number, or what the word stands for; a usage error says what was found and expected."""
-        return self.words[value] if value in self.words else super().convert(value, param, ctx)
-
-
-LAYERS: Final = CountOr(0, all="all", auto="auto")
 
 
 class Amount(click.ParamType):  # type: ignore[type-arg]
@@ -241,6 +228,9 @@ server = together(
 )  # fmt: skip
 
 
+LAYERS: Final[dict[str, Any]] = {"type": Count(0, all="all", auto="auto"), "metavar": "LAYERS"}
+
+
 def _shares(_context: click.Context, param: click.Parameter, text: str) -> tuple[float, ...]:
     try:
         shares = tuple(float(part) for part in text.split(",")) if text else ()
@@ -252,7 +242,7 @@ def _shares(_context: click.Context, param: click.Parameter, text: str) -> tuple
 
 
 placement = together(
-    click.option("--gpu-layers", type=LAYERS, default="all", show_default=True, help="Layers on the GPU (-ngl)."),
+    click.option("--gpu-layers", **LAYERS, default="all", show_default=True, help="Layers on the GPU (-ngl)."),
     click.option("--cpu-moe", type=Count(0), default=0, help="Experts of so many blocks stay with the CPU."),
     click.option("--tensor-split", default="", callback=_shares, metavar="A,B", help="Share of each card (-ts)."),
     click.option("--split-mode", type=click.Choice(["layer", "row"]), default="layer", show_default=True),

@@ -9,8 +9,6 @@ from harness.cli import _options as options
 from harness.cli._output import Answer, say
 from harness.errors import Exit
 
-_REPORTS = (".html", ".htm", ".md", ".json")
-
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL...]")
@@ -55,16 +53,19 @@ def check(
     from harness.app.workload_table import after_check
     from harness.cli._records import comparison_table, reasons, run_table, title_of
     from harness.cli.workloads import show_table
+    from harness.records.compare import compare
     from harness.report.answer import check_line
     from harness.report.formats.html import write_check_report
 
-    if report is not None and report.suffix.lower() not in _REPORTS:
-        raise click.BadParameter(f"found {report}, expected an ending of {', '.join(_REPORTS)}", param_hint="--report")
+    form = options.REPORTS.get(report.suffix.lower()) if report is not None else "md"
+    if form is None:
+        expected = f"an ending of {', '.join(options.REPORTS)}"
+        raise click.BadParameter(f"found {report}, expected {expected}", param_hint="--report")
     chosen = Options(repetitions=repetitions, how=how)
     scenario, on = scenario_from(fields), (target, programs)
     found = run_check(models, quant, scenario, chosen, probe_again=probe_again, depths=depths, on=on)
     records, others = list(found.records), None
-    page = report if report is not None and report.suffix.lower() in {".html", ".htm"} else None
+    page = report if form == "html" else None
     if page is not None:
         write_check_report(records, page)
     reports = [page or write_report(found, report)]
@@ -75,8 +76,9 @@ def check(
         if page is not None:
             write_check_report(records, page)
         status = max(status, Exit.COULD_NOT_RUN) if others.failed else status
-    broken = gate(found.comparisons, max_error_percent) if status == Exit.OK else []
-    pairs = list(zip(found.records, found.comparisons, strict=True))
+    comparisons = [compare(record) for record in found.records]
+    broken = gate(comparisons, max_error_percent) if status == Exit.OK else []
+    pairs = list(zip(found.records, comparisons, strict=True))
 
     def show() -> None:
         for record, comparison in pairs:
@@ -96,9 +98,6 @@ def check(
             further = "`edge-harness doctor` says what disturbs this machine or is missing on it."
         click.echo(f"Next: {further}")
 
-    document = {"device": found.device, "records": found.records, "comparisons": found.comparisons, "broken": broken}
+    document = {"device": found.device, "records": found.records, "comparisons": comparisons, "broken": broken}
     document |= {} if others is None else {"workloads": others}
     return Answer(document, show, Exit.BROKEN if broken else status)
-
-
-COMMAND = check

@@ -7,7 +7,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, answers, say
-from harness.errors import Exit
+from harness.errors import Exit, RefusedError
 
 
 @click.command()
@@ -25,7 +25,6 @@ def compare(runs: tuple[str, ...], max_error_percent: float | None) -> Answer:
     from harness.app.check import gate
     from harness.app.trend import differences, not_alike
     from harness.cli._records import comparison_table, difference_view, title_of
-    from harness.errors import RefusedError
     from harness.measure.pipeline import open_history
     from harness.records.compare import compare as compare_record
     from harness.records.store import load
@@ -52,6 +51,3 @@ def compare(runs: tuple[str, ...], max_error_percent: float | None) -> Answer:
         say(*broken)
 
     return Answer(document, show, Exit.BROKEN if broken else Exit.OK)
-
-
-COMMAND = compare

@@ -8,6 +8,8 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, answers, console, table
+from harness.errors import MissingPackageError
+from harness.units import GB, GIB, TERA, format_bytes, format_rate
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +27,6 @@ def devices() -> None:
 def list_devices() -> Answer:
     """List every device with its RAM, what one app may use of it, and its bandwidth."""
     from harness.catalog.devices import device_names, load_device
-    from harness.units import GB, GIB
 
     profiles = [load_device(name) for name in device_names()]
 
@@ -56,9 +57,8 @@ def show(device: str) -> Answer:
         console().print(_figures_table(profile))
         for engine in profile.engines:
             parts = [f"{engine.name} ({engine.pool}, {'/'.join(engine.apis)})"]
-            parts += [f"{engine.core_count} cores"] * bool(engine.core_count) + ["+".join(engine.isa)] * bool(
-                engine.isa
-            )
+            parts += [f"{engine.core_count} cores"] if engine.core_count else []
+            parts += ["+".join(engine.isa)] if engine.isa else []
             click.echo(f"  {engine.kind}: {', '.join(parts)}")
         for calibration in profile.calibrations:
             kinds = ", ".join(cost.type_name for cost in calibration.types)
@@ -73,12 +73,7 @@ def show(device: str) -> Answer:
 
 @devices.command()
 @click.option("--quick", is_flag=True, help="Some ten seconds: fewer passes, and the engine is not timed.")
-@click.option(
-    "--out",
-    "-o",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write; your own devices folder unless given.",
-)
+@click.option("--out", "-o", type=options.FILE, help="File to write; your own devices folder unless given.")
 @options.on_target
 @answers
 def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> Answer:
@@ -113,7 +108,7 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> 
     "--from",
     "files",
     multiple=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=options.FILE_HERE,
     help="Records, llama-bench's output or table, a server's answers as JSON, pasted lines; repeatable.",
 )
 @click.option("--line", "lines", multiple=True, help='One measurement: "qwen3-8b Q4_K_M 512.3 45.1" (pp512, tg128).')
@@ -126,7 +121,7 @@ def calibrate(device: str, files: tuple[Path, ...], lines: tuple[str, ...], forg
     """
     from harness.app.learn import forget, learn, measurements_in, pasted_line
     from harness.app.resolve import resolve_device
-    from harness.cli._lessons import render_lesson
+    from harness.cli.learn import render_lesson
 
     profile = resolve_device(device)
     if forgotten:
@@ -141,7 +136,6 @@ def calibrate(device: str, files: tuple[Path, ...], lines: tuple[str, ...], forg
 
 def _calibrations(say: Callable[[str], None]) -> "tuple[Calibration, ...]":
     """The engine's costs by weight type; none where it is not installed."""
-    from harness.errors import MissingPackageError
     from harness.measure.calibrate import DEFAULT_TYPES, calibrate
 
     try:
@@ -164,7 +158,6 @@ def _summary(profile: "DeviceProfile") -> dict[str, object]:
 
 
 def _figures_table(profile: "DeviceProfile") -> "Table":
-    from harness.units import TERA, format_bytes, format_rate
 
     rows: list[tuple[str, ...]] = []
 
@@ -194,6 +187,3 @@ def _figures_table(profile: "DeviceProfile") -> "Table":
     add("power, peak", profile.power.peak_watts, "{:g} W".format)
     title = f"{profile.title} ({profile.chip}, {profile.os}, {profile.year})"
     return table(title, ("figure", "value", "known by", "source"), rows, right=(1,))
-
-
-COMMAND = devices

@@ -16,6 +16,3 @@ def doctor() -> Answer:
     status = Exit.COULD_NOT_RUN if any(f.state == "broken" for f in found) else Exit.OK
     rows = [(f.name, f.state, f.detail) for f in found]
     return Answer(found, lambda: say(table("", ("", "state", "detail"), rows)), status)
-
-
-COMMAND = doctor

@@ -4,6 +4,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, model_file
+from harness.units import format_bytes
 
 
 @click.command("emulate")
@@ -14,20 +15,12 @@ from harness.cli._output import Answer, model_file
 @options.memory_limit
 @options.threads
 @options.measuring(300.0)
-def COMMAND(  # noqa: N802  verbs are found by this name
-    model: str,
-    device: str,
-    entitled: bool,
-    quant: str,
-    thread_count: int,
-    how: "options.How",
-) -> Answer:
+def emulate(model: str, device: str, entitled: bool, quant: str, thread_count: int, how: "options.How") -> Answer:
     """Find the longest context that MODEL runs with in the memory an app may use on DEVICE, by bisection."""
     from harness.app.emulate import emulation_of, find_boundary
     from harness.app.resolve import resolve_device
     from harness.cli._records import answer_of, name_of
     from harness.domain.result import Boundary
-    from harness.units import format_bytes
 
     path = model_file(model, quant)
     emulation = emulation_of(

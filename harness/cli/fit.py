@@ -6,11 +6,10 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._effect import OF_ONE_PLACEMENT, refuse_idle, refuse_typed
-from harness.cli._explanation import render_explanation
-from harness.cli._output import Answer, answers, console, table
-from harness.cli._plans import render_plans
+from harness.cli._output import Answer, answers, console, say, table
+from harness.cli._plans import render_explanation, render_placements, render_plans
 from harness.errors import Exit
-from harness.units import GB, MIB, format_number
+from harness.units import GB, MIB, format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -152,9 +151,8 @@ def fit(
         others = neighbours(profile) if other_devices and now.verdict.word != "fits" else ()
         changes = advice_for(resolved, profile, scenario, now, others=others, **asked)
     speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None
-    streaming = None
-    if ram_budget or now.verdict.word == "fits with streaming":
-        streaming = plan_under_budget(resolved, profile, now, speculation)
+    streamed = ram_budget or now.verdict.word == "fits with streaming"
+    streaming = plan_under_budget(resolved, profile, now, speculation) if streamed else None
     why = explain(resolved, profile, scenario) if explained else None
     remote = None
     if verifier is not None and small is not None:
@@ -166,7 +164,8 @@ def fit(
 
         click.echo(first_line(now, profile, late))
         deep = () if fields.get("depth_tokens") else speeds_by_depth(resolved, profile, scenario)
-        _render(now, changes, profile, notes, (late, energy), deep)
+        tables = _memory_table(now, profile.title), _speed_table(now, profile, deep), _warm_table(late, energy)
+        _render(now, changes, notes, *tables)
         render_plans(speculation, streaming, remote)
         render_explanation(why)
         click.echo(next_step(now, device in THIS_MACHINE, bool(changes)))
@@ -199,7 +198,6 @@ def _notes(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile", s
 
 def _placements(model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario", card_count: int) -> Answer:
     from harness.app.plans import best_placement
-    from harness.cli._plans import render_placements
 
     choices = best_placement(model, device, scenario, card_count)
     document = {"scenario": scenario, "placements": choices, "notes": model.notes}
@@ -207,30 +205,17 @@ def _placements(model: "ResolvedModel", device: "DeviceProfile", scenario: "Scen
     return Answer(document, lambda: render_placements(choices, named), Exit.OK if choices.best else Exit.BROKEN)
 
 
-def _render(
-    now: "Prediction",
-    changes: "list[Advice]",
-    device: "DeviceProfile",
-    notes: tuple[str, ...],
-    warm: "tuple[Sustained | None, Energy | None]",
-    deep: "tuple[tuple[int, Interval], ...]",
-) -> None:
-    from harness.predict.verdict import reachable_tokens_per_s
-
-    out = console()
-    out.print(_memory_table(now, device.title))
-    out.print(_speed_table(now, reachable_tokens_per_s(now, device), deep))
-    out.print(_warm_table(*warm))
+def _render(now: "Prediction", changes: "list[Advice]", notes: tuple[str, ...], *tables: "Table") -> None:
+    """Print the tables, the verdict with its reasons, and what would help."""
+    say(*tables)
     verdict = now.verdict
-    out.print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
-    for reason in (*verdict.reasons, *now.speed.unsettled, *notes):
-        out.print(f"  {reason}", markup=False)
+    console().print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
+    say(*(f"  {reason}" for reason in (*verdict.reasons, *now.speed.unsettled, *notes)))
     if changes:
-        out.print(_advice_table(changes))
+        say(_advice_table(changes))
 
 
 def _memory_table(now: "Prediction", title: str) -> "Table":
-    from harness.units import format_bytes
 
     rows: list[tuple[str, ...]] = [
         (part.name, part.pool, format_bytes(part.anonymous_bytes), format_bytes(part.file_bytes), part.reason)
@@ -243,10 +228,10 @@ def _memory_table(now: "Prediction", title: str) -> "Table":
     return table(head, ("part", "pool", "held", "mapped", "why"), rows, right=(2, 3))
 
 
-def _speed_table(now: "Prediction", reachable_tokens_per_s: float, deep: "tuple[tuple[int, Interval], ...]") -> "Table":
-    from harness.units import format_bytes, format_seconds
+def _speed_table(now: "Prediction", device: "DeviceProfile", deep: "tuple[tuple[int, Interval], ...]") -> "Table":
+    from harness.predict.verdict import reachable_tokens_per_s
 
-    speed = now.speed
+    speed, reachable = now.speed, reachable_tokens_per_s(now, device)
 
     def row(name: str, interval: "Interval", show: str) -> tuple[str, str, str]:
         def text(value: float) -> str:
@@ -267,8 +252,8 @@ def _speed_table(now: "Prediction", reachable_tokens_per_s: float, deep: "tuple[
             f"{format_bytes(speed.active_bytes)} a token",
         ),
     ]
-    if reachable_tokens_per_s < speed.decode_tokens_per_s.mid:
-        held = format_number(reachable_tokens_per_s, 2)
+    if reachable < speed.decode_tokens_per_s.mid:
+        held = format_number(reachable, 2)
         rows.insert(1 + len(deep), ("decode in the memory there is", held, "at most"))
     return table("", ("speed", "expected", "90 %"), rows, right=(1,))
 
@@ -295,14 +280,11 @@ def _warm_table(late: "Sustained | None", energy: "Energy | None") -> "Table":
 
 
 def _advice_table(changes: "list[Advice]") -> "Table":
-    from harness.units import format_bytes
 
     rows = []
     for number, advice in enumerate(changes, 1):
-        if advice.quality_percent is None:
-            quality = "not published"
-        else:
-            quality = f"{advice.quality_percent:+.1f} %" if advice.quality_percent else "none"
+        growth = advice.quality_percent
+        quality = "not published" if growth is None else f"{growth:+.1f} %" if growth else "none"
         rows.append(
             (
                 str(number),
@@ -316,6 +298,3 @@ def _advice_table(changes: "list[Advice]") -> "Table":
         )
     columns = ("", "what would help", "then", "needs", "tokens/s", "speed", "perplexity")
     return table("", columns, rows, right=(3, 4, 5, 6))
-
-
-COMMAND = fit

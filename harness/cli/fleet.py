@@ -136,6 +136,3 @@ def sweep(out: Path, **asked: Any) -> None:
     table = sweep_fleet(**asked)
     write(table, out)
     click.echo(f"{len(table['device'])} cells in {out}")
-
-
-COMMAND = fleet

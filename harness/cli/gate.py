@@ -1,5 +1,6 @@
 """``edge-harness gate``: judge runs and predictions against budgets; exit 0 pass, 1 fail, 3 inconclusive, 4 not run."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,8 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, answers, put
+from harness.errors import RefusedError
+from harness.printable import clean_lines
 
 if TYPE_CHECKING:
     from harness.gates.judge import Judgement
@@ -69,18 +72,11 @@ def judge(results: tuple[str, ...], baseline: tuple[str, ...], budget: Path, for
 @click.option("--timeout", "timeout_s", type=options.Amount(0, 1e6), default=900.0, help="Seconds for one command.")
 @_shared
 def live(
-    candidate: str,
-    baseline: str,
-    max_turns: int,
-    timeout_s: float,
-    budget: Path,
-    form: str,
-    out: Path | None,
+    candidate: str, baseline: str, max_turns: int, timeout_s: float, budget: Path, form: str, out: Path | None
 ) -> Answer:
     """Run a build in turns with its baseline until the decision is clear."""
-    from harness.app.results import single_record
     from harness.catalog.budgets import load_budgets
-    from harness.gates.live import gate_in_turns, looks_within, taker
+    from harness.gates.live import gate_in_turns, looks_within, run_side
     from harness.gates.plan import plan_lines
 
     budgets = load_budgets(budget)
@@ -89,8 +85,8 @@ def live(
         click.echo(line, err=True)
     judgements, _, _ = gate_in_turns(
         budgets,
-        taker(candidate, single_record, timeout_s=timeout_s),
-        taker(baseline, single_record, timeout_s=timeout_s),
+        partial(run_side, candidate, timeout_s=timeout_s),
+        partial(run_side, baseline, timeout_s=timeout_s),
         max_turns=max_turns,
         progress=lambda done, most: click.echo(f"turn {done} of at most {most}", err=True),
     )
@@ -104,7 +100,6 @@ def live(
 def init(results: tuple[str, ...], out: Path | None) -> Answer:
     """Propose budgets from results, or from the run history when none is named."""
     from harness.app.results import gather
-    from harness.errors import RefusedError
     from harness.gates.propose import propose, to_toml
     from harness.measure.pipeline import open_history
 
@@ -122,12 +117,8 @@ def _answer(judgements: "list[Judgement]", budget: Path, form: str, out: Path | 
     from harness.catalog.budgets import budget_lines
     from harness.gates import formats
     from harness.gates.evaluate import exit_code
-    from harness.printable import clean_lines
 
     lines = budget_lines(budget, len(judgements))
     judgements = [replace(j, file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]
     render = getattr(formats, form)
     return Answer(judgements, lambda: put(clean_lines(render(judgements)), out), exit_code(judgements))
-
-
-COMMAND = gate

@@ -44,6 +44,3 @@ def history(run_id: str | None, imported: Path | None, trend: str | None, **want
     rows = [(e.run_id, e.workload, f"{e.model} {e.quant}".strip(), e.device, e.outcome) for e in entries]
     columns = ("run", "workload", "model", "device", "outcome")
     return Answer(entries, lambda: say(table(f"{past.count()} runs in {past.path}", columns, rows)))
-
-
-COMMAND = history

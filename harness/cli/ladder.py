@@ -7,6 +7,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, model_file, say, table
+from harness.errors import Exit
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--keep", type=options.FOLDER, help="Folder where the files stay instead.")
 @options.on_target
 @options.measuring()
-def COMMAND(  # noqa: N802  verbs are found by this name
+def ladder(
     model: str,
     quants: tuple[str, ...],
     chunks: int,
@@ -63,7 +64,6 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.catalog.devices import device_names
     from harness.domain.placement import Placement
     from harness.domain.scenario import Scenario
-    from harness.errors import Exit
     from harness.targets import target_named
 
     path = model_file(model)

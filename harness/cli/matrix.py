@@ -7,7 +7,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, answers, say, table
-from harness.units import format_number
+from harness.units import format_bytes, format_number
 
 if TYPE_CHECKING:
     from harness.predict.sweep import Grid
@@ -45,22 +45,11 @@ def matrix(kv_type: str, api: str, out: Path | None, **asked: Any) -> Answer:
 
 
 def _all_cells(cells: dict[str, Any]) -> Any:
-    from harness.units import format_bytes
 
-    speeds = cells["decode_tokens_per_s"]
-    rows = [
-        (
-            str(cells["device"][i]),
-            str(cells["model"][i]),
-            str(cells["quant"][i]),
-            str(cells["context_tokens"][i]),
-            format_bytes(float(cells["needed_bytes"][i])),
-            format_bytes(float(cells["available_bytes"][i])),
-            str(cells["verdict"][i]),
-            format_number(speeds[i]) if speeds[i] > 0 else "",
-        )
-        for i in range(len(cells["device"]))
-    ]
+    asked = [cells[name] for name in ("device", "model", "quant", "context_tokens")]
+    sizes = [map(format_bytes, cells[name]) for name in ("needed_bytes", "available_bytes")]
+    speeds = [format_number(speed) if speed > 0 else "" for speed in cells["decode_tokens_per_s"]]
+    rows = zip(*asked, *sizes, cells["verdict"], speeds, strict=True)
     names = ("device", "model", "quant", "context", "needs", "of", "verdict", "tokens/s")
     return table("", names, rows, right=(3, 4, 5, 7))
 
@@ -79,6 +68,3 @@ def _summary(grid: "Grid") -> Any:
         rows.append((device, grid.apis[d], *counts, grid.models[best] if most[best] >= 0 else "none"))
     names = ("device", "api", "fit", "fit with streaming", "do not", "largest that fits")
     return table(f"{grid.verdict.size} cells", names, rows, right=(2, 3, 4))
-
-
-COMMAND = matrix

@@ -1,11 +1,15 @@
-"""``edge-harness models``: the models there are, their shapes, and where their files can be had."""
+"""``edge-harness models``: the models there are, their shapes, and their files: fetched, added, made, exported."""
 
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli._model_files import add, export, gguf, onnx, pull, resolve, synthesize
-from harness.cli._output import Answer, answers, say, table
+from harness.cli import _options as options
+from harness.cli._output import Answer, answers, bar, say, table
+from harness.errors import Exit
+from harness.units import format_bytes
 
 if TYPE_CHECKING:
     from harness.domain.model import ModelCard
@@ -44,22 +48,22 @@ def list_models() -> Answer:
 @models.command()
 @click.argument("model")
 @click.option("--provider", default="", help="Of an ONNX graph: run it there, and show which nodes did run there.")
-@click.option("--provider-option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the provider.")
+@click.option("--provider-option", "given", multiple=True, metavar="KEY=VALUE", help="Option of the provider.")
 @answers
-def show(model: str, provider: str, options: tuple[str, ...]) -> Answer:
+def show(model: str, provider: str, given: tuple[str, ...]) -> Answer:
     """Show MODEL (a name, or a path to a card, a GGUF file or an ONNX folder): identity, shape, files or tensors."""
     from harness.catalog.names import load_model
     from harness.catalog.paths import as_path
 
     path = as_path(model)
     if path is not None and path.suffix == ".gguf":
-        return gguf(path)
+        return _gguf(path)
     if path is not None and path.suffix != ".toml":
         from harness.onnx.files import onnx_model
 
         if (graph := onnx_model(path)) is not None:
-            return onnx(graph, provider, options)
-    if provider or options:
+            return _onnx(graph, provider, given)
+    if provider or given:
         raise click.UsageError("--provider is for an ONNX graph")
     card = load_model(model)
 
@@ -71,10 +75,202 @@ def show(model: str, provider: str, options: tuple[str, ...]) -> Answer:
     return Answer(card, tell)
 
 
-def _rows(card: "ModelCard") -> list[tuple[str, str]]:
+@models.command()
+@click.argument("model")
+@click.option("--quant", "-q", help="Which of its files; its default where not given.")
+@answers
+def pull(model: str, quant: str | None) -> Answer:
+    """Fetch a file of MODEL into the cache, verified; an interrupted pull goes on."""
+    from harness.catalog.fetch import file_of
+    from harness.catalog.fetch import pull as fetch
+    from harness.catalog.names import load_model
+
+    card = load_model(model)
+    file = file_of(card, quant)
+    with bar(f"{card.name} {file.quant}") as progress:
+        path = fetch(card, quant, progress=progress)
+    document = {"model": card.name, "quant": file.quant, "path": str(path), "sha256": file.sha256}
+    return Answer(document, lambda: click.echo(str(path)))
+
+
+@models.command()
+@click.argument("path", type=options.FILE_HERE)
+@click.option("--name", help="Name of the model; the file's stem where not given.")
+@answers
+def add(path: Path, name: str | None) -> Answer:
+    """Write a card for PATH (a GGUF file or a config.json) into your own models folder."""
+    from harness.catalog.add import card_of, save_card
+
+    with bar(f"hash of {path.name}") as progress:
+        card = card_of(path, name, progress=progress)
+    target = save_card(card)
+    return Answer({"model": card.name, "card": str(target)}, lambda: click.echo(f"{card.name}: {target}"))
+
+
+@models.command()
+@click.argument("model")
+@click.option("--quant", "-q", help="Mixture, such as IQ2_XXS; the model's default where not given.")
+@click.option("--out", "-o", type=options.FILE, help="File; in the cache by default.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option(
+    "--routing-skew",
+    type=options.Amount(most=3, or_zero=True),
+    metavar="Z",
+    help="Experts are chosen by a Zipf law of this exponent (0: evenly), independently for each token.",
+)
+@answers
+def synthesize(model: str, quant: str | None, out: Path | None, seed: int, routing_skew: float | None) -> Answer:
+    """Write a file with MODEL's true shapes and random weights: real size and speed, no meaning."""
+    from harness.app.resolve import resolve_model, routing_of
+    from harness.catalog.paths import cache_dir
+    from harness.catalog.synthesize import synthesize as write
+
+    found = resolve_model(model, quant)
+    routing = None if routing_skew is None else routing_of(found.weights.shape, routing_skew)
+    name = f"{found.name}-{found.quant.lower()}-synthetic" + ("" if routing is None else f"-z{routing_skew:g}")
+    path = out or cache_dir() / "synthetic" / f"{name}.gguf"
+    with bar(name) as progress:
+        write(found.weights, path, seed=seed, name=name, routing=routing, progress=progress)
+    size_bytes = path.stat().st_size
+    document = {"path": str(path), "quant": found.quant, "size_bytes": size_bytes, "weights": "synthetic"}
+    return Answer({**document, "routing_skew": routing_skew}, lambda: click.echo(str(path)))
+
+
+@models.command()
+@click.argument("model")
+@click.option("--to", type=click.Choice(["onnx", "genai"]), default="onnx", show_default=True, help="Kind of graph.")
+@click.option("--quant", type=click.Choice(["fp32", "int8", "int4", "builder-int4"]), default="int4", show_default=True)
+@click.option("--out", "-o", required=True, type=options.FOLDER, help="Folder to make.")
+@click.option(
+    "--python",
+    "interpreter",
+    type=options.FILE_HERE,
+    help="Interpreter that has torch and the exporter (extras `export`, `genai-build`); this one unless given.",
+)
+@answers
+def export(model: str, quant: str, out: Path, **asked: Any) -> Answer:
+    """Export MODEL (a name, a GGUF file or a checkpoint folder) to an ONNX folder for `run --runtime ort`, offline.
+
+    Exit status 1 when a float graph does not answer as torch does.
+    """
+    from harness.app.export_onnx import export_onnx
+
+    with bar(model) as progress:
+        made = export_onnx(model, out, quant=quant, say=partial(click.echo, err=True), progress=progress, **asked)
+    wrong = quant == "fp32" and made.greedy_equal_count < made.greedy_count
+
+    def show() -> None:
+        click.echo(f"{made.path}: {made.quantization}, {format_bytes(made.size_bytes)}")
+        if made.greedy_count:
+            click.echo(f"  greedy tokens as torch on the float model: {made.greedy_equal_count} of {made.greedy_count}")
+        for fault in made.faults:
+            click.echo(f"  {fault}")
+
+    return Answer(made, show, Exit.BROKEN if wrong else Exit.OK)
+
+
+@models.command()
+@click.argument("name")
+@click.option("--quant", "-q", help="Quantisation, where the name has none.")
+@answers
+def resolve(name: str, quant: str | None) -> Answer:
+    """Say what NAME is taken for, and why: a card, a repository of the hub, a file, or a bounded guess."""
+    from harness.app.resolve import resolve_model
+    from harness.predict.kv_cache import kv_cache_bytes
+
+    found = resolve_model(name, quant)
+    context = min(found.weights.shape.context_max_tokens or 32768, 32768)
+    shapes = found.guess.around if found.guess else ()
+    caches = sorted(kv_cache_bytes(shape, context) for shape in (found.weights.shape, *shapes))
+    kind = "guess" if found.guess else "card" if found.card else "file" if found.path else "hub"
+    count = sum(t.element_count for t in found.weights.tensors)
+    document = {
+        "name": name, "kind": kind, "model": found.name, "quant": found.quant, "why": found.notes,
+        "parameter_count": count, "file_bytes": found.weights.file_bytes, "shape": found.weights.shape,
+        "cache": {"context_tokens": context, "bytes": kv_cache_bytes(found.weights.shape, context),
+                  "low_bytes": caches[0], "high_bytes": caches[-1]},
+        "like": found.guess.like if found.guess else (),
+    }  # fmt: skip
+    between = f", {format_bytes(caches[0])} to {format_bytes(caches[-1])}" if found.guess else ""
+    lines = [
+        f"{name}: {kind} {found.name}, {found.quant}, {format_bytes(found.weights.file_bytes)}",
+        f"cache of {context} tokens in F16: {format_bytes(kv_cache_bytes(found.weights.shape, context))}{between}",
+        *found.notes,
+    ]
+    return Answer(document, lambda: click.echo("\n  ".join(lines)))
+
+
+def _gguf(path: Path) -> Answer:
+    """What a GGUF file says of itself: its shape, and its tensors by type."""
     import msgspec
 
-    from harness.units import format_bytes
+    from harness.catalog.gguf import read_gguf
+    from harness.domain.ggml import BLOCKS
+
+    header = read_gguf(path)
+    weights = header.weights()
+    sums: dict[str, tuple[int, int, int]] = {}
+    for tensor in weights.tensors:
+        count, elements, size = sums.get(tensor.type_name, (0, 0, 0))
+        sums[tensor.type_name] = count + 1, elements + tensor.element_count, size + tensor.size_bytes
+    by_type = sorted(((name, *of_type) for name, of_type in sums.items()), key=lambda row: -row[3])
+    document = {
+        "name": header.name,
+        "quant": weights.quant,
+        "synthetic": weights.synthetic,
+        "file_bytes": weights.file_bytes,
+        "shape": weights.shape,
+        "types": [{"type": t, "tensors": n, "weights": c, "size_bytes": b} for t, n, c, b in by_type],
+    }
+    kind = "random weights, " if weights.synthetic else ""
+    title = f"{header.name}: {weights.quant}, {kind}{format_bytes(weights.file_bytes)}, {len(weights.tensors)} tensors"
+    shape = [(k, str(v)) for k, v in msgspec.to_builtins(weights.shape).items() if v not in (None, 0, False)]
+    rows = [(t, str(n), f"{c:,}", format_bytes(b), f"{BLOCKS[t].bits_per_weight:.4g}") for t, n, c, b in by_type]
+    types = table("", ("type", "tensors", "weights", "bytes", "bits/weight"), rows, right=(1, 2, 3, 4))
+    return Answer(document, lambda: say(table(title, ("field", "value"), shape), types))
+
+
+def _onnx(path: Path, provider: str, given: tuple[str, ...]) -> Answer:
+    """What an ONNX file says of itself, what is wrong with how it is stored, and what runs on a provider."""
+    from harness.onnx.files import lint, quantization, size_bytes
+    from harness.onnx.graph import read_graph
+    from harness.onnx.providers import ProviderShare, example_feeds, provider_named, provider_shares
+
+    graph, faults = read_graph(path), lint(path)
+    size = 0 if any(f.level == "broken" for f in faults) else size_bytes(path)
+    shares: tuple[ProviderShare, ...] = ()
+    if provider:
+        asked = {provider_named(provider): dict(option.partition("=")[::2] for option in given)} if given else None
+        shares = provider_shares(path, example_feeds(path), [provider], options=asked)
+    document = {
+        "path": str(path),
+        "producer": graph.producer,
+        "quantization": quantization(graph),
+        "size_bytes": size,
+        **{name: getattr(graph, name) for name in ("weight_bytes", "inline_bytes", "opsets")},
+        "operations": dict(graph.op_counts.most_common()),
+        "inputs": [p._asdict() for p in graph.inputs],
+        "outputs": [p._asdict() for p in graph.outputs],
+        "faults": [f._asdict() for f in faults],
+        "providers": [s._asdict() for s in shares],
+    }
+    title = f"{path}: {quantization(graph)}, {format_bytes(size)}, {len(graph.nodes)} nodes, by {graph.producer}"
+    rows = [("in", p.name, p.dtype, " x ".join(map(str, p.dims))) for p in graph.inputs]
+    rows += [("out", p.name, p.dtype, " x ".join(map(str, p.dims))) for p in graph.outputs]
+
+    def show() -> None:
+        say(table(title, ("", "port", "type", "shape"), rows))
+        for fault in faults:
+            click.echo(f"  {fault.level}: {fault.text}")
+        for share in shares:
+            nodes = f"{share.node_count} nodes ({share.node_ratio:.0%})"
+            click.echo(f"  {share.provider} ran {nodes}, {share.time_ratio:.0%} of the time")
+
+    return Answer(document, show)
+
+
+def _rows(card: "ModelCard") -> list[tuple[str, str]]:
+    import msgspec
 
     rows = [
         ("licence", card.licence),
@@ -116,9 +312,3 @@ def _count(count: int) -> str:
         if count >= 0.9995 * unit:  # what would print as 1000 of the unit below
             return f"{count / unit:.3g}{letter}"
     return str(count) if count else "?"
-
-
-for _command in (pull, add, resolve, synthesize, export):
-    models.add_command(_command)
-
-COMMAND = models

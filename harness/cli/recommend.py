@@ -5,6 +5,7 @@ import click
 from harness.cli import _options as options
 from harness.cli._output import Answer, answers, say, table
 from harness.errors import Exit
+from harness.units import format_bytes, format_number
 
 
 @click.command()
@@ -27,7 +28,6 @@ def recommend(
     from harness.app.recommend import TASKS, benchmark, routes
     from harness.app.recommend import recommend as rank
     from harness.app.resolve import resolve_device, scenario_from
-    from harness.units import format_bytes, format_number
 
     scenario = scenario_from(fields)
     profile = resolve_device(device, scenario)
@@ -49,6 +49,3 @@ def recommend(
     none = f"no model with a published {benchmark(kind)} fits on {profile.title} and is fast enough: ask for less"
     view = table(heading, heads, lines, right=(3, 4, 5, 6)) if choices else none
     return Answer(choices, lambda: say(view), Exit.OK if choices else Exit.BROKEN)
-
-
-COMMAND = recommend

@@ -10,6 +10,8 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._output import json_option, put
+from harness.errors import RefusedError
+from harness.printable import clean_lines, escaped
 
 
 def _formats() -> list[str]:
@@ -48,12 +50,10 @@ def report(
     Without a RESULT the report holds predictions alone.
     """
     from harness.app.results import gather
-    from harness.errors import RefusedError
-    from harness.printable import clean_lines, escaped
     from harness.report.choices import choices
     from harness.report.document import build
 
-    endings = {".html": "html", ".htm": "html", ".md": "md", ".json": "json", ".csv": "csv"}
+    endings = options.REPORTS | {".csv": "csv"}
     form = form or ("json" if as_json else endings.get(out.suffix.lower()) if out else "html")
     if form is None:
         raise click.UsageError(f"{out}: give a --format, or one of the endings {', '.join(endings)}")
@@ -66,12 +66,8 @@ def report(
     predicted = choices(**{name: given for name, given in asked.items() if given}) if wanted else None
     document = build(records, predicted, command=("edge-harness", *sys.argv[1:]))
     text = import_module(f"harness.report.formats.{form.replace('-', '_')}").render(records, document)
-    text = (
-        clean_lines(text) if form in {"html", "md", "csv", "llama-bench-sql"} else escaped(text)
-    )  # the others are JSON
+    is_json = form not in {"html", "md", "csv", "llama-bench-sql"}
+    text = escaped(text) if is_json else clean_lines(text)
     put(text, out)
     if out is not None:
         click.echo(f"{out}: {len(records)} runs, {len(text.encode()) / 1e6:.2f} MB", err=True)
-
-
-COMMAND = report

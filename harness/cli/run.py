@@ -120,8 +120,5 @@ def _other_verb(context: click.Context, models: tuple[str, ...]) -> int:
     if len(threads) != 1:
         raise click.BadParameter("one number with --draft or --ram-budget", param_hint="--threads")
     given: dict[str, Any] = {"model": models[0], "thread_count": threads[0]}
-    verb, because = (stream.COMMAND, "ram_budget") if params["ram_budget"] else (speculate.COMMAND, "draft")
+    verb, because = (stream.stream, "ram_budget") if params["ram_budget"] else (speculate.speculate, "draft")
     return options.hand_over(context, verb, because, ("threads",), **given, **{because: params[because]})
-
-
-COMMAND = run

@@ -59,7 +59,7 @@ def _rates(_context: click.Context, _option: click.Parameter, text: str) -> tupl
     "--seed", type=options.Count(0, 1 << 31), default=1, show_default=True, help="Of lengths, prompts and arrivals."
 )
 @options.measuring(bound=False)
-def COMMAND(  # noqa: N802  verbs are found by this name
+def serve_load(
     url: str,
     server_model: str,
     silence_s: float,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @options.on_target
 @options.measuring(86_400)
 @click.pass_context
-def COMMAND(  # noqa: N802
+def soak(
     context: click.Context,
     /,
     model: str,

@@ -7,6 +7,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, model_file
+from harness.errors import Exit
 from harness.units import format_bytes
 
 
@@ -33,14 +34,14 @@ from harness.units import format_bytes
 @options.api
 @options.placement
 @click.option("--draft-api", default="", help="Api of the draft; the target's unless given.")
-@click.option("--draft-gpu-layers", type=options.LAYERS, help="Of the draft; all of it where the draft has an api.")
+@click.option("--draft-gpu-layers", **options.LAYERS, help="Of the draft; all of it where the draft has an api.")
 @options.repetitions(1)
 @click.option("--temperature", default=0.0, type=options.Amount(most=10, or_zero=True), help="0 is greedy.")
 @click.option("--seed", default=0, type=options.Count(0, 1 << 31), help="Seed of sampling.")
 @options.memory_limit
 @options.emulated
 @options.measuring()
-def COMMAND(  # noqa: N802  verbs are found by this name
+def speculate(
     model: str,
     draft: str,
     draft_quant: str,
@@ -66,7 +67,6 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.cli._records import answer_of
     from harness.domain.drafting import DraftAdvice
     from harness.domain.result import Speculation
-    from harness.errors import Exit
     from harness.measure.jobs.speculate import SpeculationJob
     from harness.measure.jobs.verify import VerifierJob
 

@@ -8,6 +8,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._output import Answer, model_file
+from harness.errors import RefusedError
 from harness.units import format_bytes, format_number, format_rate
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
 @options.emulated
 @options.on_target
 @options.measuring()
-def COMMAND(  # noqa: N802  verbs are found by this name
+def stream(
     model: str,
     ram_budget: str,
     draft: str,
@@ -97,7 +98,6 @@ def COMMAND(  # noqa: N802  verbs are found by this name
     from harness.app.stream import stream
     from harness.cli._records import answer_of, name_of
     from harness.domain.result import Stream
-    from harness.errors import RefusedError
     from harness.measure.jobs.stream import StreamJob
 
     if programs is not None:

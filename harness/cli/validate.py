@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the choice of --given.")
 @click.option("--write-coefficients", type=click.Path(path_type=Path), help="Write the refitted coefficients here.")
 @answers
-def COMMAND(  # noqa: N802
+def validate(
     rows: Path | None,
     coefficients: Path | None,
     by: str | None,

@@ -8,6 +8,7 @@ import click
 from harness.cli import _options as options
 from harness.cli._output import Answer, answers, model_file, say, table
 from harness.errors import Exit
+from harness.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +53,7 @@ _running = options.together(
 @workloads.command("run")
 @click.argument("name")
 @click.option("--size", default="default", show_default=True, help="A named size, or parts such as entry_count=5000.")
-@click.option("--cases", type=options.CountOr(2, all=0), metavar="N|all", help="Cases of each part of the evaluation.")
+@click.option("--cases", type=options.Count(2, all=0), metavar="N|all", help="Cases of each part of the evaluation.")
 @_running
 def run(name: str, size: str, model: str | None, **fields: Any) -> Answer:
     """Predict and measure workload NAME, and check its answers. The record goes into the history.
@@ -114,23 +115,12 @@ def _status(records: "Iterable[RunRecord]") -> int:
 
 
 def _show(result: "WorkloadResult") -> None:
+    from harness.app.workload_table import cells, rows_of
     from harness.domain.result import System
     from harness.report.workloads import better, flat, named
-    from harness.units import format_bytes, format_seconds
 
     record = result.record
-    rows = [
-        [
-            o.operation,
-            format_seconds(o.p50_s),
-            format_seconds(o.p95_s),
-            format_seconds(o.predicted.latency_s.mid) if o.predicted else "-",
-            f"{o.error_ratio:+.0%}" if o.error_ratio is not None else "-",
-            o.predicted.limit if o.predicted else "-",
-            f"{o.sample_count} ({o.doubted_count})",
-        ]
-        for o in result.operations
-    ]
+    rows = [[*cells(row), f"{row.sample_count} ({row.doubted_count})"] for row in rows_of(result)]
     system = record.result
     assert isinstance(system, System)
     title = f"{record.workload} {system.size}: {record.outcome}"
@@ -153,6 +143,3 @@ def _show(result: "WorkloadResult") -> None:
         say(table(f"predicted on {device}", ["operation", "latency", "memory", "limit"], cells, right=(1, 2)))
     if record.detail:
         say(record.detail)
-
-
-COMMAND = workloads

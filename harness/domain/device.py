@@ -182,21 +182,13 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
         """
         return {pool.name: pool for pool in self.pools}[name]
 
-    def engine(self, kind: EngineKind | None = None) -> ComputeEngine:
-        """The engine of that kind, or the best one.
-
-        Raises:
-            KeyError: The device has none.
-        """
-        for engine in self.engines:
-            if kind is None or engine.kind == kind:
-                return engine
-        raise KeyError(kind)
+    def engine(self) -> ComputeEngine:
+        """The best engine for language models."""
+        return self.engines[0]
 
     def api(self, asked: str = "") -> str:
-        """The api that is meant: the one asked for, else the usual one of the best engine, else ``cpu``."""
-        best = self.engine().apis
-        return asked or (best[0] if best else "cpu")
+        """The api that is meant: the one asked for, else the usual one of the best engine."""
+        return asked or self.engine().apis[0]
 
     def engine_for(self, api: str) -> ComputeEngine | None:
         """The engine that this api drives; None when the device has none."""

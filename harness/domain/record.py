@@ -133,9 +133,17 @@ class MachineFingerprint(Frozen, frozen=True, kw_only=True):
 
 
 UNKNOWN_MACHINE: Final = MachineFingerprint(
-    system="", kernel="", cpu_model="", core_count=0, ram_bytes=0, memory_limit_bytes=0, isa=(), python=""
+    system="",
+    kernel="",
+    cpu_model="",
+    core_count=0,
+    ram_bytes=0,
+    memory_limit_bytes=0,
+    isa=(),
+    python="",
+    device="unknown device",
 )
-"""Of a run of whose machine nothing is told."""
+"""One of which nothing was told."""
 
 
 class ModelIdentity(Frozen, frozen=True, kw_only=True):

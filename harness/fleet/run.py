@@ -32,7 +32,7 @@ def run_fleet(
     scheduler: str,
     *,
     folder: Path,
-    tls: Tls = Tls(),  # noqa: B008  an immutable tuple
+    tls: Tls = Tls(),
     resume: bool = False,
     device_wait_s: float = 60.0,
     on_result: OnResult = lambda _task, _record: None,

@@ -17,7 +17,7 @@ def sweep_fleet(
     models: Sequence[str] = ("*",),
     quants: Sequence[str] = ("Q4_K_M",),
     contexts: Sequence[int] = (4096,),
-    tls: Tls = Tls(),  # noqa: B008  an immutable tuple
+    tls: Tls = Tls(),
     timeout_s: float = 3600.0,
 ) -> Columns:
     """The same columns as ``harness.app.matrix`` computes alone, in the same order.

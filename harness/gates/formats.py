@@ -12,7 +12,7 @@ from harness.gates.judge import Judgement
 from harness.printable import clean
 from harness.printable import escape_markdown as escape
 from harness.records.metrics import UNITS
-from harness.units import format_bytes, format_seconds
+from harness.units import format_amount
 
 _SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive", "could not run": "💥 could not run"}
 _LEVELS = {"fail": "error", "could not run": "error", "inconclusive": "warning"}
@@ -138,9 +138,7 @@ def _quantity(value: float | None, judgement: Judgement) -> str:
     if judgement.relative_to:
         return f"{value:.3f} x {judgement.relative_to}"
     unit = UNITS[judgement.budget.metric]
-    if unit == "bytes":
-        return format_bytes(value)
-    return format_seconds(value) if unit == "s" else f"{value:.4g} {unit}"
+    return format_amount(unit, value, f"{value:.4g} {unit}")
 
 
 def _limit(judgement: Judgement) -> str:

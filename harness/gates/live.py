@@ -8,6 +8,7 @@ import shlex
 import subprocess
 from collections.abc import Callable, Sequence
 
+from harness.app.results import single_record
 from harness.domain.budget import Budget
 from harness.domain.record import RunRecord
 from harness.errors import CouldNotRunError, Exit
@@ -19,9 +20,6 @@ LOOKS: tuple[int, ...] = (6, 10, 16, 24)
 
 Take = Callable[[], RunRecord]
 """Makes one run of a side."""
-
-Parse = Callable[[bytes, str], RunRecord]
-"""Reads one record from a command's output: (bytes, name of the source)."""
 
 
 def gate_in_turns(
@@ -61,15 +59,12 @@ def looks_within(max_turns: int) -> tuple[int, ...]:
     return tuple(sorted({look for look in LOOKS if look < max_turns} | {max_turns}))
 
 
-def taker(command: str, parse: Parse, *, timeout_s: float = 900.0) -> Take:
-    """A side that is a command line; each call runs it and reads the record it prints.
+def run_side(command: str, *, timeout_s: float) -> RunRecord:
+    """Run a side that is a command line, and read the record that it prints.
 
-    The call raises CouldNotRunError when the command cannot be started, hangs, or prints no record.
+    Raises:
+        CouldNotRunError: The command cannot be started, hangs, or prints no record.
     """
-    return lambda: _run(command, parse, timeout_s)
-
-
-def _run(command: str, parse: Parse, timeout_s: float) -> RunRecord:
     arguments = shlex.split(command)
     if not arguments:
         raise CouldNotRunError("an empty command cannot be run")
@@ -83,4 +78,4 @@ def _run(command: str, parse: Parse, timeout_s: float) -> RunRecord:
     if done.returncode not in {Exit.OK, Exit.INCONCLUSIVE, Exit.COULD_NOT_RUN} or not done.stdout.strip():
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no word on stderr"]
         raise CouldNotRunError(f"{command}: exit status {done.returncode} and no record: {last[0]}")
-    return parse(done.stdout, command)
+    return single_record(done.stdout, command)

@@ -17,7 +17,7 @@ LEAST_MARGIN_RATIO = 0.05
 """Room left between the worst end of the interval and the limit, so that an unchanged build passes."""
 
 
-def propose(records: Sequence[RunRecord], metrics: Sequence[Metric] = _METRICS) -> list[Budget]:
+def propose(records: Sequence[RunRecord]) -> list[Budget]:
     """One budget for each device, model and metric that the runs speak of.
 
     The limit lies ``LEAST_MARGIN_RATIO`` beyond the worse end of the median's 95 % interval (or beyond the worst value,
@@ -29,7 +29,7 @@ def propose(records: Sequence[RunRecord], metrics: Sequence[Metric] = _METRICS) 
             groups.setdefault((record.machine.device, record.model.name, record.workload), []).append(record)
     budgets = []
     for (device, model, workload), runs in sorted(groups.items()):
-        for metric in metrics:
+        for metric in _METRICS:
             values = [v for r in runs for v in metric_values(r, metric)]
             if values:
                 budgets.append(_budget(device, model, workload, metric, values))

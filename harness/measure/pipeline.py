@@ -104,7 +104,7 @@ class Pipeline(contextlib.ExitStack):
         CouldNotRunError: On entering: another measured run held the machine for too long.
     """
 
-    def __init__(self, how: How = How()) -> None:  # noqa: B008  an immutable tuple
+    def __init__(self, how: How = How()) -> None:
         super().__init__()
         self.how, self.heard = how, how.listener
         self.history = open_history()

@@ -6,7 +6,6 @@ inline and 470 MB external). Above 2 GiB there is no choice: protobuf holds no l
 """
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -63,13 +62,15 @@ def size_bytes(path: Path) -> int:
     return total
 
 
-def combined_hash(files: tuple[Path, ...], hash_of: Callable[[Path], str]) -> str:
+def combined_hash(files: tuple[Path, ...]) -> str:
     """One SHA-256 for a model: the file's own when it is one, else the hash of the lines ``hash  name``."""
-    if len(files) == 1:
-        return hash_of(files[0])
-    lines = "".join(f"{hash_of(file)}  {file.name}\n" for file in files)
     import hashlib
 
+    from harness.catalog.file_hash import sha256_of
+
+    if len(files) == 1:
+        return sha256_of(files[0])
+    lines = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

@@ -5,15 +5,13 @@ Every metric has one definition here; comparison, gates, reports and adapters al
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 
 from harness.domain.budget import Metric
-from harness.domain.record import Phase, RunRecord, Sample
-from harness.domain.result import Boundary, Generation, Load, Quality, Result, Soak, Speculation, Stream
-
-K = TypeVar("K", bound=Result)
+from harness.domain.record import K, Phase, RunRecord, Sample
+from harness.domain.result import Boundary, Generation, Load, Quality, Soak, Speculation, Stream
 
 
 def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[float]:

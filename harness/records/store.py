@@ -69,13 +69,21 @@ def decode(data: bytes, source: Path | str) -> RunRecord:
         if record.schema_version == SCHEMA_VERSION:  # the long way below finds what is wrong
             _check(record, source)
             return record
+    return from_document(json_of(data, source, "a run record"), source)
+
+
+def json_of(data: bytes, source: Path | str, expected: str) -> Any:
+    """A JSON document of a stranger.
+
+    Raises:
+        BadDataError: It is none, where ``expected`` should be.
+    """
     try:
-        document = msgspec.json.decode(data)
+        return msgspec.json.decode(data)
     except RecursionError as error:
-        raise BadDataError(source, "", "lists in lists without end", "a run record") from error
+        raise BadDataError(source, "", "lists in lists without end", expected) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadDataError(source, "", f"no JSON ({error})", "a run record") from error
-    return from_document(document, source)
+        raise BadDataError(source, "", f"no JSON ({error})", expected) from error
 
 
 def from_document(document: Any, source: Path | str) -> RunRecord:

@@ -4,20 +4,17 @@ Compact on purpose: verdicts are one digit a cell, devices of one class share th
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from harness.app.matrix import matching, reachable
-from harness.app.resolve import mixture_of, resolve_model
+from harness.app.matrix import matching, reachable, subject
+from harness.app.resolve import mixture_of
 from harness.catalog.devices import device_names, load_device
 from harness.catalog.models import model_names
-from harness.catalog.names import load_model
-from harness.catalog.paths import as_path
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
-from harness.domain.model import ModelCard, ModelShape, Weights
+from harness.domain.model import ModelShape, Weights
 from harness.domain.scenario import Scenario
 from harness.predict.quality import perplexity_growth_percent
 from harness.predict.speed import predict_speed, work_of
@@ -126,18 +123,17 @@ def choices(
     models: Sequence[str] = ("*",),
     quants: Sequence[str] = DEFAULT_QUANTS,
     contexts: Sequence[int] = DEFAULT_CONTEXTS,
-    scenario: Scenario | None = None,
 ) -> Choices:
     """Ask the feasibility model about everything that the patterns match.
 
     Raises:
         UnknownNameError: A pattern matches nothing, or there is no such mixture.
     """
-    scenario = scenario or Scenario()
+    scenario = Scenario()
     profiles = [load_device(name) for name in matching("device", devices, device_names())]
     profiles.sort(key=lambda device: (_KINDS.index(device.kind), device.title.lower()))
     subjects = [_subject(name) for name in matching("model", models, model_names())]
-    subjects.sort(key=lambda subject: (subject[0], subject[1].name))
+    subjects.sort(key=lambda one: (one[0], one[1].name))
     names = list(dict.fromkeys(mixture_of(q)[0] for q in quants))
     shapes = [(line.name, shape) for _, line, shape in subjects]
     grid = sweep(profiles, shapes, names, list(dict.fromkeys(contexts)), scenario=scenario)
@@ -174,13 +170,7 @@ _KINDS: Final = ("phone", "tablet", "laptop", "desktop", "workstation", "board",
 
 def _subject(ref: str) -> tuple[int, ModelLine, ModelShape]:
     """Weights of a model that was asked about, as published or else as counted; its line, and its shape."""
-    card: ModelCard | None
-    if as_path(ref):
-        found = resolve_model(ref)
-        name, card, shape = Path(ref).stem, found.card, found.weights.shape
-    else:
-        name, card = ref, load_model(ref)
-        shape = card.shape
+    name, card, shape = subject(ref)
     stated, active = (card.parameter_count, card.active_parameter_count) if card else (0, 0)
     count = stated or sum(t.element_count for t in weights_of(shape, "F16").tensors)
     line = ModelLine(

@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from pathlib import PureWindowsPath
 from typing import Final, Literal
 
+from msgspec.structs import asdict
+
 from harness import __version__
 from harness.domain.base import Frozen
 from harness.domain.prediction import MemoryPart, VerdictWord
@@ -157,41 +159,23 @@ def build(
 def view(record: RunRecord) -> RunView:
     """One run, derived from its raw samples."""
     summary, prediction = summarise(record), record.prediction
-    memory = None
-    if prediction is not None:
-        verdict = prediction.verdict
-        memory = PredictedMemory(
-            parts=prediction.memory.parts,
-            word=verdict.word,
-            binding_limit=verdict.binding_limit,
-            needed_bytes=verdict.needed_bytes,
-            available_bytes=verdict.available_bytes,
-            reasons=verdict.reasons,
-        )
     model = record.model
+    same = ("run_id", "created", "workload", "outcome", "detail", "machine", "engine", "scenario", "harness_version")
     return RunView(
-        run_id=record.run_id,
-        created=record.created,
+        **{name: getattr(record, name) for name in same},
         name=clean(model.name if model else str(record.extra.get("model", record.workload))),
         quant=clean(model.quant if model else str(record.extra.get("quant", ""))),
         device=clean(record.machine.device),
-        workload=record.workload,
-        outcome=record.outcome,
-        detail=record.detail,
         tests=tuple(_measured(record, t.phase, t.label, t.disturbed_count) for t in summary.tests),
         latency=summary.latency,
         peak_memory_bytes=_peak(record),
         comparison=compare(record),
-        memory=memory,
+        memory=PredictedMemory(parts=prediction.memory.parts, **asdict(prediction.verdict)) if prediction else None,
         roofline_tokens_per_s=prediction.speed.roofline_tokens_per_s if prediction else None,
         active_bytes=prediction.speed.active_bytes if prediction else None,
         kv_read_bytes=prediction.speed.kv_read_bytes if prediction else None,
-        machine=record.machine,
-        engine=record.engine,
         model=model,
-        scenario=record.scenario,
         command=without_folders(record.command),
-        harness_version=record.harness_version,
     )
 
 
@@ -218,14 +202,14 @@ def _measured(record: RunRecord, phase: Phase, label: str, disturbed_count: int)
     values = [s.token_count / s.duration_s if rated else s.duration_s for s in samples if s.duration_s > 0]
     if phase == "workload":
         values = [s.duration_s / max(1, s.token_count) for s in samples]
-    middle = quantile_interval(values) if values else None
+    value, low, high = quantile_interval(values)[:3] if values else (None, None, None)
     return Measured(
         phase=phase,
         label=label,
         unit="tokens/s" if rated else "s",
-        value=middle.mid if middle else None,
-        low=middle.low if middle else None,
-        high=middle.high if middle else None,
+        value=value,
+        low=low,
+        high=high,
         sample_count=len(values),
         disturbed_count=disturbed_count,
         higher_is_better=rated,

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from harness.app.resolve import resolve_device, resolve_model
 from harness.domain.record import RunRecord
 from harness.domain.result import Load, Soak, Speculation, Stream
 from harness.errors import HarnessError
+from harness.predict.quality import perplexity_growth_percent
+from harness.predict.quant_mix import quant_named
 from harness.printable import clean
 from harness.records.derive import times_of
 from harness.report.charts import Figure, Row, figure
@@ -175,15 +178,11 @@ def latency(runs: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -
     return [figure("latency", table, rows=shares), figure("course", table, rows=course)]
 
 
-def frontier(choices: Choices, runs: Sequence[tuple[str, RunView]], models_max: int = 3) -> Figure | None:
+def frontier(choices: Choices, runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     """Size against published loss of quality, for the models that ran or else for a small, a middle and a large one."""
-    from harness.app.resolve import resolve_model
-    from harness.predict.quality import perplexity_growth_percent
-    from harness.predict.quant_mix import quant_named
-
     ran = [m.name for m in choices.models if any(run.model and run.name.startswith(m.name) for _, run in runs)]
     known = [m.name for m in choices.models]
-    wanted = ran[-models_max:] or [known[i * (len(known) - 1) // 4] for i in (1, 2, 3)]
+    wanted = ran[-3:] or [known[i * (len(known) - 1) // 4] for i in (1, 2, 3)]
     rows: list[Row] = []
     table: list[tuple[str, ...]] = []
     for name in dict.fromkeys(wanted):
@@ -263,8 +262,6 @@ def loads(records: Sequence[RunRecord]) -> Figure | None:
 
 def _peak_flops(runs: Sequence[RunView]) -> float | None:
     """Peak arithmetic of the device that the runs were predicted for, if all are of one known device."""
-    from harness.app.resolve import resolve_device
-
     names = {run.device for run in runs if run.active_bytes}
     if len(names) != 1:
         return None

@@ -5,9 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.stats.calibration.metrics import checked
-
-Floats = NDArray[np.float64]
+from harness.stats.calibration.metrics import Floats, checked
 
 
 class Platt(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from harness.catalog.file_hash import sha256_of
 from harness.domain.base import Frozen
 from harness.domain.prediction import Prediction
 from harness.domain.record import MemoryUse, ModelIdentity, Outcome, RunRecord, Sample, Validity
@@ -20,7 +21,6 @@ from harness.domain.result import Generation, Window
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, HarnessError
 from harness.measure.child import Limits
-from harness.measure.file_hash import file_sha256
 from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
 from harness.measure.runner import identify, new_record
 from harness.measure.sensors import EnergyMeter
@@ -231,7 +231,7 @@ def _prepared(
     ready(target, known, job.battery_percent_min)
     program = program_for(job.programs, known.abi)
     target.stop()
-    there = target.put(program, file_sha256(program), executable=True)
+    there = target.put(program, sha256_of(program), executable=True)
     file = target.put(path, model.sha256, progress=progress)
     s, kv, cpus = job.scenario, job.scenario.kv_type.lower(), job.limits.cpus
     words: list[object] = ["taskset", f"{sum(1 << cpu for cpu in cpus):x}"] if cpus else []
@@ -312,7 +312,7 @@ def read_bandwidth(target: ShellTarget, programs: Path) -> float:
         write_tiny(path, shape, "F16")
         scenario = Scenario(context_tokens=64, prompt_tokens=0, new_tokens=32)
         job = BenchJob(scenario=scenario, programs=programs, repetitions=3)
-        record = bench_on(target, path, job, identify(path, None, sha256=file_sha256(path)))
+        record = bench_on(target, path, job, identify(path, None, sha256=sha256_of(path)))
     if not record.samples:
         raise CouldNotRunError(f"{target.name}: {record.detail}")
     best = max(s.token_count / s.duration_s for s in record.samples)

@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from harness.catalog.file_hash import sha256_of
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
-from harness.measure.file_hash import file_sha256
 from harness.records.store import RECORD_MAX_BYTES, decode
 from harness.targets.shell import LOST, ShellTarget, files_in
 
@@ -59,7 +59,7 @@ def run_there(
     there: dict[str, str] = {}
     target.shell(f"rm -rf {own}; mkdir -p {own}")
     for word, path in files.items():
-        place, named = shlex.quote(target.put(path, file_sha256(path))), f"{folder}/{len(there)}"
+        place, named = shlex.quote(target.put(path, sha256_of(path))), f"{folder}/{len(there)}"
         there[word] = f"{named}/{path.name}"  # a record names the file as here
         target.shell(f"mkdir {shlex.quote(named)}; ln -s {place} {shlex.quote(there[word])}")
 

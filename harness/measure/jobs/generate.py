@@ -1,6 +1,5 @@
 """The measurement that llama-bench makes, with more asked of it: load, first token, prefill, decode token by token."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +9,6 @@ from harness import plugins
 from harness.domain.model import Weights
 from harness.domain.prediction import Prediction
 from harness.domain.result import EngineBuffer, Generation
-from harness.measure.file_hash import file_sha256
 from harness.measure.pipeline import Measurement
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import check_scenario, identify
@@ -27,13 +25,12 @@ def plan(
     quant: str = "",
     prediction: Prediction | None = None,
     sha256: str = "",
-    hash_of: Callable[[Path], str] = file_sha256,
     key: str = "",
 ) -> Measurement:
     """The protocol on one model file.
 
     Without ``weights`` (they cannot be read) ``quant`` says the mixture; without ``name`` it is the file's stem, and
-    without ``sha256`` the file is hashed by ``hash_of``. The result is found again under ``key``.
+    without ``sha256`` the file is hashed. The result is found again under ``key``.
 
     Raises:
         RefusedError: The scenario does not fit its own context.
@@ -42,7 +39,7 @@ def plan(
     """
     check_scenario(job.scenario)
     path = Path(job.path)
-    sha256 = sha256 or combined_hash(model_files(path), hash_of)
+    sha256 = sha256 or combined_hash(model_files(path))
     return Measurement(
         workload="generate",
         entry=getattr(plugins.load("harness.runtimes", job.runtime, "RUNTIME"), "entry", ENTRY),

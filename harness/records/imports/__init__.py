@@ -1,5 +1,6 @@
 """Results of other tools as run records: recognised by what is in a file, read leniently, bounded in size."""
 
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -8,7 +9,7 @@ import msgspec
 
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError
-from harness.records.store import RECORD_MAX_BYTES, from_document, read_limited
+from harness.records.store import from_document, json_of, read_limited
 
 TOOLS: Final = ("llama_bench", "optimum_benchmark", "guidellm", "server_answers")
 
@@ -21,7 +22,7 @@ def read_results(path: Path) -> list[RunRecord]:
     Raises:
         BadDataError: There is none, or it is none of these.
     """
-    data = read_limited(path, RECORD_MAX_BYTES)
+    data = read_limited(path)
     from harness.records.imports import llama_bench
 
     if data.startswith(b"SQLite format 3\x00"):
@@ -55,11 +56,8 @@ def _own(document: Any) -> list[Any]:
 def _document(data: bytes, text: str, path: Path) -> Any:
     """The file as one JSON document, or else the list of its JSON lines."""
     try:
-        return msgspec.json.decode(data)
-    except RecursionError as error:
-        raise BadDataError(path, "", "lists in lists without end", "results of a tool") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        try:
+        return json_of(data, path, "results of a tool")
+    except BadDataError:
+        with suppress(msgspec.DecodeError, RecursionError):
             return [msgspec.json.decode(line) for line in text.splitlines() if line.strip()]
-        except (msgspec.DecodeError, RecursionError):
-            raise BadDataError(path, "", f"no JSON ({error})", "results of a tool") from error
+        raise

@@ -95,7 +95,7 @@ def record(
         harness_version=__version__,
         command=(f"imported from {tool}",),
         workload="generate",
-        machine=replace(UNKNOWN_MACHINE, cpu_model=cpu, device=device or cpu or "unknown device"),
+        machine=replace(UNKNOWN_MACHINE, cpu_model=cpu, device=device or cpu or UNKNOWN_MACHINE.device),
         scenario=scenario or Scenario(thread_count=thread_count),
         outcome="ok",
         detail=detail,

@@ -11,12 +11,10 @@ COLUMNS = (
     "run_id", "created", "device", "name", "quant", "workload", "outcome", "phase", "label", "unit", "median", "low",
     "high", "samples", "disturbed", "predicted", "predicted_low", "predicted_high", "peak_memory_bytes",
 )  # fmt: skip
-_ROWS = {"decode": "decode", "prefill": "prefill"}
 
 
-def render(records: Sequence[RunRecord], report: Report) -> str:
+def render(_records: Sequence[RunRecord], report: Report) -> str:
     """Comma-separated text; a cell that a spreadsheet would take for a formula is kept as text."""
-    del records
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -24,7 +22,7 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
         rows = {row.name: row for row in run.comparison.rows} if run.comparison else {}
         head = (run.run_id, run.created, run.device, run.name, run.quant, run.workload, run.outcome)
         for test in run.tests:
-            row = rows.get(_ROWS.get(test.phase, ""))
+            row = rows.get(test.phase) if test.phase in {"decode", "prefill"} else None
             said = (row.predicted, row.low, row.high) if row else (None, None, None)
             figures = (test.value, test.low, test.high, test.sample_count, test.disturbed_count, *said)
             line = (*head, test.phase, test.label, test.unit, *figures, run.peak_memory_bytes)

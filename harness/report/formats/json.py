@@ -8,7 +8,6 @@ from harness.domain.record import RunRecord
 from harness.report.document import Report
 
 
-def render(records: Sequence[RunRecord], report: Report) -> str:
+def render(_records: Sequence[RunRecord], report: Report) -> str:
     """One JSON document."""
-    del records
     return msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n"

@@ -24,9 +24,8 @@ FIELDS: Final[dict[str, tuple[str, str | int]]] = tomllib.loads(
 BOOLEANS: Final = ("cpu_strict", "no_kv_offload", "embeddings", "no_host", "repack")
 
 
-def render(records: Sequence[RunRecord], report: Report) -> str:
+def render(records: Sequence[RunRecord], _report: Report) -> str:
     """JSON lines."""
-    del report
     lines = [json.dumps({k: bool(v) if k in BOOLEANS else v for k, v in row.items()}) for row in rows(records)]
     return "".join(line + "\n" for line in lines)
 

@@ -7,9 +7,8 @@ from harness.report.document import Report
 from harness.report.formats.llama_bench_jsonl import FIELDS, rows
 
 
-def render(records: Sequence[RunRecord], report: Report) -> str:
+def render(records: Sequence[RunRecord], _report: Report) -> str:
     """The table, and an INSERT a test; quotes in names are doubled."""
-    del report
     columns = ",\n".join(f"  {name} {kind}" for name, (kind, _) in FIELDS.items())
     lines = [f"CREATE TABLE IF NOT EXISTS llama_bench (\n{columns}\n);\n"]
     names = ", ".join(FIELDS)

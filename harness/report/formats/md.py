@@ -13,9 +13,8 @@ from harness.units import format_bytes
 SIGNS = {"ok": "✅", "inconclusive": "❔"}
 
 
-def render(records: Sequence[RunRecord], report: Report) -> str:
+def render(_records: Sequence[RunRecord], report: Report) -> str:
     """Three tables at most: runs, predictions beside measurements, and what fits where."""
-    del records
     named = labelled(report.runs)
     lines = ["### edge-harness report", ""]
     if named:

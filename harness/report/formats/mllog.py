@@ -11,9 +11,8 @@ from harness.domain.record import RunRecord
 from harness.report.document import Report
 
 
-def render(records: Sequence[RunRecord], report: Report) -> str:
+def render(records: Sequence[RunRecord], _report: Report) -> str:
     """A line for the beginning of a run, each of its samples, and its end."""
-    del report
     lines = []
     for record in records:
         begun = datetime.fromisoformat(record.created).timestamp()

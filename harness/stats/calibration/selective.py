@@ -4,11 +4,9 @@ from math import ceil, inf, log
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from harness.stats.calibration.metrics import checked
-
-Floats = NDArray[np.float64]
+from harness.stats.calibration.metrics import Floats, checked
 
 
 class RiskCoverage(NamedTuple):

@@ -7,15 +7,13 @@ the smallest one that is not larger than the error it gives. Source: Blasiok and
 from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from harness.stats.calibration.metrics import checked
+from harness.stats.calibration.metrics import Floats, checked
 
 _MESH: Final = 200
 _FLOOR: Final = 0.001
 _HALVINGS: Final = 10
-
-Floats = NDArray[np.float64]
 
 
 def smooth_ece(

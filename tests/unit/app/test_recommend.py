@@ -10,8 +10,8 @@ from harness.app.fit import override, predict
 from harness.app.recommend import TASKS, _table, recommend, routes
 from harness.app.resolve import resolve_device, resolve_model
 from harness.catalog.models import model_names
-from harness.cli.fit import COMMAND as FIT
-from harness.cli.recommend import COMMAND
+from harness.cli.fit import fit as FIT
+from harness.cli.recommend import recommend as COMMAND
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.units import GB, GIB

@@ -47,6 +47,18 @@ def test_twice_the_time_is_half_the_speed(factor: float, word: str) -> None:
     assert abs(change.effect) > 0.8
 
 
+def test_a_larger_speedup_is_better() -> None:
+    record = load(REAL.with_name("v2-speculate.json"))
+    slow, fast = ((1.0, 1.1, 1.2), (2.0, 2.2, 2.4))
+    sides = [msgspec.structs.replace(record.result, ratios=ratios) for ratios in (slow, fast)]
+    before, after = (msgspec.structs.replace(record, result=result) for result in sides)
+
+    change = difference(before, after, "speedup_ratio")
+
+    assert change.ratio == pytest.approx(2.0)
+    assert change.word == "better"
+
+
 def test_one_value_gives_no_interval() -> None:
     change = difference(load(REAL), scaled("b", 1.0), "peak_memory_bytes")
 

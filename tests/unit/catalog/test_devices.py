@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.catalog.devices import dump_device, load_device
-from harness.cli.devices import COMMAND
+from harness.cli.devices import devices as COMMAND
 from harness.domain.device import (
     Calibration,
     ComputeEngine,
@@ -74,7 +74,7 @@ def test_vendor_units_become_si_units(tmp_path: Path) -> None:
     assert ram.total_bytes.value == 8_589_934_592  # 8 x 1073741824
     assert ram.usable_bytes.value == 8_053_063_680  # 7.5 x 1073741824
     assert ram.bandwidth_bytes_per_s.value == 51_200_000_000
-    assert device.engine("cpu").peak_flops_per_s["int8"].value == 300_000_000_000
+    assert device.engine_for("cpu").peak_flops_per_s["int8"].value == 300_000_000_000
     assert device.storage.sequential_read_bytes_per_s.value == 3_500_000_000
     assert device.power.battery_joules is not None
     assert device.power.battery_joules.value == 37_800  # 10.5 x 3600

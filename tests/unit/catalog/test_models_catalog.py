@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.catalog.models import dump_model
 from harness.catalog.names import load_model
-from harness.cli.models import COMMAND
+from harness.cli.models import models as COMMAND
 from harness.domain.model import (
     Experts,
     HubSource,

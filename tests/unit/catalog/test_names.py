@@ -12,7 +12,7 @@ from harness.app.resolve import mixture_of, resolve_model
 from harness.catalog.devices import load_device
 from harness.catalog.models import model_names
 from harness.catalog.names import key, load_model, match, nearest
-from harness.cli.models import COMMAND
+from harness.cli.models import models as COMMAND
 from harness.domain.quant import mixture_in, split, understood
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.kv_cache import kv_cache_bytes

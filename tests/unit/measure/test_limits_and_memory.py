@@ -13,7 +13,6 @@ from harness.domain.record import MemorySample
 from harness.errors import CouldNotRunError
 from harness.measure import page_cache
 from harness.measure.cgroup import LimitGroup
-from harness.measure.file_hash import file_sha256
 from harness.measure.lock import holder, machine_lock
 from harness.measure.memory_watch import MemoryWatch, read_memory, thin
 
@@ -125,18 +124,6 @@ def test_two_runs_notice_each_other(tmp_path: Path) -> None:
         other.stdout and other.stdout.close()
     with machine_lock(path, timeout_s=10) as held:
         assert held
-
-
-def test_hash_is_read_again_when_the_file_changes(tmp_path: Path) -> None:
-    path, cache = tmp_path / "model", tmp_path / "hashes.json"
-    path.write_bytes(b"abc")
-    # FIPS 180-2, appendix B.1
-    assert file_sha256(path, cache=cache) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    cached = cache.read_bytes()
-    assert file_sha256(path, cache=cache).startswith("ba78")
-    assert cache.read_bytes() == cached
-    path.write_bytes(b"")
-    assert file_sha256(path, cache=cache) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")

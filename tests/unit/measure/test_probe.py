@@ -140,7 +140,7 @@ def test_quick_probe_writes_a_profile_that_loads(tmp_path: Path, monkeypatch: py
     loaded = load_device(probe.DEVICE_NAME)
     assert path == tmp_path / "home/devices/this-machine.toml"
     assert loaded.pool("ram").measured_read_bytes_per_s == profile.pool("ram").measured_read_bytes_per_s
-    assert loaded.engine("cpu").core_count >= 1
+    assert loaded.engine_for("cpu").core_count >= 1
     assert len(lines) >= 5
     figure = loaded.pool("ram").bandwidth_bytes_per_s
     assert figure.confidence == "measured"

@@ -108,9 +108,14 @@ def test_combined_hash_is_the_files_own_or_that_of_the_list(tmp_path: Path):
     import hashlib
 
     one, two = tmp_path / "a", tmp_path / "b"
-    assert files.combined_hash((one,), lambda f: "h" + f.name) == "ha"
-    expected = hashlib.sha256(b"ha  a\nhb  b\n").hexdigest()
-    assert files.combined_hash((one, two), lambda f: "h" + f.name) == expected
+    one.write_bytes(b"abc")
+    two.write_bytes(b"")
+    # FIPS 180-2, appendix B.1, and the hash of no bytes; lines as sha256sum writes them.
+    of_one = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    of_two = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    assert files.combined_hash((one,)) == of_one
+    expected = hashlib.sha256(f"{of_one}  a\n{of_two}  b\n".encode()).hexdigest()
+    assert files.combined_hash((one, two)) == expected
 
 
 def test_lint_finds_missing_short_and_wandering_weights(tmp_path: Path):

@@ -18,7 +18,7 @@ AVX512 = ("avx2", "avx512", "avx512_vnni")
 
 def _device(isa: tuple[str, ...]):
     device = load_device("raspberry-pi-5")
-    engine = msgspec.structs.replace(device.engine("cpu"), isa=isa, apis=("cpu",))
+    engine = msgspec.structs.replace(device.engine_for("cpu"), isa=isa, apis=("cpu",))
     return msgspec.structs.replace(device, engines=(engine,))
 
 

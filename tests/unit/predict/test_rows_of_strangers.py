@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.cli.validate import COMMAND
+from harness.cli.validate import validate as COMMAND
 from harness.errors import BadDataError
 
 DATA = files("harness.published") / "data"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.app.published import model_of, shipped_rows
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
-from harness.cli.validate import COMMAND
+from harness.cli.validate import validate as COMMAND
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.predict.coefficients import shipped

@@ -1,0 +1,65 @@
+"""SHA-256 of files, remembered by what the file system says of them: a model is read once, not in every run."""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from harness.catalog._progress import Progress, no_progress
+from harness.catalog.paths import cache_dir
+from harness.errors import BadDataError, HarnessError
+
+_CHUNK_BYTES: Final = 4 << 20
+_ENTRIES_MAX: Final = 500
+
+
+def sha256_of(path: Path, progress: Progress = no_progress) -> str:
+    """SHA-256 of a file, in hexadecimal digits; read again only when its size, its times or its identity changed.
+
+    Raises:
+        BadDataError: It cannot be read.
+    """
+    try:
+        key, size = _key(path), path.stat().st_size
+        if known := _notes().get(key):
+            return known
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                progress(stream.tell(), size)
+    except OSError as error:
+        raise BadDataError(path, "", f"unreadable ({error.strerror})", "a model file") from error
+    _note(key, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def remember(path: Path, sha256: str) -> None:
+    """Note the hash of a file as it is now, where it was found before the file got its name."""
+    _note(_key(path), sha256)
+
+
+def _key(path: Path) -> str:
+    state = path.stat()
+    return f"{path.resolve()}|{state.st_dev}|{state.st_ino}|{state.st_size}|{state.st_mtime_ns}"
+
+
+def _note(key: str, sha256: str) -> None:
+    with suppress(OSError, HarnessError):  # a full disk, or no cache, only costs another reading
+        newest = dict(list({**_notes(), key: sha256}.items())[-_ENTRIES_MAX:])
+        fresh = _file().with_suffix(f".{os.getpid()}.part")
+        fresh.write_bytes(msgspec.json.encode(newest))
+        fresh.replace(_file())
+
+
+def _notes() -> dict[str, str]:
+    with suppress(OSError, HarnessError, msgspec.DecodeError):  # absent or broken: read the file itself
+        return msgspec.json.decode(_file().read_bytes()[: 1 << 20], type=dict[str, str])
+    return {}
+
+
+def _file() -> Path:
+    return cache_dir() / "file-hashes.json"
