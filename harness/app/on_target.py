@@ -75,7 +75,9 @@ def run_on(on: str, cells: Sequence[Cell], options: Options, programs: Path) -> 
         for cell in cells:
             located = locate(cell.model, cell.quant, progress=how.listener.fetched)
             resolved = located.resolved()
-            job = BenchJob(scenario=cell.scenario, programs=programs, repetitions=options.repetitions, limits=how.limits)
+            job = BenchJob(
+                scenario=cell.scenario, programs=programs, repetitions=options.repetitions, limits=how.limits
+            )
             prediction = predict(resolved, device, cell.scenario) if resolved is not None else None
             model = identity(located)
             key = key_of("bench", model.sha256, cell.scenario, options.repetitions, there)

@@ -161,8 +161,14 @@ def fit(
 
         click.echo(first_line(now, profile, late))
         deep = () if fields.get("depth_tokens") else speeds_by_depth(resolved, profile, scenario)
-        tables = _memory_table(now, profile.title), _speed_table(now, profile, deep), _warm_table(late, energy)
-        _render(now, changes, notes, *tables)
+        _render(
+            now,
+            changes,
+            notes,
+            _memory_table(now, profile.title),
+            _speed_table(now, profile, deep),
+            _warm_table(late, energy),
+        )
         render_plans(speculation, streaming, remote)
         render_explanation(why)
         click.echo(next_step(now, device in THIS_MACHINE, bool(changes)))
@@ -243,7 +249,11 @@ def _speed_table(now: "Prediction", device: "DeviceProfile", deep: "tuple[tuple[
         row("first token, loaded", speed.ttft_warm_s, "s"),
         row("first token, from storage", speed.ttft_cold_s, "s"),
         row("load, from storage", speed.load_cold_s, "s"),
-        ("ceiling, tokens/s", format_number(speed.roofline_tokens_per_s), f"{format_bytes(speed.active_bytes)} a token"),
+        (
+            "ceiling, tokens/s",
+            format_number(speed.roofline_tokens_per_s),
+            f"{format_bytes(speed.active_bytes)} a token",
+        ),
     ]
     if reachable < speed.decode_tokens_per_s.mid:
         held = format_number(reachable, 2)
