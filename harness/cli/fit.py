@@ -164,8 +164,14 @@ def fit(
 
         click.echo(first_line(now, profile, late))
         deep = () if fields.get("depth_tokens") else speeds_by_depth(resolved, profile, scenario)
-        tables = _memory_table(now, profile.title), _speed_table(now, profile, deep), _warm_table(late, energy)
-        _render(now, changes, notes, *tables)
+        _render(
+            now,
+            changes,
+            notes,
+            _memory_table(now, profile.title),
+            _speed_table(now, profile, deep),
+            _warm_table(late, energy),
+        )
         render_plans(speculation, streaming, remote)
         render_explanation(why)
         click.echo(next_step(now, device in THIS_MACHINE, bool(changes)))

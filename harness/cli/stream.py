@@ -198,9 +198,7 @@ def _expert_rows(
     took = f"{experts.token_s * 1e3:.0f} ms, of which waiting {experts.stall_s * 1e3:.0f} ms"
     reached = format_rate(experts.reached_bytes_per_s)
     yield "hits", f"{hits}; the most wanted in hindsight {experts.hindsight_hit_ratio:.1%}"
-    yield (
-        "read per token",
-        f"{format_bytes(experts.read_bytes)}; predicted {format_bytes(experts.predicted_read_bytes)}",
-    )
+    said = f"{format_bytes(experts.read_bytes)}; predicted {format_bytes(experts.predicted_read_bytes)}"
+    yield "read per token", said
     yield "token", f"{took}; predicted {experts.predicted_token_s * 1e3:.0f} ms"
     yield "storage", f"{reached} while waiting, {format_rate(report.probe_bytes_per_s)} by the probe"

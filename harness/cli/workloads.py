@@ -137,9 +137,9 @@ def _show(result: "WorkloadResult") -> None:
         figures = [(named(key), value, better(key)) for key, value in told]
         say(f"its own checks of the answers {checks}", table("", ("figure", "value", "better"), figures, right=(1,)))
     for device, predictions in result.elsewhere.items():
-        cells = [
+        lines = [
             [p.operation, format_seconds(p.latency_s.mid), format_bytes(p.resident_bytes), p.limit] for p in predictions
         ]
-        say(table(f"predicted on {device}", ["operation", "latency", "memory", "limit"], cells, right=(1, 2)))
+        say(table(f"predicted on {device}", ["operation", "latency", "memory", "limit"], lines, right=(1, 2)))
     if record.detail:
         say(record.detail)
