@@ -13,6 +13,8 @@ from harness.onnx.export import export, read_record
 from harness.onnx.files import lint, quantization, size_bytes
 from harness.onnx.graph import read_graph
 
+ANSWERS_TARGET = "harness.measure.answers:run_answers"
+
 
 class Exported(Frozen, frozen=True, kw_only=True):
     """What was made.
@@ -58,7 +60,7 @@ def export_onnx(
         say("checking its answers")
         prompt = tuple(record["prompt_tokens"])
         job = AnswersJob(path=str(made), runtime="ort", prompt_tokens=prompt, greedy_count=len(expected))
-        found = tuple(prepare("harness.measure.answers:run_answers", job)["greedy"])
+        found = tuple(prepare(ANSWERS_TARGET, job)["greedy"])
     return Exported(
         path=str(made),
         to=to,

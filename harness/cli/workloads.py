@@ -120,12 +120,12 @@ def _show(result: "WorkloadResult") -> None:
     from harness.report.workloads import better, flat, named
 
     record = result.record
-    rows = [[*cells(row), f"{row.sample_count} ({row.doubted_count})"] for row in rows_of(result)]
+    operations = [[*cells(row), f"{row.sample_count} ({row.doubted_count})"] for row in rows_of(result)]
     system = record.result
     assert isinstance(system, System)
     title = f"{record.workload} {system.size}: {record.outcome}"
     columns = ["operation", "p50", "p95", "predicted", "error", "limit", "samples (doubted)"]
-    say(table(title, columns, rows, right=range(1, 5)))
+    say(table(title, columns, operations, right=range(1, 5)))
     if record.memory:
         memory = record.memory
         predicted = format_bytes(result.predicted_peak_bytes)
