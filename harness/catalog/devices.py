@@ -126,12 +126,17 @@ def _words(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", _SAME_DEVICE.sub(" ", apart))
 
 
-@lru_cache(maxsize=64)
-def _meant(ref: str, names: tuple[str, ...]) -> str:
-    """The one device that is called so: by its name or title, else by its chip."""
+@lru_cache(maxsize=8)
+def _called(names: tuple[str, ...]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Words of the names and titles of devices, and words of their chips, each with the device's name."""
     profiles = [_profile(file) for name, file in data_files("devices").items() if name in names]
     called = [(_words(text), p.name) for p in profiles for text in (p.name, p.title)]
-    chips = [(_words(p.chip.partition(",")[0]), p.name) for p in profiles]
+    return called, [(_words(p.chip.partition(",")[0]), p.name) for p in profiles]
+
+
+def _meant(ref: str, names: tuple[str, ...]) -> str:
+    """The one device that is called so: by its name or title, else by its chip."""
+    called, chips = _called(names)
     wanted = _words(ref)
     found = {n for text, n in called if text == wanted} or {n for text, n in chips if text == wanted}
     if not wanted or len(found) != 1:
