@@ -78,7 +78,7 @@ def columns(grid: Grid) -> Columns:
 def reachable(grid: Grid) -> NDArray[np.float64]:
     """Decode speed of every cell: bounded by storage where weights are streamed, nan where nothing runs."""
     missing = np.maximum(grid.needed_bytes - grid.available_bytes, 1)
-    streamed_bytes = missing * np.minimum(grid.active_ratio, 1.0)[None, :, :, None]
+    streamed_bytes = missing * grid.active_ratio[..., None]
     from_storage = grid.storage_bytes_per_s[:, None, None, None] / streamed_bytes
     streamed = np.minimum(grid.decode_tokens_per_s[..., None], from_storage)
     speed = np.where(grid.verdict == 0, grid.decode_tokens_per_s[..., None], streamed)

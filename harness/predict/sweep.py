@@ -51,7 +51,7 @@ class Grid(NamedTuple):
         decode_tokens_per_s: Decode speed at the scenario's depth, by [device, model, quant]: what is reserved for a
             longer context does not slow a token down, only what is in it does.
         storage_bytes_per_s: Sequential read of each device's storage, which bounds what must be streamed.
-        active_ratio: Share of the weights that one token reads, by [model, quant].
+        active_ratio: Share of the weights in RAM that one token reads, at most 1, by [device, model, quant].
     """
 
     devices: tuple[str, ...]
@@ -119,6 +119,9 @@ def sweep(
     shape4 = (len(devices), len(models), len(quants), len(contexts))
     needed, available, peak = (np.zeros(shape4, dtype=np.int64) for _ in range(3))
     verdict = np.full(shape4, IMPOSSIBLE, dtype=np.int8)
+    depth = scenario.depth_tokens + scenario.new_tokens / 2
+    works = [_works(row, scenario, depth) for row in weights]
+    active_bytes, active_ratio = _active_bytes(works, len(quants)), np.ones(shape4[:3])
     made: dict[tuple[object, ...], list[list[tuple[MemoryPart, ...]]]] = {}
     for key, members in by_key.items():
         device, api = devices[members[0]], devices[members[0]].api(scenario.api)
@@ -129,8 +132,7 @@ def sweep(
         rows = np.array(members)
         fields = _cells(terms, [devices[i] for i in members], entitled=entitled)
         needed[rows], available[rows], peak[rows], verdict[rows] = fields
-    depth = scenario.depth_tokens + scenario.new_tokens / 2
-    works = [_works(row, scenario, depth) for row in weights]
+        active_ratio[rows] = np.minimum(active_bytes / np.maximum(terms.pools["ram"].weights, 1), 1.0)
     return Grid(
         devices=tuple(d.name for d in devices),
         models=tuple(name for name, _ in models),
@@ -142,7 +144,7 @@ def sweep(
         peak_bytes=peak,
         verdict=verdict,
         decode_tokens_per_s=decode_speeds(devices, weights, works, scenario),
-        active_ratio=_active_ratio(works, weights),
+        active_ratio=active_ratio,
         storage_bytes_per_s=np.array([d.storage.sequential_read_bytes_per_s.value for d in devices]),
     )
 
@@ -182,12 +184,13 @@ def decode_speeds(
     return found
 
 
-def _active_ratio(works: Sequence[Sequence[Work]], weights: Sequence[Sequence[Weights]]) -> Floats:
-    ratios = np.ones((len(weights), len(weights[0]) if weights else 0))
+def _active_bytes(works: Sequence[Sequence[Work]], quant_count: int) -> Floats:
+    """Bytes of weights that one token reads, by [model, quant]; endless where a model cannot run."""
+    found = np.full((len(works), quant_count), np.inf)
     for m, row in enumerate(works):
         for q, work in enumerate(row):
-            ratios[m, q] = work.weight_bytes / sum([t.size_bytes for t in weights[m][q].tensors])
-    return ratios
+            found[m, q] = work.weight_bytes
+    return found
 
 
 def _works(row: Sequence[Weights], scenario: Scenario, depth_tokens: float) -> list[Work]:
