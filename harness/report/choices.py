@@ -24,7 +24,7 @@ from harness.units import MIB
 
 DEFAULT_QUANTS: Final = ("Q3_K_M", "Q4_K_M", "Q5_K_M", "Q8_0", "F16")
 DEFAULT_CONTEXTS: Final = (2048, 8192, 32768, 131072)
-_NODE_COUNT: Final = 8
+_NODE_COUNT: Final = 6
 
 
 class DeviceLine(Frozen, frozen=True, kw_only=True):
@@ -221,11 +221,12 @@ def _sure(
 
     On one device, for one class of mixtures, the relative width of the interval changes smoothly with the speed: the
     model is asked at a few models from slow to fast, and between them the width is interpolated over ln of the speed.
+    Models with layers that keep a state are a class apart: less is known of them.
     """
-    groups: dict[tuple[str, bool], list[int]] = {}
+    groups: dict[tuple[str, bool, bool], list[int]] = {}
     for index, one in enumerate(listed):
         work = work_of(one, scenario, 0.0)
-        groups.setdefault((work.quant_class, work.moe), []).append(index)
+        groups.setdefault((work.quant_class, work.moe, work.recurrent_ratio > 0), []).append(index)
     found = []
     for d, profile in enumerate(profiles):
         speeds = grid.decode_tokens_per_s[d].ravel()
