@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from harness.catalog.synthesize import synthesize
-from harness.domain.ggml import row_bytes
-from harness.domain.model import ModelShape, Tensor, Weights
+from harness.domain.model import Weights
+from harness.measure.tiny_model import tiny_shape
+from harness.predict.weights import tensor_of
 
 
 def synthesize_tiny(
@@ -26,21 +29,11 @@ def synthesize_tiny(
         ValueError: A row is no whole number of blocks.
     """
     head = hidden_dim // head_count
-    shape = ModelShape(
-        architecture="llama",
-        layer_count=layer_count,
-        hidden_dim=hidden_dim,
-        vocab_count=vocab_count,
-        head_count=head_count,
-        kv_head_count=kv_head_count,
-        head_dim=head,
-        feed_forward_dim=feed_forward_dim,
-        tied_embeddings=True,
-        context_max_tokens=1 << 16,
-    )
+    sizes = (layer_count, hidden_dim, feed_forward_dim, head_count, kv_head_count, vocab_count)
+    shape = replace(tiny_shape(*sizes), head_dim=head)
     tensors = [
-        _tensor("token_embd.weight", (hidden_dim, vocab_count), type_name),
-        _tensor("output_norm.weight", (hidden_dim,), "F32"),
+        tensor_of("token_embd.weight", (hidden_dim, vocab_count), type_name),
+        tensor_of("output_norm.weight", (hidden_dim,), "F32"),
     ]
     matrices = {
         "attn_q": (hidden_dim, head * head_count),
@@ -53,13 +46,8 @@ def synthesize_tiny(
     }
     for layer in range(layer_count):
         at = f"blk.{layer}."
-        tensors += [_tensor(f"{at}{norm}.weight", (hidden_dim,), "F32") for norm in ("attn_norm", "ffn_norm")]
-        tensors += [_tensor(f"{at}{key}.weight", dims, type_name) for key, dims in matrices.items()]
+        tensors += [tensor_of(f"{at}{norm}.weight", (hidden_dim,), "F32") for norm in ("attn_norm", "ffn_norm")]
+        tensors += [tensor_of(f"{at}{key}.weight", dims, type_name) for key, dims in matrices.items()]
     size = sum(t.size_bytes for t in tensors)
     weights = Weights(shape=shape, tensors=tuple(tensors), file_bytes=size, quant=type_name, synthetic=True)
     return synthesize(weights, path, seed=seed)
-
-
-def _tensor(name: str, dims: tuple[int, ...], type_name: str) -> Tensor:
-    rows = dims[1] if len(dims) > 1 else 1
-    return Tensor(name=name, dims=dims, type_name=type_name, size_bytes=rows * row_bytes(type_name, dims[0]))

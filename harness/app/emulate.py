@@ -17,7 +17,7 @@ from harness.domain.model import Weights
 from harness.domain.record import Outcome, RunRecord
 from harness.domain.result import Boundary
 from harness.domain.scenario import Scenario
-from harness.measure.child import ChildResult, run_child
+from harness.measure.child import ChildResult
 from harness.measure.jobs.hold import UBATCH_TOKENS, HoldJob
 from harness.measure.pipeline import How, Pipeline
 from harness.measure.runner import identify, new_record
@@ -89,7 +89,7 @@ def find_boundary(path: Path, emulation: Emulation, *, tolerance_ratio: float = 
     with Pipeline(how) as pipeline:
         while trial not in tried:
             job = HoldJob(model=str(path.absolute()), scenario=_scenario(trial, emulation))
-            ended = tried[trial] = run_child("harness.measure.jobs.hold:run", job, limits=how.limits)
+            ended = tried[trial] = pipeline.trial("harness.measure.jobs.hold:run", job)
             pipeline.heard.say(f"context {trial}: {ended.outcome}")
             if ended.outcome == "ok":
                 low = trial

@@ -19,7 +19,7 @@ from harness.domain.record import MachineFingerprint, Outcome, RunRecord
 from harness.domain.result import Generation, Result
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, HarnessError, InputError, RefusedError
-from harness.measure.child import ChildResult, run_child
+from harness.measure.child import ChildResult
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import TextJob
 from harness.measure.jobs.served import ServedJob
@@ -174,7 +174,7 @@ def _answers(cell: Cell, options: Options, pipeline: Pipeline) -> tuple[float, .
         path = "" if options.server else str(locate(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
         alone = msgspec.structs.replace(cell.scenario, batch_count=1)  # the text is one sequence: it takes the cache
         job = TextJob(runtime=options.runtime, scenario=alone, path=path, server=options.server)
-        ended = run_child(f"{TextJob.__module__}:run_text", job, limits=pipeline.how.limits)
+        ended = pipeline.trial(f"{TextJob.__module__}:run_text", job)
         if told := events_named(ended, "nll"):
             return tuple(told[0])
         pipeline.heard.say(f"{options.runtime}: perplexity not given: {ended.detail}")

@@ -143,7 +143,7 @@ UNKNOWN_MACHINE: Final = MachineFingerprint(
     python="",
     device="unknown device",
 )
-"""One of which nothing was told."""
+"""A machine of which nothing was told."""
 
 
 class ModelIdentity(Frozen, frozen=True, kw_only=True):

@@ -201,6 +201,10 @@ class Pipeline(contextlib.ExitStack):
         """A key, with what holds all runs here to less than the machine."""
         return key_of(key, self.how.notes) if key and self.how.notes else key
 
+    def trial(self, entry: str, job: msgspec.Struct) -> ChildResult:
+        """One of several children whose outcomes together are a measurement; the caller makes its record."""
+        return run_child(entry, job, limits=self.how.limits)
+
 
 def prepare(entry: str, job: msgspec.Struct | Mapping[str, Any], *, limits: Limits = Limits()) -> dict[str, Any]:  # noqa: B008
     """A step that prepares a measurement (a quantisation, an importance matrix) in a child; its events by name.

@@ -151,8 +151,9 @@ def _resident_bytes(runtime: Runtime | AttachedServer, emit: Emit) -> int | None
     """Memory of what decodes; that of a server is told as ``memory`` too, since it is not the child's."""
     if not isinstance(runtime, AttachedServer):
         return int(psutil.Process().memory_info().rss)
-    for mark in ("loaded", "end"):
-        emit("memory", found := memory_mark(runtime, mark))
+    found = memory_mark(runtime, "loaded")
+    for mark in ("loaded", "end"):  # the peak counts from the one to the other, and a window may be the last
+        emit("memory", found | {"mark": mark})
     return found["rss_bytes"] or None
 
 
