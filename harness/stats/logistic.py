@@ -16,7 +16,11 @@ class Platt(NamedTuple):
 
     def __call__(self, confidences: ArrayLike) -> Floats:
         """Scaled confidences [n]."""
-        scaled: Floats = np.exp(-np.logaddexp(0.0, -self.slope * _logit(confidences) - self.offset))
+        return self.of_log_odds(_logit(confidences))
+
+    def of_log_odds(self, log_odds: ArrayLike) -> Floats:
+        """The same of confidences that are told as log-odds [n]."""
+        scaled: Floats = np.exp(-np.logaddexp(0.0, -self.slope * np.asarray(log_odds, np.float64) - self.offset))
         return scaled
 
 

@@ -80,7 +80,7 @@ class Support:
         for (at, _), margin in zip(asked, margins, strict=True):
             least[at] = min(least.get(at, np.inf), float(margin))
         return [
-            Supported(float(1 / (1 + np.exp(-(self.fit.slope * least[at] + self.fit.offset)))), (), least[at])
+            Supported(float(self.fit.of_log_odds(least[at])), (), least[at])
             if is_open[at]
             else Supported(OVERRULED if words else 1 - OVERRULED, words, None)
             for at, words in enumerate(found)
