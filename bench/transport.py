@@ -22,7 +22,6 @@ import msgspec
 
 from bench.adb_device import Daemon
 from bench.running_servers import free_port
-from harness.catalog.file_hash import sha256_of
 from harness.domain.record import ModelIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit

@@ -112,8 +112,7 @@ def speculate(
     def view(result: Speculation) -> tuple[str, list[tuple[str, str]]]:
         fast, memory = result.speculative, record.memory
         peak = format_bytes(memory.peak_pss_bytes or memory.peak_rss_bytes) if memory else "-"
-        name = record.model.name if record.model else ""
-        return f"{name} drafted by {result.draft}: {record.outcome}", [
+        return f"{record.name} drafted by {result.draft}: {record.outcome}", [
             ("plain", f"{result.plain.tokens_per_s:.2f} tokens/s"),
             ("speculative", f"{fast.tokens_per_s:.2f} tokens/s"),
             ("speedup", f"{result.speedup_ratio:.3f} x (from costs and acceptance: {result.expected_ratio:.3f} x)"),
