@@ -55,7 +55,7 @@ def test_a_new_and_an_old_program_get_their_own_words(programs) -> None:
 def test_sequences_go_to_the_other_program(programs) -> None:
     programs(NEW)
     s = Scenario(context_tokens=4096, prompt_tokens=64, new_tokens=16, batch_count=4, thread_count=2, repack=False)
-    assert words(s).endswith("--no-repack -c 4096 -npp 64 -ntg 16 -npl 4,4,4,4,4,4 --output-format jsonl")
+    assert words(s).endswith("--no-repack -c 4096 -npp 64 -ntg 16 -npl 1,4,4,4,4,4,1 --output-format jsonl")
     with pytest.raises(RefusedError, match="need a context of 320"):
         words(Scenario(context_tokens=256, prompt_tokens=64, new_tokens=16, batch_count=4))
 
@@ -107,6 +107,10 @@ def test_rows_of_both_programs_are_read_among_other_lines() -> None:
         ("prefill", "pp64 b4", 256, 0.0421),
         ("decode", "tg16 @ d64 b4", 64, 0.064),
     )
+    s, one = Scenario(batch_count=4, context_tokens=4096), ROW.replace('"pl": 4', '"pl": 1')
+    assert executable.timed_rows("\n".join([one, ROW, ROW, one]), s, 2) == [row, row], "warm-up and last are left out"
+    alone = Scenario(batch_count=1)
+    assert [r["pl"] for r in executable.timed_rows("\n".join([one] * 4), alone, 2)] == [1, 1]
     shared = {**row, "is_pp_shared": 1}
     assert executable.batched_times(shared)[0] == ("prefill", "pp64 b4", 64, 0.0421)
     with pytest.raises(EngineError, match="without 't_tg'"):
