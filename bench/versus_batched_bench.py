@@ -31,7 +31,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError
 from harness.predict.speed import predict_speed
 from harness.runtimes._threads import default_thread_count
-from harness.runtimes.executable import FOLDER_VARIABLE, batched_command, timed_rows
+from harness.runtimes.executable import FOLDER_VARIABLE, batched_command, rows
 from harness.stats.intervals import ratio_interval
 
 WITHIN_RATIO: Final = 0.03
@@ -43,7 +43,7 @@ def run_theirs(model: Path, scenario: Scenario, repetitions: int) -> float:
     """Tokens/s of all sequences by one run of llama-batched-bench; CouldNotRunError where it failed."""
     command = batched_command(model, scenario, repetitions)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = [float(row["speed_tg"]) for row in timed_rows(done.stdout, scenario, repetitions)]
+    found = [float(row["speed_tg"]) for row in rows(done.stdout)[1 : repetitions + 1]]
     if done.returncode or len(found) < repetitions:
         raise CouldNotRunError(
             f"llama-batched-bench gave {len(found)} rows, status {done.returncode}: {done.stderr[-300:]}"

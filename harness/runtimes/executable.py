@@ -92,14 +92,6 @@ def batched_command(path: Path, scenario: Scenario, repetitions: int) -> list[st
     return [*given, "-ntg", str(s.new_tokens), "-npl", together, "--output-format", "jsonl"]
 
 
-def timed_rows(output: str, scenario: Scenario, repetitions: int) -> list[dict[str, Any]]:
-    """The rows that count of what a program printed: of llama-batched-bench not those before and after them."""
-    found = rows(output)
-    if found and "pl" in found[0]:
-        found = found[1:] if scenario.batch_count == 1 else [r for r in found if r["pl"] == scenario.batch_count]
-    return found[:repetitions]
-
-
 def rows(output: str) -> list[dict[str, Any]]:
     """The JSON lines among what a program printed."""
     found = []

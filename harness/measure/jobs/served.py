@@ -7,7 +7,7 @@ the server's processes counted as ours where it runs here.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,8 +49,11 @@ class ServedJob(GenerateJob, frozen=True, kw_only=True):
     patience: Patience = Patience()
 
 
-def plan(job: ServedJob, *, prediction: Prediction | None = None) -> Measurement:
+def plan(job: ServedJob, predict: Callable[[Scenario, bool], Prediction | None] = lambda *_: None) -> Measurement:
     """The protocol on a server; asks it once what it runs.
+
+    ``predict`` is asked before the run, with the cache of one of its slots where it tells (whether all of them share
+    it, it does not tell), and whether it runs on this machine.
 
     Raises:
         RefusedError: The scenario does not fit its own context or the server's, asks for what a server decides by
@@ -65,6 +68,8 @@ def plan(job: ServedJob, *, prediction: Prediction | None = None) -> Measurement
     if s.depth_tokens and not server.described.vocab_count:
         raise RefusedError("--depth: this server takes no token ids, so what is in its cache cannot be cut at a token")
 
+    own_tokens = server.described.context_tokens if server.described.slot_count else s.context_tokens
+
     def read(result: ChildResult) -> Generation:
         told = events_named(result, "server")
         use = msgspec.convert(told[-1], ServerUse) if told else None
@@ -78,7 +83,7 @@ def plan(job: ServedJob, *, prediction: Prediction | None = None) -> Measurement
         read=read,
         runtime="server",
         model=server.model(),
-        prediction=prediction,
+        prediction=predict(msgspec.structs.replace(s, context_tokens=own_tokens), server.local),
         wanted_count=job.repetitions,
     )
 

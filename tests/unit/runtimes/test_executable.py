@@ -107,10 +107,6 @@ def test_rows_of_both_programs_are_read_among_other_lines() -> None:
         ("prefill", "pp64 b4", 256, 0.0421),
         ("decode", "tg16 @ d64 b4", 64, 0.064),
     )
-    s, one = Scenario(batch_count=4, context_tokens=4096), ROW.replace('"pl": 4', '"pl": 1')
-    assert executable.timed_rows("\n".join([one, ROW, ROW, one]), s, 2) == [row, row], "warm-up and last are left out"
-    alone = Scenario(batch_count=1)
-    assert [r["pl"] for r in executable.timed_rows("\n".join([one] * 4), alone, 2)] == [1, 1]
     shared = {**row, "is_pp_shared": 1}
     assert executable.batched_times(shared)[0] == ("prefill", "pp64 b4", 64, 0.0421)
     with pytest.raises(EngineError, match="without 't_tg'"):
