@@ -15,6 +15,7 @@ over the pairs, with its 95 % interval. The prediction is made from the costs of
 import os
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -51,6 +52,10 @@ def run_theirs(model: Path, scenario: Scenario, repetitions: int) -> float:
     return median(found)
 
 
+def _ours(model: Path, scenario: Scenario, repetitions: int) -> float:
+    return run_ours(model, scenario, repetitions).decode
+
+
 @click.command()
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--programs", required=True, type=click.Path(exists=True, file_okay=False), help="Of llama.cpp.")
@@ -85,8 +90,8 @@ def main(
             repetitions = max(1, 4 // count)  # so that turns of few sequences are no shorter than those of many
             speeds, doubts = a_pair(
                 {
-                    "ours": lambda s=s, n=repetitions: run_ours(model, s, n).decode,
-                    "theirs": lambda s=s, n=repetitions: run_theirs(model, s, n),
+                    "ours": partial(_ours, model, s, repetitions),
+                    "theirs": partial(run_theirs, model, s, repetitions),
                 },
                 forth=tried % 2 == 1,
             )

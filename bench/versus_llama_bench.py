@@ -102,8 +102,9 @@ def run_ours(model: Path, scenario: Scenario, repetitions: int) -> Speeds:
 
 def a_pair(sides: Mapping[str, Callable[[], T]], *, forth: bool) -> tuple[dict[str, T], list[str]]:
     """What each side gives, one after the other in their order or (not ``forth``) the other way; and what disturbed."""
-    found, doubts = {}, []
-    for name in sides if forth else reversed(sides):
+    found: dict[str, T] = {}
+    doubts: list[str] = []
+    for name in list(sides)[:: 1 if forth else -1]:
         probe = ValidityProbe(disk_expected=True)
         probe.start()
         found[name] = sides[name]()

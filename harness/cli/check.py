@@ -108,6 +108,6 @@ def check(
         say(*lines)
         click.echo(f"Next: {_NEXT if status == Exit.OK else _DOCTOR}")
 
-    document = {"device": found.device, "predicted_from": found.basis, "records": found.records}
+    document: dict[str, Any] = {"device": found.device, "predicted_from": found.basis, "records": found.records}
     document |= {"comparisons": comparisons, "broken": broken, **({"workloads": others} if others else {})}
     return Answer(document, show, Exit.BROKEN if broken else status)

@@ -107,9 +107,7 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
     predicted: dict[float, float] = {}
     if predict is not None:
         if job.open_loop or job.trace or job.turns > 1 or not server.local:
-            raise RefusedError(
-                "MODEL is predicted for --users of a server on this machine, without --turns: leave it out"
-            )
+            raise RefusedError("MODEL: predicted is a server on this machine, by --users and without --turns")
         prompt, new = (round(sum(ends) / 2) for ends in (job.prompt_tokens, job.new_tokens))
         usual = Scenario(prompt_tokens=prompt, new_tokens=new, depth_tokens=job.prefix_tokens)
         most = server.described.slot_count or MOST_AT_ONCE

@@ -199,7 +199,8 @@ class Served(Protocoller):
         if s.depth_tokens and not reuse:
             # What is in the cache before the test: sent once, then found there.
             self.server.ask(msgspec.structs.replace(request, prompt=prompt[: s.depth_tokens], new_tokens=1))
-        with self.watch(None if cold else self._meter, disk_expected=cold) as watch:
+        meter = self._meter if self.server.local and not cold else None  # another machine's energy nobody here knows
+        with self.watch(meter, disk_expected=cold) as watch:
             answer = self.server.ask(request)
         wanted = s.depth_tokens + prompt_tokens
         if answer.prompt_tokens not in {None, wanted} and not self.server.identity(s).options["chat_template"]:
