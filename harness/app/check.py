@@ -117,6 +117,7 @@ def _on_server(cells: Sequence[Cell], options: Options, job: ServedJob, probe_ag
     if told[0].outcome != "ok":
         return Checked(None, told, basis)
     device = likeness(told[0], weights)
+    basis += f"; of all known devices it is most like {device.title} ({device.api()})"
     return Checked(device, [*told, *run_cells(cells, options, device=device)], basis)
 
 
