@@ -150,9 +150,9 @@ def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:
 def with_kept_costs(device: DeviceProfile, scenario: Scenario) -> DeviceProfile:
     """The profile of this machine with the engine's costs that were timed with the scenario's threads and repacking.
 
-    As it is where none were, or where it carries some already.
+    As it is where none were, or where it carries some already; another machine's has none from here.
     """
-    if device.calibrations:
+    if device.calibrations or device.name != PROBED_NAME:
         return device
     from harness.measure.calibrate import kept
 

@@ -213,6 +213,13 @@ prompts = together(
 )  # fmt: skip
 memory_limit = click.option("--memory-limit", "memory_bytes", type=Size(), help="Such as 900MB or 1.5GiB.")
 
+
+def runtime(*names: str, several: bool = False) -> Callable[[F], F]:
+    """``--runtime``, also under other ``names``; :func:`sides_of` reads it."""
+    words = "Software that executes the model" + ("; several in turns: llamacpp,ik,server:URL." if several else ".")
+    return click.option("--runtime", *names, "runtime", default="llamacpp", show_default=True, help=words)
+
+
 prefix_cache = click.option("--prefix-cache", "reuse", is_flag=True, help="Let the server take prompts from its cache.")
 server = together(
     click.option("--url", default="", metavar="URL", help="Server to measure, with --runtime server."),
@@ -382,6 +389,15 @@ def sides_of(given: dict[str, Any]) -> list[tuple[str, "ServedJob | None"]]:
 
     same |= {"scenario": Scenario(), "patience": Patience(silence_s=silence_s)}
     return [(name, ServedJob(url=own or url, **same) if name == "server" else None) for name, own in parts]
+
+
+def one_side(context: click.Context, given: dict[str, Any], models: object) -> tuple[str, "ServedJob | None"]:
+    """The runtime of a verb that takes one, as :func:`sides_of` and :func:`check_sides` have it (UsageError)."""
+    side, *others = sides = sides_of(given)
+    check_sides(context, sides, models)
+    if others:
+        raise click.UsageError(f"--runtime: found {context.params['runtime']!r}, expected one")
+    return side
 
 
 def check_sides(context: click.Context, sides: list[tuple[str, "ServedJob | None"]], models: object) -> None:

@@ -18,6 +18,10 @@ PoolName = Literal["ram", "vram"]
 OperatingSystem = Literal["ios", "ipados", "android", "macos", "windows", "linux"]
 
 
+NOT_PROBED = "not-probed"
+"""Name of a machine of which one measurement told the speed, and nothing the memory."""
+
+
 class Figure(Frozen, frozen=True, kw_only=True):
     """A number with its evidence. The unit is in the name of the field that holds it."""
 
