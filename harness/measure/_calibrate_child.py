@@ -65,8 +65,8 @@ def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[B
     """Groups of benches that are timed in turns: first the engine's own overheads and attention, then each type.
 
     A GPU gets fewer batches: each new one may have the driver compile a shader first. ``deep apart`` is ``deep`` with
-    its cache left with the CPU: every layer crosses to the CPU and back. ``few apart`` is ``few`` with all weights there:
-    batches of a prompt copy each of them.
+    its cache left with the CPU: every layer crosses to the CPU and back. ``few apart`` is ``few`` with all weights
+    there: batches of a prompt copy each of them.
     """
     few_roles: tuple[str, ...] = ("narrow few", "wide few")
     if api == "cpu":

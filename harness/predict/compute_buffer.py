@@ -11,8 +11,9 @@ The reserve counts logits for every token of a batch (ubatch x vocabulary x 4 by
 vocabulary).
 
 Source of the rules: llama.cpp, ggml/src/ggml-alloc.c, ggml/src/ggml-backend.cpp (``ggml_backend_sched_split_graph``),
-src/llama-graph.cpp, ``llama_context::sched_reserve``, ggml/src/ggml-vulkan/ggml-vulkan.cpp (``ggml_vk_graph_optimize``).
-Recurrent mixers and latent attention are sketched by their widest tensors.
+ggml/src/ggml-vulkan/ggml-vulkan.cpp (``ggml_vk_graph_optimize``), src/llama-graph.cpp, ``llama_context::sched_reserve``.
+Weights of norms and routers are too small to be followed. Recurrent mixers and latent attention are sketched by their
+widest tensors.
 """
 
 from collections import Counter
@@ -107,8 +108,7 @@ class _Graph:
 
     def add(self, width: float, *sources: _Node, side: int | None = None, in_place: bool = False) -> _Node:
         """A node of so many entries for each token."""
-        size = int(4 * self.tokens * width)
-        self.nodes.append(_Node(size, sources, side, in_place=in_place, copy_bytes=size))
+        self.nodes.append(_Node(int(4 * self.tokens * width), sources, side, in_place=in_place))
         return self.nodes[-1]
 
     def product(self, name: str, width: float, *sources: _Node, side: int, in_place: bool = False) -> _Node:
@@ -172,7 +172,9 @@ class _Graph:
         for _ in range(e.used_count - 2):
             total = self.add(hidden, total, down, in_place=True)
         if e.shared_feed_forward_dim:
-            total = self.add(hidden, total, self.gated("_shexp", e.shared_feed_forward_dim, c, side=side), in_place=True)
+            total = self.add(
+                hidden, total, self.gated("_shexp", e.shared_feed_forward_dim, c, side=side), in_place=True
+            )
         return total
 
     def gated(self, kind: str, inner: float, *sources: _Node, side: int, copies: int = 1) -> _Node:
@@ -195,7 +197,7 @@ def _typical(shape: ModelShape, layout: Layout) -> Iterator[int]:
 
 def _plan(graph: _Graph, layout: Layout, tokens: int) -> Iterator[tuple[_Node, Sequence[_Node]]]:
     """What is laid one after the other, copies among it, each with what it reads; fills in sides."""
-    on_gpu = any(HOST != side for block in layout.blocks for side in block) or layout.output != HOST
+    on_gpu = any(side != HOST for block in layout.blocks for side in block) or layout.output != HOST
     home = {node: node.side for node in graph.nodes}
     for node in graph.inputs:
         node.side = HOST
@@ -236,7 +238,7 @@ def _finished(
         taken = piece[:1]
         for index, node in enumerate(piece[1 : _NODES_AHEAD if reorders and piece[0].side != HOST else 1], 1):
             before = piece[index - 1]
-            fused = before is taken[-1] and node.in_place and (node.weight_bytes is None) != (before.size != node.size)
+            fused = before is taken[-1] and node.in_place and node.weight_bytes is None and before.size == node.size
             waiting = piece[: index - 1] if fused else piece[:index]
             if not any(one in node.sources for one in waiting):
                 taken.append(node)
@@ -280,8 +282,8 @@ def scratch_bytes(
 ) -> dict[int, int]:
     """Bytes of the compute buffer of each card and of ``HOST`` for a batch of ``tokens`` with logits for ``outputs``.
 
-    0 tokens: the engine's reserve, a full physical batch with logits for all. Of the scenario its context, batches, type
-    of cache and flash attention count.
+    0 tokens: the engine's reserve, a full physical batch with logits for all. Of the scenario its context, batches,
+    type of cache and flash attention count.
     """
     tokens = tokens or min(scenario.ubatch_tokens, padded(scenario.context_tokens))
     tokens = -(-tokens // scenario.batch_count) * scenario.batch_count

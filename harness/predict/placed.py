@@ -176,7 +176,9 @@ def placed_memory(
         listed += [
             MemoryPart(name=f"weights{name}", anonymous_bytes=held, reason=f"{len(mine)} blocks", pool=vram),
             MemoryPart(name=f"kv cache{name}", anonymous_bytes=kv, reason="of its blocks", pool=vram),
-            MemoryPart(name=f"compute buffer{name}", anonymous_bytes=scratch.get(card, 0), reason="for good", pool=vram),
+            MemoryPart(
+                name=f"compute buffer{name}", anonymous_bytes=scratch.get(card, 0), reason="for good", pool=vram
+            ),
             MemoryPart(
                 name=f"driver{name}", anonymous_bytes=context_bytes(api, device), reason=f"{api} context", pool=vram
             ),

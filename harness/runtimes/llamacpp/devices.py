@@ -196,4 +196,3 @@ def buffers(lines: Iterable[str]) -> tuple[EngineBuffer, ...]:
     """Buffers that the engine's log tells of; sizes in steps of 0.01 MiB."""
     hits = filter(None, map(_BUFFER.search, lines))
     return tuple(EngineBuffer(device=h[1], part=_PARTS[h[2]], size_bytes=round(float(h[3]) * 2**20)) for h in hits)
-

@@ -100,7 +100,7 @@ def test_a_batch_over_two_timed_engines_is_the_sum_of_its_parts(together: int, k
 
 
 def test_a_long_prompt_of_a_split_copies_weights_and_waits_for_them():
-    """Two engines that cost the same: all products as in the whole model, the copies, and the waiting of the CPU's part."""
+    """Two engines that cost the same: the products of the whole model, copies, and the waiting for the CPU's part."""
     costs = Calibration(
         api="cpu",
         engine_version="made up",
