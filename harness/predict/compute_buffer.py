@@ -81,7 +81,7 @@ class _Graph:
         own, fused = full_cells(scenario.context_tokens, scenario.batch_count), scenario.flash_attention
         own //= scenario.batch_count
         self.cells = {"full": own, "sliding": padded(min(own, shape.sliding_window_tokens + scenario.ubatch_tokens))}
-        kinds = sorted({shape.layer_kind(b) for b in range(shape.layer_count)} & set(self.cells))
+        kinds: list[str] = sorted({shape.layer_kind(b) for b in range(shape.layer_count)} & set(self.cells))
         rows = 1 if fused else shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
         self.places = {k: (_Node(8 * tokens), _Node(8 * tokens * rows)) for k in kinds}
         self.masks = {k: _Node((2 if fused else 4) * tokens * self.cells[k]) for k in kinds}
@@ -288,10 +288,11 @@ def scratch_bytes(
     tokens = tokens or min(scenario.ubatch_tokens, padded(scenario.context_tokens))
     tokens = -(-tokens // scenario.batch_count) * scenario.batch_count
     graph = _Graph(shape, scenario, layout, tokens, outputs or tokens)
-    plan = list(_plan(graph, layout, tokens))
+    plan: list[tuple[_Node, Sequence[_Node]]] = [(node, ()) for node in graph.inputs]
+    plan += _plan(graph, layout, tokens)
     users = Counter(one for _, reads in plan for one in reads)
     buffers, at = {HOST: _Buffer()}, dict[_Node, tuple[_Buffer, int]]()
-    for node, reads in [*((node, []) for node in graph.inputs), *plan]:
+    for node, reads in plan:
         buffer = buffers.setdefault(HOST if node.side is None else node.side, _Buffer())
         fitting = (one for one in reads if one.size == node.size and users[one] == 1 and one in at)
         if node.in_place and (over := next((one for one in fitting if at[one][0] is buffer), None)):
