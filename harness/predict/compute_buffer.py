@@ -11,7 +11,7 @@ The reserve counts logits for every token of a batch (ubatch x vocabulary x 4 by
 vocabulary).
 
 Source of the rules: llama.cpp, ggml/src/ggml-alloc.c, ggml/src/ggml-backend.cpp (``ggml_backend_sched_split_graph``),
-ggml/src/ggml-vulkan/ggml-vulkan.cpp (``ggml_vk_graph_optimize``), src/llama-graph.cpp, ``llama_context::sched_reserve``.
+src/llama-graph.cpp, ``llama_context::sched_reserve``, ggml/src/ggml-vulkan (``ggml_vk_graph_optimize``).
 Weights of norms and routers are too small to be followed. Recurrent mixers and latent attention are sketched by their
 widest tensors.
 """
