@@ -121,7 +121,7 @@ class Calibration(Frozen, frozen=True, kw_only=True):
         disturbed_ratio: Share of the timings during which the machine was disturbed.
         link_bytes_per_s: Of weights that a long prompt copies to a GPU; 0 for the CPU, or too fast to tell.
         crossing_s: Time of one change from the GPU to the CPU and back within a pass, activations aside.
-        copied_product_ratio: What a product takes longer whose weight is copied for it, as a share of it, its bytes over
+        copied_product_ratio: What a product takes longer whose weight is copied for it, as a share of it, bytes over
             the link aside: on a driver that plays the GPU the thread that waits for it holds a core.
         process_anonymous_bytes: What the process holds before a model is loaded: interpreter, engine; 0: not measured.
         process_file_bytes: Code pages of the same once it has computed.
