@@ -123,8 +123,10 @@ class Calibration(Frozen, frozen=True, kw_only=True):
         spread_ratio: Half-width, as a share of the middle, that held 90 % of repeated passes; 0 where not known.
         machine: Fingerprint of the machine it was measured on.
         disturbed_ratio: Share of the timings during which the machine was disturbed.
-        link_bytes_per_s: Of copies from the host to a GPU of this api; 0 for the CPU.
+        link_bytes_per_s: Of weights that a long prompt copies to a GPU; 0 for the CPU, or too fast to tell.
         crossing_s: Time of one change from the GPU to the CPU and back within a pass, activations aside.
+        copied_product_ratio: What a product takes longer whose weight is copied for it, as a share of it, bytes over
+            the link aside: on a driver that plays the GPU the thread that waits for it holds a core.
         process_anonymous_bytes: What the process holds before a model is loaded: interpreter, engine; 0: not measured.
         process_file_bytes: Code pages of the same once it has computed.
     """
@@ -145,6 +147,7 @@ class Calibration(Frozen, frozen=True, kw_only=True):
     disturbed_ratio: float = 0.0
     link_bytes_per_s: float = 0.0
     crossing_s: float = 0.0
+    copied_product_ratio: float = 0.0
     process_anonymous_bytes: Annotated[int, Meta(ge=0)] = 0
     process_file_bytes: Annotated[int, Meta(ge=0)] = 0
 
