@@ -1,5 +1,6 @@
 """Errors on what a fit has not seen: chips, sources, families, runtimes, or all that came later."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -126,9 +127,7 @@ def judge_left_out(
 
 def folds_of(names: Sequence[str]) -> NDArray[np.int64]:
     """Number of each row's part: names, the most frequent first, each to the smallest part."""
-    count: dict[str, int] = {}
-    for name in names:
-        count[name] = count.get(name, 0) + 1
+    count = Counter(names)
     sizes, part = [0] * CALIBRATION_FOLDS, {}
     for name in sorted(count, key=lambda one: (-count[one], one)):
         part[name] = sizes.index(min(sizes))
