@@ -288,6 +288,14 @@ def test_scales_of_a_known_sample():
     assert few == {"decode": 1.0}
 
 
+def test_a_table_of_many_votes_tells_little_more_than_one_source():
+    # 90 votes of one source and 90 of one each tell as much as 180^2 / (90^2 + 90) = 3.96 equal ones, for whom the rank
+    # lies beyond the largest error: 0.9 + 0.4 / 3.96 > 1. As 180 sources it is 0.9022, the 162.9th
+    kind, errors, alone = [("decode/dense",)] * 180, np.arange(1.0, 181.0), [str(i) for i in range(180)]
+    assert class_scales(kind, ["table"] * 90 + alone[90:], errors, np.ones(180))["decode"] == pytest.approx(180)
+    assert class_scales(kind, alone, errors, np.ones(180))["decode"] == pytest.approx(162.9, abs=0.01)
+
+
 def test_scale_of_a_row_is_a_product():
     machine = Machine("cuda", 4e11, traits_of("RTX 3060", "cuda", 4e11))
     work = Work(1e9, 1e9, 16, 0, "q4k")
