@@ -175,11 +175,10 @@ def decode_split_s(split: Split, cards: Cards, host: Machine, values: Mapping[st
         gpu_s = max(each) + meeting_s if cards.by_rows else sum(each)
     scale = terms.ik if host.runtime != "llama.cpp" else 0.0
     host = host._replace(runtime="llama.cpp")
-    cpu_s = experts_s = 0.0
-    if split.cpu.weight_bytes or split.cpu.kv_bytes:
-        cpu_s = decode_seconds(split.cpu, host, values).total_s
-    if split.experts.weight_bytes:
-        experts_s = decode_seconds(split.experts, host, values).total_s
+    cpu_s, experts_s = (
+        decode_seconds(work, host, values).total_s if work.weight_bytes or work.kv_bytes else 0.0
+        for work in (split.cpu, split.experts)
+    )
     pipeline = 0 if cards.by_rows else sum(1 for share in cards.shares if share) - 1
     crossings = split.crossing_count + pipeline
     moved = crossings * 8 * split.hidden_dim

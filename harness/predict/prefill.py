@@ -99,18 +99,13 @@ def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
     return {"mfu": mfu, "attention": attention, "overhead": ((f"o/{side}", 1.0), (f"o/api:{b}", 1.0)), "scale": scale}
 
 
-def prompt_flops(work: Work, prompt: Prompt) -> float:
-    """FLOP of a prompt in weights: two for each weight and token."""
-    return 2 * prompt.tokens * (work.prompt_weight_count or work.weight_count)
-
-
 def prefill_base(work: Work, machine: Machine, prompt: Prompt) -> dict[str, float]:
-    """Seconds of weights and of attention at the matrix peak, and of reading all weights at the bandwidth."""
+    """Seconds of weights (2 FLOP each and a token) and of attention at the matrix peak, and of reading all weights."""
     peak = machine.traits.matrix_flops_per_s
     batches = max(prompt.tokens / BATCH_TOKENS, 1.0)
     turns = (1 + (batches - 1) / min(prompt.card_count, BATCHES_AT_ONCE)) / batches
     seconds = {
-        "weights": prompt_flops(work, prompt) / peak,
+        "weights": 2 * prompt.tokens * (work.prompt_weight_count or work.weight_count) / peak,
         "attention": prompt.attention_flops / peak,
         "launches": batches * work.layer_count / 32,
         "bytes": batches * (work.prompt_bytes or work.weight_bytes) / machine.bandwidth_bytes_per_s,

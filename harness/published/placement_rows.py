@@ -389,8 +389,7 @@ def _cards(raw: Cells) -> Cards | None:
 
 def _host(raw: Cells) -> Machine:
     gb_s = raw.number("cpu_bandwidth_gb_s") or _HOST_GB_S
-    runtime = raw.get("runtime", "").lower()
-    other = "ik" if runtime.startswith("ik_") else "llama.cpp"
+    other = "ik" if raw.get("runtime", "").lower().startswith("ik_") else "llama.cpp"
     return Machine("cpu", gb_s * 1e9, traits_of(raw.get("cpu_chip", ""), "cpu", gb_s * 1e9), runtime=other)
 
 

@@ -153,10 +153,9 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
         cards = _CARDS.search(raw.get("device", "")) if machine.side == "gpu" else None
         prompt = prompt_of(known.shape, count, depth)._replace(card_count=int(cards[1] or cards[2]) if cards else 1)
         words = raw.get("quant", "").upper().split()
-        work = row_work(known, size, quant, mean_depth)
-        work = work._replace(
+        work = row_work(known, size, quant, mean_depth)._replace(
             moe=moe,
-            prompt_bytes=size if moe else work.weight_bytes,
+            prompt_bytes=size if moe else 0.0,
             type_name=words[0] if words else "",
             model=known.name,
         )

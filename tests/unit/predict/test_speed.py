@@ -82,11 +82,17 @@ def test_batches_of_a_prompt_follow_each_other_through_the_cards(tokens, cards, 
 
 def test_four_cards_against_one_as_published():
     # github.com/XiongjieDai/GPU-Benchmarks-on-LLM-Inference: A100 PCIe 80GB and four of them, Llama-3-8B F16, tokens/s
-    measured = {512: (7741.34, 8088.79), 1024: (7504.24, 11670.74), 4096: (6137.54, 16025.11), 8192: (4849.11, 14269.17)}
-    found = {(r.prompt.tokens, r.prompt.card_count): r for r in shipped_rows() if r.chip == "a100" and r.phase == "prefill"
-             and r.raw["model"] == "Llama-3-8B" and r.raw["quant"] == "F16"}  # fmt: skip
-    for tokens, (one, four) in measured.items():
-        rows = found[tokens, 1], found[tokens, 4]
+    published = [
+        (512, 7741.34, 8088.79),
+        (1024, 7504.24, 11670.74),
+        (4096, 6137.54, 16025.11),
+        (8192, 4849.11, 14269.17),
+    ]
+    test = ("a100", "Llama-3-8B", "F16", "prefill")
+    same = [r for r in shipped_rows() if (r.chip, r.raw["model"], r.raw["quant"], r.phase) == test]
+    for tokens, one, four in published:
+        found = {r.prompt.card_count: r for r in same if r.prompt.tokens == tokens}
+        rows = found[1], found[4]
         assert [r.tokens_per_s for r in rows] == [one, four]
         seconds = [np.exp(r.predicted(VALUES)[0]) for r in rows]
         assert seconds[0] / seconds[1] == pytest.approx(four / one, rel=0.2)
