@@ -61,8 +61,8 @@ class CalibrationWorkload(Described):
                 resident_bytes=round(9 * n + 9 * c),
                 pass_bytes=reading + 6 * c + smoothings * (29.5 * c + 20 * 16.0 * grid),
                 pass_set_bytes=8 * c,
-                # Outcomes, residuals twice or once and ones stay; a smoothing lets five columns go.
-                fresh_bytes=held(9) * 4 / 9 + smoothings * (held(9) and 5 * c),
+                # Two columns of each width but the last, as page faults tell: others lie below a grid that is held.
+                fresh_bytes=(smoothings - 2) * (held(9) and c),
                 array_steps_count=smoothings * (500 + 2.0 * n + 0.75 * grid * log2(grid)),
                 numpy_calls_count=smoothings * 40.0,
                 python_ops_count=smoothings * 1560.0,
