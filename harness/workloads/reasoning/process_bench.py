@@ -115,14 +115,16 @@ def rows_of(path: Path, *fields: str) -> list[dict[str, Any]]:
 def score(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Score of the step checker on rows of ProcessBench (``steps problem label``; label -1: no error).
 
-    ``f1`` is the paper's, None where one kind of trace is missing.
+    ``f1`` is the paper's, None where one kind of trace is missing. ``too_early_ratio``: of the traces with an error,
+    those in which a step before it is blamed, a false alarm that needs no right traces to be seen.
     """
     first = [analyse(row["steps"], row["problem"]).first_error for row in rows]
     labels = [int(row["label"]) for row in rows]
     located = [p == y for p, y in zip(first, labels, strict=True) if y >= 0]
     interval = share_interval(sum(located), len(located))
+    early = sum(0 <= p < y for p, y in zip(first, labels, strict=True)) / max(1, len(located))
     found: dict[str, Any] = {"wrong_count": len(located), "right_count": len(rows) - len(located), **f1(first, labels)}
-    return found | {"error_located_interval": [interval.low, interval.high]}
+    return found | {"error_located_interval": [interval.low, interval.high], "too_early_ratio": early}
 
 
 def criticised(
