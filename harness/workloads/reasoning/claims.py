@@ -252,7 +252,7 @@ def _judge(left: _Side, right: _Side, *, loose: bool, is_whole: bool) -> Claim |
     if left.has_percent != right.has_percent:
         scales.add(Fraction(1, 100) if right.has_percent else Fraction(100))
     agreed = any(_agrees(a * s, b, right, loose=loose) for a in ours for b in theirs for s in scales)
-    agreed |= is_whole and any(a // 1 == b for a in ours for b in theirs)
+    agreed |= is_whole and "/" in left.tokens and any(a // 1 == b for a in ours for b in theirs)
     if not agreed and right.is_sum and _is_number(right.tokens[0]):
         # "10 + 5 = 15 - 3 = 12": people run on with the result, and mean no equality with the whole
         agreed = Fraction(right.tokens[0]) in ours
