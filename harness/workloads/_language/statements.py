@@ -385,7 +385,7 @@ def _later(passage: Sequence[Clause]) -> list[dict[str, frozenset[int]]]:
     every = [q for c in passage for q in c.figures.quantities]
     months = [q.value for q in every if q.unit == "month"]
     months += [Fraction(n) for c in passage for pattern, n in _MONTH_SPANS if pattern.search(c.text)]
-    months += [q.value * 12 for c in passage for q in c.figures.quantities if {"age", "aged"} & set(c.words)]
+    months += [q.value * 12 for c in passage for q in c.figures.quantities if {"age", "aged", "when"} & set(c.words)]
     days = [q.value / 86_400 for q in every if q.unit == "second" and q.value % 86_400 == 0]
     days += [Fraction(n) for c in passage for pattern, n in _SPANS if pattern.search(c.text)]
     found = []

@@ -93,7 +93,7 @@ def _differ(x: Clause, y: Clause) -> str:  # noqa: PLR0911  one for each kind
     names = [_NAMED.match(f"{text[:1].lower()}{text[1:]}") for text in texts]
     if names[0] and names[1] and names[0]["what"] == names[1]["what"]:
         called = [set(n["name"].split()) for n in names if n]
-        return "identity" if called[0].isdisjoint(called[1]) else ""
+        return "" if called[0] <= called[1] or called[1] <= called[0] else "identity"
     if x.is_positive != y.is_positive:
         return "polarity" if _denies(x, y) else ""
     left, right = x.topics - y.topics, y.topics - x.topics

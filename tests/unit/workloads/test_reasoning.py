@@ -260,6 +260,7 @@ CONTRADICTORY = [
     ("Nobody came to the party.", "Three people came to the party.", "polarity"),
     ("Peter was born in Vienna.", "Peter was born in Graz.", "place"),
     ("The capital of the island is Port Ellen.", "The capital of the island is Bowmore.", "identity"),
+    ("The author of the report is Dr Lind.", "The author of the report is Dr Moreau.", "identity"),
     (
         "The mill was built before the inn, and the inn was built before the pier.",
         "The pier was built before the mill.",

@@ -154,6 +154,8 @@ SUPPORTED = [
     ("The shop opens at 9 am.", "The shop opens at nine in the morning."),
     ("It stops when a file is larger than two gigabytes.", "It stops at files of more than 2 GB."),
     ("A return ticket costs €22.", "A return ticket costs 22 euros."),
+    ("He was 24 when he moved to Chile in 1978.", "He was born in 1954."),
+    ("Two thirds of the 900 members voted.", "600 members voted."),
 ]
 NOT_SUPPORTED = [
     ("The clinic opens at 8 am and closes at 4 pm.", "The clinic closes at 8 am.", "date"),
