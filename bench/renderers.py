@@ -335,7 +335,7 @@ _HEADLINES: Final[Mapping[str, tuple[tuple[str, str, str, str], ...]]] = {
 def systems_table(speeds: Path, *evaluations: Path) -> str:
     """Each system: quality with its interval beside a baseline, and the first operation's time, memory and energy.
 
-    Quality is of the newest evaluation of each workload, times and memory are of ``speeds``.
+    Quality is of the newest evaluation of each workload, times and memory are of ``speeds`` where the model is the same.
     """
     timed = {r.workload: (r, run) for r, run in results_of(System, speeds)}
     judged = {r.workload: (r, run) for r, run in results_of(System, *evaluations) if run.evaluation}
@@ -343,7 +343,8 @@ def systems_table(speeds: Path, *evaluations: Path) -> str:
     for name in sorted({*timed, *judged}):
         record, run = judged.get(name) or timed[name]
         told = {**run.evaluation, "quality": run.quality}
-        speed = _speed_cells(*(timed.get(name) or judged[name]))
+        clocked = timed.get(name, (record, run))
+        speed = _speed_cells(*(clocked if clocked[0].model == record.model else (record, run)))
         model = f", {record.model.name}" if record.model else ""
         for what, place, baseline, other in _HEADLINES.get(name, ()):
             found, beside = _shown_at(told, place), _shown_at(told, other)
