@@ -66,5 +66,4 @@ class RunProgress(Listener):
         if self._task is not None:
             self._progress.update(self._task, visible=False)
         if record.outcome != "ok":
-            name = record.model.name if record.model else str(record.extra.get("model", "run"))
-            self.say(f"{name}: {record.outcome}: {record.detail}")
+            self.say(f"{record.name}: {record.outcome}: {record.detail}")
