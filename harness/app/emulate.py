@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.catalog.file_hash import sha256_of
-from harness.catalog.gguf import read_gguf
+from harness.catalog.gguf import read_weights
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
@@ -78,7 +78,7 @@ def find_boundary(path: Path, emulation: Emulation, *, tolerance_ratio: float = 
         BadDataError: The file is no GGUF file.
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    weights = read_gguf(path).weights()
+    weights = read_weights(path)
     predicted = predicted_context(weights, emulation)
     how = how._replace(limits=how.limits._replace(memory_bytes=emulation.memory_limit_bytes))
     tried: dict[int, ChildResult] = {}

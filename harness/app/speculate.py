@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from harness.catalog.file_hash import sha256_of
-from harness.catalog.gguf import read_gguf
+from harness.catalog.gguf import read_weights
 from harness.catalog.paths import cache_dir
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.record import RunRecord
@@ -96,7 +96,7 @@ def speculate(
     else:
         target = Path(job.target).absolute()
         job = replace(job, target=str(target))
-        model = identify(target, read_gguf(target).weights(), sha256=sha256_of(target))
+        model = identify(target, read_weights(target), sha256=sha256_of(target))
     hashes = [sha256_of(Path(path)) for path in drafts if path != "lookup"]
     with Pipeline(how) as pipeline:
         plan = Measurement(

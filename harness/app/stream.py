@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from harness.catalog.file_hash import sha256_of
-from harness.catalog.gguf import read_gguf
+from harness.catalog.gguf import read_gguf, read_weights
 from harness.domain.drafting import Decoding
 from harness.domain.record import RunRecord
 from harness.domain.result import Stream
@@ -45,7 +45,7 @@ def stream(job: StreamJob, *, predicted_tokens_per_s: float | None = None, how: 
             scenario=job.scenario,
             read=partial(_read, job, predicted_tokens_per_s),
             runtime="llamacpp",
-            model=identify(model, read_gguf(model).weights(), sha256=hashes[0]),
+            model=identify(model, read_weights(model), sha256=hashes[0]),
             wanted_count=len(job.prompts),
             key=key_of("stream", *hashes, job, pipeline.machine.fingerprint),
         )

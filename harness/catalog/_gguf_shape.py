@@ -78,13 +78,15 @@ class Keys:
             if isinstance(key, int):
                 return key
             value = self.values.get(f"{self.prefix}{key}")
-            if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value):
-                value = max(value)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+            counts = value if isinstance(value, tuple) and value else (value,)
+            if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= most for n in counts):
                 raise BadDataError(self.source, f"{self.prefix}{key}", repr(value)[:80], f"a whole number up to {most}")
-            return value
+            blocks = self.values.get(f"{self.prefix}block_count")
+            if counts is value and len(counts) != blocks:
+                raise BadDataError(self.source, f"{self.prefix}{key}", f"{len(counts)} numbers", f"{blocks}, one a block")
+            return max(counts)
         raise BadDataError(self.source, f"{self.prefix}{keys[0]}", "no such key", f"a whole number up to {most}")
 
     def part(self, name: str) -> dict[str, int]:
@@ -263,6 +265,8 @@ class _Header(Keys):
     def experts(self) -> Experts | None:
         """The routed part, if any."""
         if not self.number("expert_count", 0):
+            if used := self.number("expert_used_count", 0):
+                raise BadDataError(self.source, f"{self.prefix}expert_used_count", str(used), "0: expert_count is 0")
             return None
         dense, step = self.moe_places()
         return Experts(**self.routed(), dense_layer_count=dense, layer_step_count=step)

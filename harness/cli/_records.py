@@ -76,8 +76,13 @@ def comparison_table(comparison: "Comparison", title: str) -> "Table":
 
 
 def reasons(records: "Sequence[RunRecord]") -> list[str]:
-    """One line for each run that is not well."""
-    return [f"{name_of(r)}: {r.outcome}: {r.detail}" for r in records if r.outcome != "ok"]
+    """One line for each run that is not well; an error that begins with the file asked for names it once."""
+    lines = []
+    for record in records:
+        asked = str(record.extra.get("model", ""))
+        name = "" if asked and record.detail.startswith(asked) else f"{name_of(record)}: "
+        lines += [f"{name}{record.outcome}: {record.detail}"] * (record.outcome != "ok")
+    return lines
 
 
 def name_of(record: "RunRecord") -> str:

@@ -162,7 +162,7 @@ def fit(
     def show() -> None:
         from harness.report.answer import first_line, next_step
 
-        click.echo(first_line(now, profile, late))
+        click.echo(first_line(now, profile, late, scenario.batch_count))
         deep = () if fields.get("depth_tokens") else speeds_by_depth(resolved, profile, scenario)
         _render(
             now,

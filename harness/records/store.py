@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,7 +109,7 @@ def from_document(document: Any, source: Path | str) -> RunRecord:
     try:
         record = msgspec.convert(document, RunRecord, str_keys=True)
     except msgspec.ValidationError as error:
-        raise _bad_field(source, error) from error
+        raise _bad_field(source, error, document) from error
     except RecursionError as error:
         raise BadDataError(source, "", "lists in lists without end", "a run record") from error
     _check(record, source)
@@ -197,14 +198,17 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _bad_field(source: Path | str, error: msgspec.ValidationError) -> BadDataError:
-    text = str(error)
-    message, _, place = text.partition(" - at `")
+def _bad_field(source: Path | str, error: msgspec.ValidationError, document: Any) -> BadDataError:
+    message, _, place = str(error).partition(" - at `")
     field = place.rstrip("`").removeprefix("$").removeprefix(".")
-    wrong = re.fullmatch(r"Expected (.*), got (.*)", message)
-    if wrong:
-        return BadDataError(source, field, wrong[2].strip("`"), wrong[1].strip("`"))
-    return BadDataError(source, field, message[0].lower() + message[1:], "a run record")
+    wrong = re.fullmatch(r"Expected (.*?)(?:, got (.*))?", message)
+    if wrong is None:
+        return BadDataError(source, field, message[0].lower() + message[1:], "a run record")
+    if wrong[2] is None:  # of the right type, and out of its bounds
+        with contextlib.suppress(LookupError, ValueError, TypeError):
+            for step in re.findall(r"[^.\[\]]+", field):
+                document = document[int(step) if isinstance(document, list) else step]
+    return BadDataError(source, field, (wrong[2] or repr(document)[:60]).strip("`"), wrong[1].replace("`", ""))
 
 
 def _check(record: RunRecord, source: Path | str) -> None:
@@ -214,12 +218,14 @@ def _check(record: RunRecord, source: Path | str) -> None:
         for name, value in (("duration_s", sample.duration_s), ("started_unix_s", sample.started_unix_s)):
             if not (math.isfinite(value) and value >= 0):
                 raise BadDataError(source, f"{at}.{name}", str(value), "a finite number, at least 0")
-        if sample.token_count < 0:
-            raise BadDataError(source, f"{at}.token_count", str(sample.token_count), "at least 0")
         if any(not (math.isfinite(t) and t >= 0) for t in sample.token_times_s):
             raise BadDataError(source, f"{at}.token_times_s", "a negative or infinite time", "times of at least 0")
     for name, text in (("created", record.created), ("workload", record.workload)):
         if len(text) > NAME_MAX:
             raise BadDataError(source, name, f"{len(text)} characters", f"at most {NAME_MAX}")
+    try:
+        datetime.fromisoformat(record.created)
+    except ValueError:
+        raise BadDataError(source, "created", repr(record.created), "a time such as 2026-01-31T12:00:00Z") from None
     if not re.fullmatch(r"[0-9A-Za-z._-]{1,80}", record.run_id):
         raise BadDataError(source, "run_id", repr(record.run_id)[:60], "letters, digits, dots and dashes")

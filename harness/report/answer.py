@@ -23,8 +23,8 @@ def speed_words(low: float, mid: float, high: float) -> str:
     return f"about {format_number(mid, 2)} tokens/s"
 
 
-def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None) -> str:
-    """Whether the model runs on the device, how fast, and in how much of its memory."""
+def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None, sequences: int = 1) -> str:
+    """Whether the model runs on the device, how fast for each of so many sequences, and in how much of its memory."""
     verdict, speed = now.verdict, now.speed
     name, decode = f"{now.model} {now.quant}", speed.decode_tokens_per_s
     memory = f"{format_bytes(verdict.needed_bytes)} of {format_bytes(verdict.available_bytes)}"
@@ -34,8 +34,9 @@ def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None) -
         reached = reachable_tokens_per_s(now, device)
         most = f"at most {format_number(reached, 2)} tokens/s"
         return f"Hardly: {name} needs {memory} on {device.title}; streamed from storage, {most}."
+    each = speed_words(*(speed / sequences for speed in (decode.low, decode.mid, decode.high)))
     parts = [
-        speed_words(decode.low, decode.mid, decode.high),
+        each if sequences == 1 else f"{each} for each of {sequences} users",
         f"first token after {format_seconds(speed.ttft_warm_s.mid)}",
         f"uses {memory}",
     ]
