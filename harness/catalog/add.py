@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.file_hash import sha256_of
-from harness.catalog.gguf import parts_of, read_gguf
+from harness.catalog.gguf import one_file, read_gguf
 from harness.catalog.hf_config import read_hf_config
 from harness.catalog.models import dump_model, load_card
 from harness.catalog.paths import home_dir
@@ -25,8 +25,7 @@ def card_of(path: Path, name: str | None = None, *, progress: Progress | None = 
     title = name = _name(name or stem)
     licence, notes, count, files = None, "", 0, tuple[ModelFile, ...]()
     if path.suffix == ".gguf":
-        if len(parts_of(path.name)) > 1:
-            raise RefusedError(f"{path} is a part of a model: join the parts first (llama-gguf-split --merge)")
+        one_file(path)
         header = read_gguf(path)
         weights = header.weights()
         shape, title, licence = weights.shape, header.name, header.metadata.get("general.license")

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from harness.catalog._gguf_shape import quant_name, shape_from_metadata
 from harness.domain.ggml import BLOCKS, TYPE_NAMES, row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
-from harness.errors import BadDataError
+from harness.errors import BadDataError, RefusedError
 from harness.printable import clean, clean_lines
 
 SYNTHETIC_KEY: Final = "edge_harness.weights"
@@ -151,6 +151,16 @@ def parts_of(name: str) -> list[str]:
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         return [name]
     return [SPLIT.sub(f"-{i:05d}-of-{found[2]}.gguf", name) for i in range(1, int(found[2]) + 1)]
+
+
+def one_file(path: Path) -> None:
+    """Refuse a part of a model, for what takes a file alone.
+
+    Raises:
+        RefusedError: The file's name says that there are more.
+    """
+    if len(parts_of(path.name)) > 1:
+        raise RefusedError(f"{path} is a part of a model: join the parts first (llama-gguf-split --merge)")
 
 
 def joined(headers: list[GgufFile]) -> GgufFile:

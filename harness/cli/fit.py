@@ -130,8 +130,8 @@ def fit(
         refuse_typed(context, OF_ONE_PLACEMENT, "--placement auto, which looks for the best")
         return _placements(resolved, profile, scenario, card_count)
     small = resolve_model(draft) if draft else None
-    asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
-    asked |= {"minutes": minutes, "beside": tuple(companion(text) for text in beside)}
+    asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small,
+                             "minutes": minutes, "beside": tuple(companion(text) for text in beside)}  # fmt: skip
     now = predict(resolved, profile, scenario, **asked)
     refuse_idle(context, now, lambda values: predict(resolved, profile, scenario_from(fields | values), **asked))
     _refuse(
@@ -162,7 +162,8 @@ def fit(
     def show() -> None:
         from harness.report.answer import first_line, next_step
 
-        click.echo(first_line(now, profile, late, scenario.batch_count))
+        beyond = _beyond(resolved, scenario)
+        click.echo(first_line(now, profile, late, users=scenario.batch_count, beyond_tokens=beyond))
         deep = () if fields.get("depth_tokens") else speeds_by_depth(resolved, profile, scenario)
         _render(
             now,
@@ -188,13 +189,18 @@ def _refuse(*conflicts: tuple[object, str]) -> None:
             raise click.UsageError(words)
 
 
+def _beyond(model: "ResolvedModel", scenario: "Scenario") -> int:
+    """The longest context of the model, where a longer one is asked for."""
+    most_tokens = model.weights.shape.context_max_tokens
+    return most_tokens if scenario.context_tokens > most_tokens else 0
+
+
 def _notes(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario") -> list[str]:
     """What the figures are of, where that is not one sequence by what is published of the device's kind."""
     notes = []
     if device.learned:
         notes.append(f"speed was learnt from measurements of this device, kept in {device.learned}")
-    most_tokens = model.weights.shape.context_max_tokens
-    if most_tokens and scenario.context_tokens > most_tokens:
+    if most_tokens := _beyond(model, scenario):
         notes.append(f"a context of {scenario.context_tokens} is beyond the {most_tokens} tokens of {now.model}")
     if scenario.batch_count > 1:
         each = format_number(now.speed.decode_tokens_per_s.mid / scenario.batch_count)

@@ -67,7 +67,10 @@ def model_of(record: RunRecord) -> str:
 
 def is_history(path: Path) -> bool:
     """Whether an SQLite file is one; it is not written to, and a stranger's stays as it is."""
-    with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as it:
+    with (
+        suppress(sqlite3.DatabaseError),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as it,
+    ):
         it.execute("SELECT run_id, record FROM runs LIMIT 0")
         return True
     return False

@@ -16,11 +16,12 @@ from typing import Any, Final
 
 import msgspec
 
+from harness.domain.foreign import MOST_BYTES, fault, json_of, read_limited
 from harness.domain.record import SCHEMA_VERSION, RunRecord
-from harness.errors import BadDataError, CouldNotRunError, what_is_there
+from harness.errors import BadDataError, CouldNotRunError
 from harness.printable import NAME_MAX
 
-RECORD_MAX_BYTES: Final = 64 << 20
+RECORD_MAX_BYTES: Final = MOST_BYTES
 _DECODER: Final = msgspec.json.Decoder(RunRecord)
 
 
@@ -73,20 +74,6 @@ def decode(data: bytes, source: Path | str) -> RunRecord:
     return from_document(json_of(data, source, "a run record"), source)
 
 
-def json_of(data: bytes, source: Path | str, expected: str) -> Any:
-    """A JSON document of a stranger.
-
-    Raises:
-        BadDataError: It is none, where ``expected`` should be.
-    """
-    try:
-        return msgspec.json.decode(data)
-    except RecursionError as error:
-        raise BadDataError(source, "", "lists in lists without end", expected) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadDataError(source, "", f"no JSON ({error})", expected) from error
-
-
 def from_document(document: Any, source: Path | str) -> RunRecord:
     """The same from a JSON document already parsed."""
     if not isinstance(document, dict):
@@ -109,7 +96,7 @@ def from_document(document: Any, source: Path | str) -> RunRecord:
     try:
         record = msgspec.convert(document, RunRecord, str_keys=True)
     except msgspec.ValidationError as error:
-        raise _bad_field(source, error, document) from error
+        raise fault(error, document, RunRecord, source) from error
     except RecursionError as error:
         raise BadDataError(source, "", "lists in lists without end", "a run record") from error
     _check(record, source)
@@ -132,24 +119,6 @@ def load(path: Path) -> RunRecord:
         BadDataError: There is none, or it breaks the schema.
     """
     return decode(read_limited(path), path)
-
-
-def read_limited(path: Path, max_bytes: int = RECORD_MAX_BYTES) -> bytes:
-    """All of a file, if it is no larger than ``max_bytes``; never reads more than that.
-
-    Raises:
-        BadDataError: It cannot be read, is no regular file, or is too large.
-    """
-    try:
-        if not path.is_file():
-            raise BadDataError(path, "", what_is_there(path) if path.exists() else "no file", "a file")
-        with path.open("rb") as file:  # asked for no more than is there: a read takes the memory for it first
-            data = file.read(min(path.stat().st_size, max_bytes) + 1)
-    except OSError as error:
-        raise BadDataError(path, "", f"unreadable ({error.strerror})", "a readable file") from error
-    if len(data) > max_bytes:
-        raise BadDataError(path, "", f"more than {max_bytes} bytes", f"at most {max_bytes}")
-    return data
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -196,19 +165,6 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _bad_field(source: Path | str, error: msgspec.ValidationError, document: Any) -> BadDataError:
-    message, _, place = str(error).partition(" - at `")
-    field = place.rstrip("`").removeprefix("$").removeprefix(".")
-    wrong = re.fullmatch(r"Expected (.*?)(?:, got (.*))?", message)
-    if wrong is None:
-        return BadDataError(source, field, message[0].lower() + message[1:], "a run record")
-    if wrong[2] is None:  # of the right type, and out of its bounds
-        with contextlib.suppress(LookupError, ValueError, TypeError):
-            for step in re.findall(r"[^.\[\]]+", field):
-                document = document[int(step) if isinstance(document, list) else step]
-    return BadDataError(source, field, (wrong[2] or repr(document)[:60]).strip("`"), wrong[1].replace("`", ""))
 
 
 def _check(record: RunRecord, source: Path | str) -> None:

@@ -23,8 +23,13 @@ def speed_words(low: float, mid: float, high: float) -> str:
     return f"about {format_number(mid, 2)} tokens/s"
 
 
-def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None, sequences: int = 1) -> str:
-    """Whether the model runs on the device, how fast for each of so many sequences, and in how much of its memory."""
+def first_line(
+    now: Prediction, device: DeviceProfile, late: Sustained | None, *, users: int = 1, beyond_tokens: int = 0
+) -> str:
+    """Whether the model runs on the device, how fast for each of so many users, and in how much of its memory.
+
+    ``beyond_tokens`` is the longest context of the model where more is asked for.
+    """
     verdict, speed = now.verdict, now.speed
     name, decode = f"{now.model} {now.quant}", speed.decode_tokens_per_s
     memory = f"{format_bytes(verdict.needed_bytes)} of {format_bytes(verdict.available_bytes)}"
@@ -34,15 +39,16 @@ def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None, s
         reached = reachable_tokens_per_s(now, device)
         most = f"at most {format_number(reached, 2)} tokens/s"
         return f"Hardly: {name} needs {memory} on {device.title}; streamed from storage, {most}."
-    each = speed_words(*(speed / sequences for speed in (decode.low, decode.mid, decode.high)))
+    each = speed_words(*(speed / users for speed in (decode.low, decode.mid, decode.high)))
     parts = [
-        each if sequences == 1 else f"{each} for each of {sequences} users",
+        each if users == 1 else f"{each} for each of {users} users",
         f"first token after {format_seconds(speed.ttft_warm_s.mid)}",
         f"uses {memory}",
     ]
     if late is not None and late.tokens_per_s.mid < 0.97 * decode.mid:
         parts.append(f"after {late.minutes:g} minutes about {format_number(late.tokens_per_s.mid, 2)} tokens/s")
     word = "Yes" if verdict.word == "fits" else "It fits, but is slower than wanted"
+    word += f", in a context longer than the {beyond_tokens:,} tokens it was made for" if beyond_tokens else ""
     return f"{word}: {', '.join(parts)} ({name} on {device.title}, {now.api})."
 
 

@@ -36,8 +36,13 @@ def test_first_line(word: str, speeds: tuple[float, float, float], words: str) -
 
 def test_for_many_users_the_speed_is_that_of_each() -> None:
     # 160 tokens/s together are 20 for each of eight.
-    line = first_line(prediction("fits", 120, 160, 200), DEVICE, None, 8)
+    line = first_line(prediction("fits", 120, 160, 200), DEVICE, None, users=8)
     assert line.startswith("Yes: about 20 tokens/s for each of 8 users, first token")
+
+
+def test_a_context_beyond_the_models_is_said_at_once() -> None:
+    line = first_line(prediction("fits", 15, 18, 21), DEVICE, None, beyond_tokens=40_960)
+    assert line.startswith("Yes, in a context longer than the 40,960 tokens it was made for: about 18 tokens/s")
 
 
 def test_a_measured_run_beside_its_prediction() -> None:
