@@ -7,7 +7,7 @@ import click
 from harness.cli import _options as options
 from harness.cli._effect import OF_ONE_PLACEMENT, refuse_idle, refuse_typed
 from harness.cli._output import Answer, answers, console, say, table
-from harness.cli._plans import render_explanation, render_placements, render_plans
+from harness.cli._plans import pays, render_explanation, render_placements, render_plans
 from harness.errors import Exit
 from harness.units import GB, MIB, format_bytes, format_number, format_seconds
 
@@ -162,8 +162,8 @@ def fit(
     def show() -> None:
         from harness.report.answer import first_line, next_step
 
-        beyond = _beyond(resolved, scenario)
-        click.echo(first_line(now, profile, late, users=scenario.batch_count, beyond_tokens=beyond))
+        but = _rests_on(resolved, scenario)
+        click.echo(first_line(now, profile, late, users=scenario.batch_count, but=but))
         deep = () if fields.get("depth_tokens") else speeds_by_depth(resolved, profile, scenario)
         _render(
             now,
@@ -173,7 +173,7 @@ def fit(
             _speed_table(now, profile, deep),
             _warm_table(late, energy),
         )
-        render_plans(speculation, streaming, remote)
+        render_plans(speculation if small or pays(speculation, now) else None, streaming, remote)
         render_explanation(why)
         click.echo(next_step(now, device in THIS_MACHINE, bool(changes)))
 
@@ -189,10 +189,12 @@ def _refuse(*conflicts: tuple[object, str]) -> None:
             raise click.UsageError(words)
 
 
-def _beyond(model: "ResolvedModel", scenario: "Scenario") -> int:
-    """The longest context of the model, where a longer one is asked for."""
+def _rests_on(model: "ResolvedModel", scenario: "Scenario") -> str:
+    """What the answer is true of, where nobody knows the model or it was made for less; empty where all is known."""
     most_tokens = model.weights.shape.context_max_tokens
-    return most_tokens if scenario.context_tokens > most_tokens else 0
+    if most_tokens and scenario.context_tokens > most_tokens:
+        return f"in a context longer than the {most_tokens:,} tokens it was made for"
+    return f"if {model.name}, which nobody here knows, is built like others of its size" if model.guess else ""
 
 
 def _notes(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario") -> list[str]:
@@ -200,7 +202,8 @@ def _notes(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile", s
     notes = []
     if device.learned:
         notes.append(f"speed was learnt from measurements of this device, kept in {device.learned}")
-    if most_tokens := _beyond(model, scenario):
+    most_tokens = model.weights.shape.context_max_tokens
+    if most_tokens and scenario.context_tokens > most_tokens:
         notes.append(f"a context of {scenario.context_tokens} is beyond the {most_tokens} tokens of {now.model}")
     if scenario.batch_count > 1:
         each = format_number(now.speed.decode_tokens_per_s.mid / scenario.batch_count)

@@ -23,12 +23,10 @@ def speed_words(low: float, mid: float, high: float) -> str:
     return f"about {format_number(mid, 2)} tokens/s"
 
 
-def first_line(
-    now: Prediction, device: DeviceProfile, late: Sustained | None, *, users: int = 1, beyond_tokens: int = 0
-) -> str:
+def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None, *, users: int = 1, but: str = "") -> str:
     """Whether the model runs on the device, how fast for each of so many users, and in how much of its memory.
 
-    ``beyond_tokens`` is the longest context of the model where more is asked for.
+    ``but`` is what the answer rests on, where that is no more than a guess.
     """
     verdict, speed = now.verdict, now.speed
     name, decode = f"{now.model} {now.quant}", speed.decode_tokens_per_s
@@ -48,14 +46,15 @@ def first_line(
     if late is not None and late.tokens_per_s.mid < 0.97 * decode.mid:
         parts.append(f"after {late.minutes:g} minutes about {format_number(late.tokens_per_s.mid, 2)} tokens/s")
     word = "Yes" if verdict.word == "fits" else "It fits, but is slower than wanted"
-    word += f", in a context longer than the {beyond_tokens:,} tokens it was made for" if beyond_tokens else ""
+    word += f", {but}" if but else ""
     return f"{word}: {', '.join(parts)} ({name} on {device.title}, {now.api})."
 
 
 def next_step(now: Prediction, here: bool, has_advice: bool) -> str:
     """The command that brings a user further."""
-    if now.verdict.word in {"does not fit", "too slow"} and has_advice:
-        return "Next: take a change of the table above, or ask `edge-harness recommend DEVICE` for models that do."
+    if now.verdict.word in {"does not fit", "too slow"}:
+        change = "take a change of the table above, or " if has_advice else ""
+        return f"Next: {change}ask `edge-harness recommend {now.device}` for models that do."
     if here:
         return f"Next: `edge-harness check {now.model} -q {now.quant}` runs it here and compares."
     return "Next: `edge-harness check` on that device compares this with what it really does."
