@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from harness.catalog.file_hash import sha256_of
-from harness.catalog.gguf import one_file, read_gguf
+from harness.catalog.gguf import read_gguf
 from harness.domain.drafting import Decoding
 from harness.domain.record import RunRecord
 from harness.domain.result import Stream
@@ -30,11 +30,9 @@ def stream(job: StreamJob, *, predicted_tokens_per_s: float | None = None, how: 
 
     Raises:
         BadDataError: The model is no GGUF file.
-        RefusedError: It is a part of a model.
         CouldNotRunError: Another measured run held the machine for too long.
     """
     model = Path(job.model).absolute()
-    one_file(model)
     draft = None if job.draft in {"", "lookup"} else Path(job.draft).absolute()
     job = replace(job, model=str(model), draft=str(draft or job.draft))
     hashes = [sha256_of(path) for path in (model, draft) if path is not None]

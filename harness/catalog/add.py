@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.file_hash import sha256_of
-from harness.catalog.gguf import one_file, read_gguf
+from harness.catalog.gguf import read_gguf
 from harness.catalog.hf_config import read_hf_config
 from harness.catalog.models import dump_model, load_card
 from harness.catalog.paths import home_dir
@@ -18,14 +18,13 @@ def card_of(path: Path, name: str | None = None, *, progress: Progress | None = 
 
     Raises:
         BadDataError: The file is neither, or breaks its format.
-        RefusedError: The name cannot be a file's, or the file is a part of a model.
+        RefusedError: The name cannot be a file's.
     """
     path = path.expanduser().resolve()
     stem = path.parent.name if path.name == "config.json" else path.stem
     title = name = _name(name or stem)
     licence, notes, count, files = None, "", 0, tuple[ModelFile, ...]()
     if path.suffix == ".gguf":
-        one_file(path)
         header = read_gguf(path)
         weights = header.weights()
         shape, title, licence = weights.shape, header.name, header.metadata.get("general.license")

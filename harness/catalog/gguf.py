@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from harness.catalog._gguf_shape import quant_name, shape_from_metadata
 from harness.domain.ggml import BLOCKS, TYPE_NAMES, row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
-from harness.errors import BadDataError, RefusedError
+from harness.errors import BadDataError
 from harness.printable import clean, clean_lines
 
 SYNTHETIC_KEY: Final = "edge_harness.weights"
@@ -112,8 +112,10 @@ class GgufFile(NamedTuple):
         """Every tensor with the model's shape.
 
         Raises:
-            BadDataError: As ``shape``; or it holds no tensor, or those of something else than a model.
+            BadDataError: As ``shape``; or it holds no tensor, or those of a part of a model, or of something else.
         """
+        if (parts := self.metadata.get("split.count", 1)) not in {0, 1}:
+            raise BadDataError(self.path, "split.count", repr(parts)[:80], "1: join them (llama-gguf-split --merge)")
         kind = self.metadata.get("general.type", "model")
         if kind != "model":
             raise BadDataError(self.path, "general.type", repr(kind)[:80], "'model': this is a part beside one")
@@ -151,16 +153,6 @@ def parts_of(name: str) -> list[str]:
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         return [name]
     return [SPLIT.sub(f"-{i:05d}-of-{found[2]}.gguf", name) for i in range(1, int(found[2]) + 1)]
-
-
-def one_file(path: Path) -> None:
-    """Refuse a part of a model, for what takes a file alone.
-
-    Raises:
-        RefusedError: The file's name says that there are more.
-    """
-    if len(parts_of(path.name)) > 1:
-        raise RefusedError(f"{path} is a part of a model: join the parts first (llama-gguf-split --merge)")
 
 
 def joined(headers: list[GgufFile]) -> GgufFile:

@@ -10,16 +10,10 @@ if TYPE_CHECKING:
 
     from harness.app.explain import Explanation
     from harness.app.plans import RemotePlan, SpeculationPlan, StreamingOutlook
-    from harness.domain.prediction import Prediction
     from harness.predict.placed import Choices
 
 CURVE_ROWS: Final = 14
 """Most rows of the table; ``--json`` has every step."""
-
-
-def pays(plan: "SpeculationPlan | None", now: "Prediction") -> bool:
-    """Whether a draft that nobody asked for is worth a word: the model fits, and it gains at some acceptance."""
-    return plan is not None and now.verdict.word == "fits" and any(case.gamma for case in plan.cases)
 
 
 def render_plans(

@@ -7,7 +7,7 @@ import click
 from harness.cli import _options as options
 from harness.cli._effect import OF_ONE_PLACEMENT, refuse_idle, refuse_typed
 from harness.cli._output import Answer, answers, console, say, table
-from harness.cli._plans import pays, render_explanation, render_placements, render_plans
+from harness.cli._plans import render_explanation, render_placements, render_plans
 from harness.errors import Exit
 from harness.units import GB, MIB, format_bytes, format_number, format_seconds
 
@@ -173,7 +173,8 @@ def fit(
             _speed_table(now, profile, deep),
             _warm_table(late, energy),
         )
-        render_plans(speculation if small or pays(speculation, now) else None, streaming, remote)
+        gains = speculation and now.verdict.word == "fits" and any(case.gamma for case in speculation.cases)
+        render_plans(speculation if small or gains else None, streaming, remote)
         render_explanation(why)
         click.echo(next_step(now, device in THIS_MACHINE, bool(changes)))
 

@@ -8,7 +8,7 @@ from harness.domain.base import Frozen
 
 Time = Annotated[float, Meta(ge=0)]
 Speed = Annotated[float, Meta(gt=0)]
-Api = Annotated[str, Meta(pattern="^(cpu|cuda|metal|npu|opencl|rocm|sycl|vulkan)$")]
+Api = Annotated[str, Meta(pattern="^(cpu|cuda|metal|npu|opencl|rocm|sycl|vulkan)\\Z")]
 Confidence = Literal["measured", "verified", "secondary", "from_memory", "assumed"]
 """How far a figure can be trusted: measured by a named party, read in the vendor's or a maintainer's own words,
 read second-hand, recalled without a source at hand, or assumed by analogy."""

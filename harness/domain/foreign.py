@@ -42,9 +42,7 @@ def json_of(data: bytes, source: Path | str, expected: str) -> Any:
     """
     try:
         return msgspec.json.decode(data)
-    except RecursionError as error:
-        raise BadDataError(source, "", "lists in lists without end", expected) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadDataError(source, "", f"no JSON ({error})", expected) from error
 
 

@@ -11,16 +11,19 @@ changed, add the step from the old one to ``harness.records.store.MIGRATIONS``, 
 ``tests/records/v<N>-<name>.json``; a test loads one of every version there ever was, and fails while one is missing.
 """
 
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
+from msgspec import Meta
 from msgspec.structs import replace
 
 from harness.domain.base import Frozen
+from harness.domain.device import Time
 from harness.domain.model import Count
 from harness.domain.prediction import Prediction
 from harness.domain.result import Result
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError
+from harness.printable import NAME_MAX
 
 SCHEMA_VERSION = 2
 
@@ -83,9 +86,9 @@ class Sample(Frozen, frozen=True, kw_only=True):
     phase: Phase
     label: str
     token_count: Count
-    duration_s: float
-    started_unix_s: float
-    token_times_s: tuple[float, ...] = ()
+    duration_s: Time
+    started_unix_s: Time
+    token_times_s: tuple[Time, ...] = ()
     warm_up: bool = False
     validity: Validity = Validity()
     energy_joules: float | None = None
@@ -187,11 +190,11 @@ class RunRecord(Frozen, frozen=True, kw_only=True):
     """
 
     schema_version: int
-    run_id: str
-    created: str
+    run_id: Annotated[str, Meta(pattern=r"^[0-9A-Za-z._-]{1,80}\Z")]
+    created: Annotated[str, Meta(max_length=NAME_MAX)]
     harness_version: str
     command: tuple[str, ...]
-    workload: str
+    workload: Annotated[str, Meta(max_length=NAME_MAX)]
     machine: MachineFingerprint
     scenario: Scenario
     outcome: Outcome

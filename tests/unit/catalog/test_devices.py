@@ -125,7 +125,9 @@ BANDWIDTH = "bandwidth_gb_s = { value = 51.2,"
         ),
         pytest.param('source = "invented", ', "", "ram.total_gib.source", ["nothing"], id="figure without source"),
         pytest.param('pool = "ram"', 'pool = "vram"', "engine[0].pool", ["vram"], id="engine in a pool there is not"),
-        pytest.param('apis = ["cpu"]', 'apis = ["metall"]', "engine[0].apis[0]", ["'metall'", "metal"], id="no such api"),
+        pytest.param(
+            'apis = ["cpu"]', 'apis = ["metall"]', "engine[0].apis[0]", ["'metall'", "metal"], id="no such api"
+        ),
         pytest.param('apis = ["cpu"]', "apis = []", "engine[0].apis", ["empty"], id="no api"),
         pytest.param('apis = ["cpu"]', 'apis = "cpu"', "engine[0].apis", ["'cpu'", "array"], id="text for a list"),
         pytest.param('kind = "cpu"', 'kind = "tpu"', "engine[0].kind", ["'tpu'"], id="unknown engine"),
