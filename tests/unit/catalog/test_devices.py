@@ -400,6 +400,15 @@ def test_list_and_show(tmp_path: Path) -> None:
         ("AMD EPYC 9654 96-Core Processor", "epyc-9654-server"),
         ("Intel(R) Core(TM) Ultra 7 155H", "meteor-lake"),
         ("Framework Desktop", "strix-halo"),  # a title
+        # as drivers, systems and shops print them
+        ("NVIDIA H100 80GB HBM3", "h100-sxm-server"),
+        ("NVIDIA H100 PCIe", "h100-pcie-server"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80gb-server"),
+        ("NVIDIA A100 80GB PCIe", "a100-80gb-server"),
+        ("Raspberry Pi 4 Model B Rev 1.5", "raspberry-pi-4"),
+        ("AWS Graviton4", "graviton4-server"),
+        ("MacBook Air (M2, 2022)", "macbook-air-m2"),
+        ("MacBook Pro 14-inch M4 Pro", "macbook-pro-m4-pro"),
     ],
 )
 def test_a_device_as_people_write_it(written: str, name: str) -> None:
@@ -408,7 +417,12 @@ def test_a_device_as_people_write_it(written: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("written", "offered"),
-    [("M1", "'macbook-air-m1'"), ("A100", "'a100-80gb-server'"), ("iphone 15", "'iphone-15-pro'")],
+    [
+        ("M1", "'macbook-air-m1'"),
+        ("A100", "'a100-80gb-server'"),
+        ("NVIDIA A100-PCIE-40GB", "'a100-80gb-server'"),
+        ("iphone 15", "'iphone-15-pro'"),
+    ],
 )
 def test_a_name_of_several_devices_or_of_another_one_is_not_guessed(written: str, offered: str) -> None:
     with pytest.raises(UnknownNameError, match=f"Did you mean .*{offered}"):
