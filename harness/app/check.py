@@ -1,4 +1,4 @@
-"""The first thing a new user does: probe this machine, fetch a model, predict, run, compare, report."""
+"""The first thing a new user does: probe this machine, fetch a model, predict, run, compare."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,6 @@ from harness.app.locate import locate
 from harness.app.on_target import run_on
 from harness.app.run import Cell, Options, cells_of, run_cells
 from harness.app.this_machine import probed
-from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
 from harness.domain.placement import Placement
@@ -19,17 +18,12 @@ from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, HarnessError
 from harness.measure.engine_devices import engine_devices
-from harness.measure.machine import fingerprint
 from harness.measure.pipeline import Listener
 from harness.predict.weights import matrix_types
-from harness.records.compare import Comparison, compare
-from harness.records.derive import summarise
-from harness.records.store import write_document
+from harness.records.compare import Comparison
 from harness.runtimes.llamacpp.devices import GgmlDevice
-from harness.units import format_amount, format_bytes, format_rate, format_seconds
 
 DEFAULT_MODEL: Final = "smollm2-135m"
-REPORT_NAME: Final = "edge-harness-check.md"
 _CALIBRATION_S: Final = 120.0
 """Least time for the engine's calibration, where the limit of a child allows it."""
 
@@ -106,95 +100,6 @@ def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | No
                 f"{worst.error_ratio:+.1%} off, allowed are {max_error_percent:g} %"
             )
     return lines
-
-
-def write_report(checked: Checked, path: Path | None) -> Path:
-    """Write the report: Markdown, or all records as JSON when the file is called so.
-
-    Without a path it goes into the current folder, or into the user's own where that cannot be written.
-
-    Raises:
-        CouldNotRunError: It could not be written.
-    """
-    target = path or Path.cwd() / REPORT_NAME
-    try:
-        write_document(target, checked.records, lambda: report_text(checked))
-    except HarnessError:
-        if path is not None:
-            raise
-        target = home_dir() / REPORT_NAME
-        write_document(target, checked.records, lambda: report_text(checked))
-    return target
-
-
-def report_text(checked: Checked) -> str:
-    """The report in Markdown: the machine, then a table for each model, then how it was measured."""
-    machine = checked.records[0].machine if checked.records else fingerprint()
-    device = checked.device
-    ram = device.pool("ram")
-    read = ram.measured_read_bytes_per_s or ram.bandwidth_bytes_per_s
-    lines = [
-        "# edge-harness check",
-        "",
-        f"{machine.cpu_model}, {machine.core_count} cores, {format_bytes(machine.ram_bytes)} of RAM "
-        f"({format_bytes(machine.memory_limit_bytes)} usable), {machine.system} {machine.kernel}; "
-        f"memory read at {format_rate(read.value)}.",
-        "",
-    ]
-    for record in checked.records:
-        lines += _section(record)
-    lines += [
-        "## How it was measured",
-        "",
-        "Predictions were made before the models ran, from the probe of this machine alone. Each run is a child "
-        "process of its own; random tokens, one warm-up, samples during which the machine was disturbed are left out. "
-        "Error = (predicted - measured) / measured; a star marks a measurement outside the predicted 90 % interval.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _section(record: RunRecord) -> list[str]:
-    name = record.model.name if record.model else str(record.extra.get("model", "run"))
-    quant = f" {record.model.quant}" if record.model and record.model.quant else ""
-    s = record.scenario
-    lines = [
-        f"## {name}{quant}: {record.outcome}",
-        "",
-        f"{s.prompt_tokens} prompt tokens, {s.new_tokens} new ones, depth {s.depth_tokens}, "
-        f"context {s.context_tokens}, {s.thread_count} threads; run {record.run_id}.",
-        "",
-    ]
-    if record.detail:
-        lines += ["```", record.detail, "```", ""]
-    if (comparison := compare(record)) is not None:
-        lines += ["| | predicted | 90 % interval | measured | error |", "|---|--:|--:|--:|--:|"]
-        lines += [f"| {' | '.join(cells)} |" for cells in comparison_cells(comparison, "tokens/s")]
-        lines += ["", *comparison.notes, ""]
-    for latency in summarise(record).latency:
-        lines += [
-            f"Token by token ({latency.label}): p50 {format_seconds(latency.p50_s)}, p90 "
-            f"{format_seconds(latency.p90_s)}, p99 {format_seconds(latency.p99_s)} over {latency.token_count} tokens.",
-            "",
-        ]
-    return lines
-
-
-def comparison_cells(comparison: Comparison, rate: str) -> Iterator[tuple[str, ...]]:
-    """Of each row its name, prediction, interval, measurement and error (a star: outside; ``disturbed``: in doubt).
-
-    Speeds are in ``rate``.
-    """
-
-    def amount(unit: str, value: float) -> str:
-        return format_amount(unit, value, f"{value:.1f} {rate}")
-
-    for row in comparison.rows:
-        error = "-" if row.error_ratio is None else f"{row.error_ratio:+.1%}{'' if row.inside else ' *'}"
-        error = "disturbed" if row.doubted else error
-        measured = "-" if row.measured is None else amount(row.unit, row.measured)
-        between = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
-        yield row.name, amount(row.unit, row.predicted), between, measured, error
 
 
 def _seen(cells: Sequence[Cell], listener: Listener) -> tuple[dict[str, ModelShape], set[str]]:

@@ -9,7 +9,6 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Final
 
-from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_weights
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
@@ -126,7 +125,7 @@ def find_boundary(path: Path, emulation: Emulation, *, tolerance_ratio: float = 
             outcome=outcome,
             detail=detail,
             machine=pipeline.machine,
-            model=identify(path, weights, sha256=sha256_of(path)),
+            model=identify(path, weights),
             memory=next(reversed(went_well.values()), None),
             runtime="llamacpp",
             result=result,

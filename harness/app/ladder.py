@@ -266,7 +266,7 @@ class Workshop:
         return _not_interrupted(self.pipeline.measure(plan._replace(model=self._identity(quant, path))))
 
     def _identity(self, quant: str, path: Path) -> Any:
-        identity = identify(path, read_gguf(path).weights(), name=self.source.stem, sha256=sha256_of(path))
+        identity = identify(path, read_gguf(path).weights(), name=self.source.stem)
         return msgspec.structs.replace(identity, quant=quant, requantized_from=self.requantized)
 
     def _file(self, quant: str, name: str) -> Path:

@@ -210,7 +210,6 @@ def _run_cell(
             name=located.name,
             quant=located.quant,
             prediction=_predict(located, device, cell.scenario, heard.say),
-            sha256=located.sha256,
             key=key,
         )
     except KeyboardInterrupt:

@@ -96,7 +96,7 @@ def speculate(
     else:
         target = Path(job.target).absolute()
         job = replace(job, target=str(target))
-        model = identify(target, read_weights(target), sha256=sha256_of(target))
+        model = identify(target, read_weights(target))
     hashes = [sha256_of(Path(path)) for path in drafts if path != "lookup"]
     with Pipeline(how) as pipeline:
         plan = Measurement(

@@ -47,7 +47,7 @@ def check(
     Exit status: 0 it ran, 1 an error above --max-error (decode, prefill, peak memory), 3 inconclusive, 4 could not run.
     """
     from harness.app.check import check as run_check
-    from harness.app.check import gate, write_report
+    from harness.app.check import gate
     from harness.app.resolve import scenario_from
     from harness.app.run import Options, exit_of
     from harness.app.workload_table import after_check
@@ -55,26 +55,22 @@ def check(
     from harness.cli.workloads import show_table
     from harness.records.compare import compare
     from harness.report.answer import check_line
-    from harness.report.formats.html import write_check_report
+    from harness.report.check import write_check_report
 
-    form = options.REPORTS.get(report.suffix.lower()) if report is not None else "md"
-    if form is None:
+    if report is not None and report.suffix.lower() not in options.REPORTS:
         expected = f"an ending of {', '.join(options.REPORTS)}"
         raise click.BadParameter(f"found {report}, expected {expected}", param_hint="--report")
     chosen = Options(repetitions=repetitions, how=how)
     scenario, on = scenario_from(fields), (target, programs)
     found = run_check(models, quant, scenario, chosen, probe_again=probe_again, depths=depths, on=on)
     records, others = list(found.records), None
-    page = report if form == "html" else None
-    if page is not None:
-        write_check_report(records, page)
-    reports = [page or write_report(found, report)]
+    reports = [write_check_report(records, report)]
     status = exit_of(records)
     if with_workloads:
         others, told = after_check(models, quant, chosen, reports[0], keep=records.append)
         reports.append(told)
-        if page is not None:
-            write_check_report(records, page)
+        if reports[0].suffix.lower().startswith(".htm"):  # the page shows workloads too
+            write_check_report(records, reports[0])
         status = max(status, Exit.COULD_NOT_RUN) if others.failed else status
     comparisons = [compare(record) for record in found.records]
     broken = gate(comparisons, max_error_percent) if status == Exit.OK else []

@@ -122,7 +122,7 @@ def _show(record: "RunRecord") -> None:
                 most = f" (to {found.high:.3f})" if found and share > 0.5 and found.high is not None else ""
                 row.append(f"{found.mid:.3f} s{most}" if found else "-")
         rows.append(row)
-    title = f"{record.model.name if record.model else ''}: {record.outcome}"
+    title = f"{record.name}: {record.outcome}"
     say(table(title, heads, rows, right=range(1, len(heads))))
     if load.saturation is not None:
         say(f"saturated at {load.saturation:g} {'requests/s' if load.open_loop else 'users'}")

@@ -96,7 +96,7 @@ def stream(
     from harness.app.resolve import scenario_from
     from harness.app.speculate import load_prompts, requantized
     from harness.app.stream import stream
-    from harness.cli._records import answer_of, name_of
+    from harness.cli._records import answer_of
     from harness.domain.result import Stream
     from harness.measure.jobs.stream import StreamJob
 
@@ -129,7 +129,7 @@ def stream(
         **of_job,
     )
     record = stream(job, predicted_tokens_per_s=predicted, how=how)
-    title = f"{name_of(record)}: {record.outcome}"
+    title = f"{record.name}: {record.outcome}"
     return answer_of(record, Stream, lambda result: (title, list(_rows(result, record.memory))))
 
 

@@ -209,6 +209,16 @@ class RunRecord(Frozen, frozen=True, kw_only=True):
     result: Result | None = None
     extra: dict[str, Any] = {}
 
+    @property
+    def name(self) -> str:
+        """Its model's name, or that of what was asked for and could not be had; the workload's where there is none."""
+        return self.model.name if self.model else str(self.extra.get("model", self.workload)).rpartition("/")[2]
+
+    @property
+    def quant(self) -> str:
+        """Its model's mixture, or the one that was asked for; empty for none."""
+        return self.model.quant if self.model else str(self.extra.get("quant", ""))
+
     def believed(self, phase: Phase, label: str = "") -> tuple[Sample, ...]:
         """Samples of a phase that count: no warm-up, no doubt."""
         return tuple(

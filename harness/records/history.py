@@ -54,15 +54,10 @@ class Figures(NamedTuple):
 
 def alike_of(record: RunRecord) -> tuple[str, ...]:
     """What comparable runs share."""
-    model, scenario = model_of(record), record.scenario
+    model, scenario = f"{record.name} {record.quant}".strip(), record.scenario
     depth = f" @ d{scenario.depth_tokens}" if scenario.depth_tokens else ""
     name = f"{model}{depth}, {scenario.thread_count} threads"
     return record.workload, model, record.machine.fingerprint or record.machine.device, repr(scenario), name
-
-
-def model_of(record: RunRecord) -> str:
-    """Name and mixture of a run's model; the workload's name where there is none."""
-    return f"{record.model.name} {record.model.quant}".strip() if record.model else record.workload
 
 
 def is_history(path: Path) -> bool:

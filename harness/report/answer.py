@@ -62,9 +62,7 @@ def next_step(now: Prediction, here: bool, has_advice: bool) -> str:
 
 def check_line(record: RunRecord, comparison: Comparison | None) -> str:
     """What a run showed, beside what was predicted before it."""
-    summary, model = summarise(record), record.model
-    name = f"{model.name} {model.quant}".strip() if model else record.workload
-    decode = summary.test("decode")
+    name, decode = f"{record.name} {record.quant}".strip(), summarise(record).test("decode")
     if record.outcome not in {"ok", "inconclusive"}:
         return f"{name} did not run: {record.outcome}: {record.detail.partition(chr(10))[0]}"
     timed = [s for s in record.samples if s.phase == "decode" and not s.warm_up and s.duration_s > 0]

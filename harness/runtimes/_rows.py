@@ -2,14 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.foreign import json_of, read_limited, say
-from harness.errors import BadDataError, EngineError, RefusedError
+from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
+
+TOKENIZER_FILE: Final = "tokenizer.json"
 
 
 def runs_of(positions: Sequence[int], sequences: Sequence[int]) -> list[tuple[int, int]]:
@@ -26,6 +29,39 @@ def check_logits(logits: str) -> None:
     """Refuse (ValueError) what ``decode`` may not be asked for: anything but ``none last all``."""
     if logits not in {"none", "last", "all"}:
         raise ValueError(f"logits must be none, last or all, got {logits!r}")
+
+
+class Tokenized:
+    """Text of a model whose folder holds ``tokenizer.json`` (EngineError where it does not)."""
+
+    _folder: Path
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        # Only when text is asked for: a vocabulary of 49,152 takes 36 MB that running tokens does not need.
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise MissingPackageError("tokenizers", "onnx") from error
+        path = self._folder / TOKENIZER_FILE
+        if not path.is_file():
+            raise EngineError(f"the model's folder has no {TOKENIZER_FILE}")
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the package raises plain Exceptions
+            raise BadDataError(path, "", str(error)[:200], "a tokenizer of the package tokenizers") from error
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Token ids of ``text``; this tokenizer reads the names of special tokens always."""
+        del parse_special
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
+
+    def detokenize(self, tokens: Sequence[int]) -> str:
+        """Text of token ids; undecodable bytes become U+FFFD."""
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
 
 
 class Closing(ABC):

@@ -23,11 +23,11 @@ from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult
-from harness.measure.jobs.served import attached, memory_mark
+from harness.measure.jobs.served import memory_mark, with_room
 from harness.measure.pipeline import Measurement, events_named
 from harness.measure.protocol import Emit
 from harness.measure.validity import Watch, child_probe
-from harness.runtimes.server import AttachedServer
+from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
 
@@ -100,7 +100,7 @@ def plan(job: LoadJob) -> Measurement:
         raise RefusedError(f"--limit: found {', '.join(sorted(unknown))}, expected ttft, itl or e2el")
     lengths = [(a.prompt_tokens, a.new_tokens) for a in job.trace] or [(job.prompt_tokens[1], job.new_tokens[1])]
     needed = job.prefix_tokens + job.turns * max(p + n for p, n in lengths)
-    server = attached(job, needed)
+    server = with_room(_server(job), needed)
 
     def read(result: ChildResult) -> Load | None:
         levels = tuple(msgspec.convert(data, LoadLevel) for data in events_named(result, "level"))
@@ -122,6 +122,10 @@ def plan(job: LoadJob) -> Measurement:
     )
 
 
+def _server(job: LoadJob) -> AttachedServer:
+    return RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+
+
 def run_load(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Entry point of the child: one level after the other; three samples a request, one ``level`` event a level.
 
@@ -129,7 +133,7 @@ def run_load(arguments: Mapping[str, Any], emit: Emit) -> None:
         ServerError: The server cannot be reached, or not one request of a level succeeded.
     """
     job = msgspec.convert(arguments, LoadJob)
-    server = attached(job)
+    server = _server(job)
     emit("engine", server.identity(Scenario()))
     for level in (0.0,) if job.trace else job.levels:
         Level(job, level, server, emit).run()

@@ -9,7 +9,7 @@ the server's processes counted as ours where it runs here.
 import contextlib
 from collections.abc import Mapping
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -26,9 +26,6 @@ from harness.measure.validity import Watch
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience
-
-if TYPE_CHECKING:
-    from harness.measure.jobs.load import LoadJob
 
 _PROMPTS_MAX: Final = 8
 
@@ -83,7 +80,7 @@ def plan(job: ServedJob, *, prediction: Prediction | None = None) -> Measurement
     )
 
 
-def attached(job: "ServedJob | LoadJob", needed_tokens: int = 0, scenario: Scenario | None = None) -> AttachedServer:
+def attached(job: ServedJob, needed_tokens: int = 0, scenario: Scenario | None = None) -> AttachedServer:
     """The server of a job that needs a context of so many tokens.
 
     Raises:
@@ -95,6 +92,11 @@ def attached(job: "ServedJob | LoadJob", needed_tokens: int = 0, scenario: Scena
     if other := [name for name in own if getattr(scenario or usual, name) != getattr(usual, name)]:
         raise RefusedError(f"{', '.join(other)}: a server has its own; set it where the server is started")
     server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    return with_room(server, needed_tokens)
+
+
+def with_room(server: AttachedServer, needed_tokens: int) -> AttachedServer:
+    """The server, if its context holds so many tokens (RefusedError where it does not)."""
     room = server.described.context_tokens
     if 0 < room < needed_tokens:
         raise RefusedError(f"the server has a context of {room} tokens, and the run needs {needed_tokens}")
