@@ -1,5 +1,6 @@
 """The first thing a new user does: probe this machine, fetch a model, predict, run, compare."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -150,12 +151,9 @@ def _seen(cells: Sequence[Cell], listener: Listener) -> tuple[dict[str, ModelSha
     found: set[str] = set()
     for cell in cells:
         listener.begin(cell.model, 1)
-        try:
+        with contextlib.suppress(HarnessError):
             located = locate(cell.model, cell.quant, progress=listener.fetched)
-        except HarnessError as error:
-            listener.say(f"{cell.model}: {error}")
-            continue
-        if located.weights is not None:
-            found |= matrix_types(located.weights)
-            shapes[cell.model] = located.weights.shape
+            if located.weights is not None:
+                found |= matrix_types(located.weights)
+                shapes[cell.model] = located.weights.shape
     return shapes, found

@@ -227,9 +227,9 @@ def _measurements(record: RunRecord) -> list[Measurement]:
         return []
     found = []
     for phase in _PHASES:
-        samples = record.believed(phase)
+        samples = [s for s in record.believed(phase) if s.token_count and s.duration_s > 0]
         for label in dict.fromkeys(s.label for s in samples):
-            speeds = [s.token_count / s.duration_s for s in samples if s.label == label and s.duration_s > 0]
+            speeds = [s.token_count / s.duration_s for s in samples if s.label == label]
             found.append(
                 Measurement(
                     model=record.model.name,

@@ -259,7 +259,7 @@ def _check_format(located: Located, runtime: str) -> None:
         return tuple(getattr(plugins.load("harness.runtimes", name, "RUNTIME"), "formats", ()))
 
     takes = formats(runtime)
-    if not takes or not located.format or located.format in takes:
+    if not takes or located.format in takes:
         return
     others = [name for name in plugins.names("harness.runtimes") if located.format in formats(name)]
     hint = f": take --runtime {' or '.join(others)}" if others else ""

@@ -7,6 +7,7 @@ them: ``128k`` tokens, ``1.5GiB``, ``0.6x`` of a file, ``0,2048`` for several.
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -97,9 +98,10 @@ def whole(text: str) -> int:
     Raises:
         ValueError: It is none.
     """
-    text = text.strip().lower()
-    factor = {"k": 1 << 10, "m": 1 << 20}.get(text[-1:], 1)
-    return int(text.rstrip("km") if factor > 1 else text) * factor
+    match = re.fullmatch(r"(-?[0-9]+)([km]?)", text.strip().lower())
+    if match is None:
+        raise ValueError(text)
+    return int(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2]]
 
 
 def numbers(

@@ -8,6 +8,7 @@ from harness.domain.base import Frozen
 
 Time = Annotated[float, Meta(ge=0)]
 Speed = Annotated[float, Meta(gt=0)]
+Api = Annotated[str, Meta(pattern="^(cpu|cuda|metal|npu|opencl|rocm|sycl|vulkan)\\Z")]
 Confidence = Literal["measured", "verified", "secondary", "from_memory", "assumed"]
 """How far a figure can be trusted: measured by a named party, read in the vendor's or a maintainer's own words,
 read second-hand, recalled without a source at hand, or assumed by analogy."""
@@ -66,7 +67,7 @@ class ComputeEngine(Frozen, frozen=True, kw_only=True):
     kind: EngineKind
     name: str
     pool: PoolName
-    apis: Annotated[tuple[str, ...], Meta(min_length=1)]
+    apis: Annotated[tuple[Api, ...], Meta(min_length=1)]
     core_count: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     isa: tuple[str, ...] = ()
     peak_flops_per_s: dict[str, Figure] = {}

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from harness.domain.base import Frozen
+from harness.domain.foreign import read_limited
 from harness.domain.record import Phase, Sample
 from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
@@ -77,7 +78,7 @@ def read_trace(path: Path) -> tuple[Arrival, ...]:
         BadDataError: A line is none.
     """
     found = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in enumerate(read_limited(path).splitlines(), 1):
         if line.strip():
             try:
                 found.append(msgspec.json.decode(line, type=Arrival))
