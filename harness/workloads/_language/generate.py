@@ -88,12 +88,8 @@ def draw(
 ) -> list[Sample]:
     """Go on from several prompts in one batch, one token of each a step; prompt i is in sequence i + 1, then freed.
 
-    Args:
-        session: Holds the prompts.
-        rows: Logits after each prompt; they are read before the session's next pass.
-        lengths: Tokens of each prompt.
-        samples: Number of the sample of each: its random numbers.
-        plan: How to draw.
+    ``rows`` are the logits after each prompt, read before the session's next pass, ``lengths`` the tokens of each;
+    ``samples`` the number of each sample, which gives it its random numbers.
     """
     drawn: list[list[Pick]] = [[] for _ in samples]
     given = [numbers(plan.seed, number, plan.new_tokens) for number in samples]
