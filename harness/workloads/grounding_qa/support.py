@@ -55,13 +55,10 @@ def confirms(claim: str, passage: str) -> bool:
 
 
 class Support:
-    """Judges claims with one model.
+    """Judges claims with one model, ``together`` questions in one batch.
 
-    Args:
-        session: With room for the judge's prefix (some 300 tokens), and ``together`` sequences after ``home``.
-        template: The model's chat template.
-        home: Sequence that keeps the prefix; those after it are used too.
-        together: Questions in one batch.
+    The session has room for the judge's prefix (some 300 tokens), which sequence ``home`` keeps, and as many sequences
+    after it as a batch has questions.
     """
 
     def __init__(self, session: Session, template: ChatTemplate, *, home: int, together: int) -> None:
