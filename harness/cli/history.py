@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from harness.cli import _options as options
 from harness.cli._output import Answer, answers, say, table
 
 
@@ -14,12 +15,15 @@ from harness.cli._output import Answer, answers, say, table
 @click.option("--device", default="", help="Only runs on this device.")
 @click.option("--workload", default="", help="Only runs of this workload.")
 @click.option("--outcome", default="", help="Only runs that ended so: ok, inconclusive, crashed ...")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 10**9), show_default="20; all of them with --export")
 @click.option("--import", "imported", type=click.Path(path_type=Path), help="Keep the records of this file or folder: "
-              "another history (.sqlite), JSON lines (.jsonl), or results that `report` reads.")  # fmt: skip
+              "another history (.sqlite), JSON lines (.jsonl), Parquet, or results that `report` reads.")  # fmt: skip
+@click.option("--export", "exported", type=options.FILE, help="Write the runs that match to this .parquet.")
 @click.option("--trend", metavar="METRIC", help="Course of a metric over comparable runs, such as decode_tokens_per_s.")
 @answers
-def history(run_id: str | None, imported: Path | None, trend: str | None, **wanted: Any) -> Answer:
+def history(
+    run_id: str | None, imported: Path | None, exported: Path | None, trend: str | None, limit: int | None, **wanted: Any
+) -> Answer:
     """List past runs, newest first, or show RUN_ID (its beginning is enough).
 
     With --trend: medians over time, and the last change as a ratio with its 95 % interval and effect size.
@@ -29,12 +33,22 @@ def history(run_id: str | None, imported: Path | None, trend: str | None, **want
 
     past = open_history()
     if imported:
-        from harness.app.results import stream
+        from harness.app.results import gather
+        from harness.records import bulk
 
         before = past.count()
-        past.extend(stream(imported))
+        if imported.suffix in bulk.ENDINGS and imported.is_file():
+            past.keep(bulk.rows(imported))
+        else:
+            past.extend(gather([str(imported)]))
         count = past.count() - before
         return Answer({"imported": count}, lambda: click.echo(f"{count} runs from {imported}"))
+    if exported:
+        from harness.records.bulk import export
+
+        count = export(past, exported, limit=limit or 2**62, **wanted)
+        return Answer({"exported": count}, lambda: click.echo(f"{count} runs to {exported}"))
+    wanted["limit"] = limit or 20
     if run_id:
         record = past.get(run_id)
         return Answer(record, lambda: say(run_table([record]), *reasons([record])))

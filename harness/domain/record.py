@@ -11,8 +11,9 @@ changed, add the step from the old one to ``harness.records.store.MIGRATIONS``, 
 ``tests/records/v<N>-<name>.json``; a test loads one of every version there ever was, and fails while one is missing.
 """
 
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
+from msgspec import Meta
 from msgspec.structs import replace
 
 from harness.domain.base import Frozen
@@ -20,8 +21,12 @@ from harness.domain.prediction import Prediction
 from harness.domain.result import Result
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError
+from harness.printable import NAME_MAX
 
 SCHEMA_VERSION = 2
+
+Seconds = Annotated[float, Meta(ge=0)]
+"""A time, checked where a record is read: one that no run can give would poison every median made of it."""
 
 K = TypeVar("K", bound=Result)
 
@@ -81,10 +86,10 @@ class Sample(Frozen, frozen=True, kw_only=True):
 
     phase: Phase
     label: str
-    token_count: int
-    duration_s: float
-    started_unix_s: float
-    token_times_s: tuple[float, ...] = ()
+    token_count: Annotated[int, Meta(ge=0)]
+    duration_s: Seconds
+    started_unix_s: Seconds
+    token_times_s: tuple[Seconds, ...] = ()
     warm_up: bool = False
     validity: Validity = Validity()
     energy_joules: float | None = None
@@ -186,11 +191,11 @@ class RunRecord(Frozen, frozen=True, kw_only=True):
     """
 
     schema_version: int
-    run_id: str
-    created: str
+    run_id: Annotated[str, Meta(pattern=r"^[0-9A-Za-z._-]{1,80}\Z")]
+    created: Annotated[str, Meta(max_length=NAME_MAX)]
     harness_version: str
     command: tuple[str, ...]
-    workload: str
+    workload: Annotated[str, Meta(max_length=NAME_MAX)]
     machine: MachineFingerprint
     scenario: Scenario
     outcome: Outcome

@@ -7,6 +7,8 @@ import pytest
 
 from bench.records_scale import measure, trends, year
 from harness.app.trend import comparable, trend_of
+from harness.errors import BadDataError
+from harness.records.bulk import rows
 from harness.records.history import FORMAT, History
 from harness.records.store import encode
 
@@ -70,14 +72,11 @@ def test_a_history_of_the_first_format_gets_its_figures(tmp_path: Path) -> None:
 
 
 def test_a_broken_line_keeps_nothing_of_the_file(history: History, tmp_path: Path) -> None:
-    from harness.app.results import stream
-    from harness.errors import BadDataError
-
     lines = tmp_path / "some.jsonl"
     lines.write_bytes(b"".join(encode(r) + b"\n" for r in year(3)) + b"{}\n")
     fresh = History(tmp_path / "history.sqlite")
     with pytest.raises(BadDataError, match=r"some\.jsonl:4: schema_version"):
-        fresh.extend(stream(lines))
+        fresh.keep(rows(lines))
     assert fresh.count() == 0
 
 
