@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, answers, say, table
 
 
@@ -27,10 +28,17 @@ def history(
     """List past runs, newest first, or show RUN_ID (its beginning is enough).
 
     With --trend: medians over time, and the last change as a ratio with its 95 % interval and effect size.
+    With --export: a table with a row for each run: what the list shows, each metric's values, and the record itself.
     """
     from harness.cli._records import reasons, run_table, trends
     from harness.measure.pipeline import open_history
 
+    asked = {"RUN_ID": run_id, "--import": imported, "--export": exported, "--trend": trend}
+    given = [name for name, value in asked.items() if value]
+    if len(given) > 1:
+        raise click.UsageError(f"{given[1]} has no meaning with {given[0]}")
+    if run_id or imported:
+        refuse_typed(click.get_current_context(), ("limit", *wanted), given[0])
     past = open_history()
     if imported:
         from harness.app.results import gather
