@@ -130,7 +130,7 @@ def measure(count: int, folder: Path) -> list[Step]:
 
 
 def _floor(lines: Path) -> Step:
-    """Decoding alone, in this process, one record at a time: what no import that checks them can be under on one core."""
+    """Decoding alone, in this process, a record at a time: no import that checks them takes less on one core."""
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     with lines.open("rb") as file:
         for line in file:

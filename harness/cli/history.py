@@ -23,7 +23,12 @@ from harness.cli._output import Answer, answers, say, table
 @click.option("--trend", metavar="METRIC", help="Course of a metric over comparable runs, such as decode_tokens_per_s.")
 @answers
 def history(
-    run_id: str | None, imported: Path | None, exported: Path | None, trend: str | None, limit: int | None, **wanted: Any
+    run_id: str | None,
+    imported: Path | None,
+    exported: Path | None,
+    trend: str | None,
+    limit: int | None,
+    **wanted: Any,
 ) -> Answer:
     """List past runs, newest first, or show RUN_ID (its beginning is enough).
 

@@ -1,5 +1,6 @@
 """Records by the hundred thousand: JSON lines, Parquet or another history, decoded by every core; Parquet out."""
 
+import gc
 import io
 import os
 import signal
@@ -7,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
@@ -58,29 +59,35 @@ def _pool() -> ProcessPoolExecutor | None:
     """Processes for the parts; None on a system without semaphores, such as Android's."""
     count = min(_MOST_PROCESSES, os.cpu_count() or 1)
     with suppress(NotImplementedError, OSError):
-        return ProcessPoolExecutor(count, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))
+        return ProcessPoolExecutor(count, initializer=_begin)
     return None
 
 
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the process that asked
+    gc.disable()  # rows hold no cycles
+
+
 def _lines(path: Path) -> Iterator[Part]:
-    return (partial(_of_lines, path, begin) for begin in range(0, path.stat().st_size, _PART_BYTES))
+    begins = range(0, path.stat().st_size, _PART_BYTES)
+    return (partial(_of_lines, path, begin, begin + _PART_BYTES) for begin in begins)
 
 
-def _of_lines(path: Path, begin: int) -> list[Row]:
+def _of_lines(path: Path, begin: int, end: int) -> list[Row]:
     """Rows of the lines that begin in this part of the file."""
-    found = []
+    found, at = [], begin
     with path.open("rb") as file:
-        at = begin
+        read = partial(file.readline, RECORD_MAX_BYTES + 1)
         if begin:  # a line that began before is read by the part before
             file.seek(begin - 1)
-            at += len(file.readline(RECORD_MAX_BYTES + 1)) - 1
+            at += len(read()) - 1
         try:
-            while at < begin + _PART_BYTES and (line := file.readline(RECORD_MAX_BYTES + 1)):
+            while at < end and (line := read()):
                 found.append(row_of(decode(line, path), line.rstrip()))
                 at += len(line)
         except BadDataError as error:
             file.seek(0)
-            number = next(n for n, end in enumerate(accumulate(map(len, file)), 1) if end > at)
+            number = next(n for n, end in enumerate(accumulate(map(len, iter(read, b""))), 1) if end > at)
             raise BadDataError(f"{path}:{number}", error.field, error.found, error.expected) from error
     return found
 
@@ -92,27 +99,31 @@ def _history(path: Path) -> Iterator[Part]:
 
 
 def _table(path: Path) -> Iterator[Part]:
-    parquet = _parquet()
-    try:
-        file = parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise BadDataError(path, "", f"no Parquet ({error})", "a Parquet file") from error
-    if "record" not in file.schema_arrow.names:
-        raise BadDataError(path, "record", "no such column", "run records as JSON, one in each row")
+    with _told(path):
+        schema = (file := _parquet().ParquetFile(path)).schema_arrow
+    if "record" not in schema.names or str(schema.field("record").type) not in {"string", "large_string", "binary"}:
+        raise BadDataError(path, "record", "no such column of texts", "run records as JSON, one in each row")
     return (partial(_of_group, path, group) for group in range(file.num_row_groups))
 
 
 def _of_group(path: Path, group: int) -> list[Row]:
-    import pyarrow
-
-    found = []
-    file = _parquet().ParquetFile(path)
-    before = sum(file.metadata.row_group(i).num_rows for i in range(group))
-    for batch in file.iter_batches(_PART_RUNS, row_groups=[group], columns=["record"]):
-        for data in batch.column(0).cast(pyarrow.binary()).to_pylist():
-            before += 1
-            found.append(row_of(decode(data or b"", f"{path} row {before}"), data))
+    found, file = [], _parquet().ParquetFile(path)
+    at = sum(file.metadata.row_group(i).num_rows for i in range(group))
+    with _told(path):
+        for batch in file.iter_batches(_PART_RUNS, row_groups=[group], columns=["record"]):
+            for data in batch.column(0).cast("binary").to_pylist():
+                at += 1
+                found.append(row_of(decode(data or b"", f"{path} row {at}"), data))
     return found
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What pyarrow finds wrong with a file, as one error."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise BadDataError(path, "", f"no Parquet ({error})", "a Parquet file") from error
 
 
 _PARTS: Final[dict[str, Callable[[Path], Iterator[Part]]]] = {".jsonl": _lines, ".sqlite": _history, ".parquet": _table}
@@ -141,14 +152,13 @@ def export(history: History, path: Path, *, limit: int, **wanted: str) -> int:
     stream, count = io.BytesIO(), 0
     with parquet.ParquetWriter(stream, schema, compression="zstd", use_dictionary=list(names[2:])) as writer:
         for batch in history.exported(limit=limit, **wanted):
-            entries, values, records = zip(*batch, strict=True)
+            *columns, values, records = zip(*batch, strict=True)
             lines = b"\n".join(values)
             figures = pyarrow.json.read_json(
                 io.BytesIO(lines),
                 pyarrow.json.ReadOptions(block_size=len(lines) + 1),
                 pyarrow.json.ParseOptions(explicit_schema=metrics),
             )
-            columns = [[getattr(entry, name) for entry in entries] for name in names]
             columns += [figures.column(metric) for metric in UNITS]
             writer.write_table(pyarrow.table([*columns, pyarrow.array(records, pyarrow.string())], schema=schema))
             count += len(batch)

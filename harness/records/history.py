@@ -8,9 +8,11 @@ import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import lru_cache
+from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import lz4.frame
 import msgspec
@@ -18,16 +20,19 @@ import msgspec
 from harness.domain.base import Frozen
 from harness.domain.budget import Metric
 from harness.domain.record import RunRecord
+from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.records.metrics import all_values
 from harness.records.store import RECORD_MAX_BYTES, decode, encode
 
 FORMAT: Final = 3
-"""1 had no figures, 2 no compressed records; what they kept stays as it is and is read."""
+"""1 had no figures, 2 no compressed records and scenarios in full beside the figures. Records of both are read as they
+are; the figures are made anew."""
 _BATCH: Final = 500
 _BUSY_S: Final = 30.0
 _CACHE_KIB: Final = 32 << 10
-_FROM_1: Final = "DROP INDEX IF EXISTS runs_by_model"
+_PAGE_BYTES: Final = 16 << 10
+_FROM_OLDER: Final = "DROP INDEX IF EXISTS runs_by_model; DROP INDEX IF EXISTS runs_by_cell"
 _LZ4: Final = b"\x04\x22\x4d\x18"
 
 
@@ -47,7 +52,7 @@ class Figures(NamedTuple):
     """What a trend needs of a run.
 
     Attributes:
-        alike: What comparable runs share: workload, model, machine, scenario, and last the name of it all.
+        alike: What comparable runs share: workload, model, machine, digest of the scenario; last the name of it all.
         values: The believed values of one metric.
     """
 
@@ -65,11 +70,12 @@ class Row(NamedTuple):
 
 
 def row_of(record: RunRecord, data: bytes = b"", cell: str = "") -> Row:
-    """The row of a record; ``data`` is its JSON where that is at hand."""
+    """The row of a record; ``data`` are its bytes where they are at hand, as JSON or as a history keeps them."""
     name, quant = (record.model.name, record.model.quant) if record.model else ("", "")
     fields = (record.run_id, record.created, record.workload, name, quant, record.machine.device, record.outcome, cell)
+    data = data if data.startswith(_LZ4) else lz4.frame.compress(data or encode(record))
     alike, values = msgspec.json.encode(alike_of(record)), msgspec.json.encode(all_values(record))
-    return Row((*fields, lz4.frame.compress(data or encode(record))), (record.run_id, alike.decode(), values))
+    return Row((*fields, data), (record.run_id, alike.decode(), values))
 
 
 def alike_of(record: RunRecord) -> tuple[str, ...]:
@@ -77,7 +83,12 @@ def alike_of(record: RunRecord) -> tuple[str, ...]:
     model, scenario = model_of(record), record.scenario
     depth = f" @ d{scenario.depth_tokens}" if scenario.depth_tokens else ""
     name = f"{model}{depth}, {scenario.thread_count} threads"
-    return record.workload, model, record.machine.fingerprint or record.machine.device, repr(scenario), name
+    return record.workload, model, record.machine.fingerprint or record.machine.device, _digest(scenario), name
+
+
+@lru_cache(maxsize=1024)
+def _digest(scenario: Scenario) -> str:
+    return blake2b(repr(scenario).encode(), digest_size=8).hexdigest()
 
 
 def model_of(record: RunRecord) -> str:
@@ -161,20 +172,17 @@ class History:
         """Rows, made anew, of the runs whose identifiers stand from ``begin`` to before ``end``."""
         query = "SELECT run_id, record FROM runs WHERE run_id >= ? AND run_id < ? ORDER BY run_id"
         with self._open() as connection:
-            return [row_of(self._decoded(*found)) for found in connection.execute(query, (begin, end))]
+            return [row_of(self._decoded(*found), found[1]) for found in connection.execute(query, (begin, end))]
 
-    def exported(self, *, limit: int, **wanted: str) -> Iterator[list[tuple[HistoryEntry, bytes, bytes]]]:
-        """Line, figures and JSON of each run that matches, newest first, a batch at a time."""
+    def exported(self, *, limit: int, **wanted: str) -> Iterator[list[tuple[Any, ...]]]:
+        """Fields of ``HistoryEntry``, figures and JSON of each run that matches, newest first, a batch at a time."""
         newest, values = _newest(limit, **wanted)
-        names = HistoryEntry.__struct_fields__
-        query = f"SELECT {', '.join(names)}, metrics, record FROM (SELECT * {newest}) LEFT JOIN figures USING (run_id)"  # noqa: S608 - our own words
+        measured = "coalesce((SELECT metrics FROM figures WHERE figures.run_id = runs.run_id), x'7b7d')"
+        query = f"SELECT {', '.join(HistoryEntry.__struct_fields__)}, {measured}, record {newest}"
         with self._open() as connection:
-            found = connection.execute(f"{query} ORDER BY created DESC, run_id DESC", values)
+            found = connection.execute(query, values)
             while rows := found.fetchmany(_BATCH):
-                yield [
-                    (HistoryEntry(**dict(zip(names, row, strict=False))), row[-2] or b"{}", self._plain(row[0], row[-1]))
-                    for row in rows
-                ]
+                yield [(*row[:-1], self._plain(row[0], row[-1])) for row in rows]
 
     def figures(self, metric: Metric, *, limit: int, **wanted: str) -> Iterator[Figures]:
         """Values of one metric in the newest runs that match and hold it, oldest first; no record is decoded."""
@@ -197,7 +205,8 @@ class History:
         """
         with self._open() as connection:
             row = connection.execute(
-                "SELECT run_id, record FROM runs WHERE cell = ? AND outcome != 'interrupted' ORDER BY rowid DESC LIMIT 1",
+                "SELECT run_id, record FROM runs WHERE cell = ? AND cell != ''"  # as the index has it
+                " AND outcome != 'interrupted' ORDER BY rowid DESC LIMIT 1",
                 (cell,),
             ).fetchone()
         return self._decoded(*row) if row else None
@@ -235,23 +244,24 @@ class History:
                 figures = row_of(self._decoded(*found)).figures
             except BadDataError:  # it stays in the list of runs, and says what is wrong with it when it is shown
                 continue
-            connection.execute("INSERT OR IGNORE INTO figures VALUES (?, ?, ?)", figures)
+            connection.execute("INSERT OR REPLACE INTO figures VALUES (?, ?, ?)", figures)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as connection:
+                connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
                 found = connection.execute("PRAGMA user_version").fetchone()[0]
                 if found > FORMAT:
                     raise RefusedError(f"{self.path} was written by a newer edge-harness (format {found}): update")
                 if found < FORMAT:
-                    connection.execute(_FROM_1)
+                    connection.executescript(_FROM_OLDER)
                     schema = files("harness") / "data" / "history.sql"
                     connection.executescript(schema.read_text(encoding="utf-8"))
-                    if found == 1:
+                    if found:
                         self._fill_figures(connection)
                     connection.execute(f"PRAGMA user_version = {FORMAT}")
                     connection.commit()

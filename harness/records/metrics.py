@@ -3,6 +3,7 @@
 Every metric has one definition here; comparison, gates, reports and adapters all read it from this place.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -42,11 +43,11 @@ def latency_values(record: RunRecord, label: str = "", *, share: float) -> list[
 
 
 def _believed(record: RunRecord, label: str = "") -> Phases:
-    phases: dict[Phase, list[Sample]] = {}
+    phases: defaultdict[Phase, list[Sample]] = defaultdict(list)
     for sample in record.samples:
         if sample.warm_up or sample.validity.doubts or (sample.label != label if label else "@" in sample.label):
             continue
-        phases.setdefault(sample.phase, []).append(sample)
+        phases[sample.phase].append(sample)
     return phases
 
 
