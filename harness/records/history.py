@@ -229,7 +229,7 @@ class History:
         try:
             size = lz4.frame.get_frame_info(data)["content_size"]
             if 0 < size <= RECORD_MAX_BYTES:
-                return lz4.frame.decompress(data)
+                return bytes(lz4.frame.decompress(data))
             raise BadDataError(f"{self.path} run {run_id}", "", f"{size} bytes", f"1 to {RECORD_MAX_BYTES}")
         except RuntimeError as error:
             raise BadDataError(f"{self.path} run {run_id}", "", f"a broken LZ4 frame ({error})", "a record") from error

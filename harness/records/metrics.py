@@ -102,7 +102,7 @@ def _perplexity(record: RunRecord, _phases: Phases) -> list[float]:
     return [result.score.perplexity] if isinstance(result, Quality) else []
 
 
-_METRICS: Final[dict[Metric, tuple[str, Callable[[RunRecord, str], list[float]]]]] = {
+_METRICS: Final[dict[Metric, tuple[str, Callable[[RunRecord, Phases], list[float]]]]] = {
     "decode_tokens_per_s": ("tokens/s", partial(_rate, phase="decode")),
     "prefill_tokens_per_s": ("tokens/s", partial(_rate, phase="prefill")),
     "ttft_s": ("s", partial(_durations, phase="first_token")),
