@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from harness.domain.foreign import json_of
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError
 from harness.measure.pipeline import open_history
 from harness.records.imports import read_results
-from harness.records.store import from_document, json_of
+from harness.records.store import from_document
 
 
 def gather(references: Iterable[str]) -> list[RunRecord]:

@@ -50,7 +50,7 @@ def history(
         from harness.records import bulk
 
         before = past.count()
-        if imported.suffix in bulk.ENDINGS and imported.is_file():
+        if bulk.holds_rows(imported):
             past.keep(bulk.rows(imported))
         else:
             past.extend(gather([str(imported)]))

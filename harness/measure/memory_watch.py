@@ -19,7 +19,7 @@ PERIOD_S: Final = 0.02
 SLOWEST_PERIOD_S: Final = 1.0
 LIMITED_PERIOD_S: Final = 0.1
 """While memory does not change, sampling slows down to this: each look takes a measured core from the engine, whose
-other threads then wait (two cores: ten looks a second cost 2 to 3 % of its speed). A limit must be kept, and looks on."""
+other threads then wait (two cores: ten looks a second cost 2 to 3 % of its speed). A limit has to be kept."""
 CHANGED_BYTES: Final = 1 << 20
 TIMELINE_COUNT: Final = 240
 _HELD_COUNT: Final = 8192

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import BadDataError, CouldNotRunError, InputError, MissingPackageError
-from harness.records.history import History, HistoryEntry, Row, row_of
+from harness.records.history import History, HistoryEntry, Row, is_history, row_of
 from harness.records.metrics import UNITS
 from harness.records.store import RECORD_MAX_BYTES, decode, write_atomically
 
@@ -127,7 +127,11 @@ def _told(path: Path) -> Iterator[None]:
 
 
 _PARTS: Final[dict[str, Callable[[Path], Iterator[Part]]]] = {".jsonl": _lines, ".sqlite": _history, ".parquet": _table}
-ENDINGS: Final = tuple(_PARTS)
+
+
+def holds_rows(path: Path) -> bool:
+    """Whether ``rows`` is for that file; an SQLite file may be another tool's."""
+    return path.suffix in _PARTS and path.is_file() and (path.suffix != ".sqlite" or is_history(path))
 
 
 def export(history: History, path: Path, *, limit: int, **wanted: str) -> int:

@@ -7,7 +7,7 @@ Records are kept as LZ4 frames, about a sixth of their JSON: what a fleet's year
 import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from hashlib import blake2b
 from importlib.resources import files
@@ -80,7 +80,7 @@ def row_of(record: RunRecord, data: bytes = b"", cell: str = "") -> Row:
 
 def alike_of(record: RunRecord) -> tuple[str, ...]:
     """What comparable runs share."""
-    model, scenario = model_of(record), record.scenario
+    model, scenario = f"{record.name} {record.quant}".strip(), record.scenario
     depth = f" @ d{scenario.depth_tokens}" if scenario.depth_tokens else ""
     name = f"{model}{depth}, {scenario.thread_count} threads"
     return record.workload, model, record.machine.fingerprint or record.machine.device, _digest(scenario), name
@@ -91,9 +91,15 @@ def _digest(scenario: Scenario) -> str:
     return blake2b(repr(scenario).encode(), digest_size=8).hexdigest()
 
 
-def model_of(record: RunRecord) -> str:
-    """Name and mixture of a run's model; the workload's name where there is none."""
-    return f"{record.model.name} {record.model.quant}".strip() if record.model else record.workload
+def is_history(path: Path) -> bool:
+    """Whether an SQLite file is one; it is not written to, and a stranger's stays as it is."""
+    with (
+        suppress(sqlite3.DatabaseError),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as it,
+    ):
+        it.execute("SELECT run_id, record FROM runs LIMIT 0")
+        return True
+    return False
 
 
 class History:

@@ -6,18 +6,19 @@ ever executed.
 
 import contextlib
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from harness.domain.foreign import MOST_BYTES, fault, json_of, read_limited, say
 from harness.domain.record import SCHEMA_VERSION, RunRecord
-from harness.errors import BadDataError, CouldNotRunError, what_is_there
+from harness.errors import BadDataError, CouldNotRunError
 
-RECORD_MAX_BYTES: Final = 64 << 20
+RECORD_MAX_BYTES: Final = MOST_BYTES
 _DECODER: Final = msgspec.json.Decoder(RunRecord)
 
 
@@ -65,22 +66,9 @@ def decode(data: bytes, source: Path | str) -> RunRecord:
     with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         record = _DECODER.decode(data)
         if record.schema_version == SCHEMA_VERSION:  # the long way below finds what is wrong
+            _check(record, source)
             return record
     return from_document(json_of(data, source, "a run record"), source)
-
-
-def json_of(data: bytes, source: Path | str, expected: str) -> Any:
-    """A JSON document of a stranger.
-
-    Raises:
-        BadDataError: It is none, where ``expected`` should be.
-    """
-    try:
-        return msgspec.json.decode(data)
-    except RecursionError as error:
-        raise BadDataError(source, "", "lists in lists without end", expected) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadDataError(source, "", f"no JSON ({error})", expected) from error
 
 
 def from_document(document: Any, source: Path | str) -> RunRecord:
@@ -103,11 +91,13 @@ def from_document(document: Any, source: Path | str) -> RunRecord:
         found += 1
         document["schema_version"] = found
     try:
-        return msgspec.convert(document, RunRecord, str_keys=True)
+        record = msgspec.convert(document, RunRecord, str_keys=True)
     except msgspec.ValidationError as error:
-        raise _bad_field(source, document, error) from error
+        raise fault(error, document, RunRecord, source) from error
     except RecursionError as error:
         raise BadDataError(source, "", "lists in lists without end", "a run record") from error
+    _check(record, source)
+    return record
 
 
 def save(record: RunRecord, path: Path) -> None:
@@ -126,24 +116,6 @@ def load(path: Path) -> RunRecord:
         BadDataError: There is none, or it breaks the schema.
     """
     return decode(read_limited(path), path)
-
-
-def read_limited(path: Path, max_bytes: int = RECORD_MAX_BYTES) -> bytes:
-    """All of a file, if it is no larger than ``max_bytes``; never reads more than that.
-
-    Raises:
-        BadDataError: It cannot be read, is no regular file, or is too large.
-    """
-    try:
-        if not path.is_file():
-            raise BadDataError(path, "", what_is_there(path) if path.exists() else "no file", "a file")
-        with path.open("rb") as file:  # asked for no more than is there: a read takes the memory for it first
-            data = file.read(min(path.stat().st_size, max_bytes) + 1)
-    except OSError as error:
-        raise BadDataError(path, "", f"unreadable ({error.strerror})", "a readable file") from error
-    if len(data) > max_bytes:
-        raise BadDataError(path, "", f"more than {max_bytes} bytes", f"at most {max_bytes}")
-    return data
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -192,13 +164,9 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _bad_field(source: Path | str, document: Any, error: msgspec.ValidationError) -> BadDataError:
-    message, _, place = str(error).partition(" - at `")
-    field = place.rstrip("`").removeprefix("$").removeprefix(".")
-    if wrong := re.fullmatch(r"Expected (.*), got (.*)", message):
-        return BadDataError(source, field, wrong[2].strip("`"), wrong[1].strip("`"))
-    if (wrong := re.fullmatch(r"Expected (.*)", message)) and "..." not in field:  # out of its bounds; not told by what
-        for key in re.findall(r"[^.\[\]]+", field):
-            document = document[int(key) if isinstance(document, list) else key]
-        return BadDataError(source, field, repr(document)[:60], wrong[1].replace("`", ""))
-    return BadDataError(source, field, message[0].lower() + message[1:], "a run record")
+def _check(record: RunRecord, source: Path | str) -> None:
+    """What types cannot say."""
+    try:
+        datetime.fromisoformat(record.created)
+    except ValueError:
+        raise BadDataError(source, "created", say(record.created), "a time such as 2026-01-31T12:00:00Z") from None
