@@ -33,9 +33,8 @@ class Located(NamedTuple):
 
     @property
     def format(self) -> str:
-        """``gguf``, ``onnx`` or ``mlx``; empty where nobody knows."""
-        by_suffix = {".onnx": "onnx", ".safetensors": "mlx"}
-        return "gguf" if self.weights is not None else by_suffix.get(self.path.suffix, "")
+        """``gguf``, ``onnx`` or ``mlx``; of any other file its ending, such as ``json``."""
+        return "gguf" if self.weights is not None else self.path.suffix[1:].replace("safetensors", "mlx")
 
     def resolved(self) -> ResolvedModel | None:
         """The same for predictions."""

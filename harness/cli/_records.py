@@ -81,8 +81,13 @@ def comparison_cells(row: "Row") -> tuple[str, ...]:
 
 
 def reasons(records: "Sequence[RunRecord]") -> list[str]:
-    """One line for each run that is not well."""
-    return [f"{r.name}: {r.outcome}: {r.detail}" for r in records if r.outcome != "ok"]
+    """One line for each run that is not well; an error that begins with the file asked for names it once."""
+    lines = []
+    for record in records:
+        asked = str(record.extra.get("model", ""))
+        name = "" if asked and record.detail.startswith(asked) else f"{record.name}: "
+        lines += [f"{name}{record.outcome}: {record.detail}"] * (record.outcome != "ok")
+    return lines
 
 
 def title_of(record: "RunRecord") -> str:

@@ -102,6 +102,7 @@ def stream(
 
     if programs is not None:
         raise RefusedError(f"llama-bench cannot stream: install edge-harness on {target} and leave out --programs")
+    texts = load_prompts(prompts)[: prompt_count or 2] * repetitions
     path = model_file(model, quant)
     if draft not in {"", "lookup"}:
         given = model_file(draft)
@@ -119,7 +120,7 @@ def stream(
             how.listener.say(words)
     job = StreamJob(
         model=str(path),
-        prompts=load_prompts(prompts)[: prompt_count or 2] * repetitions,
+        prompts=texts,
         budget_bytes=budget_bytes,
         draft=draft,
         mode="mapped" if plain_mmap else "streamed",

@@ -28,6 +28,7 @@ from harness.domain.model import ModelShape, Tensor, Weights
 from harness.domain.prediction import Interval, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.prefill import prompt_of
 from harness.predict.tensors import block_of
 from harness.predict.weights import has_output
 
@@ -138,7 +139,7 @@ def pass_parts(
         last_block = matrix.layer == shape.layer_count - 1 and ".ffn_" in matrix.tensor.name
         tokens = wanted if matrix.is_head or last_block else batch_tokens
         if tokens:
-            products_s += _product_s(matrix, calibration, tokens)
+            products_s += product_seconds(matrix, calibration, tokens)
     overhead_s = calibration.token_overhead_s + shape.layer_count * (
         calibration.layer_overhead_s * _node_ratio(shape)
         + batch_tokens * (calibration.token_layer_s + shape.hidden_dim * calibration.activation_s_per_dim_layer)
@@ -300,7 +301,8 @@ def type_cost(calibration: Calibration, type_name: str) -> tuple[TypeCost, float
     return nearest, max(BLOCKS[nearest.type_name].bits_per_weight / bits, 1.0)
 
 
-def _product_s(matrix: Matrix, calibration: Calibration, tokens: int) -> float:
+def product_seconds(matrix: Matrix, calibration: Calibration, tokens: int) -> float:
+    """Seconds of one matrix product."""
     tensor = matrix.tensor
     cost, factor = type_cost(calibration, tensor.type_name)
     share, batch = 1.0, float(tokens)
@@ -322,26 +324,12 @@ def _product_s(matrix: Matrix, calibration: Calibration, tokens: int) -> float:
 def _attention_s(
     shape: ModelShape, calibration: Calibration, batch_tokens: int, depth_tokens: int, kv_type: str
 ) -> float:
-    middle = depth_tokens + (batch_tokens + 1) / 2
-    seen = sum(_looked_back(shape, layer, middle) for layer in range(shape.layer_count))
-    if shape.latent is not None:
-        width = 2 * shape.latent.kv_rank_dim + shape.latent.rope_head_dim
-    else:
-        width = shape.head_dim + (shape.value_head_dim or shape.head_dim)
-    flops = 2.0 * shape.head_count * width * batch_tokens * seen
+    flops = prompt_of(shape, batch_tokens, depth_tokens + 0.5).attention_flops  # a token sees itself
     if batch_tokens >= PREFILL_TOKENS:
         return flops / calibration.attention_flops_per_s
     read_s = kv_read_bytes(shape, depth_tokens + batch_tokens, kv_type) / calibration.kv_read_bytes_per_s
     speed = calibration.decode_attention_flops_per_s
     return read_s + (flops / speed if speed else 0.0)
-
-
-def _looked_back(shape: ModelShape, layer: int, depth_tokens: float) -> float:
-    """Cached tokens that one token looks at in a layer."""
-    kind = shape.layer_kind(layer)
-    if kind in {"recurrent", "none"}:
-        return 0.0
-    return min(depth_tokens, shape.sliding_window_tokens) if kind == "sliding" else depth_tokens
 
 
 def _node_ratio(shape: ModelShape) -> float:

@@ -87,13 +87,21 @@ def _quantile(
 
     The level is that of split conformal prediction for n sources (Lei et al. 2018): the 0.9 (n + 1)-th of n values,
     which stands at 0.9 + 0.4 / n when the i-th stands at (i - 1/2) / n. Rows of one source err together, so sources are
-    counted, not rows, and a parent's sources as no more than the votes that they are mixed in for.
+    counted, not rows: as many of equal votes as tell as much, (sum v)^2 / sum v^2 (Kish 1965, section 8.2), and a
+    parent's as no more than the votes that they are mixed in for.
     """
-    w, count = weights * own, len(set(sources[own]))
+    w = weights * own
+    count = _equal_sources(sources, w)
     if parent is not None:
+        count += min(_equal_sources(sources, weights * parent), _POOL_VOTES)
         w = w + weights * parent * (_POOL_VOTES / (weights * parent).sum())
-        count += min(len(set(sources[parent]) - set(sources[own])), _POOL_VOTES)
     order = np.argsort(values, kind="stable")
     order = order[w[order] > 0]
     share = (np.cumsum(w[order]) - w[order] / 2) / w.sum()
     return float(np.interp(min(0.9 + 0.4 / count, 1.0), share, values[order]))
+
+
+def _equal_sources(sources: NDArray[np.str_], weights: Array) -> float:
+    """Sources of equal weight that tell as much as these."""
+    each = np.bincount(np.unique(sources, return_inverse=True)[1], weights)
+    return float(each.sum() ** 2 / (each**2).sum())

@@ -1,12 +1,13 @@
 """Time of a prompt: arithmetic against the matrix peak, the attention's apart from that of the weights.
 
-    t(n) = g (o b L / 32 + n 2 N / (m P) + A / (h m P) + b B / W),   b = max(n / 512, 1)          [s]
+    t(n) = g (o b L / 32 + n 2 N / (m P) + A / (h m P) + b B / W) (1 + (b - 1) / d) / b,   b = max(n / 512, 1)     [s]
 
 o: fixed cost of 32 layers for a batch of 512 tokens; L: layers; b: batches; n: prompt tokens; N: weights a token
 goes through, the output's not among them; P: fp16 matrix peak (FLOP/s), on a CPU of the threads that run; m: share of
 it that is reached, a product of factors by api, family, class of quantisation, size of the prompt and of the peak; A:
 FLOP of the attention, which reaches h of what the weights do; B: bytes of all weights, all experts among them, which
-every batch reads; W: bandwidth; g: what a chip, a runtime or a model takes beyond all of it.
+every batch reads; W: bandwidth; g: what a chip, a runtime or a model takes beyond all of it; d: cards that each have a
+part of the layers, at most four, as batches follow one another through them (ggml-backend.cpp, pipeline parallelism).
 """
 
 import math
@@ -15,7 +16,6 @@ from typing import Any, Final, NamedTuple
 
 from harness.domain.model import ModelShape
 from harness.predict.decode import Machine, Work, cap_slope, capped
-from harness.predict.kv_cache import layer_counts
 from harness.predict.quant_class import interleaved
 from harness.predict.terms import Features, gradient_of, laws_of, only
 
@@ -23,6 +23,8 @@ BATCH_TOKENS: Final = 512
 """Tokens of a prompt that go through the weights together (llama.cpp's ubatch)."""
 INT8_RATIO: Final = 2.0
 """int8 against fp16 on matrix units; no prompt is faster than that."""
+BATCHES_AT_ONCE: Final = 4
+"""Batches that several cards work on at once (llama.cpp's GGML_SCHED_MAX_COPIES)."""
 
 
 class Prompt(NamedTuple):
@@ -32,11 +34,13 @@ class Prompt(NamedTuple):
         tokens: Its tokens.
         depth_tokens: Tokens in the cache before it.
         attention_flops: FLOP of the attention of all its tokens.
+        card_count: Cards that each have a part of the layers.
     """
 
     tokens: float
     depth_tokens: float
     attention_flops: float
+    card_count: int = 1
 
 
 def prompt_of(shape: ModelShape, tokens: float, depth_tokens: float) -> Prompt:
@@ -45,13 +49,13 @@ def prompt_of(shape: ModelShape, tokens: float, depth_tokens: float) -> Prompt:
     Each pair of a query and a key in view costs two products of a head's width (scores and values), 2 FLOP an entry;
     latent attention runs in the width of its cache.
     """
-    full, sliding, _ = layer_counts(shape)
+    kinds = [shape.layer_kind(layer) for layer in range(shape.layer_count)]  # those too that share another's cache
     if shape.latent is not None and shape.architecture != "minicpm3":
         width = 2 * shape.latent.kv_rank_dim + shape.latent.rope_head_dim
     else:
         width = shape.head_dim + (shape.value_head_dim or shape.head_dim)
     seen = depth_tokens + tokens / 2
-    in_view = full * seen + sliding * min(seen, shape.sliding_window_tokens)
+    in_view = kinds.count("full") * seen + kinds.count("sliding") * min(seen, shape.sliding_window_tokens)
     return Prompt(tokens, depth_tokens, 2 * width * shape.head_count * tokens * in_view)
 
 
@@ -72,6 +76,7 @@ def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
         (True, "m/year", year),
         (True, f"m/year:{b}", year),
         (True, f"m/short/{side}", short),
+        (True, f"m/short:{b}", short),
         (True, f"m/size/{side}", size),
         (True, "m/long", math.log(max(prompt.tokens, 512.0) / 512.0)),
         (True, f"m/peak/{side}", peak),
@@ -94,21 +99,18 @@ def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
     return {"mfu": mfu, "attention": attention, "overhead": ((f"o/{side}", 1.0), (f"o/api:{b}", 1.0)), "scale": scale}
 
 
-def prompt_flops(work: Work, prompt: Prompt) -> float:
-    """FLOP of a prompt in weights: two for each weight and token."""
-    return 2 * prompt.tokens * (work.prompt_weight_count or work.weight_count)
-
-
 def prefill_base(work: Work, machine: Machine, prompt: Prompt) -> dict[str, float]:
-    """Seconds of weights and of attention at the matrix peak, and of reading all weights at the bandwidth."""
+    """Seconds of weights (2 FLOP each and a token) and of attention at the matrix peak, and of reading all weights."""
     peak = machine.traits.matrix_flops_per_s
     batches = max(prompt.tokens / BATCH_TOKENS, 1.0)
-    return {
-        "weights": prompt_flops(work, prompt) / peak,
+    turns = (1 + (batches - 1) / min(prompt.card_count, BATCHES_AT_ONCE)) / batches
+    seconds = {
+        "weights": 2 * prompt.tokens * (work.prompt_weight_count or work.weight_count) / peak,
         "attention": prompt.attention_flops / peak,
         "launches": batches * work.layer_count / 32,
         "bytes": batches * (work.prompt_bytes or work.weight_bytes) / machine.bandwidth_bytes_per_s,
     }
+    return {name: turns * value for name, value in seconds.items()}
 
 
 def prefill_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:

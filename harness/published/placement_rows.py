@@ -35,7 +35,7 @@ from harness.predict.quant_mix import quant_named
 from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import role_of, weights_of
 from harness.published.cells import Cells, read_cells
-from harness.published.row_work import ModelOf
+from harness.published.row_work import ModelOf, rest_bytes_each
 from harness.published.rows import api_named, test_named, why_not
 
 Array = NDArray[np.float64]
@@ -271,8 +271,13 @@ def _parts(raw: Cells, model_of: ModelOf) -> _Parts | None:
         part = sums[role_of(tensor.name)]
         part[0] += tensor.size_bytes
         part[1] += tensor.element_count
-    scale = (size or known.file_bytes) / sum(part[0] for part in sums.values())
-    dense, experts, output, table = ((size_bytes * scale, count) for size_bytes, count in sums.values())
+    size = size or known.file_bytes
+    even, each = size / sum(part[0] for part in sums.values()), rest_bytes_each(known, size)
+    for part in sums.values():
+        part[0] = each * part[1] if each else even * part[0]
+    if each:
+        sums["expert"][0] += size - sum(part[0] for part in sums.values())
+    dense, experts, output, table = ((size_bytes, count) for size_bytes, count in sums.values())
     e = known.shape.experts
     return _Parts(
         dense=dense,
@@ -384,8 +389,7 @@ def _cards(raw: Cells) -> Cards | None:
 
 def _host(raw: Cells) -> Machine:
     gb_s = raw.number("cpu_bandwidth_gb_s") or _HOST_GB_S
-    runtime = raw.get("runtime", "").lower()
-    other = "ik" if runtime.startswith("ik_") else "llama.cpp"
+    other = "ik" if raw.get("runtime", "").lower().startswith("ik_") else "llama.cpp"
     return Machine("cpu", gb_s * 1e9, traits_of(raw.get("cpu_chip", ""), "cpu", gb_s * 1e9), runtime=other)
 
 

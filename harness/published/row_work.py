@@ -7,7 +7,6 @@ from typing import Final, NamedTuple
 from harness.domain.model import ModelShape
 from harness.predict.decode import Work
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
-from harness.predict.prefill import Prompt, prompt_of
 from harness.predict.weights import Read
 
 SAME_FILE_RATIO: Final = 0.1
@@ -42,8 +41,8 @@ ModelOf = Callable[[str, float, str, float], Known | None]
 parameters."""
 
 
-def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float, prompt: Prompt) -> tuple[Work, Prompt]:
-    """What a token of this model needs, and the prompt with its attention.
+def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float) -> Work:
+    """What a token of this model needs.
 
     Bytes are the row's own; the shape tells which share of them is read. A file that exceeds the card's by just the
     token table has an output matrix of its own.
@@ -53,7 +52,6 @@ def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float, p
         size_bytes: Of the file.
         quant: Class of quantisation.
         depth_tokens: Mean tokens in the cache of a decode test.
-        prompt: Without its attention.
     """
     shape = known.shape
     untied = abs(size_bytes - known.file_bytes - known.read.table_bytes) < 0.02 * size_bytes
@@ -61,8 +59,7 @@ def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float, p
     read = known.read.size_bytes if own_output else _read_bytes(known, size_bytes)
     kv = kv_read_bytes(shape, round(depth_tokens))
     work = Work(read, known.read.weight_count, shape.layer_count, kv, quant)
-    work = work._replace(prompt_weight_count=known.read.prompt_weight_count, recurrent_ratio=recurrent_ratio(shape))
-    return work, prompt_of(shape, prompt.tokens, prompt.depth_tokens)
+    return work._replace(prompt_weight_count=known.read.prompt_weight_count, recurrent_ratio=recurrent_ratio(shape))
 
 
 def active_named(name: str) -> float:
@@ -71,17 +68,25 @@ def active_named(name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def _read_bytes(known: Known, size_bytes: float) -> float:
-    """Bytes of a file of this size that one token reads.
+def rest_bytes_each(known: Known, size_bytes: float) -> float:
+    """Bytes of a weight outside of routed experts, in a file of this size of another recipe than llama.cpp's; else 0.
 
-    In proportion for a recipe of llama.cpp, told by the name and the size. Any other saves on the routed experts, which
-    are most of the file, and leaves all else in ``rest_bits``: so do Unsloth's dynamic files and antirez's for ds4.
+    A recipe of llama.cpp is told by the name and the size. Any other saves on the routed experts, which are most of the
+    file, and leaves all else in ``rest_bits``: so do Unsloth's dynamic files and antirez's for ds4.
     """
-    experts, even = known.shape.experts, size_bytes * known.read.size_bytes / known.file_bytes
     same = known.sized and abs(size_bytes / known.file_bytes - 1) < SAME_FILE_RATIO
-    if experts is None or same or 8e-9 * size_bytes / known.params_b >= known.rest_bits:
+    if known.shape.experts is None or same or 8e-9 * size_bytes / known.params_b >= known.rest_bits:
+        return 0.0
+    return known.rest_bits / 8
+
+
+def _read_bytes(known: Known, size_bytes: float) -> float:
+    """Bytes of a file of this size that one token reads: in proportion for a recipe of llama.cpp."""
+    experts, even = known.shape.experts, size_bytes * known.read.size_bytes / known.file_bytes
+    bytes_each = rest_bytes_each(known, size_bytes)
+    if experts is None or not bytes_each:
         return even
-    share, bytes_each = experts.used_count / experts.expert_count, known.rest_bits / 8
+    share = experts.used_count / experts.expert_count
     routed_bytes = size_bytes - bytes_each * (known.params_b * 1e9 - known.read.routed_count)
     rest_bytes = bytes_each * (known.read.weight_count - share * known.read.routed_count)
     return max(even, rest_bytes + share * routed_bytes)

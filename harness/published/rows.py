@@ -1,6 +1,6 @@
 """Published measurements as they are read: one row, one test on one chip.
 
-Columns used: ``chip api device_class runtime memory_bandwidth_gb_s model arch params_b active_params_b quant
+Columns used: ``device chip api device_class runtime memory_bandwidth_gb_s model arch params_b active_params_b quant
 model_bytes test tokens_per_s context_depth date trust exclude_from_stats source bw_confidence``. Others are ignored,
 blanks are allowed anywhere; a row that lacks what a prediction needs is kept, with the reason.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.predict.decode import BELOW_FOUR_BITS, DEEP_TOKENS, Machine, Work, decode_gradient, decode_seconds
-from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds
+from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds, prompt_of
 from harness.predict.quant_class import quant_class
 from harness.predict.traits import chip_key, traits_of
 from harness.published.cells import Cells, read_cells
@@ -21,6 +21,8 @@ from harness.published.row_work import ModelOf, active_named, row_work
 TRUSTED: Final = ("A", "B")
 _SEVERAL: Final = re.compile(r"spills to|partial offload|does not fit|two cards|experts on gpu|over rpc|\d machines")
 """What notes say where the laws of one memory do not hold."""
+_CARDS: Final = re.compile(r"(?:^| )[*x] ?([2-9])\b|\b([2-9]) ?x ")
+"""How the name of a machine tells that it has several cards of a kind."""
 NEUTRAL_EXCLUSIONS: Final = ("", "moe", "deep context", "deep context; moe")
 """Marks that do not doubt the figure itself."""
 
@@ -148,11 +150,12 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
     if not reason and known is not None:
         share = active / params if moe else 1.0
         plain = size * share
-        work, prompt = row_work(known, size, quant, mean_depth, prompt)
+        cards = _CARDS.search(raw.get("device", "")) if machine.side == "gpu" else None
+        prompt = prompt_of(known.shape, count, depth)._replace(card_count=int(cards[1] or cards[2]) if cards else 1)
         words = raw.get("quant", "").upper().split()
-        work = work._replace(
+        work = row_work(known, size, quant, mean_depth)._replace(
             moe=moe,
-            prompt_bytes=size if moe else work.weight_bytes,
+            prompt_bytes=size if moe else 0.0,
             type_name=words[0] if words else "",
             model=known.name,
         )

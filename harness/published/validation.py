@@ -5,7 +5,7 @@ percentile of its votes. One vote for each chip x api x model x quant: forty tes
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import permutations
@@ -197,10 +197,7 @@ def _by_vote(
 
 def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "") -> Report:
     """Everything that is printed."""
-    reasons: dict[str, int] = defaultdict(int)
-    for row in rows:
-        if row.work is None:
-            reasons[row.reason] += 1
+    reasons = Counter(row.reason for row in rows if row.work is None)
     trusted = [j for j in judged if is_trusted(j.row)]
     groups = {}
     for name in ("dense", "moe", "sub-4-bit", "phone", "deep", "prefill"):

@@ -6,7 +6,7 @@ Beside each record stand its figures: what a trend needs of it. A trend over a y
 import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -58,6 +58,17 @@ def alike_of(record: RunRecord) -> tuple[str, ...]:
     depth = f" @ d{scenario.depth_tokens}" if scenario.depth_tokens else ""
     name = f"{model}{depth}, {scenario.thread_count} threads"
     return record.workload, model, record.machine.fingerprint or record.machine.device, repr(scenario), name
+
+
+def is_history(path: Path) -> bool:
+    """Whether an SQLite file is one; it is not written to, and a stranger's stays as it is."""
+    with (
+        suppress(sqlite3.DatabaseError),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as it,
+    ):
+        it.execute("SELECT run_id, record FROM runs LIMIT 0")
+        return True
+    return False
 
 
 class History:

@@ -1,6 +1,5 @@
 """Tokens that stand anywhere, for engines that run one sequence at a time, and what their sessions have in common."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -10,6 +9,7 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.domain.foreign import json_of, read_limited, say
 from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
 
 TOKENIZER_FILE: Final = "tokenizer.json"
@@ -213,14 +213,9 @@ def read_config(path: Path, *place: str, expected: str) -> dict[str, Any]:
 
     BadDataError where there is no such file (``expected`` says what should be there), or no such number.
     """
-    try:
-        found = value = json.loads(path.read_bytes())
-        for key in place:
-            value = value[key]
-        if not isinstance(value, int):
-            raise TypeError(f"{'.'.join(place)} is no number")  # noqa: TRY301
-    except OSError as error:
-        raise BadDataError(path, "", "no such file", expected) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadDataError(path, ".".join(place), str(error), "a model's configuration") from error
+    found = value = json_of(read_limited(path, expected=expected), path, expected)
+    for key in place:
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadDataError(path, ".".join(place), say(value), "a number of tokens")
     return dict(found)

@@ -9,7 +9,7 @@ not the server keeps up, so that a queue shows. A request that failed is counted
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from harness.domain.base import Frozen
+from harness.domain.foreign import read_limited
 from harness.domain.record import Phase, Sample
 from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
@@ -77,7 +78,7 @@ def read_trace(path: Path) -> tuple[Arrival, ...]:
         BadDataError: A line is none.
     """
     found = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in enumerate(read_limited(path).splitlines(), 1):
         if line.strip():
             try:
                 found.append(msgspec.json.decode(line, type=Arrival))
@@ -88,11 +89,14 @@ def read_trace(path: Path) -> tuple[Arrival, ...]:
     return tuple(sorted(found, key=lambda a: a.at_s))
 
 
-def plan(job: LoadJob) -> Measurement:
+def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Measurement:
     """Load on a server; asks it once what it runs.
 
+    ``predict`` says before the run how many new tokens a second so many sequences together get, of mean lengths.
+
     Raises:
-        RefusedError: The longest request does not fit the server's context, or a limit has no such name.
+        RefusedError: The longest request does not fit the server's context, or a limit has no such name; what is to be
+            predicted is no closed loop of single requests, or the server runs elsewhere.
         ServerError: It cannot be reached.
     """
     if unknown := set(job.limits_s) - {"ttft", "itl", "e2el"}:
@@ -101,8 +105,19 @@ def plan(job: LoadJob) -> Measurement:
     needed = job.prefix_tokens + job.turns * max(p + n for p, n in lengths)
     server = with_room(_server(job), needed)
 
+    predicted: dict[float, float] = {}
+    if predict is not None:
+        if job.open_loop or job.trace or job.turns > 1 or not server.local:
+            raise RefusedError("MODEL: predicted is a server on this machine, by --users and without --turns")
+        prompt, new = (round(sum(ends) / 2) for ends in (job.prompt_tokens, job.new_tokens))
+        usual = Scenario(prompt_tokens=prompt, new_tokens=new, depth_tokens=job.prefix_tokens)
+        most = server.described.slot_count or MOST_AT_ONCE
+        for users in job.levels:
+            predicted[users] = predict(msgspec.structs.replace(usual, batch_count=min(int(users), most)))
+
     def read(result: ChildResult) -> Load | None:
-        levels = tuple(msgspec.convert(data, LoadLevel) for data in events_named(result, "level"))
+        found = [msgspec.convert(data, LoadLevel) for data in events_named(result, "level")]
+        levels = tuple(msgspec.structs.replace(v, predicted_tokens_per_s=predicted.get(v.offered)) for v in found)
         return Load(levels=levels, open_loop=job.open_loop, limits_s=job.limits_s) if levels else None
 
     return Measurement(

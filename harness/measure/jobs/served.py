@@ -7,7 +7,7 @@ the server's processes counted as ours where it runs here.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any, Final
 
@@ -46,8 +46,11 @@ class ServedJob(GenerateJob, frozen=True, kw_only=True):
     patience: Patience = Patience()
 
 
-def plan(job: ServedJob, *, prediction: Prediction | None = None) -> Measurement:
+def plan(job: ServedJob, predict: Callable[[Scenario, bool], Prediction | None] = lambda *_: None) -> Measurement:
     """The protocol on a server; asks it once what it runs.
+
+    ``predict`` is asked before the run, with the cache of one of its slots where it tells (whether all of them share
+    it, it does not tell), and whether it runs on this machine.
 
     Raises:
         RefusedError: The scenario does not fit its own context or the server's, asks for what a server decides by
@@ -62,6 +65,8 @@ def plan(job: ServedJob, *, prediction: Prediction | None = None) -> Measurement
     if s.depth_tokens and not server.described.vocab_count:
         raise RefusedError("--depth: this server takes no token ids, so what is in its cache cannot be cut at a token")
 
+    own_tokens = server.described.context_tokens if server.described.slot_count else s.context_tokens
+
     def read(result: ChildResult) -> Generation:
         told = events_named(result, "server")
         use = msgspec.convert(told[-1], ServerUse) if told else None
@@ -75,7 +80,7 @@ def plan(job: ServedJob, *, prediction: Prediction | None = None) -> Measurement
         read=read,
         runtime="server",
         model=server.model(),
-        prediction=prediction,
+        prediction=predict(msgspec.structs.replace(s, context_tokens=own_tokens), server.local),
         wanted_count=job.repetitions,
     )
 
@@ -196,7 +201,8 @@ class Served(Protocoller):
         if s.depth_tokens and not reuse:
             # What is in the cache before the test: sent once, then found there.
             self.server.ask(msgspec.structs.replace(request, prompt=prompt[: s.depth_tokens], new_tokens=1))
-        with self.watch(None if cold else self._meter, disk_expected=cold) as watch:
+        meter = self._meter if self.server.local and not cold else None  # another machine's energy nobody here knows
+        with self.watch(meter, disk_expected=cold) as watch:
             answer = self.server.ask(request)
         wanted = s.depth_tokens + prompt_tokens
         if answer.prompt_tokens not in {None, wanted} and not self.server.identity(s).options["chat_template"]:

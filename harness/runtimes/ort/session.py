@@ -1,6 +1,5 @@
 """One loaded ONNX decoder with its KV cache bound to the engine: no cache goes through Python."""
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.domain.foreign import json_of, read_limited, say
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError
 from harness.onnx.decoder import KEEP_INPUT, decoder_ports
@@ -183,11 +183,12 @@ def end_tokens(folder: Path) -> frozenset[int]:
         path = folder / name
         if not path.is_file():
             continue
-        try:
-            values = json.loads(path.read_bytes())
-            found = values.get("eos_token_id", values.get("model", {}).get("eos_token_id"))
-        except (ValueError, AttributeError) as error:
-            raise BadDataError(path, "", str(error), "a JSON object") from error
+        values = json_of(read_limited(path), path, "a JSON object")
+        found = values.get("eos_token_id", values.get("model")) if isinstance(values, dict) else None
+        found = found.get("eos_token_id") if isinstance(found, dict) else found
+        tokens = found if isinstance(found, list) else [found]
+        if found is not None and not all(isinstance(token, int) for token in tokens):
+            raise BadDataError(path, "eos_token_id", say(found), "the number of a token, or a list of them")
         if found is not None:
-            return frozenset(found if isinstance(found, list) else [found])
+            return frozenset(tokens)
     return frozenset()

@@ -65,6 +65,39 @@ def test_prefill_by_hand():
     assert prefill_seconds(experts, engine, Prompt(512, 0, 1e12), values) - seconds == pytest.approx(40e-3)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "cards", "share"),
+    [
+        (512, 4, 1.0),  # one batch goes through the cards one after another
+        (1024, 2, 0.75),  # the second batch follows while the first is on the second card: 1 + 1 / 2 of two
+        (4096, 4, (1 + 7 / 4) / 8),
+        (8192, 8, (1 + 15 / 4) / 16),  # no more than four batches at once
+    ],
+)
+def test_batches_of_a_prompt_follow_each_other_through_the_cards(tokens, cards, share):
+    prompt, work = Prompt(tokens, 0, 1e12), Work(4e9, 9e9, 32, 0, "q4")
+    one, several = (prefill_seconds(work, machine(), prompt._replace(card_count=n), VALUES) for n in (1, cards))
+    assert several / one == pytest.approx(share)
+
+
+def test_four_cards_against_one_as_published():
+    # github.com/XiongjieDai/GPU-Benchmarks-on-LLM-Inference: A100 PCIe 80GB and four of them, Llama-3-8B F16, tokens/s
+    published = [
+        (512, 7741.34, 8088.79),
+        (1024, 7504.24, 11670.74),
+        (4096, 6137.54, 16025.11),
+        (8192, 4849.11, 14269.17),
+    ]
+    test = ("a100", "Llama-3-8B", "F16", "prefill")
+    same = [r for r in shipped_rows() if (r.chip, r.raw["model"], r.raw["quant"], r.phase) == test]
+    for tokens, one, four in published:
+        found = {r.prompt.card_count: r for r in same if r.prompt.tokens == tokens}
+        rows = found[1], found[4]
+        assert [r.tokens_per_s for r in rows] == [one, four]
+        seconds = [np.exp(r.predicted(VALUES)[0]) for r in rows]
+        assert seconds[0] / seconds[1] == pytest.approx(four / one, rel=0.2)
+
+
 def test_attention_of_a_prompt_by_hand():
     # Llama 3.1 8B, 32 layers, 32 heads of 128, 4 FLOP an entry: 512 tokens after 1000 see 1256 in the mean
     llama = load_model("llama-3.1-8b").shape
@@ -259,6 +292,14 @@ def test_scales_of_a_known_sample():
     assert found["decode/NVIDIA"] < 1 < found["decode/AMD"] <= 99 / 90
     few = class_scales([("decode/dense", "decode/AMD")] * 3, ["a", "b", "c"], np.ones(3), np.ones(3))
     assert few == {"decode": 1.0}
+
+
+def test_a_table_of_many_votes_tells_little_more_than_one_source():
+    # 90 votes of one source and 90 of one each tell as much as 180^2 / (90^2 + 90) = 3.96 equal ones, for whom the rank
+    # lies beyond the largest error: 0.9 + 0.4 / 3.96 > 1. As 180 sources it is 0.9022, the 162.9th
+    kind, errors, alone = [("decode/dense",)] * 180, np.arange(1.0, 181.0), [str(i) for i in range(180)]
+    assert class_scales(kind, ["table"] * 90 + alone[90:], errors, np.ones(180))["decode"] == pytest.approx(180)
+    assert class_scales(kind, alone, errors, np.ones(180))["decode"] == pytest.approx(162.9, abs=0.01)
 
 
 def test_scale_of_a_row_is_a_product():

@@ -66,6 +66,19 @@ def test_what_a_row_says_of_its_split(tmp_path, mode, layers, moe, detail, block
     assert everything == pytest.approx(experts * 16.9e9, rel=0.08)
 
 
+def test_experts_of_a_recipe_that_is_not_llama_cpps_have_what_the_rest_leaves(tmp_path):
+    # 48 x 128 x 3 x 2048 x 768 = 28.99e9 of the 30.53e9 weights are in routed experts; the other 1.54e9 in Q6_K take
+    # 1.266 GB of the file's 11.8
+    header = HEADER + ",gpu_bandwidth_gb_s,backend,offload_detail,trust"
+    split = "RTX 4090,all experts on CPU,99,,Qwen3-30B-A3B,UD-Q2_K_XL,tg128,50,48,11800000000,30.53,moe"
+    (row,) = read_placed_rows(rows_in(tmp_path, f"{split},1008,cuda+cpu,exps=CPU,A", header=header), model_of)
+    assert row.split is not None, row.reason
+    assert row.split.copied_expert_bytes == pytest.approx(10.534e9, rel=1e-3)
+    assert row.split.experts.weight_bytes == pytest.approx(10.534e9 * 8 / 128, rel=1e-3)
+    # what the GPU reads: all else but the token table, 151936 x 2048
+    assert row.split.gpu.weight_bytes == pytest.approx((1.543e9 - 0.311e9) * 6.5625 / 8, rel=5e-3)
+
+
 @pytest.mark.parametrize(
     ("lines", "header", "told"),
     [
