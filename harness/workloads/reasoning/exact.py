@@ -67,7 +67,7 @@ class _Parser:
         base = self._operand()
         if self._next() == "^":
             self._take()
-            exponent = self._power()[0]
+            exponent, _ = self._power()
             power = exponent.numerator
             if exponent.denominator != 1 or abs(power) > MAX_EXPONENT or (base == 0 and power < 0):
                 raise NotArithmeticError("exponent out of range")
