@@ -110,10 +110,8 @@ def run_in_turns(
 
     What drifts while they run (heat, other programs) then falls on all alike. Each turn is a child and a kept record.
     Before the turns each of several runtimes predicts the shipped text: a faster one with a worse answer has no speed.
-
-    Returns:
-        For each cell a record for each of ``sides``: its first one, with the samples of all its turns. A turn that
-        did not end well gives its outcome to the whole.
+    Of each cell there is a record for each of ``sides``: its first one, with the samples of all its turns. A turn that
+    did not end well gives its outcome to the whole.
 
     Raises:
         CouldNotRunError: Another measured run held the machine for too long.

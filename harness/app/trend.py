@@ -57,12 +57,9 @@ class Point(Frozen, frozen=True, kw_only=True):
 
 
 class Trend(Frozen, frozen=True, kw_only=True):
-    """A metric over comparable runs, oldest first.
+    """A metric over comparable runs of a ``name`` (model, mixture, scenario), oldest first.
 
-    Attributes:
-        name: Model, mixture and scenario.
-        step: The last run against the one before it.
-        course: The last run against the first; None with two runs.
+    ``step`` is the last run against the one before it, ``course`` against the first (None with two runs).
     """
 
     name: str

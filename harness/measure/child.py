@@ -55,17 +55,12 @@ class Limits(NamedTuple):
 
 
 class ChildResult(NamedTuple):
-    """How a child ended: some lines for people in ``detail``, and all whole events, (name, data), in order.
-
-    ``status`` is its exit status, or minus the number of the signal that ended it.
-    """
+    """How a child ended: some lines for people in ``detail``, and all whole events, (name, data), in order."""
 
     outcome: Outcome
     detail: str
     events: tuple[tuple[str, Any], ...]
     memory: MemoryUse
-    status: int
-    log: tuple[str, ...]
     duration_s: float
 
 
@@ -137,16 +132,15 @@ class _Run:
                 memory = msgspec.structs.replace(memory, cgroup_peak_bytes=group.peak_bytes())
                 group.remove()
         self._read_events()
-        status, log = process.returncode, tuple(self._log)
         outcome, detail = classify(
-            status,
+            process.returncode,
             stopped_for=self._stopped_for,
             killed_for_memory=killed_for_memory > 0,
             events=self._events,
-            log=log,
+            log=tuple(self._log),
             limits=limits,
         )
-        return ChildResult(outcome, detail, tuple(self._events), memory, status, log, time.monotonic() - started_s)
+        return ChildResult(outcome, detail, tuple(self._events), memory, time.monotonic() - started_s)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
         environment = {
