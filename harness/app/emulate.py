@@ -38,7 +38,7 @@ _MOST_TOKENS: Final = 1 << 21
 
 
 class Emulation(Frozen, frozen=True, kw_only=True):
-    """What of a device is imposed on a run here: threads for its cores (0 where unknown), at most those of this one."""
+    """What of a device is imposed on a run here; threads are at most its cores (0 where unknown) and those of here."""
 
     device: str
     memory_limit_bytes: int

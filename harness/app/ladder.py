@@ -52,13 +52,10 @@ _SAME_SPEED_RATIO: Final = 0.95
 
 
 class Asked(NamedTuple):
-    """What is wanted of each rung.
+    """What is wanted of each rung: so many chunks of 512 tokens scored (0: all), and a speed test, if any.
 
-    Attributes:
-        chunk_count: Chunks of 512 tokens that are scored; 0 for all.
-        scenario: Of the speed test; None for no speed test.
-        target: Where speed is measured, by llama-bench of the folder ``programs``; None for this machine. Everything
-            else is done here.
+    Speed is measured on the ``target`` by llama-bench of the folder ``programs``, or on this machine. All else is done
+    here.
     """
 
     chunk_count: int = 8

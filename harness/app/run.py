@@ -41,13 +41,11 @@ class Cell(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How all cells are run.
+    """How all cells are run and their records kept; with ``how.resume``, results of cells done before are taken.
 
-    Attributes:
-        repetitions: Clean samples wanted of each test.
-        how: How records are made and kept; with ``resume``, results of cells that were done before are taken.
-        patience_s: Longest time spent on disturbed samples and the pauses after them.
-        server: What a server is asked, for the runtime ``server``; its scenario and counts are those of the cell.
+    ``repetitions`` are clean samples wanted of each test, ``patience_s`` the longest time spent on disturbed ones and
+    the pauses after them. ``server`` is what a server is asked, for the runtime ``server``; its scenario and counts are
+    those of the cell.
     """
 
     runtime: str = "llamacpp"

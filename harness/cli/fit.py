@@ -223,7 +223,6 @@ def _render(now: "Prediction", changes: "list[Advice]", notes: tuple[str, ...], 
 
 
 def _memory_table(now: "Prediction", title: str) -> "Table":
-
     rows: list[tuple[str, ...]] = [
         (part.name, part.pool, format_bytes(part.anonymous_bytes), format_bytes(part.file_bytes), part.reason)
         for part in now.memory.parts
@@ -287,7 +286,6 @@ def _warm_table(late: "Sustained | None", energy: "Energy | None") -> "Table":
 
 
 def _advice_table(changes: "list[Advice]") -> "Table":
-
     rows = []
     for number, advice in enumerate(changes, 1):
         growth = advice.quality_percent

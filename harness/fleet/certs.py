@@ -18,9 +18,10 @@ _AUTHORITY: Final = "ca"
 
 
 def make_certificates(folder: Path, machines: Sequence[str], hosts: Sequence[str] = ()) -> list[Path]:
-    """Write ``ca.pem`` and, for each machine, ``NAME.pem`` (told) and ``NAME-key.pem``; an authority there is used.
+    """Write ``ca.pem`` and, for each machine, ``NAME.pem`` and ``NAME-key.pem``; an authority that is there is used.
 
     Only the folder's owner can read the keys. ``hosts`` are names and addresses that the certificates are good for.
+    The new certificates are named in the order of the machines.
 
     Raises:
         RefusedError: A name that is none, or a certificate that is there already.

@@ -37,14 +37,10 @@ OnEvent = Callable[[str, Any], None]
 
 
 class Limits(NamedTuple):
-    """What a child may use.
+    """What a child may use: time, memory, a priority that is lower by so much (nice(1)), and CPUs (none named: all).
 
-    Attributes:
-        memory_bytes: Memory; None for no limit. Held by a control group where one can be made (then the page cache
-            of files it reads first counts too), else by a watchdog on anonymous memory.
-        use_group: Whether a control group is tried at all.
-        nice: Priority is lower by so much (nice(1)).
-        cpus: Numbers of the CPUs that it may run on; empty for all.
+    A limit of memory is held by a control group where ``use_group`` and the system let one be made (then the page cache
+    of files it reads first counts too), else by a watchdog on anonymous memory.
     """
 
     wall_s: float = 1800.0

@@ -38,11 +38,8 @@ _ISA_OF_SYSCTL: Final = {
 class Cpu(NamedTuple):
     """The processor as this process may use it: cores and caches of the CPUs in its affinity.
 
-    Attributes:
-        physical_core_count: Hardware threads of one core counted once.
-        quota_count: CPUs' worth of time a quota allows; None without one.
-        isa: Instruction sets that change the cost of dequantisation.
-        last_cache_bytes: Size of the last-level cache, all its slices together; 0 where unknown.
+    A quota is in CPUs' worth of time; ``isa`` are instruction sets that change the cost of dequantisation;
+    ``last_cache_bytes`` are those of the last-level cache, all its slices together, 0 where unknown.
     """
 
     model: str

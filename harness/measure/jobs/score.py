@@ -21,7 +21,6 @@ from harness.runtimes.llamacpp.quality import Columns, Scores, chunks_of, score,
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.server.verifier import Verifier
 
-
 CHUNK_TOKENS: Final = 512
 
 
