@@ -14,8 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.app.workloads import load, size_of
+from harness.catalog.paths import cache_dir
 from harness.measure.interpreter import count
 from harness.ports import WorkloadContext
+from harness.runtimes.llamacpp import RUNTIME
 
 try:
     import resource
@@ -44,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         data = Path(given.data) if given.data else None
-        context = WorkloadContext(place, place, 1, 1, given.model, None, data)
+        context = WorkloadContext(place, cache_dir(), 1, 1, given.model, RUNTIME.open, data)
         state = workload.prepare(size_of(workload, given.size), context)
         for operation in workload.operations(state):
             operation.call()

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import click
 
 from harness.domain.budget import Budget
-from harness.domain.record import SCHEMA_VERSION, MachineFingerprint, ModelIdentity, RunRecord, Sample
+from harness.domain.record import SCHEMA_VERSION, MachineFingerprint, ModelIdentity, RunRecord, Sample, Validity
 from harness.domain.scenario import Scenario
 from harness.gates.judge import decide
 from harness.gates.live import LOOKS, gate_in_turns
@@ -39,6 +39,7 @@ class Noise(NamedTuple):
         stay_ratio: Chance that the neighbour does what it did before.
         hit_ratio: Least and greatest share of tokens that it takes the processor from.
         hit_delay_ratio: Mean delay of such a token, as a share of its time.
+        doubts: What the runs beside the neighbour are marked with; nothing where it stays below the limits.
     """
 
     token_spread: float = 0.004
@@ -47,6 +48,7 @@ class Noise(NamedTuple):
     stay_ratio: float = 0.7
     hit_ratio: tuple[float, float] = (0.25, 0.68)
     hit_delay_ratio: float = 0.35
+    doubts: tuple[str, ...] = ()
 
 
 QUIET: Final = Noise(busy_ratio=0.0)
@@ -74,7 +76,8 @@ class Machine:
             times.append(time_s * (1 + draw.expovariate(1 / noise.hit_delay_ratio) if draw.random() < hit else 1))
         self.number += 1
         sample = Sample(phase="decode", label=f"tg{TOKENS}", token_count=TOKENS, duration_s=sum(times),
-                        started_unix_s=0.0, token_times_s=tuple(times))  # fmt: skip
+                        started_unix_s=0.0, token_times_s=tuple(times),
+                        validity=Validity(doubts=noise.doubts if self.busy else ()))  # fmt: skip
         return RunRecord(
             schema_version=SCHEMA_VERSION, run_id=f"r{self.number}", harness_version="0", command=(),
             created=f"2026-01-01T00:00:00.{self.number:06}Z", workload="generate", machine=MACHINE,

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from statistics import fmean
 from typing import Final, NamedTuple
 
 import click
@@ -40,6 +41,20 @@ from harness.runtimes.llamacpp.session import LlamaSession
 SLOWDOWNS: Final = (0.05, 0.10, 0.20)
 BUDGET: Final = Budget(metric="itl_p50_s", baseline_ratio=1.03)
 """The median time of a token: on a machine shared with others it varies half as much as the mean does."""
+_NEIGHBOUR: Final = """
+import os, select, sys, time
+if os.fork():
+    os._exit(0)
+if os.path.exists("/proc/self/comm"):
+    open("/proc/self/comm", "w").write("neighbour")
+busy_s, idle_s = map(float, sys.argv[1:])
+ended = False
+while not ended:
+    end = time.perf_counter() + busy_s
+    while time.perf_counter() < end:
+        pass
+    ended = select.select([0], [], [], idle_s)[0]
+"""
 
 
 class Side:
@@ -86,15 +101,19 @@ class Side:
 
 
 class Gate(NamedTuple):
-    """One gate: its number, the real slowdown, our answer, what it saw, and the seconds a token of each run."""
+    """One gate: its number, the real slowdown, our answer, what it saw, and the times of the tokens of each run.
+
+    ``disturbed_count`` of the runs were marked as disturbed.
+    """
 
     number: int
     slowdown: float
     answer: str
     ratio: float | None
     detectable: float | None
-    candidate_s: list[float]
-    baseline_s: list[float]
+    disturbed_count: int
+    candidate_s: list[list[float]]
+    baseline_s: list[list[float]]
 
 
 def schedule(same: int, slowed: int) -> list[float]:
@@ -115,31 +134,27 @@ def measure(
                 return
             candidate = Side(session, path, kinds[number], token_count)
             (judged,), new, old = gate_in_turns([BUDGET], candidate, base, max_turns=max_turns)
-            seen = (judged.answer, judged.value, judged.detectable_ratio)
-            yield Gate(number, kinds[number], *seen, _seconds(new), _seconds(old))
-
-
-def _seconds(records: list[RunRecord]) -> list[float]:
-    """Mean seconds a token of each run: what the peers are given."""
-    return [s.duration_s / s.token_count for record in records for s in record.samples]
+            samples = [[s for record in side for s in record.samples] for side in (new, old)]
+            disturbed_count = sum(bool(s.validity.doubts) for side in samples for s in side)
+            seen = (judged.answer, judged.value, judged.detectable_ratio, disturbed_count)
+            yield Gate(number, kinds[number], *seen, *([list(s.token_times_s) for s in side] for side in samples))
 
 
 @contextmanager
 def neighbour(share: float) -> Iterator[None]:
-    """Another process that computes for ``share`` of each twentieth of a second and sleeps for the rest."""
+    """Another process that computes for ``share`` of each twentieth of a second and sleeps for the rest.
+
+    It leaves its parent: what descends from a measured process counts as its own work, and disturbs nothing.
+    """
     if not share:
         yield
         return
-    code = (
-        f"import time\nwhile True:\n    end = time.perf_counter() + {0.05 * share}\n"
-        f"    while time.perf_counter() < end: pass\n    time.sleep({0.05 * (1 - share)})"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code])
-    try:
+    process = subprocess.Popen([sys.executable, "-c", _NEIGHBOUR, str(0.05 * share), str(0.05 * (1 - share))],
+                               stdin=subprocess.PIPE)  # fmt: skip
+    process.wait()
+    assert process.stdin is not None
+    with process.stdin:  # it ends when this closes, however this process ends
         yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def rates(gates: list[Gate], doctor: str | None) -> tuple[list[str], list[list[str]]]:
@@ -151,21 +166,28 @@ def rates(gates: list[Gate], doctor: str | None) -> tuple[list[str], list[list[s
         "failed",
         "inconclusive",
         "mean turns",
+        "runs disturbed",
         f"pytest-benchmark {PYTEST_LIMIT} fails",
     ]
     columns += ["inference-doctor: passed, failed, inconclusive"] if doctor else []
     rows = []
     for slowdown in (0.0, *SLOWDOWNS):
         mine = [g for g in gates if g.slowdown == slowdown]
-        runs = [Runs(g.baseline_s, g.candidate_s) for g in mine]
+        runs = [Runs(_means(g.baseline_s), _means(g.candidate_s)) for g in mine]
         turns = sum(len(g.candidate_s) for g in mine) / max(1, len(mine))
+        disturbed_ratio = sum(g.disturbed_count for g in mine) / max(1, 2 * sum(len(g.candidate_s) for g in mine))
         row = [f"{slowdown:.0%}" if slowdown else "none", len(mine), *_count([g.answer for g in mine])]
-        row += [f"{turns:.1f}", sum(map(pytest_benchmark_fails, runs))]
+        row += [f"{turns:.1f}", f"{disturbed_ratio:.0%}", sum(map(pytest_benchmark_fails, runs))]
         if doctor:
             threshold = (BUDGET.baseline_ratio or 1.0) - 1.0
             row.append(", ".join(map(str, _count([doctor_answer(r, doctor, threshold) for r in runs]))))
         rows.append([str(cell) for cell in row])
     return columns, rows
+
+
+def _means(runs: list[list[float]]) -> list[float]:
+    """Mean seconds a token of each run: what the peers are given."""
+    return [fmean(times) for times in runs]
 
 
 def _count(answers: list[str]) -> list[int]:

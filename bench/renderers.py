@@ -283,8 +283,10 @@ _HEADLINES: Final[Mapping[str, tuple[tuple[str, str, str, str], ...]]] = {
     "grounding_qa": (
         ("precision of support", "support/all/precision", "words contained", "support/all/contains_precision"),
         ("recall of support", "support/all/recall", "", ""),
-        ("TruthfulQA accuracy, surer half", "TruthfulQA*/half_coverage/accuracy", "all answered",
-         "TruthfulQA*/accuracy"),
+        ("citations that support, made-up facts", "made-up facts/citation_recall", "words contained",
+         "made-up facts/citation_contains_answer"),
+        ("TruthfulQA, gain of answering the surer half", "TruthfulQA*/half_coverage/gain", "", ""),
+        ("LoCoMo, gain of answering the surer half", "locomo*/half_coverage/gain", "", ""),
     ),
     "reasoning": (
         ("precision of contradictions", "contradictions*/precision", "", ""),
@@ -333,7 +335,7 @@ _HEADLINES: Final[Mapping[str, tuple[tuple[str, str, str, str], ...]]] = {
 def systems_table(speeds: Path, *evaluations: Path) -> str:
     """Each system: quality with its interval beside a baseline, and the first operation's time, memory and energy.
 
-    Quality is of the newest evaluation of each workload, times and memory are of ``speeds``.
+    Quality is of the newest evaluation of each workload, times and memory are of ``speeds`` where the model is the same.
     """
     timed = {r.workload: (r, run) for r, run in results_of(System, speeds)}
     judged = {r.workload: (r, run) for r, run in results_of(System, *evaluations) if run.evaluation}
@@ -341,7 +343,8 @@ def systems_table(speeds: Path, *evaluations: Path) -> str:
     for name in sorted({*timed, *judged}):
         record, run = judged.get(name) or timed[name]
         told = {**run.evaluation, "quality": run.quality}
-        speed = _speed_cells(*(timed.get(name) or judged[name]))
+        clocked = timed.get(name, (record, run))
+        speed = _speed_cells(*(clocked if clocked[0].model == record.model else (record, run)))
         model = f", {record.model.name}" if record.model else ""
         for what, place, baseline, other in _HEADLINES.get(name, ()):
             found, beside = _shown_at(told, place), _shown_at(told, other)
@@ -426,6 +429,51 @@ _HITS: Final = {
     "by_skew": "predicted, fitted Zipf law",
     "by_skew_and_reuse": "predicted, fitted, with reuse",
 }
+
+
+def parts_table(workload: str, *paths: Path) -> str:
+    """What a workload's evaluation found, a row for each part: arms of a debate, an assistant without a part."""
+    judged = [(r, run.evaluation) for r, run in results_of(System, *paths) if r.workload == workload]
+    told = [(r, found) for r, found in judged if found]
+    if not told:
+        raise ValueError(f"no evaluation of {workload} in {', '.join(map(str, paths))}")
+    record, found = told[-1]
+    place, columns = _PARTS[workload]
+    parts: Any = found
+    for step in place.split("/") if place else ():
+        parts = parts[step]
+    chosen = {
+        name: part for name, part in parts.items() if isinstance(part, Mapping) and set(columns.values()) & set(part)
+    }
+    rows = [[name, *(_shown_at(part, key) for key in columns.values())] for name, part in chosen.items()]
+    return table(["", *columns], rows) + f"\n\n{source([record])}"
+
+
+_PARTS: Final[dict[str, tuple[str, dict[str, str]]]] = {
+    "assistant": (
+        "",
+        {
+            "right": "right", "of what is so now": "right, now", "in two steps": "right, hop",
+            "silent where forgotten": "right, gone", "wrong answers given": "wrong answers given",
+            "seconds": "seconds", "tokens read": "read_tokens",
+        },
+    ),
+    "debate": (
+        "arms",
+        {
+            "accuracy": "accuracy", "p against chance": "p", "p against alone": "over_alone/p",
+            "swayed by order": "swayed_by_order_ratio",
+            "tokens said": "speech_tokens_drawn", "judge reads": "judge_tokens_read", "seconds": "seconds",
+        },
+    ),
+    "grounding_qa": (
+        "support",
+        {
+            "cases": "case_count", "precision": "precision", "recall": "recall",
+            "objected to by a check": "decided_by_checks_ratio", "precision of words contained": "contains_precision",
+        },
+    ),
+}  # fmt: skip
 
 
 def probe_table(*paths: Path) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 
 from bench.other_autoencoders import OtherAutoencoder
 from harness.errors import RefusedError
+from harness.workloads._adam import Adam
 from harness.workloads.sparse_autoencoder.model import Floats
-from harness.workloads.sparse_autoencoder.training import Adam
 
 ARTICLE_COEFFICIENT = 1e-3
 

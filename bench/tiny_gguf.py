@@ -1,4 +1,9 @@
-"""A small llama with random weights, for tests, drills and fuzzing: a file that the engine loads in milliseconds."""
+"""A small llama with random weights, for tests, drills and fuzzing: a file that the engine loads in milliseconds.
+
+Its tensors keep an order of their own. Their random bytes are drawn in that order, and what such a model answers hangs
+on them: in a converter's order it says filler words (``t275``), which its tokenizer cuts into bytes when they come back
+as text, and a verifier that goes by text cannot follow. The same bytes laid in another order give the same answers.
+"""
 
 from pathlib import Path
 

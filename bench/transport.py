@@ -22,7 +22,6 @@ import msgspec
 
 from bench.adb_device import Daemon
 from bench.running_servers import free_port
-from harness.catalog.file_hash import sha256_of
 from harness.domain.record import ModelIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit
@@ -68,7 +67,7 @@ def main(model: Path, programs: Path, turns: int, tokens: int, repetitions: int,
     os.environ["ANDROID_ADB_SERVER_PORT"] = str(free_port())  # an adb server of our own
     scenario = Scenario(context_tokens=512, prompt_tokens=0, new_tokens=tokens, thread_count=threads)
     job = BenchJob(scenario=scenario, programs=programs, repetitions=repetitions)
-    known = identify(model, None, sha256=sha256_of(model))
+    known = identify(model, None)
     ways, direct = [], []
     with tempfile.TemporaryDirectory() as folder:
         daemon = Daemon(Path(folder))

@@ -9,9 +9,10 @@ ours / theirs; the result is the Hodges-Lehmann median of the ratios with its 95
 
 import json
 import subprocess
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 import msgspec
@@ -27,6 +28,7 @@ from harness.runtimes._threads import default_thread_count
 from harness.stats.intervals import Estimate, ratio_interval
 
 LEAST_RATIO: Final = 0.98
+T = TypeVar("T")
 
 
 class InconclusiveError(HarnessError):
@@ -36,7 +38,7 @@ class InconclusiveError(HarnessError):
 
 
 class Speeds(NamedTuple):
-    """Tokens per second of one run."""
+    """Tokens per second of one run; 0 for a phase that it does not have."""
 
     prefill: float
     decode: float
@@ -93,10 +95,21 @@ def run_ours(model: Path, scenario: Scenario, repetitions: int) -> Speeds:
     samples = [msgspec.convert(data, Sample) for name, data in done.events if name == "sample"]
     timed = [s for s in samples if not s.warm_up]
     rates = {
-        phase: median(s.token_count / s.duration_s for s in timed if s.phase == phase)
-        for phase in ("prefill", "decode")
+        phase: [s.token_count / s.duration_s for s in timed if s.phase == phase] for phase in ("prefill", "decode")
     }
-    return Speeds(rates["prefill"], rates["decode"])
+    return Speeds(*(median(found) if found else 0.0 for found in rates.values()))
+
+
+def a_pair(sides: Mapping[str, Callable[[], T]], *, forth: bool) -> tuple[dict[str, T], list[str]]:
+    """What each side gives, one after the other in their order or (not ``forth``) the other way; and what disturbed."""
+    found: dict[str, T] = {}
+    doubts: list[str] = []
+    for name in list(sides)[:: 1 if forth else -1]:
+        probe = ValidityProbe(disk_expected=True)
+        probe.start()
+        found[name] = sides[name]()
+        doubts += probe.finish().doubts
+    return {name: found[name] for name in sides}, doubts
 
 
 def compare(program: Path, model: Path, scenario: Scenario, *, pairs: int, repetitions: int) -> Result:
@@ -109,24 +122,21 @@ def compare(program: Path, model: Path, scenario: Scenario, *, pairs: int, repet
     tried = 0
     while len(ours) < pairs and tried < 3 * pairs:
         tried += 1
-        found: dict[str, Speeds] = {}
-        doubts: list[str] = []
-        for side in ("ours", "theirs") if tried % 2 else ("theirs", "ours"):
-            probe = ValidityProbe(disk_expected=True)
-            probe.start()
-            if side == "ours":
-                found[side] = run_ours(model, scenario, repetitions)
-            else:
-                found[side] = run_theirs(program, model, scenario, repetitions)
-            doubts += probe.finish().doubts
+        found, doubts = a_pair(
+            {
+                "ours": lambda: run_ours(model, scenario, repetitions),
+                "llama-bench": lambda: run_theirs(program, model, scenario, repetitions),
+            },
+            forth=tried % 2 == 1,
+        )
         click.echo(
-            f"pair {tried}: ours {_text(found['ours'])}, llama-bench {_text(found['theirs'])}"
+            f"pair {tried}: {', '.join(f'{name} {_text(speeds)}' for name, speeds in found.items())}"
             + (f"; left out: {doubts[0]}" if doubts else ""),
             err=True,
         )
         if not doubts:
             ours.append(found["ours"])
-            theirs.append(found["theirs"])
+            theirs.append(found["llama-bench"])
     if len(ours) < pairs:
         raise InconclusiveError(f"only {len(ours)} of {tried} pairs were undisturbed")
     return Result(

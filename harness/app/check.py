@@ -1,43 +1,46 @@
-"""The first thing a new user does: probe this machine, fetch a model, predict, run, compare, report."""
+"""The first thing a new user does: probe this machine, fetch a model, predict, run, compare."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
+from harness import plugins
+from harness.app.learn import likeness
 from harness.app.locate import locate
 from harness.app.on_target import run_on
+from harness.app.resolve import resolve_model
 from harness.app.run import Cell, Options, cells_of, run_cells
 from harness.app.this_machine import probed
-from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
 from harness.domain.placement import Placement
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, HarnessError
+from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure.engine_devices import engine_devices
-from harness.measure.machine import fingerprint
+from harness.measure.jobs.served import ServedJob, attached, memory_mark
 from harness.measure.pipeline import Listener
 from harness.predict.weights import matrix_types
-from harness.records.compare import Comparison, compare
-from harness.records.derive import summarise
-from harness.records.store import write_document
+from harness.records.compare import Comparison
 from harness.runtimes.llamacpp.devices import GgmlDevice
-from harness.units import format_amount, format_bytes, format_rate, format_seconds
+from harness.units import format_bytes
 
 DEFAULT_MODEL: Final = "smollm2-135m"
-REPORT_NAME: Final = "edge-harness-check.md"
 _CALIBRATION_S: Final = 120.0
 """Least time for the engine's calibration, where the limit of a child allows it."""
+_HELD_RATIO: Final = 0.5
+"""Of the weights: less in a server's memory, and they are elsewhere. Pages of a mapped file may be dropped."""
 
 
 class Checked(NamedTuple):
-    """What a check found: the profile it predicted from, and each run."""
+    """What a check found: the profile it predicted from (None where nothing gave one), each run, and the basis."""
 
-    device: DeviceProfile
+    device: DeviceProfile | None
     records: list[RunRecord]
+    basis: str = "the probe of this machine alone"
 
 
 def check(
@@ -53,19 +56,27 @@ def check(
     """Run each model at each depth, each with its prediction made beforehand; ``on`` a target with its programs.
 
     Raises:
-        HarnessError: A name is unknown, or the machine could not be probed.
+        HarnessError: A name is unknown, the machine could not be probed, nothing predicts that runtime, or the server
+            cannot be reached.
     """
     listener = options.how.listener
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depths=depths)
     if on[1] is not None:
         return Checked(*run_on(on[0], cells, options, on[1]))
+    if options.server is not None:
+        return _on_server(cells, options, options.server, probe_again)
+    takes = getattr(plugins.load("harness.runtimes", options.runtime, "RUNTIME"), "formats", ("gguf",))
+    if "gguf" not in takes:
+        raise RefusedError(f"--runtime {options.runtime}: nothing predicts it before a run; `edge-harness run` runs it")
+    if options.runtime == "ik":
+        listener.say("predicted from the costs of llama.cpp on this machine: those of ik are not timed")
     shapes, types = _seen(cells, listener)
     try:
         found = engine_devices()
     except HarnessError as error:  # a driver that dies takes no CPU with it
         found = ()
         listener.say(f"no GPU is checked: {error}")
-    gpus = {d.api: d for d in reversed(found) if d.is_gpu and scenario.api in {"", d.api}}
+    gpus = {d.api: d for d in reversed(found) if d.is_gpu and scenario.api in {"", d.api} and options.runtime != "ik"}
     wall_s = options.how.limits.wall_s
     try:  # some 40 s where it is quiet; a machine too busy to time its engine still gets its answer
         limit_s = min(wall_s, max(_CALIBRATION_S, wall_s / 5))
@@ -77,6 +88,33 @@ def check(
     if not scenario.api:
         cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
     return Checked(device, run_cells(cells, options, device=device))
+
+
+def _on_server(cells: Sequence[Cell], options: Options, job: ServedJob, probe_again: bool) -> Checked:
+    """Predicted from the probe where the server computes on this CPU, else from one short run of it."""
+    say, first, server = options.how.listener.say, cells[0], attached(job)
+    weights = resolve_model(first.model, first.quant or None).weights
+    held, size = memory_mark(server, "")["rss_bytes"], sum(t.size_bytes for t in weights.tensors)
+    why = "it runs on another machine"
+    if server.local:
+        why = f"its process here holds {format_bytes(held)} of the model's {format_bytes(size)}"
+    if server.local and held >= size * _HELD_RATIO:
+        try:
+            device = probed(matrix_types(weights), first.scenario, say=say, again=probe_again)
+        except HarnessError as error:
+            why = f"this machine cannot be probed ({error})"
+        else:
+            basis = "the probe of this machine, on which the server runs"
+            return Checked(device, run_cells(cells, options, device=device), basis)
+    s = first.scenario
+    short = {"prompt_tokens": max(1, s.prompt_tokens // 4), "new_tokens": max(2, s.new_tokens // 4), "depth_tokens": 0}
+    told = run_cells([first._replace(scenario=msgspec.structs.replace(s, **short))], options)
+    basis = f"one measurement of the server (pp{short['prompt_tokens']} and tg{short['new_tokens']}), since {why}"
+    if told[0].outcome != "ok":
+        return Checked(None, told, basis)
+    device = likeness(told[0], weights)
+    basis += f"; of all known devices it is most like {device.title} ({device.api()})"
+    return Checked(device, [*told, *run_cells(cells, options, device=device)], basis)
 
 
 def _engines(cell: Cell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]) -> Iterator[Scenario]:
@@ -107,107 +145,15 @@ def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | No
     return lines
 
 
-def write_report(checked: Checked, path: Path | None) -> Path:
-    """Write the report: Markdown, or all records as JSON when the file is called so.
-
-    Without a path it goes into the current folder, or into the user's own where that cannot be written.
-
-    Raises:
-        CouldNotRunError: It could not be written.
-    """
-    target = path or Path.cwd() / REPORT_NAME
-    try:
-        write_document(target, checked.records, lambda: report_text(checked))
-    except HarnessError:
-        if path is not None:
-            raise
-        target = home_dir() / REPORT_NAME
-        write_document(target, checked.records, lambda: report_text(checked))
-    return target
-
-
-def report_text(checked: Checked) -> str:
-    """The report in Markdown: the machine, then a table for each model, then how it was measured."""
-    machine = checked.records[0].machine if checked.records else fingerprint()
-    device = checked.device
-    ram = device.pool("ram")
-    read = ram.measured_read_bytes_per_s or ram.bandwidth_bytes_per_s
-    lines = [
-        "# edge-harness check",
-        "",
-        f"{machine.cpu_model}, {machine.core_count} cores, {format_bytes(machine.ram_bytes)} of RAM "
-        f"({format_bytes(machine.memory_limit_bytes)} usable), {machine.system} {machine.kernel}; "
-        f"memory read at {format_rate(read.value)}.",
-        "",
-    ]
-    for record in checked.records:
-        lines += _section(record)
-    lines += [
-        "## How it was measured",
-        "",
-        "Predictions were made before the models ran, from the probe of this machine alone. Each run is a child "
-        "process of its own; random tokens, one warm-up, samples during which the machine was disturbed are left out. "
-        "Error = (predicted - measured) / measured; a star marks a measurement outside the predicted 90 % interval.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _section(record: RunRecord) -> list[str]:
-    name = record.model.name if record.model else str(record.extra.get("model", "run"))
-    quant = f" {record.model.quant}" if record.model and record.model.quant else ""
-    s = record.scenario
-    lines = [
-        f"## {name}{quant}: {record.outcome}",
-        "",
-        f"{s.prompt_tokens} prompt tokens, {s.new_tokens} new ones, depth {s.depth_tokens}, "
-        f"context {s.context_tokens}, {s.thread_count} threads; run {record.run_id}.",
-        "",
-    ]
-    if record.detail:
-        lines += ["```", record.detail, "```", ""]
-    if (comparison := compare(record)) is not None:
-        lines += ["| | predicted | 90 % interval | measured | error |", "|---|--:|--:|--:|--:|"]
-        lines += [f"| {' | '.join(cells)} |" for cells in comparison_cells(comparison, "tokens/s")]
-        lines += ["", *comparison.notes, ""]
-    for latency in summarise(record).latency:
-        lines += [
-            f"Token by token ({latency.label}): p50 {format_seconds(latency.p50_s)}, p90 "
-            f"{format_seconds(latency.p90_s)}, p99 {format_seconds(latency.p99_s)} over {latency.token_count} tokens.",
-            "",
-        ]
-    return lines
-
-
-def comparison_cells(comparison: Comparison, rate: str) -> Iterator[tuple[str, ...]]:
-    """Of each row its name, prediction, interval, measurement and error (a star: outside; ``disturbed``: in doubt).
-
-    Speeds are in ``rate``.
-    """
-
-    def amount(unit: str, value: float) -> str:
-        return format_amount(unit, value, f"{value:.1f} {rate}")
-
-    for row in comparison.rows:
-        error = "-" if row.error_ratio is None else f"{row.error_ratio:+.1%}{'' if row.inside else ' *'}"
-        error = "disturbed" if row.doubted else error
-        measured = "-" if row.measured is None else amount(row.unit, row.measured)
-        between = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
-        yield row.name, amount(row.unit, row.predicted), between, measured, error
-
-
 def _seen(cells: Sequence[Cell], listener: Listener) -> tuple[dict[str, ModelShape], set[str]]:
     """Shapes, and weight types, of all models that can be had; the others fail later, each in its own record."""
     shapes: dict[str, ModelShape] = {}
     found: set[str] = set()
     for cell in cells:
         listener.begin(cell.model, 1)
-        try:
+        with contextlib.suppress(HarnessError):
             located = locate(cell.model, cell.quant, progress=listener.fetched)
-        except HarnessError as error:
-            listener.say(f"{cell.model}: {error}")
-            continue
-        if located.weights is not None:
-            found |= matrix_types(located.weights)
-            shapes[cell.model] = located.weights.shape
+            if located.weights is not None:
+                found |= matrix_types(located.weights)
+                shapes[cell.model] = located.weights.shape
     return shapes, found

@@ -9,8 +9,7 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Final
 
-from harness.catalog.file_hash import sha256_of
-from harness.catalog.gguf import read_gguf
+from harness.catalog.gguf import read_weights
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
@@ -78,7 +77,7 @@ def find_boundary(path: Path, emulation: Emulation, *, tolerance_ratio: float = 
         BadDataError: The file is no GGUF file.
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    weights = read_gguf(path).weights()
+    weights = read_weights(path)
     predicted = predicted_context(weights, emulation)
     how = how._replace(limits=how.limits._replace(memory_bytes=emulation.memory_limit_bytes))
     tried: dict[int, ChildResult] = {}
@@ -126,7 +125,7 @@ def find_boundary(path: Path, emulation: Emulation, *, tolerance_ratio: float = 
             outcome=outcome,
             detail=detail,
             machine=pipeline.machine,
-            model=identify(path, weights, sha256=sha256_of(path)),
+            model=identify(path, weights),
             memory=next(reversed(went_well.values()), None),
             runtime="llamacpp",
             result=result,

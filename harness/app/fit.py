@@ -1,11 +1,11 @@
 """One question: does this model fit on this device, how fast is it, what would help."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
 
-from harness.app.resolve import ResolvedModel
+from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model, with_kept_costs
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
 from harness.domain.drafting import PADDING_TOKENS
 from harness.domain.placement import Placement
@@ -19,9 +19,10 @@ from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import predict_memory, with_draft
 from harness.predict.placed import placed_memory, placed_speed, with_cards
-from harness.predict.speed import predict_speed, work_of
+from harness.predict.speed import closed_loop_tokens_per_s, predict_speed, work_of
 from harness.predict.verdict import judge
 from harness.predict.weights import weights_of
+from harness.runtimes._threads import default_thread_count
 
 
 def predict(
@@ -93,6 +94,22 @@ def predict(
         speed=speed,
         verdict=verdict,
     )
+
+
+def throughput_of(model: str) -> Callable[[Scenario], float]:
+    """New tokens a second of a closed loop on this machine, whose server runs the model.
+
+    Raises:
+        RefusedError: This machine was never probed.
+        UnknownNameError: No such model.
+    """
+    weights, device = resolve_model(model).weights, resolve_device(THIS_MACHINE[0])
+
+    def told(scenario: Scenario) -> float:
+        s = replace(scenario, thread_count=default_thread_count())
+        return closed_loop_tokens_per_s(weights, with_kept_costs(device, s), s)
+
+    return told
 
 
 DOUBT_RATIO: Final = 1.3

@@ -18,6 +18,7 @@ from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
+from harness.domain.foreign import read_limited
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.quality import TextScore
 from harness.domain.record import RunRecord
@@ -33,7 +34,6 @@ from harness.measure.runner import identify
 from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX
 from harness.predict.weights import weights_of
 from harness.records.ladder import Ladder, Rung, describe, divergence, mark_frontier, reference_of, rung_of
-from harness.records.store import read_limited
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.quantize import QUANTS
 from harness.stats.calibration.paired import calibration_change
@@ -266,7 +266,7 @@ class Workshop:
         return _not_interrupted(self.pipeline.measure(plan._replace(model=self._identity(quant, path))))
 
     def _identity(self, quant: str, path: Path) -> Any:
-        identity = identify(path, read_gguf(path).weights(), name=self.source.stem, sha256=sha256_of(path))
+        identity = identify(path, read_gguf(path).weights(), name=self.source.stem)
         return msgspec.structs.replace(identity, quant=quant, requantized_from=self.requantized)
 
     def _file(self, quant: str, name: str) -> Path:

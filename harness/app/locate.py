@@ -23,21 +23,18 @@ class Located(NamedTuple):
     Attributes:
         quant: Its mixture; of an ONNX model what its graph says; empty where nobody knows (a fake model).
         path: The file; ``model.onnx`` of an ONNX folder.
-        sha256: Its hash where the card vouches for it; empty otherwise.
         weights: Its tensors; None for a file that is no GGUF.
     """
 
     name: str
     quant: str
     path: Path
-    sha256: str
     weights: Weights | None
 
     @property
     def format(self) -> str:
-        """``gguf``, ``onnx`` or ``mlx``; empty where nobody knows."""
-        by_suffix = {".onnx": "onnx", ".safetensors": "mlx"}
-        return "gguf" if self.weights is not None else by_suffix.get(self.path.suffix, "")
+        """``gguf``, ``onnx`` or ``mlx``; of any other file its ending, such as ``json``."""
+        return "gguf" if self.weights is not None else self.path.suffix[1:].replace("safetensors", "mlx")
 
     def resolved(self) -> ResolvedModel | None:
         """The same for predictions."""
@@ -60,9 +57,9 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
             if quant and quant.upper() != found:
                 raise RefusedError(f"{graph} holds {found}, not {quant}")
             name = graph.absolute().parent.name if graph.name == MODEL_FILE else graph.stem
-            return Located(name, found, graph, "", None)
+            return Located(name, found, graph, None)
         if path.is_dir() and (path / "config.json").is_file() and (parts := sorted(path.glob("model*.safetensors"))):
-            return Located(path.absolute().name, quant, parts[0], "", None)
+            return Located(path.absolute().name, quant, parts[0], None)
         if path.is_dir():
             raise BadDataError(path, "", f"a folder without {MODEL_FILE}", "a model file, or a folder of ONNX or MLX")
         if not path.is_file():
@@ -71,7 +68,7 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
         found = weights.quant if weights else ""
         if quant and found and quant_named(quant) != found:
             raise RefusedError(f"{path} holds {found}, not {quant}")
-        return Located(path.stem, found, path, "", weights)
+        return Located(path.stem, found, path, weights)
     card = load_model(ref)
     named = "" if ref == card.name or path is not None else split(ref)[1]
     one_quant(ref, named, quant)
@@ -81,4 +78,4 @@ def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located
             raise RefusedError(f"{ref}: the card of {card.name} has no file of {named}: {said[0]}")
     file = file_of(card, quant or None)
     fetched = pull(card, file.quant, progress=progress)
-    return Located(card.name, file.quant, fetched, file.sha256, read_weights(fetched))
+    return Located(card.name, file.quant, fetched, read_weights(fetched))

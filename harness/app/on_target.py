@@ -11,7 +11,6 @@ from harness.app.fit import predict
 from harness.app.locate import Located, locate
 from harness.app.run import Cell, Options
 from harness.catalog.devices import load_device
-from harness.catalog.file_hash import sha256_of
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.record import ModelIdentity, RunRecord
@@ -79,7 +78,7 @@ def run_on(on: str, cells: Sequence[Cell], options: Options, programs: Path) -> 
                 scenario=cell.scenario, programs=programs, repetitions=options.repetitions, limits=how.limits
             )
             prediction = predict(resolved, device, cell.scenario) if resolved is not None else None
-            model = identity(located)
+            model = _identity(located)
             key = key_of("bench", model.sha256, cell.scenario, options.repetitions, there)
             if (record := pipeline.done_before(key)) is None:
                 progress = how.listener.fetched
@@ -89,10 +88,8 @@ def run_on(on: str, cells: Sequence[Cell], options: Options, programs: Path) -> 
     return device, records
 
 
-def identity(located: Located) -> ModelIdentity:
-    """What identifies a model in a record, its hash remembered until the file changes."""
-    sha256 = sha256_of(located.path)
-    return identify(located.path, located.weights, name=located.name, quant=located.quant, sha256=sha256)
+def _identity(located: Located) -> ModelIdentity:
+    return identify(located.path, located.weights, name=located.name, quant=located.quant)
 
 
 def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> RunRecord:
@@ -106,7 +103,7 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
     model = None
     if job.server is None:
         located = locate(job.path, quant)
-        model = identity(located)
+        model = _identity(located)
         job = msgspec.structs.replace(job, path=str(located.path.absolute()))
 
     def hear(window: Window) -> None:

@@ -16,6 +16,7 @@ from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_mod
 from harness.catalog.paths import as_path
 from harness.catalog.synthesize import Routing
 from harness.domain.device import DeviceProfile
+from harness.domain.foreign import fault
 from harness.domain.ggml import BLOCKS, KV_TYPES
 from harness.domain.model import ModelCard, ModelShape, Weights
 from harness.domain.placement import Placement
@@ -150,9 +151,9 @@ def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:
 def with_kept_costs(device: DeviceProfile, scenario: Scenario) -> DeviceProfile:
     """The profile of this machine with the engine's costs that were timed with the scenario's threads and repacking.
 
-    As it is where none were, or where it carries some already.
+    As it is where none were, or where it carries some already; another machine's has none from here.
     """
-    if device.calibrations:
+    if device.calibrations or device.name != PROBED_NAME:
         return device
     from harness.measure.calibrate import kept
 
@@ -195,7 +196,7 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     try:
         scenario = msgspec.convert(given, Scenario)
     except msgspec.ValidationError as error:
-        raise BadDataError("scenario", "", str(error), "fields of a scenario") from error
+        raise fault(error, given, Scenario, "scenario") from error
     if BLOCKS[kv_type].elements > 1 and not scenario.flash_attention:
         raise InputError(f"a cache of {kv_type} needs flash attention: leave out --no-flash-attention, or take F16")
     words, asked = "prompt or new", max(scenario.prompt_tokens, scenario.new_tokens)

@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+from harness.domain.foreign import json_of
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError
 from harness.measure.pipeline import open_history
-from harness.records.history import History
+from harness.records.history import History, is_history
 from harness.records.imports import read_results
-from harness.records.store import RECORD_MAX_BYTES, decode, from_document, json_of
+from harness.records.store import RECORD_MAX_BYTES, decode, from_document
 
 
 def gather(references: Iterable[str]) -> list[RunRecord]:
@@ -35,7 +36,7 @@ def stream(path: Path) -> Iterator[RunRecord]:
         with path.open("rb") as lines:
             for number, line in enumerate(iter(partial(lines.readline, RECORD_MAX_BYTES + 1), b""), 1):
                 yield decode(line, f"{path}:{number}")
-    elif path.suffix == ".sqlite" and path.is_file():
+    elif path.suffix == ".sqlite" and path.is_file() and is_history(path):
         yield from History(path).records(limit=2**62)
     else:
         yield from gather([str(path)])

@@ -10,10 +10,10 @@ import msgspec
 from harness import plugins
 from harness.app.fit import predict
 from harness.app.locate import Located, locate
-from harness.app.resolve import with_kept_costs
+from harness.app.resolve import ResolvedModel, resolve_model, with_kept_costs
 from harness.catalog.names import load_model
 from harness.catalog.paths import as_path
-from harness.domain.device import DeviceProfile
+from harness.domain.device import NOT_PROBED, DeviceProfile
 from harness.domain.prediction import Prediction
 from harness.domain.record import MachineFingerprint, Outcome, RunRecord
 from harness.domain.result import Generation, Result
@@ -209,8 +209,7 @@ def _run_cell(
             located.weights,
             name=located.name,
             quant=located.quant,
-            prediction=_predict(located, device, cell.scenario, heard.say),
-            sha256=located.sha256,
+            prediction=_predict(located.resolved(), device, cell.scenario, heard.say),
             key=key,
         )
     except KeyboardInterrupt:
@@ -236,18 +235,20 @@ def _answering(planned: Measurement, answers: tuple[float, ...]) -> Measurement:
 
 def _served(cell: Cell, options: Options, device: DeviceProfile | None, pipeline: Pipeline) -> Measurement:
     """A run on a server; predicted from MODEL where one was named, since a server shows no tensors."""
-    located = locate(cell.model, cell.quant, progress=pipeline.heard.fetched) if cell.model else None
-    assert options.server is not None
-    planned = plan_served(
-        msgspec.structs.replace(options.server, **options.of_job(cell.scenario)),
-        prediction=_predict(located, device, cell.scenario, pipeline.heard.say) if located else None,
-    )
+    asked, model = options.server, resolve_model(cell.model, cell.quant or None) if cell.model else None
+    assert asked is not None
+
+    def predicted(scenario: Scenario, here: bool) -> Prediction | None:
+        probe = device if here or (device and device.name == NOT_PROBED) else None  # of this machine it tells no other
+        return _predict(model, probe, scenario, pipeline.heard.say)
+
+    planned = plan_served(msgspec.structs.replace(asked, **options.of_job(cell.scenario)), predicted)
     quant = planned.model.quant if planned.model else ""
-    if located and quant and located.quant and quant.upper() != located.quant.upper():
-        raise RefusedError(f"the server runs {quant}, and {located.name} is {located.quant}: name the file it runs")
-    if located and planned.model:  # the user says that it is this model: it is compared under that name
+    if model and quant and quant.upper() != model.quant.upper():
+        raise RefusedError(f"the server runs {quant}, and {model.name} is {model.quant}: name the file it runs")
+    if model and planned.model:  # the user says that it is this model: it is compared under that name
         notes = {"server_model": planned.model.name}
-        planned = planned._replace(model=msgspec.structs.replace(planned.model, name=located.name), notes=notes)
+        planned = planned._replace(model=msgspec.structs.replace(planned.model, name=model.name), notes=notes)
     return planned
 
 
@@ -258,7 +259,7 @@ def _check_format(located: Located, runtime: str) -> None:
         return tuple(getattr(plugins.load("harness.runtimes", name, "RUNTIME"), "formats", ()))
 
     takes = formats(runtime)
-    if not takes or not located.format or located.format in takes:
+    if not takes or located.format in takes:
         return
     others = [name for name in plugins.names("harness.runtimes") if located.format in formats(name)]
     hint = f": take --runtime {' or '.join(others)}" if others else ""
@@ -267,9 +268,8 @@ def _check_format(located: Located, runtime: str) -> None:
 
 
 def _predict(
-    located: Located, device: DeviceProfile | None, scenario: Scenario, say: Callable[[str], None]
+    model: ResolvedModel | None, device: DeviceProfile | None, scenario: Scenario, say: Callable[[str], None]
 ) -> Prediction | None:
-    model = located.resolved()
     if device is None or model is None:
         return None
     try:

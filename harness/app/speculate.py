@@ -10,9 +10,10 @@ import msgspec
 from msgspec.structs import replace
 
 from harness.catalog.file_hash import sha256_of
-from harness.catalog.gguf import read_gguf
+from harness.catalog.gguf import read_weights
 from harness.catalog.paths import cache_dir
 from harness.domain.drafting import Decoding, DraftAdvice
+from harness.domain.foreign import read_limited
 from harness.domain.record import RunRecord
 from harness.domain.result import Speculation
 from harness.errors import BadDataError, RefusedError
@@ -21,7 +22,6 @@ from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.jobs.verify import VerifierJob
 from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, make
 from harness.measure.runner import identify
-from harness.records.store import read_limited
 from harness.runtimes.llamacpp.draft_policy import CostTable
 from harness.runtimes.llamacpp.speculative import total
 from harness.runtimes.server import RUNTIME
@@ -41,7 +41,7 @@ def load_prompts(source: str) -> tuple[str, ...]:
     try:
         prompts: tuple[str, ...] = msgspec.json.decode(text, type=_PROMPTS)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadDataError(source, "", str(error), "a JSON list of non-empty strings") from error
+        raise BadDataError(source, "", f"no such list ({error})", "a JSON list of non-empty strings") from error
     return prompts
 
 
@@ -96,7 +96,7 @@ def speculate(
     else:
         target = Path(job.target).absolute()
         job = replace(job, target=str(target))
-        model = identify(target, read_gguf(target).weights(), sha256=sha256_of(target))
+        model = identify(target, read_weights(target))
     hashes = [sha256_of(Path(path)) for path in drafts if path != "lookup"]
     with Pipeline(how) as pipeline:
         plan = Measurement(

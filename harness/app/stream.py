@@ -35,7 +35,8 @@ def stream(job: StreamJob, *, predicted_tokens_per_s: float | None = None, how: 
     model = Path(job.model).absolute()
     draft = None if job.draft in {"", "lookup"} else Path(job.draft).absolute()
     job = replace(job, model=str(model), draft=str(draft or job.draft))
-    hashes = [sha256_of(path) for path in (model, draft) if path is not None]
+    identity = identify(model, read_gguf(model).weights())
+    beside = [sha256_of(draft)] if draft else []
     how = how._replace(limits=how.limits._replace(memory_bytes=job.budget_bytes))
     with Pipeline(how) as pipeline:
         plan = Measurement(
@@ -45,9 +46,9 @@ def stream(job: StreamJob, *, predicted_tokens_per_s: float | None = None, how: 
             scenario=job.scenario,
             read=partial(_read, job, predicted_tokens_per_s),
             runtime="llamacpp",
-            model=identify(model, read_gguf(model).weights(), sha256=hashes[0]),
+            model=identity,
             wanted_count=len(job.prompts),
-            key=key_of("stream", *hashes, job, pipeline.machine.fingerprint),
+            key=key_of("stream", identity.sha256, *beside, job, pipeline.machine.fingerprint),
         )
         pipeline.heard.begin(model.stem, len(job.prompts))
         return pipeline.measure(plan)

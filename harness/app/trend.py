@@ -12,7 +12,7 @@ from harness.domain.base import Frozen
 from harness.domain.budget import HIGHER_IS_BETTER, Metric
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation
-from harness.records.history import Figures, model_of
+from harness.records.history import Figures
 from harness.records.metrics import UNITS, metric_values
 from harness.stats.intervals import log_effect, quantile_interval, unpaired_ratio_interval
 
@@ -126,7 +126,7 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
     """What else than the build differs between two runs, in words."""
     pairs = [
         ("workload", before.workload, after.workload),
-        ("model", model_of(before), model_of(after)),
+        ("model", f"{before.name} {before.quant}".strip(), f"{after.name} {after.quant}".strip()),
         ("machine", before.machine.fingerprint, after.machine.fingerprint),
     ]
     fields = before.scenario.__struct_fields__

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from harness.app.published import model_of, shipped_rows
+from harness.domain.foreign import read_limited
 from harness.errors import BadDataError, CouldNotRunError
 from harness.predict.coefficients import Coefficients, coefficients_from, shipped
 from harness.published import heat_rows
@@ -17,7 +18,6 @@ from harness.published.other_rows import Check, check_speculation, check_streami
 from harness.published.placement_rows import PlacementReport, check_placement
 from harness.published.rows import read_rows
 from harness.published.validation import Report, judge_shipped, report
-from harness.records.store import read_limited
 
 SOURCE = "harness/published/data/decode.csv, by: edge-harness validate --write-coefficients FILE"
 

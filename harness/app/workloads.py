@@ -11,7 +11,7 @@ import numpy as np
 from harness import plugins
 from harness.app.resolve import resolve_device
 from harness.app.this_machine import probed
-from harness.catalog.gguf import read_gguf
+from harness.catalog.gguf import read_weights
 from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
 from harness.domain.model import Weights
@@ -116,7 +116,7 @@ def run(
         raise RefusedError(f"{name} runs a language model: name one with --model FILE")
     profiles = {d: resolve_device(d) for d in devices}
     costs = workload.costs(chosen)
-    weights = read_gguf(model).weights() if workload.needs_model and model else None
+    weights = read_weights(model) if workload.needs_model and model else None
     scenario = Scenario(
         thread_count=thread_count, context_tokens=_told(workload, "context_tokens", chosen, _CONTEXT_TOKENS)
     )
@@ -145,7 +145,7 @@ def run(
         cores = cpu().logical_cpu_count
         rates = rates_here(units, thread_count=thread_count, core_count=cores, read_bytes_per_s=bandwidth)
         predictions = [predict_operation(c, rates, language) for c in costs]
-        identity = identify(model, weights or read_gguf(model).weights()) if model else None
+        identity = identify(model, weights or read_weights(model)) if model else None
         planned = plan(job, predictions=predictions, units=rates.units, model=identity)
         record = pipeline.measure(planned)
     # On another device the model runs on its usual engine with all its cores.

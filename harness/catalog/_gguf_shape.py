@@ -78,14 +78,29 @@ class Keys:
             if isinstance(key, int):
                 return key
             value = self.values.get(f"{self.prefix}{key}")
-            if isinstance(value, tuple) and value and all(isinstance(v, int) for v in value):
-                value = max(value)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
+            counts = self.listed(str(key)) or (value,)
+            if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= most for n in counts):
                 raise BadDataError(self.source, f"{self.prefix}{key}", repr(value)[:80], f"a whole number up to {most}")
-            return value
+            blocks = self.values.get(f"{self.prefix}block_count")
+            if counts is value and len(counts) != blocks:
+                raise BadDataError(
+                    self.source, f"{self.prefix}{key}", f"{len(counts)} numbers", f"{blocks}, one a block"
+                )
+            return max(counts)
         raise BadDataError(self.source, f"{self.prefix}{keys[0]}", "no such key", f"a whole number up to {most}")
+
+    def listed(self, key: str) -> tuple[int, ...]:
+        """The values of a key that has one for each block; empty where it has one for all."""
+        value, blocks = self.values.get(f"{self.prefix}{key}"), self.values.get(f"{self.prefix}block_count")
+        if not isinstance(value, tuple) or not value:
+            return ()
+        if len(value) != blocks:
+            raise BadDataError(
+                self.source, f"{self.prefix}{key}", f"{len(value)} values", f"{blocks}, one for each block"
+            )
+        return value
 
     def part(self, name: str) -> dict[str, int]:
         """Fields of a part of the shape, by its table."""
@@ -154,20 +169,16 @@ class _Header(Keys):
             layer_pattern=self.mixers(layers)[0],
         )
 
-    def listed(self, key: str) -> tuple[int, ...]:
-        """The values of a key that has one for each layer; empty where it has one for all."""
-        value = self.values.get(f"{self.prefix}{key}")
-        return value if isinstance(value, tuple) else ()
-
     def slides(self) -> tuple[bool, ...]:
         """One flag a layer, true where it slides; empty where the file does not list them."""
         return tuple(bool(v) for v in self.listed("attention.sliding_window_pattern"))
 
     def kv_heads(self, heads: int) -> tuple[int, int]:
         """KV heads of the full layers, and of the sliding ones where those have another number (else 0)."""
-        counts, slides = self.listed("attention.head_count_kv"), self.slides()
-        if not counts or len(counts) != len(slides) or len(set(counts)) == 1:
-            return self.number("attention.head_count_kv", heads), 0
+        most, slides = self.number("attention.head_count_kv", heads), self.slides()
+        counts = self.listed("attention.head_count_kv")
+        if not slides or len(set(counts)) < 2:
+            return most, 0
         full = max((n for n, s in zip(counts, slides, strict=True) if not s), default=0)
         sliding = max((n for n, s in zip(counts, slides, strict=True) if s), default=0)
         return full or sliding, sliding
@@ -179,8 +190,8 @@ class _Header(Keys):
         """
         if self.dims and not self.has("ffn_up"):
             return 0
-        listed = next((n for n in self.listed("feed_forward_length") if n), 0)
-        return listed or self.number("feed_forward_length", 0)
+        most = self.number("feed_forward_length", 0)
+        return next((n for n in self.listed("feed_forward_length") if n), most)
 
     def shared_feed_forward(self) -> int:
         """Inner width in the trailing layers without a cache of their own, where it differs."""
@@ -263,6 +274,8 @@ class _Header(Keys):
     def experts(self) -> Experts | None:
         """The routed part, if any."""
         if not self.number("expert_count", 0):
+            if used := self.number("expert_used_count", 0):
+                raise BadDataError(self.source, f"{self.prefix}expert_used_count", str(used), "0: expert_count is 0")
             return None
         dense, step = self.moe_places()
         return Experts(**self.routed(), dense_layer_count=dense, layer_step_count=step)

@@ -50,6 +50,8 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
         refuse("kv_head_count", kv_heads, f"a divisor of head_count, {heads}")
     if heads and not shape.head_dim:
         refuse("head_dim", 0, "at least 1 for a model with attention")
+    if not shape.feed_forward_dim and experts is None and recurrent is None:
+        refuse("feed_forward_dim", 0, "at least 1 for a model without experts and without recurrent layers")
     if experts is not None and experts.used_count > experts.expert_count:
         refuse("experts.used_count", experts.used_count, f"at most expert_count, {experts.expert_count}")
     width = shape.feed_forward_dim + (experts.feed_forward_dim * experts.expert_count if experts else 0)
@@ -66,8 +68,9 @@ def _check_against(
     shape: ModelShape, dims: Mapping[str, tuple[int, ...]], refuse: Callable[[str, object, str], None]
 ) -> None:
     """No figure above what the tensors hold; less is allowed, since some families differ from layer to layer."""
-    if shape.layer_count > len(dims):
-        refuse("layer_count", shape.layer_count, f"at most {len(dims)}, the tensors of the file")
+    blocks = len({name.split(".")[1] for name in dims if name.startswith("blk.")})
+    if shape.layer_count > blocks:
+        refuse("layer_count", shape.layer_count, f"at most {blocks}, the blocks that the file has tensors of")
     for field, count in (
         ("kv_shared_layer_count", shape.kv_shared_layer_count),
         ("experts.dense_layer_count", shape.experts.dense_layer_count if shape.experts else 0),
@@ -85,7 +88,6 @@ def _check_against(
     head_dim = max(shape.head_dim, shape.value_head_dim)
     for field, value in (
         ("hidden_dim", shape.hidden_dim),
-        ("feed_forward_dim", shape.feed_forward_dim),
         ("head_count", shape.head_count * (head_dim if latent is None else 1)),
         ("experts.feed_forward_dim", experts.feed_forward_dim if experts else 0),
         ("latent.kv_rank_dim", max(latent.kv_rank_dim, latent.q_rank_dim) if latent else 0),
@@ -94,3 +96,14 @@ def _check_against(
     ):
         if value > widest:
             refuse(field, value, f"at most {widest}, the widest tensor of the file")
+
+    full, sliding = shape.kv_head_count * shape.head_dim, shape.sliding_kv_head_count or shape.kv_head_count
+    keys = max(full, sliding * (shape.sliding_head_dim or shape.head_dim))
+    for field, value, part, ratios in (
+        ("head_count x head_dim", shape.head_count * shape.head_dim, "attn_q", (1, 2)),  # some hold a gate too
+        ("kv_head_count x head_dim", keys, "attn_k", (1,)),
+        ("feed_forward_dim", shape.feed_forward_dim, "ffn_up", (1, 2, 0.5)),  # a few count both halves
+    ):
+        found = {sizes[-1] for name, sizes in dims.items() if name.endswith(f".{part}.weight")}
+        if latent is None and found and found.isdisjoint(ratio * value for ratio in ratios):
+            refuse(field, value, f"{max(found)}, as the matrices of the file have it")

@@ -5,16 +5,15 @@ rounding, and a profile written out loads back equal to the last bit.
 """
 
 import json
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Context, Decimal
 from importlib.resources.abc import Traversable
-from types import UnionType
-from typing import Any, Final, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, TypeVar
 
 import msgspec
 
+from harness.domain.foreign import fault, read_limited, say
 from harness.errors import BadDataError
 
 T = TypeVar("T")
@@ -36,30 +35,13 @@ def read_document(file: Traversable) -> dict[str, Any]:
         BadDataError: Not readable, over 1 MiB, not UTF-8, not TOML.
     """
     place = str(file)
-    data = bounded(file, FILE_MAX_BYTES, "a readable file", "a TOML file of at most 1 MiB")
+    data = read_limited(file, FILE_MAX_BYTES, "a TOML file of at most 1 MiB")
     try:
         return tomllib.loads(data.decode(), parse_float=Decimal)
     except UnicodeDecodeError as error:
         raise BadDataError(place, "", f"a byte that is not UTF-8 at offset {error.start}", "a TOML file") from error
     except (tomllib.TOMLDecodeError, RecursionError, ValueError, ArithmeticError) as error:  # 1e9999999999999999999
         raise BadDataError(place, "", f"no valid TOML ({error})", "a TOML file") from error
-
-
-def bounded(file: Traversable, most_bytes: int, readable: str, expected: str) -> bytes:
-    """A file's bytes, never more than that many are read.
-
-    Raises:
-        BadDataError: Not readable, or longer; ``readable`` and ``expected`` say what should be there.
-    """
-    try:
-        with file.open("rb") as stream:
-            data = stream.read(most_bytes + 1)
-    except OSError as error:
-        raise BadDataError(str(file), "", error.strerror or str(error), readable) from error
-    if len(data) > most_bytes:
-        found = f"more than {most_bytes >> 20} MiB"
-        raise BadDataError(str(file), "", found, expected)
-    return data
 
 
 def convert(document: Any, into: type[T], place: str) -> T:
@@ -71,7 +53,7 @@ def convert(document: Any, into: type[T], place: str) -> T:
     try:
         return msgspec.convert(document, into, dec_hook=_quantity)
     except msgspec.ValidationError as error:
-        raise _bad_data(str(error), document, into, place) from None
+        raise fault(error, document, into, place) from None
 
 
 def floats(value: Any) -> Any:
@@ -134,61 +116,8 @@ def _inline(value: Any) -> str:
 
 def _quantity(kind: type[Positive], value: Any) -> Positive:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise TypeError(f"Expected a number, got `{_say(value)}`")
+        raise TypeError(f"Expected a number, got `{say(value)}`")
     number = Decimal(value)
     if number.is_nan() or not Decimal("1e-30") <= number <= 10**18:
-        raise ValueError(f"Expected a number above 0, at most 1e18, got `{_say(value)}`")
+        raise ValueError(f"Expected a number above 0, at most 1e18, got `{say(value)}`")
     return kind(number)
-
-
-def _bad_data(message: str, document: Any, into: Any, place: str) -> BadDataError:
-    """Turn msgspec's sentence into the four things a user wants to know."""
-    text, _, path = message.partition(" - at `$")
-    path = path.rstrip("`").removeprefix(".")
-    inside = f"{path}." if path else ""
-    if key := re.match(r"Object contains unknown field `(.*)`", text):
-        known = ", ".join(_keys(into, path)) or "no such key"
-        return BadDataError(place, inside + key[1], "an unknown key", f"one of: {known}")
-    if key := re.match(r"Object missing required field `(.*)`", text):
-        return BadDataError(place, inside + key[1], "nothing", "this key")
-    if both := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text, re.DOTALL):
-        found = _found(document, path, both[2] or "something else")
-        bound = re.sub(r"^int >= ", "at least ", re.sub(r"^int <= ", "at most ", both[1].replace("`", "")))
-        return BadDataError(place, path, found, bound)
-    return BadDataError(place, path, _found(document, path, "something else"), text.replace("`", "'"))
-
-
-def _found(document: Any, path: str, otherwise: str) -> str:
-    value = document
-    for step in re.findall(r"[^.\[\]]+", path):
-        try:
-            value = value[int(step) if isinstance(value, list) else step]
-        except (KeyError, IndexError, ValueError, TypeError):
-            return otherwise.replace("`", "")
-    return _say(value)
-
-
-def _say(value: Any) -> str:
-    if isinstance(value, dict):
-        return "a table"
-    if isinstance(value, list):
-        return "an array" if value else "an empty array"
-    text = str(value) if isinstance(value, Decimal) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _keys(kind: Any, path: str) -> list[str]:
-    """Keys a table may have, by walking the struct's types along the path."""
-    for step in [*re.findall(r"[^.\[]+", path), None]:
-        if get_origin(kind) in (Union, UnionType):  # ``X`` of ``X | None``
-            kind = next(k for k in get_args(kind) if k is not type(None))
-        fields = (
-            {f.encode_name: f.type for f in msgspec.structs.fields(kind)} if hasattr(kind, "__struct_fields__") else {}
-        )
-        if step is None:
-            return list(fields)
-        if step.endswith("]"):  # an item; or a key of a hostile file that looks like one
-            kind = next(iter(get_args(kind)), None)
-        else:
-            kind = get_args(kind)[1] if get_origin(kind) is dict else fields.get(step)
-    return []

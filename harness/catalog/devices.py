@@ -122,7 +122,10 @@ def load_device(ref: str) -> DeviceProfile:
 
 def _words(name: str) -> str:
     """Letters and digits of a device's name, but for words that tell no device from another."""
-    apart = re.sub(r"[-_]|(?<=[a-z])(?=\d)|(?<=\d)(?=[a-z])", " ", clean(name).lower())
+    spelled = clean(name).lower()
+    for pattern, words in TABLES["device_spellings"]:
+        spelled = re.sub(pattern, words, spelled)
+    apart = re.sub(r"[-_]|(?<=[a-z])(?=\d)|(?<=\d)(?=[a-z])", " ", spelled)
     return re.sub(r"[^a-z0-9]", "", _SAME_DEVICE.sub(" ", apart))
 
 

@@ -10,6 +10,7 @@ import mmap
 import re
 import struct
 from collections import Counter
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -49,8 +50,9 @@ _MAX_DIMS: Final = 4
 _MAX_HEADER_BYTES: Final = 1 << 30
 
 
-class SkippedArray(NamedTuple):
-    """An array that was walked over: its element type and its length."""
+@dataclass(frozen=True)
+class SkippedArray:
+    """An array that was walked over: its element type and its length. No tuple, since those hold a value a layer."""
 
     type_id: int
     element_count: int
@@ -110,8 +112,10 @@ class GgufFile(NamedTuple):
         """Every tensor with the model's shape.
 
         Raises:
-            BadDataError: As ``shape``; or it holds no tensor, or those of something else than a model.
+            BadDataError: As ``shape``; or it holds no tensor, or those of a part of a model, or of something else.
         """
+        if (parts := self.metadata.get("split.count", 1)) not in {0, 1}:
+            raise BadDataError(self.path, "split.count", repr(parts)[:80], "1: join them (llama-gguf-split --merge)")
         kind = self.metadata.get("general.type", "model")
         if kind != "model":
             raise BadDataError(self.path, "general.type", repr(kind)[:80], "'model': this is a part beside one")
@@ -146,20 +150,39 @@ def read_gguf(path: Path) -> GgufFile:
 def parts_of(name: str) -> list[str]:
     """Names of all files of a model that is split over several, from that of any of them; else the name alone."""
     found = SPLIT.search(name)
-    if found is None:
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
         return [name]
     return [SPLIT.sub(f"-{i:05d}-of-{found[2]}.gguf", name) for i in range(1, int(found[2]) + 1)]
 
 
 def joined(headers: list[GgufFile]) -> GgufFile:
-    """The headers of a model's files as one: metadata of the first, the tensors and bytes of all."""
+    """The headers of all files of a model as one: metadata of the first, the tensors and bytes of all.
+
+    Raises:
+        BadDataError: They are not the parts of one model, in their order; or two of them hold the same tensor.
+    """
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
-    return headers[0]._replace(tensors=tensors, file_bytes=sum(header.file_bytes for header in headers))
+    for number, header in enumerate(headers):
+        for key, count in (("no", number), ("count", len(headers)), ("tensors.count", len(tensors))):
+            found = header.metadata.get(f"split.{key}", count)
+            if found != count and (len(headers) > 1 or found not in {0, 1}):
+                raise BadDataError(header.path, f"split.{key}", repr(found)[:80], f"{count}, by the names of the files")
+    for name, count in Counter(tensor.name for tensor in tensors).items():
+        if count > 1:
+            raise BadDataError(headers[0].path, name, "the tensor in several parts", "each name once")
+    metadata = {key: value for key, value in headers[0].metadata.items() if not key.startswith("split.")}
+    size = sum(header.file_bytes for header in headers)
+    return headers[0]._replace(metadata=metadata, tensors=tensors, file_bytes=size)
+
+
+def read_whole(path: Path) -> GgufFile:
+    """The header of a model in all its files, whichever of them is named; errors as ``read_gguf`` and ``joined``."""
+    return joined([read_gguf(path.with_name(name)) for name in parts_of(path.name)])
 
 
 def read_weights(path: Path) -> Weights:
-    """Every tensor of a model, in all its files, whichever of them is named; errors as ``read_gguf``."""
-    return joined([read_gguf(path.with_name(name)) for name in parts_of(path.name)]).weights()
+    """Every tensor of a model, in all its files; errors as ``read_whole``."""
+    return read_whole(path).weights()
 
 
 def header_of(head: bytes, size: int, path: Path) -> GgufFile | None:

@@ -9,11 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from harness.catalog._gguf_shape import ARCHITECTURES, SLIDING_STEPS, Keys
 from harness.catalog._shape_check import check_shape
-from harness.catalog._toml import bounded
+from harness.domain.foreign import json_of, read_limited
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
 from harness.errors import BadDataError
 
@@ -29,12 +27,8 @@ def read_hf_config(path: Path) -> ModelShape:
     Raises:
         BadDataError: Not readable, too large, no JSON, or ``shape_of``'s reasons.
     """
-    data = bounded(path, CONFIG_MAX_BYTES, "a readable config.json", "a config.json")
-    try:
-        document = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadDataError(path, "", f"no JSON ({error})", "a config.json") from error
-    return shape_of(document, path)
+    data = read_limited(path, CONFIG_MAX_BYTES, "a config.json")
+    return shape_of(json_of(data, path, "a config.json"), path)
 
 
 def shape_of(document: Any, source: Path | str = "config.json") -> ModelShape:

@@ -10,7 +10,7 @@ from harness.catalog._shape_check import check_shape
 from harness.catalog._toml import convert, dump, read_document
 from harness.catalog.paths import as_path, data_files
 from harness.domain.model import ModelCard, ModelFile
-from harness.errors import BadDataError, UnknownNameError
+from harness.errors import BadDataError, UnknownNameError, what_is_there
 
 
 def model_names() -> list[str]:
@@ -27,6 +27,9 @@ def load_card(ref: str) -> ModelCard:
     """
     path = as_path(ref)
     if path is not None and (path.suffix == ".toml" or path.exists()):
+        if path.suffix != ".toml":
+            found = f"the ending {path.suffix!r}" if path.is_file() else what_is_there(path)
+            raise BadDataError(path, "", found, "a .gguf, config.json or .toml")
         return _card(path)
     known = data_files("models")
     if ref not in known:

@@ -7,6 +7,7 @@ them: ``128k`` tokens, ``1.5GiB``, ``0.6x`` of a file, ``0,2048`` for several.
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -97,9 +98,10 @@ def whole(text: str) -> int:
     Raises:
         ValueError: It is none.
     """
-    text = text.strip().lower()
-    factor = {"k": 1 << 10, "m": 1 << 20}.get(text[-1:], 1)
-    return int(text.rstrip("km") if factor > 1 else text) * factor
+    match = re.fullmatch(r"(-?[0-9]+)([km]?)", text.strip().lower())
+    if match is None:
+        raise ValueError(text)
+    return int(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2]]
 
 
 def numbers(
@@ -212,6 +214,13 @@ prompts = together(
     click.option("--prompt-count", type=Count(1, 10_000), default=None, help="Run only so many of the prompts."),
 )  # fmt: skip
 memory_limit = click.option("--memory-limit", "memory_bytes", type=Size(), help="Such as 900MB or 1.5GiB.")
+
+
+def runtime(*names: str, several: bool = False) -> Callable[[F], F]:
+    """``--runtime``, also under other ``names``; :func:`sides_of` reads it."""
+    words = "Software that executes the model" + ("; several in turns: llamacpp,ik,server:URL." if several else ".")
+    return click.option("--runtime", *names, "runtime", default="llamacpp", show_default=True, help=words)
+
 
 prefix_cache = click.option("--prefix-cache", "reuse", is_flag=True, help="Let the server take prompts from its cache.")
 server = together(
@@ -382,6 +391,15 @@ def sides_of(given: dict[str, Any]) -> list[tuple[str, "ServedJob | None"]]:
 
     same |= {"scenario": Scenario(), "patience": Patience(silence_s=silence_s)}
     return [(name, ServedJob(url=own or url, **same) if name == "server" else None) for name, own in parts]
+
+
+def one_side(context: click.Context, given: dict[str, Any], models: object) -> tuple[str, "ServedJob | None"]:
+    """The runtime of a verb that takes one, as :func:`sides_of` and :func:`check_sides` have it (UsageError)."""
+    side, *others = sides = sides_of(given)
+    check_sides(context, sides, models)
+    if others:
+        raise click.UsageError(f"--runtime: found {context.params['runtime']!r}, expected one")
+    return side
 
 
 def check_sides(context: click.Context, sides: list[tuple[str, "ServedJob | None"]], models: object) -> None:

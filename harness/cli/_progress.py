@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from harness.cli._output import console
+from harness.cli._records import reasons
 from harness.measure.pipeline import Listener
 
 if TYPE_CHECKING:
@@ -65,6 +66,5 @@ class RunProgress(Listener):
         """The bar goes; the outcome stays, when it is not well."""
         if self._task is not None:
             self._progress.update(self._task, visible=False)
-        if record.outcome != "ok":
-            name = record.model.name if record.model else str(record.extra.get("model", "run"))
-            self.say(f"{name}: {record.outcome}: {record.detail}")
+        for line in reasons([record]):
+            self.say(line)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from harness.app.trend import Change, Trend
     from harness.domain.record import RunRecord
-    from harness.records.compare import Comparison
+    from harness.records.compare import Comparison, Row
     from harness.records.derive import TestFigures
     from harness.records.history import History
 
@@ -67,30 +67,34 @@ def _rate(test: "TestFigures | None") -> str:
 
 def comparison_table(comparison: "Comparison", title: str) -> "Table":
     """Predicted, its interval, measured, error."""
-    from harness.app.check import comparison_cells
-
     columns = ("", "predicted", "90 % interval", "measured", "error", "n")
-    cells = zip(comparison_cells(comparison, "t/s"), comparison.rows, strict=True)
-    rows = [(*shown, str(row.sample_count)) for shown, row in cells]
+    rows = [(*comparison_cells(row), str(row.sample_count)) for row in comparison.rows]
     return table(title, columns, rows, right=range(1, 6))
 
 
+def comparison_cells(row: "Row") -> tuple[str, ...]:
+    """Name, prediction, interval, measurement and error of a row (a star: outside; ``disturbed``: in doubt)."""
+    values = (row.predicted, row.low, row.high, row.measured)
+    shown = ["-" if v is None else format_amount(row.unit, v, f"{v:.1f} t/s") for v in values]
+    error = "-" if row.error_ratio is None else f"{row.error_ratio:+.1%}{'' if row.inside else ' *'}"
+    return row.name, shown[0], f"{shown[1]} to {shown[2]}", shown[3], "disturbed" if row.doubted else error
+
+
 def reasons(records: "Sequence[RunRecord]") -> list[str]:
-    """One line for each run that is not well."""
-    return [f"{name_of(r)}: {r.outcome}: {r.detail}" for r in records if r.outcome != "ok"]
-
-
-def name_of(record: "RunRecord") -> str:
-    """Name of a record's model, or of what was asked for when none could be had."""
-    asked = str(record.extra.get("model", record.workload))
-    return record.model.name if record.model else asked.rpartition("/")[2]
+    """One line for each run that is not well; an error that begins with the file asked for names it once."""
+    lines = []
+    for record in records:
+        asked = str(record.extra.get("model", ""))
+        name = "" if asked and record.detail.startswith(asked) else f"{record.name}: "
+        lines += [f"{name}{record.outcome}: {record.detail}"] * (record.outcome != "ok")
+    return lines
 
 
 def title_of(record: "RunRecord") -> str:
     """Name, mixture and depth of a run, as its row is headed."""
-    quant = record.model.quant if record.model else ""
+    name, quant = record.name, record.quant
     depth = f" @ d{record.scenario.depth_tokens}" if record.scenario.depth_tokens else ""
-    return f"{name_of(record)}{' ' + quant if quant and quant not in name_of(record).upper() else ''}{depth}"
+    return f"{name}{' ' + quant if quant and quant not in name.upper() else ''}{depth}"
 
 
 def difference_view(before: "RunRecord", after: "RunRecord") -> list[Any]:

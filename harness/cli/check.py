@@ -9,6 +9,9 @@ from harness.cli import _options as options
 from harness.cli._output import Answer, say
 from harness.errors import Exit
 
+_NEXT = "`edge-harness fit MODEL` predicts any model here; `edge-harness gate init` makes budgets of this."
+_DOCTOR = "`edge-harness doctor` says what disturbs this machine or is missing on it."
+
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[MODEL...]")
@@ -20,6 +23,8 @@ from harness.errors import Exit
 @options.threads
 @options.api
 @options.placement
+@options.runtime()
+@options.server
 @options.repetitions()
 @options.memory_limit
 @click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
@@ -28,7 +33,10 @@ from harness.errors import Exit
 @click.option("--with-workloads", is_flag=True, help="Also run every workload, with this model where one is needed.")
 @options.on_target
 @options.measuring()
+@click.pass_context
 def check(
+    context: click.Context,
+    /,
     models: tuple[str, ...],
     quant: str,
     depths: tuple[int, ...],
@@ -44,10 +52,12 @@ def check(
 ) -> Answer:
     """Check what this machine does with each MODEL against what was predicted; without one, a small default model.
 
+    With --runtime server MODEL is what that server runs; a server elsewhere is predicted from one short run of it.
+
     Exit status: 0 it ran, 1 an error above --max-error (decode, prefill, peak memory), 3 inconclusive, 4 could not run.
     """
     from harness.app.check import check as run_check
-    from harness.app.check import gate, write_report
+    from harness.app.check import gate
     from harness.app.resolve import scenario_from
     from harness.app.run import Options, exit_of
     from harness.app.workload_table import after_check
@@ -55,32 +65,34 @@ def check(
     from harness.cli.workloads import show_table
     from harness.records.compare import compare
     from harness.report.answer import check_line
-    from harness.report.formats.html import write_check_report
+    from harness.report.check import write_check_report
 
-    form = options.REPORTS.get(report.suffix.lower()) if report is not None else "md"
-    if form is None:
+    if report is not None and report.suffix.lower() not in options.REPORTS:
         expected = f"an ending of {', '.join(options.REPORTS)}"
         raise click.BadParameter(f"found {report}, expected {expected}", param_hint="--report")
-    chosen = Options(repetitions=repetitions, how=how)
+    name, server = options.one_side(context, fields, models or True)
+    if server and (len(models) != 1 or with_workloads):
+        raise click.UsageError("--runtime server: name the one MODEL that it runs, and leave out --with-workloads")
+    chosen = Options(runtime=name, server=server, repetitions=repetitions, how=how)
     scenario, on = scenario_from(fields), (target, programs)
     found = run_check(models, quant, scenario, chosen, probe_again=probe_again, depths=depths, on=on)
     records, others = list(found.records), None
-    page = report if form == "html" else None
-    if page is not None:
-        write_check_report(records, page)
-    reports = [page or write_report(found, report)]
+    reports = [write_check_report(records, report)]
     status = exit_of(records)
     if with_workloads:
         others, told = after_check(models, quant, chosen, reports[0], keep=records.append)
         reports.append(told)
-        if page is not None:
-            write_check_report(records, page)
+        if reports[0].suffix.lower().startswith(".htm"):  # the page shows workloads too
+            write_check_report(records, reports[0])
         status = max(status, Exit.COULD_NOT_RUN) if others.failed else status
     comparisons = [compare(record) for record in found.records]
     broken = gate(comparisons, max_error_percent) if status == Exit.OK else []
     pairs = list(zip(found.records, comparisons, strict=True))
+    lines = [*reasons(found.records), *broken, *(f"report: {path}" for path in dict.fromkeys(reports))]
 
     def show() -> None:
+        if server:
+            click.echo(f"Predicted from {found.basis}.")
         for record, comparison in pairs:
             click.echo(check_line(record, comparison))
         for record, comparison in pairs:
@@ -89,15 +101,9 @@ def check(
         say(run_table(found.records))
         if others is not None:
             show_table(others)
-        say(*reasons(found.records), *broken, *(f"report: {path}" for path in dict.fromkeys(reports)))
-        if status == Exit.OK:
-            further = (
-                "`edge-harness fit MODEL` predicts any model here; `edge-harness gate init` makes budgets of this."
-            )
-        else:
-            further = "`edge-harness doctor` says what disturbs this machine or is missing on it."
-        click.echo(f"Next: {further}")
+        say(*lines)
+        click.echo(f"Next: {_NEXT if status == Exit.OK else _DOCTOR}")
 
-    document = {"device": found.device, "records": found.records, "comparisons": comparisons, "broken": broken}
-    document |= {} if others is None else {"workloads": others}
+    document: dict[str, Any] = {"device": found.device, "predicted_from": found.basis, "records": found.records}
+    document |= {"comparisons": comparisons, "broken": broken, **({"workloads": others} if others else {})}
     return Answer(document, show, Exit.BROKEN if broken else status)

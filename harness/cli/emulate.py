@@ -19,7 +19,7 @@ def emulate(model: str, device: str, entitled: bool, quant: str, thread_count: i
     """Find the longest context that MODEL runs with in the memory an app may use on DEVICE, by bisection."""
     from harness.app.emulate import emulation_of, find_boundary
     from harness.app.resolve import resolve_device
-    from harness.cli._records import answer_of, name_of
+    from harness.cli._records import answer_of
     from harness.domain.result import Boundary
 
     path = model_file(model, quant)
@@ -32,7 +32,7 @@ def emulate(model: str, device: str, entitled: bool, quant: str, thread_count: i
     def view(result: Boundary) -> tuple[str, list[tuple[str, str]]]:
         cores = emulation.core_count or "an unknown number of"
         found = f"{format_bytes(result.found_peak_bytes)}, predicted {format_bytes(result.predicted_bytes)}"
-        return f"{name_of(record)} as if on {result.device} (emulated)", [
+        return f"{record.name} as if on {result.device} (emulated)", [
             ("memory limit", format_bytes(result.memory_limit_bytes)),
             ("threads", f"{emulation.thread_count} (the device has {cores} cores)"),
             ("longest context predicted", f"{result.predicted_tokens} tokens"),

@@ -130,8 +130,8 @@ def fit(
         refuse_typed(context, OF_ONE_PLACEMENT, "--placement auto, which looks for the best")
         return _placements(resolved, profile, scenario, card_count)
     small = resolve_model(draft) if draft else None
-    asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small}
-    asked |= {"minutes": minutes, "beside": tuple(companion(text) for text in beside)}
+    asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small,
+                             "minutes": minutes, "beside": tuple(companion(text) for text in beside)}  # fmt: skip
     now = predict(resolved, profile, scenario, **asked)
     refuse_idle(context, now, lambda values: predict(resolved, profile, scenario_from(fields | values), **asked))
     _refuse(
@@ -162,7 +162,8 @@ def fit(
     def show() -> None:
         from harness.report.answer import first_line, next_step
 
-        click.echo(first_line(now, profile, late))
+        but = _rests_on(resolved, scenario)
+        click.echo(first_line(now, profile, late, users=scenario.batch_count, but=but))
         deep = () if fields.get("depth_tokens") else speeds_by_depth(resolved, profile, scenario)
         _render(
             now,
@@ -172,7 +173,8 @@ def fit(
             _speed_table(now, profile, deep),
             _warm_table(late, energy),
         )
-        render_plans(speculation, streaming, remote)
+        gains = speculation and now.verdict.word == "fits" and any(case.gamma for case in speculation.cases)
+        render_plans(speculation if small or gains else None, streaming, remote)
         render_explanation(why)
         click.echo(next_step(now, device in THIS_MACHINE, bool(changes)))
 
@@ -186,6 +188,14 @@ def _refuse(*conflicts: tuple[object, str]) -> None:
     for there, words in conflicts:
         if there:
             raise click.UsageError(words)
+
+
+def _rests_on(model: "ResolvedModel", scenario: "Scenario") -> str:
+    """What the answer is true of, where nobody knows the model or it was made for less; empty where all is known."""
+    most_tokens = model.weights.shape.context_max_tokens
+    if most_tokens and scenario.context_tokens > most_tokens:
+        return f"in a context longer than the {most_tokens:,} tokens it was made for"
+    return f"if {model.name}, which nobody here knows, is built like others of its size" if model.guess else ""
 
 
 def _notes(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario") -> list[str]:

@@ -51,7 +51,11 @@ def list_models() -> Answer:
 @click.option("--provider-option", "given", multiple=True, metavar="KEY=VALUE", help="Option of the provider.")
 @answers
 def show(model: str, provider: str, given: tuple[str, ...]) -> Answer:
-    """Show MODEL (a name, or a path to a card, a GGUF file or an ONNX folder): identity, shape, files or tensors."""
+    """Show MODEL: identity, shape, files or tensors.
+
+    MODEL is a name, or a path to a card, a config.json, a GGUF file or an ONNX folder.
+    """
+    from harness.catalog.add import card_of
     from harness.catalog.names import load_model
     from harness.catalog.paths import as_path
 
@@ -65,7 +69,7 @@ def show(model: str, provider: str, given: tuple[str, ...]) -> Answer:
             return _onnx(graph, provider, given)
     if provider or given:
         raise click.UsageError("--provider is for an ONNX graph")
-    card = load_model(model)
+    card = card_of(path) if path is not None and path.suffix == ".json" else load_model(model)
 
     def tell() -> None:
         say(table(f"{card.title} ({card.family})", ("field", "value"), _rows(card)))
@@ -204,10 +208,10 @@ def _gguf(path: Path) -> Answer:
     """What a GGUF file says of itself: its shape, and its tensors by type."""
     import msgspec
 
-    from harness.catalog.gguf import read_gguf
+    from harness.catalog.gguf import read_whole
     from harness.domain.ggml import BLOCKS
 
-    header = read_gguf(path)
+    header = read_whole(path)
     weights = header.weights()
     sums: dict[str, tuple[int, int, int]] = {}
     for tensor in weights.tensors:

@@ -31,14 +31,7 @@ from harness.cli._output import Answer, say
 @options.layout
 @click.option("--api", default="", help="cpu, metal, cuda ...; the CPU unless given.")
 @options.placement
-@click.option(
-    "--runtime",
-    "--backend",
-    "runtime",
-    default="llamacpp",
-    show_default=True,
-    help="Software that executes the model; several in turns: llamacpp,ik,server:URL.",
-)
+@options.runtime("--backend", several=True)
 @options.server
 @options.prefix_cache
 @options.repetitions()

@@ -40,6 +40,7 @@ def _rates(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 
 
 @click.command("serve-load")
+@click.argument("named", default="", metavar="[MODEL]")
 @options.server
 @click.option("--users", default="", callback=_rates, help="Closed loop: users at once, such as 1,2,4,8,16.")
 @click.option("--rate", "rates", default="", callback=_rates, help="Open loop: requests a second, Poisson: 0.5,1,2.")
@@ -60,6 +61,7 @@ def _rates(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 )
 @options.measuring(bound=False)
 def serve_load(
+    named: str,
     url: str,
     server_model: str,
     silence_s: float,
@@ -71,9 +73,11 @@ def serve_load(
 ) -> Answer:
     """Put load on a server: by users, by rate, or by a trace.
 
+    With MODEL, which is what the server runs, the throughput of so many users is predicted first.
     Times of a request come with the interval of their 99th percentile, where there are enough for one.
     Exit status: 0 all well, 3 a whole level was disturbed, 4 the server could not be used.
     """
+    from harness.app.fit import throughput_of
     from harness.app.run import exit_of
     from harness.measure.jobs.load import LoadJob, plan, read_trace
     from harness.measure.pipeline import Pipeline
@@ -95,7 +99,7 @@ def serve_load(
         **asked,
     )
     with Pipeline(how) as pipeline:
-        record = pipeline.measure(plan(job))
+        record = pipeline.measure(plan(job, throughput_of(named) if named else None))
     return Answer(record, lambda: _show(record), exit_of([record]))
 
 
@@ -109,12 +113,13 @@ def _show(record: "RunRecord") -> None:
     from harness.stats.intervals import quantile_interval
 
     load = result_of(record, Load)
-    heads = ["load", "requests/s", "tokens/s", "good/s"]
+    heads = ["load", "requests/s", "tokens/s", "predicted", "good/s"]
     heads += [f"{name} {p}" for name in ("TTFT", "ITL", "E2EL") for p in ("p50", "p99")]
     rows = []
     for level in load.levels:
-        figures = (level.requests_per_s, level.new_tokens_per_s, level.goodput_requests_per_s)
-        row = [level.label.removeprefix("@ "), *(f"{f:.2f}" for f in figures)]
+        told = level.predicted_tokens_per_s
+        figures = (level.requests_per_s, level.new_tokens_per_s, told, level.goodput_requests_per_s)
+        row = [level.label.removeprefix("@ "), *("-" if f is None else f"{f:.2f}" for f in figures)]
         for phase, name in _LATENCIES:
             for share in (0.5, 0.99):
                 times_s = times_of(record, phase, f"{name} {level.label}")
@@ -122,9 +127,10 @@ def _show(record: "RunRecord") -> None:
                 most = f" (to {found.high:.3f})" if found and share > 0.5 and found.high is not None else ""
                 row.append(f"{found.mid:.3f} s{most}" if found else "-")
         rows.append(row)
-    title = f"{record.model.name if record.model else ''}: {record.outcome}"
+    title = f"{record.name}: {record.outcome}"
     say(table(title, heads, rows, right=range(1, len(heads))))
-    if load.saturation is not None:
-        say(f"saturated at {load.saturation:g} {'requests/s' if load.open_loop else 'users'}")
+    known = {"predicted to be saturated": load.predicted_saturation, "saturated": load.saturation}
+    unit = "requests/s" if load.open_loop else "users"
+    say(*[f"{words} at {found:g} {unit}" for words, found in known.items() if found is not None])
     failed = [f"{v.label.removeprefix('@ ')}: {n} x {cause}" for v in load.levels for cause, n in v.failures.items()]
     say(*[*failed, *filter(None, [record.detail])])

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 @options.threads
 @options.api
 @options.placement
-@click.option(
-    "--runtime", default="llamacpp", show_default=True, help="Software that executes the model; server with --url."
-)
+@options.runtime()
 @options.server
 @options.on_target
 @options.measuring(86_400)
@@ -58,10 +56,7 @@ def soak(
     from harness.domain.result import Soak
     from harness.measure.jobs.soak import SoakJob
 
-    (name, server), *others = sides = options.sides_of(asked)
-    options.check_sides(context, sides, model)
-    if others:
-        raise click.UsageError(f"--runtime: found {context.params['runtime']!r}, expected one")
+    name, server = options.one_side(context, asked, model)
     if server and (model or quant):
         raise click.UsageError("a server has loaded its model already: --model chooses among several")
     of_job = options.fields_of(SoakJob, asked) | {"runtime": name, "server": server}

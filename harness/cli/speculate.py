@@ -19,8 +19,7 @@ from harness.units import format_bytes
     type=click.Choice(["auto", "keep", "Q4_0"]),
     default="auto",
     show_default=True,
-    help="Also try the draft as plain Q4_0, the fastest form on most CPUs (kept in the cache), and take the better; "
-    "with --verifier auto is keep.",
+    help="Also try the draft as plain Q4_0, the fastest form on most CPUs (kept in the cache), and take the better.",
 )
 @click.option(
     "--verifier", metavar="URL", help="Server whose model verifies what the draft drafts here: http://host:port."
@@ -63,7 +62,7 @@ def speculate(
     Exit status: 0 well, 1 outputs that differ without a reason, 3 inconclusive, 4 it could not run.
     """
     from harness.app.resolve import scenario_from
-    from harness.app.speculate import load_prompts, requantized, speculate
+    from harness.app.speculate import load_prompts, speculate
     from harness.cli._records import answer_of
     from harness.domain.drafting import DraftAdvice
     from harness.domain.result import Speculation
@@ -86,16 +85,13 @@ def speculate(
     }
     if verifier is None:
         path = model_file(model, quant)
-        drafts = tuple(map(str, _drafts(path, draft, draft_quant))) or ("lookup",)
-        job = SpeculationJob(target=str(path), drafts=drafts, **of_job)
+        job = SpeculationJob(target=str(path), drafts=_drafts(path, draft, draft_quant), **of_job)
     else:
         if quant or draft in {"lookup", "self"} or of_job["temperature"] or how.resume:
             raise click.UsageError(
                 "--verifier takes a draft model and greedy decoding; a server has its own quant, and no --resume"
             )
-        given = model_file(draft)
-        drafts = (str(requantized(given, "Q4_0", pure=True) if draft_quant == "Q4_0" else given),)
-        job = VerifierJob(target=verifier, model=model, drafts=drafts, **of_job)
+        job = VerifierJob(target=verifier, model=model, drafts=_drafts(None, draft, draft_quant), **of_job)
 
     def tell(advice: DraftAdvice) -> None:
         costs = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in advice.verify_s.items())
@@ -112,8 +108,7 @@ def speculate(
     def view(result: Speculation) -> tuple[str, list[tuple[str, str]]]:
         fast, memory = result.speculative, record.memory
         peak = format_bytes(memory.peak_pss_bytes or memory.peak_rss_bytes) if memory else "-"
-        name = record.model.name if record.model else ""
-        return f"{name} drafted by {result.draft}: {record.outcome}", [
+        return f"{record.name} drafted by {result.draft}: {record.outcome}", [
             ("plain", f"{result.plain.tokens_per_s:.2f} tokens/s"),
             ("speculative", f"{fast.tokens_per_s:.2f} tokens/s"),
             ("speedup", f"{result.speedup_ratio:.3f} x (from costs and acceptance: {result.expected_ratio:.3f} x)"),
@@ -131,16 +126,16 @@ def speculate(
     return answer_of(record, Speculation, view, Exit.BROKEN if unexplained else None)
 
 
-def _drafts(target: Path, draft: str, quant: str) -> list[Path]:
-    """Files to choose the draft from; none for prompt lookup."""
+def _drafts(target: Path | None, draft: str, quant: str) -> tuple[str, ...]:
+    """What to choose the draft from: files, or prompt lookup."""
     from harness.app.speculate import requantized
 
     if draft == "lookup":
-        return []
-    if draft == "self":
-        return [requantized(target, "Q2_K")]
+        return ("lookup",)
+    if draft == "self" and target:
+        return (str(requantized(target, "Q2_K")),)
     given = model_file(draft)
     if quant == "keep":
-        return [given]
-    coarse = requantized(given, "Q4_0", pure=True)
-    return [coarse] if quant == "Q4_0" else [coarse, given]
+        return (str(given),)
+    coarse = str(requantized(given, "Q4_0", pure=True))
+    return (coarse,) if quant == "Q4_0" else (coarse, str(given))

@@ -96,12 +96,13 @@ def stream(
     from harness.app.resolve import scenario_from
     from harness.app.speculate import load_prompts, requantized
     from harness.app.stream import stream
-    from harness.cli._records import answer_of, name_of
+    from harness.cli._records import answer_of
     from harness.domain.result import Stream
     from harness.measure.jobs.stream import StreamJob
 
     if programs is not None:
         raise RefusedError(f"llama-bench cannot stream: install edge-harness on {target} and leave out --programs")
+    texts = load_prompts(prompts)[: prompt_count or 2] * repetitions
     path = model_file(model, quant)
     if draft not in {"", "lookup"}:
         given = model_file(draft)
@@ -119,7 +120,7 @@ def stream(
             how.listener.say(words)
     job = StreamJob(
         model=str(path),
-        prompts=load_prompts(prompts)[: prompt_count or 2] * repetitions,
+        prompts=texts,
         budget_bytes=budget_bytes,
         draft=draft,
         mode="mapped" if plain_mmap else "streamed",
@@ -128,7 +129,7 @@ def stream(
         **of_job,
     )
     record = stream(job, predicted_tokens_per_s=predicted, how=how)
-    title = f"{name_of(record)}: {record.outcome}"
+    title = f"{record.name}: {record.outcome}"
     return answer_of(record, Stream, lambda result: (title, list(_rows(result, record.memory))))
 
 

@@ -8,6 +8,7 @@ from harness.domain.base import Frozen
 
 Time = Annotated[float, Meta(ge=0)]
 Speed = Annotated[float, Meta(gt=0)]
+Api = Annotated[str, Meta(pattern="^(cpu|cuda|metal|npu|opencl|rocm|sycl|vulkan)\\Z")]
 Confidence = Literal["measured", "verified", "secondary", "from_memory", "assumed"]
 """How far a figure can be trusted: measured by a named party, read in the vendor's or a maintainer's own words,
 read second-hand, recalled without a source at hand, or assumed by analogy."""
@@ -16,6 +17,10 @@ DeviceKind = Literal["phone", "tablet", "laptop", "desktop", "workstation", "boa
 EngineKind = Literal["cpu", "gpu", "npu"]
 PoolName = Literal["ram", "vram"]
 OperatingSystem = Literal["ios", "ipados", "android", "macos", "windows", "linux"]
+
+
+NOT_PROBED = "not-probed"
+"""Name of a machine of which one measurement told the speed, and nothing the memory."""
 
 
 class Figure(Frozen, frozen=True, kw_only=True):
@@ -62,7 +67,7 @@ class ComputeEngine(Frozen, frozen=True, kw_only=True):
     kind: EngineKind
     name: str
     pool: PoolName
-    apis: Annotated[tuple[str, ...], Meta(min_length=1)]
+    apis: Annotated[tuple[Api, ...], Meta(min_length=1)]
     core_count: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     isa: tuple[str, ...] = ()
     peak_flops_per_s: dict[str, Figure] = {}
@@ -119,8 +124,10 @@ class Calibration(Frozen, frozen=True, kw_only=True):
         spread_ratio: Half-width, as a share of the middle, that held 90 % of repeated passes; 0 where not known.
         machine: Fingerprint of the machine it was measured on.
         disturbed_ratio: Share of the timings during which the machine was disturbed.
-        link_bytes_per_s: Of copies from the host to a GPU of this api; 0 for the CPU.
+        link_bytes_per_s: Of weights that a long prompt copies to a GPU; 0 for the CPU, or too fast to tell.
         crossing_s: Time of one change from the GPU to the CPU and back within a pass, activations aside.
+        copied_product_ratio: What a product takes longer whose weight is copied for it, as a share of it, bytes over
+            the link aside: on a driver that plays the GPU the thread that waits for it holds a core.
         process_anonymous_bytes: What the process holds before a model is loaded: interpreter, engine; 0: not measured.
         process_file_bytes: Code pages of the same once it has computed.
     """
@@ -141,6 +148,7 @@ class Calibration(Frozen, frozen=True, kw_only=True):
     disturbed_ratio: float = 0.0
     link_bytes_per_s: float = 0.0
     crossing_s: float = 0.0
+    copied_product_ratio: float = 0.0
     process_anonymous_bytes: Annotated[int, Meta(ge=0)] = 0
     process_file_bytes: Annotated[int, Meta(ge=0)] = 0
 

@@ -11,15 +11,19 @@ changed, add the step from the old one to ``harness.records.store.MIGRATIONS``, 
 ``tests/records/v<N>-<name>.json``; a test loads one of every version there ever was, and fails while one is missing.
 """
 
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
+from msgspec import Meta
 from msgspec.structs import replace
 
 from harness.domain.base import Frozen
+from harness.domain.device import Time
+from harness.domain.model import Count
 from harness.domain.prediction import Prediction
 from harness.domain.result import Result
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError
+from harness.printable import NAME_MAX
 
 SCHEMA_VERSION = 2
 
@@ -59,8 +63,8 @@ class Validity(Frozen, frozen=True, kw_only=True):
     io_stall_ratio: float | None = None
     steal_ratio: float | None = None
     other_load_ratio: float | None = None
-    major_fault_count: int = 0
-    read_bytes: int | None = None
+    major_fault_count: Count = 0
+    read_bytes: Count | None = None
     frequency_hz: float | None = None
     temperature_celsius_max: float | None = None
     doubts: tuple[str, ...] = ()
@@ -81,10 +85,10 @@ class Sample(Frozen, frozen=True, kw_only=True):
 
     phase: Phase
     label: str
-    token_count: int
-    duration_s: float
-    started_unix_s: float
-    token_times_s: tuple[float, ...] = ()
+    token_count: Count
+    duration_s: Time
+    started_unix_s: Time
+    token_times_s: tuple[Time, ...] = ()
     warm_up: bool = False
     validity: Validity = Validity()
     energy_joules: float | None = None
@@ -94,8 +98,8 @@ class MemorySample(Frozen, frozen=True, kw_only=True):
     """Memory of the child at one moment."""
 
     since_start_s: float
-    anonymous_bytes: int
-    file_bytes: int
+    anonymous_bytes: Count
+    file_bytes: Count
 
 
 class MemoryUse(Frozen, frozen=True, kw_only=True):
@@ -108,12 +112,12 @@ class MemoryUse(Frozen, frozen=True, kw_only=True):
         cgroup_peak_bytes: Peak charged to the run's own cgroup, if it had one.
     """
 
-    peak_rss_bytes: int
-    peak_pss_bytes: int | None = None
-    peak_anonymous_bytes: int = 0
-    peak_file_bytes: int = 0
-    baseline_bytes: int = 0
-    cgroup_peak_bytes: int | None = None
+    peak_rss_bytes: Count
+    peak_pss_bytes: Count | None = None
+    peak_anonymous_bytes: Count = 0
+    peak_file_bytes: Count = 0
+    baseline_bytes: Count = 0
+    cgroup_peak_bytes: Count | None = None
     timeline: tuple[MemorySample, ...] = ()
 
 
@@ -123,9 +127,9 @@ class MachineFingerprint(Frozen, frozen=True, kw_only=True):
     system: str
     kernel: str
     cpu_model: str
-    core_count: int
-    ram_bytes: int
-    memory_limit_bytes: int
+    core_count: Count
+    ram_bytes: Count
+    memory_limit_bytes: Count
     isa: tuple[str, ...]
     python: str
     device: str = "this machine"
@@ -151,10 +155,10 @@ class ModelIdentity(Frozen, frozen=True, kw_only=True):
 
     name: str
     quant: str
-    size_bytes: int
+    size_bytes: Count
     sha256: str
     architecture: str
-    parameter_count: int
+    parameter_count: Count
     synthetic: bool = False
     requantized_from: str = ""
 
@@ -165,7 +169,7 @@ class EngineIdentity(Frozen, frozen=True, kw_only=True):
     name: str
     version: str
     build: str
-    thread_count: int
+    thread_count: Count
     options: dict[str, Any] = {}
 
 
@@ -186,11 +190,11 @@ class RunRecord(Frozen, frozen=True, kw_only=True):
     """
 
     schema_version: int
-    run_id: str
-    created: str
+    run_id: Annotated[str, Meta(pattern=r"^[0-9A-Za-z._-]{1,80}\Z")]
+    created: Annotated[str, Meta(max_length=NAME_MAX)]
     harness_version: str
     command: tuple[str, ...]
-    workload: str
+    workload: Annotated[str, Meta(max_length=NAME_MAX)]
     machine: MachineFingerprint
     scenario: Scenario
     outcome: Outcome
@@ -204,6 +208,16 @@ class RunRecord(Frozen, frozen=True, kw_only=True):
     target: str = "local"
     result: Result | None = None
     extra: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        """Its model's name, or that of what was asked for and could not be had; the workload's where there is none."""
+        return self.model.name if self.model else str(self.extra.get("model", self.workload)).rpartition("/")[2]
+
+    @property
+    def quant(self) -> str:
+        """Its model's mixture, or the one that was asked for; empty for none."""
+        return self.model.quant if self.model else str(self.extra.get("quant", ""))
 
     def believed(self, phase: Phase, label: str = "") -> tuple[Sample, ...]:
         """Samples of a phase that count: no warm-up, no doubt."""

@@ -4,6 +4,7 @@ A new kind of measurement adds its type here and to ``Result``, a job in ``harne
 a budget may name to ``harness.records.metrics``. Speeds and latencies are never here: samples give them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from harness.domain.base import Frozen
@@ -229,6 +230,7 @@ class LoadLevel(Frozen, frozen=True, kw_only=True):
         good_count: Of those, the ones within every limit.
         cached_tokens: Of those, found in the server's cache.
         failures: Requests that failed, by outcome and cause.
+        predicted_tokens_per_s: Output throughput that was predicted before; None where nothing was.
     """
 
     offered: float
@@ -240,6 +242,7 @@ class LoadLevel(Frozen, frozen=True, kw_only=True):
     cached_tokens: int
     new_tokens: int
     failures: dict[str, int] = {}
+    predicted_tokens_per_s: float | None = None
 
     @property
     def requests_per_s(self) -> float:
@@ -279,9 +282,20 @@ class Load(Frozen, frozen=True, kw_only=True, tag="load", tag_field="kind"):
         ordered = sorted(self.levels, key=lambda level: level.offered)
         if self.open_loop:
             return next((v.offered for v in ordered if v.requests_per_s < 0.95 * v.offered), None)
-        best = max((v.new_tokens_per_s for v in ordered), default=0.0)
-        enough = next((v.offered for v in ordered if v.new_tokens_per_s >= 0.95 * best), None)
-        return enough if ordered and enough != ordered[-1].offered else None
+        return _enough([(v.offered, v.new_tokens_per_s) for v in ordered])
+
+    @property
+    def predicted_saturation(self) -> float | None:
+        """The same of a closed loop by what was predicted before."""
+        ordered = sorted(self.levels, key=lambda level: level.offered)
+        return _enough([(v.offered, v.predicted_tokens_per_s or 0.0) for v in ordered])
+
+
+def _enough(rates: Sequence[tuple[float, float]]) -> float | None:
+    """The first load that gives 95 % of the best rate, if it is not the last one tried."""
+    best = max((rate for _, rate in rates), default=0.0)
+    enough = next((load for load, rate in rates if best and rate >= 0.95 * best), None)
+    return enough if rates and enough != rates[-1][0] else None
 
 
 class Window(Frozen, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """What is asked of a model on a device."""
 
 from harness.domain.base import Frozen
+from harness.domain.model import Tokens
 from harness.domain.placement import Placement
 
 
@@ -23,15 +24,15 @@ class Scenario(Frozen, frozen=True, kw_only=True):
         placement: What lies with the GPU that the api drives, and what with the CPU.
     """
 
-    context_tokens: int = 4096
-    prompt_tokens: int = 512
-    new_tokens: int = 128
-    depth_tokens: int = 0
-    batch_count: int = 1
-    ubatch_tokens: int = 512
+    context_tokens: Tokens = 4096
+    prompt_tokens: Tokens = 512
+    new_tokens: Tokens = 128
+    depth_tokens: Tokens = 0
+    batch_count: Tokens = 1
+    ubatch_tokens: Tokens = 512
     kv_type: str = "F16"
     flash_attention: bool = True
-    thread_count: int = 0
+    thread_count: Tokens = 0
     repack: bool = True
     mmap: bool = True
     api: str = ""

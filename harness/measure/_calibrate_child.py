@@ -17,7 +17,7 @@ from harness.measure import page_cache
 from harness.measure.memory_watch import read_memory
 from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
 from harness.measure.validity import Limits, child_probe
-from harness.runtimes.llamacpp.devices import devices, devices_of, link_speed
+from harness.runtimes.llamacpp.devices import devices
 from harness.runtimes.llamacpp.session import LlamaSession
 
 Emit = Callable[[str, Any], None]
@@ -65,14 +65,16 @@ def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[B
     """Groups of benches that are timed in turns: first the engine's own overheads and attention, then each type.
 
     A GPU gets fewer batches: each new one may have the driver compile a shader first. ``deep apart`` is ``deep`` with
-    its cache left with the CPU: every layer crosses to the CPU and back.
+    its cache left with the CPU: every layer crosses to the CPU and back. ``few apart`` is ``few`` with all weights
+    there: batches of a prompt copy each of them.
     """
+    few_roles: tuple[str, ...] = ("narrow few", "wide few")
     if api == "cpu":
         overheads: tuple[str, ...] = ("shallow", "deep")
         overhead, attention = {1: 16, 2: 6, 4: 6, 8: 6, 16: 4, 64: 2, 512: 1}, {1: 8, 4: 4}
         few, many = {1: 12, 2: 4, 3: 3, 4: 3, 5: 3, 8: 2, 16: 1}, {64: 2, 512: 1}
     else:
-        overheads = ("shallow", "deep", "deep apart")
+        overheads, few_roles = ("shallow", "deep", "deep apart"), (*few_roles, "narrow few apart", "wide few apart")
         overhead, attention = {1: 8, 4: 4, 16: 2}, {1: 6}
         few, many = {1: 6, 2: 3, 4: 2, 8: 2}, {64: 1, 512: 1}
     yield _benches(overheads, "F16", overhead)
@@ -81,7 +83,7 @@ def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[B
         yield [
             *_benches(("narrow", "mid", "wide"), type_name, few, fill_bytes),
             *_benches(("head",), type_name, {b: n for b, n in few.items() if b <= 8}, fill_bytes),
-            *_benches(("narrow few", "wide few"), type_name, many, fill_bytes),
+            *_benches(few_roles, type_name, many, fill_bytes),
         ]
 
 
@@ -99,16 +101,11 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Time everything in ``plan``; ``arguments``: ``types fill_bytes thread_count rounds retries repack api software``.
 
     Events: ``timing`` for each bench, batch, depth and round, ``group`` when one begins, and ``process``: what this
-    process holds without a model (with a driver on the CPU: beside its buffers), and its code pages in the end. The
-    times of the role ``link`` are seconds of a byte that is copied to the GPU.
+    process holds without a model (with a driver on the CPU: beside its buffers), and its code pages in the end.
     """
     devices()  # the engine loads its drivers when it is first asked for them
     before = read_memory() if arguments["api"] == "cpu" else None
     held_bytes = before.anonymous_bytes if before else 0
-    if arguments["api"] != "cpu":
-        device = devices_of(arguments["api"])[0]
-        link = Bench("link", "", dimensions("shallow", "F16", 0), {})
-        _tell(link, 1, 0, [1 / link_speed(device)], 0, False, emit)
     groups = list(plan(arguments["types"], arguments["fill_bytes"], arguments["api"]))
     for number, group in enumerate(groups):
         emit("group", {"number": number, "count": len(groups), "name": f"{group[0].type_name} {group[0].role}"})
@@ -132,12 +129,13 @@ def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSess
     write_tiny(path, bench.shape, bench.type_name)
     # A downloaded model comes into the page cache by being read, not by being written: let this one do the same.
     page_cache.drop(path)
+    few = bench.role.endswith(" few apart")
     scenario = Scenario(
         context_tokens=max(bench.depths) + 1024,
         thread_count=arguments["thread_count"],
         repack=arguments["repack"],
         api=arguments["api"],
-        placement=Placement(kv_on_gpu=not bench.role.endswith(" apart")),
+        placement=Placement(gpu_layers=0) if few else Placement(kv_on_gpu=not bench.role.endswith(" apart")),
     )
     try:
         return LlamaSession(path, scenario, batch_tokens=512)

@@ -7,7 +7,8 @@ terms of ``harness.predict.calibrated``, each from the benches that show it:
     grouped, ungrouped    attention: time that 2,048 tokens of depth add, with few and with many KV heads
     narrow, mid, wide,    bytes c(B) + rows r(B) + products u(B): weights of one type, several times the last-level
     head                  cache, in rows of 512 to 2,048 weights, and as one product of very many rows; fewer layers
-                          of the same for batches of prefill size
+                          of the same for batches of prefill size, and for a GPU once more with the weights left with
+                          the CPU: bytes that are copied, and the waiting for each
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from harness.measure import machine
 from harness.measure._calibrate_child import DEPTH_TOKENS, dimensions
 from harness.measure.child import Limits, run_child
 from harness.measure.tiny_model import TINY_TYPES, matrices
-from harness.predict.calibrated import PREFILL_TOKENS
+from harness.predict.calibrated import PREFILL_TOKENS, Matrix, product_seconds
 from harness.predict.repack import repacked_types
 from harness.records.store import write_atomically
 
@@ -135,7 +136,7 @@ def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: i
         raise EngineError(f"the calibration lacks the timing of {error}") from None
     deep_s = times["F16", "deep", 1, 0]
     apart_s = times.get(("F16", "deep apart", 1, 0), deep_s)
-    return Calibration(
+    found = Calibration(
         api="cpu",
         engine_version="",
         thread_count=0,
@@ -149,8 +150,9 @@ def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: i
         spread_ratio=_spread(events),
         # One change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a GPU.
         crossing_s=max(apart_s - deep_s, 0.0) / dimensions("deep", "F16", 0).layer_count,
-        link_bytes_per_s=1 / times["", "link", 1, 0] if ("", "link", 1, 0) in times else 0.0,
     )
+    link, ratio = _copies(times, found, fill_bytes)
+    return msgspec.structs.replace(found, link_bytes_per_s=link, copied_product_ratio=ratio)
 
 
 def typical_times(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int, int], float]:
@@ -237,6 +239,19 @@ def _type_cost(times: Times, type_name: str, fill_bytes: int, shared: tuple[floa
     )
 
 
+def _copies(times: Times, found: Calibration, fill_bytes: int) -> tuple[float, float]:
+    """Bytes/s of weights that are copied to a GPU for their products, and the waiting as a share of those products."""
+    rows, values = [], []
+    for (type_name, role, batch, _), apart_s in times.items():
+        if role.endswith(" few apart"):
+            products = matrices(dimensions(role, type_name, fill_bytes), type_name)
+            own_s = sum(product_seconds(Matrix(tensor, 0), found, batch) for tensor in products)
+            rows.append((float(sum(tensor.size_bytes for tensor in products)), own_s))
+            values.append(max(apart_s - times[type_name, role.removesuffix(" apart"), batch, 0], 0.01 * apart_s))
+    per_byte, ratio = nonnegative_fit(rows, values) if rows else (0.0, 0.0)
+    return 1 / per_byte if per_byte else 0.0, ratio
+
+
 def _spread(events: Iterable[Mapping[str, Any]]) -> float:
     """Half-width that holds 90 % of the rounds' medians about their common middle, from all single-token benches."""
     turns: dict[tuple[str, str, int], dict[int, float]] = defaultdict(dict)
@@ -284,7 +299,8 @@ def _place(thread_count: int, repack: bool, api: str) -> Path:
     """File of what was timed with this engine's version, these settings and this machine."""
     key: tuple[object, ...]
     key = (_engine_version(), thread_count or machine.cpu().thread_count, repack, machine.fingerprint().fingerprint)
-    digest = hashlib.sha256(repr((_CACHE_VERSION, *(key if api == "cpu" else (*key, api)))).encode()).hexdigest()[:16]
+    key = key if api == "cpu" else (*key, api, "copies")
+    digest = hashlib.sha256(repr((_CACHE_VERSION, *key)).encode()).hexdigest()[:16]
     return home_dir() / "calibrations" / f"{digest}.json"
 
 

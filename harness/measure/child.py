@@ -30,7 +30,8 @@ LOG_LINES_KEPT: Final = 200
 _LOG_LINE_CHARS: Final = 1000
 _EVENT_LINE_BYTES: Final = 16 << 20
 _GRACE_S: Final = 1.0
-_POLL_S: Final = 0.1
+_POLL_S: Final = 0.5
+"""Between looks at the events; each look takes a measured core from the engine."""
 
 OnEvent = Callable[[str, Any], None]
 

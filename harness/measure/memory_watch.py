@@ -16,8 +16,10 @@ from harness.domain.record import MemorySample, MemoryUse
 
 FIRST_PERIOD_S: Final = 0.001
 PERIOD_S: Final = 0.02
-SLOWEST_PERIOD_S: Final = 0.1
-"""While memory does not change, sampling slows down to this: the watcher must not disturb the timing."""
+SLOWEST_PERIOD_S: Final = 1.0
+LIMITED_PERIOD_S: Final = 0.1
+"""While memory does not change, sampling slows down to this: each look takes a measured core from the engine, whose
+other threads then wait (two cores: ten looks a second cost 2 to 3 % of its speed). A limit has to be kept."""
 CHANGED_BYTES: Final = 1 << 20
 TIMELINE_COUNT: Final = 240
 _HELD_COUNT: Final = 8192
@@ -117,7 +119,8 @@ class MemoryWatch:
         while not self._done.wait(period_s):
             held_bytes = self._look()
             moved = abs(held_bytes - last_bytes) > CHANGED_BYTES
-            period_s = min(period_s * 1.25, PERIOD_S if moved else SLOWEST_PERIOD_S)
+            slowest_s = SLOWEST_PERIOD_S if self._limit_bytes is None else LIMITED_PERIOD_S
+            period_s = min(period_s * 1.25, PERIOD_S if moved else slowest_s)
             last_bytes = held_bytes if moved else last_bytes
 
     def _look(self) -> int:

@@ -1,6 +1,5 @@
-"""How much of a file lies in the page cache, and how to get it out: what makes a load cold."""
+"""How much of a model's files lies in the page cache, and how to get it out: what makes a load cold."""
 
-import contextlib
 import ctypes
 import mmap
 import os
@@ -9,23 +8,33 @@ from pathlib import Path
 import numpy as np
 
 
-def drop(path: Path) -> bool:
-    """Ask the system to forget the cached pages of a file; False where it has no such call.
+def drop(*files: Path) -> bool:
+    """Ask the system to forget the cached pages of files; False where it has no such call.
 
     Pages that are dirty or mapped by another process stay: check with :func:`cached_ratio`.
     Source: posix_fadvise(2), POSIX_FADV_DONTNEED.
     """
     if not hasattr(os, "posix_fadvise"):
         return False
-    with path.open("rb") as file, contextlib.suppress(OSError):
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return True
-    return False
+    for path in files:
+        with path.open("rb") as file:
+            try:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            except OSError:
+                return False
+    return True
 
 
-def cached_ratio(path: Path) -> float | None:
-    """Share of the file's pages in the page cache; None where the system does not tell. Source: mincore(2)."""
+def cached_ratio(*files: Path) -> float | None:
+    """Share of all their bytes in the page cache; None where the system does not tell."""
+    found = [(_cached_ratio(path), path.stat().st_size) for path in files]
+    told = [ratio * size for ratio, size in found if ratio is not None]
+    return sum(told) / max(1, sum(size for _, size in found)) if len(told) == len(found) else None
+
+
+def _cached_ratio(path: Path) -> float | None:
+    """Share of one file's pages. Source: mincore(2)."""
     try:
         mincore = ctypes.CDLL(None, use_errno=True).mincore
     except (OSError, AttributeError, TypeError):

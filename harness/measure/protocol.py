@@ -145,9 +145,8 @@ class Protocoller:
 
     def _cold(self) -> None:
         files = model_files(Path(self.job.path))
-        for file in files:
-            page_cache.drop(file)
-        cached = _cached_ratio(files)
+        page_cache.drop(*files)
+        cached = page_cache.cached_ratio(*files)
         with contextlib.ExitStack() as opened:
             with self.watch(disk_expected=True) as watch:
                 session = self._open()
@@ -313,14 +312,6 @@ class Protocoller:
         if row.size > 1 and row.min() == row.max():
             # Quantising activations turns NaN into zeros: a model that is all NaN inside may end in equal logits.
             raise EngineError("all logits are the same: the file is damaged; check its hash")
-
-
-def _cached_ratio(files: Sequence[Path]) -> float | None:
-    """Share of all their bytes in the page cache; None where the system does not tell."""
-    ratios = [page_cache.cached_ratio(file) for file in files]
-    sizes = [file.stat().st_size for file in files]
-    cached = [ratio * size for ratio, size in zip(ratios, sizes, strict=True) if ratio is not None]
-    return sum(cached) / max(1, sum(sizes)) if len(cached) == len(files) else None
 
 
 def _read_through(path: Path) -> None:

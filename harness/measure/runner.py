@@ -20,7 +20,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
-from harness.onnx.files import size_bytes
+from harness.onnx.files import combined_hash, model_files, size_bytes
 from harness.records.derive import disturbances
 
 OTHER_RUN_DOUBT: Final = "another measured run was going on: let it end first, or leave out --no-wait"
@@ -63,19 +63,19 @@ def new_record(**fields: Any) -> RunRecord:
     return RunRecord(**(fields | made))
 
 
-def identify(
-    path: Path, weights: Weights | None, *, name: str = "", quant: str = "", sha256: str = ""
-) -> ModelIdentity:
-    """Identity of a model with all its files.
+def identify(path: Path, weights: Weights | None, *, name: str = "", quant: str = "") -> ModelIdentity:
+    """Identity of a model with all its files, whose hash is remembered until one of them changes.
+
+    Without ``weights`` (they cannot be read) ``quant`` says the mixture; without ``name`` it is the file's stem.
 
     Raises:
-        BadDataError: A file of it is missing.
+        BadDataError: A file of it is missing, or cannot be read.
     """
     return ModelIdentity(
         name=name or path.stem,
         quant=weights.quant if weights else quant,
         size_bytes=size_bytes(path),
-        sha256=sha256,
+        sha256=combined_hash(model_files(path)),
         architecture=weights.shape.architecture if weights else "",
         parameter_count=sum(t.element_count for t in weights.tensors) if weights else 0,
         synthetic=weights.synthetic if weights else False,

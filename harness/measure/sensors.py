@@ -7,6 +7,7 @@ Documentation/ABI/testing/{sysfs-class-power,sysfs-class-thermal,sysfs-class-hwm
 
 import contextlib
 import csv
+import io
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import psutil
 
+from harness.domain.foreign import read_limited
 from harness.errors import BadDataError
 from harness.measure.cgroup import read_int, read_text
 from harness.measure.gpu_sensors import GpuReading, gpu_readings
@@ -150,11 +152,10 @@ def metered_joules(path: Path, start_unix_s: float, end_unix_s: float) -> float 
     """
     points: list[tuple[float, float]] = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for cells in csv.reader(file):
-                with contextlib.suppress(ValueError, IndexError):
-                    points.append((float(cells[0]), float(cells[1])))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        for cells in csv.reader(io.StringIO(read_limited(path).decode("utf-8-sig"), newline="")):
+            with contextlib.suppress(ValueError, IndexError):
+                points.append((float(cells[0]), float(cells[1])))
+    except (UnicodeDecodeError, csv.Error) as error:
         raise BadDataError(path, "", str(error), "a CSV file of unix seconds, watts") from error
     times = [at for at, _ in points]
     if times != sorted(times):

@@ -5,7 +5,6 @@ The names are those that optimum-onnx and the onnxruntime-genai builder write: `
 ``num_logits_to_keep`` is the name that published exports use for "of the last so many tokens only" (0 for all).
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,7 +12,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import EngineError, RefusedError
+from harness.domain.foreign import json_of, read_limited
+from harness.errors import BadDataError, EngineError, RefusedError
 from harness.onnx.graph import OnnxGraph, Port
 from harness.onnx.quantize import ALIAS_KEY, BLOCK_SIZE, load, quantize_weights
 
@@ -88,10 +88,10 @@ def _head_dims(past: list[Port], folder: Path, name: str) -> tuple[int, ...]:
         return tuple(_fixed(p, 3, name) for p in past)
     for file, keys in (("genai_config.json", ("model", "decoder", "head_size")), ("config.json", ("head_dim",))):
         try:
-            found = json.loads((folder / file).read_bytes())
+            found = json_of(read_limited(folder / file), folder / file, "a configuration")
             for key in keys:
                 found = found[key]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (BadDataError, KeyError, TypeError):
             continue
         if isinstance(found, int) and found > 0:
             return (found,) * len(past)

@@ -139,7 +139,7 @@ def pass_parts(
         last_block = matrix.layer == shape.layer_count - 1 and ".ffn_" in matrix.tensor.name
         tokens = wanted if matrix.is_head or last_block else batch_tokens
         if tokens:
-            products_s += _product_s(matrix, calibration, tokens)
+            products_s += product_seconds(matrix, calibration, tokens)
     overhead_s = calibration.token_overhead_s + shape.layer_count * (
         calibration.layer_overhead_s * _node_ratio(shape)
         + batch_tokens * (calibration.token_layer_s + shape.hidden_dim * calibration.activation_s_per_dim_layer)
@@ -301,7 +301,8 @@ def type_cost(calibration: Calibration, type_name: str) -> tuple[TypeCost, float
     return nearest, max(BLOCKS[nearest.type_name].bits_per_weight / bits, 1.0)
 
 
-def _product_s(matrix: Matrix, calibration: Calibration, tokens: int) -> float:
+def product_seconds(matrix: Matrix, calibration: Calibration, tokens: int) -> float:
+    """Seconds of one matrix product."""
     tensor = matrix.tensor
     cost, factor = type_cost(calibration, tensor.type_name)
     share, batch = 1.0, float(tokens)

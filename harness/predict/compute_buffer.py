@@ -1,82 +1,331 @@
-"""Scratch memory of one forward pass: what llama.cpp reserves, and what a run really touches.
+"""Scratch memory of one forward pass: what llama.cpp reserves on each backend, and what a run on a CPU really touches.
 
-The graph allocator lays all intermediate tensors of the worst case into one buffer and reuses room as soon as a tensor
-is dead, so its size is the largest phase, not the sum. The reserve counts logits for every token of a batch
-(ubatch x vocabulary x 4 bytes: 297 MiB for 512 tokens of a 152k vocabulary); pages that no run writes never become
-resident on a CPU, while a GPU allocates them for good.
+The scheduler gives each node of the graph a backend: that of its weight or of the cache that it writes, else its
+neighbours' (a GPU's before the CPU's). From 32 tokens on a product whose weight lies with the CPU moves to the first
+GPU. The graph is cut where the backend changes, and before each further weight that has to be copied; what a piece
+needs from another backend is copied to its own before it begins: activations, inputs, weights, and the cache of a
+block whose attention is computed elsewhere. The allocator then walks the graph once: each tensor takes the smallest
+hole that holds it, else the end of the buffer, or overwrites its input, and is freed after its last use. The buffer is
+as long as that walk ever reaches. A GPU allocates it for good; pages that no run writes never become resident on a CPU.
+The reserve counts logits for every token of a batch (ubatch x vocabulary x 4 bytes: 297 MiB for 512 tokens of a 152k
+vocabulary).
 
-Source of the rule: llama.cpp, ggml/src/ggml-alloc.c and ``llama_context::sched_reserve``. The widths below were fitted
-on SmolLM2-135M, Gemma-3-270M and Qwen2.5-0.5B (Q8_0, 4096 tokens of context, batches of 128 and 512).
+Source of the rules: llama.cpp, ggml/src/ggml-alloc.c, ggml/src/ggml-backend.cpp (``ggml_backend_sched_split_graph``),
+src/llama-graph.cpp, ``llama_context::sched_reserve``, ggml/src/ggml-vulkan (``ggml_vk_graph_optimize``).
+Weights of norms and routers are too small to be followed. Recurrent mixers and latent attention are sketched by their
+widest tensors.
 """
 
-from typing import Final
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
+from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
-from harness.predict.kv_cache import padded
+from harness.predict.kv_cache import full_cells, padded
+from harness.predict.placement import OFFLOAD_TOKENS
 
-_FEED_FORWARD_COPIES: Final = 3.27
-"""Gate, up and their product in F32, and the product again quantised for the down matrix (1.0625 / 4)."""
-_HIDDEN_COPIES: Final = 3.2
-"""Residual, normed input and output, each [tokens, hidden] in F32."""
-_SCORE_COPIES: Final = 2
-"""Without flash attention: scores and their softmax."""
-_MASK_BYTES: Final = 2
-"""One entry of the attention mask."""
+HOST: Final = -1
+"""The CPU, where a layout names cards by their numbers."""
+_NODES_AHEAD: Final = 20
+"""So far Vulkan looks for nodes that wait for nothing."""
 _FIXED_BYTES: Final = 2_000_000
-"""Graph, allocator tables and thread scratch."""
+"""On a CPU: graph, allocator tables and thread scratch."""
+_QUANTISED_BYTES: Final = 34 / 32
+"""Of an entry of the inner activations that a CPU quantises for the product with the down matrix."""
 
 
-def activation_bytes(shape: ModelShape, tokens: int, cells: int, *, flash_attention: bool) -> int:
-    """Bytes of the largest phase of a block for a batch of ``tokens`` over ``cells`` of cache, logits aside.
+class Layout(NamedTuple):
+    """Where the parts of a model lie: the number of a card, or ``HOST``.
 
-    Feed-forward phase: tokens x 4 x (3.27 x inner + 3.2 x hidden). Attention phase: tokens x 4 x (3.2 x hidden
-    + 2 x queries + keys + values), and without flash attention 2 x heads x cells x tokens x 4 for the scores. The mask
-    (cells x tokens x 2) lives through both.
+    Attributes:
+        blocks: Of each block its weights, its routed experts and its cache.
+        output: Of the output matrix.
+        host_bytes: Name and bytes of the largest matrix of each kind that lies with the CPU.
+        reorders: Whether the GPUs first compute what waits for nothing (Vulkan).
     """
-    hidden = _HIDDEN_COPIES * shape.hidden_dim
-    inner = float(shape.feed_forward_dim)
-    if shape.experts is not None:
-        e = shape.experts
-        routed = e.used_count * e.feed_forward_dim
-        inner = max(inner, routed, e.shared_feed_forward_dim)
-        hidden += e.used_count * shape.hidden_dim
-    feed_forward = _FEED_FORWARD_COPIES * inner + hidden
-    value = shape.value_head_dim or shape.head_dim
-    heads = shape.head_count * (shape.head_dim + value) + shape.kv_head_count * (shape.head_dim + value)
-    attention = _HIDDEN_COPIES * shape.hidden_dim + heads
-    if not flash_attention:
-        attention += _SCORE_COPIES * shape.head_count * cells
-    mixer = 0.0
-    if shape.recurrent is not None:
-        r = shape.recurrent
-        mixer = hidden + 4 * r.inner_dim + 2 * r.group_count * r.state_dim
-    mask = _MASK_BYTES * cells if shape.head_count else 0
-    return int(tokens * (4 * max(feed_forward, attention, mixer) + mask))
+
+    blocks: tuple[tuple[int, int, int], ...]
+    output: int
+    host_bytes: tuple[tuple[str, int], ...] = ()
+    reorders: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Node:
+    """One tensor of the graph: bytes (0: a view of the cache), those of its weight, and those of a copy of it.
+
+    ``side`` None follows the neighbours; ``reads`` are its sources as they lie on its side.
+    """
+
+    size: int
+    sources: tuple["_Node", ...] = ()
+    side: int | None = None
+    weight_bytes: int | None = None
+    in_place: bool = False
+    copy_bytes: int = 0
+    reads: list["_Node"] = field(default_factory=list)
+
+
+class _Graph:
+    """The nodes of a batch in the order in which llama.cpp lists them; widths are F32 entries of a token."""
+
+    def __init__(self, shape: ModelShape, scenario: Scenario, layout: Layout, tokens: int, outputs: int) -> None:
+        self.shape, self.scenario, self.tokens = shape, scenario, tokens
+        self.host_bytes, self.nodes = dict(layout.host_bytes), list[_Node]()
+        own, fused = full_cells(scenario.context_tokens, scenario.batch_count), scenario.flash_attention
+        own //= scenario.batch_count
+        self.cells = {"full": own, "sliding": padded(min(own, shape.sliding_window_tokens + scenario.ubatch_tokens))}
+        kinds: list[str] = sorted({shape.layer_kind(b) for b in range(shape.layer_count)} & set(self.cells))
+        rows = 1 if fused else shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
+        self.places = {k: (_Node(8 * tokens), _Node(8 * tokens * rows)) for k in kinds}
+        self.masks = {k: _Node((2 if fused else 4) * tokens * self.cells[k]) for k in kinds}
+        self.position, token, chosen = _Node(4 * tokens), _Node(4 * tokens), _Node(4 * outputs)
+        unused = _Node(4 * tokens * shape.hidden_dim)  # embeddings instead of tokens: never read, so never freed
+        places = (row for pair in self.places.values() for row in pair)
+        self.inputs = [token, unused, self.position, *places, *self.masks.values(), chosen]
+        x = self.add(shape.hidden_dim, token, side=HOST)
+        for block in _typical(shape, layout):
+            side, experts, cache = layout.blocks[block]
+            c, before, kind = self.norm(x, side), x, shape.layer_kind(block)
+            if kind in self.cells:
+                c = self.attention(c, side, cache, kind)
+            if kind == "recurrent":
+                c = self.mixer(c, side)
+            if block == shape.layer_count - 1:
+                self.tokens = outputs
+                c, before = self.add(shape.hidden_dim, c, chosen), self.add(shape.hidden_dim, before, chosen)
+            x = self.add(shape.hidden_dim, c, before, in_place=True)
+            if "-" not in shape.layer_pattern or kind == "none":
+                c = self.feed_forward(self.norm(x, side), side, experts, routed=shape.is_moe_layer(block))
+                x = self.add(shape.hidden_dim, c, x, in_place=True)
+        self.product("output", shape.vocab_count, self.norm(x, layout.output), side=layout.output)
+
+    def add(self, width: float, *sources: _Node, side: int | None = None, in_place: bool = False) -> _Node:
+        """A node of so many entries for each token."""
+        self.nodes.append(_Node(int(4 * self.tokens * width), sources, side, in_place=in_place))
+        return self.nodes[-1]
+
+    def product(self, name: str, width: float, *sources: _Node, side: int, in_place: bool = False) -> _Node:
+        """A product with the weight of that name."""
+        node = self.add(width, *sources, side=side, in_place=in_place)
+        node.weight_bytes = self.host_bytes.get(name, 0)
+        return node
+
+    def norm(self, x: _Node, side: int, *, in_place: bool = True) -> _Node:
+        """RMS norm and its weight."""
+        width = x.size / 4 / self.tokens
+        return self.product("norm", width, self.add(width, x, in_place=in_place), side=side, in_place=True)
+
+    def attention(self, c: _Node, side: int, cache: int, kind: str) -> _Node:
+        """Queries, keys and values, their places in the cache, scores, output."""
+        s, latent = self.shape, self.shape.latent if self.shape.architecture != "minicpm3" else None
+        key, value = s.kv_head_count * s.head_dim, s.kv_head_count * (s.value_head_dim or s.head_dim)
+        queries, result = s.head_count * s.head_dim, s.head_count * (s.value_head_dim or s.head_dim)
+        if latent is not None:
+            key, value, result = latent.kv_rank_dim + latent.rope_head_dim, 0, s.head_count * latent.kv_rank_dim
+            queries = s.head_count * key
+        flat = s.architecture in {"olmoe", "olmo2"}  # one norm over all heads; else a view of heads stays as it is
+
+        def turned(x: _Node) -> _Node:
+            x = self.norm(x, side, in_place=flat) if s.qk_norm else x
+            return self.add(x.size / 4 / self.tokens, x, self.position, in_place=s.qk_norm and not flat)
+
+        q = turned(self.product("attn_q", queries, c, side=side))
+        v = self.product("attn_v", value, c, side=side)
+        k = turned(self.product("attn_k", key, c, side=side))
+        keys, values = (self.add(0, x, row, side=cache) for x, row in zip((k, v), self.places[kind], strict=True))
+        cells = self.cells[kind] * self.scenario.batch_count
+        keys.copy_bytes, values.copy_bytes = (cells * row_bytes(self.scenario.kv_type, w) for w in (key, value))
+        if self.scenario.flash_attention:
+            c = self.add(result, q, keys, values, self.masks[kind])
+        else:
+            scores = self.add(s.head_count * self.cells[kind], keys, q)
+            scores = self.add(s.head_count * self.cells[kind], scores, self.masks[kind], in_place=True)
+            c = self.add(result, self.add(result, values, scores), side=HOST if cache == HOST != side else None)
+        return self.product("attn_output", s.hidden_dim, c, side=side)
+
+    def mixer(self, c: _Node, side: int) -> _Node:
+        """A layer with a state: projection, convolution, scan, gate, output."""
+        r = self.shape.recurrent
+        inner, groups = (r.inner_dim, 2 * r.group_count * r.state_dim) if r is not None else (0, 0)
+        c = self.product("ssm_in", 2 * inner + groups, c, side=side)
+        scan = self.add(inner, self.add(inner + groups, c))
+        return self.product("ssm_out", self.shape.hidden_dim, self.add(inner, scan, c, in_place=True), side=side)
+
+    def feed_forward(self, c: _Node, side: int, experts: int, *, routed: bool) -> _Node:
+        """Gate, up, their product, down; of a mixture the router, and the sum over the experts of a token."""
+        e, hidden = self.shape.experts, self.shape.hidden_dim
+        if e is None or not routed:
+            return self.gated("", max(self.shape.feed_forward_dim, self.shape.kv_shared_feed_forward_dim), c, side=side)
+        scores = self.add(e.expert_count, self.product("router", e.expert_count, c, side=side), in_place=True)
+        order = self.add(e.expert_count, scores)
+        share = self.add(e.used_count, scores, order)
+        down = self.gated("_exps", e.used_count * e.feed_forward_dim, c, order, side=experts, copies=e.used_count)
+        down = self.add(e.used_count * hidden, down, share, in_place=True)
+        total = self.add(hidden, down)
+        for _ in range(e.used_count - 2):
+            total = self.add(hidden, total, down, in_place=True)
+        if e.shared_feed_forward_dim:
+            total = self.add(
+                hidden, total, self.gated("_shexp", e.shared_feed_forward_dim, c, side=side), in_place=True
+            )
+        return total
+
+    def gated(self, kind: str, inner: float, *sources: _Node, side: int, copies: int = 1) -> _Node:
+        """The feed-forward part of a block, or of its experts."""
+        names = ("gate", "up") if self.shape.gated_feed_forward else ("up",)
+        parts = [self.product(f"ffn_{name}{kind}", inner, *sources, side=side) for name in names]
+        product = self.add(inner, *parts, in_place=len(parts) == 1)
+        return self.product(f"ffn_down{kind}", copies * self.shape.hidden_dim, product, *sources[1:], side=side)
+
+
+def _typical(shape: ModelShape, layout: Layout) -> Iterator[int]:
+    """Blocks that show each change from one kind of block to the next twice, and the last one: the peak is in them."""
+    kinds = [(shape.layer_kind(b), shape.is_moe_layer(b), *layout.blocks[b]) for b in range(shape.layer_count)]
+    seen: Counter[object] = Counter()
+    for block, change in enumerate(zip([None, *kinds], kinds, strict=False)):
+        seen[change] += 1
+        if seen[change] <= 2 or block == shape.layer_count - 1:
+            yield block
+
+
+def _plan(graph: _Graph, layout: Layout, tokens: int) -> Iterator[tuple[_Node, Sequence[_Node]]]:
+    """What is laid one after the other, copies among it, each with what it reads; fills in sides."""
+    on_gpu = any(side != HOST for block in layout.blocks for side in block) or layout.output != HOST
+    home = {node: node.side for node in graph.nodes}
+    for node in graph.inputs:
+        node.side = HOST
+    for node in graph.nodes:
+        if on_gpu and tokens >= OFFLOAD_TOKENS and node.weight_bytes is not None and node.side == HOST:
+            node.side = 0
+    for nodes, of_all in ((graph.nodes, False), (graph.nodes[::-1], False), (graph.nodes, True)):
+        side: int | None = None
+        for node in nodes:
+            if node.side is None:
+                node.side = side
+            else:
+                side = node.side if of_all or node.side != HOST else None
+    piece, copies, copied = list[_Node](), list[tuple[_Node, list[_Node]]](), dict[tuple[_Node, int | None], _Node]()
+    for node in graph.nodes:
+        moved = node.weight_bytes is not None and home[node] != node.side
+        if piece and (node.side != piece[-1].side or (moved and copies)):
+            yield from _finished(piece, copies, reorders=layout.reorders)
+            piece, copies = [], []
+        if moved:
+            node.reads.append(_Node(node.weight_bytes or 0, side=node.side))
+            copies.append((node.reads[0], []))
+        for source in node.sources:
+            if source.side != node.side and (source, node.side) not in copied:
+                copied[source, node.side] = _Node(source.copy_bytes or source.size, side=node.side)
+                copies.append((copied[source, node.side], [source]))
+            node.reads.append(copied.get((source, node.side), source))
+        piece.append(node)
+    yield from _finished(piece, copies, reorders=layout.reorders)
+
+
+def _finished(
+    piece: list[_Node], copies: list[tuple[_Node, list[_Node]]], *, reorders: bool
+) -> Iterator[tuple[_Node, Sequence[_Node]]]:
+    """A piece in the order in which its backend computes it, what is copied to it first."""
+    yield from copies
+    while piece:
+        taken = piece[:1]
+        for index, node in enumerate(piece[1 : _NODES_AHEAD if reorders and piece[0].side != HOST else 1], 1):
+            before = piece[index - 1]
+            fused = before is taken[-1] and node.in_place and node.weight_bytes is None and before.size == node.size
+            waiting = piece[: index - 1] if fused else piece[:index]
+            if not any(one in node.sources for one in waiting):
+                taken.append(node)
+        yield from ((node, node.reads) for node in taken)
+        piece = [node for node in piece if node not in taken]
+
+
+class _Buffer:
+    """One backend's buffer: the smallest hole that fits is taken, else its end; ``holes`` are (offset, bytes)."""
+
+    def __init__(self) -> None:
+        self.holes, self.end_bytes, self.peak_bytes = dict[int, int](), 0, 0
+
+    def take(self, size: int) -> int:
+        """Offset of so many bytes."""
+        room, last = min(((room, -start) for start, room in self.holes.items() if room >= size), default=(0, 1))
+        if last > 0:
+            self.end_bytes += size
+            self.peak_bytes = max(self.peak_bytes, self.end_bytes)
+            return self.end_bytes - size
+        del self.holes[-last]
+        if room > size:
+            self.holes[size - last] = room - size
+        return -last
+
+    def give(self, offset: int, size: int) -> None:
+        """Free them: neighbouring holes become one, and a hole at the end shortens the buffer."""
+        for start, room in list(self.holes.items()):
+            if start + room == offset or offset + size == start:
+                del self.holes[start]
+                offset, size = min(offset, start), size + room
+        if offset + size == self.end_bytes:
+            self.end_bytes = offset
+        elif size:
+            self.holes[offset] = size
+
+
+@lru_cache(maxsize=1 << 16)
+def scratch_bytes(
+    shape: ModelShape, scenario: Scenario, layout: Layout, tokens: int = 0, outputs: int = 0
+) -> dict[int, int]:
+    """Bytes of the compute buffer of each card and of ``HOST`` for a batch of ``tokens`` with logits for ``outputs``.
+
+    0 tokens: the engine's reserve, a full physical batch with logits for all. Of the scenario its context, batches,
+    type of cache and flash attention count.
+    """
+    tokens = tokens or min(scenario.ubatch_tokens, padded(scenario.context_tokens))
+    tokens = -(-tokens // scenario.batch_count) * scenario.batch_count
+    graph = _Graph(shape, scenario, layout, tokens, outputs or tokens)
+    plan: list[tuple[_Node, Sequence[_Node]]] = [(node, ()) for node in graph.inputs]
+    plan += _plan(graph, layout, tokens)
+    users = Counter(one for _, reads in plan for one in reads)
+    buffers, at = {HOST: _Buffer()}, dict[_Node, tuple[_Buffer, int]]()
+    for node, reads in plan:
+        buffer = buffers.setdefault(HOST if node.side is None else node.side, _Buffer())
+        fitting = (one for one in reads if one.size == node.size and users[one] == 1 and one in at)
+        if node.in_place and (over := next((one for one in fitting if at[one][0] is buffer), None)):
+            at[node] = at.pop(over)
+        elif node.size:
+            at[node] = buffer, buffer.take(node.size)
+        for one in reads:
+            users[one] -= 1
+            if not users[one] and one in at:
+                held, offset = at.pop(one)
+                held.give(offset, one.size)
+    return {side: buffer.peak_bytes for side, buffer in buffers.items()}
+
+
+def reserved_compute_bytes(shape: ModelShape, scenario: Scenario, api: str = "cpu") -> int:
+    """Bytes of the compute buffer that llama.cpp reserves where all of a model lies with that api's engine."""
+    side = HOST if api == "cpu" else 0
+    layout = Layout(((side, side, side),) * shape.layer_count, side, reorders=api == "vulkan")
+    return scratch_bytes(shape, scenario, layout)[side]
 
 
 def touched_compute_bytes(shape: ModelShape, scenario: Scenario) -> int:
     """Bytes of scratch that a run makes resident on a CPU.
 
     The largest batch is a full one of the prompt, or of the tokens that stand before it: they were a prompt once.
-    Logits exist only for the last token of each sequence, once in the graph and once in the output buffer.
+    Logits exist only for the last token of each sequence, once in the graph and once in the output buffer. Embeddings
+    in place of tokens are never touched; the inner activations are quantised beside the buffer.
     """
-    s, prompt = scenario, max(scenario.prompt_tokens, 1)
-    logits = 2 * s.batch_count * shape.vocab_count * 4
-    batches = ((max(prompt, s.batch_count), s.depth_tokens + prompt), (s.depth_tokens, s.depth_tokens))
-    activations = max(
-        activation_bytes(shape, max(min(tokens, s.ubatch_tokens), 1), padded(cells), flash_attention=s.flash_attention)
-        for tokens, cells in batches
-    )
-    return _FIXED_BYTES + logits + activations
-
-
-def reserved_compute_bytes(shape: ModelShape, scenario: Scenario) -> int:
-    """Bytes of the compute buffer that llama.cpp reserves: the larger of the block phase and the logits phase.
-
-    Logits phase: tokens x (vocabulary + 2 x hidden) x 4, tokens = min(ubatch, context).
-    """
-    cells = padded(scenario.context_tokens)
-    tokens = min(scenario.ubatch_tokens, cells)
-    block = activation_bytes(shape, tokens, cells, flash_attention=scenario.flash_attention)
-    return max(block, 4 * tokens * (shape.vocab_count + 2 * shape.hidden_dim))
+    s, prompt, together, e = scenario, max(scenario.prompt_tokens, 1), scenario.batch_count, shape.experts
+    inner = max(shape.feed_forward_dim, e.used_count * e.feed_forward_dim if e is not None else 0)
+    layout, found = Layout(((HOST, HOST, HOST),) * shape.layer_count, HOST), 0
+    for asked, cells in ((max(prompt, together), s.depth_tokens + prompt), (s.depth_tokens, s.depth_tokens)):
+        tokens = max(min(asked, s.ubatch_tokens), 1)
+        scratch = scratch_bytes(shape, replace(s, context_tokens=cells * together), layout, tokens, together)[HOST]
+        found = max(found, scratch + int(tokens * (_QUANTISED_BYTES * inner - 4 * shape.hidden_dim)))
+    return _FIXED_BYTES + 4 * together * shape.vocab_count + found

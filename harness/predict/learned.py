@@ -9,6 +9,7 @@ import msgspec
 
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
+from harness.domain.foreign import read_limited
 from harness.errors import BadDataError
 from harness.predict.coefficients import FILE, Coefficients, shipped
 
@@ -81,11 +82,9 @@ def read_learned(path: Path) -> Learned:
         BadDataError: The file is none of ours.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Learned)
+        return msgspec.json.decode(read_limited(path), type=Learned)
     except msgspec.DecodeError as error:
         raise BadDataError(path, "", str(error), "what `edge-harness devices calibrate` wrote") from error
-    except OSError as error:
-        raise BadDataError(path, "", error.strerror or str(error), "a readable file") from error
 
 
 @lru_cache(maxsize=64)

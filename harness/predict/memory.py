@@ -110,7 +110,7 @@ def context_parts(
         ValueError: The KV type's blocks do not divide a row of keys.
     """
     pool = device.pool_for(api) if device else "ram"
-    reserved = reserved_compute_bytes(shape, scenario)
+    reserved = reserved_compute_bytes(shape, scenario, api)
     if api == "cpu":
         scratch = touched_compute_bytes(shape, scenario)
         reason = f"activations of a batch, as touched; the engine may reserve {format_bytes(reserved)} of address space"

@@ -15,9 +15,9 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.calibrated import prefill_seconds as calibrated_prefill_s
 from harness.predict.calibrated import sequences_parts
-from harness.predict.compute_buffer import reserved_compute_bytes
+from harness.predict.compute_buffer import HOST, Layout, scratch_bytes
 from harness.predict.decode import Work
-from harness.predict.kv_cache import block_cache_bytes, padded
+from harness.predict.kv_cache import block_cache_bytes
 from harness.predict.learned import believed
 from harness.predict.memory import context_bytes, process_parts, total_bytes
 from harness.predict.placement import (
@@ -37,11 +37,6 @@ from harness.predict.weights import has_output, role_of
 RESIDUALS: Final = {"decode": (-0.23, 0.39), "prefill": (-0.38, 0.70)}
 """5 % and 95 % quantiles of ln(measured / predicted) on published splits, each GPU left out (``validate --rows``)."""
 _SPREAD_RATIO: Final = 0.03
-
-_HOST_FIXED_BYTES: Final = 36 << 10
-"""Inputs that stay with the host whatever the batch: ids of outputs and cells (measured on one engine, llama 0.3.36).
-Beside it each token has its embedding in F32, its row of the mask in F32 and F16, its position and cell: within 0.6 MB
-of five layouts that were read back."""
 
 
 class Parts(NamedTuple):
@@ -170,7 +165,7 @@ def placed_memory(
     start, vram = parts.first_gpu_block, device.pool_for(api)
     asked = scenario.context_tokens, scenario.kv_type, scenario.ubatch_tokens, scenario.batch_count
     cache = block_cache_bytes(shape, *asked)
-    scratch = reserved_compute_bytes(shape, scenario) + _copied_weight_bytes(parts, scenario)
+    scratch = scratch_bytes(shape, scenario, _layout(parts, scenario, api, shares))
     listed: list[MemoryPart] = []
     for card in range(len(shares)):
         name = f", card {card}" if len(shares) > 1 else ""
@@ -181,7 +176,9 @@ def placed_memory(
         listed += [
             MemoryPart(name=f"weights{name}", anonymous_bytes=held, reason=f"{len(mine)} blocks", pool=vram),
             MemoryPart(name=f"kv cache{name}", anonymous_bytes=kv, reason="of its blocks", pool=vram),
-            MemoryPart(name=f"compute buffer{name}", anonymous_bytes=scratch, reason="scratch, for good", pool=vram),
+            MemoryPart(
+                name=f"compute buffer{name}", anonymous_bytes=scratch.get(card, 0), reason="for good", pool=vram
+            ),
             MemoryPart(
                 name=f"driver{name}", anonymous_bytes=context_bytes(api, device), reason=f"{api} context", pool=vram
             ),
@@ -190,8 +187,7 @@ def placed_memory(
     tensors = {t.name: t.size_bytes for part in (parts.cpu, parts.experts) for t in part.tensors}
     on_cpu = sum(size for name, size in tensors.items() if "token_embd" not in name) + table
     kv = sum(cache) - sum(p.anonymous_bytes for p in listed if p.name.startswith("kv cache"))
-    tokens = min(scenario.ubatch_tokens, scenario.context_tokens)
-    host = tokens * (4 * shape.hidden_dim + 6 * padded(scenario.context_tokens) + 24) + _HOST_FIXED_BYTES
+    host = scratch[HOST] + 4 * shape.vocab_count * scenario.batch_count
     listed += [
         MemoryPart(
             name="weights with the CPU",
@@ -200,7 +196,7 @@ def placed_memory(
             reason=f"{start} blocks, the experts of {max(placement.cpu_moe - start, 0)} more, the token table",
         ),
         MemoryPart(name="kv cache with the CPU", anonymous_bytes=kv, reason="of the CPU's blocks"),
-        MemoryPart(name="host buffer", anonymous_bytes=host, reason="inputs of a batch"),
+        MemoryPart(name="host buffer", anonymous_bytes=host, reason="inputs of a batch, logits"),
         *(p for p in process_parts(shape, api, device) if p.name != "driver"),
     ]
     total = total_bytes(listed)
@@ -210,18 +206,27 @@ def placed_memory(
     )
 
 
-def _copied_weight_bytes(parts: Parts, scenario: Scenario) -> int:
-    """Scratch for the largest weight that a long prompt copies from the CPU: each has a piece of the graph to itself.
+def _layout(parts: Parts, scenario: Scenario, api: str, shares: tuple[float, ...]) -> Layout:
+    """On which card each block lies, and the largest matrix of each kind that lies with the CPU."""
+    placement, start = scenario.placement, parts.first_gpu_block
+    blocks = parts.gpu.shape.layer_count + parts.cpu.shape.layer_count
+    largest: dict[str, int] = {}
+    for tensor in (*parts.cpu.tensors, *parts.experts.tensors):
+        kind = "output" if block_of(tensor.name) < 0 else tensor.name.split(".")[-2]
+        largest[kind] = max(largest.get(kind, 0), tensor.size_bytes if len(tensor.dims) > 1 else 0)
 
-    Of the feed-forward phase, 3.27 times the inner width, twice it is alive when a weight is; the mask is copied too.
-    """
-    tokens, shape = min(scenario.ubatch_tokens, scenario.context_tokens), parts.gpu.shape
-    away = [t.size_bytes for part in parts[1:3] for t in part.tensors if len(t.dims) > 1]
-    if not away or tokens < OFFLOAD_TOKENS:
-        return 0
-    e = shape.experts
-    inner = max(shape.feed_forward_dim, e.used_count * e.feed_forward_dim if e is not None else 0)
-    return max(max(away) - int(4 * 1.27 * tokens * inner), 0) + 4 * tokens * padded(scenario.context_tokens)
+    def card(block: int, least: int, *, with_gpu: bool = True) -> int:
+        return card_of(block, start, blocks, shares) if block >= least and with_gpu else HOST
+
+    return Layout(
+        tuple(
+            (card(b, start), card(b, max(start, placement.cpu_moe)), card(b, start, with_gpu=placement.kv_on_gpu))
+            for b in range(blocks)
+        ),
+        card(blocks, start),
+        tuple(sorted(largest.items())),
+        reorders=api == "vulkan",
+    )
 
 
 def split_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Split:
@@ -300,6 +305,7 @@ def _measured_seconds(
     """The same from measured costs: each part by its engine's, one fixed time of a pass, crossings, activations.
 
     Several sequences are one batch: weights are read once for all of them, and the activations of each cross the link.
+    A long prompt crosses nothing: the GPU computes all of it, waiting for each weight that is copied to it.
     """
     parts = parts_of(weights, scenario.placement)
     depth = scenario.depth_tokens + scenario.new_tokens // 2
@@ -314,12 +320,13 @@ def _measured_seconds(
     batch = min(together * tokens, scenario.ubatch_tokens)
     batches = math.ceil(together * tokens / batch)
     copies = batch >= OFFLOAD_TOKENS and not shared
-    token_s, prompt_s = crossing_s(together), batches * crossing_s(batch)
+    token_s, prompt_s = crossing_s(together), 0.0 if copies else batches * crossing_s(batch)
     for part, costs in ((parts.gpu, gpu), (parts.cpu, cpu), (parts.experts, cpu)):
         if part.tensors:
             timed = sequences_parts(part, costs, sequence_count=together, depth_tokens=depth, kv_type=scenario.kv_type)
             token_s += timed.total_s - (0.0 if costs is gpu else costs.token_overhead_s)
-            prompt_s += calibrated_prefill_s(
+            waiting = gpu.copied_product_ratio if copies and costs is cpu else 0.0
+            prompt_s += (1 + waiting) * calibrated_prefill_s(
                 part,
                 gpu if copies else costs,
                 prompt_tokens=tokens,
@@ -329,7 +336,8 @@ def _measured_seconds(
                 sequence_count=together,
             )
     if copies:
-        prompt_s += batches * (split.copied_bytes + split.copied_expert_bytes) / link
+        touched = 1 - (1 - split.expert_ratio) ** batch if split.expert_ratio < 1 else 1.0
+        prompt_s += batches * (split.copied_bytes + touched * split.copied_expert_bytes) / link
     return token_s, prompt_s
 
 

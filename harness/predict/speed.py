@@ -3,6 +3,8 @@
 import math
 from typing import Final
 
+from msgspec.structs import replace
+
 from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import Weights
@@ -39,6 +41,23 @@ def predict_speed(weights: Weights, device: DeviceProfile, scenario: Scenario) -
 
         return calibrated_speed(weights, calibration, device, scenario)
     return fitted_speed(weights, device, scenario, believed(device))
+
+
+def closed_loop_tokens_per_s(weights: Weights, device: DeviceProfile, scenario: Scenario) -> float:
+    """New tokens a second where ``batch_count`` users each send their next request when the last one ended.
+
+        X = n / (P / R_p + n / R_d(B))
+
+    Of B sequences each has its prompt of P tokens read alone, at R_p tokens/s; then all make n tokens together, at
+    R_d(B) tokens/s of all: B n tokens in B P / R_p + B n / R_d(B) seconds. That is the bound of one engine that is
+    never idle (Lazowska et al. 1984, "Quantitative System Performance", chapter 5). The scenario's depth is what the
+    prompts share, and is in the cache.
+    """
+    alone = predict_speed(weights, device, replace(scenario, batch_count=1))
+    after = replace(scenario, depth_tokens=scenario.depth_tokens + scenario.prompt_tokens)
+    together = predict_speed(weights, device, after)
+    prompt_s = scenario.prompt_tokens / alone.prefill_tokens_per_s.mid
+    return scenario.new_tokens / (prompt_s + scenario.new_tokens / together.decode_tokens_per_s.mid)
 
 
 def fitted_speed(

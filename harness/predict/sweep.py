@@ -121,7 +121,9 @@ def sweep(
     verdict = np.full(shape4, IMPOSSIBLE, dtype=np.int8)
     depth = scenario.depth_tokens + scenario.new_tokens / 2
     works = [_works(row, scenario, depth) for row in weights]
-    active_bytes, active_ratio = _active_bytes(works, len(quants)), np.ones(shape4[:3])
+    endless = [np.inf] * len(quants)  # where a model cannot run
+    active_bytes = np.array([[work.weight_bytes for work in row] or endless for row in works]).reshape(shape4[1:3])
+    active_ratio = np.ones(shape4[:3])
     made: dict[tuple[object, ...], list[list[tuple[MemoryPart, ...]]]] = {}
     for key, members in by_key.items():
         device, api = devices[members[0]], devices[members[0]].api(scenario.api)
@@ -181,15 +183,6 @@ def decode_speeds(
             ceiling = machine.bandwidth_bytes_per_s / (work.weight_bytes + work.kv_bytes)
             rows, columns = zip(*places, strict=True)
             found[d, rows, columns] = np.minimum(1 / seconds, ceiling)
-    return found
-
-
-def _active_bytes(works: Sequence[Sequence[Work]], quant_count: int) -> Floats:
-    """Bytes of weights that one token reads, by [model, quant]; endless where a model cannot run."""
-    found = np.full((len(works), quant_count), np.inf)
-    for m, row in enumerate(works):
-        for q, work in enumerate(row):
-            found[m, q] = work.weight_bytes
     return found
 
 

@@ -9,8 +9,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Final, Literal
 
+from harness.domain.foreign import read_limited
 from harness.errors import BadDataError
-from harness.records.store import read_limited
 
 Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal", "batch"]
 

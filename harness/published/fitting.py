@@ -211,24 +211,33 @@ def _inverse(lapack: Any, factor: tuple[Array, bool]) -> Array:
 
 
 def without(problem: Problem, whole: Fit, out: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Ln of the predicted time of the rows marked, and its variance, as a fit without them would say.
+    """Ln of the predicted time of the rows marked, and its variance, as a fit without them would say."""
+    at = np.flatnonzero(out)
+    predicted, jacobian = model(problem, whole.theta)
+    theta, covariance = taken_out(whole, jacobian[at].toarray(), problem.target[at] - predicted[at], at)
+    return model(problem, theta)[0][at], np.diag(covariance)
+
+
+def taken_out(whole: Fit, slopes: Array, off: Array, at: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Terms of a fit without the rows ``at``, and the covariance of those rows' ln t under it.
 
     The fit on all rows is a linear model near its end, so rows are taken out of it exactly (Woodbury; Cook & Weisberg
     1982, section 2.2): theta' = theta - S J' (W^-1 - J S J')^-1 r. Widths and noise stay those of the whole; ``fit``
     with ``rows`` chooses them again.
+
+    Args:
+        whole: The fit on all rows.
+        slopes: J of the rows, [rows, terms].
+        off: r: what the whole is off by on them, [rows].
+        at: Their numbers.
     """
     from scipy.linalg import solve
 
-    at = np.flatnonzero(out)
-    predicted, jacobian = model(problem, whole.theta)
-    part = jacobian[at].toarray()
-    carried = whole.covariance @ part.T
-    seen = part @ carried
-    rest = np.diag(1 / np.maximum(whole.precision[at], 1e-9)) - seen
-    back = solve(rest, np.column_stack([problem.target[at] - predicted[at], seen]), assume_a="pos")
-    theta = whole.theta - carried @ back[:, 0]
-    variance = np.diag(seen) + np.einsum("ij,ji->i", seen, back[:, 1:])
-    return model(problem, theta)[0][at], variance
+    carried = whole.covariance @ slopes.T
+    seen = slopes @ carried
+    weightless = np.diag(1 / np.maximum(whole.precision[at], 1e-9)) - seen
+    back = solve(weightless, np.column_stack([off, seen]), assume_a="pos")
+    return whole.theta - carried @ back[:, 0], seen + seen @ back[:, 1:]
 
 
 def _pooled(groups: NDArray[np.int64], square: Array, free: Array, start: Array, count: float) -> Array:

@@ -103,7 +103,7 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
 def leave_out_given(rows: Sequence[Row], count: int, seed: int = 0) -> list[Judged]:
     """Each chip's rows by a fit that saw no other row of it than some; at least ``LEAST_MODELS`` models a chip.
 
-    All of a machine's rows are taken out of the fit, as ``fitting.without`` does it, and the chosen ones are told to
+    All of a machine's rows are taken out of the fit, as ``fitting.taken_out`` does it, and the chosen ones are told to
     what remains, as ``posterior`` does it: with C the covariance of ln t of its rows then, the rest moves by
     C_rest,given (C_given,given + n^2)^-1 of what the given ones are off.
 
@@ -128,12 +128,9 @@ def leave_out_given(rows: Sequence[Row], count: int, seed: int = 0) -> list[Judg
         if len({row.raw["model"] for row in trusted}) < LEAST_MODELS or not given.size or not rest.size:
             continue
         slopes = jacobian[of_machine].toarray()
-        seen = slopes @ fit.covariance @ slopes.T
         off = problem.target[of_machine] - said[of_machine]
-        weightless = np.diag(1 / np.maximum(fit.precision[of_machine], 1e-9)) - seen
-        back = np.linalg.solve(weightless, np.column_stack([off, seen]))
-        off = off + seen @ back[:, 0]
-        seen = seen + seen @ back[:, 1:]
+        theta, seen = fitting.taken_out(fit, slopes, off, of_machine)
+        off = off - slopes @ (theta - fit.theta)
         wide = seen + (slopes * own_squares) @ slopes.T
         noise_squares = fit.noise[of_machine] ** 2
         of_given, to_rest = np.ix_(given, given), np.ix_(given, rest)

@@ -3,6 +3,7 @@
 from typing import Final
 
 from harness.domain.base import Frozen
+from harness.domain.device import NOT_PROBED
 from harness.domain.prediction import Interval, MemoryPrediction
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation
@@ -65,7 +66,8 @@ def compare(record: RunRecord) -> Comparison | None:
     prediction = record.prediction
     if prediction is None:
         return None
-    summary, speed, memory, used = summarise(record), prediction.speed, prediction.memory, record.memory
+    summary, speed, memory = summarise(record), prediction.speed, prediction.memory
+    used = record.memory if prediction.device != NOT_PROBED else None
     p = record.scenario.prompt_tokens
     rows = [
         _row("decode", "tokens/s", speed.decode_tokens_per_s, summary.test("decode")),

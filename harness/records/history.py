@@ -6,7 +6,7 @@ Beside each record stand its figures: what a trend needs of it. A trend over a y
 import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -54,15 +54,21 @@ class Figures(NamedTuple):
 
 def alike_of(record: RunRecord) -> tuple[str, ...]:
     """What comparable runs share."""
-    model, scenario = model_of(record), record.scenario
+    model, scenario = f"{record.name} {record.quant}".strip(), record.scenario
     depth = f" @ d{scenario.depth_tokens}" if scenario.depth_tokens else ""
     name = f"{model}{depth}, {scenario.thread_count} threads"
     return record.workload, model, record.machine.fingerprint or record.machine.device, repr(scenario), name
 
 
-def model_of(record: RunRecord) -> str:
-    """Name and mixture of a run's model; the workload's name where there is none."""
-    return f"{record.model.name} {record.model.quant}".strip() if record.model else record.workload
+def is_history(path: Path) -> bool:
+    """Whether an SQLite file is one; it is not written to, and a stranger's stays as it is."""
+    with (
+        suppress(sqlite3.DatabaseError),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as it,
+    ):
+        it.execute("SELECT run_id, record FROM runs LIMIT 0")
+        return True
+    return False
 
 
 class History:

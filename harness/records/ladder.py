@@ -78,11 +78,10 @@ def rung_of(scored: RunRecord, timed: RunRecord | None = None) -> Rung:
     then says that it is no number to believe.
     """
     quality, model = scored.result, scored.model
-    quant = model.quant if model else str(scored.extra.get("quant", ""))
     if not isinstance(quality, Quality) or model is None:
-        return Rung(quant=quant, outcome=f"{scored.outcome}: {scored.detail.partition(chr(10))[0]}")
+        return Rung(quant=scored.quant, outcome=f"{scored.outcome}: {scored.detail.partition(chr(10))[0]}")
     rung = Rung(
-        quant=quant,
+        quant=scored.quant,
         size_bytes=model.size_bytes,
         bits_per_weight=quality.bits_per_weight,
         types=quality.types,

@@ -5,21 +5,20 @@ ever executed.
 """
 
 import contextlib
-import math
 import os
-import re
 import tempfile
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from harness.domain.foreign import MOST_BYTES, fault, json_of, read_limited, say
 from harness.domain.record import SCHEMA_VERSION, RunRecord
-from harness.errors import BadDataError, CouldNotRunError, what_is_there
-from harness.printable import NAME_MAX
+from harness.errors import BadDataError, CouldNotRunError
 
-RECORD_MAX_BYTES: Final = 64 << 20
+RECORD_MAX_BYTES: Final = MOST_BYTES
 _DECODER: Final = msgspec.json.Decoder(RunRecord)
 
 
@@ -72,20 +71,6 @@ def decode(data: bytes, source: Path | str) -> RunRecord:
     return from_document(json_of(data, source, "a run record"), source)
 
 
-def json_of(data: bytes, source: Path | str, expected: str) -> Any:
-    """A JSON document of a stranger.
-
-    Raises:
-        BadDataError: It is none, where ``expected`` should be.
-    """
-    try:
-        return msgspec.json.decode(data)
-    except RecursionError as error:
-        raise BadDataError(source, "", "lists in lists without end", expected) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadDataError(source, "", f"no JSON ({error})", expected) from error
-
-
 def from_document(document: Any, source: Path | str) -> RunRecord:
     """The same from a JSON document already parsed."""
     if not isinstance(document, dict):
@@ -108,7 +93,7 @@ def from_document(document: Any, source: Path | str) -> RunRecord:
     try:
         record = msgspec.convert(document, RunRecord, str_keys=True)
     except msgspec.ValidationError as error:
-        raise _bad_field(source, error) from error
+        raise fault(error, document, RunRecord, source) from error
     except RecursionError as error:
         raise BadDataError(source, "", "lists in lists without end", "a run record") from error
     _check(record, source)
@@ -131,24 +116,6 @@ def load(path: Path) -> RunRecord:
         BadDataError: There is none, or it breaks the schema.
     """
     return decode(read_limited(path), path)
-
-
-def read_limited(path: Path, max_bytes: int = RECORD_MAX_BYTES) -> bytes:
-    """All of a file, if it is no larger than ``max_bytes``; never reads more than that.
-
-    Raises:
-        BadDataError: It cannot be read, is no regular file, or is too large.
-    """
-    try:
-        if not path.is_file():
-            raise BadDataError(path, "", what_is_there(path) if path.exists() else "no file", "a file")
-        with path.open("rb") as file:  # asked for no more than is there: a read takes the memory for it first
-            data = file.read(min(path.stat().st_size, max_bytes) + 1)
-    except OSError as error:
-        raise BadDataError(path, "", f"unreadable ({error.strerror})", "a readable file") from error
-    if len(data) > max_bytes:
-        raise BadDataError(path, "", f"more than {max_bytes} bytes", f"at most {max_bytes}")
-    return data
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -197,29 +164,9 @@ def _flush_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _bad_field(source: Path | str, error: msgspec.ValidationError) -> BadDataError:
-    text = str(error)
-    message, _, place = text.partition(" - at `")
-    field = place.rstrip("`").removeprefix("$").removeprefix(".")
-    wrong = re.fullmatch(r"Expected (.*), got (.*)", message)
-    if wrong:
-        return BadDataError(source, field, wrong[2].strip("`"), wrong[1].strip("`"))
-    return BadDataError(source, field, message[0].lower() + message[1:], "a run record")
-
-
 def _check(record: RunRecord, source: Path | str) -> None:
-    """Numbers that no run can give would poison every median made of them."""
-    for index, sample in enumerate(record.samples):
-        at = f"samples[{index}]"
-        for name, value in (("duration_s", sample.duration_s), ("started_unix_s", sample.started_unix_s)):
-            if not (math.isfinite(value) and value >= 0):
-                raise BadDataError(source, f"{at}.{name}", str(value), "a finite number, at least 0")
-        if sample.token_count < 0:
-            raise BadDataError(source, f"{at}.token_count", str(sample.token_count), "at least 0")
-        if any(not (math.isfinite(t) and t >= 0) for t in sample.token_times_s):
-            raise BadDataError(source, f"{at}.token_times_s", "a negative or infinite time", "times of at least 0")
-    for name, text in (("created", record.created), ("workload", record.workload)):
-        if len(text) > NAME_MAX:
-            raise BadDataError(source, name, f"{len(text)} characters", f"at most {NAME_MAX}")
-    if not re.fullmatch(r"[0-9A-Za-z._-]{1,80}", record.run_id):
-        raise BadDataError(source, "run_id", repr(record.run_id)[:60], "letters, digits, dots and dashes")
+    """What types cannot say."""
+    try:
+        datetime.fromisoformat(record.created)
+    except ValueError:
+        raise BadDataError(source, "created", say(record.created), "a time such as 2026-01-31T12:00:00Z") from None

@@ -23,8 +23,11 @@ def speed_words(low: float, mid: float, high: float) -> str:
     return f"about {format_number(mid, 2)} tokens/s"
 
 
-def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None) -> str:
-    """Whether the model runs on the device, how fast, and in how much of its memory."""
+def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None, *, users: int = 1, but: str = "") -> str:
+    """Whether the model runs on the device, how fast for each of so many users, and in how much of its memory.
+
+    ``but`` is what the answer rests on, where that is no more than a guess.
+    """
     verdict, speed = now.verdict, now.speed
     name, decode = f"{now.model} {now.quant}", speed.decode_tokens_per_s
     memory = f"{format_bytes(verdict.needed_bytes)} of {format_bytes(verdict.available_bytes)}"
@@ -34,21 +37,24 @@ def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None) -
         reached = reachable_tokens_per_s(now, device)
         most = f"at most {format_number(reached, 2)} tokens/s"
         return f"Hardly: {name} needs {memory} on {device.title}; streamed from storage, {most}."
+    each = speed_words(*(speed / users for speed in (decode.low, decode.mid, decode.high)))
     parts = [
-        speed_words(decode.low, decode.mid, decode.high),
+        each if users == 1 else f"{each} for each of {users} users",
         f"first token after {format_seconds(speed.ttft_warm_s.mid)}",
         f"uses {memory}",
     ]
     if late is not None and late.tokens_per_s.mid < 0.97 * decode.mid:
         parts.append(f"after {late.minutes:g} minutes about {format_number(late.tokens_per_s.mid, 2)} tokens/s")
     word = "Yes" if verdict.word == "fits" else "It fits, but is slower than wanted"
+    word += f", {but}" if but else ""
     return f"{word}: {', '.join(parts)} ({name} on {device.title}, {now.api})."
 
 
 def next_step(now: Prediction, here: bool, has_advice: bool) -> str:
     """The command that brings a user further."""
-    if now.verdict.word in {"does not fit", "too slow"} and has_advice:
-        return "Next: take a change of the table above, or ask `edge-harness recommend DEVICE` for models that do."
+    if now.verdict.word in {"does not fit", "too slow"}:
+        change = "take a change of the table above, or " if has_advice else ""
+        return f"Next: {change}ask `edge-harness recommend {now.device}` for models that do."
     if here:
         return f"Next: `edge-harness check {now.model} -q {now.quant}` runs it here and compares."
     return "Next: `edge-harness check` on that device compares this with what it really does."
@@ -56,9 +62,7 @@ def next_step(now: Prediction, here: bool, has_advice: bool) -> str:
 
 def check_line(record: RunRecord, comparison: Comparison | None) -> str:
     """What a run showed, beside what was predicted before it."""
-    summary, model = summarise(record), record.model
-    name = f"{model.name} {model.quant}".strip() if model else record.workload
-    decode = summary.test("decode")
+    name, decode = f"{record.name} {record.quant}".strip(), summarise(record).test("decode")
     if record.outcome not in {"ok", "inconclusive"}:
         return f"{name} did not run: {record.outcome}: {record.detail.partition(chr(10))[0]}"
     timed = [s for s in record.samples if s.phase == "decode" and not s.warm_up and s.duration_s > 0]

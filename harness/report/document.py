@@ -159,12 +159,11 @@ def build(
 def view(record: RunRecord) -> RunView:
     """One run, derived from its raw samples."""
     summary, prediction = summarise(record), record.prediction
-    model = record.model
     same = ("run_id", "created", "workload", "outcome", "detail", "machine", "engine", "scenario", "harness_version")
     return RunView(
         **{name: getattr(record, name) for name in same},
-        name=clean(model.name if model else str(record.extra.get("model", record.workload))),
-        quant=clean(model.quant if model else str(record.extra.get("quant", ""))),
+        name=clean(record.name),
+        quant=clean(record.quant),
         device=clean(record.machine.device),
         tests=tuple(_measured(record, t.phase, t.label, t.disturbed_count) for t in summary.tests),
         latency=summary.latency,
@@ -174,7 +173,7 @@ def view(record: RunRecord) -> RunView:
         roofline_tokens_per_s=prediction.speed.roofline_tokens_per_s if prediction else None,
         active_bytes=prediction.speed.active_bytes if prediction else None,
         kv_read_bytes=prediction.speed.kv_read_bytes if prediction else None,
-        model=model,
+        model=record.model,
         command=without_folders(record.command),
     )
 

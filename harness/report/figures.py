@@ -211,7 +211,7 @@ def acceptance(records: Sequence[RunRecord]) -> Figure | None:
         if not isinstance(result, Speculation | Stream):
             continue
         told = result.speculative if isinstance(result, Speculation) else result.decoding
-        name = clean(f"{record.model.name if record.model else record.workload}, {result.draft}", 60)
+        name = clean(f"{record.name}, {result.draft}", 60)
         pairs = zip(told.accepted_by_position, told.tried_by_position, strict=False)
         for place, (accepted, tried) in enumerate(pairs, 1):
             if not tried:
@@ -227,7 +227,7 @@ def soaks(records: Sequence[RunRecord]) -> Figure | None:
     rows: list[Row] = []
     table: list[tuple[str, ...]] = []
     for record, found in [(r, r.result) for r in records if isinstance(r.result, Soak)][:SERIES_MAX]:
-        name = clean(f"{record.model.name if record.model else record.workload}, {record.machine.device}", 60)
+        name = clean(f"{record.name}, {record.machine.device}", 60)
         for window in found.windows:
             minute, heat = window.since_start_s / 60, "" if window.celsius is None else f", {window.celsius:.0f} C"
             says = f"{name}: {digits(window.tokens_per_s)} tokens/s after {minute:.1f} minutes{heat}"
@@ -245,7 +245,7 @@ def loads(records: Sequence[RunRecord]) -> Figure | None:
     several = [(r, r.result) for r in records if isinstance(r.result, Load)][: SERIES_MAX // 4]
     for record, found in several:
         unit = "requests/s" if found.open_loop else "users"
-        name = clean(record.model.name if record.model else record.workload, 40)
+        name = clean(record.name, 40)
         for level in found.levels:
             shown = [f"{name}, {level.label.removeprefix('@ ')}", digits(level.requests_per_s)]
             for kind, what, phase in (("TTFT", "ttft", "first_token"), ("end to end", "e2el", "workload")):

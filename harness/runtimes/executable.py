@@ -70,18 +70,26 @@ def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> l
         EngineError: There is no such program.
     """
     s = scenario
-    given = common(_bench(s), path, s)
     if s.batch_count > 1:
-        filled = s.depth_tokens or s.prompt_tokens
-        needed = s.batch_count * (filled + s.new_tokens)
-        if needed > s.context_tokens:
-            raise RefusedError(f"{s.batch_count} sequences need a context of {needed}: raise --context")
-        given += ["-c", str(s.context_tokens), "-npp", str(filled), "-ntg", str(s.new_tokens)]
-        # A thread writes its log, and the process may end before the last row is out: one more is asked for.
-        return [*given, "-npl", ",".join([str(s.batch_count)] * (repetitions + 1)), "--output-format", "jsonl"]
+        return batched_command(path, s, repetitions)
+    given = common("llama-bench", path, s)
     prompt, new = (s.prompt_tokens, 0) if phase == "prefill" else (0, s.new_tokens)
     given += ["-p", str(prompt), "-n", str(new), "-r", str(repetitions), "-o", "jsonl"]
     return given + (["-d", str(s.depth_tokens)] if s.depth_tokens else [])
+
+
+def batched_command(path: Path, scenario: Scenario, repetitions: int) -> list[str]:
+    """The command of llama-batched-bench, for one sequence too; errors as :func:`command`."""
+    s, count = scenario, scenario.batch_count
+    filled = s.depth_tokens or s.prompt_tokens
+    needed = count * (filled + s.new_tokens)
+    if needed > s.context_tokens:
+        raise RefusedError(f"{count} sequences need a context of {needed}: raise --context")
+    given = [*common("llama-batched-bench", path, s), "-c", str(s.context_tokens), "-npp", str(filled)]
+    # One sequence before them warms up. One after them, since a thread writes the log: the process may end before the
+    # last row is out.
+    together = ",".join(["1", *[str(count)] * repetitions, "1"])
+    return [*given, "-ntg", str(s.new_tokens), "-npl", together, "--output-format", "jsonl"]
 
 
 def rows(output: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, MissingPackageError, RefusedError
-from harness.runtimes._rows import OneSequence, read_config
+from harness.runtimes._rows import OneSequence, Tokenized, read_config
 
 
 @cache
@@ -28,7 +28,7 @@ def _packages() -> tuple[Any, Any, Any]:
     return mx, utils, caches
 
 
-class MlxSession(OneSequence):
+class MlxSession(Tokenized, OneSequence):
     """One loaded model with one sequence; implements :class:`harness.ports.Session` but for ``fork``.
 
     Args:
@@ -45,17 +45,12 @@ class MlxSession(OneSequence):
 
     def __init__(self, path: Path, scenario: Scenario) -> None:
         self._mx, utils, self._caches = _packages()
-        folder = path if path.is_dir() else path.parent
+        folder = self._folder = path if path.is_dir() else path.parent
         config = _config_of(folder)
         try:
             self._model, _ = utils.load_model(folder)
         except Exception as error:
             raise EngineError(f"mlx-lm would not load {folder.name}: {error}") from error
-        self._tokenizer: Any = None
-        if (folder / "tokenizer.json").is_file():
-            from tokenizers import Tokenizer
-
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         ends, begin = config.get("eos_token_id", []), config.get("bos_token_id")
         self._end_tokens = frozenset(ends if isinstance(ends, list) else [ends])
         self.begin_token: int | None = begin if isinstance(begin, int) else None
@@ -63,19 +58,6 @@ class MlxSession(OneSequence):
         self.context_tokens, self._step_tokens = scenario.context_tokens, scenario.ubatch_tokens
         self._cache = self._caches.make_prompt_cache(self._model)
         self._keep_nothing()
-
-    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
-        """Token ids of ``text`` (EngineError where the folder has no tokenizer.json)."""
-        return [int(t) for t in self._text().encode(text, add_special_tokens=add_special).ids]
-
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        """Text of token ids. Errors as :meth:`tokenize`."""
-        return str(self._text().decode(list(tokens)))
-
-    def _text(self) -> Any:
-        if self._tokenizer is None:
-            raise EngineError("the model's folder has no tokenizer.json")
-        return self._tokenizer
 
     def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[np.float32]:
         mx, rows = self._mx, []
@@ -104,7 +86,7 @@ class MlxSession(OneSequence):
 
     def close(self) -> None:
         """Free the model and the cache; safe to call twice."""
-        self._model = self._cache = self._tokenizer = None
+        self._model = self._cache = None
 
 
 class Mlx:

@@ -19,13 +19,14 @@ from harness.domain.prediction import Prediction
 from harness.domain.record import MemoryUse, ModelIdentity, Outcome, RunRecord, Sample, Validity
 from harness.domain.result import Generation, Window
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, CouldNotRunError, HarnessError
+from harness.errors import BadDataError, CouldNotRunError, HarnessError, RefusedError
 from harness.measure.child import Limits
 from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
 from harness.measure.runner import identify, new_record
 from harness.measure.sensors import EnergyMeter
 from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
 from harness.measure.validity import ValidityProbe, Watch
+from harness.onnx.files import model_files
 from harness.records.imports.llama_bench import from_document
 from harness.runtimes.executable import placed
 from harness.targets.facts import Facts, battery_percent, celsius, doubts, drained_joules, facts, fingerprint, ready
@@ -86,6 +87,7 @@ def bench_on(
 
     Raises:
         CouldNotRunError: The target does not answer, sleeps, has no room, or its battery is below the limit.
+        RefusedError: The model is in several files.
         BadDataError: There is no executable for it.
     """
     s = job.scenario
@@ -227,6 +229,8 @@ def _prepared(
     progress: Progress | None,
 ) -> tuple[list[str], Facts]:
     """Look at the target, push what is not there, end what an earlier session left; the command, and what was seen."""
+    if len(model_files(path)) > 1:
+        raise RefusedError(f"{path.name} is one of several files: llama-bench on a target takes a model in one")
     known = facts(target)
     ready(target, known, job.battery_percent_min)
     program = program_for(job.programs, known.abi)
@@ -312,7 +316,7 @@ def read_bandwidth(target: ShellTarget, programs: Path) -> float:
         write_tiny(path, shape, "F16")
         scenario = Scenario(context_tokens=64, prompt_tokens=0, new_tokens=32)
         job = BenchJob(scenario=scenario, programs=programs, repetitions=3)
-        record = bench_on(target, path, job, identify(path, None, sha256=sha256_of(path)))
+        record = bench_on(target, path, job, identify(path, None))
     if not record.samples:
         raise CouldNotRunError(f"{target.name}: {record.detail}")
     best = max(s.token_count / s.duration_s for s in record.samples)

@@ -10,6 +10,7 @@ import msgspec
 from harness.catalog.file_hash import sha256_of
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.onnx.files import model_files
 from harness.records.store import RECORD_MAX_BYTES, decode
 from harness.targets.shell import LOST, ShellTarget, files_in
 
@@ -59,9 +60,11 @@ def run_there(
     there: dict[str, str] = {}
     target.shell(f"rm -rf {own}; mkdir -p {own}")
     for word, path in files.items():
-        place, named = shlex.quote(target.put(path, sha256_of(path))), f"{folder}/{len(there)}"
+        named = f"{folder}/{len(there)}"
         there[word] = f"{named}/{path.name}"  # a record names the file as here
-        target.shell(f"mkdir {shlex.quote(named)}; ln -s {place} {shlex.quote(there[word])}")
+        for file in model_files(path):
+            place, link = target.put(file, sha256_of(file)), f"{named}/{file.name}"
+            target.shell(f"mkdir -p {shlex.quote(named)}; ln -s {shlex.quote(place)} {shlex.quote(link)}")
 
     def placed(word: str) -> str:
         option, _, value = word.partition("=")

@@ -29,7 +29,7 @@ class CalibrationWorkload(Described):
         Reading the rows: outcomes made doubles, the least and the largest confidence. ECE, in chunks of 32,768 rows:
         place, bin (a cast), distance from an edge (4 passes), where it is small, both histograms and what they ask of
         their input. Smooth ECE: 12 widths (one, ten halvings, the last) of two smoothings, each with place, a cast,
-        a clip, a share (casts again), four products or sums, two histograms; three transforms of 4,096 points and
+        a clip, a share (casts again), four products or sums, two histograms; three transforms of some 4,050 points and
         some twenty passes over such a grid; a kernel of 1,001 points. AURC: a stable sort, a running sum, four columns
         picked by an index, and the passes of its lines.
         """
@@ -61,11 +61,11 @@ class CalibrationWorkload(Described):
                 resident_bytes=round(9 * n + 9 * c),
                 pass_bytes=reading + 6 * c + smoothings * (29.5 * c + 20 * 16.0 * grid),
                 pass_set_bytes=8 * c,
-                # Outcomes, residuals twice or once and ones stay; a smoothing lets five columns go.
-                fresh_bytes=held(9) * 4 / 9 + smoothings * (held(9) and 5 * c),
+                # Two columns of each width but the last, as page faults tell: others lie below a grid that is held.
+                fresh_bytes=(smoothings - 2) * (held(9) and c),
                 array_steps_count=smoothings * (500 + 2.0 * n + 0.75 * grid * log2(grid)),
                 numpy_calls_count=smoothings * 40.0,
-                python_ops_count=smoothings * 1560.0,
+                python_ops_count=smoothings * 4250.0,
                 parallel=False,
             ),
             Cost(

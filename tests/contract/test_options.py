@@ -199,3 +199,6 @@ def test_amounts_are_written_as_people_write_them() -> None:
     count = Count(1)
     assert [count.convert(t, None, None) for t in ("128k", "4096", "1m")] == [131072, 4096, 1 << 20]
     assert math.isclose(Amount().convert("2.5", None, None), 2.5)
+    for slip in ("128kk", "1km", "k", "m", "4 k", "1_000", "٣"):
+        with pytest.raises(click.BadParameter, match="expected a whole number"):
+            count.convert(slip, None, None)

@@ -46,18 +46,18 @@ def url(models: tuple[Path, Path, Path], request: pytest.FixtureRequest) -> Iter
         yield address
 
 
-def run(url: str, draft: Path, tmp_path: Path, **given: object) -> tuple[RunRecord, Speculation]:
+def run(url: str, *drafts: Path, folder: Path, **given: object) -> tuple[RunRecord, Speculation]:
     job = VerifierJob(
-        target=url, drafts=(str(draft),), prompts=PROMPTS, new_tokens=20, pilot_tokens=20,
+        target=url, drafts=tuple(map(str, drafts)), prompts=PROMPTS, new_tokens=20, pilot_tokens=20,
         scenario=Scenario(context_tokens=512, thread_count=1), **given,
     )  # fmt: skip
-    record = speculate(job, how=How(keep=False, wait=False, folder=tmp_path))
+    record = speculate(job, how=How(keep=False, wait=False, folder=folder))
     return record, result_of(record, Speculation)
 
 
 @pytest.mark.parametrize("fixed", [0, 4])
 def test_outputs_are_the_servers_own(url: str, models: tuple[Path, Path, Path], tmp_path: Path, fixed: int) -> None:
-    record, result = run(url, models[1], tmp_path, draft_tokens=fixed)
+    record, result = run(url, models[1], folder=tmp_path, draft_tokens=fixed)
     assert record.outcome in {"ok", "inconclusive"}, record.detail
     assert (record.runtime, record.workload) == ("server", "speculate")
     assert result.unexplained_count == 0, result.differences
@@ -73,8 +73,15 @@ def test_outputs_are_the_servers_own(url: str, models: tuple[Path, Path, Path], 
 
 
 def test_a_stranger_changes_no_output(url: str, models: tuple[Path, Path, Path], tmp_path: Path) -> None:
-    _, result = run(url, models[2], tmp_path, draft_tokens=3)
+    _, result = run(url, models[2], folder=tmp_path, draft_tokens=3)
     assert result.speculative.drafted_count > 0
+    assert result.unexplained_count == 0, result.differences
+
+
+def test_of_several_drafts_the_best_is_taken(url: str, models: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    _, result = run(url, models[2], models[1], folder=tmp_path, draft_tokens=3)
+    assert {result.draft, *result.advice.others} == {"near.gguf", "far.gguf"}
+    assert result.advice.speedup_ratio >= max(result.advice.others.values())
     assert result.unexplained_count == 0, result.differences
 
 
@@ -109,7 +116,7 @@ def test_where_answers_part_is_explained_or_not(url: str) -> None:
 def test_a_long_line_turns_it_off(models: tuple[Path, Path, Path], tmp_path: Path) -> None:
     """A tiny model makes tokens in far less than the line takes: the server's plain generation is the better one."""
     with running("echo_server", models[0], round_trip_ms=60.0, threads=1) as address:
-        _, result = run(address, models[1], tmp_path)
+        _, result = run(address, models[1], folder=tmp_path)
     assert 0.06 <= result.advice.round_trip_s < 0.2
     assert result.advice.draft_tokens == 0
     assert "do not speculate" in result.advice.words

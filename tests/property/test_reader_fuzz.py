@@ -9,8 +9,9 @@ from bench.fuzz_cases import TARGETS
 from bench.fuzz_shown import TARGETS as SHOWN
 from harness.catalog.devices import load_device
 from harness.catalog.hf_config import read_hf_config
+from harness.domain.foreign import read_limited
 from harness.errors import BadDataError
-from harness.records.store import load, read_limited
+from harness.records.store import load
 
 
 @pytest.mark.parametrize("name", TARGETS)

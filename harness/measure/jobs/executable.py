@@ -45,7 +45,8 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
         while clean < job.repetitions and taken < job.attempts_max and patience_s > 0:
             started_s, started_unix_s = time.monotonic(), time.time()
             output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions))
-            found = rows(output)[: job.repetitions]
+            wanted = [row for row in rows(output) if row.get("pl", s.batch_count) == s.batch_count]
+            found = wanted[: job.repetitions]
             if found and not told:
                 named = {k: found[0][k] for k in ("build_commit", "backends", "cpu_info", "gpu_info") if k in found[0]}
                 identity = RUNTIME.identity(s)

@@ -12,7 +12,6 @@ from harness.domain.result import EngineBuffer, Generation
 from harness.measure.pipeline import Measurement
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import check_scenario, identify
-from harness.onnx.files import combined_hash, model_files
 
 ENTRY: Final = "harness.measure.protocol:run_generate"
 
@@ -24,13 +23,11 @@ def plan(
     name: str = "",
     quant: str = "",
     prediction: Prediction | None = None,
-    sha256: str = "",
     key: str = "",
 ) -> Measurement:
-    """The protocol on one model file.
+    """The protocol on one model, which is named as :func:`~harness.measure.runner.identify` has it.
 
-    Without ``weights`` (they cannot be read) ``quant`` says the mixture; without ``name`` it is the file's stem, and
-    without ``sha256`` the file is hashed. The result is found again under ``key``.
+    The result is found again under ``key``.
 
     Raises:
         RefusedError: The scenario does not fit its own context.
@@ -39,7 +36,6 @@ def plan(
     """
     check_scenario(job.scenario)
     path = Path(job.path)
-    sha256 = sha256 or combined_hash(model_files(path))
     return Measurement(
         workload="generate",
         entry=getattr(plugins.load("harness.runtimes", job.runtime, "RUNTIME"), "entry", ENTRY),
@@ -51,7 +47,7 @@ def plan(
             buffers=next((msgspec.convert(d, tuple[EngineBuffer, ...]) for n, d in ended.events if n == "buffers"), ()),
         ),
         runtime=job.runtime,
-        model=identify(path, weights, name=name, quant=quant, sha256=sha256),
+        model=identify(path, weights, name=name, quant=quant),
         prediction=prediction,
         wanted_count=job.repetitions,
         key=key,

@@ -9,7 +9,7 @@ not the server keeps up, so that a queue shows. A request that failed is counted
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -17,16 +17,17 @@ from typing import Any, Final
 import msgspec
 
 from harness.domain.base import Frozen
+from harness.domain.foreign import read_limited
 from harness.domain.record import Phase, Sample
 from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
 from harness.measure.child import ChildResult
-from harness.measure.jobs.served import attached, memory_mark
+from harness.measure.jobs.served import memory_mark, with_room
 from harness.measure.pipeline import Measurement, events_named
 from harness.measure.protocol import Emit
 from harness.measure.validity import Watch, child_probe
-from harness.runtimes.server import AttachedServer
+from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
 
@@ -77,7 +78,7 @@ def read_trace(path: Path) -> tuple[Arrival, ...]:
         BadDataError: A line is none.
     """
     found = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in enumerate(read_limited(path).splitlines(), 1):
         if line.strip():
             try:
                 found.append(msgspec.json.decode(line, type=Arrival))
@@ -88,21 +89,35 @@ def read_trace(path: Path) -> tuple[Arrival, ...]:
     return tuple(sorted(found, key=lambda a: a.at_s))
 
 
-def plan(job: LoadJob) -> Measurement:
+def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Measurement:
     """Load on a server; asks it once what it runs.
 
+    ``predict`` says before the run how many new tokens a second so many sequences together get, of mean lengths.
+
     Raises:
-        RefusedError: The longest request does not fit the server's context, or a limit has no such name.
+        RefusedError: The longest request does not fit the server's context, or a limit has no such name; what is to be
+            predicted is no closed loop of single requests, or the server runs elsewhere.
         ServerError: It cannot be reached.
     """
     if unknown := set(job.limits_s) - {"ttft", "itl", "e2el"}:
         raise RefusedError(f"--limit: found {', '.join(sorted(unknown))}, expected ttft, itl or e2el")
     lengths = [(a.prompt_tokens, a.new_tokens) for a in job.trace] or [(job.prompt_tokens[1], job.new_tokens[1])]
     needed = job.prefix_tokens + job.turns * max(p + n for p, n in lengths)
-    server = attached(job, needed)
+    server = with_room(_server(job), needed)
+
+    predicted: dict[float, float] = {}
+    if predict is not None:
+        if job.open_loop or job.trace or job.turns > 1 or not server.local:
+            raise RefusedError("MODEL: predicted is a server on this machine, by --users and without --turns")
+        prompt, new = (round(sum(ends) / 2) for ends in (job.prompt_tokens, job.new_tokens))
+        usual = Scenario(prompt_tokens=prompt, new_tokens=new, depth_tokens=job.prefix_tokens)
+        most = server.described.slot_count or MOST_AT_ONCE
+        for users in job.levels:
+            predicted[users] = predict(msgspec.structs.replace(usual, batch_count=min(int(users), most)))
 
     def read(result: ChildResult) -> Load | None:
-        levels = tuple(msgspec.convert(data, LoadLevel) for data in events_named(result, "level"))
+        found = [msgspec.convert(data, LoadLevel) for data in events_named(result, "level")]
+        levels = tuple(msgspec.structs.replace(v, predicted_tokens_per_s=predicted.get(v.offered)) for v in found)
         return Load(levels=levels, open_loop=job.open_loop, limits_s=job.limits_s) if levels else None
 
     return Measurement(
@@ -121,6 +136,10 @@ def plan(job: LoadJob) -> Measurement:
     )
 
 
+def _server(job: LoadJob) -> AttachedServer:
+    return RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+
+
 def run_load(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Entry point of the child: one level after the other; three samples a request, one ``level`` event a level.
 
@@ -128,7 +147,7 @@ def run_load(arguments: Mapping[str, Any], emit: Emit) -> None:
         ServerError: The server cannot be reached, or not one request of a level succeeded.
     """
     job = msgspec.convert(arguments, LoadJob)
-    server = attached(job)
+    server = _server(job)
     emit("engine", server.identity(Scenario()))
     for level in (0.0,) if job.trace else job.levels:
         Level(job, level, server, emit).run()

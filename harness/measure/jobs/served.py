@@ -7,9 +7,9 @@ the server's processes counted as ours where it runs here.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -26,9 +26,6 @@ from harness.measure.validity import Watch
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience
-
-if TYPE_CHECKING:
-    from harness.measure.jobs.load import LoadJob
 
 _PROMPTS_MAX: Final = 8
 
@@ -49,8 +46,11 @@ class ServedJob(GenerateJob, frozen=True, kw_only=True):
     patience: Patience = Patience()
 
 
-def plan(job: ServedJob, *, prediction: Prediction | None = None) -> Measurement:
+def plan(job: ServedJob, predict: Callable[[Scenario, bool], Prediction | None] = lambda *_: None) -> Measurement:
     """The protocol on a server; asks it once what it runs.
+
+    ``predict`` is asked before the run, with the cache of one of its slots where it tells (whether all of them share
+    it, it does not tell), and whether it runs on this machine.
 
     Raises:
         RefusedError: The scenario does not fit its own context or the server's, asks for what a server decides by
@@ -65,6 +65,8 @@ def plan(job: ServedJob, *, prediction: Prediction | None = None) -> Measurement
     if s.depth_tokens and not server.described.vocab_count:
         raise RefusedError("--depth: this server takes no token ids, so what is in its cache cannot be cut at a token")
 
+    own_tokens = server.described.context_tokens if server.described.slot_count else s.context_tokens
+
     def read(result: ChildResult) -> Generation:
         told = events_named(result, "server")
         use = msgspec.convert(told[-1], ServerUse) if told else None
@@ -78,12 +80,12 @@ def plan(job: ServedJob, *, prediction: Prediction | None = None) -> Measurement
         read=read,
         runtime="server",
         model=server.model(),
-        prediction=prediction,
+        prediction=predict(msgspec.structs.replace(s, context_tokens=own_tokens), server.local),
         wanted_count=job.repetitions,
     )
 
 
-def attached(job: "ServedJob | LoadJob", needed_tokens: int = 0, scenario: Scenario | None = None) -> AttachedServer:
+def attached(job: ServedJob, needed_tokens: int = 0, scenario: Scenario | None = None) -> AttachedServer:
     """The server of a job that needs a context of so many tokens.
 
     Raises:
@@ -95,6 +97,11 @@ def attached(job: "ServedJob | LoadJob", needed_tokens: int = 0, scenario: Scena
     if other := [name for name in own if getattr(scenario or usual, name) != getattr(usual, name)]:
         raise RefusedError(f"{', '.join(other)}: a server has its own; set it where the server is started")
     server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    return with_room(server, needed_tokens)
+
+
+def with_room(server: AttachedServer, needed_tokens: int) -> AttachedServer:
+    """The server, if its context holds so many tokens (RefusedError where it does not)."""
     room = server.described.context_tokens
     if 0 < room < needed_tokens:
         raise RefusedError(f"the server has a context of {room} tokens, and the run needs {needed_tokens}")
@@ -194,7 +201,8 @@ class Served(Protocoller):
         if s.depth_tokens and not reuse:
             # What is in the cache before the test: sent once, then found there.
             self.server.ask(msgspec.structs.replace(request, prompt=prompt[: s.depth_tokens], new_tokens=1))
-        with self.watch(None if cold else self._meter, disk_expected=cold) as watch:
+        meter = self._meter if self.server.local and not cold else None  # another machine's energy nobody here knows
+        with self.watch(meter, disk_expected=cold) as watch:
             answer = self.server.ask(request)
         wanted = s.depth_tokens + prompt_tokens
         if answer.prompt_tokens not in {None, wanted} and not self.server.identity(s).options["chat_template"]:

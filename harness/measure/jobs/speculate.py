@@ -1,10 +1,10 @@
 """What the child of a speculation run does: measure the costs, look at acceptance, give advice, then run both ways."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -26,6 +26,7 @@ from harness.runtimes.llamacpp.speculative import (
     plain,
 )
 
+T = TypeVar("T")
 VERIFY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
 PLAIN: Final = "@ plain"
 """Mark of the samples without a draft, beside those that the run is about."""
@@ -100,26 +101,14 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     steps_s = [plain(target, prompts[0], 9).duration_s / 8 for _ in range(3)]
     verify_s[1] = min(verify_s[1], statistics.median(steps_s))
     answers = [(prompt, plain(target, prompt, job.pilot_tokens).tokens) for prompt in pilots]
-    candidates = []
-    for name in job.drafts:
-        drafter = _drafter(name, job, target, sampling)
-        candidates.append((*judged(drafter, job, answers, verify_s), name))
-        if isinstance(drafter, ModelDrafter):
-            drafter.session.close()
-    advice, seen, chosen = max(candidates, key=lambda c: (c[0].speedup_ratio, c[0].ceiling_ratio))
-    others = {Path(name).name: a.speedup_ratio for a, _, name in candidates if name != chosen}
-    advice = msgspec.structs.replace(advice, draft=Path(chosen).name, others=others)
-    drafter = _drafter(chosen, job, target, sampling)
+    make = partial(_drafter, job=job, target=target, sampling=sampling)
+    advice, chosen, policy = choose(job, make, answers, verify_s)
+    drafter = make(chosen)
     emit("advice", advice)
-    costs = CostTable(verify_s, advice.draft_s)
-    policy = FixedPolicy(job.draft_tokens, costs)
-    if not job.draft_tokens:
-        policy = AdaptivePolicy(costs, most_tokens=job.most_tokens, seen=seen)
     speculator = Speculator(target, drafter, policy, sampling)
-    for index, prompt in enumerate(prompts * job.repetitions):
-        # Interleaved, and in turns which one goes first, so that a drifting machine favours neither.
+    for prompt, marks in turns(job, prompts):
         told: dict[str, Decoding] = {}
-        for mark in ("", PLAIN) if index % 2 else (PLAIN, ""):
+        for mark in marks:
             ask = partial(plain, target) if mark else speculator.generate
             told[mark] = timed.answer(partial(ask, prompt, job.new_tokens), mark)
         slow, fast, difference = told[PLAIN], told[""], None
@@ -142,6 +131,35 @@ def _drafter(name: str, job: SpeculationJob, target: LlamaSession, sampling: Sam
         session.close()
         raise
     return ModelDrafter(session, sampling)
+
+
+def choose(
+    job: SpeculationJob,
+    make: Callable[[str], Drafter],
+    answers: Sequence[tuple[list[int], Sequence[int]]],
+    verify_s: dict[int, float],
+    adaptive: type[AdaptivePolicy] = AdaptivePolicy,
+) -> tuple[DraftAdvice, str, FixedPolicy]:
+    """Which of the job's drafts would give most: advice, its name, and how long its drafts are to be."""
+    candidates = []
+    for name in job.drafts:
+        drafter = make(name)
+        candidates.append((*judged(drafter, job, answers, verify_s), name))
+        if isinstance(drafter, ModelDrafter):
+            drafter.session.close()
+    advice, seen, chosen = max(candidates, key=lambda c: (c[0].speedup_ratio, c[0].ceiling_ratio))
+    others = {Path(name).name: a.speedup_ratio for a, _, name in candidates if name != chosen}
+    costs = CostTable(verify_s, advice.draft_s)
+    policy = FixedPolicy(job.draft_tokens, costs)
+    if not job.draft_tokens:
+        policy = adaptive(costs, most_tokens=job.most_tokens, seen=seen)
+    return msgspec.structs.replace(advice, draft=Path(chosen).name, others=others), chosen, policy
+
+
+def turns(job: SpeculationJob, prompts: Sequence[T]) -> Iterator[tuple[T, tuple[str, str]]]:
+    """Each prompt of the run, and which side goes first: in turns, so that a drifting machine favours neither."""
+    for index, prompt in enumerate([*prompts] * job.repetitions):
+        yield prompt, ("", PLAIN) if index % 2 else (PLAIN, "")
 
 
 def judged(

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from harness.catalog.gguf import read_gguf
+from harness.catalog.gguf import read_weights
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
 from harness.measure.jobs.timed import Timed, draft_step_s
 from harness.measure.machine import cpu
+from harness.onnx.files import model_files
 from harness.predict.repack import repacked_bytes, rewrites_all
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable
@@ -65,7 +66,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     path = Path(job.model)
     emit("engine", RUNTIME.identity(job.scenario))
     timed = Timed(emit, disk_expected=True)
-    page_cache.drop(path)  # pages that others left in the cache would be free for this run
+    page_cache.drop(*model_files(path))  # pages that others left in the cache would be free for this run
     if job.mode == "mapped":
         scenario = msgspec.structs.replace(job.scenario, mmap=True, repack=False, ubatch_tokens=job.batch_tokens)
         session = LlamaSession(path, scenario, batch_tokens=job.batch_tokens, output_tokens=16)
@@ -107,7 +108,7 @@ def _drafter(job: StreamJob) -> Drafter | None:
     if job.draft == "lookup":
         return LookupDrafter()
     path = Path(job.draft)
-    weights, isa = read_gguf(path).weights(), cpu().isa
+    weights, isa = read_weights(path), cpu().isa
     scenario = Scenario(
         context_tokens=job.scenario.context_tokens,
         thread_count=job.scenario.thread_count,
@@ -125,7 +126,7 @@ def _drafter(job: StreamJob) -> Drafter | None:
     session.clear()
     if mapped:
         read_sparsely(path)
-    page_cache.drop(path)
+    page_cache.drop(*model_files(path))
     return ModelDrafter(session)
 
 

@@ -9,6 +9,7 @@ for a whole answer: a request of k tokens costs ``verify_s[k]`` = r + t(k), and 
 import time
 import timeit
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -19,9 +20,9 @@ import msgspec
 
 from harness.domain.drafting import Decoding
 from harness.errors import EngineError
-from harness.measure.jobs.speculate import PLAIN, SpeculationJob, judged
+from harness.measure.jobs.speculate import PLAIN, SpeculationJob, choose, turns
 from harness.measure.jobs.timed import Timed
-from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable, FixedPolicy
+from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, FixedPolicy
 from harness.runtimes.llamacpp.drafters import ModelDrafter, Proposal
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import Cycle, decoding_of, probe
@@ -59,8 +60,8 @@ class Remote:
     ``text`` is the last answer's.
     """
 
-    def __init__(self, verifier: Verifier, drafter: ModelDrafter, draft: LlamaSession, policy: FixedPolicy) -> None:
-        self.verifier, self.drafter, self.draft, self.policy = verifier, drafter, draft, policy
+    def __init__(self, verifier: Verifier, drafter: ModelDrafter, policy: FixedPolicy) -> None:
+        self.verifier, self.drafter, self.draft, self.policy = verifier, drafter, drafter.session, policy
         self.text = ""
 
     def tokens(self, prompt: str, text: str) -> list[int]:
@@ -159,29 +160,32 @@ def run_verified(arguments: Mapping[str, Any], emit: Callable[..., None]) -> Non
     emit("engine", server.identity(job.scenario))
     timed = Timed(emit, pid=server.pid)
     pilots, prompts = job.split()
-    with LlamaSession(Path(job.drafts[0]), job.draft_scenario or job.scenario, batch_tokens=512) as draft:
-        drafter = ModelDrafter(draft)
-        remote = Remote(verifier, drafter, draft, FixedPolicy(0))
+
+    def make(name: str) -> ModelDrafter:
+        return ModelDrafter(LlamaSession(Path(name), job.draft_scenario or job.scenario, batch_tokens=512))
+
+    first = make(job.drafts[0])
+    with closing(first.session):
+        remote = Remote(verifier, first, FixedPolicy(0))
         heard = [(p, remote.plain(p, max(job.pilot_tokens, VERIFY_SIZES[-1] + 2)), remote.text) for p in pilots]
         trip_s = verifier.round_trip_s()
         verify_s = {1: median(a.duration_s / a.decoded_count for _, a, _ in heard)}
         for size, seconds in remote.verify_s(pilots[0], heard[0][2]).items():
             verify_s[size] = max(seconds, *verify_s.values()) if size > 2 else seconds
-        advice, seen = judged(drafter, job, [(draft.tokenize(p), a.tokens) for p, a, _ in heard], verify_s)
-        advice = msgspec.structs.replace(advice, draft=Path(job.drafts[0]).name, round_trip_s=trip_s)
-        emit("advice", advice)
-        costs = CostTable(verify_s, advice.draft_s)
-        policy = FixedPolicy(job.draft_tokens, costs)
-        if not job.draft_tokens:
-            policy = TripPolicy(costs, most_tokens=job.most_tokens, seen=seen)
-        remote.policy = policy
-        for index, prompt in enumerate(prompts * job.repetitions):
+        answers = [(remote.draft.tokenize(prompt), answer.tokens) for prompt, answer, _ in heard]
+    advice, chosen, policy = choose(job, make, answers, verify_s, TripPolicy)
+    emit("advice", msgspec.structs.replace(advice, round_trip_s=trip_s))
+    drafter = make(chosen)
+    with closing(drafter.session):
+        remote = Remote(verifier, drafter, policy)
+        for prompt, marks in turns(job, prompts):
             told: dict[str, tuple[Decoding, str]] = {}
-            for mark in ("", PLAIN) if index % 2 else (PLAIN, ""):
+            for mark in marks:
                 ask = remote.plain if mark else remote.speculative
                 told[mark] = timed.answer(partial(ask, prompt, job.new_tokens), mark), remote.text
             (slow, own), (fast, other) = told[PLAIN], told[""]
-            costs.saw_pass(1, slow.duration_s / slow.decoded_count)
+            if policy.costs:
+                policy.costs.saw_pass(1, slow.duration_s / slow.decoded_count)
             difference = explain(verifier, prompt, own, other)
             emit("answer", {"plain": slow, "speculative": fast, "difference": difference})
         emit("learnt", {"off_count": policy.off_count} if isinstance(policy, AdaptivePolicy) else {})

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
+from harness.domain.foreign import json_of, read_limited
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError
-from harness.records.store import from_document, json_of, read_limited
+from harness.records.store import from_document
 
 TOOLS: Final = ("llama_bench", "optimum_benchmark", "guidellm", "server_answers")
 

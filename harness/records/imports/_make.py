@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from datetime import datetime
 from typing import Any
 
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from harness.domain.record import (
 )
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
+from harness.records.store import decode, encode
 
 SAMPLES_MAX = 100_000
 UNDATED = "1970-01-01T00:00:00+00:00"
@@ -43,6 +45,14 @@ def count(value: Any, default: int = 0) -> int:
 def text(value: Any, most: int = 200) -> str:
     """Text of bounded length; empty for anything else."""
     return value[:most] if isinstance(value, str) else ""
+
+
+def dated(value: Any) -> str:
+    """When, as ISO 8601; ``UNDATED`` for what is no such time."""
+    try:
+        return datetime.fromisoformat(text(value)).isoformat()
+    except ValueError:
+        return UNDATED
 
 
 def part(document: Any, *names: str) -> dict[str, Any]:
@@ -80,7 +90,7 @@ def record(
     """A record of ``samples``; its identifier is made from its content, so that reading twice gives the same.
 
     Raises:
-        BadDataError: There are no samples, or too many.
+        BadDataError: There are no samples, or too many; or an amount is none that a record may have.
     """
     if not samples:
         raise BadDataError(str(source), "", "no measurement", f"results of {tool}")
@@ -88,7 +98,7 @@ def record(
         raise BadDataError(str(source), "", f"{len(samples)} samples", f"at most {SAMPLES_MAX}")
     stamp = re.sub(r"[^0-9T]", "", created)[:15] or "undated"
     digest = hashlib.sha256(repr((tool, name, quant, created, samples)).encode()).hexdigest()[:8]
-    return RunRecord(
+    made = RunRecord(
         schema_version=SCHEMA_VERSION,
         run_id=f"{stamp}-{tool}-{digest}",
         created=created,
@@ -111,3 +121,4 @@ def record(
         samples=tuple(samples),
         extra={"imported_from": tool} | (extra or {}),
     )
+    return decode(encode(made), str(source))  # what cannot be read back is not kept

@@ -15,7 +15,7 @@ from harness.domain.quant import mixture_in
 from harness.domain.record import Phase, RunRecord, Sample
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
-from harness.records.imports._make import UNDATED, count, number, record, sample, text
+from harness.records.imports._make import count, dated, number, record, sample, text
 
 _SAME_RUN: Final = (
     "build_commit", "cpu_info", "gpu_info", "backends", "model_filename", "model_type", "n_batch", "n_ubatch",
@@ -153,7 +153,7 @@ def _record(members: Sequence[tuple[Mapping[str, Any], list[Sample]]], source: P
     return record(
         source,
         tool="llama-bench",
-        created=_created(row.get("test_time")),
+        created=dated(row.get("test_time")),
         samples=[s for _, samples in members for s in samples],
         name=name or kind,
         quant=mixture_in(kind),
@@ -169,13 +169,6 @@ def _record(members: Sequence[tuple[Mapping[str, Any], list[Sample]]], source: P
     )
 
 
-def _created(value: Any) -> str:
-    try:
-        return datetime.fromisoformat(text(value)).isoformat()
-    except ValueError:
-        return UNDATED
-
-
 def _unix_s(value: Any) -> float:
-    found = datetime.fromisoformat(_created(value))
+    found = datetime.fromisoformat(dated(value))
     return max(0.0, (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())

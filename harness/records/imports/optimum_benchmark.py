@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.domain.record import Phase, RunRecord, Sample
-from harness.records.imports._make import UNDATED, count, number, part, record, sample, text
+from harness.records.imports._make import count, dated, number, part, record, sample, text
 
 _PHASES: Final[dict[str, Phase]] = {
     "load": "load",
@@ -33,7 +33,7 @@ def from_document(document: Mapping[str, Any], source: Path | str) -> list[RunRe
         record(
             source,
             tool="optimum-benchmark",
-            created=text(environment.get("timestamp"), 40) or UNDATED,
+            created=dated(environment.get("timestamp")),
             samples=[s for name, measured in timed.items() for s in _samples(text(name, 60), measured)],
             name=text(backend.get("model")).rpartition("/")[2],
             cpu=text(environment.get("cpu")).strip(),

@@ -25,7 +25,7 @@ _LINE_MAX: Final = 400
 _FORMS: Final = "llama-bench's table or CSV, or lines such as: qwen3-8b Q4_K_M 512.3 45.1 (pp512 and tg128, - for none)"
 _NUMBER: Final = r"~?(\d+(?:\.\d+)?(?:e[+-]?\d+)?|-)(?:\s*(?:±|\+-)\s*[\d.]+)?(?:\s*t(?:ok(?:en)?s?)?/s(?:ec)?)?"
 _LINE: Final = re.compile(
-    rf"(?i)[\s|]*(.+?)[\s,;|:]+(?:pp(\d+)[\s:=]+)?{_NUMBER}[\s,;|/]+(?:tg(\d+)[\s:=]+)?{_NUMBER}[\s|]*"
+    rf"(?i)[\s|]*(.+?)[\s,;|:]+(?:pp([1-9]\d*)[\s:=]+)?{_NUMBER}[\s,;|/]+(?:tg([1-9]\d*)[\s:=]+)?{_NUMBER}[\s|]*"
 )
 _OLLAMA: Final = re.compile(r"(?m)^[ \t]*(prompt eval|eval) (count|duration):[ \t]+(\S{1,40})")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|µs|us|ns)")

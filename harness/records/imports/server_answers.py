@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError
-from harness.records.imports._make import UNDATED, count, number, part, record, sample, text
+from harness.records.imports._make import count, dated, number, part, record, sample, text
 
 
 def recognises(document: Any) -> bool:
@@ -56,7 +56,7 @@ def _record(answer: Mapping[str, Any], source: Path | str) -> RunRecord:
     return record(
         source,
         tool=software,
-        created=text(answer.get("created_at"), 40) or UNDATED,
+        created=dated(answer.get("created_at")),
         samples=samples,
         name=name,
         quant=text(part(answer, "model_info").get("quant")),

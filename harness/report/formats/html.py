@@ -4,7 +4,6 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -13,10 +12,8 @@ from harness.domain.record import RunRecord
 from harness.domain.result import Boundary, Load, Result, Soak, Speculation, Stream
 from harness.errors import MissingPackageError
 from harness.printable import clean
-from harness.records.store import write_atomically
 from harness.report.choices import Choices
-from harness.report.choices import choices as every_choice
-from harness.report.document import Report, RunView, build
+from harness.report.document import Report, RunView
 from harness.report.features import excerpt, feature_panels
 from harness.report.figures import figures, labelled
 from harness.report.text import amount, digits
@@ -80,11 +77,6 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
         workloads=workload_panels(named, records),
         features=feature_panels(named, records),
     )
-
-
-def write_check_report(records: Sequence[RunRecord], path: Path) -> None:
-    """Write the page of a check: its runs, and what fits on all known devices; errors as ``render`` and the writer."""
-    write_atomically(path, render(records, build(records, every_choice())).encode())
 
 
 def _hash(text: str) -> str:

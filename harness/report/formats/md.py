@@ -8,17 +8,21 @@ from harness.printable import escape_markdown as escape
 from harness.report.document import Measured, Report, RunView
 from harness.report.figures import labelled
 from harness.report.text import amount, compared, digits
-from harness.units import format_bytes
+from harness.units import format_bytes, format_seconds
 
 SIGNS = {"ok": "✅", "inconclusive": "❔"}
+_MEANING = (
+    "Predictions were made before the models ran. Each run is a process of its own: random tokens, one warm-up; "
+    "samples during which the machine was disturbed are left out. Error = (predicted - measured) / measured."
+)
 
 
 def render(_records: Sequence[RunRecord], report: Report) -> str:
-    """Three tables at most: runs, predictions beside measurements, and what fits where."""
+    """Four tables at most: runs, times of tokens, predictions beside measurements, and what fits where."""
     named = labelled(report.runs)
     lines = ["### edge-harness report", ""]
     if named:
-        lines += _runs(named) + _agreement(named)
+        lines += _runs(named) + _latency(named) + _agreement(named)
     if report.choices:
         lines += _fits(report)
     lines += _how(report)
@@ -39,6 +43,15 @@ def _runs(named: list[tuple[str, RunView]]) -> list[str]:
     return _table(("run", "prefill", "decode", "first token", "peak memory", "outcome"), rows)
 
 
+def _latency(named: list[tuple[str, RunView]]) -> list[str]:
+    rows = [
+        (label, each.label, *map(format_seconds, (each.p50_s, each.p90_s, each.p99_s)), str(each.token_count))
+        for label, run in named
+        for each in run.latency
+    ]
+    return _table(("run", "test", "median of a token", "90 %", "99 %", "tokens"), rows) if rows else []
+
+
 def _agreement(named: list[tuple[str, RunView]]) -> list[str]:
     rows = []
     for label, run in named:
@@ -52,7 +65,8 @@ def _agreement(named: list[tuple[str, RunView]]) -> list[str]:
     if not rows:
         return []
     columns = ("run", "quantity", "predicted", "90 % interval", "measured", "error", "")
-    return ["<details><summary>Predicted against measured</summary>", "", *_table(columns, rows), "</details>", ""]
+    head = ["<details><summary>Predicted against measured</summary>", "", _MEANING, ""]
+    return [*head, *_table(columns, rows), "</details>", ""]
 
 
 def _fits(report: Report, devices_max: int = 20) -> list[str]:

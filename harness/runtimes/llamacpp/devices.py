@@ -2,7 +2,6 @@
 
 import ctypes
 import re
-import timeit
 import tomllib
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -197,30 +196,3 @@ def buffers(lines: Iterable[str]) -> tuple[EngineBuffer, ...]:
     """Buffers that the engine's log tells of; sizes in steps of 0.01 MiB."""
     hits = filter(None, map(_BUFFER.search, lines))
     return tuple(EngineBuffer(device=h[1], part=_PARTS[h[2]], size_bytes=round(float(h[3]) * 2**20)) for h in hits)
-
-
-def link_speed(device: GgmlDevice, *, size_bytes: int = 64 * 2**20, pass_count: int = 5) -> float:
-    """Bytes/s of copies from the host to a device: the best of several, through ``ggml_backend_tensor_set``."""
-    pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    init = ggml_function("ggml_init", pointer, _InitParams)
-    context = init(_InitParams(1 << 16, None, True))
-    tensor = ggml_function("ggml_new_tensor_1d", pointer, pointer, ctypes.c_int, ctypes.c_int64)(
-        context, 24, size_bytes
-    )
-    buffer_type = ggml_function("ggml_backend_dev_buffer_type", pointer, pointer)(device.handle)
-    buffer = ggml_function("ggml_backend_alloc_ctx_tensors_from_buft", pointer, pointer, pointer)(context, buffer_type)
-    try:
-        if not buffer:
-            raise EngineError(f"{device.name} gives no buffer of {size_bytes} bytes")
-        host = ctypes.create_string_buffer(size_bytes)
-        copy = ggml_function("ggml_backend_tensor_set", None, pointer, pointer, size, size)
-        times = timeit.repeat(lambda: copy(tensor, host, 0, size_bytes), number=1, repeat=pass_count + 1)
-        return size_bytes / min(times[1:])  # the first one makes the driver's own buffers
-    finally:
-        if buffer:
-            ggml_function("ggml_backend_buffer_free", None, pointer)(buffer)
-        ggml_function("ggml_free", None, pointer)(context)
-
-
-class _InitParams(ctypes.Structure):
-    _fields_ = [("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool)]

@@ -1,6 +1,5 @@
 """One loaded ONNX decoder with its KV cache bound to the engine: no cache goes through Python."""
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,20 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.domain.foreign import json_of, read_limited, say
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, EngineError, MissingPackageError
+from harness.errors import BadDataError, EngineError
 from harness.onnx.decoder import KEEP_INPUT, decoder_ports
 from harness.onnx.graph import read_graph
 from harness.onnx.providers import providers_for
 from harness.onnx.session import OnnxSession
-from harness.runtimes._rows import RowsInRuns, check_logits
+from harness.runtimes._rows import TOKENIZER_FILE, RowsInRuns, Tokenized, check_logits
 from harness.runtimes._threads import default_thread_count
 from harness.runtimes.ort.cache import DTYPES, Grown, InPlace, value_of
 
-TOKENIZER_FILE = "tokenizer.json"
 
-
-class OrtSession(RowsInRuns):
+class OrtSession(Tokenized, RowsInRuns):
     """One loaded model with one cache for each sequence; implements :class:`harness.ports.Session`.
 
     Args:
@@ -66,27 +64,11 @@ class OrtSession(RowsInRuns):
         self._ids = np.zeros((1, self.context_tokens), np.int64)
         self._keep = np.zeros((), np.int64)
 
-    # -- text ---------------------------------------------------------------------------------------------------
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        # Only when text is asked for: a vocabulary of 49,152 takes 36 MB that running tokens does not need.
-        return load_tokenizer(self._folder)
-
     @cached_property
     def begin_token(self) -> int | None:
         """The token that a text begins with, where the tokenizer puts one."""
         special = self._tokenizer.encode("").ids
         return special[0] if special else None
-
-    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
-        """Token ids of ``text``; this tokenizer reads the names of special tokens always."""
-        del parse_special
-        return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
-
-    def detokenize(self, tokens: Sequence[int]) -> str:
-        """Text of token ids; undecodable bytes become U+FFFD."""
-        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=False))
 
     # -- forward passes -----------------------------------------------------------------------------------------
 
@@ -201,27 +183,12 @@ def end_tokens(folder: Path) -> frozenset[int]:
         path = folder / name
         if not path.is_file():
             continue
-        try:
-            values = json.loads(path.read_bytes())
-            found = values.get("eos_token_id", values.get("model", {}).get("eos_token_id"))
-        except (ValueError, AttributeError) as error:
-            raise BadDataError(path, "", str(error), "a JSON object") from error
+        values = json_of(read_limited(path), path, "a JSON object")
+        found = values.get("eos_token_id", values.get("model")) if isinstance(values, dict) else None
+        found = found.get("eos_token_id") if isinstance(found, dict) else found
+        tokens = found if isinstance(found, list) else [found]
+        if found is not None and not all(isinstance(token, int) for token in tokens):
+            raise BadDataError(path, "eos_token_id", say(found), "the number of a token, or a list of them")
         if found is not None:
-            return frozenset(found if isinstance(found, list) else [found])
+            return frozenset(tokens)
     return frozenset()
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model's folder; BadDataError where it is none."""
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise MissingPackageError("tokenizers", "onnx") from error
-    path = folder / TOKENIZER_FILE
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the package raises plain Exceptions
-        raise BadDataError(path, "", str(error)[:200], "a tokenizer of the package tokenizers") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer

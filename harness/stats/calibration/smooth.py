@@ -56,6 +56,8 @@ def _at_width(p: Floats, residual: Floats, width: float) -> float:
 
 def _smoothed(p: Floats, values: Floats, at: Floats, width: float, points: int) -> Floats:
     """Values on a grid (shared between the two nearest points), convolved with the kernel, read off at ``at``."""
+    from scipy.signal import fftconvolve
+
     place = p * (points - 1)
     left = np.clip(place.astype(np.int64), 0, points - 2)
     share = place - left
@@ -63,15 +65,6 @@ def _smoothed(p: Floats, values: Floats, at: Floats, width: float, points: int) 
     offsets = np.linspace(-0.5, 0.5, points)
     kernel = np.exp(-(offsets**2) / (2 * width**2)) / (np.sqrt(2 * np.pi) * width)
     mirrored = np.concatenate((grid[::-1][:-1], grid, grid[::-1][1:]))
-    full = _convolve(mirrored, kernel)[points - 1 : points - 1 + 2 * points - 1]
-    smooth = full[points // 2 : points // 2 + points]
+    smooth = fftconvolve(mirrored, kernel, "valid")[points // 2 : points // 2 + points]
     result: Floats = np.interp(at, np.linspace(0.0, 1.0, points), smooth)
     return result
-
-
-def _convolve(a: Floats, b: Floats) -> Floats:
-    """Full linear convolution through the Fourier transform."""
-    length = len(a) + len(b) - 1
-    size = 1 << (length - 1).bit_length()
-    product: Floats = np.fft.irfft(np.fft.rfft(a, size) * np.fft.rfft(b, size), size)[:length]
-    return product

@@ -20,6 +20,8 @@ _FAMILIES: Final = tuple(
 _SPELLINGS: Final[dict[str, str]] = {
     word: unit for unit, words in _UNITS["spellings"].items() for word in words.split()
 }
+UNIT_WORDS: Final = frozenset(_SPELLINGS) | frozenset(unit for family in _FAMILIES for unit in family)
+"""Words for units and their signs, in small letters and the singular."""
 
 
 def _listed(kind: str) -> list[str]:
@@ -33,7 +35,7 @@ _SMALL: Final = {word: at for at, word in enumerate(_listed("small"))} | {
 NUMBER_WORDS: Final = tuple(_SMALL)
 """Words for numbers below 20, and tens."""
 _LARGE: Final = {"dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9}
-_PARTS: Final = {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4), "quarters": Fraction(1, 4)}
+_PARTS: Final = {"half": Fraction(1, 2), "third": Fraction(1, 3), "quarter": Fraction(1, 4)}
 _ORDINALS: Final = {word: at for at, word in enumerate(_listed("ordinals"), 1)}
 _MONTHS: Final = _listed("months")
 _DAYS: Final = _listed("days")
@@ -72,9 +74,11 @@ _DATES: Final = tuple(
         (r"(?:on|by|until|till|since|from|to|before|after) the (\d\d?)(?:st|nd|rd|th)(?= and\b|[.,;:!?)]|$)", "d"),
     )
 )
+_HOURS: Final = "|".join([*list(_SMALL)[1:13], r"\d{1,2}"])
 _TIME: Final = re.compile(
     r"\b(?:(\d{1,2}):(\d\d)(?: ?([ap])\.?m\b\.?)?|(\d{1,2}) ?(?:([ap])\.?m\b\.?|o'clock)|(noon|midnight)"
-    r"|half past (\w+))",
+    rf"|(half|quarter|five|ten|twenty|twenty-five) past ({_HOURS})\b|({_HOURS}) o'clock"
+    rf"|(?<=at )({_HOURS}) in the (morning|afternoon|evening))",
     re.I,
 )
 _WEEKDAY: Final = re.compile(r"\b(" + "|".join(_DAYS) + r")s?\b", re.I)
@@ -82,10 +86,11 @@ _WORD: Final = "(?:" + "|".join([*_SMALL, *_LARGE]) + ")"
 _NUMBER: Final = re.compile(
     rf"(?P<money>[$€£]) ?(?P<paid>\d[\d,]*(?:\.\d+)?)(?: (?P<paid_times>{'|'.join(_LARGE)})\b)?"
     rf"|(?<![\w.])(?P<digits>\d[\d,]*(?:\.\d+)?)(?: (?P<times>{'|'.join(_LARGE)})\b)?"
-    r"|\b(?:a |one |three )?(?P<part>half|third|quarters?)(?= of\b| an? | the )"
+    r"|\b(?:a |one |(?P<parts>two|three) )?(?P<part>half|third|quarter)s?(?= of\b| an? | the )"
     rf"|\b(?P<words>(?:a )?{_WORD}(?:[ -](?:and )?{_WORD})*)\b(?P<and_half> and a half)?",
     re.I,
 )
+_MONEY: Final = {"$": "dollar", "€": "euro", "£": "pound"}
 _UNIT: Final = re.compile(r"\s?(%|°|-?[A-Za-z]+)(?: of an? ([a-z]+))?")
 _NO_UNIT: Final = frozenset(_listed("no_unit"))
 
@@ -214,12 +219,16 @@ def _field(field: str, text: str) -> int:
 
 def _clock(match: "re.Match[str]") -> tuple[str, int]:
     """A time on the clock of 24 hours (``t``), or of 12 where nothing tells the half of the day (``h``)."""
-    hours, minutes, half, hour, hour_half, word, past = match.groups()
+    hours, minutes, half, hour, hour_half, word, late, past, on_the_hour, at_hour, part = match.groups()
     if past:
-        return "h", (60 * (int(past) if past.isdigit() else _SMALL.get(past.lower(), 0)) + 30) % 720
+        minutes_past = {"half": 30, "quarter": 15}.get(late.lower()) or int(number_of(late))
+        return "h", int(60 * number_of(past) + minutes_past) % 720
     if word:
         return "t", 720 if word.lower() == "noon" else 0
-    text, mark = hours or hour, (half or hour_half or "").lower()
+    named = on_the_hour or at_hour
+    text, mark = hours or hour or str(number_of(named)), (half or hour_half or "").lower()
+    if part:
+        mark = "a" if part.lower() == "morning" else "p"
     if mark:
         return "t", 60 * (int(text) % 12 + (12 if mark == "p" else 0)) + int(minutes or 0)
     of_twelve = 1 <= int(text) <= 12 and text[0] != "0"
@@ -229,7 +238,7 @@ def _clock(match: "re.Match[str]") -> tuple[str, int]:
 def _quantity(match: "re.Match[str]", text: str) -> Quantity | None:  # noqa: PLR0911
     if match["part"]:
         value, unit, end = _PARTS[match["part"].lower()], "%", match.end()
-        value *= 3 if match[0].lower().startswith("three") else 1
+        value *= _SMALL[match["parts"].lower()] if match["parts"] else 1
         of = re.match(r" (?:of )?an? ([a-z]+)", text[end:])
         known = base_of(of[1].lower()) if of else None
         if known and of:
@@ -244,7 +253,9 @@ def _quantity(match: "re.Match[str]", text: str) -> Quantity | None:  # noqa: PL
         value = Fraction(digits) * _LARGE.get((match["paid_times"] or match["times"] or "").lower(), 1)
     end = match.end()
     if match["money"]:
-        return Quantity(value * 100, "cent", match.start(), end)
+        word = _MONEY[match["money"]]
+        name, scale = base_of(word) or (word, 1)
+        return Quantity(value * scale, name, match.start(), end)
     follows = _UNIT.match(text, end)
     word = follows[1].lower().lstrip("-") if follows else ""
     if follows and word in {"%", "percent"}:

@@ -84,7 +84,7 @@ class Judge:
         What comes before every question is read once and kept in ``home``; each question runs in a sequence of its
         own, several in one batch.
         """
-        self._keep()
+        self.keep()
         start = len(self._prefix)
         found: list[Floats] = []
         waiting: list[tuple[int, list[int]]] = []
@@ -102,7 +102,7 @@ class Judge:
 
         The text is read once; the question is asked after each piece in a sequence that holds the text up to there.
         """
-        self._keep()
+        self.keep()
         session, text = self._session, self._home + 1
         session.fork(self._home, text)
         start = len(self._prefix)
@@ -130,7 +130,8 @@ class Judge:
         both = self.logits(questions)
         return np.asarray(both[:, 0] - both[:, 1])
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Read the prefix now, unless it is kept: where it lies in the cache decides how later sums are rounded."""
         if not self._is_kept:
             self._session.truncate(0, sequence=self._home)
             self._session.decode(self._prefix, position=0, sequence=self._home, logits="none")

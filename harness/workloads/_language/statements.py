@@ -13,7 +13,15 @@ from functools import cache
 from itertools import product
 from typing import Final, NamedTuple
 
-from harness.workloads._language.figures import ENGLISH, NUMBER_WORDS, Figures, Quantity, figures, implied
+from harness.workloads._language.figures import (
+    ENGLISH,
+    NUMBER_WORDS,
+    UNIT_WORDS,
+    Figures,
+    Quantity,
+    figures,
+    implied,
+)
 
 _WORD: Final = re.compile(r"[A-Za-z]+(?:['’][a-z]+)?|\d[\d.,:]*\d|\d")
 _AFTER_DIGITS: Final = re.compile(r"(?<=\d)(?:st|nd|rd|th|s| ?[ap]\.?m)\b")
@@ -55,6 +63,7 @@ class Clause(NamedTuple):
         figures: Numbers, dates and times.
         names: Stems of words in capitals, one at the beginning included.
         sure_names: Those that are in capitals elsewhere than at a beginning.
+        before: Stems of the clause that it goes on from, where it has no verb of its own (``and 31 to the second``).
     """
 
     text: str
@@ -66,6 +75,7 @@ class Clause(NamedTuple):
     figures: Figures
     names: frozenset[str]
     sure_names: frozenset[str]
+    before: frozenset[str] = frozenset()
 
 
 def sentences(text: str) -> list[str]:
@@ -78,6 +88,7 @@ def clauses(text: str) -> list[Clause]:
     found: list[Clause] = []
     subject: list[str] = []
     for sentence in sentences(text):
+        first = len(found)
         for part in _CUT.split(_PAIR.sub(r"\1 & ", sentence)):
             if not part or not _WORD.search(part):
                 continue
@@ -86,6 +97,8 @@ def clauses(text: str) -> list[Clause]:
             present = words[0][0].islower() and words[0].endswith("s") and follows in _STOP
             inherits = bool(_PRONOUNS & {w.lower() for w in words[:3]}) or _is_verb(words, 0) or present
             found.append(clause(part, subject if inherits else ()))
+            if len(found) > first + 1 and not any(_is_verb(words, at) for at in range(len(words))):
+                found[-1] = found[-1]._replace(before=found[-2].stems | found[-2].before)
             if not inherits:
                 verb_at = next((at for at in range(1, len(words)) if _is_verb(words, at)), len(words))
                 subject = words[:verb_at]
@@ -105,7 +118,9 @@ def clause(text: str, subject: Sequence[str] = ()) -> Clause:
     said = [s for s in map(stem, kept) if s not in _STOP and not s[0].isdigit()]
     flips = sum(s in _OPPOSITES for s in said)
     names = [
-        (at, stem(w)) for at, w in enumerate(spelt) if w[0].isupper() and len(w) > 1 and w.lower() not in _CALENDAR
+        (at, stem(w))
+        for at, w in enumerate(spelt)
+        if w[0].isupper() and len(w) > 1 and w.lower() not in (_CALENDAR | UNIT_WORDS if w.isupper() else _CALENDAR)
     ]
     if names and names[0][0] == 0 and not _opens_as_name(spelt):
         names = names[1:]
@@ -155,7 +170,7 @@ def stem(word: str) -> str:
         if regular != word:
             word = regular
             break
-        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith(("ss", "us", "is")):
+        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith(("ss", "us", "is", "eed")):
             word = word[: -len(ending)] + instead
             if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "lsz":
                 word = word[:-1]
@@ -222,12 +237,15 @@ def _denied(claim: Clause, passage: Sequence[Clause]) -> bool:
     """
     mine = claim.figures.moments
     near = [c for c in passage if 2 * len(claim.topics & c.topics) >= len(claim.topics)]
-    near = [c for c in near if _fits(mine, c)] or near
+    near = [c for c in near if _fits(mine, c)]
+    near = [c for c in near if claim.topics <= c.topics] or near
+    agreed = frozenset().union(*(c.topics for c in near if c.is_positive == claim.is_positive))
     said = claim.topics - claim.names
     near = [c for c in near if claim.head in c.topics]
     whole = [c for c in near if len(said & c.topics) >= max(1, len(said) - len(said) // 4)]
     whole = [c for c in whole if 3 * len(claim.topics & c.topics) >= 2 * len(claim.topics)]
-    return bool(whole) and all(c.is_positive != claim.is_positive for c in near)
+    missing = claim.topics.difference(*(c.topics for c in whole))  # what only a clause of the same polarity tells
+    return bool(whole) and all(c.is_positive != claim.is_positive for c in near) and not missing & agreed
 
 
 def _fits(mine: "dict[str, frozenset[int]]", other: Clause) -> bool:
@@ -289,7 +307,10 @@ def _verb(word: str) -> str:
 def _numbers_agree(claim: Clause, passage: Sequence[Clause]) -> bool:
     """Whether each number of the claim stands in the passage, with its unit, where the claim's words are nearest."""
     every = [q for c in passage for q in c.figures.quantities]
-    for mine in claim.figures.quantities:
+    own = claim.figures.quantities
+    if len(own) > 1 and any(all(any(_same(q, o) for o in c.figures.quantities) for q in own) for c in passage):
+        return True
+    for mine in own:
         if not any(_same(mine, q) for q in every):
             if not _derived(mine, every, [y for c in passage for y in c.figures.moments.get("y", ())]):
                 return False
@@ -305,6 +326,8 @@ def _same(a: Quantity, b: Quantity) -> bool:
 
 
 def _comparable(a: Quantity, b: Quantity) -> bool:
+    if "%" in (a.unit, b.unit):
+        return a.unit == b.unit
     return a.unit == b.unit or not a.unit or not b.unit or stem(a.unit) == stem(b.unit)
 
 
@@ -312,7 +335,8 @@ def _derived(mine: Quantity, every: Sequence[Quantity], years: Sequence[int]) ->
     """Whether two numbers of the passage, years among them, give this one: then it is left to the model."""
     values = [q.value for q in every] + [Fraction(y * 12 if mine.unit == "month" else y) for y in years]
     pairs = [(a, b) for i, a in enumerate(values) for j, b in enumerate(values) if i != j]
-    return any(mine.value in {a + b, a - b, a * b, a / b if b else a} for a, b in pairs)
+    shares = {q.value * other.value / 100 for q in every if q.unit == "%" for other in every}
+    return mine.value in shares or any(mine.value in {a + b, a - b, a * b, a / b if b else a} for a, b in pairs)
 
 
 def _moments_agree(claim: Clause, passage: Sequence[Clause]) -> bool:
@@ -322,9 +346,21 @@ def _moments_agree(claim: Clause, passage: Sequence[Clause]) -> bool:
     passage = _carried(passage)
     fitting = [c for c in passage if _fits(mine, c)]
     if not fitting:
-        return any(all(v <= d.get(f, frozenset()) for f, v in mine.items()) for d in _later(passage))
-    near = _about(claim, [c for c in passage if mine.keys() & implied(c.figures.moments).keys()])
+        return any(_spans(c, mine) for c in passage) or any(
+            all(v <= d.get(f, frozenset()) for f, v in mine.items()) for d in _later(passage)
+        )
+    told = [(c, mine.keys() & implied(c.figures.moments).keys()) for c in passage]
+    whole = [c for c, fields in told if fields == mine.keys()]  # those that tell day and hour, where it has both
+    near = _about(claim, whole or [c for c, fields in told if fields])
     return not near or any(c in fitting for c in near)
+
+
+def _spans(other: Clause, mine: "dict[str, frozenset[int]]") -> bool:
+    """Whether a clause tells of a time from here to there that holds the claim's dates: the model is to decide."""
+    told = implied(other.figures.moments)
+    ends = {f: told[f] for f in mine if len(told.get(f, ())) > 1}
+    between = ends.keys() == mine.keys() and bool({"from", "between"} & {*other.words})
+    return between and all(min(ends[f]) <= v <= max(ends[f]) for f, values in mine.items() for v in values)
 
 
 def _carried(passage: Sequence[Clause]) -> list[Clause]:
@@ -349,7 +385,7 @@ def _later(passage: Sequence[Clause]) -> list[dict[str, frozenset[int]]]:
     every = [q for c in passage for q in c.figures.quantities]
     months = [q.value for q in every if q.unit == "month"]
     months += [Fraction(n) for c in passage for pattern, n in _MONTH_SPANS if pattern.search(c.text)]
-    months += [q.value * 12 for c in passage for q in c.figures.quantities if {"age", "aged"} & set(c.words)]
+    months += [q.value * 12 for c in passage for q in c.figures.quantities if {"age", "aged", "when"} & set(c.words)]
     days = [q.value / 86_400 for q in every if q.unit == "second" and q.value % 86_400 == 0]
     days += [Fraction(n) for c in passage for pattern, n in _SPANS if pattern.search(c.text)]
     found = []
@@ -373,12 +409,21 @@ def _later(passage: Sequence[Clause]) -> list[dict[str, frozenset[int]]]:
 def _about(claim: Clause, rivals: list[Clause]) -> list[Clause]:
     """Of the clauses with such a figure, those that share most with the claim; none where the shared words do not tell.
 
-    A stem that only one of them holds weighs more than one that several hold, and a verb twice as much.
+    A stem that only one of them holds weighs more than one that several hold, and a verb twice as much; three
+    quarters of it where the clause goes on from one that holds it. Units, and what is counted, tell nothing. Lending is
+    borrowing.
     """
     if len(rivals) < 2:
         return rivals
-    acts = {stem(w) for at, w in enumerate(claim.words) if _acts(claim.words, at)}
-    weights = {s: (1 + (s in acts)) / count for s in claim.stems if (count := sum(s in c.stems for c in rivals))}
-    scores = [sum(w for s, w in weights.items() if s in c.stems) for c in rivals]
+    acts = {_verb(w) for at, w in enumerate(claim.words) if _acts(claim.words, at)}
+    spans = [f"{claim.text[q.start : q.end]} {q.unit}" for q in claim.figures.quantities]
+    counted = {stem(w) for span in spans for w in _WORD.findall(span)}
+    wanted = {_CONVERSE.get(s, s) for s in claim.stems - counted}
+    held = [frozenset(_CONVERSE.get(s, s) for s in c.stems) for c in rivals]
+    weights = {s: (1 + (s in acts)) / count for s in wanted if (count := sum(s in stems for stems in held))}
+    scores = [
+        sum(w if s in stems else 0.75 * w if s in c.before else 0.0 for s, w in weights.items())
+        for c, stems in zip(rivals, held, strict=True)
+    ]
     best = max(scores)
     return [c for c, score in zip(rivals, scores, strict=True) if score == best] if best else []

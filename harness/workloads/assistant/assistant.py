@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from harness.ports import Session
 from harness.workloads._language.generate import Plan, answers, line_end
+from harness.workloads._language.statements import clauses
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import contains
@@ -36,6 +37,7 @@ class Reply(NamedTuple):
         sure: Geometric mean probability of its tokens.
         says_unknown: Whether it says that it does not know.
         notes: What it is verified against: the note cited, else all that were shown; none where nobody verifies.
+        bridged: The note cited after one that leads to it; empty where it needs none. Verified too.
         chances: How likely each of those supports it.
         read_count: Prompt tokens read, verification included.
         drawn_count: Tokens drawn.
@@ -48,6 +50,7 @@ class Reply(NamedTuple):
     sure: float
     says_unknown: bool
     notes: tuple[str, ...]
+    bridged: str
     chances: tuple[float, ...]
     read_count: int
     drawn_count: int
@@ -62,7 +65,12 @@ class Reply(NamedTuple):
     @property
     def note(self) -> str:
         """The note that supports it best; without verification the one it cites."""
-        return max(zip(self.chances, self.notes, strict=True))[1] if self.chances else self.cited
+        return max(zip(self.chances, self.notes, strict=False))[1] if self.chances else self.cited
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """All texts that it is verified against."""
+        return (*self.notes, self.bridged) if self.bridged else self.notes
 
     @property
     def is_given(self) -> bool:
@@ -129,7 +137,7 @@ class Assistant:
             prompts = [self._prompt(q, notes) + self._after for q, notes in zip(asked, told, strict=True)]
             drawn = answers(self._session, self._kept_count, prompts, [0] * len(asked), self._plan)
             seconds = (perf_counter() - start) / len(asked)
-            for notes, prompt, sample in zip(told, prompts, drawn, strict=True):
+            for question, notes, prompt, sample in zip(asked, told, prompts, drawn, strict=True):
                 said = self._session.detokenize(sample.tokens).strip()
                 number = _CITED.search(said)
                 cited = notes[int(number[1]) - 1] if number and 1 <= int(number[1]) <= len(notes) else ""
@@ -140,6 +148,7 @@ class Assistant:
                         sure=exp(sample.log_probability / sample.step_count),
                         says_unknown=bool(_UNKNOWN.search(said)),
                         notes=(cited,) if cited else tuple(notes),
+                        bridged=_bridged(question, cited, notes),
                         chances=(),
                         read_count=len(prompt),
                         drawn_count=sample.step_count,
@@ -151,13 +160,14 @@ class Assistant:
     def verified(self, questions: Sequence[str], drafts: Sequence[Reply]) -> list[Reply]:
         """The answers with how likely their notes support them, by the model's own judgement and exact checks."""
         start, before = perf_counter(), self._support.judge.read_count
-        pairs = [(f"{q} {d.text}", note) for q, d in zip(questions, drafts, strict=True) if d.text for note in d.notes]
+        rows = [(q, d) for q, d in zip(questions, drafts, strict=True) if d.text]
+        pairs = [(f"{q} {d.text}", text) for q, d in rows for text in d.evidence]
         chances = iter([s.probability for s in self._support.check_many(pairs)])
         each = 1 / max(1, len(pairs))
         read, seconds = (self._support.judge.read_count - before) * each, (perf_counter() - start) * each
         return [
             d._replace(
-                chances=(found := tuple(next(chances) for _ in d.notes if d.text)),
+                chances=(found := tuple(next(chances) for _ in d.evidence if d.text)),
                 read_count=d.read_count + round(read * len(found)),
                 seconds=d.seconds + seconds * len(found),
             )
@@ -176,6 +186,21 @@ class Assistant:
             if len(tokens) <= 8 * self._budget_tokens or not notes:
                 return tokens
             del notes[0]
+
+
+def _bridged(question: str, cited: str, notes: Sequence[str]) -> str:
+    """The note cited after the one that leads to it from what the question names: ``Eva's uncle is Tom`` before Tom's.
+
+    Empty where the note cited names all that the question names, or no note leads to it.
+    """
+    asked, told = _names(question), _names(cited)
+    if not cited or asked <= told:
+        return ""
+    return next((f"{n} {cited}" for n in notes if n != cited and _names(n) & told and _names(n) & asked), "")
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset().union(*(c.names for c in clauses(text)))
 
 
 class Judged(NamedTuple):

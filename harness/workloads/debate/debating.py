@@ -143,6 +143,7 @@ class Debate:
         at = _TOGETHER + 1
         together = SEQUENCES - at - 1
         self._judge = Judge(asked, asked_template, _TOLD["judge"], options=("A", "B"), together=together, home=at)
+        self._judge.keep()  # before any speech, so that the first one finds the cache as all later ones do
 
     def speak(self, turns: Sequence[Turn]) -> list[Speech]:
         """One speech each, many in one batch; what neighbours begin with is read once."""

@@ -7,6 +7,7 @@ them and are there to abstain from. TruthfulQA (Lin et al. 2022, Apache-2.0): qu
 import csv
 import random
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
@@ -94,7 +95,8 @@ def locomo(
 ) -> dict[str, Any]:
     """Questions drawn by the seed; an answer is right at a word F1 of 0.5 or more with the gold one.
 
-    The evidence is searched in the question's own conversation; with a ``template`` the model reranks what is found.
+    The evidence is searched in the question's own conversation, each turn with its date, as the set's authors show it;
+    with a ``template`` the model reranks what is found.
 
     Raises:
         BadDataError: No LoCoMo file.
@@ -107,7 +109,7 @@ def locomo(
     talks = sorted({q.conversation for q in chosen})
     for at, talk in enumerate(talks):
         part = context.share(len(talks) - at)
-        passages = [(t.name, t.text) for t in turns if t.conversation == talk]
+        passages = [(t.name, f"({_day(t.at_s)}) {t.text}") for t in turns if t.conversation == talk]
         store = fill_store(context, passages, f"talk-{at}", with_meaning=support is not None)
         told = shipped_table("instructions")["answers"]["talk"]
         grounded = Grounded(session, store, plan=plan, examples=told, support=support, relevance=ranking)
@@ -118,6 +120,11 @@ def locomo(
         store.close()
     random.Random("halves").shuffle(judged)
     return {"of": len(every), **report(judged)}
+
+
+def _day(at_s: float) -> str:
+    day = datetime.fromtimestamp(at_s, UTC)
+    return f"{day.day} {day:%B %Y}"
 
 
 def word_f1(given: str, gold: str) -> float:

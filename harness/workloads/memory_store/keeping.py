@@ -37,11 +37,12 @@ class Keeper:
             return self._forget(asked["what"])
         if not is_worth(text):
             return Kept("skipped", ())
-        hits = self._store.retrieve(text, top_k=4, namespace=self._namespace)
+        vector = self._store.vector(text)
+        hits = self._store.retrieve(text, top_k=4, namespace=self._namespace, vector=vector)
         older = next((h.memory for h in hits if is_replaced(h.memory.content, text)), None)
         if older is not None:
-            return Kept("updated", (older.memory_id, self._store.update(older.memory_id, text)))
-        return Kept("stored", (self._store.store(text, namespace=self._namespace),))
+            return Kept("updated", (older.memory_id, self._store.update(older.memory_id, text, vector=vector)))
+        return Kept("stored", (self._store.store(text, namespace=self._namespace, vector=vector),))
 
     def recall(self, question: str, *, top_k: int = 5, hop_count: int = 2) -> list[Memory]:
         """What the store knows of a question, by iterated retrieval.

@@ -1,48 +1,24 @@
 """all-MiniLM-L6-v2: sentence vectors from the weights a registry package carries.
 
-Plain NumPy on the safetensors file; only ``tokenizers`` is needed beside it.
+Plain NumPy on the weights; ``safetensors`` reads them, and ``tokenizers`` the texts.
 """
 
 import json
 from collections.abc import Sequence
 from math import sqrt
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import BadDataError, MissingPackageError
+from harness.errors import MissingPackageError
 from harness.workloads import _networks
 
 MAX_TOKENS: Final = 256
 _BATCH: Final = 32
-_DTYPES: Final[dict[str, "np.dtype[Any]"]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "I64": np.dtype("<i8")}
 
 Array = NDArray[np.float32]
-
-
-def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Every tensor of a safetensors file, mapped, not copied.
-
-    Layout: 8 bytes length of the header (little-endian), a JSON header with dtype, shape and offsets, the data.
-
-    Raises:
-        BadDataError: The file does not follow that layout.
-    """
-    data = np.memmap(path, np.uint8, "r")
-    try:
-        length = int.from_bytes(data[:8].tobytes(), "little")
-        header = json.loads(data[8 : 8 + length].tobytes())
-        tensors = {}
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            start, end = (8 + length + o for o in entry["data_offsets"])
-            tensors[name] = data[start:end].view(_DTYPES[str(entry["dtype"])]).reshape(entry["shape"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadDataError(path, "", str(error), "a safetensors file") from error
-    return tensors
 
 
 class MiniLM:
@@ -53,23 +29,23 @@ class MiniLM:
 
     Raises:
         FetchError: They could not be had.
-        MissingPackageError: ``tokenizers`` is not installed.
-        BadDataError: The files are not those of a BERT encoder.
+        MissingPackageError: ``safetensors`` or ``tokenizers`` is not installed.
 
     Source: Devlin et al. 2019 (BERT); Reimers and Gurevych 2019 (Sentence-BERT, mean pooling).
     """
 
     def __init__(self, folder: Path) -> None:
         try:
+            from safetensors.numpy import load_file
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise MissingPackageError("tokenizers", "onnx") from error
+            raise MissingPackageError(error.name or "safetensors", "llama") from error
         folder = _networks.fetch(folder / "all-minilm-l6-v2", "minilm").parent
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
         config = json.loads((folder / "config.json").read_text())
-        self._weights = read_safetensors(folder / "model.safetensors")
+        self._weights = load_file(folder / "model.safetensors")
         self.dim = int(config["hidden_size"])
         self.name = "all-minilm-l6-v2"
         self._layer_count, self._head_count = int(config["num_hidden_layers"]), int(config["num_attention_heads"])

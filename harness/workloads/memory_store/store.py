@@ -163,7 +163,18 @@ class MemoryStore:
                 self._take(ids[0])
             return ids
 
-    def update(self, memory_id: int, content: str, *, importance: float | None = None) -> int:
+    def vector(self, text: str) -> NDArray[np.float32]:
+        """The embedder's vector [dim] of a text, for calls that take one."""
+        return self._vectors([NewMemory(text)])[0]
+
+    def update(
+        self,
+        memory_id: int,
+        content: str,
+        *,
+        importance: float | None = None,
+        vector: NDArray[np.float32] | None = None,
+    ) -> int:
         """Replace a memory by a newer text; returns the identifier of the new version.
 
         The old version is found no more, but stays in ``history`` until any version is forgotten.
@@ -177,13 +188,14 @@ class MemoryStore:
             old = self.get(memory_id)
             if old.superseded_by is not None:
                 raise RefusedError(f"memory {memory_id} is superseded by {old.superseded_by}: update that one")
-            item = NewMemory(content, old.namespace, old.source, old.importance if importance is None else importance)
+            importance = old.importance if importance is None else importance
+            item = NewMemory(content, old.namespace, old.source, importance, vector=vector)
             check_memory(item)
-            vector, now_s = self._vectors([item])[0], self._clock()
+            unit, now_s = self._vectors([item])[0], self._clock()
             with self._db.write() as db:
                 self._db.unindex(memory_id)
                 row = (old.namespace, old.source, now_s, item.importance, memory_id)
-                new_id = self._db.insert(content, vector, row)
+                new_id = self._db.insert(content, unit, row)
                 change = "UPDATE memories SET superseded_by = ?, superseded_s = ? WHERE id = ?"
                 db.execute(change, (new_id, now_s, memory_id))
             self._index.remove([memory_id])

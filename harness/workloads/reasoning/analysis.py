@@ -10,6 +10,7 @@ from harness.workloads.reasoning.algebra import algebra_faults
 from harness.workloads.reasoning.claims import claims, tokenise
 from harness.workloads.reasoning.contradictions import contradictions
 
+_UNKNOWN: Final = re.compile(r"(?<![A-Za-z'])[B-HJ-Zb-z](?![A-Za-z'])")
 _CONCLUDES: Final = re.compile(r"^\W*(?:so|therefore|thus|hence|this means|it follows|so we know|consequently)\b", re.I)
 
 
@@ -38,23 +39,22 @@ def analyse(steps: str | Sequence[str], problem: str = "") -> Analysis:
     if isinstance(steps, str):
         steps = [line for line in steps.split("\n") if line.strip()]
     faults: list[Fault] = []
-    known = set(_numbers(problem))
     clashes = {c.step: c for c in contradictions(steps)}
     unsolved = algebra_faults(steps)
+    has_unknown = False  # an equation with one gives numbers that stand nowhere before
     for at, step in enumerate(steps):
         found = claims(step)
         wrong = [c for c in found if not c.is_right]
-        numbers = _numbers(step)
+        has_unknown |= "=" in step and bool(_UNKNOWN.search(step))
         mine = [Fault("arithmetic_error", at, f"{c.text} (correct: {_show(c.correct)})") for c in wrong]
-        # A concluding step without arithmetic, whose numbers stand nowhere before.
-        if not found and numbers and _CONCLUDES.match(step) and known.isdisjoint(numbers) and max(numbers) > 12:
+        concludes = not (found or has_unknown) and bool(_CONCLUDES.match(step))
+        if concludes and _is_phantom(_numbers(step), _numbers("\n".join([problem, *steps[:at]]))):
             mine.append(Fault("phantom_step", at, "a conclusion from numbers that nothing before it gives"))
         if at in unsolved and not mine:
             mine.append(Fault("arithmetic_error", at, unsolved[at]))
         if at in clashes:
             first, _, kind, texts = clashes[at]
             mine.append(Fault("self_contradiction", at, f"{kind}: step {first} says {texts[0][:80]!r}"))
-        known.update(numbers)
         faults += mine
     return Analysis(tuple(faults), min((f.step for f in faults), default=-1))
 
@@ -76,12 +76,14 @@ def f1(predicted: Sequence[int], labels: Sequence[int]) -> dict[str, float | Non
     return {"error_located": located, "correct_accepted": accepted, "f1": both}
 
 
-def _numbers(text: str) -> list[Fraction]:
-    return [
-        Fraction(t)
-        for t in (tok for line in text.split("\n") for tok in tokenise(line))
-        if re.fullmatch(r"\d+(\.\d+)?", t)
-    ]
+def _numbers(text: str) -> set[Fraction]:
+    tokens = (token for line in text.split("\n") for token in tokenise(line))
+    return {Fraction(t) for t in tokens if re.fullmatch(r"\d+(\.\d+)?", t)}
+
+
+def _is_phantom(numbers: set[Fraction], known: set[Fraction]) -> bool:
+    """Whether a conclusion without arithmetic has numbers, one of them not small, that stand nowhere before."""
+    return bool(numbers) and max(numbers) > 12 and known.isdisjoint(numbers)
 
 
 def _show(value: Fraction) -> str:

@@ -8,7 +8,7 @@ import re
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from harness.workloads._language.figures import ENGLISH, NUMBER_WORDS, factor_of, number_of
+from harness.workloads._language.figures import ENGLISH, NUMBER_WORDS, base_of, factor_of, number_of
 from harness.workloads.reasoning.exact import NotArithmeticError, values
 
 _SIGNS: Final = str.maketrans("×·⋅∗÷∕−–—⁄＝％", "****//---/=%")
@@ -23,10 +23,12 @@ _COMPOUND: Final = re.compile(
     r"(?P<small>minutes?|inch(?:es)?|ounces?|seconds?|hours?|days?|months?)\b"
 )
 _NUMBER_WORD: Final = "|".join(NUMBER_WORDS)
+_SAID: Final = rf"(?:\d+|(?:{_NUMBER_WORD})(?:-(?:{_NUMBER_WORD}))?)"
+_SAID_SIGNS: Final = {"plus": "+", "minus": "-", "times": "*", "divided by": "/"}
+_SAID_SIGN: Final = "|".join(_SAID_SIGNS)
 _SPOKEN: Final = re.compile(
-    rf"\b(?P<a>\d+|(?:{_NUMBER_WORD})(?:-(?:{_NUMBER_WORD}))?) (?P<how>plus|minus|times|divided by) "
-    rf"(?P<b>\d+|(?:{_NUMBER_WORD})(?:-(?:{_NUMBER_WORD}))?) (?:is|equals|makes|gives) "
-    rf"(?P<c>\d+|(?:{_NUMBER_WORD})(?:-(?:{_NUMBER_WORD}))?)(?![\w-]| (?:hundred|thousand|million))",
+    rf"(?<![\w./-])(?<!plus |inus |imes |d by )(?P<left>{_SAID}(?: (?:{_SAID_SIGN}) {_SAID})+) "
+    rf"(?:is|equals|makes|gives) (?P<right>{_SAID})(?![\w-]| (?:hundred|thousand|million))",
     re.I,
 )
 _CLOCK: Final = re.compile(
@@ -41,13 +43,16 @@ _MIXED: Final = re.compile(r"(?<![\d./*^+\-])(?<![\d./*^+\-] )\b(\d+)\s+(\d+)/(\
 _OVER: Final = re.compile(r"(?<=[)\d%] / )(\d+/\d+)(?![./\d])")
 _THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _OF: Final = re.compile(r"(%|\b\d+/\d+)\s+of\s+(?:the\s+)?(?=[$\d(])")
-_TOKEN: Final = re.compile(r"\d+(?:\.\d+)?|\.\d+|[A-Za-z][A-Za-z'_-]*|\*\*|[-+*/^()%=≈]|[^\s]")
+_TOKEN: Final = re.compile(r"\d+(?:\.\d+)?|\.\d+|[A-Za-z][A-Za-z'_]+(?:-[A-Za-z'_]+)*|[A-Za-z]|\*\*|[-+*/^()%=≈]|[^\s]")
 _ARITHMETIC: Final = frozenset("+-*/^")
 _EQUALS: Final = frozenset("=≈")
 _DROPPED: Final = frozenset("$€£¥")
 _BREAK: Final = frozenset({".", ",", ";", ":", "!", "?", "'", '"', "[", "]", "{", "}", "|", "&", "_", "`"})
 _FUNCTIONS: Final = frozenset(ENGLISH["arithmetic"]["functions"].split())
 _CLAUSE: Final = frozenset(ENGLISH["arithmetic"]["clauses"].split())
+_LABEL: Final = frozenset(ENGLISH["arithmetic"]["labels"].split())
+_WHOLE: Final = frozenset(ENGLISH["arithmetic"]["whole"].split())
+_GLUED: Final = re.compile(r"(?<=\d)[a-z]{2}\b")
 _UNIT_WORDS: Final = 3
 
 
@@ -92,7 +97,8 @@ def _of_line(line: str) -> list[Claim]:
         left = _read(tokens, at, -1) or chained
         right = _read(tokens, at, 1)
         if left is not None and right is not None and (left.is_sum or right.is_sum or chained is not None):
-            claim = _judge(left, right, loose=part == "≈" or _is_loose(tokens, at))
+            is_whole = any(t.lower() in _WHOLE for t in tokens[at + 1 : at + 12])
+            claim = _judge(left, right, loose=part == "≈" or _is_loose(tokens, at), is_whole=is_whole)
             if claim is not None:
                 found.append(claim)
         left = right if right is not None and _reaches(tokens, at) else None
@@ -104,7 +110,9 @@ def tokenise(line: str) -> list[str]:
     line = _MARKER.sub("", _ANNOTATION.sub("", line).translate(_SIGNS))
     line = _ROOT.sub(_root, line)
     line = _COMPOUND.sub(_compound, line)
-    line = _SPOKEN.sub(_spoken, line)
+    if any(how in line for how in _SAID_SIGNS):
+        line = _SPOKEN.sub(_spoken, line)
+    line = _GLUED.sub(lambda m: m[0] if base_of(m[0]) else f" {m[0][0]} ", line)
     for _ in range(3):
         for pattern, spelling in _LATEX:
             line = pattern.sub(spelling, line)
@@ -134,9 +142,9 @@ def _compound(match: "re.Match[str]") -> str:
 
 def _spoken(match: "re.Match[str]") -> str:
     """``five plus three is eight`` in digits and signs."""
-    sign = {"plus": "+", "minus": "-", "times": "*", "divided by": "/"}[match["how"].lower()]
-    a, b, c = (number_of(match[part]) for part in "abc")
-    return f"{a} {sign} {b} = {c}"
+    first, *rest = re.split(rf" ({_SAID_SIGN}) ", match["left"].lower())
+    parts = [f"{_SAID_SIGNS[how]} {number_of(part)}" for how, part in zip(*[iter(rest)] * 2, strict=True)]
+    return f"{number_of(first)} {' '.join(parts)} = {number_of(match['right'])}"
 
 
 def _clock(match: "re.Match[str]") -> Claim | None:
@@ -189,7 +197,8 @@ def _read(tokens: list[str], equals: int, step: int) -> _Side | None:  # noqa: P
             taken.append(part)
             expects_operand, skipped = True, 0
         elif not (part.isalpha() or "'" in part or "-" in part):
-            if is_left and ((expects_operand and not taken) or part not in _BREAK | _EQUALS):
+            # An index (a_4, 21_3) makes the number before it, or the word, something else than it looks.
+            if "_" in part or (is_left and ((expects_operand and not taken) or part not in _BREAK | _EQUALS)):
                 return None
             break
         elif is_left and (expects_operand or depth):
@@ -200,10 +209,14 @@ def _read(tokens: list[str], equals: int, step: int) -> _Side | None:  # noqa: P
         elif is_left:
             if (len(part) == 1 and part not in {"a", "A", "I"}) or part.lower() in _FUNCTIONS:
                 return None
+            if part.lower() in _LABEL and len(taken) == 1:  # "heating up to 400 degrees = 20 + 8": a name, no value
+                return None
             if at == 0 or tokens[at - 1] not in _ARITHMETIC:  # "+ his 1 teacher"
                 break
         else:
             if expects_operand or depth or (len(part) == 1 and part not in {"a", "I"}):
+                return None
+            if part.lower() in _FUNCTIONS and not base_of(part.lower()):
                 return None
             unit, after = part.lower(), at + 1
             while after < len(tokens) and tokens[after].isalpha() and after - at < _UNIT_WORDS:
@@ -224,7 +237,8 @@ def _read(tokens: list[str], equals: int, step: int) -> _Side | None:  # noqa: P
     return _Side(taken, unit, decimals, "%" in taken, money, any(t in _ARITHMETIC for t in taken[1:]))
 
 
-def _judge(left: _Side, right: _Side, *, loose: bool) -> Claim | None:
+def _judge(left: _Side, right: _Side, *, loose: bool, is_whole: bool) -> Claim | None:
+    """``loose``: about; ``is_whole``: the text speaks of a remainder, so a quotient may be the whole part of itself."""
     try:
         ours, theirs = values(left.tokens), values(right.tokens)
         if left.tokens[0] == "-" and len(left.tokens) > 1:  # a dash before the sum, not a sign
@@ -238,6 +252,7 @@ def _judge(left: _Side, right: _Side, *, loose: bool) -> Claim | None:
     if left.has_percent != right.has_percent:
         scales.add(Fraction(1, 100) if right.has_percent else Fraction(100))
     agreed = any(_agrees(a * s, b, right, loose=loose) for a in ours for b in theirs for s in scales)
+    agreed |= is_whole and "/" in left.tokens and any(a // 1 == b for a in ours for b in theirs)
     if not agreed and right.is_sum and _is_number(right.tokens[0]):
         # "10 + 5 = 15 - 3 = 12": people run on with the result, and mean no equality with the whole
         agreed = Fraction(right.tokens[0]) in ours

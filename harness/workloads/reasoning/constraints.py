@@ -1,6 +1,5 @@
 """Assign people to rooms under constraints: solved, or proved to have no solution, by trying every assignment."""
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -35,13 +34,14 @@ def violations(puzzle: Puzzle, answer: Mapping[str, str]) -> list[str]:
 
 def _broken(puzzle: Puzzle, answer: Mapping[str, str]) -> list[str]:
     """What the rooms given so far break."""
-    known = answer.keys()
-    broken = [f"{a} and {b} are not together" for a, b in puzzle.together if {a, b} <= known and answer[a] != answer[b]]
-    broken += [f"{a} and {b} are together" for a, b in puzzle.apart if {a, b} <= known and answer[a] == answer[b]]
+    pairs = [(a, b) for a, b in puzzle.together if a in answer and b in answer]
+    broken = [f"{a} and {b} are not together" for a, b in pairs if answer[a] != answer[b]]
+    pairs = [(a, b) for a, b in puzzle.apart if a in answer and b in answer]
+    broken += [f"{a} and {b} are together" for a, b in pairs if answer[a] == answer[b]]
     broken += [f"{p} may not be in {r}" for p, r in puzzle.banned if answer.get(p) == r]
     if puzzle.most:
-        held = Counter(answer.values())
-        broken += [f"{r} holds more than {puzzle.most}" for r in puzzle.rooms if held[r] > puzzle.most]
+        held = list(answer.values())
+        broken += [f"{r} holds more than {puzzle.most}" for r in puzzle.rooms if held.count(r) > puzzle.most]
     return broken
 
 

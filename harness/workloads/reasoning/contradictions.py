@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from harness.workloads._language.figures import ENGLISH, base_of
+from harness.workloads._language.figures import ENGLISH, UNIT_WORDS
 from harness.workloads._language.judgement import Judge, precision_recall
 from harness.workloads._language.statements import Clause, clauses, stem
 from harness.workloads._language.texts import shipped_table
@@ -24,18 +24,26 @@ _ORDERS: Final = ENGLISH["orders"]
 _KIN: Final = "|".join(f"{_ORDERS['parents']} {_ORDERS['children']}".split())
 _ORDER: Final = re.compile(
     r"^(?:the )?(?P<a>[\w' ]{1,30}?) (?:is|are|was|were|sits?|stands?|finished(?: the \w+)?|came|arrived) "
+    r"(?:(?P<act>built|born|made|\w+ed) )?"
     r"(?:to the |on the |the |an? )?(?P<how>\w+er than|before|after|above|below|behind|in front of"
     rf"|(?:left|right|north|south|east|west|{_KIN}) of) (?:the )?(?P<b>[\w']+)\b",
     re.I,
 )
 _REVERSED: Final = {word: base for base, words in _ORDERS["reversed"].items() for word in words.split()}
 _PLACE: Final = re.compile(
-    r"\b(?:is|are|lives?|stands?|sits|lies) (?:in|at|on|under|inside|behind) (?:the )?((?:\w+ ?){1,3})", re.I
+    r"\b(?:is|are|(?:was|were) (?:born|buried)|lives?|stands?|sits|lies) "
+    r"(?:in|at|on|under|inside|behind) (?:the )?((?:\w+ ?){1,3})",
+    re.I,
 )
 
 
 _EXCLUSIVE: Final = {stem(word): kind for kind, words in ENGLISH["exclusive"].items() for word in words.split()}
-_NAMED: Final = re.compile(r"^(?P<what>the .+ (?:is|was|are|were|by|called|named)) (?P<name>[A-Z]\w+)\W*$", re.S)
+_NAMED: Final = re.compile(
+    r"^(?P<what>the .+ (?:is|was|are|were|by|called|named)) (?P<name>[A-Z]\w+(?: [A-Z]\w+)*)\W*$", re.S
+)
+_UNITS: Final = frozenset(map(stem, UNIT_WORDS))
+_CASE: Final = re.compile(r"\W*(?:case|option|scenario|suppose|assume)\b", re.I)
+_PAST, _PRESENT = frozenset(("had", "was", "were")), frozenset(("has", "have", "is", "are"))
 _SOMEBODY: Final = frozenset(map(stem, ("people", "person", "someone", "somebody", "everyone", "everybody")))
 
 
@@ -56,6 +64,8 @@ def contradictions(steps: Sequence[str]) -> list[Contradiction]:
     for at, step in enumerate(steps):
         if "=" in step:
             continue
+        if _CASE.match(step):  # what was said of another case does not hold in this one
+            said.clear()
         for part in clauses(_LEAD.sub("", step)):
             text = part.text.strip()
             earlier = ((_differ(clause, part), first, clause) for first, clause in said if first != at)
@@ -70,17 +80,20 @@ def contradictions(steps: Sequence[str]) -> list[Contradiction]:
 def _differ(x: Clause, y: Clause) -> str:  # noqa: PLR0911  one for each kind
     """What makes y contradict x; empty where nothing does."""
     texts = [c.text.strip() for c in (x, y)]
-    if not x.head or any(map(_CHANGE.search, texts)) or "?" in texts[1]:
+    if not x.head or any(map(_CHANGE.search, texts)) or "?" in texts[1] or "for" in (x.words[0], y.words[0]):
         return ""
-    said = [frozenset(t for t in c.topics if not base_of(t)) for c in (x, y)]
+    if _PAST & {*x.words} and _PRESENT & {*y.words} and not _PAST & {*y.words}:  # it may have changed since
+        return ""
+    said = [c.topics - _UNITS for c in (x, y)]
     same = said[0] == said[1]
     if _nobody(x, y) or _nobody(y, x):
         return "polarity"
     if x.head != y.head and not (same and _other_quantity(x, y)):
         return ""
     names = [_NAMED.match(f"{text[:1].lower()}{text[1:]}") for text in texts]
-    if names[0] and names[1] and names[0]["what"] == names[1]["what"] and names[0]["name"] != names[1]["name"]:
-        return "identity"
+    if names[0] and names[1] and names[0]["what"] == names[1]["what"]:
+        called = [set(n["name"].split()) for n in names if n]
+        return "" if called[0] <= called[1] or called[1] <= called[0] else "identity"
     if x.is_positive != y.is_positive:
         return "polarity" if _denies(x, y) else ""
     left, right = x.topics - y.topics, y.topics - x.topics
@@ -93,7 +106,8 @@ def _differ(x: Clause, y: Clause) -> str:  # noqa: PLR0911  one for each kind
         or x.topics <= y.topics
         or (y.topics <= x.topics and len(y.topics) > 1)
     )
-    if near and x.figures.moments == y.figures.moments and _other_quantity(x, y):
+    # A later statement that says less may give the sum of what the earlier one gives a part of.
+    if near and said[0] <= said[1] and x.figures.moments == y.figures.moments and _other_quantity(x, y):
         return "quantity"
     fields = x.figures.moments.keys() & y.figures.moments.keys()
     near = near and x.stems - y.stems <= {x.head} and _numbers(x) == _numbers(y)
@@ -152,7 +166,7 @@ def _circle(orders: dict[str, dict[str, set[str]]], text: str) -> bool:
     if how in _REVERSED:
         how, a, b = _REVERSED[how], b, a
     how = _ORDERS["same"].get(how, how)
-    graph = orders.setdefault(how, {})
+    graph = orders.setdefault(f"{match['act'] or ''} {how}", {})
     graph.setdefault(a, set()).add(b)
     seen, waiting = set(), [b]
     while waiting:

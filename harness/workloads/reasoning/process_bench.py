@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import BadDataError
 from harness.ports import Session, WorkloadContext
 from harness.stats.intervals import RESAMPLES, share_interval
 from harness.workloads._language.cases import drawn, watched
@@ -67,6 +68,10 @@ class Rule(NamedTuple):
     drop: float
 
 
+EXACT_ALONE: Final = Rule(-99.0, 0.0)
+"""The rule that never believes the model."""
+
+
 def first_wrong(read: Read, rule: Rule) -> int:
     """The first step that is wrong by the rule or by an exact check; -1 for none."""
     low = (read.margins < rule.threshold) & (read.margins < read.margins.mean() - rule.drop)
@@ -75,9 +80,9 @@ def first_wrong(read: Read, rule: Rule) -> int:
 
 
 def fit(reads: Sequence[Read], labels: Sequence[int]) -> Rule:
-    """The rule with the highest F1 on these traces, from the quantiles of their log-odds."""
+    """The rule with the highest F1 on these traces, the exact checks alone among them; from quantiles of log-odds."""
     values = np.concatenate([r.margins for r in reads])
-    rules = [
+    rules = [EXACT_ALONE] + [
         Rule(float(t), float(d))
         for t in np.quantile(values, np.linspace(0.02, 0.7, 30))
         for d in (-9.0, 0.0, 0.25, 0.5, 1.0)
@@ -89,17 +94,37 @@ def fit(reads: Sequence[Read], labels: Sequence[int]) -> Rule:
     return max(rules, key=merit)
 
 
+def rows_of(path: Path, *fields: str) -> list[dict[str, Any]]:
+    """Rows of a JSON list, or of a file with one JSON object a line; each has the fields.
+
+    Raises:
+        BadDataError: It is another file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        lines = [] if path.suffix == ".json" else [json.loads(line) for line in text.split("\n") if line.strip()]
+        rows = lines or json.loads(text)
+        lacking = next((at for at, row in enumerate(rows) if not {*fields} <= row.keys()), None)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise BadDataError(path, "", str(error), f"rows with {', '.join(fields)}") from error
+    if lacking is not None:
+        raise BadDataError(path, f"row {lacking}", ", ".join(rows[lacking]), ", ".join(fields))
+    return list(rows)
+
+
 def score(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Score of the step checker on rows of ProcessBench (``steps problem label``; label -1: no error).
 
-    ``f1`` is the paper's, None where one kind of trace is missing.
+    ``f1`` is the paper's, None where one kind of trace is missing. ``too_early_ratio``: of the traces with an error,
+    those in which a step before it is blamed, a false alarm that needs no right traces to be seen.
     """
     first = [analyse(row["steps"], row["problem"]).first_error for row in rows]
     labels = [int(row["label"]) for row in rows]
     located = [p == y for p, y in zip(first, labels, strict=True) if y >= 0]
     interval = share_interval(sum(located), len(located))
+    early = sum(0 <= p < y for p, y in zip(first, labels, strict=True)) / max(1, len(located))
     found: dict[str, Any] = {"wrong_count": len(located), "right_count": len(rows) - len(located), **f1(first, labels)}
-    return found | {"error_located_interval": [interval.low, interval.high]}
+    return found | {"error_located_interval": [interval.low, interval.high], "too_early_ratio": early}
 
 
 def criticised(
@@ -111,7 +136,9 @@ def criticised(
     name: str,
     known: dict[Trace, Read],
 ) -> dict[str, Any]:
-    """The step critic's score on a sample of the rows: each half is judged by the rule fitted on the other half.
+    """The step critic's score on a sample of the rows: each half is judged by a rule that was not fitted on it.
+
+    The rule is fitted on the other half, and on what was read for other files.
 
     The sample has wrong and right traces in the file's proportion. A file without right traces gets as many of GSM8K's
     human solutions (``right``), drawn too, and says so. ``known`` keeps traces that were read for another file.
@@ -121,14 +148,14 @@ def criticised(
     traces = [Trace(str(r["problem"]), tuple(r["steps"]), int(r["label"])) for r in chosen]
     borrowed = 0
     if all(t.label >= 0 for t in traces) and right:
-        lines = right[0].read_text(encoding="utf-8").splitlines()
-        solved = [json.loads(line) for line in drawn(lines, context._replace(cases=None), len(traces))]
+        solved = drawn(rows_of(right[0], "question", "answer"), context._replace(cases=None), len(traces))
         borrowed = len(solved)
         for row in solved:
             steps = re.sub("<<.*?>>", "", row["answer"]).split("####")[0].strip().split("\n")
             traces.append(Trace(row["question"], tuple(steps), -1))
         random.Random(context.seed).shuffle(traces)
     judge = Judge(session, template, _TOLD["instruction"])
+    others = [(read, trace.label) for trace, read in known.items() if trace not in traces]
     reads: list[Read] = []
     for trace in watched(traces, context, name):
         if trace not in known:
@@ -136,7 +163,8 @@ def criticised(
         reads.append(known[trace])
     labels = [t.label for t in traces[: len(reads)]]
     halves = (slice(0, None, 2), slice(1, None, 2))
-    rules = [fit(reads[half], labels[half]) for half in reversed(halves)]
+    more, told = [read for read, _ in others], [label for _, label in others]
+    rules = [fit([*reads[half], *more], [*labels[half], *told]) for half in reversed(halves)]
     judged = [first_wrong(read, rules[at % 2]) for at, read in enumerate(reads)]
     exact = [r.exact for r in reads]
     return {

@@ -1,6 +1,5 @@
 """Reasoning checks as a workload: analyse traces, solve constraint puzzles."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,8 +32,8 @@ class ReasoningWorkload(Described):
     def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
         """Interpreted code, as traced, and regular expressions.
 
-        A step is put into tokens 2.2 times, a text of some 30 characters each time, on which 37 expressions are tried;
-        thirteen more are tried on its parts of some 3 characters. A puzzle has five people and three rooms.
+        On a step of some 30 characters 46 expressions are tried, five on its parts of some 3 characters. A puzzle has
+        five people and three rooms.
         """
         resident = 4000 * size["trace_count"]
         fixed: dict[str, Any] = {"resident_bytes": resident, "parallel": False}
@@ -42,11 +41,11 @@ class ReasoningWorkload(Described):
         return (
             Cost(
                 operation="analyse",
-                python_ops_count=8800.0 * steps,
-                regex_chars_count=(2.2 * 37 * (30 + 13) + 13 * (3 + 13)) * steps,
+                python_ops_count=5750.0 * steps,
+                regex_chars_count=(46 * (30 + 13) + 5 * (3 + 13)) * steps,
                 **fixed,
             ),
-            Cost(operation="solve", python_ops_count=4660, **fixed),
+            Cost(operation="solve", python_ops_count=4420, **fixed),
         )
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
@@ -97,14 +96,14 @@ class ReasoningWorkload(Described):
             found["contradictions with the model"] = _asked(*opened, context.share(1 + len(files)))
         solved = context.data_files("gsm8k*.jsonl")
         for path in solved:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            rows = process_bench.rows_of(path, "question", "answer")
             alarms = sum(bool(analyse(r["answer"], r["question"]).faults) for r in rows)
             found[path.stem] = {"trace_count": len(rows), "false_alarm_ratio": alarms / len(rows)}
         known: dict[Any, Any] = {}
         for at, path in enumerate(files):
             context.tell(found)
             part = context.share(len(files) - at)
-            rows = json.loads(path.read_text(encoding="utf-8"))
+            rows = process_bench.rows_of(path, "problem", "steps", "label")
             found[path.stem] = {**process_bench.score(rows), "published_f1": dict(process_bench.beside(path.stem))}
             if opened:
                 found[path.stem]["critic"] = process_bench.criticised(*opened, rows, solved, part, path.stem, known)

@@ -17,14 +17,13 @@ import numpy as np
 
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
+from harness.workloads._adam import Adam
 from harness.workloads.sparse_autoencoder.model import Floats, Indices, SparseAutoencoder, largest
 
 ENCODER_START: Final = 0.1
 """Length of the encoder's columns before the first step. The k features that answer loudest among random directions
 overlap, and at full length their sum overshoots: steps are then spent on shrinking it. Unexplained variance after 400
 steps of 512 tokens of SmolLM2-135M, held out: 0.174 from 1, 0.163 from 0.3, 0.164 from 0.1 at a rate of 2e-3."""
-_BETA1: Final = 0.9
-_BETA2: Final = 0.99
 _TINY: Final = np.float32(1e-12)
 _GATHERED_TOKENS: Final = 32  # so that the gathered rows stay in the second-level cache
 
@@ -51,37 +50,6 @@ class Plan(Frozen, frozen=True, kw_only=True):
     aux_coefficient: float = 0.25
     dead_after_tokens: int = 10_000
     seed: int = 1
-
-
-class Adam:
-    """Adam (Kingma and Ba 2015) in place over a dictionary of float32 arrays.
-
-    Training is short here, some hundred steps: the mean of squares forgets after a hundred of them, not a thousand.
-    """
-
-    def __init__(self, parameters: dict[str, Floats]) -> None:
-        self._parameters = parameters
-        self._moments = {n: (np.zeros_like(p), np.zeros_like(p), np.empty_like(p)) for n, p in parameters.items()}
-        self._t = 0
-
-    def step(self, gradients: dict[str, Floats], rate: float) -> None:
-        """One step; the gradients are used up."""
-        self._t += 1
-        fix1, fix2 = 1 - _BETA1**self._t, 1 - _BETA2**self._t
-        for name, moments in self._moments.items():
-            g, (m, v, scratch) = gradients[name], moments
-            m *= np.float32(_BETA1)
-            m += np.multiply(g, np.float32(1 - _BETA1), out=scratch)
-            v *= np.float32(_BETA2)
-            g *= g
-            g *= np.float32(1 - _BETA2)
-            v += g
-            np.sqrt(v, out=g)
-            g *= np.float32(1 / fix2**0.5)
-            g += np.float32(1e-8)
-            np.divide(m, g, out=scratch)
-            scratch *= np.float32(rate / fix1)
-            self._parameters[name] -= scratch
 
 
 class Trainer:

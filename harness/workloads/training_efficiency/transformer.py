@@ -1,4 +1,4 @@
-"""A small decoder-only transformer, trained here in NumPy: forward, backward and Adam by hand, every product counted.
+"""A small decoder-only transformer, trained here in NumPy: forward and backward by hand, every product counted.
 
 Block: x + attention(norm(x)), x + feed_forward(norm(x)); RMSNorm, rotary positions on neighbouring pairs, causal
 softmax attention, SwiGLU, and in a mixture SwiGLU experts of which the router takes the k likeliest, weighted by a
@@ -7,7 +7,7 @@ softmax over those k. These are the conventions of a ``llama`` file, so that lla
 FLOPs by hand, for a step of N tokens in sequences of s: a matrix of P weights takes 2 P forward and 4 P backward for
 each token; scores and their sums take 2 s d each forward and twice that backward, L layers of width d: 12 L d s N
 (Narayanan et al. 2021), not halved for causality, since the whole square is multiplied. Sources: Vaswani et al. 2017;
-Su et al. 2021 (rotary); Shazeer 2020 (SwiGLU); Kingma and Ba 2015 (Adam); Fedus et al. 2021 (balance loss E sum f P).
+Su et al. 2021 (rotary); Shazeer 2020 (SwiGLU); Fedus et al. 2021 (balance loss E sum f P).
 """
 
 from collections.abc import Callable
@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.workloads._adam import Adam
 
 Floats = NDArray[Any]
 """float32; the tests put float64 in, where a difference of the loss is exact enough."""
@@ -83,8 +85,7 @@ class Transformer:
             self.weights |= {f"blk.{at}.{name}": value for name, value in block.items()}
         self.weights |= {"output_norm": np.ones(d, np.float32), "output": drawn(c.vocab_count, d)}
         self.gradients = {name: np.zeros_like(value) for name, value in self.weights.items()}
-        self._moments = {n: (np.zeros_like(v), np.zeros_like(v)) for n, v in self.weights.items()}
-        self._step = 0
+        self._adam = Adam(self.weights, (0.9, 0.95))
         self.flops_count = 0.0
         self.choices: list[NDArray[np.int64]] = []
         self.balance_loss = 0.0
@@ -147,17 +148,9 @@ class Transformer:
         """One Adam step with gradients clipped to a norm of 1; gives the loss before it."""
         loss = self.backward(tokens, taught)
         norm = np.sqrt(sum(float(np.vdot(g, g)) for g in self.gradients.values()))
-        self._step += 1
-        betas = (0.9, 0.95)
-        scale = np.float32(min(1.0, 1.0 / max(norm, 1e-9)))
-        fixes = [np.float32(1 - b**self._step) for b in betas]
-        for name, gradient in self.gradients.items():
-            first, second = self._moments[name]
-            clipped = gradient * scale
-            first += np.float32(1 - betas[0]) * (clipped - first)
-            second += np.float32(1 - betas[1]) * (clipped * clipped - second)
-            deviation = np.sqrt(second / fixes[1]) + np.float32(1e-8)
-            self.weights[name] -= np.float32(rate) * (first / fixes[0]) / deviation
+        for gradient in self.gradients.values():
+            np.multiply(gradient, np.float32(min(1.0, 1.0 / max(norm, 1e-9))), out=gradient)
+        self._adam.step(self.gradients, rate)
         return loss
 
     # -- parts, each with its way back: from the loss's gradient by the output to that by the input ---------------

@@ -139,5 +139,5 @@ def gradient_error(model: Transformer, tokens: NDArray[np.int64]) -> float:
         for name, value in saved.items():
             model.weights[name] = value + np.float32(sign * step / norm) * model.gradients[name]
         losses.append(model.loss(tokens))
-    model.weights = saved
+    model.weights |= saved
     return float(abs((losses[0] - losses[1]) / (2 * step) - norm) / norm)

@@ -53,6 +53,8 @@ def reference_file(tmp_path: Path) -> Path:
     q8 = gguf.quants.quantize(generator.random((64, 64), dtype=np.float32), gguf.GGMLQuantizationType.Q8_0)
     writer.add_tensor("blk.0.attn_q.weight", q8, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
     writer.add_tensor("blk.0.ffn_gate.weight", generator.random((96, 64), dtype=np.float32).astype(np.float16))
+    writer.add_tensor("blk.0.ffn_up.weight", generator.random((96, 64), dtype=np.float32).astype(np.float16))
+    writer.add_tensor("blk.1.attn_k.weight", generator.random((32, 64), dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -70,6 +70,9 @@ RESOLVED = [
     # what llama-bench prints
     ("qwen3moe 30B.A3B Q4_K - Medium", "qwen3-30b-a3b", "Q4_K_M"),
     ("llama 7B Q4_0", "llama-2-7b", "Q4_0"),
+    ("llama 7B mostly Q4_0", "llama-2-7b", "Q4_0"),  # as its first versions did
+    ("glm4moe 106B.A12B IQ4_XS - 4.25 bpw", "glm-4.5-air", "IQ4_XS"),
+    ("stabilityai/stablelm-2-zephyr-1_6b", "stablelm-2-1.6b", ""),
     ("llama 8B Q8_0", "llama-3.1-8b", "Q8_0"),
     ("gpt-oss 20B MXFP4 MoE", "gpt-oss-20b", "MXFP4_MOE"),
     ("qwen35moe 35B.A3B Q6_K", "qwen3.5-35b-a3b", "Q6_K"),
@@ -230,6 +233,9 @@ def test_the_mixture_in_the_engines_own_words(words: str, mixture: str) -> None:
         ("q4_k_m", "Q4_K_M", 0, 0),
         ("Q4_K - Medium", "Q4_K_M", 0, 0),
         ("i1-IQ3_XXS", "IQ3_XXS", 0, 0),
+        ("IQ4_XS - 4.25 bpw", "IQ4_XS", 0, 0),
+        ("IQ3_S mix - 3.66 bpw", "IQ3_M", 0, 0),
+        ("TQ1_0 - 1.69 bpw ternary", "TQ1_0", 0, 0),
         ("QAT Q4_0", "Q4_0", 0, 0),
         ("MXFP4", "MXFP4_MOE", 0, 0),
         ("Q4KM", "Q4_K_M", 0, 0),

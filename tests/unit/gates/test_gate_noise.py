@@ -3,9 +3,12 @@
 from math import ceil, log
 
 import pytest
+from msgspec.structs import replace
 
 import harness.stats.intervals as intervals
 from bench.gate_noise import BUDGET, QUIET, SHARED, Course, Machine, former, present, share
+from harness.domain.budget import Budget
+from harness.domain.record import RunRecord
 from harness.gates.live import gate_in_turns
 from harness.gates.plan import look_confidence, outlook, plan_lines, turns_needed
 
@@ -47,6 +50,37 @@ def test_a_build_that_slows_most_tokens_is_not_passed_by_the_others(noise) -> No
         (judged,), new, _ = gate_in_turns([BUDGET], lambda m=machine: m.run(0.10, 0.65), lambda m=machine: m.run(0.0))
         found.append(Course(judged.answer, len(new)))
     assert share(found, "pass") <= 0.04
+
+
+MARKED = SHARED._replace(busy_ratio=1.0, doubts=("other processes used 25 % of all CPU time",))
+"""A neighbour that never leaves, and every run marked for it."""
+
+
+@pytest.mark.parametrize(("slowdown", "right", "wrong"), [(0.0, "pass", "fail"), (0.05, "fail", "pass")])
+def test_where_every_run_is_disturbed_the_spared_tokens_decide(slowdown: float, right: str, wrong: str) -> None:
+    found = [present(MARKED, slowdown, seed, 16) for seed in range(GATES)]
+    assert share(found, right) >= 0.8
+    assert share(found, wrong) <= 0.05
+
+
+def test_an_answer_from_disturbed_runs_says_so() -> None:
+    machine = Machine(MARKED, 0)
+    (judged,), _, _ = gate_in_turns([BUDGET], lambda: machine.run(0.2), lambda: machine.run(0.0))
+    assert judged.answer == "fail"
+    assert "by the fastest 20% of each run's tokens" in judged.reason
+
+
+def test_without_times_of_tokens_disturbed_runs_decide_nothing() -> None:
+    machine = Machine(MARKED, 0)
+
+    def run() -> RunRecord:
+        record = machine.run(0.2)
+        return replace(record, samples=tuple(replace(s, token_times_s=()) for s in record.samples))
+
+    budget = Budget(metric="decode_tokens_per_s", baseline_ratio=0.97)
+    (judged,), _, _ = gate_in_turns([budget], run, run, max_turns=6)
+    assert judged.answer == "inconclusive"
+    assert "disturbed by: other processes used 25 % of all CPU time" in judged.reason
 
 
 @pytest.mark.parametrize(("looks", "boundary_level"), [(2, 0.0294), (3, 0.0221), (4, 0.0182), (5, 0.0158)])

@@ -33,8 +33,9 @@ def test_least_squares_without_negatives(rows: list, values: list, expected: lis
 
 T0, L0, L1 = 2e-4, 3e-5, 5e-6
 PER_KV_BYTE, PER_FLOP, PER_PREFILL_FLOP = 1e-10, 3e-11, 2e-11
-WEIGHTY = {"narrow", "mid", "wide", "head", "narrow few", "wide few"}
+WEIGHTY = {"narrow", "mid", "wide", "head", "narrow few", "wide few", "narrow few apart", "wide few apart"}
 C, R, U = 4e-11, 9e-9, 2e-6
+LINK, WAITING = 5e9, 0.6
 
 
 def invented_time(role: str, batch: int, depth: int) -> float:
@@ -46,7 +47,10 @@ def invented_time(role: str, batch: int, depth: int) -> float:
         growth = 1 + 0.5 * (batch - 1)
         q, kv = s.head_count * s.head_dim, s.kv_head_count * s.head_dim
         row_count = s.layer_count * (q + 2 * kv + 2 * s.hidden_dim + 2 * s.feed_forward_dim) + s.vocab_count
-        time += growth * (bench.weight_bytes * C + row_count * R + (7 * s.layer_count + 1) * U)
+        products = growth * (bench.weight_bytes * C + row_count * R + (7 * s.layer_count + 1) * U)
+        time += products
+        if role.endswith("apart"):
+            time += bench.weight_bytes / LINK + WAITING * products
         if batch >= 32:
             time += s.layer_count * 4 * s.head_count * s.head_dim * batch * (batch + 1) / 2 * PER_PREFILL_FLOP
     if role in {"grouped", "ungrouped"}:
@@ -92,6 +96,16 @@ def test_fit_finds_what_was_put_in() -> None:
     ):
         assert table[0] == (1, pytest.approx(unit, rel=1e-4))
         assert table[1] == (4, pytest.approx(2.5 * unit, rel=1e-4))
+
+
+def test_copies_for_a_long_prompt_are_told_from_the_waiting_for_them() -> None:
+    roles = [f"{width} few{apart}" for width in ("narrow", "wide") for apart in ("", " apart")]
+    events = [event("Q8_0", role, b, 0, [invented_time(role, b, 0)]) for role in roles for b in (64, 512)]
+    found = calibrate.fit([*invented_events(), *events], ["Q8_0"], FILL)
+    assert found.link_bytes_per_s == pytest.approx(LINK, rel=0.01)
+    assert found.copied_product_ratio == pytest.approx(WAITING, rel=0.01)
+    alone = calibrate.fit(invented_events(), ["Q8_0"], FILL)
+    assert (alone.link_bytes_per_s, alone.copied_product_ratio) == (0.0, 0.0)
 
 
 def test_middle_of_the_undisturbed_stretches() -> None:

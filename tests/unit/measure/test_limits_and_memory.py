@@ -92,6 +92,20 @@ def test_a_file_just_written_is_cached(tmp_path: Path) -> None:
     assert left is not None and left <= 1.0  # a file system in memory keeps its pages
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no posix_fadvise here")
+def test_of_several_files_all_are_dropped_and_weighed_by_their_bytes(tmp_path: Path, monkeypatch) -> None:
+    sizes = {tmp_path / "first": 3 << 20, tmp_path / "second": 1 << 20}
+    for path, size in sizes.items():
+        path.write_bytes(os.urandom(size))
+    assert page_cache.cached_ratio(*sizes) == 1.0
+    dropped = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda number, *_: dropped.append(os.fstat(number).st_size))
+    assert page_cache.drop(*sizes)
+    assert dropped == list(sizes.values())
+    monkeypatch.setattr(page_cache, "_cached_ratio", lambda path: float(path.name == "first"))
+    assert page_cache.cached_ratio(*sizes) == 0.75
+
+
 def test_empty_file_has_no_pages(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert page_cache.cached_ratio(tmp_path / "file") in {0.0, None}

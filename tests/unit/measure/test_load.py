@@ -5,15 +5,19 @@ import json
 import threading
 import time
 from math import comb
+from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 
 from bench.faults.replay_server import END, STREAM_HEAD, event, page, replay
 from harness.domain.result import Load, LoadLevel
+from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
 from harness.measure.jobs.load import LoadJob, plan, read_trace, run_load
 from harness.measure.pipeline import How, Pipeline
+from harness.predict import speed
 from harness.records.derive import times_of
 from harness.records.metrics import metric_values
 from harness.report.figures import loads
@@ -150,6 +154,40 @@ def test_through_the_pipeline_to_a_record(tmp_path):
     assert np.median(itl_s) >= TOKEN_S * 0.9
 
 
+def test_throughput_is_predicted_before_the_run_for_as_many_as_there_are_slots(tmp_path):
+    asked = []
+
+    def predict(scenario):
+        asked.append((scenario.batch_count, scenario.prompt_tokens, scenario.new_tokens, scenario.depth_tokens))
+        return 10.0 * scenario.batch_count
+
+    lengths = {"prompt_tokens": (4, 8), "new_tokens": (4, 6), "prefix_tokens": 3, "request_count": 2}
+    with replay(paced(slots=2)) as server, Pipeline(How(keep=False, wait=False, folder=tmp_path)) as pipeline:
+        planned = plan(LoadJob(url=server.url, levels=(1.0, 2.0, 4.0), **lengths), predict)
+        assert asked == [(1, 6, 5, 3), (2, 6, 5, 3), (2, 6, 5, 3)]
+        record = pipeline.measure(planned)
+        assert [v.predicted_tokens_per_s for v in record.result.levels] == [10.0, 20.0, 20.0]
+        assert record.result.predicted_saturation == 2
+        for other in ({"open_loop": True}, {"turns": 2}):
+            with pytest.raises(RefusedError, match="predicted is a server on this machine, by --users"):
+                plan(LoadJob(url=server.url, levels=(1.0,), **lengths, **other), predict)
+
+
+def test_throughput_of_a_closed_loop_by_hand(monkeypatch):
+    """Prompts of 64 tokens at 400/s take 0.16 s; 32 tokens of each of 4 at 200/s of all take 0.64 s: 128 in 1.28 s."""
+    asked = []
+
+    def speeds(_weights, _device, scenario):
+        asked.append((scenario.batch_count, scenario.depth_tokens))
+        of = {"prefill_tokens_per_s": 400.0, "decode_tokens_per_s": {1: 100.0, 4: 200.0}[scenario.batch_count]}
+        return SimpleNamespace(**{name: SimpleNamespace(mid=value) for name, value in of.items()})
+
+    monkeypatch.setattr(speed, "predict_speed", speeds)
+    scenario = Scenario(prompt_tokens=64, new_tokens=32, batch_count=4, depth_tokens=10)
+    assert speed.closed_loop_tokens_per_s(None, None, scenario) == pytest.approx(100.0)
+    assert asked == [(1, 10), (4, 74)]
+
+
 def level(offered, tokens, requests=10):
     return LoadLevel(offered=offered, label="", duration_s=10.0, completed_count=requests, good_count=0,
                      prompt_tokens=0, cached_tokens=0, new_tokens=tokens)  # fmt: skip
@@ -159,6 +197,12 @@ def test_saturation_by_hand():
     closed = Load(levels=(level(4, 392), level(1, 200), level(2, 380), level(8, 400)))
     assert closed.saturation == 2  # 38.0 tokens/s are 95 % of 40
     assert Load(levels=(level(1, 200), level(2, 380))).saturation is None  # it still grows
+    told = [
+        msgspec.structs.replace(v, predicted_tokens_per_s=x)
+        for v, x in zip(closed.levels, (39, 20, 30, 40), strict=True)
+    ]
+    assert Load(levels=tuple(told)).predicted_saturation == 4
+    assert closed.predicted_saturation is None, "nothing was predicted"
     opened = Load(levels=(level(1, 0, 10), level(2, 0, 19), level(4, 0, 25)), open_loop=True)
     assert opened.saturation == 4  # 1.0 and 1.9 of 2 were completed, 2.5 of 4 were not
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bench.tiny_onnx import tiny_weights, write_tiny_decoder
 from harness.errors import BadDataError
+from harness.measure.runner import identify
 from harness.onnx import files
 from harness.onnx.graph import read_graph
 
@@ -116,6 +117,21 @@ def test_combined_hash_is_the_files_own_or_that_of_the_list(tmp_path: Path):
     assert files.combined_hash((one,)) == of_one
     expected = hashlib.sha256(f"{of_one}  a\n{of_two}  b\n".encode()).hexdigest()
     assert files.combined_hash((one, two)) == expected
+
+
+def test_a_model_in_parts_is_one_model_whichever_part_is_named(tmp_path: Path):
+    parts = tuple(tmp_path / f"m-Q8_0-{i:05d}-of-00003.gguf" for i in (1, 2, 3))
+    for at, part in enumerate(parts):
+        part.write_bytes(b"part " * (at + 1))
+    assert {files.model_files(part) for part in parts} == {parts}
+    assert {identify(part, None).size_bytes for part in parts} == {30}
+    (before,) = {identify(part, None).sha256 for part in parts}
+    assert before == files.combined_hash(parts) != files.combined_hash(parts[:1])
+    parts[2].write_bytes(b"another part 3!")
+    assert identify(parts[0], None).sha256 != before
+    parts[1].unlink()
+    with pytest.raises(BadDataError, match="00002-of-00003"):
+        identify(parts[0], None)
 
 
 def test_lint_finds_missing_short_and_wandering_weights(tmp_path: Path):

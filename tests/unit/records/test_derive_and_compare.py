@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from harness.app.check import comparison_cells
+from harness.cli._records import comparison_cells
 from harness.domain.prediction import (
     Interval,
     MemoryPart,
@@ -157,7 +157,7 @@ def test_a_value_of_disturbed_samples_alone_is_shown_and_judged_by_nothing() -> 
     decode = next(row for row in found.rows if row.name == "decode")
     assert (decode.measured, decode.sample_count, decode.doubted) == (0.5, 0, True)  # 10 tokens in 20 s
     assert (decode.error_ratio, decode.inside) == (None, None)
-    assert [(cells[0], cells[-1]) for cells in comparison_cells(found, "t/s")][:2] == [
+    assert [(cells[0], cells[-1]) for cells in map(comparison_cells, found.rows)][:2] == [
         ("decode", "disturbed"),
         ("prefill", "+0.0%"),
     ]

@@ -72,6 +72,8 @@ def test_a_line_is_model_quant_pp_tg(line, name, quant, expected):
         ("qwen3-8b Q4_K_M -5 45", "line 1"),
         ("qwen3-8b Q4_K_M 1,500.5 40.2", "line 1"),  # 1, or 1500.5
         ("qwen3-8b Q4_K_M tg128 40", "line 1"),
+        ("qwen3-8b Q4_K_M pp0 4800 tg128 135", "line 1"),  # a test of no token
+        ("qwen3-8b Q4_K_M pp512 4800 tg0 135", "line 1"),
         ("qwen3-8b 1500 40", "line 1"),
         ("x " * 10**6, "line 1"),
         ("1 " * 10**6, "line 1"),

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.app.results import stream
 from harness.domain.record import MachineFingerprint, ModelIdentity, RunRecord, Sample, Validity
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, HarnessError, RefusedError
 from harness.records import store
-from harness.records.history import History
+from harness.records.history import History, is_history
 
 KEPT = sorted((Path(__file__).parents[2] / "records").glob("v*.json"))
 
@@ -150,7 +151,7 @@ def test_size_is_limited_before_reading(tmp_path: Path) -> None:
         store.load(path)
     with pytest.raises(BadDataError, match="regular"):
         store.load(tmp_path)
-    with pytest.raises(BadDataError, match="no file"):
+    with pytest.raises(BadDataError, match="no such file"):
         store.load(tmp_path / "none.json")
 
 
@@ -199,13 +200,57 @@ import sys
 from pathlib import Path
 import msgspec
 from harness.domain.record import RunRecord
-from harness.records.history import History
+from harness.records.history import History, is_history
 record = msgspec.json.decode(sys.stdin.buffer.read(), type=RunRecord)
 history = History(Path(sys.argv[1]))
 for n in range(100000):
     history.extend([msgspec.structs.replace(record, run_id=f"r-{n:06d}")])
     print(n, flush=True)
 """
+
+
+def test_a_strangers_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    for number, table in enumerate(("cats (name TEXT)", "runs (name TEXT)")):
+        path = tmp_path / f"{number}.sqlite"
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute(f"CREATE TABLE {table}")
+            other.commit()
+        before = path.read_bytes()
+        assert not is_history(path)
+        with pytest.raises(BadDataError, match=path.name):
+            list(stream(path))
+        assert path.read_bytes() == before
+    history = History(tmp_path / "history.sqlite")
+    history.extend([record()])
+    assert [r.run_id for r in stream(history.path)] == [record().run_id]
+
+
+NO_COUNTS = (-1, 10**30, 1.5, "2", True)
+COUNTED = [
+    *(("scenario", name) for name in ("context_tokens", "prompt_tokens", "new_tokens", "depth_tokens", "batch_count")),
+    *(("scenario", name) for name in ("ubatch_tokens", "thread_count")),
+    *(("machine", name) for name in ("core_count", "ram_bytes", "memory_limit_bytes")),
+    *(("model", name) for name in ("size_bytes", "parameter_count")),
+    *(("memory", name) for name in ("peak_rss_bytes", "peak_pss_bytes", "peak_anonymous_bytes", "baseline_bytes")),
+    *(("engine", "thread_count"), ("samples", "token_count")),
+]
+
+
+@pytest.mark.parametrize(("part", "field"), COUNTED)
+@pytest.mark.parametrize("value", NO_COUNTS)
+def test_a_count_that_no_run_has_is_refused_by_its_field(part: str, field: str, value: object) -> None:
+    document = json.loads((KEPT[0].parent / "v2-generate.json").read_text())
+    place = document[part][0] if part == "samples" else document[part]
+    place[field] = value
+    with pytest.raises(BadDataError, match=rf"r\.json: {part}.*{field}: found .*expected ") as caught:
+        store.decode(json.dumps(document).encode(), "r.json")
+    assert "Infinity" not in str(caught.value)
+
+
+@pytest.mark.parametrize("when", ["yesterday", "", "9999-99-99T99:99:99Z", "\x1b[31m"])
+def test_a_record_says_when_it_was_made(when: str) -> None:
+    with pytest.raises(BadDataError, match=r"created: found .*expected a time"):
+        store.decode(change(created=when), "r.json")
 
 
 def test_a_killed_writer_loses_nothing_it_reported(tmp_path: Path) -> None:

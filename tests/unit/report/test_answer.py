@@ -34,6 +34,19 @@ def test_first_line(word: str, speeds: tuple[float, float, float], words: str) -
     assert first_line(prediction(word, *speeds), DEVICE, None).startswith(words)
 
 
+def test_for_many_users_the_speed_is_that_of_each() -> None:
+    # 160 tokens/s together are 20 for each of eight.
+    line = first_line(prediction("fits", 120, 160, 200), DEVICE, None, users=8)
+    assert line.startswith("Yes: about 20 tokens/s for each of 8 users, first token")
+
+
+def test_a_context_beyond_the_models_is_said_at_once() -> None:
+    line = first_line(
+        prediction("fits", 15, 18, 21), DEVICE, None, but="in a context longer than the 40,960 tokens it was made for"
+    )
+    assert line.startswith("Yes, in a context longer than the 40,960 tokens it was made for: about 18 tokens/s")
+
+
 def test_a_measured_run_beside_its_prediction() -> None:
     run = record()
     # Clean samples run at 10, 12 and 11 tokens/s; 10 were predicted: 10 / 11 - 1 = -9 %.

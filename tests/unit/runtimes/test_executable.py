@@ -55,7 +55,7 @@ def test_a_new_and_an_old_program_get_their_own_words(programs) -> None:
 def test_sequences_go_to_the_other_program(programs) -> None:
     programs(NEW)
     s = Scenario(context_tokens=4096, prompt_tokens=64, new_tokens=16, batch_count=4, thread_count=2, repack=False)
-    assert words(s).endswith("--no-repack -c 4096 -npp 64 -ntg 16 -npl 4,4,4,4,4,4 --output-format jsonl")
+    assert words(s).endswith("--no-repack -c 4096 -npp 64 -ntg 16 -npl 1,4,4,4,4,4,1 --output-format jsonl")
     with pytest.raises(RefusedError, match="need a context of 320"):
         words(Scenario(context_tokens=256, prompt_tokens=64, new_tokens=16, batch_count=4))
 

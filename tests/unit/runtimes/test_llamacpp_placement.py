@@ -19,7 +19,7 @@ from harness.predict.weights import weights_of
 pytest.importorskip("llama_cpp")
 pytestmark = pytest.mark.engine
 
-from harness.runtimes.llamacpp.devices import apis, buffers, devices, devices_of, link_speed  # noqa: E402
+from harness.runtimes.llamacpp.devices import apis, buffers, devices, devices_of  # noqa: E402
 from harness.runtimes.llamacpp.session import LlamaSession  # noqa: E402
 
 DENSE = ModelShape(
@@ -45,12 +45,6 @@ def test_the_engine_lists_its_devices():
 def test_an_api_that_is_not_there_is_refused_with_the_command_that_adds_it():
     with pytest.raises(RefusedError, match=r"sees no device of api 'rocm'.*-DGGML_HIP=on"):
         devices_of("rocm")
-
-
-def test_copies_have_a_speed():
-    cpu = next(d for d in devices() if d.kind == "cpu")
-    speed = link_speed(cpu, size_bytes=2**22, pass_count=2)
-    assert speed > 1e7
 
 
 def test_buffers_are_read_from_the_engines_own_words():
@@ -131,13 +125,13 @@ def test_a_split_computes_the_same_and_lies_where_it_was_predicted(model: Path, 
     scale = np.abs(reference).max()
     assert np.abs(found - reference).max() / scale < 0.05  # other kernels, other rounding
     memory = placed_memory(
-        read_gguf(model).weights(), _scenario("vulkan", placement), load_device("rtx-4060-desktop"), "cuda"
+        read_gguf(model).weights(), _scenario("vulkan", placement), load_device("rtx-4060-desktop"), "vulkan"
     )
     for pool in ("vram", "ram"):
         host = [b.size_bytes for b in laid if b.on_host == (pool == "ram")]
         names = ("weights", "kv cache", "compute buffer", "host buffer")
         told = sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(names))
-        assert told == pytest.approx(sum(host), rel=0.03, abs=300_000), (pool, laid)  # scratch of some MB
+        assert told == pytest.approx(sum(host), rel=0.03, abs=20_000), (pool, laid)  # lines of 0.01 MiB
 
 
 @_vulkan

@@ -83,6 +83,15 @@ def test_a_device_file_of_the_system_is_no_record(read: Callable[[Path], object]
         read(Path("/dev/zero"))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files there")
+@pytest.mark.parametrize("kind", READERS)
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+    read, ending, _ = READERS[kind]
+    os.mkfifo(path := tmp_path / f"pipe{ending}")
+    with pytest.raises(BadDataError, match="no regular file"):
+        read(path)  # type: ignore[operator]
+
+
 @pytest.mark.parametrize("kind", ["toml", "budget", "record"])
 def test_unknown_keys_are_refused(kind: str, tmp_path: Path) -> None:
     target = TARGETS[kind]

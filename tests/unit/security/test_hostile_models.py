@@ -11,7 +11,7 @@ import pytest
 
 from bench.fuzz_cases import _record_seeds
 from bench.fuzz_shown import COUNTS, DEVICE, FAMILIES, TEXTS, _Family, _file, check_printed, said
-from harness.catalog.gguf import read_gguf
+from harness.catalog.gguf import read_gguf, read_weights
 from harness.errors import BadDataError, Exit
 from harness.printable import clean, clean_lines, escaped
 
@@ -22,13 +22,15 @@ NO_COUNT = (-1.0, float("nan"), "7", (1.5, 2.5))
 IMPOSSIBLE = {
     # The valid llama has 2 blocks, width 64, 4 heads on 2 KV heads of 16, 96 within, 300 tokens, 4096 of context.
     "llama": {
-        "block_count": (0, 10_001, *HUGE, *NO_COUNT),
+        "block_count": (0, 3, 10_001, *HUGE, *NO_COUNT),
         "embedding_length": (0, 63, 65, *HUGE, *NO_COUNT),
         "attention.head_count": (0, 3, 32, *HUGE),  # 32 heads of 16 are wider than any tensor
-        "attention.head_count_kv": (0, 3, *HUGE),
-        "attention.key_length": (0, 2**20, *HUGE),
+        "attention.head_count_kv": (0, 1, 3, (2,), (2, 2, 2), (2, -2), *HUGE),
+        "attention.key_length": (0, 7, 17, 2**20, *HUGE),
         "attention.value_length": (2**20, *HUGE),
         "context_length": (2**33, *HUGE[2:]),
+        "feed_forward_length": (0, 40, 97, ("96", "96"), (96, 96, 96), *HUGE, *NO_COUNT),
+        "expert_used_count": (2, *HUGE),
         "nextn_predict_layers": (2, 3, *HUGE),
     },
     "qwen3moe": {
@@ -125,6 +127,63 @@ def test_a_part_of_a_split_model_may_lack_tensors(tmp_path: Path) -> None:
     family = BY_NAME["llama"]
     some = family._replace(metadata=family.metadata | {"split.count": 2, "llama.block_count": 40})
     assert read_gguf(write(tmp_path, some)).shape().layer_count == 40
+
+
+PARTS = {
+    "split.count": (0, 1, 3, -1.0, 65_535, "2"),
+    "split.no": (1, 2, -1.0, "0"),
+    "split.tensors.count": (-1.0, 0, 5, 99, 2**31 - 1),
+}
+
+
+def parts(folder: Path, **said_of_itself: object) -> Path:
+    """A model in two files, the halves of the valid llama; the first says this of itself."""
+    family = BY_NAME["llama"]
+    half = len(family.tensors) // 2
+    for number, tensors in enumerate((family.tensors[:half], family.tensors[half:])):
+        told = {"split.no": number, "split.count": 2, "split.tensors.count": len(family.tensors)}
+        metadata = {**family.metadata, **told} if number == 0 else told
+        whole = family._replace(metadata={**metadata, **(said_of_itself if number == 0 else {})}, tensors=tensors)
+        (folder / f"m-0000{number + 1}-of-00002.gguf").write_bytes(_file(whole))
+    return folder / "m-00001-of-00002.gguf"
+
+
+def test_a_model_in_parts_is_the_model(tmp_path: Path) -> None:
+    alone, first = read_weights(write(tmp_path, BY_NAME["llama"])), parts(tmp_path)
+    for path in (first, first.with_name("m-00002-of-00002.gguf")):
+        found = read_weights(path)
+        assert found.shape == alone.shape
+        assert {t.name for t in found.tensors} == {t.name for t in alone.tensors}
+    assert said("models", "show", str(first)) == said("fit", str(first), "-d", DEVICE) == Exit.OK
+    assert said("models", "add", str(first)) == Exit.USAGE  # one hash is of one file
+    assert said("stream", str(first), "--ram-budget", "1GiB", "--no-predict", "--no-wait") == Exit.USAGE
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in PARTS.items() for value in values])
+def test_parts_that_are_not_of_one_model_are_refused(key: str, value: object, tmp_path: Path) -> None:
+    first = parts(tmp_path, **{key: value})
+    with pytest.raises(BadDataError, match=rf"m-00001-of-00002\.gguf: {key}: found .*expected "):
+        read_weights(first)
+
+
+def test_parts_that_are_missing_or_twice_are_refused_by_name(tmp_path: Path) -> None:
+    first = parts(tmp_path)
+    second = first.with_name("m-00002-of-00002.gguf")
+    for name in ("m-00001-of-00000.gguf", "m-00003-of-00002.gguf", "renamed.gguf"):
+        other = first.with_name(name)
+        other.write_bytes(first.read_bytes())
+        with pytest.raises(BadDataError, match=rf"{name}: split\.count: found 2"):
+            read_weights(other)
+    second.unlink()
+    assert said("models", "show", str(first)) == said("fit", str(first), "-d", DEVICE) == Exit.USAGE
+    family = BY_NAME["llama"]
+    told = {"split.no": 1, "split.count": 2, "split.tensors.count": 2 * (len(family.tensors) // 2)}
+    second.write_bytes(_file(family._replace(metadata=told, tensors=family.tensors[: len(family.tensors) // 2])))
+    parts_of_twice = {"split.tensors.count": told["split.tensors.count"]}
+    whole = {**family.metadata, "split.no": 0, "split.count": 2, **parts_of_twice}
+    first.write_bytes(_file(family._replace(metadata=whole, tensors=family.tensors[: len(family.tensors) // 2])))
+    with pytest.raises(BadDataError, match="the tensor in several parts"):
+        read_weights(first)
 
 
 def test_cleaning() -> None:

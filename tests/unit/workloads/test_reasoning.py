@@ -1,6 +1,5 @@
 """Reasoning checks: readings by hand, injected errors, brute force, and what public solutions may trigger."""
 
-import json
 import os
 import re
 from fractions import Fraction
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import reasoning_tasks as tasks
-from harness.errors import RefusedError
+from harness.errors import BadDataError, RefusedError
 from harness.workloads.grounding_qa import answering as voting
 from harness.workloads.reasoning.analysis import analyse, f1
 from harness.workloads.reasoning.claims import claims
@@ -21,7 +20,7 @@ from harness.workloads.reasoning.constraints import Puzzle, solve, violations
 from harness.workloads.reasoning.contradictions import chains, contradictions
 from harness.workloads.reasoning.contradictions import score as chain_score
 from harness.workloads.reasoning.exact import NotArithmeticError, values
-from harness.workloads.reasoning.process_bench import Read, Rule, first_wrong, fit
+from harness.workloads.reasoning.process_bench import Read, Rule, first_wrong, fit, rows_of
 from harness.workloads.reasoning.traces import trace
 
 
@@ -50,6 +49,17 @@ from harness.workloads.reasoning.traces import trace
         "25 classmates + his 1 teacher + 1 himself = 27 people",
         "3 x 7 = 21",
         "100 - 20% = 80",
+        "There were 20 tires because 10 plus 9 plus 1 equals 20.",
+        "(x-5)^2 + (y-7)^2 = 13",
+        "2 - 3iz = 3 + 2iz",
+        "1777/1492 = 1776a_4 - 1",
+        "2012_3 = 2 * 27 + 0 * 9 + 1 * 3 + 2 * 1 = 59",
+        "39 mod 19 = 0 + 20 mod 19 = 1",
+        r"\left\lfloor \frac{942}{25} \right\rfloor = 37",
+        "9 divided by 6 is 1 with a remainder of 3",
+        "New position: 1st - 5 = 6th",
+        "Time to heat up to 400 degrees = 20 + 8",
+        r"6 \times AD = 180 \implies AD = 30",
     ],
 )
 def test_right_ones_raise_no_alarm(text):
@@ -72,6 +82,11 @@ def test_right_ones_raise_no_alarm(text):
         ("10 + 5 = 15 - 3 = 11", 12),
         ("16 eggs - 3 eggs - 4 eggs = 8 eggs", 9),
         ("$1.50 + $3.25 = $4.85", Fraction(19, 4)),
+        ("10 plus 9 plus 1 equals 21", 20),
+        ("twelve minus five is eight", 7),
+        ("9 / 6 = 2 with a remainder of 3", Fraction(3, 2)),
+        ("2^3 * 5 = 45", 40),
+        ("7 / 2 * 4 = 15", 14),
     ],
 )
 def test_wrong_ones_are_found_with_the_right_value(text, correct):
@@ -121,6 +136,7 @@ def test_contradictions_and_phantoms():
     done = analyse(["Therefore the answer must be 731."], "Tom has 5 apples and eats 2.")
     assert [f.kind for f in done.faults] == ["phantom_step"]
     assert not analyse(["So there are 15 apples."], "Tom has 15 apples.").faults
+    assert not analyse(["Let x be the age: 45 = 2x - 5.", "Thus the son is x = 25 years old."], "Tom is 45.").faults
 
 
 def test_f1_by_hand():
@@ -196,8 +212,22 @@ def data_file(name: str) -> Path:
     return found[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("gsm8k.jsonl", '{"question": "a", "answer": "b"}\n{"question": "a"}\n', "row 1"),
+        ("gsm8k.jsonl", "no json", "question, answer"),
+        ("processbench_math.json", '{"question": 1}', "question, answer"),
+    ],
+)
+def test_another_file_is_one_clear_error(tmp_path, name, text, says):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(BadDataError, match=says):
+        rows_of(tmp_path / name, "question", "answer")
+
+
 def test_right_solutions_of_people_raise_few_alarms():
-    rows = [json.loads(line) for line in data_file("gsm8k*.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = rows_of(data_file("gsm8k*.jsonl"), "question", "answer")
     alarms = sum(bool(analyse(r["answer"], r["question"]).faults) for r in rows)
     assert alarms <= 0.01 * len(rows)
 
@@ -228,6 +258,14 @@ CONTRADICTORY = [
     ("Nora has 3 apples.", "Nora has no apples.", "polarity"),
     ("It is raining.", "It is not raining.", "polarity"),
     ("Nobody came to the party.", "Three people came to the party.", "polarity"),
+    ("Peter was born in Vienna.", "Peter was born in Graz.", "place"),
+    ("The capital of the island is Port Ellen.", "The capital of the island is Bowmore.", "identity"),
+    ("The author of the report is Dr Lind.", "The author of the report is Dr Moreau.", "identity"),
+    (
+        "The mill was built before the inn, and the inn was built before the pier.",
+        "The pier was built before the mill.",
+        "order",
+    ),
 ]
 COMPATIBLE = [
     ("Nora has 12 marbles.", "Nora has 15 stamps."),
@@ -241,6 +279,12 @@ COMPATIBLE = [
     ("Nora is taller than Otto.", "Otto is shorter than Nora."),
     ("Nora lives in Oslo.", "Nora works in Riga."),
     ("The train to Riga takes 120 minutes.", "The train to Riga takes 2 hours."),
+    ("Nora had 12 marbles.", "Nora has 15 marbles."),
+    ("Nora paid 60 dollars for the coat.", "Nora paid 140 dollars."),
+    ("The author of the book is Ann Lee.", "The author of the book is Ann."),
+    ("The mill was built before the inn.", "The inn was sold before the mill."),
+    ("Case 1: The number is even.", "Case 2: The number is odd."),
+    ("There are 9 members.", "For 0 members there is one way."),
 ]
 
 

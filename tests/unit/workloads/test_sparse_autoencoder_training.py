@@ -6,9 +6,10 @@ from sae_cases import planted
 
 from bench.seed_autoencoder import train_seed
 from harness.errors import RefusedError
+from harness.workloads._adam import Adam
 from harness.workloads.sparse_autoencoder.metrics import quality
 from harness.workloads.sparse_autoencoder.model import SparseAutoencoder
-from harness.workloads.sparse_autoencoder.training import ENCODER_START, Adam, Plan, Trainer
+from harness.workloads.sparse_autoencoder.training import ENCODER_START, Plan, Trainer
 
 # -- training -------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.predict.seed import compute_edge_feasibility
+from bench.seed_formula import compute_edge_feasibility
 from harness.published.validation import BASELINES
 
 

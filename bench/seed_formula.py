@@ -1,18 +1,12 @@
-"""Baselines to compare with: the formula this project started from, and the constants in use elsewhere.
+"""The formula that this project started from, exactly as published, errors included.
 
-They are kept exactly as published, errors included; docs/seed-corrections.md goes through them.
+docs/seed-corrections.md goes through it.
 """
 
 from typing import Final, NamedTuple
 
 SEED_KV_CACHE_GB: Final = 0.5
 """What the article adds for the KV cache of any model at any context."""
-
-LLMFIT_BANDWIDTH_RATIO: Final = 0.55
-"""Share of the bandwidth that llmfit expects to reach. Source: llmfit's documentation."""
-
-CONSTANT_BANDWIDTH_RATIO: Final = 0.72
-"""Median share of spec bandwidth in published decode measurements: the best single constant."""
 
 
 class EdgeFeasibility(NamedTuple):

@@ -1,0 +1,102 @@
+"""Files of strangers: no more is read than is allowed, and what is wrong is told by file, field, found and expected."""
+
+import re
+from decimal import Decimal
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from types import UnionType
+from typing import Any, Final, Union, get_args, get_origin
+
+import msgspec
+
+from harness.errors import BadDataError, what_is_there
+
+MOST_BYTES: Final = 64 << 20
+"""Of a file where nothing else is said."""
+
+
+def read_limited(path: Traversable, most_bytes: int = MOST_BYTES, expected: str = "a file") -> bytes:
+    """All of a file, if it is no larger; never more than that is read.
+
+    Raises:
+        BadDataError: It cannot be read, is no regular file, or is too large.
+    """
+    here = Path(str(path))
+    try:
+        if not path.is_file():  # asked before it is opened: a pipe would wait for its writer
+            raise BadDataError(str(path), "", what_is_there(here), expected)
+        with path.open("rb") as file:  # asked for no more than is there: a read takes the memory for it first
+            data: bytes = file.read(min(here.stat().st_size, most_bytes) + 1)
+    except OSError as error:
+        raise BadDataError(str(path), "", f"unreadable ({error.strerror})", "a readable file") from error
+    if len(data) > most_bytes:
+        raise BadDataError(str(path), "", f"more than {most_bytes} bytes", expected)
+    return data
+
+
+def json_of(data: bytes, source: Path | str, expected: str) -> Any:
+    """A JSON document of a stranger.
+
+    Raises:
+        BadDataError: It is none, where ``expected`` should be.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadDataError(source, "", f"no JSON ({error})", expected) from error
+
+
+def fault(error: msgspec.ValidationError, document: Any, into: Any, place: Path | str) -> BadDataError:
+    """Turn msgspec's sentence about a document into the four things a user wants to know."""
+    text, _, path = str(error).partition(" - at `$")
+    path = path.rstrip("`").removeprefix(".")
+    inside = f"{path}." if path else ""
+    if key := re.match(r"Object contains unknown field `(.*)`", text):
+        known = ", ".join(_keys(into, path)) or "no such key"
+        return BadDataError(place, inside + key[1], "an unknown key", f"one of: {known}")
+    if key := re.match(r"Object missing required field `(.*)`", text):
+        return BadDataError(place, inside + key[1], "nothing", "this key")
+    if both := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text, re.DOTALL):
+        found = _found(document, path, both[2] or "something else")
+        bound = re.sub(r"^int >= ", "at least ", re.sub(r"^int <= ", "at most ", both[1].replace("`", "")))
+        return BadDataError(place, path, found, bound)
+    return BadDataError(place, path, _found(document, path, "something else"), text.replace("`", "'"))
+
+
+def _found(document: Any, path: str, otherwise: str) -> str:
+    value = document
+    for step in re.findall(r"[^.\[\]]+", path):
+        try:
+            value = value[int(step) if isinstance(value, list) else step]
+        except (KeyError, IndexError, ValueError, TypeError):
+            return otherwise.replace("`", "")
+    return say(value)
+
+
+def say(value: Any) -> str:
+    """What was found, in a few words."""
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "an array" if value else "an empty array"
+    text = str(value) if isinstance(value, Decimal) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _keys(kind: Any, path: str) -> list[str]:
+    """Keys a table may have, by walking the struct's types along the path."""
+    for step in [*re.findall(r"[^.\[]+", path), None]:
+        if get_origin(kind) in (Union, UnionType):  # ``X`` of ``X | None``
+            kind, *others = (k for k in get_args(kind) if k is not type(None))
+            if others:  # one of several structs: which, its tag would say
+                return []
+        fields = (
+            {f.encode_name: f.type for f in msgspec.structs.fields(kind)} if hasattr(kind, "__struct_fields__") else {}
+        )
+        if step is None:
+            return list(fields)
+        if step.endswith("]"):  # an item; or a key of a hostile file that looks like one
+            kind = next(iter(get_args(kind)), None)
+        else:
+            kind = get_args(kind)[1] if get_origin(kind) is dict else fields.get(step)
+    return []

@@ -1,0 +1,42 @@
+"""The report of a check: a page, Markdown, or the records themselves, by the ending of its file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from harness.catalog.paths import home_dir
+from harness.domain.record import RunRecord
+from harness.errors import HarnessError
+from harness.records.store import write_atomically, write_document
+from harness.report.choices import choices
+from harness.report.document import build
+from harness.report.formats import html, md
+
+REPORT_NAME: Final = "edge-harness-check.md"
+
+
+def write_check_report(records: Sequence[RunRecord], path: Path | None) -> Path:
+    """Write it, and say where. A page also tells what fits on all known devices.
+
+    Without a path it goes into the current folder, or into the user's own where that cannot be written.
+
+    Raises:
+        CouldNotRunError: It could not be written.
+        MissingPackageError: Jinja2 or vl-convert is not installed, which a page needs.
+    """
+    try:
+        target = path or Path.cwd() / REPORT_NAME
+        _write(records, target)
+    except HarnessError:
+        if path is not None:
+            raise
+        target = home_dir() / REPORT_NAME
+        _write(records, target)
+    return target
+
+
+def _write(records: Sequence[RunRecord], path: Path) -> None:
+    if path.suffix.lower() in {".html", ".htm"}:
+        write_atomically(path, html.render(records, build(records, choices())).encode())
+    else:
+        write_document(path, records, lambda: md.render(records, build(records)))
