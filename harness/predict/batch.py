@@ -19,7 +19,7 @@ from harness.predict.decode import SMOOTHNESS, Machine, Work, capped, decode_sec
 from harness.predict.prefill import INT8_RATIO, Prompt, prefill_base, prefill_features
 from harness.predict.terms import laws_of
 
-SPREAD_BY_LN: Final = (-0.34, 0.18)
+SPREAD_BY_LN: Final = (-0.24, 0.20)
 """5 % and 95 % quantiles of ln(measured / predicted) / ln B, where the speed of one sequence was known."""
 
 
