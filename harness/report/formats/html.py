@@ -31,6 +31,11 @@ _UNSAID: Final = frozenset(
     ("kind", "outputs", "differences", "tokens", "lengths", "stall_by_block_s", "counts", "windows", "levels")
 )
 
+_TOO_WIDE: Final = (
+    ".matrix,.legend,#why{display:none}"
+    '#count::after{content:". Too wide for paper: name models with --models, or look at the screen."}'
+)
+
 
 def render(records: Sequence[RunRecord], report: Report) -> str:
     """The whole page; the records are its runs themselves, for the time of each token.
@@ -40,14 +45,18 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
     """
     try:
         from jinja2 import Environment, StrictUndefined
+        from jinja2.utils import htmlsafe_json_dumps
         from markupsafe import Markup
     except ImportError as error:
         raise MissingPackageError("jinja2", "report") from error
     folder = files("harness.report") / "templates"
     css, js, page = ((folder / n).read_text(encoding="utf-8") for n in ("report.css", "report.js", "report.html.j2"))
     if report.choices:
-        # On paper the whole matrix fits the width of a page: some 700 px, a column 46, the names 230.
-        css += f"@media print{{.matrix table{{zoom:{min(0.6, 640 / (230 + 46 * len(report.choices.models))):.2f}}}}}\n"
+        # On paper the matrix fits the width of a page: some 700 px, a column 46, names 230. Nobody can read it below
+        # half its size.
+        zoom = min(0.6, 640 / (230 + 46 * len(report.choices.models)))
+        rule = f".matrix table{{zoom:{zoom:.2f}}}" if zoom >= 0.5 else _TOO_WIDE
+        css += f"@media print{{{rule}}}\n"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     told = (amount, clean, digits, excerpt, format_bytes)
     environment.globals |= {each.__name__: each for each in told}
@@ -66,7 +75,7 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
         js=Markup(js),  # noqa: S704 - our own file
         largest=_largest(choices) if choices else [],
         choices=choices,
-        data=Markup(_script_json(choices)) if choices else "",  # noqa: S704 - escaped there
+        data=htmlsafe_json_dumps(msgspec.to_builtins(choices), separators=(",", ":")) if choices else "",
         shown=[choices.shown(d) for d in range(len(choices.devices))] if choices else [],
         start_device=start_device,
         start_model=start_model,
@@ -81,12 +90,6 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _script_json(value: Any) -> str:
-    """JSON that cannot end its script element, whatever a name in it says."""
-    text = msgspec.json.encode(value).decode()
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026").replace("\u2028", "\\u2028")
 
 
 def _largest(choices: Choices) -> list[tuple[str, str, str]]:
