@@ -59,14 +59,9 @@ UNKNOWN_TYPE_SPREAD_RATIO: Final = 0.35
 
 
 class Matrix(NamedTuple):
-    """One matrix product of a pass.
+    """One matrix product of a pass, -1 as its layer outside of blocks; the head makes the logits.
 
-    Attributes:
-        tensor: The weights.
-        layer: Its block; -1 outside of blocks.
-        is_head: Whether it makes the logits.
-        expert_count: Experts in the tensor; 0 for a plain matrix.
-        used_count: Experts one token goes through.
+    A plain matrix has 0 experts, another one ``expert_count``, of which a token goes through ``used_count``.
     """
 
     tensor: Tensor

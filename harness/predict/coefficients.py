@@ -22,12 +22,9 @@ NOISE: Final = 0.15
 
 
 class Coefficient(Frozen, frozen=True, kw_only=True):
-    """One term of a log-linear law.
+    """One term of a log-linear law: the natural logarithm (or slope) that it adds, and its standard error.
 
-    Attributes:
-        value: Natural logarithm (or slope) added where the term applies.
-        rows_count: Votes that it applies to; 0 means that the prior alone stands.
-        spread: Standard error.
+    ``rows_count`` are votes that it applies to; 0: the prior alone stands.
     """
 
     value: float

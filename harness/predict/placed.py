@@ -40,13 +40,9 @@ _SPREAD_RATIO: Final = 0.03
 
 
 class Parts(NamedTuple):
-    """The tensors by where they are computed, each group as a model of its own.
+    """The tensors by where they are computed, each group as a model of its own (:func:`parts_of`).
 
-    Attributes:
-        gpu: Blocks of the GPU without the experts left behind, and the output.
-        cpu: Blocks of the CPU.
-        experts: Experts with the CPU whose block is the GPU's.
-        first_gpu_block: Index of the first block of the GPU.
+    ``experts`` lie with the CPU while the rest of their block is the GPU's.
     """
 
     gpu: Weights

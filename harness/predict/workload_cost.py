@@ -82,16 +82,10 @@ class OperationPrediction(Frozen, frozen=True, kw_only=True):
 
 
 class Rates(Frozen, frozen=True, kw_only=True):
-    """What a CPU does: all cores together, one thread alone, and what each counted step takes.
+    """Peak of dense products and memory bandwidth of a CPU's cores together and of one thread, and its counted steps.
 
-    Attributes:
-        flops_per_s: Peak of dense products, all cores used.
-        read_bytes_per_s: Memory bandwidth, all cores used.
-        serial_flops_per_s: Peak of one thread.
-        serial_read_bytes_per_s: Memory bandwidth of one thread.
-        spread_ratio: The interval is mid / spread to mid x spread.
-        thread_count: Threads that share cached passes.
-        basis: ``probe`` or ``profile``.
+    The interval is mid / spread to mid x spread; so many threads share cached passes; ``basis`` is ``probe`` or
+    ``profile``.
     """
 
     flops_per_s: float

@@ -153,8 +153,11 @@ def model(problem: Problem, theta: Array) -> tuple[Array, Any]:
     return np.log(seconds), jacobian
 
 
-def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, steps: int = 20) -> Fit:
-    """Terms and widths of the best fit on the rows marked (all by default)."""
+def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, start: Fit | None = None, steps: int = 20) -> Fit:
+    """Terms and widths of the best fit on the rows marked (all by default).
+
+    Widths begin with those of ``start``, terms always at their priors, so that nothing of rows left out remains.
+    """
     from scipy.linalg import cho_factor, cho_solve, lapack
     from scipy.sparse import diags_array
 
@@ -164,9 +167,9 @@ def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, steps: int = 20
     at = np.array([names.index(kind) if kind else -1 for kind in kinds])
     mean = np.array([prior_of(key)[0] for key in problem.keys])
     fixed = np.array([prior_of(key)[1] for key in problem.keys])
-    widths = np.full(len(names), LEVEL_WIDTH)
+    widths = np.array([start.widths.get(n, LEVEL_WIDTH) if start else LEVEL_WIDTH for n in names])
     theta, inverse, learnt = mean.copy(), np.eye(len(mean)), np.zeros(len(mean))
-    noise = np.full(len(keep), NOISE)
+    noise = np.full(len(keep), NOISE) if start is None else start.noise.copy()
     scatter = noise[:]
     w = keep / noise**2
     for step_number in range(steps + SETTLING_STEPS):

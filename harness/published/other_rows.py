@@ -61,17 +61,9 @@ def outside(raw: Mapping[str, str]) -> str:
 
 
 class Measured(NamedTuple):
-    """One measured row of spec_decode.csv.
+    """One measured row of spec_decode.csv, its method without the build.
 
-    Attributes:
-        device: As the source names it.
-        method: Method without its build.
-        machine: Where known.
-        gamma: Drafted tokens; 0 where the source gives tokens of a step alone.
-        tokens: Tokens of a cycle, by acceptance and gamma.
-        draft_cost_ratio: Cost of the draft, where given.
-        speedup: Measured.
-        moe: Whether the target routes experts.
+    ``tokens`` are those of a cycle, by acceptance and ``gamma``: 0 where the source gives tokens of a step alone.
     """
 
     device: str
