@@ -51,13 +51,7 @@ class InputError(HarnessError):
 
 
 class UnknownNameError(InputError):
-    """A name that is in no catalog.
-
-    Args:
-        kind: What was looked for: "device", "model", "workload", "runtime".
-        name: The name as given.
-        known: The names there are; of models and devices those nearest to it, best first.
-    """
+    """A name that is in no catalog; ``known`` are the names there are, of models and devices the nearest first."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = list(known)
@@ -74,11 +68,8 @@ class UnknownNameError(InputError):
 class BadDataError(InputError):
     """A file breaks its schema.
 
-    Args:
-        file: The file at fault (or another name for the source of the data).
-        field: Path of the field inside it, such as ``ram.bandwidth_gb_s.value``; empty for the file as a whole.
-        found: What stands there.
-        expected: What should.
+    ``file`` may be another name for the source of the data; ``field`` is the path inside it, such as
+    ``ram.bandwidth_gb_s.value``, empty for the file as a whole.
     """
 
     def __init__(self, file: Path | str, field: str, found: str, expected: str) -> None:
@@ -106,12 +97,7 @@ class CouldNotRunError(HarnessError):
 
 
 class MissingPackageError(CouldNotRunError):
-    """An optional package is not installed.
-
-    Args:
-        package: The distribution that is missing.
-        extra: The extra of edge-harness that brings it.
-    """
+    """An optional distribution is not installed, which an ``extra`` of edge-harness brings."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed. Install it with: pip install 'edge-harness[{extra}]'")

@@ -97,10 +97,7 @@ def _check_session(session: Session, tolerance: float) -> None:
 
 
 def check_workload(workload: Workload, size: str = "default", *, model: Path | None = None) -> dict[str, Any]:
-    """A workload declares a cost for each operation, prepares, runs each once, and checks its answers.
-
-    Returns:
-        The quality figures that its check gave.
+    """The quality figures of a workload that declares each operation's cost, prepares, runs each once, and checks.
 
     Raises:
         AssertionError: A promise is broken.

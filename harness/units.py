@@ -19,11 +19,7 @@ def parse_bytes(text: str, whole_bytes: int | None = None) -> int:
     """Bytes of a size as people write it: ``600MB`` and ``1.5 GB`` are decimal, ``2GiB`` and bare ``800M`` binary.
 
     A bare letter is binary because every tool that limits memory reads it so (ulimit, systemd, container engines);
-    no letter is bytes.
-
-    Args:
-        text: What was written.
-        whole_bytes: With it ``0.6x`` is that share of it.
+    no letter is bytes. With ``whole_bytes``, ``0.6x`` is that share of it.
 
     Raises:
         ValueError: No number, no such unit, or nothing above 0 bytes.

@@ -53,14 +53,9 @@ def shape_from_metadata(
 
 
 class Keys:
-    """Figures of one model by the keys of its file, read with checks.
+    """Figures of one model by the keys of its file, which all begin with ``prefix``, read with checks.
 
-    Args:
-        source: The file.
-        architecture: llama.cpp's name of it.
-        values: What the file says.
-        form: Tables of ``architectures.toml`` with the keys of each field: ``config`` or ``header``.
-        prefix: What all its keys begin with.
+    ``form`` (``config`` or ``header``) names the tables of ``architectures.toml`` with the keys of each field.
     """
 
     def __init__(

@@ -62,8 +62,7 @@ def sizes_in(name: str) -> tuple[float, float]:
 def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess | None:
     """A bounded guess at the model of that name, whose size (30B-A3B, 270M) is used where none is given (in 10**9).
 
-    Returns:
-        None where neither the name nor the caller tells a size that models have.
+    None where neither the name nor the caller tells a size that models have.
     """
     named, named_active = sizes_in(name)
     total = params_b or named

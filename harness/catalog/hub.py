@@ -41,10 +41,8 @@ class Repository(NamedTuple):
 def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
     """Shape of the model in a repository, and its tensors where it has a GGUF file.
 
-    Args:
-        repo: ``org/name``.
-        file: A GGUF file of it; empty to take its config.json, or the file of ``quant`` where it has none.
-        quant: Quantisation wanted, as people write it; Q4_K_M where a choice has to be made without.
+    ``repo`` is ``org/name``; without a GGUF ``file`` of it its config.json is taken, or, where it has none, the file of
+    ``quant`` as people write it (Q4_K_M where none is wanted).
 
     Raises:
         MissingPackageError: The hub's client is not installed.

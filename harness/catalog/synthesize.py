@@ -252,11 +252,10 @@ def _router_rows(
 
 
 def preferences_for(shares: Sequence[float]) -> NDArray[np.float64]:
-    """What is added to logits with standard normal noise so that the largest ones are as often chosen as asked.
+    """What is added to logits with standard normal noise so that the largest ones are chosen as ``shares`` ask.
 
-    Args:
-        shares: Probability [experts] that a token chooses each expert; they sum to the number that it chooses.
-            Those next to 0 and 1 are approached only.
+    These are probabilities [experts] that a token chooses each expert, and sum to the number that it chooses; those
+    next to 0 and 1 are approached only.
     """
     wanted = np.clip(np.asarray(shares, np.float64), 1e-4, 1 - 1e-4)
     used = round(float(np.sum(shares)))

@@ -57,9 +57,8 @@ def new_page_bytes(held_bytes: float, largest_bytes: float) -> float:
     once. Source: mallopt(3), M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, dynamic adjustment. Arrays of several MiB come in
     huge pages, a third as dear by the byte (measured: 3.2 GB/s at 1 MiB, 10.4 at 8), and count a third.
 
-    Args:
-        held_bytes: Arrays that are there at the same time at most, and let go by the end of the call.
-        largest_bytes: The largest array that the process ever let go.
+    ``held_bytes`` are those arrays that are there at the same time at most, and let go by the end of the call;
+    ``largest_bytes`` is the largest array that the process ever let go.
     """
     is_kept = largest_bytes <= MOST_KEPT_BYTES and held_bytes <= 2 * max(largest_bytes, LEAST_KEPT_BYTES)
     return 0.0 if is_kept else held_bytes / (3 if largest_bytes > HUGE_PAGED_BYTES else 1)

@@ -23,7 +23,6 @@ Predict = Callable[[str, str], Prediction]
 _OF_TOKENS = ("itl_p50_s", "decode_tokens_per_s")
 _FASTEST = 0.2
 """Quantile of a run's token times that a neighbour leaves alone as long as it hits fewer than four in five of them."""
-NOT_RUN = ("crashed", "aborted", "out of memory", "timed out", "interrupted", "refused", "failed")
 
 
 def evaluate(
@@ -34,14 +33,11 @@ def evaluate(
     predict: Predict | None = None,
     looks: tuple[int, ...] = (),
 ) -> list[Judgement]:
-    """Judge every budget.
+    """Judge every budget: one judgement each, in their order.
 
     ``baseline`` is for budgets with ``baseline_ratio``, ``predict`` for those with ``predicted``. After the turns in
     ``looks`` the decision is looked at while more runs come in: the level of each look's interval is raised so that all
     looks together keep the budget's (``plan.look_confidence``).
-
-    Returns:
-        One judgement a budget, in their order.
 
     Raises:
         BadDataError: A budget needs a baseline or a device that was not given.
@@ -70,7 +66,7 @@ def _one(
     undecided = Judgement(budget=budget, answer="inconclusive", limit=limit, evidence=_ids(matching))
     if not matching:
         return replace(undecided, reason="no run speaks for this budget")
-    broken = [r for r in matching if r.outcome in NOT_RUN]
+    broken = [r for r in matching if r.outcome not in {"ok", "inconclusive"}]
     if broken:
         worst = broken[-1]
         said = f"{worst.run_id}: {worst.outcome}" + (f" ({worst.detail.splitlines()[0]})" if worst.detail else "")

@@ -1,6 +1,7 @@
 """How judgements are written: a function a format, all with the same words."""
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,8 @@ from harness.units import format_amount
 
 _SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive", "could not run": "💥 could not run"}
 _LEVELS = {"fail": "error", "could not run": "error", "inconclusive": "warning"}
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 cannot hold."""
 _ELEMENTS = {"fail": "failure", "could not run": "error", "inconclusive": "skipped"}
 
 
@@ -84,21 +87,22 @@ def junit(judgements: Sequence[Judgement]) -> str:
         time="0",
     )
     for j in judgements:
-        name = _without_controls(_title(j.budget))
+        name = _title(j.budget)
         case = ET.SubElement(suite, "testcase", classname="edge_harness.gate", name=name, time="0")
         if j.file:
-            case.set("file", _without_controls(j.file))
+            case.set("file", j.file)
             case.set("line", str(j.line))
-        message = _without_controls(_message(j))
+        message = _message(j)
         if j.answer in _ELEMENTS:
             element = ET.SubElement(case, _ELEMENTS[j.answer], message=message)
             if j.answer != "inconclusive":
                 element.set("type", j.budget.metric)
-            element.text = _without_controls("\n".join(j.evidence))
+            element.text = "\n".join(j.evidence)
         else:
             ET.SubElement(case, "system-out").text = message
     ET.indent(suites)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"
+    text = _NOT_XML.sub("", ET.tostring(suites, encoding="unicode"))
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
 
 
 def sarif(judgements: Sequence[Judgement]) -> str:
@@ -155,10 +159,3 @@ def _interval(judgement: Judgement) -> str:
 
 def _message(judgement: Judgement) -> str:
     return f"{_interval(judgement)}; limit: {_limit(judgement)}; {judgement.reason}"
-
-
-def _without_controls(text: str) -> str:
-    """Without the control characters that XML 1.0 cannot hold."""
-    return "".join(
-        c for c in text if c in "\t\n\r" or " " <= c <= "\ud7ff" or "\ue000" <= c <= "\ufffd" or c > "\uffff"
-    )

@@ -33,9 +33,7 @@ def gate_in_turns(
     """Run both sides in turns and judge, asking for more turns while any budget is inconclusive.
 
     There are at most ``max_turns``, at least 6; ``progress`` is called after each with (turns done, turns at most).
-
-    Returns:
-        The judgements, the candidate's records, the baseline's records.
+    Gives the judgements, the candidate's records and the baseline's.
     """
     looks = looks_within(max_turns)
     new: list[RunRecord] = []

@@ -28,11 +28,7 @@ def look_confidence(looks: tuple[int, ...], confidence: float) -> float:
 
     The looks see the same turns again, so that they err together: P(max over looks of |Z_k| <= c) = confidence, with
     Z_k = W(n_k) / sqrt(n_k) of one random walk W; the level is 1 - 2 Phi(-c). Bonferroni, which takes the looks for
-    independent, asks for 98.75 % at four looks where 98.2 % is enough.
-
-    Args:
-        looks: Turns after which the decision is looked at, rising.
-        confidence: Of the whole gate.
+    independent, asks for 98.75 % at four looks where 98.2 % is enough. ``looks`` are numbers of turns, rising.
 
     Source:
         S. J. Pocock 1977, "Group sequential methods in the design and analysis of clinical trials", Biometrika 64(2).
@@ -46,15 +42,10 @@ def look_confidence(looks: tuple[int, ...], confidence: float) -> float:
 
 
 def turns_needed(spread: float, distance: float, confidence: float, power: float = 0.8) -> int:
-    """Turns (or samples) with which an interval of that level clears a limit that is ``distance`` away.
+    """Turns (or samples) with which an interval of that level clears a limit in that share of gates (``power``).
 
-    n = ((z(1 - (1 - confidence) / 2) + z(power)) s / d)^2, at least 6.
-
-    Args:
-        spread: Standard deviation of the log of one turn's ratio.
-        distance: Distance of the log ratio from the limit's; not 0.
-        confidence: Level of the interval.
-        power: Share of gates that shall decide.
+    n = ((z(1 - (1 - confidence) / 2) + z(power)) s / d)^2, at least 6: s, the ``spread``, is the standard deviation of
+    the log of one turn's ratio, d the ``distance`` of the log ratio from the limit's.
     """
     quantiles = NormalDist().inv_cdf(1.0 - (1.0 - confidence) / 2.0) + NormalDist().inv_cdf(power)
     return max(6, ceil((quantiles * spread / abs(distance)) ** 2)) if distance else 10**6

@@ -24,18 +24,11 @@ SPREAD_BY_LN: Final = (-0.24, 0.20)
 
 
 def batch_step_s(work: Work, machine: Machine, sequence_count: int, values: Mapping[str, float]) -> float:
-    """Seconds in which ``sequence_count`` sequences get one token each.
-
-    Args:
-        work: Of one sequence; its ``kv_bytes`` are one sequence's.
-        machine: What runs it.
-        sequence_count: B, from 1 on.
-        values: Fitted terms.
-    """
+    """Seconds in which ``sequence_count`` (B, from 1 on) sequences get one token each; ``work`` is that of one."""
     one = decode_seconds(work, machine, values)
     if sequence_count == 1:
         return one.total_s
-    prompt = Prompt(sequence_count, 0.0, 0.0)
+    prompt = Prompt(sequence_count, 0.0)
     laws = laws_of(prefill_features(work, machine, prompt), values)
     rate = INT8_RATIO * capped(laws["mfu"] / INT8_RATIO)
     # a mixture's output is small beside its experts, and its count of a prompt holds every expert that a token uses

@@ -119,13 +119,7 @@ def pass_parts(
 ) -> PassParts:
     """Seconds of one forward pass by cause; with all logits wanted that of a verification.
 
-    Args:
-        weights: The model.
-        calibration: The engine's costs.
-        batch_tokens: Tokens in the pass, at least 1.
-        depth_tokens: Tokens already in the cache.
-        output_tokens: Tokens whose logits are wanted; all of them when None.
-        kv_type: Type of the cache.
+    ``depth_tokens`` are in the cache already; logits are wanted of ``output_tokens``, of all of them when None.
 
     Raises:
         ValueError: No token, or no calibrated type at all.

@@ -108,10 +108,7 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
     def spread(self, gradient: Mapping[str, float], phase: str, machine: Machine) -> float:
         """Expected spread of ln(measured / predicted): sqrt(g' S g + noise^2), of a source that nobody knows.
 
-        Args:
-            gradient: d ln t / d term.
-            phase: ``decode`` or ``prefill``.
-            machine: What runs it.
+        g, ``gradient``: d ln t / d term.
         """
         source = f"{'s' if phase == 'decode' else 'g'}/source {machine.side}:"
         asked = dict(gradient) if any(key.startswith(source) for key in gradient) else {**gradient, source: 1.0}

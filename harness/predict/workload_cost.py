@@ -130,14 +130,7 @@ def rates_of(device: DeviceProfile, dtype: str = "fp32") -> Rates:
 
 
 def rates_here(units: UnitCosts, *, thread_count: int, core_count: int, read_bytes_per_s: float) -> Rates:
-    """Rates of a machine whose units were just probed.
-
-    Args:
-        units: As probed with one thread.
-        thread_count: Threads that a parallel operation gets.
-        core_count: Cores there are.
-        read_bytes_per_s: Memory bandwidth of those threads together.
-    """
+    """Rates of a machine whose units one thread just probed; its threads read ``read_bytes_per_s`` together."""
     peak = units.product_flops_per_s
     threads = min(thread_count, core_count)
     return Rates(

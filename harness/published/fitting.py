@@ -153,15 +153,8 @@ def model(problem: Problem, theta: Array) -> tuple[Array, Any]:
     return np.log(seconds), jacobian
 
 
-def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, start: Fit | None = None, steps: int = 20) -> Fit:
-    """Terms and widths of the best fit on the rows marked (all by default).
-
-    Args:
-        problem: Rows.
-        rows: Which of them it sees.
-        start: Widths to begin with; terms always begin at their priors, so that nothing of rows left out remains.
-        steps: At most so many.
-    """
+def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, steps: int = 20) -> Fit:
+    """Terms and widths of the best fit on the rows marked (all by default)."""
     from scipy.linalg import cho_factor, cho_solve, lapack
     from scipy.sparse import diags_array
 
@@ -171,9 +164,9 @@ def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, start: Fit | No
     at = np.array([names.index(kind) if kind else -1 for kind in kinds])
     mean = np.array([prior_of(key)[0] for key in problem.keys])
     fixed = np.array([prior_of(key)[1] for key in problem.keys])
-    widths = np.array([start.widths.get(n, LEVEL_WIDTH) if start else LEVEL_WIDTH for n in names])
+    widths = np.full(len(names), LEVEL_WIDTH)
     theta, inverse, learnt = mean.copy(), np.eye(len(mean)), np.zeros(len(mean))
-    noise = np.full(len(keep), NOISE) if start is None else start.noise.copy()
+    noise = np.full(len(keep), NOISE)
     scatter = noise[:]
     w = keep / noise**2
     for step_number in range(steps + SETTLING_STEPS):
@@ -225,11 +218,7 @@ def taken_out(whole: Fit, slopes: Array, off: Array, at: NDArray[np.int64]) -> t
     1982, section 2.2): theta' = theta - S J' (W^-1 - J S J')^-1 r. Widths and noise stay those of the whole; ``fit``
     with ``rows`` chooses them again.
 
-    Args:
-        whole: The fit on all rows.
-        slopes: J of the rows, [rows, terms].
-        off: r: what the whole is off by on them, [rows].
-        at: Their numbers.
+    J: ``slopes`` of the rows numbered ``at``, [rows, terms]; r: what the whole is ``off`` by on them, [rows].
     """
     from scipy.linalg import solve
 

@@ -68,9 +68,7 @@ def scales_of(
 def leave_out(rows: Sequence[Row], by: str) -> list[Judged]:
     """Every row predicted by a fit that saw none of its kind, with an interval from the residuals of others.
 
-    Args:
-        rows: Published measurements.
-        by: A key of ``GROUPS``, or ``time``: the latest ``LATER_RATIO`` of the rows by a fit on those before.
+    ``by`` is a key of ``GROUPS``, or ``time``: the latest ``LATER_RATIO`` of the rows by a fit on those before.
     """
     if by == "time":
         return _later(rows)
@@ -112,12 +110,7 @@ def judge_left_out(
 ) -> list[Judged]:
     """Rows that fits had not seen, with intervals from the residuals of other names.
 
-    Args:
-        whole: All rows.
-        at: Numbers of those judged; the rest is of these.
-        names: What each was left out by.
-        predicted: Ln t.
-        spread: Expected spread in ln t.
+    ``at`` numbers those judged; of these are what each was left out by, its ln t and the expected spread of that.
     """
     rows, index = [whole.rows[i] for i in at], np.array(at)
     errors, weights, fold = predicted - whole.problem.target[index], whole.problem.weight[index], folds_of(names)

@@ -153,8 +153,7 @@ def _predicted_speedup(row: Measured, others: Sequence[Measured]) -> float | Non
 def check_speculation(path: Path | None = None) -> Check:
     """Measured speedups from acceptance, draft length and device; constants from other devices only.
 
-    Args:
-        path: Rows to predict, by the shipped ones; None: the shipped ones themselves.
+    Rows of ``path`` are predicted by the shipped ones; None: the shipped ones themselves.
 
     Raises:
         BadDataError: Columns are missing, or a number is none.
@@ -179,10 +178,7 @@ def _inside(cells: list[Cells]) -> tuple[list[Cells], dict[str, int]]:
 
 
 def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
-    """Speeds of dense models that are mapped, and of mixtures of experts read from disk; nothing is fitted.
-
-    Args:
-        path: Rows to predict; None: the shipped ones.
+    """Speeds of dense models that are mapped, and of mixtures read from disk (None: shipped rows); nothing is fitted.
 
     Raises:
         BadDataError: Columns are missing, or a number is none.

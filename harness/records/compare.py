@@ -21,8 +21,7 @@ class Row(Frozen, frozen=True, kw_only=True):
             ``peak memory``, ``anonymous memory``.
         unit: ``tokens/s``, ``s`` or ``bytes``.
         predicted: Middle of the prediction.
-        low: Lower end of its 90 % interval.
-        high: Upper end.
+        low: Lower end of its 90 % interval; ``high`` is the upper one.
         measured: Median of the clean samples, or of the disturbed ones where there are no others; None without any.
         sample_count: Clean samples behind it.
         doubted: Whether all samples were disturbed: the value is shown, marked, and judged by nothing.

@@ -44,12 +44,9 @@ def figure(
 ) -> Figure | None:
     """A figure drawn for wide and for narrow pages, of which a style sheet shows the one that fits; None without rows.
 
-    Args:
-        key: Its anchor on the page, and its name in ``figures.toml``.
-        table: The same numbers for those who cannot see or point.
-        drawing: What makes the chart for a plot that is so many pixels wide; the chart named ``key`` when None.
-        wide_px: Width of the plot on a wide page.
-        given: What its chart and its note ask for.
+    ``key`` is its anchor on the page and its name in ``figures.toml``; ``table`` has the same numbers for those who
+    cannot see or point. ``drawing`` makes the chart for a plot that is so many pixels wide; without it, it is the chart
+    named ``key``. ``given`` is what the chart and the note ask for.
 
     Raises:
         MissingPackageError: vl-convert is not installed.

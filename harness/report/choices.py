@@ -31,10 +31,6 @@ class DeviceLine(Frozen, frozen=True, kw_only=True):
     """A device as the page names it.
 
     Attributes:
-        name: Name.
-        title: As people call it.
-        kind: Class of device.
-        api: Api asked about.
         ram_mib: Memory installed in the pool its weights lie in.
         available_mib: What one app may use of each pool that decides some cell, in ``Choices.pool``'s order.
         pool: Names of those pools.
@@ -69,9 +65,6 @@ class Choices(Frozen, frozen=True, kw_only=True):
     A cell of a device is numbered ``(model * quants + quant) * contexts + context``.
 
     Attributes:
-        devices: Devices.
-        models: Models.
-        quants: Mixtures.
         contexts: Tokens of KV cache.
         quality: For each model and mixture (model * quants + quant) the published growth of perplexity over F16, in
             tenths of a percent; null where unpublished.

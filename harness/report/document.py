@@ -26,15 +26,10 @@ class Measured(Frozen, frozen=True, kw_only=True):
     """One test of a run: the median of its clean samples, with a 95 % interval where there are enough of them.
 
     Attributes:
-        phase: What was timed.
-        label: Its label.
-        unit: ``tokens/s`` or ``s``.
         value: Median; null without a clean sample.
         low: Lower end of the interval of the median; null below six samples.
-        high: Upper end.
         sample_count: Clean samples.
         disturbed_count: Samples that were disturbed and do not count.
-        higher_is_better: Whether more is better.
     """
 
     phase: Phase
@@ -63,26 +58,17 @@ class RunView(Frozen, frozen=True, kw_only=True):
     """One run, as reports show it; the raw samples stay in its record.
 
     Attributes:
-        run_id: Its record.
         created: RFC 3339, UTC.
         name: Model or workload.
         quant: Mixture; empty for none.
-        device: Device.
         workload: ``generate`` or a workload's name.
-        outcome: How it ended.
-        detail: Why, for anything but ``ok``.
-        tests: Measured tests.
-        latency: Time of single tokens by test.
+        detail: Why it ended so, for any outcome but ``ok``.
         peak_memory_bytes: Peak of the child process.
         comparison: Predicted and measured; null when nothing was predicted.
         memory: Predicted memory.
         roofline_tokens_per_s: Ceiling of decoding on this device.
         active_bytes: Weight bytes read to decode one token, as predicted.
         kv_read_bytes: KV bytes read to decode one token.
-        machine: Where it ran.
-        engine: What ran it.
-        model: The model file.
-        scenario: What was asked.
         command: The command line, without the folders of its paths.
         harness_version: Version that made the record.
     """
@@ -115,12 +101,9 @@ class Report(Frozen, frozen=True, kw_only=True):
     """A whole report.
 
     Attributes:
-        format: Always ``edge-harness report``.
         report_version: Version of this format.
         created: RFC 3339, UTC.
-        harness_version: Version that made the report.
-        command: The command line that made it.
-        runs: Runs, oldest first.
+        runs: First those that were predicted, then the others; of each the oldest first.
         choices: Predictions for many devices and models; null when none were asked for.
     """
 
@@ -142,11 +125,7 @@ def build(
 ) -> Report:
     """Make the report of some runs and predictions: first the runs that were predicted, then the others, as they came.
 
-    Args:
-        records: Runs, in any order.
-        choices: Predictions to show beside them.
-        command: The command line, for the section on how it was made.
-        created: Time to state; now by default.
+    ``command`` is the command line, for the section on how it was made; ``created`` the time to state, else now.
     """
     return Report(
         created=created or datetime.now(UTC).isoformat(timespec="seconds"),

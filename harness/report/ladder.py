@@ -194,12 +194,7 @@ def place(
 
     Right of the mark if it can be, else left, above, below, then the corners; earlier marks choose first, and no name
     covers a mark or a line, or leaves the plot. Greedy: a name may find no place that a better order would have left.
-
-    Args:
-        marks: The marks, the most important first.
-        width: Of the plot, px.
-        height: Of the plot, px.
-        lines: Corners of each line in steps, in its order, px: each piece is level or upright.
+    ``lines`` are the corners of each line in steps, in its order: each piece is level or upright.
     """
     # Boxes that are taken: left, bottom, right, top.
     taken = [(m.x - _MARK_PX, m.y - _MARK_PX, m.x + _MARK_PX, m.y + _MARK_PX) for m in marks]
