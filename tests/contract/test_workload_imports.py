@@ -25,7 +25,7 @@ OPTIONAL = {
 
 ALLOWED = {
     "memory_store": set(),
-    "calibration": set(),
+    "calibration": {"scipy"},
     "training_efficiency": set(),
     "probe": set(),
     "reasoning": set(),

@@ -1,6 +1,7 @@
 """Placement: what lies where by llama.cpp's rules, memory and time that add up, and the best split."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -152,7 +153,8 @@ def test_the_usual_questions_have_an_answer(model, quant, device, cards, ram_gib
     assert 0 < low < found.best.decode_tokens_per_s.mid < high
     assert found.best.request_s <= found.next_best.request_s
     cards_bytes = [c.vram_bytes for c in found.curve]
-    assert cards_bytes == sorted(cards_bytes, reverse=True)
+    # Layers leave a card, but its scratch may grow: a long prompt then copies weights there.
+    assert all(now <= 1.05 * before for before, now in pairwise(cards_bytes)) and cards_bytes[-1] < cards_bytes[0] / 2
     ram_bytes = [c.ram_bytes for c in found.curve]
     assert ram_bytes == sorted(ram_bytes)
 
