@@ -50,7 +50,7 @@ def outlook(
 ) -> tuple[float, float]:
     """Mean number of turns of a gate on a cost (greatest ratio ``limit``), and the share of such gates that decide.
 
-    Its candidate is really ``slowdown`` slower. Simulated with normal noise and the looks' own level: a t interval at each look.
+    Its candidate is really ``slowdown`` slower. Simulated with normal noise: a t interval at each look, at its level.
     """
     from scipy.special import stdtrit
 
