@@ -12,11 +12,14 @@ RUN apt-get update \
 ENV CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON" PIP_NO_CACHE_DIR=1
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
+# The engine first, in a layer of its own: a change of the harness compiles nothing.
+RUN python -m venv /opt/edge-harness \
+ && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['llama'], sep='\n')" > engine.txt \
+ && /opt/edge-harness/bin/pip install -r engine.txt
 COPY harness harness
 COPY devices devices
 COPY models models
-RUN python -m venv /opt/edge-harness \
- && /opt/edge-harness/bin/pip install ".[llama,hub,report]"
+RUN /opt/edge-harness/bin/pip install ".[llama,hub,report]"
 
 FROM python:${PYTHON}
 # llama.cpp's CPU backend needs the OpenMP runtime.

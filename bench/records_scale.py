@@ -1,24 +1,29 @@
 """A fleet's year of records: how long import, query, trend and compare take, and how much memory.
 
-    python -m bench records_scale --count 100000
+    python -m bench records_scale --count 100000          # --keep writes reports/scale/records.json
 
 The records are those of 40 devices with 20 models, made by arithmetic: four phases of five samples each, about 9 kB a
-record. Each step is a process of its own, run through the command line; memory is its peak resident size.
+record. Each step is a command of its own. Its memory is the highest sum of the proportional sizes of its processes, or
+the peak resident size of the largest one, whichever is more. The floor is the same bytes read and decoded, and no more.
 """
 
+import contextlib
 import itertools
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import click
+import psutil
 
+from bench._kept import keep
 from harness.app.trend import Trend, comparable, trend_of
 from harness.domain.budget import Metric
 from harness.domain.record import (
@@ -33,7 +38,7 @@ from harness.domain.record import (
 from harness.domain.scenario import Scenario
 from harness.records.history import Figures, alike_of
 from harness.records.metrics import metric_values
-from harness.records.store import encode
+from harness.records.store import decode, encode
 from harness.units import MIB
 
 _DEVICES, _MODELS = 40, 20
@@ -109,30 +114,59 @@ def measure(count: int, folder: Path) -> list[Step]:
         for record in year(count):
             file.write(encode(record) + b"\n")
             first, last = first or record.run_id, record.run_id
-    everything = ("--limit", str(min(count, 100_000)))
+    everything, table = ("--limit", str(count)), str(folder / "year.parquet")
     return [
-        _step("import", folder, "history", "--import", str(lines)),
+        _floor(lines),
+        _step("import of JSON lines", folder, "history", "--import", str(lines)),
         _step("query: newest of a model", folder, "history", "--model", "model-07", "--limit", "50", "--json"),
         _step("query: failed runs of a device", folder, "history", "--device", "board-03", "--outcome", "crashed"),
         _step("trend of all", folder, "history", "--trend", "decode_tokens_per_s", *everything),
         _step("compare first and last", folder, "compare", first, last),
+        _step("report of first and last", folder, "report", first, last, "-o", str(folder / "report.md")),
+        _step("export to Parquet", folder, "history", "--export", table),
+        _step("import of Parquet", folder / "second", "history", "--import", table),
+        _step("import of a history", folder / "third", "history", "--import", str(folder / "history.sqlite")),
     ]
+
+
+def _floor(lines: Path) -> Step:
+    """Decoding alone, in this process, a record at a time: no import that checks them takes less on one core."""
+    began_s, began_cpu_s = time.perf_counter(), time.process_time()
+    with lines.open("rb") as file:
+        for line in file:
+            decode(line, lines)
+    return Step("floor: decoding on one core", time.perf_counter() - began_s, time.process_time() - began_cpu_s, 0, 0)
 
 
 def _step(name: str, folder: Path, *words: str) -> Step:
     began_s = time.perf_counter()
     command = [sys.executable, "-m", "harness", *words]
     process = subprocess.Popen(command, env=os.environ | {"EDGE_HARNESS_HOME": str(folder)}, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Step(name, time.perf_counter() - began_s, usage.ru_utime + usage.ru_stime, peak, process.returncode)
+    ended, done, peak = threading.Event(), 0, [0]
+
+    def watch() -> None:
+        while not ended.wait(0.1):
+            with contextlib.suppress(psutil.Error):
+                parent = psutil.Process(process.pid)
+                sizes = [p.memory_full_info() for p in (parent, *parent.children(recursive=True))]
+                peak[0] = max(peak[0], sum(getattr(s, "pss", s.rss) for s in sizes))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    _, done, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began_s
+    ended.set()
+    watching.join()
+    process.returncode = os.waitstatus_to_exitcode(done)
+    most = max(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024), peak[0])
+    return Step(name, seconds, usage.ru_utime + usage.ru_stime, most, process.returncode)
 
 
 @click.command()
 @click.option("--count", default=100_000, show_default=True, type=click.IntRange(2, 10**6))
 @click.option("--json", "as_json", is_flag=True)
-def main(count: int, as_json: bool) -> None:
+@click.option("--keep", "kept", is_flag=True, help="Write the table to reports/scale/records.json too.")
+def main(count: int, as_json: bool, kept: bool) -> None:
     """Print what each step takes."""
     with tempfile.TemporaryDirectory() as folder:
         steps = measure(count, Path(folder))
@@ -142,6 +176,14 @@ def main(count: int, as_json: bool) -> None:
     for step in steps:
         times = f"{step.seconds:7.2f} s, {step.cpu_seconds:6.2f} s of CPU"
         click.echo(f"{step.name:<32} {times}  {step.peak_bytes / MIB:6.0f} MiB  status {step.status}")
+    if kept:
+        columns = ("step", "wall clock, s", "CPU of all processes, s", "peak memory, MiB", "exit status")
+        rows = [
+            (s.name, f"{s.seconds:.2f}", f"{s.cpu_seconds:.2f}", f"{s.peak_bytes / MIB:.0f}" if s.peak_bytes else "-",
+             str(s.status))
+            for s in steps
+        ]  # fmt: skip
+        keep("scale/records.json", columns, rows, f"python -m bench records_scale --count {count}")
 
 
 if __name__ == "__main__":

@@ -335,7 +335,7 @@ _HEADLINES: Final[Mapping[str, tuple[tuple[str, str, str, str], ...]]] = {
 def systems_table(speeds: Path, *evaluations: Path) -> str:
     """Each system: quality with its interval beside a baseline, and the first operation's time, memory and energy.
 
-    Quality is of the newest evaluation of each workload, times and memory are of ``speeds`` where the model is the same.
+    Quality: the newest evaluation of each workload, times and memory: ``speeds`` where the model is the same.
     """
     timed = {r.workload: (r, run) for r, run in results_of(System, speeds)}
     judged = {r.workload: (r, run) for r, run in results_of(System, *evaluations) if run.evaluation}

@@ -82,7 +82,7 @@ def _benchmarks() -> Iterator[dict[str, Any]]:
         )
         quant = raw["quant"] or "Q4_K_M"
         work = Work(4.9e9, 8e9, 32, 0.0, quant_class(quant), type_name=quant)  # 8B, 32 layers
-        prompt = Prompt(512, 0.0, 0.0) if raw["law"] == "mfu" else None
+        prompt = Prompt(512, 0.0) if raw["law"] == "mfu" else None
         fitted = next(size for law, _, size in _sizes(work, machine, prompt) if law == raw["law"])
         shown = {name: raw[name] for name in ("chip", "how", "source")}
         yield {"law": _WORDS[raw["law"]], **shown, "measured": float(raw["size"]), "fitted": fitted}

@@ -77,6 +77,9 @@ class BadDataError(InputError):
         place = f"{file}: {field}" if field else str(file)
         super().__init__(f"{place}: found {found}, expected {expected}")
 
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.file, self.field, self.found, self.expected)
+
 
 def what_is_there(path: Path) -> str:
     """What stands where a file was wanted, in words: nothing, a folder, or something that is no regular file."""

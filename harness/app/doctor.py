@@ -67,11 +67,9 @@ def _next_step() -> Found:
 
 
 def compiler_command(system: str, distribution: str) -> str:
-    """The one command that installs a C++ compiler and CMake on a system.
+    """The one command that installs a C++ compiler and CMake on a system, as ``sys.platform`` names it.
 
-    Args:
-        system: As ``sys.platform`` names it.
-        distribution: Words of ID and ID_LIKE in ``/etc/os-release``, on Linux.
+    On Linux its ``distribution`` are the words of ID and ID_LIKE in ``/etc/os-release``.
     """
     words = distribution.split() if system == "linux" else [system]
     commands = _TABLES["compilers"]

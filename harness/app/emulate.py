@@ -38,12 +38,7 @@ _MOST_TOKENS: Final = 1 << 21
 
 
 class Emulation(Frozen, frozen=True, kw_only=True):
-    """What of a device is imposed on a run here.
-
-    Attributes:
-        thread_count: Its cores, at most those of this machine.
-        core_count: Cores of its CPU; 0 where unknown.
-    """
+    """What of a device is imposed on a run here; threads are at most its cores (0 where unknown) and those of here."""
 
     device: str
     memory_limit_bytes: int
@@ -69,9 +64,8 @@ def emulation_of(
 def find_boundary(path: Path, emulation: Emulation, *, tolerance_ratio: float = 0.01, how: How = How()) -> RunRecord:
     """Bisect on the context length with real runs; the weights are read into memory, so that none can be dropped.
 
-    Returns:
-        The record, its result a :class:`~harness.domain.result.Boundary`. It is ``out of memory`` when the model does
-        not run within the limit at all, and has the outcome of a run that failed for another reason than memory.
+    The record's result is a :class:`~harness.domain.result.Boundary`. Its outcome is ``out of memory`` when the model
+    does not run within the limit at all, and that of a run that failed for another reason than memory.
 
     Raises:
         BadDataError: The file is no GGUF file.

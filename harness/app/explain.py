@@ -22,11 +22,7 @@ _LEAST_DOUBT: Final = 0.005
 
 
 class Law(Frozen, frozen=True, kw_only=True):
-    """One physical quantity of a prediction.
-
-    Attributes:
-        share: Of the time that it stands for; None where it scales several.
-    """
+    """One physical quantity of a prediction; ``share`` of the time that it stands for, None where it scales several."""
 
     phase: str
     name: str
@@ -36,13 +32,10 @@ class Law(Frozen, frozen=True, kw_only=True):
 
 
 class TermBehind(Frozen, frozen=True, kw_only=True):
-    """One fitted term behind a prediction.
+    """One fitted term behind a prediction: a factor on its quantity, and how far it may be off (one standard error).
 
-    Attributes:
-        factor: On its quantity.
-        spread_ratio: How far it may be off (one standard error).
-        votes: Published measurements that speak for it; 0 where only the prior does.
-        doubt_share: Of the square of the interval's width, that which is this term's.
+    ``votes`` are published measurements that speak for it, 0 where only the prior does; ``doubt_share`` is its share
+    of the square of the interval's width.
     """
 
     phase: str

@@ -19,9 +19,8 @@ ANSWERS_TARGET = "harness.measure.answers:run_answers"
 class Exported(Frozen, frozen=True, kw_only=True):
     """What was made.
 
-    Attributes:
-        greedy_count: Tokens that torch chose from the float checkpoint; 0 where it was not asked.
-        greedy_equal_count: How many of them, from the first on, the exported graph chose too.
+    ``greedy_count`` are tokens that torch chose from the float checkpoint (0 where it was not asked), and
+    ``greedy_equal_count`` those that the exported graph chose too, from the first on.
     """
 
     path: str

@@ -46,13 +46,11 @@ def predict(
             another vocabulary.
     """
     api = device.api(scenario.api)
-    if device.engine_for(api) is None:
-        there = ", ".join(sorted({name for engine in device.engines for name in engine.apis}))
+    if (engine := device.engine_for(api)) is None:
+        there = ", ".join(sorted({name for one in device.engines for name in one.apis}))
         raise RefusedError(f"{device.name} has no api {api!r}; it has {there}")
-    engine = device.engine_for(api)
     shape = model.weights.shape
-    whole = scenario.placement.whole(routed=shape.experts is not None)
-    split = engine is not None and engine.kind == "gpu" and not whole
+    split = engine.kind == "gpu" and not scenario.placement.whole(routed=shape.experts is not None)
     if scenario.placement.gpu_layers == "auto":
         raise RefusedError("gpu_layers auto has many answers: `fit --placement auto` lists them, best first")
     if draft is not None and abs(draft.weights.shape.vocab_count - shape.vocab_count) > PADDING_TOKENS:
@@ -217,11 +215,7 @@ def override(
 ) -> DeviceProfile:
     """The device with other memory, without a file for it; what an app may use keeps its share of the total.
 
-    Args:
-        device: The one to start from.
-        ram_bytes: Installed RAM.
-        vram_bytes: Memory of the card.
-        bandwidth_bytes_per_s: Of the memory that its usual engine reads; timed costs of the engine are dropped with it.
+    The bandwidth is that of the memory that its usual engine reads; timed costs of the engine are dropped with it.
 
     Raises:
         RefusedError: It has no memory of that kind.

@@ -27,7 +27,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, EngineError, InputError, RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.jobs.generate import plan as plan_generation
-from harness.measure.jobs.score import QualityJob, load_columns
+from harness.measure.jobs.score import CHUNK_TOKENS, QualityJob, load_columns
 from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, make, prepare
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
@@ -52,13 +52,10 @@ _SAME_SPEED_RATIO: Final = 0.95
 
 
 class Asked(NamedTuple):
-    """What is wanted of each rung.
+    """What is wanted of each rung: so many chunks of 512 tokens scored (0: all), and a speed test, if any.
 
-    Attributes:
-        chunk_count: Chunks of 512 tokens that are scored; 0 for all.
-        scenario: Of the speed test; None for no speed test.
-        target: Where speed is measured, by llama-bench of the folder ``programs``; None for this machine. Everything
-            else is done here.
+    Speed is measured on the ``target`` by llama-bench of the folder ``programs``, or on this machine. All else is done
+    here.
     """
 
     chunk_count: int = 8
@@ -236,7 +233,7 @@ class Workshop:
             workload="quality",
             entry="harness.measure.jobs.score:run_quality",
             job=job,
-            scenario=Scenario(context_tokens=job.chunk_tokens),
+            scenario=Scenario(context_tokens=CHUNK_TOKENS),
             read=read,
             runtime="llamacpp",
             model=self._identity(quant, path),
@@ -316,12 +313,7 @@ def _check_text(path: Path) -> None:
 
 
 class RungAdvice(Frozen, frozen=True, kw_only=True):
-    """What one device should take.
-
-    Attributes:
-        quant: The rung; empty when none fits.
-        is_faithful: Whether that rung is within 0.1 nats of the reference.
-    """
+    """The rung that one device should take, empty when none fits; faithful within 0.1 nats of the reference."""
 
     device: str
     quant: str = ""

@@ -54,8 +54,7 @@ _REASONS: Final = {
 class Taken(Frozen, frozen=True, kw_only=True):
     """One measurement and the two beliefs around it, in tokens/s.
 
-    Attributes:
-        doubt: Why it contradicts the others of its machine, or could not be used; empty for none.
+    ``doubt`` says why it contradicts the others of its machine, or could not be used; empty for none.
     """
 
     measurement: Measurement
@@ -65,11 +64,9 @@ class Taken(Frozen, frozen=True, kw_only=True):
 
 
 class Lesson(Frozen, frozen=True, kw_only=True):
-    """What a device's measurements taught.
+    """What a device's measurements taught, and the file (``path``) that keeps it.
 
-    Attributes:
-        moved: Terms that moved most: term in words, factor before and after, spread before and after (in ln).
-        path: File that keeps it.
+    Terms that ``moved`` most: term in words, factor before and after, spread before and after (in ln).
     """
 
     device: str
@@ -92,7 +89,11 @@ def measurements_in(path: Path) -> list[tuple[str, Measurement]]:
     if is_learned:
         learned = read_learned(path)
         return [(learned.device, one) for one in learned.measurements]
-    found = [(_device_said(record), one) for record in read_results(path) for one in _measurements(record)]
+    found = []
+    for record in read_results(path):
+        said = record.machine.device or record.machine.cpu_model
+        said = "" if said == UNKNOWN_MACHINE.device else said
+        found += [(said, one) for one in _measurements(record)]
     if not found:
         raise InputError(f"{path}: no speed of decode or of a prompt that was measured without disturbance")
     return found
@@ -214,11 +215,6 @@ def _known_device(said: str, api: str) -> str:
         if device.engine_for(device.api(api)) is not None and machine_of(device, scenario).chip == chip:
             return name
     return ""
-
-
-def _device_said(record: RunRecord) -> str:
-    said = record.machine.device or record.machine.cpu_model
-    return "" if said == UNKNOWN_MACHINE.device else said
 
 
 def _measurements(record: RunRecord) -> list[Measurement]:

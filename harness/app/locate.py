@@ -18,12 +18,9 @@ from harness.predict.quant_mix import quant_named
 
 
 class Located(NamedTuple):
-    """A model file on this machine.
+    """A model file on this machine, ``model.onnx`` of an ONNX folder; its tensors where it is a GGUF file.
 
-    Attributes:
-        quant: Its mixture; of an ONNX model what its graph says; empty where nobody knows (a fake model).
-        path: The file; ``model.onnx`` of an ONNX folder.
-        weights: Its tensors; None for a file that is no GGUF.
+    Its mixture is what the graph of an ONNX model says; empty where nobody knows (a fake model).
     """
 
     name: str

@@ -92,7 +92,7 @@ def write(table: Columns, path: Path) -> None:
         InputError: Another ending, or no such folder.
         MissingPackageError: Parquet without pyarrow.
     """
-    writers = {".json": _json, ".csv": _csv, ".parquet": _parquet}
+    writers = {".json": lambda found: json.dumps(plain(found)).encode(), ".csv": _csv, ".parquet": _parquet}
     if path.suffix not in writers:
         raise InputError(f"{path}: found ending {path.suffix or 'none'}, expected one of {', '.join(writers)}")
     if not path.parent.is_dir():
@@ -125,10 +125,6 @@ def plain(table: Mapping[str, NDArray[Any]]) -> dict[str, list[Any]]:
     speeds = lists.get("decode_tokens_per_s", [])
     lists["decode_tokens_per_s"] = [None if value != value else value for value in speeds]  # noqa: PLR0124 - nan
     return lists
-
-
-def _json(table: Columns) -> bytes:
-    return json.dumps(plain(table)).encode()
 
 
 def _csv(table: Columns) -> bytes:

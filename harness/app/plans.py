@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from harness.app.fit import predict, within_budget
 from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
@@ -24,7 +24,7 @@ from harness.predict.placed import Choices, choose
 from harness.predict.repack import rewrites_all
 from harness.predict.speculative import BestLength, batch_cost, best_gamma, expected_tokens_per_cycle
 from harness.predict.speed import machine_of, predict_speed
-from harness.predict.streaming import BUSY_DISK_RATIO, plan_even_split
+from harness.predict.streaming import BUSY_DISK_RATIO, StreamingPlan, plan_even_split
 from harness.predict.weights import has_output, matrix_types, role_of
 from harness.units import format_number
 
@@ -43,13 +43,10 @@ class SpeculationCase(BestLength, frozen=True, kw_only=True):
 
 
 class SpeculationPlan(Frozen, frozen=True, kw_only=True):
-    """Whether drafting pays.
+    """Whether drafting pays, by a draft model or by ``prompt lookup`` (whose drafts cost nothing).
 
-    Attributes:
-        drafter: The draft model, or ``prompt lookup`` (whose drafts cost nothing).
-        draft_cost_ratio: Time of a drafted token over that of a decoded one.
-        verify_cost_ratio: Cost of a pass over 2, 3, ... tokens relative to one token, in order.
-        measured: Whether those costs come from this machine's own calibration.
+    Costs are the time of a drafted token over that of a decoded one, and of a pass over 2, 3, ... tokens over that of
+    one; ``measured`` says whether the latter come from this machine's own calibration.
     """
 
     drafter: str
@@ -59,25 +56,18 @@ class SpeculationPlan(Frozen, frozen=True, kw_only=True):
     cases: tuple[SpeculationCase, ...]
 
 
-class StreamingOutlook(Frozen, frozen=True, kw_only=True):
-    """How a model larger than the memory there is would run.
+class StreamingOutlook(StreamingPlan, frozen=True, kw_only=True):
+    """How a model larger than the memory there is would run: the split, and what other ways would give.
 
     Attributes:
-        pinned_count: What stays, counted in layers.
-        tokens_per_s: Pinned and streamed, reading while computing.
         naive_tokens_per_s: The same file mapped, and left to the system.
         speculative_tokens_per_s: Streaming with drafts of the best length at an acceptance of 0.8; 0 without a draft.
         expert_cache_tokens_per_s: Keeping the most wanted experts instead of layers; None for a dense model.
         expert_hit_ratio: Share of wanted experts that such a cache holds.
-        bound: ``compute``, ``storage`` or ``memory``.
     """
 
     budget_bytes: int
-    pinned_count: int
-    streamed_bytes: int
-    tokens_per_s: float
     naive_tokens_per_s: float
-    bound: str
     speculative_tokens_per_s: float = 0.0
     expert_cache_tokens_per_s: float | None = None
     expert_hit_ratio: float | None = None
@@ -117,11 +107,9 @@ def plan_speculation(
 
 
 class RemoteCase(SpeculationCase, frozen=True, kw_only=True):
-    """The same with the verifier elsewhere.
+    """The same with the verifier elsewhere, at the round trip that was asked about.
 
-    Attributes:
-        tokens_per_s: Speed at the round trip that was asked about.
-        break_even_s: Longest round trip at which it is as fast as decoding here; 0 where it never is.
+    ``break_even_s`` is the longest one at which it is as fast as decoding here; 0 where it never is.
     """
 
     tokens_per_s: float
@@ -131,9 +119,7 @@ class RemoteCase(SpeculationCase, frozen=True, kw_only=True):
 class RemotePlan(Frozen, frozen=True, kw_only=True):
     """A draft on this device, verified by the model on another over a network.
 
-    Attributes:
-        here_tokens_per_s: Speed of the model on this device alone; 0 where it does not fit.
-        there_tokens_per_s: Speed of the model on the other alone, which then sends every token.
+    Beside it the model on this device alone (0 where it does not fit), and on the other, which sends every token.
     """
 
     verifier: str
@@ -232,12 +218,9 @@ def plan_under_budget(
         )
     cached_rate, hit = _expert_cache(model.weights, held, budget, disk, compute_s)
     return StreamingOutlook(
+        **asdict(plan),
         budget_bytes=budget,
-        pinned_count=plan.pinned_count,
-        streamed_bytes=plan.streamed_bytes,
-        tokens_per_s=plan.tokens_per_s,
         naive_tokens_per_s=1.0 / plan.naive_seconds_per_pass,
-        bound=plan.bound,
         speculative_tokens_per_s=with_drafts,
         expert_cache_tokens_per_s=cached_rate,
         expert_hit_ratio=hit,

@@ -33,14 +33,11 @@ _GAMMA: Final = 4
 
 
 class Choice(Frozen, frozen=True, kw_only=True):
-    """One model in one mixture on the device.
+    """One model in one mixture on the device, its decode speed that after the minutes and at the depth asked for.
 
-    Attributes:
-        score: Published score of the task's benchmark, at full precision.
-        perplexity_percent: Growth of perplexity by the mixture; None where unpublished.
-        rank_score: ``score`` lowered by that growth: no table tells task scores by mixture, so this is assumed.
-        tokens_per_s: Decode speed after the minutes asked for, at the depth asked for.
-        is_front: No other choice has both a better rank and more speed.
+    ``score`` is the published one of the task's benchmark, at full precision; ``rank_score`` is lowered by the growth
+    of perplexity by the mixture (None where unpublished): no table tells task scores by mixture, so this is assumed.
+    ``is_front``: no other choice has both a better rank and more speed.
     """
 
     model: str

@@ -36,14 +36,10 @@ _FILES: Final = frozenset({".gguf", ".json", ".toml", ".onnx"})
 
 
 class ResolvedModel(NamedTuple):
-    """A model, ready to be asked about.
+    """A model, ready to be asked about: by the card's name or the file's stem, and the canonical name of its mixture.
 
-    Attributes:
-        name: The card's name, or the file's stem.
-        quant: Canonical name of its mixture.
-        guess: What bounds it, where nobody knows the model.
-        bits: Fewest and most bits a weight of its quantisation, where another mixture stands for that.
-        notes: What was assumed on the way.
+    ``guess`` bounds it where nobody knows the model; ``bits`` are the fewest and most bits a weight of its quantisation
+    where another mixture stands for that; ``notes`` say what was assumed on the way.
     """
 
     name: str

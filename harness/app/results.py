@@ -1,16 +1,14 @@
 """What a user names as results: record files, folders of them, other tools' files, or runs of the history."""
 
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness.domain.foreign import json_of
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError
 from harness.measure.pipeline import open_history
-from harness.records.history import History, is_history
 from harness.records.imports import read_results
-from harness.records.store import RECORD_MAX_BYTES, decode, from_document
+from harness.records.store import from_document
 
 
 def gather(references: Iterable[str]) -> list[RunRecord]:
@@ -24,22 +22,6 @@ def gather(references: Iterable[str]) -> list[RunRecord]:
         for record in _of(reference):
             found.setdefault(record.run_id, record)
     return list(found.values())
-
-
-def stream(path: Path) -> Iterator[RunRecord]:
-    """Records of a file or folder, one at a time, however many: another history, JSON lines, or what ``gather`` reads.
-
-    Raises:
-        BadDataError: It holds anything else.
-    """
-    if path.suffix == ".jsonl" and path.is_file():
-        with path.open("rb") as lines:
-            for number, line in enumerate(iter(partial(lines.readline, RECORD_MAX_BYTES + 1), b""), 1):
-                yield decode(line, f"{path}:{number}")
-    elif path.suffix == ".sqlite" and path.is_file() and is_history(path):
-        yield from History(path).records(limit=2**62)
-    else:
-        yield from gather([str(path)])
 
 
 def _of(reference: str) -> list[RunRecord]:

@@ -41,13 +41,11 @@ class Cell(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How all cells are run.
+    """How all cells are run and their records kept; with ``how.resume``, results of cells done before are taken.
 
-    Attributes:
-        repetitions: Clean samples wanted of each test.
-        how: How records are made and kept; with ``resume``, results of cells that were done before are taken.
-        patience_s: Longest time spent on disturbed samples and the pauses after them.
-        server: What a server is asked, for the runtime ``server``; its scenario and counts are those of the cell.
+    ``repetitions`` are clean samples wanted of each test, ``patience_s`` the longest time spent on disturbed ones and
+    the pauses after them. ``server`` is what a server is asked, for the runtime ``server``; its scenario and counts are
+    those of the cell.
     """
 
     runtime: str = "llamacpp"
@@ -110,10 +108,8 @@ def run_in_turns(
 
     What drifts while they run (heat, other programs) then falls on all alike. Each turn is a child and a kept record.
     Before the turns each of several runtimes predicts the shipped text: a faster one with a worse answer has no speed.
-
-    Returns:
-        For each cell a record for each of ``sides``: its first one, with the samples of all its turns. A turn that
-        did not end well gives its outcome to the whole.
+    Of each cell there is a record for each of ``sides``: its first one, with the samples of all its turns. A turn that
+    did not end well gives its outcome to the whole.
 
     Raises:
         CouldNotRunError: Another measured run held the machine for too long.

@@ -70,11 +70,9 @@ def speculate(
     """Measure the costs, say whether speculation will pay, then run every prompt both ways.
 
     The first four prompts are the pilot's where there are at least eight; ``on_advice`` is told before the run begins.
-    With a :class:`~harness.measure.jobs.verify.VerifierJob` the target is a server's, which verifies.
-
-    Returns:
-        The record, its result a :class:`~harness.domain.result.Speculation`; different vocabularies, a prompt that
-        does not fit the context and a failure of the engine are its outcome.
+    With a :class:`~harness.measure.jobs.verify.VerifierJob` the target is a server's, which verifies. The record's
+    result is a :class:`~harness.domain.result.Speculation`; different vocabularies, a prompt that does not fit the
+    context and a failure of the engine are its outcome.
 
     Raises:
         BadDataError: The target is no GGUF file.

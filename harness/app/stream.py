@@ -22,11 +22,9 @@ from harness.runtimes.llamacpp.speculative import total
 
 
 def stream(job: StreamJob, *, predicted_tokens_per_s: float | None = None, how: How = How()) -> RunRecord:
-    """Generate under a RAM budget.
+    """Generate under a RAM budget: a record whose result is a :class:`~harness.domain.result.Stream`.
 
-    Returns:
-        The record, its result a :class:`~harness.domain.result.Stream`. A budget that is too small, a failure of the
-        engine and a kill for going over the limit are its outcome.
+    A budget that is too small, a failure of the engine and a kill for going over the limit are its outcome.
 
     Raises:
         BadDataError: The model is no GGUF file.

@@ -23,13 +23,11 @@ _SIZES: Final = ((0.2, "negligible"), (0.5, "small"), (0.8, "medium"), (math.inf
 
 
 class Change(Frozen, frozen=True, kw_only=True):
-    """How one metric of a run differs from another run's.
+    """How one metric of a run differs: ``better``, ``worse``, ``no difference shown``, ``too few samples`` in a word.
 
-    Attributes:
-        ratio: after / before, by the median of all differences of logs between the sides.
-        low: Lower end of its 95 % interval; None with fewer than 3 samples on a side.
-        effect: Difference of mean logs over their pooled spread (Cohen's d); None where it cannot be computed.
-        word: What can be said: ``better``, ``worse``, ``no difference shown``, ``too few samples``.
+    The ratio is after / before, by the median of all differences of logs between the sides, with its 95 % interval
+    (None with fewer than 3 samples on a side). ``effect`` is the difference of mean logs over their pooled spread
+    (Cohen's d); None where it cannot be computed.
     """
 
     metric: Metric
@@ -57,12 +55,9 @@ class Point(Frozen, frozen=True, kw_only=True):
 
 
 class Trend(Frozen, frozen=True, kw_only=True):
-    """A metric over comparable runs, oldest first.
+    """A metric over comparable runs of a ``name`` (model, mixture, scenario), oldest first.
 
-    Attributes:
-        name: Model, mixture and scenario.
-        step: The last run against the one before it.
-        course: The last run against the first; None with two runs.
+    ``step`` is the last run against the one before it, ``course`` against the first (None with two runs).
     """
 
     name: str

@@ -32,12 +32,8 @@ def validate(
 ) -> Report:
     """Predictions against a file of rows (the shipped ones by default), by the shipped coefficients unless told.
 
-    Args:
-        rows: The file.
-        coefficients: Fitted ones to judge instead.
-        by: Each chip, source, family or runtime, or what came last in time, by a fit that saw no row of it.
-        given: Each chip with three or more models by others, and by so many measurements of its own.
-        seed: Of the choice of those.
+    ``by`` predicts each chip, source, family or runtime, or what came last in time, by a fit that saw no row of it;
+    ``given`` each chip with three or more models by others, and by so many measurements of its own, chosen by ``seed``.
 
     Raises:
         BadDataError: The file has not the columns, or a number that is none; the coefficients are none.

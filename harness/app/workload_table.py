@@ -60,11 +60,9 @@ class Skipped(Frozen, frozen=True, kw_only=True):
 
 
 class Table(Frozen, frozen=True, kw_only=True):
-    """Every workload asked for.
+    """Every workload asked for; ``failed`` ran and did not end well: of one that stayed disturbed rows are shown too.
 
-    Attributes:
-        failed: Records of those that ran and did not end well; of one that stayed disturbed the rows are shown too.
-        median_error_ratio: Median of the absolute errors of operations of undisturbed runs; None without any.
+    The median is that of the absolute errors of operations of undisturbed runs; None without any.
     """
 
     devices: tuple[str, ...]
@@ -224,8 +222,7 @@ def after_check(
 ) -> tuple[Table, Path]:
     """All workloads after a check of models, the first of which answers for those that need one.
 
-    Returns:
-        The table, and where it was written: at the end of a Markdown report, else beside the report.
+    The table, and where it was written: at the end of a Markdown report, else beside the report.
     """
     model = locate((*models, DEFAULT_MODEL)[0], quant).path
     how = options.how._replace(resume=False, folder=None, notes={})

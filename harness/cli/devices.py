@@ -158,7 +158,6 @@ def _summary(profile: "DeviceProfile") -> dict[str, object]:
 
 
 def _figures_table(profile: "DeviceProfile") -> "Table":
-
     rows: list[tuple[str, ...]] = []
 
     def add(name: str, figure: "Figure | None", words: "Callable[[float], str]") -> None:
@@ -176,14 +175,13 @@ def _figures_table(profile: "DeviceProfile") -> "Table":
         for dtype, peak in engine.peak_flops_per_s.items():
             add(f"{engine.kind} peak {dtype}", peak, lambda value: f"{value / TERA:.3g} T/s")
         add(f"{engine.kind} kept after ten minutes", engine.sustained_ratio, "{:.0%}".format)
-    add(
-        f"storage, in sequence ({profile.storage.technology})", profile.storage.sequential_read_bytes_per_s, format_rate
-    )
-    add("storage, at random", profile.storage.random_read_bytes_per_s, format_rate)
-    add("storage, mapped", profile.storage.mapped_read_bytes_per_s, format_rate)
-    add("storage, all threads computing", profile.storage.busy_read_bytes_per_s, format_rate)
-    add("battery", profile.power.battery_joules, lambda value: f"{value / 3600:.1f} Wh")
-    add("power, sustained", profile.power.sustained_watts, "{:g} W".format)
-    add("power, peak", profile.power.peak_watts, "{:g} W".format)
+    disk, power = profile.storage, profile.power
+    add(f"storage, in sequence ({disk.technology})", disk.sequential_read_bytes_per_s, format_rate)
+    add("storage, at random", disk.random_read_bytes_per_s, format_rate)
+    add("storage, mapped", disk.mapped_read_bytes_per_s, format_rate)
+    add("storage, all threads computing", disk.busy_read_bytes_per_s, format_rate)
+    add("battery", power.battery_joules, lambda value: f"{value / 3600:.1f} Wh")
+    add("power, sustained", power.sustained_watts, "{:g} W".format)
+    add("power, peak", power.peak_watts, "{:g} W".format)
     title = f"{profile.title} ({profile.chip}, {profile.os}, {profile.year})"
     return table(title, ("figure", "value", "known by", "source"), rows, right=(1,))

@@ -95,17 +95,8 @@ def fit(
     **fields: Any,
 ) -> Answer:
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
+    from harness.app import fit as use
     from harness.app.explain import explain
-    from harness.app.fit import (
-        advice_for,
-        companion,
-        outlook,
-        override,
-        predict,
-        speeds_by_depth,
-        timing_notes,
-        within_budget,
-    )  # fmt: skip
     from harness.app.plans import plan_remote, plan_speculation, plan_under_budget, split_note
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
 
@@ -123,33 +114,33 @@ def fit(
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
     speed = bandwidth_gb_s * GB if bandwidth_gb_s else None
-    profile = override(profile, ram_bytes=ram_bytes, vram_bytes=vram_bytes, bandwidth_bytes_per_s=speed)
+    profile = use.override(profile, ram_bytes=ram_bytes, vram_bytes=vram_bytes, bandwidth_bytes_per_s=speed)
     if ram_budget:
-        profile = within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
+        profile = use.within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     if placement is not None:
         refuse_typed(context, OF_ONE_PLACEMENT, "--placement auto, which looks for the best")
         return _placements(resolved, profile, scenario, card_count)
     small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small,
-                             "minutes": minutes, "beside": tuple(companion(text) for text in beside)}  # fmt: skip
-    now = predict(resolved, profile, scenario, **asked)
-    refuse_idle(context, now, lambda values: predict(resolved, profile, scenario_from(fields | values), **asked))
+                             "minutes": minutes, "beside": tuple(use.companion(text) for text in beside)}  # fmt: skip
+    now = use.predict(resolved, profile, scenario, **asked)
+    refuse_idle(context, now, lambda values: use.predict(resolved, profile, scenario_from(fields | values), **asked))
     _refuse(
         (
-            entitled and predict(resolved, profile, scenario, **asked | {"entitled": False}) == now,
+            entitled and use.predict(resolved, profile, scenario, **asked | {"entitled": False}) == now,
             f"--entitled changes nothing: {profile.title} has one limit for all apps",
         )
     )
-    late, energy = outlook(resolved, profile, scenario, now.speed, minutes or 10)
+    late, energy = use.outlook(resolved, profile, scenario, now.speed, minutes or 10)
     notes = (*resolved.notes, *_notes(now, resolved, profile, scenario))
     if device in THIS_MACHINE:
-        notes = (*notes, *timing_notes(resolved, profile, scenario))
+        notes = (*notes, *use.timing_notes(resolved, profile, scenario))
     changes: list[Advice] = []
     if with_advice and now.verdict.word != "fits":
         notes = (*notes, *split_note(resolved, profile, scenario))
     if with_advice:
         others = neighbours(profile) if other_devices and now.verdict.word != "fits" else ()
-        changes = advice_for(resolved, profile, scenario, now, others=others, **asked)
+        changes = use.advice_for(resolved, profile, scenario, now, others=others, **asked)
     speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None
     streamed = ram_budget or now.verdict.word == "fits with streaming"
     streaming = plan_under_budget(resolved, profile, now, speculation) if streamed else None
@@ -164,7 +155,7 @@ def fit(
 
         but = _rests_on(resolved, scenario)
         click.echo(first_line(now, profile, late, users=scenario.batch_count, but=but))
-        deep = () if fields.get("depth_tokens") else speeds_by_depth(resolved, profile, scenario)
+        deep = () if fields.get("depth_tokens") else use.speeds_by_depth(resolved, profile, scenario)
         _render(
             now,
             changes,
@@ -232,7 +223,6 @@ def _render(now: "Prediction", changes: "list[Advice]", notes: tuple[str, ...], 
 
 
 def _memory_table(now: "Prediction", title: str) -> "Table":
-
     rows: list[tuple[str, ...]] = [
         (part.name, part.pool, format_bytes(part.anonymous_bytes), format_bytes(part.file_bytes), part.reason)
         for part in now.memory.parts
@@ -296,7 +286,6 @@ def _warm_table(late: "Sustained | None", energy: "Energy | None") -> "Table":
 
 
 def _advice_table(changes: "list[Advice]") -> "Table":
-
     rows = []
     for number, advice in enumerate(changes, 1):
         growth = advice.quality_percent

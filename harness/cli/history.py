@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from harness.cli import _options as options
+from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, answers, say, table
 
 
@@ -14,27 +16,52 @@ from harness.cli._output import Answer, answers, say, table
 @click.option("--device", default="", help="Only runs on this device.")
 @click.option("--workload", default="", help="Only runs of this workload.")
 @click.option("--outcome", default="", help="Only runs that ended so: ok, inconclusive, crashed ...")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 10**9), show_default="20; all of them with --export")
 @click.option("--import", "imported", type=click.Path(path_type=Path), help="Keep the records of this file or folder: "
-              "another history (.sqlite), JSON lines (.jsonl), or results that `report` reads.")  # fmt: skip
+              "another history (.sqlite), JSON lines (.jsonl), Parquet, or results that `report` reads.")  # fmt: skip
+@click.option("--export", "exported", type=options.FILE, help="Write the runs that match to this .parquet.")
 @click.option("--trend", metavar="METRIC", help="Course of a metric over comparable runs, such as decode_tokens_per_s.")
 @answers
-def history(run_id: str | None, imported: Path | None, trend: str | None, **wanted: Any) -> Answer:
+def history(
+    run_id: str | None,
+    imported: Path | None,
+    exported: Path | None,
+    trend: str | None,
+    limit: int | None,
+    **wanted: Any,
+) -> Answer:
     """List past runs, newest first, or show RUN_ID (its beginning is enough).
 
     With --trend: medians over time, and the last change as a ratio with its 95 % interval and effect size.
+    With --export: a table with a row for each run: what the list shows, each metric's values, and the record itself.
     """
     from harness.cli._records import reasons, run_table, trends
     from harness.measure.pipeline import open_history
 
+    asked = {"RUN_ID": run_id, "--import": imported, "--export": exported, "--trend": trend}
+    given = [name for name, value in asked.items() if value]
+    if len(given) > 1:
+        raise click.UsageError(f"{given[1]} has no meaning with {given[0]}")
+    if run_id or imported:
+        refuse_typed(click.get_current_context(), ("limit", *wanted), given[0])
     past = open_history()
     if imported:
-        from harness.app.results import stream
+        from harness.app.results import gather
+        from harness.records import bulk
 
         before = past.count()
-        past.extend(stream(imported))
+        if bulk.holds_rows(imported):
+            past.keep(bulk.rows(imported))
+        else:
+            past.extend(gather([str(imported)]))
         count = past.count() - before
         return Answer({"imported": count}, lambda: click.echo(f"{count} runs from {imported}"))
+    if exported:
+        from harness.records.bulk import export
+
+        count = export(past, exported, limit=limit or 2**62, **wanted)
+        return Answer({"exported": count}, lambda: click.echo(f"{count} runs to {exported}"))
+    wanted["limit"] = limit or 20
     if run_id:
         record = past.get(run_id)
         return Answer(record, lambda: say(run_table([record]), *reasons([record])))

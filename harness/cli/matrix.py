@@ -45,7 +45,6 @@ def matrix(kv_type: str, api: str, out: Path | None, **asked: Any) -> Answer:
 
 
 def _all_cells(cells: dict[str, Any]) -> Any:
-
     asked = [cells[name] for name in ("device", "model", "quant", "context_tokens")]
     sizes = [map(format_bytes, cells[name]) for name in ("needed_bytes", "available_bytes")]
     speeds = [format_number(speed) if speed > 0 else "" for speed in cells["decode_tokens_per_s"]]

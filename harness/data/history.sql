@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS runs (
 CREATE INDEX IF NOT EXISTS runs_by_time ON runs (created);
 CREATE INDEX IF NOT EXISTS runs_by_model ON runs (model, created);
 CREATE INDEX IF NOT EXISTS runs_by_device ON runs (device, created);
-CREATE INDEX IF NOT EXISTS runs_by_cell ON runs (cell);
+CREATE INDEX IF NOT EXISTS runs_by_cell ON runs (cell) WHERE cell != '';
 CREATE TABLE IF NOT EXISTS figures (
     run_id TEXT PRIMARY KEY,
     alike TEXT NOT NULL,

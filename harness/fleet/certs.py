@@ -21,9 +21,7 @@ def make_certificates(folder: Path, machines: Sequence[str], hosts: Sequence[str
     """Write ``ca.pem`` and, for each machine, ``NAME.pem`` and ``NAME-key.pem``; an authority that is there is used.
 
     Only the folder's owner can read the keys. ``hosts`` are names and addresses that the certificates are good for.
-
-    Returns:
-        The new certificates.
+    The new certificates are named in the order of the machines.
 
     Raises:
         RefusedError: A name that is none, or a certificate that is there already.

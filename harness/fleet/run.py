@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,16 +72,14 @@ def run_fleet(
     return [found[task.key] for task in tasks]
 
 
+@dataclass
 class _Fleet:
-    def __init__(
-        self, client: Any, device_wait_s: float, take: Callable[[Task, RunRecord], None], say: Callable[[str], None]
-    ) -> None:
-        self._client = client
-        self._wait_s = device_wait_s
-        self._take = take
-        self._say = say
-        self._absent_since_s: dict[str, float] = {}
-        self._silent_since_s: float | None = None
+    _client: Any
+    _wait_s: float
+    _take: OnResult
+    _say: Callable[[str], None]
+    _absent_since_s: dict[str, float] = field(default_factory=dict)
+    _silent_since_s: float | None = None
 
     def run(self, tasks: Sequence[Task]) -> None:
         pending = {
@@ -211,19 +210,16 @@ def write_summary(tasks: Sequence[Task], found: dict[str, RunRecord], folder: Pa
             "detail": record.detail if record else "",
         }
         if record is not None:
-            tests = summarise(record)
-            for phase in ("prefill", "decode"):
-                test = tests.test(phase)
-                line[f"{phase}_tokens_per_s"] = test.tokens_per_s if test else None
+            tests = {phase: summarise(record).test(phase) for phase in ("prefill", "decode")}
+            line |= {f"{phase}_tokens_per_s": test.tokens_per_s if test else None for phase, test in tests.items()}
         lines.append(line)
     write_atomically(folder / SUMMARY_NAME, msgspec.json.format(msgspec.json.encode(lines), indent=1) + b"\n")
 
 
 def measure(task_json: bytes) -> bytes:
-    """Measure one cell, a ``Task`` as JSON, on this machine.
+    """Measure one cell, a ``Task`` as JSON, on this machine; its record, as JSON, is in the device's own history too.
 
-    Returns:
-        A run record as JSON; whatever went wrong is its outcome. It is in this device's own history too.
+    Whatever went wrong is its outcome.
 
     Raises:
         BadDataError: That is no task.

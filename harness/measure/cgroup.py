@@ -49,8 +49,7 @@ def labelled_int(path: Path, label: str) -> int | None:
 def cgroup_folders(controller: str, *, pid: int | str = "self", root: Path = Path("/")) -> Iterator[tuple[int, Path]]:
     """Folders of a process's group and of all its ancestors, innermost first, for ``memory``, ``cpu`` ...
 
-    Yields:
-        Pairs (version 1 or 2, folder). Both versions come where a machine mounts both.
+    Each with its version, 1 or 2; both come where a machine mounts both.
     """
     process = root / "proc" / str(pid)
     members = [line.split(":", 2) for line in (read_text(process / "cgroup") or "").splitlines()]

@@ -37,14 +37,10 @@ OnEvent = Callable[[str, Any], None]
 
 
 class Limits(NamedTuple):
-    """What a child may use.
+    """What a child may use: time, memory, a priority that is lower by so much (nice(1)), and CPUs (none named: all).
 
-    Attributes:
-        memory_bytes: Memory; None for no limit. Held by a control group where one can be made (then the page cache
-            of files it reads first counts too), else by a watchdog on anonymous memory.
-        use_group: Whether a control group is tried at all.
-        nice: Priority is lower by so much (nice(1)).
-        cpus: Numbers of the CPUs that it may run on; empty for all.
+    A limit of memory is held by a control group where ``use_group`` and the system let one be made (then the page cache
+    of files it reads first counts too), else by a watchdog on anonymous memory.
     """
 
     wall_s: float = 1800.0
@@ -55,17 +51,12 @@ class Limits(NamedTuple):
 
 
 class ChildResult(NamedTuple):
-    """How a child ended: some lines for people in ``detail``, and all whole events, (name, data), in order.
-
-    ``status`` is its exit status, or minus the number of the signal that ended it.
-    """
+    """How a child ended: some lines for people in ``detail``, and all whole events, (name, data), in order."""
 
     outcome: Outcome
     detail: str
     events: tuple[tuple[str, Any], ...]
     memory: MemoryUse
-    status: int
-    log: tuple[str, ...]
     duration_s: float
 
 
@@ -137,16 +128,15 @@ class _Run:
                 memory = msgspec.structs.replace(memory, cgroup_peak_bytes=group.peak_bytes())
                 group.remove()
         self._read_events()
-        status, log = process.returncode, tuple(self._log)
         outcome, detail = classify(
-            status,
+            process.returncode,
             stopped_for=self._stopped_for,
             killed_for_memory=killed_for_memory > 0,
             events=self._events,
-            log=log,
+            log=tuple(self._log),
             limits=limits,
         )
-        return ChildResult(outcome, detail, tuple(self._events), memory, status, log, time.monotonic() - started_s)
+        return ChildResult(outcome, detail, tuple(self._events), memory, time.monotonic() - started_s)
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
         environment = {

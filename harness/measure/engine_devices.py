@@ -1,5 +1,7 @@
 """The GPUs that the installed engine sees, asked in a child process: a driver must not live in this one."""
 
+from msgspec.structs import replace
+
 from harness.domain.device import Calibration, ComputeEngine, DeviceProfile, Figure, MemoryPool
 from harness.errors import EngineError
 from harness.measure.child import Limits, run_child
@@ -28,8 +30,6 @@ def with_gpu(profile: DeviceProfile, gpu: GgmlDevice, costs: Calibration) -> Dev
 
     Its bandwidth is what the runtime's own products of one token reached on tiny models.
     """
-    from msgspec.structs import replace
-
     how = f"measured through {gpu.api} by the engine's own kernels on tiny models"
     speed = max(1 / cost.batch_seconds_per_byte[0][1] for cost in costs.types)
     bandwidth = Figure(value=speed, source=how, confidence="measured")

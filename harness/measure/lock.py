@@ -28,10 +28,8 @@ def machine_lock(
     """Hold the lock for the body of the ``with``; a holder further up in this thread is not waited for.
 
     The file is made when absent, and never removed: removing it would let two holders in. With ``wait``, another
-    holder's end is waited for, ``timeout_s`` at most, and ``on_wait`` is told once who holds it.
-
-    Yields:
-        Whether the lock is held. False means that another measured run is going on meanwhile.
+    holder's end is waited for, ``timeout_s`` at most, and ``on_wait`` is told once who holds it. Without, the lock may
+    not be held (False): another measured run is going on meanwhile.
 
     Raises:
         CouldNotRunError: The wait took longer than ``timeout_s``, or there can be no lock file.

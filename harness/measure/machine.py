@@ -38,11 +38,8 @@ _ISA_OF_SYSCTL: Final = {
 class Cpu(NamedTuple):
     """The processor as this process may use it: cores and caches of the CPUs in its affinity.
 
-    Attributes:
-        physical_core_count: Hardware threads of one core counted once.
-        quota_count: CPUs' worth of time a quota allows; None without one.
-        isa: Instruction sets that change the cost of dequantisation.
-        last_cache_bytes: Size of the last-level cache, all its slices together; 0 where unknown.
+    A quota is in CPUs' worth of time; ``isa`` are instruction sets that change the cost of dequantisation;
+    ``last_cache_bytes`` are those of the last-level cache, all its slices together, 0 where unknown.
     """
 
     model: str
@@ -76,9 +73,12 @@ def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cp
     flags = _field(text, "flags") or _field(text, "Features") or ""
     words = frozenset(flags.split())
     name = _field(text, "model name") or _field(text, "Model") or _arm_part(text) or platform.machine()
+    # Those with the same set of siblings are one core.
+    cpus = root / "sys/devices/system/cpu"
+    cores = {read_text(cpus / f"cpu{index}/topology/thread_siblings_list") or str(index) for index in allowed}
     return Cpu(
         model=name.strip(),
-        physical_core_count=_physical_cores(root, allowed),
+        physical_core_count=max(len(cores), 1),
         logical_cpu_count=len(allowed),
         quota_count=cgroup.cpu_quota_count(root=root),
         isa=tuple(isa for isa, needed in _ISA_OF_FLAGS if needed <= words),
@@ -169,15 +169,6 @@ def _field(text: str, name: str) -> str | None:
 def _arm_part(text: str) -> str | None:
     implementer, part = _field(text, "CPU implementer"), _field(text, "CPU part")
     return f"Arm implementer {implementer} part {part}" if implementer and part else None
-
-
-def _physical_cores(root: Path, allowed: frozenset[int]) -> int:
-    """Cores among the allowed CPUs: those with the same set of siblings are one."""
-    cores = {
-        read_text(root / f"sys/devices/system/cpu/cpu{index}/topology/thread_siblings_list") or str(index)
-        for index in allowed
-    }
-    return max(len(cores), 1)
 
 
 def _last_cache_bytes(root: Path, allowed: frozenset[int]) -> int:

@@ -6,6 +6,7 @@ at exec, and never ``ru_maxrss``, which a child inherits from its parent: /bin/t
 """
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ other threads then wait (two cores: ten looks a second cost 2 to 3 % of its spee
 CHANGED_BYTES: Final = 1 << 20
 TIMELINE_COUNT: Final = 240
 _HELD_COUNT: Final = 8192
+_FIELDS: Final = re.compile(rb"^(Vm(?:RSS|HWM)|Rss(?:Anon|File|Shmem)):\s+(\d+)", re.MULTILINE)
 
 
 class Reading(NamedTuple):
@@ -41,19 +43,11 @@ def read_memory(pid: int | str = "self", *, root: Path = Path("/")) -> Reading |
             text = file.read()
     except OSError:
         return None
-    fields = {b"VmRSS:": 0, b"VmHWM:": 0, b"RssAnon:": 0, b"RssFile:": 0, b"RssShmem:": 0}
-    for line in text.splitlines():
-        words = line.split(None, 2)
-        if len(words) > 1 and words[0] in fields:
-            fields[words[0]] = int(words[1]) * 1024
-    if not fields[b"VmRSS:"]:
+    told = {name: int(kib) * 1024 for name, kib in _FIELDS.findall(text)}
+    if not (rss_bytes := told.get(b"VmRSS", 0)):
         return None  # a zombie has no memory any more
-    return Reading(
-        fields[b"VmRSS:"],
-        max(fields[b"VmHWM:"], fields[b"VmRSS:"]),
-        fields[b"RssAnon:"] + fields[b"RssShmem:"],
-        fields[b"RssFile:"],
-    )
+    own_bytes = told.get(b"RssAnon", 0) + told.get(b"RssShmem", 0)
+    return Reading(rss_bytes, max(told.get(b"VmHWM", 0), rss_bytes), own_bytes, told.get(b"RssFile", 0))
 
 
 def read_portable(pid: int) -> Reading | None:

@@ -218,7 +218,10 @@ def prepare(entry: str, job: msgspec.Struct | Mapping[str, Any], *, limits: Limi
     if result.outcome == "interrupted":
         raise KeyboardInterrupt
     if result.outcome != "ok":
-        raise error_of(result)
+        told = next((data for name, data in reversed(result.events) if name == "error"), None) or {}
+        if told.get("kind") == "RefusedError":
+            raise RefusedError(result.detail)
+        raise EngineError(f"{result.outcome}: {result.detail}")
     return dict(result.events)
 
 
@@ -230,14 +233,6 @@ def make(entry: str, job: Mapping[str, Any], path: Path, *, limits: Limits = Lim
         return part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def error_of(result: ChildResult) -> RefusedError | EngineError:
-    """A child's failure as an exception: input that it refused, or a failure of the engine."""
-    told = next((data for name, data in reversed(result.events) if name == "error"), None) or {}
-    if told.get("kind") == "RefusedError":
-        return RefusedError(result.detail)
-    return EngineError(f"{result.outcome}: {result.detail}")
 
 
 def open_history() -> History:

@@ -10,12 +10,7 @@ import msgspec
 
 from harness import __version__
 from harness.domain.model import Weights
-from harness.domain.record import (
-    SCHEMA_VERSION,
-    MemoryUse,
-    ModelIdentity,
-    RunRecord,
-)
+from harness.domain.record import SCHEMA_VERSION, MemoryUse, ModelIdentity, RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.child import ChildResult

@@ -74,13 +74,10 @@ class Counters(NamedTuple):
 
 
 class ValidityProbe:
-    """Reads the counters around one sample.
+    """Reads the counters around one sample of the work of ``pid`` and its descendants.
 
-    Args:
-        pid: The process that does the work; its descendants count with it.
-        disk_expected: True for a sample that reads from disk on purpose (a cold load): faults and I/O are no doubt.
-        own_pids: Further processes of the harness whose CPU time is not "others"; this process is always among them.
-        root: Root of the file system (of a target, whose files were copied).
+    With ``disk_expected`` it reads from disk on purpose (a cold load): faults and I/O are no doubt. CPU time of
+    ``own_pids`` and of this process is not that of others. ``root`` may be that of a target, whose files were copied.
     """
 
     def __init__(

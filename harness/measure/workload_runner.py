@@ -21,7 +21,6 @@ from harness.predict.workload_cost import OperationPrediction
 if TYPE_CHECKING:
     from harness.measure.pipeline import Measurement
 
-ENTRY: Final = "harness.measure.workload_runner:run_workload"
 THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _SAMPLE_S: Final = 2e-3
 _MAX_CALLS: Final = 1000
@@ -156,7 +155,7 @@ def plan(
 
     return Measurement(
         workload=job.name,
-        entry=ENTRY,
+        entry=f"{__name__}:run_workload",
         job=job,
         scenario=Scenario(thread_count=job.thread_count),
         read=read,

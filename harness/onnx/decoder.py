@@ -110,10 +110,7 @@ def keep_last_logits(model: Any) -> None:
 
     Without it, a prompt of 512 tokens costs 512 rows of the vocabulary's matrix, of which one is read.
 
-    The ``onnx.ModelProto`` is changed in place.
-
-    Raises:
-        EngineError: The graph does not end in a matrix product.
+    The ``onnx.ModelProto`` is changed in place. EngineError where it does not end in a matrix product.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -114,12 +114,8 @@ def provider_shares(
 ) -> tuple[ProviderShare, ...]:
     """Shares of nodes and of time that really ran on each provider, asked ones first; one with none is listed with 0.
 
-    Providers are named best first, and the CPU takes what is left.
-
-    Raises:
-        UnknownNameError: There is no such provider.
-        RefusedError: This build has it not.
-        EngineError: The engine would not load or run the graph.
+    Providers are named best first, and the CPU takes what is left. UnknownNameError where there is no such provider,
+    RefusedError where this build has it not, EngineError where the engine would not load or run the graph.
     """
     asked = [provider_named(name) for name in providers]
     wanted = [*asked, *([] if PROVIDERS["cpu"] in asked else [PROVIDERS["cpu"]])]

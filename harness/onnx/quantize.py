@@ -30,12 +30,9 @@ def quantize_weights(
     """Weights of constant matrix products in blocks of 32 along the input dimension (``MatMulNBits``).
 
     Computed with int8 activations (accuracy level 4), the only fast kernels. Weights go to ``<target>.data``; ``after``
-    is a last change of the model, in place, before it is written.
-
-    Raises:
-        RefusedError: Bits that the engine does not have.
-        MissingPackageError: onnx, onnx-ir or onnxruntime is not installed.
-        BadDataError, EngineError: The source cannot be read, or the quantizer failed.
+    is a last change of the model, in place, before it is written. RefusedError for bits that the engine does not have,
+    MissingPackageError where onnx, onnx-ir or onnxruntime is not installed, BadDataError where the source cannot be
+    read, EngineError where the quantizer failed.
     """
     if bits not in {4, 8}:
         raise RefusedError(f"weights of {bits} bits: 4 or 8")

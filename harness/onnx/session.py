@@ -23,7 +23,9 @@ def runtime() -> Any:
 
 
 class OnnxSession:
-    """One loaded graph.
+    """One loaded graph; BadDataError where there is no such file, EngineError where the engine would not load it.
+
+    MissingPackageError where onnxruntime is not installed, RefusedError where this build has no such provider.
 
     Args:
         path: ONNX file.
@@ -33,12 +35,6 @@ class OnnxSession:
         prepack: Let kernels rewrite weights into their own layout: faster, and a second copy of what is not mapped.
         profile: Prefix of a profile of the file's own nodes, for ``providers.node_events``: the engine then merges and
             reorders none. Never inside timed rounds.
-
-    Raises:
-        MissingPackageError: onnxruntime is not installed.
-        RefusedError: This build has no such provider.
-        BadDataError: There is no such file.
-        EngineError: The engine would not load it.
     """
 
     def __init__(

@@ -77,15 +77,9 @@ def advise(
 ) -> list[Advice]:
     """Ranked changes: first those that reach a better verdict, by cost in quality; then those that only save or speed.
 
-    Args:
-        now: What was predicted for ``asked``.
-        shape: Shape of the model; its longest context bounds nothing here, its window decides what context saves.
-        asked: What was asked.
-        evaluate: Predicts one variant.
-        parameter_count: Weights of the model, to pick the nearer published perplexities.
-        others: Other devices to try, nearest first.
-        most: How many to return.
-        more: Other changes to this device's app, as (kind, what to do, what is predicted then).
+    ``now`` was predicted for ``asked``; ``parameter_count`` picks the nearer published perplexities; ``others`` are
+    devices to try, nearest first; ``more`` other changes to this device's app: (kind, what to do, what is predicted
+    then). At most ``most`` are returned.
     """
 
     def made(kind: str, change: str, variant: Variant, then: Prediction) -> Advice:

@@ -59,14 +59,9 @@ UNKNOWN_TYPE_SPREAD_RATIO: Final = 0.35
 
 
 class Matrix(NamedTuple):
-    """One matrix product of a pass.
+    """One matrix product of a pass, -1 as its layer outside of blocks; the head makes the logits.
 
-    Attributes:
-        tensor: The weights.
-        layer: Its block; -1 outside of blocks.
-        is_head: Whether it makes the logits.
-        expert_count: Experts in the tensor; 0 for a plain matrix.
-        used_count: Experts one token goes through.
+    A plain matrix has 0 experts, another one ``expert_count``, of which a token goes through ``used_count``.
     """
 
     tensor: Tensor
@@ -119,13 +114,7 @@ def pass_parts(
 ) -> PassParts:
     """Seconds of one forward pass by cause; with all logits wanted that of a verification.
 
-    Args:
-        weights: The model.
-        calibration: The engine's costs.
-        batch_tokens: Tokens in the pass, at least 1.
-        depth_tokens: Tokens already in the cache.
-        output_tokens: Tokens whose logits are wanted; all of them when None.
-        kv_type: Type of the cache.
+    ``depth_tokens`` are in the cache already; logits are wanted of ``output_tokens``, of all of them when None.
 
     Raises:
         ValueError: No token, or no calibrated type at all.

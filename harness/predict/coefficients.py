@@ -22,12 +22,9 @@ NOISE: Final = 0.15
 
 
 class Coefficient(Frozen, frozen=True, kw_only=True):
-    """One term of a log-linear law.
+    """One term of a log-linear law: the natural logarithm (or slope) that it adds, and its standard error.
 
-    Attributes:
-        value: Natural logarithm (or slope) added where the term applies.
-        rows_count: Votes that it applies to; 0 means that the prior alone stands.
-        spread: Standard error.
+    ``rows_count`` are votes that it applies to; 0: the prior alone stands.
     """
 
     value: float
@@ -108,10 +105,7 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
     def spread(self, gradient: Mapping[str, float], phase: str, machine: Machine) -> float:
         """Expected spread of ln(measured / predicted): sqrt(g' S g + noise^2), of a source that nobody knows.
 
-        Args:
-            gradient: d ln t / d term.
-            phase: ``decode`` or ``prefill``.
-            machine: What runs it.
+        g, ``gradient``: d ln t / d term.
         """
         source = f"{'s' if phase == 'decode' else 'g'}/source {machine.side}:"
         asked = dict(gradient) if any(key.startswith(source) for key in gradient) else {**gradient, source: 1.0}

@@ -172,9 +172,8 @@ class _Graph:
         for _ in range(e.used_count - 2):
             total = self.add(hidden, total, down, in_place=True)
         if e.shared_feed_forward_dim:
-            total = self.add(
-                hidden, total, self.gated("_shexp", e.shared_feed_forward_dim, c, side=side), in_place=True
-            )
+            shared = self.gated("_shexp", e.shared_feed_forward_dim, c, side=side)
+            total = self.add(hidden, total, shared, in_place=True)
         return total
 
     def gated(self, kind: str, inner: float, *sources: _Node, side: int, copies: int = 1) -> _Node:

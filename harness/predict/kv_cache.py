@@ -76,12 +76,8 @@ def kv_cache_bytes(
 ) -> int:
     """Bytes of the whole cache as llama.cpp allocates it (and zeroes, so all of it is resident from the start).
 
-    Args:
-        shape: Shape of the model.
-        context_tokens: Cells asked for, of which each sequence gets an equal part.
-        kv_type: ggml type of keys and values.
-        ubatch_tokens: Tokens of one physical batch; sliding layers must hold one beside their window.
-        sequence_count: Sequences decoded together; each has a recurrent state of its own.
+    Of the context each sequence gets an equal part, beside a recurrent state of its own; sliding layers must hold a
+    physical batch beside their window.
 
     Raises:
         ValueError: The type's blocks do not divide the row.

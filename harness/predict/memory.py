@@ -49,11 +49,7 @@ def predict_memory(
     Parts: weights (mapped from the file, or held), repacked weights, KV cache, compute buffer, vocabulary, runtime.
     The peak is the larger of the running state and the end of loading, when the header is still there twice.
 
-    Args:
-        weights: Tensors of the model.
-        scenario: Context, batch, KV type, mapping and repacking.
-        api: Where it runs; None asks the scenario, then the device.
-        device: The device; its CPU's instruction sets decide what is repacked, its engines which pool is used.
+    ``api`` None asks the scenario, then the device, whose CPU decides what is repacked and whose engines the pool.
 
     Raises:
         ValueError: The KV type's blocks do not divide a row of keys.

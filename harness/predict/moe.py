@@ -67,13 +67,8 @@ def hit_ratio(
     Routers choose again what the last token chose: with probability r beyond popularity, and those the cache has, since
     they came last (it holds at least the k of one token): h' = h + r (1 - h).
 
-    Args:
-        expert_count: Experts of a layer.
-        cached_count: How many of them fit; may be a fraction (a mean over layers).
-        skew: Exponent z of the Zipf law; 0 is uniform routing.
-        policy: ``lru``, or ``lfu`` for a cache that keeps the most wanted ones.
-        used_count: Different experts that a token wants; 1 counts each choice by itself.
-        reuse_ratio: r; 0 draws each token's choices anew.
+    ``cached_count`` of a layer's experts may be a fraction (a mean over layers); ``skew`` is z, 0 for uniform routing;
+    ``used_count`` is k, 1 to count each choice by itself; ``reuse_ratio`` is r; ``lfu`` keeps the most wanted ones.
 
     Raises:
         ValueError: No experts, or a negative cache.

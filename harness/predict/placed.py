@@ -40,13 +40,9 @@ _SPREAD_RATIO: Final = 0.03
 
 
 class Parts(NamedTuple):
-    """The tensors by where they are computed, each group as a model of its own.
+    """The tensors by where they are computed, each group as a model of its own (:func:`parts_of`).
 
-    Attributes:
-        gpu: Blocks of the GPU without the experts left behind, and the output.
-        cpu: Blocks of the CPU.
-        experts: Experts with the CPU whose block is the GPU's.
-        first_gpu_block: Index of the first block of the GPU.
+    ``experts`` lie with the CPU while the rest of their block is the GPU's.
     """
 
     gpu: Weights
@@ -56,17 +52,10 @@ class Parts(NamedTuple):
 
 
 class Choice(Frozen, frozen=True, kw_only=True):
-    """One placement and what it gives.
+    """One placement, its ``flags`` as options of llama.cpp, and what it gives.
 
-    Attributes:
-        placement: The placement.
-        flags: The same as options of llama.cpp.
-        vram_bytes: On the fullest card.
-        ram_bytes: In the host's memory.
-        fits: Whether both have the room.
-        decode_tokens_per_s: Of one sequence.
-        prefill_tokens_per_s: Of the prompt.
-        request_s: Prompt and new tokens of the scenario.
+    ``vram_bytes`` are those on the fullest card; it ``fits`` where card and host have the room; ``request_s`` takes
+    prompt and new tokens of the scenario.
     """
 
     placement: Placement
@@ -80,13 +69,9 @@ class Choice(Frozen, frozen=True, kw_only=True):
 
 
 class Choices(Frozen, frozen=True, kw_only=True):
-    """The best placement, the next best, and the whole curve from all on the GPU to all with the CPU.
+    """The fastest placement that fits, the next, and the whole curve from all on the GPU to all with the CPU.
 
-    Attributes:
-        best: Fastest for the scenario's request of those that fit; None where none does.
-        next_best: The second.
-        curve: Every step.
-        moved: What a step moves: ``experts`` or ``layers``.
+    A step of the curve has ``moved`` ``experts`` or ``layers``.
     """
 
     best: Choice | None
@@ -173,16 +158,13 @@ def placed_memory(
         last = card_of(shape.layer_count, start, shape.layer_count, shares) == card
         held = sum(t.size_bytes for t in parts.gpu.tensors if (b := block_of(t.name)) in mine or (last and b < 0))
         kv = sum(cache[b] for b in mine) if placement.kv_on_gpu else 0
-        listed += [
-            MemoryPart(name=f"weights{name}", anonymous_bytes=held, reason=f"{len(mine)} blocks", pool=vram),
-            MemoryPart(name=f"kv cache{name}", anonymous_bytes=kv, reason="of its blocks", pool=vram),
-            MemoryPart(
-                name=f"compute buffer{name}", anonymous_bytes=scratch.get(card, 0), reason="for good", pool=vram
-            ),
-            MemoryPart(
-                name=f"driver{name}", anonymous_bytes=context_bytes(api, device), reason=f"{api} context", pool=vram
-            ),
-        ]
+        for part, size, reason in (
+            ("weights", held, f"{len(mine)} blocks"),
+            ("kv cache", kv, "of its blocks"),
+            ("compute buffer", scratch.get(card, 0), "for good"),
+            ("driver", context_bytes(api, device), f"{api} context"),
+        ):
+            listed.append(MemoryPart(name=f"{part}{name}", anonymous_bytes=size, reason=reason, pool=vram))
     table = sum(t.size_bytes for t in weights.tensors if role_of(t.name) == "embedding")
     tensors = {t.name: t.size_bytes for part in (parts.cpu, parts.experts) for t in part.tensors}
     on_cpu = sum(size for name, size in tensors.items() if "token_embd" not in name) + table

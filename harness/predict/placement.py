@@ -155,15 +155,7 @@ def scaled(work: Work, ratio: float) -> Work:
 
 
 def decode_split_s(split: Split, cards: Cards, host: Machine, values: Mapping[str, float], terms: Terms) -> float:
-    """Seconds of one decoded token.
-
-    Args:
-        split: What each side does.
-        cards: The GPUs.
-        host: The CPU.
-        values: Terms of the decode law.
-        terms: Terms of this law.
-    """
+    """Seconds of one decoded token; ``values`` are the terms of the decode law."""
     gpu_s = 0.0
     if split.gpu.weight_bytes or split.gpu.kv_bytes:
         each = [
@@ -201,17 +193,7 @@ def prefill_split_s(
     values: Mapping[str, float],
     terms: Terms,
 ) -> float:
-    """Seconds of a prompt.
-
-    Args:
-        split: What each side does.
-        cards: The GPUs.
-        host: The CPU.
-        prompt: The prompt.
-        ubatch_tokens: Tokens of a physical batch: weights are copied once for each.
-        values: Terms of the prefill law.
-        terms: Terms of this law.
-    """
+    """Seconds of a prompt; weights are copied once for each physical batch, ``values`` are terms of the prefill law."""
     batch = min(float(ubatch_tokens), prompt.tokens)
     batches = math.ceil(prompt.tokens / max(ubatch_tokens, 1))
     away = (split.cpu, split.experts)

@@ -28,17 +28,9 @@ BATCHES_AT_ONCE: Final = 4
 
 
 class Prompt(NamedTuple):
-    """A prompt.
-
-    Attributes:
-        tokens: Its tokens.
-        depth_tokens: Tokens in the cache before it.
-        attention_flops: FLOP of the attention of all its tokens.
-        card_count: Cards that each have a part of the layers.
-    """
+    """A prompt: tokens, FLOP of the attention of all of them, and cards that each have a part of the layers."""
 
     tokens: float
-    depth_tokens: float
     attention_flops: float
     card_count: int = 1
 
@@ -56,7 +48,7 @@ def prompt_of(shape: ModelShape, tokens: float, depth_tokens: float) -> Prompt:
         width = shape.head_dim + (shape.value_head_dim or shape.head_dim)
     seen = depth_tokens + tokens / 2
     in_view = kinds.count("full") * seen + kinds.count("sliding") * min(seen, shape.sliding_window_tokens)
-    return Prompt(tokens, depth_tokens, 2 * width * shape.head_count * tokens * in_view)
+    return Prompt(tokens, 2 * width * shape.head_count * tokens * in_view)
 
 
 def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:

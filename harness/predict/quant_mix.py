@@ -103,11 +103,7 @@ def types_in_order(
 ) -> dict[str, str]:
     """The ggml type of every tensor, by name.
 
-    Args:
-        shape: Shape of the model.
-        placed: Its tensors.
-        quant: Name of the mixture.
-        importance_matrix: Whether one is used, which changes a few choices; None: only where llama.cpp demands it.
+    An ``importance_matrix`` changes a few choices; None: one is used only where llama.cpp demands it.
 
     Raises:
         UnknownNameError: There is no such mixture.

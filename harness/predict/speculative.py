@@ -25,12 +25,7 @@ ms for five, 0.55 to 0.76 of a token each, at the 8 FLOP a byte that an unlisted
 
 
 class BestLength(Frozen, frozen=True, kw_only=True):
-    """Draft length that pays most; 0 means "do not".
-
-    Attributes:
-        gamma: Tokens to draft; 0 for none.
-        speedup: Expected speedup at that length; 1 for none.
-    """
+    """Tokens to draft that pay most, and the speedup expected of them; 0 and 1 mean "do not"."""
 
     gamma: int
     speedup: float
@@ -52,28 +47,14 @@ def expected_tokens_per_cycle(alpha: float, gamma: int) -> float:
 
 
 def speculative_speedup(alpha: float, gamma: int, draft_cost_ratio: float, verify_cost_ratio: float = 1.0) -> float:
-    """Speedup over plain decoding.
-
-    Args:
-        alpha: Chance that one drafted token is accepted, given those before it were.
-        gamma: Tokens drafted in a cycle.
-        draft_cost_ratio: Time to draft one token over that of one decoded token; 0 for a prompt lookup.
-        verify_cost_ratio: Time of a pass over gamma + 1 tokens over that of one token; 1 is free verification.
-    """
+    """S above: ``draft_cost_ratio`` is c, 0 for a prompt lookup; ``verify_cost_ratio`` V, 1 where it is free."""
     return expected_tokens_per_cycle(alpha, gamma) / (gamma * draft_cost_ratio + verify_cost_ratio)
 
 
 def best_gamma(
     alpha: float, draft_cost_ratio: float, verify_cost: Callable[[int], float], max_gamma: int = 16
 ) -> BestLength:
-    """Draft length of the greatest speedup, or 0 where none is worth it.
-
-    Args:
-        alpha: Per-token acceptance.
-        draft_cost_ratio: Cost of drafting a token relative to decoding one.
-        verify_cost: Cost of a pass over k tokens relative to one token.
-        max_gamma: Longest draft tried.
-    """
+    """Draft length up to ``max_gamma`` of the greatest speedup, 0 where none is worth it; ``verify_cost`` is V(k)."""
     best = BestLength(gamma=0, speedup=1.0)
     for gamma in range(1, max_gamma + 1):
         speedup = speculative_speedup(alpha, gamma, draft_cost_ratio, verify_cost(gamma + 1))

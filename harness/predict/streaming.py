@@ -70,13 +70,7 @@ class StreamingPlan(Frozen, frozen=True, kw_only=True):
 
 
 class Split(NamedTuple):
-    """An equal part of some blocks, streamed through slots that take turns.
-
-    Attributes:
-        block_count: Blocks of which a part is streamed.
-        part_bytes: Of each of them.
-        slot_count: Parts in memory at a time.
-    """
+    """An equal part of each of some blocks, streamed through slots that take turns: so many parts are in memory."""
 
     block_count: int
     part_bytes: int
@@ -94,13 +88,8 @@ def least_split(room_bytes: Sequence[int], excess_bytes: int, unit_bytes: int, m
     Streaming s bytes each of n blocks through r slots takes n s bytes out of memory and brings r s back, so
     (n - r) s >= excess. Fewer slots stream less; three still read one block ahead of the one that is waited for, two do
     not and are the last resort. Where s is a multiple of a huge page, streaming some of the blocks, evenly spread, may
-    be less than rounding up in all of them.
-
-    Args:
-        room_bytes: What may be streamed of each block.
-        excess_bytes: Bytes of the blocks that there is no room for.
-        unit_bytes: What s is a multiple of.
-        most_slots: At least 2.
+    be less than rounding up in all of them. ``room_bytes`` may be streamed of each block, ``excess_bytes`` of all have
+    no room; s is a multiple of ``unit_bytes``, and ``most_slots`` at least 2.
     """
     most = min(most_slots, len(room_bytes))
     for slot_counts in (range(most, 2, -1), range(2, 1, -1)):
@@ -142,16 +131,10 @@ def plan_even_split(
 
         t(pass) = ((n s / D)^p + t_c^p)^(1/p),    p = 3
 
-    Args:
-        layer_bytes: Bytes of each layer.
-        resident_bytes: What must be held anyway: KV cache, scratch, output matrix, runtime.
-        budget_bytes: RAM there is for all of it.
-        disk_bytes_per_s: Read past the page cache while the engine computes.
-        compute_s_per_token: Time of a pass over one token with everything in RAM.
-        expected_tokens_per_pass: Tokens that a pass yields (above 1 with verified drafts).
-        batch_cost_ratio: Arithmetic of that pass relative to a pass over one token.
-        mapped_bytes_per_s: What faults on a mapped file were seen to reach; None: the same.
-        limited: Whether the budget is a limit of the process's own group rather than all memory there is.
+    ``resident_bytes`` must be held anyway: KV cache, scratch, output matrix, runtime. ``compute_s_per_token`` is a pass
+    over one token with everything in RAM; with verified drafts it takes ``batch_cost_ratio`` times that and yields
+    ``expected_tokens_per_pass``. ``mapped_bytes_per_s`` is what faults on a mapped file were seen to reach (None: the
+    disk's speed); ``limited``: the budget is a limit of the process's own group rather than all memory there is.
 
     Raises:
         ValueError: A size is negative, or a speed not above 0.

@@ -95,15 +95,9 @@ def sweep(
     scenario: Scenario | None = None,
     entitled: bool = False,
 ) -> Grid:
-    """Memory and verdict of every combination.
+    """Memory and verdict of every combination; ``models`` are names and shapes, ``quants`` canonical names.
 
-    Args:
-        devices: Profiles.
-        models: Names and shapes.
-        quants: Mixtures by canonical name.
-        contexts: Tokens of KV cache.
-        scenario: Everything else that is asked; its ``context_tokens`` is not used.
-        entitled: Whether the app has asked for the higher limit, where the system offers one.
+    Of the scenario all but its ``context_tokens`` is asked; ``entitled`` as in ``judge``.
 
     Raises:
         UnknownNameError: There is no such mixture.

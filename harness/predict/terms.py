@@ -76,12 +76,7 @@ def words_of(key: str) -> str:
 
 
 def prior_of(key: str, widths: Mapping[str, float] = {}) -> tuple[float, float]:
-    """Mean and width of a term before any row.
-
-    Args:
-        key: Its key.
-        widths: Fitted widths by kind.
-    """
+    """Mean and width of a term before any row; ``widths`` are the fitted ones, by kind."""
     kind = kind_of(key)
     if kind:
         return 0.0, widths.get(kind, LEVEL_WIDTH)

@@ -61,15 +61,8 @@ def judge(
 
     Fits: what must be held and what is read for every token stay within what one app may use. Fits with streaming: all
     but the weights does, with a window of them. Otherwise it does not fit. A target speed that is missed turns any
-    verdict into a no, with the speed as its binding limit.
-
-    Args:
-        memory: Predicted parts.
-        speed: Predicted speed, if known; names what binds a model that fits.
-        device: Limits of its pools.
-        scenario: What was asked.
-        target_tokens_per_s: Decode speed wanted.
-        entitled: Whether the app has asked for the higher limit, where the system offers one.
+    verdict into a no, with the speed as its binding limit. A known speed names what binds a model that fits; an app is
+    ``entitled`` that has asked for the higher limit, where the system offers one.
     """
     pools = sorted({part.pool for part in memory.parts}, key=lambda name: name != "vram")
     verdicts = [_judge_pool(memory, speed, device, device.pool(name), entitled=entitled) for name in pools]

@@ -71,12 +71,8 @@ def _weights(shape: ModelShape, quant: str, importance_matrix: bool | None) -> W
 def weights_of(shape: ModelShape, quant: str, *, importance_matrix: bool | None = None) -> Weights:
     """All tensors of ``shape`` as llama.cpp's quantiser would write them, with the file's size.
 
-    Tensor types and bytes are exact (see ``quant_mix``); only the header is estimated.
-
-    Args:
-        shape: Shape of the model.
-        quant: Mixture, such as ``Q4_K_M``.
-        importance_matrix: Whether one is used; None: only where llama.cpp demands it.
+    Tensor types and bytes are exact (see ``quant_mix``); only the header is estimated. ``importance_matrix`` None: one
+    is used only where llama.cpp demands it.
 
     Raises:
         UnknownNameError: There is no such mixture.

@@ -82,16 +82,10 @@ class OperationPrediction(Frozen, frozen=True, kw_only=True):
 
 
 class Rates(Frozen, frozen=True, kw_only=True):
-    """What a CPU does: all cores together, one thread alone, and what each counted step takes.
+    """Peak of dense products and memory bandwidth of a CPU's cores together and of one thread, and its counted steps.
 
-    Attributes:
-        flops_per_s: Peak of dense products, all cores used.
-        read_bytes_per_s: Memory bandwidth, all cores used.
-        serial_flops_per_s: Peak of one thread.
-        serial_read_bytes_per_s: Memory bandwidth of one thread.
-        spread_ratio: The interval is mid / spread to mid x spread.
-        thread_count: Threads that share cached passes.
-        basis: ``probe`` or ``profile``.
+    The interval is mid / spread to mid x spread; so many threads share cached passes; ``basis`` is ``probe`` or
+    ``profile``.
     """
 
     flops_per_s: float
@@ -130,14 +124,7 @@ def rates_of(device: DeviceProfile, dtype: str = "fp32") -> Rates:
 
 
 def rates_here(units: UnitCosts, *, thread_count: int, core_count: int, read_bytes_per_s: float) -> Rates:
-    """Rates of a machine whose units were just probed.
-
-    Args:
-        units: As probed with one thread.
-        thread_count: Threads that a parallel operation gets.
-        core_count: Cores there are.
-        read_bytes_per_s: Memory bandwidth of those threads together.
-    """
+    """Rates of a machine whose units one thread just probed; its threads read ``read_bytes_per_s`` together."""
     peak = units.product_flops_per_s
     threads = min(thread_count, core_count)
     return Rates(

@@ -17,11 +17,8 @@ _SAME: Final = {"Q4_K_4": "Q4_K_M", "Q8R16": "Q8_0"}
 def check_batches(path: Path | None, model_of: ModelOf) -> tuple[Check, Check]:
     """Tokens/s of all sequences together, by the shipped coefficients; and the same where one sequence's was measured.
 
-    Rows of several processes at once are left out: they are several engines, each with threads of its own.
-
-    Args:
-        path: Rows to predict; None: the shipped ones.
-        model_of: Finds a model by its published name.
+    Rows of several processes at once are left out: they are several engines, each with threads of its own. ``path``
+    None: the shipped rows.
 
     Raises:
         BadDataError: Columns are missing, or a number is none.

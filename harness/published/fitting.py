@@ -156,11 +156,7 @@ def model(problem: Problem, theta: Array) -> tuple[Array, Any]:
 def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, start: Fit | None = None, steps: int = 20) -> Fit:
     """Terms and widths of the best fit on the rows marked (all by default).
 
-    Args:
-        problem: Rows.
-        rows: Which of them it sees.
-        start: Widths to begin with; terms always begin at their priors, so that nothing of rows left out remains.
-        steps: At most so many.
+    Widths begin with those of ``start``, terms always at their priors, so that nothing of rows left out remains.
     """
     from scipy.linalg import cho_factor, cho_solve, lapack
     from scipy.sparse import diags_array
@@ -225,11 +221,7 @@ def taken_out(whole: Fit, slopes: Array, off: Array, at: NDArray[np.int64]) -> t
     1982, section 2.2): theta' = theta - S J' (W^-1 - J S J')^-1 r. Widths and noise stay those of the whole; ``fit``
     with ``rows`` chooses them again.
 
-    Args:
-        whole: The fit on all rows.
-        slopes: J of the rows, [rows, terms].
-        off: r: what the whole is off by on them, [rows].
-        at: Their numbers.
+    J: ``slopes`` of the rows numbered ``at``, [rows, terms]; r: what the whole is ``off`` by on them, [rows].
     """
     from scipy.linalg import solve
 

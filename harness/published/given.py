@@ -62,9 +62,7 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
     f(theta) + J (theta - m), row i is off by [Q^-1 d]_i / [Q^-1]_ii with a variance of 1 / [Q^-1]_ii (Rasmussen &
     Williams 2006, equations 5.10 to 5.12).
 
-    Args:
-        coefficients: Belief before.
-        rows: Predictable rows of the machine, of decode, prefill or both, on any of its apis.
+    Rows are predictable ones, of decode, prefill or both, on any of the machine's apis.
     """
     values = dict(coefficients.values)
     listed = [row.predicted(values)[1] for row in rows]
@@ -107,11 +105,7 @@ def leave_out_given(rows: Sequence[Row], count: int, seed: int = 0) -> list[Judg
     what remains, as ``posterior`` does it: with C the covariance of ln t of its rows then, the rest moves by
     C_rest,given (C_given,given + n^2)^-1 of what the given ones are off.
 
-    Args:
-        rows: Published measurements.
-        count: Measurements given of each chip and api: decode of a model in a quantisation, and its prompt where there
-            is one.
-        seed: Of the choice.
+    ``count`` are given of each chip and api: decode of a model in a quantisation, and its prompt where there is one.
     """
     whole = fitted(rows)
     problem, fit = whole.problem, whole.fit

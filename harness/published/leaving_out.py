@@ -54,23 +54,21 @@ def left_out(whole: Whole, names: Sequence[str]) -> tuple[Array, Array]:
 
 
 def scales_of(
-    rows: Sequence[Row], names: Sequence[str], weights: Array, errors: Array, spread: Array, keep: NDArray[np.bool_]
+    rows: Sequence[Row], weights: Array, errors: Array, spread: Array, keep: NDArray[np.bool_]
 ) -> dict[str, float]:
-    """What the spread of the trusted rows marked is to be multiplied with, by phase and class; a name errs as one."""
+    """What the spread expected of the trusted rows marked is to be multiplied with, by phase and class."""
     trusted = keep & np.array([is_trusted(row) for row in rows])
     at = [int(i) for i in np.flatnonzero(trusted if trusted.any() else keep)]
     chosen = [rows[i] for i in at]
     classes = [scale_classes(r.phase, r.work, r.machine) for r in chosen if r.work is not None]
-    found = class_scales(classes, [names[i] for i in at], np.abs(errors[at] / spread[at]), weights[at])
+    found = class_scales(classes, [r.source for r in chosen], np.abs(errors[at] / spread[at]), weights[at])
     return {key: round(value, 3) for key, value in found.items()}
 
 
 def leave_out(rows: Sequence[Row], by: str) -> list[Judged]:
     """Every row predicted by a fit that saw none of its kind, with an interval from the residuals of others.
 
-    Args:
-        rows: Published measurements.
-        by: A key of ``GROUPS``, or ``time``: the latest ``LATER_RATIO`` of the rows by a fit on those before.
+    ``by`` is a key of ``GROUPS``, or ``time``: the latest ``LATER_RATIO`` of the rows by a fit on those before.
     """
     if by == "time":
         return _later(rows)
@@ -87,8 +85,7 @@ def _later(rows: Sequence[Row]) -> list[Judged]:
     past = years[int((1 - LATER_RATIO) * (years < cut).sum())]
     (before, said, spread), (after, predicted, own) = (_ahead(problem, years >= year) for year in (past, cut))
     errors, weights = said - problem.target[before], problem.weight[before]
-    earlier = [found[i] for i in before]
-    scales = scales_of(earlier, [r.source for r in earlier], weights, errors, spread, years[before] < cut)
+    scales = scales_of([found[i] for i in before], weights, errors, spread, years[before] < cut)
     return [judged(found[row], float(predicted[i]), float(own[i]), scales) for i, row in enumerate(after)]
 
 
@@ -102,9 +99,9 @@ def _ahead(problem: fitting.Problem, later: NDArray[np.bool_]) -> tuple[NDArray[
 def fit_all(rows: Sequence[Row], source: str) -> Coefficients:
     """Coefficients of a fit on all rows; its intervals by the errors on sources left out."""
     whole = fitted(rows)
-    sources, everything = [row.source for row in whole.rows], np.ones(len(whole.rows), bool)
-    predicted, spread = left_out(whole, sources)
-    scales = scales_of(whole.rows, sources, whole.problem.weight, predicted - whole.problem.target, spread, everything)
+    predicted, spread = left_out(whole, [row.source for row in whole.rows])
+    everything = np.ones(len(whole.rows), bool)
+    scales = scales_of(whole.rows, whole.problem.weight, predicted - whole.problem.target, spread, everything)
     return fitting.coefficients_of(whole.problem, whole.fit, whole.rows, source, scales)
 
 
@@ -113,16 +110,11 @@ def judge_left_out(
 ) -> list[Judged]:
     """Rows that fits had not seen, with intervals from the residuals of other names.
 
-    Args:
-        whole: All rows.
-        at: Numbers of those judged; the rest is of these.
-        names: What each was left out by.
-        predicted: Ln t.
-        spread: Expected spread in ln t.
+    ``at`` numbers those judged; of these are what each was left out by, its ln t and the expected spread of that.
     """
     rows, index = [whole.rows[i] for i in at], np.array(at)
     errors, weights, fold = predicted - whole.problem.target[index], whole.problem.weight[index], folds_of(names)
-    scales = [scales_of(rows, names, weights, errors, spread, fold != number) for number in range(CALIBRATION_FOLDS)]
+    scales = [scales_of(rows, weights, errors, spread, fold != number) for number in range(CALIBRATION_FOLDS)]
     return [judged(row, float(predicted[i]), float(spread[i]), scales[fold[i]]) for i, row in enumerate(rows)]
 
 

@@ -61,17 +61,9 @@ def outside(raw: Mapping[str, str]) -> str:
 
 
 class Measured(NamedTuple):
-    """One measured row of spec_decode.csv.
+    """One measured row of spec_decode.csv, its method without the build.
 
-    Attributes:
-        device: As the source names it.
-        method: Method without its build.
-        machine: Where known.
-        gamma: Drafted tokens; 0 where the source gives tokens of a step alone.
-        tokens: Tokens of a cycle, by acceptance and gamma.
-        draft_cost_ratio: Cost of the draft, where given.
-        speedup: Measured.
-        moe: Whether the target routes experts.
+    ``tokens`` are those of a cycle, by acceptance and ``gamma``: 0 where the source gives tokens of a step alone.
     """
 
     device: str
@@ -153,8 +145,7 @@ def _predicted_speedup(row: Measured, others: Sequence[Measured]) -> float | Non
 def check_speculation(path: Path | None = None) -> Check:
     """Measured speedups from acceptance, draft length and device; constants from other devices only.
 
-    Args:
-        path: Rows to predict, by the shipped ones; None: the shipped ones themselves.
+    Rows of ``path`` are predicted by the shipped ones; None: the shipped ones themselves.
 
     Raises:
         BadDataError: Columns are missing, or a number is none.
@@ -179,10 +170,7 @@ def _inside(cells: list[Cells]) -> tuple[list[Cells], dict[str, int]]:
 
 
 def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
-    """Speeds of dense models that are mapped, and of mixtures of experts read from disk; nothing is fitted.
-
-    Args:
-        path: Rows to predict; None: the shipped ones.
+    """Speeds of dense models that are mapped, and of mixtures read from disk (None: shipped rows); nothing is fitted.
 
     Raises:
         BadDataError: Columns are missing, or a number is none.

@@ -46,20 +46,10 @@ _HOST_GB_S: Final = 89.6
 
 
 class PlacedRow(NamedTuple):
-    """One published test of a split placement.
+    """One published test of a split placement, ``decode`` or ``prefill``.
 
-    Attributes:
-        raw: Its cells.
-        gpu: Canonical name of the card.
-        phase: ``decode`` or ``prefill``.
-        tokens_per_s: Measured.
-        split: What each side does; None when the row is not predictable.
-        cards: The GPUs.
-        host: The CPU.
-        prompt: Of a prefill test.
-        ubatch_tokens: Of a physical batch.
-        step: Where the placement stands in a sweep: blocks or experts with the CPU.
-        reason: Why there is no ``split``.
+    ``gpu`` is the card's canonical name, ``split`` None with a ``reason`` when the row is not predictable, ``step``
+    where the placement stands in a sweep: blocks or experts with the CPU.
     """
 
     raw: Cells
@@ -133,10 +123,7 @@ class PlacementReport(Frozen, frozen=True, kw_only=True):
 def check_placement(path: Path | None, model_of: ModelOf, *, left_out: bool = False) -> PlacementReport:
     """Published splits against the law: the shipped terms, or terms fitted without any row of the card in question.
 
-    Args:
-        path: A file of rows; None: the shipped ones.
-        model_of: Finds what is known of a model.
-        left_out: Refit for each card on the rows of all others.
+    ``path`` None reads the shipped rows; ``left_out`` refits for each card on the rows of all others.
 
     Raises:
         BadDataError: The file cannot be read, lacks columns, or has a number that is none.
@@ -228,7 +215,7 @@ def _row(raw: Cells, model_of: ModelOf) -> PlacedRow:
         split=None,
         cards=cards,
         host=_host(raw),
-        prompt=Prompt(count, depth, 0.0),
+        prompt=Prompt(count, 0.0),
         ubatch_tokens=round(raw.number("n_ubatch")) or 512,
         reason=reason,
     )

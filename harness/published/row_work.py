@@ -45,13 +45,7 @@ def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float) -
     """What a token of this model needs.
 
     Bytes are the row's own; the shape tells which share of them is read. A file that exceeds the card's by just the
-    token table has an output matrix of its own.
-
-    Args:
-        known: What the catalog knows or guesses of it.
-        size_bytes: Of the file.
-        quant: Class of quantisation.
-        depth_tokens: Mean tokens in the cache of a decode test.
+    token table has an output matrix of its own. ``quant`` is a class, ``depth_tokens`` the mean of a decode test.
     """
     shape = known.shape
     untied = abs(size_bytes - known.file_bytes - known.read.table_bytes) < 0.02 * size_bytes

@@ -146,7 +146,7 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
         (api != "hybrid" and not _SEVERAL.search(raw.get("notes", "").lower()), "in several memories"),
     )
     mean_depth = depth + (count / 2 if phase == "decode" else 0)
-    work, prompt, plain = None, Prompt(count, depth, 0.0), 0.0
+    work, prompt, plain = None, Prompt(count, 0.0), 0.0
     if not reason and known is not None:
         share = active / params if moe else 1.0
         plain = size * share

@@ -1,29 +1,39 @@
 """Every run ever made here, in one SQLite file that a killed writer cannot tear (write-ahead log, full sync).
 
 Beside each record stand its figures: what a trend needs of it. A trend over a year's runs then reads these alone.
+Records are kept as LZ4 frames, about a sixth of their JSON: what a fleet's year takes to write is mostly bytes.
 """
 
 import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import lru_cache
+from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import lz4.frame
 import msgspec
 
 from harness.domain.base import Frozen
 from harness.domain.budget import Metric
 from harness.domain.record import RunRecord
+from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
-from harness.records.metrics import UNITS, metric_values
-from harness.records.store import decode, encode
+from harness.records.metrics import all_values
+from harness.records.store import RECORD_MAX_BYTES, decode, encode
 
-FORMAT: Final = 2
+FORMAT: Final = 3
+"""1 had no figures, 2 no compressed records and scenarios in full beside the figures. Records of both are read as they
+are; the figures are made anew."""
 _BATCH: Final = 500
 _BUSY_S: Final = 30.0
-_FROM_1: Final = "DROP INDEX IF EXISTS runs_by_model"
+_CACHE_KIB: Final = 32 << 10
+_PAGE_BYTES: Final = 16 << 10
+_FROM_OLDER: Final = "DROP INDEX IF EXISTS runs_by_model; DROP INDEX IF EXISTS runs_by_cell"
+_LZ4: Final = b"\x04\x22\x4d\x18"
 
 
 class HistoryEntry(Frozen, frozen=True, kw_only=True):
@@ -42,7 +52,7 @@ class Figures(NamedTuple):
     """What a trend needs of a run.
 
     Attributes:
-        alike: What comparable runs share: workload, model, machine, scenario, and last the name of it all.
+        alike: What comparable runs share: workload, model, machine, digest of the scenario; last the name of it all.
         values: The believed values of one metric.
     """
 
@@ -52,12 +62,33 @@ class Figures(NamedTuple):
     values: list[float]
 
 
+class Row(NamedTuple):
+    """A record as the history keeps it: the values of the two tables."""
+
+    run: tuple[str | bytes, ...]
+    figures: tuple[str | bytes, ...]
+
+
+def row_of(record: RunRecord, data: bytes = b"", cell: str = "") -> Row:
+    """The row of a record; ``data`` are its bytes where they are at hand, as JSON or as a history keeps them."""
+    name, quant = (record.model.name, record.model.quant) if record.model else ("", "")
+    fields = (record.run_id, record.created, record.workload, name, quant, record.machine.device, record.outcome, cell)
+    data = data if data.startswith(_LZ4) else lz4.frame.compress(data or encode(record))
+    alike, values = msgspec.json.encode(alike_of(record)), msgspec.json.encode(all_values(record))
+    return Row((*fields, data), (record.run_id, alike.decode(), values))
+
+
 def alike_of(record: RunRecord) -> tuple[str, ...]:
     """What comparable runs share."""
     model, scenario = f"{record.name} {record.quant}".strip(), record.scenario
     depth = f" @ d{scenario.depth_tokens}" if scenario.depth_tokens else ""
     name = f"{model}{depth}, {scenario.thread_count} threads"
-    return record.workload, model, record.machine.fingerprint or record.machine.device, repr(scenario), name
+    return record.workload, model, record.machine.fingerprint or record.machine.device, _digest(scenario), name
+
+
+@lru_cache(maxsize=1024)
+def _digest(scenario: Scenario) -> str:
+    return blake2b(repr(scenario).encode(), digest_size=8).hexdigest()
 
 
 def is_history(path: Path) -> bool:
@@ -90,12 +121,20 @@ class History:
         Raises:
             CouldNotRunError: The file cannot be written (disk full, read-only, locked, or no history at all).
         """
+        left = (row_of(record, cell=cell) for record in records)
+        self.keep(iter(lambda: list(itertools.islice(left, _BATCH)), []))
+
+    def keep(self, batches: Iterable[list[Row]]) -> None:
+        """The same from rows, a batch at a time."""
+        batches = iter(batches)
+        first = next(batches, [])  # whoever forks to make them does so before a connection is open
         with self._open() as connection, connection:
-            left = iter(records)
-            for batch in iter(lambda: list(itertools.islice(left, _BATCH)), []):
-                rows = [_row(record, cell) for record in batch]
-                connection.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-                _keep_figures(connection, batch)
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            for batch in itertools.chain([first], batches):
+                connection.executemany(
+                    "INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [row.run for row in batch]
+                )
+                connection.executemany("INSERT OR IGNORE INTO figures VALUES (?, ?, ?)", [row.figures for row in batch])
 
     def get(self, run_id: str) -> RunRecord:
         """The record of that run; an unambiguous beginning of its identifier is enough.
@@ -115,7 +154,7 @@ class History:
             raise RefusedError(f"no run {run_id!r} in {self.path}. List them with: edge-harness history")
         if len(exact) > 1:
             raise RefusedError(f"several runs begin with {run_id!r}: give more of the identifier")
-        return decode(exact[0][1], f"{self.path} run {exact[0][0]}")
+        return self._decoded(*exact[0])
 
     def entries(self, *, limit: int = 50, **wanted: str) -> list[HistoryEntry]:
         """Lines of the newest runs that match, newest first.
@@ -133,7 +172,23 @@ class History:
         newest, values = _newest(limit, **wanted)
         with self._open() as connection:
             for run_id, record in connection.execute(f"SELECT run_id, record {newest}", values):
-                yield decode(record, f"{self.path} run {run_id}")
+                yield self._decoded(run_id, record)
+
+    def part(self, begin: str, end: str) -> list[Row]:
+        """Rows, made anew, of the runs whose identifiers stand from ``begin`` to before ``end``."""
+        query = "SELECT run_id, record FROM runs WHERE run_id >= ? AND run_id < ? ORDER BY run_id"
+        with self._open() as connection:
+            return [row_of(self._decoded(*found), found[1]) for found in connection.execute(query, (begin, end))]
+
+    def exported(self, *, limit: int, **wanted: str) -> Iterator[list[tuple[Any, ...]]]:
+        """Fields of ``HistoryEntry``, figures and JSON of each run that matches, newest first, a batch at a time."""
+        newest, values = _newest(limit, **wanted)
+        measured = "coalesce((SELECT metrics FROM figures WHERE figures.run_id = runs.run_id), x'7b7d')"
+        query = f"SELECT {', '.join(HistoryEntry.__struct_fields__)}, {measured}, record {newest}"
+        with self._open() as connection:
+            found = connection.execute(query, values)
+            while rows := found.fetchmany(_BATCH):
+                yield [(*row[:-1], self._plain(row[0], row[-1])) for row in rows]
 
     def figures(self, metric: Metric, *, limit: int, **wanted: str) -> Iterator[Figures]:
         """Values of one metric in the newest runs that match and hold it, oldest first; no record is decoded."""
@@ -156,10 +211,11 @@ class History:
         """
         with self._open() as connection:
             row = connection.execute(
-                "SELECT record FROM runs WHERE cell = ? AND outcome != 'interrupted' ORDER BY rowid DESC LIMIT 1",
+                "SELECT run_id, record FROM runs WHERE cell = ? AND cell != ''"  # as the index has it
+                " AND outcome != 'interrupted' ORDER BY rowid DESC LIMIT 1",
                 (cell,),
             ).fetchone()
-        return decode(row[0], f"{self.path} cell {cell}") if row else None
+        return self._decoded(*row) if row else None
 
     def count(self) -> int:
         """Number of runs."""
@@ -172,22 +228,47 @@ class History:
             rows = [str(row[0]) for row in connection.execute("PRAGMA integrity_check").fetchall()]
         return [] if rows == ["ok"] else rows
 
+    def _plain(self, run_id: str, data: bytes) -> bytes:
+        """The JSON of a record."""
+        if not data.startswith(_LZ4):
+            return data
+        try:
+            size = lz4.frame.get_frame_info(data)["content_size"]
+            if 0 < size <= RECORD_MAX_BYTES:
+                return bytes(lz4.frame.decompress(data))
+            raise BadDataError(f"{self.path} run {run_id}", "", f"{size} bytes", f"1 to {RECORD_MAX_BYTES}")
+        except RuntimeError as error:
+            raise BadDataError(f"{self.path} run {run_id}", "", f"a broken LZ4 frame ({error})", "a record") from error
+
+    def _decoded(self, run_id: str, data: bytes) -> RunRecord:
+        return decode(self._plain(run_id, data), f"{self.path} run {run_id}")
+
+    def _fill_figures(self, connection: sqlite3.Connection) -> None:
+        """Figures of all runs that an older edge-harness has kept."""
+        for found in connection.execute("SELECT run_id, record FROM runs"):
+            try:
+                figures = row_of(self._decoded(*found)).figures
+            except BadDataError:  # it stays in the list of runs, and says what is wrong with it when it is shown
+                continue
+            connection.execute("INSERT OR REPLACE INTO figures VALUES (?, ?, ?)", figures)
+
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as connection:
+                connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
                 found = connection.execute("PRAGMA user_version").fetchone()[0]
                 if found > FORMAT:
                     raise RefusedError(f"{self.path} was written by a newer edge-harness (format {found}): update")
                 if found < FORMAT:
-                    connection.execute(_FROM_1)
+                    connection.executescript(_FROM_OLDER)
                     schema = files("harness") / "data" / "history.sql"
                     connection.executescript(schema.read_text(encoding="utf-8"))
                     if found:
-                        _fill_figures(connection)
+                        self._fill_figures(connection)
                     connection.execute(f"PRAGMA user_version = {FORMAT}")
                     connection.commit()
                 yield connection
@@ -197,29 +278,6 @@ class History:
             ) from error
         except OSError as error:
             raise CouldNotRunError(f"history {self.path}: {error.strerror}") from error
-
-
-def _row(record: RunRecord, cell: str) -> tuple[str | bytes, ...]:
-    name, quant = (record.model.name, record.model.quant) if record.model else ("", "")
-    fields = (record.run_id, record.created, record.workload, name, quant, record.machine.device, record.outcome, cell)
-    return (*fields, encode(record))
-
-
-def _keep_figures(connection: sqlite3.Connection, records: Iterable[RunRecord]) -> None:
-    rows = []
-    for record in records:
-        values = {metric: found for metric in UNITS if (found := metric_values(record, metric))}
-        rows.append((record.run_id, msgspec.json.encode(alike_of(record)).decode(), msgspec.json.encode(values)))
-    connection.executemany("INSERT OR IGNORE INTO figures VALUES (?, ?, ?)", rows)
-
-
-def _fill_figures(connection: sqlite3.Connection) -> None:
-    """Figures of all runs that an older edge-harness has kept."""
-    for run_id, data in connection.execute("SELECT run_id, record FROM runs"):
-        try:
-            _keep_figures(connection, [decode(data, run_id)])
-        except BadDataError:  # it stays in the list of runs, and says what is wrong with it when it is shown
-            continue
 
 
 def _newest(limit: int, **wanted: str) -> tuple[str, list[str | int]]:

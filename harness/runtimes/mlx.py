@@ -31,9 +31,7 @@ def _packages() -> tuple[Any, Any, Any]:
 class MlxSession(Tokenized, OneSequence):
     """One loaded model with one sequence; implements :class:`harness.ports.Session` but for ``fork``.
 
-    Args:
-        path: A file of the model's folder.
-        scenario: Context, and tokens of a prefill step; MLX chooses its threads and types of cache itself.
+    Of the scenario it takes context and tokens of a prefill step; MLX chooses its threads and types of cache itself.
 
     Raises:
         MissingPackageError: mlx-lm is not installed.

@@ -127,10 +127,7 @@ def detectable_ratio(
     """Smallest slowdown that so many turns with so much noise would have shown, as a share (0.03 is 3 %).
 
     delta = (t(1 - (1 - confidence) / 2, n - 1) + t(power, n - 1)) s / sqrt(n), with s the spread of the log ratios; the
-    share is 1 - exp(-delta).
-
-    Raises:
-        ValueError: Fewer than 3 turns, different lengths, or values that are not finite.
+    share is 1 - exp(-delta). ValueError for fewer than 3 turns, different lengths, or values that are not finite.
 
     Source:
         J. Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., chapter 2.

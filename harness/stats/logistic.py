@@ -37,12 +37,8 @@ def logistic(
 ) -> Floats:
     """Weights w [dim] that minimise mean log(1 + exp(-s (x w))) + sum(penalty w^2) / 2, s = +-1 by the label.
 
-    Args:
-        design: Rows x [n, dim].
-        labels: Of both kinds [n].
-        penalty: Weight of each square [dim].
-        tolerance: A step that gains less is the last one.
-        step_count: Most steps.
+    Rows x (``design``) [n, dim], labels of both kinds [n], the weight of each square (``penalty``) [dim]. A step that
+    gains less than ``tolerance`` is the last one; there are ``step_count`` at most.
     """
     n, d = design.shape
     sign = np.where(labels, 1.0, -1.0)

@@ -6,7 +6,7 @@ Source: Android platform tools, packages/modules/adb, docs/user/adb.1.md and cli
 import re
 import shutil
 import subprocess
-from typing import Final, NamedTuple
+from typing import Final
 
 from harness.errors import CouldNotRunError
 
@@ -22,19 +22,11 @@ _STATES: Final = {
 }
 
 
-class AdbDevice(NamedTuple):
-    """One line of ``adb devices -l``."""
-
-    serial: str
-    state: str
-    model: str
-
-
-def _devices() -> list[AdbDevice]:
-    """Devices that the adb server sees."""
+def _devices() -> dict[str, tuple[str, str]]:
+    """State and model (empty where it is not told) of each device that the adb server sees, by serial."""
     lines = (line for line in _adb("devices", "-l").splitlines() if not line.startswith(("List of", "*")))
     told = (re.match(r"(\S+) +(no permissions|\S+)(?:.* model:(\S+))?", line) for line in lines)
-    return [AdbDevice(*match.groups("")) for match in told if match]
+    return {match[1]: (match[2], match[3] or "") for match in told if match}
 
 
 def adb_words(serial: str) -> tuple[str, ...]:
@@ -44,19 +36,19 @@ def adb_words(serial: str) -> tuple[str, ...]:
         CouldNotRunError: There is none, there are several, or it cannot be used; says what to do.
     """
     there = _devices()
-    if serial and ":" in serial and not any(d.serial == serial and d.state == "device" for d in there):
+    if ":" in serial and there.get(serial, ("", ""))[0] != "device":
         _adb("connect", serial)  # over the network a device is there once it was asked for
         there = _devices()
-    listed = ", ".join(f"{d.serial} ({d.model or d.state})" for d in there) or "none"
+    listed = ", ".join(f"{name} ({model or state})" for name, (state, model) in there.items()) or "none"
     if not serial and len(there) > 1:
         raise CouldNotRunError(f"several Android devices: {listed}. Name one: adb://SERIAL")
-    device = next((d for d in there if not serial or d.serial == serial), None)
-    if device is None:
+    chosen = serial or next(iter(there), "")
+    if chosen not in there:
         raise CouldNotRunError(f"no Android device {serial or 'on a cable'}; adb sees: {listed}. Is USB debugging on?")
-    if device.state != "device":
-        words = _STATES.get(device.state, f"its state is {device.state!r}")
-        raise CouldNotRunError(f"Android device {device.serial}: {words}")
-    return "adb", "-s", device.serial, "shell", "-T"
+    state = there[chosen][0]
+    if state != "device":
+        raise CouldNotRunError(f"Android device {chosen}: {_STATES.get(state, f'its state is {state!r}')}")
+    return "adb", "-s", chosen, "shell", "-T"
 
 
 def _adb(*words: str) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from harness.catalog._progress import Progress
 from harness.catalog.file_hash import sha256_of
 from harness.domain.base import Frozen
 from harness.domain.prediction import Prediction
@@ -30,7 +31,7 @@ from harness.onnx.files import model_files
 from harness.records.imports.llama_bench import from_document
 from harness.runtimes.executable import placed
 from harness.targets.facts import Facts, battery_percent, celsius, doubts, drained_joules, facts, fingerprint, ready
-from harness.targets.shell import LOST, Counters, Frame, Progress, Running, ShellTarget
+from harness.targets.shell import LOST, Counters, Frame, Running, ShellTarget
 
 PROGRAM: Final = "llama-bench"
 _ELF_MACHINES: Final = {"x86_64": 62, "arm64-v8a": 183}

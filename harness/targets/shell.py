@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
+from harness.catalog._progress import Progress, no_progress
 from harness.errors import CouldNotRunError
 
 _CHUNK_BYTES: Final = 1 << 20
@@ -41,9 +42,6 @@ LOST: Final = -1
 """Status of a command of which nobody knows how it ended."""
 _ENDED = re.compile(r"^ended (\d+)$", re.MULTILINE)
 _NAMED = re.compile(r"^==> (/.*) <==$")
-
-Progress = Callable[[int, int], None]
-"""Told of bytes done and bytes in all."""
 
 
 class Frame(NamedTuple):
@@ -139,7 +137,7 @@ class ShellTarget:
             room = f"{size - have} bytes in {self.folder}, {free} are free and {_SPARE_BYTES} must stay so"
             raise CouldNotRunError(f"{self.name}: {path.name} needs {room}")
         writer = f"cd {own}; echo $$ > {there}.pid; exec cat {'>>' if have else '>'} {part}"
-        self._send(path, have, writer, progress or (lambda _done, _all: None))
+        self._send(path, have, writer, progress or no_progress)
         mode = f"chmod 755 {part};" if executable else ""
         arrived = self.shell(f"{mode} sha256sum < {part}", timeout_s=600).split()[:1]
         if arrived != [sha256]:

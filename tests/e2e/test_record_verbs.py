@@ -98,3 +98,20 @@ def test_an_unknown_run_is_said_so(environment: dict[str, str]) -> None:
 
     assert done.returncode == 2
     assert "List them with" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("20260101", "--trend", "load_s"), "--trend has no meaning with RUN_ID"),
+        (("--import", "x.json", "--export", "y.parquet"), "--export has no meaning with --import"),
+        (("--import", "x.json", "--model", "m"), "--model has no meaning with --import"),
+        (("20260101", "--limit", "3"), "--limit has no meaning with RUN_ID"),
+        (("--export", "y.csv"), "y.csv: found ending .csv, expected .parquet"),
+    ],
+)
+def test_history_drops_no_option(words: tuple[str, ...], said: str, environment: dict[str, str]) -> None:
+    done = verb("history", *words, environment=environment)
+
+    assert done.returncode == 2
+    assert said in done.stderr

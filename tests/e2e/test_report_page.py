@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.catalog.models import model_names
 from harness.domain.scenario import Scenario
 from harness.report.choices import choices
 from harness.report.document import build
@@ -241,3 +242,21 @@ def test_a_phone_shows_every_speed_without_scrolling(browser, page_file) -> None
         box = cell.bounding_box()
         assert box["x"] + box["width"] <= 390, cell.inner_text()
     view.close()
+
+
+@pytest.mark.parametrize(("count", "shown"), [(3, True), (40, False)])
+def test_paper_cuts_nothing_off_and_shows_what_can_be_read(browser, tmp_path, count: int, shown: bool) -> None:
+    """A4 less its margins is 718 px wide."""
+    names = model_names()[:count]
+    path = tmp_path / "paper.html"
+    runs = [record()]
+    path.write_text(render(runs, build(runs, choices(devices=("iphone-1*",), models=names), created="2026-01-02")))
+    view = browser.new_page(viewport={"width": 718, "height": 1040})
+    view.goto(path.as_uri())
+    view.emulate_media(media="print")
+
+    right = "Math.max(...[...document.querySelectorAll('td')].map(c => c.getBoundingClientRect().right))"
+    assert view.evaluate(right) <= 718
+    assert view.locator(".matrix").is_visible() == shown
+    said = view.evaluate("getComputedStyle(document.querySelector('#count'), '::after').content")
+    assert ("Too wide for paper" in said) == (not shown)

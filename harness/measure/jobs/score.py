@@ -1,9 +1,9 @@
 """How well a model predicts a text, beside a reference that reads the same tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -21,6 +21,8 @@ from harness.runtimes.llamacpp.quality import Columns, Scores, chunks_of, score,
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.server.verifier import Verifier
 
+CHUNK_TOKENS: Final = 512
+
 
 class QualityJob(Frozen, frozen=True, kw_only=True):
     """What to score, of ``chunk_count`` chunks from the beginning, 0 for all, against a least quantized ``reference``.
@@ -32,9 +34,7 @@ class QualityJob(Frozen, frozen=True, kw_only=True):
     text: str
     reference: str = ""
     columns: str = ""
-    chunk_tokens: int = 512
     chunk_count: int = 8
-    thread_count: int = 0
 
 
 def run_try(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
@@ -43,10 +43,8 @@ def run_try(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     Raises:
         RefusedError: The model predicts no next token, or the text is shorter than two chunks.
     """
-    chunk_tokens: int = arguments.get("chunk_tokens", 512)
     with LlamaSession(Path(arguments["model"]), Scenario(context_tokens=64), batch_tokens=64) as session:
-        tokens = session.tokenize(Path(arguments["text"]).read_text(encoding="utf-8"))
-        _check_length(tokens, chunk_tokens)
+        tokens = _tokens_of(session, arguments["text"])
         try:
             session.decode(tokens[:8], position=0)
             is_finite = bool(np.isfinite(session.logits()).all())
@@ -57,9 +55,11 @@ def run_try(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     emit("tried", {"token_count": len(tokens)})
 
 
-def _check_length(tokens: Sequence[int], chunk_tokens: int) -> None:
-    if len(tokens) < 2 * chunk_tokens:
-        raise RefusedError(f"the text has {len(tokens)} tokens: at least {2 * chunk_tokens} are needed")
+def _tokens_of(session: LlamaSession, text: str) -> list[int]:
+    tokens = session.tokenize(Path(text).read_text(encoding="utf-8"))
+    if len(tokens) < 2 * CHUNK_TOKENS:
+        raise RefusedError(f"the text has {len(tokens)} tokens: at least {2 * CHUNK_TOKENS} are needed")
+    return tokens
 
 
 def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
@@ -70,21 +70,20 @@ def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         EngineError: The model's predictions are no numbers.
     """
     job = msgspec.convert(arguments, QualityJob)
-    scenario = Scenario(context_tokens=job.chunk_tokens, thread_count=job.thread_count)
-    model = LlamaSession(Path(job.model), scenario, batch_tokens=job.chunk_tokens)
-    base = LlamaSession(Path(job.reference), scenario, batch_tokens=job.chunk_tokens) if job.reference else None
-    tokens = model.tokenize(Path(job.text).read_text(encoding="utf-8"))
-    _check_length(tokens, job.chunk_tokens)
+    scenario = Scenario(context_tokens=CHUNK_TOKENS)
+    model = LlamaSession(Path(job.model), scenario, batch_tokens=CHUNK_TOKENS)
+    base = LlamaSession(Path(job.reference), scenario, batch_tokens=CHUNK_TOKENS) if job.reference else None
+    tokens = _tokens_of(model, job.text)
     scores = Scores()
     emit("engine", RUNTIME.identity(scenario))
-    for chunk in chunks_of(tokens, job.chunk_tokens, job.chunk_count, model.begin_token):
+    for chunk in chunks_of(tokens, CHUNK_TOKENS, job.chunk_count, model.begin_token):
         with Watch(child_probe()) as watch:
             truth = np.array(chunk[len(chunk) // 2 + 1 :], np.int64)
             logs = score(model, chunk)
             if not np.isfinite(logs).all():
                 raise EngineError("its predictions are no finite numbers")
             scores.add(logs, truth, score(base, chunk) if base else None)
-        emit("sample", watch.sample("score", f"score{job.chunk_tokens}", len(chunk)))
+        emit("sample", watch.sample("score", f"score{CHUNK_TOKENS}", len(chunk)))
     if job.columns:
         save_columns(Path(job.columns), *scores.columns())
     emit("quality", scores.result())

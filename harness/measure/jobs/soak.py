@@ -22,7 +22,7 @@ from harness.measure import sensors
 from harness.measure.child import ChildResult
 from harness.measure.jobs.served import ServedJob, attached, memory_mark
 from harness.measure.machine import fingerprint
-from harness.measure.pipeline import Measurement, key_of
+from harness.measure.pipeline import Measurement, events_named, key_of
 from harness.measure.protocol import Emit
 from harness.ports import Runtime, Session
 from harness.runtimes.server import AttachedServer
@@ -189,8 +189,7 @@ def plan(job: SoakJob, model: ModelIdentity | None = None) -> Measurement:
 
 
 def _read(child: ChildResult, job: SoakJob) -> Soak | None:
-    windows = [msgspec.convert(data, Window) for name, data in child.events if name == "window"]
-    told = {name: data for name, data in child.events if name in {"energy", "stopped"}}
+    windows, told = [msgspec.convert(data, Window) for data in events_named(child, "window")], dict(child.events)
     energy = told.get("energy", {"scope": "", "started_unix_s": 0.0})
     return summarise(
         windows,

@@ -42,7 +42,6 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
         drafts: Draft models to choose from before the run, by what each would give; ``lookup`` is the text itself.
         draft_tokens: Fixed draft length; 0 for adaptive, of at most ``most_tokens``.
         draft_scenario: For the draft, such as another api or placement; None: the target's.
-        top_k: Tokens kept in sampling; 0 for all.
         pilot_tokens: Tokens after each prompt of the pilot, which estimates acceptance on prompts of its own: those
             are not in the run, except where there are too few of them.
     """
@@ -56,7 +55,6 @@ class SpeculationJob(Frozen, frozen=True, kw_only=True):
     repetitions: int = 1
     most_tokens: int = 15
     temperature: float = 0.0
-    top_k: int = 0
     seed: int = 0
     pilot_tokens: int = 24
     draft_scenario: Scenario | None = None
@@ -94,7 +92,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     job = msgspec.convert(arguments, SpeculationJob)
     emit("engine", RUNTIME.identity(job.scenario))
     timed = Timed(emit)
-    sampling = Sampling(job.temperature, job.top_k, job.seed)
+    sampling = Sampling(job.temperature, seed=job.seed)
     target = LlamaSession(Path(job.target), job.scenario, batch_tokens=512)
     pilots, prompts = ([target.tokenize(text) for text in part] for part in job.split())
     verify_s = measure_pass_s(target, VERIFY_SIZES)
@@ -140,11 +138,20 @@ def choose(
     verify_s: dict[int, float],
     adaptive: type[AdaptivePolicy] = AdaptivePolicy,
 ) -> tuple[DraftAdvice, str, FixedPolicy]:
-    """Which of the job's drafts would give most: advice, its name, and how long its drafts are to be."""
+    """Which of the job's drafts would give most: advice, its name, and how long its drafts are to be.
+
+    Each is judged by its own cost, and by where it would have agreed with ``answers`` (prompt, tokens): the target's
+    own, seen by the draft in one batched pass each.
+    """
     candidates = []
     for name in job.drafts:
         drafter = make(name)
-        candidates.append((*judged(drafter, job, answers, verify_s), name))
+        draft_s = draft_step_s(drafter, answers[0][0]) if isinstance(drafter, ModelDrafter) else 0.0
+        seen: list[tuple[int, bool]] = []
+        for prompt, tokens in answers:
+            drafter.forget()
+            seen += drafter.agreement([*prompt, *tokens], len(prompt) + 1)
+        candidates.append((advise(seen, verify_s, draft_s, job.most_tokens), seen, name))
         if isinstance(drafter, ModelDrafter):
             drafter.session.close()
     advice, seen, chosen = max(candidates, key=lambda c: (c[0].speedup_ratio, c[0].ceiling_ratio))
@@ -160,22 +167,3 @@ def turns(job: SpeculationJob, prompts: Sequence[T]) -> Iterator[tuple[T, tuple[
     """Each prompt of the run, and which side goes first: in turns, so that a drifting machine favours neither."""
     for index, prompt in enumerate([*prompts] * job.repetitions):
         yield prompt, ("", PLAIN) if index % 2 else (PLAIN, "")
-
-
-def judged(
-    drafter: Drafter,
-    job: SpeculationJob,
-    answers: Sequence[tuple[list[int], Sequence[int]]],
-    verify_s: dict[int, float],
-) -> tuple[DraftAdvice, list[tuple[int, bool]]]:
-    """What a draft would give, by its own cost and by where it would have agreed with ``answers`` (prompt, tokens).
-
-    The answers are the target's own, seen by the draft in one batched pass each.
-    """
-    draft_s = draft_step_s(drafter, answers[0][0]) if isinstance(drafter, ModelDrafter) else 0.0
-    seen: list[tuple[int, bool]] = []
-    for prompt, tokens in answers:
-        drafter.forget()
-        seen += drafter.agreement([*prompt, *tokens], len(prompt) + 1)
-    drafter.forget()
-    return advise(seen, verify_s, draft_s, job.most_tokens), seen

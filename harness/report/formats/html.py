@@ -31,6 +31,11 @@ _UNSAID: Final = frozenset(
     ("kind", "outputs", "differences", "tokens", "lengths", "stall_by_block_s", "counts", "windows", "levels")
 )
 
+_TOO_WIDE: Final = (
+    ".matrix,.legend,#why{display:none}"
+    '#count::after{content:". Too wide for paper: name models with --models, or look at the screen."}'
+)
+
 
 def render(records: Sequence[RunRecord], report: Report) -> str:
     """The whole page; the records are its runs themselves, for the time of each token.
@@ -47,8 +52,11 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
     folder = files("harness.report") / "templates"
     css, js, page = ((folder / n).read_text(encoding="utf-8") for n in ("report.css", "report.js", "report.html.j2"))
     if report.choices:
-        # On paper the whole matrix fits the width of a page: some 700 px, a column 46, the names 230.
-        css += f"@media print{{.matrix table{{zoom:{min(0.6, 640 / (230 + 46 * len(report.choices.models))):.2f}}}}}\n"
+        # On paper the matrix fits the width of a page: some 700 px, a column 46, names 230. Nobody can read it below
+        # half its size.
+        zoom = min(0.6, 640 / (230 + 46 * len(report.choices.models)))
+        rule = f".matrix table{{zoom:{zoom:.2f}}}" if zoom >= 0.5 else _TOO_WIDE
+        css += f"@media print{{{rule}}}\n"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     told = (amount, clean, digits, excerpt, format_bytes)
     environment.globals |= {each.__name__: each for each in told}

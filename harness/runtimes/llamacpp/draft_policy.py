@@ -167,10 +167,7 @@ class FixedPolicy:
 class AdaptivePolicy(FixedPolicy):
     """Drafts as long as it pays; turns itself off when it does not, and looks again now and then.
 
-    Args:
-        costs: Times of this pair of models.
-        most_tokens: Longest draft.
-        seen: (bucket, agreed) pairs known beforehand.
+    ``costs`` are those of this pair of models, ``seen`` (bucket, agreed) pairs known beforehand.
     """
 
     costs: CostTable

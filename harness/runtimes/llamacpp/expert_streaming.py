@@ -239,10 +239,8 @@ def open_streamed(
     """Open a model under a budget.
 
     ``auto`` streams experts where a model has them and everything else fits, and blocks otherwise: where not even what
-    every token reads fits, most of it has to be read in every pass anyway.
-
-    Returns:
-        The session, and why it streams blocks although the model has experts; empty otherwise.
+    every token reads fits, most of it has to be read in every pass anyway. The text says why it streams blocks although
+    the model has experts; empty otherwise.
 
     Raises:
         RefusedError: Not on this system, or the budget is too small.

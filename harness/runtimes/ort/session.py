@@ -23,10 +23,8 @@ from harness.runtimes.ort.cache import DTYPES, Grown, InPlace, value_of
 class OrtSession(Tokenized, RowsInRuns):
     """One loaded model with one cache for each sequence; implements :class:`harness.ports.Session`.
 
-    Args:
-        path: ONNX file; ``tokenizer.json`` lies beside it.
-        scenario: Context, physical batch, threads, repack.
-        sequence_count: Sequences that may be used; 0 takes the scenario's ``batch_count``.
+    ``tokenizer.json`` lies beside the ONNX file. Of the scenario it takes context, physical batch, threads and repack;
+    so many sequences may be used, 0: its ``batch_count``.
 
     Raises:
         MissingPackageError: onnxruntime or tokenizers is not installed.

@@ -24,15 +24,9 @@ def calibration_change(
     """Calibration of ``after`` beside ``before``, differences with 95 % bootstrap intervals.
 
     Whole rows are drawn, so that the pairing is kept; a smooth ECE keeps the width that each model's own rows ask for.
-
-    Args:
-        before: Of the reference: confidence of the top answer, whether it was right, NLL of the true one in nats; each
-            [n].
-        after: The same of the other model, rows in the same order.
-        temperature: To be kept with the rest.
-
-    Raises:
-        RefusedError: The two did not answer the same rows, or as ``metrics.checked``.
+    Of the reference (``before``) and of the other model, in the order of the same rows: confidence of the top answer,
+    whether it was right, NLL of the true one in nats, each [n]. ``temperature`` is kept with the rest. RefusedError
+    where the two did not answer the same rows, or as ``metrics.checked``.
     """
     (p0, y0), (p1, y1) = (checked(*side[:2], allow_few=True) for side in (before, after))
     n0, n1 = np.asarray(before[2], np.float64), np.asarray(after[2], np.float64)

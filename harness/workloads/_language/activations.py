@@ -27,11 +27,9 @@ OpenSession = Callable[..., Session]
 
 
 class LayerTap:
-    """A tap on one result of every layer, or of one.
+    """A tap on one result of every layer, or of one: ``name`` is llama.cpp's up to the layer's number, or with it.
 
-    Args:
-        name: llama.cpp's name of the result up to the layer's number, or with it.
-        take: Gets the layer and the values; what it returns, if anything, takes their place.
+    ``take`` gets the layer and the values; what it returns, if anything, takes their place.
     """
 
     def __init__(self, name: str, take: Callable[[int, Floats], Floats | None]) -> None:
@@ -87,16 +85,10 @@ def capture(
     limit_tokens: int = 0,
     logits: str = "none",
 ) -> Captured:
-    """Read texts window by window and keep one named result of every token.
+    """Read texts window by window and keep one named result of every token, such as ``l_out-15``.
 
-    Args:
-        open_session: Opens the model.
-        path: Model file.
-        texts: Each is cut into windows of its own.
-        name: The engine's name of the result, such as ``l_out-15``.
-        thread_count: Threads.
-        limit_tokens: Stop after so many tokens; 0 for all.
-        logits: ``all`` for the last block: llama.cpp computes it for tokens alone whose logits are kept.
+    Each text is cut into windows of its own; all ends after ``limit_tokens``, unless those are 0. ``logits`` is ``all``
+    for the last block: llama.cpp computes it for tokens alone whose logits are kept.
 
     Raises:
         EngineError: The model computes nothing of that name for every token.

@@ -52,12 +52,8 @@ class Branches:
     """Answers to one prompt, as many at a time as wanted: the prompt is read once and shared.
 
     Sequence 0 keeps the prompt; sample number i of a batch runs in sequence i + 1. The session needs one sequence more
-    than a batch has samples, and room for prompt + samples x tokens in a unified cache.
-
-    Args:
-        session: Cleared first.
-        prompt: Token ids, at least one.
-        kept_count: Tokens at the beginning of ``prompt`` that sequence 0 holds already and that are not read again.
+    than a batch has samples, and room for prompt + samples x tokens in a unified cache. It is cleared first, but for
+    the first ``kept_count`` tokens of the prompt, where sequence 0 holds those already: they are not read again.
 
     Attributes:
         first: Logits [vocab_count] after the prompt.
@@ -88,12 +84,8 @@ def draw(
 ) -> list[Sample]:
     """Go on from several prompts in one batch, one token of each a step; prompt i is in sequence i + 1, then freed.
 
-    Args:
-        session: Holds the prompts.
-        rows: Logits after each prompt; they are read before the session's next pass.
-        lengths: Tokens of each prompt.
-        samples: Number of the sample of each: its random numbers.
-        plan: How to draw.
+    ``rows`` are the logits after each prompt, read before the session's next pass, ``lengths`` the tokens of each;
+    ``samples`` the number of each sample, which gives it its random numbers.
     """
     drawn: list[list[Pick]] = [[] for _ in samples]
     given = [numbers(plan.seed, number, plan.new_tokens) for number in samples]

@@ -44,7 +44,7 @@ def precision_recall(right_count: int, said_count: int, true_count: int) -> dict
 
 
 class Judge:
-    """Asks one model short questions that begin alike.
+    """Asks one model short questions that begin alike; BadDataError where the template cannot be rendered.
 
     Args:
         session: With ``together`` sequences after ``home``.
@@ -54,9 +54,6 @@ class Judge:
         options: The answers that are weighed; their spellings in lower case and after a space count with them.
         together: Questions in one batch.
         home: Sequence that keeps the prefix; the questions run in those after it.
-
-    Raises:
-        BadDataError: The template cannot be rendered.
     """
 
     def __init__(
@@ -186,13 +183,8 @@ def choose(session: Session, prompt: Sequence[int], options: Sequence[Sequence[i
     """Score each option as the continuation of the prompt: (1 / m) sum over its m tokens of log P(token | before).
 
     Length normalisation as in ``acc_norm`` of lm-evaluation-harness, by tokens instead of bytes. The prompt is read
-    once; the options share it and go through the model in one batch.
-
-    Args:
-        session: With one sequence more than there are options.
-        prompt: Token ids, at least one more than ``kept_count``.
-        options: Token ids of each option, each at least one.
-        kept_count: Tokens of the prompt that sequence 0 holds already.
+    once; the options, of one token or more each, share it and go through the model in one batch. The session has one
+    sequence more than there are options; its sequence 0 holds ``kept_count`` tokens of the prompt, but not the last.
     """
     prompted = Branches(session, prompt, kept_count=kept_count)
     sums = np.array([log_softmax_at(prompted.first, option[0]) for option in options])

@@ -29,10 +29,7 @@ def numbers(seed: int, sample: int, count: int) -> list[float]:
 def pick(logits: NDArray[np.float32], temperature: float, number: float) -> Pick:
     """The token at which the cumulative softmax(logits / temperature), in order of tokens, passes ``number``.
 
-    Args:
-        logits: [vocab_count].
-        temperature: 0 takes the most likely token.
-        number: In [0, 1).
+    ``logits`` are [vocab_count], ``number`` lies in [0, 1); temperature 0 takes the most likely token.
     """
     top = int(logits.argmax())
     gaps = logits - logits[top]

@@ -34,15 +34,7 @@ class Message(NamedTuple):
 
 
 class ChatTemplate:
-    """One model's template.
-
-    Args:
-        source: Jinja text.
-        path: The file that it comes from, for messages.
-
-    Raises:
-        BadDataError: It is longer than 65,536 characters.
-    """
+    """One model's template, Jinja text out of the file ``path``; BadDataError above 65,536 characters."""
 
     def __init__(self, source: str, *, path: Path = Path("template")) -> None:
         self._source, self._path = source, path
@@ -75,10 +67,8 @@ class ChatTemplate:
     ) -> tuple[list[int], list[int]]:
         """Token ids before and after the content of a user's turn, the words that begin an answer included.
 
-        An instruction comes first where there is one, then examples, each a question and its answer.
-
-        Raises:
-            BadDataError, MissingPackageError: As :meth:`tokens`.
+        An instruction comes first where there is one, then examples, each a question and its answer. Errors as
+        :meth:`tokens`.
         """
         head = [Message("system", instruction)] if instruction else []
         for question, answer in examples:

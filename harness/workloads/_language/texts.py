@@ -36,11 +36,7 @@ def shipped_table(name: str) -> dict[str, Any]:
 
 
 def texts_of(folder: Path) -> list[str]:
-    """Every ``.txt`` and ``.md`` file under a folder, by name.
-
-    Raises:
-        RefusedError: There is none.
-    """
+    """Every ``.txt`` and ``.md`` file under a folder, by name; RefusedError where there is none."""
     paths = sorted(p for p in folder.rglob("*") if p.suffix in {".txt", ".md"})
     if not paths:
         raise RefusedError(f"{folder}: no .txt or .md files")

@@ -96,10 +96,7 @@ class AssistantWorkload(Described):
         """What is true whatever the model says.
 
         The same question gets the same reply; no answer passes the budget; a note cited is a current memory; what was
-        to be forgotten stands in no memory.
-
-        Raises:
-            WrongAnswerError: One of these fails.
+        to be forgotten stands in no memory. WrongAnswerError where one of these fails.
         """
         for text, _ in state.talk.turns:  # in order again: timing may have ended in the middle of the talk
             state.assistant.hear(text)

@@ -98,10 +98,7 @@ class DebateWorkload(Described):
 
         The same seed gives the same speeches; nobody says more than the budget; a rebuttal was said after reading the
         other side's opening; what the judge reads of both sides is equally long; swapping the two claims turns the
-        verdict round and changes nothing else.
-
-        Raises:
-            WrongAnswerError: One of these fails.
+        verdict round and changes nothing else. WrongAnswerError where one of these fails.
         """
         if [s.text for s in state.debate.argue(state.cases[0])] != [s.text for s in state.speeches]:
             raise WrongAnswerError("the same seed gave other speeches")

@@ -52,15 +52,7 @@ class GroundedTokens(NamedTuple):
 
 
 class GroundedEncoder:
-    """Image and regions to tokens.
-
-    Args:
-        path: Graph from ``prepared``.
-
-    Raises:
-        MissingPackageError: onnxruntime is not installed.
-        EngineError: The engine would not load the graph.
-    """
+    """Image and regions to tokens, by a graph from ``prepared``; errors as of the session that loads it."""
 
     def __init__(self, path: Path, *, thread_count: int = 1) -> None:
         self.session = OnnxSession(path, thread_count=thread_count)
@@ -68,13 +60,8 @@ class GroundedEncoder:
     def encode(self, image: Image, regions: ArrayLike = ()) -> GroundedTokens:
         """Tokens of one image with 0 to 16 regions: 256 of the image, one for each region (the mean of its cells).
 
-        Args:
-            image: uint8 [height, width, 3].
-            regions: Normalised boxes [N, 4].
-
-        Raises:
-            BadDataError: An image that is none, or a box that is none inside its image (it is named).
-            EngineError: The engine failed.
+        The image is uint8 [height, width, 3], the regions are normalised boxes [N, 4]. BadDataError for an image that
+        is none, or a box that is none inside its image (it is named); EngineError where the engine failed.
         """
         pixels, (whole, *parts) = self.pack(image, regions)
         features, count = self.run(pixels), len(parts)
@@ -112,11 +99,8 @@ def position_features(boxes: NDArray[Any]) -> NDArray[np.float32]:
 def prepared(folder: Path, *, weight_bits: int = 32) -> Path:
     """The graph in ``folder``: fetched, cut behind its last norm, in fewer bits, each made once.
 
-    A transformer's products run fast with dynamic 8-bit ranges, and in blocks of four bits.
-
-    Raises:
-        FetchError: The weights could not be had.
-        MissingPackageError: onnx, or what makes a graph of fewer bits, is not installed.
+    A transformer's products run fast with dynamic 8-bit ranges, and in blocks of four bits. FetchError where the
+    weights could not be had, MissingPackageError where onnx, or what makes a graph of fewer bits, is not installed.
     """
     whole = folder / "dinov2-s.onnx"
     if not whole.exists():

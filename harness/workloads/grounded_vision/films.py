@@ -102,11 +102,7 @@ def detected(frames: Sequence[Identified], errors: Errors, seed: int) -> list[De
 
 
 def scored(truth: Sequence[Identified], found: Sequence[Identified]) -> TrackScores:
-    """Scores of identified boxes against the truth, frame by frame.
-
-    Raises:
-        ValueError: Films of different lengths.
-    """
+    """Scores of identified boxes against the truth, frame by frame; ValueError for films of different lengths."""
     (names, totals), (other_names, other_totals) = (
         np.unique(np.concatenate([[], *(ids for ids, _ in side)]), return_counts=True) for side in (truth, found)
     )

@@ -50,11 +50,7 @@ IMAGENET: Final = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def checked_image(image: Image, *, source: str = "image") -> Image:
-    """The image, if it is [height, width, 3] bytes with at least one pixel.
-
-    Raises:
-        BadDataError: It is not.
-    """
+    """The image, if it is [height, width, 3] bytes with at least one pixel; BadDataError where it is not."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}".strip()
         raise BadDataError(source, "", found, "uint8 [height, width, 3], RGB")

@@ -31,14 +31,9 @@ _SHOWN_RATIO: Final = 0.15
 
 
 class TextReader:
-    """Finds and reads text.
+    """Finds and reads text, by two networks (31 MB) that are kept in ``folder``, and fetched when they are not there.
 
-    Args:
-        folder: Where the two networks are kept (31 MB); fetched when they are not there.
-
-    Raises:
-        FetchError: They could not be had.
-        MissingPackageError: onnxruntime is not installed.
+    FetchError where the networks could not be had, MissingPackageError where onnxruntime is not installed.
     """
 
     def __init__(self, folder: Path, *, thread_count: int = 1) -> None:

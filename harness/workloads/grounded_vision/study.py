@@ -51,11 +51,8 @@ class Seen(NamedTuple):
 def compare(folder: Path, *, picture_count: int = 48, thread_count: int = 1) -> dict[str, Any]:
     """Share of words read by each way of seeing, paired differences, the trained projection, and tracking.
 
-    Networks are kept in ``folder``; a picture has four words.
-
-    Raises:
-        MissingPackageError: scikit-image is not installed.
-        FetchError: A network could not be had.
+    Networks are kept in ``folder``; a picture has four words. MissingPackageError where scikit-image is not installed,
+    FetchError where a network could not be had.
     """
     reader = TextReader(folder, thread_count=thread_count)
     right: dict[str, list[list[bool]]] = {}

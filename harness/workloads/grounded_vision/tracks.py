@@ -49,14 +49,10 @@ class Tracker:
         self._looks_dim: int | None = None
 
     def step(self, boxes: ArrayLike, looks: ArrayLike = ()) -> list[int]:
-        """The track of each detection of the next frame.
+        """The track of each detection of the next frame, whose boxes are normalised (x0, y0, x1, y1), [N, 4].
 
-        Args:
-            boxes: Normalised (x0, y0, x1, y1), [N, 4].
-            looks: A vector for each (a region's token, say), [N, dim] with one dim for the whole film; or none at all.
-
-        Raises:
-            BadDataError: A box outside the image or empty, or looks of another number or length.
+        Looks are a vector for each (a region's token, say), [N, dim] with one dim for the whole film; or none at all.
+        BadDataError for a box outside the image or empty, or looks of another number or length.
         """
         self._frame += 1
         table = checked(boxes, source=f"frame {self._frame}", limit=MAX_DETECTIONS)

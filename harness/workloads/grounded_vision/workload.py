@@ -213,11 +213,7 @@ def _window_cost(rows: int, columns: int, tall: int, wide: int, side: int) -> tu
 
 
 def checked(size: Mapping[str, int]) -> Mapping[str, int]:
-    """The size.
-
-    Raises:
-        RefusedError: No such bits, number of regions or image.
-    """
+    """The size; RefusedError where there are no such bits, number of regions or image."""
     if size["weight_bits"] not in BITS:
         raise RefusedError(f"weight_bits {size['weight_bits']}; one of {', '.join(map(str, BITS))}")
     if not 1 <= size["region_count"] <= MAX_REGIONS:

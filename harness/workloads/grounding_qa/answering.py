@@ -42,15 +42,11 @@ def doubt(first: int, second: int) -> float:
 def vote_in_waves(
     draw: Callable[[Sequence[int]], Sequence[Hashable]], waves: Sequence[int], *, tolerance: float = 0.05
 ) -> tuple[Hashable, int]:
-    """Draw answers, several at a time as one batch of a language model, until the majority is settled.
+    """The answer that most samples give, and how many were drawn until that was settled.
 
-    Returns the answer and how many samples were taken.
-
-    Args:
-        draw: Gives the answers of the samples of these numbers.
-        waves: Samples of each wave; the vote is looked at after each.
-        tolerance: Stop when ``doubt`` falls to it; 0 stops only when no sample left could change the answer, and then
-            the answer is that of all samples.
+    ``draw`` gives the answers of the samples of some numbers, as one batch of a language model; after each wave of so
+    many the vote is looked at. It ends when ``doubt`` falls to ``tolerance``; 0 ends it only when no sample left could
+    change the answer, and then the answer is that of all samples.
     """
     counts: Counter[Hashable] = Counter()
     most_count, taken = sum(waves), 0
@@ -300,13 +296,11 @@ def _share(values: Iterable[bool]) -> float:
     return sum(counted) / max(1, len(counted))
 
 
-def abstention(judged: Sequence[Judged], risk: float = 0.2, *, needs_support: bool = False) -> dict[str, float | None]:
-    """Fit the threshold on the first half of the questions, answer the second half with it.
+def abstention(judged: Sequence[Judged], *, needs_support: bool = False) -> dict[str, float | None]:
+    """Fit the threshold on the first half of the questions, answer the second half with it, a fifth wrong at most.
 
-    Args:
-        judged: In any order that the outcome does not depend on.
-        risk: Share of wrong answers that is tolerated.
-        needs_support: Whether an answer must also be grounded: some passage shown contains its claim.
+    Their order is any that the outcome does not depend on. Where it ``needs_support``, an answer must also be grounded:
+    some passage shown contains its claim.
 
     Returns:
         ``threshold`` (None: nothing may be answered), and on the second half ``coverage``, ``accuracy`` among the
@@ -320,7 +314,7 @@ def abstention(judged: Sequence[Judged], risk: float = 0.2, *, needs_support: bo
 
     half = len(judged) // 2
     fit, held = judged[:half], judged[half:]
-    threshold = answer_threshold([confidence(j) for j in fit], [j.is_right for j in fit], risk, allow_few=True)
+    threshold = answer_threshold([confidence(j) for j in fit], [j.is_right for j in fit], 0.2, allow_few=True)
     answered = [j for j in held if confidence(j) >= threshold]
     unanswerable = [j for j in held if not j.question.answer]
     return {

@@ -96,10 +96,7 @@ def locomo(
     """Questions drawn by the seed; an answer is right at a word F1 of 0.5 or more with the gold one.
 
     The evidence is searched in the question's own conversation, each turn with its date, as the set's authors show it;
-    with a ``template`` the model reranks what is found.
-
-    Raises:
-        BadDataError: No LoCoMo file.
+    with a ``template`` the model reranks what is found. BadDataError where it is no LoCoMo file.
     """
     turns, every = read_locomo(path)
     chosen = drawn(every, context, LOCOMO, by=lambda q: (q.conversation, bool(q.answer)))
@@ -137,10 +134,7 @@ def word_f1(given: str, gold: str) -> float:
 def truthful(session: Session, context: WorkloadContext, path: Path, template: ChatTemplate) -> dict[str, Any]:
     """MC1: the best answer against the incorrect ones by length-normalised log-probability, no passages.
 
-    The questions are drawn by the seed, each category with its share.
-
-    Raises:
-        BadDataError: No TruthfulQA file.
+    The questions are drawn by the seed, each category with its share. BadDataError where it is no TruthfulQA file.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

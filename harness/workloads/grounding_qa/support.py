@@ -6,7 +6,7 @@ rule does: other words for the same, and what the passage leaves open. A claim i
 clauses; it is supported as far as its least supported part is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -55,13 +55,10 @@ def confirms(claim: str, passage: str) -> bool:
 
 
 class Support:
-    """Judges claims with one model.
+    """Judges claims with one model, ``together`` questions in one batch.
 
-    Args:
-        session: With room for the judge's prefix (some 300 tokens), and ``together`` sequences after ``home``.
-        template: The model's chat template.
-        home: Sequence that keeps the prefix; those after it are used too.
-        together: Questions in one batch.
+    The session has room for the judge's prefix (some 300 tokens), which sequence ``home`` keeps, and as many sequences
+    after it as a batch has questions.
     """
 
     def __init__(self, session: Session, template: ChatTemplate, *, home: int, together: int) -> None:
@@ -86,14 +83,12 @@ class Support:
             for at, words in enumerate(found)
         ]
 
-    def fitted(self, cases: Iterable[Case]) -> "Support":
-        """The same judge with slope and offset fitted on cases, those left out that a check decides."""
-        cases = list(cases)
+    def fitted(self, cases: Sequence[Case]) -> None:
+        """Fit slope and offset on cases, those left out that a check decides."""
         self.fit = UNFITTED
         judged = self.check_many([(c.claim, c.passage) for c in cases])
         open_ = [(j.probability, c.is_supported) for j, c in zip(judged, cases, strict=True) if j.margin is not None]
         self.fit = platt([p for p, _ in open_], [y for _, y in open_], allow_few=True)
-        return self
 
 
 def score(cases: Sequence[Case], judged: Sequence[Supported]) -> dict[str, Any]:

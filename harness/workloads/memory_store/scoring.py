@@ -65,13 +65,8 @@ def bm25_part(
 ) -> NDArray[np.float32]:
     """What one term adds to the BM25 of each text that holds it: idf * f (k1 + 1) / (f + k1 (1 - b + b l / mean)).
 
-    The inverse document frequency is FTS5's: ln((N - n + 0.5) / (n + 0.5)), at least 1e-6.
-
-    Args:
-        repeats: How often the term (f) occurs in each text [n].
-        lengths: Terms (l) in each text [n].
-        document_count: Texts (N), those without the term included.
-        mean_length: Mean number of terms of a text.
+    The inverse document frequency is FTS5's: ln((N - n + 0.5) / (n + 0.5)), at least 1e-6. The term occurs ``repeats``
+    (f) times in each text [n] of ``lengths`` (l) terms [n]; all N texts count, those without the term included.
 
     Source: Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"; constants of FTS5
     (SQLite, ext/fts5/fts5_aux.c, fts5Bm25GetData).

@@ -74,17 +74,14 @@ class Forgotten(NamedTuple):
 class MemoryStore:
     """One store: SQLite is the truth, a matrix in memory answers.
 
-    Safe for several threads; several processes may open the same file, and each sees what the others wrote at its
-    next call.
+    Safe for several threads; several processes may open the same file, and each sees what the others wrote at its next
+    call. RefusedError where it cannot be opened as asked, BadDataError where it is no store.
 
     Args:
         path: The file; ``-wal`` and ``-shm`` lie beside it while it is open.
         embedder: Makes vectors; its name and width are bound to the file.
         capacity: Memories kept; storing one more evicts the least valuable.
         sync: ``process`` or ``power``; see ``Database``.
-
-    Raises:
-        RefusedError: Not openable as asked; BadDataError: not a store.
     """
 
     def __init__(
@@ -177,10 +174,8 @@ class MemoryStore:
     ) -> int:
         """Replace a memory by a newer text; returns the identifier of the new version.
 
-        The old version is found no more, but stays in ``history`` until any version is forgotten.
-
-        Raises:
-            RefusedError: There is no such memory, it is superseded already, or the store is read-only.
+        The old version is found no more, but stays in ``history`` until any version is forgotten. RefusedError where
+        there is no such memory, it is superseded already, or the store is read-only.
         """
         with self._lock:
             self._writable()
@@ -205,11 +200,7 @@ class MemoryStore:
     # ---- reading
 
     def get(self, memory_id: int) -> Memory:
-        """One memory, superseded ones included.
-
-        Raises:
-            RefusedError: There is none.
-        """
+        """One memory, superseded ones included; RefusedError where there is none."""
         with self._lock:
             return self._memories([memory_id])[0]
 
@@ -281,10 +272,8 @@ class MemoryStore:
     ) -> Forgotten:
         """Forget the memories that fulfil every condition given, all their versions too, and erase them on disk.
 
-        ``words`` is an FTS5 expression that their text matches; ``dry_run`` only lists them.
-
-        Raises:
-            RefusedError: No condition at all, a malformed expression, or the store is read-only.
+        ``words`` is an FTS5 expression that their text matches; ``dry_run`` only lists them. RefusedError for no
+        condition at all, a malformed expression, or a store that is read-only.
         """
         conditions = {
             "id IN (SELECT value FROM json_each(?))": None if ids is None else json.dumps([int(i) for i in ids]),
@@ -378,11 +367,7 @@ def check_memory(item: NewMemory) -> None:
 
 
 def unit_vector(vector: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
-    """The vector [dim] at length 1.
-
-    Raises:
-        RefusedError: Another shape, not finite, or zero.
-    """
+    """The vector [dim] at length 1; RefusedError where it has another shape, is not finite, or zero."""
     array = np.asarray(vector, np.float32)
     if array.shape != (dim,):
         raise RefusedError(f"a vector must have the shape ({dim},), got {array.shape}")

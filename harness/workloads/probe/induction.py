@@ -188,11 +188,7 @@ class AblationReport(Frozen, frozen=True, kw_only=True):
 
 
 def null_draw(heads: Sequence[Head], taken: Sequence[Head], rng: np.random.Generator) -> list[Head]:
-    """As many heads of each layer as were taken, from the others.
-
-    Raises:
-        RefusedError: A layer has too few of them.
-    """
+    """As many heads of each layer as were taken, from the others; RefusedError where a layer has too few of them."""
     gone = {(h.layer, h.head) for h in taken}
     out: list[Head] = []
     for layer, wanted in sorted(Counter(h.layer for h in taken).items()):
@@ -214,11 +210,8 @@ def ablation(
 ) -> AblationReport:
     """Take induction heads out, on other sequences than those that :func:`induction` found them on.
 
-    ``heads`` are all of the model by their score, the strongest first.
-
-    Raises:
-        RefusedError: No head scores above a half.
-        EngineError: The engine refused the model.
+    ``heads`` are all of the model by their score, the strongest first. RefusedError where no head scores above a half,
+    EngineError where the engine refused the model.
     """
     strong = [h for h in heads if h.score > STRONG_SCORE][:MOST_HEADS]
     if not strong:

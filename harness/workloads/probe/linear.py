@@ -144,11 +144,7 @@ def token_rule(train: Rows, held_out: Rows) -> Labels:
 
 
 def report(name: str, train: Rows, held_out: Rows, *, seed: int = 1) -> ProbeReport:
-    """Train a probe and everything it must be compared with.
-
-    Raises:
-        RefusedError: All labels of one part are alike.
-    """
+    """Train a probe and everything it must be compared with; RefusedError where all labels of one part are alike."""
     if not 0 < np.count_nonzero(held_out.labels) < len(held_out.labels):
         raise RefusedError(f"{name}: all held-out labels are alike")
     said = fit(train.x, train.labels).predict(held_out.x)

@@ -136,11 +136,8 @@ def sweep(
     """Every property, and whether the model is sure of its next token, on each of the layers.
 
     Without ``layers`` on five from the first to the last. Probes are trained on the beginning of the texts and tested
-    on their last fifth.
-
-    Raises:
-        RefusedError: The text is too short, or shows no property both ways.
-        EngineError: The engine refused the model, or has no such layer.
+    on their last fifth. RefusedError where the text is too short, or shows no property both ways, EngineError where the
+    engine refused the model, or has no such layer.
     """
     last = read_gguf(path).weights().shape.layer_count - 1
     texts = [split_text(t, 0.2) for t in ([shipped_text()] if folder is None else texts_of(folder))]

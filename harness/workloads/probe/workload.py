@@ -98,9 +98,7 @@ class ProbeWorkload(Described):
         """The probe points where the labels came from, and finds them in data it has not seen.
 
         With n tokens of d dimensions the direction is found up to an angle of about sqrt(d / n): the bounds follow it.
-
-        Raises:
-            WrongAnswerError: It does not.
+        WrongAnswerError where it does not.
         """
         n, d = state.x.shape
         cosine = float(state.fitted.weights @ state.direction / np.linalg.norm(state.fitted.weights))

@@ -30,12 +30,7 @@ class Analysis(NamedTuple):
 
 
 def analyse(steps: str | Sequence[str], problem: str = "") -> Analysis:
-    """Analyse a trace.
-
-    Args:
-        steps: The steps, or one text with a step on each line.
-        problem: What was asked: its numbers are given, not phantoms.
-    """
+    """Analyse a trace: its steps, or one text with a step on each line. Numbers of the problem are no phantoms."""
     if isinstance(steps, str):
         steps = [line for line in steps.split("\n") if line.strip()]
     faults: list[Fault] = []
@@ -62,11 +57,8 @@ def analyse(steps: str | Sequence[str], problem: str = "") -> Analysis:
 def f1(predicted: Sequence[int], labels: Sequence[int]) -> dict[str, float | None]:
     """ProcessBench's score: harmonic mean of errors located at the very step and of correct traces accepted.
 
-    Args:
-        predicted: First faulty step found for each trace, -1 for none.
-        labels: The true one.
-
-    Not defined where one kind of trace is missing. Source: Zheng et al. 2024, "ProcessBench".
+    Of each trace the first faulty step, found and true, -1 for none. Not defined where one kind of trace is missing.
+    Source: Zheng et al. 2024, "ProcessBench".
     """
     wrong = [p == y for p, y in zip(predicted, labels, strict=True) if y >= 0]
     right = [p == -1 for p, y in zip(predicted, labels, strict=True) if y < 0]

@@ -200,10 +200,7 @@ def asked(judge: Judge, steps: Sequence[str]) -> Margins:
 def believed(steps: Sequence[str], margins: Margins, least_margin: float) -> list[Contradiction]:
     """What the rules find, and the pairs that the model calls contradictory.
 
-    Args:
-        steps: Statements.
-        margins: What the model says of them.
-        least_margin: Log-odds from which the model is believed; high, since precision comes first.
+    It is believed from log-odds of ``least_margin`` on: high, since precision comes first.
     """
     found = contradictions(steps)
     best: dict[int, tuple[float, int]] = {}

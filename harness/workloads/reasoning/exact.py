@@ -68,9 +68,10 @@ class _Parser:
         if self._next() == "^":
             self._take()
             exponent, _ = self._power()
-            if exponent.denominator != 1 or abs(exponent) > MAX_EXPONENT or (base == 0 and exponent < 0):
+            power = exponent.numerator
+            if exponent.denominator != 1 or abs(power) > MAX_EXPONENT or (base == 0 and power < 0):
                 raise NotArithmeticError("exponent out of range")
-            base = Fraction(base) ** exponent.numerator
+            base = Fraction(base) ** power
             _cap(base)
         is_percent = False
         while self._next() == "%":

@@ -138,22 +138,20 @@ def criticised(
 ) -> dict[str, Any]:
     """The step critic's score on a sample of the rows: each half is judged by a rule that was not fitted on it.
 
-    The rule is fitted on the other half, and on what was read for other files.
-
-    The sample has wrong and right traces in the file's proportion. A file without right traces gets as many of GSM8K's
-    human solutions (``right``), drawn too, and says so. ``known`` keeps traces that were read for another file.
+    The rule is fitted on the other half, and on what was read for other files. The sample has wrong and right
+    traces in the file's proportion. A file without right traces gets as many of GSM8K's human solutions (``right``),
+    drawn too, and says so. ``known`` keeps traces that were read for another file.
     """
     start = perf_counter()
     chosen = drawn(rows, context, CRITICISED, by=lambda r: r["label"] >= 0)
     traces = [Trace(str(r["problem"]), tuple(r["steps"]), int(r["label"])) for r in chosen]
-    borrowed = 0
     if all(t.label >= 0 for t in traces) and right:
         solved = drawn(rows_of(right[0], "question", "answer"), context._replace(cases=None), len(traces))
-        borrowed = len(solved)
         for row in solved:
             steps = re.sub("<<.*?>>", "", row["answer"]).split("####")[0].strip().split("\n")
             traces.append(Trace(row["question"], tuple(steps), -1))
         random.Random(context.seed).shuffle(traces)
+    borrowed = len(traces) - len(chosen)
     judge = Judge(session, template, _TOLD["instruction"])
     others = [(read, trace.label) for trace, read in known.items() if trace not in traces]
     reads: list[Read] = []

@@ -30,11 +30,7 @@ class Quality(Frozen, frozen=True, kw_only=True):
 
 
 def fvu(x: Floats, y: Floats) -> float:
-    """Fraction of variance unexplained by the reconstruction y of x.
-
-    Raises:
-        RefusedError: x has no variance.
-    """
+    """Fraction of variance unexplained by the reconstruction y of x; RefusedError where x has no variance."""
     spread = float(np.sum((x - x.mean(axis=0, dtype=np.float64)) ** 2, dtype=np.float64))
     if spread == 0:
         raise RefusedError("activations that are all alike have no variance to explain")
@@ -42,11 +38,7 @@ def fvu(x: Floats, y: Floats) -> float:
 
 
 def quality(autoencoder: SparseAutoencoder, x: Floats) -> Quality:
-    """All figures on activations [token_count, input_dim].
-
-    Raises:
-        RefusedError: See :func:`fvu`.
-    """
+    """All figures on activations [token_count, input_dim]. Errors as :func:`fvu`."""
     codes = autoencoder.encode_blocks(x)
     fired = np.bincount(codes.indices[codes.values > 0], minlength=autoencoder.feature_count)
     y = autoencoder.decode_sparse(codes)

@@ -16,7 +16,7 @@ import numpy as np
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.ports import Session
-from harness.workloads._language.activations import OpenSession, ordinary, scenario_of, windows_of
+from harness.workloads._language.activations import LayerTap, OpenSession, ordinary, scenario_of, windows_of
 from harness.workloads._language.sampling import token_losses
 from harness.workloads.sparse_autoencoder.metrics import recovered
 from harness.workloads.sparse_autoencoder.model import Floats
@@ -30,23 +30,17 @@ _ROUND_TOKENS: Final = 48
 _ROUND_COUNT: Final = 3
 
 
-class Splice:
+class Splice(LayerTap):
     """A tap that changes the ordinary tokens of one named result; ``change`` may be exchanged at any time.
 
-    Args:
-        limit: Norm above which a token is left as it is.
-        change: What becomes of the others; None leaves all as they are.
+    A token of a norm above ``limit`` is left as it is, and so are all of them where ``change`` is None.
     """
 
     def __init__(self, name: str, limit: float, change: Change | None = None) -> None:
-        self.name, self.limit, self.change = name, limit, change
+        super().__init__(name, self._changed)
+        self.limit, self.change = limit, change
 
-    def wants(self, name: str) -> bool:
-        """Only the one."""
-        return name == self.name
-
-    def __call__(self, _name: str, values: Floats) -> Floats | None:
-        """Change what is to be changed."""
+    def _changed(self, _layer: int, values: Floats) -> Floats | None:
         if self.change is None:
             return None
         chosen = ordinary(values, self.limit)

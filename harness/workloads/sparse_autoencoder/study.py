@@ -93,11 +93,8 @@ def gather(
     Held out is the last tenth of each text: of the one that ships, or of each file of a folder. A dictionary that is
     trained on few tokens learns them by heart, so that further text is read, to train on alone, where the texts are
     shorter than ``least_tokens``; ``texts.further_text`` says how it is kept apart from what is held out. ``cache``
-    keeps what was read.
-
-    Raises:
-        RefusedError: No text, or too little.
-        EngineError: The engine refused the model, or has no such layer.
+    keeps what was read. RefusedError for no text, or too little; EngineError where the engine refused the model, or has
+    no such layer.
     """
     layer = read_gguf(path).shape().layer_count // 2 if layer is None else layer
     texts = [shipped_text()] if folder is None else texts_of(folder)

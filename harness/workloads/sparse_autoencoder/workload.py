@@ -183,9 +183,7 @@ class SparseAutoencoderWorkload(Described):
         """Train on a real model's activations and report quality, loss recovered and features.
 
         Needs ``--model``; reads the text that ships, or the texts of the ``--data`` folder's ``text`` folder.
-
-        Raises:
-            RefusedError: No model was given.
+        RefusedError where no model was given.
         """
         if context.model_path is None or context.open_session is None:
             raise RefusedError("an evaluation of sparse_autoencoder trains on a model's activations: give --model FILE")

@@ -54,10 +54,6 @@ def lora(shape: ModelShape, parameter_count: int, device: DeviceProfile) -> Fine
 
 
 def lora_on(model: str, devices: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """LoRA of a model of the catalogue on each device.
-
-    Raises:
-        UnknownNameError: No such model or device.
-    """
+    """LoRA of a model of the catalogue on each device; UnknownNameError where there is no such model or device."""
     card = load_model(model)
     return {name: lora(card.shape, card.parameter_count, load_device(name))._asdict() for name in devices}

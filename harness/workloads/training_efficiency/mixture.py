@@ -139,11 +139,7 @@ def replayed(choices: Choices, cached_count: int) -> float:
 
 
 def write(model: Transformer, path: Path) -> Path:
-    """The model as a GGUF file that llama.cpp runs; a byte is a token.
-
-    Raises:
-        OSError: The disk cannot take it.
-    """
+    """The model as a GGUF file that llama.cpp runs; a byte is a token. OSError where the disk cannot take it."""
     table = {f"{name}.weight": value for name, value in model.weights.items()}
     c = model.config
     shape = ModelShape(

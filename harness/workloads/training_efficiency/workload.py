@@ -84,10 +84,8 @@ class TrainingWorkload(Described):
         """Gradients equal finite differences, FLOPs multiplied are those counted by hand, and the loss falls.
 
         Beside them: MFU of a step against the best that this process multiplies, published runs by both conventions of
-        attention, and memory and hours of LoRA (a million tokens) on five devices.
-
-        Raises:
-            WrongAnswerError: One of these is not so.
+        attention, and memory and hours of LoRA (a million tokens) on five devices. WrongAnswerError where one of these
+        is not so.
         """
         # Untrained: how far the timed steps have come differs from run to run, and near a minimum a slope is too flat.
         model, (batch, more) = Transformer(state.model.config, 0), state.tokens.shape

@@ -229,7 +229,7 @@ def test_a_model_elsewhere_has_no_memory_here():
     def result(elsewhere):
         mark = {"rss_bytes": 5, "peak_rss_bytes": 7, "anonymous_bytes": 3, "file_bytes": 2, "elsewhere": elsewhere}
         events = (("memory", {"mark": "loaded", **mark}), ("memory", {"mark": "end", **mark}))
-        return ChildResult("ok", "", events, MemoryUse(peak_rss_bytes=99), 0, (), 1.0)
+        return ChildResult("ok", "", events, MemoryUse(peak_rss_bytes=99), 1.0)
 
     assert memory_of(result(True)) is None
     here = memory_of(result(False))

@@ -58,11 +58,11 @@ def test_prefill_by_hand():
     values = {"m/gpu": np.log(0.5), "h": np.log(0.25), "h/year": 0.0, "o/gpu": np.log(1e-3), "m/peak/gpu": 0.0}
     work = Work(4e9, 9e9, 32, 0, "q4", prompt_weight_count=7e9)
     engine = Machine("cuda", 4e11, traits, build_year=2025)
-    seconds = prefill_seconds(work, engine, Prompt(512, 0, 1e12), values)
+    seconds = prefill_seconds(work, engine, Prompt(512, 1e12), values)
     assert seconds == pytest.approx(1e-3 + 143.36e-3 + 80e-3 + 10e-3, rel=1e-3)
     # of experts a batch reads all 20 GB, though a token goes through 4
     experts = work._replace(prompt_bytes=20e9)
-    assert prefill_seconds(experts, engine, Prompt(512, 0, 1e12), values) - seconds == pytest.approx(40e-3)
+    assert prefill_seconds(experts, engine, Prompt(512, 1e12), values) - seconds == pytest.approx(40e-3)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_prefill_by_hand():
     ],
 )
 def test_batches_of_a_prompt_follow_each_other_through_the_cards(tokens, cards, share):
-    prompt, work = Prompt(tokens, 0, 1e12), Work(4e9, 9e9, 32, 0, "q4")
+    prompt, work = Prompt(tokens, 1e12), Work(4e9, 9e9, 32, 0, "q4")
     one, several = (prefill_seconds(work, machine(), prompt._replace(card_count=n), VALUES) for n in (1, cards))
     assert several / one == pytest.approx(share)
 

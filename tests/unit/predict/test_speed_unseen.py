@@ -22,7 +22,7 @@ from harness.published.validation import judge_shipped, report
 
 VALUES = shipped().values
 WORK = Work(4.6e9, 7.5e9, 32, 1.7e7, "q4k")
-PROMPT = Prompt(512, 100, 4 * 128 * 32 * 32 * 512 * 356)
+PROMPT = Prompt(512, 4 * 128 * 32 * 32 * 512 * 356)
 
 
 @pytest.mark.parametrize(

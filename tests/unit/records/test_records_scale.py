@@ -7,6 +7,8 @@ import pytest
 
 from bench.records_scale import measure, trends, year
 from harness.app.trend import comparable, trend_of
+from harness.errors import BadDataError
+from harness.records import bulk
 from harness.records.history import FORMAT, History
 from harness.records.store import encode
 
@@ -70,15 +72,76 @@ def test_a_history_of_the_first_format_gets_its_figures(tmp_path: Path) -> None:
 
 
 def test_a_broken_line_keeps_nothing_of_the_file(history: History, tmp_path: Path) -> None:
-    from harness.app.results import stream
-    from harness.errors import BadDataError
-
     lines = tmp_path / "some.jsonl"
     lines.write_bytes(b"".join(encode(r) + b"\n" for r in year(3)) + b"{}\n")
     fresh = History(tmp_path / "history.sqlite")
     with pytest.raises(BadDataError, match=r"some\.jsonl:4: schema_version"):
-        fresh.extend(stream(lines))
+        fresh.keep(bulk.rows(lines))
     assert fresh.count() == 0
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".sqlite", ".parquet"])
+def test_a_year_comes_back_from_each_kind_of_file(
+    history: History, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In many parts, decoded by several processes: each record once, with its figures, and a second time none."""
+    monkeypatch.setattr(bulk, "_PART_BYTES", 100_000)
+    monkeypatch.setattr(bulk, "_PART_RUNS", 90)
+    path = tmp_path / f"year{ending}"
+    if ending == ".jsonl":
+        path.write_bytes(b"".join(encode(r) + b"\n" for r in year(900)))
+    elif ending == ".sqlite":
+        History(path).extend(year(900))
+    else:
+        assert bulk.export(history, path, limit=2**62) == 900
+
+    fresh = History(tmp_path / "history.sqlite")
+    for _ in range(2):
+        fresh.keep(bulk.rows(path))
+        assert fresh.count() == 900
+    assert {r.run_id: r for r in fresh.records()} == {r.run_id: r for r in year(900)}
+    figures = [sorted(h.figures("load_s", limit=10**6)) for h in (fresh, history)]
+    assert figures[0] == figures[1]
+
+
+def test_a_table_holds_what_other_tools_read(history: History, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "board.parquet"
+    assert bulk.export(history, path, limit=7, device="board-03") == 7
+    table = parquet.read_table(path)
+    newest = [r for r in year(900) if r.machine.device == "board-03"][::-1][:7]
+    assert table["run_id"].to_pylist() == [r.run_id for r in newest]
+    # Duration of the k-th load sample, a warm-up for k = 0, from the formula in ``year``.
+    loads = [[0.5 * (1 + ((7 * i + 3 * k) % 11) / 100) for k in range(1, 5)] for i in range(899, 0, -1) if i % 40 == 3]
+    assert table["load_s"].to_pylist() == loads[:7]
+    assert table["acceptance_ratio"].to_pylist() == [None] * 7
+
+
+@pytest.mark.parametrize("bad", [3, 7_000])
+def test_a_broken_line_is_named_in_any_part(tmp_path: Path, bad: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "_PART_BYTES", 200_000)
+    monkeypatch.setattr(bulk, "_AHEAD", 2)
+    one = encode(next(year(2)))
+    line = one.replace(b'"duration_s":0.5,', b'"duration_s":-0.5,', 1)
+    lines = tmp_path / "some.jsonl"
+    lines.write_bytes((one + b"\n") * (bad - 1) + line + b"\n" + (one + b"\n") * 50)
+    fresh = History(tmp_path / "history.sqlite")
+    with pytest.raises(BadDataError, match=rf"some\.jsonl:{bad}: samples\[0\]\.duration_s: found -0\.5, expected"):
+        fresh.keep(bulk.rows(lines))
+    assert fresh.count() == 0
+
+
+@pytest.mark.parametrize("payload", [b"\x04\x22\x4d\x18", b"\x04\x22\x4d\x18" + b"\xff" * 40, b"{"])
+def test_a_torn_record_is_one_error_with_its_run(tmp_path: Path, payload: bytes) -> None:
+    history = History(tmp_path / "history.sqlite")
+    history.extend(year(2))
+    with sqlite3.connect(history.path) as connection:
+        (run_id,) = connection.execute("SELECT min(run_id) FROM runs").fetchone()
+        connection.execute("UPDATE runs SET record = ? WHERE run_id = ?", (payload, run_id))
+    connection.close()
+    with pytest.raises(BadDataError, match=f"run {run_id}: found"):
+        history.get(run_id)
+    assert len(history.entries()) == 2
 
 
 @pytest.mark.slow
