@@ -63,14 +63,14 @@ def _one(
         return _judge_prediction(budget, records, predict)
     matching = [r for r in records if matches(budget, r)]
     limit: float = next(v for name in LIMITS if (v := getattr(budget, name)) is not None)
-    undecided = Judgement(budget=budget, answer="inconclusive", limit=limit, evidence=_ids(matching))
+    undecided = Judgement(budget=budget, answer="inconclusive", limit=limit, evidence=tuple(r.run_id for r in matching))
     if not matching:
         return replace(undecided, reason="no run speaks for this budget")
     broken = [r for r in matching if r.outcome not in {"ok", "inconclusive"}]
     if broken:
         worst = broken[-1]
         said = f"{worst.run_id}: {worst.outcome}" + (f" ({worst.detail.splitlines()[0]})" if worst.detail else "")
-        return replace(undecided, answer="could not run", reason=said, evidence=_ids(broken))
+        return replace(undecided, answer="could not run", reason=said, evidence=tuple(r.run_id for r in broken))
     level = look_confidence(looks, budget.confidence) if len(looks) > 1 else budget.confidence
     if budget.baseline_ratio is not None:
         return _judge_baseline(budget, matching, [r for r in baseline if matches(budget, r)], level)
@@ -132,7 +132,7 @@ def _judge_baseline(
 ) -> Judgement:
     limit = budget.baseline_ratio or 0.0
     runs = [*candidate, *baseline]
-    evidence = _ids(runs)
+    evidence = tuple(r.run_id for r in runs)
     if not baseline:
         raise BadDataError(
             "budget", f"{budget.metric} baseline_ratio", "no baseline run for it", "--baseline RESULT..."
@@ -273,7 +273,3 @@ def _no_values(records: Sequence[RunRecord], budget: Budget) -> str:
 def _believing(records: Sequence[RunRecord]) -> list[RunRecord]:
     """The same records with every doubt of their samples put aside."""
     return [replace(r, samples=tuple(replace(s, validity=Validity()) for s in r.samples)) for r in records]
-
-
-def _ids(records: Sequence[RunRecord]) -> tuple[str, ...]:
-    return tuple(r.run_id for r in records)

@@ -86,9 +86,8 @@ def judge_absolute(
         low, high = (None if end is None else end * limit for end in (ratio.low, ratio.high))
         estimate = Estimate(ratio.mid * limit, low, high, ratio.sample_count)
     spread = spread_of(values, [limit] * len(values))
-    return replace(
-        _judgement(budget, estimate, limit, spread, level), relative_to=relative_to, evidence=tuple(evidence)
-    )
+    found = _judgement(budget, estimate, limit, spread, level)
+    return replace(found, relative_to=relative_to, evidence=tuple(evidence))
 
 
 def judge_against_baseline(

@@ -5,7 +5,7 @@ from functools import lru_cache
 from itertools import product
 from math import ceil, log, sqrt
 from statistics import NormalDist
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -13,13 +13,6 @@ _PATHS: Final = 100_000
 _GATES: Final = 4_000
 SPREADS: Final = (0.005, 0.01, 0.02, 0.04)
 """Spreads from turn to turn that the plan is printed for: a quiet machine, and ever busier ones."""
-
-
-class Outlook(NamedTuple):
-    """What a gate of a given spread will come to: mean number of turns, and the share of gates that decide."""
-
-    turns: float
-    decided_ratio: float
 
 
 @lru_cache(maxsize=64)
@@ -52,10 +45,12 @@ def turns_needed(spread: float, distance: float, confidence: float, power: float
 
 
 @lru_cache(maxsize=256)
-def outlook(spread: float, slowdown: float, limit: float, looks: tuple[int, ...], confidence: float) -> Outlook:
-    """Expected course of a gate on a cost (greatest ratio ``limit``) whose candidate is really ``slowdown`` slower.
+def outlook(
+    spread: float, slowdown: float, limit: float, looks: tuple[int, ...], confidence: float
+) -> tuple[float, float]:
+    """Mean number of turns of a gate on a cost (greatest ratio ``limit``), and the share of such gates that decide.
 
-    Simulated with normal noise and the looks' own level: a t interval at each look.
+    Its candidate is really ``slowdown`` slower. Simulated with normal noise: a t interval at each look, at its level.
     """
     from scipy.special import stdtrit
 
@@ -67,7 +62,7 @@ def outlook(spread: float, slowdown: float, limit: float, looks: tuple[int, ...]
         half = stdtrit(look - 1, 1.0 - (1.0 - level) / 2.0) * part.std(axis=1, ddof=1) / sqrt(look)
         settled = open_ & (np.abs(part.mean(axis=1) - log(limit)) > half)
         turns[settled], open_ = look, open_ & ~settled
-    return Outlook(float(turns.mean()), 1.0 - float(open_.mean()))
+    return float(turns.mean()), 1.0 - float(open_.mean())
 
 
 def plan_lines(limits: Sequence[float], looks: tuple[int, ...], confidence: float) -> list[str]:
@@ -75,8 +70,7 @@ def plan_lines(limits: Sequence[float], looks: tuple[int, ...], confidence: floa
     lines = [f"looks after {', '.join(map(str, looks))} turns; expected turns by the spread from turn to turn:"]
     for limit, slowdown in product(sorted(set(limits)), (0.0, 0.05)):
         parts = [outlook(spread, slowdown, max(limit, 1 / limit), looks, confidence) for spread in SPREADS]
-        cells = [
-            f"{p.turns:.0f} at {s:.1%} ({p.decided_ratio:.0%} decide)" for s, p in zip(SPREADS, parts, strict=True)
-        ]
+        told = zip(SPREADS, parts, strict=True)
+        cells = [f"{turns:.0f} at {spread:.1%} ({decided:.0%} decide)" for spread, (turns, decided) in told]
         lines.append(f"  limit {limit:g}, {f'{slowdown:.0%} slower' if slowdown else 'no change'}: {', '.join(cells)}")
     return lines

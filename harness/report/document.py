@@ -137,7 +137,7 @@ def build(
 
 def view(record: RunRecord) -> RunView:
     """One run, derived from its raw samples."""
-    summary, prediction = summarise(record), record.prediction
+    summary, prediction, peak = summarise(record), record.prediction, metric_values(record, "peak_memory_bytes")
     same = ("run_id", "created", "workload", "outcome", "detail", "machine", "engine", "scenario", "harness_version")
     return RunView(
         **{name: getattr(record, name) for name in same},
@@ -146,7 +146,7 @@ def view(record: RunRecord) -> RunView:
         device=clean(record.machine.device),
         tests=tuple(_measured(record, t.phase, t.label, t.disturbed_count) for t in summary.tests),
         latency=summary.latency,
-        peak_memory_bytes=_peak(record),
+        peak_memory_bytes=round(peak[0]) if peak else None,
         comparison=compare(record),
         memory=PredictedMemory(parts=prediction.memory.parts, **asdict(prediction.verdict)) if prediction else None,
         roofline_tokens_per_s=prediction.speed.roofline_tokens_per_s if prediction else None,
@@ -166,11 +166,6 @@ def without_folders(words: Sequence[str]) -> tuple[str, ...]:
         rooted = path.startswith(("/", "~", "\\\\")) or bool(bare.drive)
         shown.append(f"{head}{sign}{bare.name}" if rooted and bare.name else word)
     return tuple(shown)
-
-
-def _peak(record: RunRecord) -> int | None:
-    values = metric_values(record, "peak_memory_bytes")
-    return round(values[0]) if values else None
 
 
 def _measured(record: RunRecord, phase: Phase, label: str, disturbed_count: int) -> Measured:

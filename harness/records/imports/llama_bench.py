@@ -126,8 +126,9 @@ def samples_of(row: Mapping[str, Any], place: str) -> list[Sample]:
         seconds = [tokens / number(row["avg_ts"])]
     if not seconds or not all(seconds):
         raise BadDataError(place, "samples_ns", "no time", "samples_ns, avg_ns or avg_ts above 0")
-    begun = _unix_s(row.get("test_time"))
-    return [sample(phase, label, tokens, s, begun) for s in seconds]
+    begun = datetime.fromisoformat(dated(row.get("test_time")))
+    begun_unix_s = max(0.0, (begun if begun.tzinfo else begun.replace(tzinfo=UTC)).timestamp())
+    return [sample(phase, label, tokens, s, begun_unix_s) for s in seconds]
 
 
 def _record(members: Sequence[tuple[Mapping[str, Any], list[Sample]]], source: Path | str) -> RunRecord:
@@ -167,8 +168,3 @@ def _record(members: Sequence[tuple[Mapping[str, Any], list[Sample]]], source: P
         thread_count=threads,
         scenario=scenario,
     )
-
-
-def _unix_s(value: Any) -> float:
-    found = datetime.fromisoformat(dated(value))
-    return max(0.0, (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())

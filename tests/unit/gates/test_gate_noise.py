@@ -98,10 +98,10 @@ def test_turns_by_hand() -> None:
 
 def test_the_plan_says_more_turns_for_more_noise() -> None:
     looks = (6, 10, 16, 24)
-    turns = [outlook(spread, 0.05, 1.03, looks, 0.95).turns for spread in (0.002, 0.01, 0.02, 0.04)]
+    turns = [outlook(spread, 0.05, 1.03, looks, 0.95)[0] for spread in (0.002, 0.01, 0.02, 0.04)]
     assert turns[0] == 6.0
     assert turns == sorted(turns)
-    assert outlook(0.04, 0.05, 1.03, looks, 0.95).decided_ratio < 0.8
+    assert outlook(0.04, 0.05, 1.03, looks, 0.95)[1] < 0.8
     lines = plan_lines([1.03], looks, 0.95)
     assert len(lines) == 3
     assert "5% slower" in lines[2]
