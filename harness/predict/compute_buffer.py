@@ -284,7 +284,7 @@ def scratch_bytes(
     0 tokens: the engine's reserve, a full physical batch with logits for all. Of the scenario its context, batches,
     type of cache and flash attention count.
     """
-    tokens = tokens or min(scenario.ubatch_tokens, padded(scenario.context_tokens))
+    tokens = tokens or max(1, min(scenario.ubatch_tokens, padded(scenario.context_tokens)))  # no context: the least
     tokens = -(-tokens // scenario.batch_count) * scenario.batch_count
     graph = _Graph(shape, scenario, layout, tokens, outputs or tokens)
     plan: list[tuple[_Node, Sequence[_Node]]] = [(node, ()) for node in graph.inputs]
