@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,29 @@ def test_a_program_of_a_moment_is_seen_and_not_its_parent() -> None:
         peaks.append(watch.stop().peak_rss_bytes)
     assert 0 < max(peaks) < 50 << 20
     assert len(held) == 200 << 20
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
+@pytest.mark.parametrize(("limit_bytes", "least", "most"), [(None, 1, 6), (1 << 40, 8, 26)])
+def test_what_changes_nothing_is_looked_at_once_a_second_and_oftener_beside_a_limit(
+    limit_bytes: int | None, least: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Ten looks a second took 2 to 3 % of the speed of an engine that fills all cores.
+    process = subprocess.Popen(["sleep", "30"])
+    watch = MemoryWatch(process.pid, limit_bytes=limit_bytes)
+    looks_s: list[float] = []
+    look = watch._look
+
+    def counted() -> int:
+        looks_s.append(time.monotonic())
+        return look()
+
+    monkeypatch.setattr(watch, "_look", counted)
+    try:
+        watch.start()
+        time.sleep(8)
+    finally:
+        watch.stop()
+        process.kill()
+        process.wait()
+    assert least <= sum(at > looks_s[0] + 6 for at in looks_s) <= most
