@@ -98,7 +98,7 @@ def main(
             found[count] += [] if doubts else [speeds]
             left_out = f"; left out: {doubts[0]}" if doubts else ""
             click.echo(f"{tried}. b{count}: {speeds['ours']:.1f}, {speeds['theirs']:.1f}{left_out}", err=True)
-    rows, far = [], 0
+    lines, far = [], 0
     for count, speeds_of in found.items():
         ours, theirs = ([pair[side] for pair in speeds_of] for side in ("ours", "theirs"))
         if not ours:
@@ -106,7 +106,7 @@ def main(
         ratio, told = ratio_interval(ours, theirs), predicted.get(count)
         between = "-" if ratio.low is None or ratio.high is None else f"{ratio.low:.3f} to {ratio.high:.3f}"
         far += abs(ratio.mid - 1) > WITHIN_RATIO
-        rows.append([
+        lines.append([
             str(count), f"{told:.1f}" if told else "-", f"{median(ours):.1f}",
             f"{told / median(ours) - 1:+.1%}" if told else "-", f"{median(theirs):.1f}",
             f"{ratio.mid:.3f}", between, f"{len(ours)} of {tried}",
@@ -114,7 +114,7 @@ def main(
     columns = ["sequences", "predicted, tokens/s", "measured, tokens/s", "error", "llama-batched-bench, tokens/s"]
     columns += ["ratio", "95 % interval", "undisturbed pairs"]
     command = f"versus_batched_bench {model.name} --prompt {prompt} --new {new} --pairs {pairs} --minutes {minutes:g}"
-    keep(record or "runtimes/batches.json", columns, rows, command)
+    keep(record or "runtimes/batches.json", columns, lines, command)
     raise SystemExit(1 if far else 0)
 
 

@@ -78,11 +78,6 @@ class Keys:
             counts = self.listed(str(key)) or (value,)
             if any(isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= most for n in counts):
                 raise BadDataError(self.source, f"{self.prefix}{key}", repr(value)[:80], f"a whole number up to {most}")
-            blocks = self.values.get(f"{self.prefix}block_count")
-            if counts is value and len(counts) != blocks:
-                raise BadDataError(
-                    self.source, f"{self.prefix}{key}", f"{len(counts)} numbers", f"{blocks}, one a block"
-                )
             return max(counts)
         raise BadDataError(self.source, f"{self.prefix}{keys[0]}", "no such key", f"a whole number up to {most}")
 
