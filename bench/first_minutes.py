@@ -35,13 +35,15 @@ def installed(folder: Path) -> list[str]:
     return [str(folder / "bin" / "edge-harness")]
 
 
-def answer(command: list[str], environment: Mapping[str, str]) -> str:
-    """What a command prints, standard error behind it, with its status and its seconds."""
+def answer(command: list[str], folder: Path, environment: Mapping[str, str]) -> str:
+    """What a command prints in that folder, standard error behind it, with its status and its seconds."""
     began_s = time.perf_counter()
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - began_s
     words = " ".join(["edge-harness", *command[-1:]])
-    return f"{words}\n{done.stdout}{done.stderr}exit status {done.returncode} after {seconds:.0f} s\n"
+    lines = [line.rstrip() for line in f"{done.stdout}{done.stderr}".replace(f"{folder}/", "").splitlines()]
+    printed = "\n".join(line for line in lines if line)
+    return f"{words}\n{printed}\nexit status {done.returncode} after {seconds:.0f} s\n"
 
 
 def probe_of(home: Path) -> str:
@@ -72,7 +74,7 @@ def main(install: bool, share: float) -> None:
             with beside:
                 if install and file == "first-busy.txt":
                     command = installed(folder / "environment")
-                told = answer([*command, "check"], environment) + probe_of(home)
+                told = answer([*command, "check"], folder, environment) + probe_of(home)
             (OUTPUT / file).write_text(told, encoding="utf-8")
             click.echo(told)
 

@@ -68,15 +68,18 @@ def check_line(record: RunRecord, comparison: Comparison | None) -> str:
     timed = [s for s in record.samples if s.phase == "decode" and not s.warm_up and s.duration_s > 0]
     if decode is None or not timed:
         return f"{name}: nothing was timed."
-    if decode.tokens_per_s is None:
-        rates = sorted(s.token_count / s.duration_s for s in timed)
-        doubt = next(d for s in timed for d in s.validity.doubts)
-        between = f"{format_number(rates[0])} to {format_number(rates[-1])} tokens/s"
-        return (
-            f"{name}: {between}, but the machine was disturbed all along "
-            f"({doubt.partition(':')[0]}): not to be believed. Run it again when the machine is quiet."
-        )
     row = next((r for r in comparison.rows if r.name == "decode"), None) if comparison else None
+    if decode.tokens_per_s is None:
+        rates = [s.token_count / s.duration_s for s in timed]
+        between = " to ".join(dict.fromkeys([format_number(min(rates)), format_number(max(rates))]))
+        doubt = next(d for s in timed for d in s.validity.doubts)
+        quiet = f"{speed_words(row.low, row.predicted, row.high)} predicted for a quiet machine. " if row else ""
+        threads = record.scenario.thread_count
+        leave = f", or leave a core to the others: `-t {threads - 1}`" if threads > 1 else ""
+        return (
+            f"{name}: {quiet}Measured {between} tokens/s, but the machine was disturbed all along "
+            f"({doubt.partition(':')[0]}): not to be believed. Run it again when the machine is quiet{leave}."
+        )
     beside = ""
     if row and row.error_ratio is not None:
         beside = f", predicted {format_number(row.predicted)} ({row.error_ratio:+.0%})"

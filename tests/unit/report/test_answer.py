@@ -64,6 +64,14 @@ def test_a_disturbed_run_is_shown_and_not_believed() -> None:
     # 10 tokens in 90 s is the slowest sample that is no warm-up, 12 tokens/s the fastest.
     assert "0.111 to 12 tokens/s, but the machine was disturbed all along (other processes used 50% of all CPU" in line
     assert "not to be believed" in line
+    run = doubted(record())
+    assert run.scenario.thread_count == 4
+    assert check_line(run, compare(run)).startswith(
+        "small-1b Q4_0: about 10 tokens/s predicted for a quiet machine. Measured 0.111 to 12 tokens/s, but"
+    )
+    assert "when the machine is quiet, or leave a core to the others: `-t 3`." in line
+    one = replace(run, samples=tuple(s for s in run.samples if s.phase == "decode" and not s.warm_up)[:1])
+    assert "0.111 to" not in check_line(one, None)  # one value is no range
 
 
 def test_a_run_that_did_not_run_says_why() -> None:
