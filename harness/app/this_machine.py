@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +18,9 @@ from harness.measure.lock import machine_lock
 from harness.measure.probe import probe_machine, save_profile
 from harness.measure.validity import ValidityProbe
 from harness.runtimes.llamacpp.devices import GgmlDevice
+
+_BUSY_SHARE: Final = 0.25
+"""Of the time that an engine's timing may take, on a machine that others use: its timings are hardly to be believed."""
 
 
 def this_machine() -> DeviceProfile | None:
@@ -42,7 +45,8 @@ def probed(
     Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to.
 
     Raises:
-        EngineError: The engine's costs could not be timed, or not within ``limit_s``.
+        EngineError: The engine's costs could not be timed, or not within ``limit_s``; a machine in doubt gets a
+            quarter of it.
     """
     device = None if again else this_machine()
     if device is not None and device.doubts and not disturbance():
@@ -60,6 +64,7 @@ def probed(
         say(
             f"the profile of this machine is in doubt: {device.doubts[0]}; it is probed again when the machine is quiet"
         )
+        limit_s *= _BUSY_SHARE
     if not types:
         return device
     asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack}

@@ -11,6 +11,7 @@ from harness.app.resolve import resolve_model
 from harness.catalog.devices import dump_device, load_device
 from harness.domain.device import DeviceProfile
 from harness.domain.scenario import Scenario
+from harness.errors import EngineError
 
 QUIET = load_device("laptop-ddr5")
 BUSY = "other processes used 50% of all CPU time: stop them"
@@ -49,6 +50,23 @@ def test_a_doubtful_profile_heals(
         this_machine.probed(set(), Scenario(), say=said.append)
     assert [p.doubts for p in probes] == doubts
     assert any("in doubt" in line for line in said) == any(doubts)
+
+
+@pytest.mark.parametrize(("state", "limit_s"), [((), 400.0), ((BUSY,), 100.0)])
+def test_a_busy_machine_is_not_timed_for_long(
+    state: tuple[str, ...], limit_s: float, probes: list[DeviceProfile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def timed(*_: object, limit_s: float, **__: object) -> None:
+        asked.append(limit_s)
+        raise EngineError("timed out")
+
+    monkeypatch.setattr(this_machine, "disturbance", lambda: state)
+    monkeypatch.setattr(this_machine, "calibrate", timed)
+    with pytest.raises(EngineError):
+        this_machine.probed({"Q4_0"}, Scenario(), say=lambda _: None, limit_s=400.0)
+    assert asked == [limit_s]
 
 
 def test_real_counters_see_a_busy_machine() -> None:
