@@ -55,8 +55,8 @@ def requantized(source: Path, quant: str, *, pure: bool = False) -> Path:
         EngineError: The quantizer failed.
     """
     about = source.stat()
-    name = f"{source.stem}-{quant}{'-pure' if pure else ''}-{about.st_size}-{about.st_mtime_ns}.gguf"
-    path = cache_dir() / "drafts" / name
+    of_source = f"{about.st_size}-{about.st_mtime_ns}"  # in the folder: the file's name is what people are shown
+    path = cache_dir() / "drafts" / of_source / f"{source.stem}-{quant}{'-pure' if pure else ''}.gguf"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
