@@ -202,8 +202,4 @@ class Workload(Protocol):
         """What is timed."""
 
     def check(self, state: Any) -> Mapping[str, Any]:
-        """Check the answers outside the clock and return quality figures.
-
-        Raises:
-            WrongAnswerError: An answer is wrong.
-        """
+        """Check the answers outside the clock and return quality figures; WrongAnswerError where one is wrong."""

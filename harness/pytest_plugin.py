@@ -138,11 +138,7 @@ def edge_budget(request: pytest.FixtureRequest) -> "Callable[..., list[Judgement
 
 
 def _budgets(request: pytest.FixtureRequest, limits: dict[str, Any]) -> "list[Budget]":
-    """Budgets of the markers, the file and the call.
-
-    Raises:
-        UsageError: There is none, or one breaks the schema.
-    """
+    """Budgets of the markers, the file and the call; UsageError where there is none, or one breaks the schema."""
     import msgspec
 
     from harness.catalog.budgets import check_budget, load_budgets

@@ -4,11 +4,9 @@ import os
 import platform
 import shutil
 import sys
-import tomllib
 from collections.abc import Iterator
 from ctypes.util import find_library
 from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
@@ -16,7 +14,7 @@ from typing import Final, Literal
 from harness import plugins
 from harness.app.this_machine import this_machine
 from harness.catalog.paths import cache_dir, home_dir
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_table
 from harness.errors import HarnessError
 from harness.measure import machine, sensors
 from harness.measure.cgroup import LimitGroup
@@ -28,7 +26,7 @@ from harness.units import GIB, format_bytes
 State = Literal["ok", "missing", "limited", "broken"]
 
 _COMPILERS: Final = ("c++", "g++", "clang++", "cl")
-_TABLES: Final = tomllib.loads((files("harness") / "data" / "install.toml").read_text(encoding="utf-8"))
+_TABLES: Final = shipped_table("data/install.toml")
 
 
 class Finding(Frozen, frozen=True, kw_only=True):

@@ -191,11 +191,7 @@ def timing_notes(model: ResolvedModel, device: DeviceProfile, scenario: Scenario
 
 
 def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile:
-    """The device with at most that much RAM for the app, whatever its system would allow.
-
-    Raises:
-        RefusedError: No memory at all.
-    """
+    """The device with at most that much RAM for the app, whatever its system would allow; RefusedError for none."""
     if ram_budget_bytes <= 0:
         raise RefusedError(f"a RAM budget is above 0 bytes, got {ram_budget_bytes}")
 

@@ -100,11 +100,7 @@ def measurements_in(path: Path) -> list[tuple[str, Measurement]]:
 
 
 def pasted_line(line: str) -> list[Measurement]:
-    """Speeds of one pasted line, ``model quant pp tg``.
-
-    Raises:
-        BadDataError: It has another form.
-    """
+    """Speeds of one pasted line, ``model quant pp tg``; BadDataError for another form."""
     return [one for record in from_text(line, "--line") for one in _measurements(record)]
 
 
@@ -143,11 +139,7 @@ def learn(device: DeviceProfile, new: Iterable[Measurement]) -> Lesson:
 
 
 def forget(device: str) -> Path:
-    """Forget what was learnt of a device.
-
-    Raises:
-        RefusedError: Nothing was.
-    """
+    """Forget what was learnt of a device; RefusedError where nothing was."""
     path = learned_file(device)
     if not path.is_file():
         raise RefusedError(f"nothing was learnt of {device}")

@@ -1,16 +1,14 @@
 """Which model for a task on a device: ranked by published quality, among those that fit and are fast enough."""
 
-import tomllib
 from functools import lru_cache
-from importlib.resources import files
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from msgspec.structs import replace
 
 from harness.app.fit import outlook, predict
 from harness.app.plans import plan_under_budget
 from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_table
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
@@ -63,14 +61,12 @@ class Route(Frozen, frozen=True, kw_only=True):
     evidence: str
 
 
-@lru_cache(maxsize=1)
-def _table() -> dict[str, Any]:
-    return tomllib.loads((files("harness") / "data" / "quality.toml").read_text(encoding="utf-8"))
+_TABLE: Final = shipped_table("data/quality.toml")
 
 
 def benchmark(task: Task) -> str:
     """Name of the benchmark that stands for a task."""
-    return str(_table()["benchmarks"][task])
+    return str(_TABLE["benchmarks"][task])
 
 
 def recommend(
@@ -81,7 +77,7 @@ def recommend(
     Where nobody knows what the device keeps after minutes, its first seconds count.
     """
     best: dict[str, Choice] = {}
-    for name, row in _table()["scores"].items():
+    for name, row in _TABLE["scores"].items():
         if task not in row:
             continue
         for quant in _MIXTURES:
@@ -102,7 +98,7 @@ def recommend(
                     rank_score=round(rank, 2),
                     tokens_per_s=speed,
                     needed_bytes=now.verdict.needed_bytes,
-                    source=f"{benchmark(task)}: {_table()['sources'][row['source']]}",
+                    source=f"{benchmark(task)}: {_TABLE['sources'][row['source']]}",
                 )
     ranked, fastest, found = sorted(best.values(), key=lambda c: -c.rank_score), 0.0, []
     for choice in ranked:
@@ -120,7 +116,7 @@ def routes(device: DeviceProfile, reference: str, task: Task, scenario: Scenario
     Raises:
         RefusedError: Nobody published a score of it for this task.
     """
-    scores, bench = _table()["scores"], benchmark(task)
+    scores, bench = _TABLE["scores"], benchmark(task)
     name, ways = resolve_model(reference).name, list[Route]()
     if task not in scores.get(name, {}):
         raise RefusedError(f"no published {bench} of {name} is known here; known: {', '.join(sorted(scores))}")
@@ -155,7 +151,7 @@ def routes(device: DeviceProfile, reference: str, task: Task, scenario: Scenario
             found.append((_speed(model, now, device) or 0.0, now, loses))
         if found:
             speed, now, loses = max(found, key=lambda f: f[0])
-            source = _table()["sources"][scores[now.model]["source"]]
+            source = _TABLE["sources"][scores[now.model]["source"]]
             add(route, now, speed or None, loses, f"{source}; predicted memory and speed")
         else:
             ways.append(Route(route=route, evidence=f"none with a published {bench} of {goal:g} is known here"))

@@ -114,11 +114,7 @@ def _bits(quant: str) -> tuple[float, float] | None:
 
 
 def mixture_of(quant: str) -> tuple[str, tuple[str, ...]]:
-    """The mixture that a quantisation's name means or is nearest to, and what to say of that.
-
-    Raises:
-        UnknownNameError: Nobody knows it.
-    """
+    """The mixture that a quantisation's name means or is nearest to, and what to say of that; UnknownNameError."""
     found = understood(quant)
     if found is None:
         return quant_named(quant), ()

@@ -40,11 +40,7 @@ def _of(reference: str) -> list[RunRecord]:
 
 
 def single_record(output: bytes, source: str) -> RunRecord:
-    """The one record that ``run MODEL --json`` prints.
-
-    Raises:
-        BadDataError: It printed something else, or more than one.
-    """
+    """The one record that ``run MODEL --json`` prints; BadDataError where it printed something else, or several."""
     document = json_of(output, source, "one run record")
     if isinstance(document, list):
         if len(document) != 1:

@@ -31,11 +31,7 @@ _PROMPTS: Final[Any] = Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1)
 
 
 def load_prompts(source: str) -> tuple[str, ...]:
-    """Prompts of a shipped class (``code``, ``prose``), or of a JSON file with a list of strings.
-
-    Raises:
-        BadDataError: The file is no such list.
-    """
+    """Prompts of a shipped class (``code``, ``prose``), or of a JSON file; BadDataError: no list of strings in it."""
     shipped = files("harness") / "data" / "prompts" / f"{source}.json"
     text = shipped.read_bytes() if source in PROMPT_CLASSES else read_limited(Path(source))
     try:

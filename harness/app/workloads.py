@@ -60,21 +60,13 @@ class WorkloadResult(Frozen, frozen=True, kw_only=True):
 
 
 def load(name: str) -> Workload:
-    """One workload.
-
-    Raises:
-        UnknownNameError: There is none of that name.
-    """
+    """One workload; UnknownNameError where there is none of that name."""
     workload: Workload = plugins.load(_PACKAGE, name, "WORKLOAD")
     return workload
 
 
 def size_of(workload: Workload, text: str) -> dict[str, int]:
-    """A size from its name, or from ``name=number`` parts that change the default one.
-
-    Raises:
-        RefusedError: Neither.
-    """
+    """A size from its name, or ``name=number`` parts that change the default one; RefusedError for neither."""
     if text in workload.sizes:
         return dict(workload.sizes[text])
     size = dict(workload.sizes["default"])

@@ -4,21 +4,18 @@ Source: llama.cpp, src/llama-arch.cpp (names of the keys) and src/llama-model.cp
 """
 
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from harness.catalog._shape_check import check_shape
+from harness.domain.base import shipped_table
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
 from harness.errors import BadDataError
 
-ARCHITECTURES: Final[dict[str, Any]] = tomllib.loads(
-    (files("harness") / "data" / "architectures.toml").read_text(encoding="utf-8")
-)
+ARCHITECTURES: Final = shipped_table("data/architectures.toml")
 """Tables of architectures, for this module and its neighbours; the file says what each is."""
 
 SLIDING_STEPS: Final[dict[str, int]] = ARCHITECTURES["sliding_steps"]

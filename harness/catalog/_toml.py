@@ -45,11 +45,7 @@ def read_document(file: Traversable) -> dict[str, Any]:
 
 
 def convert(document: Any, into: type[T], place: str) -> T:
-    """Turn tables into a struct.
-
-    Raises:
-        BadDataError: An unknown key, a missing one, a wrong type, a number out of range.
-    """
+    """Turn tables into a struct; BadDataError for a key unknown or missing, a wrong type, a number out of range."""
     try:
         return msgspec.convert(document, into, dec_hook=_quantity)
     except msgspec.ValidationError as error:

@@ -38,11 +38,7 @@ def budget_lines(path: Path, count: int) -> list[int]:
 
 
 def check_budget(budget: Budget, path: Path | str, place: str) -> None:
-    """Refuse a budget without exactly one sound limit.
-
-    Raises:
-        BadDataError: As for a whole file; ``path`` and ``place`` say where it stands.
-    """
+    """Refuse a budget without exactly one sound limit; BadDataError as for a file, ``path`` and ``place`` say where."""
     given = {name: getattr(budget, name) for name in LIMITS if getattr(budget, name) is not None}
     if len(given) != 1:
         found = " and ".join(given) if given else "no limit"

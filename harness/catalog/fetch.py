@@ -121,11 +121,7 @@ def check_room(
 
 
 def _verify(path: Path, file: ModelFile, *, place: str) -> None:
-    """Compare a fetched file with its card, and delete it when it differs.
-
-    Raises:
-        FetchError: It differs.
-    """
+    """Compare a fetched file with its card; FetchError where it differs, and it is deleted."""
     size = path.stat().st_size
     digest = sha256_of(path) if size == file.size_bytes else ""
     if digest == file.sha256:

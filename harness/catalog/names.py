@@ -7,23 +7,22 @@ differs otherwise is an alias, and aliases are data in the cards.
 """
 
 import re
-import tomllib
 from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
-from importlib.resources import files
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from harness.catalog.guess import Guess, guess
 from harness.catalog.models import load_card, model_names
 from harness.catalog.paths import data_root
+from harness.domain.base import shipped_table
 from harness.domain.model import ModelCard
 from harness.domain.quant import split
 from harness.errors import RefusedError, UnknownNameError
 from harness.printable import clean
 
 _WORD: Final = re.compile(r"\d+(?:\.\d+)*[bm](?![a-z0-9])|\d+(?:\.\d+)*|[a-z]+")
-TABLES: Final[dict[str, Any]] = tomllib.loads((files("harness") / "data" / "names.toml").read_text(encoding="utf-8"))
+TABLES: Final = shipped_table("data/names.toml")
 _DROPPED: Final = frozenset(TABLES["dropped"].split())
 _DATE_OR_VERSION: Final = re.compile(TABLES["date_or_version"], re.IGNORECASE | re.VERBOSE)
 _NO_MODEL: Final = re.compile(rf"\b({TABLES['no_model']})\b", re.IGNORECASE)
@@ -92,11 +91,7 @@ def is_repository(ref: str) -> bool:
 
 
 def hub_parts(ref: str) -> tuple[str, str, str]:
-    """(repository, file, quantisation) of ``hf:org/repo``, ``hf:org/repo:file.gguf`` or ``org/repo:Q4_K_M``.
-
-    Raises:
-        RefusedError: It has no such form.
-    """
+    """(repository, file, quantisation) of ``hf:org/repo[:file.gguf]`` or ``org/repo:Q4_K_M``; else RefusedError."""
     repo, _, rest = ref.removeprefix(HUB_PREFIX).partition(":")
     if not is_repository(repo):
         raise RefusedError(f"{ref!r} is no repository of the hub: write hf:org/repo or hf:org/repo:file.gguf")

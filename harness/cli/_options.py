@@ -93,11 +93,7 @@ class Amount(click.ParamType):  # type: ignore[type-arg]
 
 
 def whole(text: str) -> int:
-    """A whole number with an optional ``k`` or ``m``.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """A whole number with an optional ``k`` or ``m``; ValueError where it is none."""
     match = re.fullmatch(r"(-?[0-9]+)([km]?)", text.strip().lower())
     if match is None:
         raise ValueError(text)

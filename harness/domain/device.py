@@ -183,11 +183,7 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
     learned: str = ""
 
     def pool(self, name: PoolName) -> MemoryPool:
-        """The memory pool of that name.
-
-        Raises:
-            KeyError: The device has none.
-        """
+        """The memory pool of that name; KeyError where the device has none."""
         return {pool.name: pool for pool in self.pools}[name]
 
     def engine(self) -> ComputeEngine:

@@ -35,11 +35,7 @@ def read_limited(path: Traversable, most_bytes: int = MOST_BYTES, expected: str 
 
 
 def json_of(data: bytes, source: Path | str, expected: str) -> Any:
-    """A JSON document of a stranger.
-
-    Raises:
-        BadDataError: It is none, where ``expected`` should be.
-    """
+    """A JSON document of a stranger; BadDataError where it is none, and ``expected`` should be."""
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -5,11 +5,9 @@ published files of that kind have (all weights counted, embeddings too).
 """
 
 import re
-import tomllib
-from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_table
 
 
 class Quantisation(Frozen, frozen=True, kw_only=True):
@@ -28,9 +26,7 @@ class Quantisation(Frozen, frozen=True, kw_only=True):
     why: str = ""
 
 
-_TABLES: Final[dict[str, Any]] = tomllib.loads(
-    (files("harness") / "data" / "quantisations.toml").read_text(encoding="utf-8")
-)
+_TABLES: Final = shipped_table("data/quantisations.toml")
 SAME: Final[dict[str, str]] = _TABLES["same"]
 """Other spellings of a mixture of llama.cpp."""
 _EXACT: Final = re.compile(_TABLES["exact"], re.VERBOSE)

@@ -229,11 +229,7 @@ class RunRecord(Frozen, frozen=True, kw_only=True):
 
 
 def result_of(record: RunRecord, kind: type[K]) -> K:
-    """The result of a record that must have one of that kind.
-
-    Raises:
-        CouldNotRunError: It has none; says how the run ended.
-    """
+    """The result of a record that must have one of that kind; CouldNotRunError, how the run ended, where not."""
     if isinstance(record.result, kind):
         return record.result
     raise CouldNotRunError(f"{record.workload}: {record.outcome}: {record.detail}")

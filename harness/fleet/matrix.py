@@ -63,11 +63,7 @@ class Task(_Asked, frozen=True, kw_only=True):
 
 
 def load_matrix(path: Path) -> Matrix:
-    """Read a matrix file.
-
-    Raises:
-        BadDataError: Not readable, not TOML, an unknown key, nothing to measure, or a value that makes no sense.
-    """
+    """Read a matrix file; BadDataError where it is no such TOML, asks for nothing, or a value makes no sense."""
     matrix = convert(floats(read_document(path)), Matrix, str(path))
     for field in ("devices", "models", "quants", "depths"):
         values = getattr(matrix, field)

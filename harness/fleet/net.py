@@ -42,11 +42,7 @@ class Tls(NamedTuple):
 
 
 def dask() -> Any:
-    """The package, with our settings.
-
-    Raises:
-        MissingPackageError: It is not installed.
-    """
+    """The package, with our settings; MissingPackageError where it is not installed."""
     try:
         import dask.config
         import distributed
@@ -58,11 +54,7 @@ def dask() -> Any:
 
 
 def security_of(tls: Tls) -> Any:
-    """Dask's security object; None without TLS.
-
-    Raises:
-        RefusedError: Only some of the files are given, or one is not there.
-    """
+    """Dask's security object, None without TLS; RefusedError where one of the files is not given, or not there."""
     if not any(tls):
         return None
     missing = [name for name, path in tls._asdict().items() if path is None]

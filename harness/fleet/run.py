@@ -165,11 +165,7 @@ class _Fleet:
                 self._take(task, could_not_run(task, f"no worker of {device} was there for {self._wait_s:g} s"))
 
     def _present(self, now_s: float) -> set[str] | None:
-        """Devices that have a worker; None when the scheduler does not tell just now.
-
-        Raises:
-            CouldNotRunError: It has not told for too long.
-        """
+        """Devices that have a worker; None when the scheduler does not tell, CouldNotRunError when for too long."""
         running = self._client.status == "running"
         try:
             workers = self._client.scheduler_info(n_workers=-1)["workers"].values() if running else None

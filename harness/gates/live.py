@@ -58,11 +58,7 @@ def looks_within(max_turns: int) -> tuple[int, ...]:
 
 
 def run_side(command: str, *, timeout_s: float) -> RunRecord:
-    """Run a side that is a command line, and read the record that it prints.
-
-    Raises:
-        CouldNotRunError: The command cannot be started, hangs, or prints no record.
-    """
+    """Run a command line and read the record it prints; CouldNotRunError: it does not start, hangs, or prints none."""
     arguments = shlex.split(command)
     if not arguments:
         raise CouldNotRunError("an empty command cannot be run")

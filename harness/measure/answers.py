@@ -22,11 +22,7 @@ class AnswersJob(Frozen, frozen=True, kw_only=True):
 
 
 def run_answers(arguments: Mapping[str, Any], emit: Callable[..., None]) -> None:
-    """Child's entry; emits ``greedy``: the continuation, each token the most likely one.
-
-    Raises:
-        HarnessError: The runtime or the model cannot be used.
-    """
+    """Child's entry; emits ``greedy``, the likeliest tokens; HarnessError where runtime or model cannot be used."""
     job = msgspec.convert(arguments, AnswersJob)
     runtime = plugins.usable_runtime(job.runtime)
     context_tokens = max(512, len(job.prompt_tokens) + job.greedy_count + 256)

@@ -156,11 +156,7 @@ class LimitGroup:
         return True
 
     def add(self, pid: int) -> None:
-        """Move a process in; what it already holds stays charged where it was.
-
-        Raises:
-            OSError: The system refused.
-        """
+        """Move a process in, what it holds already stays charged where it was; OSError where the system refused."""
         (self.folder / "cgroup.procs").write_text(str(pid))
 
     def peak_bytes(self) -> int | None:

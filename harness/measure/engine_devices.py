@@ -12,11 +12,7 @@ SOFTWARE_FILL_BYTES = 12_000_000
 
 
 def engine_devices() -> tuple[GgmlDevice, ...]:
-    """Every device of the installed llama.cpp; none without it.
-
-    Raises:
-        EngineError: The engine or a driver died while it was asked.
-    """
+    """Every device of the installed llama.cpp, none without it; EngineError where the engine or a driver died."""
     result = run_child("harness.runtimes.llamacpp.devices:tell", {}, limits=Limits(wall_s=120))
     if result.outcome != "ok":
         if "MissingPackageError" in result.detail or "llama-cpp-python" in result.detail:

@@ -100,11 +100,7 @@ def memory_of(result: ChildResult) -> MemoryUse | None:
 
 
 def check_scenario(scenario: Scenario) -> None:
-    """Refuse what no context could hold.
-
-    Raises:
-        RefusedError: The scenario does not fit its own context, or a count is out of range.
-    """
+    """RefusedError where the scenario does not fit its own context, or a count is out of range."""
     each = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens)
     needed = each * scenario.batch_count
     if scenario.prompt_tokens < 0 or scenario.new_tokens < 0 or scenario.depth_tokens < 0:

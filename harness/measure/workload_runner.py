@@ -52,11 +52,7 @@ class WorkloadJob(Frozen, frozen=True, kw_only=True):
 
 
 def run_workload(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
-    """Entry point of the child.
-
-    Raises:
-        HarnessError: The workload cannot run, or its answers are wrong.
-    """
+    """Entry point of the child; HarnessError where the workload cannot run, or its answers are wrong."""
     from harness.measure.memory_watch import memory_mark, reset_peak
 
     job = msgspec.convert(arguments, WorkloadJob)

@@ -6,17 +6,16 @@ refuse (2 GiB) can still be looked at. Source of the walk: the protobuf encoding
 """
 
 import mmap
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from harness.domain.base import shipped_table
 from harness.errors import BadDataError
 
-_KNOWN: Final = tomllib.loads((files("harness.onnx") / "messages.toml").read_text("utf-8"))
+_KNOWN: Final = shipped_table("messages.toml", "harness.onnx")
 _DTYPES: Final[Mapping[int, tuple[str, int]]] = {int(k): (name, bits) for k, (name, bits) in _KNOWN["dtypes"].items()}
 _MESSAGES: Final[Mapping[str, Mapping[int, tuple[str, str]]]] = {
     message: {int(k): (name, inner) for k, (name, inner) in fields.items()}

@@ -66,11 +66,7 @@ _KEPT_HALF: Final = ("altup_proj", "altup_unembd_proj", "altup_router.", "laurel
 
 
 def quant_named(name: str) -> str:
-    """Canonical name of a mixture (``q4_k_m``, ``Q4_K`` and ``FP16`` are understood).
-
-    Raises:
-        UnknownNameError: There is no such mixture.
-    """
+    """Canonical name of a mixture (``q4_k_m``, ``Q4_K``, ``FP16`` are understood); UnknownNameError for any other."""
     wanted = name.strip().upper().replace("-", "_")
     wanted = _ALIASES.get(wanted, wanted)
     if wanted not in BASE_TYPE:

@@ -20,11 +20,7 @@ _FIXED_HEADER_BYTES: Final = 6_000
 
 @lru_cache(maxsize=1 << 17)
 def tensor_of(name: str, dims: tuple[int, ...], type_name: str) -> Tensor:
-    """A tensor of that type: rows x bytes of a row; one object for all models that have it.
-
-    Raises:
-        KeyError, ValueError: See :func:`~harness.domain.ggml.row_bytes`.
-    """
+    """A tensor of that type, one object for all models; errors as :func:`~harness.domain.ggml.row_bytes`."""
     size = prod(dims[1:]) * row_bytes(type_name, dims[0])
     return Tensor(name=name, dims=dims, type_name=type_name, size_bytes=size)
 

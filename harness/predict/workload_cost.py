@@ -141,11 +141,7 @@ def rates_here(units: UnitCosts, *, thread_count: int, core_count: int, read_byt
 
 
 def predict_operation(cost: Cost, rates: Rates, language: LanguageSeconds | None = None) -> OperationPrediction:
-    """Latency of one operation.
-
-    Raises:
-        ValueError: It needs a language model and none is given.
-    """
+    """Latency of one operation; ValueError where it needs a language model and none is given."""
     if language is None and (cost.prefill_tokens_count or cost.decode_steps_count):
         raise ValueError(f"{cost.operation} runs a language model: its speed is needed")
     units = rates.units

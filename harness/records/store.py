@@ -110,11 +110,7 @@ def save(record: RunRecord, path: Path) -> None:
 
 
 def load(path: Path) -> RunRecord:
-    """Read a record.
-
-    Raises:
-        BadDataError: There is none, or it breaks the schema.
-    """
+    """Read a record; BadDataError where there is none, or it breaks the schema."""
     return decode(read_limited(path), path)
 
 

@@ -6,13 +6,13 @@ tells of its mark. What stands around each drawing is in ``templates/figures.tom
 """
 
 import json
-import tomllib
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
 from xml.etree import ElementTree as ET
 
+from harness.domain.base import shipped_table
 from harness.errors import MissingPackageError
 
 _SVG: Final = "http://www.w3.org/2000/svg"
@@ -53,7 +53,7 @@ def figure(
     """
     if not table:
         return None
-    text = _template("figures.toml")[key]
+    text = shipped_table("templates/figures.toml", "harness.report")[key]
     svg = "".join(
         _drawn(drawing(width) if drawing else chart(key, **given), width, f"{key}-{kind}", text["label"], kind)
         for kind, width in (("wide", wide_px), ("narrow", _NARROW_PX))
@@ -63,14 +63,13 @@ def figure(
 
 def chart(name: str, **given: Any) -> Chart:
     """A chart of ``charts.json`` with what it asks for."""
-    found: Chart = _filled(_template("charts.json")[name], given)
+    found: Chart = _filled(_charts()[name], given)
     return found
 
 
 @cache
-def _template(name: str) -> dict[str, Any]:
-    text = (files("harness.report") / "templates" / name).read_text("utf-8")
-    return tomllib.loads(text) if name.endswith(".toml") else dict(json.loads(text))
+def _charts() -> dict[str, Any]:
+    return dict(json.loads((files("harness.report") / "templates" / "charts.json").read_text("utf-8")))
 
 
 def _filled(part: Any, given: dict[str, Any]) -> Any:

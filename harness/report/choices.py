@@ -117,11 +117,7 @@ def choices(
     quants: Sequence[str] = DEFAULT_QUANTS,
     contexts: Sequence[int] = DEFAULT_CONTEXTS,
 ) -> Choices:
-    """Ask the feasibility model about everything that the patterns match.
-
-    Raises:
-        UnknownNameError: A pattern matches nothing, or there is no such mixture.
-    """
+    """Ask the feasibility model about all that the patterns match; UnknownNameError where one matches nothing."""
     scenario = Scenario()
     profiles = [load_device(name) for name in matching("device", devices, device_names())]
     profiles.sort(key=lambda device: (_KINDS.index(device.kind), device.title.lower()))

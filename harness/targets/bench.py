@@ -58,11 +58,7 @@ class BenchJob(Frozen, frozen=True, kw_only=True):
 
 
 def program_for(programs: Path, abi: str) -> Path:
-    """The executable for that ABI: ``programs/ABI/llama-bench`` or ``programs/llama-bench``.
-
-    Raises:
-        BadDataError: There is none, or it is for another machine.
-    """
+    """``programs/ABI/llama-bench`` or ``programs/llama-bench``; BadDataError: there is none, or for another machine."""
     path = next((p for p in (programs / abi / PROGRAM, programs / PROGRAM) if p.is_file()), None)
     if path is None:
         raise BadDataError(

@@ -52,11 +52,7 @@ class Facts(NamedTuple):
 
 
 def facts(target: ShellTarget) -> Facts:
-    """Read a target.
-
-    Raises:
-        CouldNotRunError: It does not answer.
-    """
+    """Read a target; CouldNotRunError where it does not answer."""
     read = f"head -v -n 4000 {_FILES} 2>/dev/null"
     told = target.shell(f"uname -s; uname -r; uname -m; getprop 2>/dev/null; {read}; {DUMPS}")
     first, separator, rest = told.partition("==> ")
@@ -141,11 +137,7 @@ def doubts(frames: Sequence[Frame]) -> tuple[str, ...]:
 
 
 def ready(target: ShellTarget, known: Facts, battery_percent_min: int) -> None:
-    """Refuse a device on which nothing can be measured.
-
-    Raises:
-        CouldNotRunError: It sleeps, or its battery is below the limit.
-    """
+    """CouldNotRunError where nothing can be measured: the device sleeps, or its battery is below the limit."""
     if asleep(known.frame):
         raise CouldNotRunError(f"{target.name}: the device is asleep, its CPU may stop: wake it, keep its screen on")
     level = battery_percent(known.frame)

@@ -73,11 +73,7 @@ class ShellTarget:
         return [*self._words, f"exec sh -c {shlex.quote(script)}" if self._quoted else script]
 
     def shell(self, script: str, *, timeout_s: float = 60.0, check: bool = True) -> str:
-        """Output of a script.
-
-        Raises:
-            CouldNotRunError: It failed, the connection did, or it took too long.
-        """
+        """Output of a script; CouldNotRunError where it failed, the connection did, or it took too long."""
         # Errors go to a file: a script that filled a pipe of them before it ends would wait for ever.
         with tempfile.TemporaryFile() as told:
             try:

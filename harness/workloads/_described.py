@@ -1,11 +1,11 @@
 """What a workload says of itself: a row of ``workloads.toml``."""
 
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-_TABLE: Final[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("workloads.toml").read_text(encoding="utf-8"))
+from harness.domain.base import shipped_table
+
+_TABLE: Final = shipped_table("workloads.toml", "harness.workloads")
 
 
 class Described:

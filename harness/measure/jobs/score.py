@@ -133,11 +133,7 @@ def save_columns(path: Path, own: Columns, base: Columns | None) -> None:
 
 
 def load_columns(path: Path) -> tuple[Columns, Columns]:
-    """Rows of a model and of its reference.
-
-    Raises:
-        KeyError: There was no reference.
-    """
+    """Rows of a model and of its reference; KeyError where there was no reference."""
     with np.load(path, allow_pickle=False) as found:
         own, base = (Columns._make(found[f"{side}{name}"] for name in Columns._fields) for side in ("", "base "))
     return own, base

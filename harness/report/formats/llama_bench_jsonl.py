@@ -5,19 +5,18 @@ Source: llama.cpp, tools/llama-bench/llama-bench.cpp (``test::get_fields``, ``te
 
 import json
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from statistics import fmean, stdev
 from typing import Any, Final
 
+from harness.domain.base import shipped_table
 from harness.domain.record import RunRecord, Sample
 from harness.printable import clean
 from harness.records.derive import tests_of
 from harness.report.document import Report
 
-FIELDS: Final[dict[str, tuple[str, str | int]]] = tomllib.loads(
-    (files("harness.report") / "schema" / "llama_bench.toml").read_text("utf-8")
+FIELDS: Final[dict[str, tuple[str, str | int]]] = shipped_table(
+    "schema/llama_bench.toml", "harness.report"
 )
 """Columns of llama-bench's table, in its order: SQLite type, and what stands there unless a run knows better."""
 

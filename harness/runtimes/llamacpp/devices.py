@@ -2,13 +2,12 @@
 
 import ctypes
 import re
-import tomllib
 from collections.abc import Callable, Iterable
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from harness.domain.base import shipped_table
 from harness.domain.placement import Placement
 from harness.domain.result import EngineBuffer
 from harness.errors import EngineError, RefusedError
@@ -130,8 +129,7 @@ def devices_of(api: str) -> tuple[GgmlDevice, ...]:
         return ()
     found = tuple(d for d in devices() if d.api == api and d.is_gpu)
     if not found:
-        tables = tomllib.loads((files("harness") / "data" / "install.toml").read_text(encoding="utf-8"))
-        arguments = tables["apis"].get(api)
+        arguments = shipped_table("data/install.toml")["apis"].get(api)
         build = (
             f'; an engine for it: CMAKE_ARGS="{arguments}" pip install --force-reinstall --no-cache-dir '
             "--no-binary llama-cpp-python llama-cpp-python"

@@ -6,13 +6,13 @@ and the documentation strings of its library.
 
 import ast
 import sysconfig
-import tomllib
 from collections.abc import Iterable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from harness.domain import base
 from harness.errors import RefusedError
 
 _TELLING_CHARS: Final = 30  # shorter lines (braces, headings) occur everywhere
@@ -29,10 +29,9 @@ def shipped_text() -> str:
     return (_FOLDER / "python-reference.txt").read_text(encoding="utf-8")
 
 
-@cache
 def shipped_table(name: str) -> dict[str, Any]:
     """Words or sentences that ship with the harness: ``english``, ``made-up``, ``entailment`` ..."""
-    return tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    return base.shipped_table(f"data/text/{name}.toml")
 
 
 def texts_of(folder: Path) -> list[str]:

@@ -353,11 +353,7 @@ class MemoryStore:
 
 
 def check_memory(item: NewMemory) -> None:
-    """Refuse what cannot be remembered.
-
-    Raises:
-        RefusedError: The text is empty, or importance or time are out of range.
-    """
+    """RefusedError where the text is empty, or importance or time are out of range."""
     if not item.content.strip():
         raise RefusedError("an empty text cannot be remembered")
     if not 0.0 <= item.importance <= 1.0:

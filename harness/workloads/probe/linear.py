@@ -42,11 +42,7 @@ class LinearProbe:
 
 
 def fit(x: Floats, labels: Labels, *, l2: float = 1e-2) -> LinearProbe:
-    """Train on activations [token_count, dim] and their labels.
-
-    Raises:
-        RefusedError: Lengths differ, or all labels are alike.
-    """
+    """Train on activations [token_count, dim] and labels of both kinds; else, or where lengths differ, RefusedError."""
     if len(x) != len(labels) or not 0 < np.count_nonzero(labels) < len(labels):
         raise RefusedError(f"a probe needs labels of both kinds, one for each of {len(x)} tokens")
     mean = x.mean(axis=0, dtype=np.float64)

@@ -109,11 +109,7 @@ class ProbeWorkload(Described):
         return {"cosine": cosine, "held_out_accuracy": accuracy}
 
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
-        """Probes over the layers, induction heads, and what taking them out does; needs ``--model``.
-
-        Raises:
-            RefusedError: No model was given.
-        """
+        """Probes over the layers, induction heads, and taking them out; needs ``--model`` (RefusedError without)."""
         if context.model_path is None or context.open_session is None:
             raise RefusedError("an evaluation of probe reads a model's activations: give --model FILE")
         folder = context.data / "text" if context.data and (context.data / "text").is_dir() else None

@@ -155,11 +155,7 @@ class SparseAutoencoderWorkload(Described):
         )
 
     def check(self, state: State) -> Mapping[str, Any]:
-        """Every encoder finds the features of float64; sparse decoding is dense decoding.
-
-        Raises:
-            WrongAnswerError: An encoder or a decoder is wrong.
-        """
+        """Every encoder finds float64's features, sparse decoding is dense decoding; WrongAnswerError where not so."""
         sae, x = state.autoencoder, state.x
         h = (x.astype(np.float64) - sae.decoder_bias) @ sae.encoder.astype(np.float64) + sae.encoder_bias
         right = np.sort(np.argpartition(h, -sae.active_count, axis=1)[:, -sae.active_count :], axis=1)
