@@ -15,7 +15,8 @@ A bug in the harness is never one of these: it stays an ordinary exception, with
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from enum import IntEnum
 from pathlib import Path
@@ -101,6 +102,15 @@ class MissingPackageError(CouldNotRunError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed. Install it with: pip install 'edge-harness[{extra}]'")
+
+
+@contextmanager
+def optional(package: str, extra: str) -> Iterator[None]:
+    """Imports of an optional distribution; MissingPackageError where it is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingPackageError(package, extra) from error
 
 
 class FetchError(CouldNotRunError):

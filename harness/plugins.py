@@ -6,10 +6,11 @@ its name to itself.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from pkgutil import iter_modules
-from typing import Any
+from typing import Any, ClassVar
 
-from harness.errors import EngineError, UnknownNameError
+from harness.errors import EngineError, MissingPackageError, UnknownNameError
 
 
 def names(package: str) -> list[str]:
@@ -35,6 +36,16 @@ def load(package: str, name: str, attribute: str) -> Any:
     for entry in entry_points(group=_group(package), name=name):
         return entry.load()
     raise UnknownNameError(attribute.lower(), name, names(package))
+
+
+class Packaged:
+    """A runtime out of packages: ``needs`` are its modules, each with the package and the extra that bring it."""
+
+    needs: ClassVar[tuple[tuple[str, str, str], ...]]
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here; None when it can."""
+        return next((str(MissingPackageError(p, extra)) for m, p, extra in self.needs if find_spec(m) is None), None)
 
 
 def usable_runtime(name: str) -> Any:

@@ -19,7 +19,7 @@ from harness.catalog.paths import as_path
 from harness.domain.model import ModelCard, ModelShape
 from harness.domain.quant import split
 from harness.domain.scenario import Scenario
-from harness.errors import InputError, MissingPackageError, RefusedError
+from harness.errors import InputError, RefusedError, optional
 from harness.predict.sweep import WORDS, Grid, sweep
 from harness.records.store import write_atomically
 
@@ -136,11 +136,9 @@ def _csv(table: Columns) -> bytes:
 
 
 def _parquet(table: Columns) -> bytes:
-    try:
+    with optional("pyarrow", "parquet"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingPackageError("pyarrow", "parquet") from error
     arrays = {
         name: pyarrow.array(column).dictionary_encode() if column.dtype.kind == "U" else pyarrow.array(column)
         for name, column in table.items()

@@ -20,7 +20,7 @@ from harness.catalog.hf_config import read_hf_config
 from harness.catalog.paths import cache_dir
 from harness.domain.model import HubSource, ModelShape, Weights
 from harness.domain.quant import split, understood
-from harness.errors import BadDataError, FetchError, MissingPackageError, UnknownNameError
+from harness.errors import BadDataError, FetchError, UnknownNameError, optional
 
 _POLL_S: Final = 0.5
 _ANSWER_S: Final = 4.0
@@ -208,8 +208,6 @@ def _reach(hub: Any, repo: str) -> None:
 
 
 def _client() -> Any:
-    try:
+    with optional("huggingface-hub", "hub"):
         import huggingface_hub
-    except ImportError:
-        raise MissingPackageError("huggingface-hub", "hub") from None
     return huggingface_hub

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from harness.errors import MissingPackageError, RefusedError
+from harness.errors import RefusedError, optional
 from harness.fleet.matrix import is_device_name
 
 _VALID_DAYS: Final = 825
@@ -27,12 +27,10 @@ def make_certificates(folder: Path, machines: Sequence[str], hosts: Sequence[str
         RefusedError: A name that is none, or a certificate that is there already.
         MissingPackageError: ``cryptography`` is not installed.
     """
-    try:
+    with optional("cryptography", "fleet"):
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
-    except ImportError as error:
-        raise MissingPackageError("cryptography", "fleet") from error
 
     def named(name: str) -> Any:
         return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])

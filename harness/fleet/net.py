@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from harness.errors import CouldNotRunError, MissingPackageError, RefusedError
+from harness.errors import CouldNotRunError, RefusedError, optional
 from harness.fleet.matrix import is_device_name
 
 CONNECT_S: Final = 10.0
@@ -43,11 +43,9 @@ class Tls(NamedTuple):
 
 def dask() -> Any:
     """The package, with our settings; MissingPackageError where it is not installed."""
-    try:
+    with optional("distributed", "fleet"):
         import dask.config
         import distributed
-    except ImportError as error:
-        raise MissingPackageError("distributed", "fleet") from error
     dask.config.set(_SETTINGS)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is told by us, in one line
     return distributed

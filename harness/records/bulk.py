@@ -14,7 +14,7 @@ from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from harness.errors import BadDataError, CouldNotRunError, InputError, MissingPackageError
+from harness.errors import BadDataError, CouldNotRunError, InputError, optional
 from harness.records.history import History, HistoryEntry, Row, is_history, row_of
 from harness.records.metrics import UNITS
 from harness.records.store import RECORD_MAX_BYTES, decode, write_atomically
@@ -171,8 +171,6 @@ def export(history: History, path: Path, *, limit: int, **wanted: str) -> int:
 
 
 def _parquet() -> Any:
-    try:
+    with optional("pyarrow", "parquet"):
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingPackageError("pyarrow", "parquet") from error
     return pyarrow.parquet

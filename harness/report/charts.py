@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from xml.etree import ElementTree as ET
 
 from harness.domain.base import shipped_table
-from harness.errors import MissingPackageError
+from harness.errors import optional
 
 _SVG: Final = "http://www.w3.org/2000/svg"
 _WIDE_PX: Final = 440
@@ -81,10 +81,8 @@ def _filled(part: Any, given: dict[str, Any]) -> Any:
 
 
 def _drawn(drawing: Chart, width: int, name: str, label: str, kind: str) -> str:
-    try:
+    with optional("vl-convert-python", "report"):
         import vl_convert
-    except ImportError as error:
-        raise MissingPackageError("vl-convert-python", "report") from error
     config = chart("config", width=width, columns=max(1, width // 210), names_px=min(330, width // 2))
     ET.register_namespace("", _SVG)
     text = vl_convert.vegalite_to_svg(drawing | {"config": config}, allowed_base_urls=[])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.foreign import json_of, read_limited, say
-from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
+from harness.errors import BadDataError, EngineError, RefusedError, optional
 
 TOKENIZER_FILE: Final = "tokenizer.json"
 
@@ -39,10 +39,8 @@ class Tokenized:
     @cached_property
     def _tokenizer(self) -> Any:
         # Only when text is asked for: a vocabulary of 49,152 takes 36 MB that running tokens does not need.
-        try:
+        with optional("tokenizers", "onnx"):
             from tokenizers import Tokenizer
-        except ImportError as error:
-            raise MissingPackageError("tokenizers", "onnx") from error
         path = self._folder / TOKENIZER_FILE
         if not path.is_file():
             raise EngineError(f"the model's folder has no {TOKENIZER_FILE}")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, MissingPackageError
+from harness.errors import EngineError, optional
+from harness.plugins import Packaged
 from harness.runtimes._rows import OneSequence, read_config
 from harness.runtimes._threads import default_thread_count
 
@@ -19,10 +19,8 @@ CONFIG_FILE: Final = "genai_config.json"
 
 
 def _package() -> Any:
-    try:
+    with optional("onnxruntime-genai", "genai"):
         import onnxruntime_genai
-    except ImportError as error:
-        raise MissingPackageError("onnxruntime-genai", "genai") from error
     return onnxruntime_genai
 
 
@@ -91,15 +89,12 @@ class GenaiSession(OneSequence):
         self._generator = self._params = self._tokenizer = self._model = None
 
 
-class Genai:
+class Genai(Packaged):
     """The onnxruntime-genai runtime."""
 
     name = "genai"
     formats = ("onnx",)
-
-    def missing(self) -> str | None:
-        """Why it cannot be used here; None when it can."""
-        return None if find_spec("onnxruntime_genai") else str(MissingPackageError("onnxruntime-genai", "genai"))
+    needs = (("onnxruntime_genai", "onnxruntime-genai", "genai"),)
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Versions of the runtime and of the engine below it, and the options a run uses."""

@@ -118,10 +118,7 @@ class IkLlama(LlamaCpp):
     """The ik_llama.cpp runtime: llama.cpp's session on another library."""
 
     name = "ik"
-
-    def missing(self) -> str | None:
-        """Why it cannot be used here; None when it can."""
-        return str(MissingPackageError("ik-llama-cpp-python", "ik")) if find_spec("ik_llama_cpp") is None else None
+    needs = (("ik_llama_cpp", "ik-llama-cpp-python", "ik"),)
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version of the wheel, instruction sets compiled in, and the options a run of ``scenario`` uses."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +11,18 @@ from numpy.typing import NDArray
 
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, MissingPackageError, RefusedError
+from harness.errors import EngineError, RefusedError, optional
+from harness.plugins import Packaged
 from harness.runtimes._rows import OneSequence, Tokenized, read_config
 
 
 @cache
 def _packages() -> tuple[Any, Any, Any]:
     """mlx.core, mlx_lm's loader and its caches."""
-    try:
+    with optional("mlx-lm", "mlx"):
         import mlx.core as mx
         from mlx_lm import utils
         from mlx_lm.models import cache as caches
-    except ImportError as error:
-        raise MissingPackageError("mlx-lm", "mlx") from error
     return mx, utils, caches
 
 
@@ -87,15 +85,12 @@ class MlxSession(Tokenized, OneSequence):
         self._model = self._cache = None
 
 
-class Mlx:
+class Mlx(Packaged):
     """The MLX runtime."""
 
     name = "mlx"
     formats = ("mlx",)
-
-    def missing(self) -> str | None:
-        """Why it cannot be used here; None when it can."""
-        return None if find_spec("mlx_lm") else str(MissingPackageError("mlx-lm", "mlx"))
+    needs = (("mlx_lm", "mlx-lm", "mlx"),)
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Versions, the device that MLX takes, and the options a run uses."""

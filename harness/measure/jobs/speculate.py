@@ -83,7 +83,7 @@ def advise(seen: list[tuple[int, bool]], verify_s: dict[int, float], draft_s: fl
 
 
 def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
-    """Child's entry; events: ``engine``, ``advice``, an ``answer`` and its samples for each prompt, ``learnt``.
+    """Child's entry; events: ``engine``, ``advice``, an ``answer`` and its samples for each prompt.
 
     Raises:
         RefusedError: The two models have different vocabularies.
@@ -113,10 +113,6 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         if job.temperature == 0:
             difference = explain_difference(target, prompt, slow.tokens, fast.tokens, fast.widest_tokens)
         emit("answer", {"plain": slow, "speculative": fast, "difference": difference and difference._asdict()})
-    learnt: dict[str, Any] = {}
-    if isinstance(policy, AdaptivePolicy):
-        learnt = {"acceptance_ratio": policy.acceptance_ratio(), "off_count": policy.off_count}
-    emit("learnt", learnt)
 
 
 def _drafter(name: str, job: SpeculationJob, target: LlamaSession, sampling: Sampling) -> Drafter:

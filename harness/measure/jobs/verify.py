@@ -188,7 +188,6 @@ def run_verified(arguments: Mapping[str, Any], emit: Callable[..., None]) -> Non
                 policy.costs.saw_pass(1, slow.duration_s / slow.decoded_count)
             difference = explain(verifier, prompt, own, other)
             emit("answer", {"plain": slow, "speculative": fast, "difference": difference})
-        emit("learnt", {"off_count": policy.off_count} if isinstance(policy, AdaptivePolicy) else {})
 
 
 def explain(verifier: Verifier, prompt: str, plain: str, other: str) -> dict[str, Any] | None:

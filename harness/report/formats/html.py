@@ -10,7 +10,7 @@ import msgspec
 
 from harness.domain.record import RunRecord
 from harness.domain.result import Boundary, Load, Result, Soak, Speculation, Stream
-from harness.errors import MissingPackageError
+from harness.errors import optional
 from harness.printable import clean
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
@@ -43,12 +43,10 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
     Raises:
         MissingPackageError: Jinja2 or vl-convert is not installed.
     """
-    try:
+    with optional("jinja2", "report"):
         from jinja2 import Environment, StrictUndefined
         from jinja2.utils import htmlsafe_json_dumps
         from markupsafe import Markup
-    except ImportError as error:
-        raise MissingPackageError("jinja2", "report") from error
     folder = files("harness.report") / "templates"
     css, js, page = ((folder / n).read_text(encoding="utf-8") for n in ("report.css", "report.js", "report.html.j2"))
     if report.choices:

@@ -15,9 +15,7 @@ from harness.printable import clean
 from harness.records.derive import tests_of
 from harness.report.document import Report
 
-FIELDS: Final[dict[str, tuple[str, str | int]]] = shipped_table(
-    "schema/llama_bench.toml", "harness.report"
-)
+FIELDS: Final[dict[str, tuple[str, str | int]]] = shipped_table("schema/llama_bench.toml", "harness.report")
 """Columns of llama-bench's table, in its order: SQLite type, and what stands there unless a run knows better."""
 
 BOOLEANS: Final = ("cpu_strict", "no_kv_offload", "embeddings", "no_host", "repack")

@@ -2,28 +2,27 @@
 
 from collections.abc import Callable
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
-from harness.errors import MissingPackageError
+from harness.plugins import Packaged
 from harness.runtimes._threads import default_thread_count
 
 if TYPE_CHECKING:
     from harness.runtimes.llamacpp.session import LlamaSession
 
 
-class LlamaCpp:
+_OPTIONS: Final = ("context_tokens", "ubatch_tokens", "kv_type", "flash_attention", "repack", "mmap")
+
+
+class LlamaCpp(Packaged):
     """The llama.cpp runtime."""
 
     name = "llamacpp"
     formats = ("gguf",)
-
-    def missing(self) -> str | None:
-        """Why it cannot be used here; None when it can."""
-        return None if find_spec("llama_cpp") else str(MissingPackageError("llama-cpp-python", "llama"))
+    needs = (("llama_cpp", "llama-cpp-python", "llama"),)
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version, instruction sets compiled in, and the options a run of ``scenario`` uses."""
@@ -38,15 +37,7 @@ class LlamaCpp:
             version=version,
             build=library.llama_print_system_info().decode("utf-8", "replace").strip(" |\n"),
             thread_count=scenario.thread_count or default_thread_count(),
-            options={
-                "context_tokens": scenario.context_tokens,
-                "ubatch_tokens": scenario.ubatch_tokens,
-                "kv_type": scenario.kv_type,
-                "flash_attention": scenario.flash_attention,
-                "repack": scenario.repack,
-                "mmap": scenario.mmap,
-                "sequences": scenario.batch_count,
-            },
+            options={name: getattr(scenario, name) for name in _OPTIONS} | {"sequences": scenario.batch_count},
         )
 
     def mirror_log(self, write: Callable[[str], object]) -> None:

@@ -1,28 +1,23 @@
 """ONNX decoders by ONNX Runtime; nothing here imports the engine before it is used."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
-from harness.errors import MissingPackageError
+from harness.plugins import Packaged
 from harness.runtimes._threads import default_thread_count
 
 if TYPE_CHECKING:
     from harness.runtimes.ort.session import OrtSession
 
 
-class Ort:
+class Ort(Packaged):
     """The ONNX Runtime."""
 
     name = "ort"
     formats = ("onnx",)
-
-    def missing(self) -> str | None:
-        """Why it cannot be used here; None when it can."""
-        lacking = next((package for package in ("onnxruntime", "tokenizers") if find_spec(package) is None), None)
-        return str(MissingPackageError(lacking, "onnx")) if lacking else None
+    needs = tuple((module, module, "onnx") for module in ("onnxruntime", "tokenizers"))
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version, providers and the options a run of ``scenario`` uses."""

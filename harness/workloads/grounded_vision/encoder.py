@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.errors import MissingPackageError
+from harness.errors import optional
 from harness.onnx.quantize import quantize_dynamic, quantize_weights
 from harness.onnx.session import OnnxSession
 from harness.workloads import _networks
@@ -115,11 +115,9 @@ def prepared(folder: Path, *, weight_bits: int = 32) -> Path:
 
 def _cut(source: Path, target: Path) -> None:
     """The part of a graph from its input to the features: the saliency decoder behind them is left out."""
-    try:
+    with optional("onnx", "vision"):
         import onnx
         import onnx.utils
-    except ImportError as error:
-        raise MissingPackageError("onnx", "vision") from error
     part = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(onnx.load(str(source))))
     partial = target.with_suffix(".partial")
     onnx.save(part.extract_model([_INPUT], [_FEATURES]), str(partial))

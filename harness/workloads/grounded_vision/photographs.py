@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from harness.errors import MissingPackageError
+from harness.errors import optional
 from harness.workloads._language.texts import shipped_text
 from harness.workloads.grounded_vision.boxes import Boxes, iou
 from harness.workloads.grounded_vision.images import Image
@@ -76,11 +76,9 @@ def _vocabulary() -> tuple[str, ...]:
 
 @cache
 def _photograph(name: str) -> Any:
-    try:
+    with optional("scikit-image", "photographs"):
         import skimage
         from PIL import Image as Pillow
-    except ImportError as error:
-        raise MissingPackageError("scikit-image", "photographs") from error
     with Pillow.open(Path(skimage.__file__).parent / "data" / name) as file:
         picture = file.convert("RGB")
     return np.asarray(picture.resize((WIDTH, round(WIDTH * picture.height / picture.width)), Pillow.Resampling.BICUBIC))
