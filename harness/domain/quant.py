@@ -29,7 +29,7 @@ class Quantisation(Frozen, frozen=True, kw_only=True):
 _TABLES: Final = shipped_table("data/quantisations.toml")
 SAME: Final[dict[str, str]] = _TABLES["same"]
 """Other spellings of a mixture of llama.cpp."""
-_EXACT: Final = re.compile(_TABLES["exact"], re.VERBOSE)
+_MIXTURES: Final = frozenset(_TABLES["mixtures"]["all"].split())
 _IN_NAME: Final = re.compile(_TABLES["in_name"], re.IGNORECASE | re.VERBOSE)
 _IN_WORDS: Final = re.compile(
     r"\b((?:I?Q\d|TQ\d|F16|F32|BF16|MXFP4|NVFP4)[A-Z0-9_]*)(?: - (?:Small|Medium|Large)| mix)?"
@@ -52,7 +52,7 @@ def understood(text: str) -> Quantisation | None:
     """What a quantisation's name stands for; None for one that nobody knows."""
     plain = re.sub(r"[-_ ]+", "_", text.strip().upper()).strip("_")
     plain = SAME.get(plain, plain)
-    if _EXACT.fullmatch(plain):
+    if plain in _MIXTURES:
         return Quantisation(text=text, mixture=plain)
     for pattern, stands, low, high, why in _TABLES["rules"]:
         found = re.fullmatch(pattern, plain)

@@ -8,52 +8,27 @@ llama.cpp, src/llama-quant.cpp (``llama_tensor_get_type_impl``, ``tensor_allows_
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from harness.domain.base import shipped_table
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
 from harness.domain.quant import SAME
 from harness.errors import UnknownNameError
 from harness.predict.tensors import block_of
 
-QUANTS: Final = (
-    *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0"),
-    *("IQ4_NL", "IQ4_XS", "MXFP4_MOE", "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K"),
-    *("Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "TQ2_0", "TQ1_0", "Q2_0", "Q1_0", "IQ1_M", "IQ1_S"),
-)
+_TABLES: Final = shipped_table("data/quantisations.toml")
+QUANTS: Final = tuple(_TABLES["mixtures"]["all"].split())
 """The mixtures, from many bits to few."""
 
-_OTHER_BASE: Final = {
-    **{"MXFP4_MOE": "MXFP4", "IQ3_M": "IQ3_S", "IQ3_XS": "IQ3_S", "IQ2_M": "IQ2_S", "IQ2_S": "IQ2_XS"},
-    **{f"Q{bits}_K_{size}": f"Q{bits}_K" for bits in (2, 3, 4, 5) for size in "SML"},
-}
-BASE_TYPE: Final = {quant: _OTHER_BASE.get(quant, quant) for quant in QUANTS}
+BASE_TYPE: Final[dict[str, str]] = {quant: _TABLES["base"].get(quant, quant) for quant in QUANTS}
 """The type that a mixture gives to most matrices: the one that it is named after, mostly."""
 
-NEEDS_IMPORTANCE_MATRIX: Final = frozenset(
-    {"IQ3_XXS", "Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"}
-)
+_KINDS: Final = {kind: frozenset(words.split()) for kind, words in _TABLES["mixtures"].items()}
+NEEDS_IMPORTANCE_MATRIX: Final = _KINDS["needs_importance_matrix"]
 """Mixtures that llama.cpp refuses to make without an importance matrix."""
+THROUGHOUT: Final = _KINDS["throughout"]
+"""Mixtures of models trained for them, which have the type in all matrices."""
 
 _ALIASES: Final = SAME | {"Q4_K_XL": "Q4_K_M"}
-_LOW_BIT: Final = frozenset({"IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ1_S", "IQ1_M"})
-_IQ2_HIGH: Final = frozenset({"IQ2_S", "IQ2_M"})
-_EMBEDDING: Final = {
-    **dict.fromkeys(("IQ2_XXS", "IQ2_XS", "IQ1_S", "IQ1_M"), "Q2_K"),
-    **dict.fromkeys(("IQ2_S", "IQ2_M", "IQ3_XXS"), "IQ3_S"),
-    **dict.fromkeys(("TQ1_0", "TQ2_0"), "Q4_K"),
-}
-"""Type of a token table that is no output matrix, where it is not the mixture's own."""
-THROUGHOUT: Final = frozenset({"Q1_0", "Q2_0"})
-"""Mixtures of models trained for them: published files (Bonsai, 1.13 bits a weight) have the type in all matrices."""
-_EIGHT_EXPERT_OUTPUT_Q5: Final = frozenset(
-    ["Q2_K", "IQ3_XS", "IQ3_XXS", "Q3_K_S", "Q3_K_M", "IQ4_NL", "Q4_K_S", "Q4_K_M", "IQ3_S", "IQ3_M", "IQ4_XS"]
-)
-_FALLBACK: Final[dict[str, str]] = {
-    **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
-    **dict.fromkeys(("Q2_K", "Q3_K", "TQ1_0", "TQ2_0"), "Q4_0"),
-    "Q4_K": "Q5_0",
-    "Q5_K": "Q5_1",
-    "Q6_K": "Q8_0",
-}
 _HEADS_BY_LAYER: Final = frozenset({"jamba", "granitehybrid", "lfm2", "lfm2moe"})
 """Their files list the KV heads layer by layer, so that llama.cpp reads a group size of 0 off a recurrent first one."""
 _VALUES: Final = frozenset({"v", "qkv", "kv_b"})
@@ -148,8 +123,8 @@ class _Chooser:
         if self.quant == "MXFP4_MOE":
             return "MXFP4" if len(dims) > 2 and dims[2] > 1 else "Q8_0"
         if category == "embedding":
-            return _EMBEDDING.get(self.quant, base)
-        if self.quant in _LOW_BIT:
+            return str(_TABLES["embedding"].get(self.quant, base))
+        if self.quant in _KINDS["low_bit"]:
             return self._low_bit(category, base)
         if category in _VALUES:
             return self._value(base)
@@ -177,12 +152,12 @@ class _Chooser:
             return "Q8_0"
         if dims[0] % BLOCKS[base].elements:
             return "Q8_0"
-        if self.quant in _LOW_BIT or self.quant == "IQ3_XXS":
+        if self.quant in _KINDS["low_bit"] or self.quant == "IQ3_XXS":
             return "Q5_K"
         return base if base == "Q8_0" else "Q6_K"
 
     def _low_bit(self, category: str, base: str) -> str:  # noqa: PLR0911 - one return for each rule
-        better = "IQ3_S" if self.quant in _IQ2_HIGH else "Q2_K"
+        better = "IQ3_S" if self.quant in _KINDS["low_bit_high"] else "Q2_K"
         if category in _VALUES:
             return "Q4_K" if self.gqa >= 4 or self.expert_count >= 4 else better
         if category == "k" and self.expert_count == 8:
@@ -196,7 +171,7 @@ class _Chooser:
                 return "Q5_K"
             if self.quant in {"IQ1_S", "IQ1_M"}:
                 return "IQ2_XXS"
-            return "IQ3_S" if self.quant in _IQ2_HIGH else base
+            return "IQ3_S" if self.quant in _KINDS["low_bit_high"] else base
         return base
 
     def _value(self, base: str) -> str:
@@ -259,7 +234,7 @@ class _Chooser:
         if self.shape.architecture == "falcon":
             return "Q4_K" if self.quant == "Q3_K_L" else base
         if self.expert_count == 8:
-            return "Q5_K" if self.quant in _EIGHT_EXPERT_OUTPUT_Q5 else base
+            return "Q5_K" if self.quant in _KINDS["eight_expert_output_q5"] else base
         special = {"Q2_K": "Q3_K", "IQ3_XXS": "IQ3_S", "Q3_K_M": "Q4_K", "Q3_K_L": "Q5_K", "IQ3_M": "Q4_K"}
         return special.get(self.quant, base)
 
@@ -301,5 +276,5 @@ def _fitting(type_name: str, row_elements: int) -> str:
     """``type_name``, or the next type whose blocks divide the row."""
     if row_elements % BLOCKS[type_name].elements == 0:
         return type_name
-    smaller = _FALLBACK.get(type_name, type_name)
+    smaller = _TABLES["fallback"].get(type_name, type_name)
     return smaller if row_elements % BLOCKS[smaller].elements == 0 else "F16"

@@ -6,39 +6,17 @@ sizes, src/llama-arch.cpp for the spelling of names.
 
 from typing import Final
 
+from harness.domain.base import shipped_table
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
 from harness.errors import RefusedError
 
 Table = dict[str, tuple[int, ...]]
 """Tensors before a type is chosen: sizes by llama.cpp's name, the row length first."""
 
-KNOWN_ARCHITECTURES: Final = frozenset(
-    """
-    llama llama4 mistral3 qwen2 qwen2vl qwen3 qwen3vl qwen2moe qwen3moe qwen3vlmoe gemma gemma2 gemma3 gemma3n
-    phi2 phi3 phimoe starcoder2 stablelm command-r cohere2 olmo olmo2 olmoe internlm2 exaone exaone4 granite
-    granitemoe glm4 glm4moe chatglm smollm3 minicpm minicpm3 deepseek deepseek2 bitnet gpt-oss ernie4_5
-    ernie4_5-moe dots1 hunyuan-dense hunyuan-moe bailingmoe bailingmoe2 falcon dbrx nemotron arcee seed_oss xverse
-    baichuan orion mamba mamba2 jamba granitehybrid falcon-h1 qwen3next qwen35 qwen35moe lfm2 lfm2moe smallthinker
-    apertus gemma4 minimax-m2 mistral4 nemotron_h nemotron_h_moe hy_v3 glm-dsa
-    """.split()  # noqa: SIM905 - a list of words reads better
-)
-"""Architectures whose tensors this module knows."""
-
-_FUSED_QKV: Final = frozenset({"phi3", "phi2", "falcon", "dbrx", "bailingmoe2", "chatglm"})
-_FUSED_GATE_UP: Final = frozenset({"phi3", "glm4", "chatglm"})
-_POST_NORMS: Final = frozenset({"gemma2", "gemma3", "gemma3n", "gemma4", "glm4", "olmo2", "exaone4"})
-_NO_ATTENTION_NORM: Final = frozenset({"olmo2", "exaone4"})
-_NO_FEED_FORWARD_NORM: Final = frozenset({"olmo2", "exaone4", "cohere2", "command-r", "phi2", "falcon"})
-_POST_ATTENTION_IS_FEED_FORWARD_NORM: Final = frozenset(
-    {"gpt-oss", "qwen3next", "qwen35", "qwen35moe", "glm4moe", "seed_oss"}
-)
-_FULL_WIDTH_QK_NORM: Final = frozenset({"olmo2", "olmoe", "minimax-m2"})
-_LFM2: Final = frozenset({"lfm2", "lfm2moe"})
-_ONE_PART_A_BLOCK: Final = frozenset({"nemotron_h", "nemotron_h_moe"})
-_SCORE_BIAS: Final = frozenset({"glm4moe", "minimax-m2", "nemotron_h_moe", "lfm2moe", "hy_v3", "glm-dsa"})
-_NORM_BIAS: Final = frozenset({"phi2", "starcoder2", "falcon", "stablelm", "phimoe", "nemotron"})
-_PROJECTION_BIAS: Final = frozenset({"phi2", "starcoder2"})
-_DELTA_NET: Final = frozenset({"qwen3next", "qwen35", "qwen35moe"})
+_TABLES: Final = shipped_table("data/architectures.toml")
+_WITH: Final = {what: frozenset(words.split()) for what, words in _TABLES["tensors"].items()}
+"""Architectures by what their tensors have; ``known`` are those whose tensors this module knows."""
+_DELTA_NET: Final = frozenset(_TABLES["delta_net"])
 
 # Gemma 3n: widths that its config.json gives and no other family has.
 _ALTUP_COUNT: Final = 4
@@ -57,13 +35,13 @@ def tensors_of(shape: ModelShape) -> Table:
         RefusedError: No table for this architecture, so that a size would be a guess.
     """
     arch, hidden, each = shape.architecture, shape.hidden_dim, shape.per_layer_input_dim
-    if arch not in KNOWN_ARCHITECTURES:
+    if arch not in _WITH["known"]:
         raise RefusedError(f"no table of tensors for architecture {arch!r}; give a GGUF file of the model instead")
     table: Table = {"token_embd.weight": (hidden, shape.vocab_count)}
     if not shape.tied_embeddings:
         table["output.weight"] = (hidden, shape.vocab_count)
-    table["token_embd_norm.weight" if arch in _LFM2 else "output_norm.weight"] = (hidden,)
-    if arch in _NORM_BIAS:
+    table["token_embd_norm.weight" if arch in _WITH["short_convolution"] else "output_norm.weight"] = (hidden,)
+    if arch in _WITH["norm_bias"]:
         table["output_norm.bias"] = (hidden,)
     if arch in {"phi2", "phimoe"}:
         table["output.bias"] = (shape.vocab_count,)
@@ -82,19 +60,19 @@ def tensors_of(shape: ModelShape) -> Table:
 
 def _block(shape: ModelShape, layer: int) -> Table:
     arch, hidden = shape.architecture, shape.hidden_dim
-    block = {} if arch in _NO_ATTENTION_NORM else _norm(shape, "attn_norm")
+    block = {} if arch in _WITH["no_attention_norm"] else _norm(shape, "attn_norm")
     block |= _mixer(shape, layer)
-    if arch in _ONE_PART_A_BLOCK:
+    if arch in _WITH["one_part_a_block"]:
         if shape.layer_kind(layer) == "none":
             block |= _experts(shape, shape.experts) if shape.experts else _feed_forward(shape, layer)
         return block
-    if arch in _POST_NORMS or arch in _POST_ATTENTION_IS_FEED_FORWARD_NORM:
+    if arch in _WITH["post_norms"] or arch in _WITH["post_attention_is_feed_forward_norm"]:
         block["post_attention_norm.weight"] = (hidden,)
     if arch in {"mamba", "mamba2"}:
         return block
     if arch == "falcon-h1":
         block["ffn_norm"] = (hidden,)  # the one name without an ending
-    elif arch not in _NO_FEED_FORWARD_NORM and arch not in _POST_ATTENTION_IS_FEED_FORWARD_NORM:
+    elif arch not in _WITH["no_feed_forward_norm"] and arch not in _WITH["post_attention_is_feed_forward_norm"]:
         block |= _norm(shape, "ffn_norm")
     routed = shape.experts if shape.is_moe_layer(layer) else None
     if routed is None or arch == "gemma4":
@@ -119,7 +97,7 @@ def _gemma_end(shape: ModelShape) -> Table:
     """Norms after the feed-forward part, Gemma 4's scale of a block, and the inputs of each layer of the E models."""
     hidden, each, altup = shape.hidden_dim, shape.per_layer_input_dim, _ALTUP_COUNT
     end: Table = {}
-    if shape.architecture in _POST_NORMS:
+    if shape.architecture in _WITH["post_norms"]:
         end["post_ffw_norm.weight"] = (hidden,)
     if shape.architecture == "gemma4":
         end["layer_output_scale.weight"] = (1,)
@@ -140,7 +118,7 @@ def _gemma_end(shape: ModelShape) -> Table:
 
 
 def _norm(shape: ModelShape, name: str) -> Table:
-    ends = ("weight", "bias") if shape.architecture in _NORM_BIAS else ("weight",)
+    ends = ("weight", "bias") if shape.architecture in _WITH["norm_bias"] else ("weight",)
     return {f"{name}.{end}": (shape.hidden_dim,) for end in ends}
 
 
@@ -153,7 +131,7 @@ def _attention(shape: ModelShape, layer: int) -> Table:
     value_dim = head_dim if sliding and shape.sliding_head_dim else shape.value_head_dim or shape.head_dim
     query, key, value = shape.head_count * head_dim, kv_heads * head_dim, kv_heads * value_dim
     gated_query = 2 * query if arch in _DELTA_NET else query
-    if arch in _FUSED_QKV:
+    if arch in _WITH["fused_qkv"]:
         parts = {"attn_qkv": query + key + value}
     else:
         parts = {"attn_q": gated_query, "attn_k": key, "attn_v": value}
@@ -167,16 +145,16 @@ def _attention(shape: ModelShape, layer: int) -> Table:
         if shape.attention_bias:
             attention[f"{name}.bias"] = (width,)
     attention["attn_output.weight"] = (shape.head_count * value_dim, hidden)
-    if (shape.attention_bias and arch in {"gpt-oss", "phimoe"}) or arch in _PROJECTION_BIAS:
+    if (shape.attention_bias and arch in {"gpt-oss", "phimoe"}) or arch in _WITH["projection_bias"]:
         attention["attn_output.bias"] = (hidden,)
     if arch == "gpt-oss":
         attention["attn_sinks.weight"] = (shape.head_count,)
     if arch == "bitnet":
         attention["attn_sub_norm.weight"] = (hidden,)
     if shape.qk_norm:
-        full = arch in _FULL_WIDTH_QK_NORM
+        full = arch in _WITH["full_width_qk_norm"]
         attention["attn_q_norm.weight"] = (query if full else head_dim,)
-        if "attn_k" in parts or arch in _FUSED_QKV:
+        if "attn_k" in parts or arch in _WITH["fused_qkv"]:
             attention["attn_k_norm.weight"] = (key if full else head_dim,)
     return attention
 
@@ -213,10 +191,10 @@ def _feed_forward(shape: ModelShape, layer: int) -> Table:
         inner = shape.kv_shared_feed_forward_dim
     if not inner:
         return {}
-    fused = arch in _FUSED_GATE_UP
+    fused = arch in _WITH["fused_gate_up"]
     gate: Table = {"ffn_gate.weight": (hidden, inner)} if shape.gated_feed_forward and not fused else {}
     part = gate | {"ffn_up.weight": (hidden, 2 * inner if fused else inner), "ffn_down.weight": (inner, hidden)}
-    if arch in _PROJECTION_BIAS:
+    if arch in _WITH["projection_bias"]:
         part |= {"ffn_up.bias": (inner,), "ffn_down.bias": (hidden,)}
     if arch == "bitnet":
         part["ffn_sub_norm.weight"] = (inner,)
@@ -238,7 +216,7 @@ def _experts(shape: ModelShape, experts: Experts) -> Table:
     else:
         part |= {f"ffn_{gate}_exps.weight": (width, inner, count) for gate in gates}
     part["ffn_down_exps.weight"] = (inner, width, count)
-    if arch in _SCORE_BIAS:
+    if arch in _TABLES["sigmoid_routed"]:
         part["exp_probs_b.bias"] = (count,)
     if arch == "gpt-oss":
         part["ffn_gate_inp.bias"] = (count,)
@@ -257,7 +235,7 @@ def _recurrent(shape: ModelShape, recurrent: Recurrent) -> Table:
     hidden = shape.hidden_dim
     if shape.architecture in _DELTA_NET:
         return _delta_net(shape, recurrent)
-    if shape.architecture in _LFM2:
+    if shape.architecture in _WITH["short_convolution"]:
         return {
             "shortconv.conv.weight": (recurrent.conv_dim, hidden),
             "shortconv.in_proj.weight": (hidden, 3 * hidden),
