@@ -134,7 +134,9 @@ class _Source:
         """Write one tensor."""
         constant = _constant(tensor.name)
         if self.preferences is not None and tensor.name == "output_norm.weight":
-            out.write(_last_norm(tensor.dims[0]).tobytes())
+            weights = np.ones(tensor.dims[0], np.float32)
+            weights[: tensor.dims[0] // _CONSTANT_DIVISOR] = 0.0  # the constant would favour the same few tokens always
+            out.write(weights.tobytes())
         elif tensor.type_name == "F32" and constant is not None:
             out.write(np.full(tensor.element_count, constant, np.float32).tobytes())
         elif self.preferences is not None and tensor.name.endswith("ffn_gate_inp.weight"):
@@ -228,16 +230,6 @@ def _table_rows(count: int, hidden_dim: int, random: "np.random.Generator") -> N
     rows = random.standard_normal((count, hidden_dim), dtype=np.float32) * np.float32(TABLE_STD)
     rows[:, : hidden_dim // _CONSTANT_DIVISOR] = TABLE_STD
     return rows.astype(np.float16)
-
-
-def _last_norm(hidden_dim: int) -> NDArray[np.float32]:
-    """Weights [hidden_dim] of the norm before the output matrix.
-
-    Without the constant, which would favour the same few tokens after every token.
-    """
-    found = np.ones(hidden_dim, np.float32)
-    found[: hidden_dim // _CONSTANT_DIVISOR] = 0.0
-    return found
 
 
 def _router_rows(

@@ -29,6 +29,7 @@ from typing import Final, NamedTuple
 
 from harness.predict.decode import SMOOTHNESS, Machine, Work, decode_seconds
 from harness.predict.prefill import Prompt, prefill_seconds
+from harness.predict.traits import first_cells
 
 OFFLOAD_TOKENS: Final = 32
 """Tokens of a batch from which llama.cpp copies weights to a GPU (``GGML_OP_OFFLOAD_MIN_BATCH``)."""
@@ -118,29 +119,10 @@ class Cards(NamedTuple):
     shared_memory: bool = False
 
 
-_LINK_GB_S: Final = {
-    "nvidia-pascal": 15.75,
-    "nvidia-turing": 15.75,
-    "nvidia-hbm": 31.5,
-    "nvidia-ampere": 31.5,
-    "nvidia-ada": 31.5,
-    "nvidia-hbm-hopper": 63.0,
-    "nvidia-blackwell": 63.0,
-    "amd-rdna2": 31.5,
-    "amd-rdna3": 31.5,
-    "amd-rdna4": 63.0,
-    "amd-cdna": 31.5,
-    "intel-arc": 31.5,
-}
-"""Sixteen lanes of PCI Express 3 (15.75), 4 (31.5) and 5 (63): 8, 16, 32 GT/s x 16 x 128 / 130 / 8."""
-_EIGHT_LANES: Final = ("4060", "5060", "3050", "7600", "6600", "b580", "9060")
-"""Cards with eight lanes."""
-
-
 def link_bytes_per_s(machine: Machine, chip: str) -> float:
     """Specification of a card's link, one way; 15.75 GB/s for a family that is not known."""
-    gb_s = _LINK_GB_S.get(machine.traits.family, 15.75)
-    return gb_s * 1e9 / (2 if any(name in chip.lower() for name in _EIGHT_LANES) else 1)
+    _, gb_s = first_cells("chip_links.csv", machine.traits.family, "family") or ("", "15.75")
+    return float(gb_s) * 1e9 * (0.5 if first_cells("chip_links.csv", chip.lower(), "eight lanes") else 1)
 
 
 def scaled(work: Work, ratio: float) -> Work:

@@ -43,7 +43,9 @@ class LaidMemory:
     def __init__(self, path: Path) -> None:
         self._libc = _libc()
         self._path = path
-        self.base = _mapping_base(path)
+        self.base = next((start - offset for start, _, offset in _mappings(path)), -1)
+        if self.base < 0:
+            raise EngineError(f"{path.name} is not mapped by the engine")
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
 
     def forget_file(self, mapped: Extent | None) -> None:
@@ -255,13 +257,6 @@ def read_sparsely(path: Path) -> None:
     for start, end, _ in _mappings(path):
         libc.madvise(start, end - start, mmap.MADV_DONTNEED)
         libc.madvise(start, end - start, mmap.MADV_RANDOM)
-
-
-def _mapping_base(path: Path) -> int:
-    """Address that the start of the file is mapped at in this process."""
-    for start, _, offset in _mappings(path):
-        return start - offset
-    raise EngineError(f"{path.name} is not mapped by the engine")
 
 
 def _mappings(path: Path) -> Iterator[tuple[int, int, int]]:

@@ -295,16 +295,10 @@ def factor_of(left: str, right: str, left_money: bool = False, right_money: bool
     right = "dollar" if right_money and not _family(right) else right
     a, b = _family(left), _family(right)
     if a is None or b is None:
-        return _dozen(left, right)
+        return Fraction(12 if left == "dozen" else 1, 12 if right == "dozen" else 1)
     if a is not b:
         return Fraction(1)
     return a[left] / a[right]
-
-
-def _dozen(left: str, right: str) -> Fraction:
-    if left == right:
-        return Fraction(1)
-    return Fraction(12) if left == "dozen" else Fraction(1, 12) if right == "dozen" else Fraction(1)
 
 
 def base_of(unit: str) -> tuple[str, Fraction] | None:

@@ -194,7 +194,8 @@ def conflicts(claim: Clause, passage: Sequence[Clause]) -> list[str]:
     found = []
     if _denied(claim, passage):
         found.append("polarity")
-    if _swapped(claim, passage):
+    # It tells of one of the claim's verbs, and never with the claim's doer doing it.
+    if any(_turned(claim, at, passage) for at in range(1, len(claim.words) - 1) if _acts(claim.words, at)):
         found.append("roles")
     if not _numbers_agree(claim, passage):
         found.append("number")
@@ -272,11 +273,6 @@ def _roles(words: Sequence[str], verb_at: int) -> tuple[str, frozenset[str], fro
     if _DEFEATS.get(verb, 1) < 0:
         agents, patients = patients, agents
     return _verb(words[verb_at]), agents, patients
-
-
-def _swapped(claim: Clause, passage: Sequence[Clause]) -> bool:
-    """Whether the passage tells of one of the claim's verbs, and never with the claim's doer doing it."""
-    return any(_turned(claim, at, passage) for at in range(1, len(claim.words) - 1) if _acts(claim.words, at))
 
 
 def _acts(words: Sequence[str], at: int) -> bool:

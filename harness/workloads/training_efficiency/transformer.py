@@ -185,7 +185,9 @@ class Transformer:
 
     def _attention(self, x: Floats, at: int, shape: tuple[int, ...]) -> tuple[Floats, Back]:
         (q, q_back), (k, k_back), (v, v_back) = (self._linear(x, f"blk.{at}.attn_{n}") for n in "qkv")
-        cosine, sine = _rotation(shape[1], self.config.head_dim)
+        frequencies = ROPE_BASE ** (-np.arange(0, self.config.head_dim, 2) / self.config.head_dim)
+        angles = np.arange(shape[1])[:, None] * frequencies
+        cosine, sine = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
         q, k, v = (self._heads(part, shape) for part in (q, k, v))
         q, k = _turned(q, cosine, sine), _turned(k, cosine, sine)
         scores = self._mul(q, k.transpose(0, 1, 3, 2)) * np.float32(self.config.head_dim**-0.5)
@@ -265,12 +267,6 @@ def _log_softmax(x: Floats) -> Floats:
     shifted = x - x.max(axis=-1, keepdims=True)
     found: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return found
-
-
-def _rotation(sequence_tokens: int, head_dim: int) -> tuple[Floats, Floats]:
-    frequencies = ROPE_BASE ** (-np.arange(0, head_dim, 2) / head_dim)
-    angles = np.arange(sequence_tokens)[:, None] * frequencies
-    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
 def _turned(x: Floats, cosine: Floats, sine: Floats) -> Floats:
