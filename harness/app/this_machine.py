@@ -73,7 +73,7 @@ def probed(
         costs = calibrate(types, progress=say, **asked)
         device = msgspec.structs.replace(device, calibrations=(costs,))
         for api, gpu in (gpus or {}).items():
-            say(f"timing {gpu.name} ({gpu.description})")
+            say(f"timing {gpu.name} ({gpu.description}){', which takes minutes' if gpu.is_software else ''}")
             fill_bytes = SOFTWARE_FILL_BYTES if gpu.is_software else 0
             device = with_gpu(device, gpu, calibrate(types, progress=say, api=api, fill_bytes=fill_bytes, **asked))
     if gpus:
