@@ -7,13 +7,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from harness.app.resolve import routing_of
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
 from harness.predict.weights import weights_of
 
-SKEW: Final = 0.7
-"""Exponent of the Zipf law by which tokens choose experts."""
 MODELS: Final = {
     "dense12": ModelShape(
         architecture="llama", layer_count=12, hidden_dim=768, vocab_count=4096, head_count=12, kv_head_count=4,
@@ -29,14 +26,7 @@ MODELS: Final = {
 
 def write(folder: Path) -> list[Path]:
     """Write both models; the same bytes every time."""
-    return [
-        synthesize(
-            weights_of(shape, "Q8_0"),
-            folder / f"{name}.gguf",
-            routing=routing_of(shape, SKEW) if shape.experts is not None else None,
-        )
-        for name, shape in MODELS.items()
-    ]
+    return [synthesize(weights_of(shape, "Q8_0"), folder / f"{name}.gguf") for name, shape in MODELS.items()]
 
 
 if __name__ == "__main__":
