@@ -82,14 +82,14 @@ def calibrate(
     missing = [t for t in wanted if t not in {c.type_name for c in timed}]
     if before is not None and not missing:
         return before
-    rounds, stretch_s = (3, 0.12) if api == "cpu" else (6, 0.5)  # a GPU's speed changes in stretches of up to seconds
+    rounds, stretch_s = (3, 0.12) if api == "cpu" else (5, 0.4)  # a GPU's speed changes in stretches of up to seconds
     arguments: dict[str, Any] = {
         "types": missing,
         "fill_bytes": fill_bytes or max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes),
         "thread_count": thread_count or machine.cpu().thread_count,
         "rounds": rounds,
         "stretch_s": stretch_s,
-        "retries": 0 if fill_bytes else 2,
+        "retries": 1 if fill_bytes else 2,
         "repack": repack,
         "api": api,
         "software": bool(fill_bytes),
