@@ -32,7 +32,7 @@ class Bench(NamedTuple):
     role: str
     type_name: str
     shape: ModelShape
-    batches: tuple[int, ...]
+    batches: Sequence[int]
     depth: int = 0
 
     @property
@@ -71,12 +71,12 @@ def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[B
     few_roles: tuple[str, ...] = ("narrow few", "wide few")
     if api == "cpu":
         overheads: tuple[str, ...] = ("shallow", "deep")
-        overhead, attention, products = (1, 2, 4, 8, 16, 64, 512), (1, 4), (1, 2, 3, 4, 5, 8, 16)
+        overhead, attention, products = [1, 2, 4, 8, 16, 64, 512], [1, 4], [1, 2, 3, 4, 5, 8, 16]
     else:
         overheads, few_roles = ("shallow", "deep", "deep apart"), (*few_roles, "narrow few apart", "wide few apart")
-        overhead, attention, products = (1, 4, 16), (1,), (1, 2, 4, 8)
+        overhead, attention, products = [1, 4, 16], [1], [1, 2, 4, 8]
 
-    def benches(roles: Sequence[str], type_name: str, batches: tuple[int, ...], depth: int = 0) -> list[Bench]:
+    def benches(roles: Sequence[str], type_name: str, batches: Sequence[int], depth: int = 0) -> list[Bench]:
         return [Bench(role, type_name, dimensions(role, type_name, fill_bytes), batches, depth) for role in roles]
 
     yield benches(overheads, "F16", overhead)
@@ -84,7 +84,7 @@ def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[B
     for type_name in types:
         yield [
             *benches(("narrow", "mid", "wide"), type_name, products),
-            *benches(("head",), type_name, tuple(b for b in products if b <= 8)),
+            *benches(("head",), type_name, [b for b in products if b <= 8]),
             *benches(few_roles, type_name, (64, 512)),
         ]
 
