@@ -104,6 +104,7 @@ def placement_table(*paths: Path) -> str:
         s = record.scenario
         where = "CPU" if s.api in {"", "cpu"} else f"{s.api}, layers {s.placement.gpu_layers}"
         where += f", experts of {s.placement.cpu_moe} with the CPU" if s.placement.cpu_moe else ""
+        where += f", {s.batch_count} sequences" if s.batch_count > 1 else ""
         error = "disturbed" if row.doubted else f"{row.error_ratio:+.1%}"
         amounts = [_amount(row.unit, row.predicted), _amount(row.unit, measured)]
         rows.append([_model_of(record), where, wanted[row.name], *amounts, error])

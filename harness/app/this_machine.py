@@ -73,9 +73,9 @@ def probed(
         costs = calibrate(types, progress=say, **asked)
         device = msgspec.structs.replace(device, calibrations=(costs,))
         for api, gpu in (gpus or {}).items():
-            say(f"timing {gpu.name} ({gpu.description})")
-            fill_bytes = SOFTWARE_FILL_BYTES if gpu.is_software else 0
-            device = with_gpu(device, gpu, calibrate(types, progress=say, api=api, fill_bytes=fill_bytes, **asked))
+            say(f"timing {gpu.name} ({gpu.description}){', which takes minutes' if gpu.is_software else ''}")
+            asked |= {"api": api, "fill_bytes": SOFTWARE_FILL_BYTES if gpu.is_software else 0, "limit_s": 3 * limit_s}
+            device = with_gpu(device, gpu, calibrate(types, progress=say, **asked))
     if gpus:
         save_profile(msgspec.structs.replace(device, calibrations=()))
     return device

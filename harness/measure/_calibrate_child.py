@@ -27,13 +27,13 @@ _ATTENTION_LAYERS: Final = 6
 
 
 class Bench(NamedTuple):
-    """One tiny model to time, and at which batches how often in each round."""
+    """One tiny model to time, at which batches, and behind how many tokens in its cache."""
 
     role: str
     type_name: str
     shape: ModelShape
-    repetitions: Mapping[int, int]
-    depths: tuple[int, ...] = (0,)
+    batches: Sequence[int]
+    depth: int = 0
 
     @property
     def weight_bytes(self) -> int:
@@ -71,34 +71,29 @@ def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[B
     few_roles: tuple[str, ...] = ("narrow few", "wide few")
     if api == "cpu":
         overheads: tuple[str, ...] = ("shallow", "deep")
-        overhead, attention = {1: 16, 2: 6, 4: 6, 8: 6, 16: 4, 64: 2, 512: 1}, {1: 8, 4: 4}
-        few, many = {1: 12, 2: 4, 3: 3, 4: 3, 5: 3, 8: 2, 16: 1}, {64: 2, 512: 1}
+        overhead, attention, products = [1, 2, 4, 8, 16, 64, 512], [1, 4], [1, 2, 3, 4, 5, 8, 16]
     else:
         overheads, few_roles = ("shallow", "deep", "deep apart"), (*few_roles, "narrow few apart", "wide few apart")
-        overhead, attention = {1: 8, 4: 4, 16: 2}, {1: 6}
-        few, many = {1: 6, 2: 3, 4: 2, 8: 2}, {64: 1, 512: 1}
-    yield _benches(overheads, "F16", overhead)
-    yield _benches(("grouped", "ungrouped"), "F16", attention, depths=(0, DEPTH_TOKENS))
+        overhead, attention, products = [1, 4, 16], [1], [1, 2, 4, 8]
+
+    def benches(roles: Sequence[str], type_name: str, batches: Sequence[int], depth: int = 0) -> list[Bench]:
+        return [Bench(role, type_name, dimensions(role, type_name, fill_bytes), batches, depth) for role in roles]
+
+    yield benches(overheads, "F16", overhead)
+    yield [bench for depth in (0, DEPTH_TOKENS) for bench in benches(("grouped", "ungrouped"), "F16", attention, depth)]
     for type_name in types:
         yield [
-            *_benches(("narrow", "mid", "wide"), type_name, few, fill_bytes),
-            *_benches(("head",), type_name, {b: n for b, n in few.items() if b <= 8}, fill_bytes),
-            *_benches(few_roles, type_name, many, fill_bytes),
+            *benches(("narrow", "mid", "wide"), type_name, products),
+            *benches(("head",), type_name, [b for b in products if b <= 8]),
+            *benches(few_roles, type_name, (64, 512)),
         ]
 
 
-def _benches(
-    roles: Sequence[str],
-    type_name: str,
-    repetitions: Mapping[int, int],
-    fill_bytes: int = 0,
-    depths: tuple[int, ...] = (0,),
-) -> list[Bench]:
-    return [Bench(role, type_name, dimensions(role, type_name, fill_bytes), repetitions, depths) for role in roles]
-
-
 def run(arguments: Mapping[str, Any], emit: Emit) -> None:
-    """Time everything in ``plan``; ``arguments``: ``types fill_bytes thread_count rounds retries repack api software``.
+    """Time everything in ``plan``: in each round a stretch of every bench at each batch.
+
+    What is compared runs one after the other, so that it differs by its layers and not by the minute it ran in.
+    ``arguments``: ``types fill_bytes thread_count rounds stretch_s retries repack api software``.
 
     Events: ``timing`` for each bench, batch, depth and round, ``group`` when one begins, and ``process``: what this
     process holds without a model (with a driver on the CPU: beside its buffers), and its code pages in the end.
@@ -112,13 +107,18 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
         with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder, ExitStack() as stack:
             sessions = [(bench, stack.enter_context(_open(bench, Path(folder), arguments))) for bench in group]
             for _, session in sessions:
-                _passes(session, 1, 0, 3)
+                _passes(session, 1, 0, arguments["stretch_s"] / 8)
             if arguments["software"] and not held_bytes and (now := read_memory()):
                 buffers = sum(b.size_bytes for _, s in sessions for b in s.buffers if not b.is_mapped)
                 held_bytes = max(now.anonymous_bytes - buffers, 0)  # with the driver's own, which lies in this process
             for turn in range(arguments["rounds"]):
                 for bench, session in sessions:
-                    _time_bench(bench, session, turn, emit, arguments)
+                    if bench.depth and not (turn and arguments["software"]):  # it takes its time for long batches
+                        _fill(bench, session, turn, emit)
+                for batch in sorted({b for bench in group for b in bench.batches}):
+                    for bench, session in sessions:
+                        if batch in bench.batches and (batch <= 64 or not turn):  # long passes average by themselves
+                            _time_bench(bench, session, batch, turn, emit, arguments)
     after = read_memory()
     if held_bytes and after:
         emit("process", {"anonymous_bytes": held_bytes, "file_bytes": after.file_bytes})
@@ -131,7 +131,7 @@ def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSess
     page_cache.drop(path)
     few = bench.role.endswith(" few apart")
     scenario = Scenario(
-        context_tokens=max(bench.depths) + 1024,
+        context_tokens=bench.depth + 1024,
         thread_count=arguments["thread_count"],
         repack=arguments["repack"],
         api=arguments["api"],
@@ -143,41 +143,37 @@ def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSess
         path.unlink()  # what is mapped stays; nothing is left behind when the process dies
 
 
-def _time_bench(bench: Bench, session: LlamaSession, turn: int, emit: Emit, arguments: Mapping[str, Any]) -> None:
+def _time_bench(
+    bench: Bench, session: LlamaSession, batch: int, turn: int, emit: Emit, arguments: Mapping[str, Any]
+) -> None:
+    """One stretch of passes: of a single token, which most runs are made of, twice as long as of others."""
     # The threads of a driver that plays a GPU wait for each other: what others take shows in their CPU time alone.
-    limits = Limits(cpu_stall_ratio=1.0) if arguments["software"] else Limits()
-    for depth in bench.depths:
-        if depth:
-            _fill(bench, session, depth, turn, emit)
-        for batch, count in bench.repetitions.items():
-            if turn and batch > 64:
-                continue  # long passes average over disturbances by themselves
-            if arguments["api"] != "cpu" and not turn:
-                _passes(session, batch, depth, 1)  # the driver compiles its shaders for a batch when it meets it first
-            probe = child_probe(limits=limits)
-            for _ in range(1 + arguments["retries"]):
-                probe.start()
-                times = _passes(session, batch, depth, count)
-                doubts = probe.finish().doubts
-                if not doubts:
-                    break
-            _tell(bench, batch, depth, times, turn, bool(doubts), emit)
-    session.clear()
+    probe = child_probe(limits=Limits(cpu_stall_ratio=1.0) if arguments["software"] else Limits())
+    if arguments["api"] != "cpu" and not turn:
+        _passes(session, batch, bench.depth, 0.0)  # the driver compiles its shaders for a batch when it meets it first
+    for _ in range(1 + arguments["retries"]):
+        probe.start()
+        times = _passes(session, batch, bench.depth, arguments["stretch_s"] / (1 if batch == 1 else 2))
+        doubts = probe.finish().doubts
+        if not doubts:
+            break
+    _tell(bench, batch, bench.depth, times, turn, bool(doubts), emit)
 
 
-def _fill(bench: Bench, session: LlamaSession, depth: int, turn: int, emit: Emit) -> None:
-    """Prefill up to ``depth``, telling the time of each batch at the depth it began at."""
+def _fill(bench: Bench, session: LlamaSession, turn: int, emit: Emit) -> None:
+    """Prefill up to the bench's depth, telling the time of each batch at the depth it began at."""
     session.clear()
-    for start in range(0, depth, 512):
+    for start in range(0, bench.depth, 512):
         begin = time.perf_counter()
         session.decode([i % 251 for i in range(512)], position=start, logits="none")
         _tell(bench, 512, start, [time.perf_counter() - begin], turn, False, emit)
 
 
-def _passes(session: LlamaSession, batch: int, depth: int, count: int) -> list[float]:
+def _passes(session: LlamaSession, batch: int, depth: int, least_s: float) -> list[float]:
+    """Seconds of each of so many passes as together take ``least_s``; of one at least."""
     tokens = [i % 251 for i in range(batch)]
-    times = []
-    for _ in range(count):
+    times: list[float] = []
+    while not times or sum(times) < least_s:
         session.truncate(depth)
         start = time.perf_counter()
         session.decode(tokens, position=depth, logits="all")

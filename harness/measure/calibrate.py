@@ -1,7 +1,8 @@
 """Learn an engine's own costs on this machine from tiny models, before any real one runs.
 
 Nothing here has seen a real model: the tiny ones have random weights and shapes of their own. What is fitted are the
-terms of ``harness.predict.calibrated``, each from the benches that show it:
+terms of ``harness.predict.calibrated``, each from the benches that show it, in several rounds. A difference between
+two benches is that of the same round, since a machine may change its speed between two:
 
     shallow, deep         t0 and l(B) = l0 + B l1: two models that differ in depth only, with next to no weights
     grouped, ungrouped    attention: time that 2,048 tokens of depth add, with few and with many KV heads
@@ -43,8 +44,10 @@ DISTURBED_RATIO: Final = 0.25
 """Share of disturbed stretches above which a calibration is used but not kept."""
 
 Progress = Callable[[str], None]
-Times = Mapping[tuple[str, str, int, int], float]
-"""Typical time by (type, role, batch, depth)."""
+Key = tuple[str, str, int, int]
+"""Type, role, batch and depth."""
+Times = Mapping[Key, Mapping[int, float]]
+"""Mean time of a pass in each round, by what was timed."""
 
 
 def calibrate(
@@ -60,10 +63,10 @@ def calibrate(
 ) -> Calibration:
     """Costs of llama.cpp on this machine for those types; timed in a child process and kept for the next time.
 
-    About 6 s a type on two cores, and 4 s for the overheads. Types that no tiny model can be made of, and F32, are left
-    out; ``fresh`` times again what was kept. A ``thread_count`` of 0 takes the physical cores, held down by a quota.
-    The api says which engine is timed; a GPU gets its link and its crossings timed too. ``fill_bytes`` are a tiny
-    model's weights; 0: several times the last-level cache. Fewer, timed once, suit a GPU played by a driver on the CPU.
+    About 6 s a type on two cores, and 4 s for the overheads; a minute of each on a GPU. Types that no tiny model can be
+    made of, and F32, are left out; ``fresh`` times again what was kept. A ``thread_count`` of 0 takes the physical
+    cores, held down by a quota. The api says which engine is timed; a GPU gets its link and its crossings timed too.
+    ``fill_bytes`` are a tiny model's weights; 0: several times the last-level cache. Fewer suit one played by the CPU.
 
     Raises:
         MissingPackageError: llama-cpp-python is not installed.
@@ -79,13 +82,14 @@ def calibrate(
     missing = [t for t in wanted if t not in {c.type_name for c in timed}]
     if before is not None and not missing:
         return before
-    rounds, retries = (1, 0) if fill_bytes else (3, 2)
+    rounds, stretch_s = (3, 0.12) if api == "cpu" else (5, 0.4)  # a GPU's speed changes in stretches of up to seconds
     arguments: dict[str, Any] = {
         "types": missing,
         "fill_bytes": fill_bytes or max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes),
         "thread_count": thread_count or machine.cpu().thread_count,
         "rounds": rounds,
-        "retries": retries,
+        "stretch_s": stretch_s,
+        "retries": 1 if fill_bytes else 2,
         "repack": repack,
         "api": api,
         "software": bool(fill_bytes),
@@ -125,7 +129,7 @@ def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: i
     Raises:
         EngineError: A bench that is needed is missing.
     """
-    times = typical_times(events)
+    times = stretches(events)
     try:
         token_s, layer_s, token_layer_s = _overheads(times)
         kv_speed, decode_flops, prefill_flops = _attention(times)
@@ -134,8 +138,8 @@ def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: i
         ]
     except KeyError as error:
         raise EngineError(f"the calibration lacks the timing of {error}") from None
-    deep_s = times["F16", "deep", 1, 0]
-    apart_s = times.get(("F16", "deep apart", 1, 0), deep_s)
+    deep, apart = ("F16", "deep", 1, 0), ("F16", "deep apart", 1, 0)
+    away_s = typical_s(times, apart, deep) if apart in times else 0.0
     found = Calibration(
         api="cpu",
         engine_version="",
@@ -147,25 +151,41 @@ def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: i
         kv_read_bytes_per_s=kv_speed,
         decode_attention_flops_per_s=decode_flops,
         attention_flops_per_s=prefill_flops,
-        spread_ratio=_spread(events),
+        spread_ratio=_spread(times),
         # One change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a GPU.
-        crossing_s=max(apart_s - deep_s, 0.0) / dimensions("deep", "F16", 0).layer_count,
+        crossing_s=max(away_s, 0.0) / dimensions("deep", "F16", 0).layer_count,
     )
     link, ratio = _copies(times, found, fill_bytes)
     return msgspec.structs.replace(found, link_bytes_per_s=link, copied_product_ratio=ratio)
 
 
-def typical_times(events: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str, int, int], float]:
-    """Time of a pass by (type, role, batch, depth): the mean of each stretch of passes, the middle of the stretches.
+def stretches(events: Iterable[Mapping[str, Any]]) -> dict[Key, dict[int, float]]:
+    """Mean time of a pass in each round, by what was timed: a run is timed so too, tokens over the time of a stretch.
 
-    That is how a run is timed too: tokens over the time of a stretch. Stretches that were disturbed count only where
-    there is no other.
+    Rounds that were disturbed count only where there is no other, and of them the fastest.
     """
-    stretches: dict[tuple[str, str, int, int], dict[bool, list[float]]] = defaultdict(lambda: {True: [], False: []})
+    found: dict[Key, dict[bool, dict[int, float]]] = defaultdict(lambda: {True: {}, False: {}})
     for event in events:
         key = (event["type_name"], event["role"], event["batch"], event["depth"])
-        stretches[key][event["doubted"]].append(float(np.mean(event["times"])))
-    return {key: float(np.median(of[False])) if of[False] else min(of[True]) for key, of in stretches.items()}
+        found[key][event["doubted"]][event["turn"]] = float(np.mean(event["times"]))
+    return {key: of[False] or dict([min(of[True].items(), key=lambda item: item[1])]) for key, of in found.items()}
+
+
+def typical_s(times: Times, key: Key, less: Key | None = None) -> float:
+    """Time of a pass: the mean of the rounds without the fastest and the slowest third; of three that is the median.
+
+    With ``less``: what it takes longer than that one, both in the same round where one has both.
+
+    Raises:
+        KeyError: One of them was not timed.
+    """
+    mine = times[key]
+    if less is not None:
+        mine = {turn: value - times[less][turn] for turn, value in mine.items() if turn in times[less]}
+        if not mine:
+            return typical_s(times, key) - typical_s(times, less)
+    ordered, cut = sorted(mine.values()), len(mine) // 3
+    return float(np.mean(ordered[cut : len(ordered) - cut]))
 
 
 def nonnegative_fit(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
@@ -182,11 +202,11 @@ def _overheads(times: Times) -> tuple[float, float, float]:
     shallow, deep = dimensions("shallow", "F16", 0), dimensions("deep", "F16", 0)
     between = deep.layer_count - shallow.layer_count
     batches = [b for t, role, b, _ in times if t == "F16" and role == "shallow" and b < PREFILL_TOKENS]
-    found = {b: (times["F16", "deep", b, 0] - times["F16", "shallow", b, 0]) / between for b in sorted(batches)}
+    found = {b: typical_s(times, ("F16", "deep", b, 0), ("F16", "shallow", b, 0)) / between for b in sorted(batches)}
     # A hiccup while the shallow one ran would say that layers cost nothing, and outweigh the other batches.
     layer = {b: seconds for b, seconds in found.items() if seconds > 0} or {1: 1e-9}
     layer_s, token_layer_s = nonnegative_fit([(1.0, float(b)) for b in layer], list(layer.values()))
-    token_s = max(times["F16", "shallow", 1, 0] - shallow.layer_count * (layer_s + token_layer_s), 0.0)
+    token_s = max(typical_s(times, ("F16", "shallow", 1, 0)) - shallow.layer_count * (layer_s + token_layer_s), 0.0)
     return token_s, layer_s, token_layer_s
 
 
@@ -197,11 +217,11 @@ def _attention(times: Times) -> tuple[float, float, float]:
         shape = dimensions(role, "F16", 0)
         kv_bytes = shape.layer_count * DEPTH_TOKENS * shape.kv_head_count * shape.head_dim * 2 * 2.0
         flops = shape.layer_count * DEPTH_TOKENS * shape.head_count * shape.head_dim * 4.0
-        added = times["F16", role, 1, DEPTH_TOKENS] - times["F16", role, 1, 0]
+        added = typical_s(times, ("F16", role, 1, DEPTH_TOKENS), ("F16", role, 1, 0))
         rows.append((kv_bytes, flops))
         values.append(max(added, 1e-9))
         start = DEPTH_TOKENS - 512
-        more = times["F16", role, 512, start] - times["F16", role, 512, 0]
+        more = typical_s(times, ("F16", role, 512, start), ("F16", role, 512, 0))
         prefill.append(shape.layer_count * 512.0 * start * shape.head_count * shape.head_dim * 4.0 / max(more, 1e-9))
     per_byte, per_flop = nonnegative_fit(rows, values)
     return 1 / max(per_byte, 1e-12), 1 / per_flop if per_flop > 0 else 0.0, float(np.mean(prefill))
@@ -215,8 +235,8 @@ def _type_cost(times: Times, type_name: str, fill_bytes: int, shared: tuple[floa
     for batch in batches:
         rows, values = [], []
         for role in ("narrow", "mid", "wide", "head", "narrow few", "wide few"):
-            middle = times.get((type_name, role, batch, 0))
-            if middle is None:
+            key = (type_name, role, batch, 0)
+            if key not in times:
                 continue
             s = dimensions(role, type_name, fill_bytes)
             own = token_s + s.layer_count * (layer_s + batch * token_layer_s)  # what is no matrix product's
@@ -225,6 +245,7 @@ def _type_cost(times: Times, type_name: str, fill_bytes: int, shared: tuple[floa
             products = matrices(s, type_name)
             sizes = sum(t.size_bytes for t in products), sum(t.dims[1] for t in products), len(products)
             rows.append(tuple(map(float, sizes)))
+            middle = typical_s(times, key)
             values.append(max(middle - own, middle * 0.05))
         unknowns = 3 if len(rows) >= 3 else 2
         found = nonnegative_fit([r[:unknowns] for r in rows], values) + [0.0] * (3 - unknowns)
@@ -242,26 +263,24 @@ def _type_cost(times: Times, type_name: str, fill_bytes: int, shared: tuple[floa
 def _copies(times: Times, found: Calibration, fill_bytes: int) -> tuple[float, float]:
     """Bytes/s of weights that are copied to a GPU for their products, and the waiting as a share of those products."""
     rows, values = [], []
-    for (type_name, role, batch, _), apart_s in times.items():
+    for key in times:
+        type_name, role, batch, depth = key
         if role.endswith(" few apart"):
             products = matrices(dimensions(role, type_name, fill_bytes), type_name)
             own_s = sum(product_seconds(Matrix(tensor, 0), found, batch) for tensor in products)
             rows.append((float(sum(tensor.size_bytes for tensor in products)), own_s))
-            values.append(max(apart_s - times[type_name, role.removesuffix(" apart"), batch, 0], 0.01 * apart_s))
+            more = typical_s(times, key, (type_name, role.removesuffix(" apart"), batch, depth))
+            values.append(max(more, 0.01 * typical_s(times, key)))
     per_byte, ratio = nonnegative_fit(rows, values) if rows else (0.0, 0.0)
     return 1 / per_byte if per_byte else 0.0, ratio
 
 
-def _spread(events: Iterable[Mapping[str, Any]]) -> float:
-    """Half-width that holds 90 % of the rounds' medians about their common middle, from all single-token benches."""
-    turns: dict[tuple[str, str, int], dict[int, float]] = defaultdict(dict)
-    for event in events:
-        if event["batch"] == 1 and not event["doubted"]:
-            turns[event["type_name"], event["role"], event["depth"]][event["turn"]] = float(np.median(event["times"]))
+def _spread(times: Times) -> float:
+    """Half-width that holds 90 % of the rounds about their common middle, from all single-token benches."""
     deviations = [
         abs(value / float(np.median(list(rounds.values()))) - 1)
-        for rounds in turns.values()
-        if len(rounds) >= 2
+        for (_, _, batch, _), rounds in times.items()
+        if batch == 1 and len(rounds) >= 2
         for value in rounds.values()
     ]
     return float(np.quantile(deviations, 0.9)) if deviations else 0.0
@@ -297,7 +316,7 @@ def _engine_version() -> str:
 
 def _place(thread_count: int, repack: bool, api: str) -> Path:
     """File of what was timed with this engine's version, these settings and this machine."""
-    of_gpu = () if api == "cpu" else (api, "copies")
+    of_gpu = () if api == "cpu" else (api, "rounds")
     key = _engine_version(), thread_count or machine.cpu().thread_count, repack, machine.fingerprint().fingerprint
     digest = hashlib.sha256(repr((_CACHE_VERSION, *key, *of_gpu)).encode()).hexdigest()[:16]
     return home_dir() / "calibrations" / f"{digest}.json"

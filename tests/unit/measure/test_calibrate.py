@@ -43,7 +43,7 @@ def invented_time(role: str, batch: int, depth: int) -> float:
     s = dimensions(role, "Q8_0" if role in WEIGHTY else "F16", FILL)
     time = T0 + s.layer_count * (L0 + batch * L1)
     if role in WEIGHTY:
-        bench = Bench(role, "Q8_0", s, {})
+        bench = Bench(role, "Q8_0", s, ())
         growth = 1 + 0.5 * (batch - 1)
         q, kv = s.head_count * s.head_dim, s.kv_head_count * s.head_dim
         row_count = s.layer_count * (q + 2 * kv + 2 * s.hidden_dim + 2 * s.feed_forward_dim) + s.vocab_count
@@ -114,10 +114,38 @@ def test_middle_of_the_undisturbed_stretches() -> None:
         event("F16", "deep", 1, 0, [4.0, 4.0], turn=1),
         event("F16", "deep", 1, 0, [1.0, 9.0], turn=2),  # mean 5
         event("F16", "deep", 1, 0, [90.0, 91.0], doubted=True, turn=3),
-        event("F16", "wide", 1, 0, [7.0], doubted=True),
         event("F16", "wide", 1, 0, [6.0], doubted=True),
+        event("F16", "wide", 1, 0, [7.0], doubted=True, turn=1),
     ]
-    assert calibrate.typical_times(events) == {("F16", "deep", 1, 0): 4.0, ("F16", "wide", 1, 0): 6.0}
+    times = calibrate.stretches(events)
+    assert times == {("F16", "deep", 1, 0): {0: 2.0, 1: 4.0, 2: 5.0}, ("F16", "wide", 1, 0): {0: 6.0}}
+    assert calibrate.typical_s(times, ("F16", "deep", 1, 0)) == 4.0
+    assert calibrate.typical_s(times, ("F16", "wide", 1, 0)) == 6.0
+    # of six the two in the middle: neither the one hiccup nor the faster half of a machine with two speeds
+    key = ("F16", "mid", 1, 0)
+    assert calibrate.typical_s({key: dict(enumerate([24.0, 90.0, 40.0, 24.0, 40.0, 24.0]))}, key) == 32.0
+
+
+def test_layers_are_told_from_the_minute_they_ran_in() -> None:
+    """Of a machine that is 1.7 times slower in two rounds, each bench was disturbed in two: one round is common."""
+    disturbed = {"shallow": (2, 3), "deep": (0, 1)}
+    rounds = [
+        event("F16", role, b, 0, [time * (1.7 if turn < 2 else 1)], turn=turn, doubted=turn in disturbed[role])
+        for role in disturbed
+        for b in (1, 2, 4, 8)
+        for turn, time in enumerate([invented_time(role, b, 0)] * 5)
+    ]
+    others = [e for e in invented_events() if e["role"] not in disturbed]
+    found = calibrate.fit([*rounds, *others], ["Q8_0"], FILL)
+    assert found.layer_overhead_s == pytest.approx(L0, rel=1e-6)
+    assert found.token_layer_s == pytest.approx(L1, rel=1e-6)
+
+
+def test_without_a_common_round_the_difference_is_that_of_the_typical_times() -> None:
+    a, b = ("F16", "deep", 1, 0), ("F16", "shallow", 1, 0)
+    assert calibrate.typical_s({a: {0: 5.0, 1: 7.0}, b: {2: 1.0}}, a, b) == 5.0
+    # in common: 2, 3 and 9, of which the middle; the middles alone would differ by 1
+    assert calibrate.typical_s({a: {0: 3.0, 1: 6.0, 2: 10.0}, b: {0: 1.0, 1: 3.0, 2: 1.0, 3: 8.0, 4: 9.0}}, a, b) == 3.0
 
 
 def test_a_missing_bench_is_named() -> None:
@@ -179,6 +207,7 @@ def test_the_engine_runs_tiny_models_without_a_nan(tmp_path: Path, type_name: st
 def test_a_calibration_runs_in_a_child() -> None:
     pytest.importorskip("llama_cpp")
     asked = {"types": ["Q8_0"], "fill_bytes": 4 << 20, "thread_count": 2, "rounds": 1, "retries": 0, "repack": True}
+    asked["stretch_s"] = 0.02
     events, process = calibrate._run({**asked, "api": "cpu", "software": False}, lambda _line: None, 300.0)
     found = calibrate.fit(events, ["Q8_0"], 4 << 20)
     (cost,) = found.types
