@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from harness.app.fit import override, predict
-from harness.app.recommend import TASKS, _table, recommend, routes
+from harness.app.recommend import _TABLE, TASKS, recommend, routes
 from harness.app.resolve import resolve_device, resolve_model
 from harness.catalog.models import model_names
 from harness.cli.fit import fit as FIT
@@ -20,7 +20,7 @@ SCENARIO = Scenario()
 
 
 def test_every_score_is_of_a_card_and_has_a_source() -> None:
-    table = _table()
+    table = _TABLE
     for name, row in table["scores"].items():
         assert name in model_names()
         assert row["source"] in table["sources"]
@@ -39,7 +39,7 @@ def test_what_is_recommended_fits_and_is_fast_enough() -> None:
         now = predict(resolve_model(choice.model, choice.quant), device, SCENARIO)
         assert now.verdict.word == "fits"
         assert now.speed.decode_tokens_per_s.mid >= 30
-        assert choice.score == _table()["scores"][choice.model]["code"]
+        assert choice.score == _TABLE["scores"][choice.model]["code"]
     for choice in choices:  # the front: nothing is both better and faster
         beaten = any(c.rank_score > choice.rank_score and c.tokens_per_s >= choice.tokens_per_s for c in choices)
         assert choice.is_front != beaten
@@ -69,7 +69,7 @@ def test_every_route_of_the_article_stands_side_by_side() -> None:
     assert found["the model itself"].fit == "does not fit"
     assert all(r.evidence for r in found.values())
     small = found["a smaller model"]
-    assert _table()["scores"][small.model]["chat"] >= 66.4 - 1  # Llama 3.1 70B has 66.4
+    assert _TABLE["scores"][small.model]["chat"] >= 66.4 - 1  # Llama 3.1 70B has 66.4
     streamed = found["a mixture of experts, experts in flash"].tokens_per_s
     whole = found["the model in 2 bits"].tokens_per_s
     assert streamed
