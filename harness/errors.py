@@ -63,7 +63,7 @@ class UnknownNameError(InputError):
         if kind in {"device", "model", "workload"}:
             folder = f" {name!r} here is a folder." if name and os.path.isdir(name) else ""  # noqa: PTH112 - any text
             listing = f"{folder} List them with: edge-harness {kind}s list"
-        super().__init__(f"no {kind} named {name!r}.{nearest}{listing}")
+        super().__init__(f"no {kind} named {clean(name)!r}.{nearest}{listing}")
 
 
 class BadDataError(InputError):

@@ -77,6 +77,8 @@ def check(
         found = ()
         listener.say(f"no GPU is checked: {error}")
     gpus = {d.api: d for d in reversed(found) if d.is_gpu and scenario.api in {"", d.api} and options.runtime != "ik"}
+    if scenario.api not in {"", "cpu", *gpus}:
+        raise RefusedError(f"--api {scenario.api}: no such GPU is driven here; `edge-harness doctor` says what is")
     wall_s = options.how.limits.wall_s
     try:  # some 40 s where it is quiet; a machine too busy to time its engine still gets its answer
         limit_s = min(wall_s, max(_CALIBRATION_S, wall_s / 5))

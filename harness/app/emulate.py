@@ -16,13 +16,15 @@ from harness.domain.model import Weights
 from harness.domain.record import Outcome, RunRecord
 from harness.domain.result import Boundary
 from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.jobs.hold import UBATCH_TOKENS, HoldJob
 from harness.measure.pipeline import How, Pipeline
 from harness.measure.runner import identify, new_record
 from harness.predict.memory import predict_memory
-from harness.predict.verdict import available_bytes_of
+from harness.predict.verdict import available_bytes_of, check_entitlement
 from harness.runtimes._threads import default_thread_count
+from harness.units import format_bytes
 
 NOT_EMULATED: Final = (
     "memory bandwidth",
@@ -49,13 +51,21 @@ class Emulation(Frozen, frozen=True, kw_only=True):
 def emulation_of(
     device: DeviceProfile, *, entitled: bool = False, memory_bytes: int | None = None, thread_count: int = 0
 ) -> Emulation:
-    """What of ``device`` can be imposed here; with less memory, or other threads, where they are given."""
+    """What of ``device`` can be imposed here; with less memory, or other threads, where they are given.
+
+    Raises:
+        RefusedError: More memory than the device gives, or ``entitled`` where it has one limit for all apps.
+    """
+    check_entitlement(entitled, device)
     usable = available_bytes_of(device.pool("ram"), entitled=entitled)
+    if memory_bytes and memory_bytes > usable:
+        found = f"{format_bytes(memory_bytes)}, expected at most the {format_bytes(usable)} of one app on {device.name}"
+        raise RefusedError(f"--memory-limit: found {found}")
     cores = next((e.core_count for e in device.engines if e.kind == "cpu"), 0)
     here = default_thread_count()
     return Emulation(
         device=device.name,
-        memory_limit_bytes=min(memory_bytes or usable, usable),
+        memory_limit_bytes=memory_bytes or usable,
         thread_count=thread_count or (min(cores, here) if cores else here),
         core_count=cores,
     )

@@ -20,7 +20,7 @@ from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import predict_memory, with_draft
 from harness.predict.placed import placed_memory, placed_speed, with_cards
 from harness.predict.speed import closed_loop_tokens_per_s, predict_speed, work_of
-from harness.predict.verdict import judge
+from harness.predict.verdict import check_entitlement, judge
 from harness.predict.weights import weights_of
 from harness.runtimes._threads import default_thread_count
 
@@ -81,6 +81,7 @@ def predict(
         else:
             judged = replace(judged, decode_tokens_per_s=late.tokens_per_s)
             told = (*told, f"judged on the speed after {minutes:g} minutes: {late.evidence}")
+    check_entitlement(entitled, device)
     verdict = judge(memory, judged, device, scenario, target_tokens_per_s, entitled=entitled)
     verdict = replace(verdict, reasons=(*verdict.reasons, *told))
     return Prediction(

@@ -21,6 +21,7 @@ from harness.domain.quant import split
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError, optional
 from harness.predict.sweep import WORDS, Grid, sweep
+from harness.predict.verdict import check_entitlement
 from harness.records.store import write_atomically
 
 Columns = dict[str, NDArray[Any]]
@@ -43,6 +44,7 @@ def ask(
     """
     profiles = [load_device(name) for name in matching("device", devices, device_names())]
     shapes = [(name, shape) for name, _, shape in map(subject, matching("model", models, model_names()))]
+    check_entitlement(entitled, *profiles)
     names = list(dict.fromkeys(mixture_of(q)[0] for q in quants))
     return sweep(profiles, shapes, names, list(dict.fromkeys(contexts)), scenario=scenario, entitled=entitled)
 
@@ -89,15 +91,13 @@ def write(table: Columns, path: Path) -> None:
     """Write columns as JSON (an object of columns), CSV or Parquet, by the file's ending; whole or not at all.
 
     Raises:
-        InputError: Another ending, or no such folder.
+        InputError: No such folder.
         MissingPackageError: Parquet without pyarrow.
     """
     writers = {".json": lambda found: json.dumps(plain(found)).encode(), ".csv": _csv, ".parquet": _parquet}
-    if path.suffix not in writers:
-        raise InputError(f"{path}: found ending {path.suffix or 'none'}, expected one of {', '.join(writers)}")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder")
-    write_atomically(path, writers[path.suffix](table))
+    write_atomically(path, writers[path.suffix.lower()](table))
 
 
 def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:

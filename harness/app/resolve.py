@@ -15,7 +15,7 @@ from harness.catalog.hub import read_repository
 from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_model, match
 from harness.catalog.paths import as_path
 from harness.catalog.synthesize import Routing
-from harness.domain.device import DeviceProfile
+from harness.domain.device import APIS, DeviceProfile
 from harness.domain.foreign import fault
 from harness.domain.ggml import BLOCKS, KV_TYPES
 from harness.domain.model import ModelCard, ModelShape, Weights
@@ -23,6 +23,7 @@ from harness.domain.placement import Placement
 from harness.domain.quant import understood
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, HarnessError, InputError, RefusedError, UnknownNameError, what_is_there
+from harness.onnx.providers import PROVIDERS
 from harness.predict.moe import inclusion
 from harness.predict.quant_mix import quant_named
 from harness.predict.weights import weights_of
@@ -176,14 +177,16 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
 
     Raises:
         BadDataError: A field is unknown.
-        UnknownNameError: llama.cpp keeps no cache of that type.
+        UnknownNameError: llama.cpp keeps no cache of that type, or nothing is driven by that api.
         InputError: Fields that contradict each other.
     """
     given = dict(fields)
     kv_type = str(given.get("kv_type", "F16")).upper()
     if kv_type not in KV_TYPES:
         raise UnknownNameError("KV type", kv_type, KV_TYPES)
-    given |= {"kv_type": kv_type, "api": str(given.get("api", "")).lower()}
+    given |= {"kv_type": kv_type, "api": (api := str(given.get("api", "")).lower())}
+    if api not in {"", *APIS, *PROVIDERS}:
+        raise UnknownNameError("api", api, dict.fromkeys([*APIS, *PROVIDERS]))
     given["placement"] = {name: given.pop(name) for name in Placement.__struct_fields__ if name in given}
     try:
         scenario = msgspec.convert(given, Scenario)

@@ -30,15 +30,21 @@ PROMPT_CLASSES: Final = ("code", "prose")
 _PROMPTS: Final[Any] = Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1)], ...], msgspec.Meta(min_length=1)]
 
 
-def load_prompts(source: str) -> tuple[str, ...]:
-    """Prompts of a shipped class (``code``, ``prose``), or of a JSON file; BadDataError: no list of strings in it."""
+def load_prompts(source: str, count: int | None = None) -> tuple[str, ...]:
+    """Prompts of a shipped class (``code``, ``prose``), or of a JSON file with a list of strings; the first ``count``.
+
+    Raises:
+        BadDataError: The file is no such list, or a shorter one.
+    """
     shipped = files("harness") / "data" / "prompts" / f"{source}.json"
     text = shipped.read_bytes() if source in PROMPT_CLASSES else read_limited(Path(source))
     try:
         prompts: tuple[str, ...] = msgspec.json.decode(text, type=_PROMPTS)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadDataError(source, "", f"no such list ({error})", "a JSON list of non-empty strings") from error
-    return prompts
+    if len(prompts) < (count or 1):
+        raise BadDataError(source, "", f"{len(prompts)} prompts", f"at least {count or 1}")
+    return prompts[:count]
 
 
 def requantized(source: Path, quant: str, *, pure: bool = False) -> Path:

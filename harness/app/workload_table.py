@@ -16,7 +16,7 @@ from harness.app.workloads import WorkloadResult, load, run
 from harness.domain.base import Frozen
 from harness.domain.record import RunRecord
 from harness.domain.result import System
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UnknownNameError
 from harness.measure.pipeline import How
 from harness.predict.workload_cost import OperationPrediction
 from harness.records.store import write_atomically, write_document
@@ -88,10 +88,12 @@ def tabulate(
     ``asked`` are the other arguments of :func:`harness.app.workloads.run`.
 
     Raises:
-        UnknownNameError: No such workload or device.
+        UnknownNameError: No such workload or device, or no workload with a size of that name.
     """
     asked |= {"devices": devices or DEVICES, "model": model, "how": how}
     chosen = [load(name) for name in (list(names) or plugins.names("harness.workloads"))]
+    if not any(size in workload.sizes for workload in chosen):
+        raise UnknownNameError("size", size, dict.fromkeys(name for workload in chosen for name in workload.sizes))
     rows: list[Row] = []
     skipped: list[Skipped] = []
     failed: list[RunRecord] = []

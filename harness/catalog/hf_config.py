@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from harness.catalog._gguf_shape import ARCHITECTURES, SLIDING_STEPS, Keys
 from harness.catalog._shape_check import check_shape
-from harness.domain.foreign import json_of, read_limited
+from harness.domain.foreign import json_of, read_limited, say
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
 from harness.errors import BadDataError
 
@@ -40,7 +40,7 @@ def shape_of(document: Any, source: Path | str = "config.json") -> ModelShape:
         document = {**{k: document[k] for k in ("tie_word_embeddings",) if k in document}, **inner}
     kind = document.get("model_type")
     if not isinstance(kind, str) or kind not in _TYPES:
-        raise BadDataError(source, "model_type", repr(kind)[:60], f"one of: {', '.join(sorted(_TYPES))}")
+        raise BadDataError(source, "model_type", say(kind), f"one of: {', '.join(sorted(_TYPES))}")
     return check_shape(_Config(source, _TYPES[kind], document, form="config").shape(), source)
 
 

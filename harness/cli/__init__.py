@@ -6,6 +6,7 @@ shared helpers. Verb modules import nothing heavy at the top: no engine, no nump
 
 import sys
 from importlib import import_module
+from itertools import pairwise
 from pkgutil import iter_modules
 from typing import Final
 
@@ -31,6 +32,14 @@ class Verbs(click.Group):
         name = cmd_name.replace("-", "_")
         command: click.Command = getattr(import_module(f"{__name__}.{name}"), name)
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The words; one without text is refused (UsageError): a script's variable that was never set, no value."""
+        for before, word in pairwise(["", *args]):
+            if not word.strip() or (word.startswith("--") and word.endswith("=")):
+                name = word.strip(" =") or (before if before.startswith("-") else "an argument")
+                raise click.UsageError(f"{name}: found {''!r}, expected some text, or nothing of it at all")
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

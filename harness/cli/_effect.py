@@ -11,12 +11,9 @@ from harness.errors import HarnessError
 if TYPE_CHECKING:
     from harness.domain.prediction import Prediction
 
-OF_ONE_PLACEMENT: Final = frozenset(
-    {
-        *("gpu_layers", "cpu_moe", "tensor_split", "split_mode", "main_gpu", "kv_on_gpu", "repack", "mmap"),
-        *("target_tokens_per_s", "minutes", "entitled", "draft", "beside", "with_advice", "other_devices"),
-    }
-)
+OF_PLACEMENT: Final = frozenset({"gpu_layers", "cpu_moe", "tensor_split", "split_mode", "main_gpu", "kv_on_gpu"})
+_OF_ONE: Final = {"repack", "mmap", "target_tokens_per_s", "minutes", "entitled", "draft", "beside", "with_advice"}
+OF_ONE_PLACEMENT: Final = OF_PLACEMENT | _OF_ONE | {"other_devices"}
 """What `fit` asks of one placement of the weights, and not of a search among several."""
 
 
@@ -27,15 +24,15 @@ def typed(context: click.Context) -> dict[str, click.Parameter]:
     return {name: p for name, p in given if context.get_parameter_source(name) in sources}
 
 
-def refuse_typed(context: click.Context, names: Collection[str], beside: str) -> None:
-    """Refuse those of ``names`` that were typed, since they say nothing to what is asked for (``beside``).
+def refuse_typed(names: Collection[str], beside: str, *, when: object = True) -> None:
+    """Refuse those of ``names`` that were typed, ``when`` they say nothing to what is asked for (``beside``).
 
     Raises:
         click.UsageError: One was typed.
     """
-    for name, option in typed(context).items():
+    for name, option in typed(click.get_current_context()).items() if when else ():
         if name in names:
-            raise click.UsageError(f"{option.opts[0]} has no meaning with {beside}")
+            raise click.UsageError(f"{option.opts[0]} has no meaning {beside}")
 
 
 def refuse_idle(context: click.Context, now: "Prediction", again: "Callable[[dict[str, Any]], Prediction]") -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
-from harness.cli._effect import typed
+from harness.cli._effect import OF_PLACEMENT, refuse_typed, typed
 from harness.cli._output import Answer, F, answers
 from harness.printable import clean_lines
 from harness.units import parse_bytes
@@ -31,6 +31,22 @@ FOLDER_HERE: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 REPORTS: Final = {".html": "html", ".htm": "html", ".md": "md", ".json": "json"}
 """Formats of a report by the ending of its file."""
 
+
+class Ending(click.Path):
+    """A file to be written, in the format of its ending: told before anything is measured for it."""
+
+    def __init__(self, *endings: str) -> None:
+        super().__init__(dir_okay=False, path_type=Path)
+        self.endings = endings
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; a usage error says what was found and expected."""
+        if Path(value).suffix.lower() not in self.endings:
+            self.fail(f"found {str(value)!r}, expected an ending of {', '.join(self.endings)}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+CELLS: Final = Ending(".json", ".csv", ".parquet")
 MOST_TOKENS: Final = 1 << 24
 """No model has a context of more; a number above is a slip of the keyboard."""
 _MOST_SHARES: Final = 10
@@ -107,21 +123,17 @@ def numbers(
     one = Count(least, most)
 
     def read(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
-        if text is None:
-            return ()
-        found = tuple(one.convert(part, option, context) for part in text.split(",") if part.strip())
-        if not found:
-            raise click.BadParameter(f"found {text!r}, expected whole numbers such as 0,2048")
-        return tuple(dict.fromkeys(found))
+        parts = () if text is None else text.split(",")
+        return tuple(dict.fromkeys(one.convert(part, option, context) for part in parts))
 
     return read
 
 
 def words(_context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
     """Callback that reads words separated by commas."""
-    found = tuple(part.strip() for part in (text or "").split(",") if part.strip())
-    if text is not None and not found:
-        raise click.BadParameter(f"found {text!r}: no name in it", param=option)
+    found = () if text is None else tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise click.BadParameter(f"found {text!r}, expected names with a comma between", param=option)
     return found
 
 
@@ -377,9 +389,10 @@ def sides_of(given: dict[str, Any]) -> list[tuple[str, "ServedJob | None"]]:
     parts = [part.strip().partition(":")[::2] for part in runtimes.split(",")]
     if any(own for name, own in parts if name != "server") or not all(own or url for n, own in parts if n == "server"):
         raise click.UsageError(f"--runtime: found {runtimes!r}, expected names, or server:URL, or server with --url")
-    if (url or model or same["reuse"]) and "server" not in dict(parts):
-        raise click.UsageError(f"--url, --model and --prefix-cache are for --runtime server, found {runtimes!r}")
+    if len(set(parts)) < len(parts):
+        raise click.UsageError(f"--runtime: found {runtimes!r}, expected each of them once")
     if "server" not in dict(parts):
+        refuse_typed({"url", "server_model", "reuse", "silence_s", "key_variable"}, "without --runtime server")
         return [(name, None) for name, _ in parts]
     from harness.domain.scenario import Scenario
     from harness.measure.jobs.served import ServedJob
@@ -405,6 +418,8 @@ def check_sides(context: click.Context, sides: list[tuple[str, "ServedJob | None
     for option in context.command.params:
         if option.name in of_others and context.params[option.name] not in {None, False, (), "local"}:
             raise click.UsageError(f"{option.opts[0]} is not for a server: it is what it is now")
+    cpu_only = context.params["api"] == "cpu" or (context.params["api"] == "" and context.command.name != "check")
+    refuse_typed(OF_PLACEMENT, "without a GPU's --api", when=cpu_only)
     threads = context.params.get("threads") or (context.params["thread_count"],)
     if len(servers) == len(sides) == 1 and threads != (0,):
         raise click.UsageError("--threads: a server has its own; set them where it is started")
@@ -427,4 +442,6 @@ def hand_over(
                 f"{', '.join(sorted(p.opts[0] for p in verb.params if p.param_type_name == 'option'))}"
             )
         given[name] = context.params[name]
-    return int(context.invoke(verb, **given) or 0)
+    # Defaults are read as if they had been typed: `invoke` alone calls no callback of theirs.
+    usual = verb.make_context(verb.name, [], parent=context, resilient_parsing=True).params
+    return int(context.invoke(verb, **{**usual, **given}) or 0)

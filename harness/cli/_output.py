@@ -88,14 +88,13 @@ def say(*parts: Any) -> None:
         screen.print(part, markup=False)
 
 
-def put(text: str, out: Path | None) -> None:
-    """Write text into a file, or on stdout where none is named."""
-    from harness.records.store import write_atomically
+def put(text: str, out: Path | None, document: Any = None, status: int = Exit.OK) -> Answer:
+    """An answer that is a text: written into a file at once, beside ``--json`` too; on stdout where none is named."""
+    if out is not None:
+        from harness.records.store import write_atomically
 
-    if out is None:
-        click.echo(text, nl=False)
-    else:
         write_atomically(out, text.encode())
+    return Answer(document, lambda: None if out else click.echo(text, nl=False), status)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[int] = ()) -> "Table":

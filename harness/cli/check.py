@@ -29,7 +29,7 @@ _DOCTOR = "`edge-harness doctor` says what disturbs this machine or is missing o
 @options.memory_limit
 @click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
 @click.option("--max-error", "max_error_percent", type=options.Amount(), help="Exit 1 above this error, in percent.")
-@click.option("--report", type=options.FILE, help="Report: .html, .md, or .json for records.")
+@click.option("--report", type=options.Ending(*options.REPORTS), help="Report: .html, .md, or .json for records.")
 @click.option("--with-workloads", is_flag=True, help="Also run every workload, with this model where one is needed.")
 @options.on_target
 @options.measuring()
@@ -67,9 +67,6 @@ def check(
     from harness.report.answer import check_line
     from harness.report.check import write_check_report
 
-    if report is not None and report.suffix.lower() not in options.REPORTS:
-        expected = f"an ending of {', '.join(options.REPORTS)}"
-        raise click.BadParameter(f"found {report}, expected {expected}", param_hint="--report")
     name, server = options.one_side(context, fields, models or True)
     if server and (len(models) != 1 or with_workloads):
         raise click.UsageError("--runtime server: name the one MODEL that it runs, and leave out --with-workloads")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, answers, console, table
 from harness.errors import MissingPackageError
 from harness.units import GB, GIB, TERA, format_bytes, format_rate
@@ -73,11 +74,12 @@ def show(device: str) -> Answer:
 
 @devices.command()
 @click.option("--quick", is_flag=True, help="Some ten seconds: fewer passes, and the engine is not timed.")
-@click.option("--out", "-o", type=options.FILE, help="File to write; your own devices folder unless given.")
+@click.option("--out", "-o", type=options.Ending(".toml"), help="File to write; your own devices folder unless given.")
 @options.on_target
 @answers
 def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> Answer:
     """Measure this machine and write its profile (then usable as --device this-machine); or one behind --on."""
+    refuse_typed({"programs"}, "without --on", when=target == "local")
     if target != "local":
         from harness.app.on_target import probe_on
 

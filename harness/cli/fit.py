@@ -118,19 +118,13 @@ def fit(
     if ram_budget:
         profile = use.within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     if placement is not None:
-        refuse_typed(context, OF_ONE_PLACEMENT, "--placement auto, which looks for the best")
+        refuse_typed(OF_ONE_PLACEMENT, "with --placement auto, which looks for the best")
         return _placements(resolved, profile, scenario, card_count)
     small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small,
                              "minutes": minutes, "beside": tuple(use.companion(text) for text in beside)}  # fmt: skip
     now = use.predict(resolved, profile, scenario, **asked)
     refuse_idle(context, now, lambda values: use.predict(resolved, profile, scenario_from(fields | values), **asked))
-    _refuse(
-        (
-            entitled and use.predict(resolved, profile, scenario, **asked | {"entitled": False}) == now,
-            f"--entitled changes nothing: {profile.title} has one limit for all apps",
-        )
-    )
     late, energy = use.outlook(resolved, profile, scenario, now.speed, minutes or 10)
     notes = (*resolved.notes, *_notes(now, resolved, profile, scenario))
     if device in THIS_MACHINE:

@@ -126,7 +126,7 @@ def certs(machines: tuple[str, ...], hosts: tuple[str, ...], out: Path) -> None:
 @click.option("--models", "-m", multiple=True, default=("*",))
 @click.option("--quants", "-q", multiple=True, default=("Q4_K_M",), show_default=True)
 @click.option("--contexts", "-c", multiple=True, type=click.IntRange(1, 2**31), default=(4096,), show_default=True)
-@click.option("--out", "-o", type=options.FILE, required=True, help="A .json, .csv or .parquet.")
+@click.option("--out", "-o", type=options.CELLS, required=True, help="A .json, .csv or .parquet.")
 @tls_options
 def sweep(out: Path, **asked: Any) -> None:
     """Predict every combination, as ``matrix`` does, spread over the workers of a scheduler."""

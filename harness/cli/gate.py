@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, answers, put
 from harness.errors import RefusedError
 from harness.printable import clean_lines
@@ -108,7 +109,7 @@ def init(results: tuple[str, ...], out: Path | None) -> Answer:
     budgets = propose([*gather(results), *own])
     if not budgets:
         raise RefusedError("no successful run to propose budgets from: make one with edge-harness run MODEL")
-    return Answer(budgets, lambda: put(to_toml(budgets), out))
+    return put(to_toml(budgets), out, budgets)
 
 
 def _answer(judgements: "list[Judgement]", budget: Path, form: str, out: Path | None) -> Answer:
@@ -120,5 +121,6 @@ def _answer(judgements: "list[Judgement]", budget: Path, form: str, out: Path | 
 
     lines = budget_lines(budget, len(judgements))
     judgements = [replace(j, file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]
-    render = getattr(formats, form)
-    return Answer(judgements, lambda: put(clean_lines(render(judgements)), out), exit_code(judgements))
+    render, as_json = getattr(formats, form), click.get_current_context().params["as_json"]
+    refuse_typed({"form"}, "with --json, but for a file: name it with --out", when=as_json and out is None)
+    return put(clean_lines(render(judgements)), out, judgements, exit_code(judgements))

@@ -1,7 +1,7 @@
 """``edge-harness history``: every run made here, and one of them in full."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -19,7 +19,9 @@ from harness.cli._output import Answer, answers, say, table
 @click.option("--limit", type=click.IntRange(1, 10**9), show_default="20; all of them with --export")
 @click.option("--import", "imported", type=click.Path(path_type=Path), help="Keep the records of this file or folder: "
               "another history (.sqlite), JSON lines (.jsonl), Parquet, or results that `report` reads.")  # fmt: skip
-@click.option("--export", "exported", type=options.FILE, help="Write the runs that match to this .parquet.")
+@click.option(
+    "--export", "exported", type=options.Ending(".parquet"), help="Write the runs that match to this .parquet."
+)
 @click.option("--trend", metavar="METRIC", help="Course of a metric over comparable runs, such as decode_tokens_per_s.")
 @answers
 def history(
@@ -36,14 +38,17 @@ def history(
     With --export: a table with a row for each run: what the list shows, each metric's values, and the record itself.
     """
     from harness.cli._records import reasons, run_table, trends
+    from harness.domain.record import Outcome
+    from harness.errors import UnknownNameError
     from harness.measure.pipeline import open_history
 
     asked = {"RUN_ID": run_id, "--import": imported, "--export": exported, "--trend": trend}
     given = [name for name, value in asked.items() if value]
     if len(given) > 1:
         raise click.UsageError(f"{given[1]} has no meaning with {given[0]}")
-    if run_id or imported:
-        refuse_typed(click.get_current_context(), ("limit", *wanted), given[0])
+    refuse_typed(("limit", *wanted), f"with {''.join(given)}", when=run_id or imported)
+    if wanted["outcome"] not in {"", *get_args(Outcome)}:
+        raise UnknownNameError("outcome", wanted["outcome"], get_args(Outcome))
     past = open_history()
     if imported:
         from harness.app.results import gather

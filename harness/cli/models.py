@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, answers, bar, say, table
 from harness.errors import Exit
 from harness.units import format_bytes
@@ -60,15 +61,15 @@ def show(model: str, provider: str, given: tuple[str, ...]) -> Answer:
     from harness.catalog.paths import as_path
 
     path = as_path(model)
-    if path is not None and path.suffix == ".gguf":
-        return _gguf(path)
-    if path is not None and path.suffix != ".toml":
+    refuse_typed({"given"}, "without --provider", when=not provider)
+    if path is not None and path.suffix not in {".gguf", ".toml"}:
         from harness.onnx.files import onnx_model
 
         if (graph := onnx_model(path)) is not None:
             return _onnx(graph, provider, given)
-    if provider or given:
-        raise click.UsageError("--provider is for an ONNX graph")
+    refuse_typed({"provider"}, "but for an ONNX graph")
+    if path is not None and path.suffix == ".gguf":
+        return _gguf(path)
     card = card_of(path) if path is not None and path.suffix == ".json" else load_model(model)
 
     def tell() -> None:

@@ -3,6 +3,7 @@
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, answers, say, table
 from harness.errors import Exit
 from harness.units import format_bytes, format_number
@@ -32,6 +33,7 @@ def recommend(
     scenario = scenario_from(fields)
     profile = resolve_device(device, scenario)
     kind = next(t for t in TASKS if t == task)
+    refuse_typed({"min_speed", "minutes"}, "with --quality-of, which shows every way", when=quality_of)
     if quality_of:
         ways = routes(profile, quality_of, kind, scenario)
         rows = []

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import refuse_typed
 from harness.cli._output import json_option, put
 from harness.errors import RefusedError
 from harness.printable import clean_lines, escaped
@@ -53,6 +54,8 @@ def report(
     from harness.report.choices import choices
     from harness.report.document import build
 
+    refuse_typed({"form", "out"}, "with --json, which prints one document", when=as_json)
+    refuse_typed(asked, "with --no-predictions", when=predictions is False)
     endings = options.REPORTS | {".csv": "csv"}
     form = form or ("json" if as_json else endings.get(out.suffix.lower()) if out else "html")
     if form is None:
@@ -68,6 +71,6 @@ def report(
     text = import_module(f"harness.report.formats.{form.replace('-', '_')}").render(records, document)
     is_json = form not in {"html", "md", "csv", "llama-bench-sql"}
     text = escaped(text) if is_json else clean_lines(text)
-    put(text, out)
+    put(text, out).show()
     if out is not None:
         click.echo(f"{out}: {len(records)} runs, {len(text.encode()) / 1e6:.2f} MB", err=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, say, table
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ def _range(_context: click.Context, _option: click.Parameter, text: str) -> tupl
 
 
 def _limits(_context: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for text in texts:
-        name, _, most = text.partition("=")
+        name, _, most = text.lower().partition("=")
+        if name in found:
+            raise click.BadParameter(f"found {name} twice, expected one limit of each")
         try:
-            found[name.strip().lower()] = options.Amount().convert(most.removesuffix("s"), _option, _context)
+            found[name] = options.Amount().convert(most.removesuffix("s"), _option, _context)
         except click.BadParameter:
             raise click.BadParameter(f"found {text!r}, expected seconds such as ttft=0.5") from None
     return found
@@ -36,13 +39,13 @@ def _limits(_context: click.Context, _option: click.Parameter, texts: tuple[str,
 
 def _rates(_context: click.Context, _option: click.Parameter, text: str) -> tuple[float, ...]:
     number = options.Amount()
-    return tuple(number.convert(part, _option, _context) for part in text.split(",") if part.strip())
+    return tuple(number.convert(part, _option, _context) for part in text.split(",")) if text else ()
 
 
 @click.command("serve-load")
 @click.argument("named", default="", metavar="[MODEL]")
 @options.server
-@click.option("--users", default="", callback=_rates, help="Closed loop: users at once, such as 1,2,4,8,16.")
+@click.option("--users", callback=options.numbers(1, 10_000), help="Closed loop: users at once, such as 1,2,4,8,16.")
 @click.option("--rate", "rates", default="", callback=_rates, help="Open loop: requests a second, Poisson: 0.5,1,2.")
 @click.option(
     "--trace", type=options.FILE_HERE,
@@ -65,7 +68,7 @@ def serve_load(
     url: str,
     server_model: str,
     silence_s: float,
-    users: tuple[float, ...],
+    users: tuple[int, ...],
     rates: tuple[float, ...],
     trace: Path | None,
     how: "options.How",
@@ -87,12 +90,12 @@ def serve_load(
         raise click.UsageError("expected --url with one of --users, --rate and --trace")
     if how.resume:
         raise click.UsageError("--resume has no meaning here: a server is what it is now")
-    if any(count != int(count) for count in users):
-        raise click.BadParameter("whole numbers of users", param_hint="--users")
+    of_levels = {"request_count", "prompt_tokens", "new_tokens", "turns"}
+    refuse_typed(of_levels, "with --trace, which has its own", when=trace)
     job = LoadJob(
         url=url,
         model=server_model,
-        levels=users or rates or (0.0,),
+        levels=tuple(map(float, users)) or rates or (0.0,),
         open_loop=bool(rates),
         trace=read_trace(trace) if trace else (),
         patience=Patience(silence_s=silence_s),

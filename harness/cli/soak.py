@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--duty", "duty_ratio", type=options.Amount(0, 1), default=1.0, help="Share of the time to decode in.")
 @click.option("--max-celsius", "celsius_max", type=options.Amount(), help="Stop when a sensor is hotter.")
 @click.option("--min-battery", "battery_percent_min", type=options.Amount(-1, 100), default=10.0, show_default=True)
-@click.option("--meter", type=click.Path(path_type=Path), help="File an external meter writes: unix seconds, watts.")
+@click.option("--meter", type=options.FILE, help="File an external meter writes: unix seconds, watts.")
 @options.context(512)
 @options.threads
 @options.api
@@ -56,6 +56,8 @@ def soak(
     from harness.domain.result import Soak
     from harness.measure.jobs.soak import SoakJob
 
+    if asked["minutes"] * 60 > how.limits.wall_s:
+        raise click.UsageError(f"--minutes: found {asked['minutes']:g}, expected no more than --timeout allows")
     name, server = options.one_side(context, asked, model)
     if server and (model or quant):
         raise click.UsageError("a server has loaded its model already: --model chooses among several")

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import OF_PLACEMENT, refuse_typed
 from harness.cli._output import Answer, model_file
 from harness.errors import Exit
 from harness.units import format_bytes
@@ -24,7 +25,8 @@ from harness.units import format_bytes
 @click.option(
     "--verifier", metavar="URL", help="Server whose model verifies what the draft drafts here: http://host:port."
 )
-@click.option("--gamma", default="auto", metavar="N|auto", help="Tokens drafted in each cycle, or adaptive.")
+@click.option("--gamma", type=options.Count(1, 63, auto=0), default="auto", metavar="N|auto",
+              help="Tokens drafted in each cycle, or adaptive.")  # fmt: skip
 @options.quant
 @options.prompts
 @options.tokens(96, least=2)
@@ -45,7 +47,7 @@ def speculate(
     draft: str,
     draft_quant: str,
     verifier: str | None,
-    gamma: str,
+    gamma: int,
     quant: str,
     prompts: str,
     prompt_count: int | None,
@@ -69,19 +71,21 @@ def speculate(
     from harness.measure.jobs.speculate import SpeculationJob
     from harness.measure.jobs.verify import VerifierJob
 
-    if gamma != "auto" and not (gamma.isdigit() and 1 <= int(gamma) <= 63):
-        raise click.BadParameter("a number from 1 to 63, or auto", param_hint="--gamma")
+    refuse_typed({"draft_quant"}, f"with --draft {draft}", when=draft in {"lookup", "self"})
+    refuse_typed({"draft_api", "draft_gpu_layers"}, "with --draft lookup", when=draft == "lookup")
+    refuse_typed(OF_PLACEMENT, "without a GPU's --api", when=asked["api"] in {"", "cpu"})
+    refuse_typed({"seed"}, "at --temperature 0, which draws nothing", when=not asked["temperature"])
     of_job = options.fields_of(SpeculationJob, asked)
-    scenario, apart = scenario_from(asked), None
+    scenario, apart = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": of_job["new_tokens"]}), None
     if draft_api or draft_gpu_layers is not None:
         own = {name: asked[name] for name in ("context_tokens", "thread_count")}
         layers = {} if draft_gpu_layers is None else {"gpu_layers": draft_gpu_layers}
         apart = scenario_from({**own, **layers, "api": draft_api or scenario.api})
     of_job |= {
-        "prompts": load_prompts(prompts)[:prompt_count],
+        "prompts": load_prompts(prompts, prompt_count),
         "scenario": scenario,
         "draft_scenario": apart,
-        "draft_tokens": 0 if gamma == "auto" else int(gamma),
+        "draft_tokens": gamma,
     }
     if verifier is None:
         path = model_file(model, quant)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, model_file
 from harness.errors import RefusedError
 from harness.units import format_bytes, format_number, format_rate
@@ -96,21 +97,31 @@ def stream(
     from harness.app.resolve import scenario_from
     from harness.app.speculate import load_prompts, requantized
     from harness.app.stream import stream
+    from harness.catalog.gguf import read_weights
     from harness.cli._records import answer_of
     from harness.domain.result import Stream
     from harness.measure.jobs.stream import StreamJob
 
     if programs is not None:
         raise RefusedError(f"llama-bench cannot stream: install edge-harness on {target} and leave out --programs")
-    texts = load_prompts(prompts)[: prompt_count or 2] * repetitions
+    refuse_typed({"draft_quant"}, "without a draft model", when=draft in {"", "lookup"})
+    refuse_typed({"schedule", "policy"}, "with --plain-mmap: the system chooses what stays", when=plain_mmap)
+    refuse_typed({"policy"}, "with --schedule blocks", when=schedule == "blocks")
+    texts = load_prompts(prompts, prompt_count or 2) * repetitions
     path = model_file(model, quant)
+    dense = read_weights(path).shape.experts is None
+    refuse_typed({"policy"}, "with a model that has no experts", when=dense)
+    refuse_typed({"schedule"}, "with a model that has no experts", when=dense and schedule == "experts")
     if draft not in {"", "lookup"}:
         given = model_file(draft)
         draft = str(given if draft_quant == "keep" else requantized(given, draft_quant, pure=True))
     budget_bytes = options.budget_of(ram_budget, path.stat().st_size)
-    budget_bytes = min(budget_bytes, how.limits.memory_bytes or budget_bytes)
+    if budget_bytes > (most_bytes := how.limits.memory_bytes or budget_bytes):
+        raise RefusedError(
+            f"--ram-budget: found {ram_budget}, expected at most {format_bytes(most_bytes)}, as --as has it"
+        )
     of_job = options.fields_of(StreamJob, asked)
-    scenario = scenario_from(asked)
+    scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": of_job["new_tokens"]})
     beside = Path(draft) if draft not in {"", "lookup"} else None
     predicted = None
     if says_first:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli._options import FILE
 from harness.cli._output import Answer, answers, console, table
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option("--given", type=click.IntRange(1, 20), help="Give so many measurements of each chip, predict the rest.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the choice of --given.")
-@click.option("--write-coefficients", type=click.Path(path_type=Path), help="Write the refitted coefficients here.")
+@click.option("--write-coefficients", type=FILE, help="Write the refitted coefficients here.")
 @answers
 def validate(
     rows: Path | None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, answers, model_file, say, table
 from harness.errors import Exit
 from harness.units import format_bytes, format_seconds
@@ -60,8 +61,10 @@ def run(name: str, size: str, model: str | None, **fields: Any) -> Answer:
 
     Exit status: 0 well, 1 a wrong answer, 2 bad input, 4 it could not run.
     """
+    from harness.app.workloads import load
     from harness.app.workloads import run as run_workload
 
+    refuse_typed({"model"}, f"with {name}, which runs no model", when=not load(name).needs_model)
     result = run_workload(name, size=size, model=model_file(model) if model else None, **fields)
     return Answer(result, lambda: _show(result), _status([result.record]))
 
@@ -71,7 +74,7 @@ def run(name: str, size: str, model: str | None, **fields: Any) -> Answer:
 @click.option(
     "--size", default="default", show_default=True, help="A named size; those that lack it run their default."
 )
-@click.option("--table", "output", type=options.FILE, help="Write the table as .md or .json too.")
+@click.option("--table", "output", type=options.Ending(".md", ".json"), help="Write the table as .md or .json too.")
 @click.option("--max-error", "max_error_percent", type=options.Amount(), help="Exit 1 above this median, in percent.")
 @_running
 def table_(

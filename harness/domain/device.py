@@ -1,14 +1,17 @@
 """One device: what it has, where each figure comes from, and what was measured on it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
 from harness.domain.base import Frozen
 
-Time = Annotated[float, Meta(ge=0)]
+Time = Annotated[float, Meta(ge=0, le=1e12)]
 Speed = Annotated[float, Meta(gt=0)]
-Api = Annotated[str, Meta(pattern="^(cpu|cuda|metal|npu|opencl|rocm|sycl|vulkan)\\Z")]
+Span = Annotated[float, Meta(ge=1e-9)]
+"""Seconds that something is divided by: nothing lasts less than a nanosecond."""
+APIS: Final = ("cpu", "cuda", "metal", "npu", "opencl", "rocm", "sycl", "vulkan")
+Api = Annotated[str, Meta(pattern=f"^({'|'.join(APIS)})\\Z")]
 Confidence = Literal["measured", "verified", "secondary", "from_memory", "assumed"]
 """How far a figure can be trusted: measured by a named party, read in the vendor's or a maintainer's own words,
 read second-hand, recalled without a source at hand, or assumed by analogy."""

@@ -3,6 +3,8 @@
 from typing import Final
 
 from harness.domain.base import Frozen
+from harness.domain.device import Span
+from harness.domain.model import Count
 
 PADDING_TOKENS: Final = 128
 """Rows that some makers add to the table so that its size is round: vocabularies that differ by more are others."""
@@ -24,19 +26,19 @@ class Decoding(Frozen, frozen=True, kw_only=True):
     """
 
     tokens: tuple[int, ...]
-    duration_s: float
+    duration_s: Span
     prefill_s: float
-    cycle_count: int = 0
-    plain_count: int = 0
-    drafted_count: int = 0
-    accepted_count: int = 0
+    cycle_count: Count = 0
+    plain_count: Count = 0
+    drafted_count: Count = 0
+    accepted_count: Count = 0
     tried_by_position: tuple[int, ...] = ()
     accepted_by_position: tuple[int, ...] = ()
     draft_s: float = 0.0
     verify_s: float = 0.0
     lengths: tuple[int, ...] = ()
-    answer_count: int = 1
-    widest_tokens: int = 1
+    answer_count: Count = 1
+    widest_tokens: Count = 1
 
     @property
     def decoded_count(self) -> int:
@@ -67,7 +69,7 @@ class DraftAdvice(Frozen, frozen=True, kw_only=True):
         round_trip_s: To a verifier elsewhere; ``verify_s`` holds it, except for one token, which is a plain one there.
     """
 
-    draft_tokens: int
+    draft_tokens: Count
     speedup_ratio: float
     acceptance_ratio: float
     ceiling_ratio: float

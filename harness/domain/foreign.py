@@ -10,6 +10,7 @@ from typing import Any, Final, Union, get_args, get_origin
 import msgspec
 
 from harness.errors import BadDataError, what_is_there
+from harness.printable import clean
 
 MOST_BYTES: Final = 64 << 20
 """Of a file where nothing else is said."""
@@ -49,14 +50,14 @@ def fault(error: msgspec.ValidationError, document: Any, into: Any, place: Path 
     inside = f"{path}." if path else ""
     if key := re.match(r"Object contains unknown field `(.*)`", text):
         known = ", ".join(_keys(into, path)) or "no such key"
-        return BadDataError(place, inside + key[1], "an unknown key", f"one of: {known}")
+        return BadDataError(place, inside + clean(key[1]), "an unknown key", f"one of: {known}")
     if key := re.match(r"Object missing required field `(.*)`", text):
         return BadDataError(place, inside + key[1], "nothing", "this key")
     if both := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text, re.DOTALL):
         found = _found(document, path, both[2] or "something else")
         bound = re.sub(r"^int >= ", "at least ", re.sub(r"^int <= ", "at most ", both[1].replace("`", "")))
         return BadDataError(place, path, found, bound)
-    return BadDataError(place, path, _found(document, path, "something else"), text.replace("`", "'"))
+    return BadDataError(place, path, _found(document, path, "something else"), clean(text.replace("`", "'")))
 
 
 def _found(document: Any, path: str, otherwise: str) -> str:
@@ -71,8 +72,8 @@ def _found(document: Any, path: str, otherwise: str) -> str:
 
 def say(value: Any) -> str:
     """What was found, in a few words."""
-    if isinstance(value, dict):
-        return "a table"
+    if value is None or isinstance(value, dict):
+        return "nothing" if value is None else "a table"
     if isinstance(value, list):
         return "an array" if value else "an empty array"
     text = str(value) if isinstance(value, Decimal) else repr(value)

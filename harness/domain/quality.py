@@ -1,6 +1,7 @@
 """How well a model predicts a text, and what a change of it did to that."""
 
 from harness.domain.base import Frozen
+from harness.domain.model import Count
 
 
 class TextScore(Frozen, frozen=True, kw_only=True):
@@ -13,7 +14,7 @@ class TextScore(Frozen, frozen=True, kw_only=True):
         top1_agreement_ratio: Share of tokens where both have the same most likely token.
     """
 
-    token_count: int
+    token_count: Count
     perplexity: float
     perplexity_error: float
     kl_divergence: float | None = None
@@ -56,7 +57,7 @@ class CalibrationChange(Frozen, frozen=True, kw_only=True):
         temperature: None where only the options were scored.
     """
 
-    row_count: int
+    row_count: Count
     accuracy: float
     mean_confidence: float
     ece: float
@@ -66,6 +67,6 @@ class CalibrationChange(Frozen, frozen=True, kw_only=True):
     ece_change: Change
     smooth_ece_change: Change
     accuracy_change: Change
-    lost_count: int
-    gained_count: int
+    lost_count: Count
+    gained_count: Count
     temperature: Temperature | None = None

@@ -5,10 +5,14 @@ a budget may name to ``harness.records.metrics``. Speeds and latencies are never
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from harness.domain.base import Frozen
+from harness.domain.device import Span, Time
 from harness.domain.drafting import Decoding, DraftAdvice
+from harness.domain.model import Count
 from harness.domain.quality import CalibrationChange, TextScore
 from harness.domain.streaming import ExpertOutlook, ExpertPlan, ExpertUse, StreamPlan, StreamReport
 
@@ -23,7 +27,7 @@ class EngineBuffer(Frozen, frozen=True, kw_only=True):
 
     device: str
     part: str
-    size_bytes: int
+    size_bytes: Count
 
     @property
     def on_host(self) -> bool:
@@ -62,7 +66,7 @@ class Generation(Frozen, frozen=True, kw_only=True, tag="generation", tag_field=
             text, in its order; empty where the runtime gives none.
     """
 
-    repetitions: int
+    repetitions: Count
     greedy: bool = False
     buffers: tuple[EngineBuffer, ...] = ()
     server: ServerUse | None = None
@@ -99,7 +103,7 @@ class Speculation(Frozen, frozen=True, kw_only=True, tag="speculation", tag_fiel
     acceptance_by_position: tuple[float, ...]
     ratios: tuple[float, ...]
     differences: tuple[dict[str, Any], ...] = ()
-    unexplained_count: int = 0
+    unexplained_count: Count = 0
 
 
 class Stream(Frozen, frozen=True, kw_only=True, tag="stream", tag_field="kind"):
@@ -124,7 +128,7 @@ class Stream(Frozen, frozen=True, kw_only=True, tag="stream", tag_field="kind"):
     """
 
     mode: str
-    budget_bytes: int
+    budget_bytes: Count
     enforced: bool
     decoding: Decoding
     outputs: tuple[tuple[int, ...], ...]
@@ -162,7 +166,7 @@ class Quality(Frozen, frozen=True, kw_only=True, tag="quality", tag_field="kind"
     """
 
     text: str
-    chunk_count: int
+    chunk_count: Count
     reference_quant: str
     bits_per_weight: float
     types: dict[str, float]
@@ -203,12 +207,12 @@ class Boundary(Frozen, frozen=True, kw_only=True, tag="boundary", tag_field="kin
     """
 
     device: str
-    memory_limit_bytes: int
-    predicted_tokens: int
-    found_tokens: int
-    failed_tokens: int
-    predicted_bytes: int
-    found_peak_bytes: int
+    memory_limit_bytes: Count
+    predicted_tokens: Count
+    found_tokens: Count
+    failed_tokens: Count
+    predicted_bytes: Count
+    found_peak_bytes: Count
     enforced: bool
     tried: tuple[tuple[int, str], ...] = ()
     not_emulated: tuple[str, ...] = ()
@@ -233,15 +237,15 @@ class LoadLevel(Frozen, frozen=True, kw_only=True):
         predicted_tokens_per_s: Output throughput that was predicted before; None where nothing was.
     """
 
-    offered: float
+    offered: Time
     label: str
-    duration_s: float
-    completed_count: int
-    good_count: int
-    prompt_tokens: int
-    cached_tokens: int
-    new_tokens: int
-    failures: dict[str, int] = {}
+    duration_s: Span
+    completed_count: Count
+    good_count: Count
+    prompt_tokens: Count
+    cached_tokens: Count
+    new_tokens: Count
+    failures: dict[str, Count] = {}
     predicted_tokens_per_s: float | None = None
 
     @property
@@ -268,7 +272,7 @@ class Load(Frozen, frozen=True, kw_only=True, tag="load", tag_field="kind"):
         limits_s: Longest ttft, itl and e2el of a good request.
     """
 
-    levels: tuple[LoadLevel, ...]
+    levels: Annotated[tuple[LoadLevel, ...], Meta(min_length=1)]
     open_loop: bool = False
     limits_s: dict[str, float] = {}
 
@@ -309,13 +313,13 @@ class Window(Frozen, frozen=True, kw_only=True):
     """
 
     since_start_s: float
-    duration_s: float
-    token_count: int
+    duration_s: Span
+    token_count: Count
     celsius: float | None = None
     frequency_hz: float | None = None
     joules: float | None = None
     battery_percent: float | None = None
-    resident_bytes: int | None = None
+    resident_bytes: Count | None = None
 
     @property
     def tokens_per_s(self) -> float:

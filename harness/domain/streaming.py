@@ -4,6 +4,8 @@ import mmap
 from typing import Final
 
 from harness.domain.base import Frozen
+from harness.domain.device import Speed
+from harness.domain.model import Count
 
 PAGE_BYTES: Final = mmap.PAGESIZE
 
@@ -19,14 +21,14 @@ class StreamPlan(Frozen, frozen=True, kw_only=True):
         unit_bytes: What slots are multiples of and aligned to: huge pages, or small ones where blocks are too small.
     """
 
-    slot_bytes: int
-    slot_count: int
-    pinned_bytes: int
-    streamed_bytes: int
-    mapped_bytes: int
-    available_bytes: int
+    slot_bytes: Count
+    slot_count: Count
+    pinned_bytes: Count
+    streamed_bytes: Count
+    mapped_bytes: Count
+    available_bytes: Count
     blocks: tuple[int, ...] = ()
-    unit_bytes: int = PAGE_BYTES
+    unit_bytes: Count = PAGE_BYTES
 
 
 class StreamReport(Frozen, frozen=True, kw_only=True):
@@ -39,12 +41,12 @@ class StreamReport(Frozen, frozen=True, kw_only=True):
         probe_bytes_per_s: Storage bandwidth, measured before with the same readers.
     """
 
-    pass_count: int
+    pass_count: Count
     duration_s: float
-    read_bytes: int
+    read_bytes: Count
     stall_s: float
     stall_by_block_s: tuple[float, ...]
-    probe_bytes_per_s: float
+    probe_bytes_per_s: Speed
     reading_s: float = 0.0
 
     @property
@@ -76,15 +78,15 @@ class ExpertPlan(Frozen, frozen=True, kw_only=True):
         mapped_bytes: Left to the file mapping: the token table, of which a pass reads a few rows.
     """
 
-    pinned_bytes: int
-    expert_bytes: int
-    cache_bytes: int
-    layer_count: int
-    expert_count: int
-    used_count: int
-    batch_tokens: int
-    mapped_bytes: int
-    available_bytes: int
+    pinned_bytes: Count
+    expert_bytes: Count
+    cache_bytes: Count
+    layer_count: Count
+    expert_count: Count
+    used_count: Count
+    batch_tokens: Count
+    mapped_bytes: Count
+    available_bytes: Count
 
     @property
     def streams(self) -> bool:
@@ -112,16 +114,16 @@ class ExpertUse(Frozen, frozen=True, kw_only=True):
         held_bytes: Experts in memory now.
     """
 
-    wanted_count: int
-    hit_count: int
-    single_pass_count: int
-    single_wanted_count: int
-    single_hit_count: int
-    single_read_bytes: int
+    wanted_count: Count
+    hit_count: Count
+    single_pass_count: Count
+    single_wanted_count: Count
+    single_hit_count: Count
+    single_read_bytes: Count
     single_duration_s: float
     single_stall_s: float
     counts: tuple[tuple[int, ...], ...]
-    held_bytes: int
+    held_bytes: Count
 
 
 class ExpertOutlook(Frozen, frozen=True, kw_only=True):

@@ -55,8 +55,10 @@ def make_certificates(folder: Path, machines: Sequence[str], hosts: Sequence[str
     for machine in machines:
         if not is_device_name(machine) or machine == _AUTHORITY:
             raise RefusedError(f"{machine!r} is no name of a machine: letters, digits, dots and dashes")
-        if (folder / f"{machine}-key.pem").exists():
-            raise RefusedError(f"{folder / machine}-key.pem is there already; delete it to make a new one")
+        if (folder / f"{machine}-key.pem").exists() or machines.count(machine) > 1:
+            raise RefusedError(
+                f"{folder / machine}-key.pem is there already, or named twice; delete it to make a new one"
+            )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     signing = folder / f"{_AUTHORITY}-key.pem"
     if signing.exists():

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import secrets
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -52,7 +53,11 @@ def dask() -> Any:
 
 
 def security_of(tls: Tls) -> Any:
-    """Dask's security object, None without TLS; RefusedError where one of the files is not given, or not there."""
+    """Dask's security object; None without TLS.
+
+    Raises:
+        RefusedError: Only some of the files are given, or one is not there or holds something else.
+    """
     if not any(tls):
         return None
     missing = [name for name, path in tls._asdict().items() if path is None]
@@ -61,6 +66,13 @@ def security_of(tls: Tls) -> Any:
     for path in tls:
         if path is not None and not path.is_file():
             raise RefusedError(f"{path}: no such file")
+    try:  # here, or the first connection would end in a traceback
+        context = ssl.create_default_context(cafile=tls.ca)
+        context.load_cert_chain(tls.cert or "", tls.key)
+    except OSError as error:
+        raise RefusedError(
+            f"--tls-ca, --tls-cert, --tls-key: no PEM of certificates and their key ({error})"
+        ) from error
     own = {"cert": str(tls.cert), "key": str(tls.key)}
     files = {f"tls_{role}_{part}": own[part] for role in ("client", "worker", "scheduler") for part in own}
     return dask().Security(tls_ca_file=str(tls.ca), require_encryption=True, **files)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from harness.app.results import single_record
 from harness.domain.budget import Budget
 from harness.domain.record import RunRecord
-from harness.errors import CouldNotRunError, Exit
+from harness.errors import CouldNotRunError, Exit, InputError
 from harness.gates.evaluate import evaluate
 from harness.gates.judge import Judgement
 
@@ -58,10 +58,16 @@ def looks_within(max_turns: int) -> tuple[int, ...]:
 
 
 def run_side(command: str, *, timeout_s: float) -> RunRecord:
-    """Run a command line and read the record it prints; CouldNotRunError: it does not start, hangs, or prints none."""
-    arguments = shlex.split(command)
-    if not arguments:
-        raise CouldNotRunError("an empty command cannot be run")
+    """Run a side that is a command line, and read the record that it prints.
+
+    Raises:
+        CouldNotRunError: The command cannot be started, hangs, or prints no record.
+        InputError: It is no command: a quote is open.
+    """
+    try:
+        arguments = shlex.split(command)
+    except ValueError as error:
+        raise InputError(f"{command!r}: found {error}, expected a command as a shell reads it") from error
     try:
         done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
     except OSError as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.domain.base import shipped_table
+from harness.domain.foreign import say
 from harness.errors import BadDataError
 
 _KNOWN: Final = shipped_table("messages.toml", "harness.onnx")
@@ -23,6 +24,7 @@ _MESSAGES: Final[Mapping[str, Mapping[int, tuple[str, str]]]] = {
 }
 _MAX_DEPTH: Final = 16
 _MAX_ITEMS: Final = 2_000_000
+_MOST_DIMS: Final = 64
 
 
 class Port(NamedTuple):
@@ -173,13 +175,16 @@ class _Reader:
     def _tensor(self, found: dict[str, list[Any]]) -> GraphTensor:
         name, dims = _last(found, "name"), tuple(found["dims"])
         dtype, bits = _dtype(found)
-        if any(d < 0 for d in dims):
-            raise BadDataError(self._path, name, f"shape {list(dims)}", "no negative dimension")
+        size = -(-prod(dims[:_MOST_DIMS]) * bits // 8)
+        if any(d < 0 for d in dims) or len(dims) > _MOST_DIMS or size >= 1 << 63:
+            raise BadDataError(self._path, name, f"shape {list(dims[:9])}", "a few dimensions, none negative")
         external = {_last(e, "key"): _last(e, "value") for e in found["external"]}
-        offset = external.get("offset", "0")
-        if not offset.isdecimal():
-            raise BadDataError(self._path, name, f"offset {offset!r}", "a number of bytes")
-        return GraphTensor(name, dtype, dims, -(-prod(dims) * bits // 8), external.get("location", ""), int(offset))
+        offset, location = external.get("offset", "0"), external.get("location", "")
+        if not offset.isdecimal() or len(offset) > 18:
+            raise BadDataError(self._path, name, f"offset {say(offset)}", "a number of bytes")
+        if "\0" in location or any(len(part.encode()) > 255 for part in location.split("/")):
+            raise BadDataError(self._path, name, f"location {say(location)}", "the name of a file")
+        return GraphTensor(name, dtype, dims, size, location, int(offset))
 
     def _fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
         """(number, start, end, wire type) of each field of the message in [start, end); of a varint value for start.

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from harness.domain.device import DeviceProfile, MemoryPool, PoolName
 from harness.domain.prediction import MemoryPart, MemoryPrediction, Prediction, SpeedPrediction, Verdict, VerdictWord
 from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
 from harness.units import format_bytes, format_rate
 
 STREAMED_WINDOW_RATIO: Final = 1 / 16
@@ -46,6 +47,13 @@ def available_bytes_of(pool: MemoryPool, *, entitled: bool) -> int:
     """What one app may use of a pool; with the higher limit where it is ``entitled`` to one and the system has it."""
     figure = pool.entitled_bytes if entitled and pool.entitled_bytes else pool.usable_bytes
     return int(figure.value)
+
+
+def check_entitlement(entitled: bool, *devices: DeviceProfile) -> None:
+    """Refuse to ask for the higher limit where no system offers one (RefusedError)."""
+    if entitled and not any(pool.entitled_bytes for device in devices for pool in device.pools):
+        names = ", ".join(device.name for device in devices)
+        raise RefusedError(f"--entitled changes nothing: {names}: one limit for all apps")
 
 
 def judge(

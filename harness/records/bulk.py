@@ -14,7 +14,7 @@ from itertools import accumulate, chain, islice, pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from harness.errors import BadDataError, CouldNotRunError, InputError, optional
+from harness.errors import BadDataError, CouldNotRunError, optional
 from harness.records.history import History, HistoryEntry, Row, is_history, row_of
 from harness.records.metrics import UNITS
 from harness.records.store import RECORD_MAX_BYTES, decode, write_atomically
@@ -141,11 +141,8 @@ def export(history: History, path: Path, *, limit: int, **wanted: str) -> int:
         Number of runs.
 
     Raises:
-        InputError: Another ending than .parquet.
         MissingPackageError: No pyarrow.
     """
-    if path.suffix != ".parquet":
-        raise InputError(f"{path}: found ending {path.suffix or 'none'}, expected .parquet")
     parquet = _parquet()
     import pyarrow
     import pyarrow.json

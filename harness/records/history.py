@@ -62,11 +62,10 @@ class Figures(NamedTuple):
     values: list[float]
 
 
-class Row(NamedTuple):
-    """A record as the history keeps it: the values of the two tables."""
-
-    run: tuple[str | bytes, ...]
-    figures: tuple[str | bytes, ...]
+Row = tuple[str | bytes, ...]
+"""A record as the history keeps it: a row of ``runs``, then the rest of ``figures``; flat, as it is pickled."""
+_RUN: Final = 9
+"""Columns of ``runs``."""
 
 
 def row_of(record: RunRecord, data: bytes = b"", cell: str = "") -> Row:
@@ -74,8 +73,7 @@ def row_of(record: RunRecord, data: bytes = b"", cell: str = "") -> Row:
     name, quant = (record.model.name, record.model.quant) if record.model else ("", "")
     fields = (record.run_id, record.created, record.workload, name, quant, record.machine.device, record.outcome, cell)
     data = data if data.startswith(_LZ4) else lz4.frame.compress(data or encode(record))
-    alike, values = msgspec.json.encode(alike_of(record)), msgspec.json.encode(all_values(record))
-    return Row((*fields, data), (record.run_id, alike.decode(), values))
+    return *fields, data, _text(alike_of(record)), msgspec.json.encode(all_values(record))
 
 
 def alike_of(record: RunRecord) -> tuple[str, ...]:
@@ -84,6 +82,11 @@ def alike_of(record: RunRecord) -> tuple[str, ...]:
     depth = f" @ d{scenario.depth_tokens}" if scenario.depth_tokens else ""
     name = f"{model}{depth}, {scenario.thread_count} threads"
     return record.workload, model, record.machine.fingerprint or record.machine.device, _digest(scenario), name
+
+
+@lru_cache(maxsize=1024)
+def _text(alike: tuple[str, ...]) -> str:
+    return msgspec.json.encode(alike).decode()
 
 
 @lru_cache(maxsize=1024)
@@ -132,9 +135,10 @@ class History:
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             for batch in itertools.chain([first], batches):
                 connection.executemany(
-                    "INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [row.run for row in batch]
+                    "INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [row[:_RUN] for row in batch]
                 )
-                connection.executemany("INSERT OR IGNORE INTO figures VALUES (?, ?, ?)", [row.figures for row in batch])
+                figures = [(row[0], *row[_RUN:]) for row in batch]
+                connection.executemany("INSERT OR IGNORE INTO figures VALUES (?, ?, ?)", figures)
 
     def get(self, run_id: str) -> RunRecord:
         """The record of that run; an unambiguous beginning of its identifier is enough.
@@ -247,10 +251,10 @@ class History:
         """Figures of all runs that an older edge-harness has kept."""
         for found in connection.execute("SELECT run_id, record FROM runs"):
             try:
-                figures = row_of(self._decoded(*found)).figures
+                row = row_of(self._decoded(*found))
             except BadDataError:  # it stays in the list of runs, and says what is wrong with it when it is shown
                 continue
-            connection.execute("INSERT OR REPLACE INTO figures VALUES (?, ?, ?)", figures)
+            connection.execute("INSERT OR REPLACE INTO figures VALUES (?, ?, ?)", (row[0], *row[_RUN:]))
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -77,7 +77,7 @@ def from_document(document: Any, source: Path | str) -> RunRecord:
         raise BadDataError(source, "", type(document).__name__, "a JSON object: a run record")
     found = document.get("schema_version")
     if not isinstance(found, int) or isinstance(found, bool):
-        raise BadDataError(source, "schema_version", repr(found)[:60], f"a version from 1 to {SCHEMA_VERSION}")
+        raise BadDataError(source, "schema_version", say(found), f"a version from 1 to {SCHEMA_VERSION}")
     if found > SCHEMA_VERSION:
         most = f"at most {SCHEMA_VERSION}: update edge-harness to read it"
         raise BadDataError(source, "schema_version", str(found), most)
@@ -166,3 +166,5 @@ def _check(record: RunRecord, source: Path | str) -> None:
         datetime.fromisoformat(record.created)
     except ValueError:
         raise BadDataError(source, "created", say(record.created), "a time such as 2026-01-31T12:00:00Z") from None
+    if any(0 < sample.duration_s < 1e-9 for sample in record.samples):  # a rate of it would be no number
+        raise BadDataError(source, "samples", "a time below a nanosecond", "0, or a time that something may take")

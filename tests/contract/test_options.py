@@ -3,15 +3,17 @@
 import json
 import math
 import os
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from bench.renderers import verbs
+from bench.tiny_gguf import synthesize_tiny
 from harness.cli import cli
 from harness.cli._options import Amount, Count, Size
-from harness.errors import InputError
+from harness.errors import InputError, UnknownNameError
 
 SHARED = {"--timeout", "--wait", "--resume", "--out", "--json", "--nice", "--cpus"}
 """What every verb that measures takes."""
@@ -62,6 +64,24 @@ def test_no_number_is_unbounded() -> None:
         if o.type in {click.INT, click.FLOAT} or isinstance(o.type, click.FloatRange)
     ]
     assert loose == []
+
+
+@pytest.mark.parametrize(("name", "option"), [(n, o) for n, o in OPTIONS if not o.is_flag], ids=str)
+def test_a_value_without_text_is_refused(name: str, option: click.Option) -> None:
+    """It is a script's variable that was never set; taken for "not given", it would drop the option in silence."""
+    for flag in option.opts:
+        for words in ([flag, ""], [flag, "  "], *([[f"{flag}="]] if flag.startswith("--") else [])):
+            done = CliRunner().invoke(cli, [*name.split(), *words])
+            assert (done.exit_code, f"{flag}: found ''" in done.output) == (2, True), done.output
+
+
+@pytest.mark.parametrize("name", [n for n, o in OPTIONS if "--api" in o.opts])
+def test_an_api_that_is_none_is_told_before_anything_is_measured(name: str, tmp_path: Path) -> None:
+    model = synthesize_tiny(tmp_path / "m.gguf", "Q8_0")
+    given = {"recommend": ["iphone-12"], "matrix": [], "speculate": [str(model), "--draft", "lookup"]}
+    done = CliRunner().invoke(cli, [name, *given.get(name, [str(model)]), "--api", "vulcan"])
+    assert isinstance(done.exception, UnknownNameError), done.output
+    assert "no api named 'vulcan'. Did you mean 'vulkan'?" in str(done.exception)
 
 
 def effects(option: click.Option) -> list[list[str]]:
@@ -159,6 +179,24 @@ def test_an_option_means_the_same_in_every_verb() -> None:
     assert several == {}
 
 
+LOAD = ["serve-load", "--url", "http://127.0.0.1:1"]
+UNTIMED = (["--repetitions", "5"], ["--tokens", "5"], ["--prompt", "5"], ["--api", "cpu"])
+NOT_DRAFTED = (
+    ["lookup", "--draft-quant", "keep"],
+    ["self", "--draft-quant", "Q4_0"],
+    ["lookup", "--draft-api", "cpu"],
+    ["lookup", "--draft-gpu-layers", "3"],
+    ["lookup", "--seed", "3"],
+)
+NOT_STREAMED = (
+    ["--draft-quant", "keep"],
+    ["--draft", "lookup", "--draft-quant", "keep"],
+    ["--plain-mmap", "--schedule", "experts"],
+    ["--plain-mmap", "--expert-policy", "lfu"],
+    ["--schedule", "blocks", "--expert-policy", "lru"],
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -167,8 +205,31 @@ def test_an_option_means_the_same_in_every_verb() -> None:
         (["run", "m", "--workload", "memory_store", "-c", "512"], "--context has no meaning with --workload"),
         (["run", "m", "n", "--draft", "d"], "exactly one MODEL"),
         (["run", "m", "-t", "1,2", "--draft", "d"], "one number with --draft"),
-        (["ladder", "m", "--quants", ","], "no name in it"),
-        (["speculate", "m", "--draft", "d", "--gamma", "many"], "a number from 1 to 63"),
+        (["ladder", "m", "--quants", ","], "found ',', expected names with a comma between"),
+        (["matrix", "-c", "4096,"], "found '', expected a whole number"),
+        (["run", "m", "--depth", "0,,1"], "found '', expected a whole number"),
+        (["speculate", "m", "--draft", "d", "--gamma", "many"], "found 'many', expected a whole number"),
+        (["speculate", "m", "--draft", "d", "--gamma", "64"], "found 64, expected 1 to 63"),
+        *((["ladder", "m", "--no-speed", *words], f"{words[0]} has no meaning with --no-speed") for words in UNTIMED),
+        (["ladder", "m", "--context", "1k"], "--context has no meaning without --device"),
+        *((["speculate", "m", "--draft", *words], f"{words[1]} has no meaning") for words in NOT_DRAFTED),
+        *((["stream", "m", "--ram-budget", "1GB", *words], f"{words[-2]} has no meaning") for words in NOT_STREAMED),
+        *(
+            (["recommend", "iphone-12", "--quality-of", "qwen3-4b", words, "5"], f"{words} has no meaning")
+            for words in ("--min-speed", "--minutes")
+        ),
+        *(
+            ([*LOAD, "--trace", __file__, words, "5"], f"{words} has no meaning with --trace")
+            for words in ("--requests", "--prompt", "--tokens", "--turns")
+        ),
+        ([*LOAD, "--users", "1", "--limit", "ttft=1", "--limit", "TTFT=2s"], "found ttft twice"),
+        ([*LOAD, "--users", "1.5"], "found '1.5', expected a whole number"),
+        ([*LOAD, "--users", "1000000"], "found 1000000, expected 1 to 10000"),
+        (["report", "--json", "-o", "x.md"], "--out has no meaning with --json"),
+        (["report", "--json", "-f", "md"], "--format has no meaning with --json"),
+        (["models", "show", "qwen3-4b", "--provider", "cpu"], "--provider has no meaning but for an ONNX graph"),
+        (["models", "show", "m.gguf", "--provider", "cpu"], "--provider has no meaning but for an ONNX graph"),
+        (["models", "show", "qwen3-4b", "--provider-option", "a=b"], "--provider-option has no meaning without"),
         (["run", "m", "--cpus", "4095"], "--cpus: found [4095], expected some of"),
         *(
             (["run", "--runtime", "server", "--url", "http://127.0.0.1:1", *words], f"{words[0]} is not for a server")
@@ -185,7 +246,20 @@ def test_an_option_means_the_same_in_every_verb() -> None:
         ),
         (["soak"], "Missing argument MODEL"),
         (["soak", "m", "--runtime", "ik,llamacpp"], "found 'ik,llamacpp', expected one"),
-        (["soak", "m", "--url", "http://127.0.0.1:1"], "are for --runtime server"),
+        (["soak", "m", "--url", "http://127.0.0.1:1"], "--url has no meaning without --runtime server"),
+        (["run", "m", "--silence", "3"], "--silence has no meaning without --runtime server"),
+        (["run", "m", "--key-variable", "K"], "--key-variable has no meaning without --runtime server"),
+        (["run", "m", "--runtime", "ort,ort"], "expected each of them once"),
+        (["run", "m", "--no-kv-on-gpu"], "--kv-on-gpu has no meaning without a GPU's --api"),
+        (["soak", "m", "--api", "cpu", "--main-gpu", "1"], "--main-gpu has no meaning without a GPU's --api"),
+        (["speculate", "m", "--draft", "lookup", "--cpu-moe", "1"], "--cpu-moe has no meaning without a GPU's --api"),
+        (["ladder", "m", "--gpu-layers", "1"], "--gpu-layers has no meaning without a GPU's --api"),
+        (["soak", "m", "--minutes", "2000"], "found 2000, expected no more than --timeout allows"),
+        (["report", "--no-predictions", "-d", "iphone-12"], "--devices has no meaning with --no-predictions"),
+        (["devices", "probe", "--programs", "."], "--programs has no meaning without --on"),
+        (["check", "--report", "x.pdf"], "found 'x.pdf', expected an ending of .html"),
+        (["workloads", "table", "--table", "x.csv"], "expected an ending of .md, .json"),
+        (["history", "--export", "x.csv"], "expected an ending of .parquet"),
         (["run", "m", "--programs", "."], "name it with --on"),
     ],
 )

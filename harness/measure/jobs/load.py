@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Meta
 
 from harness.domain.base import Frozen
-from harness.domain.foreign import read_limited
+from harness.domain.foreign import fault, json_of, read_limited
 from harness.domain.record import Phase, Sample
 from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
@@ -38,9 +39,9 @@ MOST_AT_ONCE: Final = 512
 class Arrival(Frozen, frozen=True, kw_only=True):
     """One line of a trace: when a request is sent, and how long it is."""
 
-    at_s: float
-    prompt_tokens: int
-    new_tokens: int
+    at_s: Annotated[float, Meta(ge=0, le=1e6)]
+    prompt_tokens: Annotated[int, Meta(ge=1, le=1 << 24)]
+    new_tokens: Annotated[int, Meta(ge=1, le=1 << 24)]
 
 
 class LoadJob(Frozen, frozen=True, kw_only=True):
@@ -76,12 +77,13 @@ def read_trace(path: Path) -> tuple[Arrival, ...]:
     found = []
     for number, line in enumerate(read_limited(path).splitlines(), 1):
         if line.strip():
+            document = json_of(line, place := f"{path}:{number}", "at_s, prompt_tokens and new_tokens")
             try:
-                found.append(msgspec.json.decode(line, type=Arrival))
-            except msgspec.MsgspecError as error:
-                raise BadDataError(path, f"line {number}", str(error), "at_s, prompt_tokens and new_tokens") from error
-    if not found or any(a.at_s < 0 or a.prompt_tokens < 1 or a.new_tokens < 1 for a in found):
-        raise BadDataError(path, "", "no request, or a time or length below its least", "requests of at least a token")
+                found.append(msgspec.convert(document, Arrival))
+            except msgspec.ValidationError as error:
+                raise fault(error, document, Arrival, place) from error
+    if not found:
+        raise BadDataError(path, "", "no request", "lines with at_s, prompt_tokens and new_tokens")
     return tuple(sorted(found, key=lambda a: a.at_s))
 
 
@@ -91,12 +93,17 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
     ``predict`` says before the run how many new tokens a second so many sequences together get, of mean lengths.
 
     Raises:
-        RefusedError: The longest request does not fit the server's context, or a limit has no such name; what is to be
-            predicted is no closed loop of single requests, or the server runs elsewhere.
+        RefusedError: The longest request does not fit the server's context, a limit has no such name, or users have
+            nothing to ask; what is to be predicted is no closed loop of single requests, or the server runs elsewhere.
         ServerError: It cannot be reached.
     """
     if unknown := set(job.limits_s) - {"ttft", "itl", "e2el"}:
         raise RefusedError(f"--limit: found {', '.join(sorted(unknown))}, expected ttft, itl or e2el")
+    talks = -(-job.request_count // job.turns)
+    if not (job.open_loop or job.trace) and max(job.levels) > talks:
+        raise RefusedError(
+            f"--users: found {max(job.levels):.0f}, expected at most {talks}, or more --requests for them"
+        )
     lengths = [(a.prompt_tokens, a.new_tokens) for a in job.trace] or [(job.prompt_tokens[1], job.new_tokens[1])]
     needed = job.prefix_tokens + job.turns * max(p + n for p, n in lengths)
     server = with_room(_server(job), needed)

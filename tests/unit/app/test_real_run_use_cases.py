@@ -1,6 +1,7 @@
 """Advice, prompts, frontier, budgets and emulation: the arithmetic around the real runs."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -19,7 +20,7 @@ from harness.domain.quality import TextScore
 from harness.domain.record import result_of
 from harness.domain.result import Boundary
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError
+from harness.errors import BadDataError, RefusedError
 from harness.measure.jobs.speculate import advise
 from harness.records.ladder import Ladder, Rung, mark_frontier
 from harness.records.metrics import metric_values
@@ -58,6 +59,8 @@ def test_bad_prompts(tmp_path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(BadDataError):
         load_prompts(str(path))
+    with pytest.raises(BadDataError, match=r"code: found .* prompts, expected at least 9999"):
+        load_prompts("code", 9999)
 
 
 def rung(quant: str, size: int, speed: float, kl: float) -> Rung:
@@ -128,6 +131,18 @@ def test_predicted_context_is_the_longest_that_fits(tmp_path: Path) -> None:
     assert predicted_bytes(weights, longest, emulation) <= emulation.memory_limit_bytes
     if longest < 1 << 21:
         assert predicted_bytes(weights, longest + 256, emulation) > emulation.memory_limit_bytes
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"memory_bytes": 1 << 40}, "--memory-limit: found 1024.00 GiB, expected at most"),
+        ({"entitled": True}, "--entitled changes nothing: raspberry-pi-4: one limit"),
+    ],
+)
+def test_what_the_device_does_not_give_is_refused(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(RefusedError, match=words):
+        emulation_of(load_device("raspberry-pi-4"), **asked)
 
 
 @pytest.mark.engine

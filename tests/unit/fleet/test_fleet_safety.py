@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import RefusedError
-from harness.fleet.net import Tls, check_address, check_reach, up
+from harness.fleet.net import Tls, check_address, check_reach, security_of, up
 
 FILES = Tls(Path("ca.pem"), Path("me.pem"), Path("me-key.pem"))
 
@@ -50,8 +50,19 @@ def test_certificates_are_of_one_authority_and_keys_are_private(tmp_path: Path) 
     )
     assert [str(v) for v in names.value.get_values_for_type(x509.IPAddress)] == ["192.168.1.10"]
     assert {oct(p.stat().st_mode & 0o777) for p in folder.glob("*-key.pem")} == {"0o600"}
-    with pytest.raises(RefusedError, match="there already"):
-        make_certificates(folder, ["phone"])
+    for machines in (["phone"], ["new", "new"]):
+        with pytest.raises(RefusedError, match="there already"):
+            make_certificates(folder, machines)
     for name in ("../x", "", "ca", "a b"):
         with pytest.raises(RefusedError, match="no name of a machine"):
             make_certificates(folder, [name])
+
+
+def test_files_that_hold_no_certificates_are_told_before_anything_listens(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+
+    notes = tmp_path / "notes.txt"
+    for text in ("just some notes", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", ""):
+        notes.write_text(text)
+        with pytest.raises(RefusedError, match="--tls-ca, --tls-cert, --tls-key: no PEM"):
+            security_of(Tls(notes, notes, notes))

@@ -9,7 +9,8 @@ import harness.stats.intervals as intervals
 from bench.gate_noise import BUDGET, QUIET, SHARED, Course, Machine, former, present, share
 from harness.domain.budget import Budget
 from harness.domain.record import RunRecord
-from harness.gates.live import gate_in_turns
+from harness.errors import InputError
+from harness.gates.live import gate_in_turns, run_side
 from harness.gates.plan import look_confidence, outlook, plan_lines, turns_needed
 
 GATES = 60
@@ -105,3 +106,8 @@ def test_the_plan_says_more_turns_for_more_noise() -> None:
     lines = plan_lines([1.03], looks, 0.95)
     assert len(lines) == 3
     assert "5% slower" in lines[2]
+
+
+def test_a_command_with_an_open_quote_is_the_users_mistake() -> None:
+    with pytest.raises(InputError, match="found No closing quotation, expected a command as a shell reads it"):
+        run_side("edge-harness run 'm --json", timeout_s=1)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import threading
 import time
 from math import comb
@@ -126,12 +127,36 @@ def test_a_trace_is_sent_at_its_times(tmp_path):
     assert levels[0].new_tokens == 3
 
 
-@pytest.mark.parametrize("text", ["", "[1]", '{"at_s": 0}', '{"at_s": -1, "prompt_tokens": 1, "new_tokens": 1}'])
-def test_a_bad_trace_is_one_clear_error(tmp_path, text):
+GOOD = b'{"at_s": 0, "prompt_tokens": 1, "new_tokens": 1}'
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "no request"),
+        (b"[1]", "t.jsonl:1: found an array"),
+        (b'{"at_s": 0}', "t.jsonl:1: prompt_tokens: found nothing"),
+        (GOOD + b"\n\n" + GOOD.replace(b": 0", b": -1"), "t.jsonl:3: at_s: found -1, expected"),
+        (GOOD.replace(b": 0", b": 1e308"), "at_s: found 1e+308"),
+        (GOOD.replace(b": 0", b": NaN"), "t.jsonl:1: found no JSON"),
+        (GOOD.replace(b's": 1,', b's": 9223372036854775808,'), "prompt_tokens: found 9223372036854775808"),
+        (GOOD.replace(b's": 1}', b's": 0}'), "new_tokens: found 0, expected at least 1"),
+        (b"\xff\xfe" + GOOD, "t.jsonl:1: found no JSON"),
+        (b"[" * 100_000, "t.jsonl:1: found no JSON"),
+    ],
+)
+def test_a_bad_trace_is_one_clear_error(tmp_path, data, words):
     path = tmp_path / "t.jsonl"
-    path.write_text(text)
-    with pytest.raises(BadDataError):
+    path.write_bytes(data)
+    with pytest.raises(BadDataError, match=re.escape(words)):
         read_trace(path)
+
+
+@pytest.mark.parametrize(("users", "asked"), [(3.0, {"request_count": 2}), (2.0, {"request_count": 6, "turns": 6})])
+def test_users_who_would_have_nothing_to_ask_are_refused(users, asked):
+    """A level of so many users would be one of fewer: each conversation has one user."""
+    with pytest.raises(RefusedError, match=r"--users: found [23], expected at most [12]"):
+        plan(LoadJob(url="http://127.0.0.1:1", levels=(1.0, users), **asked))
 
 
 def test_a_request_longer_than_the_context_is_refused_before_the_run():
@@ -161,7 +186,7 @@ def test_throughput_is_predicted_before_the_run_for_as_many_as_there_are_slots(t
         asked.append((scenario.batch_count, scenario.prompt_tokens, scenario.new_tokens, scenario.depth_tokens))
         return 10.0 * scenario.batch_count
 
-    lengths = {"prompt_tokens": (4, 8), "new_tokens": (4, 6), "prefix_tokens": 3, "request_count": 2}
+    lengths = {"prompt_tokens": (4, 8), "new_tokens": (4, 6), "prefix_tokens": 3, "request_count": 4}
     with replay(paced(slots=2)) as server, Pipeline(How(keep=False, wait=False, folder=tmp_path)) as pipeline:
         planned = plan(LoadJob(url=server.url, levels=(1.0, 2.0, 4.0), **lengths), predict)
         assert asked == [(1, 6, 5, 3), (2, 6, 5, 3), (2, 6, 5, 3)]

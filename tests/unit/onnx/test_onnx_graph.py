@@ -169,3 +169,29 @@ def test_lint_of_a_sparse_file_above_two_gib(tmp_path: Path):
         file.write(head + b"\xa2\x06" + bytes([0x80, 0x80, 0x80, 0x80, 0x08]))
         file.truncate(file.tell() + 2**31)
     assert [f.level for f in files.lint(path)] == ["broken"]
+
+
+@pytest.mark.parametrize(
+    ("told", "dims", "words"),
+    [
+        ({"location": "a" * 256}, [4], "w: found location 'aaa"),
+        ({"location": f"{'d/' * 9}{'é' * 128}"}, [4], "expected the name of a file"),
+        ({"location": "w\0.bin"}, [4], "expected the name of a file"),
+        ({"location": "w", "offset": "9" * 5000}, [4], "w: found offset '999"),
+        ({"location": "w", "offset": "-1"}, [4], "w: found offset '-1', expected a number of bytes"),
+        ({"location": "w"}, [1] * 65, "w: found shape"),
+        ({"location": "w"}, [1 << 62, 1 << 62], "w: found shape"),
+        ({"location": "w"}, [-4, 4], r"w: found shape \[-4, 4\], expected a few dimensions, none negative"),
+    ],
+)
+def test_weights_that_no_file_holds_are_refused_by_name(tmp_path: Path, told: dict, dims: list, words: str):
+    t = onnx.TensorProto
+    weight = t(name="w", data_type=t.FLOAT, dims=dims, data_location=t.EXTERNAL)
+    for key, value in told.items():
+        weight.external_data.add(key=key, value=value)
+    port = onnx.helper.make_tensor_value_info("y", t.FLOAT, [1])
+    path = tmp_path / "model.onnx"
+    path.write_bytes(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [port], [weight])).SerializeToString())
+    for read in (files.lint, files.model_files):
+        with pytest.raises(BadDataError, match=words):
+            read(path)

@@ -44,7 +44,7 @@ def record(run_id: str = "20260101T000000000Z-00000000", **fields: Any) -> RunRe
     return RunRecord(**(given | fields))
 
 
-times = st.floats(0, 1e6, allow_nan=False)
+times = st.just(0.0) | st.floats(1e-9, 1e6)
 samples = st.builds(
     Sample,
     phase=st.sampled_from(["load", "prefill", "decode"]),
@@ -107,6 +107,10 @@ def change(**fields: Any) -> bytes:
     return json.dumps(json.loads(store.encode(record())) | fields).encode()
 
 
+LEVEL = {"offered": 1, "label": "u", "duration_s": 1, "completed_count": 1, "good_count": 1}
+LEVEL |= {"prompt_tokens": 1, "cached_tokens": 0, "new_tokens": 1}
+WINDOW = {"since_start_s": 0, "duration_s": 1, "token_count": 1}
+SOAK = {"kind": "soak", "minutes": 1, "duty_ratio": 1, "burst_tokens_per_s": 1, "sustained_tokens_per_s": 1}
 SAMPLE = {"phase": "decode", "label": "tg1", "token_count": 1, "duration_s": 1.0, "started_unix_s": 0.0}
 
 
@@ -128,6 +132,19 @@ SAMPLE = {"phase": "decode", "label": "tg1", "token_count": 1, "duration_s": 1.0
         pytest.param(change(samples=[SAMPLE | {"token_count": -1}]), "samples[0].token_count", id="negative count"),
         pytest.param(change(samples=[SAMPLE | {"duration_s": "1"}]), "samples[0].duration_s", id="text for a number"),
         pytest.param(change().replace(b'"ok"', b"NaN"), "no JSON", id="NaN"),
+        pytest.param(change(samples=[SAMPLE | {"duration_s": 5e-324}]), "below a nanosecond", id="a time that is none"),
+        pytest.param(
+            change(samples=[SAMPLE | {"started_unix_s": 1e308}]), "samples[0].started_unix_s", id="no clock's"
+        ),
+        pytest.param(change(result={"kind": "load", "levels": []}), "result.levels", id="load without a level"),
+        *(
+            pytest.param(change(result={"kind": "load", "levels": [LEVEL | {key: value}]}), key, id=f"{key} {value}")
+            for key, value in (("duration_s", 0), ("duration_s", 5e-324), ("new_tokens", -1), ("completed_count", 1e16))
+        ),
+        *(
+            pytest.param(change(result=SOAK | {"windows": [WINDOW | {key: value}]}), key, id=f"window {key} {value}")
+            for key, value in (("duration_s", 0.0), ("token_count", -1), ("token_count", 2**63))
+        ),
     ],
 )
 def test_what_is_no_record_is_refused_with_its_place(data: bytes, words: str) -> None:
@@ -224,7 +241,7 @@ def test_a_strangers_database_is_refused_and_left_as_it_is(tmp_path: Path) -> No
     history = History(tmp_path / "history.sqlite")
     history.extend([record()])
     assert bulk.holds_rows(history.path)
-    assert [row.run[0] for part in bulk.rows(history.path) for row in part] == [record().run_id]
+    assert [row[0] for part in bulk.rows(history.path) for row in part] == [record().run_id]
 
 
 NO_COUNTS = (-1, 10**30, 1.5, "2", True)
