@@ -91,6 +91,22 @@ def check_table(*paths: Path) -> str:
     return table(["", "predicted", "90 % interval", "measured", "error"], rows) + f"\n\n{source(records)}"
 
 
+def grid_table(*paths: Path) -> str:
+    """Errors of what was predicted for each model at each depth; below them the medians of their sizes."""
+    records = records_of(*paths)
+    shown = ("decode", "prefill", "load", "load, cold", "peak memory")
+    errors: dict[tuple[str, int], dict[str, float | None]] = {}
+    for record, row, _ in _compared(records, shown):
+        errors.setdefault((_model_of(record), record.scenario.depth_tokens), {})[row.name] = row.error_ratio
+    rows = [
+        [model, f"{depth:,}", *("disturbed" if (e := of.get(name)) is None else f"{e:+.1%}" for name in shown)]
+        for (model, depth), of in errors.items()
+    ]
+    sizes = [[abs(e) for of in errors.values() if (e := of.get(name)) is not None] for name in shown]
+    rows.append(["median of the sizes", "", *(f"{median(known):.1%} of {len(known)}" for known in sizes)])
+    return table(["model", "depth", *shown], rows) + f"\n\n{source(records)}"
+
+
 def placement_table(*paths: Path) -> str:
     """Speed and memory of each pool by placement: predicted and measured."""
     records, rows = records_of(*paths), []
