@@ -92,8 +92,9 @@ def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[B
 def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Time everything in ``plan``: in each round a stretch of every bench at each batch.
 
-    What is compared runs one after the other, so that it differs by its layers and not by the minute it ran in.
-    ``arguments``: ``types fill_bytes thread_count rounds stretch_s retries repack api software``.
+    What is compared runs one after the other, so that it differs by its layers and not by the minute it ran in. Each
+    group is visited so often, with the others between: a shared machine may change its speed for half a minute.
+    ``arguments``: ``types fill_bytes thread_count visits rounds stretch_s retries repack api software``.
 
     Events: ``timing`` for each bench, batch, depth and round, ``group`` when one begins, and ``process``: what this
     process holds without a model (with a driver on the CPU: beside its buffers), and its code pages in the end.
@@ -101,9 +102,10 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     devices()  # the engine loads its drivers when it is first asked for them
     before = read_memory() if arguments["api"] == "cpu" else None
     held_bytes = before.anonymous_bytes if before else 0
-    groups = list(plan(arguments["types"], arguments["fill_bytes"], arguments["api"]))
-    for number, group in enumerate(groups):
-        emit("group", {"number": number, "count": len(groups), "name": f"{group[0].type_name} {group[0].role}"})
+    rounds, groups = arguments["rounds"], list(plan(arguments["types"], arguments["fill_bytes"], arguments["api"]))
+    visits = [(visit, group) for visit in range(arguments["visits"]) for group in groups]
+    for number, (visit, group) in enumerate(visits):
+        emit("group", {"number": number, "count": len(visits), "name": f"{group[0].type_name} {group[0].role}"})
         with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder, ExitStack() as stack:
             sessions = [(bench, stack.enter_context(_open(bench, Path(folder), arguments))) for bench in group]
             for _, session in sessions:
@@ -111,7 +113,7 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
             if arguments["software"] and not held_bytes and (now := read_memory()):
                 buffers = sum(b.size_bytes for _, s in sessions for b in s.buffers if not b.is_mapped)
                 held_bytes = max(now.anonymous_bytes - buffers, 0)  # with the driver's own, which lies in this process
-            for turn in range(arguments["rounds"]):
+            for turn in range(visit * rounds, (visit + 1) * rounds):
                 for bench, session in sessions:
                     if bench.depth and not (turn and arguments["software"]):  # it takes its time for long batches
                         _fill(bench, session, turn, emit)

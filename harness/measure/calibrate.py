@@ -39,7 +39,7 @@ CHECK_TYPES: Final = ("Q4_1", "Q8_0")
 
 MINIMUM_FILL_BYTES: Final = 96 * 2**20
 CACHE_MULTIPLE: Final = 3
-_CACHE_VERSION: Final = 4
+_CACHE_VERSION: Final = 5
 DISTURBED_RATIO: Final = 0.25
 """Share of disturbed stretches above which a calibration is used but not kept."""
 
@@ -63,7 +63,7 @@ def calibrate(
 ) -> Calibration:
     """Costs of llama.cpp on this machine for those types; timed in a child process and kept for the next time.
 
-    About 6 s a type on two cores, and 4 s for the overheads; a minute of each on a GPU. Types that no tiny model can be
+    About 12 s a type on two cores, and 8 s for the overheads; a minute of each on a GPU. Types that no tiny model can be
     made of, and F32, are left out; ``fresh`` times again what was kept. A ``thread_count`` of 0 takes the physical
     cores, held down by a quota. The api says which engine is timed; a GPU gets its link and its crossings timed too.
     ``fill_bytes`` are a tiny model's weights; 0: several times the last-level cache. Fewer suit one played by the CPU.
@@ -82,11 +82,13 @@ def calibrate(
     missing = [t for t in wanted if t not in {c.type_name for c in timed}]
     if before is not None and not missing:
         return before
-    rounds, stretch_s = (3, 0.12) if api == "cpu" else (5, 0.4)  # a GPU's speed changes in stretches of up to seconds
+    # A GPU's speed changes in stretches of up to seconds, and one visit of its benches takes a minute and more.
+    visits, rounds, stretch_s = (2, 2, 0.12) if api == "cpu" else (1, 5, 0.4)
     arguments: dict[str, Any] = {
         "types": missing,
         "fill_bytes": fill_bytes or max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes),
         "thread_count": thread_count or machine.cpu().thread_count,
+        "visits": visits,
         "rounds": rounds,
         "stretch_s": stretch_s,
         "retries": 1 if fill_bytes else 2,

@@ -206,9 +206,12 @@ def test_the_engine_runs_tiny_models_without_a_nan(tmp_path: Path, type_name: st
 @pytest.mark.engine
 def test_a_calibration_runs_in_a_child() -> None:
     pytest.importorskip("llama_cpp")
-    asked = {"types": ["Q8_0"], "fill_bytes": 4 << 20, "thread_count": 2, "rounds": 1, "retries": 0, "repack": True}
-    asked["stretch_s"] = 0.02
-    events, process = calibrate._run({**asked, "api": "cpu", "software": False}, lambda _line: None, 300.0)
+    asked = {"types": ["Q8_0"], "fill_bytes": 4 << 20, "thread_count": 2, "visits": 2, "rounds": 1, "stretch_s": 0.02}
+    asked |= {"retries": 0, "repack": True, "api": "cpu", "software": False}
+    events, process = calibrate._run(asked, lambda _line: None, 300.0)
+    # Every bench is timed at both visits, its long batches at the first alone.
+    deep = [(event["batch"], event["turn"]) for event in events if event["role"] == "deep"]
+    assert {(1, 0), (1, 1), (512, 0)} <= set(deep) and (512, 1) not in deep
     found = calibrate.fit(events, ["Q8_0"], 4 << 20)
     (cost,) = found.types
     assert [batch for batch, _ in cost.batch_seconds_per_byte] == [1, 2, 3, 4, 5, 8, 16, 64, 512]
