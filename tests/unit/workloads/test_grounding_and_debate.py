@@ -14,7 +14,9 @@ from harness.ports import WorkloadContext
 from harness.stats.calibration.selective import answer_threshold
 from harness.stats.intervals import share_interval
 from harness.stats.logistic import Platt
+from harness.workloads._language.judgement import Choice
 from harness.workloads._language.templates import ChatTemplate
+from harness.workloads.assistant.assistant import _of_whom
 from harness.workloads.debate.debating import ARMS, Held, Speech, Verdict, cases, level, report
 from harness.workloads.grounding_qa import answering, sets
 from harness.workloads.grounding_qa.answering import (
@@ -314,6 +316,25 @@ def test_report_by_hand():
     assert found["longer_wins"]["right_count"] == 20  # the true side says more, and wins
 
 
+NOTES = ("Eva's uncle is called Tom.", "Tom prefers soup.", "Ann is Ben Hill's aunt.", "Eva bought a red car.")
+
+
+@pytest.mark.parametrize(
+    ("question", "cited", "asked"),
+    [
+        ("What does Eva's uncle like to eat?", "Tom prefers soup.", "What does Tom like to eat?"),
+        ("Where does Ben Hill's aunt live?", "Ann lives in Rome.", "Where does Ann live?"),
+        # the note cited tells of another person, or the question asks of nobody that a note describes
+        ("What does Eva's uncle like to eat?", "Eva bought a red car.", "What does Eva's uncle like to eat?"),
+        ("What does Eva's uncle like to eat?", "Tommy prefers soup.", "What does Eva's uncle like to eat?"),
+        ("What is Eva's uncle called?", "", "What is Eva's uncle called?"),
+        ("Which car does Eva drive?", "Eva bought a red car.", "Which car does Eva drive?"),
+    ],
+)
+def test_an_answer_in_two_steps_is_verified_of_the_person_it_is_about(question, cited, asked):
+    assert _of_whom(question, cited, NOTES) == asked
+
+
 def row(*steps: str, label: int) -> dict[str, object]:
     return {"steps": list(steps), "problem": "Tom has 2 apples.", "label": label}
 
@@ -414,6 +435,7 @@ def test_public_sets_are_read_and_bad_files_named(tiny, tmp_path):
     assert (ranked["question_count"], ranked["of"]) == (2, 2)
     asked = sets.truthful(session, context, tmp_path / "truth.csv", template)
     assert (asked["question_count"], asked["chance"]) == (1, pytest.approx(1 / 3))
+    assert set(asked["as published"]) >= {"accuracy", "signal", "half_coverage"}
     for read in (
         lambda: sets.locomo(session, context, tmp_path / "bad.json"),
         lambda: sets.truthful(session, context, tmp_path / "bad.csv", template),
@@ -421,3 +443,37 @@ def test_public_sets_are_read_and_bad_files_named(tiny, tmp_path):
         with pytest.raises(BadDataError):
             read()
     session.close()
+
+
+def test_letters_are_read_back_in_both_orders(monkeypatch, tmp_path):
+    # A judge that names the line with the best answer, wherever it stands; the answer of most tokens as published.
+    class Named:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def logits(self, asked: list[str]) -> np.ndarray:
+            lines = [[line[3:] for line in text.splitlines()[1:]] for text in asked]
+            return np.array(
+                [[-0.1 if x == "Best" else -5.0 for x in some] + [-9.0] * (15 - len(some)) for some in lines]
+            )
+
+    class Bytes:
+        def clear(self) -> None: ...
+
+        def decode(self, *_: object, **__: object) -> None: ...
+
+        def tokenize(self, text: str, **_: object) -> list[int]:
+            return list(text.encode())
+
+    def choose(_: object, prompt: list[int], options: list[list[int]], *, kept_count: int) -> Choice:
+        assert 0 < kept_count < len(prompt)
+        scores = np.array([-1.0 / len(o) ** 2 for o in options])  # in sum the longest option is the likeliest
+        return Choice(int(scores.argmax()), scores, scores, 0)
+
+    monkeypatch.setattr(sets, "Judge", Named)
+    monkeypatch.setattr(sets, "choose", choose)
+    rows = "".join(f"Why {n}?,Best,{'No; Never ever; Perhaps not' if n % 2 else 'No'}\n" for n in range(20))
+    (tmp_path / "truth.csv").write_text("Question,Best Answer,Incorrect Answers\n" + rows)
+    context = WorkloadContext(tmp_path, tmp_path, 1, 1)
+    found = sets.truthful(Bytes(), context, tmp_path / "truth.csv", ChatTemplate(""))
+    assert found["accuracy"] == 1.0
+    assert found["as published"]["accuracy"] == 0.5  # "Best" is longer than "No", and shorter than "Never ever"

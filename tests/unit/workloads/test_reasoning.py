@@ -20,7 +20,7 @@ from harness.workloads.reasoning.constraints import Puzzle, solve, violations
 from harness.workloads.reasoning.contradictions import chains, contradictions
 from harness.workloads.reasoning.contradictions import score as chain_score
 from harness.workloads.reasoning.exact import NotArithmeticError, values
-from harness.workloads.reasoning.process_bench import Read, Rule, first_wrong, fit, rows_of
+from harness.workloads.reasoning.process_bench import Read, Rule, answer_of, first_wrong, fit, rows_of
 from harness.workloads.reasoning.traces import trace
 
 
@@ -346,12 +346,58 @@ def test_roots_that_are_no_whole_numbers_are_no_claims():
     assert claims("√2 + 1 = 2.4") == []
 
 
-def test_the_critic_takes_the_first_low_step_or_exact_fault():
-    low = Read(np.array([2.0, 1.5, -3.0, -4.0]), -1)
-    rule = Rule(-1.0, 0.0)
+def test_the_critic_blames_the_likeliest_first_wrong_step_or_the_exact_fault():
+    rule = Rule(slope=1.0, offset=0.0, least=(0.0, 3.0))
+    # P(wrong) is 1/4, 1/4, 1/2, 9/10; first wrong at each: .25, .1875, .28125, .253; none wrong: .028 (log-odds 3.54)
+    low = Read(np.array([np.log(3), np.log(3), 0.0, -np.log(9)]), -1)
+    assert rule.odds(low) == (pytest.approx(np.log((1 - 0.028125) / 0.028125)), 2)
     assert first_wrong(low, rule) == 2
-    assert first_wrong(low._replace(exact=1), rule) == 1
-    assert first_wrong(Read(np.array([2.0, 1.5]), -1), rule) == -1
-    # the same height everywhere: nothing stands out by a drop of 1 below the mean
-    assert first_wrong(Read(np.array([-2.0, -2.0]), -1), Rule(-1.0, 1.0)) == -1
-    assert fit([low, Read(np.array([2.0, 1.0]), -1)], [2, -1]).threshold > -3.0
+    assert first_wrong(low._replace(exact=3), rule) == 3
+    # with the same answer more doubt is needed; log-odds of 3.54 are enough, those of one step at 1/2 (0) are not
+    assert first_wrong(low._replace(agrees=True), rule) == 2
+    even = Read(np.array([0.0]), -1)
+    assert (first_wrong(even, rule), first_wrong(even._replace(agrees=True), rule)) == (0, -1)
+    assert first_wrong(low, rule._replace(least=(99.0, 99.0))) == -1
+
+
+def test_the_critic_learns_from_steps_up_to_the_first_error_and_from_answers():
+    # right steps lie at 2, the first wrong one at -2; what comes after it says nothing, here it looks right
+    wrong = [Read(np.array([2.0, -2.0 + 0.1 * n, 2.0]), -1) for n in range(10)]
+    right = [Read(np.array([2.0 - 0.1 * n, 2.0]), -1, agrees=True) for n in range(10)]
+    rule = fit([*wrong, *right], [1] * 10 + [-1] * 10)
+    assert rule.slope > 0.5
+    assert [first_wrong(r, rule) for r in (*wrong, *right)] == [1] * 10 + [-1] * 10
+    # steps that say nothing: the answers alone tell right from wrong
+    flat = [Read(np.array([1.0, 1.0]), -1, agrees=n % 2 == 0) for n in range(20)]
+    rule = fit(flat, [-1 if n % 2 == 0 else 0 for n in range(20)])
+    assert [first_wrong(r, rule) for r in flat] == [-1 if n % 2 == 0 else 0 for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so x = 3, and it is \boxed{\frac{1}{2}}.", Fraction(1, 2)),
+        ("0.25 + 0.25 = 0.5\n#### 0.5", Fraction(1, 2)),
+        (r"\boxed{-\dfrac{3}{4}}", Fraction(-3, 4)),
+        ("She pays $1,234.50 in all.", Fraction(2469, 2)),
+        (r"\boxed{\$18}", Fraction(18)),
+        ("#### 18 dollars", Fraction(18)),
+        (r"\boxed{x = 5}", Fraction(5)),
+        (r"\boxed{90^\circ}", Fraction(90)),
+        (r"\boxed{50\%}", Fraction(50)),
+        (r"\boxed{2^{10}}", Fraction(1024)),
+        (r"First \boxed{1}, then \boxed{2}.", Fraction(2)),
+        (r"\boxed{\text{Sunday}}", "sunday"),
+        ("#### Sunday", "sunday"),
+        ("#### (2,3)", "(2,3)"),
+        (r"\boxed{(2, 3)}", "(2,3)"),
+        ("nothing", ""),
+        ("#### 1/0", "1/0"),
+    ],
+)
+def test_the_answer_of_a_solution(text, answer):
+    assert answer_of(text) == answer
+
+
+def test_the_same_answer_in_other_words_is_the_same():
+    assert answer_of(r"\boxed{8\sqrt{3}}") == answer_of(r"#### 8 \sqrt{3}") != answer_of(r"#### 8 \sqrt{2}")
