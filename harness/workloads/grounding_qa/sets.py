@@ -13,7 +13,6 @@ from statistics import fmean
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.errors import BadDataError
 from harness.ports import Session, WorkloadContext
@@ -22,7 +21,7 @@ from harness.stats.calibration.selective import accuracy_at, aurc
 from harness.stats.calibration.smooth import smooth_ece
 from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.generate import Plan
-from harness.workloads._language.judgement import Judge, choose, signal
+from harness.workloads._language.judgement import Judge, signal
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import (
@@ -134,12 +133,10 @@ def word_f1(given: str, gold: str) -> float:
 
 
 def truthful(session: Session, context: WorkloadContext, path: Path, template: ChatTemplate) -> dict[str, Any]:
-    """MC1: the best answer against the incorrect ones, without passages, asked in two ways.
+    """Multiple choice of the best answer and the incorrect ones, without passages: the model names a letter.
 
-    ``as published`` is the benchmark's own: after its six questions and answers the answer with the highest summed
-    log-probability. In the other one the model names a letter; the answers stand in an order drawn by the seed and in
-    the reverse, and both log-probabilities are averaged. The questions are drawn by the seed, each category with its
-    share. BadDataError where it is no TruthfulQA file.
+    The answers stand in an order drawn by the seed, and in the reverse; the log-probabilities of both are averaged. The
+    questions are drawn by the seed, each category with its share. BadDataError where it is no TruthfulQA file.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -151,42 +148,30 @@ def truthful(session: Session, context: WorkloadContext, path: Path, template: C
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise BadDataError(path, "", repr(error), "a TruthfulQA file") from error
     told = shipped_table("instructions")["truth"]
-    judge = Judge(session, template, told["instruction"], options=_LETTERS, together=6, home=len(_LETTERS) + 1)
     session.clear()
-    primer = session.tokenize(told["primer"])
-    session.decode(primer, position=0, logits="none")
-    chance: list[float] = []
-    shares: dict[str, list[NDArray[np.float64]]] = {"letters": [], "as published": []}
+    judge = Judge(session, template, told["instruction"], options=_LETTERS)
+    confidence, right, chance = [], [], []
     for question, found in watched(rows, context, path.stem):
         options = found[: len(_LETTERS)]
-        chance.append(1 / len(options))
-        prompt = [*primer, *session.tokenize(f"Q: {question}\nA:", add_special=False)]
-        said = [session.tokenize(f" {o.rstrip('.')}.", add_special=False) for o in options]
-        chosen = choose(session, prompt, said, kept_count=len(primer))
-        shares["as published"].append(_softmax(chosen.scores * [len(o) for o in said]))
         order = random.Random(f"{context.seed} {question}").sample(range(len(options)), len(options))
-        orders = (order, order[::-1])
-        lines = [[f"{letter}. {options[at]}" for letter, at in zip(_LETTERS, o, strict=False)] for o in orders]
-        named = judge.logits(["\n".join([f"Question: {question}", *text]) for text in lines])
-        shares["letters"].append(_softmax(np.mean([named[at][np.argsort(o)] for at, o in enumerate(orders)], axis=0)))
-    mean = fmean(chance)
-    letters, published = (_scored([(float(s.max()), not s.argmax()) for s in some], mean) for some in shares.values())
-    return {"question_count": len(chance), "of": len(every), "chance": mean, **letters, "as published": published}
-
-
-def _softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    weights = np.exp(scores - scores.max())
-    return np.asarray(weights / weights.sum())
-
-
-def _scored(rows: Sequence[tuple[float, bool]], chance: float) -> dict[str, Any]:
-    """Accuracy, calibration and selective gain of confidences, each with whether it was right."""
-    confidence, right = [c for c, _ in rows], [bool(y) for _, y in rows]
+        asked = [
+            "\n".join([question, *(f"{letter}. {options[at]}" for letter, at in zip(_LETTERS, o, strict=False))])
+            for o in (order, order[::-1])
+        ]
+        forth, back = judge.logits(asked)[:, : len(options)]
+        scores = (forth + back[::-1]) / 2  # of the answers in the order that was drawn
+        shares = np.exp(scores - scores.max())
+        confidence.append(float(shares.max() / shares.sum()))
+        right.append(order[int(scores.argmax())] == 0)
+        chance.append(1 / len(options))
     return {
+        "question_count": len(right),
+        "of": len(every),
         "accuracy": fmean(right),
+        "chance": fmean(chance),
         "ece": ece(equal_width(confidence, right, allow_few=True)),
         "smooth_ece": smooth_ece(confidence, right, allow_few=True),
         "aurc": aurc(confidence, right, allow_few=True),
-        "signal": signal(sum(right), len(right), chance=chance)._asdict(),
+        "signal": signal(sum(right), len(right), chance=fmean(chance))._asdict(),
         "half_coverage": half_coverage(confidence, right),
     }

@@ -55,12 +55,9 @@ class Trace(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A trace as the critic sees it.
+    """A trace as the critic sees it: log-odds that each step is right [steps], and the first fault by exact checks.
 
-    Attributes:
-        margins: Log-odds that each step is right [steps].
-        exact: The first fault by exact checks; -1 for none.
-        agrees: Whether the model's own solution ends in the same answer; False too where it ends in none.
+    ``agrees``: the model's own solution ends in the same answer; False too where it ends in none.
     """
 
     margins: NDArray[np.float64]
@@ -110,53 +107,33 @@ def answer_of(text: str) -> Fraction | str:
 
 
 class Rule(NamedTuple):
-    """Which step is blamed.
+    """Which step is blamed where the model's own answer is another one: the likeliest first wrong step.
 
-    Attributes:
-        slope: A step is wrong with the probability sigmoid(offset - slope x its log-odds of being right).
-        offset: See ``slope``.
-        least: A trace is blamed where the log-odds that some step is wrong reach the first of these, or the second
-            where the model's own answer is the same.
+    A step is wrong with the probability sigmoid(``offset`` - ``slope`` x its log-odds of being right). Where the model
+    is not ``believed`` the exact checks decide alone.
     """
 
     slope: float
     offset: float
-    least: tuple[float, float]
-
-    def odds(self, read: Read) -> tuple[float, int]:
-        """Log-odds that some step is wrong, and the step that is likeliest the first wrong one."""
-        wrong = self.offset - self.slope * read.margins
-        right = -np.logaddexp(0.0, wrong)  # log P(a step is right)
-        whole = float(right.sum())
-        first = np.cumsum(right) + wrong  # log P(all before are right, and this one is wrong)
-        return float(np.log(-np.expm1(whole)) - whole), int(np.argmax(first))
+    believed: bool = True
 
 
 def first_wrong(read: Read, rule: Rule) -> int:
-    """The first step in which an exact check finds a fault, else the likeliest first wrong one; -1 for none."""
-    odds, likeliest = rule.odds(read)
-    return read.exact if read.exact >= 0 else likeliest if odds >= rule.least[read.agrees] else -1
+    """The first step in which an exact check finds a fault, else the one that the rule blames; -1 for none."""
+    if read.exact >= 0 or read.agrees or not rule.believed:
+        return read.exact
+    wrong = rule.offset - rule.slope * read.margins
+    return int(np.argmax(wrong - np.cumsum(np.logaddexp(0.0, wrong))))  # log P(this one is wrong, and none before it)
 
 
 def fit(reads: Sequence[Read], labels: Sequence[int]) -> Rule:
-    """Slope and offset by logistic regression on the steps up to the first wrong one, then the bounds of highest F1.
-
-    Never to blame is among the bounds: then the exact checks decide alone.
-    """
+    """Slope and offset by logistic regression on the steps up to the first wrong one; believed where F1 gains by it."""
     pairs = list(zip(reads, labels, strict=True))
     steps = [(m, at != label) for read, label in pairs for at, m in enumerate(read.margins[: label + 1 or None])]
-    design = np.array([(margin, 1.0) for margin, _ in steps])
-    penalty = np.array([1e-2, 1e-6])
-    w = logistic(design, np.array([is_right for _, is_right in steps]), penalty, tolerance=1e-12, step_count=100)
-    rule = Rule(float(w[0]), -float(w[1]), (0.0, 0.0))
-    odds = [rule.odds(read)[0] for read in reads]
-    bounds = [99.0, *map(float, np.quantile(odds, np.linspace(0.9, 0.0, 10)))]
-    rules = [rule._replace(least=(other, same)) for other in bounds for same in bounds if same >= other]
-
-    def merit(rule: Rule) -> float:
-        return f1([first_wrong(r, rule) for r in reads], labels)["f1"] or 0.0
-
-    return max(rules, key=merit)
+    design, right = np.array([(margin, 1.0) for margin, _ in steps]), np.array([is_right for _, is_right in steps])
+    w = logistic(design, right, np.array([1e-2, 1e-6]), tolerance=1e-12, step_count=100)
+    rules = (Rule(float(w[0]), -float(w[1])), Rule(0.0, 0.0, believed=False))
+    return max(rules, key=lambda rule: f1([first_wrong(r, rule) for r in reads], labels)["f1"] or 0.0)
 
 
 def rows_of(path: Path, *fields: str) -> list[dict[str, Any]]:

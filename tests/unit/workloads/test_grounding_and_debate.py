@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from memory_cases import open_store
 
+from bench.fake import FakeClock, FakeModel, FakeSession
+from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.ports import WorkloadContext
 from harness.stats.calibration.selective import answer_threshold
 from harness.stats.intervals import share_interval
 from harness.stats.logistic import Platt
-from harness.workloads._language.judgement import Choice
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads.assistant.assistant import _of_whom
 from harness.workloads.debate.debating import ARMS, Held, Speech, Verdict, cases, level, report
@@ -435,7 +436,6 @@ def test_public_sets_are_read_and_bad_files_named(tiny, tmp_path):
     assert (ranked["question_count"], ranked["of"]) == (2, 2)
     asked = sets.truthful(session, context, tmp_path / "truth.csv", template)
     assert (asked["question_count"], asked["chance"]) == (1, pytest.approx(1 / 3))
-    assert set(asked["as published"]) >= {"accuracy", "signal", "half_coverage"}
     for read in (
         lambda: sets.locomo(session, context, tmp_path / "bad.json"),
         lambda: sets.truthful(session, context, tmp_path / "bad.csv", template),
@@ -446,34 +446,31 @@ def test_public_sets_are_read_and_bad_files_named(tiny, tmp_path):
 
 
 def test_letters_are_read_back_in_both_orders(monkeypatch, tmp_path):
-    # A judge that names the line with the best answer, wherever it stands; the answer of most tokens as published.
+    # A judge that names the line with the best answer, but loves the first place more: the mean of both orders is right
+    # where there are three answers or more, and the best one does not stand in the middle.
     class Named:
         def __init__(self, *_: object, **__: object) -> None: ...
 
         def logits(self, asked: list[str]) -> np.ndarray:
             lines = [[line[3:] for line in text.splitlines()[1:]] for text in asked]
+            assert lines[0] == lines[1][::-1] and sorted(lines[0]) == ["Best", "Never", "No"]
+            firsts.append(lines[0].index("Best"))
             return np.array(
-                [[-0.1 if x == "Best" else -5.0 for x in some] + [-9.0] * (15 - len(some)) for some in lines]
+                [[-1.0 * (x != "Best") - 1.5 * (at > 0) for at, x in enumerate(some)] + [0.0] * 12 for some in lines]
             )
 
-    class Bytes:
-        def clear(self) -> None: ...
-
-        def decode(self, *_: object, **__: object) -> None: ...
-
-        def tokenize(self, text: str, **_: object) -> list[int]:
-            return list(text.encode())
-
-    def choose(_: object, prompt: list[int], options: list[list[int]], *, kept_count: int) -> Choice:
-        assert 0 < kept_count < len(prompt)
-        scores = np.array([-1.0 / len(o) ** 2 for o in options])  # in sum the longest option is the likeliest
-        return Choice(int(scores.argmax()), scores, scores, 0)
-
+    firsts: list[int] = []
     monkeypatch.setattr(sets, "Judge", Named)
-    monkeypatch.setattr(sets, "choose", choose)
-    rows = "".join(f"Why {n}?,Best,{'No; Never ever; Perhaps not' if n % 2 else 'No'}\n" for n in range(20))
+    rows = "".join(f"Why {n}?,Best,No; Never\n" for n in range(40))
     (tmp_path / "truth.csv").write_text("Question,Best Answer,Incorrect Answers\n" + rows)
     context = WorkloadContext(tmp_path, tmp_path, 1, 1)
-    found = sets.truthful(Bytes(), context, tmp_path / "truth.csv", ChatTemplate(""))
+    found = sets.truthful(
+        FakeSession(FakeModel(), Scenario(), FakeClock()), context, tmp_path / "truth.csv", ChatTemplate("")
+    )
+    # mean of both orders: best at an end -0.75, other end -1.75, middle -2.5; best in the middle -1.5, both ends -1.75
     assert found["accuracy"] == 1.0
-    assert found["as published"]["accuracy"] == 0.5  # "Best" is longer than "No", and shorter than "Never ever"
+    assert set(firsts) == {0, 1, 2}
+    # exp(0) / (exp(0) + exp(-1) + exp(-1.75)) at an end, exp(0) / (1 + 2 exp(-0.25)) in the middle
+    ends = sum(at != 1 for at in firsts)
+    mean = (ends / (1 + np.exp(-1) + np.exp(-1.75)) + (40 - ends) / (1 + 2 * np.exp(-0.25))) / 40
+    assert found["ece"] == pytest.approx(1 - mean)

@@ -347,30 +347,29 @@ def test_roots_that_are_no_whole_numbers_are_no_claims():
 
 
 def test_the_critic_blames_the_likeliest_first_wrong_step_or_the_exact_fault():
-    rule = Rule(slope=1.0, offset=0.0, least=(0.0, 3.0))
-    # P(wrong) is 1/4, 1/4, 1/2, 9/10; first wrong at each: .25, .1875, .28125, .253; none wrong: .028 (log-odds 3.54)
+    rule = Rule(slope=1.0, offset=0.0)
+    # P(wrong) is 1/4, 1/4, 1/2, 9/10; P(first wrong) .25, .1875, .28125, .253
     low = Read(np.array([np.log(3), np.log(3), 0.0, -np.log(9)]), -1)
-    assert rule.odds(low) == (pytest.approx(np.log((1 - 0.028125) / 0.028125)), 2)
     assert first_wrong(low, rule) == 2
     assert first_wrong(low._replace(exact=3), rule) == 3
-    # with the same answer more doubt is needed; log-odds of 3.54 are enough, those of one step at 1/2 (0) are not
-    assert first_wrong(low._replace(agrees=True), rule) == 2
-    even = Read(np.array([0.0]), -1)
-    assert (first_wrong(even, rule), first_wrong(even._replace(agrees=True), rule)) == (0, -1)
-    assert first_wrong(low, rule._replace(least=(99.0, 99.0))) == -1
+    assert first_wrong(low._replace(agrees=True), rule) == -1
+    assert first_wrong(low._replace(agrees=True, exact=1), rule) == 1
+    assert first_wrong(low, rule._replace(believed=False)) == -1
+    assert first_wrong(low, rule._replace(offset=-9.0)) == 3  # each step likely right: the lowest one
+    assert first_wrong(low, rule._replace(slope=0.0)) == 0  # each as likely wrong: the first one
 
 
-def test_the_critic_learns_from_steps_up_to_the_first_error_and_from_answers():
+def test_the_critic_learns_from_steps_up_to_the_first_error():
     # right steps lie at 2, the first wrong one at -2; what comes after it says nothing, here it looks right
     wrong = [Read(np.array([2.0, -2.0 + 0.1 * n, 2.0]), -1) for n in range(10)]
     right = [Read(np.array([2.0 - 0.1 * n, 2.0]), -1, agrees=True) for n in range(10)]
-    rule = fit([*wrong, *right], [1] * 10 + [-1] * 10)
-    assert rule.slope > 0.5
-    assert [first_wrong(r, rule) for r in (*wrong, *right)] == [1] * 10 + [-1] * 10
-    # steps that say nothing: the answers alone tell right from wrong
-    flat = [Read(np.array([1.0, 1.0]), -1, agrees=n % 2 == 0) for n in range(20)]
-    rule = fit(flat, [-1 if n % 2 == 0 else 0 for n in range(20)])
-    assert [first_wrong(r, rule) for r in flat] == [-1 if n % 2 == 0 else 0 for n in range(20)]
+    labels = [1] * 10 + [-1] * 10
+    rule = fit([*wrong, *right], labels)
+    assert rule.slope > 0.5 and rule.believed
+    assert [first_wrong(r, rule) for r in (*wrong, *right)] == labels
+    # a model that solves nothing would blame every right solution: the exact checks decide alone
+    blind = [r._replace(agrees=False) for r in right]
+    assert not fit([wrong[0]._replace(exact=1), *wrong[1:], *blind], labels).believed
 
 
 @pytest.mark.parametrize(
