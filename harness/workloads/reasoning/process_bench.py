@@ -43,7 +43,17 @@ CRITICISED: Final = 36
 _SOLVED_TOKENS: Final = 160
 _TOGETHER: Final = 4
 """Problems solved in one batch: the longest of the sets, 600 tokens each, still fit."""
-_BOXED: Final = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
+_ANSWERS: Final = tuple(
+    map(
+        re.compile,
+        (
+            r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}",
+            r"####(.*)",
+            r"= *\$? *(-?\d[\d,]*(?:\.\d+)?)[^=\n]*$",
+            r"-?\d[\d,]*(?:\.\d+)?",
+        ),
+    )
+)
 
 
 class Trace(NamedTuple):
@@ -90,12 +100,12 @@ def solved(session: Session, template: ChatTemplate, problems: Sequence[str]) ->
 
 
 def answer_of(text: str) -> Fraction | str:
-    """What a solution ends in: what is boxed last, else what stands after ``####``, else its last number.
+    """What a solution ends in: what is boxed last, else stands after ``####``, else its last result or number.
 
     A number without its unit where it is one, else the text without its layout.
     """
-    found = _BOXED.findall(text) or re.findall(r"####(.*)", text) or re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
-    plain = re.sub(r"\^\s*\{?\\circ\}?|\\?[$%]", "", found[-1]) if found else ""
+    found = next(filter(None, (pattern.findall(text.strip()) for pattern in _ANSWERS)), None)
+    plain = re.sub(r"\^\s*\{?\\circ\}?|\\?[$%]", "", found[-1] if found else "")
     tokens = [{"{": "(", "}": ")"}.get(t, t) for t in tokenise(plain)]
     alone = tokens[2:] if tokens[1:2] == ["="] else tokens
     while alone and alone[-1].isalpha():

@@ -379,6 +379,8 @@ def test_the_critic_learns_from_steps_up_to_the_first_error():
         ("0.25 + 0.25 = 0.5\n#### 0.5", Fraction(1, 2)),
         (r"\boxed{-\dfrac{3}{4}}", Fraction(-3, 4)),
         ("She pays $1,234.50 in all.", Fraction(2469, 2)),
+        ("9 x 2/3 = 6 liters.\nSo 9 + 6 = 15 liters of the 24 are water.", Fraction(15)),
+        ("50 - 15 = 35.\nSo there are 35 students.", Fraction(35)),
         (r"\boxed{\$18}", Fraction(18)),
         ("#### 18 dollars", Fraction(18)),
         (r"\boxed{x = 5}", Fraction(5)),
