@@ -41,8 +41,8 @@ class Reply(NamedTuple):
         cited: The note that it cites; empty where it cites none that was shown.
         sure: Geometric mean probability of its tokens.
         says_unknown: Whether it says that it does not know.
-        notes: What it is verified against: the note cited, else all that were shown.
-        asked: The question as it is verified: of whom another note names (:func:`_of_whom`).
+        notes: What it is verified against: the note cited and those that hold its words, else all that were shown.
+        asked: The question as the model read it (:func:`_of_whom`).
         chances: How likely each of the notes supports it; none where nobody verifies.
         read_count: Prompt tokens read, verification included.
         drawn_count: Tokens drawn.
@@ -132,23 +132,24 @@ class Assistant:
         made: list[Reply] = []
         for at in range(0, len(questions), self._together):
             start = perf_counter()
-            asked = questions[at : at + self._together]
-            told = [self._notes(question) for question in asked]
-            prompts = [self._prompt(q, notes) + self._after for q, notes in zip(asked, told, strict=True)]
-            drawn = answers(self._session, self._kept_count, prompts, [0] * len(asked), self._plan)
-            seconds = (perf_counter() - start) / len(asked)
-            for question, notes, prompt, sample in zip(asked, told, prompts, drawn, strict=True):
+            looked = [self._look(question) for question in questions[at : at + self._together]]
+            prompts = [self._prompt(asked, notes) + self._after for asked, notes in looked]
+            drawn = answers(self._session, self._kept_count, prompts, [0] * len(prompts), self._plan)
+            seconds = (perf_counter() - start) / len(prompts)
+            for (asked, notes), prompt, sample in zip(looked, prompts, drawn, strict=True):
                 said = self._session.detokenize(sample.tokens).strip()
                 number = _CITED.search(said)
                 cited = notes[int(number[1]) - 1] if number and 1 <= int(number[1]) <= len(notes) else ""
+                text = re.split(r"\[|\.\s|\.$", said, maxsplit=1)[0].strip()
+                holding = [note for note in notes if text and contains(note, text)]
                 made.append(
                     Reply(
-                        text=re.split(r"\[|\.\s|\.$", said, maxsplit=1)[0].strip(),
+                        text=text,
                         cited=cited,
                         sure=exp(sample.log_probability / sample.step_count),
                         says_unknown=bool(_UNKNOWN.search(said)),
-                        notes=(cited,) if cited else tuple(notes),
-                        asked=_of_whom(question, cited, notes),
+                        notes=tuple(dict.fromkeys([cited, *holding]) if cited else notes),
+                        asked=asked,
                         chances=(),
                         read_count=len(prompt),
                         drawn_count=sample.step_count,
@@ -173,6 +174,12 @@ class Assistant:
             for d in drafts
         ]
 
+    def _look(self, question: str) -> tuple[str, list[str]]:
+        """The question as it is asked, and the notes shown with it: looked for anew where it is asked of a name."""
+        notes = self._notes(question)
+        asked = _of_whom(question, notes)
+        return asked, notes if asked == question else self._notes(asked)
+
     def _notes(self, question: str) -> list[str]:
         if "retrieval" in self._without:
             return self._heard[-_NOTES:]
@@ -187,15 +194,15 @@ class Assistant:
             del notes[0]
 
 
-def _of_whom(question: str, cited: str, notes: Sequence[str]) -> str:
-    """The question asked of whom the note cited names, where another note says who that is; else the question itself.
+def _of_whom(question: str, notes: Sequence[str]) -> str:
+    """The question asked of whom a note names, where it describes somebody whom the note describes alike.
 
-    With ``Eva's uncle is called Tom`` a question of Eva's uncle is one of Tom. Small models judge the note on Tom alone
-    well, and both notes together badly.
+    With ``Eva's uncle is called Tom`` a question of Eva's uncle is one of Tom: a small model that is to take both steps
+    at once answers of Eva, or cites a note about her.
     """
     for match in filter(None, map(_IS.fullmatch, notes)):
         who, name = match["who"] or match["whose"], match["called"] or match["name"]
-        if who in question and re.search(rf"\b{name}\b", cited) and name not in question:
+        if who in question and name not in question:
             return question.replace(who, name)
     return question
 

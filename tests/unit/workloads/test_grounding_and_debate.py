@@ -321,19 +321,18 @@ NOTES = ("Eva's uncle is called Tom.", "Tom prefers soup.", "Ann is Ben Hill's a
 
 
 @pytest.mark.parametrize(
-    ("question", "cited", "asked"),
+    ("question", "asked"),
     [
-        ("What does Eva's uncle like to eat?", "Tom prefers soup.", "What does Tom like to eat?"),
-        ("Where does Ben Hill's aunt live?", "Ann lives in Rome.", "Where does Ann live?"),
-        # the note cited tells of another person, or the question asks of nobody that a note describes
-        ("What does Eva's uncle like to eat?", "Eva bought a red car.", "What does Eva's uncle like to eat?"),
-        ("What does Eva's uncle like to eat?", "Tommy prefers soup.", "What does Eva's uncle like to eat?"),
-        ("What is Eva's uncle called?", "", "What is Eva's uncle called?"),
-        ("Which car does Eva drive?", "Eva bought a red car.", "Which car does Eva drive?"),
+        ("What does Eva's uncle like to eat?", "What does Tom like to eat?"),
+        ("Where does Ben Hill's aunt live?", "Where does Ann live?"),
+        # nobody that a note describes, or the name is there already
+        ("Where does Eva's cousin live?", "Where does Eva's cousin live?"),
+        ("Is Eva's uncle called Tom?", "Is Eva's uncle called Tom?"),
+        ("Which car does Eva drive?", "Which car does Eva drive?"),
     ],
 )
-def test_an_answer_in_two_steps_is_verified_of_the_person_it_is_about(question, cited, asked):
-    assert _of_whom(question, cited, NOTES) == asked
+def test_a_question_in_two_steps_is_asked_of_the_person_it_is_about(question, asked):
+    assert _of_whom(question, NOTES) == asked
 
 
 def row(*steps: str, label: int) -> dict[str, object]:
