@@ -88,15 +88,15 @@ def read(judge: Judge, trace: Trace, room_tokens: int, own: str = "") -> Read:
     return Read(margins, analyse(trace.steps, trace.problem).first_error, agrees)
 
 
-def solved(session: Session, template: ChatTemplate, problems: Sequence[str]) -> list[str]:
-    """The model's own greedy solutions, in one batch; clears the session."""
+def own_solutions(session: Session, template: ChatTemplate, problems: Sequence[str]) -> list[tuple[str, int]]:
+    """The model's own greedy solutions and the tokens of each, in one batch; clears the session."""
     before, after = template.around(session, _TOLD["solver"], _TOLD["solved"])
     session.clear()
     session.decode(before, position=0, logits="none")
     prompts = [session.tokenize(problem, add_special=False) + after for problem in problems]
     plan = Plan(_SOLVED_TOKENS, 0.0, ends=session.is_end)
     drawn = answers(session, len(before), prompts, [0] * len(prompts), plan)
-    return [session.detokenize(sample.tokens) for sample in drawn]
+    return [(session.detokenize(sample.tokens), sample.step_count) for sample in drawn]
 
 
 def answer_of(text: str) -> Fraction | str:
@@ -206,12 +206,13 @@ def criticised(
     borrowed = len(traces) - len(chosen)
     judge = Judge(session, template, _TOLD["instruction"])
     others = [(read, trace.label) for trace, read in known.items() if trace not in traces]
-    reads: list[Read] = []
+    reads, drawn_count = list[Read](), 0
     for part in watched([traces[at : at + _TOGETHER] for at in range(0, len(traces), _TOGETHER)], context, name):
         new = [trace for trace in part if trace not in known]
-        own = solved(session, template, [trace.problem for trace in new]) if new else []
+        own = own_solutions(session, template, [trace.problem for trace in new]) if new else []
         judge.forget()
-        known |= {t: read(judge, t, session.context_tokens, text) for t, text in zip(new, own, strict=True)}
+        drawn_count += sum(count for _, count in own)
+        known |= {t: read(judge, t, session.context_tokens, text) for t, (text, _) in zip(new, own, strict=True)}
         reads += [known[trace] for trace in part]
     labels = [t.label for t in traces[: len(reads)]]
     halves = (slice(0, None, 2), slice(1, None, 2))
@@ -229,6 +230,7 @@ def criticised(
         "exact_checks_alone": f1(exact, labels)["f1"],
         "exact_checks_alone_interval": f1_interval(exact, labels),
         "read_tokens": judge.read_count,
+        "drawn_tokens": drawn_count,
         "seconds": perf_counter() - start,
     }
 

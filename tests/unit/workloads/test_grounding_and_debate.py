@@ -473,3 +473,25 @@ def test_letters_are_read_back_in_both_orders(monkeypatch, tmp_path):
     ends = sum(at != 1 for at in firsts)
     mean = (ends / (1 + np.exp(-1) + np.exp(-1.75)) + (40 - ends) / (1 + 2 * np.exp(-0.25))) / 40
     assert found["ece"] == pytest.approx(1 - mean)
+
+
+@pytest.mark.engine
+def test_the_critic_reads_wrong_traces_and_borrowed_right_ones(tiny, tmp_path):
+    # Random weights: no answer is the model's own, so what counts is that every trace is solved and read once.
+    from harness import plugins
+
+    runtime = plugins.load("harness.runtimes", "llamacpp", "RUNTIME")
+    context = WorkloadContext(tmp_path, tmp_path, 1, 1, tiny, runtime.open)
+    session = runtime.open(tiny, Scenario(context_tokens=4096, thread_count=1), sequence_count=10, output_tokens=16)
+    human = [{"question": f"{n} and 1?", "answer": f"{n} + 1 = {n + 1}\n#### {n + 1}"} for n in range(9)]
+    (tmp_path / "gsm8k.jsonl").write_text("\n".join(map(json.dumps, human)))
+    rows = [row(RIGHT, WRONG, label=1) | {"problem": f"Tom has {n} apples."} for n in range(5)]
+    known: dict[object, object] = {}
+    arguments = (session, ChatTemplate.of(tiny), rows, [tmp_path / "gsm8k.jsonl"], context, "gsm8k", known)
+    found = process_bench.criticised(*arguments)
+    assert (found["trace_count"], found["borrowed_right_count"], found["error_located"]) == (10, 5, 1.0)
+    assert found["exact_checks_alone"] == 1.0 and len(known) == 10
+    again = process_bench.criticised(*arguments)
+    assert found["drawn_tokens"] >= 10
+    assert (again["f1"], again["read_tokens"], again["drawn_tokens"]) == (found["f1"], 0, 0)
+    session.close()
