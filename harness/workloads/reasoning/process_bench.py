@@ -43,17 +43,8 @@ CRITICISED: Final = 36
 _SOLVED_TOKENS: Final = 160
 _TOGETHER: Final = 4
 """Problems solved in one batch: the longest of the sets, 600 tokens each, still fit."""
-_ANSWERS: Final = tuple(
-    map(
-        re.compile,
-        (
-            r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}",
-            r"####(.*)",
-            r"= *\$? *(-?\d[\d,]*(?:\.\d+)?)[^=\n]*$",
-            r"-?\d[\d,]*(?:\.\d+)?",
-        ),
-    )
-)
+_BOXED: Final = r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
+_ANSWERS: Final = (_BOXED, r"####(.*)", r"= *\$? *(-?\d[\d,]*(?:\.\d+)?)[^=\n]*$", r"-?\d[\d,]*(?:\.\d+)?")
 
 
 class Trace(NamedTuple):
@@ -104,7 +95,7 @@ def answer_of(text: str) -> Fraction | str:
 
     A number without its unit where it is one, else the text without its layout.
     """
-    found = next(filter(None, (pattern.findall(text.strip()) for pattern in _ANSWERS)), None)
+    found = next(filter(None, (re.findall(pattern, text.strip()) for pattern in _ANSWERS)), None)
     plain = re.sub(r"\^\s*\{?\\circ\}?|\\?[$%]", "", found[-1] if found else "")
     tokens = [{"{": "(", "}": ")"}.get(t, t) for t in tokenise(plain)]
     alone = tokens[2:] if tokens[1:2] == ["="] else tokens
