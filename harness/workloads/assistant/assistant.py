@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple
 
 from harness.ports import Session
 from harness.workloads._language.generate import Plan, answers, line_end
-from harness.workloads._language.statements import clauses
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import contains
@@ -23,6 +22,12 @@ from harness.workloads.memory_store.store import MemoryStore
 _TOLD: Final = shipped_table("instructions")["assistant"]
 _UNKNOWN: Final = re.compile(r"\b(?:unknown|not (?:known|mentioned|given|stated)|no note)\b", re.I)
 _CITED: Final = re.compile(r"\[\s*(\d+)")
+_NAME: Final = r"[A-Z]\w+(?: [A-Z]\w+)*"
+_KIN: Final = rf"{_NAME}'s \w+"
+_IS: Final = re.compile(
+    rf"(?P<who>{_KIN}) (?:is|was)(?: called| named)? (?P<called>{_NAME})\.?"
+    rf"|(?P<name>{_NAME}) (?:is|was) (?P<whose>{_KIN})\.?"
+)
 _NOTES: Final = 4
 _LEAST_CONFIDENCE: Final = 0.35
 """Below it, the assistant abstains."""
@@ -36,9 +41,9 @@ class Reply(NamedTuple):
         cited: The note that it cites; empty where it cites none that was shown.
         sure: Geometric mean probability of its tokens.
         says_unknown: Whether it says that it does not know.
-        notes: What it is verified against: the note cited, else all that were shown; none where nobody verifies.
-        bridged: The note cited after one that leads to it; empty where it needs none. Verified too.
-        chances: How likely each of those supports it.
+        notes: What it is verified against: the note cited and those that hold its words, else all that were shown.
+        asked: The question as the model read it (:func:`_of_whom`).
+        chances: How likely each of the notes supports it; none where nobody verifies.
         read_count: Prompt tokens read, verification included.
         drawn_count: Tokens drawn.
         seconds: From question to reply; its share of a batch's.
@@ -50,7 +55,7 @@ class Reply(NamedTuple):
     sure: float
     says_unknown: bool
     notes: tuple[str, ...]
-    bridged: str
+    asked: str
     chances: tuple[float, ...]
     read_count: int
     drawn_count: int
@@ -66,11 +71,6 @@ class Reply(NamedTuple):
     def note(self) -> str:
         """The note that supports it best; without verification the one it cites."""
         return max(zip(self.chances, self.notes, strict=False))[1] if self.chances else self.cited
-
-    @property
-    def evidence(self) -> tuple[str, ...]:
-        """All texts that it is verified against."""
-        return (*self.notes, self.bridged) if self.bridged else self.notes
 
     @property
     def is_given(self) -> bool:
@@ -124,7 +124,7 @@ class Assistant:
     def ask(self, question: str) -> Reply:
         """Answer one question."""
         drafts = self.drafts([question])
-        made = drafts if "verification" in self._without else self.verified([question], drafts)
+        made = drafts if "verification" in self._without else self.verified(drafts)
         return made[0]._replace(abstains="abstention" not in self._without)
 
     def drafts(self, questions: Sequence[str]) -> list[Reply]:
@@ -132,23 +132,24 @@ class Assistant:
         made: list[Reply] = []
         for at in range(0, len(questions), self._together):
             start = perf_counter()
-            asked = questions[at : at + self._together]
-            told = [self._notes(question) for question in asked]
-            prompts = [self._prompt(q, notes) + self._after for q, notes in zip(asked, told, strict=True)]
-            drawn = answers(self._session, self._kept_count, prompts, [0] * len(asked), self._plan)
-            seconds = (perf_counter() - start) / len(asked)
-            for question, notes, prompt, sample in zip(asked, told, prompts, drawn, strict=True):
+            looked = [self._look(question) for question in questions[at : at + self._together]]
+            prompts = [self._prompt(asked, notes) + self._after for asked, notes in looked]
+            drawn = answers(self._session, self._kept_count, prompts, [0] * len(prompts), self._plan)
+            seconds = (perf_counter() - start) / len(prompts)
+            for (asked, notes), prompt, sample in zip(looked, prompts, drawn, strict=True):
                 said = self._session.detokenize(sample.tokens).strip()
                 number = _CITED.search(said)
                 cited = notes[int(number[1]) - 1] if number and 1 <= int(number[1]) <= len(notes) else ""
+                text = re.split(r"\[|\.\s|\.$", said, maxsplit=1)[0].strip()
+                holding = [note for note in notes if text and contains(note, text)]
                 made.append(
                     Reply(
-                        text=re.split(r"\[|\.\s|\.$", said, maxsplit=1)[0].strip(),
+                        text=text,
                         cited=cited,
                         sure=exp(sample.log_probability / sample.step_count),
                         says_unknown=bool(_UNKNOWN.search(said)),
-                        notes=(cited,) if cited else tuple(notes),
-                        bridged=_bridged(question, cited, notes),
+                        notes=tuple(dict.fromkeys([cited, *holding]) if cited else notes),
+                        asked=asked,
                         chances=(),
                         read_count=len(prompt),
                         drawn_count=sample.step_count,
@@ -157,22 +158,27 @@ class Assistant:
                 )
         return made
 
-    def verified(self, questions: Sequence[str], drafts: Sequence[Reply]) -> list[Reply]:
+    def verified(self, drafts: Sequence[Reply]) -> list[Reply]:
         """The answers with how likely their notes support them, by the model's own judgement and exact checks."""
         start, before = perf_counter(), self._support.judge.read_count
-        rows = [(q, d) for q, d in zip(questions, drafts, strict=True) if d.text]
-        pairs = [(f"{q} {d.text}", text) for q, d in rows for text in d.evidence]
+        pairs = [(f"{d.asked} {d.text}", text) for d in drafts if d.text for text in d.notes]
         chances = iter([s.probability for s in self._support.check_many(pairs)])
         each = 1 / max(1, len(pairs))
         read, seconds = (self._support.judge.read_count - before) * each, (perf_counter() - start) * each
         return [
             d._replace(
-                chances=(found := tuple(next(chances) for _ in d.evidence if d.text)),
+                chances=(found := tuple(next(chances) for _ in d.notes if d.text)),
                 read_count=d.read_count + round(read * len(found)),
                 seconds=d.seconds + seconds * len(found),
             )
             for d in drafts
         ]
+
+    def _look(self, question: str) -> tuple[str, list[str]]:
+        """The question as it is asked, and the notes shown with it: looked for anew where it is asked of a name."""
+        notes = self._notes(question)
+        asked = _of_whom(question, notes)
+        return asked, notes if asked == question else self._notes(asked)
 
     def _notes(self, question: str) -> list[str]:
         if "retrieval" in self._without:
@@ -188,19 +194,17 @@ class Assistant:
             del notes[0]
 
 
-def _bridged(question: str, cited: str, notes: Sequence[str]) -> str:
-    """The note cited after the one that leads to it from what the question names: ``Eva's uncle is Tom`` before Tom's.
+def _of_whom(question: str, notes: Sequence[str]) -> str:
+    """The question asked of whom a note names, where it describes somebody whom the note describes alike.
 
-    Empty where the note cited names all that the question names, or no note leads to it.
+    With ``Eva's uncle is called Tom`` a question of Eva's uncle is one of Tom: a small model that is to take both steps
+    at once answers of Eva, or cites a note about her.
     """
-    asked, told = _names(question), _names(cited)
-    if not cited or asked <= told:
-        return ""
-    return next((f"{n} {cited}" for n in notes if n != cited and _names(n) & told and _names(n) & asked), "")
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset().union(*(c.names for c in clauses(text)))
+    for match in filter(None, map(_IS.fullmatch, notes)):
+        who, name = match["who"] or match["whose"], match["called"] or match["name"]
+        if who in question and name not in question:
+            return question.replace(who, name)
+    return question
 
 
 class Judged(NamedTuple):

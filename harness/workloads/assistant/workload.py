@@ -125,9 +125,8 @@ class AssistantWorkload(Described):
             for text, _ in talk.turns:
                 assistant.hear(text)
             questions = drawn(talk.questions, context, _ASKED, by=lambda q: q.kind)
-            texts = [asked.text for asked in questions]
-            drafts = assistant.drafts(texts)
-            verified = assistant.verified(texts, drafts)
+            drafts = assistant.drafts([asked.text for asked in questions])
+            verified = assistant.verified(drafts)
             store.close()
             # Verification and abstention come after the answer: without them, the same answers are judged otherwise.
             told = {f"without {off}" if off else "all parts": verified}
