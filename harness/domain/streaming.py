@@ -1,10 +1,11 @@
 """What streaming weights from storage kept, read and waited for; what was expected of it."""
 
 import mmap
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 from harness.domain.base import Frozen
-from harness.domain.device import Speed
 from harness.domain.model import Count
 
 PAGE_BYTES: Final = mmap.PAGESIZE
@@ -38,7 +39,7 @@ class StreamReport(Frozen, frozen=True, kw_only=True):
         duration_s: Time of its passes, first node to last block.
         reading_s: Time in which at least one read was under way.
         stall_s: Time the engine waited for a block.
-        probe_bytes_per_s: Storage bandwidth, measured before with the same readers.
+        probe_bytes_per_s: Storage bandwidth, measured before with the same readers; 0 where nothing is streamed.
     """
 
     pass_count: Count
@@ -46,7 +47,7 @@ class StreamReport(Frozen, frozen=True, kw_only=True):
     read_bytes: Count
     stall_s: float
     stall_by_block_s: tuple[float, ...]
-    probe_bytes_per_s: Speed
+    probe_bytes_per_s: Annotated[float, Meta(ge=0)]
     reading_s: float = 0.0
 
     @property
@@ -65,7 +66,7 @@ class StreamReport(Frozen, frozen=True, kw_only=True):
 
     def bound_s(self, streamed_bytes: int) -> float:
         """Least time of one pass: max(compute, streamed bytes / storage bandwidth)."""
-        return max(self.compute_s, streamed_bytes / self.probe_bytes_per_s)
+        return max(self.compute_s, streamed_bytes / self.probe_bytes_per_s if self.probe_bytes_per_s else 0.0)
 
 
 class ExpertPlan(Frozen, frozen=True, kw_only=True):

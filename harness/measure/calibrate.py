@@ -63,7 +63,7 @@ def calibrate(
 ) -> Calibration:
     """Costs of llama.cpp on this machine for those types; timed in a child process and kept for the next time.
 
-    About 12 s a type on two cores, and 8 s for the overheads; a minute of each on a GPU. Types that no tiny model can be
+    Some 12 s a type on two cores and 8 s for the overheads; a minute of each on a GPU. Types that no tiny model can be
     made of, and F32, are left out; ``fresh`` times again what was kept. A ``thread_count`` of 0 takes the physical
     cores, held down by a quota. The api says which engine is timed; a GPU gets its link and its crossings timed too.
     ``fill_bytes`` are a tiny model's weights; 0: several times the last-level cache. Fewer suit one played by the CPU.
