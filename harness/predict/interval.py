@@ -5,7 +5,7 @@ ln t and S the covariance of the terms, levels that nobody has measured among th
 runtime or an api had few rows or none. The 90 % quantile of |ln(measured / predicted)| / s, one vote each, over sources
 left out, turns it into an interval: normalised split conformal prediction (Lei et al. 2018, section 5.2). It is the
 product of four: that of the phase, of the kind of model against the phase, of the hardware against that, and of the api
-against all three, since drivers and kernels of some apis move more than others'. A class with few votes borrows from
+against all three, since drivers and kernels of some apis move more than others'. A class of few sources borrows from
 the phase.
 """
 
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from harness.domain.prediction import Interval
 from harness.predict.decode import Machine, Work
 
+_POOL_SOURCES: Final = 5
+"""Sources of decode that are mixed into each of its classes: one that a single table fills keeps a sixth of its own."""
 _POOL_VOTES: Final = 15
-"""Votes of the phase that are mixed into each class."""
+"""Votes of prompts that are mixed into each of their classes: by sources they are wider and score worse."""
 _LEAST_VOTES: Final = 4
 """Votes below which a class has no scale of its own."""
 UNKNOWN_SCALE: Final = 2.0
@@ -71,7 +73,8 @@ def class_scales(
         for name in sorted(set(names)):
             at = names == name
             if weights[at].sum() >= _LEAST_VOTES:
-                result[name] = _quantile(seen, weights, source, at, phases == name.partition("/")[0])
+                phase = name.partition("/")[0]
+                result[name] = _quantile(seen, weights, source, at, phases == phase, phase == "decode")
                 left[at] /= result[name]
     return result
 
@@ -82,19 +85,23 @@ def _quantile(
     sources: NDArray[np.str_],
     own: NDArray[np.bool_],
     parent: NDArray[np.bool_] | None = None,
+    by_source: bool = True,
 ) -> float:
-    """90 % quantile of ``own`` rows, mixed with a parent's as if that were a few votes.
+    """90 % quantile of ``own`` rows, mixed with a parent's as if that were a few sources more of as many votes.
+
+    Not ``by_source``: as if that were a few votes.
 
     The level is that of split conformal prediction for n sources (Lei et al. 2018): the 0.9 (n + 1)-th of n values,
     which stands at 0.9 + 0.4 / n when the i-th stands at (i - 1/2) / n. Rows of one source err together, so sources are
     counted, not rows: as many of equal votes as tell as much, (sum v)^2 / sum v^2 (Kish 1965, section 8.2), and a
-    parent's as no more than the votes that they are mixed in for.
+    parent's as no more than they are mixed in for.
     """
     w = weights * own
     count = _equal_sources(sources, w)
     if parent is not None:
-        count += min(_equal_sources(sources, weights * parent), _POOL_VOTES)
-        w = w + weights * parent * (_POOL_VOTES / (weights * parent).sum())
+        pool = w.sum() * _POOL_SOURCES / count if by_source else _POOL_VOTES
+        count += min(_equal_sources(sources, weights * parent), _POOL_SOURCES if by_source else _POOL_VOTES)
+        w = w + weights * parent * (pool / (weights * parent).sum())
     order = np.argsort(values, kind="stable")
     order = order[w[order] > 0]
     share = (np.cumsum(w[order]) - w[order] / 2) / w.sum()

@@ -302,6 +302,17 @@ def test_a_table_of_many_votes_tells_little_more_than_one_source():
     assert class_scales(kind, alone, errors, np.ones(180))["decode"] == pytest.approx(162.9, abs=0.01)
 
 
+@pytest.mark.parametrize(("tables_count", "scale"), [(5, 1.0), (100, 0.1)])
+def test_a_class_of_few_tables_borrows_from_the_phase(tables_count, scale):
+    # 100 votes err by 1 and 100 of another class by 0.1; the phase's 90 % quantile is 1. Beside five tables stand five
+    # sources of the phase, 100 votes: 150 of 200 at 0.1, and the rank 0.9 + 0.4 / 10 is past them. Beside a hundred
+    # stand 5 votes: 102.5 of 105, and the rank 0.904 is among them
+    kind = [("decode/dense", "decode/NVIDIA")] * 100 + [("decode/dense", "decode/AMD")] * 100
+    sources = [str(i) for i in range(100)] + [f"table {i % tables_count}" for i in range(100)]
+    found = class_scales(kind, sources, np.repeat([1.0, 0.1], 100), np.ones(200))
+    assert (found["decode"], found["decode/AMD"]) == pytest.approx((1.0, scale))
+
+
 def test_scale_of_a_row_is_a_product():
     machine = Machine("cuda", 4e11, traits_of("RTX 3060", "cuda", 4e11))
     work = Work(1e9, 1e9, 16, 0, "q4k")

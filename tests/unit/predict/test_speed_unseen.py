@@ -233,7 +233,9 @@ def test_guard_of_errors_on_sources_left_out(group, median, p90):
     assert found.median_ratio <= median
     assert found.p90_ratio <= p90
     assert found.median_ratio < found.best_constant[1]
-    assert 0.80 <= found.coverage_ratio <= 0.99
+    assert found.coverage_ratio >= 0.80
+    # All of so few votes inside is no proof of wide intervals where 90 % give that in one of a hundred cases.
+    assert found.coverage_ratio <= 0.99 or 0.9**found.votes_count > 0.01
 
 
 def test_what_came_later_is_predicted_by_what_came_before():
