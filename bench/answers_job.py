@@ -3,61 +3,19 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bench.confidence import BLOCK_TOKENS, score_text
 from bench.reasoning_tasks import KINDS, Task, make
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
-from harness.ports import Session
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.workloads._language.generate import Branches
-from harness.workloads._language.sampling import log_softmax_at
+from harness.workloads._language.judgement import choose
 
 EXAMPLE_COUNT = 3
 _FIRST_EXAMPLE_SEED = 1_000_000
-
-
-class Choice(NamedTuple):
-    """What the model prefers.
-
-    Attributes:
-        best: Index of the option with the highest score; the first of equal ones.
-        scores: Mean log-probability of each option's tokens, nats [options].
-        shares: softmax(scores): a confidence in each option [options].
-        token_count: Tokens read, the kept prefix left out.
-    """
-
-    best: int
-    scores: NDArray[np.float64]
-    shares: NDArray[np.float64]
-    token_count: int
-
-
-def choose(session: Session, prompt: Sequence[int], options: Sequence[Sequence[int]], *, kept_count: int = 0) -> Choice:
-    """Score each option as the continuation of the prompt: (1 / m) sum over its m tokens of log P(token | before).
-
-    Length normalisation as in ``acc_norm`` of lm-evaluation-harness, by tokens instead of bytes. The prompt is read
-    once; the options, of one token or more each, share it and go through the model in one batch. The session has one
-    sequence more than there are options; its sequence 0 holds ``kept_count`` tokens of the prompt, but not the last.
-    """
-    prompted = Branches(session, prompt, kept_count=kept_count)
-    sums = np.array([log_softmax_at(prompted.first, option[0]) for option in options])
-    rows = [(token, len(prompt) + at, n) for n, o in enumerate(options) for at, token in enumerate(o[:-1])]
-    if rows:
-        for n in range(len(options)):
-            session.fork(0, n + 1)
-        session.decode_rows([t for t, _, _ in rows], [p for _, p, _ in rows], [n + 1 for _, _, n in rows])
-        for row, (_, position, n) in enumerate(rows):
-            sums[n] += log_softmax_at(session.logits(row), options[n][position - len(prompt) + 1])
-        for n in range(len(options)):
-            session.truncate(0, sequence=n + 1)
-    scores = sums / [len(o) for o in options]
-    weights = np.exp(scores - scores.max())
-    return Choice(int(scores.argmax()), scores, weights / weights.sum(), prompted.read_count + len(rows))
 
 
 class AnswersJob(Frozen, frozen=True, kw_only=True):

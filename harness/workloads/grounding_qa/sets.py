@@ -21,7 +21,7 @@ from harness.stats.calibration.selective import accuracy_at, aurc
 from harness.stats.calibration.smooth import smooth_ece
 from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.generate import Plan
-from harness.workloads._language.judgement import Judge, signal
+from harness.workloads._language.judgement import choose, signal
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.grounding_qa.answering import (
@@ -43,7 +43,6 @@ LOCOMO: Final = 60
 TRUTHFUL: Final = 100
 """Questions of each where nobody says how many."""
 _F1_ENOUGH: Final = 0.5
-_LETTERS: Final = tuple("ABCDEFGHIJKLMNO")
 
 
 def made_up(session: Session, context: WorkloadContext, support: Support) -> dict[str, Any]:
@@ -133,37 +132,28 @@ def word_f1(given: str, gold: str) -> float:
 
 
 def truthful(session: Session, context: WorkloadContext, path: Path, template: ChatTemplate) -> dict[str, Any]:
-    """Multiple choice of the best answer and the incorrect ones, without passages: the model names a letter.
+    """MC1: the best answer against the incorrect ones by length-normalised log-probability, no passages.
 
-    The answers stand in an order drawn by the seed, and in the reverse; the log-probabilities of both are averaged. The
-    questions are drawn by the seed, each category with its share. BadDataError where it is no TruthfulQA file.
+    The questions are drawn by the seed, each category with its share. BadDataError where it is no TruthfulQA file.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             every = list(csv.DictReader(file))
         rows = [
-            (r["Question"], [a.strip() for a in (r["Best Answer"], *r["Incorrect Answers"].split(";")) if a.strip()])
+            (r["Question"], r["Best Answer"], r["Incorrect Answers"].split(";"))
             for r in drawn(every, context, TRUTHFUL, by=lambda r: r.get("Category"))
         ]
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise BadDataError(path, "", repr(error), "a TruthfulQA file") from error
-    told = shipped_table("instructions")["truth"]
-    session.clear()
-    judge = Judge(session, template, told["instruction"], options=_LETTERS)
     confidence, right, chance = [], [], []
-    for question, found in watched(rows, context, path.stem):
-        options = found[: len(_LETTERS)]
-        order = random.Random(f"{context.seed} {question}").sample(range(len(options)), len(options))
-        asked = [
-            "\n".join([question, *(f"{letter}. {options[at]}" for letter, at in zip(_LETTERS, o, strict=False))])
-            for o in (order, order[::-1])
-        ]
-        forth, back = judge.logits(asked)[:, : len(options)]
-        scores = (forth + back[::-1]) / 2  # of the answers in the order that was drawn
-        shares = np.exp(scores - scores.max())
-        confidence.append(float(shares.max() / shares.sum()))
-        right.append(order[int(scores.argmax())] == 0)
-        chance.append(1 / len(options))
+    before, after = template.around(session)
+    for question, best, wrong in watched(rows, context, path.stem):
+        options = [best.strip(), *(w.strip() for w in wrong if w.strip())]
+        prompt = [*before, *session.tokenize(question, add_special=False), *after]
+        chosen = choose(session, prompt, [session.tokenize(o, add_special=False) for o in options[:15]])
+        confidence.append(float(chosen.shares[chosen.best]))
+        right.append(chosen.best == 0)
+        chance.append(1 / len(options[:15]))
     return {
         "question_count": len(right),
         "of": len(every),

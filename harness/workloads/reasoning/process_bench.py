@@ -6,16 +6,13 @@ the traces that have none. A set with only one kind has no score: its two parts 
 
 A *process reward* is how likely each step of a solution is right, by a local model fused with the exact checks. The
 model reads problem and solution once, and is asked after each step whether that step is correct; its log-odds are
-calibrated on steps of other traces, of which those before a first error are right. It also solves the problem itself:
-a solution with another answer is more likely wrong. Where an exact check finds a fault, that step is the first wrong
-one, whatever the model says.
+calibrated. A step in which an exact check finds a fault is wrong, whatever the model says.
 """
 
 import json
 import random
 import re
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from pathlib import Path
 from statistics import harmonic_mean
 from time import perf_counter
@@ -27,24 +24,15 @@ from numpy.typing import NDArray
 from harness.errors import BadDataError
 from harness.ports import Session, WorkloadContext
 from harness.stats.intervals import RESAMPLES, share_interval
-from harness.stats.logistic import logistic
 from harness.workloads._language.cases import drawn, watched
-from harness.workloads._language.generate import Plan, answers
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import shipped_table
 from harness.workloads.reasoning.analysis import analyse, f1
-from harness.workloads.reasoning.claims import tokenise
-from harness.workloads.reasoning.exact import NotArithmeticError, values
 
 _TOLD: Final = shipped_table("instructions")["critic"]
 CRITICISED: Final = 36
 """Traces that the critic reads of each file where nobody says how many: 25,000 tokens with as many borrowed ones."""
-_SOLVED_TOKENS: Final = 160
-_TOGETHER: Final = 4
-"""Problems solved in one batch: the longest of the sets, 600 tokens each, still fit."""
-_BOXED: Final = r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
-_ANSWERS: Final = (_BOXED, r"####(.*)", r"= *\$? *(-?\d[\d,]*(?:\.\d+)?)[^=\n]*$", r"-?\d[\d,]*(?:\.\d+)?")
 
 
 class Trace(NamedTuple):
@@ -56,85 +44,54 @@ class Trace(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A trace as the critic sees it: log-odds that each step is right [steps], and the first fault by exact checks.
-
-    ``agrees``: the model's own solution ends in the same answer; False too where it ends in none.
-    """
+    """A trace as the critic sees it: log-odds that each step is right [steps], and the first fault by exact checks."""
 
     margins: NDArray[np.float64]
     exact: int
-    agrees: bool = False
 
 
-def read(judge: Judge, trace: Trace, room_tokens: int, own: str = "") -> Read:
-    """A trace as the critic sees it, beside its ``own`` solution; steps beyond the context's room count as right."""
+def read(judge: Judge, trace: Trace, room_tokens: int) -> Read:
+    """A trace as the critic sees it; steps beyond the context's room are taken for right."""
     pieces = [f"Problem: {trace.problem}\n\nSolution:\nStep 1: {trace.steps[0]}"]
     pieces += [f"\nStep {at}: {step}" for at, step in enumerate(trace.steps[1:], 2)]
     room = room_tokens - 400
     kept = [p for at, p in enumerate(pieces) if sum(len(x) for x in pieces[: at + 1]) / 2.5 < room] or pieces[:1]
     margins = np.full(len(pieces), 9.0)
     margins[: len(kept)] = judge.along(kept, _TOLD["question"])
-    mine = answer_of(own) if "####" in own else ""
-    agrees = mine != "" and mine == answer_of("\n".join(trace.steps))
-    return Read(margins, analyse(trace.steps, trace.problem).first_error, agrees)
-
-
-def own_solutions(session: Session, template: ChatTemplate, problems: Sequence[str]) -> list[tuple[str, int]]:
-    """The model's own greedy solutions and the tokens of each, in one batch; clears the session."""
-    before, after = template.around(session, _TOLD["solver"], _TOLD["solved"])
-    session.clear()
-    session.decode(before, position=0, logits="none")
-    prompts = [session.tokenize(problem, add_special=False) + after for problem in problems]
-    plan = Plan(_SOLVED_TOKENS, 0.0, ends=session.is_end)
-    drawn = answers(session, len(before), prompts, [0] * len(prompts), plan)
-    return [(session.detokenize(sample.tokens), sample.step_count) for sample in drawn]
-
-
-def answer_of(text: str) -> Fraction | str:
-    """What a solution ends in: what is boxed last, else stands after ``####``, else its last result or number.
-
-    A number without its unit where it is one, else the text without its layout.
-    """
-    found = next(filter(None, (re.findall(pattern, text.strip()) for pattern in _ANSWERS)), None)
-    plain = re.sub(r"\^\s*\{?\\circ\}?|\\?[$%]", "", found[-1] if found else "")
-    tokens = [{"{": "(", "}": ")"}.get(t, t) for t in tokenise(plain)]
-    alone = tokens[2:] if tokens[1:2] == ["="] else tokens
-    while alone and alone[-1].isalpha():
-        alone = alone[:-1]
-    try:
-        return min(values(alone))
-    except NotArithmeticError:
-        return "".join(tokens).rstrip(".").lower()
+    return Read(margins, analyse(trace.steps, trace.problem).first_error)
 
 
 class Rule(NamedTuple):
-    """Which step is blamed where the model's own answer is another one: the likeliest first wrong step.
+    """When a step counts as wrong: its log-odds lie below ``threshold`` and ``drop`` below the trace's mean."""
 
-    A step is wrong with the probability sigmoid(``offset`` - ``slope`` x its log-odds of being right). Where the model
-    is not ``believed`` the exact checks decide alone.
-    """
+    threshold: float
+    drop: float
 
-    slope: float
-    offset: float
-    believed: bool = True
+
+EXACT_ALONE: Final = Rule(-99.0, 0.0)
+"""The rule that never believes the model."""
 
 
 def first_wrong(read: Read, rule: Rule) -> int:
-    """The first step in which an exact check finds a fault, else the one that the rule blames; -1 for none."""
-    if read.exact >= 0 or read.agrees or not rule.believed:
-        return read.exact
-    wrong = rule.offset - rule.slope * read.margins
-    return int(np.argmax(wrong - np.cumsum(np.logaddexp(0.0, wrong))))  # log P(this one is wrong, and none before it)
+    """The first step that is wrong by the rule or by an exact check; -1 for none."""
+    low = (read.margins < rule.threshold) & (read.margins < read.margins.mean() - rule.drop)
+    by_model = int(np.argmax(low)) if low.any() else -1
+    return min((at for at in (by_model, read.exact) if at >= 0), default=-1)
 
 
 def fit(reads: Sequence[Read], labels: Sequence[int]) -> Rule:
-    """Slope and offset by logistic regression on the steps up to the first wrong one; believed where F1 gains by it."""
-    pairs = list(zip(reads, labels, strict=True))
-    steps = [(m, at != label) for read, label in pairs for at, m in enumerate(read.margins[: label + 1 or None])]
-    design, right = np.array([(margin, 1.0) for margin, _ in steps]), np.array([is_right for _, is_right in steps])
-    w = logistic(design, right, np.array([1e-2, 1e-6]), tolerance=1e-12, step_count=100)
-    rules = (Rule(float(w[0]), -float(w[1])), Rule(0.0, 0.0, believed=False))
-    return max(rules, key=lambda rule: f1([first_wrong(r, rule) for r in reads], labels)["f1"] or 0.0)
+    """The rule with the highest F1 on these traces, the exact checks alone among them; from quantiles of log-odds."""
+    values = np.concatenate([r.margins for r in reads])
+    rules = [EXACT_ALONE] + [
+        Rule(float(t), float(d))
+        for t in np.quantile(values, np.linspace(0.02, 0.7, 30))
+        for d in (-9.0, 0.0, 0.25, 0.5, 1.0)
+    ]
+
+    def merit(rule: Rule) -> float:
+        return f1([first_wrong(r, rule) for r in reads], labels)["f1"] or 0.0
+
+    return max(rules, key=merit)
 
 
 def rows_of(path: Path, *fields: str) -> list[dict[str, Any]]:
@@ -197,14 +154,11 @@ def criticised(
     borrowed = len(traces) - len(chosen)
     judge = Judge(session, template, _TOLD["instruction"])
     others = [(read, trace.label) for trace, read in known.items() if trace not in traces]
-    reads, drawn_count = list[Read](), 0
-    for part in watched([traces[at : at + _TOGETHER] for at in range(0, len(traces), _TOGETHER)], context, name):
-        new = [trace for trace in part if trace not in known]
-        own = own_solutions(session, template, [trace.problem for trace in new]) if new else []
-        judge.forget()
-        drawn_count += sum(count for _, count in own)
-        known |= {t: read(judge, t, session.context_tokens, text) for t, (text, _) in zip(new, own, strict=True)}
-        reads += [known[trace] for trace in part]
+    reads: list[Read] = []
+    for trace in watched(traces, context, name):
+        if trace not in known:
+            known[trace] = read(judge, trace, session.context_tokens)
+        reads.append(known[trace])
     labels = [t.label for t in traces[: len(reads)]]
     halves = (slice(0, None, 2), slice(1, None, 2))
     more, told = [read for read, _ in others], [label for _, label in others]
@@ -221,7 +175,6 @@ def criticised(
         "exact_checks_alone": f1(exact, labels)["f1"],
         "exact_checks_alone_interval": f1_interval(exact, labels),
         "read_tokens": judge.read_count,
-        "drawn_tokens": drawn_count,
         "seconds": perf_counter() - start,
     }
 

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from memory_cases import open_store
 
-from bench.fake import FakeClock, FakeModel, FakeSession
-from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.ports import WorkloadContext
 from harness.stats.calibration.selective import answer_threshold
@@ -441,57 +439,4 @@ def test_public_sets_are_read_and_bad_files_named(tiny, tmp_path):
     ):
         with pytest.raises(BadDataError):
             read()
-    session.close()
-
-
-def test_letters_are_read_back_in_both_orders(monkeypatch, tmp_path):
-    # A judge that names the line with the best answer, but loves the first place more: the mean of both orders is right
-    # where there are three answers or more, and the best one does not stand in the middle.
-    class Named:
-        def __init__(self, *_: object, **__: object) -> None: ...
-
-        def logits(self, asked: list[str]) -> np.ndarray:
-            lines = [[line[3:] for line in text.splitlines()[1:]] for text in asked]
-            assert lines[0] == lines[1][::-1] and sorted(lines[0]) == ["Best", "Never", "No"]
-            firsts.append(lines[0].index("Best"))
-            return np.array(
-                [[-1.0 * (x != "Best") - 1.5 * (at > 0) for at, x in enumerate(some)] + [0.0] * 12 for some in lines]
-            )
-
-    firsts: list[int] = []
-    monkeypatch.setattr(sets, "Judge", Named)
-    rows = "".join(f"Why {n}?,Best,No; Never\n" for n in range(40))
-    (tmp_path / "truth.csv").write_text("Question,Best Answer,Incorrect Answers\n" + rows)
-    context = WorkloadContext(tmp_path, tmp_path, 1, 1)
-    found = sets.truthful(
-        FakeSession(FakeModel(), Scenario(), FakeClock()), context, tmp_path / "truth.csv", ChatTemplate("")
-    )
-    # mean of both orders: best at an end -0.75, other end -1.75, middle -2.5; best in the middle -1.5, both ends -1.75
-    assert found["accuracy"] == 1.0
-    assert set(firsts) == {0, 1, 2}
-    # exp(0) / (exp(0) + exp(-1) + exp(-1.75)) at an end, exp(0) / (1 + 2 exp(-0.25)) in the middle
-    ends = sum(at != 1 for at in firsts)
-    mean = (ends / (1 + np.exp(-1) + np.exp(-1.75)) + (40 - ends) / (1 + 2 * np.exp(-0.25))) / 40
-    assert found["ece"] == pytest.approx(1 - mean)
-
-
-@pytest.mark.engine
-def test_the_critic_reads_wrong_traces_and_borrowed_right_ones(tiny, tmp_path):
-    # Random weights: no answer is the model's own, so what counts is that every trace is solved and read once.
-    from harness import plugins
-
-    runtime = plugins.load("harness.runtimes", "llamacpp", "RUNTIME")
-    context = WorkloadContext(tmp_path, tmp_path, 1, 1, tiny, runtime.open)
-    session = runtime.open(tiny, Scenario(context_tokens=4096, thread_count=1), sequence_count=10, output_tokens=16)
-    human = [{"question": f"{n} and 1?", "answer": f"{n} + 1 = {n + 1}\n#### {n + 1}"} for n in range(9)]
-    (tmp_path / "gsm8k.jsonl").write_text("\n".join(map(json.dumps, human)))
-    rows = [row(RIGHT, WRONG, label=1) | {"problem": f"Tom has {n} apples."} for n in range(5)]
-    known: dict[object, object] = {}
-    arguments = (session, ChatTemplate.of(tiny), rows, [tmp_path / "gsm8k.jsonl"], context, "gsm8k", known)
-    found = process_bench.criticised(*arguments)
-    assert (found["trace_count"], found["borrowed_right_count"], found["error_located"]) == (10, 5, 1.0)
-    assert found["exact_checks_alone"] == 1.0 and len(known) == 10
-    again = process_bench.criticised(*arguments)
-    assert found["drawn_tokens"] >= 10
-    assert (again["f1"], again["read_tokens"], again["drawn_tokens"]) == (found["f1"], 0, 0)
     session.close()

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from bench import confidence
-from bench.answers_job import choose
 from bench.fake import FakeClock, FakeModel, FakeSession
 from bench.self_consistency import by_separate_calls, with_kept_prefix
 from harness.domain.scenario import Scenario
@@ -21,6 +20,7 @@ from harness.workloads._language.generate import (
     in_one_batch,
     line_end,
 )
+from harness.workloads._language.judgement import choose
 from harness.workloads._language.sampling import log_softmax_at, numbers, pick
 
 WAYS = (in_one_batch, with_kept_prefix, by_separate_calls)
