@@ -11,6 +11,7 @@ from bench.tiny_gguf import synthesize_tiny
 from harness.app.run import Options, cells_of, run_in_turns
 from harness.app.trend import answer_beside
 from harness.cli._options import sides_of
+from harness.cli.run import run as RUN
 from harness.domain.record import RunRecord, Sample
 from harness.domain.result import Generation
 from harness.domain.scenario import Scenario
@@ -56,7 +57,9 @@ def test_turns_are_resumed_one_by_one(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def sides(runtimes: str, url: str = "", model: str = "") -> list[tuple[str, str]]:
     given = {"runtime": runtimes, "url": url, "server_model": model, "key_variable": "KEY", "silence_s": 60.0}
-    found = sides_of(given)
+    typed = ["m.gguf", *(["--url", url] if url else []), *(["--model", model] if model else [])]
+    with RUN.make_context("run", typed):
+        found = sides_of(given)
     return [(name, job.url if job else "") for name, job in found]
 
 
