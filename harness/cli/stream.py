@@ -107,7 +107,7 @@ def stream(
     refuse_typed({"draft_quant"}, "without a draft model", when=draft in {"", "lookup"})
     refuse_typed({"schedule", "policy"}, "with --plain-mmap: the system chooses what stays", when=plain_mmap)
     refuse_typed({"policy"}, "with --schedule blocks", when=schedule == "blocks")
-    texts = load_prompts(prompts, prompt_count or 2) * repetitions
+    texts = load_prompts(prompts, prompt_count)[: prompt_count or 2] * repetitions
     path = model_file(model, quant)
     dense = read_weights(path).shape.experts is None
     refuse_typed({"policy"}, "with a model that has no experts", when=dense)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from msgspec.structs import replace
 
 from bench.tiny_gguf import synthesize_tiny
@@ -15,6 +16,7 @@ from harness.app.resolve import resolve_model
 from harness.app.speculate import PROMPT_CLASSES, load_prompts
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_gguf
+from harness.cli import cli
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.quality import TextScore
 from harness.domain.record import result_of
@@ -61,6 +63,13 @@ def test_bad_prompts(tmp_path: Path, text: str) -> None:
         load_prompts(str(path))
     with pytest.raises(BadDataError, match=r"code: found .* prompts, expected at least 9999"):
         load_prompts("code", 9999)
+
+
+def test_a_file_with_one_prompt_serves_where_no_number_is_given(tmp_path):
+    (tmp_path / "one.json").write_text('["Once"]')
+    given = ["stream", "./none.gguf", "--ram-budget", "1GB", "--prompts", str(tmp_path / "one.json")]
+    assert "none.gguf" in str(CliRunner().invoke(cli, given).exception)  # the model is looked for after the prompts
+    assert "1 prompts" in str(CliRunner().invoke(cli, [*given, "--prompt-count", "2"]).exception)
 
 
 def rung(quant: str, size: int, speed: float, kl: float) -> Rung:
