@@ -405,7 +405,9 @@ def _shown_at(told: Any, place: str) -> str:
         names = [n for n in told if fnmatchcase(n, step)] if isinstance(told, Mapping) else []
         if not names:
             return "-"
-        beside, told = (told.get(f"{names[-1]}_interval") or told.get("interval") or _ends(told)), told[names[-1]]
+        # what is called an interval alone is that of the first figure that it stands with
+        plain = told.get("interval") if names[-1] == next(iter(told)) else None
+        beside, told = (told.get(f"{names[-1]}_interval") or plain or _ends(told)), told[names[-1]]
     if isinstance(told, Mapping):
         beside, told = _ends(told), next((told[n] for n in ("share", "mid", "mean") if n in told), None)
     if isinstance(told, list | tuple) and told:
