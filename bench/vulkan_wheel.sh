@@ -21,5 +21,5 @@ if ! ls "$folder"/wheel/llama_cpp_python-$version-*.whl >/dev/null 2>&1; then
 fi
 [ -d "$folder/venv" ] || python3 -m venv "$folder/venv"
 "$folder/venv/bin/python" -m pip install --quiet "$folder"/wheel/llama_cpp_python-$version-*.whl
-"$folder/venv/bin/python" -m pip install --quiet --editable "$repository[onnx]" pytest hypothesis
+"$folder/venv/bin/python" -m pip install --quiet --editable "$repository[onnx,test]"
 echo "GGML_VK_VISIBLE_DEVICES=0 $folder/venv/bin/python -m pytest -m vulkan"
