@@ -31,7 +31,7 @@ from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.generate import Branches, Plan
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import ChatTemplate, Message
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 from harness.workloads.grounding_qa.answering import WAVES, vote_in_waves
 from harness.workloads.reasoning.process_bench import Trace, read
 
@@ -179,7 +179,7 @@ def main(
     )
     rows = drawn([json.loads(line) for line in problems.read_text(encoding="utf-8").splitlines()], context, cases)
     scenario = Scenario(context_tokens=512 + (samples + 2) * (tokens + 128), thread_count=threads)
-    critic = shipped_table("instructions")["critic"]["instruction"]
+    critic = text_table("instructions")["critic"]["instruction"]
     with LlamaSession(model, scenario, sequence_count=max(samples + 1, 10), output_tokens=64) as session:
         template = ChatTemplate.of(model)
         judge = Judge(session, template, critic)

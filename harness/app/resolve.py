@@ -23,7 +23,6 @@ from harness.domain.placement import Placement
 from harness.domain.quant import understood
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, HarnessError, InputError, RefusedError, UnknownNameError, what_is_there
-from harness.onnx.providers import PROVIDERS
 from harness.predict.moe import inclusion
 from harness.predict.quant_mix import quant_named
 from harness.predict.weights import weights_of
@@ -185,8 +184,11 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     if kv_type not in KV_TYPES:
         raise UnknownNameError("KV type", kv_type, KV_TYPES)
     given |= {"kv_type": kv_type, "api": (api := str(given.get("api", "")).lower())}
-    if api not in {"", *APIS, *PROVIDERS}:
-        raise UnknownNameError("api", api, dict.fromkeys([*APIS, *PROVIDERS]))
+    if api not in {"", *APIS}:
+        from harness.onnx.providers import PROVIDERS
+
+        if api not in PROVIDERS:
+            raise UnknownNameError("api", api, dict.fromkeys([*APIS, *PROVIDERS]))
     given["placement"] = {name: given.pop(name) for name in Placement.__struct_fields__ if name in given}
     try:
         scenario = msgspec.convert(given, Scenario)

@@ -35,6 +35,11 @@ def refuse_typed(names: Collection[str], beside: str, *, when: object = True) ->
             raise click.UsageError(f"{option.opts[0]} has no meaning {beside}")
 
 
+def refuse_placement(api: str) -> None:
+    """Refuse where layers lie of a run on the CPU, by its name or by none; UsageError, as :func:`refuse_typed`."""
+    refuse_typed(OF_PLACEMENT, "without a GPU's --api", when=api in {"", "cpu"})
+
+
 def refuse_idle(context: click.Context, now: "Prediction", again: "Callable[[dict[str, Any]], Prediction]") -> None:
     """Refuse a typed option of the scenario that changes nothing here: without it the same is predicted.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
-from harness.cli._effect import OF_PLACEMENT, refuse_typed, typed
+from harness.cli._effect import refuse_typed, typed
 from harness.cli._output import Answer, F, answers
 from harness.printable import clean_lines
 from harness.units import parse_bytes
@@ -418,8 +418,6 @@ def check_sides(context: click.Context, sides: list[tuple[str, "ServedJob | None
     for option in context.command.params:
         if option.name in of_others and context.params[option.name] not in {None, False, (), "local"}:
             raise click.UsageError(f"{option.opts[0]} is not for a server: it is what it is now")
-    cpu_only = context.params["api"] == "cpu" or (context.params["api"] == "" and context.command.name != "check")
-    refuse_typed(OF_PLACEMENT, "without a GPU's --api", when=cpu_only)
     threads = context.params.get("threads") or (context.params["thread_count"],)
     if len(servers) == len(sides) == 1 and threads != (0,):
         raise click.UsageError("--threads: a server has its own; set them where it is started")

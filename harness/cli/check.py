@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import refuse_placement
 from harness.cli._output import Answer, say
 from harness.errors import Exit
 
@@ -68,6 +69,8 @@ def check(
     from harness.report.check import write_check_report
 
     name, server = options.one_side(context, fields, models or True)
+    if fields["api"]:  # without one, every engine is checked
+        refuse_placement(fields["api"])
     if server and (len(models) != 1 or with_workloads):
         raise click.UsageError("--runtime server: name the one MODEL that it runs, and leave out --with-workloads")
     chosen = Options(runtime=name, server=server, repetitions=repetitions, how=how)

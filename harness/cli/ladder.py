@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._effect import OF_PLACEMENT, refuse_typed
+from harness.cli._effect import refuse_placement, refuse_typed
 from harness.cli._output import Answer, model_file, say, table
 from harness.errors import Exit
 from harness.units import format_bytes
@@ -68,7 +68,7 @@ def ladder(
     from harness.targets import target_named
 
     timing = {"prompt_tokens", "new_tokens", "repetitions", "api", "target"}
-    refuse_typed(OF_PLACEMENT, "without a GPU's --api", when=given["api"] in {"", "cpu"})
+    refuse_placement(given["api"])
     refuse_typed(timing, "with --no-speed", when=no_speed)
     refuse_typed({"context_tokens"}, "without --device, which says what of it fits", when=not devices)
     path = model_file(model)

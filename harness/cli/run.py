@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import refuse_placement
 from harness.cli._output import Answer, say
 
 
@@ -80,6 +81,7 @@ def run(
 
     sides = options.sides_of(fields)
     options.check_sides(context, sides, models)
+    refuse_placement(fields["api"])
     of_runs = {name: fields.pop(name) for name in ("repetitions", "cold_loads", "greedy")}
     cells = cells_of(models or ("",), quant, scenario_from(fields), depths=depths, threads=threads, batches=batches)
     chosen = [Options(runtime=name, server=job, how=how, **of_runs) for name, job in sides]

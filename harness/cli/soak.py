@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._effect import refuse_placement
 from harness.cli._output import Answer, say, table
 from harness.errors import Exit
 
@@ -59,6 +60,7 @@ def soak(
     if asked["minutes"] * 60 > how.limits.wall_s:
         raise click.UsageError(f"--minutes: found {asked['minutes']:g}, expected no more than --timeout allows")
     name, server = options.one_side(context, asked, model)
+    refuse_placement(asked["api"])
     if server and (model or quant):
         raise click.UsageError("a server has loaded its model already: --model chooses among several")
     of_job = options.fields_of(SoakJob, asked) | {"runtime": name, "server": server}

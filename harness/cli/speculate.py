@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._effect import OF_PLACEMENT, refuse_typed
+from harness.cli._effect import refuse_placement, refuse_typed
 from harness.cli._output import Answer, model_file
 from harness.errors import Exit
 from harness.units import format_bytes
@@ -73,7 +73,7 @@ def speculate(
 
     refuse_typed({"draft_quant"}, f"with --draft {draft}", when=draft in {"lookup", "self"})
     refuse_typed({"draft_api", "draft_gpu_layers"}, "with --draft lookup", when=draft == "lookup")
-    refuse_typed(OF_PLACEMENT, "without a GPU's --api", when=asked["api"] in {"", "cpu"})
+    refuse_placement(asked["api"])
     refuse_typed({"seed"}, "at --temperature 0, which draws nothing", when=not asked["temperature"])
     of_job = options.fields_of(SpeculationJob, asked)
     scenario, apart = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": of_job["new_tokens"]}), None

@@ -68,6 +68,8 @@ def run_side(command: str, *, timeout_s: float) -> RunRecord:
         arguments = shlex.split(command)
     except ValueError as error:
         raise InputError(f"{command!r}: found {error}, expected a command as a shell reads it") from error
+    if not arguments:
+        raise CouldNotRunError("an empty command cannot be run")
     try:
         done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
     except OSError as error:

@@ -318,9 +318,8 @@ def _engine_version() -> str:
 
 def _place(thread_count: int, repack: bool, api: str) -> Path:
     """File of what was timed with this engine's version, these settings and this machine."""
-    of_gpu = () if api == "cpu" else (api, "rounds")
-    key = _engine_version(), thread_count or machine.cpu().thread_count, repack, machine.fingerprint().fingerprint
-    digest = hashlib.sha256(repr((_CACHE_VERSION, *key, *of_gpu)).encode()).hexdigest()[:16]
+    key = _engine_version(), thread_count or machine.cpu().thread_count, repack, machine.fingerprint().fingerprint, api
+    digest = hashlib.sha256(repr((_CACHE_VERSION, *key)).encode()).hexdigest()[:16]
     return home_dir() / "calibrations" / f"{digest}.json"
 
 

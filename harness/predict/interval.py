@@ -87,9 +87,7 @@ def _quantile(
     parent: NDArray[np.bool_] | None = None,
     by_source: bool = True,
 ) -> float:
-    """90 % quantile of ``own`` rows, mixed with a parent's as if that were a few sources more of as many votes.
-
-    Not ``by_source``: as if that were a few votes.
+    """90 % quantile of ``own`` rows, among which a parent's rows count as a few sources, or else as a few votes.
 
     The level is that of split conformal prediction for n sources (Lei et al. 2018): the 0.9 (n + 1)-th of n values,
     which stands at 0.9 + 0.4 / n when the i-th stands at (i - 1/2) / n. Rows of one source err together, so sources are

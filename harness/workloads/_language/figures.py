@@ -7,9 +7,9 @@ from datetime import date
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 
-ENGLISH: Final = shipped_table("english")
+ENGLISH: Final = text_table("english")
 """Words that the exact checks know, by kind."""
 
 _UNITS: Final = ENGLISH["units"]

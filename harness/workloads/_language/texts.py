@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from harness.domain import base
+from harness.domain.base import shipped_table
 from harness.errors import RefusedError
 
 _TELLING_CHARS: Final = 30  # shorter lines (braces, headings) occur everywhere
@@ -29,9 +29,9 @@ def shipped_text() -> str:
     return (_FOLDER / "python-reference.txt").read_text(encoding="utf-8")
 
 
-def shipped_table(name: str) -> dict[str, Any]:
+def text_table(name: str) -> dict[str, Any]:
     """Words or sentences that ship with the harness: ``english``, ``made-up``, ``entailment`` ..."""
-    return base.shipped_table(f"data/text/{name}.toml")
+    return shipped_table(f"data/text/{name}.toml")
 
 
 def texts_of(folder: Path) -> list[str]:

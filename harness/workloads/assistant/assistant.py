@@ -12,14 +12,14 @@ from typing import Any, Final, NamedTuple
 from harness.ports import Session
 from harness.workloads._language.generate import Plan, answers, line_end
 from harness.workloads._language.templates import ChatTemplate
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 from harness.workloads.grounding_qa.answering import contains
 from harness.workloads.grounding_qa.support import Support
 from harness.workloads.memory_store.keeping import Keeper, share_by_cluster
 from harness.workloads.memory_store.lives import Asked
 from harness.workloads.memory_store.store import MemoryStore
 
-_TOLD: Final = shipped_table("instructions")["assistant"]
+_TOLD: Final = text_table("instructions")["assistant"]
 _UNKNOWN: Final = re.compile(r"\b(?:unknown|not (?:known|mentioned|given|stated)|no note)\b", re.I)
 _CITED: Final = re.compile(r"\[\s*(\d+)")
 _NAME: Final = r"[A-Z]\w+(?: [A-Z]\w+)*"

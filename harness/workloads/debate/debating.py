@@ -28,10 +28,10 @@ from harness.workloads._language.generate import Plan, answers, line_end
 from harness.workloads._language.judgement import Judge, signal
 from harness.workloads._language.statements import clauses, coverage
 from harness.workloads._language.templates import ChatTemplate
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 from harness.workloads.grounding_qa.facts import entailment_cases
 
-_TOLD: Final = shipped_table("instructions")["debate"]
+_TOLD: Final = text_table("instructions")["debate"]
 ARMS: Final = ("alone", "consultancy", "debate", "critique", "with the passage")
 
 

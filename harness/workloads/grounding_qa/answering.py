@@ -11,7 +11,7 @@ from harness.ports import Session, WorkloadContext
 from harness.stats.intervals import share_interval
 from harness.workloads._language.generate import Branches, Plan, Sample, line_end
 from harness.workloads._language.judgement import Judge
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 from harness.workloads.grounding_qa.facts import Question
 from harness.workloads.grounding_qa.support import Support, objections
 from harness.workloads.memory_store import minilm
@@ -23,7 +23,7 @@ WAVES: Final = (3, 1, 2, 2)
 """Samples drawn before each look at the vote; 8 in all. Three that agree leave a doubt of 1/16, and end it."""
 
 _SHOWN: Final = 3
-_TOLD: Final = shipped_table("instructions")["answers"]
+_TOLD: Final = text_table("instructions")["answers"]
 _CITED: Final = re.compile(r"\[\s*(\d+)")
 _ARTICLES: Final = re.compile(r"\b(a|an|the)\b")
 _SIGNS: Final = re.compile(r"[^\w\s]")

@@ -9,9 +9,9 @@ even place are for fitting, those of odd place are held out, so that nothing is 
 import random
 from typing import Final, NamedTuple
 
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 
-_WORDS: Final = {kind: words.split() for kind, words in shipped_table("made-up")["facts"].items()}
+_WORDS: Final = {kind: words.split() for kind, words in text_table("made-up")["facts"].items()}
 
 
 class Fact(NamedTuple):
@@ -105,7 +105,7 @@ def entailment_cases(seed: int, *, held_out: bool, fill_count: int = 1) -> list[
     rng = random.Random(f"entailment {seed} {held_out}")
     made = []
     for _ in range(fill_count):
-        for kind, templates in shipped_table("entailment").items():
+        for kind, templates in text_table("entailment").items():
             for at, template in enumerate(templates):
                 if at % 2 != held_out:
                     continue

@@ -23,7 +23,7 @@ from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.generate import Plan
 from harness.workloads._language.judgement import choose, signal
 from harness.workloads._language.templates import ChatTemplate
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 from harness.workloads.grounding_qa.answering import (
     Grounded,
     Judged,
@@ -108,7 +108,7 @@ def locomo(
         part = context.share(len(talks) - at)
         passages = [(t.name, f"({_day(t.at_s)}) {t.text}") for t in turns if t.conversation == talk]
         store = fill_store(context, passages, f"talk-{at}", with_meaning=support is not None)
-        told = shipped_table("instructions")["answers"]["talk"]
+        told = text_table("instructions")["answers"]["talk"]
         grounded = Grounded(session, store, plan=plan, examples=told, support=support, relevance=ranking)
         for text, _, _, gold in watched([q for q in chosen if q.conversation == talk], part, f"{path.stem}, {talk}"):
             question = Question(text, "", gold, "", "")

@@ -18,10 +18,10 @@ from harness.workloads._language.figures import spelt_alike
 from harness.workloads._language.judgement import Judge, precision_recall, signal
 from harness.workloads._language.statements import clause, clauses, confirmed, conflicts, sentences
 from harness.workloads._language.templates import ChatTemplate
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 from harness.workloads.grounding_qa.facts import Case, entailment_cases
 
-_TOLD: Final = shipped_table("instructions")["support"]
+_TOLD: Final = text_table("instructions")["support"]
 OVERRULED: Final = 0.02
 """Probability of a claim that an exact check contradicts, and of error where they confirm one: they err, if seldom."""
 UNFITTED: Final = Platt(1.0, 0.0)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 from harness.workloads.memory_store.embedders import Embedder
 from harness.workloads.memory_store.keeping import Keeper, needs_memory, share_by_cluster
 from harness.workloads.memory_store.scoring import DEFAULT, RECENT_FIRST
@@ -39,7 +39,7 @@ def talks(count: int, seed: int) -> list[Talk]:
 
 
 def _talk(name: str, rng: random.Random) -> Talk:
-    table = shipped_table("lives")
+    table = text_table("lives")
     people = rng.sample(table["people"], 4)
     kin = {people[0]: people[1], people[2]: people[3]}
     words = {a: rng.choice(table["kin"]) for a in kin}
@@ -79,7 +79,7 @@ def evaluate(embedder: Embedder, folder: Path, *, count: int = 20, seed: int = 1
     no file of the store and no memory retrieved holds what was to be forgotten. ``hop``: the current value is among
     the first three memories.
     """
-    made, general = talks(count, seed), shipped_table("lives")["general"]
+    made, general = talks(count, seed), text_table("lives")["general"]
     rows: dict[str, list[tuple[str, bool]]] = {}
     heard: list[tuple[bool, bool]] = []
     clock = iter(range(1, 1 << 40))
@@ -115,7 +115,7 @@ def evaluate(embedder: Embedder, folder: Path, *, count: int = 20, seed: int = 1
 def _judged(keeper: Keeper, store: MemoryStore, asked: Asked) -> Iterator[tuple[str, bool]]:
     """What is said of one question, by name."""
     if asked.kind == "gone":
-        person = next(w for w in re.findall("[A-Z][a-z]+", asked.text) if w in shipped_table("lives")["people"])
+        person = next(w for w in re.findall("[A-Z][a-z]+", asked.text) if w in text_table("lives")["people"])
         found = [h.memory.content for h in store.retrieve(asked.text)]
         yield ": gone", not any(asked.value in text and person in text for text in found)
     elif asked.kind == "hop":

@@ -8,12 +8,12 @@ import numpy as np
 from harness.ports import Session
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import ChatTemplate
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 from harness.workloads.memory_store.store import Hit
 
 CANDIDATES: Final = 12
 """Texts that the model reads for each question."""
-_TOLD: Final = shipped_table("instructions")["relevance"]
+_TOLD: Final = text_table("instructions")["relevance"]
 
 
 def relevance(session: Session, template: ChatTemplate, **how: Any) -> Judge:

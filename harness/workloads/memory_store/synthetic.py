@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 
 
 class Facts(NamedTuple):
@@ -21,7 +21,7 @@ class Facts(NamedTuple):
 def facts(count: int, dim: int, seed: int, *, now_s: float) -> Facts:
     """``count`` different facts of the last year; each carries a code of its own (``case q00000123z``)."""
     rng = np.random.default_rng(seed)
-    lists = [words.split() for words in shipped_table("made-up")["memories"].values()]
+    lists = [words.split() for words in text_table("made-up")["memories"].values()]
     picks = zip(*[rng.integers(0, len(words), count) for words in lists], strict=True)
     drawn = ([words[at] for words, at in zip(lists, row, strict=True)] for row in picks)
     texts = tuple(f"{n} {v} the {t} in {p}, case {code(i)}" for i, (n, v, t, p) in enumerate(drawn))

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from harness.workloads._language.figures import ENGLISH, UNIT_WORDS
 from harness.workloads._language.judgement import Judge, precision_recall
 from harness.workloads._language.statements import Clause, clauses, stem
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 
 _CHANGE: Final = re.compile(rf"\b(used to|(?-i:may)|{'|'.join(ENGLISH['search']['change'].split())})\b", re.I)
 _LEAD: Final = re.compile(
@@ -225,12 +225,12 @@ def chains(seed: int, *, held_out: bool, fill_count: int = 1) -> list[Chain]:
     rng = random.Random(f"contradictions {seed} {held_out}")
     made = []
     for _ in range(fill_count):
-        for kind, templates in shipped_table("contradictions").items():
+        for kind, templates in text_table("contradictions").items():
             for template in templates[int(held_out) :: 2]:
                 for answer in ("no", "yes"):
                     for later in template[answer]:
                         names = filled_names(rng)
-                        between = rng.sample(shipped_table("made-up")["chains"]["between"], 2)
+                        between = rng.sample(text_table("made-up")["chains"]["between"], 2)
                         steps = [t.format_map(names) for t in (template["first"], *between, later)]
                         made.append(Chain(kind, tuple(steps), 3 if answer == "no" else -1))
     return made

@@ -27,10 +27,10 @@ from harness.stats.intervals import RESAMPLES, share_interval
 from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import ChatTemplate
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 from harness.workloads.reasoning.analysis import analyse, f1
 
-_TOLD: Final = shipped_table("instructions")["critic"]
+_TOLD: Final = text_table("instructions")["critic"]
 CRITICISED: Final = 36
 """Traces that the critic reads of each file where nobody says how many: 25,000 tokens with as many borrowed ones."""
 
@@ -193,4 +193,4 @@ def f1_interval(predicted: Sequence[int], labels: Sequence[int]) -> list[float] 
 def beside(name: str) -> Mapping[str, float]:
     """F1 of published critics on the subset that a file's name tells, whole; none for other subsets."""
     words = re.split(r"[^a-z0-9]+", name.lower())
-    return next((figures for subset, figures in shipped_table("process-bench").items() if subset in words), {})
+    return next((figures for subset, figures in text_table("process-bench").items() if subset in words), {})

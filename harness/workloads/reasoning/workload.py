@@ -10,7 +10,7 @@ from harness.workloads._described import Described
 from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import open_chat
-from harness.workloads._language.texts import shipped_table
+from harness.workloads._language.texts import text_table
 from harness.workloads.reasoning import process_bench
 from harness.workloads.reasoning.analysis import analyse
 from harness.workloads.reasoning.constraints import Puzzle, solve, violations
@@ -114,7 +114,7 @@ class ReasoningWorkload(Described):
 
 def _asked(session: Any, template: Any, context: WorkloadContext) -> Mapping[str, Any]:
     """The rules and the model together; the margin from which it is believed is fitted on the chains for fitting."""
-    told = shipped_table("instructions")["contradictions"]
+    told = text_table("instructions")["contradictions"]
     judge = Judge(session, template, told["instruction"], told["examples"])
     fitting, made = (
         drawn(chains(context.seed, held_out=held), context, 60, by=lambda c: (c.kind, c.wrong_step))

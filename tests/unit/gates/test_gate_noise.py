@@ -9,7 +9,7 @@ import harness.stats.intervals as intervals
 from bench.gate_noise import BUDGET, QUIET, SHARED, Course, Machine, former, present, share
 from harness.domain.budget import Budget
 from harness.domain.record import RunRecord
-from harness.errors import InputError
+from harness.errors import CouldNotRunError, InputError
 from harness.gates.live import gate_in_turns, run_side
 from harness.gates.plan import look_confidence, outlook, plan_lines, turns_needed
 
@@ -108,6 +108,8 @@ def test_the_plan_says_more_turns_for_more_noise() -> None:
     assert "5% slower" in lines[2]
 
 
-def test_a_command_with_an_open_quote_is_the_users_mistake() -> None:
+def test_a_command_with_an_open_quote_or_no_word_cannot_be_run() -> None:
     with pytest.raises(InputError, match="found No closing quotation, expected a command as a shell reads it"):
         run_side("edge-harness run 'm --json", timeout_s=1)
+    with pytest.raises(CouldNotRunError, match="an empty command cannot be run"):
+        run_side(" ", timeout_s=1)
