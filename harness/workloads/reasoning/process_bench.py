@@ -9,10 +9,12 @@ model reads problem and solution once, and is asked after each step whether that
 calibrated. A step in which an exact check finds a fault is wrong, whatever the model says.
 """
 
+import io
 import json
 import random
 import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from statistics import harmonic_mean
 from time import perf_counter
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 
 from harness.errors import BadDataError
 from harness.ports import Session, WorkloadContext
+from harness.records.store import write_atomically
 from harness.stats.intervals import RESAMPLES, share_interval
 from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.judgement import Judge
@@ -44,21 +47,49 @@ class Trace(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A trace as the critic sees it: log-odds that each step is right [steps], and the first fault by exact checks."""
+    """A trace as the critic sees it.
+
+    Attributes:
+        margins: Log-odds that each step is right [steps].
+        chances: Of each step, how likely its tokens are and how likely the likeliest ones (``Along.chances``).
+        exact: The first step in which an exact check finds a fault; -1: none.
+        seconds: How long the model read.
+    """
 
     margins: NDArray[np.float64]
+    chances: Sequence[NDArray[np.float64]]
     exact: int
+    seconds: float = 0.0
 
 
-def read(judge: Judge, trace: Trace, room_tokens: int) -> Read:
-    """A trace as the critic sees it; steps beyond the context's room are taken for right."""
+def read(judge: Judge, trace: Trace, room_tokens: int, kept: Path | None = None) -> Read:
+    """A trace as the critic sees it; steps beyond the context's room are taken for right.
+
+    In ``kept``, a folder of one model's, what the model said is found again: whole subsets take hours, and may be read
+    in several runs.
+    """
     pieces = [f"Problem: {trace.problem}\n\nSolution:\nStep 1: {trace.steps[0]}"]
     pieces += [f"\nStep {at}: {step}" for at, step in enumerate(trace.steps[1:], 2)]
     room = room_tokens - 400
-    kept = [p for at, p in enumerate(pieces) if sum(len(x) for x in pieces[: at + 1]) / 2.5 < room] or pieces[:1]
-    margins = np.full(len(pieces), 9.0)
-    margins[: len(kept)] = judge.along(kept, _TOLD["question"])
-    return Read(margins, analyse(trace.steps, trace.problem).first_error)
+    told = [p for at, p in enumerate(pieces) if sum(len(x) for x in pieces[: at + 1]) / 2.5 < room] or pieces[:1]
+    key = sha256("\0".join([_TOLD["instruction"], _TOLD["question"], *told]).encode()).hexdigest()[:24]
+    path = kept / f"{key}.npz" if kept else None
+    if path and path.is_file():
+        with np.load(path, allow_pickle=False) as arrays:
+            margins, flat, counts, seconds = (arrays[n] for n in ("margins", "chances", "counts", "seconds"))
+        chances = np.split(flat, np.cumsum(counts)[:-1], axis=1)
+    else:
+        start = perf_counter()
+        margins, chances = judge.along(told, _TOLD["question"])
+        seconds = np.array(perf_counter() - start)
+        if path:
+            data = io.BytesIO()
+            counts = [c.shape[1] for c in chances]
+            np.savez(data, margins=margins, chances=np.hstack(chances), counts=counts, seconds=seconds)
+            write_atomically(path, data.getvalue())
+    margins = np.append(margins, np.full(len(pieces) - len(told), 9.0))
+    chances = [*chances, *[np.zeros((2, 1))] * (len(pieces) - len(told))]
+    return Read(margins, chances, analyse(trace.steps, trace.problem).first_error, float(seconds))
 
 
 class Rule(NamedTuple):
@@ -142,7 +173,6 @@ def criticised(
     traces in the file's proportion. A file without right traces gets as many of GSM8K's human solutions (``right``),
     drawn too, and says so. ``known`` keeps traces that were read for another file.
     """
-    start = perf_counter()
     chosen = drawn(rows, context, CRITICISED, by=lambda r: r["label"] >= 0)
     traces = [Trace(str(r["problem"]), tuple(r["steps"]), int(r["label"])) for r in chosen]
     if all(t.label >= 0 for t in traces) and right:
@@ -153,11 +183,14 @@ def criticised(
         random.Random(context.seed).shuffle(traces)
     borrowed = len(traces) - len(chosen)
     judge = Judge(session, template, _TOLD["instruction"])
+    model = context.model_path
+    told = f"{model.name} {model.stat().st_size}" if model else ""
+    kept = context.cache / "critic" / sha256(told.encode()).hexdigest()[:16] if model else None
     others = [(read, trace.label) for trace, read in known.items() if trace not in traces]
     reads: list[Read] = []
     for trace in watched(traces, context, name):
         if trace not in known:
-            known[trace] = read(judge, trace, session.context_tokens)
+            known[trace] = read(judge, trace, session.context_tokens, kept)
         reads.append(known[trace])
     labels = [t.label for t in traces[: len(reads)]]
     halves = (slice(0, None, 2), slice(1, None, 2))
@@ -175,7 +208,7 @@ def criticised(
         "exact_checks_alone": f1(exact, labels)["f1"],
         "exact_checks_alone_interval": f1_interval(exact, labels),
         "read_tokens": judge.read_count,
-        "seconds": perf_counter() - start,
+        "seconds": sum(r.seconds for r in reads),
     }
 
 

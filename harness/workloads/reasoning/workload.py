@@ -8,7 +8,7 @@ from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 from harness.workloads._described import Described
 from harness.workloads._language.cases import drawn, watched
-from harness.workloads._language.judgement import Judge
+from harness.workloads._language.judgement import READ_ROWS, Judge
 from harness.workloads._language.templates import open_chat
 from harness.workloads._language.texts import text_table
 from harness.workloads.reasoning import process_bench
@@ -90,7 +90,7 @@ class ReasoningWorkload(Described):
         """
         made = chains(context.seed, held_out=True, fill_count=4)
         found: dict[str, Any] = {"contradictions": score(made, [contradictions(c.steps) for c in made])}
-        opened = open_chat(context, context_tokens=4096, sequence_count=10) if context.model_path else None
+        opened = open_chat(context, context_tokens=4096, sequence_count=10, output_tokens=READ_ROWS) if context.model_path else None
         files = context.data_files("processbench*.json")
         if opened:
             found["contradictions with the model"] = _asked(*opened, context.share(1 + len(files)))
