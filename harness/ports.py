@@ -181,8 +181,8 @@ class Workload(Protocol):
         sizes: Named parameter sets, ``default`` among them.
 
     A workload may also have ``evaluate(context) -> Mapping[str, Any]``: quality on opt-in public data, JSON values,
-    and ``samples_cases`` where the context's ``cases`` says how many cases of it;
-    ``prepared_bytes(size) -> int``: memory that ``prepare`` holds for all operations together, where that is more than
+    with ``evaluates_model`` where that alone asks a model, and ``samples_cases`` where the context's ``cases`` says
+    how many cases of it; ``prepared_bytes(size) -> int``: memory that ``prepare`` holds for all operations together, where that is more than
     the largest operation's ``resident_bytes``; and ``context_tokens(size) -> int``: the context of its model's session.
     """
 

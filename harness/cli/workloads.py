@@ -64,7 +64,11 @@ def run(name: str, size: str, model: str | None, **fields: Any) -> Answer:
     from harness.app.workloads import load
     from harness.app.workloads import run as run_workload
 
-    refuse_typed({"model"}, f"with {name}, which runs no model", when=not load(name).needs_model)
+    workload = load(name)
+    only_then = getattr(workload, "evaluates_model", False)
+    asks = workload.needs_model or (only_then and fields["evaluate"])
+    lacking = " without --evaluate" if only_then else ", which runs no model"
+    refuse_typed({"model"}, f"with {name}{lacking}", when=not asks)
     result = run_workload(name, size=size, model=model_file(model) if model else None, **fields)
     return Answer(result, lambda: _show(result), _status([result.record]))
 

@@ -20,5 +20,6 @@ class Described:
         self.title: str = row["title"]
         self.extra: str = row.get("extra", "")
         self.needs_model: bool = row.get("needs_model", False)
+        self.evaluates_model: bool = row.get("evaluates_model", False)
         self.samples_cases: bool = row.get("samples_cases", False)
         self.sizes: Mapping[str, Mapping[str, int]] = row["sizes"]
