@@ -182,8 +182,9 @@ class Workload(Protocol):
 
     A workload may also have ``evaluate(context) -> Mapping[str, Any]``: quality on opt-in public data, JSON values,
     with ``evaluates_model`` where that alone asks a model, and ``samples_cases`` where the context's ``cases`` says
-    how many cases of it; ``prepared_bytes(size) -> int``: memory that ``prepare`` holds for all operations together, where that is more than
-    the largest operation's ``resident_bytes``; and ``context_tokens(size) -> int``: the context of its model's session.
+    how many cases of it; ``prepared_bytes(size) -> int``: memory that ``prepare`` holds for all operations together,
+    where that is more than the largest operation's ``resident_bytes``; and ``context_tokens(size) -> int``: the context
+    of its model's session.
     """
 
     name: str

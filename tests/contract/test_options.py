@@ -276,3 +276,22 @@ def test_amounts_are_written_as_people_write_them() -> None:
     for slip in ("128kk", "1km", "k", "m", "4 k", "1_000", "٣"):
         with pytest.raises(click.BadParameter, match="expected a whole number"):
             count.convert(slip, None, None)
+
+
+DOCUMENTED = sorted(
+    {
+        line.split("#")[0].strip()
+        for page in [*Path("docs").rglob("*.md"), Path("README.md")]
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if line.startswith("edge-harness workloads run ") and "--model" in line
+    }
+)
+
+
+@pytest.mark.parametrize("line", DOCUMENTED)
+def test_the_pages_model_is_what_a_workload_asks_for(line: str) -> None:
+    """A workload that the pages run with a model looks for that model; it is not told that the option has no meaning."""
+    words = line.replace("FOLDER", ".").split()[1:]
+    words[words.index("--model") + 1] = "no-such-model"
+    done = CliRunner().invoke(cli, words)
+    assert "no model named 'no-such-model'" in str(done.output) + str(done.exception)
