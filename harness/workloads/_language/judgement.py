@@ -1,6 +1,7 @@
 """Yes or no, one of a few letters, or one of several texts, by log-probability: no parsing of what a model says."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -139,7 +140,7 @@ class Judge:
             found += self._run(text, [(start + e, asked) for e in ends[at : at + self._together - 1]])
         session.truncate(0, sequence=text)
         both = np.stack(found)
-        parts = [np.array(chances[a:b]).T for a, b in zip(ends, ends[1:], strict=False)]
+        parts = [np.array(chances[a:b]).T for a, b in pairwise(ends)]
         return Along(both[:, 0] - both[:, 1], parts)
 
     def tokens(self, question: str) -> list[int]:

@@ -95,12 +95,12 @@ def clauses(text: str) -> list[Clause]:
             words = _WORD.findall(part)
             follows = words[1].lower() if len(words) > 1 else ""
             present = words[0][0].islower() and words[0].endswith("s") and follows in _STOP
-            inherits = bool(_PRONOUNS & {w.lower() for w in words[:3]}) or _is_verb(words, 0) or present
+            inherits = bool(_PRONOUNS & {w.lower() for w in words[:3]}) or is_verb(words, 0) or present
             found.append(clause(part, subject if inherits else ()))
-            if len(found) > first + 1 and not any(_is_verb(words, at) for at in range(len(words))):
+            if len(found) > first + 1 and not any(is_verb(words, at) for at in range(len(words))):
                 found[-1] = found[-1]._replace(before=found[-2].stems | found[-2].before)
             if not inherits:
-                verb_at = next((at for at in range(1, len(words)) if _is_verb(words, at)), len(words))
+                verb_at = next((at for at in range(1, len(words)) if is_verb(words, at)), len(words))
                 subject = words[:verb_at]
     return found
 
@@ -142,10 +142,10 @@ def _opens_as_name(words: Sequence[str]) -> bool:
     passed = _STOP - _BE - _AUXILIARIES
     later = [at for at in range(1, len(words)) if not words[at].endswith("ly") and words[at] not in passed]
     pairs = len(words) > 1 and words[1][0].isupper()
-    return words[0].endswith("'s") or pairs or (bool(later) and _is_verb(words, later[0]))
+    return words[0].endswith("'s") or pairs or (bool(later) and is_verb(words, later[0]))
 
 
-def _is_verb(words: Sequence[str], at: int) -> bool:
+def is_verb(words: Sequence[str], at: int) -> bool:
     """Whether a word looks like a verb: an auxiliary, a past form, or one that follows an auxiliary or a noun."""
     word = words[at].lower()
     before = words[at - 1].lower() if at else ""
@@ -276,7 +276,7 @@ def _roles(words: Sequence[str], verb_at: int) -> tuple[str, frozenset[str], fro
 
 
 def _acts(words: Sequence[str], at: int) -> bool:
-    return words[at] not in _STOP and _is_verb(words, at)
+    return words[at] not in _STOP and is_verb(words, at)
 
 
 def _turned(claim: Clause, at: int, passage: Sequence[Clause]) -> bool:

@@ -13,23 +13,15 @@ from typing import Any, Final, NamedTuple
 
 from harness.workloads._language.figures import ENGLISH, UNIT_WORDS
 from harness.workloads._language.judgement import Judge, precision_recall
-from harness.workloads._language.statements import Clause, clauses, stem
+from harness.workloads._language.statements import Clause, clauses, sentences, stem
 from harness.workloads._language.texts import text_table
+from harness.workloads.reasoning.frames import Frame, differs, frame
+from harness.workloads.reasoning.orders import Orders, order
 
 _CHANGE: Final = re.compile(rf"\b(used to|(?-i:may)|{'|'.join(ENGLISH['search']['change'].split())})\b", re.I)
 _LEAD: Final = re.compile(
     r"^\W*(?:(?:so|therefore|thus|hence|since|because|as|and|we know that|we know|but|this means that)\b,?\s*)+", re.I
 )
-_ORDERS: Final = ENGLISH["orders"]
-_KIN: Final = "|".join(f"{_ORDERS['parents']} {_ORDERS['children']}".split())
-_ORDER: Final = re.compile(
-    r"^(?:the )?(?P<a>[\w' ]{1,30}?) (?:is|are|was|were|sits?|stands?|finished(?: the \w+)?|came|arrived) "
-    r"(?:(?P<act>built|born|made|\w+ed) )?"
-    r"(?:to the |on the |the |an? )?(?P<how>\w+er than|before|after|above|below|behind|in front of"
-    rf"|(?:left|right|north|south|east|west|{_KIN}) of) (?:the )?(?P<b>[\w']+)\b",
-    re.I,
-)
-_REVERSED: Final = {word: base for base, words in _ORDERS["reversed"].items() for word in words.split()}
 _PLACE: Final = re.compile(
     r"\b(?:is|are|(?:was|were) (?:born|buried)|lives?|stands?|sits|lies) "
     r"(?:in|at|on|under|inside|behind) (?:the )?((?:\w+ ?){1,3})",
@@ -44,6 +36,9 @@ _NAMED: Final = re.compile(
 _UNITS: Final = frozenset(map(stem, UNIT_WORDS))
 _CASE: Final = re.compile(r"\W*(?:case|option|scenario|suppose|assume)\b", re.I)
 _PAST, _PRESENT = frozenset(("had", "was", "were")), frozenset(("has", "have", "is", "are"))
+_MARKED: Final = re.compile(r"[\\$#*{}|^]|\(\w+\)")
+_LONG_WORDS: Final = 30
+"""Sentences with marks of mathematics, or longer ones, are not read as frames and orders."""
 _SOMEBODY: Final = frozenset(map(stem, ("people", "person", "someone", "somebody", "everyone", "everybody")))
 
 
@@ -59,21 +54,38 @@ class Contradiction(NamedTuple):
 def contradictions(steps: Sequence[str]) -> list[Contradiction]:
     """Every later statement that contradicts an earlier one of another step, once for each later step, by the rules."""
     said: list[tuple[int, Clause]] = []
-    orders: dict[str, dict[str, set[str]]] = {}
+    orders = Orders()
+    frames: list[tuple[int, str, Frame]] = []
     found = []
     for at, step in enumerate(steps):
         if "=" in step:
             continue
         if _CASE.match(step):  # what was said of another case does not hold in this one
             said.clear()
-        for part in clauses(_LEAD.sub("", step)):
+            frames.clear()
+        sentence = _LEAD.sub("", step)
+        parts = clauses(sentence)
+        for part in parts:
             text = part.text.strip()
             earlier = ((_differ(clause, part), first, clause) for first, clause in said if first != at)
             kind, first, other = next((clash for clash in earlier if clash[0]), ("", at, part))
-            circle = _circle(orders, text)
-            if kind or circle:
-                found.append(Contradiction(first, at, kind or "order", (other.text.strip(), text)))
+            if kind:
+                found.append(Contradiction(first, at, kind, (other.text.strip(), text)))
             said.append((at, part))
+        plain = [s for s in sentences(sentence) if not _MARKED.search(s) and s.count(" ") < _LONG_WORDS]
+        told = [o for s in plain for o in [*map(order, [c.text for c in clauses(s)]), order(s)] if o]
+        closed = [orders.closes(o) for o in told]
+        if any(closed):
+            found.append(Contradiction(at, at, "order", (sentence, sentence)))
+        now = [(at, s, frame(s)) for s in plain]
+        clashes = (
+            Contradiction(n, at, kind, (text, s))
+            for _, s, new in now
+            for n, text, old in frames
+            if (kind := differs(old, new))
+        )
+        found += list(clashes)[:1]
+        frames += now
     return list({c.step: c for c in reversed(found)}.values())[::-1]
 
 
@@ -154,29 +166,6 @@ def _other_quantity(x: Clause, y: Clause) -> bool:
         return False
     a, b = x.figures.quantities[0], y.figures.quantities[0]
     return bool(a.unit) and a.unit == b.unit and a.value != b.value and a.unit != "%"
-
-
-def _circle(orders: dict[str, dict[str, set[str]]], text: str) -> bool:
-    """Note an order, and say whether it closes a circle: a is before b, and b was before a by any path."""
-    match = _ORDER.match(text)
-    if not match or _CHANGE.search(re.sub(r"\b(left|after)\b", "", text)):
-        return False
-    a, b = match["a"].lower().strip(), match["b"].lower()
-    how = match["how"].lower().split()[0]
-    if how in _REVERSED:
-        how, a, b = _REVERSED[how], b, a
-    how = _ORDERS["same"].get(how, how)
-    graph = orders.setdefault(f"{match['act'] or ''} {how}", {})
-    graph.setdefault(a, set()).add(b)
-    seen, waiting = set(), [b]
-    while waiting:
-        node = waiting.pop()
-        if node == a:
-            return True
-        if node not in seen:
-            seen.add(node)
-            waiting += graph.get(node, ())
-    return False
 
 
 Margins = dict[tuple[int, int], float]

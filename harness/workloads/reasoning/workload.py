@@ -90,7 +90,11 @@ class ReasoningWorkload(Described):
         """
         made = chains(context.seed, held_out=True, fill_count=4)
         found: dict[str, Any] = {"contradictions": score(made, [contradictions(c.steps) for c in made])}
-        opened = open_chat(context, context_tokens=4096, sequence_count=10, output_tokens=READ_ROWS) if context.model_path else None
+        opened = (
+            open_chat(context, context_tokens=4096, sequence_count=10, output_tokens=READ_ROWS)
+            if context.model_path
+            else None
+        )
         files = context.data_files("processbench*.json")
         if opened:
             found["contradictions with the model"] = _asked(*opened, context.share(1 + len(files)))
