@@ -1,12 +1,13 @@
-"""Adaptive computation at answering: more samples, stopped early or chosen by the step critic, on GSM8K.
+"""Adaptive computation at answering: more samples, stopped early, or checked by programs, on GSM8K.
 
     python -m bench.best_of_n MODEL.gguf GSM8K.jsonl [--cases 24] [--samples 8] [--tokens 160] [--minutes 10]
 
-Each problem gets one greedy answer and so many samples, drawn in one batch. From the same samples come: the first
-sample; the majority of k; a vote that ends early (Aggarwal et al. 2023); the best of k by the step critic (the least
-log-odds of any step); and a vote weighted by the critic. Tokens are those drawn, and those that the critic read.
-``at_equal_tokens`` gives, for the mean tokens of each majority of k, the largest number of samples that the critic's
-ways can pay for, and their gain in accuracy there with its paired interval. The result is printed, and written anew
+Each problem gets one greedy answer and so many samples, drawn in one batch, and so many programs, which are worked
+exactly (``harness.workloads.reasoning.programs``). From the same draws come: the first sample; the majority of k; a
+vote that ends early (Aggarwal et al. 2023); the majority of k programs; and a vote of k samples and k programs, each
+verifying the other. Tokens are those drawn. ``at_equal_tokens`` gives, for the mean tokens of each majority of k
+samples, the largest k that the ways with programs can pay for, and their gain in accuracy there with its paired
+interval. The result is printed, and written anew
 to ``reports/workloads/best-of-n-MODEL.json`` after every problem, so that a run which is stopped leaves what it has.
 """
 
@@ -16,7 +17,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from math import exp
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -29,31 +29,28 @@ from harness.runtimes.llamacpp.session import LlamaSession
 from harness.stats.intervals import cluster_interval, share_interval
 from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.generate import Branches, Plan
-from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import ChatTemplate, Message
-from harness.workloads._language.texts import text_table
 from harness.workloads.grounding_qa.answering import WAVES, vote_in_waves
-from harness.workloads.reasoning.process_bench import Trace, read
+from harness.workloads.reasoning.programs import Author, worked
 
 _TOLD: Final = "Solve the problem step by step, one short step a line. The last line is: #### and the number."
 _NUMBER: Final = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 class Tried(NamedTuple):
-    """One sample: its answer, the critic's least log-odds, tokens drawn, tokens the critic read."""
+    """One sample or program: its answer, and the tokens drawn."""
 
     answer: str
-    margin: float
     drawn_count: int
-    read_count: int
 
 
 class Solved(NamedTuple):
-    """One problem: the right answer, the greedy try, the samples, and the seconds of greedy, samples and critic."""
+    """One problem: the right answer, the greedy try, samples, programs, and the seconds of each of the three."""
 
     gold: str
     greedy: Tried
     tries: tuple[Tried, ...]
+    programs: tuple[Tried, ...]
     seconds: tuple[float, float, float]
 
 
@@ -65,49 +62,31 @@ def number_in(text: str) -> str:
 
 
 def solve(
-    session: Session, template: ChatTemplate, judge: Judge, row: dict[str, str], plan: Plan, count: int
+    session: Session, template: ChatTemplate, author: Author, row: dict[str, str], plan: Plan, count: int
 ) -> Solved:
-    """Greedy and sampled answers to one problem, each read by the critic."""
+    """Greedy and sampled answers to one problem, and as many programs."""
     prompt = template.tokens(session, [Message("system", _TOLD), Message("user", row["question"])])
     times = [time.perf_counter()]
     branches = Branches(session, prompt)
-    judge.forget()
-    greedy = branches.draw([0], plan._replace(temperature=0.0))[0]
+    drawn = [branches.draw([0], plan._replace(temperature=0.0))]
     times.append(time.perf_counter())
-    samples = branches.draw(range(count), plan)
+    drawn.append(branches.draw(range(count), plan))
     times.append(time.perf_counter())
-    session.clear()
-    tries = []
-    for sample in (greedy, *samples):
-        text = session.detokenize(sample.tokens)
-        steps = tuple(line for line in text.splitlines() if line.strip() and not line.startswith("####")) or (
-            text or "?",
-        )
-        before = judge.read_count
-        margins = read(judge, Trace(row["question"], steps, -1), session.context_tokens).margins
-        tries.append(Tried(number_in(text), float(margins.min()), sample.step_count, judge.read_count - before))
+    author.forget()
+    before = author.drawn_count
+    written = author.write([row["question"]], count)[0]
+    spent = (author.drawn_count - before) // count
     times.append(time.perf_counter())
-    gold = number_in(row["answer"])
+    said = [[Tried(number_in(session.detokenize(s.tokens)), s.step_count) for s in part] for part in drawn]
+    programs = [Tried(number_in(str(float(own[-1]))) if (own := worked(p)) else "", spent) for p in written]
     seconds = tuple(b - a for a, b in pairwise(times))
-    return Solved(gold, tries[0], tuple(tries[1:]), (seconds[0], seconds[1], seconds[2]))
+    gold = number_in(row["answer"])
+    return Solved(gold, said[0][0], tuple(said[1]), tuple(programs), (seconds[0], seconds[1], seconds[2]))
 
 
 def majority(tries: Sequence[Tried]) -> str:
-    """The commonest answer; the first of equal ones."""
-    return Counter(t.answer for t in tries).most_common(1)[0][0]
-
-
-def best(tries: Sequence[Tried]) -> str:
-    """The answer of the try whose worst step the critic doubts least."""
-    return max(tries, key=lambda t: t.margin).answer
-
-
-def weighted(tries: Sequence[Tried]) -> str:
-    """The answer with the largest sum of the probabilities that every step is right."""
-    sums: Counter[str] = Counter()
-    for one in tries:
-        sums[one.answer] += 1 / (1 + exp(-one.margin))  # type: ignore[assignment]
-    return sums.most_common(1)[0][0]
+    """The commonest answer that is one; the first of equal ones."""
+    return next((a for a, _ in Counter(t.answer for t in tries).most_common() if a), "")
 
 
 def paired_interval(candidate: Sequence[bool], baseline: Sequence[bool]) -> tuple[float, float, float]:
@@ -118,13 +97,18 @@ def paired_interval(candidate: Sequence[bool], baseline: Sequence[bool]) -> tupl
 
 
 def compared(solved: Sequence[Solved]) -> dict[str, Any]:
-    """Accuracy against tokens of each way, and the critic's ways at the budgets of the majority."""
+    """Accuracy against tokens of each way, and the ways with programs at the budgets of the majority."""
     count = len(solved[0].tries)
+    ways: dict[str, Callable[[Solved, int], Sequence[Tried]]] = {
+        "majority": lambda s, k: s.tries[:k],
+        "majority of programs": lambda s, k: s.programs[:k],
+        "vote of samples and programs": lambda s, k: (*s.tries[:k], *s.programs[:k]),
+    }
 
-    def way(choose: Callable[[Sequence[Tried]], str], k: int, *, reads: bool) -> tuple[list[bool], float]:
-        used = [s.tries[:k] for s in solved]
-        tokens = sum(t.drawn_count + (t.read_count if reads else 0) for tries in used for t in tries) / len(solved)
-        return [choose(tries) == s.gold for tries, s in zip(used, solved, strict=True)], tokens
+    def way(name: str, k: int) -> tuple[list[bool], float]:
+        used = [ways[name](s, k) for s in solved]
+        tokens = sum(t.drawn_count for tries in used for t in tries) / len(solved)
+        return [majority(tries) == s.gold for tries, s in zip(used, solved, strict=True)], tokens
 
     def told(right: Sequence[bool], tokens: float) -> dict[str, Any]:
         share = share_interval(sum(right), len(right))
@@ -133,21 +117,21 @@ def compared(solved: Sequence[Solved]) -> dict[str, Any]:
     found: dict[str, Any] = {"problem_count": len(solved)}
     greedy = [s.greedy.answer == s.gold for s in solved]
     found["greedy"] = told(greedy, sum(s.greedy.drawn_count for s in solved) / len(solved))
-    plain = {k: way(majority, k, reads=False) for k in range(1, count + 1)}
-    found |= {f"majority of {k}": told(*plain[k]) for k in plain}
     votes = [vote_in_waves(_answers_of(s), _waves(count)) for s in solved]
     tokens = sum(t.drawn_count for (_, k), s in zip(votes, solved, strict=True) for t in s.tries[:k]) / len(solved)
     found["vote that ends early"] = told([v == s.gold for (v, _), s in zip(votes, solved, strict=True)], tokens)
-    for name, choose in (("best by the critic", best), ("vote weighted by the critic", weighted)):
-        ways = {k: way(choose, k, reads=True) for k in range(1, count + 1)}
-        found |= {f"{name}, of {k}": told(*ways[k]) for k in ways}
+    plain = {k: way("majority", k) for k in range(1, count + 1)}
+    for name in ways:
+        of = {k: way(name, k) for k in range(1, count + 1)}
+        found |= {f"{name}, of {k}": told(*of[k]) for k in of}
         equal = {}
-        for k, (right, budget) in plain.items():
-            paid = max((j for j, (_, cost) in ways.items() if cost <= budget), default=0)
-            if paid > 1:
-                equal[f"budget of a majority of {k}"] = {"samples": paid, "gain": paired_interval(ways[paid][0], right)}
-        found[f"{name}, at_equal_tokens"] = equal
-    names = ("greedy", "samples", "critic")
+        for k, (right, budget) in plain.items() if name != "majority" else ():
+            paid = max((j for j, (_, cost) in of.items() if cost <= budget), default=0)
+            if paid:
+                equal[f"budget of a majority of {k}"] = {"of": paid, "gain": paired_interval(of[paid][0], right)}
+        if equal:
+            found[f"{name}, at_equal_tokens"] = equal
+    names = ("greedy", "samples", "programs")
     return found | {"seconds": {n: sum(s.seconds[at] for s in solved) / len(solved) for at, n in enumerate(names)}}
 
 
@@ -179,15 +163,14 @@ def main(
     )
     rows = drawn([json.loads(line) for line in problems.read_text(encoding="utf-8").splitlines()], context, cases)
     scenario = Scenario(context_tokens=512 + (samples + 2) * (tokens + 128), thread_count=threads)
-    critic = text_table("instructions")["critic"]["instruction"]
-    with LlamaSession(model, scenario, sequence_count=max(samples + 1, 10), output_tokens=64) as session:
+    with LlamaSession(model, scenario, sequence_count=samples + 1, output_tokens=64) as session:
         template = ChatTemplate.of(model)
-        judge = Judge(session, template, critic)
+        author = Author(session, template, seed)
         plan = Plan(tokens, 0.7, seed, session.is_end)
         solved: list[Solved] = []
         text = ""
         for row in watched(rows, context, "problems"):
-            solved.append(solve(session, template, judge, row, plan, samples))
+            solved.append(solve(session, template, author, row, plan, samples))
             found = {"model": model.name, "sample_tokens": tokens, "of": len(rows), **compared(solved)}
             said = f"python -m bench best_of_n {model.name} {problems.name} --cases {cases} --tokens {tokens}"
             text = write(REPORTS / f"workloads/best-of-n-{model.stem}.json", f"{said} --threads {threads}", found)

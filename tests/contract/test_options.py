@@ -290,7 +290,7 @@ DOCUMENTED = sorted(
 
 @pytest.mark.parametrize("line", DOCUMENTED)
 def test_the_pages_model_is_what_a_workload_asks_for(line: str) -> None:
-    """A workload that the pages run with a model looks for that model; it is not told that the option has no meaning."""
+    """A workload that the pages run with a model looks for it, and does not say that the option has no meaning."""
     words = line.replace("FOLDER", ".").split()[1:]
     words[words.index("--model") + 1] = "no-such-model"
     done = CliRunner().invoke(cli, words)

@@ -1,7 +1,6 @@
 """Yes or no, one of a few letters, or one of several texts, by log-probability: no parsing of what a model says."""
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -17,8 +16,6 @@ Floats = NDArray[np.float64]
 
 YES_NO: Final = ("Yes", "No")
 _MOST_ROWS: Final = 512
-READ_ROWS: Final = 128
-"""Tokens of a growing text in one batch: each of them has logits, of which the session keeps so many."""
 
 
 class Signal(NamedTuple):
@@ -44,19 +41,6 @@ def precision_recall(right_count: int, said_count: int, true_count: int) -> dict
         share = share_interval(right_count, count)
         found |= {name: share.mid, f"{name}_interval": [share.low, share.high]}
     return found
-
-
-class Along(NamedTuple):
-    """What a model says of a text that grows.
-
-    Attributes:
-        margins: Log-odds of the first option against the second after each piece [pieces].
-        chances: Log-probabilities of each piece's tokens, and of the likeliest token in the place of each, nats
-            [2, tokens of the piece] of each piece. The text's first token counts as certain.
-    """
-
-    margins: Floats
-    chances: Sequence[Floats]
 
 
 class Judge:
@@ -109,39 +93,6 @@ class Judge:
             waiting.append((start, prompt))
         found += self._run(self._home, waiting)
         return np.stack(found) if found else np.empty((0, len(self._options)))
-
-    def along(self, pieces: Sequence[str], question: str) -> Along:
-        """Log-odds after each piece of a text that grows, and how likely its own tokens are.
-
-        The text is read once, in batches of ``READ_ROWS`` tokens; the question is asked after each piece in a sequence
-        that holds the text up to there.
-        """
-        self.keep()
-        session, text = self._session, self._home + 1
-        session.fork(self._home, text)
-        start = len(self._prefix)
-        whole: list[int] = []
-        ends = [0]
-        for piece in pieces:
-            whole += session.tokenize(piece, add_special=False)
-            ends.append(len(whole))
-        chances = [(0.0, 0.0)]
-        for at in range(0, len(whole), READ_ROWS):
-            session.decode(whole[at : at + READ_ROWS], position=start + at, sequence=text, logits="all")
-            for row, token in enumerate(whole[at + 1 : at + 1 + READ_ROWS]):
-                logits = session.logits(row)
-                best = int(logits.argmax())
-                most = log_softmax_at(logits, best)
-                chances.append((most + float(logits[token]) - float(logits[best]), most))
-        self.read_count += len(whole)
-        asked = self.tokens(question)
-        found: list[Floats] = []
-        for at in range(1, len(ends), self._together - 1):
-            found += self._run(text, [(start + e, asked) for e in ends[at : at + self._together - 1]])
-        session.truncate(0, sequence=text)
-        both = np.stack(found)
-        parts = [np.array(chances[a:b]).T for a, b in pairwise(ends)]
-        return Along(both[:, 0] - both[:, 1], parts)
 
     def tokens(self, question: str) -> list[int]:
         """What is read of a question, after what comes before all of them."""

@@ -4,38 +4,37 @@ Zheng et al. 2024, "ProcessBench: Identifying Process Errors in Mathematical Rea
 the harmonic mean of two accuracies, that of finding the first wrong step in traces that have one, and that of accepting
 the traces that have none. A set with only one kind has no score: its two parts are not both there.
 
-A *process reward* is how likely each step of a solution is right, by a local model fused with the exact checks. The
-model reads problem and solution once, and is asked after each step whether that step is correct; its log-odds are
-calibrated. A step in which an exact check finds a fault is wrong, whatever the model says.
+A *step critic* says which step is the first wrong one. A small model that is asked whether a step is right tells right
+steps from wrong ones no better than chance; it solves problems better than it judges them. So it writes a few programs
+for each problem. A trace that ends as none of them is doubted from its first result that none of them has. An exact
+check that finds a fault comes first.
 """
 
-import io
 import json
 import random
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from statistics import harmonic_mean
+from statistics import fmean, harmonic_mean
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.errors import BadDataError
 from harness.ports import Session, WorkloadContext
 from harness.records.store import write_atomically
 from harness.stats.intervals import RESAMPLES, share_interval
 from harness.workloads._language.cases import drawn, watched
-from harness.workloads._language.judgement import Judge
+from harness.workloads._language.judgement import signal
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import text_table
 from harness.workloads.reasoning.analysis import analyse, f1
+from harness.workloads.reasoning.programs import TOGETHER, Author, doubted
 
-_TOLD: Final = text_table("instructions")["critic"]
 CRITICISED: Final = 36
-"""Traces that the critic reads of each file where nobody says how many: 25,000 tokens with as many borrowed ones."""
+"""Traces that the critic reads of each file where nobody says how many, as many borrowed ones beside them."""
 
 
 class Trace(NamedTuple):
@@ -46,83 +45,10 @@ class Trace(NamedTuple):
     label: int
 
 
-class Read(NamedTuple):
-    """A trace as the critic sees it.
-
-    Attributes:
-        margins: Log-odds that each step is right [steps].
-        chances: Of each step, how likely its tokens are and how likely the likeliest ones (``Along.chances``).
-        exact: The first step in which an exact check finds a fault; -1: none.
-        seconds: How long the model read.
-    """
-
-    margins: NDArray[np.float64]
-    chances: Sequence[NDArray[np.float64]]
-    exact: int
-    seconds: float = 0.0
-
-
-def read(judge: Judge, trace: Trace, room_tokens: int, kept: Path | None = None) -> Read:
-    """A trace as the critic sees it; steps beyond the context's room are taken for right.
-
-    In ``kept``, a folder of one model's, what the model said is found again: whole subsets take hours, and may be read
-    in several runs.
-    """
-    pieces = [f"Problem: {trace.problem}\n\nSolution:\nStep 1: {trace.steps[0]}"]
-    pieces += [f"\nStep {at}: {step}" for at, step in enumerate(trace.steps[1:], 2)]
-    room = room_tokens - 400
-    told = [p for at, p in enumerate(pieces) if sum(len(x) for x in pieces[: at + 1]) / 2.5 < room] or pieces[:1]
-    key = sha256("\0".join([_TOLD["instruction"], _TOLD["question"], *told]).encode()).hexdigest()[:24]
-    path = kept / f"{key}.npz" if kept else None
-    if path and path.is_file():
-        with np.load(path, allow_pickle=False) as arrays:
-            margins, flat, counts, seconds = (arrays[n] for n in ("margins", "chances", "counts", "seconds"))
-        chances = np.split(flat, np.cumsum(counts)[:-1], axis=1)
-    else:
-        start = perf_counter()
-        margins, chances = judge.along(told, _TOLD["question"])
-        seconds = np.array(perf_counter() - start)
-        if path:
-            data = io.BytesIO()
-            counts = [c.shape[1] for c in chances]
-            np.savez(data, margins=margins, chances=np.hstack(chances), counts=counts, seconds=seconds)
-            write_atomically(path, data.getvalue())
-    margins = np.append(margins, np.full(len(pieces) - len(told), 9.0))
-    chances = [*chances, *[np.zeros((2, 1))] * (len(pieces) - len(told))]
-    return Read(margins, chances, analyse(trace.steps, trace.problem).first_error, float(seconds))
-
-
-class Rule(NamedTuple):
-    """When a step counts as wrong: its log-odds lie below ``threshold`` and ``drop`` below the trace's mean."""
-
-    threshold: float
-    drop: float
-
-
-EXACT_ALONE: Final = Rule(-99.0, 0.0)
-"""The rule that never believes the model."""
-
-
-def first_wrong(read: Read, rule: Rule) -> int:
-    """The first step that is wrong by the rule or by an exact check; -1 for none."""
-    low = (read.margins < rule.threshold) & (read.margins < read.margins.mean() - rule.drop)
-    by_model = int(np.argmax(low)) if low.any() else -1
-    return min((at for at in (by_model, read.exact) if at >= 0), default=-1)
-
-
-def fit(reads: Sequence[Read], labels: Sequence[int]) -> Rule:
-    """The rule with the highest F1 on these traces, the exact checks alone among them; from quantiles of log-odds."""
-    values = np.concatenate([r.margins for r in reads])
-    rules = [EXACT_ALONE] + [
-        Rule(float(t), float(d))
-        for t in np.quantile(values, np.linspace(0.02, 0.7, 30))
-        for d in (-9.0, 0.0, 0.25, 0.5, 1.0)
-    ]
-
-    def merit(rule: Rule) -> float:
-        return f1([first_wrong(r, rule) for r in reads], labels)["f1"] or 0.0
-
-    return max(rules, key=merit)
+def first_wrong(trace: Trace, programs: Sequence[str]) -> int:
+    """The first step that is doubted by the programs or has a fault by the exact checks; -1 for none."""
+    found = (doubted(trace.steps, trace.problem, programs), analyse(trace.steps, trace.problem).first_error)
+    return min((at for at in found if at >= 0), default=-1)
 
 
 def rows_of(path: Path, *fields: str) -> list[dict[str, Any]]:
@@ -165,13 +91,12 @@ def criticised(
     right: Sequence[Path],
     context: WorkloadContext,
     name: str,
-    known: dict[Trace, Read],
 ) -> dict[str, Any]:
-    """The step critic's score on a sample of the rows: each half is judged by a rule that was not fitted on it.
+    """The step critic's score on a sample of the rows; nothing is fitted.
 
-    The rule is fitted on the other half, and on what was read for other files. The sample has wrong and right
-    traces in the file's proportion. A file without right traces gets as many of GSM8K's human solutions (``right``),
-    drawn too, and says so. ``known`` keeps traces that were read for another file.
+    The sample has wrong and right traces in the file's proportion. A file without right traces gets as many of GSM8K's
+    human solutions (``right``), drawn too, and says so. Programs are kept in the cache folder, so that whole subsets,
+    which take hours, may be read in several runs.
     """
     chosen = drawn(rows, context, CRITICISED, by=lambda r: r["label"] >= 0)
     traces = [Trace(str(r["problem"]), tuple(r["steps"]), int(r["label"])) for r in chosen]
@@ -181,35 +106,53 @@ def criticised(
             steps = re.sub("<<.*?>>", "", row["answer"]).split("####")[0].strip().split("\n")
             traces.append(Trace(row["question"], tuple(steps), -1))
         random.Random(context.seed).shuffle(traces)
-    borrowed = len(traces) - len(chosen)
-    judge = Judge(session, template, _TOLD["instruction"])
-    model = context.model_path
-    told = f"{model.name} {model.stat().st_size}" if model else ""
-    kept = context.cache / "critic" / sha256(told.encode()).hexdigest()[:16] if model else None
-    others = [(read, trace.label) for trace, read in known.items() if trace not in traces]
-    reads: list[Read] = []
-    for trace in watched(traces, context, name):
-        if trace not in known:
-            known[trace] = read(judge, trace, session.context_tokens, kept)
-        reads.append(known[trace])
-    labels = [t.label for t in traces[: len(reads)]]
-    halves = (slice(0, None, 2), slice(1, None, 2))
-    more, told = [read for read, _ in others], [label for _, label in others]
-    rules = [fit([*reads[half], *more], [*labels[half], *told]) for half in reversed(halves)]
-    judged = [first_wrong(read, rules[at % 2]) for at, read in enumerate(reads)]
-    exact = [r.exact for r in reads]
+    author = Author(session, template, context.seed)
+    kept = context.cache / "programs" / _identity(context)
+    judged: list[int] = []
+    seconds = 0.0
+    groups = [traces[at : at + TOGETHER] for at in range(0, len(traces), TOGETHER)]
+    for group in watched(groups, context, f"{name}, {TOGETHER} at a time"):
+        written, spent_s = _programs(author, kept, [trace.problem for trace in group])
+        seconds += spent_s
+        judged += [first_wrong(trace, programs) for trace, programs in zip(group, written, strict=True)]
+    traces = traces[: len(judged)]
+    labels = [t.label for t in traces]
+    exact = [analyse(t.steps, t.problem).first_error for t in traces]
+    wrong = [(at, p) for at, (p, y) in enumerate(zip(judged, labels, strict=True)) if y >= 0]
+    chance = fmean(1 / len(traces[at].steps) for at, _ in wrong) if wrong else 0.5
     return {
-        "trace_count": len(reads),
-        "of": len(rows) + borrowed,
-        "borrowed_right_count": borrowed,
-        "rules": [rule._asdict() for rule in rules],
+        "trace_count": len(traces),
+        "of": len(rows) + len(traces) - len(chosen) if len(traces) > len(chosen) else len(rows),
+        "borrowed_right_count": sum(y < 0 for y in labels) if all(r["label"] >= 0 for r in rows) else 0,
         **f1(judged, labels),
         "f1_interval": f1_interval(judged, labels),
+        "located": signal(sum(p == labels[at] for at, p in wrong), len(wrong), chance=chance)._asdict(),
         "exact_checks_alone": f1(exact, labels)["f1"],
         "exact_checks_alone_interval": f1_interval(exact, labels),
-        "read_tokens": judge.read_count,
-        "seconds": sum(r.seconds for r in reads),
+        "read_tokens": author.read_count,
+        "drawn_tokens": author.drawn_count,
+        "seconds": seconds,
     }
+
+
+def _identity(context: WorkloadContext) -> str:
+    """Names the model, the seed and what it is told: programs of others are not taken for its own."""
+    model = context.model_path
+    told = [model.name, model.stat().st_size] if model else []
+    return sha256(json.dumps([*told, context.seed, text_table("instructions")["programs"]]).encode()).hexdigest()[:16]
+
+
+def _programs(author: Author, kept: Path, problems: Sequence[str]) -> tuple[list[list[str]], float]:
+    """Programs for problems, those that are kept from an earlier run too, and the seconds that they took."""
+    paths = [kept / f"{sha256(problem.encode()).hexdigest()[:24]}.json" for problem in problems]
+    fresh = [at for at, path in enumerate(paths) if not path.is_file()]
+    start = perf_counter()
+    written = author.write([problems[at] for at in fresh]) if fresh else []
+    spent_s = perf_counter() - start
+    for at, programs in zip(fresh, written, strict=True):
+        write_atomically(paths[at], json.dumps({"programs": programs, "seconds": spent_s / len(fresh)}).encode())
+    found = [json.loads(path.read_bytes()) for path in paths]
+    return [one["programs"] for one in found], sum(one["seconds"] for one in found)
 
 
 def f1_interval(predicted: Sequence[int], labels: Sequence[int]) -> list[float] | None:

@@ -9,10 +9,16 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Final
 
-from harness.workloads.reasoning.exact import MAX_EXPONENT
+from harness.ports import Session
+from harness.workloads._language.generate import Plan, answers
+from harness.workloads._language.templates import ChatTemplate
+from harness.workloads._language.texts import text_table
+from harness.workloads.reasoning import exact
+from harness.workloads.reasoning.claims import tokenise
 
 _MOST_BITS: Final = 4096
 _BINARY: Final[Mapping[type, Callable[[Fraction, Fraction], Fraction]]] = {
@@ -32,9 +38,50 @@ _CALLS: Final[Mapping[str, Callable[..., Fraction]]] = {
 }
 _NUMBER: Final = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _RESULT: Final = re.compile(r"(?:=|≈|\bis|\bare)[^\d=\n]{0,12}?(-?\d[\d,]*(?:\.\d+)?)(?!\s*[-+*/×÷^(\d])")
+_BOXED: Final = re.compile(r"\\boxed\{(.*)\}")
+_TOLD: Final = text_table("instructions")["programs"]
+PROGRAMS: Final = 4
+"""Programs for each problem."""
+TOGETHER: Final = 3
+"""Problems whose programs are written in one batch."""
 
 
-def values(program: str) -> list[Fraction]:
+class Author:
+    """Lets a model write programs for problems.
+
+    The session has a sequence for each program of a batch, and one more; what comes before every problem is read once
+    and kept in the first one until something else clears it (``forget``).
+    """
+
+    def __init__(self, session: Session, template: ChatTemplate, seed: int) -> None:
+        self._session = session
+        self._before, self._after = template.around(session, _TOLD["instruction"], _TOLD["examples"])
+        self._plan = Plan(_TOLD["most_tokens"], seed=seed, ends=session.is_end)
+        self._is_kept = False
+        self.read_count = self.drawn_count = 0
+
+    def write(self, problems: Sequence[str], count: int = PROGRAMS) -> list[list[str]]:
+        """So many programs for each of a few problems, drawn in one batch of the session's other sequences."""
+        if not self._is_kept:
+            self._session.clear()
+            self._session.decode(self._before, position=0, logits="none")
+            self._is_kept = True
+            self.read_count += len(self._before)
+        asked = [self._session.tokenize(problem, add_special=False) + self._after for problem in problems]
+        prompts = [prompt for prompt in asked for _ in range(count)]
+        numbers = [number for _ in asked for number in range(count)]
+        drawn = answers(self._session, len(self._before), prompts, numbers, self._plan)
+        self.read_count += sum(map(len, asked))
+        self.drawn_count += sum(sample.step_count for sample in drawn)
+        texts = [self._session.detokenize(list(sample.tokens)) for sample in drawn]
+        return [texts[at : at + count] for at in range(0, len(texts), count)]
+
+    def forget(self) -> None:
+        """Read what comes first again before the next problem."""
+        self._is_kept = False
+
+
+def worked(program: str) -> list[Fraction]:
     """What each line of assignments gives, in order; nothing where a line is anything else, or passes a cap."""
     known: dict[str, Fraction] = {}
     found = []
@@ -65,7 +112,7 @@ def _value(node: ast.expr, known: Mapping[str, Fraction]) -> Fraction:
             value = -_value(part, known)
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
             power = _value(right, known)
-            if power.denominator != 1 or abs(power) > MAX_EXPONENT:
+            if power.denominator != 1 or abs(power) > exact.MAX_EXPONENT:
                 raise ValueError("exponent out of range")
             value = _value(left, known) ** int(power)
         case ast.BinOp(left=left, op=sign, right=right):
@@ -79,25 +126,40 @@ def _value(node: ast.expr, known: Mapping[str, Fraction]) -> Fraction:
     return value
 
 
-def doubted(steps: Sequence[str], problem: str, own: Sequence[Fraction]) -> int:
-    """The first step with a result that is neither in the problem nor in the program; -1 where both end alike.
+def doubted(steps: Sequence[str], problem: str, programs: Sequence[str]) -> int:
+    """The first step with a result that neither the problem nor a program has; -1 where a program ends as the trace.
 
-    ``own`` are the program's values, its answer last. The last step where each result is known; -1 without a program,
-    and where the trace ends without a number.
+    The last step where each result is known. -1 too where no program could be worked, and where the trace ends in
+    something else than a number.
     """
-    ends = _NUMBER.findall(steps[-1])
-    if not own or not ends or any(_is(own[-1], end) for end in ends[-2:]):
+    own = [found for found in map(worked, programs) if found]
+    ends = _ends(steps[-1])
+    if not own or not ends or any(_is(abs(found[-1]), abs(end), 2) for found in own for end in ends):
         return -1
-    given = [Fraction(n.rstrip(",").replace(",", "")) for n in _NUMBER.findall(problem)]
-    known = [*given, *own, *(100 * v for v in own), *(-v for v in own)]
+    given = [_number(told)[0] for told in _NUMBER.findall(problem)]
+    known = [*given, *(sign * v for found in own for v in found for sign in (1, -1, 100))]
     for at, step in enumerate(steps):
-        if any(not any(_is(v, told) for v in known) for told in _RESULT.findall(step)):
+        if any(not any(_is(v, *_number(told)) for v in known) for told in _RESULT.findall(step)):
             return at
     return len(steps) - 1
 
 
-def _is(value: Fraction, told: str) -> bool:
-    """Whether a value is the number told, rounded to its places."""
+def _ends(step: str) -> list[Fraction]:
+    """What a last step may say that the answer is: what stands in a box, else its last two numbers."""
+    boxed = _BOXED.search(step)
+    if boxed:
+        with suppress(exact.NotArithmeticError):
+            return list(exact.values([t for t in tokenise(boxed[1]) if t not in ("$", ";", "%")]))
+        return []
+    return [_number(told)[0] for told in _NUMBER.findall(step)[-2:]]
+
+
+def _number(told: str) -> tuple[Fraction, int]:
+    """A number and its places behind the point."""
     plain = told.rstrip(",").replace(",", "")
-    places = len(plain.partition(".")[2])
-    return abs(value - Fraction(plain)) * 10**places <= Fraction(1, 2)
+    return Fraction(plain), len(plain.partition(".")[2])
+
+
+def _is(value: Fraction, told: Fraction, places: int) -> bool:
+    """Whether a value is the number told, rounded to its places."""
+    return bool(abs(value - told) * 10**places <= Fraction(1, 2))

@@ -8,13 +8,14 @@ from harness.errors import WrongAnswerError
 from harness.ports import Operation, WorkloadContext
 from harness.workloads._described import Described
 from harness.workloads._language.cases import drawn, watched
-from harness.workloads._language.judgement import READ_ROWS, Judge
+from harness.workloads._language.judgement import Judge
 from harness.workloads._language.templates import open_chat
 from harness.workloads._language.texts import text_table
 from harness.workloads.reasoning import process_bench
 from harness.workloads.reasoning.analysis import analyse
 from harness.workloads.reasoning.constraints import Puzzle, solve, violations
 from harness.workloads.reasoning.contradictions import asked, believed, chains, contradictions, score
+from harness.workloads.reasoning.programs import PROGRAMS, TOGETHER
 from harness.workloads.reasoning.traces import trace
 
 
@@ -90,11 +91,8 @@ class ReasoningWorkload(Described):
         """
         made = chains(context.seed, held_out=True, fill_count=4)
         found: dict[str, Any] = {"contradictions": score(made, [contradictions(c.steps) for c in made])}
-        opened = (
-            open_chat(context, context_tokens=4096, sequence_count=10, output_tokens=READ_ROWS)
-            if context.model_path
-            else None
-        )
+        sequences = 1 + PROGRAMS * TOGETHER
+        opened = open_chat(context, 4096, sequences) if context.model_path else None
         files = context.data_files("processbench*.json")
         if opened:
             found["contradictions with the model"] = _asked(*opened, context.share(1 + len(files)))
@@ -103,14 +101,13 @@ class ReasoningWorkload(Described):
             rows = process_bench.rows_of(path, "question", "answer")
             alarms = sum(bool(analyse(r["answer"], r["question"]).faults) for r in rows)
             found[path.stem] = {"trace_count": len(rows), "false_alarm_ratio": alarms / len(rows)}
-        known: dict[Any, Any] = {}
         for at, path in enumerate(files):
             context.tell(found)
             part = context.share(len(files) - at)
             rows = process_bench.rows_of(path, "problem", "steps", "label")
             found[path.stem] = {**process_bench.score(rows), "published_f1": dict(process_bench.beside(path.stem))}
             if opened:
-                found[path.stem]["critic"] = process_bench.criticised(*opened, rows, solved, part, path.stem, known)
+                found[path.stem]["critic"] = process_bench.criticised(*opened, rows, solved, part, path.stem)
         if opened:
             opened[0].close()
         return found

@@ -2,9 +2,10 @@
 
 import pytest
 
-from bench.best_of_n import Solved, Tried, best, compared, majority, number_in, weighted
+from bench.best_of_n import Solved, Tried, compared, majority, number_in
 
-TRIES = (Tried("4", -1.0, 10, 5), Tried("5", 2.0, 10, 5), Tried("4", -3.0, 10, 5), Tried("4", -3.0, 10, 5))
+TRIES = (Tried("4", 10), Tried("5", 10), Tried("4", 10))
+PROGRAMS = (Tried("5", 5), Tried("5", 5), Tried("", 5))
 
 
 @pytest.mark.parametrize(
@@ -15,19 +16,20 @@ def test_the_number_of_an_answer(text, number):
     assert number_in(text) == number
 
 
-def test_the_three_ways_to_choose():
-    assert (majority(TRIES), best(TRIES)) == ("4", "5")
-    # 1 / (1 + e) + 2 / (1 + e**3) = 0.27 + 0.09 for 4; 1 / (1 + e**-2) = 0.88 for 5
-    assert weighted(TRIES) == "5"
+def test_no_answer_has_no_vote():
+    assert (majority(TRIES), majority(PROGRAMS), majority(PROGRAMS[2:])) == ("4", "5", "")
 
 
-def test_equal_tokens_count_what_the_critic_reads():
-    found = compared([Solved("5", TRIES[0], TRIES, (1.0, 2.0, 3.0))])
-    assert (found["majority of 4"]["tokens"], found["best by the critic, of 4"]["tokens"]) == (40, 60)
-    equal = found["best by the critic, at_equal_tokens"]
-    assert {name: e["samples"] for name, e in equal.items()} == {
-        "budget of a majority of 3": 2,  # 30 tokens pay for two samples and their reading
-        "budget of a majority of 4": 2,
+def test_what_equal_tokens_pay_for():
+    found = compared([Solved("5", TRIES[0], TRIES, PROGRAMS, (1.0, 2.0, 3.0))])
+    assert (found["majority, of 3"]["tokens"], found["vote of samples and programs, of 3"]["tokens"]) == (30, 45)
+    assert [found[f"{name}, of 3"]["accuracy"] for name in ("majority", "majority of programs")] == [0, 1]
+    equal = found["vote of samples and programs, at_equal_tokens"]
+    # 20 tokens pay for one sample with its program, 30 for two of each
+    assert {name: e["of"] for name, e in equal.items()} == {
+        "budget of a majority of 2": 1,
+        "budget of a majority of 3": 2,
     }
+    # 4 5 5 5 beats 4 5 4
     assert equal["budget of a majority of 3"]["gain"][0] == 1.0
-    assert found["vote that ends early"]["tokens"] == 40
+    assert found["vote that ends early"]["tokens"] == 30

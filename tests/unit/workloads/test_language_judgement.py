@@ -214,10 +214,3 @@ def test_log_probabilities_are_those_of_the_rule():
     assert found[0, 0] == pytest.approx(log(e + 1) - log(e + 255))
     assert found[0, 1] == pytest.approx(log(2) + off)
     assert found[1, 0] == pytest.approx(log(2) + off)
-
-
-def test_a_growing_text_is_asked_about_as_if_each_part_were_asked_alone():
-    pieces = ["one.", " two.", " three.", " four.", " five."]
-    along = judge(fake(), 3).along(pieces, "?")
-    alone = judge(fake(), 3).margins(["".join(pieces[: n + 1]) + "?" for n in range(5)])
-    assert along.margins == pytest.approx(alone)

@@ -6,7 +6,6 @@ from fractions import Fraction
 from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +19,8 @@ from harness.workloads.reasoning.constraints import Puzzle, solve, violations
 from harness.workloads.reasoning.contradictions import chains, contradictions
 from harness.workloads.reasoning.contradictions import score as chain_score
 from harness.workloads.reasoning.exact import NotArithmeticError, values
-from harness.workloads.reasoning.process_bench import Read, Rule, first_wrong, fit, rows_of
+from harness.workloads.reasoning.process_bench import Trace, first_wrong, rows_of
+from harness.workloads.reasoning.programs import doubted, worked
 from harness.workloads.reasoning.traces import trace
 
 
@@ -346,12 +346,37 @@ def test_roots_that_are_no_whole_numbers_are_no_claims():
     assert claims("√2 + 1 = 2.4") == []
 
 
-def test_the_critic_takes_the_first_low_step_or_exact_fault():
-    low = Read(np.array([2.0, 1.5, -3.0, -4.0]), -1)
-    rule = Rule(-1.0, 0.0)
-    assert first_wrong(low, rule) == 2
-    assert first_wrong(low._replace(exact=1), rule) == 1
-    assert first_wrong(Read(np.array([2.0, 1.5]), -1), rule) == -1
-    # the same height everywhere: nothing stands out by a drop of 1 below the mean
-    assert first_wrong(Read(np.array([-2.0, -2.0]), -1), Rule(-1.0, 1.0)) == -1
-    assert fit([low, Read(np.array([2.0, 1.0]), -1)], [2, -1]).threshold > -3.0
+@pytest.mark.parametrize(
+    ("program", "last"),
+    [
+        ("eggs = 3 * 12\nused = eggs / 4\nanswer = (eggs - used) * 0.5", Fraction(27, 2)),
+        ("x = 7\nx -= 10\nanswer = abs(x) ** 3 % 5", 2),
+        ("answer = round(2 / 3, 2) + max(1, 2) + int(7 / 2) + 7 // 2", Fraction(867, 100)),
+        ("answer = __import__('os').system('true')", None),
+        ("import os\nanswer = 1", None),
+        ("answer = missing + 1", None),
+        ("answer = 2 ** 999", None),
+        ("answer = 1 / 0", None),
+        ("answer = 'text' * 9", None),
+        ("for x in y: answer = 1", None),
+        ("answer = " + "(" * 300 + "1" + ")" * 300, None),
+        ("The answer is 4.", None),
+    ],
+)
+def test_programs_are_worked_exactly_and_never_executed(program, last):
+    assert worked(program)[-1:] == ([] if last is None else [last])
+
+
+def test_the_critic_doubts_the_first_result_that_no_program_has():
+    problem = "Ida buys 3 boxes with 12 eggs each and uses a quarter of the eggs. How many are left?"
+    right, wrong = "eggs = 3 * 12\nused = eggs / 4\nanswer = eggs - used", "answer = 3 + 12"
+    steps = ["There are 3 * 12 = 36 eggs.", "She uses 36 / 3 = 12 eggs.", "So 36 - 12 = 24 eggs are left."]
+    assert doubted(steps, problem, [right]) == 2  # 12 is a number of the problem: it may be told again
+    assert doubted([steps[0], "She uses 36 / 2 = 18 eggs.", "So 18 are left."], problem, [right]) == 1
+    assert doubted([*steps[:2], "The answer is \\boxed{27}."], problem, [right, wrong]) == -1
+    assert doubted([steps[0], "She uses 9.", "Of 36 eggs 27.0 are left."], problem, [wrong, right]) == -1
+    # nothing to compare: no program that can be worked, no number at the end
+    assert doubted(steps, problem, ["no program"]) == -1
+    assert doubted([*steps[:2], "So some are left."], problem, [right]) == -1
+    assert doubted(["It is a half.", "\\boxed{\\frac{1}{2}}"], "What share?", ["answer = 1 / 2"]) == -1
+    assert first_wrong(Trace(problem, ("3 * 12 = 35 eggs.", "27 are left."), 0), [right]) == 0
