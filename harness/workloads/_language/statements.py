@@ -47,6 +47,8 @@ _SPANS, _MONTH_SPANS = (
     for kind in ("spans", "month_spans")
 )
 _BOUNDS: Final = re.compile(rf"\b(?:{'|'.join(ENGLISH['search']['bounds'].split())})\b")
+_BOUND_SIGNS: Final = {sign: re.compile(words) for sign, words in ENGLISH["search"]["bound_signs"].items()}
+_STATES, _UNTIL = (frozenset(ENGLISH["search"][kind].split()) for kind in ("states", "until"))
 _STOPPED: Final = re.compile(r"\bg[ia]ven? up\b", re.I)
 
 
@@ -308,7 +310,9 @@ def _numbers_agree(claim: Clause, passage: Sequence[Clause]) -> bool:
         return True
     for mine in own:
         if not any(_same(mine, q) for q in every):
-            if not _derived(mine, every, [y for c in passage for y in c.figures.moments.get("y", ())]):
+            years = [y for c in passage for y in c.figures.moments.get("y", ())]
+            others = [q for q in own if q is not mine]
+            if not _bounded(claim, mine, every) and not _derived(mine, [*every, *others], years, passage):
                 return False
             continue
         near = _about(claim, [c for c in passage if any(_comparable(mine, q) for q in c.figures.quantities)])
@@ -327,9 +331,22 @@ def _comparable(a: Quantity, b: Quantity) -> bool:
     return a.unit == b.unit or not a.unit or not b.unit or stem(a.unit) == stem(b.unit)
 
 
-def _derived(mine: Quantity, every: Sequence[Quantity], years: Sequence[int]) -> bool:
-    """Whether two numbers of the passage, years among them, give this one: then it is left to the model."""
+def _bounded(claim: Clause, mine: Quantity, every: Sequence[Quantity]) -> bool:
+    """Whether the claim names a bound (``over``, ``at most``) that a number of the passage keeps."""
+    before = claim.text[max(0, mine.start - 20) : mine.start].lower()
+    signs = [sign for sign, words in _BOUND_SIGNS.items() if words.search(before)]
+    values = [q.value for q in every if _comparable(mine, q)]
+    return any(v > mine.value if sign == "above" else v < mine.value for sign in signs for v in values)
+
+
+def _derived(mine: Quantity, every: Sequence[Quantity], years: Sequence[int], passage: Sequence[Clause]) -> bool:
+    """Whether two numbers of the passage, years among them, give this one: then it is left to the model.
+
+    A word such as ``half`` or ``twice`` is a number too.
+    """
     values = [q.value for q in every] + [Fraction(y * 12 if mine.unit == "month" else y) for y in years]
+    said = frozenset().union(*(c.words for c in passage))
+    values += [Fraction(n) for word, n in ENGLISH["numbers"]["factors"].items() if word in said]
     pairs = [(a, b) for i, a in enumerate(values) for j, b in enumerate(values) if i != j]
     shares = {q.value * other.value / 100 for q in every if q.unit == "%" for other in every}
     return mine.value in shares or any(mine.value in {a + b, a - b, a * b, a / b if b else a} for a, b in pairs)
@@ -342,7 +359,7 @@ def _moments_agree(claim: Clause, passage: Sequence[Clause]) -> bool:
     passage = _carried(passage)
     fitting = [c for c in passage if _fits(mine, c)]
     if not fitting:
-        return any(_spans(c, mine) for c in passage) or any(
+        return _lasts(claim, passage) or any(_spans(c, mine) for c in passage) or any(
             all(v <= d.get(f, frozenset()) for f, v in mine.items()) for d in _later(passage)
         )
     told = [(c, mine.keys() & implied(c.figures.moments).keys()) for c in passage]
@@ -357,6 +374,16 @@ def _spans(other: Clause, mine: "dict[str, frozenset[int]]") -> bool:
     ends = {f: told[f] for f in mine if len(told.get(f, ())) > 1}
     between = ends.keys() == mine.keys() and bool({"from", "between"} & {*other.words})
     return between and all(min(ends[f]) <= v <= max(ends[f]) for f, values in mine.items() for v in values)
+
+
+def _lasts(claim: Clause, passage: Sequence[Clause]) -> bool:
+    """Whether the claim says how something is, and the passage until or from when: one date, or two around it."""
+    told = [implied(c.figures.moments) for c in passage]
+    for field, values in claim.figures.moments.items():
+        ends = frozenset().union(*(t.get(field, ()) for t in told))
+        if len(ends) > 1 and not all(min(ends) <= v <= max(ends) for v in values):
+            return False
+    return bool(_STATES & set(claim.words)) and any(_UNTIL & set(c.words) for c in passage)
 
 
 def _carried(passage: Sequence[Clause]) -> list[Clause]:

@@ -21,7 +21,7 @@ from harness.stats.calibration.selective import accuracy_at, aurc
 from harness.stats.calibration.smooth import smooth_ece
 from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.generate import Plan
-from harness.workloads._language.judgement import choose, signal
+from harness.workloads._language.judgement import Judge, choose, signal
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import text_table
 from harness.workloads.grounding_qa.answering import (
@@ -132,9 +132,12 @@ def word_f1(given: str, gold: str) -> float:
 
 
 def truthful(session: Session, context: WorkloadContext, path: Path, template: ChatTemplate) -> dict[str, Any]:
-    """MC1: the best answer against the incorrect ones by length-normalised log-probability, no passages.
+    """The best answer among the incorrect ones, no passages: by the model's judgement which of them are true.
 
-    The questions are drawn by the seed, each category with its share. BadDataError where it is no TruthfulQA file.
+    Each answer is judged for itself: the log-odds that it is true ("P(True)", Kadavath et al. 2022, arXiv:2207.05221);
+    their softmax is the confidence. Beside it stands MC1, the answer with the highest log-probability a token: what is
+    often said is likely, true or not. The questions are drawn by the seed, each category with its share. BadDataError
+    where it is no TruthfulQA file.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -146,18 +149,24 @@ def truthful(session: Session, context: WorkloadContext, path: Path, template: C
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise BadDataError(path, "", repr(error), "a TruthfulQA file") from error
     confidence, right, chance = [], [], []
+    likely: list[bool] = []
     before, after = template.around(session)
+    judged = Judge(session, template, text_table("instructions")["truth"]["instruction"], home=16, together=6)
     for question, best, wrong in watched(rows, context, path.stem):
-        options = [best.strip(), *(w.strip() for w in wrong if w.strip())]
+        options = [best.strip(), *(w.strip() for w in wrong if w.strip())][:15]
         prompt = [*before, *session.tokenize(question, add_special=False), *after]
-        chosen = choose(session, prompt, [session.tokenize(o, add_special=False) for o in options[:15]])
-        confidence.append(float(chosen.shares[chosen.best]))
-        right.append(chosen.best == 0)
-        chance.append(1 / len(options[:15]))
+        tokens = [session.tokenize(o, add_special=False) for o in options]
+        likely.append(choose(session, prompt, tokens, kept_count=len(before) if likely else 0).best == 0)
+        margins = judged.margins([f"Question: {question}\nAnswer: {option}" for option in options])
+        shares = np.exp(margins - margins.max())
+        confidence.append(float(1 / shares.sum()))
+        right.append(int(margins.argmax()) == 0)
+        chance.append(1 / len(options))
     return {
         "question_count": len(right),
         "of": len(every),
         "accuracy": fmean(right),
+        "likeliest_accuracy": fmean(likely),
         "chance": fmean(chance),
         "ece": ece(equal_width(confidence, right, allow_few=True)),
         "smooth_ece": smooth_ece(confidence, right, allow_few=True),
