@@ -300,14 +300,20 @@ _HEADLINES: Final[Mapping[str, tuple[tuple[str, str, str, str], ...]]] = {
     "grounding_qa": (
         ("precision of support", "support/all/precision", "words contained", "support/all/contains_precision"),
         ("recall of support", "support/all/recall", "", ""),
+        ("precision of support, unseen passages", "support, unseen passages/all/precision", "words contained",
+         "support, unseen passages/all/contains_precision"),
+        ("recall of support, unseen passages", "support, unseen passages/all/recall", "", ""),
         ("citations that support, made-up facts", "made-up facts/citation_recall", "words contained",
          "made-up facts/citation_contains_answer"),
+        ("TruthfulQA, right answers", "TruthfulQA*/accuracy", "the likeliest answer", "TruthfulQA*/likeliest_accuracy"),
         ("TruthfulQA, gain of answering the surer half", "TruthfulQA*/half_coverage/gain", "", ""),
         ("LoCoMo, gain of answering the surer half", "locomo*/half_coverage/gain", "", ""),
     ),
     "reasoning": (
-        ("precision of contradictions", "contradictions*/precision", "", ""),
-        ("recall of contradictions", "contradictions*/recall", "", ""),
+        ("precision of contradictions", "contradictions with the model/precision", "", ""),
+        ("recall of contradictions", "contradictions with the model/recall", "", ""),
+        ("precision of contradictions, unseen chains", "contradictions, unseen chains/precision", "", ""),
+        ("recall of contradictions, unseen chains", "contradictions, unseen chains/recall", "", ""),
         ("ProcessBench F1, gsm8k, critic", "processbench_gsm8k*/critic/f1", "exact checks alone",
          "processbench_gsm8k*/critic/exact_checks_alone"),
         ("ProcessBench F1, math, critic", "processbench_math*/critic/f1", "exact checks alone",
@@ -452,7 +458,8 @@ _HITS: Final = {
 
 def parts_table(workload: str, *paths: Path) -> str:
     """What a workload's evaluation found, a row for each part: arms of a debate, an assistant without a part."""
-    judged = [(r, run.evaluation) for r, run in results_of(System, *paths) if r.workload == workload]
+    asked = workload.partition(":")[0]
+    judged = [(r, run.evaluation) for r, run in results_of(System, *paths) if r.workload == asked]
     told = [(r, found) for r, found in judged if found]
     if not told:
         raise ValueError(f"no evaluation of {workload} in {', '.join(map(str, paths))}")
@@ -468,6 +475,10 @@ def parts_table(workload: str, *paths: Path) -> str:
     return table(["", *columns], rows) + f"\n\n{source([record])}"
 
 
+_SUPPORT: Final = {
+    "cases": "case_count", "precision": "precision", "recall": "recall",
+    "objected to by a check": "decided_by_checks_ratio", "precision of words contained": "contains_precision",
+}  # fmt: skip
 _PARTS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "assistant": (
         "",
@@ -485,13 +496,8 @@ _PARTS: Final[dict[str, tuple[str, dict[str, str]]]] = {
             "tokens said": "speech_tokens_drawn", "judge reads": "judge_tokens_read", "seconds": "seconds",
         },
     ),
-    "grounding_qa": (
-        "support",
-        {
-            "cases": "case_count", "precision": "precision", "recall": "recall",
-            "objected to by a check": "decided_by_checks_ratio", "precision of words contained": "contains_precision",
-        },
-    ),
+    "grounding_qa": ("support", _SUPPORT),
+    "grounding_qa:unseen": ("support, unseen passages", _SUPPORT),
 }  # fmt: skip
 
 

@@ -359,8 +359,10 @@ def _moments_agree(claim: Clause, passage: Sequence[Clause]) -> bool:
     passage = _carried(passage)
     fitting = [c for c in passage if _fits(mine, c)]
     if not fitting:
-        return _lasts(claim, passage) or any(_spans(c, mine) for c in passage) or any(
-            all(v <= d.get(f, frozenset()) for f, v in mine.items()) for d in _later(passage)
+        return (
+            _lasts(claim, passage)
+            or any(_spans(c, mine) for c in passage)
+            or any(all(v <= d.get(f, frozenset()) for f, v in mine.items()) for d in _later(passage))
         )
     told = [(c, mine.keys() & implied(c.figures.moments).keys()) for c in passage]
     whole = [c for c, fields in told if fields == mine.keys()]  # those that tell day and hour, where it has both

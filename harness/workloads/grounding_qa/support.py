@@ -19,7 +19,7 @@ from harness.workloads._language.judgement import Judge, precision_recall, signa
 from harness.workloads._language.statements import clause, clauses, confirmed, conflicts, sentences
 from harness.workloads._language.templates import ChatTemplate
 from harness.workloads._language.texts import text_table
-from harness.workloads.grounding_qa.facts import Case, entailment_cases
+from harness.workloads.grounding_qa.facts import Case, entailment_cases, unseen_cases
 
 _TOLD: Final = text_table("instructions")["support"]
 OVERRULED: Final = 0.02
@@ -125,14 +125,24 @@ def _plain(cases: Sequence[Case]) -> float:
 
 
 def evaluate(support: Support, context: WorkloadContext) -> dict[str, Any]:
-    """Fit on the templates for fitting, judge those held out: 60 passages (``--cases``) with four claims each."""
+    """Fit on the templates for fitting; judge those held out, and cases by somebody who had not read the checks.
+
+    Of those held out 60 passages (``--cases``) with four claims each, of the others all, or as many as asked for.
+    """
     support.fitted(entailment_cases(context.seed, held_out=False))
     every = entailment_cases(context.seed, held_out=True, fill_count=2)
-    passages = [every[at : at + 4] for at in range(0, len(every), 4)]
-    cases: list[Case] = []
-    judged: list[Supported] = []
-    for some in watched(drawn(passages, context, len(passages), by=lambda p: p[0].kind), context, "support"):
-        cases += some
-        judged += support.check_many([(c.claim, c.passage) for c in some])
-    read_count = support.judge.read_count
-    return {"fit": support.fit._asdict(), "of": len(every), "read_tokens": read_count, **score(cases, judged)}
+    found: dict[str, Any] = {"fit": support.fit._asdict()}
+    unseen = unseen_cases()
+    for name, groups in (
+        ("support", [every[at : at + 4] for at in range(0, len(every), 4)]),
+        ("support, unseen passages", [[case] for case in unseen]),
+    ):
+        before, part = support.judge.read_count, context.share(1 if name != "support" else 2)
+        cases: list[Case] = []
+        judged: list[Supported] = []
+        for some in watched(drawn(groups, context, len(groups), by=lambda p: p[0].kind), part, name):
+            cases += some
+            judged += support.check_many([(c.claim, c.passage) for c in some])
+        read_count = support.judge.read_count - before
+        found[name] = {"of": sum(map(len, groups)), "read_tokens": read_count, **score(cases, judged)}
+    return found

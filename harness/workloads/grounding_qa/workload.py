@@ -158,7 +158,7 @@ class GroundingWorkload(Described):
         session, template = open_chat(context, context_tokens=4096, sequence_count=23, output_tokens=512)
         support = Support(session, template, home=9, together=6)
         files = [*context.data_files("TruthfulQA*.csv"), *context.data_files("locomo*.json")]
-        found: dict[str, Any] = {"support": evaluate(support, context.share(3 + len(files)))}
+        found = evaluate(support, context.share(2 + len(files)))
         context.tell(found)
         found["made-up facts"] = sets.made_up(session, context.share(4 + len(files)), support)
         for at, path in enumerate(files):

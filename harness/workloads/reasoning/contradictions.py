@@ -18,7 +18,9 @@ from harness.workloads._language.texts import text_table
 from harness.workloads.reasoning.frames import Frame, differs, frame
 from harness.workloads.reasoning.orders import Orders, order
 
-_CHANGE: Final = re.compile(rf"\b(used to|(?-i:may)|{'|'.join(ENGLISH['search']['change'].split())})\b", re.I)
+_CHANGE: Final = re.compile(
+    rf"\b(used to|no longer|any ?more|(?-i:may)|{'|'.join(ENGLISH['search']['change'].split())})\b", re.I
+)
 _LEAD: Final = re.compile(
     r"^\W*(?:(?:so|therefore|thus|hence|since|because|as|and|we know that|we know|but|this means that)\b,?\s*)+", re.I
 )
@@ -223,6 +225,12 @@ def chains(seed: int, *, held_out: bool, fill_count: int = 1) -> list[Chain]:
                         steps = [t.format_map(names) for t in (template["first"], *between, later)]
                         made.append(Chain(kind, tuple(steps), 3 if answer == "no" else -1))
     return made
+
+
+def unseen() -> list[Chain]:
+    """Chains by somebody who had not read the rules, half of them without a contradiction: ``chains.toml``."""
+    rows = [(kind, row) for kind, told in text_table("chains").items() for row in told]
+    return [Chain(kind, tuple(row["steps"]), row.get("wrong_step", -1)) for kind, row in rows]
 
 
 def score(made: Sequence[Chain], found: Sequence[Sequence[Contradiction]]) -> dict[str, Any]:

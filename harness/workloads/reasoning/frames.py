@@ -22,6 +22,9 @@ _ENDING: Final = re.compile(rf"(?<=\w{{4}})(?:{'|'.join(ENGLISH['frames']['endin
 _LABEL: Final = re.compile(
     rf"\b(?P<what>{'|'.join(ENGLISH['frames']['numbered'].split())}) (?P<which>\d{{1,3}})(?![\d,.]*\d|\w)", re.I
 )
+_NTH: Final = re.compile(
+    rf"\b(?P<which>{'|'.join(ENGLISH['numbers']['ordinals'].split())}) (?P<what>{'|'.join(_WORDS['numbered'])})\b", re.I
+)
 _UNITS: Final = frozenset(map(stem, UNIT_WORDS))
 _ENOUGH: Final = 2
 
@@ -37,6 +40,7 @@ class Frame(NamedTuple):
         denied: What each clause that denies names; empty where none does.
         values: All numbers that stand there.
         subject: What stands before the first verb, names left out.
+        spelt: All words in order, as they are spelt.
     """
 
     named: frozenset[str]
@@ -46,6 +50,7 @@ class Frame(NamedTuple):
     denied: tuple[frozenset[str], ...]
     values: frozenset[object]
     subject: frozenset[str]
+    spelt: tuple[str, ...]
 
 
 def frame(text: str) -> Frame:
@@ -61,11 +66,11 @@ def frame(text: str) -> Frame:
         slots[("time", field)] = set(values)
     for s in stems & _EXCLUSIVE.keys():
         slots.setdefault(("attribute", _EXCLUSIVE[s]), set()).add(s)
-    for m in _LABEL.finditer(text):
-        slots.setdefault(("place", stem(m["what"])), set()).add(m["which"])
+    for m in (*_LABEL.finditer(text), *_NTH.finditer(text)):
+        slots.setdefault(("place", stem(m["what"])), set()).add(m["which"].lower())
     names = frozenset().union(*(c.names for c in parts)) if parts else frozenset()
     names |= {stem(w) for w in _CAPITAL.findall(text)}
-    words = frozenset(w for c in parts for w in c.words)
+    words = frozenset(w for c in parts for w in c.words) - {m["which"].lower() for m in _NTH.finditer(text)}
     return Frame(
         _said(stems),
         {key: frozenset(values) for key, values in slots.items()},
@@ -78,11 +83,14 @@ def frame(text: str) -> Frame:
         ),
         frozenset(q.value for q in told.quantities),
         frozenset(map(_root, _subject(parts) - names)),
+        tuple(re.findall(r"[\w'’]+", text)),
     )
 
 
-def differs(x: Frame, y: Frame) -> str:
+def differs(x: Frame, y: Frame) -> str:  # noqa: PLR0911  one for each kind
     """The kind of the one slot in which y contradicts x; empty where none does, or where they tell of two things."""
+    if _renamed(x.spelt, y.spelt):
+        return "identity"
     shared = x.named & y.named
     if len(shared) < _ENOUGH or (x.words | y.words) & _WORDS["if"] or (x.words ^ y.words) & _WORDS["other"]:
         return ""
@@ -113,6 +121,15 @@ def differs(x: Frame, y: Frame) -> str:
             if both >= _ENOUGH and (not more or (more == 1 and both + len(alike) > _ENOUGH)):
                 return "polarity"
     return ""
+
+
+def _renamed(x: tuple[str, ...], y: tuple[str, ...]) -> bool:
+    """Whether y repeats x with another name at one place, behind a verb that takes one name alone."""
+    unlike = [at for at, (a, b) in enumerate(zip(x, y, strict=False)) if a != b]
+    if len(x) != len(y) or len(x) < 4 or not unlike or unlike[-1] - unlike[0] > 1:
+        return False
+    before = {w.lower() for w in x[max(0, unlike[0] - 5) : unlike[0]]}
+    return all(x[at].istitle() and y[at].istitle() for at in unlike) and bool(before & _WORDS["takes_one"])
 
 
 def _subject(parts: Sequence[Clause]) -> frozenset[str]:

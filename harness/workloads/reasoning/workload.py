@@ -14,7 +14,7 @@ from harness.workloads._language.texts import text_table
 from harness.workloads.reasoning import process_bench
 from harness.workloads.reasoning.analysis import analyse
 from harness.workloads.reasoning.constraints import Puzzle, solve, violations
-from harness.workloads.reasoning.contradictions import asked, believed, chains, contradictions, score
+from harness.workloads.reasoning.contradictions import asked, believed, chains, contradictions, score, unseen
 from harness.workloads.reasoning.programs import PROGRAMS, TOGETHER
 from harness.workloads.reasoning.traces import trace
 
@@ -90,7 +90,10 @@ class ReasoningWorkload(Described):
         With a model (``--model``), its judgement of contradictions and its step critic stand beside the exact checks.
         """
         made = chains(context.seed, held_out=True, fill_count=4)
-        found: dict[str, Any] = {"contradictions": score(made, [contradictions(c.steps) for c in made])}
+        found: dict[str, Any] = {
+            name: score(some, [contradictions(c.steps) for c in some])
+            for name, some in (("contradictions", made), ("contradictions, unseen chains", unseen()))
+        }
         sequences = 1 + PROGRAMS * TOGETHER
         opened = open_chat(context, 4096, sequences) if context.model_path else None
         files = context.data_files("processbench*.json")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import tomllib
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -16,7 +17,7 @@ from harness.workloads.grounding_qa import answering as voting
 from harness.workloads.reasoning.analysis import analyse, f1
 from harness.workloads.reasoning.claims import claims
 from harness.workloads.reasoning.constraints import Puzzle, solve, violations
-from harness.workloads.reasoning.contradictions import chains, contradictions
+from harness.workloads.reasoning.contradictions import Chain, chains, contradictions
 from harness.workloads.reasoning.contradictions import score as chain_score
 from harness.workloads.reasoning.exact import NotArithmeticError, values
 from harness.workloads.reasoning.process_bench import Trace, first_wrong, rows_of
@@ -266,6 +267,15 @@ CONTRADICTORY = [
         "The pier was built before the mill.",
         "order",
     ),
+    ("The club's minibus has sixteen seats.", "With its twelve seats, the minibus is too small.", "quantity"),
+    ("The fair on the quay was held in 1648.", "In 1702 the fair was held on the quay.", "time"),
+    ("The front door of the mill is painted green.", "You know the mill by its yellow front door.", "attribute"),
+    ("The train to Riga leaves from platform 2.", "From platform 7 the train to Riga leaves.", "place"),
+    ("The boat has one captain, Ann Treloar.", "Ben Hosken is the boat's captain.", "name"),
+    ("There is no lift in the Harbour Hotel.", "We go up in the hotel's lift at the harbour.", "polarity"),
+    ("The Otter finished before the Heron.", "In the end, the Heron came home ahead of the Otter.", "order"),
+    ("Tea costs more than milk.", "Milk is more expensive than tea.", "order"),
+    ("We know that p < q.", "Hence q < p.", "order"),
 ]
 COMPATIBLE = [
     ("Nora has 12 marbles.", "Nora has 15 stamps."),
@@ -285,6 +295,13 @@ COMPATIBLE = [
     ("The mill was built before the inn.", "The inn was sold before the mill."),
     ("Case 1: The number is even.", "Case 2: The number is odd."),
     ("There are 9 members.", "For 0 members there is one way."),
+    ("The desk lamp in the hall draws 60 watts.", "The floor lamp in the hall draws 9 watts."),
+    ("The north gate of the park is locked.", "The south gate of the park is not locked."),
+    ("When the alarm is on, a red light shows.", "When the alarm is not on, a green light shows."),
+    ("Eggs cost two euros a dozen in June.", "In January the same dozen of eggs cost three."),
+    ("The soup was too salty to eat.", "The soup was no longer too salty to eat."),
+    ("Mr Jensen repairs old shoes.", "Mr Jansen does not repair old shoes."),
+    ("The oak was planted before the elm.", "The elm was felled before the oak."),
 ]
 
 
@@ -304,6 +321,14 @@ def test_contradictions_on_the_chains_for_fitting():
     found = chain_score(made, [contradictions(c.steps) for c in made])
     assert found["precision"] >= 0.9
     assert found["recall"] >= 0.6
+
+
+def test_contradictions_on_chains_that_others_wrote():
+    """The rules were mended with these in view; what they find of chains that nobody looked at, the record says."""
+    told = tomllib.loads((Path(__file__).parents[2] / "golden" / "chains-seen.toml").read_text(encoding="utf-8"))
+    made = [Chain(kind, tuple(row["steps"]), row.get("wrong_step", -1)) for kind, rows in told.items() for row in rows]
+    found = chain_score(made, [contradictions(c.steps) for c in made])
+    assert (found["chain_count"], found["precision"] >= 0.9, found["recall"] >= 0.3) == (520, True, True)
 
 
 @pytest.mark.parametrize(
