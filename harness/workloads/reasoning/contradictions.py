@@ -16,11 +16,8 @@ from harness.workloads._language.judgement import Judge, precision_recall
 from harness.workloads._language.statements import Clause, clauses, sentences, stem
 from harness.workloads._language.texts import text_table
 from harness.workloads.reasoning.frames import Frame, differs, frame
-from harness.workloads.reasoning.orders import Orders, order
+from harness.workloads.reasoning.orders import CHANGE, Orders, order
 
-_CHANGE: Final = re.compile(
-    rf"\b(used to|no longer|any ?more|(?-i:may)|{'|'.join(ENGLISH['search']['change'].split())})\b", re.I
-)
 _LEAD: Final = re.compile(
     r"^\W*(?:(?:so|therefore|thus|hence|since|because|as|and|we know that|we know|but|this means that)\b,?\s*)+", re.I
 )
@@ -94,7 +91,7 @@ def contradictions(steps: Sequence[str]) -> list[Contradiction]:
 def _differ(x: Clause, y: Clause) -> str:  # noqa: PLR0911  one for each kind
     """What makes y contradict x; empty where nothing does."""
     texts = [c.text.strip() for c in (x, y)]
-    if not x.head or any(map(_CHANGE.search, texts)) or "?" in texts[1] or "for" in (x.words[0], y.words[0]):
+    if not x.head or any(map(CHANGE.search, texts)) or "?" in texts[1] or "for" in (x.words[0], y.words[0]):
         return ""
     if _PAST & {*x.words} and _PRESENT & {*y.words} and not _PAST & {*y.words}:  # it may have changed since
         return ""

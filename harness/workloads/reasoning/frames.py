@@ -76,11 +76,7 @@ def frame(text: str) -> Frame:
         {key: frozenset(values) for key, values in slots.items()},
         frozenset(map(_root, names)),
         words | {"now"} if _PAST.search(text) else words,
-        tuple(
-            frozenset(map(_root, c.topics - _UNITS - _EXCLUSIVE.keys() - _WORDS["ours"]))
-            for c in parts
-            if not c.is_positive
-        ),
+        tuple(_said(c.topics) for c in parts if not c.is_positive),
         frozenset(q.value for q in told.quantities),
         frozenset(map(_root, _subject(parts) - names)),
         tuple(re.findall(r"[\w'’]+", text)),

@@ -10,7 +10,10 @@ _TOLD: Final = ENGLISH["orders"]
 _KIN: Final = frozenset(f"{_TOLD['parents']} {_TOLD['children']} left right north south east west".split())
 _PLACES: Final = frozenset(("before", "after", "above", "below", "beneath", "behind", "ahead"))
 _REVERSED: Final = {word: base for base, words in _TOLD["reversed"].items() for word in words.split()}
-_CHANGE: Final = re.compile(rf"\b(used to|(?-i:may)|{'|'.join(ENGLISH['search']['change'].split())})\b", re.I)
+CHANGE: Final = re.compile(
+    rf"\b(used to|no longer|any ?more|(?-i:may)|{'|'.join(ENGLISH['search']['change'].split())})\b", re.I
+)
+"""Words of change: what is said with one of them is compared with nothing before."""
 _NO_CHANGE: Final = re.compile(r"\b(left|after|later|more|than)\b", re.I)
 _ASIDE: Final = re.compile(r",? in turn,?|^((in|on|at|of|by|for|kilo) [^,]*|hence|that),", re.I)
 _SIGN: Final = re.compile(r"\b([A-Za-z]\w*) ([<>]) ([A-Za-z]\w*)\b")
@@ -33,7 +36,7 @@ def order(text: str) -> Order | None:
     if sign := _SIGN.search(text):
         a, b = (sign[1], sign[3]) if sign[2] == "<" else (sign[3], sign[1])
         return Order("<", a, b)
-    if _CHANGE.search(_NO_CHANGE.sub("", text)):
+    if CHANGE.search(_NO_CHANGE.sub("", text)):
         return None
     spelt = re.findall(r"[\w']+", text)
     words = [w.lower() for w in spelt]
