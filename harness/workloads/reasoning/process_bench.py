@@ -106,14 +106,16 @@ def criticised(
             steps = re.sub("<<.*?>>", "", row["answer"]).split("####")[0].strip().split("\n")
             traces.append(Trace(row["question"], tuple(steps), -1))
         random.Random(context.seed).shuffle(traces)
+    borrowed_count = len(traces) - len(chosen)
     author = Author(session, template, context.seed)
     kept = context.cache / "programs" / _identity(context)
     judged: list[int] = []
-    seconds = 0.0
+    seconds, tokens = 0.0, 0
     groups = [traces[at : at + TOGETHER] for at in range(0, len(traces), TOGETHER)]
     for group in watched(groups, context, f"{name}, {TOGETHER} at a time"):
         written, spent_s = _programs(author, kept, [trace.problem for trace in group])
         seconds += spent_s
+        tokens += sum(len(session.tokenize(text, add_special=False)) + 1 for texts in written for text in texts)
         judged += [first_wrong(trace, programs) for trace, programs in zip(group, written, strict=True)]
     traces = traces[: len(judged)]
     labels = [t.label for t in traces]
@@ -122,15 +124,14 @@ def criticised(
     chance = fmean(1 / len(traces[at].steps) for at, _ in wrong) if wrong else 0.5
     return {
         "trace_count": len(traces),
-        "of": len(rows) + len(traces) - len(chosen) if len(traces) > len(chosen) else len(rows),
-        "borrowed_right_count": sum(y < 0 for y in labels) if all(r["label"] >= 0 for r in rows) else 0,
+        "of": len(rows) + borrowed_count,
+        "borrowed_right_count": sum(y < 0 for y in labels) if borrowed_count else 0,
         **f1(judged, labels),
         "f1_interval": f1_interval(judged, labels),
         "located": signal(sum(p == labels[at] for at, p in wrong), len(wrong), chance=chance)._asdict(),
         "exact_checks_alone": f1(exact, labels)["f1"],
         "exact_checks_alone_interval": f1_interval(exact, labels),
-        "read_tokens": author.read_count,
-        "drawn_tokens": author.drawn_count,
+        "drawn_tokens": tokens,
         "seconds": seconds,
     }
 

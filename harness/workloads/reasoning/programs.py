@@ -58,7 +58,7 @@ class Author:
         self._before, self._after = template.around(session, _TOLD["instruction"], _TOLD["examples"])
         self._plan = Plan(_TOLD["most_tokens"], seed=seed, ends=session.is_end)
         self._is_kept = False
-        self.read_count = self.drawn_count = 0
+        self.drawn_count = 0
 
     def write(self, problems: Sequence[str], count: int = PROGRAMS) -> list[list[str]]:
         """So many programs for each of a few problems, drawn in one batch of the session's other sequences."""
@@ -66,12 +66,10 @@ class Author:
             self._session.clear()
             self._session.decode(self._before, position=0, logits="none")
             self._is_kept = True
-            self.read_count += len(self._before)
         asked = [self._session.tokenize(problem, add_special=False) + self._after for problem in problems]
         prompts = [prompt for prompt in asked for _ in range(count)]
         numbers = [number for _ in asked for number in range(count)]
         drawn = answers(self._session, len(self._before), prompts, numbers, self._plan)
-        self.read_count += sum(map(len, asked))
         self.drawn_count += sum(sample.step_count for sample in drawn)
         texts = [self._session.detokenize(list(sample.tokens)) for sample in drawn]
         return [texts[at : at + count] for at in range(0, len(texts), count)]
