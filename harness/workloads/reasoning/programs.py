@@ -37,7 +37,10 @@ _CALLS: Final[Mapping[str, Callable[..., Fraction]]] = {
     "round": lambda a, *digits: Fraction(round(a, *map(int, digits))),
 }
 _NUMBER: Final = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-_RESULT: Final = re.compile(r"(?:=|≈|\bis|\bare)[^\d=\n]{0,12}?(-?\d[\d,]*(?:\.\d+)?)(?!\s*[-+*/×÷^(\d])")
+_RESULT: Final = re.compile(
+    r"(?:=|≈|\bis|\bare)[^\d=\n]{0,12}?(-?\d[\d,]*(?:\.\d+)?)(?![\d,.]*\d|\s*(?:[-+*/×÷^(]|\\times|\\div|\\cdot))"
+)
+"""A number after an equals sign, with no sign of a calculation behind it: a result, and not the start of a sum."""
 _BOXED: Final = re.compile(r"\\boxed\{(.*)\}")
 _TOLD: Final = text_table("instructions")["programs"]
 PROGRAMS: Final = 4
