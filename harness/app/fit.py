@@ -230,8 +230,7 @@ def override(
             usable = _asked(pool.usable_bytes.value * ratio)
             pool = replace(pool, total_bytes=_asked(size), usable_bytes=usable, entitled_bytes=entitled)
         if bandwidth_bytes_per_s and pool.name == main:
-            speed = _asked(bandwidth_bytes_per_s)
-            pool = replace(pool, bandwidth_bytes_per_s=speed, measured_read_bytes_per_s=None)
+            pool = replace(pool, bandwidth_bytes_per_s=_asked(bandwidth_bytes_per_s), measured_read_bytes_per_s=None)
         return pool
 
     costs = () if bandwidth_bytes_per_s else device.calibrations
@@ -289,5 +288,4 @@ def companion(text: str) -> Companion:
 
     name, _, size = text.partition(":")
     workload = load(name)
-    chosen = size_of(workload, size or "default")
-    return Companion(f"{name} {size or 'default'}", tuple(workload.costs(chosen)))
+    return Companion(f"{name} {size or 'default'}", tuple(workload.costs(size_of(workload, size or "default"))))

@@ -143,8 +143,7 @@ class _Config(Keys):
             if "sliding_attention" not in kinds:
                 return 0, 0
             return window, next((i + 1 for i, kind in enumerate(kinds) if kind == "full_attention"), 0)
-        step = self.number("sliding_window_pattern", SLIDING_STEPS.get(self.architecture, 0))
-        return window, step
+        return window, self.number("sliding_window_pattern", SLIDING_STEPS.get(self.architecture, 0))
 
     def experts(self) -> Experts | None:
         """The routed part, if any."""

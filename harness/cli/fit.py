@@ -147,8 +147,7 @@ def fit(
     def show() -> None:
         from harness.report.answer import first_line, next_step
 
-        but = _rests_on(resolved, scenario)
-        click.echo(first_line(now, profile, late, users=scenario.batch_count, but=but))
+        click.echo(first_line(now, profile, late, users=scenario.batch_count, but=_rests_on(resolved, scenario)))
         deep = () if fields.get("depth_tokens") else use.speeds_by_depth(resolved, profile, scenario)
         _render(
             now,
@@ -253,8 +252,7 @@ def _speed_table(now: "Prediction", device: "DeviceProfile", deep: "tuple[tuple[
         ),
     ]
     if reachable < speed.decode_tokens_per_s.mid:
-        held = format_number(reachable, 2)
-        rows.insert(1 + len(deep), ("decode in the memory there is", held, "at most"))
+        rows.insert(1 + len(deep), ("decode in the memory there is", format_number(reachable, 2), "at most"))
     return table("", ("speed", "expected", "90 %"), rows, right=(1,))
 
 

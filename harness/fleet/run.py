@@ -122,8 +122,7 @@ class _Fleet:
         forgets it and plans the cell anew: the future, finished a moment ago, waits again. So a fetch is tried for
         moments only, and what it could not get stays pending: it comes from another worker, or the device is given up.
         """
-        status = future.status
-        if status in {"error", "cancelled"}:
+        if future.status in {"error", "cancelled"}:
             return could_not_run(task, self._cause(task, future))
         try:
             return decode(future.result(timeout=_FETCH_S), f"result of {task.device}")

@@ -77,8 +77,7 @@ def _one(
     values, relative_to = _values(budget, matching)
     if not values:
         return replace(undecided, reason=_no_values(matching, budget))
-    evidence = undecided.evidence
-    judged = judge_absolute(budget, values, limit, relative_to=relative_to, evidence=evidence, level=level)
+    judged = judge_absolute(budget, values, limit, relative_to=relative_to, evidence=undecided.evidence, level=level)
     if judged.answer == "inconclusive":
         judged = replace(judged, reason=judged.reason + _disturbance(matching))
     return judged

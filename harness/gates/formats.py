@@ -87,8 +87,7 @@ def junit(judgements: Sequence[Judgement]) -> str:
         time="0",
     )
     for j in judgements:
-        name = _title(j.budget)
-        case = ET.SubElement(suite, "testcase", classname="edge_harness.gate", name=name, time="0")
+        case = ET.SubElement(suite, "testcase", classname="edge_harness.gate", name=_title(j.budget), time="0")
         if j.file:
             case.set("file", j.file)
             case.set("line", str(j.line))

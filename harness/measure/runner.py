@@ -101,8 +101,7 @@ def memory_of(result: ChildResult) -> MemoryUse | None:
 
 def check_scenario(scenario: Scenario) -> None:
     """RefusedError where the scenario does not fit its own context, or a count is out of range."""
-    each = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens)
-    needed = each * scenario.batch_count
+    needed = (scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens)) * scenario.batch_count
     if scenario.prompt_tokens < 0 or scenario.new_tokens < 0 or scenario.depth_tokens < 0:
         raise RefusedError("prompt, new and depth are counts of tokens: at least 0")
     if needed == 0:

@@ -303,8 +303,7 @@ def _pressure_s(name: str, pid: int, root: Path) -> float | None:
 
 def _machine_times(root: Path) -> tuple[float, float, float]:
     """Busy, stolen and all CPU seconds of the machine since boot."""
-    text = read_text(root / "proc/stat") or ""
-    fields = [int(v) for v in text.split("\n", 1)[0].split()[1:9]]
+    fields = [int(v) for v in (read_text(root / "proc/stat") or "").split("\n", 1)[0].split()[1:9]]
     user, nice, system, idle, iowait, irq, softirq, steal = fields + [0] * (8 - len(fields))
     busy = user + nice + system + irq + softirq
     return busy / _TICKS_PER_S, steal / _TICKS_PER_S, (busy + steal + idle + iowait) / _TICKS_PER_S

@@ -129,8 +129,7 @@ def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judge
     result = []
     for row in predictable(rows):
         ln_s, gradient = row.predicted(coefficients.values)
-        spread = coefficients.spread(gradient, row.phase, row.machine)
-        result.append(judged(row, ln_s, spread, coefficients.scales))
+        result.append(judged(row, ln_s, coefficients.spread(gradient, row.phase, row.machine), coefficients.scales))
     return result
 
 

@@ -269,8 +269,7 @@ class History:
                     raise RefusedError(f"{self.path} was written by a newer edge-harness (format {found}): update")
                 if found < FORMAT:
                     connection.executescript(_FROM_OLDER)
-                    schema = files("harness") / "data" / "history.sql"
-                    connection.executescript(schema.read_text(encoding="utf-8"))
+                    connection.executescript((files("harness") / "data" / "history.sql").read_text(encoding="utf-8"))
                     if found:
                         self._fill_figures(connection)
                     connection.execute(f"PRAGMA user_version = {FORMAT}")

@@ -69,8 +69,7 @@ def plan(job: ServedJob, predict: Callable[[Scenario, bool], Prediction | None] 
 
     def read(result: ChildResult) -> Generation:
         told = events_named(result, "server")
-        use = msgspec.convert(told[-1], ServerUse) if told else None
-        return Generation(repetitions=job.repetitions, server=use)
+        return Generation(repetitions=job.repetitions, server=msgspec.convert(told[-1], ServerUse) if told else None)
 
     return Measurement(
         workload="generate",

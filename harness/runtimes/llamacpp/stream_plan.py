@@ -130,8 +130,7 @@ def layout_of(path: Path) -> FileLayout:
         else:
             others[tensor.name] = extent
     spans = tuple(Extent(min(e.start for e in b), max(e.end for e in b)) for _, b in sorted(blocks.items()))
-    ordered = sorted([*spans, *others.values()])
-    if any(a.end > b.start for a, b in pairwise(ordered)):
+    if any(a.end > b.start for a, b in pairwise(sorted([*spans, *others.values()]))):
         raise RefusedError(f"{path.name}: the tensors of a block are scattered over the file: it cannot be streamed")
     tied = "output.weight" not in others
     mapped = None if tied else others.pop("token_embd.weight", None)

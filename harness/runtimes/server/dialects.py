@@ -54,10 +54,9 @@ class OpenAI:
         RefusedError where it has no model of that name, or several and none was named.
         """
         card = self._choose(_rows(self.endpoint.json("/v1/models"), "data"), "id")
-        version = _dict(self.endpoint.json("/version")).get("version")
         return Described(
             software="vllm" if card.get("owned_by") == "vllm" else self.software,
-            version=_text(version),
+            version=_text(_dict(self.endpoint.json("/version")).get("version")),
             model=_file_name(self.model),
             context_tokens=_count(card.get("max_model_len")) or 0,
         )

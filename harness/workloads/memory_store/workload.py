@@ -152,8 +152,7 @@ class MemoryWorkload(Described):
             except RefusedError:  # evicted or forgotten meanwhile
                 continue
             alive += 1
-            hits = store.retrieve(text, vector=vector, now_s=_NOW_S)
-            found += hits[0].memory.memory_id == state.ids[fact]
+            found += store.retrieve(text, vector=vector, now_s=_NOW_S)[0].memory.memory_id == state.ids[fact]
         if hashlib.sha256(store.path.read_bytes()).digest() != before:
             raise WrongAnswerError("retrieving changed the store")
         if found < alive:
