@@ -90,8 +90,7 @@ def ladder(
         EngineError: The reference could not be made or does not run.
         KeyboardInterrupt: Interrupted; what is done is in the history.
     """
-    unknown = [q for q in quants if q not in QUANTS]
-    if unknown:
+    if unknown := [q for q in quants if q not in QUANTS]:
         raise RefusedError(f"no quantisation {unknown[0]!r}; one of: {', '.join(QUANTS)}")
     if reason := RUNTIME.missing():
         raise CouldNotRunError(reason)

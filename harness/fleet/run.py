@@ -95,8 +95,7 @@ class _Fleet:
         try:
             while pending:
                 for future in self._ended(list(pending)):
-                    record = self._record(pending[future], future)
-                    if record is not None:
+                    if (record := self._record(pending[future], future)) is not None:
                         self._take(pending.pop(future), record)
                         future.release()
                 self._give_up_absent(pending)

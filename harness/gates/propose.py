@@ -30,8 +30,7 @@ def propose(records: Sequence[RunRecord]) -> list[Budget]:
     budgets = []
     for (device, model, workload), runs in sorted(groups.items()):
         for metric in _METRICS:
-            values = [v for r in runs for v in metric_values(r, metric)]
-            if values:
+            if values := [v for r in runs for v in metric_values(r, metric)]:
                 budgets.append(_budget(device, model, workload, metric, values))
     return budgets
 

@@ -34,8 +34,7 @@ def predict_speed(weights: Weights, device: DeviceProfile, scenario: Scenario) -
 
     A device that was probed answers from its own calibration; any other from the coefficients fitted on published rows.
     """
-    calibration = device.calibration(device.api(scenario.api))
-    if calibration is not None:
+    if (calibration := device.calibration(device.api(scenario.api))) is not None:
         from harness.predict.calibrated import calibrated_speed
 
         return calibrated_speed(weights, calibration, device, scenario)

@@ -248,8 +248,7 @@ class LlamaSession(Rows):
 
     def _submit(self, size: int) -> None:
         self._batch.n_tokens = size
-        status = self.lib.llama_decode(self._context, self._batch)
-        if status:
+        if status := self.lib.llama_decode(self._context, self._batch):
             self.kept_count = 0
             reason = _DECODE_FAULTS.get(status, "")
             raise EngineError(f"llama_decode of {size} tokens returned {status} {reason}: {ENGINE_LOG.tail(2)}")

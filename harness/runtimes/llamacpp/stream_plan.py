@@ -85,8 +85,7 @@ def plan_split(
     for unit_bytes in (HUGE_PAGE_BYTES, PAGE_BYTES):
         pages = [whole_pages(b, unit_bytes, base) for b in blocks]
         room = [p.end - p.start for p in pages]
-        split = least_split(room, excess_bytes, unit_bytes, slots)
-        if split is not None:
+        if (split := least_split(room, excess_bytes, unit_bytes, slots)) is not None:
             return replace(
                 whole,
                 slot_bytes=split.part_bytes,

@@ -288,8 +288,7 @@ class Ollama(OpenAI):
 
     def read(self, line: Line, data: dict[str, Any], found: Collector) -> None:
         """One line of ``/api/generate``; the last one has ``done`` and the times."""
-        text = data.get("response") or data.get("thinking")
-        if text:
+        if text := data.get("response") or data.get("thinking"):
             found.piece(line.at_s, str(text))
         if data.get("done") is not True:
             return
