@@ -265,7 +265,6 @@ class Workshop:
         return msgspec.structs.replace(identity, quant=quant, requantized_from=self.requantized)
 
     def _file(self, quant: str, name: str) -> Path:
-        """A file of the mixture."""
         if (self.folder / name).exists():
             return self.folder / name
         job = {"source": str(self.source), "quant": quant}

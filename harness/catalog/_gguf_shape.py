@@ -101,8 +101,6 @@ class Keys:
 
 
 class _Header(Keys):
-    """Metadata and tensors of one file."""
-
     def __init__(
         self, path: Path, architecture: str, metadata: Mapping[str, Any], dims: Mapping[str, tuple[int, ...]]
     ) -> None:

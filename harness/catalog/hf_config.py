@@ -45,8 +45,6 @@ def shape_of(document: Any, source: Path | str = "config.json") -> ModelShape:
 
 
 class _Config(Keys):
-    """One config.json, read with checks."""
-
     def flag(self, key: str, *, default: bool) -> bool:
         """A yes or no."""
         value = self.values.get(key)

@@ -206,7 +206,6 @@ def _placements(model: "ResolvedModel", device: "DeviceProfile", scenario: "Scen
 
 
 def _render(now: "Prediction", changes: "list[Advice]", notes: tuple[str, ...], *tables: "Table") -> None:
-    """Print the tables, the verdict with its reasons, and what would help."""
     say(*tables)
     verdict = now.verdict
     console().print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)

@@ -67,9 +67,8 @@ def ladder(
     from harness.domain.scenario import Scenario
     from harness.targets import target_named
 
-    timing = {"prompt_tokens", "new_tokens", "repetitions", "api", "target"}
     refuse_placement(given["api"])
-    refuse_typed(timing, "with --no-speed", when=no_speed)
+    refuse_typed({"prompt_tokens", "new_tokens", "repetitions", "api", "target"}, "with --no-speed", when=no_speed)
     refuse_typed({"context_tokens"}, "without --device, which says what of it fits", when=not devices)
     path = model_file(model)
     profiles = [resolve_device(name) for name in matching("device", devices, device_names())]

@@ -151,7 +151,6 @@ def _limit(judgement: Judgement) -> str:
 
 
 def _interval(judgement: Judgement) -> str:
-    """The value with its interval."""
     value, low, high = (_quantity(v, judgement) for v in (judgement.value, judgement.low, judgement.high))
     return value if judgement.low is None or judgement.high is None else f"{value} [{low} .. {high}]"
 

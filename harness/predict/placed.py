@@ -383,7 +383,6 @@ def choose(weights: Weights, device: DeviceProfile, scenario: Scenario, card_cou
 
 def _choice(weights: Weights, device: DeviceProfile, scenario: Scenario, api: str, shares: tuple[float, ...]) -> Choice:
     memory = placed_memory(weights, scenario, device, api, shares)
-    vram = device.pool_for(api)
     by_card: dict[str, int] = {}
     ram = 0
     for part in memory.parts:
@@ -394,7 +393,7 @@ def _choice(weights: Weights, device: DeviceProfile, scenario: Scenario, api: st
             ram += part.anonymous_bytes + part.file_bytes
     fullest = max(by_card.values(), default=0)
     fits = ram <= device.pool("ram").usable_bytes.value and (
-        vram == "ram" or fullest <= device.pool("vram").usable_bytes.value
+        device.pool_for(api) == "ram" or fullest <= device.pool("vram").usable_bytes.value
     )
     token_s, prompt_s = placed_seconds(weights, device, scenario)
     return Choice(

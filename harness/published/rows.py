@@ -125,11 +125,10 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
         raw |= {"model_bytes": str(size or ""), "derived": "model card"}
     api = api_named(raw.get("backend", ""))
     phase, count, depth, ok = test_named(raw.get("test", ""), raw.get("context_depth", ""))
-    runtime = runtime_named(raw.get("runtime", ""))
     phone = raw.get("device_class", "") in {"phone", "tablet"}
     traits = traits_of(raw["chip"], api, bandwidth or 1e11, int(threads))
     chip = chip_key(raw["chip"])
-    machine = Machine(api, bandwidth, traits, phone, runtime, _year(raw), chip)
+    machine = Machine(api, bandwidth, traits, phone, runtime_named(raw.get("runtime", "")), _year(raw), chip)
     quant = quant_class(raw.get("quant", ""))
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
     if moe and not active:

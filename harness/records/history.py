@@ -233,7 +233,6 @@ class History:
         return [] if rows == ["ok"] else rows
 
     def _plain(self, run_id: str, data: bytes) -> bytes:
-        """The JSON of a record."""
         if not data.startswith(_LZ4):
             return data
         try:

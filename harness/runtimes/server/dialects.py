@@ -354,6 +354,5 @@ def _count(value: Any, field: str = "") -> int | None:
 
 
 def _seconds(value: Any, unit_s: float) -> float | None:
-    """A time of more than 0; None for anything else."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
     return value * unit_s if good else None
