@@ -283,9 +283,7 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
         ),
         click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine."),
         click.option("--resume", is_flag=True, help="Take results of the last day where the same was measured."),
-        click.option(
-            "--out", "-o", type=FOLDER, help="Also write each record there."
-        ),
+        click.option("--out", "-o", type=FOLDER, help="Also write each record there."),
     )  # fmt: skip
 
     if bound:
@@ -295,7 +293,6 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
             ),
             click.option(
                 "--cpus",
-                default=None,
                 callback=numbers(0, 4095),
                 metavar="N,N",
                 help="CPUs to run on, such as 0,2; all unless given.",

@@ -144,8 +144,7 @@ class MemoryWorkload(Described):
         """Planted facts are found, order equals an independent sum, reading changes nothing, forgotten is gone."""
         store, facts = state.store, state.facts
         before = hashlib.sha256(store.path.read_bytes()).digest()
-        found = 0
-        alive = 0
+        found = alive = 0
         for fact, text, vector in state.questions:
             try:
                 store.get(state.ids[fact])
