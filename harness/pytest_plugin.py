@@ -152,8 +152,7 @@ def _budgets(request: pytest.FixtureRequest, limits: dict[str, Any]) -> "list[Bu
             budget = msgspec.convert(fields, Budget)
             check_budget(budget, request.node.nodeid, "edge_budget")
             found.append(budget)
-        file = request.config.getoption("--edge-budgets") or request.config.getini("edge_budgets")
-        if file:
+        if file := request.config.getoption("--edge-budgets") or request.config.getini("edge_budgets"):
             found += load_budgets(request.config.rootpath / file)
     except (msgspec.ValidationError, BadDataError) as error:
         raise pytest.UsageError(f"{request.node.nodeid}: {error}") from error

@@ -113,8 +113,7 @@ def check_workload(workload: Workload, size: str = "default", *, model: Path | N
         from harness.runtimes.llamacpp import RUNTIME
 
         opener = RUNTIME.open if workload.needs_model else None
-        context = WorkloadContext(Path(folder), Path(folder), 1, 1, model, opener)
-        state = workload.prepare(chosen, context)
+        state = workload.prepare(chosen, WorkloadContext(Path(folder), Path(folder), 1, 1, model, opener))
         operations = list(workload.operations(state))
         names = [operation.name for operation in operations]
         assert len(set(names)) == len(names), "each operation has a name of its own"

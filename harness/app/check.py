@@ -125,8 +125,7 @@ def _engines(cell: Cell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, Gg
     yield replace(cell.scenario, api="cpu")
     for api in gpus:
         yield replace(cell.scenario, api=api)
-        shape = shapes.get(cell.model)
-        if shape is not None:
+        if (shape := shapes.get(cell.model)) is not None:
             half = shape.layer_count // 2
             split = Placement(cpu_moe=half) if shape.experts is not None else Placement(gpu_layers=half + 1)
             yield replace(cell.scenario, api=api, placement=split)

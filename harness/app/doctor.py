@@ -143,8 +143,7 @@ def _apis() -> Found:
         played = ", played by the CPU" if device.is_software else ""
         yield f"device {device.name}", "ok", f"{device.api}: {device.description}{memory}{played}"
     seen = {device.api for device in devices}
-    unused = [api for api in machine_apis() if api not in seen]
-    if unused:
+    if unused := [api for api in machine_apis() if api not in seen]:
         build = " | ".join(f"{api}: {arguments}" for api, arguments in _TABLES["apis"].items() if api in unused)
         command = 'CMAKE_ARGS="..." pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python'
         without = f"the engine was built without {', '.join(unused)}"

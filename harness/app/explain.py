@@ -79,8 +79,7 @@ def explain(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> 
     api = device.api(scenario.api)
     test = f"-p {scenario.prompt_tokens} --tokens {scenario.new_tokens}"
     run = f"edge-harness run {model.name} -q {model.quant} --api {api} {test} --out RUN"
-    costs = device.calibration(api)
-    if costs is not None:
+    if (costs := device.calibration(api)) is not None:
         timed: list[tuple[str, str, float, str]] = [
             *(("decode", f"reads {c.type_name}", 1e-9 / c.batch_seconds_per_byte[0][1], "GB/s") for c in costs.types),
             ("decode", "fixed time of a token", 1e6 * costs.token_overhead_s, "us"),

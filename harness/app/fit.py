@@ -85,13 +85,7 @@ def predict(
     verdict = judge(memory, judged, device, scenario, target_tokens_per_s, entitled=entitled)
     verdict = replace(verdict, reasons=(*verdict.reasons, *told))
     return Prediction(
-        device=device.name,
-        model=model.name,
-        quant=model.quant,
-        api=api,
-        memory=memory,
-        speed=speed,
-        verdict=verdict,
+        device=device.name, model=model.name, quant=model.quant, api=api, memory=memory, speed=speed, verdict=verdict
     )
 
 
@@ -116,11 +110,7 @@ DOUBT_RATIO: Final = 1.3
 
 
 def _widened(
-    memory: MemoryPrediction,
-    speed: SpeedPrediction,
-    model: ResolvedModel,
-    device: DeviceProfile,
-    scenario: Scenario,
+    memory: MemoryPrediction, speed: SpeedPrediction, model: ResolvedModel, device: DeviceProfile, scenario: Scenario
 ) -> tuple[MemoryPrediction, SpeedPrediction]:
     """Memory and speed with the intervals of what is in doubt: a model or quantisation nobody knows, a busy probe.
 
@@ -230,8 +220,7 @@ def override(
             usable = _asked(pool.usable_bytes.value * ratio)
             pool = replace(pool, total_bytes=_asked(size), usable_bytes=usable, entitled_bytes=entitled)
         if bandwidth_bytes_per_s and pool.name == main:
-            speed = _asked(bandwidth_bytes_per_s)
-            pool = replace(pool, bandwidth_bytes_per_s=speed, measured_read_bytes_per_s=None)
+            pool = replace(pool, bandwidth_bytes_per_s=_asked(bandwidth_bytes_per_s), measured_read_bytes_per_s=None)
         return pool
 
     costs = () if bandwidth_bytes_per_s else device.calibrations
@@ -289,5 +278,4 @@ def companion(text: str) -> Companion:
 
     name, _, size = text.partition(":")
     workload = load(name)
-    chosen = size_of(workload, size or "default")
-    return Companion(f"{name} {size or 'default'}", tuple(workload.costs(chosen)))
+    return Companion(f"{name} {size or 'default'}", tuple(workload.costs(size_of(workload, size or "default"))))

@@ -90,8 +90,7 @@ def ladder(
         EngineError: The reference could not be made or does not run.
         KeyboardInterrupt: Interrupted; what is done is in the history.
     """
-    unknown = [q for q in quants if q not in QUANTS]
-    if unknown:
+    if unknown := [q for q in quants if q not in QUANTS]:
         raise RefusedError(f"no quantisation {unknown[0]!r}; one of: {', '.join(QUANTS)}")
     if reason := RUNTIME.missing():
         raise CouldNotRunError(reason)
@@ -156,8 +155,7 @@ class Workshop:
         self.source, self.text = source.absolute(), text.absolute()
         self.reference_quant = "F16" if self.requantized else quant
         self.is_kept, self.asked, self.pipeline = is_kept, asked, pipeline
-        timed_on = fingerprint(facts(asked.target)) if asked.target else pipeline.machine
-        self._timed_on = timed_on.fingerprint
+        self._timed_on = (fingerprint(facts(asked.target)) if asked.target else pipeline.machine).fingerprint
         hashes = sha256_of(source)[:12], sha256_of(text)[:8]
         self._made_from = "-".join([source.stem, *hashes, version("llama-cpp-python")])
         self.folder = folder.absolute() / self._made_from
@@ -267,7 +265,6 @@ class Workshop:
         return msgspec.structs.replace(identity, quant=quant, requantized_from=self.requantized)
 
     def _file(self, quant: str, name: str) -> Path:
-        """A file of the mixture."""
         if (self.folder / name).exists():
             return self.folder / name
         job = {"source": str(self.source), "quant": quant}

@@ -60,8 +60,7 @@ def subject(ref: str) -> tuple[str, ModelCard | None, ModelShape]:
 
 def columns(grid: Grid) -> Columns:
     """The grid as columns of equal length, one row a cell, the context running fastest."""
-    shape = grid.verdict.shape
-    axes = np.indices(shape, dtype=np.int32).reshape(4, -1)
+    axes = np.indices(grid.verdict.shape, dtype=np.int32).reshape(4, -1)
     words = np.array([*WORDS, "impossible"])
     return {
         "device": np.array(grid.devices)[axes[0]],
@@ -79,8 +78,7 @@ def columns(grid: Grid) -> Columns:
 
 def reachable(grid: Grid) -> NDArray[np.float64]:
     """Decode speed of every cell: bounded by storage where weights are streamed, nan where nothing runs."""
-    missing = np.maximum(grid.needed_bytes - grid.available_bytes, 1)
-    streamed_bytes = missing * grid.active_ratio[..., None]
+    streamed_bytes = np.maximum(grid.needed_bytes - grid.available_bytes, 1) * grid.active_ratio[..., None]
     from_storage = grid.storage_bytes_per_s[:, None, None, None] / streamed_bytes
     streamed = np.minimum(grid.decode_tokens_per_s[..., None], from_storage)
     speed = np.where(grid.verdict == 0, grid.decode_tokens_per_s[..., None], streamed)

@@ -124,8 +124,7 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
         ("model", f"{before.name} {before.quant}".strip(), f"{after.name} {after.quant}".strip()),
         ("machine", before.machine.fingerprint, after.machine.fingerprint),
     ]
-    fields = before.scenario.__struct_fields__
-    pairs += [(f, getattr(before.scenario, f), getattr(after.scenario, f)) for f in fields]
+    pairs += [(f, getattr(before.scenario, f), getattr(after.scenario, f)) for f in before.scenario.__struct_fields__]
     return [f"{name}: {old or 'unknown'} before, {new or 'unknown'} after" for name, old, new in pairs if old != new]
 
 

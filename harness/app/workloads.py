@@ -138,8 +138,7 @@ def run(
         rates = rates_here(units, thread_count=thread_count, core_count=cores, read_bytes_per_s=bandwidth)
         predictions = [predict_operation(c, rates, language) for c in costs]
         identity = identify(model, weights or read_weights(model)) if model else None
-        planned = plan(job, predictions=predictions, units=rates.units, model=identity)
-        record = pipeline.measure(planned)
+        record = pipeline.measure(plan(job, predictions=predictions, units=rates.units, model=identity))
     # On another device the model runs on its usual engine with all its cores.
     usual = Scenario(context_tokens=_CONTEXT_TOKENS)
     elsewhere = {

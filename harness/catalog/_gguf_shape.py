@@ -97,13 +97,10 @@ class Keys:
         """Fields of the experts; shared ones are as wide as routed ones where the file does not say."""
         found = self.part("experts")
         width = self.number(*self.keys["shared"]["feed_forward_dim"], found["shared_count"] * found["feed_forward_dim"])
-        shared = {"shared_count": found["shared_count"] or int(width > 0), "shared_feed_forward_dim": width}
-        return found | shared
+        return found | {"shared_count": found["shared_count"] or int(width > 0), "shared_feed_forward_dim": width}
 
 
 class _Header(Keys):
-    """Metadata and tensors of one file."""
-
     def __init__(
         self, path: Path, architecture: str, metadata: Mapping[str, Any], dims: Mapping[str, tuple[int, ...]]
     ) -> None:
@@ -177,8 +174,7 @@ class _Header(Keys):
         """
         if self.dims and not self.has("ffn_up"):
             return 0
-        most = self.number("feed_forward_length", 0)
-        return next((n for n in self.listed("feed_forward_length") if n), most)
+        return next((n for n in self.listed("feed_forward_length") if n), self.number("feed_forward_length", 0))
 
     def shared_feed_forward(self) -> int:
         """Inner width in the trailing layers without a cache of their own, where it differs."""

@@ -77,8 +77,7 @@ def _table_of(part: type[Frozen], *more: tuple[Any, ...], but: Collection[str] =
         default = msgspec.field(default=field.default, default_factory=field.default_factory)  # type: ignore[call-overload]
         if field.name not in but:
             fields.append((_as_written(field.name)[0], kind or field.type, default))
-    name = f"{part.__name__}Table"
-    return msgspec.defstruct(name, [*fields, *more], kw_only=True, forbid_unknown_fields=True)
+    return msgspec.defstruct(f"{part.__name__}Table", [*fields, *more], kw_only=True, forbid_unknown_fields=True)
 
 
 _POOL: Final = _table_of(

@@ -224,8 +224,7 @@ class _Reader:
             raise self.bad("general.alignment", repr(alignment), "a power of two")
         infos = [self.tensor(alignment) for _ in range(tensor_count)]
         start = -(-self.at // alignment) * alignment
-        tensors = self.placed(infos, start)
-        return GgufFile(self.path, version, metadata, tensors, start, self.size)
+        return GgufFile(self.path, version, metadata, self.placed(infos, start), start, self.size)
 
     def bad(self, place: str, found: str, expected: str) -> BadDataError:
         """An error that names the place."""

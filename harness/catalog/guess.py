@@ -132,8 +132,7 @@ def _scaled(card: ModelCard, total_b: float, active_b: float) -> ModelShape:
     if not 0.6 < total_b / own < 1.7 and not shape.layer_pattern:
         layers = max(2, round(layers * (total_b / own) ** 0.5))
     per_width = (3 if shape.gated_feed_forward else 2) * shape.hidden_dim * layers
-    experts = shape.experts
-    if experts is not None:
+    if (experts := shape.experts) is not None:
         active = (card.active_parameter_count or card.parameter_count) / 1e9
         used = experts.used_count + experts.shared_count
         width = _width(

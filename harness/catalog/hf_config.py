@@ -45,8 +45,6 @@ def shape_of(document: Any, source: Path | str = "config.json") -> ModelShape:
 
 
 class _Config(Keys):
-    """One config.json, read with checks."""
-
     def flag(self, key: str, *, default: bool) -> bool:
         """A yes or no."""
         value = self.values.get(key)
@@ -143,8 +141,7 @@ class _Config(Keys):
             if "sliding_attention" not in kinds:
                 return 0, 0
             return window, next((i + 1 for i, kind in enumerate(kinds) if kind == "full_attention"), 0)
-        step = self.number("sliding_window_pattern", SLIDING_STEPS.get(self.architecture, 0))
-        return window, step
+        return window, self.number("sliding_window_pattern", SLIDING_STEPS.get(self.architecture, 0))
 
     def experts(self) -> Experts | None:
         """The routed part, if any."""

@@ -168,8 +168,7 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 def context(default: int = 4096) -> Callable[[F], F]:
     """``--context``."""
-    names = "--context", "-c", "context_tokens"
-    return _count(names, Count(64), default, "Tokens that the KV cache holds.")
+    return _count(("--context", "-c", "context_tokens"), Count(64), default, "Tokens that the KV cache holds.")
 
 
 def prompt(least: int = 1) -> Callable[[F], F]:
@@ -179,8 +178,7 @@ def prompt(least: int = 1) -> Callable[[F], F]:
 
 def tokens(default: int, least: int = 1) -> Callable[[F], F]:
     """``--tokens``; ``--new`` and ``-n`` are the same."""
-    names = "--tokens", "--new", "-n", "new_tokens"
-    return _count(names, Count(least), default, "New tokens after each prompt.")
+    return _count(("--tokens", "--new", "-n", "new_tokens"), Count(least), default, "New tokens after each prompt.")
 
 
 def repetitions(default: int = 5) -> Callable[[F], F]:
@@ -285,9 +283,7 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
         ),
         click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine."),
         click.option("--resume", is_flag=True, help="Take results of the last day where the same was measured."),
-        click.option(
-            "--out", "-o", type=FOLDER, help="Also write each record there."
-        ),
+        click.option("--out", "-o", type=FOLDER, help="Also write each record there."),
     )  # fmt: skip
 
     if bound:
@@ -297,7 +293,6 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
             ),
             click.option(
                 "--cpus",
-                default=None,
                 callback=numbers(0, 4095),
                 metavar="N,N",
                 help="CPUs to run on, such as 0,2; all unless given.",

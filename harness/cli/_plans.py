@@ -60,9 +60,8 @@ def _remote(plan: "RemotePlan") -> "Table":
 
 
 def _streaming(plan: "StreamingOutlook") -> "Table":
-    pinned = f"{plan.pinned_count} pinned; bound: {plan.bound}"
     rows = [
-        ("pinned and streamed layers", plan.tokens_per_s, pinned),
+        ("pinned and streamed layers", plan.tokens_per_s, f"{plan.pinned_count} pinned; bound: {plan.bound}"),
         ("the same file mapped", plan.naive_tokens_per_s, "all of it read again for every token"),
     ]
     if plan.speculative_tokens_per_s:

@@ -12,6 +12,8 @@ from harness.errors import Exit
 from harness.units import GB, MIB, format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.table import Table
 
     from harness.app.resolve import ResolvedModel
@@ -147,8 +149,7 @@ def fit(
     def show() -> None:
         from harness.report.answer import first_line, next_step
 
-        but = _rests_on(resolved, scenario)
-        click.echo(first_line(now, profile, late, users=scenario.batch_count, but=but))
+        click.echo(first_line(now, profile, late, users=scenario.batch_count, but=_rests_on(resolved, scenario)))
         deep = () if fields.get("depth_tokens") else use.speeds_by_depth(resolved, profile, scenario)
         _render(
             now,
@@ -207,7 +208,6 @@ def _placements(model: "ResolvedModel", device: "DeviceProfile", scenario: "Scen
 
 
 def _render(now: "Prediction", changes: "list[Advice]", notes: tuple[str, ...], *tables: "Table") -> None:
-    """Print the tables, the verdict with its reasons, and what would help."""
     say(*tables)
     verdict = now.verdict
     console().print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
@@ -233,19 +233,16 @@ def _speed_table(now: "Prediction", device: "DeviceProfile", deep: "tuple[tuple[
 
     speed, reachable = now.speed, reachable_tokens_per_s(now, device)
 
-    def row(name: str, interval: "Interval", show: str) -> tuple[str, str, str]:
-        def text(value: float) -> str:
-            return format_seconds(value) if show == "s" else format_number(value)
-
-        return name, text(interval.mid), f"{text(interval.low)} to {text(interval.high)}"
+    def row(name: str, value: "Interval", show: "Callable[[float], str]" = format_number) -> tuple[str, str, str]:
+        return name, show(value.mid), f"{show(value.low)} to {show(value.high)}"
 
     rows = [
-        row("decode, tokens/s", speed.decode_tokens_per_s, ""),
-        *(row(f"decode after {tokens} tokens of context", value, "") for tokens, value in deep),
-        row("prefill, tokens/s", speed.prefill_tokens_per_s, ""),
-        row("first token, loaded", speed.ttft_warm_s, "s"),
-        row("first token, from storage", speed.ttft_cold_s, "s"),
-        row("load, from storage", speed.load_cold_s, "s"),
+        row("decode, tokens/s", speed.decode_tokens_per_s),
+        *(row(f"decode after {tokens} tokens of context", value) for tokens, value in deep),
+        row("prefill, tokens/s", speed.prefill_tokens_per_s),
+        row("first token, loaded", speed.ttft_warm_s, format_seconds),
+        row("first token, from storage", speed.ttft_cold_s, format_seconds),
+        row("load, from storage", speed.load_cold_s, format_seconds),
         (
             "ceiling, tokens/s",
             format_number(speed.roofline_tokens_per_s),
@@ -253,8 +250,7 @@ def _speed_table(now: "Prediction", device: "DeviceProfile", deep: "tuple[tuple[
         ),
     ]
     if reachable < speed.decode_tokens_per_s.mid:
-        held = format_number(reachable, 2)
-        rows.insert(1 + len(deep), ("decode in the memory there is", held, "at most"))
+        rows.insert(1 + len(deep), ("decode in the memory there is", format_number(reachable, 2), "at most"))
     return table("", ("speed", "expected", "90 %"), rows, right=(1,))
 
 

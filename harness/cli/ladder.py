@@ -67,9 +67,8 @@ def ladder(
     from harness.domain.scenario import Scenario
     from harness.targets import target_named
 
-    timing = {"prompt_tokens", "new_tokens", "repetitions", "api", "target"}
     refuse_placement(given["api"])
-    refuse_typed(timing, "with --no-speed", when=no_speed)
+    refuse_typed({"prompt_tokens", "new_tokens", "repetitions", "api", "target"}, "with --no-speed", when=no_speed)
     refuse_typed({"context_tokens"}, "without --device, which says what of it fits", when=not devices)
     path = model_file(model)
     profiles = [resolve_device(name) for name in matching("device", devices, device_names())]
@@ -98,8 +97,7 @@ def ladder_tables(result: "Ladder", advice: "Sequence[RungAdvice]") -> "Iterator
     title = f"{result.model} (source {result.source_quant}, compared with {result.reference_quant})"
     names = ["quant", "MB", "bits", "mostly", "tg/s", "pp/s", "peak MB", "perplexity", "KL", "same top", ""]
     yield table(title, names, map(_size, result.rungs), right=(1, 2, 4, 5, 6, 7, 8, 9))
-    told = [(r.quant, r.calibration) for r in result.rungs if r.calibration]
-    if told:
+    if told := [(r.quant, r.calibration) for r in result.rungs if r.calibration]:
         base = result.reference
         title = f"Calibration beside {result.reference_quant}, the same tokens"
         if base:
@@ -120,14 +118,12 @@ def ladder_tables(result: "Ladder", advice: "Sequence[RungAdvice]") -> "Iterator
         )
     # A mixture is named after the family of most of its weights: Q4 of Q4_K_M, IQ4 of IQ4_XS.
     family = [(r.quant, next(iter(r.types)).partition("_")[0]) for r in result.rungs if r.types]
-    renamed = [quant for quant, most in family if most != quant.partition("_")[0]]
-    if renamed:
+    if renamed := [quant for quant, most in family if most != quant.partition("_")[0]]:
         yield (
             f"{', '.join(renamed)}: most weights are of a wider type (see mostly), since this model's rows are no "
             "multiple of 256."
         )
-    disturbed = [r.quant for r in result.rungs if r.speed_outcome == "inconclusive"]
-    if disturbed:
+    if disturbed := [r.quant for r in result.rungs if r.speed_outcome == "inconclusive"]:
         yield f"~ {', '.join(disturbed)}: the machine was disturbed all along; no speed to believe."
 
 

@@ -136,8 +136,7 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int, routi
     path = out or cache_dir() / "synthetic" / f"{name}.gguf"
     with bar(name) as progress:
         write(found.weights, path, seed=seed, name=name, routing=routing, progress=progress)
-    size_bytes = path.stat().st_size
-    document = {"path": str(path), "quant": found.quant, "size_bytes": size_bytes, "weights": "synthetic"}
+    document = {"path": str(path), "quant": found.quant, "size_bytes": path.stat().st_size, "weights": "synthetic"}
     return Answer({**document, "routing_skew": routing_skew}, lambda: click.echo(str(path)))
 
 

@@ -130,8 +130,7 @@ def _show(record: "RunRecord") -> None:
                 most = f" (to {found.high:.3f})" if found and share > 0.5 and found.high is not None else ""
                 row.append(f"{found.mid:.3f} s{most}" if found else "-")
         rows.append(row)
-    title = f"{record.name}: {record.outcome}"
-    say(table(title, heads, rows, right=range(1, len(heads))))
+    say(table(f"{record.name}: {record.outcome}", heads, rows, right=range(1, len(heads))))
     known = {"predicted to be saturated": load.predicted_saturation, "saturated": load.saturation}
     unit = "requests/s" if load.open_loop else "users"
     say(*[f"{words} at {found:g} {unit}" for words, found in known.items() if found is not None])

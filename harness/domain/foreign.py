@@ -54,9 +54,8 @@ def fault(error: msgspec.ValidationError, document: Any, into: Any, place: Path 
     if key := re.match(r"Object missing required field `(.*)`", text):
         return BadDataError(place, inside + key[1], "nothing", "this key")
     if both := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text, re.DOTALL):
-        found = _found(document, path, both[2] or "something else")
         bound = re.sub(r"^int >= ", "at least ", re.sub(r"^int <= ", "at most ", both[1].replace("`", "")))
-        return BadDataError(place, path, found, bound)
+        return BadDataError(place, path, _found(document, path, both[2] or "something else"), bound)
     return BadDataError(place, path, _found(document, path, "something else"), clean(text.replace("`", "'")))
 
 

@@ -42,8 +42,7 @@ class Placement(Frozen, frozen=True, kw_only=True):
 
     def flags(self, block_count: int) -> str:
         """The same as options of llama.cpp's programs."""
-        start = self.first_gpu_block(block_count)
-        text = [f"-ngl {block_count + 1 - start}"]
+        text = [f"-ngl {block_count + 1 - self.first_gpu_block(block_count)}"]
         if self.cpu_moe:
             text.append(f"--n-cpu-moe {self.cpu_moe}")
         if len(self.tensor_split) > 1:

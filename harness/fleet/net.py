@@ -60,8 +60,7 @@ def security_of(tls: Tls) -> Any:
     """
     if not any(tls):
         return None
-    missing = [name for name, path in tls._asdict().items() if path is None]
-    if missing:
+    if missing := [name for name, path in tls._asdict().items() if path is None]:
         raise RefusedError(f"TLS wants all three files; missing: {', '.join(f'--tls-{name}' for name in missing)}")
     for path in tls:
         if path is not None and not path.is_file():

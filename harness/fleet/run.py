@@ -95,8 +95,7 @@ class _Fleet:
         try:
             while pending:
                 for future in self._ended(list(pending)):
-                    record = self._record(pending[future], future)
-                    if record is not None:
+                    if (record := self._record(pending[future], future)) is not None:
                         self._take(pending.pop(future), record)
                         future.release()
                 self._give_up_absent(pending)
@@ -122,8 +121,7 @@ class _Fleet:
         forgets it and plans the cell anew: the future, finished a moment ago, waits again. So a fetch is tried for
         moments only, and what it could not get stays pending: it comes from another worker, or the device is given up.
         """
-        status = future.status
-        if status in {"error", "cancelled"}:
+        if future.status in {"error", "cancelled"}:
             return could_not_run(task, self._cause(task, future))
         try:
             return decode(future.result(timeout=_FETCH_S), f"result of {task.device}")

@@ -33,8 +33,7 @@ def sweep_fleet(
     with client_of(scheduler, tls) as client:
         if not client.scheduler_info(n_workers=-1)["workers"]:
             raise CouldNotRunError(f"{scheduler} has no worker. Start one with: edge-harness fleet worker")
-        asked = (tuple(models), tuple(quants), tuple(contexts))
-        futures = client.map(_part, names, [asked] * len(names), pure=False)
+        futures = client.map(_part, names, [(tuple(models), tuple(quants), tuple(contexts))] * len(names), pure=False)
         try:
             with client.as_current():
                 dask().wait(futures, timeout=timeout_s)

@@ -66,8 +66,7 @@ def _one(
     undecided = Judgement(budget=budget, answer="inconclusive", limit=limit, evidence=tuple(r.run_id for r in matching))
     if not matching:
         return replace(undecided, reason="no run speaks for this budget")
-    broken = [r for r in matching if r.outcome not in {"ok", "inconclusive"}]
-    if broken:
+    if broken := [r for r in matching if r.outcome not in {"ok", "inconclusive"}]:
         worst = broken[-1]
         said = f"{worst.run_id}: {worst.outcome}" + (f" ({worst.detail.splitlines()[0]})" if worst.detail else "")
         return replace(undecided, answer="could not run", reason=said, evidence=tuple(r.run_id for r in broken))
@@ -77,8 +76,7 @@ def _one(
     values, relative_to = _values(budget, matching)
     if not values:
         return replace(undecided, reason=_no_values(matching, budget))
-    evidence = undecided.evidence
-    judged = judge_absolute(budget, values, limit, relative_to=relative_to, evidence=evidence, level=level)
+    judged = judge_absolute(budget, values, limit, relative_to=relative_to, evidence=undecided.evidence, level=level)
     if judged.answer == "inconclusive":
         judged = replace(judged, reason=judged.reason + _disturbance(matching))
     return judged

@@ -87,8 +87,7 @@ def junit(judgements: Sequence[Judgement]) -> str:
         time="0",
     )
     for j in judgements:
-        name = _title(j.budget)
-        case = ET.SubElement(suite, "testcase", classname="edge_harness.gate", name=name, time="0")
+        case = ET.SubElement(suite, "testcase", classname="edge_harness.gate", name=_title(j.budget), time="0")
         if j.file:
             case.set("file", j.file)
             case.set("line", str(j.line))
@@ -152,7 +151,6 @@ def _limit(judgement: Judgement) -> str:
 
 
 def _interval(judgement: Judgement) -> str:
-    """The value with its interval."""
     value, low, high = (_quantity(v, judgement) for v in (judgement.value, judgement.low, judgement.high))
     return value if judgement.low is None or judgement.high is None else f"{value} [{low} .. {high}]"
 

@@ -85,8 +85,7 @@ def judge_absolute(
         ratio = ratio_interval(values, [limit] * len(values), confidence=level)
         low, high = (None if end is None else end * limit for end in (ratio.low, ratio.high))
         estimate = Estimate(ratio.mid * limit, low, high, ratio.sample_count)
-    spread = spread_of(values, [limit] * len(values))
-    found = _judgement(budget, estimate, limit, spread, level)
+    found = _judgement(budget, estimate, limit, spread_of(values, [limit] * len(values)), level)
     return replace(found, relative_to=relative_to, evidence=tuple(evidence))
 
 

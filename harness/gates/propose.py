@@ -29,10 +29,8 @@ def propose(records: Sequence[RunRecord]) -> list[Budget]:
             groups.setdefault((record.machine.device, record.model.name, record.workload), []).append(record)
     budgets = []
     for (device, model, workload), runs in sorted(groups.items()):
-        for metric in _METRICS:
-            values = [v for r in runs for v in metric_values(r, metric)]
-            if values:
-                budgets.append(_budget(device, model, workload, metric, values))
+        found = ((metric, [v for r in runs for v in metric_values(r, metric)]) for metric in _METRICS)
+        budgets += [_budget(device, model, workload, metric, values) for metric, values in found if values]
     return budgets
 
 

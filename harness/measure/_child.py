@@ -25,8 +25,7 @@ EXIT_UNTOLD = 70
 
 def main() -> None:
     """Run the job on standard input and leave without running destructors: an engine may hang in them."""
-    parent = int(sys.argv[1])
-    _die_with(parent)
+    _die_with(int(sys.argv[1]))
     faulthandler.enable()
     line = sys.stdin.buffer.readline()
     if not line:

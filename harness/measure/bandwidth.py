@@ -52,9 +52,8 @@ def read_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -
 
     Counts every byte once: the dot product of an array with itself reads it once.
     """
-    count = size_bytes // thread_count // 4
     with ThreadPoolExecutor(thread_count) as pool:
-        arrays = _arrays(pool, thread_count, count)
+        arrays = _arrays(pool, thread_count, size_bytes // thread_count // 4)
         found = [_passes(pool, name, kernel, pass_count, arrays) for name, kernel in READ_KERNELS.items()]
     return max(found, key=lambda one: one.bytes_per_s)
 

@@ -74,8 +74,7 @@ def run_child(
     called in this process with each event soon after it was told; the variables of ``environment`` are added to ours.
     """
     with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
-        events = Path(folder) / "events.jsonl"
-        return _Run(target, arguments, limits, on_event, environment or {}, events).run()
+        return _Run(target, arguments, limits, on_event, environment or {}, Path(folder) / "events.jsonl").run()
 
 
 @dataclass

@@ -70,8 +70,7 @@ def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cp
     text = read_text(root / "proc/cpuinfo")
     if text is None:
         return _cpu_portable()
-    flags = _field(text, "flags") or _field(text, "Features") or ""
-    words = frozenset(flags.split())
+    words = frozenset((_field(text, "flags") or _field(text, "Features") or "").split())
     name = _field(text, "model name") or _field(text, "Model") or _arm_part(text) or platform.machine()
     # Those with the same set of siblings are one core.
     cpus = root / "sys/devices/system/cpu"

@@ -64,8 +64,7 @@ def read_portable(pid: int) -> Reading | None:
 
 def memory_mark(name: str, emit: Callable[[str, Any], None]) -> None:
     """Tell as ``memory`` what this process holds, where the system says it."""
-    reading = read_memory()
-    if reading is not None:
+    if (reading := read_memory()) is not None:
         emit("memory", {"mark": name, **reading._asdict()})
 
 

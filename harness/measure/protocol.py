@@ -303,8 +303,7 @@ class Protocoller:
 
     def _check_numbers(self, session: Session) -> None:
         row = session.logits()
-        wrong_count = int(row.size - np.count_nonzero(np.isfinite(row)))
-        if wrong_count:
+        if wrong_count := int(row.size - np.count_nonzero(np.isfinite(row))):
             raise EngineError(
                 f"{wrong_count} of {row.size} logits are NaN or infinite: the file is damaged, or the model overflows; "
                 "check its hash"

@@ -86,7 +86,6 @@ def memory_of(result: ChildResult) -> MemoryUse | None:
     if any(data.get("elsewhere") for data in marks.values()):
         return None
     memory = result.memory
-    baseline = marks.get("baseline", {})
     # From "loaded" on the peak counts anew, so that repeated loads do not add up; "end" is the peak of one model.
     peak = max(marks[m]["peak_rss_bytes"] for m in ("loaded", "end") if m in marks) if "loaded" in marks else 0
     seen = [marks[m] for m in ("loaded", "end") if m in marks]
@@ -95,14 +94,13 @@ def memory_of(result: ChildResult) -> MemoryUse | None:
         peak_rss_bytes=peak if "end" in marks else max(peak, memory.peak_rss_bytes),
         peak_anonymous_bytes=max([memory.peak_anonymous_bytes, *(m["anonymous_bytes"] for m in seen)]),
         peak_file_bytes=max([memory.peak_file_bytes, *(m["file_bytes"] for m in seen)]),
-        baseline_bytes=baseline.get("rss_bytes", 0),
+        baseline_bytes=marks.get("baseline", {}).get("rss_bytes", 0),
     )
 
 
 def check_scenario(scenario: Scenario) -> None:
     """RefusedError where the scenario does not fit its own context, or a count is out of range."""
-    each = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens)
-    needed = each * scenario.batch_count
+    needed = (scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens)) * scenario.batch_count
     if scenario.prompt_tokens < 0 or scenario.new_tokens < 0 or scenario.depth_tokens < 0:
         raise RefusedError("prompt, new and depth are counts of tokens: at least 0")
     if needed == 0:

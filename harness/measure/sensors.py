@@ -51,8 +51,7 @@ def energy_counters(*, root: Path = Path("/")) -> tuple[EnergyCounter, ...]:
         path = folder / "energy_uj"
         if not name.startswith(("package", "dram", "psys")) or read_int(path) is None:
             continue
-        wrap = read_int(folder / "max_energy_range_uj") or 2**32
-        found.append(EnergyCounter(name, path, wrap / 1e6))
+        found.append(EnergyCounter(name, path, (read_int(folder / "max_energy_range_uj") or 2**32) / 1e6))
     if any(c.name.startswith("psys") for c in found):  # the whole platform holds the packages
         return tuple(c for c in found if c.name.startswith("psys"))
     return tuple(found)
@@ -130,8 +129,7 @@ def _joules(first_watts: float | None, last_watts: float | None, duration_s: flo
 
 def sensor_watts(*, root: Path = Path("/")) -> float | None:
     """Sum of hwmon's power sensors (microwatts); None without any, or on battery, whose own reading counts more."""
-    values = [read_int(path) for path in _power_files(root)]
-    known = [value / 1e6 for value in values if value is not None]
+    known = [value / 1e6 for path in _power_files(root) if (value := read_int(path)) is not None]
     return sum(known) if known and battery_watts(root=root) is None else None
 
 
@@ -174,8 +172,7 @@ def _batteries(root: Path) -> list[Path]:
 
 def battery_percent(*, root: Path = Path("/")) -> float | None:
     """Charge of the emptiest battery; None without one."""
-    levels = [level for f in _batteries(root) if (level := read_int(f / "capacity")) is not None]
-    return min(levels, default=None)
+    return min((level for f in _batteries(root) if (level := read_int(f / "capacity")) is not None), default=None)
 
 
 def battery_watts(*, root: Path = Path("/")) -> float | None:

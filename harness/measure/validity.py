@@ -11,6 +11,7 @@ undisturbed samples showed a share of 0.05 to 1 %, a busy loop on one core 49 to
 import contextlib
 import mmap
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -293,18 +294,14 @@ def _pressure_s(name: str, pid: int, root: Path) -> float | None:
     texts = [read_text(own / f"{name}.pressure")] if own else []
     texts.append(read_text(root / "proc/pressure" / name))
     for text in texts:
-        for line in (text or "").splitlines():
-            kind, *fields = line.split()
-            total = next((f.removeprefix("total=") for f in fields if f.startswith("total=")), "")
-            if kind == "some" and total.isdigit():
-                return int(total) / 1e6
+        if found := re.search(r"^some .*\btotal=(\d+)\b", text or "", re.MULTILINE):
+            return int(found[1]) / 1e6
     return None
 
 
 def _machine_times(root: Path) -> tuple[float, float, float]:
     """Busy, stolen and all CPU seconds of the machine since boot."""
-    text = read_text(root / "proc/stat") or ""
-    fields = [int(v) for v in text.split("\n", 1)[0].split()[1:9]]
+    fields = [int(v) for v in (read_text(root / "proc/stat") or "").split("\n", 1)[0].split()[1:9]]
     user, nice, system, idle, iowait, irq, softirq, steal = fields + [0] * (8 - len(fields))
     busy = user + nice + system + irq + softirq
     return busy / _TICKS_PER_S, steal / _TICKS_PER_S, (busy + steal + idle + iowait) / _TICKS_PER_S
@@ -324,12 +321,7 @@ def _tree_times(own: set[int], pid: int, root: Path) -> tuple[float, int]:
         if len(fields) >= 15:
             parents[int(folder.name)] = (int(fields[1]), sum(int(f) for f in fields[11:15]), int(fields[9]))
     members = {p for p in own if p in parents}
-    grown = True
-    while grown:
-        grown = False
-        for child, (parent, _, _) in parents.items():
-            if parent in members and child not in members:
-                members.add(child)
-                grown = True
+    while more := {child for child, (parent, _, _) in parents.items() if parent in members} - members:
+        members |= more
     faults = parents[pid][2] if pid in parents else 0
     return sum(parents[m][1] for m in members) / _TICKS_PER_S, faults

@@ -230,8 +230,7 @@ def _constant(graph: Any, name: str, names: set[str]) -> NDArray[Any] | None:
     from onnx import numpy_helper
 
     names.add(name)
-    found = next((t for t in graph.initializer if t.name == name), None)
-    if found is not None:
+    if (found := next((t for t in graph.initializer if t.name == name), None)) is not None:
         array: NDArray[Any] = numpy_helper.to_array(found)
         return array if array.ndim == 2 else None
     maker = next((n for n in graph.node if name in n.output), None)

@@ -40,10 +40,9 @@ def quantize_weights(
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     def make(scratch: Path) -> None:
-        model = load(source)
         # The quantizer looks at matrices of the main graph only, and leaves what it does not know.
         quantizer = MatMulNBitsQuantizer(
-            model,
+            load(source),
             bits=bits,
             block_size=BLOCK_SIZE,
             is_symmetric=True,

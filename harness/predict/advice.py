@@ -135,8 +135,7 @@ def _variants(
     for context in _shorter(scenario) if has_cache else ():
         cut = replace(scenario, context_tokens=context)
         yield "context", f"cut the context to {context}", asked._replace(scenario=cut)
-    limited = [pool for pool in asked.device.pools if pool.entitled_bytes is not None]
-    if limited:
+    if limited := [pool for pool in asked.device.pools if pool.entitled_bytes is not None]:
         pools = tuple(
             replace(pool, usable_bytes=pool.entitled_bytes) if pool in limited else pool for pool in asked.device.pools
         )

@@ -133,8 +133,7 @@ def pass_parts(
         calibration.layer_overhead_s * _node_ratio(shape)
         + batch_tokens * (calibration.token_layer_s + shape.hidden_dim * calibration.activation_s_per_dim_layer)
     )
-    attention_s = _attention_s(shape, calibration, batch_tokens, depth_tokens, kv_type)
-    return PassParts(products_s, attention_s, overhead_s)
+    return PassParts(products_s, _attention_s(shape, calibration, batch_tokens, depth_tokens, kv_type), overhead_s)
 
 
 def sequences_parts(

@@ -125,8 +125,7 @@ def predict_energy(
 
 
 def _evidence(load: Load, device: DeviceProfile) -> str:
-    figure = device.power.sustained_watts
-    if figure is not None:
+    if (figure := device.power.sustained_watts) is not None:
         return f"power of this device: {figure.value:g} W ({figure.confidence})"
     if limit_watts(load, heat_terms().terms) is not None:
         return "what the surface of such a device gives off, pooled over devices of its kind"

@@ -19,8 +19,7 @@ def language_seconds(weights: Weights, device: DeviceProfile, scenario: Scenario
     calibrated device times passes of any batch; for another one a step of b sequences costs 1 + (b - 1) v steps of one,
     v the cost of a further token in a pass (``speculative.batch_cost``).
     """
-    api = device.api(scenario.api)
-    calibration = device.calibration(api)
+    calibration = device.calibration(device.api(scenario.api))
 
     def seconds(cost: Cost) -> float:
         depth, batch = round(cost.depth_tokens), max(1, cost.decode_sequences_count)

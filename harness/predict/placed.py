@@ -101,8 +101,7 @@ def parts_of(weights: Weights, placement: Placement) -> Parts:
             groups["experts" if away else "gpu"].append(tensor)
 
     def model(name: str, blocks: int) -> Weights:
-        tensors = tuple(groups[name])
-        return replace(weights, shape=replace(shape, layer_count=blocks), tensors=tensors)
+        return replace(weights, shape=replace(shape, layer_count=blocks), tensors=tuple(groups[name]))
 
     return Parts(
         model("gpu", max(shape.layer_count - start, 0)),
@@ -277,8 +276,7 @@ def placed_seconds(weights: Weights, device: DeviceProfile, scenario: Scenario) 
     prompt = prompt_of(weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
     values = believed(device).values
     token_s = decode_split_s(split, cards, host, values, SHIPPED)
-    prompt_s = prefill_split_s(split, cards, host, prompt, scenario.ubatch_tokens, values, SHIPPED)
-    return token_s, prompt_s
+    return token_s, prefill_split_s(split, cards, host, prompt, scenario.ubatch_tokens, values, SHIPPED)
 
 
 def _measured_seconds(
@@ -385,7 +383,6 @@ def choose(weights: Weights, device: DeviceProfile, scenario: Scenario, card_cou
 
 def _choice(weights: Weights, device: DeviceProfile, scenario: Scenario, api: str, shares: tuple[float, ...]) -> Choice:
     memory = placed_memory(weights, scenario, device, api, shares)
-    vram = device.pool_for(api)
     by_card: dict[str, int] = {}
     ram = 0
     for part in memory.parts:
@@ -396,7 +393,7 @@ def _choice(weights: Weights, device: DeviceProfile, scenario: Scenario, api: st
             ram += part.anonymous_bytes + part.file_bytes
     fullest = max(by_card.values(), default=0)
     fits = ram <= device.pool("ram").usable_bytes.value and (
-        vram == "ram" or fullest <= device.pool("vram").usable_bytes.value
+        device.pool_for(api) == "ram" or fullest <= device.pool("vram").usable_bytes.value
     )
     token_s, prompt_s = placed_seconds(weights, device, scenario)
     return Choice(

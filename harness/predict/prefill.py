@@ -122,9 +122,8 @@ def prefill_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Any
 
 def prefill_seconds(work: Work, machine: Machine, prompt: Prompt, values: Mapping[str, float]) -> float:
     """Seconds to read a prompt."""
-    listed = prefill_features(work, machine, prompt)
     base = prefill_base(work, machine, prompt)
-    seconds: float = prefill_parts(base, laws_of(listed, values))[0]
+    seconds: float = prefill_parts(base, laws_of(prefill_features(work, machine, prompt), values))[0]
     return max(seconds, (base["weights"] + base["attention"]) / INT8_RATIO, base["bytes"])
 
 

@@ -82,7 +82,8 @@ def types_in_order(
     quant = quant_named(quant)
     if importance_matrix is None:
         importance_matrix = quant in NEEDS_IMPORTANCE_MATRIX
-    return _Chooser(shape, placed, quant, importance_matrix).choose()
+    chooser = _Chooser(shape, placed, quant, importance_matrix)
+    return {p.name: chooser.choose(p) for p in placed}
 
 
 class _Chooser:
@@ -90,7 +91,6 @@ class _Chooser:
 
     def __init__(self, shape: ModelShape, placed: list[Placed], quant: str, imatrix: bool) -> None:
         self.shape, self.quant, self.imatrix = shape, quant, imatrix
-        self.placed = placed
         self.tied = all(p.category != "output" for p in placed)
         self.value_count = sum(p.category in _VALUES for p in placed)
         self.layer_count = shape.layer_count
@@ -102,10 +102,7 @@ class _Chooser:
         )
         self.seen = {"v": 0, "down": 0, "gate": 0, "up": 0}
 
-    def choose(self) -> dict[str, str]:
-        return {p.name: self._one(p) for p in self.placed}
-
-    def _one(self, placed: Placed) -> str:
+    def choose(self, placed: Placed) -> str:
         if not placed.quantised:
             half = placed.kept_half and self.quant != "F32"
             return ("BF16" if self.quant == "BF16" else "F16") if half else "F32"

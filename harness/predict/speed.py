@@ -34,9 +34,7 @@ def predict_speed(weights: Weights, device: DeviceProfile, scenario: Scenario) -
 
     A device that was probed answers from its own calibration; any other from the coefficients fitted on published rows.
     """
-    api = device.api(scenario.api)
-    calibration = device.calibration(api)
-    if calibration is not None:
+    if (calibration := device.calibration(device.api(scenario.api))) is not None:
         from harness.predict.calibrated import calibrated_speed
 
         return calibrated_speed(weights, calibration, device, scenario)
@@ -68,8 +66,7 @@ def fitted_speed(
     Rates of several sequences are those of all of them together; the first token is that of the last of them.
     """
     machine = machine_of(device, scenario)
-    depth = scenario.depth_tokens + scenario.new_tokens / 2
-    work = work_of(weights, scenario, depth)
+    work = work_of(weights, scenario, scenario.depth_tokens + scenario.new_tokens / 2)
     values = coefficients.values
     terms = decode_seconds(work, machine, values)
     gradient = decode_gradient(work, machine, values)

@@ -222,8 +222,7 @@ def _experts(shape: ModelShape, experts: Experts) -> Table:
         part["ffn_gate_inp.bias"] = (count,)
         part |= dict.fromkeys(("ffn_gate_exps.bias", "ffn_up_exps.bias"), (inner, count))
         part["ffn_down_exps.bias"] = (hidden, count)
-    shared = experts.shared_feed_forward_dim or experts.shared_count * inner
-    if shared:
+    if shared := experts.shared_feed_forward_dim or experts.shared_count * inner:
         if arch in {"qwen2moe", "qwen3next", "qwen35moe"}:
             part["ffn_gate_inp_shexp.weight"] = (hidden,)
         part |= {f"ffn_{gate}_shexp.weight": (hidden, shared) for gate in gates}

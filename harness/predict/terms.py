@@ -77,8 +77,7 @@ def words_of(key: str) -> str:
 
 def prior_of(key: str, widths: Mapping[str, float] = {}) -> tuple[float, float]:
     """Mean and width of a term before any row; ``widths`` are the fitted ones, by kind."""
-    kind = kind_of(key)
-    if kind:
+    if kind := kind_of(key):
         return 0.0, widths.get(kind, LEVEL_WIDTH)
     law, _, rest = key.partition("/")
     base = law if rest in SIDES else key

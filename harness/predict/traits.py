@@ -81,8 +81,7 @@ def chip_key(chip: str) -> str:
     A graphics card in a host counts, not the host; memory sizes do not.
     """
     text = _graphics(_plain(chip))
-    apple = _apple(text)
-    if apple:
+    if apple := _apple(text):
         return f"m{apple[0]}-{apple[1] or 'base'}-{apple[2]}"
     number = re.search(r"\b([3-5]0[5-9]0|20[6-8]0|1[06][3-8]0|a[1-6][05]00|[pwl]?[4-9]\d{3})(?= |$|ti|xt)", text)
     if number and re.search(r"rtx|gtx|geforce|nvidia|radeon|\brx|\bpro\b|^[a-z]?\d{4}", text):
@@ -126,8 +125,7 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
     matrix units. A CPU's are those of the threads that run (``thread_flops``).
     """
     text = _plain(chip)
-    apple = _apple(text)
-    if apple:
+    if apple := _apple(text):
         generation, _, cores = apple
         if api == "cpu":
             flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)

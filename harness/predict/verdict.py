@@ -82,11 +82,9 @@ def judge(
         reached = min(reached, _streaming_ceiling(memory, speed, device, worst.available_bytes))
     if reached >= target_tokens_per_s:
         return worst
-    depth = scenario.depth_tokens
-    reason = f"{reached:.3g} tokens/s predicted at depth {depth}, {target_tokens_per_s:.3g} wanted"
+    reason = f"{reached:.3g} tokens/s predicted at depth {scenario.depth_tokens}, {target_tokens_per_s:.3g} wanted"
     limit = "storage bandwidth" if worst.word == "fits with streaming" else _largest_limit(speed)
-    binding = f"decode speed: {limit}"
-    return replace(worst, word="too slow", binding_limit=binding, reasons=(reason, *worst.reasons))
+    return replace(worst, word="too slow", binding_limit=f"decode speed: {limit}", reasons=(reason, *worst.reasons))
 
 
 def reachable_tokens_per_s(prediction: Prediction, device: DeviceProfile) -> float:
@@ -103,22 +101,16 @@ def reachable_tokens_per_s(prediction: Prediction, device: DeviceProfile) -> flo
 
 
 def _judge_pool(
-    memory: MemoryPrediction,
-    speed: SpeedPrediction | None,
-    device: DeviceProfile,
-    pool: MemoryPool,
-    *,
-    entitled: bool,
+    memory: MemoryPrediction, speed: SpeedPrediction | None, device: DeviceProfile, pool: MemoryPool, *, entitled: bool
 ) -> Verdict:
     held, mapped = needed_bytes_of(memory.parts, pool.name)
     needed = held + mapped
     available = available_bytes_of(pool, entitled=entitled)
     place = "the card's memory" if pool.name == "vram" else "memory one app may use"
     if needed <= available:
-        binding = _largest_limit(speed) if speed else "none"
         return Verdict(
             word="fits",
-            binding_limit=binding,
+            binding_limit=_largest_limit(speed) if speed else "none",
             needed_bytes=needed,
             available_bytes=available,
             reasons=(f"{format_bytes(available - needed)} of {place} to spare",),

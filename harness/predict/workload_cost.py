@@ -161,8 +161,7 @@ def predict_operation(cost: Cost, rates: Rates, language: LanguageSeconds | None
         "language model": spoken_s,
         "storage": cost.disk_read_bytes / rates.storage_bytes_per_s + cost.flushes_count * units.flush_s,
     }
-    streamed = max(parts["compute"], parts["memory"])
-    mid = streamed + sum(v for k, v in parts.items() if k not in {"compute", "memory"})
+    mid = max(parts["compute"], parts["memory"]) + sum(v for k, v in parts.items() if k not in {"compute", "memory"})
     ends = [mid + parts["interpreter"] * (op_s / units.python_op_s - 1) for op_s in units.python_op_range_s or ()]
     return OperationPrediction(
         operation=cost.operation,

@@ -45,8 +45,7 @@ _KIND_SCORES: Final = {"phone": 1700.0, "tablet": 1700.0, "board": 750.0, "lapto
 def single_core(device: DeviceProfile) -> float:
     """Published score of a device's best core on scalar code, by chip or core name; else typical of its kind."""
     cpu = next((e.name for e in device.engines if e.kind == "cpu"), "")
-    name = f"{device.chip} | {cpu}".lower()
-    if found := first_cells("single_core.csv", name):
+    if found := first_cells("single_core.csv", f"{device.chip} | {cpu}".lower()):
         return float(found[0])
     return _KIND_SCORES.get(device.kind, REFERENCE_SCORE)
 

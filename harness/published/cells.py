@@ -98,8 +98,7 @@ def read_cells(name: str, path: Path | None, kind: Kind) -> list[Cells]:
             return read_cells(name, shipped, kind)
     rows = []
     with _opened(path) as reader:
-        missing = [column for column in _COLUMNS[kind] if column not in (reader.fieldnames or ())]
-        if missing:
+        if missing := [column for column in _COLUMNS[kind] if column not in (reader.fieldnames or ())]:
             raise BadDataError(path, "header", f"no column {', '.join(missing)}", f"the columns of {name}")
         for cells in reader:
             row = {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)}

@@ -156,8 +156,7 @@ def check_speculation(path: Path | None = None) -> Check:
     quotients = []
     for row in rows:
         told = "device" if row.machine is None else "machine"
-        others = [other for other in known if getattr(row, told) != getattr(other, told)]
-        predicted = _predicted_speedup(row, others)
+        predicted = _predicted_speedup(row, [other for other in known if getattr(row, told) != getattr(other, told)])
         if predicted is not None:
             quotients.append(predicted / row.speedup)
     return check_of("speculative speedup, device left out", quotients, len(cells), refused)

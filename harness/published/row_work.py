@@ -51,8 +51,7 @@ def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float) -
     untied = abs(size_bytes - known.file_bytes - known.read.table_bytes) < 0.02 * size_bytes
     own_output = known.sized and shape.tied_embeddings and untied
     read = known.read.size_bytes if own_output else _read_bytes(known, size_bytes)
-    kv = kv_read_bytes(shape, round(depth_tokens))
-    work = Work(read, known.read.weight_count, shape.layer_count, kv, quant)
+    work = Work(read, known.read.weight_count, shape.layer_count, kv_read_bytes(shape, round(depth_tokens)), quant)
     return work._replace(prompt_weight_count=known.read.prompt_weight_count, recurrent_ratio=recurrent_ratio(shape))
 
 

@@ -125,11 +125,10 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
         raw |= {"model_bytes": str(size or ""), "derived": "model card"}
     api = api_named(raw.get("backend", ""))
     phase, count, depth, ok = test_named(raw.get("test", ""), raw.get("context_depth", ""))
-    runtime = runtime_named(raw.get("runtime", ""))
     phone = raw.get("device_class", "") in {"phone", "tablet"}
     traits = traits_of(raw["chip"], api, bandwidth or 1e11, int(threads))
     chip = chip_key(raw["chip"])
-    machine = Machine(api, bandwidth, traits, phone, runtime, _year(raw), chip)
+    machine = Machine(api, bandwidth, traits, phone, runtime_named(raw.get("runtime", "")), _year(raw), chip)
     quant = quant_class(raw.get("quant", ""))
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
     if moe and not active:
@@ -154,10 +153,7 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
         prompt = prompt_of(known.shape, count, depth)._replace(card_count=int(cards[1] or cards[2]) if cards else 1)
         words = raw.get("quant", "").upper().split()
         work = row_work(known, size, quant, mean_depth)._replace(
-            moe=moe,
-            prompt_bytes=size if moe else 0.0,
-            type_name=words[0] if words else "",
-            model=known.name,
+            moe=moe, prompt_bytes=size if moe else 0.0, type_name=words[0] if words else "", model=known.name
         )
     group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
     return Row(raw.line, raw, chip, group, phase, speed, work, machine, prompt, mean_depth, plain, reason)

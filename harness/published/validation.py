@@ -129,8 +129,7 @@ def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judge
     result = []
     for row in predictable(rows):
         ln_s, gradient = row.predicted(coefficients.values)
-        spread = coefficients.spread(gradient, row.phase, row.machine)
-        result.append(judged(row, ln_s, spread, coefficients.scales))
+        result.append(judged(row, ln_s, coefficients.spread(gradient, row.phase, row.machine), coefficients.scales))
     return result
 
 
@@ -202,8 +201,7 @@ def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "")
     groups = {}
     for name in ("dense", "moe", "sub-4-bit", "phone", "deep", "prefill"):
         for label, chosen in ((name, trusted), (f"{name} (all rows)", judged)):
-            found = score([j for j in chosen if j.row.group == name])
-            if found is not None:
+            if (found := score([j for j in chosen if j.row.group == name])) is not None:
                 groups[label] = found
     decode = [j for j in trusted if j.row.phase == "decode"]
     splits: dict[str, Callable[[Row], str]] = {

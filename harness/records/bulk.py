@@ -57,9 +57,8 @@ def rows(path: Path) -> Iterator[list[Row]]:
 
 def _pool() -> ProcessPoolExecutor | None:
     """Processes for the parts; None on a system without semaphores, such as Android's."""
-    count = min(_MOST_PROCESSES, os.cpu_count() or 1)
     with suppress(NotImplementedError, OSError):
-        return ProcessPoolExecutor(count, initializer=_begin)
+        return ProcessPoolExecutor(min(_MOST_PROCESSES, os.cpu_count() or 1), initializer=_begin)
     return None
 
 

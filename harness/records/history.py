@@ -233,7 +233,6 @@ class History:
         return [] if rows == ["ok"] else rows
 
     def _plain(self, run_id: str, data: bytes) -> bytes:
-        """The JSON of a record."""
         if not data.startswith(_LZ4):
             return data
         try:
@@ -269,8 +268,7 @@ class History:
                     raise RefusedError(f"{self.path} was written by a newer edge-harness (format {found}): update")
                 if found < FORMAT:
                     connection.executescript(_FROM_OLDER)
-                    schema = files("harness") / "data" / "history.sql"
-                    connection.executescript(schema.read_text(encoding="utf-8"))
+                    connection.executescript((files("harness") / "data" / "history.sql").read_text(encoding="utf-8"))
                     if found:
                         self._fill_figures(connection)
                     connection.execute(f"PRAGMA user_version = {FORMAT}")

@@ -34,8 +34,7 @@ def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None, *
     if verdict.word == "does not fit":
         return f"No: {name} needs {memory} on {device.title}."
     if verdict.word == "fits with streaming":
-        reached = reachable_tokens_per_s(now, device)
-        most = f"at most {format_number(reached, 2)} tokens/s"
+        most = f"at most {format_number(reachable_tokens_per_s(now, device), 2)} tokens/s"
         return f"Hardly: {name} needs {memory} on {device.title}; streamed from storage, {most}."
     each = speed_words(*(speed / users for speed in (decode.low, decode.mid, decode.high)))
     parts = [

@@ -270,5 +270,4 @@ def _peak_flops(runs: Sequence[RunView]) -> float | None:
         profile = resolve_device("this" if name in {"this machine", "this-machine"} else name)
     except HarnessError:
         return None
-    peaks = profile.engine().peak_flops_per_s
-    return max((figure.value for figure in peaks.values()), default=None)
+    return max((figure.value for figure in profile.engine().peak_flops_per_s.values()), default=None)

@@ -74,8 +74,7 @@ def _frontier(rungs: Sequence[tuple[str, Rung]]) -> Figure | None:
 def _frontiers(rows: Sequence[Row], width_px: int) -> Chart:
     """Divergence over file size, and below it over decode speed where that was measured."""
     plots = [_scatter(rows, "mb", "file, MB (left is smaller)", width_px, smaller_is_better=True)]
-    timed = [row for row in rows if row["rate"]]
-    if timed:
+    if timed := [row for row in rows if row["rate"]]:
         plots.append(_scatter(timed, "rate", "decode, tokens/s (right is faster)", width_px, smaller_is_better=False))
     return {"vconcat": plots, "spacing": 18}
 

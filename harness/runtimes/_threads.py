@@ -12,5 +12,4 @@ def default_thread_count() -> int:
     import psutil
 
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    physical = psutil.cpu_count(logical=False) or allowed
-    return max(1, min(allowed, physical))
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))

@@ -114,8 +114,7 @@ class Genai(Packaged):
         from harness.onnx.files import quantization
         from harness.onnx.graph import read_graph
 
-        search = _config_of(path).get("search", {})
-        shared = bool(search.get("past_present_share_buffer", False))
+        shared = bool(_config_of(path).get("search", {}).get("past_present_share_buffer", False))
         return {"quantization": quantization(read_graph(path)), "kv_in_place": shared}
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> GenaiSession:

@@ -117,8 +117,7 @@ def ratio_interval(candidate: Sequence[float], baseline: Sequence[float], *, con
         return Estimate(mid, None, None, n)
     generator = np.random.default_rng(1)  # the same samples give the same decision
     resampled = logs[generator.integers(0, n, size=(RESAMPLES, n))]
-    centres = hodges_lehmann(resampled)
-    return _expanded(mid, centres, n, confidence)
+    return _expanded(mid, hodges_lehmann(resampled), n, confidence)
 
 
 def detectable_ratio(

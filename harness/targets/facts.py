@@ -90,8 +90,7 @@ def _joined(named: dict[str, str], what: str) -> str:
 
 def battery_percent(frame: Frame) -> int | None:
     """Charge of the battery; None without one."""
-    found = re.search(r"^\s*level: (\d+)", frame.files.get("/dumpsys/battery", ""), re.MULTILINE)
-    if found:
+    if found := re.search(r"^\s*level: (\d+)", frame.files.get("/dumpsys/battery", ""), re.MULTILINE):
         return int(found[1])
     levels = [int(t) for n, t in frame.files.items() if n.endswith("/capacity") and t.strip().isdigit()]
     return min(levels, default=None)

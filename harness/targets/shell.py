@@ -316,8 +316,7 @@ def files_in(lines: Sequence[str]) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     name = ""
     for line in lines:
-        named = _NAMED.match(line)
-        if named:
+        if named := _NAMED.match(line):
             if name and found[name] and not found[name][-1]:
                 found[name].pop()
             name = named[1]

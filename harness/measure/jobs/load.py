@@ -165,8 +165,7 @@ class Level:
         self._job, self._level, self._server, self._emit = job, level, server, emit
         self._random = random.Random(f"{job.seed} {level}")
         prefix = random.Random(job.seed)
-        words = job.turns > 1
-        self._prefix = server.prompt(job.prefix_tokens, prefix, words=words) if job.prefix_tokens else None
+        self._prefix = server.prompt(job.prefix_tokens, prefix, words=job.turns > 1) if job.prefix_tokens else None
         self._done: list[tuple[float, Answer | ServerError]] = []
         unit = "requests/s" if job.open_loop else "users"
         self.label = "@ trace" if job.trace else f"@ {level:g} {unit}"

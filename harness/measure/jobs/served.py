@@ -69,8 +69,7 @@ def plan(job: ServedJob, predict: Callable[[Scenario, bool], Prediction | None] 
 
     def read(result: ChildResult) -> Generation:
         told = events_named(result, "server")
-        use = msgspec.convert(told[-1], ServerUse) if told else None
-        return Generation(repetitions=job.repetitions, server=use)
+        return Generation(repetitions=job.repetitions, server=msgspec.convert(told[-1], ServerUse) if told else None)
 
     return Measurement(
         workload="generate",
@@ -143,8 +142,7 @@ class Served(Protocoller):
         self.emit("memory", memory_mark(self.server, "end"))
         used = None if used_s is None else (self._cpu_s() or used_s) - used_s
         self.emit(
-            "server",
-            {"cpu_s": used, **{f"{name}_path_ratio": median(found) for name, found in self._ratios.items()}},
+            "server", {"cpu_s": used, **{f"{name}_path_ratio": median(found) for name, found in self._ratios.items()}}
         )
 
     def _cold_start(self) -> bool:

@@ -186,8 +186,7 @@ def run_verified(arguments: Mapping[str, Any], emit: Callable[..., None]) -> Non
             (slow, own), (fast, other) = told[PLAIN], told[""]
             if policy.costs:
                 policy.costs.saw_pass(1, slow.duration_s / slow.decoded_count)
-            difference = explain(verifier, prompt, own, other)
-            emit("answer", {"plain": slow, "speculative": fast, "difference": difference})
+            emit("answer", {"plain": slow, "speculative": fast, "difference": explain(verifier, prompt, own, other)})
 
 
 def explain(verifier: Verifier, prompt: str, plain: str, other: str) -> dict[str, Any] | None:

@@ -38,11 +38,10 @@ def _one(benchmark: Mapping[str, Any], document: Mapping[str, Any], place: str) 
     if rate:
         # The rate of the server over all its requests; 1000 tokens keep four digits of it.
         samples.append(sample("workload", "output token", 1000, 1000 / rate))
-    begun = number(benchmark.get("start_time"))
     return record(
         place,
         tool="guidellm",
-        created=datetime.fromtimestamp(min(begun, 4e9), UTC).isoformat(),
+        created=datetime.fromtimestamp(min(number(benchmark.get("start_time")), 4e9), UTC).isoformat(),
         samples=samples,
         name=(_model(benchmark) or _model(document)).rpartition("/")[2],
         extra={"distributions": {name: _plain(each) for name, each in found.items()}},

@@ -28,13 +28,12 @@ def from_document(document: Mapping[str, Any], source: Path | str) -> list[RunRe
         BadDataError: It holds no time.
     """
     backend, environment = part(document, "config", "backend"), part(document, "config", "environment")
-    timed = _timed(document)
     return [
         record(
             source,
             tool="optimum-benchmark",
             created=dated(environment.get("timestamp")),
-            samples=[s for name, measured in timed.items() for s in _samples(text(name, 60), measured)],
+            samples=[s for name, measured in _timed(document).items() for s in _samples(text(name, 60), measured)],
             name=text(backend.get("model")).rpartition("/")[2],
             cpu=text(environment.get("cpu")).strip(),
             engine_version=text(backend.get("version"), 40),

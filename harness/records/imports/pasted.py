@@ -89,8 +89,7 @@ def _tokens(test: str) -> dict[str, int] | None:
     found = re.fullmatch(r"(?:pp(\d+))?\+?(?:tg(\d+))?(?: ?@ ?d(\d+))?", test)
     if not found or not (found[1] or found[2]):
         return None
-    names = ("n_prompt", "n_gen", "n_depth")
-    return {name: int(text or 0) for name, text in zip(names, found.groups(), strict=True)}
+    return {name: int(text or 0) for name, text in zip(("n_prompt", "n_gen", "n_depth"), found.groups(), strict=True)}
 
 
 def _amount(text: str) -> float:

@@ -56,8 +56,7 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
         rule = f".matrix table{{zoom:{zoom:.2f}}}" if zoom >= 0.5 else _TOO_WIDE
         css += f"@media print{{{rule}}}\n"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    told = (amount, clean, digits, excerpt, format_bytes)
-    environment.globals |= {each.__name__: each for each in told}
+    environment.globals |= {each.__name__: each for each in (amount, clean, digits, excerpt, format_bytes)}
     named = labelled(report.runs)
     choices = report.choices
     policy = (

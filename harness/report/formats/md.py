@@ -25,7 +25,10 @@ def render(_records: Sequence[RunRecord], report: Report) -> str:
         lines += _runs(named) + _latency(named) + _agreement(named)
     if report.choices:
         lines += _fits(report)
-    lines += _how(report)
+    machines = {f"{r.machine.cpu_model}, {r.machine.core_count} cores, {r.machine.system}" for r in report.runs}
+    engines = {f"{r.engine.name} {r.engine.version}" for r in report.runs if r.engine}
+    said = [f"edge-harness {report.harness_version}", *sorted(machines), *sorted(engines)]
+    lines.append(f"<sub>{escape('; '.join(clean(s, 200) for s in said))}</sub>")
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -85,13 +88,6 @@ def _fits(report: Report, devices_max: int = 20) -> list[str]:
     rest = [f"… and {len(c.devices) - devices_max} devices more.", ""] if len(c.devices) > devices_max else []
     columns = ("device", "fit", "fit with streaming", "do not", "largest that fits", "its speed")
     return [head, "", *_table(columns, rows), *rest]
-
-
-def _how(report: Report) -> list[str]:
-    machines = {f"{r.machine.cpu_model}, {r.machine.core_count} cores, {r.machine.system}" for r in report.runs}
-    engines = {f"{r.engine.name} {r.engine.version}" for r in report.runs if r.engine}
-    said = [f"edge-harness {report.harness_version}", *sorted(machines), *sorted(engines)]
-    return [f"<sub>{escape('; '.join(clean(s, 200) for s in said))}</sub>"]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -26,8 +26,7 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
         for (phase, test), samples in tests_of(record).items():
             single = phase in {"first_token", "load"}
             clean = [s for s in samples if not s.validity.doubts and s.duration_s > 0]
-            seconds = [s.duration_s / (1 if single else max(1, s.token_count)) for s in clean]
-            if seconds:
+            if seconds := [s.duration_s / (1 if single else max(1, s.token_count)) for s in clean]:
                 document["benchmarks"].append(usual["benchmark"] | _benchmark(f"{label}: {test}", seconds, extra))
     if records:
         machine = records[0].machine
@@ -42,8 +41,7 @@ def extra_info(record: RunRecord) -> dict[str, Any]:
     """Medians of all metrics that a run holds, by the names budgets use."""
     found: dict[str, Any] = {"model": record.model.name if record.model else "", "outcome": record.outcome}
     for metric in UNITS:
-        values = metric_values(record, metric)
-        if values:
+        if values := metric_values(record, metric):
             found[metric] = median(values)
     return found
 

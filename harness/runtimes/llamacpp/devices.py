@@ -119,8 +119,7 @@ def tell(_arguments: Any, emit: Callable[[str, Any], None]) -> None:
 
 def apis() -> tuple[str, ...]:
     """Apis that a model can run on here: ``cpu``, and those with a GPU that the engine sees."""
-    gpus = {device.api for device in devices() if device.is_gpu}
-    return ("cpu", *sorted(gpus))
+    return ("cpu", *sorted({device.api for device in devices() if device.is_gpu}))
 
 
 def devices_of(api: str) -> tuple[GgmlDevice, ...]:

@@ -81,8 +81,7 @@ class CostTable:
 
     def measured_s(self, drafted_count: int) -> float:
         """Seconds of a cycle as they were measured before the run."""
-        size = self._least(drafted_count + 1, self._table)
-        return drafted_count * self._draft_before_s + self._table(size)
+        return drafted_count * self._draft_before_s + self._table(self._least(drafted_count + 1, self._table))
 
     def verify_s(self, size: int) -> float:
         """Expected seconds of a pass over ``size`` tokens, filled up."""
@@ -172,13 +171,7 @@ class AdaptivePolicy(FixedPolicy):
 
     costs: CostTable
 
-    def __init__(
-        self,
-        costs: CostTable,
-        *,
-        most_tokens: int = 15,
-        seen: Sequence[tuple[int, bool]] = (),
-    ) -> None:
+    def __init__(self, costs: CostTable, *, most_tokens: int = 15, seen: Sequence[tuple[int, bool]] = ()) -> None:
         super().__init__(most_tokens, costs)
         self._tried = [0.0] * BUCKET_COUNT
         self._agreed = [0.0] * BUCKET_COUNT

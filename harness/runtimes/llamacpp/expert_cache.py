@@ -90,8 +90,7 @@ class ExpertCache:
         if row <= self._last_row or not self._total:
             self._pass(token_count)
         self._last_row = row
-        first = row * self._count
-        wanted = first + np.flatnonzero(counts)
+        wanted = row * self._count + np.flatnonzero(counts)
         self._score(row, wanted, counts, token_count)
         missing = wanted[~self._resident[wanted]]
         excess = self.held_bytes + int(self._sizes[missing].sum()) - self._capacity_bytes

@@ -77,8 +77,7 @@ class ExpertPages:
         for run in free:
             by_pages[(run.end - run.start) // PAGE_BYTES].append(run)
         for extent in [*early, *late]:
-            found = _like(by_pages, (extent.end - extent.start) // PAGE_BYTES)
-            if found is not None:
+            if (found := _like(by_pages, (extent.end - extent.start) // PAGE_BYTES)) is not None:
                 size = min(found.end - found.start, extent.end - extent.start)
                 moves.append(Move(found.start, extent.start, size))
                 if found.start + size < found.end:

@@ -16,8 +16,7 @@ from harness.runtimes.llamacpp.session import LlamaSession
 
 def log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log softmax over the last axis: [rows, vocab_count] to the same; sums in double precision."""
-    top = logits.max(axis=-1, keepdims=True)
-    shifted = logits - top
+    shifted = logits - logits.max(axis=-1, keepdims=True)
     norm = np.log(np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64))
     return np.asarray(shifted - norm.astype(np.float32), np.float32)
 

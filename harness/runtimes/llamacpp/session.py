@@ -87,7 +87,6 @@ class LlamaSession(Rows):
             eval_hook = self._tap_hook = _TapHook(tap)
         self._load(path, scenario, lib)
         lib = self.lib
-        threads = scenario.thread_count or default_thread_count()
         params = lib.llama_context_default_params()
         params.n_ctx = scenario.context_tokens
         params.n_batch = batch_tokens
@@ -99,7 +98,7 @@ class LlamaSession(Rows):
         params.kv_unified = not own
         params.swa_full = False  # layers of a sliding window hold their window alone, as is predicted
         params.n_outputs_max = output_tokens
-        params.n_threads = params.n_threads_batch = threads
+        params.n_threads = params.n_threads_batch = scenario.thread_count or default_thread_count()
         params.type_k = params.type_v = BLOCKS[scenario.kv_type].type_id
         params.flash_attn_type = (
             lib.LLAMA_FLASH_ATTN_TYPE_AUTO if scenario.flash_attention else lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -248,8 +247,7 @@ class LlamaSession(Rows):
 
     def _submit(self, size: int) -> None:
         self._batch.n_tokens = size
-        status = self.lib.llama_decode(self._context, self._batch)
-        if status:
+        if status := self.lib.llama_decode(self._context, self._batch):
             self.kept_count = 0
             reason = _DECODE_FAULTS.get(status, "")
             raise EngineError(f"llama_decode of {size} tokens returned {status} {reason}: {ENGINE_LOG.tail(2)}")

@@ -85,8 +85,7 @@ def plan_split(
     for unit_bytes in (HUGE_PAGE_BYTES, PAGE_BYTES):
         pages = [whole_pages(b, unit_bytes, base) for b in blocks]
         room = [p.end - p.start for p in pages]
-        split = least_split(room, excess_bytes, unit_bytes, slots)
-        if split is not None:
+        if (split := least_split(room, excess_bytes, unit_bytes, slots)) is not None:
             return replace(
                 whole,
                 slot_bytes=split.part_bytes,
@@ -130,8 +129,7 @@ def layout_of(path: Path) -> FileLayout:
         else:
             others[tensor.name] = extent
     spans = tuple(Extent(min(e.start for e in b), max(e.end for e in b)) for _, b in sorted(blocks.items()))
-    ordered = sorted([*spans, *others.values()])
-    if any(a.end > b.start for a, b in pairwise(ordered)):
+    if any(a.end > b.start for a, b in pairwise(sorted([*spans, *others.values()]))):
         raise RefusedError(f"{path.name}: the tensors of a block are scattered over the file: it cannot be streamed")
     tied = "output.weight" not in others
     mapped = None if tied else others.pop("token_embd.weight", None)

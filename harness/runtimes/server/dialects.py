@@ -54,10 +54,9 @@ class OpenAI:
         RefusedError where it has no model of that name, or several and none was named.
         """
         card = self._choose(_rows(self.endpoint.json("/v1/models"), "data"), "id")
-        version = _dict(self.endpoint.json("/version")).get("version")
         return Described(
             software="vllm" if card.get("owned_by") == "vllm" else self.software,
-            version=_text(version),
+            version=_text(_dict(self.endpoint.json("/version")).get("version")),
             model=_file_name(self.model),
             context_tokens=_count(card.get("max_model_len")) or 0,
         )
@@ -289,8 +288,7 @@ class Ollama(OpenAI):
 
     def read(self, line: Line, data: dict[str, Any], found: Collector) -> None:
         """One line of ``/api/generate``; the last one has ``done`` and the times."""
-        text = data.get("response") or data.get("thinking")
-        if text:
+        if text := data.get("response") or data.get("thinking"):
             found.piece(line.at_s, str(text))
         if data.get("done") is not True:
             return
@@ -356,6 +354,5 @@ def _count(value: Any, field: str = "") -> int | None:
 
 
 def _seconds(value: Any, unit_s: float) -> float | None:
-    """A time of more than 0; None for anything else."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
     return value * unit_s if good else None

@@ -70,7 +70,6 @@ def _written(name: str, rng: np.random.Generator) -> Written:
 
 @cache
 def _vocabulary() -> tuple[str, ...]:
-    """Words of 5 to 11 letters."""
     return tuple(sorted({w for w in shipped_text().split() if w.isascii() and w.isalpha() and 5 <= len(w) <= 11}))
 
 

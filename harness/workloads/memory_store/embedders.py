@@ -62,7 +62,6 @@ class CachedEmbedder:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors [len(texts), dim] of unit length."""
-        missing = [t for t in dict.fromkeys(texts) if t not in self._known]
-        if missing:
+        if missing := [t for t in dict.fromkeys(texts) if t not in self._known]:
             self._known |= zip(missing, self._inner.embed(missing), strict=True)
         return np.stack([self._known[t] for t in texts]) if texts else np.empty((0, self.dim), np.float32)

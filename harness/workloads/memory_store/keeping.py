@@ -32,8 +32,7 @@ class Keeper:
 
     def tell(self, text: str) -> Kept:
         """Hear one text: forget what it asks to forget, update what it replaces, store it if it is worth it."""
-        asked = _FORGET.match(text)
-        if asked:
+        if asked := _FORGET.match(text):
             return self._forget(asked["what"])
         if not is_worth(text):
             return Kept("skipped", ())

@@ -146,8 +146,7 @@ class MemoryStore:
             now_s = self._clock()
             stamps = [now_s if i.created_s is None else i.created_s for i in items]
             with self._db.write() as db:
-                surplus = self._index.count + len(items) - self.capacity
-                evicted = self._index.least_valuable(surplus, now_s)
+                evicted = self._index.least_valuable(self._index.count + len(items) - self.capacity, now_s)
                 self._db.delete(v for i in evicted for v in self._db.chain(i))
                 ids = [
                     self._db.insert(i.content, v, (i.namespace, i.source, s, i.importance, None))

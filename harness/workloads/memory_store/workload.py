@@ -144,16 +144,14 @@ class MemoryWorkload(Described):
         """Planted facts are found, order equals an independent sum, reading changes nothing, forgotten is gone."""
         store, facts = state.store, state.facts
         before = hashlib.sha256(store.path.read_bytes()).digest()
-        found = 0
-        alive = 0
+        found = alive = 0
         for fact, text, vector in state.questions:
             try:
                 store.get(state.ids[fact])
             except RefusedError:  # evicted or forgotten meanwhile
                 continue
             alive += 1
-            hits = store.retrieve(text, vector=vector, now_s=_NOW_S)
-            found += hits[0].memory.memory_id == state.ids[fact]
+            found += store.retrieve(text, vector=vector, now_s=_NOW_S)[0].memory.memory_id == state.ids[fact]
         if hashlib.sha256(store.path.read_bytes()).digest() != before:
             raise WrongAnswerError("retrieving changed the store")
         if found < alive:

@@ -143,8 +143,7 @@ def report(name: str, train: Rows, held_out: Rows, *, seed: int = 1) -> ProbeRep
     """Train a probe and everything it must be compared with; RefusedError where all labels of one part are alike."""
     if not 0 < np.count_nonzero(held_out.labels) < len(held_out.labels):
         raise RefusedError(f"{name}: all held-out labels are alike")
-    said = fit(train.x, train.labels).predict(held_out.x)
-    right = said == held_out.labels
+    right = fit(train.x, train.labels).predict(held_out.x) == held_out.labels
     accuracy = accuracy_of(right, held_out.windows, seed=seed)
     share = float(np.mean(train.labels))
     # One draw for both parts: a token id must have the same label in training and held out.

@@ -43,17 +43,13 @@ class Config(NamedTuple):
         """Width of a head."""
         return self.dim // self.head_count
 
-    @property
-    def active_weights(self) -> int:
-        """Weights of matrices that one token is multiplied with: the table is looked up, the output multiplied."""
+    def step_flops(self, batch_count: int, sequence_tokens: int) -> float:
+        """FLOPs of the products of one training step: the table is looked up, the output multiplied."""
         used = self.used_count if self.expert_count else 1
         block = 4 * self.dim**2 + used * 3 * self.dim * self.inner_dim + self.dim * self.expert_count
-        return self.layer_count * block + self.dim * self.vocab_count
-
-    def step_flops(self, batch_count: int, sequence_tokens: int) -> float:
-        """FLOPs of the products of one training step."""
+        active_count = self.layer_count * block + self.dim * self.vocab_count
         attention = 12 * self.layer_count * self.dim * sequence_tokens
-        return float((6 * self.active_weights + attention) * batch_count * sequence_tokens)
+        return float((6 * active_count + attention) * batch_count * sequence_tokens)
 
 
 class Transformer:

@@ -72,8 +72,7 @@ class TrainingWorkload(Described):
 
     def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> State:
         """Random weights, and a batch of the text that ships."""
-        text = shipped_text().encode()
-        tokens = next(batches(text, size["sequence_tokens"], size["batch_count"], context.seed))
+        tokens = next(batches(shipped_text().encode(), size["sequence_tokens"], size["batch_count"], context.seed))
         return State(Transformer(config_of(size), context.seed), tokens)
 
     def operations(self, state: State) -> Sequence[Operation]:
@@ -116,8 +115,7 @@ class TrainingWorkload(Described):
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """Train a small mixture of experts, write it as a GGUF file, and tell its router's habits."""
         model = train(seed=context.seed)
-        path = write(model, context.cache / "training" / "trained-mixture.gguf")
-        return {"file": path.name, **habits(model)}
+        return {"file": write(model, context.cache / "training" / "trained-mixture.gguf").name, **habits(model)}
 
 
 def config_of(size: Mapping[str, int]) -> Config:
