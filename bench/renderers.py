@@ -501,6 +501,24 @@ _PARTS: Final[dict[str, tuple[str, dict[str, str]]]] = {
 }  # fmt: skip
 
 
+def critics_table(*paths: Path) -> str:
+    """F1 on ProcessBench of the critic that was run here, of the exact checks alone, and of published critics."""
+    judged = [(r, run.evaluation) for r, run in results_of(System, *paths) if r.workload == "reasoning"]
+    record, found = next((r, e) for r, e in reversed(judged) if any("critic" in v for v in e.values()))
+    names = [name for name, part in found.items() if "critic" in part]
+    ours: dict[str, list[str]] = {"by programs, run here": [], "exact checks alone, run here": [], "traces": []}
+    for name in names:
+        critic = found[name]["critic"]
+        ours["by programs, run here"].append(_shown_at(critic, "f1"))
+        ours["exact checks alone, run here"].append(_shown_at(critic, "exact_checks_alone"))
+        ours["traces"].append(f"{critic['trace_count']} of {critic['of']}")
+    known = dict.fromkeys(critic for name in names for critic in found[name]["published_f1"])
+    published = {c: [f"{found[n]['published_f1'].get(c, float('nan')):.3f}" for n in names] for c in known}
+    rows = [[critic, *cells] for critic, cells in sorted(published.items(), key=lambda row: row[1][0])]
+    titles = ["F1", *(name.removeprefix("processbench_").split("_")[0] for name in names)]
+    return table(titles, [[name, *cells] for name, cells in ours.items()] + rows) + f"\n\n{source([record])}"
+
+
 def probe_table(*paths: Path) -> str:
     """Held-out accuracy of each property on each layer that was probed, with its selectivity, beside simpler rules."""
     record, found = _evaluated("probes", *paths)
