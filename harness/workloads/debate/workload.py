@@ -116,7 +116,8 @@ class DebateWorkload(Described):
                 raise WrongAnswerError(f"the judge reads {words[0]} words of one side and {words[1]} of the other")
             turned = one.case._replace(true=one.case.false, false=one.case.true)
             other = state.debate.judge(turned, [s._replace(for_true=not s.for_true) for s in speeches])
-            mine = one.verdicts["debate"].margin
+            # Asked anew, by the same two questions alone: in a batch with other arms the sums are rounded otherwise.
+            mine = state.debate.judge(one.case, speeches).margin
             if abs(other.margin + mine) > ROUNDING_NATS * (1 + abs(mine)):
                 raise WrongAnswerError(f"swapping the claims moved the log-odds from {mine:.4f} to {-other.margin:.4f}")
         return report(held)
