@@ -176,9 +176,11 @@ class Debate:
     def verdicts(self, case: Case, heard: Sequence[tuple[Sequence[Speech], bool]]) -> list[Verdict]:
         """A verdict after each: speeches, and whether the judge also reads the passage."""
         start = perf_counter()
-        asked = [_question(case, *one, true_first=true_first) for true_first in (True, False) for one in heard]
-        margins = self._judge.margins(asked).reshape(2, -1).T * (1.0, -1.0)
-        counts = [len(self._judge.tokens(question)) for question in asked]
+        # Each order in a batch of its own: what else is in a batch decides how sums are rounded, by up to 0.2 nats in
+        # small models, and swapping the claims is to change nothing.
+        asked = [[_question(case, *one, true_first=true_first) for one in heard] for true_first in (True, False)]
+        margins = np.stack([self._judge.margins(part) for part in asked], axis=1) * (1.0, -1.0)
+        counts = [len(self._judge.tokens(question)) for part in asked for question in part]
         seconds = perf_counter() - start
         return [
             Verdict(

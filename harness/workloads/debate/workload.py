@@ -51,6 +51,7 @@ class DebateWorkload(Described):
             Cost(
                 operation="judge alone",
                 prefill_tokens_count=2 * 65.0,
+                prefill_passes_count=2.0,
                 pass_bytes=looked * 4,
                 **fixed,
             ),
@@ -67,6 +68,7 @@ class DebateWorkload(Described):
             Cost(
                 operation="judge after debate",
                 prefill_tokens_count=2.0 * size["judge_tokens"],
+                prefill_passes_count=2.0,
                 pass_bytes=looked * 4,
                 **fixed,
             ),
@@ -116,7 +118,7 @@ class DebateWorkload(Described):
                 raise WrongAnswerError(f"the judge reads {words[0]} words of one side and {words[1]} of the other")
             turned = one.case._replace(true=one.case.false, false=one.case.true)
             other = state.debate.judge(turned, [s._replace(for_true=not s.for_true) for s in speeches])
-            # Asked anew, by the same two questions alone: in a batch with other arms the sums are rounded otherwise.
+            # Asked anew, without the other arms beside it: a batch decides how sums are rounded.
             mine = state.debate.judge(one.case, speeches).margin
             if abs(other.margin + mine) > ROUNDING_NATS * (1 + abs(mine)):
                 raise WrongAnswerError(f"swapping the claims moved the log-odds from {mine:.4f} to {-other.margin:.4f}")
