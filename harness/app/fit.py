@@ -85,7 +85,13 @@ def predict(
     verdict = judge(memory, judged, device, scenario, target_tokens_per_s, entitled=entitled)
     verdict = replace(verdict, reasons=(*verdict.reasons, *told))
     return Prediction(
-        device=device.name, model=model.name, quant=model.quant, api=api, memory=memory, speed=speed, verdict=verdict
+        device=device.name,
+        model=model.name,
+        quant=model.quant,
+        api=api,
+        memory=memory,
+        speed=speed,
+        verdict=verdict,
     )
 
 
@@ -110,7 +116,11 @@ DOUBT_RATIO: Final = 1.3
 
 
 def _widened(
-    memory: MemoryPrediction, speed: SpeedPrediction, model: ResolvedModel, device: DeviceProfile, scenario: Scenario
+    memory: MemoryPrediction,
+    speed: SpeedPrediction,
+    model: ResolvedModel,
+    device: DeviceProfile,
+    scenario: Scenario,
 ) -> tuple[MemoryPrediction, SpeedPrediction]:
     """Memory and speed with the intervals of what is in doubt: a model or quantisation nobody knows, a busy probe.
 

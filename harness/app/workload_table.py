@@ -215,7 +215,12 @@ def markdown(found: Table) -> str:
 
 
 def after_check(
-    models: Sequence[str], quant: str, options: Options, report: Path, *, keep: Callable[[RunRecord], object]
+    models: Sequence[str],
+    quant: str,
+    options: Options,
+    report: Path,
+    *,
+    keep: Callable[[RunRecord], object],
 ) -> tuple[Table, Path]:
     """All workloads after a check of models, the first of which answers for those that need one.
 

@@ -45,7 +45,10 @@ def padding_bytes(size_bytes: int) -> int:
 
 
 def write_gguf(
-    path: Path, metadata: Mapping[str, Value], tensors: Sequence[Tensor], fill: Callable[[IO[bytes], Tensor], None]
+    path: Path,
+    metadata: Mapping[str, Value],
+    tensors: Sequence[Tensor],
+    fill: Callable[[IO[bytes], Tensor], None],
 ) -> None:
     """Write the file; it appears under its name when it is whole.
 

@@ -38,7 +38,12 @@ def _formats() -> list[str]:
 @click.option("--predictions/--no-predictions", default=None, help="Whether to predict devices and models at all.")
 @json_option
 def report(
-    results: tuple[str, ...], out: Path | None, form: str | None, predictions: bool | None, as_json: bool, **asked: Any
+    results: tuple[str, ...],
+    out: Path | None,
+    form: str | None,
+    predictions: bool | None,
+    as_json: bool,
+    **asked: Any,
 ) -> None:
     """Report on each RESULT: a record, a folder of them, a run of the history, or another tool's file.
 

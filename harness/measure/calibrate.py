@@ -296,7 +296,10 @@ def _run(arguments: dict[str, Any], say: Progress, limit_s: float) -> tuple[list
             say(f"timing the engine, {data['number'] + 1} of {data['count']}: {data['name']}")
 
     result = run_child(
-        "harness.measure._calibrate_child:run", arguments, limits=Limits(wall_s=limit_s), on_event=on_event
+        "harness.measure._calibrate_child:run",
+        arguments,
+        limits=Limits(wall_s=limit_s),
+        on_event=on_event,
     )
     if result.outcome != "ok":
         raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")

@@ -34,7 +34,11 @@ Way = Literal["direct", "dropped", "uncached", "possibly cached"]
 
 
 def storage_under(
-    folder: Path, measured: Callable[[float, str], Figure], *, file_bytes: int = 512 * 2**20, random_count: int = 512
+    folder: Path,
+    measured: Callable[[float, str], Figure],
+    *,
+    file_bytes: int = 512 * 2**20,
+    random_count: int = 512,
 ) -> Storage:
     """The storage of a folder, by a file of incompressible bytes that is written, read back past the cache, removed.
 

@@ -19,7 +19,11 @@ _HELD: set[tuple[Path, int]] = set()
 
 @contextmanager
 def machine_lock(
-    path: Path, *, wait: bool = True, timeout_s: float = 3600.0, on_wait: Callable[[str], None] | None = None
+    path: Path,
+    *,
+    wait: bool = True,
+    timeout_s: float = 3600.0,
+    on_wait: Callable[[str], None] | None = None,
 ) -> Iterator[bool]:
     """Hold the lock for the body of the ``with``; a holder further up in this thread is not waited for.
 

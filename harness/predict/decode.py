@@ -198,7 +198,13 @@ def features(work: Work, machine: Machine) -> Features:
         (runtime, f"s/runtime on:{runtime}|{b}", 1.0),
         (work.model, f"s/model:{work.model}", 1.0),
     ))  # fmt: skip
-    return {"overhead": overhead, "efficiency": efficiency, "compute": compute, "attention": attention, "scale": scale}
+    return {
+        "overhead": overhead,
+        "efficiency": efficiency,
+        "compute": compute,
+        "attention": attention,
+        "scale": scale,
+    }
 
 
 _LEAST_S: Final = 1e-30

@@ -101,7 +101,12 @@ def reachable_tokens_per_s(prediction: Prediction, device: DeviceProfile) -> flo
 
 
 def _judge_pool(
-    memory: MemoryPrediction, speed: SpeedPrediction | None, device: DeviceProfile, pool: MemoryPool, *, entitled: bool
+    memory: MemoryPrediction,
+    speed: SpeedPrediction | None,
+    device: DeviceProfile,
+    pool: MemoryPool,
+    *,
+    entitled: bool,
 ) -> Verdict:
     held, mapped = needed_bytes_of(memory.parts, pool.name)
     needed = held + mapped

@@ -18,7 +18,16 @@ from harness.catalog.devices import device_names, load_device
 from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.prediction import Interval
-from harness.predict.heat import PLAIN, PRIORS, HeatTerms, Load, heat_terms, knee_seconds, share_kept, watts
+from harness.predict.heat import (
+    PLAIN,
+    PRIORS,
+    HeatTerms,
+    Load,
+    heat_terms,
+    knee_seconds,
+    share_kept,
+    watts,
+)
 from harness.predict.quant_class import quant_class
 from harness.predict.traits import chip_key
 from harness.published.cells import Cells, read_cells

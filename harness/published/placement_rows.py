@@ -20,7 +20,15 @@ from harness.errors import HarnessError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
-from harness.predict.placement import SHIPPED, Cards, Split, Terms, decode_split_s, link_bytes_per_s, prefill_split_s
+from harness.predict.placement import (
+    SHIPPED,
+    Cards,
+    Split,
+    Terms,
+    decode_split_s,
+    link_bytes_per_s,
+    prefill_split_s,
+)
 from harness.predict.prefill import Prompt, prompt_of
 from harness.predict.quant_class import quant_class
 from harness.predict.quant_mix import quant_named

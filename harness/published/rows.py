@@ -153,7 +153,10 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
         prompt = prompt_of(known.shape, count, depth)._replace(card_count=int(cards[1] or cards[2]) if cards else 1)
         words = raw.get("quant", "").upper().split()
         work = row_work(known, size, quant, mean_depth)._replace(
-            moe=moe, prompt_bytes=size if moe else 0.0, type_name=words[0] if words else "", model=known.name
+            moe=moe,
+            prompt_bytes=size if moe else 0.0,
+            type_name=words[0] if words else "",
+            model=known.name,
         )
     group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
     return Row(raw.line, raw, chip, group, phase, speed, work, machine, prompt, mean_depth, plain, reason)

@@ -117,7 +117,11 @@ class Report(Frozen, frozen=True, kw_only=True):
 
 
 def build(
-    records: Sequence[RunRecord], choices: Choices | None = None, *, command: Sequence[str] = (), created: str = ""
+    records: Sequence[RunRecord],
+    choices: Choices | None = None,
+    *,
+    command: Sequence[str] = (),
+    created: str = "",
 ) -> Report:
     """Make the report of some runs and predictions: first the runs that were predicted, then the others, as they came.
 

@@ -142,7 +142,8 @@ class Served(Protocoller):
         self.emit("memory", memory_mark(self.server, "end"))
         used = None if used_s is None else (self._cpu_s() or used_s) - used_s
         self.emit(
-            "server", {"cpu_s": used, **{f"{name}_path_ratio": median(found) for name, found in self._ratios.items()}}
+            "server",
+            {"cpu_s": used, **{f"{name}_path_ratio": median(found) for name, found in self._ratios.items()}},
         )
 
     def _cold_start(self) -> bool:

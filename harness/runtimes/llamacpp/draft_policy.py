@@ -171,7 +171,13 @@ class AdaptivePolicy(FixedPolicy):
 
     costs: CostTable
 
-    def __init__(self, costs: CostTable, *, most_tokens: int = 15, seen: Sequence[tuple[int, bool]] = ()) -> None:
+    def __init__(
+        self,
+        costs: CostTable,
+        *,
+        most_tokens: int = 15,
+        seen: Sequence[tuple[int, bool]] = (),
+    ) -> None:
         super().__init__(most_tokens, costs)
         self._tried = [0.0] * BUCKET_COUNT
         self._agreed = [0.0] * BUCKET_COUNT

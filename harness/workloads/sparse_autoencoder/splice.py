@@ -130,7 +130,13 @@ class Overhead(Frozen, frozen=True, kw_only=True):
 
 
 def overhead(
-    open_session: OpenSession, path: Path, name: str, reconstruct: Change, limit: float, *, thread_count: int = 1
+    open_session: OpenSession,
+    path: Path,
+    name: str,
+    reconstruct: Change,
+    limit: float,
+    *,
+    thread_count: int = 1,
 ) -> Overhead:
     """Time of one generated token, three ways in turns, median over all tokens.
 

@@ -121,7 +121,12 @@ def gather(
 
 
 def study(
-    open_session: OpenSession, path: Path, material: Material, *, plan: Plan | None = None, thread_count: int = 1
+    open_session: OpenSession,
+    path: Path,
+    material: Material,
+    *,
+    plan: Plan | None = None,
+    thread_count: int = 1,
 ) -> tuple[SparseAutoencoder, Report]:
     """Train, and say all that can be said of the result; without a ``plan``, TopK-32 with eight features a dimension.
 

@@ -91,7 +91,11 @@ class SparseAutoencoderWorkload(Described):
             passes = Kernel(kind="pass", moved_bytes=24.0 * m, working_set_bytes=12.0 * m)
             product = Kernel(kind="vector", dtype=dtype, flops_count=2.0 * m * d, moved_bytes=float(stored))
             return Cost(
-                kernels=(product, passes), session_calls_count=1, numpy_calls_count=2, python_ops_count=175, **result
+                kernels=(product, passes),
+                session_calls_count=1,
+                numpy_calls_count=2,
+                python_ops_count=175,
+                **result,
             )
         result |= {"numpy_calls_count": 10, "python_ops_count": 349}
         if kind == "fp32":
