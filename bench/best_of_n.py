@@ -12,7 +12,6 @@ to ``reports/workloads/best-of-n-MODEL.json`` after every problem, so that a run
 """
 
 import json
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -31,10 +30,9 @@ from harness.workloads._language.cases import drawn, watched
 from harness.workloads._language.generate import Branches, Plan
 from harness.workloads._language.templates import ChatTemplate, Message
 from harness.workloads.grounding_qa.answering import WAVES, vote_in_waves
-from harness.workloads.reasoning.programs import Author, worked
+from harness.workloads.reasoning.programs import NUMBER, Author, worked
 
 _TOLD: Final = "Solve the problem step by step, one short step a line. The last line is: #### and the number."
-_NUMBER: Final = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 class Tried(NamedTuple):
@@ -56,7 +54,7 @@ class Solved(NamedTuple):
 
 def number_in(text: str) -> str:
     """The number after ``####``, else the last one; without signs, and without zeros after the point."""
-    found = _NUMBER.findall(text.rsplit("####", 1)[-1]) or _NUMBER.findall(text)
+    found = NUMBER.findall(text.rsplit("####", 1)[-1]) or NUMBER.findall(text)
     plain = found[-1].replace(",", "") if found else ""
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
@@ -120,12 +118,13 @@ def compared(solved: Sequence[Solved]) -> dict[str, Any]:
     votes = [vote_in_waves(_answers_of(s), _waves(count)) for s in solved]
     tokens = sum(t.drawn_count for (_, k), s in zip(votes, solved, strict=True) for t in s.tries[:k]) / len(solved)
     found["vote that ends early"] = told([v == s.gold for (v, _), s in zip(votes, solved, strict=True)], tokens)
-    plain = {k: way("majority", k) for k in range(1, count + 1)}
-    for name in ways:
-        of = {k: way(name, k) for k in range(1, count + 1)}
+    tried = {name: {k: way(name, k) for k in range(1, count + 1)} for name in ways}
+    for name, of in tried.items():
         found |= {f"{name}, of {k}": told(*of[k]) for k in of}
+    plain = tried.pop("majority")
+    for name, of in tried.items():
         equal = {}
-        for k, (right, budget) in plain.items() if name != "majority" else ():
+        for k, (right, budget) in plain.items():
             paid = max((j for j, (_, cost) in of.items() if cost <= budget), default=0)
             if paid:
                 equal[f"budget of a majority of {k}"] = {"of": paid, "gain": paired_interval(of[paid][0], right)}

@@ -155,7 +155,8 @@ class Workshop:
         self.source, self.text = source.absolute(), text.absolute()
         self.reference_quant = "F16" if self.requantized else quant
         self.is_kept, self.asked, self.pipeline = is_kept, asked, pipeline
-        self._timed_on = (fingerprint(facts(asked.target)) if asked.target else pipeline.machine).fingerprint
+        timed_on = fingerprint(facts(asked.target)) if asked.target else pipeline.machine
+        self._timed_on = timed_on.fingerprint
         hashes = sha256_of(source)[:12], sha256_of(text)[:8]
         self._made_from = "-".join([source.stem, *hashes, version("llama-cpp-python")])
         self.folder = folder.absolute() / self._made_from

@@ -70,7 +70,8 @@ def probed(
     asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack}
     asked |= {"fresh": again, "limit_s": limit_s}
     with _alone(say):
-        device = msgspec.structs.replace(device, calibrations=(calibrate(types, progress=say, **asked),))
+        costs = calibrate(types, progress=say, **asked)
+        device = msgspec.structs.replace(device, calibrations=(costs,))
         for api, gpu in (gpus or {}).items():
             say(f"timing {gpu.name} ({gpu.description}){', which takes minutes' if gpu.is_software else ''}")
             asked |= {"api": api, "fill_bytes": SOFTWARE_FILL_BYTES if gpu.is_software else 0, "limit_s": 3 * limit_s}

@@ -102,8 +102,7 @@ def clauses(text: str) -> list[Clause]:
             if len(found) > first + 1 and not any(is_verb(words, at) for at in range(len(words))):
                 found[-1] = found[-1]._replace(before=found[-2].stems | found[-2].before)
             if not inherits:
-                verb_at = next((at for at in range(1, len(words)) if is_verb(words, at)), len(words))
-                subject = words[:verb_at]
+                subject = words[: first_verb(words)]
     return found
 
 
@@ -145,6 +144,11 @@ def _opens_as_name(words: Sequence[str]) -> bool:
     later = [at for at in range(1, len(words)) if not words[at].endswith("ly") and words[at] not in passed]
     pairs = len(words) > 1 and words[1][0].isupper()
     return words[0].endswith("'s") or pairs or (bool(later) and is_verb(words, later[0]))
+
+
+def first_verb(words: Sequence[str]) -> int:
+    """Where the first verb stands behind the first word; behind the last word where there is none."""
+    return next((at for at in range(1, len(words)) if is_verb(words, at)), len(words))
 
 
 def is_verb(words: Sequence[str], at: int) -> bool:

@@ -133,11 +133,11 @@ def evaluate(support: Support, context: WorkloadContext) -> dict[str, Any]:
     every = entailment_cases(context.seed, held_out=True, fill_count=2)
     found: dict[str, Any] = {"fit": support.fit._asdict()}
     unseen = unseen_cases()
-    for name, groups in (
-        ("support", [every[at : at + 4] for at in range(0, len(every), 4)]),
-        ("support, unseen passages", [[case] for case in unseen]),
+    for left_count, name, groups in (
+        (2, "support", [every[at : at + 4] for at in range(0, len(every), 4)]),
+        (1, "support, unseen passages", [[case] for case in unseen]),
     ):
-        before, part = support.judge.read_count, context.share(1 if name != "support" else 2)
+        before, part = support.judge.read_count, context.share(left_count)
         cases: list[Case] = []
         judged: list[Supported] = []
         for some in watched(drawn(groups, context, len(groups), by=lambda p: p[0].kind), part, name):

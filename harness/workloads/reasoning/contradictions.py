@@ -9,13 +9,13 @@ another one. Precision first: a pair on which the rules are silent is left alone
 import random
 import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from harness.workloads._language.figures import ENGLISH, UNIT_WORDS
 from harness.workloads._language.judgement import Judge, precision_recall
 from harness.workloads._language.statements import Clause, clauses, sentences, stem
 from harness.workloads._language.texts import text_table
-from harness.workloads.reasoning.frames import Frame, differs, frame
+from harness.workloads.reasoning.frames import EXCLUSIVE, UNITS, Frame, differs, frame
 from harness.workloads.reasoning.orders import CHANGE, Orders, order
 
 _LEAD: Final = re.compile(
@@ -28,11 +28,9 @@ _PLACE: Final = re.compile(
 )
 
 
-_EXCLUSIVE: Final = {stem(word): kind for kind, words in ENGLISH["exclusive"].items() for word in words.split()}
 _NAMED: Final = re.compile(
     r"^(?P<what>the .+ (?:is|was|are|were|by|called|named)) (?P<name>[A-Z]\w+(?: [A-Z]\w+)*)\W*$", re.S
 )
-_UNITS: Final = frozenset(map(stem, UNIT_WORDS))
 _CASE: Final = re.compile(r"\W*(?:case|option|scenario|suppose|assume)\b", re.I)
 _PAST, _PRESENT = frozenset(("had", "was", "were")), frozenset(("has", "have", "is", "are"))
 _MARKED: Final = re.compile(r"[\\$#*{}|^]|\(\w+\)")
@@ -62,28 +60,30 @@ def contradictions(steps: Sequence[str]) -> list[Contradiction]:
         if _CASE.match(step):  # what was said of another case does not hold in this one
             said.clear()
             frames.clear()
-        sentence = _LEAD.sub("", step)
-        parts = clauses(sentence)
-        for part in parts:
-            text = part.text.strip()
+        text = _LEAD.sub("", step)
+        for part in clauses(text):
             earlier = ((_differ(clause, part), first, clause) for first, clause in said if first != at)
             kind, first, other = next((clash for clash in earlier if clash[0]), ("", at, part))
             if kind:
-                found.append(Contradiction(first, at, kind, (other.text.strip(), text)))
+                found.append(Contradiction(first, at, kind, (other.text.strip(), part.text.strip())))
             said.append((at, part))
-        plain = [s for s in sentences(sentence) if not _MARKED.search(s) and s.count(" ") < _LONG_WORDS]
-        told = [o for s in plain for o in [*map(order, [c.text for c in clauses(s)]), order(s)] if o]
-        closed = [orders.closes(o) for o in told]
+        plain = [
+            (sentence, clauses(sentence))
+            for sentence in sentences(text)
+            if not _MARKED.search(sentence) and sentence.count(" ") < _LONG_WORDS
+        ]
+        told = [order(part) for sentence, parts in plain for part in (*(c.text for c in parts), sentence)]
+        closed = [orders.closes(one) for one in told if one]
         if any(closed):
-            found.append(Contradiction(at, at, "order", (sentence, sentence)))
-        now = [(at, s, frame(s)) for s in plain]
+            found.append(Contradiction(at, at, "order", (text, text)))
+        now = [(at, sentence, frame(sentence, parts)) for sentence, parts in plain]
         clashes = (
-            Contradiction(n, at, kind, (text, s))
-            for _, s, new in now
-            for n, text, old in frames
+            Contradiction(first, at, kind, (before, sentence))
+            for _, sentence, new in now
+            for first, before, old in frames
             if (kind := differs(old, new))
         )
-        found += list(clashes)[:1]
+        found += islice(clashes, 1)
         frames += now
     return list({c.step: c for c in reversed(found)}.values())[::-1]
 
@@ -95,7 +95,7 @@ def _differ(x: Clause, y: Clause) -> str:  # noqa: PLR0911  one for each kind
         return ""
     if _PAST & {*x.words} and _PRESENT & {*y.words} and not _PAST & {*y.words}:  # it may have changed since
         return ""
-    said = [c.topics - _UNITS for c in (x, y)]
+    said = [c.topics - UNITS for c in (x, y)]
     same = said[0] == said[1]
     if _nobody(x, y) or _nobody(y, x):
         return "polarity"
@@ -108,7 +108,7 @@ def _differ(x: Clause, y: Clause) -> str:  # noqa: PLR0911  one for each kind
     if x.is_positive != y.is_positive:
         return "polarity" if _denies(x, y) else ""
     left, right = x.topics - y.topics, y.topics - x.topics
-    if len(left) == len(right) == 1 and (kind := _EXCLUSIVE.get(min(left))) and kind == _EXCLUSIVE.get(min(right)):
+    if len(left) == len(right) == 1 and (kind := EXCLUSIVE.get(min(left))) and kind == EXCLUSIVE.get(min(right)):
         return "attribute" if all(" is " in text for text in texts) else ""
     near = (
         same

@@ -56,7 +56,7 @@ class _Parser:
                 raise NotArithmeticError("division by zero")
             else:
                 total = total * part if operator == "*" else Fraction(total, part)
-                _cap(total)
+                cap(total)
         return total, is_percent
 
     def _power(self) -> tuple[Number, bool]:
@@ -72,7 +72,7 @@ class _Parser:
             if exponent.denominator != 1 or abs(power) > MAX_EXPONENT or (base == 0 and power < 0):
                 raise NotArithmeticError("exponent out of range")
             base = Fraction(base) ** power
-            _cap(base)
+            cap(base)
         is_percent = False
         while self._next() == "%":
             self._take()
@@ -104,6 +104,7 @@ class _Parser:
         return self.tokens[self.at - 1]
 
 
-def _cap(value: Number) -> None:
+def cap(value: Number) -> None:
+    """Raises NotArithmeticError for a number of more than some 1,200 digits."""
     if max(abs(value.numerator), value.denominator).bit_length() > 4096:
         raise NotArithmeticError("too large")

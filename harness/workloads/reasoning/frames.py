@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from harness.workloads._language.figures import ENGLISH, UNIT_WORDS, figures
-from harness.workloads._language.statements import Clause, clauses, is_verb, stem
+from harness.workloads._language.statements import Clause, first_verb, stem
 
 _WORDS: Final = {kind: frozenset(words.split()) for kind, words in ENGLISH["frames"].items()}
 _PAST: Final = re.compile(ENGLISH["frames"]["past"], re.I)
 _WAS, _IS = frozenset(("had", "was", "were", "did")), frozenset(("has", "have", "is", "are", "does", "do"))
 _CAPITAL: Final = re.compile(r"(?<=[\w,;'’] )[A-Z]\w+")
-_EXCLUSIVE: Final = {stem(word): kind for kind, words in ENGLISH["exclusive"].items() for word in words.split()}
+EXCLUSIVE: Final = {stem(word): kind for kind, words in ENGLISH["exclusive"].items() for word in words.split()}
 _ENDING: Final = re.compile(rf"(?<=\w{{4}})(?:{'|'.join(ENGLISH['frames']['endings'].split())})$")
 _LABEL: Final = re.compile(
     rf"\b(?P<what>{'|'.join(ENGLISH['frames']['numbered'].split())}) (?P<which>\d{{1,3}})(?![\d,.]*\d|\w)", re.I
@@ -25,7 +25,7 @@ _LABEL: Final = re.compile(
 _NTH: Final = re.compile(
     rf"\b(?P<which>{'|'.join(ENGLISH['numbers']['ordinals'].split())}) (?P<what>{'|'.join(_WORDS['numbered'])})\b", re.I
 )
-_UNITS: Final = frozenset(map(stem, UNIT_WORDS))
+UNITS: Final = frozenset(map(stem, UNIT_WORDS))
 _ENOUGH: Final = 2
 
 
@@ -53,9 +53,8 @@ class Frame(NamedTuple):
     spelt: tuple[str, ...]
 
 
-def frame(text: str) -> Frame:
-    """What a sentence names, and the values that it puts there."""
-    parts = clauses(text)
+def frame(text: str, parts: Sequence[Clause]) -> Frame:
+    """What a sentence of these clauses names, and the values that it puts there."""
     stems = frozenset().union(*(c.topics for c in parts)) if parts else frozenset()
     told = figures(text)
     slots: dict[tuple[str, str], set[object]] = {}
@@ -64,13 +63,14 @@ def frame(text: str) -> Frame:
             slots.setdefault(("quantity", q.unit), set()).add(q.value)
     for field, values in told.moments.items():
         slots[("time", field)] = set(values)
-    for s in stems & _EXCLUSIVE.keys():
-        slots.setdefault(("attribute", _EXCLUSIVE[s]), set()).add(s)
-    for m in (*_LABEL.finditer(text), *_NTH.finditer(text)):
+    for s in stems & EXCLUSIVE.keys():
+        slots.setdefault(("attribute", EXCLUSIVE[s]), set()).add(s)
+    ordinals = list(_NTH.finditer(text))
+    for m in (*_LABEL.finditer(text), *ordinals):
         slots.setdefault(("place", stem(m["what"])), set()).add(m["which"].lower())
     names = frozenset().union(*(c.names for c in parts)) if parts else frozenset()
     names |= {stem(w) for w in _CAPITAL.findall(text)}
-    words = frozenset(w for c in parts for w in c.words) - {m["which"].lower() for m in _NTH.finditer(text)}
+    words = frozenset(w for c in parts for w in c.words) - {m["which"].lower() for m in ordinals}
     return Frame(
         _said(stems),
         {key: frozenset(values) for key, values in slots.items()},
@@ -130,12 +130,12 @@ def _renamed(x: tuple[str, ...], y: tuple[str, ...]) -> bool:
 
 def _subject(parts: Sequence[Clause]) -> frozenset[str]:
     words = parts[0].words if parts else ()
-    verb = next((n for n in range(1, len(words)) if is_verb(words, n)), 0)
-    return frozenset(map(stem, words[:verb])) & parts[0].stems if verb else frozenset()
+    verb = first_verb(words)
+    return frozenset(map(stem, words[:verb])) & parts[0].stems if verb < len(words) else frozenset()
 
 
 def _said(stems: frozenset[str]) -> frozenset[str]:
-    return frozenset(map(_root, stems - _UNITS - _EXCLUSIVE.keys() - _WORDS["ours"]))
+    return frozenset(map(_root, stems - UNITS - EXCLUSIVE.keys() - _WORDS["ours"]))
 
 
 def _root(word: str) -> str:

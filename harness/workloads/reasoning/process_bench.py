@@ -45,10 +45,9 @@ class Trace(NamedTuple):
     label: int
 
 
-def first_wrong(trace: Trace, programs: Sequence[str]) -> int:
-    """The first step that is doubted by the programs or has a fault by the exact checks; -1 for none."""
-    found = (doubted(trace.steps, trace.problem, programs), analyse(trace.steps, trace.problem).first_error)
-    return min((at for at in found if at >= 0), default=-1)
+def earliest(*steps: int) -> int:
+    """The first of the steps that somebody blames, where -1 blames none; -1 where nobody blames one."""
+    return min((at for at in steps if at >= 0), default=-1)
 
 
 def rows_of(path: Path, *fields: str) -> list[dict[str, Any]]:
@@ -109,26 +108,27 @@ def criticised(
     borrowed_count = len(traces) - len(chosen)
     author = Author(session, template, context.seed)
     kept = context.cache / "programs" / _identity(context)
-    judged: list[int] = []
+    judged, exact = list[int](), list[int]()
     seconds, tokens = 0.0, 0
     groups = [traces[at : at + TOGETHER] for at in range(0, len(traces), TOGETHER)]
     for group in watched(groups, context, f"{name}, {TOGETHER} at a time"):
         written, spent_s = _programs(author, kept, [trace.problem for trace in group])
         seconds += spent_s
         tokens += sum(len(session.tokenize(text, add_special=False)) + 1 for texts in written for text in texts)
-        judged += [first_wrong(trace, programs) for trace, programs in zip(group, written, strict=True)]
+        for trace, programs in zip(group, written, strict=True):
+            exact.append(analyse(trace.steps, trace.problem).first_error)
+            judged.append(earliest(exact[-1], doubted(trace.steps, trace.problem, programs)))
     traces = traces[: len(judged)]
     labels = [t.label for t in traces]
-    exact = [analyse(t.steps, t.problem).first_error for t in traces]
-    wrong = [(at, p) for at, (p, y) in enumerate(zip(judged, labels, strict=True)) if y >= 0]
-    chance = fmean(1 / len(traces[at].steps) for at, _ in wrong) if wrong else 0.5
+    wrong = [(found == t.label, 1 / len(t.steps)) for found, t in zip(judged, traces, strict=True) if t.label >= 0]
+    located_count, chance = sum(hit for hit, _ in wrong), fmean(share for _, share in wrong) if wrong else 0.5
     return {
         "trace_count": len(traces),
         "of": len(rows) + borrowed_count,
         "borrowed_right_count": sum(y < 0 for y in labels) if borrowed_count else 0,
         **f1(judged, labels),
         "f1_interval": f1_interval(judged, labels),
-        "located": signal(sum(p == labels[at] for at, p in wrong), len(wrong), chance=chance)._asdict(),
+        "located": signal(located_count, len(wrong), chance=chance)._asdict(),
         "exact_checks_alone": f1(exact, labels)["f1"],
         "exact_checks_alone_interval": f1_interval(exact, labels),
         "drawn_tokens": tokens,

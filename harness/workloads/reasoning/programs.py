@@ -20,7 +20,6 @@ from harness.workloads._language.texts import text_table
 from harness.workloads.reasoning import exact
 from harness.workloads.reasoning.claims import tokenise
 
-_MOST_BITS: Final = 4096
 _BINARY: Final[Mapping[type, Callable[[Fraction, Fraction], Fraction]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -36,7 +35,7 @@ _CALLS: Final[Mapping[str, Callable[..., Fraction]]] = {
     "int": lambda a: Fraction(int(a)),
     "round": lambda a, *digits: Fraction(round(a, *map(int, digits))),
 }
-_NUMBER: Final = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+NUMBER: Final = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 _RESULT: Final = re.compile(
     r"(?:=|≈|\bis|\bare)[^\d=\n]{0,12}?(-?\d[\d,]*(?:\.\d+)?)(?![\d,.]*\d|\s*(?:[-+*/×÷^(]|\\times|\\div|\\cdot))"
 )
@@ -122,8 +121,7 @@ def _value(node: ast.expr, known: Mapping[str, Fraction]) -> Fraction:
             value = Fraction(_CALLS[name](*(_value(part, known) for part in parts)))
         case _:
             raise ValueError(f"no arithmetic: {ast.dump(node)[:40]}")
-    if max(abs(value.numerator), value.denominator).bit_length() > _MOST_BITS:
-        raise ValueError("too large")
+    exact.cap(value)
     return value
 
 
@@ -137,7 +135,7 @@ def doubted(steps: Sequence[str], problem: str, programs: Sequence[str]) -> int:
     ends = _ends(steps[-1])
     if not own or not ends or any(_is(abs(found[-1]), abs(end), 2) for found in own for end in ends):
         return -1
-    given = [_number(told)[0] for told in _NUMBER.findall(problem)]
+    given = [_number(told)[0] for told in NUMBER.findall(problem)]
     known = [*given, *(sign * v for found in own for v in found for sign in (1, -1, 100))]
     for at, step in enumerate(steps):
         if any(not any(_is(v, *_number(told)) for v in known) for told in _RESULT.findall(step)):
@@ -152,7 +150,7 @@ def _ends(step: str) -> list[Fraction]:
         with suppress(exact.NotArithmeticError):
             return list(exact.values([t for t in tokenise(boxed[1]) if t not in ("$", ";", "%")]))
         return []
-    return [_number(told)[0] for told in _NUMBER.findall(step)[-2:]]
+    return [_number(told)[0] for told in NUMBER.findall(step)[-2:]]
 
 
 def _number(told: str) -> tuple[Fraction, int]:

@@ -115,7 +115,8 @@ class TrainingWorkload(Described):
     def evaluate(self, context: WorkloadContext) -> Mapping[str, Any]:
         """Train a small mixture of experts, write it as a GGUF file, and tell its router's habits."""
         model = train(seed=context.seed)
-        return {"file": write(model, context.cache / "training" / "trained-mixture.gguf").name, **habits(model)}
+        path = write(model, context.cache / "training" / "trained-mixture.gguf")
+        return {"file": path.name, **habits(model)}
 
 
 def config_of(size: Mapping[str, int]) -> Config:

@@ -20,7 +20,7 @@ from harness.workloads.reasoning.constraints import Puzzle, solve, violations
 from harness.workloads.reasoning.contradictions import Chain, chains, contradictions
 from harness.workloads.reasoning.contradictions import score as chain_score
 from harness.workloads.reasoning.exact import NotArithmeticError, values
-from harness.workloads.reasoning.process_bench import Trace, first_wrong, rows_of
+from harness.workloads.reasoning.process_bench import earliest, rows_of
 from harness.workloads.reasoning.programs import doubted, worked
 from harness.workloads.reasoning.traces import trace
 
@@ -404,4 +404,5 @@ def test_the_critic_doubts_the_first_result_that_no_program_has():
     assert doubted(steps, problem, ["no program"]) == -1
     assert doubted([*steps[:2], "So some are left."], problem, [right]) == -1
     assert doubted(["It is a half.", "\\boxed{\\frac{1}{2}}"], "What share?", ["answer = 1 / 2"]) == -1
-    assert first_wrong(Trace(problem, ("3 * 12 = 35 eggs.", "27 are left."), 0), [right]) == 0
+    slip = ("3 * 12 = 35 eggs.", "27 are left.")
+    assert earliest(doubted(slip, problem, [right]), analyse(slip, problem).first_error) == 0
