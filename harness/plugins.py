@@ -1,23 +1,29 @@
-"""Find a plug-in module by its file name, and import it only then.
+"""Find a plug-in by its name, and import it only then.
 
-A folder is the registry: a workload, a runtime or a verb is one module in its package, named by its file. Third
-parties add theirs through entry points (``edge_harness.workloads``, ``edge_harness.runtimes``); a module of ours has
-its name to itself.
+A folder is the registry of what the core itself brings: a runtime or a verb is one module in its package, named by its
+file. Everything else comes through entry points, by group:
+
+* ``edge_harness.runtimes``: runtimes, beside those in ``harness.runtimes`` (a module of ours has its name to itself);
+* ``edge_harness.verbs``: click commands, beside those in ``harness.cli``;
+* ``edge_harness.workloads``: systems beside a language model;
+* ``edge_harness.companions``: functions that give ``fit --with`` what lives beside a model;
+* ``edge_harness.panels``: functions that make a section of the report of a record.
 """
 
 from importlib import import_module
 from importlib.util import find_spec
 from pkgutil import iter_modules
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.errors import EngineError, MissingPackageError, UnknownNameError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 def names(package: str) -> list[str]:
     """Every public module of ``package`` and every entry point of its group, sorted; imports none of them."""
-    from importlib.metadata import entry_points
-
-    return sorted(_own(package) | {e.name for e in entry_points(group=_group(package))})
+    return sorted(_own(package) | set(entry_names(_group(package))))
 
 
 def load(package: str, name: str, attribute: str) -> Any:
@@ -30,12 +36,60 @@ def load(package: str, name: str, attribute: str) -> Any:
     """
     if name in _own(package):
         return getattr(import_module(f"{package}.{name}"), attribute)
+    group = _group(package)
+    if name not in entry_names(group):
+        raise UnknownNameError(attribute.lower(), name, names(package))
+    return load_entry(group, name, attribute.lower())
+
+
+def entry_names(group: str) -> list[str]:
+    """Names that installed packages declare in a group, sorted, each once."""
+    return sorted({entry.name for entry in _entries(group)})
+
+
+def load_entry(group: str, name: str, kind: str) -> Any:
+    """What an installed package declares by that name.
+
+    Raises:
+        UnknownNameError: No package declares it; ``kind`` says of what.
+        EngineError: Its module is not there, or has no such object.
+    """
+    for entry in _entries(group):
+        if entry.name == name:
+            try:
+                return entry.load()
+            except (ModuleNotFoundError, AttributeError) as error:
+                if not _is_gone(entry, error):
+                    raise
+                raise EngineError(
+                    f"{kind} {name!r} is declared as {entry.value}, which is not there: {error}"
+                ) from error
+    raise UnknownNameError(kind, name, entry_names(group))
+
+
+def every(group: str) -> list[Any]:
+    """Everything of a group that is there; what is declared and gone is left out."""
+    found = []
+    for name in entry_names(group):
+        try:
+            found.append(load_entry(group, name, group))
+        except EngineError:
+            continue
+    return found
+
+
+def _is_gone(entry: "EntryPoint", error: Exception) -> bool:
+    """Whether the declared module itself (or its object) is missing, rather than something that it imports."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{entry.module}.".startswith(f"{error.name}.")
+    return isinstance(error, AttributeError) and entry.module in str(error)
+
+
+def _entries(group: str) -> "list[EntryPoint]":
     # Not at the top: it takes 4 MB, which every measured child would carry.
     from importlib.metadata import entry_points
 
-    for entry in entry_points(group=_group(package), name=name):
-        return entry.load()
-    raise UnknownNameError(attribute.lower(), name, names(package))
+    return list(entry_points(group=group))
 
 
 class Packaged:

@@ -1,4 +1,4 @@
-"""For authors of plug-ins: suites that a device, a runtime and a workload must pass; the product imports none of them.
+"""For authors of plug-ins: suites that a device and a runtime must pass; the product imports none of them.
 
 A test of one's own package is enough::
 
@@ -10,17 +10,14 @@ A test of one's own package is enough::
 A broken promise is an ``AssertionError`` that names the promise.
 """
 
-import tempfile
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 
 from harness.catalog.devices import load_device
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
-from harness.ports import Runtime, Session, Workload, WorkloadContext
+from harness.ports import Runtime, Session
 
 _SCENARIO = Scenario(context_tokens=128, prompt_tokens=8, new_tokens=4, thread_count=1)
 
@@ -94,33 +91,3 @@ def _check_session(session: Session, tolerance: float) -> None:
     session.decode(ids[-1:], position=len(ids) - 1)
     again = np.array(session.logits())
     assert np.abs(again - single).max() <= tolerance * scale, "after truncate() a token can be computed again"
-
-
-def check_workload(workload: Workload, size: str = "default", *, model: Path | None = None) -> dict[str, Any]:
-    """The quality figures of a workload that declares each operation's cost, prepares, runs each once, and checks.
-
-    Raises:
-        AssertionError: A promise is broken.
-        WrongAnswerError: Its own check found a wrong answer.
-    """
-    assert workload.name.isidentifier(), f"the name is an identifier: {workload.name!r}"
-    assert workload.title, "a title for people"
-    assert "default" in workload.sizes, "a size named default"
-    assert not workload.needs_model or model is not None, "this workload needs a model file"
-    chosen = workload.sizes[size]
-    costs = {cost.operation for cost in workload.costs(chosen)}
-    with tempfile.TemporaryDirectory(prefix="edge-harness-contract-") as folder:
-        from harness.runtimes.llamacpp import RUNTIME
-
-        opener = RUNTIME.open if workload.needs_model else None
-        state = workload.prepare(chosen, WorkloadContext(Path(folder), Path(folder), 1, 1, model, opener))
-        operations = list(workload.operations(state))
-        names = [operation.name for operation in operations]
-        assert len(set(names)) == len(names), "each operation has a name of its own"
-        assert set(names) == costs, f"a cost for each operation: {sorted(set(names) ^ costs)} stand on one side only"
-        for operation in operations:
-            assert operation.call_count >= 1
-            operation.call()
-        quality = dict(workload.check(state))
-    msgspec.json.encode(quality)  # a TypeError says which value is none of JSON's
-    return quality

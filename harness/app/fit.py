@@ -5,13 +5,14 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from harness import plugins
 from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model, with_kept_costs
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
 from harness.domain.drafting import PADDING_TOKENS
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, MemoryPrediction, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
+from harness.errors import RefusedError, UnknownNameError
 from harness.predict.advice import Advice, Variant, advise
 from harness.predict.calibrated import matrices
 from harness.predict.co_resident import Companion, shared_speed, with_companions
@@ -278,14 +279,20 @@ def advice_for(
 
 
 def companion(text: str) -> Companion:
-    """What ``--with`` names: a workload, or ``workload:size`` with a named size or parts such as ``entry_count=5000``.
+    """What ``--with`` names, asked of every installed package that offers companions.
 
     Raises:
-        UnknownNameError: No such workload.
-        RefusedError: No such size.
+        RefusedError: No package offers any, or the one of that name refuses what follows the colon.
+        UnknownNameError: No package knows that name.
     """
-    from harness.app.workloads import load, size_of
-
-    name, _, size = text.partition(":")
-    workload = load(name)
-    return Companion(f"{name} {size or 'default'}", tuple(workload.costs(size_of(workload, size or "default"))))
+    offers = plugins.every("edge_harness.companions")
+    if not offers:
+        raise RefusedError(f"--with {text}: no installed package offers what lives beside a model")
+    known: list[str] = []
+    for offer in offers:
+        names, make = offer()
+        if text.partition(":")[0] in names:
+            found: Companion = make(text)
+            return found
+        known += names
+    raise UnknownNameError("companion", text.partition(":")[0], known)

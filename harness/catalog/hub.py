@@ -7,6 +7,7 @@ kept in the cache (its folder ``hub``), so that an interrupted read goes on and 
 ``HF_ENDPOINT`` names another hub.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -176,6 +177,26 @@ def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progre
     finally:
         stop.set()
         watcher.join()
+
+
+def snapshot(repo: str, files: list[str]) -> Path:
+    """A folder with those of ``files`` that a repository has, fetched where they are not in the cache.
+
+    Raises:
+        MissingPackageError: The hub's client is not installed.
+        FetchError: The hub does not answer, or there is no such repository.
+    """
+    hub = _client()
+    asked = {"cache_dir": cache_dir() / "hub" / "files", "allow_patterns": files, "library_name": "edge-harness"}
+    with contextlib.suppress(Exception):  # not in the cache: whatever its client calls that
+        kept = Path(hub.snapshot_download(repo, **asked, local_files_only=True))
+        if (kept / "tokenizer.json").is_file():
+            return kept
+    _reach(hub, repo)
+    try:
+        return Path(hub.snapshot_download(repo, **asked, endpoint=os.environ.get("HF_ENDPOINT")))
+    except Exception as error:
+        raise FetchError(f"{repo}: {type(error).__name__}: {str(error).strip()[:200]}") from error
 
 
 def _watch(folder: Path, size_bytes: int, progress: Progress, stop: threading.Event) -> None:

@@ -1,7 +1,8 @@
 """The command line: one file a verb; each one parses, calls, renders and returns an exit status.
 
-A verb is a module in this package with a command of the same name. Modules whose names begin with an underscore are
-shared helpers. Verb modules import nothing heavy at the top: no engine, no numpy.
+A verb is a module in this package with a command of the same name, or a command that an installed package declares
+under the entry point group ``edge_harness.verbs``. Modules whose names begin with an underscore are shared helpers.
+Verb modules import nothing heavy at the top: no engine, no numpy.
 """
 
 import sys
@@ -12,26 +13,35 @@ from typing import Final
 
 import click
 
-from harness import __version__
-from harness.errors import Exit, HarnessError
+from harness import __version__, plugins
+from harness.errors import EngineError, Exit, HarnessError
 from harness.printable import cleaned_streams
+
+VERBS: Final = "edge_harness.verbs"
 
 
 class Verbs(click.Group):
-    """A group that finds its verbs by file name and imports one only when it is called."""
+    """A group that finds its verbs by file name and by entry points, and imports one only when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all verbs, sorted."""
         del ctx
-        return sorted(m.name.replace("_", "-") for m in iter_modules(__path__) if not m.name.startswith("_"))
+        return sorted({*_own_verbs(), *plugins.entry_names(VERBS)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb of that name."""
-        if cmd_name not in self.list_commands(ctx):
-            return None
+        """The verb of that name; one whose package is gone says so when it is called."""
+        del ctx
         name = cmd_name.replace("-", "_")
-        command: click.Command = getattr(import_module(f"{__name__}.{name}"), name)
-        return command
+        if cmd_name in _own_verbs():
+            command: click.Command = getattr(import_module(f"{__name__}.{name}"), name)
+            return command
+        if cmd_name not in plugins.entry_names(VERBS):
+            return None
+        try:
+            declared: click.Command = plugins.load_entry(VERBS, cmd_name, "verb")
+        except EngineError as error:
+            return _gone(cmd_name, error)
+        return declared
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """The words; one without text is refused (UsageError): a script's variable that was never set, no value."""
@@ -47,6 +57,23 @@ class Verbs(click.Group):
         """The verb; the words typed, its own first, are kept as they are for the edge-harness on a target."""
         ctx.meta["words"] = list(args)
         return super().resolve_command(ctx, args)
+
+
+def _own_verbs() -> list[str]:
+    return [m.name.replace("_", "-") for m in iter_modules(__path__) if not m.name.startswith("_")]
+
+
+def _gone(name: str, error: EngineError) -> click.Command:
+    """A verb in place of one that an installed package declares and does not have: it ends with that error."""
+
+    def refuse(*_words: str, **_fields: object) -> None:
+        raise error
+
+    anything: list[click.Parameter] = [click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)]
+    settings = {"ignore_unknown_options": True, "help_option_names": []}
+    return click.Command(
+        name, callback=refuse, params=anything, context_settings=settings, short_help="(not installed)"
+    )
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -364,7 +364,7 @@ def _there(target: str, how: "How") -> Answer:
     given = context.params
     if here := next((name for name in ("report", "meter", "keep", "folder") if given.get(name)), None):
         raise click.UsageError(f"--{here} is about files here: leave it out with edge-harness on the target")
-    values = [given.get(name) or () for name in ("model", "models", "draft", "drafts", "prompts", "text")]
+    values = [given.get(name) or () for name in ("model", "models", "draft", "drafts", "prompts", "text", "cases")]
     paths = {Path(v) for value in values for v in ((value,) if isinstance(value, str | Path) else value)}
     command: list[str] = context.meta["words"]
     pieces = {piece for word in command for piece in (word, word.partition("=")[2])}

@@ -31,7 +31,6 @@ _DOCTOR = "`edge-harness doctor` says what disturbs this machine or is missing o
 @click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
 @click.option("--max-error", "max_error_percent", type=options.Amount(), help="Exit 1 above this error, in percent.")
 @click.option("--report", type=options.Ending(*options.REPORTS), help="Report: .html, .md, or .json for records.")
-@click.option("--with-workloads", is_flag=True, help="Also run every workload, with this model where one is needed.")
 @options.on_target
 @options.measuring()
 @click.pass_context
@@ -45,7 +44,6 @@ def check(
     probe_again: bool,
     max_error_percent: float | None,
     report: Path | None,
-    with_workloads: bool,
     target: str,
     programs: Path | None,
     how: "options.How",
@@ -61,9 +59,7 @@ def check(
     from harness.app.check import gate
     from harness.app.resolve import scenario_from
     from harness.app.run import Options, exit_of
-    from harness.app.workload_table import after_check
     from harness.cli._records import comparison_table, reasons, run_table, title_of
-    from harness.cli.workloads import show_table
     from harness.records.compare import compare
     from harness.report.answer import check_line
     from harness.report.check import write_check_report
@@ -71,24 +67,17 @@ def check(
     name, server = options.one_side(context, fields, models or True)
     if fields["api"]:  # without one, every engine is checked
         refuse_placement(fields["api"])
-    if server and (len(models) != 1 or with_workloads):
-        raise click.UsageError("--runtime server: name the one MODEL that it runs, and leave out --with-workloads")
+    if server and len(models) != 1:
+        raise click.UsageError("--runtime server: name the one MODEL that it runs")
     chosen = Options(runtime=name, server=server, repetitions=repetitions, how=how)
     scenario, on = scenario_from(fields), (target, programs)
     found = run_check(models, quant, scenario, chosen, probe_again=probe_again, depths=depths, on=on)
-    records, others = list(found.records), None
-    reports = [write_check_report(records, report)]
-    status = exit_of(records)
-    if with_workloads:
-        others, told = after_check(models, quant, chosen, reports[0], keep=records.append)
-        reports.append(told)
-        if reports[0].suffix.lower().startswith(".htm"):  # the page shows workloads too
-            write_check_report(records, reports[0])
-        status = max(status, Exit.COULD_NOT_RUN) if others.failed else status
+    written = write_check_report(list(found.records), report)
+    status = exit_of(found.records)
     comparisons = [compare(record) for record in found.records]
     broken = gate(comparisons, max_error_percent) if status == Exit.OK else []
     pairs = list(zip(found.records, comparisons, strict=True))
-    lines = [*reasons(found.records), *broken, *(f"report: {path}" for path in dict.fromkeys(reports))]
+    lines = [*reasons(found.records), *broken, f"report: {written}"]
 
     def show() -> None:
         if server:
@@ -99,11 +88,9 @@ def check(
             if comparison is not None:
                 say(comparison_table(comparison, title_of(record)), *comparison.notes)
         say(run_table(found.records))
-        if others is not None:
-            show_table(others)
         say(*lines)
         click.echo(f"Next: {_NEXT if status == Exit.OK else _DOCTOR}")
 
     document: dict[str, Any] = {"device": found.device, "predicted_from": found.basis, "records": found.records}
-    document |= {"comparisons": comparisons, "broken": broken, **({"workloads": others} if others else {})}
+    document |= {"comparisons": comparisons, "broken": broken}
     return Answer(document, show, Exit.BROKEN if broken else status)

@@ -44,7 +44,6 @@ from harness.cli._output import Answer, say
 @options.emulated
 @click.option("--draft", metavar="M", help="Speculate with this draft: the same as the verb `speculate`.")
 @click.option("--ram-budget", metavar="SIZE", help="Stream weights within this budget: the same as the verb `stream`.")
-@click.option("--workload", default="generate", show_default=True, help="Another workload, with MODEL if it needs one.")
 @options.on_target
 @options.measuring()
 @click.pass_context
@@ -58,7 +57,6 @@ def run(
     batches: tuple[int, ...],
     draft: str | None,
     ram_budget: str | None,
-    workload: str,
     target: str,
     programs: Path | None,
     how: "options.How",
@@ -70,7 +68,7 @@ def run(
 
     Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
     """
-    if draft or ram_budget or workload != "generate":
+    if draft or ram_budget:
         return _other_verb(context, models)
     from harness.app.on_target import run_on
     from harness.app.resolve import scenario_from
@@ -104,13 +102,11 @@ def run(
 
 def _other_verb(context: click.Context, models: tuple[str, ...]) -> int:
     """Hand over to the verb that does this; one model at a time."""
-    from harness.cli import speculate, stream, workloads
+    from harness.cli import speculate, stream
 
     if len(models) != 1:
-        raise click.BadParameter("exactly one MODEL with --draft, --ram-budget or --workload", param_hint="MODEL")
+        raise click.BadParameter("exactly one MODEL with --draft or --ram-budget", param_hint="MODEL")
     params = context.params
-    if params["workload"] != "generate":
-        return options.hand_over(context, workloads.run, "workload", name=params["workload"], model=models[0])
     threads = params["threads"]
     if len(threads) != 1:
         raise click.BadParameter("one number with --draft or --ram-budget", param_hint="--threads")

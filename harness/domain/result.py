@@ -176,18 +176,24 @@ class Quality(Frozen, frozen=True, kw_only=True, tag="quality", tag_field="kind"
 
 
 class System(Frozen, frozen=True, kw_only=True, tag="system", tag_field="kind"):
-    """A workload that is no plain language model: a memory store, a calibration, a verifier ...
+    """A system beside a language model: a memory store, a calibration, a verifier ...
 
     Attributes:
         prepare_s: Time to build what is timed; None when it did not get that far.
-        evaluation: What it found on public data, where that was asked for.
-        units: Costs of single operations on this machine, which the predictions rest on.
+        parts: The models that it was made of, by what each was for.
+        quality: Figures of its answers.
+        answers: Each with the number of its case; the first ones of very many.
+        evaluation: Figures on public data, of records before version 0.3.
+        predicted: Of each kind of step, before the first one.
+        units: What the predictions rest on, and the passes that were counted.
     """
 
     size: dict[str, int]
     seed: int = 1
     prepare_s: float | None = None
+    parts: dict[str, str] = {}
     quality: dict[str, Any] = {}
+    answers: tuple[dict[str, Any], ...] = ()
     evaluation: dict[str, Any] = {}
     predicted: tuple[dict[str, Any], ...] = ()
     units: dict[str, Any] = {}

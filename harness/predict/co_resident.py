@@ -1,47 +1,47 @@
-"""A model and other systems in one app: their memory adds up, and they share one memory bus.
+"""A model and what lives beside it in one app: their memory adds up, and they share one memory bus.
 
-Memory: what a workload holds (``Cost.resident_bytes``, the largest of its operations: they share one state) is added
-to the model's parts in RAM, on every device: an app has one limit. Interpreter and engine are counted once, with the
-model. Where the model's matrices lie on a card, the workload still lies in RAM.
+Memory: what a companion holds is added to the model's parts in RAM, on every device: an app has one limit. Interpreter
+and engine are counted once, with the model. Where the model's matrices lie on a card, the companion still lies in RAM.
 
-Speed: while an operation runs back to back it draws w = M / t bytes/s, M the bytes that it moves past any cache, t its
-latency. Two that want the bus share it in proportion to what they want, so a model that decodes at s alone gets
-s W / (W + sum of w), W the bandwidth that all cores draw together. That is the worst case of a question to the
-workload at every moment; a workload that rests costs nothing but its memory. It assumes that a core is free for the
-workload: what it takes of a core that the model also wants is not counted.
+Speed: two that want the bus share it in proportion to what they want, so a model that decodes at s alone gets
+s W / (W + sum of w), W the bandwidth that all cores draw together and w what each companion draws while it runs back to
+back. That is the worst case of a question to it at every moment; one that rests costs nothing but its memory. It
+assumes that a core is free for it: what it takes of a core that the model also wants is not counted.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, SpeedPrediction
-from harness.domain.workload import Cost
 from harness.predict.memory import with_parts
-from harness.predict.workload_cost import LanguageSeconds, predict_operation, rates_of
-from harness.units import format_bytes, format_rate
+from harness.units import format_rate
 
 _SPREAD_RATIO = 0.15
-"""Half width of the interval of a workload's bytes: allocators and Python objects round up."""
+"""Half width of the interval of a companion's bytes: allocators and Python objects round up."""
+SPEC_SHARE: Final = 0.54
+"""Share of the theoretical bandwidth that CPU cores draw where nobody measured it: the median of published decode
+speeds on x86 servers; Apple's CPU cores get 0.34 of their chip's, x86 clients 0.69."""
 
 
 class Companion(NamedTuple):
-    """A system that lives beside the model; ``name`` as shown: ``memory_store large``."""
+    """What lives beside a model in an app.
+
+    Attributes:
+        name: As shown: ``memory_store large``.
+        anonymous_bytes: Memory that it holds.
+        file_bytes: Bytes that it maps from files.
+        reason: What they are for.
+        drawn_bytes_per_s: What it draws from a device's memory while it runs back to back.
+    """
 
     name: str
-    costs: tuple[Cost, ...]
-
-    @property
-    def anonymous_bytes(self) -> int:
-        """Bytes that it holds."""
-        return max((c.resident_bytes for c in self.costs), default=0)
-
-    @property
-    def file_bytes(self) -> int:
-        """Bytes that it maps from files."""
-        return max((c.file_bytes for c in self.costs), default=0)
+    anonymous_bytes: int
+    file_bytes: int = 0
+    reason: str = ""
+    drawn_bytes_per_s: Callable[[DeviceProfile], float] = lambda _device: 0.0
 
 
 def with_companions(memory: MemoryPrediction, companions: Iterable[Companion]) -> MemoryPrediction:
@@ -51,28 +51,18 @@ def with_companions(memory: MemoryPrediction, companions: Iterable[Companion]) -
             name=c.name,
             anonymous_bytes=c.anonymous_bytes,
             file_bytes=c.file_bytes,
-            reason="beside the model: " + ", ".join(cost.operation for cost in c.costs),
+            reason=f"beside the model: {c.reason or c.name}",
         )
         for c in companions
     )
     return with_parts(memory, parts, _SPREAD_RATIO)
 
 
-def drawn_bytes_per_s(companion: Companion, device: DeviceProfile) -> tuple[float, str]:
-    """What its hungriest operation draws from memory when it runs back to back, and which that is.
-
-    A working set that a last-level cache holds draws nothing.
-    """
-    best, name = 0.0, ""
-    nothing: LanguageSeconds = lambda _cost: 0.0  # noqa: E731  the model's own passes are counted with the model
-    for cost in companion.costs:
-        rates = rates_of(device, cost.dtype)
-        if 0 < cost.working_set_bytes <= rates.units.read_rates[-2][0]:
-            continue
-        seconds = predict_operation(cost, rates, nothing).latency_s.mid
-        if seconds > 0 and cost.moved_bytes / seconds > best:
-            best, name = cost.moved_bytes / seconds, cost.operation
-    return min(best, rates_of(device).read_bytes_per_s), name
+def read_bytes_per_s(device: DeviceProfile) -> float:
+    """Bytes/s that all CPU cores of a device draw together."""
+    pool = device.pool("ram")
+    measured = pool.measured_read_bytes_per_s
+    return measured.value if measured else SPEC_SHARE * pool.bandwidth_bytes_per_s.value
 
 
 def shared_speed(
@@ -82,25 +72,20 @@ def shared_speed(
 
     Weights in another ``pool`` than ``ram`` do not share the host's bus.
     """
-    draws = [(c.name, *drawn_bytes_per_s(c, device)) for c in companions]
-    drawn = sum(draw for _, draw, _ in draws)
+    total = read_bytes_per_s(device)
+    draws = [(c.name, min(c.drawn_bytes_per_s(device), total)) for c in companions]
+    drawn = sum(draw for _, draw in draws)
     if not drawn or pool != "ram":
         return speed, ("what lives beside the model does not draw on the memory that its weights are read from",)
-    total = rates_of(device).read_bytes_per_s
     ratio, decode = total / (total + drawn), speed.decode_tokens_per_s
     scaled = replace(
         speed,
         decode_tokens_per_s=Interval(mid=decode.mid * ratio, low=decode.low * ratio, high=decode.high * ratio),
         roofline_tokens_per_s=speed.roofline_tokens_per_s * ratio,
     )
-    told = ", ".join(f"{name} draws {format_rate(draw)} ({operation})" for name, draw, operation in draws if draw)
+    named = ", ".join(f"{name} draws {format_rate(draw)}" for name, draw in draws if draw)
     line = (
         f"while all run at once: {scaled.decode_tokens_per_s.mid:.3g} tokens/s of "
-        f"{decode.mid:.3g}; {told}, back to back, of {format_rate(total)} shared in proportion"
+        f"{decode.mid:.3g}; {named}, back to back, of {format_rate(total)} shared in proportion"
     )
     return scaled, (line,)
-
-
-def summary(companions: Iterable[Companion]) -> str:
-    """``memory_store large 187 MiB, ...``."""
-    return ", ".join(f"{c.name} {format_bytes(c.anonymous_bytes + c.file_bytes)}" for c in companions)

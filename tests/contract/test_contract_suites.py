@@ -11,7 +11,10 @@ import pytest
 from bench.fake import FakeRuntime
 from bench.tiny_gguf import synthesize_tiny
 from harness import plugins
-from harness.testing import check_device, check_runtime, check_workload
+from harness.errors import RefusedError
+from harness.testing import check_device, check_runtime
+from harness.workloads.registry import load, names
+from harness.workloads.testing import check_system
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,9 +31,16 @@ def test_runtimes_of_llama_cpp(tmp_path: Path, name: str, package: str) -> None:
     check_runtime(plugins.load("harness.runtimes", name, "RUNTIME"), synthesize_tiny(tmp_path / "t.gguf", "F16"))
 
 
-@pytest.mark.parametrize("name", ["calibration", "reasoning", "training_efficiency"])
-def test_workload(name: str) -> None:
-    check_workload(plugins.load("harness.workloads", name, "WORKLOAD"), "small")
+@pytest.mark.parametrize("name", names())
+def test_system(name: str, tmp_path: Path) -> None:
+    """Those that need no model; of the others the parts are asked for by name."""
+    system = load(name)
+    size = "small" if "small" in system.sizes else "default"
+    if any(not part.endswith("?") for part in system.parts):
+        with pytest.raises(RefusedError, match="it needs"):
+            check_system(system, tmp_path, size=size)
+    else:
+        check_system(system, tmp_path, size=size)
 
 
 def test_a_runtime_whose_batches_differ_from_its_steps_is_found(tmp_path: Path) -> None:
@@ -53,31 +63,52 @@ def test_a_runtime_whose_batches_differ_from_its_steps_is_found(tmp_path: Path) 
         check_runtime(Sloppy(), model)
 
 
-WORKLOAD = """
-from harness.domain.workload import Cost
-from harness.ports import Operation
+SYSTEM = """
+from harness.report.panels import Panel
+from harness.workloads.system import Column, Cost
 
 
-class Sum:
-    name, title, extra, needs_model = "sums", "Sums of numbers", "", False
+class Sums:
+    name, title, extra, parts = "sums", "Sums of numbers", "", ()
+    columns = {"numbers": Column(list, "What is added.")}
     sizes = {"default": {"count": 1000}}
 
-    def costs(self, size):
-        held = 8 * size["count"]
-        return [Cost(operation="sum", flops_count=size["count"], moved_bytes=held, resident_bytes=held)]
+    def cases(self, size, seed):
+        return [{"numbers": list(range(size["count"]))}] * 5
 
-    def prepare(self, size, context):
-        return list(range(size["count"]))
+    def prepare(self, parts, size, context):
+        return None
 
-    def operations(self, state):
-        return [Operation("sum", lambda: sum(state))]
+    def step(self, state, case):
+        return sum(case["numbers"])
 
-    def check(self, state):
-        return {"sum": sum(state)}
+    def cost(self, parts, size):
+        return {"step": Cost(resident_bytes=8 * size["count"], glue_s=8e-9 * size["count"])}
+
+    def score(self, cases, answers):
+        return {"sum": sum(answers)}
 
 
-WORKLOAD = Sum()
+SYSTEM = Sums()
+
+
+def panel(record):
+    if record.workload != "sums":
+        return None
+    return Panel("Sums", record.workload, record.outcome, ["figure"], [[str(record.result.quality["sum"])]])
 """
+
+VERB = """
+import click
+
+
+@click.command()
+@click.option("--twice", is_flag=True, help="Say it twice.")
+def greet(twice):
+    click.echo("hello " * (2 if twice else 1))
+"""
+
+DEVICE = (ROOT / "devices" / "raspberry-pi-5.toml").read_text(encoding="utf-8")
 
 RUNTIME = """
 from bench.fake import FakeRuntime
@@ -93,35 +124,54 @@ RUNTIME = Copy()
 
 def test_a_strangers_plug_ins_are_listed_checked_and_measured(tmp_path: Path) -> None:
     """A package outside the repository: one file a plug-in, and the entry points that a wheel of it would install."""
-    (tmp_path / "their_sums.py").write_text(WORKLOAD)
+    (tmp_path / "their_sums.py").write_text(SYSTEM)
     (tmp_path / "their_runtime.py").write_text(RUNTIME)
+    (tmp_path / "their_verb.py").write_text(VERB)
     info = tmp_path / "theirs-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[edge_harness.workloads]\nsums = their_sums:WORKLOAD\n"
+        "[edge_harness.workloads]\nsums = their_sums:SYSTEM\ngone = their_gone:SYSTEM\n"
+        "[edge_harness.panels]\nsums = their_sums:panel\n"
+        "[edge_harness.verbs]\ngreet = their_verb:greet\ngone = their_gone:gone\n"
         "[edge_harness.runtimes]\ncopycat = their_runtime:RUNTIME\n"
     )
+    devices = tmp_path / "home" / "devices"
+    devices.mkdir(parents=True)
+    (devices / "their-board.toml").write_text(DEVICE)
     model = tmp_path / "m.json"
     model.write_text("{}")
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": paths, "EDGE_HARNESS_HOME": str(tmp_path / "home")}
 
-    def verb(*arguments: str) -> dict | list:
-        command = [sys.executable, "-m", "harness", *arguments, "--json"]
+    def spoken(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "harness", *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
         assert "Traceback" not in done.stderr, done.stderr
-        return json.loads(done.stdout)
+        return done
+
+    def verb(*arguments: str) -> dict | list:
+        return json.loads(spoken(*arguments, "--json").stdout)
 
     contract = (
         "import sys, pathlib; from harness.testing import *; import their_sums, their_runtime;"
-        "check_workload(their_sums.WORKLOAD); check_runtime(their_runtime.RUNTIME, pathlib.Path(sys.argv[1]))"
+        "from harness.workloads.testing import check_system; model = pathlib.Path(sys.argv[1]);"
+        "check_system(their_sums.SYSTEM, model.parent); check_runtime(their_runtime.RUNTIME, model)"
     )
     subprocess.run([sys.executable, "-c", contract, str(model)], env=environment, check=True, timeout=60)
     assert "sums" in [w["name"] for w in verb("workloads", "list")]
-    result = verb("workloads", "run", "sums", "-r", "3")
-    assert result["record"]["result"]["quality"] == {"sum": 499500}
-    assert result["record"]["samples"]
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"numbers": [1, 2]}\n{"numbers": [3]}\n')
+    built_in = verb("workloads", "run", "sums", "-r", "3", "--size", "count=100", "--predict-for", "their-board")
+    assert built_in["record"]["result"]["quality"] == {"case_count": 4, "sum": 4 * 4950}
+    assert built_in["record"]["samples"]
+    assert [p["kind"] for p in built_in["elsewhere"]["their-board"]] == ["step"]
+    theirs = verb("workloads", "run", "sums", "--cases", str(own), "--evaluate")
+    assert theirs["record"]["result"]["quality"] == {"case_count": 2, "sum": 6}
+    assert [a["answer"] for a in theirs["record"]["result"]["answers"]] == [3, 3]
+    assert "hello hello" in spoken("greet", "--twice").stdout
+    gone = spoken("gone", "--anything")
+    assert (gone.returncode, "their_gone:gone, which is not there" in gone.stderr) == (4, True)
     (record,) = verb("run", str(model), "--runtime", "copycat", "-c", "64", "-p", "8", "-n", "4", "-r", "1", "-t", "1")
     assert (record["runtime"], record["outcome"]) == ("copycat", "ok")
-    assert [e["workload"] for e in verb("history")] == ["generate", "sums"]
+    assert [e["workload"] for e in verb("history")] == ["generate", "sums", "sums"]

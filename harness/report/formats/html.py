@@ -14,10 +14,9 @@ from harness.errors import optional
 from harness.printable import clean
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
-from harness.report.features import excerpt, feature_panels
 from harness.report.figures import figures, labelled
+from harness.report.panels import flat, sections
 from harness.report.text import amount, digits
-from harness.report.workloads import flat, workload_panels
 from harness.units import format_bytes
 
 _PANELS: Final[dict[type[Result], str]] = {
@@ -56,7 +55,7 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
         rule = f".matrix table{{zoom:{zoom:.2f}}}" if zoom >= 0.5 else _TOO_WIDE
         css += f"@media print{{{rule}}}\n"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.globals |= {each.__name__: each for each in (amount, clean, digits, excerpt, format_bytes)}
+    environment.globals |= {each.__name__: each for each in (amount, clean, digits, format_bytes)}
     named = labelled(report.runs)
     choices = report.choices
     policy = (
@@ -80,8 +79,7 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
         runs=[(label, run) for label, run in named if run.workload == "generate"],
         figures=drawn,
         panels=_panels(named, records),
-        workloads=workload_panels(named, records),
-        features=feature_panels(named, records),
+        sections=sections(records),
     )
 
 

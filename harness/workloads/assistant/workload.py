@@ -71,7 +71,7 @@ class AssistantWorkload(Described):
             ),
         )
 
-    def context_tokens(self, size: Mapping[str, int]) -> int:  # noqa: ARG002  the same at every size
+    def context_tokens(self, size: Mapping[str, int]) -> int:
         """Context of the model's session."""
         return 2048
 

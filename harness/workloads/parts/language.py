@@ -1,0 +1,166 @@
+"""A language model as a part: it writes, answers yes or no, and weighs given answers, each in a few passes.
+
+What a prompt has in common with the one before is not read again: its keys and values are still in the cache.
+"""
+
+from collections.abc import Callable, Sequence
+from math import exp
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import plugins
+from harness.domain.scenario import Scenario
+from harness.ports import Session
+from harness.workloads.parts import Meter
+from harness.workloads.parts.templates import ChatTemplate, Message
+
+Prompt = str | Sequence[tuple[str, str]]
+"""A user's turn, or (role, content) of several turns; roles are ``system``, ``user``, ``assistant``."""
+YES_NO: Final = ("Yes", "No")
+
+
+class Written(NamedTuple):
+    """What a model wrote.
+
+    Attributes:
+        text: Without the token that ended it.
+        token_count: Tokens drawn, the ending one included.
+        log_probability: Sum over these, in nats at temperature 1.
+    """
+
+    text: str
+    token_count: int
+    log_probability: float
+
+    @property
+    def confidence(self) -> float:
+        """Geometric mean probability of its tokens."""
+        return exp(self.log_probability / self.token_count)
+
+
+class LanguageModel:
+    """One loaded model and its chat template.
+
+    Attributes:
+        session: For what this class does not do: single passes, several sequences, taps. Whoever uses it calls
+            :meth:`forget` afterwards.
+    """
+
+    def __init__(self, session: Session, template: ChatTemplate) -> None:
+        self.session, self.template = session, template
+        self.meter = Meter("language")
+        self._held: list[int] = []
+
+    @classmethod
+    def open(cls, path: Path, *, thread_count: int = 1, context_tokens: int = 4096, **options: Any) -> Self:
+        """Load a GGUF file with llama.cpp; ``options`` are the runtime's own, such as ``tap``.
+
+        Raises:
+            MissingPackageError: llama-cpp-python is not installed.
+            EngineError: llama.cpp refused the file.
+            BadDataError: Its chat template is too long.
+        """
+        runtime = plugins.usable_runtime("llamacpp")
+        scenario = Scenario(context_tokens=context_tokens, thread_count=thread_count)
+        return cls(runtime.open(path, scenario, **options), ChatTemplate.of(path))
+
+    def forget(self) -> None:
+        """Clear the cache."""
+        self.session.clear()
+        self._held = []
+
+    def tokens(self, prompt: Prompt) -> list[int]:
+        """Token ids of a conversation, ending in the words that begin an answer."""
+        turns = [("user", prompt)] if isinstance(prompt, str) else prompt
+        return self.template.tokens(self.session, [Message(role, content) for role, content in turns])
+
+    def read(self, tokens: Sequence[int], *, logits: str = "last") -> int:
+        """Read a prompt from the place on where it differs from what the cache holds; returns that place."""
+        alike = next((at for at, (a, b) in enumerate(zip(self._held, tokens, strict=False)) if a != b), len(self._held))
+        start = min(alike, len(tokens) - 1)
+        self.session.truncate(start)
+        with self.meter.count(len(tokens) - start, depth_tokens=start):
+            self.session.decode(tokens[start:], position=start, logits=logits)
+        self._held = list(tokens)
+        return start
+
+    def write(
+        self,
+        prompt: Prompt,
+        most_tokens: int,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        ends: Callable[[str], bool] = lambda text: "\n" in text,
+    ) -> Written:
+        """Write an answer: greedily, or drawn at a temperature.
+
+        It ends with the model's own end, after ``most_tokens``, or with a token whose text fulfils ``ends``, which by
+        default is the end of a line.
+        """
+        tokens = self.tokens(prompt)
+        self.read(tokens)
+        rng = np.random.default_rng(seed)
+        drawn: list[int] = []
+        total = 0.0
+        while True:
+            chances = log_softmax(self.session.logits())
+            token = int(chances.argmax())
+            if temperature > 0:
+                weights = np.exp((chances - chances.max()) / temperature)
+                token = int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum()))
+            total += float(chances[token])
+            if self.session.is_end(token) or ends(self.session.detokenize([token])):
+                return Written(self.session.detokenize(drawn).strip(), len(drawn) + 1, total)
+            drawn.append(token)
+            if len(drawn) == most_tokens:
+                return Written(self.session.detokenize(drawn).strip(), len(drawn), total)
+            self.read([*tokens, *drawn])
+
+    def options(self, prompt: Prompt, options: Sequence[str] = YES_NO) -> NDArray[np.float64]:
+        """Probability of each option among them [options], by the first token of the answer.
+
+        Spellings in lower case and after a space count with each option.
+        """
+        self.read(self.tokens(prompt))
+        chances = log_softmax(self.session.logits())
+        spellings = [self._spellings(option) for option in options]
+        scores = np.array([np.logaddexp.reduce(chances[tokens]) for tokens in spellings])
+        shares: NDArray[np.float64] = np.exp(scores - np.logaddexp.reduce(scores))
+        return shares
+
+    def yes(self, prompt: Prompt) -> float:
+        """Probability of Yes against No."""
+        return float(self.options(prompt)[0])
+
+    def likelihoods(self, prompt: Prompt, answers: Sequence[str]) -> list[float]:
+        """Mean log-probability of each answer's tokens after the prompt, nats (``acc_norm``, by tokens)."""
+        before = self.tokens(prompt)
+        means = []
+        for answer in answers:
+            self._held = self._held[: len(before) - 1]  # the logits after the prompt are needed again
+            tokens = self.session.tokenize(answer, add_special=False)
+            start = self.read([*before, *tokens], logits="all")
+            first = len(before) - 1 - start
+            rows = [log_softmax(self.session.logits(first + at))[token] for at, token in enumerate(tokens)]
+            means.append(float(np.mean(rows)))
+        return means
+
+    def _spellings(self, option: str) -> list[int]:
+        """First tokens of an answer that begins with the option; after a space only where both are one token."""
+        found = set()
+        for text in (option, option.lower(), f" {option}", f" {option.lower()}"):
+            tokens = self.session.tokenize(text, add_special=False)
+            if len(tokens) == 1 or not text.startswith(" "):
+                found.add(tokens[0])
+        return sorted(found)
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Log-probabilities [vocab_count], nats."""
+    gaps = logits.astype(np.float64) - float(logits.max())
+    chances: NDArray[np.float64] = gaps - np.log(np.exp(gaps).sum())
+    return chances

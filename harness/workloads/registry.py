@@ -1,0 +1,40 @@
+"""Systems by name: the entry points of the group ``edge_harness.workloads``, ours among them."""
+
+from collections.abc import Callable, Iterable
+
+from harness import plugins
+from harness.errors import EngineError
+from harness.workloads.system import System
+
+GROUP = "edge_harness.workloads"
+
+
+def names() -> list[str]:
+    """Every system that an installed package declares, sorted."""
+    return plugins.entry_names(GROUP)
+
+
+def load(name: str) -> System:
+    """One system.
+
+    Raises:
+        UnknownNameError: None of that name is declared.
+        EngineError: It is declared, and its module or object is not there.
+    """
+    system: System = plugins.load_entry(GROUP, name, "workload")
+    return system
+
+
+def load_all(wanted: Iterable[str] = (), *, missing: Callable[[str, str], object]) -> list[System]:
+    """The named systems, all unless some are named; ``missing`` is told the name of one that is gone, and why.
+
+    Raises:
+        UnknownNameError: None of a name is declared.
+    """
+    systems = []
+    for name in list(wanted) or names():
+        try:
+            systems.append(load(name))
+        except EngineError as error:
+            missing(name, str(error))
+    return systems

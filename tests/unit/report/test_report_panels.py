@@ -1,0 +1,72 @@
+"""Sections that installed packages make of records, on the page."""
+
+import pytest
+from report_records import HOSTILE, record
+
+from harness.domain.record import Sample
+from harness.domain.result import System
+from harness.report.document import build
+from harness.report.formats import html
+from harness.report.panels import flat, sections
+
+
+def sample(label: str, duration_s: float) -> Sample:
+    return Sample(phase="workload", label=label, token_count=1, duration_s=duration_s, started_unix_s=0.0)
+
+
+def measured(**more):
+    latency = {"mid": 0.0012, "low": 0.001, "high": 0.0014}
+    predicted = {"kind": "ask", "latency_s": latency, "parts_s": {"encoder": 0.001, "glue": 0.0002}}
+    told = {
+        "size": {"entry_count": 500},
+        "parts": {"encoder": "MiniLM"},
+        "quality": {"recall": {"mid": 0.68, "low": 0.6, "high": 0.75}, "count": 3},
+        "predicted": (predicted,),
+    }
+    samples = [sample("ask", 0.001), sample("tell", 0.002)]
+    return record(workload="memory_store", model=None, samples=samples, prediction=None, result=System(**(told | more)))
+
+
+def test_a_step_stands_beside_its_prediction() -> None:
+    ((title, (panel,)),) = sections([measured()])
+
+    assert (title, panel.label) == ("Systems", "memory_store, parts: encoder MiniLM")
+    # 1.2 ms predicted, 1 ms measured; telling was not predicted
+    assert panel.rows == [
+        ["ask", "1 ms", "1 ms", "1.2 ms", "+20%", "encoder"],
+        ["tell", "2 ms", "2 ms", "-", "-", ""],
+    ]
+    assert panel.facts == [("recall", "0.68 (0.6 to 0.75)"), ("count", "3")]
+
+
+def test_page_folds_the_figures_and_runs_no_strangers_text() -> None:
+    pytest.importorskip("vl_convert", reason="the report extra is not installed")
+    run = measured(quality={HOSTILE: HOSTILE})
+    page = html.render([run], build([run]))
+    section = page.partition('<section id="section-1"')[2].partition("</section>")[0]
+
+    assert "<td>1.2 ms</td><td>+20%</td>" in section
+    assert "<details><summary>memory_store, parts: encoder MiniLM: figures</summary>" in section
+    assert HOSTILE not in section
+
+
+def test_values_in_the_unit_of_their_name() -> None:
+    told = {
+        "a": {
+            "b_bytes": 1024,
+            "c_s": 0.5,
+            "d_per_s": 2.5,
+            "e": True,
+            "f": None,
+            "g": [1] * 9,
+            "i": [{"x": 1}],
+            "h": "word",
+        }
+    }
+    assert flat("", told) == [
+        ("a.b_bytes", "1 KiB"),
+        ("a.c_s", "500 ms"),
+        ("a.d_per_s", "2.5"),
+        ("a.e", "yes"),
+        ("a.h", "word"),
+    ]
