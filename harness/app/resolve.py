@@ -88,10 +88,10 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     if found.guess is not None:
         asked = asked or "Q4_K_M"
         model = _from_shape(ref, found.guess.shape, asked, (*untold, found.why))
-        return model._replace(guess=found.guess, bits=_bits(asked))
+        return model._replace(guess=found.guess)
     assert found.card is not None
     asked = asked or found.card.default_quant
-    model = _from_card(found.card, *mixture_of(asked))._replace(bits=_bits(asked))
+    model = _from_card(found.card, asked)
     # What was read into the name is told, unless it is the card's own.
     return model if found.card.name == ref else model._replace(notes=(f"{ref!r}: {found.why}", *model.notes))
 
@@ -104,13 +104,18 @@ def one_quant(ref: str, named: str, asked: str) -> str:
     """
     if named and asked and mixture_of(named)[0] != mixture_of(asked)[0]:
         raise RefusedError(f"{ref!r} names {named}, and {asked} is asked for: leave one of the two out")
-    return asked or named
+    exact = understood(asked) if named and asked else None
+    chosen = named if exact is not None and not exact.bits else asked or named  # a recipe says more than its mixture
+    return f"{ref.partition('/')[0]}:{chosen}" if chosen and is_repository(ref) else chosen
 
 
-def _bits(quant: str) -> tuple[float, float] | None:
+def _bits(quant: str, weights: Weights) -> tuple[float, float] | None:
     """Bits a weight that files of this quantisation have, where no mixture of llama.cpp is exactly meant."""
     found = understood(quant)
-    return (found.bits_low, found.bits_high) if found is not None and found.bits_low else None
+    if found is None or not found.low:
+        return None
+    computed = 8 * sum(t.size_bytes for t in weights.tensors) / sum(t.element_count for t in weights.tensors)
+    return found.low * computed, found.high * computed
 
 
 def mixture_of(quant: str) -> tuple[str, tuple[str, ...]]:
@@ -225,13 +230,14 @@ def _from_file(path: Path, quant: str | None) -> ResolvedModel:
         name = path.parent.name if path.stem == "config" and path.parent.name else path.stem
         return _from_shape(name, read_hf_config(path), quant or "Q4_K_M")
     card = load_model(str(path))
-    return _from_card(card, *mixture_of(quant or card.default_quant))
+    return _from_card(card, quant or card.default_quant)
 
 
-def _from_card(card: ModelCard, quant: str, said: tuple[str, ...] = ()) -> ResolvedModel:
+def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
     """Weights from the card's shape; the size of a published file corrects what the shape does not tell."""
-    weights, notes = weights_of(card.shape, quant), [*said]
-    published = next((f.size_bytes for f in card.files if quant_named(f.quant) == quant), 0)
+    mixture, said = mixture_of(quant)
+    weights, notes, bits = weights_of(card.shape, quant), [*said], _bits(quant, weights_of(card.shape, quant))
+    published = 0 if bits else next((f.size_bytes for f in card.files if quant_named(f.quant) == mixture), 0)
     off = abs(weights.file_bytes / published - 1) if published else 0.0
     if off > _SAME_FILE_RATIO and card.shape.tied_embeddings:
         untied = weights_of(replace(card.shape, tied_embeddings=False), quant)
@@ -240,7 +246,7 @@ def _from_card(card: ModelCard, quant: str, said: tuple[str, ...] = ()) -> Resol
             weights, off = untied, abs(untied.file_bytes / published - 1)
     if off > _SAME_FILE_RATIO:
         notes.append(f"the published file has {published} bytes, the shape says {weights.file_bytes}")
-    return ResolvedModel(card.name, quant, weights, card=card, notes=tuple(notes))
+    return ResolvedModel(card.name, mixture, weights, card=card, bits=bits, notes=tuple(notes))
 
 
 def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
@@ -254,7 +260,8 @@ def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
 
 def _from_shape(name: str, shape: ModelShape, quant: str, said: tuple[str, ...] = ()) -> ResolvedModel:
     mixture, notes = mixture_of(quant)
-    return ResolvedModel(name, mixture, weights_of(shape, mixture), notes=(*said, *notes))
+    weights = weights_of(shape, quant)
+    return ResolvedModel(name, mixture, weights, bits=_bits(quant, weights), notes=(*said, *notes))
 
 
 def _from_hub(ref: str, quant: str | None) -> ResolvedModel:

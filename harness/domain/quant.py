@@ -1,7 +1,7 @@
 """What people write for a quantisation: found in a model's name, and turned into a mixture of llama.cpp.
 
-Many are no mixture of llama.cpp: those stand as the mixture nearest in bits, with the interval of bits a weight that
-published files of that kind have (all weights counted, embeddings too).
+Many are no mixture of llama.cpp but a recipe of their own: bits a weight for each group of tensors, with the interval
+of published bytes over computed ones. Some depend on who made the file, which the owner of a repository tells.
 """
 
 import re
@@ -15,17 +15,26 @@ class Quantisation(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         mixture: llama.cpp's name of it, or of the mixture that stands in for it.
-        bits_low: Fewest bits a weight that published files of it have; 0 where the mixture is exactly meant.
+        bits: Bits a weight of each group of tensors (``GROUPS``), where the mixture's own types do not decide them;
+            0 leaves a group as the mixture has it.
+        low: Published bytes over computed ones, 5 % quantile; 0 where the mixture is exactly meant.
+        high: The same, 95 % quantile.
+        own_output: Architecture whose files store a matrix twice that is token table and output in one.
         why: What it is, and why that mixture; empty where the mixture is exactly meant.
     """
 
     text: str
     mixture: str
-    bits_low: float = 0.0
-    bits_high: float = 0.0
+    bits: tuple[float, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    own_output: str = ""
     why: str = ""
 
 
+GROUPS: Final = ("output", "table", "layer_tables", "attention", "feed_forward", "experts", "other")
+"""Groups of tensors that recipes give bits to: the output matrix (and a table that is one), the token table, those of
+each layer (Gemma 3n and 4), attention, dense feed-forward blocks, routed experts, recurrent mixers and shared experts."""
 _TABLES: Final = shipped_table("data/quantisations.toml")
 SAME: Final[dict[str, str]] = _TABLES["same"]
 """Other spellings of a mixture of llama.cpp."""
@@ -49,27 +58,32 @@ def split(name: str) -> tuple[str, str]:
 
 
 def understood(text: str) -> Quantisation | None:
-    """What a quantisation's name stands for; None for one that nobody knows."""
-    plain = re.sub(r"[-_ ]+", "_", text.strip().upper()).strip("_")
+    """What a quantisation's name stands for; None for one that nobody knows.
+
+    ``unsloth:Q2_K_L`` is the recipe of that owner of a repository, where it has one of its own.
+    """
+    owner, _, name = text.rpartition(":")
+    plain = re.sub(r"[-_ ]+", "_", name.strip().upper()).strip("_")
     plain = SAME.get(plain, plain)
-    if plain in _MIXTURES:
-        return Quantisation(text=text, mixture=plain)
-    for pattern, stands, low, high, why in _TABLES["rules"]:
+    own_output = str(_TABLES["own_output"].get(owner.lower(), ""))
+    owned = _TABLES["owners"].get(owner.lower(), [])
+    for pattern, stands, bits, low, high, why in [*owned, *([] if plain in _MIXTURES else _TABLES["rules"])]:
         found = re.fullmatch(pattern, plain)
         if found is None:
             continue
         if stands == "bits":
-            bits = float(next(g for g in found.groups() if g))
-            mixture = next(m for most, m in _TABLES["up_to_bits"] if bits + max(low + high, 0) / 2 <= most)
-            low, high = bits + low, bits + high  # noqa: PLW2901 - the rule's are relative to the name's
+            named = float(next(g for g in found.groups() if g))
+            bits = [named + more for more in bits]  # noqa: PLW2901 - the rule's are relative to the name's
+            mixture = next(m for most, m in _TABLES["up_to_bits"] if bits[4] <= most)
         else:
             mixture = found.expand(stands)
         mixture = SAME.get(mixture, mixture)
-        if not low:
-            return Quantisation(text=text, mixture=mixture)
-        why = f"{why}; {low:g} to {high:g} bits a weight in published files, {mixture} stands for it"  # noqa: PLW2901
-        return Quantisation(text=text, mixture=mixture, bits_low=low, bits_high=high, why=why)
-    return None
+        if low:
+            why = f"{why}; published files have {low:g} to {high:g} of the bytes computed"  # noqa: PLW2901
+        return Quantisation(
+            text=text, mixture=mixture, bits=tuple(bits), low=low, high=high, own_output=own_output, why=why
+        )
+    return Quantisation(text=text, mixture=plain, own_output=own_output) if plain in _MIXTURES else None
 
 
 def mixture_in(words: str) -> str:
@@ -78,4 +92,4 @@ def mixture_in(words: str) -> str:
     if found is None:
         return ""
     known = understood(found[0])
-    return known.mixture if known and not known.bits_low else found[1]
+    return known.mixture if known and not known.low else found[1]

@@ -2,16 +2,18 @@
 
 "Q4_K_M" is no type but a recipe: most matrices in Q4_K, the sensitive ones in Q6_K. Written after the rules in
 llama.cpp, src/llama-quant.cpp (``llama_tensor_get_type_impl``, ``tensor_allows_quantization``,
-``tensor_type_fallback``), release packed in llama-cpp-python 0.3.36.
+``tensor_type_fallback``), release packed in llama-cpp-python 0.3.36. Recipes of others give bits to groups of tensors;
+experts that a model was trained with in a type of its own keep it in every mixture.
 """
 
 from collections.abc import Mapping
+from math import prod
 from typing import Final, NamedTuple
 
 from harness.domain.base import shipped_table
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
-from harness.domain.quant import SAME
+from harness.domain.quant import GROUPS, SAME
 from harness.errors import UnknownNameError
 from harness.predict.tensors import block_of
 
@@ -58,23 +60,31 @@ class Placed(NamedTuple):
     layer: int
     quantised: bool
     kept_half: bool
+    group: str
 
 
 def in_llama_order(tensors: Mapping[str, tuple[int, ...]]) -> list[Placed]:
     """Tensors in the order in which llama.cpp walks them: no block first, then by block, then by name."""
-    placed = []
+    placed, tied = [], "output.weight" not in tensors
     for name, dims in tensors.items():
         half = len(dims) > 1 and any(part in name for part in _KEPT_HALF)
-        placed.append(Placed(name, dims, _category(name), block_of(name), _is_quantised(name, dims), half))
+        group = _group(name, tied=tied)
+        placed.append(Placed(name, dims, _category(name), block_of(name), _is_quantised(name, dims), half, group))
     return sorted(placed, key=lambda p: (p.layer, p.name))
 
 
 def types_in_order(
-    shape: ModelShape, placed: list[Placed], quant: str, *, importance_matrix: bool | None = None
+    shape: ModelShape,
+    placed: list[Placed],
+    quant: str,
+    *,
+    bits: tuple[float, ...] = (),
+    importance_matrix: bool | None = None,
 ) -> dict[str, str]:
     """The ggml type of every tensor, by name.
 
-    An ``importance_matrix`` changes a few choices; None: one is used only where llama.cpp demands it.
+    ``bits`` a weight are a recipe's, one for each of ``GROUPS`` (0: the mixture's own). An ``importance_matrix`` changes
+    a few choices; None: one is used only where llama.cpp demands it.
 
     Raises:
         UnknownNameError: There is no such mixture.
@@ -83,7 +93,30 @@ def types_in_order(
     if importance_matrix is None:
         importance_matrix = quant in NEEDS_IMPORTANCE_MATRIX
     chooser = _Chooser(shape, placed, quant, importance_matrix)
-    return {p.name: chooser.choose(p) for p in placed}
+    types = {p.name: chooser.choose(p) for p in placed}
+    for group, wanted in zip(GROUPS, bits, strict=False):
+        if wanted:
+            types |= _types_of_bits([p for p in placed if p.group == group and p.quantised], wanted, quant)
+    if native := _TABLES["native_experts"].get(shape.architecture):
+        types |= {p.name: native for p in placed if p.group == "experts" and p.quantised}
+    return types
+
+
+def _types_of_bits(placed: list[Placed], bits: float, quant: str) -> dict[str, str]:
+    """Types whose mean over these tensors is ``bits`` a weight: of two neighbours in the ladder, spread evenly."""
+    names = _TABLES["ladder_low" if quant.startswith("IQ") else "ladder"].split()
+    ladder = [BLOCKS[name].bits_per_weight for name in names]
+    upper = next((i for i, each in enumerate(ladder) if each >= bits), len(ladder) - 1)
+    lower = max(upper - 1, 0)
+    share = 1.0 if upper == lower else (bits - ladder[lower]) / (ladder[upper] - ladder[lower])
+    types, owed = dict[str, str](), 0.0
+    for tensor in placed:
+        count = prod(tensor.dims)
+        owed += share * count
+        better = owed >= count / 2
+        owed -= count if better else 0
+        types[tensor.name] = _fitting(names[upper if better else lower], tensor.dims[0])
+    return types
 
 
 class _Chooser:
@@ -115,6 +148,8 @@ class _Chooser:
         dims, category = placed.dims, placed.category
         if self.quant in THROUGHOUT:
             return base
+        if placed.group == "layer_tables":  # as published files have them; the quantiser of 2026 would take the output's
+            return str(_TABLES["layer_tables"].get(self.shape.architecture, {}).get(self.quant, base))
         if category == "output" or (self.tied and category == "embedding"):
             return self._output(dims, base)
         if self.quant == "MXFP4_MOE":
@@ -262,6 +297,19 @@ def _category(name: str) -> str:
         if part in name:
             return category
     return "other"
+
+
+def _group(name: str, *, tied: bool) -> str:
+    """Which of ``GROUPS`` a tensor belongs to."""
+    if name == "output.weight" or (tied and name == "token_embd.weight"):
+        return "output"
+    if name in {"token_embd.weight", "per_layer_token_embd.weight"}:
+        return "layer_tables" if name.startswith("per_layer") else "table"
+    if "_exps." in name:
+        return "experts"
+    if "attn_gate" in name or "_shexp" in name:
+        return "other"
+    return "attention" if "attn" in name else "feed_forward" if "ffn" in name else "other"
 
 
 def _use_more_bits(index: int, count: int) -> bool:

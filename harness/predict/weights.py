@@ -4,9 +4,13 @@ from functools import lru_cache
 from math import prod
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
-from harness.predict.quant_mix import Placed, in_llama_order, quant_named, types_in_order
+from harness.domain.quant import understood
+from harness.errors import UnknownNameError
+from harness.predict.quant_mix import QUANTS, Placed, in_llama_order, quant_named, types_in_order
 from harness.predict.tensors import Table, tensors_of
 
 _ALIGNMENT_BYTES: Final = 32
@@ -56,9 +60,9 @@ def _plan(shape: ModelShape) -> tuple[Table, list[Placed], int]:
 
 
 @lru_cache(maxsize=1024)
-def _weights(shape: ModelShape, quant: str, importance_matrix: bool | None) -> Weights:
+def _weights(shape: ModelShape, quant: str, bits: tuple[float, ...], importance_matrix: bool | None) -> Weights:
     table, placed, header = _plan(shape)
-    types = types_in_order(shape, placed, quant, importance_matrix=importance_matrix)
+    types = types_in_order(shape, placed, quant, bits=bits, importance_matrix=importance_matrix)
     tensors = tuple(tensor_of(name, dims, types[name]) for name, dims in table.items())
     padded = sum(-(-t.size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES for t in tensors)
     return Weights(shape=shape, tensors=tensors, file_bytes=header + padded, quant=quant)
@@ -67,14 +71,20 @@ def _weights(shape: ModelShape, quant: str, importance_matrix: bool | None) -> W
 def weights_of(shape: ModelShape, quant: str, *, importance_matrix: bool | None = None) -> Weights:
     """All tensors of ``shape`` as llama.cpp's quantiser would write them, with the file's size.
 
-    Tensor types and bytes are exact (see ``quant_mix``); only the header is estimated. ``importance_matrix`` None: one
+    Tensor types and bytes of llama.cpp's own mixtures are exact (see ``quant_mix``); only the header is estimated. Other
+    recipes (``UD-Q4_K_XL``, ``unsloth:Q2_K_L``) have the bits that published files have. ``importance_matrix`` None: one
     is used only where llama.cpp demands it.
 
     Raises:
-        UnknownNameError: There is no such mixture.
+        UnknownNameError: There is no such mixture, and no such recipe.
         RefusedError: No table of tensors for this architecture.
     """
-    return _weights(shape, quant_named(quant), importance_matrix)
+    recipe = understood(quant)
+    if recipe is None:
+        raise UnknownNameError("quantisation", quant, QUANTS)
+    if recipe.own_output == shape.architecture:
+        shape = replace(shape, tied_embeddings=False)
+    return _weights(shape, quant_named(recipe.mixture), recipe.bits, importance_matrix)
 
 
 @lru_cache(maxsize=1 << 16)
