@@ -34,7 +34,8 @@ class Quantisation(Frozen, frozen=True, kw_only=True):
 
 GROUPS: Final = ("output", "table", "layer_tables", "attention", "feed_forward", "experts", "other")
 """Groups of tensors that recipes give bits to: the output matrix (and a table that is one), the token table, those of
-each layer (Gemma 3n and 4), attention, dense feed-forward blocks, routed experts, recurrent mixers and shared experts."""
+each layer (Gemma 3n and 4), attention, dense feed-forward blocks, routed experts, recurrent mixers with shared experts.
+"""
 _TABLES: Final = shipped_table("data/quantisations.toml")
 SAME: Final[dict[str, str]] = _TABLES["same"]
 """Other spellings of a mixture of llama.cpp."""

@@ -83,8 +83,8 @@ def types_in_order(
 ) -> dict[str, str]:
     """The ggml type of every tensor, by name.
 
-    ``bits`` a weight are a recipe's, one for each of ``GROUPS`` (0: the mixture's own). An ``importance_matrix`` changes
-    a few choices; None: one is used only where llama.cpp demands it.
+    ``bits`` a weight are a recipe's, one for each of ``GROUPS`` (0: the mixture's own). An ``importance_matrix``
+    changes a few choices; None: one is used only where llama.cpp demands it.
 
     Raises:
         UnknownNameError: There is no such mixture.
@@ -148,7 +148,7 @@ class _Chooser:
         dims, category = placed.dims, placed.category
         if self.quant in THROUGHOUT:
             return base
-        if placed.group == "layer_tables":  # as published files have them; the quantiser of 2026 would take the output's
+        if placed.group == "layer_tables":  # as in published files; the quantiser of 2026 would take the output's
             return str(_TABLES["layer_tables"].get(self.shape.architecture, {}).get(self.quant, base))
         if category == "output" or (self.tied and category == "embedding"):
             return self._output(dims, base)

@@ -71,9 +71,9 @@ def _weights(shape: ModelShape, quant: str, bits: tuple[float, ...], importance_
 def weights_of(shape: ModelShape, quant: str, *, importance_matrix: bool | None = None) -> Weights:
     """All tensors of ``shape`` as llama.cpp's quantiser would write them, with the file's size.
 
-    Tensor types and bytes of llama.cpp's own mixtures are exact (see ``quant_mix``); only the header is estimated. Other
-    recipes (``UD-Q4_K_XL``, ``unsloth:Q2_K_L``) have the bits that published files have. ``importance_matrix`` None: one
-    is used only where llama.cpp demands it.
+    Tensor types and bytes of llama.cpp's own mixtures are exact (see ``quant_mix``); only the header is estimated.
+    Other recipes (``UD-Q4_K_XL``, ``unsloth:Q2_K_L``) have the bits that published files have. ``importance_matrix``
+    None: one is used only where llama.cpp demands it.
 
     Raises:
         UnknownNameError: There is no such mixture, and no such recipe.
