@@ -5,10 +5,10 @@ from pathlib import Path
 
 from harness.catalog._toml import convert, floats, read_document
 from harness.domain.base import Frozen
-from harness.domain.budget import HIGHER_IS_BETTER, Budget
+from harness.domain.budget import HIGHER_IS_BETTER, PINS, Budget
 from harness.errors import BadDataError
 
-LIMITS = ("floor", "ceiling", "baseline_ratio", "prediction_ratio", "roofline_ratio")
+LIMITS = ("floor", "ceiling", "baseline_ratio", "slowdown_ratio", "prediction_ratio", "roofline_ratio")
 
 
 class _BudgetFile(Frozen, frozen=True, kw_only=True):
@@ -50,10 +50,16 @@ def check_budget(budget: Budget, path: Path | str, place: str) -> None:
     if (name == "floor" and not higher) or (name == "ceiling" and higher):
         right = "floor" if higher else "ceiling"
         raise BadDataError(path, f"{place}.{name}", f"a {name} on {budget.metric}", f"a {right} for this metric")
+    if name == "slowdown_ratio" and limit >= 1:
+        raise BadDataError(path, f"{place}.{name}", repr(limit), "a share below 1, such as 0.10")
     if name == "roofline_ratio" and budget.metric != "decode_tokens_per_s":
         raise BadDataError(path, f"{place}.{name}", f"metric {budget.metric}", "decode_tokens_per_s")
     if not 0.5 <= budget.confidence < 1:
         raise BadDataError(path, f"{place}.confidence", repr(budget.confidence), "a level in [0.5, 1)")
+    if budget.inconclusive_limit < 1:
+        raise BadDataError(path, f"{place}.inconclusive_limit", repr(budget.inconclusive_limit), "1 or more")
+    if unknown := sorted(set(budget.pin) - set(PINS)):
+        raise BadDataError(path, f"{place}.pin.{unknown[0]}", "an unknown key", f"one of: {', '.join(PINS)}")
     if budget.predicted and name not in {"floor", "ceiling"}:
         raise BadDataError(path, f"{place}.{name}", f"predicted with {name}", "predicted with a floor or a ceiling")
     if budget.predicted and ("*" in budget.device or "*" in budget.model):

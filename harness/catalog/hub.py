@@ -7,28 +7,44 @@ kept in the cache (its folder ``hub``), so that an interrupted read goes on and 
 ``HF_ENDPOINT`` names another hub.
 """
 
-import contextlib
-import json
 import os
 import re
 import threading
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from harness.catalog._progress import Progress
+import msgspec
+
+from harness.catalog._progress import Progress, no_progress
 from harness.catalog.gguf import SPLIT, GgufFile, header_of, joined, parts_of
-from harness.catalog.hf_config import read_hf_config
+from harness.catalog.hf_config import CONFIG_MAX_BYTES, read_hf_config
 from harness.catalog.paths import cache_dir
+from harness.domain.foreign import inside, read_limited, read_stream
 from harness.domain.model import HubSource, ModelShape, Weights
 from harness.domain.quant import split, understood
-from harness.errors import BadDataError, FetchError, UnknownNameError, optional
+from harness.errors import BadDataError, FetchError, HarnessError, UnknownNameError, optional
 
-_POLL_S: Final = 0.5
+_CHUNK_BYTES: Final = 1 << 16
+_LISTING_MAX_BYTES: Final = 16 << 20
+_FILE_MAX_BYTES: Final = 8 << 30
+"""Of a file whose size no card tells: an encoder or a classifier."""
 _ANSWER_S: Final = 4.0
 """Longest time for a first word of the hub: its client alone would try again for 20 s where there is no network."""
 _FIRST_BYTES: Final = 1 << 20
 _MOST_BYTES: Final = 64 << 20
 """No header of a known model is half of this; what goes on longer is no header."""
+
+
+class _File(msgspec.Struct):
+    rfilename: str
+
+
+class _Listing(msgspec.Struct):
+    """What is read of the hub's answer about a repository."""
+
+    siblings: list[_File]
 
 
 class Repository(NamedTuple):
@@ -82,8 +98,9 @@ def _header(repo: str, file: str) -> GgufFile:
     folder = cache_dir() / "hub" / repo.replace("/", "--")
     head, size_file = folder / f"{file.replace('/', '--')}.head", folder / f"{file.replace('/', '--')}.size"
     folder.mkdir(parents=True, exist_ok=True)
-    have = head.read_bytes() if head.is_file() and size_file.is_file() else b""
-    size = int(size_file.read_text()) if have else 0
+    told = size_file.read_text(errors="replace") if head.is_file() and size_file.is_file() else ""
+    have = read_limited(head, _MOST_BYTES) if told.isdecimal() else b""
+    size = int(told) if have else 0
     want = max(_FIRST_BYTES, len(have))
     while True:
         found = header_of(have, size, Path(file)) if have else None
@@ -102,81 +119,72 @@ def _header(repo: str, file: str) -> GgufFile:
 
 
 def _range(repo: str, file: str, start: int, end: int) -> tuple[bytes, int]:
-    """Bytes ``start`` to ``end`` of a file, and its size; a server that ignores ranges is left after as many bytes."""
-    hub = _client()
-    url = hub.hf_hub_url(repo, file, endpoint=os.environ.get("HF_ENDPOINT"))
-    headers = {**hub.utils.build_hf_headers(library_name="edge-harness"), "Range": f"bytes={start}-{end - 1}"}
-    try:
-        answer = hub.utils.get_session().get(url, headers=headers, timeout=30)
-    except Exception as error:
-        raise FetchError(f"{repo}/{file}: {type(error).__name__}: {error}") from error
-    if answer.status_code == 404:
-        raise UnknownNameError("file of the hub", f"{repo}/{file}", ())
-    total = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
-    if answer.status_code != 206 or total is None:
-        raise FetchError(f"{repo}/{file}: the hub answered {answer.status_code} to a request for a range of bytes")
-    return answer.content, int(total[1])
+    """Bytes ``start`` to ``end`` of a file, and its size; no more than that is read, whatever the hub sends."""
+    with _answer(repo, _url(repo, file), f"bytes={start}-{end - 1}") as (status, headers, chunks):
+        if status == 404:
+            raise UnknownNameError("file of the hub", f"{repo}/{file}", ())
+        total = re.search(r"/(\d{1,18})$", headers.get("Content-Range", ""))
+        if status != 206 or total is None:
+            raise FetchError(f"{repo}/{file}: the hub answered {status} to a request for a range of bytes")
+        return read_stream(chunks, f"{repo}/{file}", end - start), int(total[1])
+
+
+def _whole(repo: str, name: str, url: str, most_bytes: int) -> bytes:
+    """A small document of the hub, of at most so many bytes; it is kept, and not asked for again."""
+    kept = inside(cache_dir() / "hub", f"{repo.replace('/', '--')}/{name}", repo)
+    if kept.is_file():
+        return read_limited(kept, most_bytes)
+    _reach(_client(), repo)
+    with _answer(repo, url) as (status, _, chunks):
+        if status != 200:
+            raise FetchError(f"{repo}/{name}: the hub answered {status}: no such repository, or it wants a token")
+        data = read_stream(chunks, f"{repo}/{name}", most_bytes)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(data)
+    return data
 
 
 def _files(repo: str) -> list[str]:
-    """Names of a repository's files; a listing that was had before is not asked for again."""
-    kept = cache_dir() / "hub" / repo.replace("/", "--") / "files.json"
-    if kept.is_file():
-        return [str(name) for name in json.loads(kept.read_text())]
-    client = _client()
-    _reach(client, repo)
+    """Names of a repository's files.
+
+    Raises:
+        BadDataError: The hub's listing is no such list.
+    """
+    url = f"{_client().HfApi(endpoint=os.environ.get('HF_ENDPOINT')).endpoint}/api/models/{repo}"
+    data = _whole(repo, "listing.json", url, _LISTING_MAX_BYTES)
     try:
-        names = client.HfApi(endpoint=os.environ.get("HF_ENDPOINT")).list_repo_files(repo)
-    except Exception as error:
-        raise FetchError(f"{repo}: {type(error).__name__}: {str(error).strip().splitlines()[0]}") from error
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(names))
-    return list(names)
+        return [each.rfilename for each in msgspec.json.decode(data, type=_Listing).siblings]
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        (cache_dir() / "hub" / repo.replace("/", "--") / "listing.json").unlink(missing_ok=True)  # asked for anew
+        raise BadDataError(f"{repo}: the hub's listing", "", f"no such list ({error})", "names of files") from error
 
 
 def _config(repo: str) -> Path:
-    hub, folder = _client(), cache_dir() / "hub" / "files"
-    kept = hub.try_to_load_from_cache(repo, "config.json", cache_dir=folder)
-    if isinstance(kept, str):
-        return Path(kept)
-    _reach(hub, repo)
-    asked = {"cache_dir": folder, "endpoint": os.environ.get("HF_ENDPOINT"), "library_name": "edge-harness"}
-    try:
-        return Path(hub.hf_hub_download(repo, "config.json", **asked))
-    except Exception as error:
-        raise FetchError(f"{repo}/config.json: {type(error).__name__}: {str(error).strip()[:200]}") from error
+    _whole(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
+    return cache_dir() / "hub" / repo.replace("/", "--") / "config.json"
 
 
 def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progress) -> Path:
-    """Download into ``staging``; goes on where an earlier call was interrupted.
+    """Download into ``staging``, never more than ``size_bytes``; goes on where an earlier call was interrupted.
 
     Raises:
         MissingPackageError: The hub's client is not installed.
-        FetchError: The hub does not answer, or has no such file.
+        FetchError: The hub does not answer, has no such file, or one of another size.
     """
+    place = f"{source.repo}/{source.file}"
     hub = _client()
-    parts = PurePosixPath(source.file).parts
-    if source.file.startswith("/") or ".." in parts or "\\" in source.file or not parts:
-        raise FetchError(f"{source.repo}/{source.file}: not a path inside a repository")
-    _reach(hub, source.repo)
-    folder = staging / "hub"
-    stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(folder, size_bytes, progress, stop), daemon=True)
-    watcher.start()
     try:
-        there = hub.get_hf_file_metadata(hub.hf_hub_url(source.repo, source.file, revision=source.revision)).size
-        if there is not None and there > size_bytes:
-            raise FetchError(f"it has {there} bytes, the card says {size_bytes}")  # noqa: TRY301 - named as the others
-        asked = {"revision": source.revision, "local_dir": folder, "library_name": "edge-harness"}
-        return Path(hub.hf_hub_download(source.repo, source.file, **asked))
-    except Exception as error:
-        message = str(error).strip().splitlines()
-        raise FetchError(
-            f"{source.repo}/{source.file}: {type(error).__name__}: {message[0] if message else ''}"
-        ) from error
-    finally:
-        stop.set()
-        watcher.join()
+        inside(staging, source.file, place)
+    except BadDataError as error:
+        raise FetchError(f"{place}: not a path inside a repository") from error
+    _reach(hub, source.repo)
+    part = staging / "hub.part"
+    if part.is_file() and part.stat().st_size >= size_bytes:
+        return part  # its hash decides
+    done = _download(source.repo, _url(source.repo, source.file, source.revision), part, size_bytes, progress)
+    if done < size_bytes:
+        raise FetchError(f"{place}: the hub broke off after {done} of {size_bytes} bytes, which are kept: try again")
+    return part
 
 
 def snapshot(repo: str, files: list[str]) -> Path:
@@ -184,26 +192,74 @@ def snapshot(repo: str, files: list[str]) -> Path:
 
     Raises:
         MissingPackageError: The hub's client is not installed.
-        FetchError: The hub does not answer, or there is no such repository.
+        FetchError: The hub does not answer, or there is no such repository, or a file is too large.
     """
-    hub = _client()
-    asked = {"cache_dir": cache_dir() / "hub" / "files", "allow_patterns": files, "library_name": "edge-harness"}
-    with contextlib.suppress(Exception):  # not in the cache: whatever its client calls that
-        kept = Path(hub.snapshot_download(repo, **asked, local_files_only=True))
-        if (kept / "tokenizer.json").is_file():
-            return kept
-    _reach(hub, repo)
+    folder = cache_dir() / "hub" / "files" / repo.replace("/", "--")
+    for name in sorted(set(files) & set(_files(repo))):
+        path = inside(folder, name, repo)
+        if path.is_file():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part")
+        _download(repo, _url(repo, name), part, _FILE_MAX_BYTES, no_progress)
+        part.replace(path)
+    return folder
+
+
+def _download(repo: str, url: str, part: Path, most_bytes: int, progress: Progress) -> int:
+    """Fetch a file to its end, or to as many bytes as it may have; what is there already is not fetched again.
+
+    Returns:
+        Bytes that are there now.
+    """
+    with part.open("ab") as out:
+        start = out.tell()
+        asked = f"bytes={start}-" if start else ""
+        with _answer(repo, url, asked) as (status, headers, chunks):
+            if status not in {200, 206}:
+                raise FetchError(f"{url.rpartition('/')[2]} of {repo}: the hub answered {status}")
+            if status == 200:  # all of it, whatever was asked for
+                out.truncate(0)
+            total = headers.get("Content-Length" if status == 200 else "Content-Range", "").rpartition("/")[2]
+            if total.isdigit() and int(total) > most_bytes:
+                raise FetchError(f"{repo}: a file has {total} bytes, the card says {most_bytes}")
+            done = 0 if status == 200 else start
+            for chunk in chunks:
+                done += len(chunk)
+                if done > most_bytes:
+                    raise FetchError(f"{repo}: it sends more than the {most_bytes} bytes that a file may have")
+                out.write(chunk)
+                progress(done, most_bytes)
+    return done
+
+
+def _url(repo: str, file: str, revision: str | None = None) -> str:
+    return str(_client().hf_hub_url(repo, file, revision=revision, endpoint=os.environ.get("HF_ENDPOINT")))
+
+
+@contextmanager
+def _answer(repo: str, url: str, asked: str = "") -> Iterator[tuple[int, Mapping[str, str], Iterator[bytes]]]:
+    """Status, headers and pieces of an answer, read by whoever takes them; ``asked`` is a range of bytes.
+
+    Raises:
+        FetchError: It cannot be had.
+    """
+    utils = _client().utils
+    headers = {**utils.build_hf_headers(library_name="edge-harness"), "Accept-Encoding": "identity"}
+    headers |= {"Range": asked} if asked else {}
+    session = utils.get_session()
+    # The client speaks by httpx from its version 1 on, by requests before.
+    is_new = callable(getattr(session, "stream", None))
+    more = {} if is_new else {"stream": True}
     try:
-        return Path(hub.snapshot_download(repo, **asked, endpoint=os.environ.get("HF_ENDPOINT")))
+        with (session.stream if is_new else session.request)("GET", url, headers=headers, timeout=30, **more) as answer:
+            chunks = answer.iter_bytes(_CHUNK_BYTES) if is_new else answer.iter_content(_CHUNK_BYTES)
+            yield answer.status_code, answer.headers, chunks
+    except HarnessError:
+        raise
     except Exception as error:
-        raise FetchError(f"{repo}: {type(error).__name__}: {str(error).strip()[:200]}") from error
-
-
-def _watch(folder: Path, size_bytes: int, progress: Progress, stop: threading.Event) -> None:
-    """Report the size of what is there, as the client's own bar would."""
-    while not stop.wait(_POLL_S):
-        sizes = [f.stat().st_size for f in folder.rglob("*") if f.suffix in {".incomplete", ".gguf"} and f.is_file()]
-        progress(max(sizes, default=0), size_bytes)
+        text = str(error).strip().splitlines() or [""]
+        raise FetchError(f"{repo}: {type(error).__name__}: {text[0]}") from error
 
 
 def _reach(hub: Any, repo: str) -> None:

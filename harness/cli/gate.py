@@ -1,4 +1,4 @@
-"""``edge-harness gate``: judge runs and predictions against budgets; exit 0 pass, 1 fail, 3 inconclusive, 4 not run."""
+"""``edge-harness gate``: judge runs and predictions against budgets, and keep the baseline that they are held to."""
 
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,10 @@ from harness.printable import clean_lines
 
 if TYPE_CHECKING:
     from harness.gates.judge import Judgement
+    from harness.gates.propose import Preset
 
-FORMATS = ("terminal", "markdown", "junit", "sarif", "github")
+FORMATS = ("terminal", "markdown", "junit", "sarif", "github", "badge")
+PRESETS = ("limits", "regression", "phone", "first-token")
 
 
 class _Gate(click.Group):
@@ -36,8 +38,10 @@ def gate() -> None:
       edge-harness gate --budget budgets.toml RESULT...     judge records (the default)
       edge-harness gate live --budget budgets.toml ...      run a build in turns with its baseline
       edge-harness gate init RESULT...                      propose budgets
+      edge-harness gate update RESULT... --to FOLDER        keep runs as the baseline
 
-    Exit status: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 could not run.
+    Exit status: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 no evidence (no run speaks for a budget, or one crashed).
+    A budget that stays inconclusive, three gates in a row unless it says otherwise, fails.
     """  # noqa: D301 - click reads the backspace as "do not wrap"
 
 
@@ -52,18 +56,28 @@ _shared = options.together(
 
 @gate.command("judge")
 @click.argument("results", nargs=-1, metavar="RESULT...")
-@click.option("--baseline", multiple=True, help="Result of the baseline; repeatable.")
+@click.option("--baseline", multiple=True, help="Result, or folder of results, to compare with; repeatable.")
+@click.option("--against", metavar="COMMIT", help="Read the folders named with --baseline as they were in this commit.")
 @_shared
-def judge(results: tuple[str, ...], baseline: tuple[str, ...], budget: Path, form: str, out: Path | None) -> Answer:
+def judge(
+    results: tuple[str, ...],
+    baseline: tuple[str, ...],
+    against: str | None,
+    budget: Path,
+    form: str,
+    out: Path | None,
+) -> Answer:
     """Judge results (records, folders of them, runs of the history, other tools' files) against the budgets."""
     from harness.app.plans import predicted
     from harness.app.results import gather
     from harness.catalog.budgets import load_budgets
+    from harness.gates.baselines import at_commit
     from harness.gates.evaluate import evaluate
 
     budgets = load_budgets(budget)
-    records, before = gather(results), gather(baseline)
-    return _answer(evaluate(budgets, records, baseline=before, predict=predicted), budget, form, out)
+    refuse_typed({"against"}, "without --baseline, which names the folder", when=not baseline)
+    before = [record for name in baseline for record in at_commit(name, against)] if against else gather(baseline)
+    return _answer(evaluate(budgets, gather(results), baseline=before, predict=predicted), budget, form, out)
 
 
 @gate.command("live")
@@ -94,19 +108,47 @@ def live(
     return _answer(judgements, budget, form, out)
 
 
+@gate.command("update")
+@click.argument("results", nargs=-1, metavar="RESULT...", required=True)
+@click.option("--to", "folder", type=options.FOLDER, required=True, help="Folder of the baseline, kept with the code.")
+@answers
+def update(results: tuple[str, ...], folder: Path) -> Answer:
+    """Keep results as the baseline: the newest 20 runs of each model, machine and setting.
+
+    Five or more tell the gate how much runs of one build differ, so that it finds smaller slowdowns.
+    """
+    from harness.app.results import gather
+    from harness.gates.baselines import update as keep
+
+    added, removed = keep(folder, gather(results))
+    line = f"{folder}: {added} run(s) added, {removed} old one(s) removed"
+    return Answer({"added": added, "removed": removed}, lambda: click.echo(line))
+
+
 @gate.command("init")
 @click.argument("results", nargs=-1, metavar="[RESULT]...")
+@click.option(
+    "--preset",
+    type=click.Choice(PRESETS),
+    default="limits",
+    show_default=True,
+    help="limits: what was reached; regression: 10 % of the baseline's speed; phone: that and 200 MB; first-token.",
+)
 @_out
 @answers
-def init(results: tuple[str, ...], out: Path | None) -> Answer:
-    """Propose budgets from results, or from the run history when none is named."""
+def init(results: tuple[str, ...], preset: "Preset", out: Path | None) -> Answer:
+    """Propose budgets from results, or from the run history when none is named.
+
+    They are pinned to the model's file, its quantisation, the runtime, the scenario and the class of machine: a run
+    that differs in one of these is no evidence for them.
+    """
     from harness.app.results import gather
     from harness.gates.propose import propose, to_toml
     from harness.measure.pipeline import open_history
 
     past = open_history()
     own = past.records(limit=1000) if not results and past.path.exists() else []
-    budgets = propose([*gather(results), *own])
+    budgets = propose([*gather(results), *own], preset)
     if not budgets:
         raise RefusedError("no successful run to propose budgets from: make one with edge-harness run MODEL")
     return put(to_toml(budgets), out, budgets)
@@ -116,11 +158,18 @@ def _answer(judgements: "list[Judgement]", budget: Path, form: str, out: Path | 
     from msgspec.structs import replace
 
     from harness.catalog.budgets import budget_lines
+    from harness.catalog.paths import home_dir
     from harness.gates import formats
     from harness.gates.evaluate import exit_code
+    from harness.gates.streaks import with_streaks
 
     lines = budget_lines(budget, len(judgements))
+    judgements = with_streaks(judgements, home_dir() / "gate-streaks.json")
     judgements = [replace(j, file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]
     render, as_json = getattr(formats, form), click.get_current_context().params["as_json"]
     refuse_typed({"form"}, "with --json, but for a file: name it with --out", when=as_json and out is None)
-    return put(clean_lines(render(judgements)), out, judgements, exit_code(judgements))
+    status = exit_code(judgements)
+    if out is not None:
+        kept = sum(j.answer == "pass" for j in judgements)
+        click.echo(f"edge-harness: gate: {status.name.lower()}, {kept} of {len(judgements)} budgets kept", err=True)
+    return put(clean_lines(render(judgements)), out, judgements, status)

@@ -1,6 +1,6 @@
 """What a release may cost: budgets for the gate."""
 
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from harness.domain.base import Frozen
 
@@ -37,6 +37,29 @@ HIGHER_IS_BETTER: Final[frozenset[Metric]] = frozenset(
 )
 
 
+PINS: Final = (
+    "machine",
+    "model_sha256",
+    "quant",
+    "runtime",
+    "context_tokens",
+    "prompt_tokens",
+    "new_tokens",
+    "depth_tokens",
+    "thread_count",
+    "batch_count",
+    "ubatch_tokens",
+    "kv_type",
+    "flash_attention",
+    "mmap",
+    "repack",
+    "api",
+    "gpu_layers",
+    "cpu_moe",
+)
+"""Keys that a budget may pin: those of the run, then those of its scenario and placement."""
+
+
 class Budget(Frozen, frozen=True, kw_only=True):
     """One limit on one metric.
 
@@ -48,8 +71,13 @@ class Budget(Frozen, frozen=True, kw_only=True):
         label: Test label such as ``tg128``; empty for the metric's usual one.
         baseline_ratio: Least share of the baseline's speed (or greatest multiple of its cost).
         prediction_ratio: Least share of the predicted speed (or greatest multiple of the predicted cost).
+        slowdown_ratio: A slowdown against the baseline that must be found: the budget is broken by a build that is
+            slower beyond noise, by more than half of that.
         roofline_ratio: Least share of the roofline: of the speed that bandwidth alone would allow. Decode only.
         predicted: Judge the prediction for ``device`` instead of a measurement.
+        inconclusive_limit: Gates in a row that may end inconclusive before the budget counts as broken.
+        pin: What a run must be, beside its names, to speak for the budget: machine, model file, quantisation, runtime,
+            fields of its scenario.
     """
 
     metric: Metric
@@ -60,7 +88,10 @@ class Budget(Frozen, frozen=True, kw_only=True):
     floor: float | None = None
     ceiling: float | None = None
     baseline_ratio: float | None = None
+    slowdown_ratio: float | None = None
     prediction_ratio: float | None = None
     roofline_ratio: float | None = None
     predicted: bool = False
     confidence: float = 0.95
+    inconclusive_limit: int = 3
+    pin: dict[str, Any] = {}

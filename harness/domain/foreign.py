@@ -1,6 +1,16 @@
-"""Files of strangers: no more is read than is allowed, and what is wrong is told by file, field, found and expected."""
+"""What strangers send: names stay inside one folder, no more is read than is allowed, and faults are told in full.
 
+Whatever comes from a file, a device, a server, a mirror or an archive goes through these functions:
+
+* a name that becomes a file's goes through :func:`inside`,
+* a file goes through :func:`read_limited`, a stream through :func:`read_stream`, both of which count what comes out and
+  not what its sender says of it,
+* a JSON document goes through :func:`json_of`, and a schema's fault through :func:`fault`.
+"""
+
+import os
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -33,6 +43,42 @@ def read_limited(path: Traversable, most_bytes: int = MOST_BYTES, expected: str 
     if len(data) > most_bytes:
         raise BadDataError(str(path), "", f"more than {most_bytes} bytes", expected)
     return data
+
+
+def read_stream(chunks: Iterable[bytes], source: Path | str, most_bytes: int = MOST_BYTES) -> bytes:
+    """All bytes of a stream, counted as they arrive, which is after any decompression.
+
+    Args:
+        chunks: The stream in pieces; it is left as soon as there are more than ``most_bytes``.
+        source: Where they come from, for the error.
+        most_bytes: Most bytes that are kept.
+
+    Raises:
+        BadDataError: There are more.
+    """
+    data = bytearray()
+    for chunk in chunks:
+        data += chunk
+        if len(data) > most_bytes:
+            raise BadDataError(source, "", f"more than {most_bytes} bytes", f"at most {most_bytes} bytes")
+    return bytes(data)
+
+
+def inside(folder: Path, name: str, source: Path | str) -> Path:
+    """The path of a stranger's ``name`` inside ``folder``.
+
+    Links that lie in the folder are followed before it is decided, so that one cannot lead out either.
+
+    Raises:
+        BadDataError: The name leads out of the folder, begins at the root, is empty, or is none that a file can have.
+    """
+    root = Path(os.path.realpath(folder))
+    parts = name.split("/")
+    if name[:1] != "/" and "\0" not in name and "\\" not in name and ".." not in parts:
+        path = root.joinpath(*(part for part in parts if part not in {"", "."}))
+        if path != root and Path(os.path.realpath(path)).is_relative_to(root):
+            return path
+    raise BadDataError(source, "", f"the name {say(clean(name))}", "a name inside one folder")
 
 
 def json_of(data: bytes, source: Path | str, expected: str) -> Any:

@@ -13,8 +13,10 @@ from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord, Validity
 from harness.errors import BadDataError, Exit
-from harness.gates.judge import Judgement, judge_absolute, judge_against_baseline
+from harness.gates.judge import Judgement, judge_absolute, judge_in_turns, judge_runs, ratio_limit
+from harness.gates.pins import difference
 from harness.gates.plan import look_confidence
+from harness.gates.runs import beyond_disturbance, spread_of_runs
 from harness.records.metrics import latency_values, metric_values
 
 Predict = Callable[[str, str], Prediction]
@@ -35,9 +37,10 @@ def evaluate(
 ) -> list[Judgement]:
     """Judge every budget: one judgement each, in their order.
 
-    ``baseline`` is for budgets with ``baseline_ratio``, ``predict`` for those with ``predicted``. After the turns in
-    ``looks`` the decision is looked at while more runs come in: the level of each look's interval is raised so that all
-    looks together keep the budget's (``plan.look_confidence``).
+    ``baseline`` is for budgets that compare with one, and tells the others how much runs differ; ``predict`` is for
+    those with ``predicted``. A budget for which no run speaks could not be judged, which no gate passes. After the
+    turns in ``looks`` the decision is looked at while more runs come in: the level of each look's interval is raised so
+    that all looks together keep the budget's (``plan.look_confidence``).
 
     Raises:
         BadDataError: A budget needs a baseline or a device that was not given.
@@ -61,25 +64,57 @@ def _one(
 ) -> Judgement:
     if budget.predicted:
         return _judge_prediction(budget, records, predict)
-    matching = [r for r in records if matches(budget, r)]
+    named = [r for r in records if matches(budget, r)]
+    matching = [r for r in named if not difference(budget, r)]
     limit: float = next(v for name in LIMITS if (v := getattr(budget, name)) is not None)
     undecided = Judgement(budget=budget, answer="inconclusive", limit=limit, evidence=tuple(r.run_id for r in matching))
     if not matching:
-        return replace(undecided, reason="no run speaks for this budget")
+        return replace(undecided, answer="could not run", reason=_no_evidence(budget, named, records))
     if broken := [r for r in matching if r.outcome not in {"ok", "inconclusive"}]:
         worst = broken[-1]
         said = f"{worst.run_id}: {worst.outcome}" + (f" ({worst.detail.splitlines()[0]})" if worst.detail else "")
         return replace(undecided, answer="could not run", reason=said, evidence=tuple(r.run_id for r in broken))
     level = look_confidence(looks, budget.confidence) if len(looks) > 1 else budget.confidence
-    if budget.baseline_ratio is not None:
-        return _judge_baseline(budget, matching, [r for r in baseline if matches(budget, r)], level)
-    values, relative_to = _values(budget, matching)
-    if not values:
-        return replace(undecided, reason=_no_values(matching, budget))
-    judged = judge_absolute(budget, values, limit, relative_to=relative_to, evidence=undecided.evidence, level=level)
+    alike = [r for r in baseline if matches(budget, r) and not difference(budget, r)]
+    if budget.baseline_ratio is not None or budget.slowdown_ratio is not None:
+        return _judge_baseline(budget, matching, alike, level)
+    runs, relative_to = _values(budget, matching)
+    if not any(runs):
+        return _without_clean(budget, matching, undecided)
+    spoken = [(values, r.run_id) for values, r in zip(runs, matching, strict=True) if values]
+    judged = judge_absolute(
+        budget,
+        [values for values, _ in spoken],
+        limit,
+        relative_to=relative_to,
+        evidence=[name for _, name in spoken],
+        level=level,
+        spread=spread_of_runs(_values(budget, alike)[0]),
+    )
     if judged.answer == "inconclusive":
         judged = replace(judged, reason=judged.reason + _disturbance(matching))
     return judged
+
+
+def _no_evidence(budget: Budget, named: Sequence[RunRecord], records: Sequence[RunRecord]) -> str:
+    """Why no run speaks for a budget: what is pinned and differs, or what the runs are of instead."""
+    if named:
+        return f"no run speaks for this budget: {difference(budget, named[-1])}"
+    there = sorted({f"{r.workload} {r.name} on {r.machine.device}" for r in records})
+    return f"no run speaks for this budget: there is {'; '.join(there[:3]) or 'no run at all'}"
+
+
+def _without_clean(budget: Budget, runs: Sequence[RunRecord], undecided: Judgement) -> Judgement:
+    """An answer from runs without a clean sample: no disturbance makes a run that much slower, or it stays open."""
+    values = [v for side in _values(budget, _believing(runs))[0] for v in side]
+    higher = budget.metric in HIGHER_IS_BETTER
+    if not values:
+        return replace(undecided, answer="could not run", reason="the runs hold no sample of this metric")
+    if beyond_disturbance(values, undecided.limit, higher_is_better=higher):
+        best = max(values) if higher else min(values)
+        reason = "every sample was disturbed, but not even the best of them comes near the limit"
+        return replace(undecided, answer="fail", value=best, sample_count=len(values), reason=reason)
+    return replace(undecided, reason=_no_values(runs, budget))
 
 
 def matches(budget: Budget, record: RunRecord) -> bool:
@@ -92,21 +127,21 @@ def matches(budget: Budget, record: RunRecord) -> bool:
     )
 
 
-def _values(budget: Budget, records: Sequence[RunRecord]) -> tuple[list[float], str]:
+def _values(budget: Budget, records: Sequence[RunRecord]) -> tuple[list[list[float]], str]:
+    """Values of each run, in their order, and what they are relative to."""
     if budget.prediction_ratio is None and budget.roofline_ratio is None:
-        return [v for r in records for v in metric_values(r, budget.metric, budget.label)], ""
+        return [metric_values(r, budget.metric, budget.label) for r in records], ""
     relative_to = "prediction" if budget.prediction_ratio is not None else "roofline"
     ratios = []
     for record in records:
-        if record.prediction is None:
-            continue
-        if relative_to == "roofline":
+        reference = 0.0
+        if record.prediction is not None and relative_to == "roofline":
             reference = record.prediction.speed.roofline_tokens_per_s
-        else:
+        elif record.prediction is not None:
             interval = predicted_interval(record.prediction, budget)
             reference = interval.mid if interval else 0.0
-        if reference > 0:
-            ratios += [v / reference for v in metric_values(record, budget.metric, budget.label)]
+        values = metric_values(record, budget.metric, budget.label) if reference > 0 else []
+        ratios.append([v / reference for v in values])
     return ratios, relative_to
 
 
@@ -128,28 +163,34 @@ def predicted_interval(prediction: Prediction, budget: Budget) -> Interval | Non
 def _judge_baseline(
     budget: Budget, candidate: Sequence[RunRecord], baseline: Sequence[RunRecord], level: float
 ) -> Judgement:
-    limit = budget.baseline_ratio or 0.0
+    limit = ratio_limit(budget)
     runs = [*candidate, *baseline]
     evidence = tuple(r.run_id for r in runs)
     if not baseline:
-        raise BadDataError(
-            "budget", f"{budget.metric} baseline_ratio", "no baseline run for it", "--baseline RESULT..."
-        )
+        undecided = Judgement(budget=budget, answer="could not run", limit=limit, evidence=evidence)
+        return replace(undecided, reason="no run of the baseline speaks for this budget: name some with --baseline")
     in_turns = _alternate(candidate, baseline)
     read = partial(metric_values, metric=budget.metric, label=budget.label)
-    of_tokens, disturbed = in_turns and budget.metric in _OF_TOKENS, False
-    if in_turns:
+    of_tokens = budget.metric in _OF_TOKENS
+    if not in_turns:
+        sides = [[read(r) for r in side] for side in (candidate, baseline)]
+        spoken = [[values for values in side if values] for side in sides]
+        if not all(spoken):
+            undecided = Judgement(budget=budget, answer="inconclusive", limit=limit, reason=_no_values(runs, budget))
+            return replace(undecided, relative_to="baseline", evidence=evidence)
+        spread = spread_of_runs(spoken[1])
+        judged = judge_runs(budget, *spoken, evidence=evidence, level=level, spread=spread)
+        more = _disturbance(runs) if judged.answer == "inconclusive" else ""
+        return replace(judged, reason=judged.reason + more)
+    new, old = _pairs(candidate, baseline, read)
+    disturbed = of_tokens and 2 * len(new) < len(candidate)
+    if disturbed:  # whoever disturbs most turns disturbs both sides: all count, by the tokens that were spared
+        candidate, baseline = _believing(candidate), _believing(baseline)
         new, old = _pairs(candidate, baseline, read)
-        disturbed = of_tokens and 2 * len(new) < len(candidate)
-        if disturbed:  # whoever disturbs most turns disturbs both sides: all count, by the tokens that were spared
-            candidate, baseline = _believing(candidate), _believing(baseline)
-            new, old = _pairs(candidate, baseline, read)
-    else:
-        new, old = ([v for r in side for v in read(r)] for side in (candidate, baseline))
     if not new or not old:
         undecided = Judgement(budget=budget, answer="inconclusive", limit=limit, reason=_no_values(runs, budget))
         return replace(undecided, relative_to="baseline", evidence=evidence)
-    judgement = judge_against_baseline(budget, new, old, in_turns=in_turns, evidence=evidence, level=level)
+    judgement = judge_in_turns(budget, new, old, evidence=evidence, level=level)
     if of_tokens and (disturbed or judgement.answer == "inconclusive"):
         judgement = _least_disturbed(budget, candidate, baseline, judgement, level, disturbed=disturbed)
     if judgement.answer != "inconclusive":
@@ -191,7 +232,7 @@ def _least_disturbed(
         return replace(whole, answer="inconclusive")
     new, old = ([v**sign for v in side] for side in sides)
     level = level if disturbed else 1.0 - (1.0 - level) / 4.0
-    found = judge_against_baseline(budget, new, old, in_turns=True, evidence=whole.evidence, level=level)
+    found = judge_in_turns(budget, new, old, evidence=whole.evidence, level=level)
     agrees = whole.low <= (found.value or 0.0) <= whole.high
     if not disturbed and (found.answer == "inconclusive" or not agrees):
         return whole

@@ -127,6 +127,26 @@ def sarif(judgements: Sequence[Judgement]) -> str:
     return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
 
 
+_COLOURS = {"pass": "#2e7d32", "fail": "#c62828", "inconclusive": "#8d6e00", "could not run": "#c62828"}
+
+
+def badge(judgements: Sequence[Judgement]) -> str:
+    """A small picture (SVG) of the worst answer, and of how many budgets passed."""
+    answers = [j.answer for j in judgements]
+    worst = next(answer for answer in ("fail", "could not run", "inconclusive", "pass") if answer in answers)
+    said = f"{answers.count('pass')} of {len(answers)} budgets" if worst != "pass" else f"{len(answers)} budgets"
+    right = f"{worst}, {said}"
+    width = 82 + 7 * len(right)
+    svg = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", width=str(width), height="20", role="img")
+    ET.SubElement(svg, "title").text = f"edge-harness: {right}"
+    ET.SubElement(svg, "rect", width="80", height="20", fill="#444")
+    ET.SubElement(svg, "rect", x="80", width=str(width - 80), height="20", fill=_COLOURS[worst])
+    for x, text in ((6, "edge-harness"), (86, right)):
+        look = {"x": str(x), "y": "14", "fill": "#fff", "font-family": "Verdana,sans-serif", "font-size": "11"}
+        ET.SubElement(svg, "text", look).text = text
+    return ET.tostring(svg, encoding="unicode") + "\n"
+
+
 def _title(budget: Budget) -> str:
     """What a budget speaks of: ``decode_tokens_per_s tg128, smollm2-135m on raspberry-pi-5``."""
     label = f" {budget.label}" if budget.label else ""

@@ -15,10 +15,15 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from harness.catalog._progress import Progress, no_progress
+from harness.domain.foreign import inside
 from harness.errors import CouldNotRunError
 
 _CHUNK_BYTES: Final = 1 << 20
-_OUTPUT_MAX_BYTES: Final = 256 << 20
+_OUTPUT_MAX_BYTES: Final = 16 << 20
+"""Of what one command prints: split into lines it takes up to eight times as much memory."""
+_FRAME_MAX_BYTES: Final = 1 << 20
+_FRAMES_MAX: Final = 5_000
+"""Frames that are kept, the newest; a reading of the counters is some 10 KiB."""
 _LINE_MAX_BYTES: Final = 1 << 16
 _LINGER_S: Final = 0.7
 _SPARE_BYTES: Final = 64 << 20
@@ -51,9 +56,13 @@ class Frame(NamedTuple):
     files: Mapping[str, str]
 
     def write(self, root: Path) -> None:
-        """Lay the files out under ``root``, so that readers of a file system's root can read them."""
+        """Lay the files out under ``root``, so that readers of a file system's root can read them.
+
+        Raises:
+            BadDataError: The device names a file that would lie elsewhere.
+        """
         for name, text in self.files.items():
-            path = root / name.lstrip("/")
+            path = inside(root, name.lstrip("/"), "the device's answer")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
 
@@ -172,7 +181,7 @@ class ShellTarget:
                     done += len(chunk)
                     progress(done, size)
                 process.stdin.close()
-            errors = process.stderr.read()
+            errors = _kept(process.stderr, process.kill)
             status = process.wait()
         if status or done < size:
             why = _last(errors) or "the connection broke"
@@ -209,7 +218,7 @@ class ShellTarget:
             f' i=$((i-1)); echo "==> /end <=="; sleep {period_s:g} || exit; done'
         )
         process = subprocess.Popen(
-            self.argv(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            self.argv(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
         found = Counters(process)
         try:
@@ -220,26 +229,28 @@ class ShellTarget:
 
 
 class Counters:
-    """Frames as they arrive."""
+    """Frames as they arrive; a device that sends one without end is no longer read."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.frames: list[Frame] = []
         self.ended = False
         self._more = threading.Condition()
         threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
 
-    def _read(self, lines: IO[str]) -> None:
+    def _read(self, stream: IO[bytes]) -> None:
         taken: list[str] = []
-        for line in lines:
-            if line.startswith("==> /end"):
+        size = 0
+        while size <= _FRAME_MAX_BYTES and (line := stream.readline(_LINE_MAX_BYTES)):
+            if line.startswith(b"==> /end"):
                 slow = {k: v for k, v in (self.frames[-1].files if self.frames else {}).items() if "/dumpsys/" in k}
                 frame = Frame(time.monotonic(), slow | files_in(taken))
-                taken = []
+                taken, size = [], 0
                 with self._more:
-                    self.frames.append(frame)
+                    self.frames = [*self.frames[1 - _FRAMES_MAX :], frame]
                     self._more.notify_all()
             else:
-                taken.append(line.rstrip("\n"))
+                taken.append(line.decode("utf-8", "replace").rstrip("\n"))
+                size += len(line)
         with self._more:
             self.ended = True
             self._more.notify_all()
@@ -267,6 +278,14 @@ class Running:
             rest = self.process.communicate()[1]
             raise CouldNotRunError(f"{target.name}: {_last(first.encode() + rest) or 'the command did not start'}")
         self.pid, self.shell_pid = (int(word) for word in first.split()[1:])
+        self._output = bytearray()
+        # Read from the beginning: a command whose output nobody takes would wait for ever.
+        self._reader = threading.Thread(target=self._read_output, daemon=True)
+        self._reader.start()
+
+    def _read_output(self) -> None:
+        assert self.process.stdout is not None
+        self._output += _kept(self.process.stdout, self.kill)
 
     def _readline(self) -> str:
         assert self.process.stderr is not None
@@ -279,26 +298,31 @@ class Running:
             self.late_s = timeout_s
             self.kill()
 
+        size = 0
         with _limited(timeout_s, end):
             while line := self._readline():
+                size += len(line)
+                if size > _OUTPUT_MAX_BYTES:
+                    self.kill()
+                    return
                 if ended := _ENDED.match(line):
                     self.status = int(ended[1])
                 else:
                     yield time.monotonic(), line.rstrip("\r\n")
 
     def finish(self, timeout_s: float) -> tuple[int, str]:
-        """Exit status and output; it is killed there when it takes longer.
+        """Exit status and output; it is killed there when it takes longer, or prints more than is allowed.
 
         The status is the one told from there: adb ends well when its device disappears. ``LOST`` without one.
         """
-        try:
-            output, errors = self.process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            output, errors = self.process.communicate()
+        assert self.process.stderr is not None
+        with _limited(timeout_s, self.kill):
+            errors = _kept(self.process.stderr, self.kill)
+            self._reader.join()
+            self.process.wait()
         if ended := _ENDED.search(errors.decode("utf-8", "replace")):
             self.status = int(ended[1])
-        return self.status, output.decode("utf-8", "replace")
+        return self.status, self._output.decode("utf-8", "replace")
 
     def kill(self) -> None:
         """End it: the end of its input does, there; and the connection here."""
@@ -324,6 +348,17 @@ def files_in(lines: Sequence[str]) -> dict[str, str]:
         elif name:
             found[name].append(line)
     return {name: "\n".join(text) + "\n" for name, text in found.items()}
+
+
+def _kept(stream: IO[bytes], end: Callable[[], None]) -> bytes:
+    """All of a stream; where it is more than is allowed, as much as that, and ``end`` is called."""
+    data = bytearray()
+    while chunk := stream.read1(_CHUNK_BYTES):  # type: ignore[attr-defined]  # a buffered pipe
+        data += chunk
+        if len(data) > _OUTPUT_MAX_BYTES:
+            end()
+            break
+    return bytes(data)
 
 
 @contextlib.contextmanager
