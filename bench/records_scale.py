@@ -114,7 +114,7 @@ def measure(count: int, folder: Path) -> list[Step]:
         for record in year(count):
             file.write(encode(record) + b"\n")
             first, last = first or record.run_id, record.run_id
-    everything, table = ("--limit", str(count)), str(folder / "year.parquet")
+    everything, table = ("--limit", str(count)), str(folder / "again.jsonl")
     return [
         _floor(lines),
         _step("import of JSON lines", folder, "history", "--import", str(lines)),
@@ -123,8 +123,7 @@ def measure(count: int, folder: Path) -> list[Step]:
         _step("trend of all", folder, "history", "--trend", "decode_tokens_per_s", *everything),
         _step("compare first and last", folder, "compare", first, last),
         _step("report of first and last", folder, "report", first, last, "-o", str(folder / "report.md")),
-        _step("export to Parquet", folder, "history", "--export", table),
-        _step("import of Parquet", folder / "second", "history", "--import", table),
+        _step("export to JSON lines", folder, "history", "--export", table),
         _step("import of a history", folder / "third", "history", "--import", str(folder / "history.sqlite")),
     ]
 

@@ -18,9 +18,9 @@ from harness.cli._output import Answer, answers, say, table
 @click.option("--outcome", default="", help="Only runs that ended so: ok, inconclusive, crashed ...")
 @click.option("--limit", type=click.IntRange(1, 10**9), show_default="20; all of them with --export")
 @click.option("--import", "imported", type=click.Path(path_type=Path), help="Keep the records of this file or folder: "
-              "another history (.sqlite), JSON lines (.jsonl), Parquet, or results that `report` reads.")  # fmt: skip
+              "another history (.sqlite), JSON lines (.jsonl), or results that `report` reads.")  # fmt: skip
 @click.option(
-    "--export", "exported", type=options.Ending(".parquet"), help="Write the runs that match to this .parquet."
+    "--export", "exported", type=options.Ending(".jsonl"), help="Write the records that match to this .jsonl."
 )
 @click.option("--trend", metavar="METRIC", help="Course of a metric over comparable runs, such as decode_tokens_per_s.")
 @answers
@@ -35,7 +35,7 @@ def history(
     """List past runs, newest first, or show RUN_ID (its beginning is enough).
 
     With --trend: medians over time, and the last change as a ratio with its 95 % interval and effect size.
-    With --export: a table with a row for each run: what the list shows, each metric's values, and the record itself.
+    With --export: each record as one line of JSON, newest first; DuckDB and pandas read it, and so does --import.
     """
     from harness.cli._records import reasons, run_table, trends
     from harness.domain.record import Outcome
@@ -52,19 +52,26 @@ def history(
     past = open_history()
     if imported:
         from harness.app.results import gather
-        from harness.records import bulk
+        from harness.records.history import History, is_history
+        from harness.records.store import lines
 
         before = past.count()
-        if bulk.holds_rows(imported):
-            past.keep(bulk.rows(imported))
+        if imported.suffix == ".jsonl":
+            past.extend(lines(imported))
+        elif imported.suffix == ".sqlite" and is_history(imported):
+            past.extend(History(imported).records(limit=2**62))
         else:
             past.extend(gather([str(imported)]))
         count = past.count() - before
         return Answer({"imported": count}, lambda: click.echo(f"{count} runs from {imported}"))
     if exported:
-        from harness.records.bulk import export
+        from harness.records.store import encode
 
-        count = export(past, exported, limit=limit or 2**62, **wanted)
+        count = 0
+        with exported.open("wb") as file:
+            for found in past.records(limit=limit or 2**62, **wanted):
+                file.write(encode(found) + b"\n")
+                count += 1
         return Answer({"exported": count}, lambda: click.echo(f"{count} runs to {exported}"))
     wanted["limit"] = limit or 20
     if run_id:

@@ -1,7 +1,7 @@
 """Every run ever made here, in one SQLite file that a killed writer cannot tear (write-ahead log, full sync).
 
-Beside each record stand its figures: what a trend needs of it. A trend over a year's runs then reads these alone.
-Records are kept as LZ4 frames, about a sixth of their JSON: what a fleet's year takes to write is mostly bytes.
+A record is one row with its JSON. Beside it stand its figures: what a trend needs of it, so that a trend over a year's
+runs reads these alone.
 """
 
 import itertools
@@ -12,9 +12,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import lz4.frame
 import msgspec
 
 from harness.domain.base import Frozen
@@ -25,13 +24,14 @@ from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.records.metrics import all_values
 from harness.records.store import RECORD_MAX_BYTES, decode, encode
 
-FORMAT: Final = 3
-"""1 had no figures, 2 no compressed records and scenarios in full beside the figures. Records of both are read as they
-are; the figures are made anew."""
+FORMAT: Final = 4
+"""1 had no figures, 2 scenarios in full beside them, 3 records as LZ4 frames. Records of all are read as they are, of 3
+with the package lz4; the figures of 1 and 2 are made anew."""
 _BATCH: Final = 500
 _BUSY_S: Final = 30.0
 _CACHE_KIB: Final = 32 << 10
 _PAGE_BYTES: Final = 16 << 10
+_FIRST_WITH_FIGURES: Final = 3
 _FROM_OLDER: Final = "DROP INDEX IF EXISTS runs_by_model; DROP INDEX IF EXISTS runs_by_cell"
 _LZ4: Final = b"\x04\x22\x4d\x18"
 
@@ -62,18 +62,11 @@ class Figures(NamedTuple):
     values: list[float]
 
 
-Row = tuple[str | bytes, ...]
-"""A record as the history keeps it: a row of ``runs``, then the rest of ``figures``; flat, as it is pickled."""
-_RUN: Final = 9
-"""Columns of ``runs``."""
-
-
-def row_of(record: RunRecord, data: bytes = b"", cell: str = "") -> Row:
-    """The row of a record; ``data`` are its bytes where they are at hand, as JSON or as a history keeps them."""
+def _row(record: RunRecord, cell: str = "") -> tuple[tuple[str | bytes, ...], tuple[str | bytes, ...]]:
+    """The row of a record, and that of its figures."""
     name, quant = (record.model.name, record.model.quant) if record.model else ("", "")
-    fields = (record.run_id, record.created, record.workload, name, quant, record.machine.device, record.outcome, cell)
-    data = data if data.startswith(_LZ4) else lz4.frame.compress(data or encode(record))
-    return *fields, data, _text(alike_of(record)), msgspec.json.encode(all_values(record))
+    of = (record.run_id, record.created, record.workload, name, quant, record.machine.device, record.outcome, cell)
+    return (*of, encode(record)), (record.run_id, _text(alike_of(record)), msgspec.json.encode(all_values(record)))
 
 
 def alike_of(record: RunRecord) -> tuple[str, ...]:
@@ -124,20 +117,12 @@ class History:
         Raises:
             CouldNotRunError: The file cannot be written (disk full, read-only, locked, or no history at all).
         """
-        left = (row_of(record, cell=cell) for record in records)
-        self.keep(iter(lambda: list(itertools.islice(left, _BATCH)), []))
-
-    def keep(self, batches: Iterable[list[Row]]) -> None:
-        """The same from rows, a batch at a time."""
-        batches = iter(batches)
-        first = next(batches, [])  # whoever forks to make them does so before a connection is open
+        records = iter(records)
         with self._open() as connection, connection:
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-            for batch in itertools.chain([first], batches):
-                connection.executemany(
-                    "INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [row[:_RUN] for row in batch]
-                )
-                figures = [(row[0], *row[_RUN:]) for row in batch]
+            while batch := [_row(record, cell) for record in itertools.islice(records, _BATCH)]:
+                runs, figures = zip(*batch, strict=True)
+                connection.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", runs)
                 connection.executemany("INSERT OR IGNORE INTO figures VALUES (?, ?, ?)", figures)
 
     def get(self, run_id: str) -> RunRecord:
@@ -178,22 +163,6 @@ class History:
             for run_id, record in connection.execute(f"SELECT run_id, record {newest}", values):
                 yield self._decoded(run_id, record)
 
-    def part(self, begin: str, end: str) -> list[Row]:
-        """Rows, made anew, of the runs whose identifiers stand from ``begin`` to before ``end``."""
-        query = "SELECT run_id, record FROM runs WHERE run_id >= ? AND run_id < ? ORDER BY run_id"
-        with self._open() as connection:
-            return [row_of(self._decoded(*found), found[1]) for found in connection.execute(query, (begin, end))]
-
-    def exported(self, *, limit: int, **wanted: str) -> Iterator[list[tuple[Any, ...]]]:
-        """Fields of ``HistoryEntry``, figures and JSON of each run that matches, newest first, a batch at a time."""
-        newest, values = _newest(limit, **wanted)
-        measured = "coalesce((SELECT metrics FROM figures WHERE figures.run_id = runs.run_id), x'7b7d')"
-        query = f"SELECT {', '.join(HistoryEntry.__struct_fields__)}, {measured}, record {newest}"
-        with self._open() as connection:
-            found = connection.execute(query, values)
-            while rows := found.fetchmany(_BATCH):
-                yield [(*row[:-1], self._plain(row[0], row[-1])) for row in rows]
-
     def figures(self, metric: Metric, *, limit: int, **wanted: str) -> Iterator[Figures]:
         """Values of one metric in the newest runs that match and hold it, oldest first; no record is decoded."""
         newest, values = _newest(limit, **wanted)
@@ -232,28 +201,27 @@ class History:
             rows = [str(row[0]) for row in connection.execute("PRAGMA integrity_check").fetchall()]
         return [] if rows == ["ok"] else rows
 
-    def _plain(self, run_id: str, data: bytes) -> bytes:
-        if not data.startswith(_LZ4):
-            return data
-        try:
-            size = lz4.frame.get_frame_info(data)["content_size"]
-            if 0 < size <= RECORD_MAX_BYTES:
-                return bytes(lz4.frame.decompress(data))
-            raise BadDataError(f"{self.path} run {run_id}", "", f"{size} bytes", f"1 to {RECORD_MAX_BYTES}")
-        except RuntimeError as error:
-            raise BadDataError(f"{self.path} run {run_id}", "", f"a broken LZ4 frame ({error})", "a record") from error
-
     def _decoded(self, run_id: str, data: bytes) -> RunRecord:
-        return decode(self._plain(run_id, data), f"{self.path} run {run_id}")
+        place = f"{self.path} run {run_id}"
+        if data.startswith(_LZ4):
+            try:
+                from lz4.frame import LZ4FrameDecompressor
+            except ImportError:
+                raise CouldNotRunError(f"{place} is kept as edge-harness 0.2 did: pip install lz4") from None
+            try:
+                data = LZ4FrameDecompressor().decompress(data, RECORD_MAX_BYTES + 1)
+            except (RuntimeError, EOFError) as error:
+                raise BadDataError(place, "", f"a broken LZ4 frame ({error})", "a record") from error
+        return decode(data, place)
 
     def _fill_figures(self, connection: sqlite3.Connection) -> None:
         """Figures of all runs that an older edge-harness has kept."""
         for found in connection.execute("SELECT run_id, record FROM runs"):
             try:
-                row = row_of(self._decoded(*found))
+                _, figures = _row(self._decoded(*found))
             except BadDataError:  # it stays in the list of runs, and says what is wrong with it when it is shown
                 continue
-            connection.execute("INSERT OR REPLACE INTO figures VALUES (?, ?, ?)", (row[0], *row[_RUN:]))
+            connection.execute("INSERT OR REPLACE INTO figures VALUES (?, ?, ?)", figures)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -269,7 +237,7 @@ class History:
                 if found < FORMAT:
                     connection.executescript(_FROM_OLDER)
                     connection.executescript((files("harness") / "data" / "history.sql").read_text(encoding="utf-8"))
-                    if found:
+                    if 0 < found < _FIRST_WITH_FIGURES:
                         self._fill_figures(connection)
                     connection.execute(f"PRAGMA user_version = {FORMAT}")
                     connection.commit()

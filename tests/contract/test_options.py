@@ -259,7 +259,7 @@ NOT_STREAMED = (
         (["devices", "probe", "--programs", "."], "--programs has no meaning without --on"),
         (["check", "--report", "x.pdf"], "found 'x.pdf', expected an ending of .html"),
         (["workloads", "table", "--table", "x.csv"], "expected an ending of .md, .json"),
-        (["history", "--export", "x.csv"], "expected an ending of .parquet"),
+        (["history", "--export", "x.csv"], "expected an ending of .jsonl"),
         (["run", "m", "--programs", "."], "name it with --on"),
     ],
 )

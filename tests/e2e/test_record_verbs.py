@@ -104,10 +104,10 @@ def test_an_unknown_run_is_said_so(environment: dict[str, str]) -> None:
     ("words", "said"),
     [
         (("20260101", "--trend", "load_s"), "--trend has no meaning with RUN_ID"),
-        (("--import", "x.json", "--export", "y.parquet"), "--export has no meaning with --import"),
+        (("--import", "x.json", "--export", "y.jsonl"), "--export has no meaning with --import"),
         (("--import", "x.json", "--model", "m"), "--model has no meaning with --import"),
         (("20260101", "--limit", "3"), "--limit has no meaning with RUN_ID"),
-        (("--export", "y.csv"), "found 'y.csv', expected an ending of .parquet"),
+        (("--export", "y.csv"), "found 'y.csv', expected an ending of .jsonl"),
     ],
 )
 def test_history_drops_no_option(words: tuple[str, ...], said: str, environment: dict[str, str]) -> None:

@@ -8,9 +8,9 @@ import pytest
 from bench.records_scale import measure, trends, year
 from harness.app.trend import comparable, trend_of
 from harness.errors import BadDataError
-from harness.records import bulk
 from harness.records.history import FORMAT, History
 from harness.records.store import encode
+from harness.records.store import lines as read_lines
 
 
 @pytest.fixture(scope="module")
@@ -76,59 +76,61 @@ def test_a_broken_line_keeps_nothing_of_the_file(history: History, tmp_path: Pat
     lines.write_bytes(b"".join(encode(r) + b"\n" for r in year(3)) + b"{}\n")
     fresh = History(tmp_path / "history.sqlite")
     with pytest.raises(BadDataError, match=r"some\.jsonl:4: schema_version"):
-        fresh.keep(bulk.rows(lines))
+        fresh.extend(read_lines(lines))
     assert fresh.count() == 0
 
 
-@pytest.mark.parametrize("ending", [".jsonl", ".sqlite", ".parquet"])
-def test_a_year_comes_back_from_each_kind_of_file(
-    history: History, tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In many parts, decoded by several processes: each record once, with its figures, and a second time none."""
-    monkeypatch.setattr(bulk, "_PART_BYTES", 100_000)
-    monkeypatch.setattr(bulk, "_PART_RUNS", 90)
-    path = tmp_path / f"year{ending}"
-    if ending == ".jsonl":
-        path.write_bytes(b"".join(encode(r) + b"\n" for r in year(900)))
-    elif ending == ".sqlite":
-        History(path).extend(year(900))
-    else:
-        assert bulk.export(history, path, limit=2**62) == 900
+def test_a_year_comes_back_from_json_lines(history: History, tmp_path: Path) -> None:
+    """Each record once, with its figures, and a second time none."""
+    path = tmp_path / "year.jsonl"
+    path.write_bytes(b"".join(encode(r) + b"\n" for r in year(900)))
 
     fresh = History(tmp_path / "history.sqlite")
     for _ in range(2):
-        fresh.keep(bulk.rows(path))
+        fresh.extend(read_lines(path))
         assert fresh.count() == 900
     assert {r.run_id: r for r in fresh.records()} == {r.run_id: r for r in year(900)}
     figures = [sorted(h.figures("load_s", limit=10**6)) for h in (fresh, history)]
     assert figures[0] == figures[1]
 
 
-def test_a_table_holds_what_other_tools_read(history: History, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
-    path = tmp_path / "board.parquet"
-    assert bulk.export(history, path, limit=7, device="board-03") == 7
-    table = parquet.read_table(path)
-    newest = [r for r in year(900) if r.machine.device == "board-03"][::-1][:7]
-    assert table["run_id"].to_pylist() == [r.run_id for r in newest]
-    # Duration of the k-th load sample, a warm-up for k = 0, from the formula in ``year``.
-    loads = [[0.5 * (1 + ((7 * i + 3 * k) % 11) / 100) for k in range(1, 5)] for i in range(899, 0, -1) if i % 40 == 3]
-    assert table["load_s"].to_pylist() == loads[:7]
-    assert table["acceptance_ratio"].to_pylist() == [None] * 7
-
-
-@pytest.mark.parametrize("bad", [3, 7_000])
-def test_a_broken_line_is_named_in_any_part(tmp_path: Path, bad: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "_PART_BYTES", 200_000)
-    monkeypatch.setattr(bulk, "_AHEAD", 2)
+@pytest.mark.parametrize("bad", [3, 700])
+def test_a_broken_line_is_named(tmp_path: Path, bad: int) -> None:
     one = encode(next(year(2)))
     line = one.replace(b'"duration_s":0.5,', b'"duration_s":-0.5,', 1)
     lines = tmp_path / "some.jsonl"
     lines.write_bytes((one + b"\n") * (bad - 1) + line + b"\n" + (one + b"\n") * 50)
     fresh = History(tmp_path / "history.sqlite")
     with pytest.raises(BadDataError, match=rf"some\.jsonl:{bad}: samples\[0\]\.duration_s: found -0\.5, expected"):
-        fresh.keep(bulk.rows(lines))
+        fresh.extend(read_lines(lines))
     assert fresh.count() == 0
+
+
+def test_a_history_of_compressed_records_is_read(tmp_path: Path) -> None:
+    frame = pytest.importorskip("lz4.frame")
+    history = History(tmp_path / "history.sqlite")
+    history.extend(year(3))
+    with sqlite3.connect(history.path) as connection:
+        rows = connection.execute("SELECT run_id, record FROM runs").fetchall()
+        connection.executemany("UPDATE runs SET record = ? WHERE run_id = ?", [(frame.compress(r), i) for i, r in rows])
+        connection.execute("PRAGMA user_version = 3")
+    connection.close()
+
+    assert {r.run_id: r for r in history.records()} == {r.run_id: r for r in year(3)}
+
+
+def test_a_frame_that_unpacks_without_end_is_cut_off(tmp_path: Path) -> None:
+    frame = pytest.importorskip("lz4.frame")
+    history = History(tmp_path / "history.sqlite")
+    history.extend(year(1))
+    bomb = frame.compress(bytes(400 << 20))
+    with sqlite3.connect(history.path) as connection:
+        connection.execute("UPDATE runs SET record = ?", (bomb,))
+    connection.close()
+    del bomb
+
+    with pytest.raises(BadDataError, match="bytes, expected at most"):
+        list(history.records())
 
 
 @pytest.mark.parametrize("payload", [b"\x04\x22\x4d\x18", b"\x04\x22\x4d\x18" + b"\xff" * 40, b"{"])
