@@ -181,9 +181,9 @@ def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progre
     part = staging / "hub.part"
     if part.is_file() and part.stat().st_size >= size_bytes:
         return part  # its hash decides
-    done = _download(source.repo, _url(source.repo, source.file, source.revision), part, size_bytes, progress)
+    done = _download(place, _url(source.repo, source.file, source.revision), part, size_bytes, progress)
     if done < size_bytes:
-        raise FetchError(f"{place}: the hub broke off after {done} of {size_bytes} bytes, which are kept: try again")
+        raise FetchError(f"{place}: the hub gave {done} of {size_bytes} bytes, which are kept: try again")
     return part
 
 
@@ -201,12 +201,12 @@ def snapshot(repo: str, files: list[str]) -> Path:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part")
-        _download(repo, _url(repo, name), part, _FILE_MAX_BYTES, no_progress)
+        _download(f"{repo}/{name}", _url(repo, name), part, _FILE_MAX_BYTES, no_progress)
         part.replace(path)
     return folder
 
 
-def _download(repo: str, url: str, part: Path, most_bytes: int, progress: Progress) -> int:
+def _download(place: str, url: str, part: Path, most_bytes: int, progress: Progress) -> int:
     """Fetch a file to its end, or to as many bytes as it may have; what is there already is not fetched again.
 
     Returns:
@@ -215,19 +215,19 @@ def _download(repo: str, url: str, part: Path, most_bytes: int, progress: Progre
     with part.open("ab") as out:
         start = out.tell()
         asked = f"bytes={start}-" if start else ""
-        with _answer(repo, url, asked) as (status, headers, chunks):
+        with _answer(place, url, asked) as (status, headers, chunks):
             if status not in {200, 206}:
-                raise FetchError(f"{url.rpartition('/')[2]} of {repo}: the hub answered {status}")
+                raise FetchError(f"{place}: the hub answered {status}")
             if status == 200:  # all of it, whatever was asked for
                 out.truncate(0)
             total = headers.get("Content-Length" if status == 200 else "Content-Range", "").rpartition("/")[2]
             if total.isdigit() and int(total) > most_bytes:
-                raise FetchError(f"{repo}: a file has {total} bytes, the card says {most_bytes}")
+                raise FetchError(f"{place}: it has {total} bytes, the card says {most_bytes}")
             done = 0 if status == 200 else start
             for chunk in chunks:
                 done += len(chunk)
                 if done > most_bytes:
-                    raise FetchError(f"{repo}: it sends more than the {most_bytes} bytes that a file may have")
+                    raise FetchError(f"{place}: it sends more than the {most_bytes} bytes that it may have")
                 out.write(chunk)
                 progress(done, most_bytes)
     return done
