@@ -21,7 +21,7 @@ from harness.domain.record import K, RunRecord
 from harness.domain.result import Generation, Quality, Soak, Speculation, Stream, System
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
-from harness.predict.speed import machine_of
+from harness.predict.fitted import machine_of
 from harness.published.rows import predictable, source_key
 from harness.records.compare import Row, compare
 from harness.records.imports import read_results

@@ -23,7 +23,8 @@ from harness.domain.result import Speculation
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.jobs.speculate import SpeculationJob
-from harness.predict.calibrated import pass_parts
+from harness.predict.passes import Pass
+from harness.predict.speed import pass_seconds
 from harness.predict.weights import matrix_types
 from harness.runtimes.llamacpp.draft_policy import CostTable
 
@@ -37,12 +38,11 @@ def predicted(target: Path, draft: Path, sizes: list[int]) -> tuple[dict[int, fl
     weights, small = (resolve_model(str(path)).weights for path in (target, draft))
     types = matrix_types(weights) | matrix_types(small)
     say = partial(click.echo, err=True)
-    calibration = probed(types, Scenario(), say=say).calibration("cpu")
-    if calibration is None:
+    device, scenario = probed(types, Scenario(), say=say), Scenario(api="cpu")
+    if device.calibration("cpu") is None:
         raise RefusedError("none of the types of these models can be calibrated here")
-    verify = {k: pass_parts(weights, calibration, batch_tokens=k, depth_tokens=96, output_tokens=k) for k in sizes}
-    drafted = pass_parts(small, calibration, batch_tokens=1, depth_tokens=96)
-    return {k: parts.total_s for k, parts in verify.items()}, drafted.total_s
+    verify = {k: pass_seconds(weights, device, scenario, Pass(k, 96, verified=True)) for k in sizes}
+    return verify, pass_seconds(small, device, scenario, Pass(1, 96))
 
 
 @click.command()

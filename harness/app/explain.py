@@ -10,9 +10,9 @@ from harness.domain.device import DeviceProfile
 from harness.domain.scenario import Scenario
 from harness.predict.coefficients import Coefficients
 from harness.predict.decode import Machine, Work, decode_base, decode_gradient, decode_seconds, features
+from harness.predict.fitted import machine_of, work_of
 from harness.predict.learned import believed
 from harness.predict.prefill import Prompt, prefill_base, prefill_features, prefill_gradient, prefill_seconds, prompt_of
-from harness.predict.speed import machine_of, work_of
 from harness.predict.terms import laws_of, words_of
 from harness.published.rows import Row, is_trusted, predictable
 

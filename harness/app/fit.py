@@ -9,18 +9,18 @@ from harness import plugins
 from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model, with_kept_costs
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
 from harness.domain.drafting import PADDING_TOKENS
-from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, MemoryPrediction, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.advice import Advice, Variant, advise
-from harness.predict.calibrated import matrices
 from harness.predict.co_resident import Companion, shared_speed, with_companions
 from harness.predict.energy import Energy, Sustained, predict_energy, sustained
+from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import predict_memory, with_draft
-from harness.predict.placed import placed_memory, placed_speed, with_cards
-from harness.predict.speed import closed_loop_tokens_per_s, predict_speed, work_of
+from harness.predict.placed import placed_memory, with_cards
+from harness.predict.speed import closed_loop_tokens_per_s, is_split, predict_speed
+from harness.predict.timed import matrices
 from harness.predict.verdict import check_entitlement, judge
 from harness.predict.weights import weights_of
 from harness.runtimes._threads import default_thread_count
@@ -47,18 +47,17 @@ def predict(
             another vocabulary.
     """
     api = device.api(scenario.api)
-    if (engine := device.engine_for(api)) is None:
+    if device.engine_for(api) is None:
         there = ", ".join(sorted({name for one in device.engines for name in one.apis}))
         raise RefusedError(f"{device.name} has no api {api!r}; it has {there}")
     shape = model.weights.shape
-    split = engine.kind == "gpu" and not scenario.placement.whole(routed=shape.experts is not None)
     if scenario.placement.gpu_layers == "auto":
         raise RefusedError("gpu_layers auto has many answers: `fit --placement auto` lists them, best first")
     if draft is not None and abs(draft.weights.shape.vocab_count - shape.vocab_count) > PADDING_TOKENS:
         counts = f"{draft.weights.shape.vocab_count} tokens, the target has {shape.vocab_count}"
         raise RefusedError(f"{draft.name} cannot draft for {model.name}: other vocabulary ({counts})")
     try:
-        if split:
+        if is_split(device, scenario, routed=shape.experts is not None):
             shares = scenario.placement.tensor_split or (1.0,)
             device = with_cards(device, len(shares))
             memory = placed_memory(model.weights, scenario, device, api, shares)
@@ -68,7 +67,7 @@ def predict(
             memory = with_draft(memory, predict_memory(draft.weights, scenario, api=api, device=device))
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
-    speed = (placed_speed if split else predict_speed)(model.weights, device, scenario)
+    speed = predict_speed(model.weights, device, scenario)
     memory, speed = _widened(memory, speed, model, device, scenario)
     judged = speed
     told: tuple[str, ...] = ()
@@ -159,8 +158,7 @@ def speeds_by_depth(
     """Decode speed with the context half full and full: (tokens in the cache, tokens/s)."""
     room = scenario.context_tokens - scenario.new_tokens
     depths = [d for d in (scenario.context_tokens // 2, room) if 0 < d <= room]
-    speed = placed_speed if scenario.placement != Placement() else predict_speed
-    made = [(d, speed(model.weights, device, replace(scenario, depth_tokens=d))) for d in dict.fromkeys(depths)]
+    made = [(d, predict_speed(model.weights, device, replace(scenario, depth_tokens=d))) for d in dict.fromkeys(depths)]
     return tuple((d, s.decode_tokens_per_s) for d, s in made)
 
 

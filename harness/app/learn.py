@@ -22,10 +22,11 @@ from harness.domain.record import UNKNOWN_MACHINE, RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError, UnknownNameError
 from harness.predict.coefficients import Coefficients, shipped
+from harness.predict.fitted import machine_of, work_of
 from harness.predict.interval import interval, scale_of
 from harness.predict.learned import Learned, Measurement, prior_digest, read_learned
 from harness.predict.prefill import INT8_RATIO, prefill_base, prompt_of
-from harness.predict.speed import fitted_speed, machine_of, work_of
+from harness.predict.speed import predict_speed
 from harness.predict.terms import words_of
 from harness.predict.traits import chip_key
 from harness.published.cells import Cells
@@ -178,7 +179,7 @@ def likeness(record: RunRecord, weights: Weights) -> DeviceProfile:
         raise InputError(f"the first run gave nothing to predict from: {record.outcome}: {record.detail}")
 
     def off(device: DeviceProfile) -> float:
-        told = fitted_speed(weights, device, s, shipped())
+        told = predict_speed(weights, device, s, shipped())
         middles = {"decode": told.decode_tokens_per_s.mid, "prefill": told.prefill_tokens_per_s.mid}
         return sum(abs(math.log(middles[phase] / speed)) for phase, speed in speeds.items())
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +17,12 @@ from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError
 from harness.measure.machine import cpu
-from harness.predict.calibrated import pass_parts
 from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
-from harness.predict.placed import Choices, choose
+from harness.predict.passes import Pass
 from harness.predict.repack import rewrites_all
-from harness.predict.speculative import BestLength, batch_cost, best_gamma, expected_tokens_per_cycle
-from harness.predict.speed import machine_of, predict_speed
+from harness.predict.speculative import VERIFIED_S, BestLength, best_gamma, expected_tokens_per_cycle
+from harness.predict.speed import pass_seconds, predict_speed
+from harness.predict.splits import Choices, choose
 from harness.predict.streaming import BUSY_DISK_RATIO, StreamingPlan, plan_even_split
 from harness.predict.weights import has_output, matrix_types, role_of
 from harness.units import format_number
@@ -271,26 +270,14 @@ def _looked_up_bytes(weights: Weights) -> int:
 
 def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) -> tuple[Callable[[int], float], bool]:
     """Cost of a pass over k tokens relative to one, and whether it was measured on this machine."""
-    calibration = device.calibration(device.api(scenario.api))
-    if calibration is None:
-        machine = machine_of(device, scenario)
-        return (lambda k: max(batch_cost(k, machine), _experts_read_ratio(weights, k))), False
-    parts = partial(pass_parts, weights, calibration, depth_tokens=scenario.depth_tokens)
-    one_s = parts(batch_tokens=1).total_s
-    return (lambda k: parts(batch_tokens=k, output_tokens=k).total_s / one_s), True
 
+    def seconds(tokens: int) -> float:
+        return pass_seconds(weights, device, scenario, Pass(tokens, scenario.depth_tokens, verified=True))
 
-def _experts_read_ratio(weights: Weights, tokens: int) -> float:
-    """Weight bytes read by a pass over k tokens over those of one token; 1 for a dense model.
-
-    Each token is routed to u of n experts; k of them, routed independently, want n (1 - (1 - u/n)^k) different ones.
-    """
-    experts = weights.shape.experts
-    if experts is None:
-        return 1.0
-    routed, rest = expert_bytes(weights)
-    used = experts.used_count / experts.expert_count
-    return (rest + routed * (1.0 - (1.0 - used) ** tokens)) / (rest + routed * used)
+    one_s = seconds(1)
+    measured = device.calibration(device.api(scenario.api)) is not None
+    beside_s = 0.0 if measured else VERIFIED_S
+    return (lambda k: (seconds(k) + (k - 1) * beside_s) / one_s), measured
 
 
 def _expert_cache(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from harness.app.explain import Explanation
     from harness.app.plans import RemotePlan, SpeculationPlan, StreamingOutlook
-    from harness.predict.placed import Choices
+    from harness.predict.splits import Choices
 
 CURVE_ROWS: Final = 14
 """Most rows of the table; ``--json`` has every step."""

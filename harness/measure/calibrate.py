@@ -1,7 +1,7 @@
 """Learn an engine's own costs on this machine from tiny models, before any real one runs.
 
 Nothing here has seen a real model: the tiny ones have random weights and shapes of their own. What is fitted are the
-terms of ``harness.predict.calibrated``, each from the benches that show it, in several rounds. A difference between
+terms of ``harness.predict.timed``, each from the benches that show it, in several rounds. A difference between
 two benches is that of the same round, since a machine may change its speed between two:
 
     shallow, deep         t0 and l(B) = l0 + B l1: two models that differ in depth only, with next to no weights
@@ -29,8 +29,8 @@ from harness.measure import machine
 from harness.measure._calibrate_child import DEPTH_TOKENS, dimensions
 from harness.measure.child import Limits, run_child
 from harness.measure.tiny_model import TINY_TYPES, matrices
-from harness.predict.calibrated import PREFILL_TOKENS, Matrix, product_seconds
 from harness.predict.repack import repacked_types
+from harness.predict.timed import PREFILL_TOKENS, Matrix, product_seconds
 from harness.records.store import write_atomically
 
 DEFAULT_TYPES: Final = ("F16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "Q5_0", "IQ4_XS")

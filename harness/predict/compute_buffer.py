@@ -28,7 +28,7 @@ from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
 from harness.predict.kv_cache import full_cells, padded
-from harness.predict.placement import OFFLOAD_TOKENS
+from harness.predict.passes import OFFLOAD_TOKENS
 
 HOST: Final = -1
 """The CPU, where a layout names cards by their numbers."""

@@ -58,6 +58,7 @@ class Work(NamedTuple):
         type_name: The quantisation itself, such as ``Q4_K_M``.
         model: Name of the model; empty where nobody measured it.
         recurrent_ratio: Share of the layers that keep a state (Mamba, gated delta rule).
+        expert_ratio: Used / all routed experts; 1 without, or where unknown.
     """
 
     weight_bytes: float
@@ -71,6 +72,7 @@ class Work(NamedTuple):
     type_name: str = ""
     model: str = ""
     recurrent_ratio: float = 0.0
+    expert_ratio: float = 1.0
 
     @property
     def log_share(self) -> float:
@@ -137,17 +139,26 @@ class Machine(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """Seconds by cause; their sum is the time of one token."""
+    """Seconds by cause, which sum to the time of a pass; ``link_s`` is what lies between parts in several memories."""
 
     overhead_s: float
     weights_s: float
     dequantisation_s: float
     kv_s: float
+    link_s: float = 0.0
 
     @property
     def total_s(self) -> float:
-        """Time of one token."""
-        return self.overhead_s + self.weights_s + self.dequantisation_s + self.kv_s
+        """Time of the pass."""
+        return self.overhead_s + self.weights_s + self.dequantisation_s + self.kv_s + self.link_s
+
+    def times(self, factor: float) -> "Terms":
+        """Each part as often."""
+        return Terms(*(factor * own for own in self))
+
+    def plus(self, other: "Terms") -> "Terms":
+        """Both, part by part."""
+        return Terms(*(own + more for own, more in zip(self, other, strict=True)))
 
 
 def features(work: Work, machine: Machine) -> Features:
@@ -272,5 +283,4 @@ def decode_seconds(work: Work, machine: Machine, values: Mapping[str, float]) ->
     parts = decode_parts(base, laws_of(features(work, machine), values))[0]
     # no prediction reads faster than the specification allows
     slower = np.maximum(1.0, (base["bytes"] + base["kv"]) / parts.total_s)
-    slower = slower if np.ndim(slower) else float(slower)  # numpy's own numbers are no JSON
-    return Terms(*(part * slower for part in parts))
+    return parts.times(slower if np.ndim(slower) else float(slower))  # numpy's own numbers are no JSON

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import Final
 
 from harness.domain.model import Tensor, Weights
-from harness.predict.calibrated import matrices
+from harness.predict.timed import matrices
 from harness.predict.weights import has_output
 
 _X86: Final = {"Q4_0": 8, "Q4_K": 8, "IQ4_NL": 8, "MXFP4": 8}

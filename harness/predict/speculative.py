@@ -24,6 +24,11 @@ spec_decode.csv (published.other_rows). ``cpu``: a Q4_K model on two x86 cores t
 ms for five, 0.55 to 0.76 of a token each, at the 8 FLOP a byte that an unlisted CPU is given."""
 
 
+VERIFIED_S: Final = 2e-3
+"""What a drafted token costs beside passes: sampling, comparing, undoing the cache. What remains of published cycles
+(spec_decode.csv) after the passes of target and draft."""
+
+
 class BestLength(Frozen, frozen=True, kw_only=True):
     """Tokens to draft that pay most, and the speedup expected of them; 0 and 1 mean "do not"."""
 
@@ -61,17 +66,6 @@ def best_gamma(
         if speedup > max(best.speedup, WORTH_RATIO):
             best = BestLength(gamma=gamma, speedup=speedup)
     return best
-
-
-def batch_cost(token_count: int, machine: Machine) -> float:
-    """Cost of one pass over k tokens relative to one: 1 + (k - 1) s, for the few tokens that are verified.
-
-    s = kappa W / P: each further token costs arithmetic, while the weights are read once; W / P is how little
-    arithmetic the machine has for its bandwidth, kappa a constant of the api's kernels. s is at most 1.
-    """
-    if token_count < 1:
-        raise ValueError(f"a pass has at least one token, got {token_count}")
-    return 1 + (token_count - 1) * verify_slope(machine)
 
 
 def verify_slope(machine: Machine, slopes: Mapping[str, float] = SLOPE_PER_BALANCE) -> float:

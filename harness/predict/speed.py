@@ -1,25 +1,27 @@
-"""Speed of one model on one device in one scenario, with intervals: the two laws, loading, and what limits."""
+"""Speed of one model on one device in one scenario, with intervals: two passes, loading, and what limits."""
 
 import math
 from typing import Final
 
 from msgspec.structs import replace
 
-from harness.domain.device import DeviceProfile
+from harness.domain.device import Calibration, DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import Weights
+from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, SpeedPrediction
 from harness.domain.scenario import Scenario
-from harness.predict.batch import SPREAD_BY_LN, batch_step_s
 from harness.predict.coefficients import Coefficients
-from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
-from harness.predict.interval import UNSETTLED_RATIO, combined, interval
-from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
+from harness.predict.fitted import SPREAD_BY_LN, Fitted, fitted_costs, work_of
+from harness.predict.interval import UNSETTLED_RATIO, interval
 from harness.predict.learned import believed
-from harness.predict.prefill import prefill_gradient, prefill_seconds, prompt_of
-from harness.predict.quant_class import quant_class
-from harness.predict.traits import chip_key, shader_peak, traits_of
-from harness.predict.weights import read_of
+from harness.predict.passes import NOTHING, Costs, Engines, Link, Part, Pass, Split, pass_terms, whole
+from harness.predict.placed import parts_of
+from harness.predict.placement import RESIDUALS, SHIPPED, fitted_link, link_bytes_per_s
+from harness.predict.prefill import prompt_of
+from harness.predict.tensors import block_of
+from harness.predict.timed import matrices, timed_costs
+from harness.predict.weights import role_of
 
 PAGE_CACHE_BYTES_PER_S: Final = 5e9
 """Reading a file that is in the page cache, one thread: of the order of a memory copy. No measurement of the device."""
@@ -28,17 +30,86 @@ LOAD_OVERHEAD_S: Final = 0.3
 _LOAD_SPREAD: Final = 0.45
 """ln of storage as read by a loader over its data sheet: within a factor 1.6."""
 
+REPACK_BYTES_PER_S: Final = 0.85e9
+"""Speed at which llama.cpp rewrites weights at load, one thread. Source: load times of tiny Q4_K models measured on a
+two-core Zen 4 server (110 MB in 0.13 s)."""
+MAP_BYTES_PER_S: Final = 8e9
+"""Speed of mapping a file that is in the page cache. Source: the same machine, types that are not rewritten."""
+LOAD_FIXED_S: Final = 0.05
+"""Header and buffers. Source: the same machine."""
+VOCABULARY_S_PER_ENTRY: Final = 1.2e-6
+"""Building the tokenizer's tables, for each entry. Source: the same machine, loads of vocabularies alone with 49k to
+262k entries: 1.15 to 1.3 us each (to 2.0 us on a busy machine)."""
 
-def predict_speed(weights: Weights, device: DeviceProfile, scenario: Scenario) -> SpeedPrediction:
+
+def predict_speed(
+    weights: Weights, device: DeviceProfile, scenario: Scenario, belief: Coefficients | None = None
+) -> SpeedPrediction:
     """Speed of ``weights`` on ``device``.
 
-    A device that was probed answers from its own calibration; any other from the coefficients fitted on published rows.
+    Engines that were timed on the device answer from their own costs; any other from the coefficients fitted on
+    published rows. With a ``belief`` all answer from that. Decode is taken at the mean depth of the generation: the
+    depth and half of the new tokens. Rates of several sequences are those of all of them together; the first token is
+    that of the last of them.
     """
-    if (calibration := device.calibration(device.api(scenario.api))) is not None:
-        from harness.predict.calibrated import calibrated_speed
+    scenario = _placed(weights, device, scenario)
+    engines = engines_of(device, scenario, belief)
+    step, prompt = decode_pass(scenario), prompt_pass(scenario)
+    split, read = split_of(weights, scenario, step), split_of(weights, scenario, prompt)
+    terms = pass_terms(split, engines, step)
+    together = scenario.batch_count
+    ceiling = together / _reading_s(split, engines, together)
+    decode = _below(_rate(split, engines, step, terms.total_s), ceiling)
+    prefill = _rate(read, engines, prompt, pass_terms(read, engines, prompt).total_s)
+    load_cold, load_warm = (_load(weights, device, scenario, from_storage=cold) for cold in (True, False))
+    first = first_token(scenario.prompt_tokens, decode, prefill, together)
+    total_s = float(terms.total_s)
+    parts = [part.work for part in (split.main, split.cpu, split.experts)]
+    causes = {
+        "weights": terms.weights_s,
+        "dequantisation": terms.dequantisation_s,
+        "kv cache": terms.kv_s,
+        "overhead": terms.overhead_s,
+        "link": terms.link_s,
+    }
+    return SpeedPrediction(
+        decode_tokens_per_s=decode,
+        prefill_tokens_per_s=prefill,
+        ttft_cold_s=_sum(load_cold, first),
+        ttft_warm_s=first,
+        load_cold_s=load_cold,
+        load_warm_s=load_warm,
+        active_bytes=round(sum(work.weight_bytes for work in parts)),
+        kv_read_bytes=round(sum(work.kv_bytes for work in parts)),
+        roofline_tokens_per_s=ceiling,
+        limits={name: seconds / total_s for name, seconds in causes.items() if seconds or name != "link"},
+        unsettled=(
+            *_unsettled("decode", decode, split.main, engines.cards[0], step, weights),
+            *_unsettled("prefill", prefill, read.main, engines.cards[0], prompt, weights),
+        ),
+    )
 
-        return calibrated_speed(weights, calibration, device, scenario)
-    return fitted_speed(weights, device, scenario, believed(device))
+
+def decode_pass(scenario: Scenario) -> Pass:
+    """One token of each sequence, at the mean depth of the generation."""
+    depth = scenario.depth_tokens + scenario.new_tokens / 2
+    return Pass(1, depth, scenario.batch_count, scenario.ubatch_tokens, _kv_type(scenario))
+
+
+def prompt_pass(scenario: Scenario) -> Pass:
+    """The prompts of all sequences."""
+    tokens = max(scenario.prompt_tokens, 1)
+    return Pass(tokens, scenario.depth_tokens, scenario.batch_count, scenario.ubatch_tokens, _kv_type(scenario))
+
+
+def _kv_type(scenario: Scenario) -> str:
+    return scenario.kv_type if scenario.kv_type in BLOCKS else "F16"
+
+
+def pass_seconds(weights: Weights, device: DeviceProfile, scenario: Scenario, asked: Pass) -> float:
+    """Seconds of any pass of a model, placed and driven as the scenario says."""
+    scenario = _placed(weights, device, scenario)
+    return float(pass_terms(split_of(weights, scenario, asked), engines_of(device, scenario), asked).total_s)
 
 
 def closed_loop_tokens_per_s(weights: Weights, device: DeviceProfile, scenario: Scenario) -> float:
@@ -58,62 +129,106 @@ def closed_loop_tokens_per_s(weights: Weights, device: DeviceProfile, scenario: 
     return scenario.new_tokens / (prompt_s + scenario.new_tokens / together.decode_tokens_per_s.mid)
 
 
-def fitted_speed(
-    weights: Weights, device: DeviceProfile, scenario: Scenario, coefficients: Coefficients
-) -> SpeedPrediction:
-    """Speed by the fitted laws, whatever was measured on the device.
+def is_split(device: DeviceProfile, scenario: Scenario, *, routed: bool) -> bool:
+    """Whether parts of a model (with experts: ``routed``) lie in several memories or on several cards."""
+    engine = device.engine_for(device.api(scenario.api))
+    return engine is not None and engine.kind == "gpu" and not scenario.placement.whole(routed=routed)
 
-    Rates of several sequences are those of all of them together; the first token is that of the last of them.
-    """
-    machine = machine_of(device, scenario)
-    work = work_of(weights, scenario, scenario.depth_tokens + scenario.new_tokens / 2)
-    values = coefficients.values
-    terms = decode_seconds(work, machine, values)
-    gradient = decode_gradient(work, machine, values)
-    ceiling = machine.bandwidth_bytes_per_s / (work.weight_bytes + work.kv_bytes)
-    mid, doubt = min(1 / terms.total_s, ceiling), _doubt(device, machine.api)
-    decode = _below(interval(mid, coefficients.half_width(gradient, "decode", work, machine), doubt), ceiling)
-    together = scenario.batch_count
-    if together > 1:
-        ceiling = together * machine.bandwidth_bytes_per_s / (work.weight_bytes + together * work.kv_bytes)
-        mid = min(together / batch_step_s(work, machine, together, values), ceiling)
-        low, high = (mid * together**each for each in SPREAD_BY_LN)
-        decode = _below(combined(mid, (low, high), decode), ceiling)
-    prompt = prompt_of(weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
-    prompt_s = prefill_seconds(work, machine, prompt, values)
-    prompt_s = max(prompt_s, work.weight_bytes / machine.bandwidth_bytes_per_s)
-    slopes = prefill_gradient(work, machine, prompt, values)
-    mid = max(scenario.prompt_tokens, 1) / prompt_s
-    prefill = interval(mid, coefficients.half_width(slopes, "prefill", work, machine))
-    cold = LOAD_OVERHEAD_S + weights.file_bytes / device.storage.sequential_read_bytes_per_s.value
-    warm = LOAD_OVERHEAD_S + weights.file_bytes / PAGE_CACHE_BYTES_PER_S
-    load_cold, load_warm = interval(cold, _LOAD_SPREAD), interval(warm, _LOAD_SPREAD)
-    first = first_token(scenario.prompt_tokens, decode, prefill, together)
-    return SpeedPrediction(
-        decode_tokens_per_s=decode,
-        prefill_tokens_per_s=prefill,
-        ttft_cold_s=_sum(load_cold, first),
-        ttft_warm_s=first,
-        load_cold_s=load_cold,
-        load_warm_s=load_warm,
-        active_bytes=round(work.weight_bytes),
-        kv_read_bytes=round(work.kv_bytes),
-        roofline_tokens_per_s=ceiling,
-        limits={
-            "weights": terms.weights_s / terms.total_s,
-            "dequantisation": terms.dequantisation_s / terms.total_s,
-            "kv cache": terms.kv_s / terms.total_s,
-            "overhead": terms.overhead_s / terms.total_s,
-        },
-        unsettled=(
-            *_unsettled("decode", decode, coefficients.least_known(gradient), machine, weights),
-            *_unsettled("prefill", prefill, coefficients.least_known(slopes), machine, weights),
-        ),
+
+def _placed(weights: Weights, device: DeviceProfile, scenario: Scenario) -> Scenario:
+    """The scenario without a placement that its engine does not have."""
+    if is_split(device, scenario, routed=weights.shape.experts is not None):
+        return scenario
+    return replace(scenario, placement=Placement())
+
+
+def engines_of(device: DeviceProfile, scenario: Scenario, belief: Coefficients | None = None) -> Engines:
+    """What computes a pass: the engine that the api drives, as many cards as the placement splits over, and the CPU."""
+    api = device.api(scenario.api)
+    timed = [device.calibration(name) if belief is None else None for name in (api, "cpu")]
+    shares = scenario.placement.tensor_split or (1.0,)
+    by_rows = scenario.placement.split_mode == "row"
+    shared_memory = device.pool_for(api) == "ram"
+    split = scenario.placement != Placement()
+    if timed[0] is not None and (timed[1] is not None or not split):
+        link = _timed_link(timed[0], shared_memory=shared_memory)
+        host = timed_costs(device, timed[1] or timed[0])
+        return Engines((timed_costs(device, timed[0]),), host, link)
+    belief = belief or believed(device)
+    main = fitted_costs(device, scenario, api, belief)
+    if not split:
+        return Engines((main,), main)
+    host_costs = fitted_costs(device, scenario, "cpu", belief)
+    specified = (timed[0].link_bytes_per_s if timed[0] else 0.0) or link_bytes_per_s(main.machine, device.chip)
+    link = fitted_link(specified, host_costs.machine, SHIPPED, shared_memory=shared_memory)
+    even = tuple(share / sum(shares) for share in shares)
+    return Engines((main,) * len(shares), host_costs, link, even, by_rows)
+
+
+def _timed_link(costs: Calibration, *, shared_memory: bool) -> Link:
+    speed = costs.link_bytes_per_s or math.inf
+    link = Link(costs.crossing_s, speed, speed, waiting_ratio=costs.copied_product_ratio)
+    return link._replace(copies_from=math.inf) if shared_memory else link
+
+
+def split_of(weights: Weights, scenario: Scenario, asked: Pass) -> Split:
+    """The parts of a model by the scenario's placement, and what one token of the pass needs of each."""
+    placement, shape = scenario.placement, weights.shape
+    flops = prompt_of(shape, asked.tokens, asked.depth_tokens).attention_flops
+    if placement.whole(routed=shape.experts is not None):
+        return whole(Part(work_of(weights, scenario, asked.depth_tokens), weights, flops))
+    parts = parts_of(weights, placement)
+    main, cpu, experts = (
+        Part(work_of(part, scenario, asked.depth_tokens), part, begins=False)
+        if part.tensors or part.shape.layer_count
+        else NOTHING
+        for part in parts[:3]
+    )
+    main = main._replace(attention_flops=flops, begins=True, work=main.work._replace(moe=shape.experts is not None))
+    if not placement.kv_on_gpu:
+        cpu = cpu._replace(work=cpu.work._replace(kv_bytes=cpu.work.kv_bytes + main.work.kv_bytes))
+        main = main._replace(work=main.work._replace(kv_bytes=0.0))
+    start, blocks = parts.first_gpu_block, shape.layer_count
+    crossings = len({block_of(t.name) for t in parts.experts.tensors}) + (1 if 0 < start < blocks else 0)
+    if not placement.kv_on_gpu:
+        crossings = max(crossings, blocks - start)
+    e = shape.experts
+    moved = [sum(t.size_bytes for t in part.tensors if role_of(t.name) != "embedding") for part in parts[1:3]]
+    routed = sum(t.size_bytes for part in parts[1:3] for t in part.tensors if role_of(t.name) == "expert")
+    return Split(
+        main=main,
+        cpu=cpu,
+        experts=experts,
+        crossing_count=crossings,
+        hidden_dim=shape.hidden_dim,
+        copied_bytes=sum(moved) - routed,
+        copied_expert_bytes=routed,
+        expert_ratio=e.used_count / e.expert_count if e is not None else 1.0,
     )
 
 
+def _reading_s(split: Split, engines: Engines, sequences: int) -> float:
+    """Least seconds of one token of each sequence: all bytes, at the bandwidth of the memory they lie in."""
+    main, host = engines.cards[0].bandwidth_bytes_per_s, engines.host.bandwidth_bytes_per_s
+    main *= sum(1 for share in engines.shares if share) if engines.by_rows else 1
+    parts = ((split.main, main), (split.cpu, host), (split.experts, host))
+    return sum((part.work.weight_bytes + sequences * part.work.kv_bytes) / speed for part, speed in parts)
+
+
+def _rate(split: Split, engines: Engines, asked: Pass, seconds: float) -> Interval:
+    """Tokens/s of all sequences together, with the interval of whoever told the costs; wider for a split."""
+    mid = asked.token_count / float(seconds)
+    if split.away or len(engines.shares) > 1:
+        slower, faster = RESIDUALS["prefill" if asked.tokens > 1 else "decode"]
+        ln = math.log(asked.sequences)
+        above, below = math.hypot(slower, SPREAD_BY_LN[0] * ln), math.hypot(faster, SPREAD_BY_LN[1] * ln)
+    else:
+        above, below = engines.cards[0].spread(split.main, asked)
+    return Interval(mid=mid, low=mid * math.exp(-above), high=mid * math.exp(below))
+
+
 def first_token(prompt_tokens: int, decode: Interval, prefill: Interval, sequence_count: int = 1) -> Interval:
-    """Seconds of a prompt and a token, for each of so many sequences; ``decode`` is the rate of all of them."""
+    """Seconds of a prompt and a token, for each of so many sequences; both are rates of all of them."""
     ends = ((prefill.mid, decode.mid), (prefill.high, decode.high), (prefill.low, decode.low))
     mid, low, high = (sequence_count * (max(prompt_tokens, 1) / read + 1 / written) for read, written in ends)
     return Interval(mid=mid, low=low, high=high)
@@ -130,62 +245,35 @@ _SETTLES: Final = (
 """What to measure, by the word in the kind of the term that is known least."""
 
 
-def _unsettled(phase: str, speed: Interval, key: str, machine: Machine, weights: Weights) -> tuple[str, ...]:
+def _unsettled(phase: str, speed: Interval, part: Part, costs: Costs, asked: Pass, weights: Weights) -> tuple[str, ...]:
     """What to say of an interval that is too wide to decide by, and the measurement that would narrow it most."""
-    if speed.high <= UNSETTLED_RATIO * speed.low:
+    if not isinstance(costs, Fitted) or speed.high <= UNSETTLED_RATIO * speed.low:
         return ()
+    key = costs.belief.least_known(costs.gradient(part, asked))
     what = next((text for word, text in _SETTLES if word in key), "this model by {api} on this device")
     test = "tg128" if phase == "decode" else "pp512"
     return (
         f"{phase} speed is not known well enough ({speed.low:.3g} to {speed.high:.3g} tokens/s): one {test} run of "
-        f"{what.format(api=machine.api, quant=weights.quant)} would settle most of it",
+        f"{what.format(api=costs.machine.api, quant=weights.quant)} would settle most of it",
     )
 
 
-def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
-    """The engine of ``device`` that the scenario's api runs on, as the laws see it."""
-    api = device.api(scenario.api)
-    engine = device.engine_for(api)
-    bandwidth = device.pool(device.pool_for(api)).bandwidth_bytes_per_s.value
-    name = f"{device.chip} {engine.name if engine is not None and engine.kind != 'cpu' else ''}".strip()
-    traits = traits_of(name, api, bandwidth, scenario.thread_count)
-    peaks = engine.peak_flops_per_s if engine is not None else {}
-    # the laws were fitted with the peaks of the table; data sheets count fp16 by one of two rates of accumulation
-    if api != "cpu" and peaks and not traits.known_peak:
-        shader = peaks.get("fp32") or peaks.get("fp16")
-        matrix = peaks.get("fp16") or peaks.get("fp32")
-        if shader is not None and matrix is not None:
-            peak = shader_peak(traits.family, shader.value)
-            traits = traits._replace(peak_flops_per_s=peak, matrix_flops_per_s=matrix.value, known_peak=True)
-    # a card goes by its own name, a CPU by its own without the graphics in brackets
-    card = engine is not None and device.pool_for(api) == "vram"
-    own = engine.name if engine is not None and card else device.chip.partition("(")[0] if api == "cpu" else device.chip
-    return Machine(api, bandwidth, traits, phone=device.kind in {"phone", "tablet"}, chip=chip_key(own))
+def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_storage: bool) -> Interval:
+    """Seconds to load from the page cache, or from storage.
 
-
-def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
-    """What one decoded token reads of weights (``weights.read_of``) and of the cache."""
-    shape, read = weights.shape, read_of(weights)
-    kv_type = scenario.kv_type if scenario.kv_type in BLOCKS else "F16"
-    kv = kv_read_bytes(shape, round(depth_tokens), kv_type)
-    return Work(
-        read.size_bytes,
-        read.weight_count,
-        shape.layer_count,
-        kv,
-        quant_class(weights.quant),
-        shape.experts is not None,
-        read.prompt_weight_count,
-        prompt_bytes=read.size_bytes if shape.experts is None else sum(t.size_bytes for t in weights.tensors),
-        type_name=weights.quant,
-        recurrent_ratio=recurrent_ratio(shape),
-    )
-
-
-def _doubt(device: DeviceProfile, api: str) -> float:
-    """Spread, in ln, that a bandwidth adds by its evidence: none if verified, 5 % recalled, 15 % assumed."""
-    confidence = device.pool(device.pool_for(api)).bandwidth_bytes_per_s.confidence
-    return {"from_memory": 0.05, "assumed": 0.15}.get(confidence, 0.0)
+    An engine that was timed here: fixed + vocabulary x time of an entry + file / mapping speed + repacked bytes /
+    repacking speed. Any other: fixed + file / reading speed.
+    """
+    stored_s = weights.file_bytes / device.storage.sequential_read_bytes_per_s.value if from_storage else 0.0
+    costs = device.calibration(device.api(scenario.api))
+    if costs is None:
+        cached_s = 0.0 if from_storage else weights.file_bytes / PAGE_CACHE_BYTES_PER_S
+        return interval(LOAD_OVERHEAD_S + stored_s + cached_s, _LOAD_SPREAD)
+    types = {c.type_name for c in costs.types if c.repacked} if scenario.repack else set()
+    rewritten = sum(m.tensor.size_bytes for m in matrices(weights) if m.tensor.type_name in types)
+    warm_s = LOAD_FIXED_S + weights.shape.vocab_count * VOCABULARY_S_PER_ENTRY
+    warm_s += weights.file_bytes / MAP_BYTES_PER_S + rewritten / REPACK_BYTES_PER_S
+    return interval(warm_s + stored_s, _LOAD_SPREAD)
 
 
 def _below(value: Interval, ceiling: float) -> Interval:

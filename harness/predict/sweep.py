@@ -18,10 +18,11 @@ from harness.domain.model import ModelShape, Weights
 from harness.domain.prediction import MemoryPart, VerdictWord
 from harness.domain.scenario import Scenario
 from harness.predict.decode import Work, decode_seconds
+from harness.predict.fitted import machine_of, work_of
 from harness.predict.learned import believed
 from harness.predict.memory import context_parts, load_extra_bytes, process_parts, total_bytes, weight_parts
 from harness.predict.repack import repacked_types
-from harness.predict.speed import machine_of, predict_speed, work_of
+from harness.predict.speed import predict_speed
 from harness.predict.verdict import STREAMED_WINDOW_RATIO, available_bytes_of, needed_bytes_of, weight_bytes_of
 from harness.predict.weights import weights_of
 

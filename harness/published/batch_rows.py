@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Final
 
-from harness.predict.batch import batch_step_s
 from harness.predict.coefficients import shipped
+from harness.predict.decode import Machine, Work
+from harness.predict.fitted import few_tokens
+from harness.predict.passes import Pass
 from harness.published.cells import Cells, read_cells
 from harness.published.other_rows import Check, check_of
 from harness.published.row_work import ModelOf
@@ -30,7 +32,7 @@ def check_batches(path: Path | None, model_of: ModelOf) -> tuple[Check, Check]:
         if (count := int(raw.number("batch_npl"))) and raw.number("n_processes") in {0, 1}
     ]
     quotients = [
-        (_run(row), count, count / batch_step_s(row.work, row.machine, count, shipped().values) / row.tokens_per_s)
+        (_run(row), count, count / _step_s(row.work, row.machine, count) / row.tokens_per_s)
         for count, row in found
         if row.work is not None
     ]
@@ -41,6 +43,11 @@ def check_batches(path: Path | None, model_of: ModelOf) -> tuple[Check, Check]:
         check_of("several sequences together", [quotient for _, quotient in together], len(cells)),
         check_of("several sequences, where one was measured", related, len(cells)),
     )
+
+
+def _step_s(work: Work, machine: Machine, count: int) -> float:
+    """Seconds of one token of each of so many sequences."""
+    return float(few_tokens(work, machine, Pass(1, sequences=count), shipped().values).total_s)
 
 
 def _row(raw: Cells, model_of: ModelOf) -> Row:

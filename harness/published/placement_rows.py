@@ -19,16 +19,10 @@ from harness.domain.model import ModelShape
 from harness.errors import HarnessError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work
+from harness.predict.fitted import Fitted
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
-from harness.predict.placement import (
-    SHIPPED,
-    Cards,
-    Split,
-    Terms,
-    decode_split_s,
-    link_bytes_per_s,
-    prefill_split_s,
-)
+from harness.predict.passes import NOTHING, Engines, Part, Pass, Split, pass_terms
+from harness.predict.placement import SHIPPED, Terms, fitted_link, link_bytes_per_s
 from harness.predict.prefill import Prompt, prompt_of
 from harness.predict.quant_class import quant_class
 from harness.predict.quant_mix import quant_named
@@ -49,7 +43,8 @@ class PlacedRow(NamedTuple):
     """One published test of a split placement, ``decode`` or ``prefill``.
 
     ``gpu`` is the card's canonical name, ``split`` None with a ``reason`` when the row is not predictable, ``step``
-    where the placement stands in a sweep: blocks or experts with the CPU.
+    where the placement stands in a sweep: blocks or experts with the CPU. ``copies``: whether a GPU knows the type, so
+    that prompts may have it copied there.
     """
 
     raw: Cells
@@ -57,10 +52,11 @@ class PlacedRow(NamedTuple):
     phase: str
     tokens_per_s: float
     split: Split | None
-    cards: Cards | None
+    cards: tuple[Machine, ...]
     host: Machine
     prompt: Prompt
     ubatch_tokens: int
+    copies: bool = True
     step: float = 0.0
     reason: str = ""
 
@@ -204,7 +200,7 @@ def _row(raw: Cells, model_of: ModelOf) -> PlacedRow:
         (known_test, "unknown test"),
         (speed, "no speed"),
         (parts is not None, "no model bytes"),
-        (cards is not None, "no bandwidth of the GPU"),
+        (cards, "no bandwidth of the GPU"),
         (not several, "several machines"),
     )
     row = PlacedRow(
@@ -224,13 +220,14 @@ def _row(raw: Cells, model_of: ModelOf) -> PlacedRow:
     away = _away(raw, parts)
     mean_depth = depth + (count / 2 if phase == "decode" else 0)
     # Types that ik_llama.cpp interleaves for a CPU (_R4) have no kernel on a GPU.
-    split = _split(parts, away, mean_depth)._replace(copies="_R4" not in raw.get("quant", "").upper())
+    split, copies = _split(parts, away, mean_depth), "_R4" not in raw.get("quant", "").upper()
     prompt, latent = prompt_of(parts.shape, count, depth), parts.shape.latent
     if latent is not None and row.host.runtime == "ik":  # prompts in the width of the heads, not of the cache
         widths = latent.nope_head_dim + latent.rope_head_dim + latent.value_head_dim
         narrow = widths / (2 * latent.kv_rank_dim + latent.rope_head_dim)
         prompt = prompt._replace(attention_flops=prompt.attention_flops * narrow)
-    return row._replace(split=split, prompt=prompt, step=away.blocks + away.experts)
+    split = split._replace(main=split.main._replace(attention_flops=prompt.attention_flops))
+    return row._replace(split=split, prompt=prompt, copies=copies, step=away.blocks + away.experts)
 
 
 class _Parts(NamedTuple):
@@ -326,9 +323,9 @@ def _split(parts: _Parts, away: _Away, depth: float) -> Split:
     out = (0.0, 0.0) if away.output else parts.output
     cpu_out = parts.output if away.output else (0.0, 0.0)
 
-    def work(dense: float, experts: float, output: tuple[float, float], layers: float, cache: float) -> Work:
+    def part(dense: float, experts: float, output: tuple[float, float], layers: float, cache: float) -> Part:
         through = dense * parts.dense[1] + experts * r * parts.experts[1]
-        return Work(
+        work = Work(
             weight_bytes=dense * parts.dense[0] + experts * r * parts.experts[0] + output[0],
             weight_count=through + output[1],
             layer_count=layers,
@@ -338,12 +335,13 @@ def _split(parts: _Parts, away: _Away, depth: float) -> Split:
             prompt_weight_count=through,
             recurrent_ratio=recurrent_ratio(parts.shape),
         )
+        return Part(work) if work.weight_bytes else NOTHING
 
     on = 1 - away.blocks
     return Split(
-        gpu=work(on, 1 - away.experts, out, on * blocks, on),
-        cpu=work(away.blocks, away.blocks, cpu_out, away.blocks * blocks, away.blocks),
-        experts=work(0.0, alone, (0.0, 0.0), 0.0, 0.0),
+        main=part(on, 1 - away.experts, out, on * blocks, on),
+        cpu=part(away.blocks, away.blocks, cpu_out, away.blocks * blocks, away.blocks),
+        experts=part(0.0, alone, (0.0, 0.0), 0.0, 0.0),
         crossing_count=alone * blocks + (1 if 0 < away.blocks < 1 else 0),
         hidden_dim=float(parts.shape.hidden_dim),
         copied_bytes=away.blocks * parts.dense[0],
@@ -352,7 +350,8 @@ def _split(parts: _Parts, away: _Away, depth: float) -> Split:
     )
 
 
-def _cards(raw: Cells) -> Cards | None:
+def _cards(raw: Cells) -> tuple[Machine, ...]:
+    """The cards of a row; none where nobody told their bandwidth."""
     chip, backend = raw.get("gpu_chip", ""), raw.get("backend", "")
     api = api_named(backend.split("+")[0])
     count = round(raw.number("n_gpus")) or 1
@@ -363,14 +362,9 @@ def _cards(raw: Cells) -> Cards | None:
         bandwidths = [float(value) for value in told[:count]]
         names = [name.strip() for name in chip.split("+")] if "+" in chip else [chip] * len(bandwidths)
     if not bandwidths or not all(bandwidths) or len(names) != len(bandwidths):
-        return None
-    machines = tuple(
+        return ()
+    return tuple(
         Machine(api, gb_s * 1e9, traits_of(name, api, gb_s * 1e9)) for name, gb_s in zip(names, bandwidths, strict=True)
-    )
-    machine = machines[0]
-    shared = machine.traits.memory == "lpddr"
-    return Cards(
-        machines, (1 / len(machines),) * len(machines), link_bytes_per_s(machine, names[0]), shared_memory=shared
     )
 
 
@@ -383,10 +377,19 @@ def _host(raw: Cells) -> Machine:
 def predicted_s(row: PlacedRow, terms: Terms) -> float:
     """Seconds of a predictable row's test by token (decode) or of the whole prompt (prefill)."""
     assert row.split is not None
-    assert row.cards is not None
-    if row.phase == "decode":
-        return decode_split_s(row.split, row.cards, row.host, shipped().values, terms)
-    return prefill_split_s(row.split, row.cards, row.host, row.prompt, row.ubatch_tokens, shipped().values, terms)
+    chip = row.raw.get("gpu_chip", "").split("+")[0].strip()
+    link = fitted_link(
+        link_bytes_per_s(row.cards[0], chip),
+        row.host,
+        terms,
+        shared_memory=row.cards[0].traits.memory == "lpddr" or not row.copies,
+        expert_ratio=row.split.expert_ratio,
+    )
+    cards = tuple(Fitted(machine, shipped()) for machine in row.cards)
+    host = Fitted(row.host._replace(runtime="llama.cpp"), shipped())
+    engines = Engines(cards, host, link, (1 / len(cards),) * len(cards))
+    tokens = 1 if row.phase == "decode" else int(row.prompt.tokens)
+    return float(pass_terms(row.split, engines, Pass(tokens, ubatch_tokens=row.ubatch_tokens)).total_s)
 
 
 _PRIOR_SD: Final = Terms(

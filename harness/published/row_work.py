@@ -52,7 +52,11 @@ def row_work(known: Known, size_bytes: float, quant: str, depth_tokens: float) -
     own_output = known.sized and shape.tied_embeddings and untied
     read = known.read.size_bytes if own_output else _read_bytes(known, size_bytes)
     work = Work(read, known.read.weight_count, shape.layer_count, kv_read_bytes(shape, round(depth_tokens)), quant)
-    return work._replace(prompt_weight_count=known.read.prompt_weight_count, recurrent_ratio=recurrent_ratio(shape))
+    return work._replace(
+        prompt_weight_count=known.read.prompt_weight_count,
+        recurrent_ratio=recurrent_ratio(shape),
+        expert_ratio=shape.experts.used_count / shape.experts.expert_count if shape.experts is not None else 1.0,
+    )
 
 
 def active_named(name: str) -> float:

@@ -16,8 +16,9 @@ from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape, Weights
 from harness.domain.scenario import Scenario
+from harness.predict.fitted import work_of
 from harness.predict.quality import perplexity_growth_percent
-from harness.predict.speed import predict_speed, work_of
+from harness.predict.speed import predict_speed
 from harness.predict.sweep import Grid, sweep
 from harness.predict.weights import weights_of
 from harness.units import MIB

@@ -12,7 +12,6 @@ import pytest
 from bench.memory_conformance import KINDS, judged, measure
 from harness.catalog.names import load_model
 from harness.domain.scenario import Scenario
-from harness.predict.calibrated import kv_read_bytes as read_by_calibrated_speed
 from harness.predict.kv_cache import kv_cache_bytes, kv_read_bytes
 from harness.predict.memory import weight_parts
 from harness.predict.weights import weights_of
@@ -82,7 +81,6 @@ def test_a_state_is_read_for_every_token() -> None:
     # "RS buffer size = 23.75 MiB" of mamba-2.8b: 64 layers x 4 x (3 x 5120 + 5120 x 16) bytes = 24.9 MB
     shape = load_model("mamba-2.8b").shape
     assert kv_read_bytes(shape, 0) == 64 * 4 * (3 * 5120 + 5120 * 16)
-    assert read_by_calibrated_speed is kv_read_bytes  # one home: the second function gave 0 for it
 
 
 def test_layers_that_share_rows_read_them_again() -> None:

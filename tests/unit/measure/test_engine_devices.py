@@ -14,7 +14,9 @@ from harness.domain.model import ModelShape
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.measure.engine_devices import engine_devices, with_gpu
-from harness.predict.placed import placed_seconds, with_cards
+from harness.predict.passes import Pass
+from harness.predict.placed import with_cards
+from harness.predict.speed import pass_seconds
 from harness.predict.weights import weights_of
 from harness.runtimes.llamacpp.devices import GgmlDevice
 
@@ -60,7 +62,8 @@ def test_measured_costs_add_part_by_part():
     weights = weights_of(shape, "Q8_0")
     host = replace(load_device("raspberry-pi-5"), calibrations=(costs("cpu", 1e-9),))
     device = with_gpu(host, CARD, costs("vulkan", 1e-11, link_bytes_per_s=8e9, crossing_s=1e-4))
-    token_s, _ = placed_seconds(weights, device, Scenario(api="vulkan", placement=Placement(gpu_layers=3)))
+    asked = Scenario(api="vulkan", placement=Placement(gpu_layers=3))
+    token_s = pass_seconds(weights, device, asked, Pass(1))
     block = sum(t.size_bytes for t in weights.tensors if t.name.startswith("blk.0.") and len(t.dims) > 1)
     head = next(t.size_bytes for t in weights.tensors if t.name == "output.weight")
     assert token_s == pytest.approx(2 * block * 1e-9 + (2 * block + head) * 1e-11 + 1e-4 + 8 * 512 / 8e9, rel=1e-6)

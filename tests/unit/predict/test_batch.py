@@ -12,12 +12,11 @@ from harness.catalog.devices import load_device
 from harness.domain.device import Calibration, TypeCost
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
-from harness.predict.batch import batch_step_s
-from harness.predict.calibrated import sequences_parts
 from harness.predict.coefficients import shipped
 from harness.predict.decode import decode_seconds
-from harness.predict.speed import machine_of, predict_speed, work_of
+from harness.predict.fitted import few_tokens, machine_of, work_of
+from harness.predict.passes import Pass
+from harness.predict.speed import pass_seconds, predict_speed
 from harness.predict.sweep import decode_speeds
 
 VALUES = shipped().values
@@ -30,17 +29,21 @@ def work_on(name, depth=512):
     return work_of(MODEL.weights, scenario, depth), machine_of(device, scenario)
 
 
+def batch_step_s(work, machine, count):
+    return few_tokens(work, machine, Pass(1, sequences=count), VALUES).total_s
+
+
 @pytest.mark.parametrize("name", DEVICES)
 def test_one_sequence_is_the_law_of_decode(name):
     work, machine = work_on(name)
-    assert batch_step_s(work, machine, 1, VALUES) == decode_seconds(work, machine, VALUES).total_s
+    assert batch_step_s(work, machine, 1) == decode_seconds(work, machine, VALUES).total_s
 
 
 @pytest.mark.parametrize("name", DEVICES)
 @given(count=st.integers(1, 255))
 def test_a_step_grows_and_a_token_gets_cheaper(name, count):
     work, machine = work_on(name)
-    fewer, more = (batch_step_s(work, machine, n, VALUES) for n in (count, count + 1))
+    fewer, more = (batch_step_s(work, machine, n) for n in (count, count + 1))
     assert more > fewer
     # on a slow CPU computing limits from a few sequences on, where the first one's, which is free, was a large part
     assert more / (count + 1) < fewer / count * 1.05
@@ -48,7 +51,7 @@ def test_a_step_grows_and_a_token_gets_cheaper(name, count):
 
 def test_a_great_batch_computes_at_the_peak_and_no_faster():
     work, machine = work_on("rtx-4090-desktop")
-    step = batch_step_s(work, machine, 4096, VALUES)
+    step = batch_step_s(work, machine, 4096)
     # 2 FLOP for each weight and token, and int8 twice as fast as the fp16 matrix peak of the data sheet
     assert step > 2 * work.weight_count * 4095 / (2 * machine.traits.matrix_flops_per_s)
 
@@ -63,10 +66,22 @@ def test_fit_and_sweep_say_the_same_of_a_batch():
     assert decode_speeds([device], [[MODEL.weights]], [[work]], scenario)[0, 0, 0] == pytest.approx(speed.mid)
 
 
-def test_a_batch_on_a_split_placement_is_refused():
+def test_a_batch_on_a_split_placement_gains_less_than_its_size():
+    device, split = load_device("rtx-4090-desktop"), Scenario(placement=Placement(gpu_layers=10))
+    one, many = (predict(MODEL, device, msgspec.structs.replace(split, batch_count=n)).speed for n in (1, 8))
+    assert one.decode_tokens_per_s.mid < many.decode_tokens_per_s.mid < 8 * one.decode_tokens_per_s.mid
+    width = [s.decode_tokens_per_s.high / s.decode_tokens_per_s.low for s in (one, many)]
+    assert width[1] > width[0]
+
+
+def test_users_and_verified_drafts_are_one_pass():
+    """The step of n users at no depth is the verification of n tokens; only the caches differ deeper in."""
     device = load_device("rtx-4090-desktop")
-    with pytest.raises(RefusedError, match="several sequences"):
-        predict(MODEL, device, Scenario(batch_count=8, placement=Placement(gpu_layers=10)))
+    users, drafts = (pass_seconds(MODEL.weights, device, Scenario(), p) for p in (Pass(1, 0, 4), Pass(4, 0, 1)))
+    assert users == pytest.approx(drafts, rel=0.01)
+    deep = [pass_seconds(MODEL.weights, device, Scenario(), p) for p in (Pass(1, 8000, 4), Pass(4, 8000, 1))]
+    cache_s = 8000 * 131_072 / 1008e9  # 32 layers x 2 x 8 heads x 128 x 2 bytes a token, at the specification
+    assert deep[0] - deep[1] > 3 * cache_s
 
 
 @pytest.mark.parametrize("kv_type", ["F16", "Q8_0"])
@@ -85,7 +100,8 @@ def test_a_batch_over_two_timed_engines_is_the_sum_of_its_parts(together: int, k
         attention_flops_per_s=1e11,
     )
     base = Scenario(batch_count=together, depth_tokens=100, new_tokens=20, prompt_tokens=16, kv_type=kv_type)
-    whole = sequences_parts(MODEL.weights, costs, sequence_count=together, depth_tokens=110, kv_type=kv_type).total_s
+    alone = msgspec.structs.replace(load_device("raspberry-pi-5"), calibrations=(costs,))
+    whole = pass_seconds(MODEL.weights, alone, base, Pass(1, 110, together, kv_type=kv_type))
 
     def token_s(crossing_s: float, link: float) -> float:
         gpu = msgspec.structs.replace(costs, api="cuda", crossing_s=crossing_s, link_bytes_per_s=link)

@@ -18,11 +18,12 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, decode_seconds
+from harness.predict.fitted import Fitted, work_of
 from harness.predict.kv_cache import block_cache_bytes, kv_cache_bytes
-from harness.predict.placed import card_of, parts_of, placed_memory, split_of
-from harness.predict.placement import Cards, Terms, decode_split_s, offloads, prefill_split_s
-from harness.predict.prefill import prompt_of
-from harness.predict.speed import work_of
+from harness.predict.passes import Engines, Pass, pass_terms
+from harness.predict.placed import card_of, parts_of, placed_memory
+from harness.predict.placement import Terms, fitted_link
+from harness.predict.speed import split_of
 from harness.predict.traits import traits_of
 from harness.predict.weights import weights_of
 
@@ -31,7 +32,14 @@ DENSE = weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M")
 GPU = Machine("cuda", 272e9, traits_of("GeForce RTX 4060", "cuda", 272e9))
 HOST = Machine("cpu", 96e9, traits_of("Ryzen 9 7950X", "cpu", 96e9))
 VALUES = shipped().values
-CARDS = Cards((GPU,), (1.0,), 16e9)
+
+
+def seconds(weights, scenario, asked, terms, *, cards=1, link=16e9, **more):
+    """Of a pass on cards of one kind beside the host."""
+    costs = Fitted(GPU, shipped())
+    even = (1 / cards,) * cards
+    engines = Engines((costs,) * cards, Fitted(HOST, shipped()), fitted_link(link, HOST, terms, **more), even)
+    return pass_terms(split_of(weights, scenario, asked), engines, asked).total_s
 
 
 @pytest.mark.parametrize(
@@ -63,8 +71,8 @@ def test_every_tensor_is_computed_in_one_place(layers: int, moe: int, kv: bool):
     assert parts.gpu.shape.layer_count + parts.cpu.shape.layer_count == MOE.shape.layer_count
     # What a split reads for a token is what the whole reads, wherever it lies; so is its cache.
     scenario = Scenario(placement=placement)
-    split, whole = split_of(MOE, scenario, 100.0), work_of(MOE, scenario, 100.0)
-    sides = (split.gpu, split.cpu, split.experts)
+    split, whole = split_of(MOE, scenario, Pass(1, 100.0)), work_of(MOE, scenario, 100.0)
+    sides = [part.work for part in (split.main, split.cpu, split.experts)]
     assert sum(w.weight_bytes for w in sides) == pytest.approx(whole.weight_bytes)
     assert sum(w.kv_bytes for w in sides) == pytest.approx(whole.kv_bytes)
     assert sum(w.layer_count for w in sides) == whole.layer_count
@@ -88,35 +96,36 @@ def test_cards_get_blocks_by_running_shares():
 
 
 def test_all_on_one_gpu_is_the_whole_law_and_a_crossing_costs_its_time():
-    split = split_of(DENSE, Scenario(), 64.0)
-    terms = Terms(gpu=0.5, crossing=math.log(1e-3))
+    terms, one = Terms(gpu=0.5, crossing=math.log(1e-3)), Pass(1, 64.0)
     whole = decode_seconds(work_of(DENSE, Scenario(), 64.0), GPU, VALUES).total_s
-    assert decode_split_s(split, CARDS, HOST, VALUES, terms) == pytest.approx(whole)
-    two = Cards((GPU, GPU), (0.5, 0.5), 16e9)
+    assert seconds(DENSE, Scenario(), one, terms) == pytest.approx(whole)
+    two = Scenario(placement=Placement(tensor_split=(1, 1)))
     moved = 8 * 4096 / (0.7 * 16e9)  # there and back in F32, over 0.7 of the link
-    assert decode_split_s(split, two, HOST, VALUES, terms) == pytest.approx(whole + 1e-3 + moved, rel=1e-6)
+    assert seconds(DENSE, two, one, terms, cards=2) == pytest.approx(whole + 1e-3 + moved, rel=1e-6)
 
 
 def test_parts_of_a_split_add_each_by_its_engine():
-    split = split_of(DENSE, Scenario(placement=Placement(gpu_layers=17)), 64.0)
+    scenario, one = Scenario(placement=Placement(gpu_layers=17)), Pass(1, 64.0)
+    split = split_of(DENSE, scenario, one)
     terms = Terms(gpu=math.log(2), cpu=math.log(3), crossing=math.log(1e-9))
-    by_hand = 2 * decode_seconds(split.gpu, GPU, VALUES).total_s + 3 * decode_seconds(split.cpu, HOST, VALUES).total_s
+    main, cpu = (decode_seconds(part.work, m, VALUES).total_s for part, m in ((split.main, GPU), (split.cpu, HOST)))
     assert split.crossing_count == 1
-    assert decode_split_s(split, CARDS, HOST, VALUES, terms) == pytest.approx(by_hand, rel=1e-3)
+    assert seconds(DENSE, scenario, one, terms) == pytest.approx(2 * main + 3 * cpu, rel=1e-3)
 
 
 def test_a_long_prompt_copies_what_lies_with_the_cpu_once_for_each_batch():
-    prefill = shipped().values
-    split = split_of(MOE, Scenario(placement=Placement(cpu_moe=48)), 0.0)
-    prompt = prompt_of(MOE.shape, 2048, 0)
-    terms = Terms(link=math.log(0.5), memory=math.log(100.0))
-    fast = Cards((GPU,), (1.0,), 1e15)
+    scenario, terms = Scenario(placement=Placement(cpu_moe=48)), Terms(link=math.log(0.5), memory=math.log(100.0))
+    experts = sum(t.size_bytes for t in MOE.tensors if "_exps" in t.name)
     for ubatch, batches in ((512, 4), (2048, 1)):
-        slow_s, fast_s = (prefill_split_s(split, c, HOST, prompt, ubatch, prefill, terms) for c in (CARDS, fast))
-        assert slow_s - fast_s == pytest.approx(batches * split.copied_expert_bytes / 8e9, rel=1e-3)
-    assert not offloads(split, CARDS, HOST, 31)
-    assert offloads(split, CARDS, HOST, 32)
-    assert not offloads(split, CARDS._replace(shared_memory=True), HOST, 512)
+        asked = Pass(2048, ubatch_tokens=ubatch)
+        slow_s, fast_s = (seconds(MOE, scenario, asked, terms, link=link) for link in (16e9, 1e15))
+        assert slow_s - fast_s == pytest.approx(batches * experts / 8e9, rel=1e-3)
+    # 31 tokens are computed where their weights lie, as is everything where there is nothing to copy over
+    for asked, shared in ((Pass(31), False), (Pass(512), True)):
+        slow_s, fast_s = (
+            seconds(MOE, scenario, asked, terms, link=link, shared_memory=shared) for link in (16e9, 1e15)
+        )
+        assert slow_s - fast_s == pytest.approx(asked.tokens * 48 * 8 * 2048 / 8e9, rel=1e-3)
 
 
 @pytest.mark.parametrize(

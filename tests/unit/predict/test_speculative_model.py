@@ -4,14 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.predict.decode import Machine
 from harness.predict.speculative import (
-    batch_cost,
     best_gamma,
     expected_tokens_per_cycle,
     speculative_speedup,
 )
-from harness.predict.traits import traits_of
 
 
 def test_expected_tokens_by_hand():
@@ -68,12 +65,6 @@ def test_a_cycle_yields_between_one_and_all(alpha, gamma):
 def test_more_acceptance_is_never_slower(one, two, gamma, cost, verify):
     low, high = sorted((one, two))
     assert speculative_speedup(low, gamma, cost, verify) <= speculative_speedup(high, gamma, cost, verify) + 1e-9
-
-
-@given(st.integers(1, 31), st.sampled_from(["cuda", "metal", "cpu", "vulkan"]), st.floats(1e10, 3e12))
-def test_a_pass_over_more_tokens_is_never_cheaper(tokens, api, bandwidth):
-    machine = Machine(api, bandwidth, traits_of("some chip", api, bandwidth))
-    assert 1 <= batch_cost(tokens, machine) <= batch_cost(tokens + 1, machine)
 
 
 def test_impossible_acceptance():

@@ -16,10 +16,11 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work, decode_seconds
+from harness.predict.fitted import work_of
 from harness.predict.interval import class_scales, scale_of
 from harness.predict.prefill import Prompt, prefill_seconds, prompt_of
 from harness.predict.quant_class import interleaved
-from harness.predict.speed import fitted_speed, work_of
+from harness.predict.speed import predict_speed
 from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import weights_of
 from harness.published import fitting
@@ -179,12 +180,12 @@ def test_work_of_experts_is_their_active_share():
 def test_speed_of_a_phone_holds_together():
     weights = weights_of(load_model("llama-3.2-1b").shape, "Q4_K_M")
     device = load_device("iphone-16-pro")
-    speed = fitted_speed(weights, device, Scenario(), shipped())
+    speed = predict_speed(weights, device, Scenario(), shipped())
     decode = speed.decode_tokens_per_s
     assert decode.low < decode.mid < decode.high <= speed.roofline_tokens_per_s
     assert sum(speed.limits.values()) == pytest.approx(1)
     assert speed.ttft_cold_s.mid > speed.ttft_warm_s.mid
-    deeper = fitted_speed(weights, device, Scenario(depth_tokens=8000), shipped())
+    deeper = predict_speed(weights, device, Scenario(depth_tokens=8000), shipped())
     assert deeper.decode_tokens_per_s.mid < decode.mid
 
 
@@ -329,10 +330,10 @@ def test_published_names_find_cards(name):
 
 
 def test_what_is_not_known_well_enough_says_so():
-    speed = fitted_speed(weights_of(load_model("llama-3.2-1b").shape, "IQ2_XXS"), load_device("mate-40-pro"),
+    speed = predict_speed(weights_of(load_model("llama-3.2-1b").shape, "IQ2_XXS"), load_device("mate-40-pro"),
                          Scenario(api="cpu"), shipped())  # fmt: skip
     assert any(text.startswith("prefill speed is not known well enough") for text in speed.unsettled)
-    known = fitted_speed(weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M"), load_device("rtx-4090-desktop"),
+    known = predict_speed(weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M"), load_device("rtx-4090-desktop"),
                          Scenario(), shipped())  # fmt: skip
     assert not any(text.startswith("decode") for text in known.unsettled)
 

@@ -59,9 +59,9 @@ def test_what_a_row_says_of_its_split(tmp_path, mode, layers, moe, detail, block
     line = f'{split},1008,cuda+cpu,"{detail}",A'
     (row,) = read_placed_rows(rows_in(tmp_path, line, header=header), model_of)
     assert row.split is not None, row.reason
-    assert row.split.cpu.layer_count == pytest.approx(blocks * 48)
-    all_experts = sum(w.weight_bytes for w in (row.split.gpu, row.split.cpu, row.split.experts))
-    assert row.split.experts.weight_bytes / all_experts <= 1
+    assert row.split.cpu.work.layer_count == pytest.approx(blocks * 48)
+    all_experts = sum(part.work.weight_bytes for part in (row.split.main, row.split.cpu, row.split.experts))
+    assert row.split.experts.work.weight_bytes / all_experts <= 1
     everything = row.split.copied_expert_bytes
     assert everything == pytest.approx(experts * 16.9e9, rel=0.08)
 
@@ -74,9 +74,9 @@ def test_experts_of_a_recipe_that_is_not_llama_cpps_have_what_the_rest_leaves(tm
     (row,) = read_placed_rows(rows_in(tmp_path, f"{split},1008,cuda+cpu,exps=CPU,A", header=header), model_of)
     assert row.split is not None, row.reason
     assert row.split.copied_expert_bytes == pytest.approx(10.534e9, rel=1e-3)
-    assert row.split.experts.weight_bytes == pytest.approx(10.534e9 * 8 / 128, rel=1e-3)
+    assert row.split.experts.work.weight_bytes == pytest.approx(10.534e9 * 8 / 128, rel=1e-3)
     # what the GPU reads: all else but the token table, 151936 x 2048
-    assert row.split.gpu.weight_bytes == pytest.approx((1.543e9 - 0.311e9) * 6.5625 / 8, rel=5e-3)
+    assert row.split.main.work.weight_bytes == pytest.approx((1.543e9 - 0.311e9) * 6.5625 / 8, rel=5e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,21 @@
 """Speed from measured costs: every expected number below is summed by hand."""
 
+import math
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.catalog.devices import device_names, load_device
+from harness.catalog.devices import load_device
 from harness.domain.device import Calibration, TypeCost
 from harness.domain.model import Experts, ModelShape, Tensor, Weights
 from harness.domain.scenario import Scenario
-from harness.predict import calibrated
+from harness.predict import timed
+from harness.predict.decode import Terms
+from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.passes import NOTHING, Part, Pass
+from harness.predict.speed import predict_speed
 
 SHAPE = ModelShape(
     architecture="llama",
@@ -66,44 +72,48 @@ CALIBRATION = Calibration(
 )
 
 
+ENGINE = timed.Timed(CALIBRATION, 1e12)
+
+
+def cost(asked: Pass, weights: Weights = WEIGHTS) -> Terms:
+    return ENGINE.seconds([Part(NOTHING.work, weights)], asked)
+
+
+def products_s(terms: Terms) -> float:
+    return terms.weights_s + terms.dequantisation_s
+
+
 def test_one_token_by_hand() -> None:
-    parts = calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=1, depth_tokens=99)
+    parts = cost(Pass(1, 99))
     # Q8_0 bytes 2 x (69,632 + 139,264) = 417,792 at 1 ns; rows 2 x (256 + 512) = 1,536 at 10 ns; 4 products at 1 us.
     # The output matrix: 512,000 bytes at 2 ns. The token table is looked up, not read; norms cost no product.
-    assert parts.weights_s == pytest.approx(417_792e-9 + 1_536e-8 + 4e-6 + 512_000 * 2e-9)
+    assert products_s(parts) == pytest.approx(417_792e-9 + 1_536e-8 + 4e-6 + 512_000 * 2e-9)
     # 1 ms + 2 layers x (100 us + 10 us)
     assert parts.overhead_s == pytest.approx(1e-3 + 2 * 1.1e-4)
     # KV read at 100 tokens: 2 layers x 100 x 2 heads x (64 + 64) x 2 bytes = 102,400 bytes at 1 GB/s;
     # products: 2 x 4 heads x 128 x 100 x 2 layers = 204,800 at 10 G/s.
-    assert parts.attention_s == pytest.approx(102_400e-9 + 204_800e-10)
-    assert parts.total_s == pytest.approx(parts.weights_s + parts.overhead_s + parts.attention_s)
+    assert parts.kv_s == pytest.approx(102_400e-9 + 204_800e-10)
+    assert parts.total_s == pytest.approx(products_s(parts) + parts.overhead_s + parts.kv_s)
+    assert parts.weights_s == pytest.approx(929_792 / 1e12)  # reading alone, at the fastest that was seen
 
 
 def test_only_wanted_tokens_reach_the_head_and_the_last_feed_forward_block() -> None:
-    one = calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=4, output_tokens=1)
+    one = products_s(cost(Pass(4)))
     # At batch 4: 4 ns a byte; blk.1.ffn_up and the head at batch 1.
     four_bytes = 69_632 + 139_264 + 69_632
     expected = four_bytes * 4e-9 + 139_264e-9 + (256 + 512 + 256 + 512) * 1e-8 + 4e-6 + 512_000 * 2e-9
-    assert one.weights_s == pytest.approx(expected)
-    none = calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=4, output_tokens=0)
-    assert none.weights_s == pytest.approx(four_bytes * 4e-9 + (256 + 512 + 256) * 1e-8 + 3e-6)
-
-
-def test_prefill_is_the_sum_of_its_physical_batches() -> None:
-    def one(size: int, depth: int, outputs: int) -> float:
-        parts = calibrated.pass_parts(
-            WEIGHTS, CALIBRATION, batch_tokens=size, depth_tokens=depth, output_tokens=outputs
-        )
-        return parts.total_s
-
-    whole = calibrated.prefill_seconds(WEIGHTS, CALIBRATION, prompt_tokens=100, depth_tokens=7, ubatch_tokens=64)
-    assert whole == pytest.approx(one(64, 7, 0) + one(36, 71, 1))
+    assert one == pytest.approx(expected)
+    # The first of two physical batches gives no logits at all.
+    none = products_s(cost(Pass(8, ubatch_tokens=4))) - one
+    assert none == pytest.approx(four_bytes * 4e-9 + (256 + 512 + 256) * 1e-8 + 3e-6)
+    every = products_s(cost(Pass(4, verified=True)))
+    assert every - one == pytest.approx(139_264 * 3e-9 + 512_000 * 1e-9)
 
 
 def test_prefill_attention_by_hand() -> None:
-    parts = calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=64, depth_tokens=100, output_tokens=0)
+    parts = cost(Pass(64, 100))
     # pairs: 64 x (100 + 32.5) = 8,480 a layer; x 2 layers x 2 x 4 heads x 128 = 17,367,040 FLOP at 100 G/s
-    assert parts.attention_s == pytest.approx(17_367_040e-11)
+    assert parts.kv_s == pytest.approx(17_367_040e-11)
 
 
 @pytest.mark.parametrize(
@@ -112,17 +122,17 @@ def test_prefill_attention_by_hand() -> None:
 )
 def test_costs_between_and_beyond_the_measured_batches(batch: float, expected: float) -> None:
     # linear between 1, 4 and 8; beyond 8 in proportion: 6 x 16 / 8 = 12
-    assert calibrated.at_batch(((1, 1.0), (4, 4.0), (8, 6.0)), batch) == pytest.approx(expected)
+    assert timed.at_batch(((1, 1.0), (4, 4.0), (8, 6.0)), batch) == pytest.approx(expected)
 
 
 def test_an_empty_table_costs_nothing() -> None:
-    assert calibrated.at_batch((), 3) == 0.0
+    assert timed.at_batch((), 3) == 0.0
 
 
 def test_window_cuts_the_look_back() -> None:
     shape = msgspec.structs.replace(SHAPE, layer_count=6, sliding_window_tokens=512, sliding_step_count=6)
     # five sliding layers see 512, the sixth 2,000: 4,560 tokens x 2 heads x 128 x 2 bytes
-    assert calibrated.kv_read_bytes(shape, 2000) == 4560 * 512
+    assert kv_read_bytes(shape, 2000) == 4560 * 512
 
 
 def test_experts_that_are_touched() -> None:
@@ -135,62 +145,53 @@ def test_experts_that_are_touched() -> None:
         file_bytes=1,
         quant="F16",
     )
-    assert calibrated.active_bytes(weights) == 2 * 262_144
-    one = calibrated.pass_parts(weights, CALIBRATION, batch_tokens=1)
+    one = cost(Pass(1), weights)
     # one token touches 8 x (1 - 6/8) = 2 experts of 262,144 bytes at 2 ns
-    assert one.weights_s == pytest.approx(2 * 262_144 * 2e-9)
-    two = calibrated.pass_parts(weights, CALIBRATION, batch_tokens=2)
+    assert products_s(one) == pytest.approx(2 * 262_144 * 2e-9)
+    two = cost(Pass(2, verified=True), weights)
     # two tokens touch 8 x (1 - (6/8)**2) = 3.5, each with 4 / 3.5 tokens: 2 ns + (1/7) / 3 x 1 ns
-    assert two.weights_s == pytest.approx(3.5 * 262_144 * (2e-9 + 1e-9 / 21))
+    assert products_s(two) == pytest.approx(3.5 * 262_144 * (2e-9 + 1e-9 / 21))
 
 
 def test_a_tied_table_is_the_head() -> None:
     tied = Weights(shape=SHAPE, tensors=WEIGHTS.tensors[:1], file_bytes=1, quant="F16")
-    (head,) = calibrated.matrices(tied)
+    (head,) = timed.matrices(tied)
     assert head.is_head
-    assert calibrated.active_bytes(tied) == 512_000
-    assert calibrated.active_bytes(WEIGHTS) == 512_000 + 417_792
 
 
 def test_a_type_that_was_not_timed_costs_what_its_neighbour_does_weight_for_weight() -> None:
-    cost, factor = calibrated.type_cost(CALIBRATION, "Q6_K")  # 6.5625 bits; the nearest timed one has 8.5
+    cost, factor = timed.type_cost(CALIBRATION, "Q6_K")  # 6.5625 bits; the nearest timed one has 8.5
     assert cost.type_name == "Q8_0"
     assert factor == pytest.approx(8.5 / 6.5625)
     with pytest.raises(ValueError, match="times no type"):
-        calibrated.type_cost(msgspec.structs.replace(CALIBRATION, types=()), "Q6_K")
+        timed.type_cost(msgspec.structs.replace(CALIBRATION, types=()), "Q6_K")
 
 
 def test_unknown_types_widen_the_interval() -> None:
-    assert calibrated.spread_ratio(WEIGHTS, CALIBRATION) == calibrated.MINIMUM_SPREAD_RATIO
-    only_f16 = msgspec.structs.replace(CALIBRATION, types=CALIBRATION.types[1:])
+    part, one = Part(NOTHING.work, WEIGHTS), Pass(1)
+    assert ENGINE.spread(part, one)[0] == pytest.approx(math.log1p(timed.MINIMUM_SPREAD_RATIO))
+    only_f16 = timed.Timed(msgspec.structs.replace(CALIBRATION, types=CALIBRATION.types[1:]), 1e12)
     share = 417_792 / (417_792 + 512_000)
-    assert calibrated.spread_ratio(WEIGHTS, only_f16) == pytest.approx(
-        calibrated.MINIMUM_SPREAD_RATIO + calibrated.UNKNOWN_TYPE_SPREAD_RATIO * share
-    )
+    wide = timed.MINIMUM_SPREAD_RATIO + timed.UNKNOWN_TYPE_SPREAD_RATIO * share
+    assert only_f16.spread(part, one) == pytest.approx((math.log1p(wide), math.log1p(wide)))
 
 
 def test_qwen_and_gemma_layers_have_more_nodes() -> None:
-    plain = calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=1).overhead_s
+    plain = cost(Pass(1)).overhead_s
     biased = msgspec.structs.replace(WEIGHTS, shape=msgspec.structs.replace(SHAPE, attention_bias=True))
-    more = calibrated.pass_parts(biased, CALIBRATION, batch_tokens=1).overhead_s
+    more = cost(Pass(1), biased).overhead_s
     assert more - plain == pytest.approx(2 * 1e-4 * 3 / 20)
 
 
 def test_speed_of_a_scenario() -> None:
-    device = load_device(device_names()[0])
+    device = msgspec.structs.replace(load_device("raspberry-pi-5"), calibrations=(CALIBRATION,))
     scenario = Scenario(prompt_tokens=64, new_tokens=20, depth_tokens=90)
-    speed = calibrated.calibrated_speed(WEIGHTS, CALIBRATION, device, scenario)
-    decode_s = calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=1, depth_tokens=100).total_s
-    assert speed.decode_tokens_per_s.mid == pytest.approx(1 / decode_s)
+    speed = predict_speed(WEIGHTS, device, scenario)
+    assert speed.decode_tokens_per_s.mid == pytest.approx(1 / cost(Pass(1, 100)).total_s)
     assert speed.decode_tokens_per_s.low < speed.decode_tokens_per_s.mid < speed.decode_tokens_per_s.high
     assert sum(speed.limits.values()) == pytest.approx(1.0)
     assert speed.ttft_cold_s.mid > speed.ttft_warm_s.mid
-    assert speed.active_bytes == 929_792
-
-
-def test_no_token_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one token"):
-        calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=0)
+    assert speed.active_bytes == 929_792 + 1024  # the norm is read too
 
 
 @given(st.integers(1, 600), st.integers(1, 600), st.integers(0, 5000), st.integers(0, 5000))
@@ -198,12 +199,12 @@ def test_more_tokens_and_more_depth_never_cost_less(a: int, b: int, d: int, e: i
     small, large = sorted((a, b))
     shallow, deep = sorted((d, e))
 
-    def cost(batch: int, depth: int) -> float:
-        return calibrated.pass_parts(WEIGHTS, CALIBRATION, batch_tokens=batch, depth_tokens=depth).total_s
+    def seconds(batch: int, depth: int) -> float:
+        return cost(Pass(batch, depth, ubatch_tokens=1024)).total_s
 
-    assert cost(small, deep) >= cost(small, shallow)
-    if (small < calibrated.PREFILL_TOKENS) == (large < calibrated.PREFILL_TOKENS):
-        assert cost(large, deep) >= cost(small, deep) * (1 - 1e-12)
+    assert seconds(small, deep) >= seconds(small, shallow)
+    if (small < timed.PREFILL_TOKENS) == (large < timed.PREFILL_TOKENS):
+        assert seconds(large, deep) >= seconds(small, deep) * (1 - 1e-12)
 
 
 @given(st.floats(1.0, 4.0))
@@ -212,32 +213,28 @@ def test_more_bytes_never_cost_less(factor: float) -> None:
         WEIGHTS,
         tensors=tuple(msgspec.structs.replace(t, size_bytes=int(t.size_bytes * factor)) for t in WEIGHTS.tensors),
     )
-    one, more = (calibrated.pass_parts(w, CALIBRATION, batch_tokens=1).total_s for w in (WEIGHTS, larger))
+    one, more = (cost(Pass(1), w).total_s for w in (WEIGHTS, larger))
     assert more >= one * (1 - 1e-12)
 
 
 def test_four_sequences_by_hand() -> None:
-    parts = calibrated.sequences_parts(WEIGHTS, CALIBRATION, sequence_count=4, depth_tokens=99)
+    parts = cost(Pass(1, 99, sequences=4))
     # Q8_0 at 4 tokens: 417,792 bytes x 4 ns, 1,536 rows x 10 ns, 4 products x 1 us; the output: 512,000 bytes x 3 ns.
-    assert parts.weights_s == pytest.approx(1.671168e-3 + 1.536e-5 + 4e-6 + 1.536e-3)
+    assert products_s(parts) == pytest.approx(1.671168e-3 + 1.536e-5 + 4e-6 + 1.536e-3)
     assert parts.overhead_s == pytest.approx(1e-3 + 2 * (1e-4 + 4 * 1e-5))
     # Each looks back on its own 100 tokens: 102,400 bytes of cache, 204,800 operations.
-    assert parts.attention_s == pytest.approx(4 * (102_400 / 1e9 + 204_800 / 1e10))
+    assert parts.kv_s == pytest.approx(4 * (102_400 / 1e9 + 204_800 / 1e10))
 
 
 @given(count=st.integers(1, 16), depth=st.integers(0, 2000))
 def test_more_sequences_give_more_tokens_and_never_in_proportion(count: int, depth: int) -> None:
-    one = calibrated.sequences_parts(WEIGHTS, CALIBRATION, sequence_count=1, depth_tokens=depth)
-    many = calibrated.sequences_parts(WEIGHTS, CALIBRATION, sequence_count=count, depth_tokens=depth)
+    one, many = cost(Pass(1, depth)), cost(Pass(1, depth, sequences=count))
     assert one.total_s <= many.total_s * (1 + 1e-9)
     assert many.total_s <= count * one.total_s * (1 + 1e-9)
 
 
 def test_prompts_of_several_sequences_share_batches_but_not_attention() -> None:
-    def seconds(**more: int) -> float:
-        return calibrated.prefill_seconds(WEIGHTS, CALIBRATION, prompt_tokens=100, ubatch_tokens=512, **more)
-
-    one, both = seconds(), seconds(sequence_count=2)
+    one, both = cost(Pass(100)).total_s, cost(Pass(100, sequences=2)).total_s
     fixed = 1e-3 + 2 * 1e-4 + 4 * 1e-6  # paid once for a batch: pass, layers, products
     # Costs beyond the last measured batch grow with it, so that all the rest is twice as much, but rows of the output.
     assert both == pytest.approx(2 * one - fixed, rel=0.05)

@@ -1,0 +1,185 @@
+"""Costs of an engine by the laws that were fitted on published rows.
+
+One token takes what ``decode.py`` says, a prompt what ``prefill.py`` says. A pass of few tokens between them, of
+several users or of drafts that are verified, reads its weights once and computes with them for each token:
+
+    t(n) = t_o + ((u(n) t_w)^p + t_c(n)^p)^(1/p) + s t_k + (n - 1) 2 N / (f P_s)                  [s]
+    t_c(n) = (n - 1) 2 N / (m(n) P)
+
+n: tokens; s: sequences; t_o, t_w, t_k: overhead, weights and cache of one token by the law of decode; t_c: arithmetic
+of the weights beyond the first token's, N of them (the output's too: each token has its own), at the share m of the
+peak that a prompt of n tokens reaches; p = 3 as in decode; u: bytes of the experts that any of n tokens wants over
+those of one, (r + R (1 - (1 - k / E)^n)) / (r + R k / E) for R bytes in E experts of which k are used, and r others;
+P_s: peak of a GPU's shaders, f: the share of it that kernels for few tokens reach (they multiply there, and not in
+matrix units). For n = 1 it is the law of decode.
+
+Source of the form: roofline of batched decode (Pope et al. 2022, "Efficiently Scaling Transformer Inference", section
+2); its two ends are fitted on one sequence and on prompts.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
+
+from harness.domain.device import DeviceProfile
+from harness.domain.ggml import BLOCKS
+from harness.domain.model import Weights
+from harness.domain.scenario import Scenario
+from harness.predict.coefficients import Coefficients
+from harness.predict.decode import SMOOTHNESS, Machine, Terms, Work, capped, decode_gradient, decode_seconds
+from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
+from harness.predict.passes import OFFLOAD_TOKENS, Part, Pass
+from harness.predict.prefill import (
+    INT8_RATIO,
+    Prompt,
+    prefill_base,
+    prefill_features,
+    prefill_gradient,
+    prefill_seconds,
+)
+from harness.predict.quant_class import quant_class
+from harness.predict.terms import laws_of
+from harness.predict.traits import chip_key, shader_peak, traits_of
+from harness.predict.weights import read_of
+
+SPREAD_BY_LN: Final = (0.24, 0.20)
+"""How far ln(speed) of n tokens together may lie below and above, over ln n: 5 % and 95 % quantiles of published
+batches where the speed of one sequence was known."""
+
+
+SHADER_SHARES: Final = {"metal": 0.7, "cpu": math.inf, "npu": math.inf}
+"""f by api, as published batches (batch.csv) and verified drafts (spec_decode.csv) ask for."""
+_SHADER_SHARE: Final = 0.4
+"""The same of any other GPU."""
+
+
+class Fitted(NamedTuple):
+    """An engine as the fitted laws see it; ``doubt`` is the spread, in ln, that its bandwidth adds by its evidence."""
+
+    machine: Machine
+    belief: Coefficients
+    doubt: float = 0.0
+
+    @property
+    def bandwidth_bytes_per_s(self) -> float:
+        """Of the specification."""
+        return self.machine.bandwidth_bytes_per_s
+
+    def seconds(self, parts: Sequence[Part], asked: Pass) -> Terms:
+        """Seconds of these parts, together, by cause."""
+        part, values = together(parts), self.belief.values
+        if asked.tokens >= OFFLOAD_TOKENS:
+            prompt = Prompt(asked.tokens, part.attention_flops)
+            prompt_s = asked.sequences * prefill_seconds(part.work, self.machine, prompt, values)
+            return Terms(0.0, prompt_s, 0.0, 0.0)
+        return few_tokens(part.work, self.machine, asked, values)
+
+    def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
+        """How far ln(time) may lie above and below."""
+        phase = "prefill" if asked.tokens >= OFFLOAD_TOKENS else "decode"
+        own = self.belief.half_width(self.gradient(part, asked), phase, part.work, self.machine)
+        if phase == "prefill":
+            return own, own
+        more = [own, self.doubt]
+        ln = math.log(asked.token_count)
+        return math.hypot(*more, SPREAD_BY_LN[0] * ln), math.hypot(*more, SPREAD_BY_LN[1] * ln)
+
+    def gradient(self, part: Part, asked: Pass) -> dict[str, float]:
+        """D ln t / d term of a whole model; of few tokens that of one."""
+        if asked.tokens >= OFFLOAD_TOKENS:
+            prompt = Prompt(asked.tokens, part.attention_flops)
+            return prefill_gradient(part.work, self.machine, prompt, self.belief.values)
+        return decode_gradient(part.work, self.machine, self.belief.values)
+
+
+def together(parts: Sequence[Part]) -> Part:
+    """Parts that one engine computes, as one."""
+    first, *rest = parts
+    if not rest:
+        return first
+    works = [part.work for part in parts]
+    sums = {name: sum(getattr(work, name) for work in works) for name in _SUMMED}
+    work = first.work._replace(moe=any(work.moe for work in works), **sums)
+    return first._replace(work=work, weights=None, attention_flops=sum(part.attention_flops for part in parts))
+
+
+_SUMMED: Final = ("weight_bytes", "weight_count", "layer_count", "kv_bytes", "prompt_weight_count", "prompt_bytes")
+
+
+def few_tokens(work: Work, machine: Machine, asked: Pass, values: Mapping[str, float]) -> Terms:
+    """Seconds by cause of a pass of few tokens, or of one token of each of many sequences."""
+    one = decode_seconds(work, machine, values)
+    count = asked.token_count
+    if count == 1:
+        return one
+    prompt = Prompt(count, 0.0)
+    laws = laws_of(prefill_features(work, machine, prompt), values)
+    rate = INT8_RATIO * capped(laws["mfu"] / INT8_RATIO)
+    # a mixture's output is small beside its experts, and its count of a prompt holds every expert that a token uses
+    output = work.weight_count / work.prompt_weight_count if work.prompt_weight_count and not work.moe else 1.0
+    compute_s = prefill_base(work, machine, prompt)["weights"] * output / rate * laws["scale"] * (count - 1) / count
+    read_s = (one.weights_s + one.dequantisation_s) * experts_read_ratio(work, count)
+    share = SHADER_SHARES.get(machine.api, _SHADER_SHARE)
+    few_s = (count - 1) * 2 * work.weight_count / (share * machine.traits.peak_flops_per_s)
+    both_s = (read_s**SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS)
+    return Terms(one.overhead_s, read_s, float(both_s - read_s) + few_s, asked.sequences * one.kv_s)
+
+
+def experts_read_ratio(work: Work, tokens: int) -> float:
+    """Bytes of weights that a pass over so many tokens reads, over those of one token; 1 for a dense model."""
+    if not work.moe or work.expert_ratio >= 1 or work.prompt_bytes <= work.weight_bytes:
+        return 1.0
+    used = work.expert_ratio
+    routed_bytes = (work.prompt_bytes - work.weight_bytes) / (1 - used)
+    wanted = 1 - (1 - used) ** tokens
+    return 1 + routed_bytes * (wanted - used) / work.weight_bytes
+
+
+def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
+    """The engine of ``device`` that the scenario's api runs on, as the laws see it."""
+    api = device.api(scenario.api)
+    engine = device.engine_for(api)
+    bandwidth = device.pool(device.pool_for(api)).bandwidth_bytes_per_s.value
+    name = f"{device.chip} {engine.name if engine is not None and engine.kind != 'cpu' else ''}".strip()
+    traits = traits_of(name, api, bandwidth, scenario.thread_count)
+    peaks = engine.peak_flops_per_s if engine is not None else {}
+    # the laws were fitted with the peaks of the table; data sheets count fp16 by one of two rates of accumulation
+    if api != "cpu" and peaks and not traits.known_peak:
+        shader = peaks.get("fp32") or peaks.get("fp16")
+        matrix = peaks.get("fp16") or peaks.get("fp32")
+        if shader is not None and matrix is not None:
+            peak = shader_peak(traits.family, shader.value)
+            traits = traits._replace(peak_flops_per_s=peak, matrix_flops_per_s=matrix.value, known_peak=True)
+    # a card goes by its own name, a CPU by its own without the graphics in brackets
+    card = engine is not None and device.pool_for(api) == "vram"
+    own = engine.name if engine is not None and card else device.chip.partition("(")[0] if api == "cpu" else device.chip
+    return Machine(api, bandwidth, traits, phone=device.kind in {"phone", "tablet"}, chip=chip_key(own))
+
+
+def fitted_costs(device: DeviceProfile, scenario: Scenario, api: str, belief: Coefficients) -> Fitted:
+    """The costs of one engine of a device: a bandwidth adds no spread if verified, 5 % recalled, 15 % assumed."""
+    confidence = device.pool(device.pool_for(api)).bandwidth_bytes_per_s.confidence
+    doubt = {"from_memory": 0.05, "assumed": 0.15}.get(confidence, 0.0)
+    return Fitted(machine_of(device, replace(scenario, api=api)), belief, doubt)
+
+
+def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
+    """What one decoded token reads of weights (``weights.read_of``) and of the cache."""
+    shape, read = weights.shape, read_of(weights)
+    kv_type = scenario.kv_type if scenario.kv_type in BLOCKS else "F16"
+    experts = shape.experts
+    return Work(
+        read.size_bytes,
+        read.weight_count,
+        shape.layer_count,
+        kv_read_bytes(shape, round(depth_tokens), kv_type),
+        quant_class(weights.quant),
+        experts is not None,
+        read.prompt_weight_count,
+        prompt_bytes=read.size_bytes if experts is None else sum(t.size_bytes for t in weights.tensors),
+        type_name=weights.quant,
+        recurrent_ratio=recurrent_ratio(shape),
+        expert_ratio=experts.used_count / experts.expert_count if experts is not None else 1.0,
+    )

@@ -1,0 +1,243 @@
+"""One pass of a model: some tokens of some sequences, through parts that lie in pools, each on an engine with costs.
+
+A decoded token, a step of several users, the verification of a draft and a prompt are passes; a model that lies whole
+on one engine is a split with one part. The costs of an engine come from the laws fitted on published rows
+(``fitted.py``), or from this machine's own timings (``timed.py``).
+
+A pass of few tokens computes each part where it lies:
+
+    t = g T_main + c T_cpu(blocks) + e T_cpu(experts alone) + n x + 8 h k n / l                    [s]
+
+T: an engine's time of its part; g, c, e: what a part costs beside others (1 for timed engines); n: crossings from a GPU
+to the CPU and back, one for each run of blocks and one for each block whose experts alone lie with the CPU; x: seconds
+of one; h: hidden width, k: tokens of the pass, in F32 there and back; l: bytes/s of the link. Cards of a pipeline work
+one after the other; cards that share every matrix (``row``) work at once and meet twice in a block.
+
+A prompt's batch of 32 tokens or more has the weights that lie with the CPU copied to the GPU, which computes all:
+
+    t = G T_main(all parts) + b B / v + w T_main(parts copied)                                     [s]
+
+b: physical batches; B: bytes with the CPU that a batch touches (all blocks; of E experts a batch of u tokens with k
+choices touches E (1 - (1 - k / E)^u)); v: bytes/s of a copy, the slower of the link and the host's memory; w: what a
+product waits for its weight. Cards of a pipeline work at once on different batches.
+
+Source of the rules: llama.cpp, ggml/src/ggml-backend.cpp (``op_offload``; used experts are copied alone),
+ggml/src/ggml-cuda/ggml-cuda.cu (batch of 32). Specifications of links: PCI-SIG, GB/s each way.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
+
+from harness.domain.model import Weights
+from harness.predict.decode import Terms, Work
+
+OFFLOAD_TOKENS: Final = 32
+"""Tokens of a batch from which llama.cpp copies weights to a GPU (``GGML_OP_OFFLOAD_MIN_BATCH``), and from which a pass
+is read as a prompt: kernels for few tokens read weights, kernels for many compute."""
+
+
+class Pass(NamedTuple):
+    """What is computed together.
+
+    Attributes:
+        tokens: Of each sequence.
+        depth_tokens: In the cache of each sequence before them.
+        sequences: That share the reading of the weights.
+        ubatch_tokens: Most tokens of one physical batch.
+        kv_type: ggml type of the cache.
+        verified: Whether logits are wanted of every token, and not of each sequence's last alone.
+    """
+
+    tokens: int
+    depth_tokens: float = 0.0
+    sequences: int = 1
+    ubatch_tokens: int = 512
+    kv_type: str = "F16"
+    verified: bool = False
+
+    @property
+    def token_count(self) -> int:
+        """Tokens of all sequences."""
+        return self.tokens * self.sequences
+
+    @property
+    def batch_count(self) -> int:
+        """Physical batches that they fill."""
+        return math.ceil(self.token_count / self.ubatch_tokens)
+
+
+class Part(NamedTuple):
+    """Tensors that one engine computes.
+
+    Attributes:
+        work: What one token at the pass's depth needs of them.
+        weights: The tensors, for costs that go by tensor; None where only published sizes tell of them.
+        attention_flops: Of the attention of one sequence's tokens.
+        begins: Whether the fixed time of a pass is counted here.
+    """
+
+    work: Work
+    weights: Weights | None = None
+    attention_flops: float = 0.0
+    begins: bool = True
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is computed."""
+        return not (self.work.weight_bytes or self.work.kv_bytes)
+
+
+class Costs(Protocol):
+    """What an engine takes."""
+
+    @property
+    def bandwidth_bytes_per_s(self) -> float:
+        """Ceiling of reading."""
+
+    def seconds(self, parts: Sequence[Part], asked: Pass) -> Terms:
+        """Seconds of these parts, together, by cause."""
+
+    def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
+        """How far ln(time) may lie above and below: ends of the 90 % interval of a whole model."""
+
+
+class Link(NamedTuple):
+    """What parts cost that lie apart, and what lies between them.
+
+    Attributes:
+        crossing_s: Of one change from a GPU to the CPU and back.
+        bytes_per_s: Of activations.
+        copy_bytes_per_s: Of weights that a prompt copies.
+        copies_from: Tokens of a batch from which they are copied; infinite where they never are.
+        waiting_ratio: w above.
+        main: g above.
+        cpu: c above.
+        experts: e above.
+        prompt_experts: G above, of mixtures of experts; 1 for dense models.
+        prompt_cpu: What a prompt's part on the CPU costs relative to a whole model there.
+    """
+
+    crossing_s: float
+    bytes_per_s: float
+    copy_bytes_per_s: float
+    copies_from: float = OFFLOAD_TOKENS
+    waiting_ratio: float = 0.0
+    main: float = 1.0
+    cpu: float = 1.0
+    experts: float = 1.0
+    prompt_experts: float = 1.0
+    prompt_cpu: float = 1.0
+
+
+NO_LINK: Final = Link(0.0, math.inf, math.inf)
+"""Of a model that lies whole on one engine."""
+
+
+class Engines(NamedTuple):
+    """What computes: cards (or one other engine that has all of the model), the CPU beside them, and the link.
+
+    ``shares`` of the main part on each card sum to 1; ``by_rows``: all cards share every matrix.
+    """
+
+    cards: tuple[Costs, ...]
+    host: Costs
+    link: Link = NO_LINK
+    shares: tuple[float, ...] = (1.0,)
+    by_rows: bool = False
+
+
+class Split(NamedTuple):
+    """A model by where it is computed: the main engine's part, whole blocks of the CPU, and experts alone with it.
+
+    Attributes:
+        crossing_count: From a GPU to the CPU and back, within one pass.
+        hidden_dim: Width of the activations that cross.
+        copied_bytes: With the CPU, and read by every batch: blocks.
+        copied_expert_bytes: Experts with the CPU, of all blocks.
+        expert_ratio: Used / all experts.
+    """
+
+    main: Part
+    cpu: Part
+    experts: Part
+    crossing_count: float = 0.0
+    hidden_dim: float = 0.0
+    copied_bytes: float = 0.0
+    copied_expert_bytes: float = 0.0
+    expert_ratio: float = 1.0
+
+    @property
+    def away(self) -> list[Part]:
+        """Parts that lie with the CPU."""
+        return [part for part in (self.cpu, self.experts) if not part.is_empty]
+
+
+NOTHING: Final = Part(Work(0.0, 0.0, 0.0, 0.0, "q4"))
+
+
+def whole(part: Part) -> Split:
+    """A model that lies on one engine."""
+    return Split(part, NOTHING, NOTHING)
+
+
+def pass_terms(split: Split, engines: Engines, asked: Pass) -> Terms:
+    """Seconds of one pass by cause."""
+    away, link = split.away, engines.link
+    is_prompt = asked.tokens >= OFFLOAD_TOKENS
+    batch = min(asked.token_count, asked.ubatch_tokens)
+    beside = 1.0
+    if away:
+        beside = link.main if not is_prompt else link.prompt_experts if split.expert_ratio < 1 else 1.0
+    if away and is_prompt and batch >= link.copies_from:
+        touched = 1 - (1 - split.expert_ratio) ** batch if split.expert_ratio < 1 else 1.0
+        copied = split.copied_bytes + touched * split.copied_expert_bytes
+        seconds = _cards_terms([split.main, *away], engines, asked).times(beside)
+        waited = link.waiting_ratio * engines.cards[0].seconds(away, asked).total_s if link.waiting_ratio else 0.0
+        return seconds.plus(Terms(0.0, 0.0, 0.0, 0.0, waited + asked.batch_count * copied / link.copy_bytes_per_s))
+    seconds = Terms(0.0, 0.0, 0.0, 0.0)
+    if not split.main.is_empty:
+        seconds = _cards_terms([split.main], engines, asked).times(beside)
+    for part, factor in ((split.cpu, link.cpu), (split.experts, link.experts)):
+        if not part.is_empty:
+            own = engines.host.seconds([part], asked)
+            seconds = seconds.plus(own.times(link.prompt_cpu if is_prompt else factor))
+    pipeline = 0 if engines.by_rows else sum(1 for share in engines.shares if share) - 1
+    crossings = 0.0 if is_prompt and not away else split.crossing_count + pipeline
+    moved_s = batch * crossings * 8 * split.hidden_dim / link.bytes_per_s
+    return seconds.plus(Terms(0.0, 0.0, 0.0, 0.0, asked.batch_count * (crossings * link.crossing_s + moved_s)))
+
+
+def _cards_terms(parts: Sequence[Part], engines: Engines, asked: Pass) -> Terms:
+    """Seconds of what lies with the cards."""
+    shared = [(card, share) for card, share in zip(engines.cards, engines.shares, strict=True) if share]
+    if len(shared) == 1:
+        return shared[0][0].seconds(parts, asked)
+    each = [card.seconds([scaled(part, share) for part in parts], asked) for card, share in shared]
+    slowest = max(each, key=lambda one: float(one.total_s))
+    if engines.by_rows:
+        meetings = 2 * sum(part.work.layer_count for part in parts) if asked.tokens < OFFLOAD_TOKENS else 0
+        return slowest.plus(Terms(0.0, 0.0, 0.0, 0.0, meetings * engines.link.crossing_s))
+    together = Terms(0.0, 0.0, 0.0, 0.0)
+    for one in each:
+        together = together.plus(one)
+    if asked.tokens < OFFLOAD_TOKENS:
+        return together
+    batches = asked.batch_count
+    return together.plus(slowest.times(batches - 1)).times(1 / batches)
+
+
+def scaled(part: Part, ratio: float) -> Part:
+    """``ratio`` of a part."""
+    work = part.work
+    return part._replace(
+        attention_flops=part.attention_flops * ratio,
+        work=work._replace(
+            weight_bytes=work.weight_bytes * ratio,
+            weight_count=work.weight_count * ratio,
+            layer_count=work.layer_count * ratio,
+            kv_bytes=work.kv_bytes * ratio,
+            prompt_weight_count=work.prompt_weight_count * ratio,
+            prompt_bytes=work.prompt_bytes * ratio,
+        ),
+    )

@@ -1,0 +1,224 @@
+"""Costs of an engine by its own timings: what a pass of any model takes on a machine that was calibrated.
+
+One physical batch of B tokens, the first of them at depth d, through a model of L layers takes
+
+    T(B, d) = t0 + L (l0 x nodes + B l1) + B L h a
+              + sum over matrices [ bytes c(B) + rows r(B) + u(B) ]
+              + attention(B, d)
+
+    t0, l0, l1, a   fixed time of a pass, of a layer, of a token in a layer, and per hidden dim (``Calibration``)
+    nodes           graph nodes of one layer over those of a plain llama layer
+    c, r, u         by type: seconds per byte, per row, per product (``TypeCost``), linear between measured batches
+
+    attention       few tokens (decode, verification): KV bytes read once / kv_read_bytes_per_s
+                    + 2 x query heads x (key dim + value dim) x pairs / decode_attention_flops_per_s
+                    many tokens (prefill): the same products / attention_flops_per_s
+    pairs           B (d + (B + 1) / 2), each look-back cut at the window in sliding layers
+
+The output matrix, and the last layer's feed-forward block, run only for tokens whose logits are wanted. Of n routed
+experts with k used, a batch of B touches n (1 - (1 - k/n)**B) in the mean, each with B k / touched tokens. Several
+sequences fill the batches one after the other, and each looks back on itself alone.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+from harness.domain.device import Calibration, DeviceProfile, TypeCost
+from harness.domain.ggml import BLOCKS
+from harness.domain.model import ModelShape, Tensor, Weights
+from harness.predict.decode import Terms
+from harness.predict.kv_cache import kv_read_bytes
+from harness.predict.passes import OFFLOAD_TOKENS, Part, Pass
+from harness.predict.prefill import prompt_of
+from harness.predict.tensors import block_of
+from harness.predict.weights import has_output
+
+PREFILL_TOKENS: Final = OFFLOAD_TOKENS
+"""From so many tokens on the engine's attention works in tiles, at its prefill speed."""
+
+LLAMA_LAYER_NODES: Final = 20
+"""Graph nodes that do work in one plain llama layer: 2 norms of 2 nodes, 7 products, 2 ropes, 2 cache writes,
+attention, 2 sums, activation and product of the gate. Source: llama.cpp, src/models/llama.cpp."""
+
+MINIMUM_SPREAD_RATIO: Final = 0.06
+"""Half-width of the 90 % interval of a decode speed even where passes repeat perfectly: model error on tiny models of
+other shapes than those that were fitted."""
+PREFILL_SPREAD_RATIO: Final = 0.15
+UNKNOWN_TYPE_SPREAD_RATIO: Final = 0.35
+"""The same for weights of types that were not calibrated, by their share of the bytes."""
+
+
+class Matrix(NamedTuple):
+    """One matrix product of a pass, -1 as its layer outside of blocks; the head makes the logits.
+
+    A plain matrix has 0 experts, another one ``expert_count``, of which a token goes through ``used_count``.
+    """
+
+    tensor: Tensor
+    layer: int
+    is_head: bool = False
+    expert_count: int = 0
+    used_count: int = 0
+
+
+class Timed(NamedTuple):
+    """An engine whose costs were timed; ``bandwidth_bytes_per_s`` is the fastest reading that anything has shown."""
+
+    costs: Calibration
+    bandwidth_bytes_per_s: float
+
+    def seconds(self, parts: Sequence[Part], asked: Pass) -> Terms:
+        """Seconds of these parts by cause.
+
+        Raises:
+            ValueError: No calibrated type at all.
+        """
+        total = Terms(0.0, 0.0, 0.0, 0.0)
+        for part in parts:
+            if part.weights is not None and part.weights.tensors:
+                total = total.plus(self._part(part.weights, asked, begins=part.begins))
+        return total
+
+    def _part(self, weights: Weights, asked: Pass, *, begins: bool) -> Terms:
+        shape, costs, count = weights.shape, self.costs, asked.token_count
+        products_s = overhead_s = attention_s = read_s = 0.0
+        layer_s = costs.token_layer_s + shape.hidden_dim * costs.activation_s_per_dim_layer
+        listed = list(matrices(weights))
+        for start in range(0, count, asked.ubatch_tokens):
+            batch = min(asked.ubatch_tokens, count - start)
+            wanted = batch if asked.verified else asked.sequences if start + batch == count else 0
+            for matrix in listed:
+                last_block = matrix.layer == shape.layer_count - 1 and ".ffn_" in matrix.tensor.name
+                tokens = wanted if matrix.is_head or last_block else batch
+                if tokens:
+                    products_s += product_seconds(matrix, costs, tokens)
+                    read_s += matrix.tensor.size_bytes * _experts(matrix, tokens)[0] / self.bandwidth_bytes_per_s
+            overhead_s += costs.token_overhead_s if begins else 0.0
+            overhead_s += shape.layer_count * (costs.layer_overhead_s * _node_ratio(shape) + batch * layer_s)
+        for start in range(0, asked.tokens, asked.ubatch_tokens):
+            batch = min(asked.ubatch_tokens, asked.tokens - start)
+            attention_s += asked.sequences * _attention_s(
+                shape, costs, batch, asked.depth_tokens + start, asked.kv_type
+            )
+        read_s = min(read_s, products_s)
+        return Terms(overhead_s, read_s, products_s - read_s, attention_s)
+
+    def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
+        """How far ln(time) may lie above and below: the calibration's own spread, more for types not timed."""
+        known = {cost.type_name for cost in self.costs.types}
+        total = unknown = 0
+        for matrix in matrices(part.weights) if part.weights else ():
+            total += matrix.tensor.size_bytes
+            unknown += 0 if matrix.tensor.type_name in known else matrix.tensor.size_bytes
+        ratio = max(self.costs.spread_ratio, MINIMUM_SPREAD_RATIO)
+        ratio += UNKNOWN_TYPE_SPREAD_RATIO * unknown / total if total else 0.0
+        ratio += PREFILL_SPREAD_RATIO if asked.tokens >= PREFILL_TOKENS else 0.0
+        return math.log1p(ratio), math.log1p(ratio)
+
+
+def timed_costs(device: DeviceProfile, costs: Calibration) -> Timed:
+    """The costs of one engine; it may have caught the memory in a better moment than the probe of the memory did."""
+    pool = device.pool(device.pool_for(costs.api))
+    figure = pool.measured_read_bytes_per_s or pool.bandwidth_bytes_per_s
+    readings = [1 / cost.batch_seconds_per_byte[0][1] for cost in costs.types]
+    return Timed(costs, max([figure.value, *readings]))
+
+
+def matrices(weights: Weights) -> Iterator[Matrix]:
+    """Every matrix that a pass multiplies with; token tables that are only looked up are not among them."""
+    shape = weights.shape
+    tied = not has_output(weights)
+    for tensor in weights.tensors:
+        name = tensor.name
+        if len(tensor.dims) < 2 or "conv1d" in name or name.startswith(("per_layer_token_embd", "position_embd")):
+            continue
+        if name == "token_embd.weight":
+            if tied:
+                yield Matrix(tensor, -1, is_head=True)
+            continue
+        layer = block_of(name)
+        if "_exps" in name and shape.experts is not None:
+            yield Matrix(tensor, layer, False, shape.experts.expert_count, shape.experts.used_count)
+        else:
+            yield Matrix(tensor, layer, is_head=name == "output.weight")
+
+
+def at_batch(table: tuple[tuple[int, float], ...], batch_tokens: float) -> float:
+    """Cost at a batch between, before or after the measured ones.
+
+    Linear between neighbours; beyond the last one it grows in proportion to the batch; below the first it is the
+    first one's. An empty table costs nothing.
+    """
+    if not table:
+        return 0.0
+    before = table[0]
+    if batch_tokens <= before[0]:
+        return before[1]
+    for point in table[1:]:
+        if batch_tokens <= point[0]:
+            share = (batch_tokens - before[0]) / (point[0] - before[0])
+            return before[1] + share * (point[1] - before[1])
+        before = point
+    return before[1] * batch_tokens / before[0]
+
+
+def type_cost(calibration: Calibration, type_name: str) -> tuple[TypeCost, float]:
+    """The cost of a type, and the factor its bytes are to be multiplied with.
+
+    A type that was not timed costs, weight for weight, what the timed type nearest in bits per weight does.
+
+    Raises:
+        ValueError: Nothing was timed.
+    """
+    for cost in calibration.types:
+        if cost.type_name == type_name:
+            return cost, 1.0
+    if not calibration.types:
+        raise ValueError(f"the calibration of {calibration.api} times no type")
+    bits = BLOCKS[type_name].bits_per_weight
+    nearest = min(calibration.types, key=lambda c: abs(BLOCKS[c.type_name].bits_per_weight - bits))
+    return nearest, max(BLOCKS[nearest.type_name].bits_per_weight / bits, 1.0)
+
+
+def _experts(matrix: Matrix, tokens: int) -> tuple[float, float]:
+    """Share of a matrix that a batch touches, and tokens that each touched expert computes."""
+    if not matrix.expert_count:
+        return 1.0, float(tokens)
+    share = 1 - (1 - matrix.used_count / matrix.expert_count) ** tokens
+    return share, tokens * matrix.used_count / (matrix.expert_count * share)
+
+
+def product_seconds(matrix: Matrix, calibration: Calibration, tokens: int) -> float:
+    """Seconds of one matrix product."""
+    tensor = matrix.tensor
+    cost, factor = type_cost(calibration, tensor.type_name)
+    share, batch = _experts(matrix, tokens)
+    row_count = tensor.element_count // tensor.dims[0] * share
+    return (
+        tensor.size_bytes * share * factor * at_batch(cost.batch_seconds_per_byte, batch)
+        + row_count * at_batch(cost.batch_seconds_per_row, batch)
+        # Experts of one matrix share its barrier: the product costs once, however many of them there are.
+        + at_batch(cost.batch_seconds_per_product, batch)
+    )
+
+
+def _attention_s(
+    shape: ModelShape, calibration: Calibration, batch_tokens: int, depth_tokens: float, kv_type: str
+) -> float:
+    flops = prompt_of(shape, batch_tokens, depth_tokens + 0.5).attention_flops  # a token sees itself
+    if batch_tokens >= PREFILL_TOKENS:
+        return flops / calibration.attention_flops_per_s
+    read_s = kv_read_bytes(shape, round(depth_tokens) + batch_tokens, kv_type) / calibration.kv_read_bytes_per_s
+    speed = calibration.decode_attention_flops_per_s
+    return read_s + (flops / speed if speed else 0.0)
+
+
+def _node_ratio(shape: ModelShape) -> float:
+    """Graph nodes of a layer over those of a plain llama layer.
+
+    Biases of q, k, v: 3 sums. Norms of q and k: 2 x 2 nodes. Gemma 2 and 3: 2 x 2 nodes of norms after the blocks.
+    """
+    extra = 3 * shape.attention_bias + 4 * shape.qk_norm
+    extra += 4 * shape.architecture.startswith(("gemma2", "gemma3"))
+    return (LLAMA_LAYER_NODES + extra) / LLAMA_LAYER_NODES
