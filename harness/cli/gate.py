@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -49,6 +49,7 @@ _out = click.option("--out", "-o", type=options.FILE, help="Write there instead 
 _shared = options.together(
     answers,
     click.option("--budget", "budget", type=click.Path(path_type=Path), required=True, help="Budgets file (TOML)."),
+    click.option("--no-streak", is_flag=True, help="Do not count an inconclusive answer: it was counted already."),
     click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True),
     _out,
 )
@@ -64,8 +65,7 @@ def judge(
     baseline: tuple[str, ...],
     against: str | None,
     budget: Path,
-    form: str,
-    out: Path | None,
+    **shown: Any,
 ) -> Answer:
     """Judge results (records, folders of them, runs of the history, other tools' files) against the budgets."""
     from harness.app.plans import predicted
@@ -77,7 +77,7 @@ def judge(
     budgets = load_budgets(budget)
     refuse_typed({"against"}, "without --baseline, which names the folder", when=not baseline)
     before = [record for name in baseline for record in at_commit(name, against)] if against else gather(baseline)
-    return _answer(evaluate(budgets, gather(results), baseline=before, predict=predicted), budget, form, out)
+    return _answer(evaluate(budgets, gather(results), baseline=before, predict=predicted), budget, **shown)
 
 
 @gate.command("live")
@@ -86,9 +86,7 @@ def judge(
 @click.option("--max-turns", type=click.IntRange(6, 1000), default=24, show_default=True, help="Turns at most.")
 @click.option("--timeout", "timeout_s", type=options.Amount(0, 1e6), default=900.0, help="Seconds for one command.")
 @_shared
-def live(
-    candidate: str, baseline: str, max_turns: int, timeout_s: float, budget: Path, form: str, out: Path | None
-) -> Answer:
+def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget: Path, **shown: Any) -> Answer:
     """Run a build in turns with its baseline until the decision is clear."""
     from harness.catalog.budgets import load_budgets
     from harness.gates.live import gate_in_turns, looks_within, run_side
@@ -105,7 +103,7 @@ def live(
         max_turns=max_turns,
         progress=lambda done, most: click.echo(f"turn {done} of at most {most}", err=True),
     )
-    return _answer(judgements, budget, form, out)
+    return _answer(judgements, budget, **shown)
 
 
 @gate.command("update")
@@ -154,7 +152,7 @@ def init(results: tuple[str, ...], preset: "Preset", out: Path | None) -> Answer
     return put(to_toml(budgets), out, budgets)
 
 
-def _answer(judgements: "list[Judgement]", budget: Path, form: str, out: Path | None) -> Answer:
+def _answer(judgements: "list[Judgement]", budget: Path, *, form: str, out: Path | None, no_streak: bool) -> Answer:
     from msgspec.structs import replace
 
     from harness.catalog.budgets import budget_lines
@@ -164,7 +162,8 @@ def _answer(judgements: "list[Judgement]", budget: Path, form: str, out: Path | 
     from harness.gates.streaks import with_streaks
 
     lines = budget_lines(budget, len(judgements))
-    judgements = with_streaks(judgements, home_dir() / "gate-streaks.json")
+    if not no_streak:
+        judgements = with_streaks(judgements, home_dir() / "gate-streaks.json")
     judgements = [replace(j, file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]
     render, as_json = getattr(formats, form), click.get_current_context().params["as_json"]
     refuse_typed({"form"}, "with --json, but for a file: name it with --out", when=as_json and out is None)

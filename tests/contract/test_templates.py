@@ -1,9 +1,11 @@
 """The templates parse, and every command in them exists with its options."""
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,20 +13,21 @@ import yaml
 
 from harness.cli import cli
 
-TEMPLATES = Path(__file__).parents[2] / "docs" / "templates"
+ROOT = Path(__file__).parents[2]
+TEMPLATES = ROOT / "docs" / "templates"
+ACTION = ROOT / ".github" / "actions" / "gate" / "action.yml"
 
 
 def commands() -> list[tuple[str, str]]:
     """Every edge-harness command line of a template."""
     found = []
-    workflow = yaml.safe_load((TEMPLATES / "github-workflow.yml").read_text())
-    for step in workflow["jobs"]["edge"]["steps"]:
-        found += [("workflow", line.strip()) for line in step.get("run", "").splitlines()]
+    for step in yaml.safe_load(ACTION.read_text())["runs"]["steps"]:
+        found += [("action", line.strip().partition(" || ")[0]) for line in step.get("run", "").splitlines()]
     hooks = yaml.safe_load((TEMPLATES / "pre-commit-config.yaml").read_text())
     found += [("hook", h["entry"]) for r in hooks["repos"] for h in r["hooks"]]
     make = (TEMPLATES / "edge.mk").read_text().replace("$(EDGE)", "edge-harness")
     found += [("make", line.strip()) for line in make.splitlines() if line.startswith("\t")]
-    return [(where, line) for where, line in found if line.startswith("edge-harness ")]
+    return [(where, line) for where, line in found if re.match("edge-harness [a-z]", line)]
 
 
 @pytest.mark.parametrize(("where", "line"), commands())
@@ -40,7 +43,7 @@ def test_command_has_these_options(where: str, line: str) -> None:
 
 
 def test_there_is_a_command_in_each() -> None:
-    assert {where for where, _ in commands()} == {"workflow", "hook", "make"}
+    assert {where for where, _ in commands()} == {"action", "hook", "make"}
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
@@ -69,3 +72,90 @@ def test_predicted_budgets_are_judged_without_a_run() -> None:
 
     assert [j.answer for j in judged] == ["pass", "pass"]
     assert all(j.evidence for j in judged)
+
+
+def steps_of(action: Path, inputs: dict[str, str], folder: Path, bin_folder: Path) -> tuple[int, str]:
+    """Run the steps of a composite action as a runner does: conditions, variables, outputs, a summary.
+
+    Returns:
+        Exit status of the first step that failed (later ones run only where they say ``always()``), and the summary.
+    """
+    document = yaml.safe_load(action.read_text())
+    given = {name: str(each.get("default", "")) for name, each in document["inputs"].items()} | inputs
+    summary, output = folder / "summary.md", folder / "output.txt"
+    summary.touch()
+    status = 0
+    for step in document["runs"]["steps"]:
+        condition = step.get("if", "")
+        wanted = all(
+            (given[m[1]] == m[3]) == (m[2] == "==") for m in re.finditer(r"inputs\.(\w+) (==|!=) '(\w*)'", condition)
+        )
+        if not wanted or (status and "always()" not in condition):
+            continue
+        values = {
+            key: re.sub(r"\$\{\{ inputs\.(\w+) \}\}", lambda m: given[m[1]], text)
+            for key, text in step.get("env", {}).items()
+        }
+        assert "${{" not in step["run"], "a script takes what it is given from variables, never by substitution"
+        environment = (
+            os.environ
+            | values
+            | {
+                "PATH": f"{bin_folder}:{os.environ['PATH']}",
+                "GITHUB_STEP_SUMMARY": str(summary),
+                "GITHUB_OUTPUT": str(output),
+                "EDGE_HARNESS_HOME": str(folder / "home"),
+                "PYTHONPATH": str(ROOT),
+            }
+        )
+        done = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", step["run"]], cwd=folder, env=environment, timeout=120, check=False
+        )
+        status = status or done.returncode
+    return status, summary.read_text()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> tuple[Path, Path]:
+    """A stranger's repository with budgets and results, and a folder with the command."""
+    folder, programs = tmp_path / "repository", tmp_path / "bin"
+    folder.mkdir()
+    programs.mkdir()
+    command = programs / "edge-harness"
+    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m harness "$@"\n')
+    command.chmod(0o755)
+    return folder, programs
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "model", "status", "said"),
+    [
+        pytest.param(1e12, "*", 0, "pass", id="kept"),
+        pytest.param(1.0, "*", 1, "fail", id="broken"),
+        pytest.param(1e12, "a-model-that-was-renamed", 4, "no run speaks for this budget", id="no evidence"),
+    ],
+)
+def test_the_action_is_red_where_it_must_be(
+    repository: tuple[Path, Path], ceiling: float, model: str, status: int, said: str
+) -> None:
+    folder, programs = repository
+    (folder / "budgets.toml").write_text(
+        f'[[budget]]\nmetric = "peak_memory_bytes"\nmodel = "{model}"\nceiling = {ceiling}\n'
+    )
+    results = folder / "edge-results"
+    results.mkdir()
+    shutil.copy(ROOT / "tests" / "records" / "v2-generate.json", results)
+
+    ended, summary = steps_of(ACTION, {"install": ""}, folder, programs)
+
+    assert (ended != 0) == (status != 0)
+    assert f"status={status}" in (folder / "output.txt").read_text()
+    assert said in summary
+    assert (folder / "gate.svg").read_text().startswith("<svg")
+
+
+def test_the_workflow_may_read_alone() -> None:
+    workflow = yaml.safe_load((TEMPLATES / "github-workflow.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    installs = [step for step in workflow["jobs"]["edge"]["steps"] if "pip install" in step.get("run", "")]
+    assert installs == [], "edge-harness comes from the commit of the action, not from a registry's name"
