@@ -26,10 +26,16 @@ def _formats() -> list[str]:
 @click.option("--out", "-o", type=options.FILE, help="Write there; its ending is a format.")
 @click.option("--format", "-f", "form", type=click.Choice(_formats()), help="html unless --out or --json says more.")
 @click.option(
-    "--devices", "-d", callback=options.words, help="Patterns of devices to predict; in a page all unless given."
+    "--devices",
+    "-d",
+    callback=options.words,
+    help="Patterns of devices to predict. Default: all; beside results, their machine and five others.",
 )
 @click.option(
-    "--models", "-m", callback=options.words, help="Patterns of models to predict; in a page all unless given."
+    "--models",
+    "-m",
+    callback=options.words,
+    help="Patterns of models to predict. Default: all; beside results, theirs and four others.",
 )
 @click.option("--quants", "-q", callback=options.words, help="Mixtures to predict; five usual ones unless given.")
 @click.option(
@@ -47,11 +53,11 @@ def report(
 ) -> None:
     """Report on each RESULT: a record, a folder of them, a run of the history, or another tool's file.
 
-    Read from other tools: llama-bench (JSON, JSON lines, SQL, SQLite), optimum-benchmark and guidellm.
+    Read from other tools: llama-bench (JSON, JSON lines), optimum-benchmark and guidellm.
     Without a RESULT the report holds predictions alone.
     """
     from harness.app.results import gather
-    from harness.report.choices import choices
+    from harness.report.choices import beside, choices
     from harness.report.document import build
 
     refuse_typed({"form", "out"}, "with --json, which prints one document", when=as_json)
@@ -66,10 +72,11 @@ def report(
     wanted = predictions if predictions is not None else any(asked.values()) or form == "html" or not records
     if not wanted and not records:
         raise RefusedError("nothing to report: no RESULT, and no predictions wanted")
-    predicted = choices(**{name: given for name, given in asked.items() if given}) if wanted else None
+    given = {name: each for name, each in asked.items() if each}
+    predicted = choices(**((beside(records) if records else {}) | given)) if wanted else None
     document = build(records, predicted, command=("edge-harness", *sys.argv[1:]))
     text = import_module(f"harness.report.formats.{form.replace('-', '_')}").render(records, document)
-    is_json = form not in {"html", "md", "csv", "llama-bench-sql"}
+    is_json = form not in {"html", "md", "csv"}
     text = escaped(text) if is_json else clean_lines(text)
     put(text, out).show()
     if out is not None:

@@ -9,12 +9,13 @@ from typing import Final
 import numpy as np
 
 from harness.app.matrix import matching, reachable, subject
-from harness.app.resolve import mixture_of
+from harness.app.resolve import PROBED_NAME, mixture_of
 from harness.catalog.devices import device_names, load_device
 from harness.catalog.models import model_names
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape, Weights
+from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.predict.fitted import work_of
 from harness.predict.quality import perplexity_growth_percent
@@ -153,6 +154,26 @@ def choices(
         default_quant=grid.quants.index("Q4_K_M") if "Q4_K_M" in grid.quants else 0,
         default_context=min(1, len(grid.contexts) - 1),
     )
+
+
+_BESIDE_DEVICES: Final = ("iphone-16-pro", "galaxy-s24", "macbook-air-m3", "raspberry-pi-5", "rtx-4090-desktop")
+_BESIDE_MODELS: Final = ("llama-3.2-1b", "llama-3.2-3b", "llama-3.1-8b", "qwen3-30b-a3b")
+
+
+def profile_of(device: str) -> str:
+    """The profile's name of a machine as its records name it."""
+    return PROBED_NAME if device == "this machine" else device
+
+
+def beside(records: Sequence[RunRecord]) -> dict[str, tuple[str, ...]]:
+    """What to predict beside runs where nobody says: their machines and models, and a few of each size."""
+    known_devices, known_models = set(device_names()), set(model_names())
+    devices = [profile_of(record.machine.device) for record in records]
+    models = [record.name for record in records]
+    return {
+        "devices": tuple(n for n in dict.fromkeys((*devices, *_BESIDE_DEVICES)) if n in known_devices),
+        "models": tuple(n for n in dict.fromkeys((*models, *_BESIDE_MODELS)) if n in known_models),
+    }
 
 
 _KINDS: Final = ("phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server")

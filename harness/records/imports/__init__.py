@@ -24,17 +24,13 @@ def read_results(path: Path) -> list[RunRecord]:
         BadDataError: There is none, or it is none of these.
     """
     data = read_limited(path)
-    from harness.records.imports import llama_bench
-
-    if data.startswith(b"SQLite format 3\x00"):
-        return llama_bench.from_database(path)
     if data.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):  # as PowerShell writes what is redirected
         data = data.decode("utf-8-sig" if data[0] == 0xEF else "utf-16", errors="replace").encode()
     text = data.decode("utf-8", errors="replace")
     if not text.lstrip().startswith(("{", "[")):
         from harness.records.imports import pasted
 
-        return (llama_bench.from_sql if "INSERT INTO llama_bench" in text else pasted.from_text)(text, path)
+        return pasted.from_text(text, path)
     document = _document(data, text, path)
     if isinstance(document, dict) and "schema_version" in document:
         return [from_document(document, path)]

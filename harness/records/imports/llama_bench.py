@@ -1,12 +1,9 @@
-"""llama-bench's JSON, JSON lines, SQL text and SQLite files; fields come and go between its builds.
+"""llama-bench's JSON and JSON lines; fields come and go between its builds.
 
 Source: llama.cpp, tools/llama-bench/llama-bench.cpp.
 """
 
-import itertools
-import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
@@ -22,9 +19,6 @@ _SAME_RUN: Final = (
     "n_threads", "type_k", "type_v", "n_gpu_layers", "flash_attn", "n_depth", "repack", "load_mode",
 )  # fmt: skip
 """Rows that agree in these are tests of one run."""
-
-_ROWS_MAX: Final = 100_000
-_STEPS_MAX: Final = 50_000_000
 
 
 def recognises(document: Any) -> bool:
@@ -45,56 +39,6 @@ def from_document(document: Any, source: Path | str) -> list[RunRecord]:
         BadDataError: A row holds no time.
     """
     return _records(document if isinstance(document, list) else [document], source)
-
-
-def from_sql(statements: str, source: Path | str) -> list[RunRecord]:
-    """Records of ``-o sql`` text, run in a database in memory that may do nothing but hold that table.
-
-    Raises:
-        BadDataError: The text does anything else.
-    """
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.set_authorizer(_only_the_table)
-        _limit(connection)
-        try:
-            connection.executescript(statements)
-            connection.set_authorizer(None)
-            return _records(_selected(connection), source)
-        except sqlite3.Error as error:
-            raise BadDataError(source, "", f"SQL that fails ({error})", "llama-bench's own SQL") from error
-
-
-def from_database(path: Path) -> list[RunRecord]:
-    """Records of a SQLite file with llama-bench's table, opened read-only.
-
-    Raises:
-        BadDataError: It has no such table.
-    """
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
-            _limit(connection)
-            return _records(_selected(connection), path)
-    except sqlite3.Error as error:
-        raise BadDataError(path, "llama_bench", f"no readable table ({error})", "llama-bench's table") from error
-
-
-def _only_the_table(action: int, one: str | None, _two: str | None, _db: str | None, _trigger: str | None) -> int:
-    if action in {sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SELECT}:
-        return sqlite3.SQLITE_OK
-    writes = {sqlite3.SQLITE_CREATE_TABLE, sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_READ}
-    return sqlite3.SQLITE_OK if action in writes and one in {"llama_bench", "sqlite_master"} else sqlite3.SQLITE_DENY
-
-
-def _limit(connection: sqlite3.Connection) -> None:
-    """A view or a statement that never ends is stopped."""
-    steps = itertools.count(1000, 1000)
-    connection.set_progress_handler(lambda: int(next(steps) > _STEPS_MAX), 1000)
-
-
-def _selected(connection: sqlite3.Connection) -> list[dict[str, Any]]:
-    cursor = connection.execute("SELECT * FROM llama_bench")
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchmany(_ROWS_MAX)]
 
 
 def _records(rows: Sequence[Mapping[str, Any]], source: Path | str) -> list[RunRecord]:

@@ -12,7 +12,7 @@ from harness.domain.record import RunRecord
 from harness.domain.result import Boundary, Load, Result, Soak, Speculation, Stream
 from harness.errors import optional
 from harness.printable import clean
-from harness.report.choices import Choices
+from harness.report.choices import Choices, profile_of
 from harness.report.document import Report, RunView
 from harness.report.figures import figures, labelled
 from harness.report.panels import flat, sections
@@ -101,8 +101,11 @@ def _largest(choices: Choices) -> list[tuple[str, str, str]]:
 
 
 def _start(choices: Choices, named: Sequence[tuple[str, RunView]]) -> tuple[int, int]:
-    """Device and model that the panel begins with: a phone in the middle of the list, and a model near 3 B."""
-    devices = [i for i, d in enumerate(choices.devices) if d.kind == "phone"] or list(range(len(choices.devices)))
+    """Device and model that the panel begins with: those that ran, else a phone and a model near 3 B."""
+    names = {profile_of(run.device) for _, run in named}
+    devices = [i for i, d in enumerate(choices.devices) if d.name in names]
+    devices = devices or [i for i, d in enumerate(choices.devices) if d.kind == "phone"]
+    devices = devices or list(range(len(choices.devices)))
     ran = [i for i, m in enumerate(choices.models) if any(run.name.startswith(m.name) for _, run in named)]
     near = min(range(len(choices.models)), key=lambda i: abs(choices.models[i].parameters_b - 3.2), default=0)
     return devices[len(devices) // 2], ran[-1] if ran else near

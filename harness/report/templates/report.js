@@ -9,6 +9,21 @@ const setTheme = t => {
   $("theme").textContent = "Theme: " + t;
   $("theme").dataset.now = t;
 };
+const findRun = $("find-run");
+if (findRun) findRun.addEventListener("input", () => {
+  const wanted = findRun.value.trim().toLowerCase();
+  for (const group of document.querySelectorAll("#runs details.group")) {
+    let shown = false, hidden = false;
+    for (const row of group.querySelectorAll("tbody tr")) {
+      // A run's first row holds its name; the rows of its other tests follow it.
+      if (row.querySelector("b")) hidden = !row.textContent.toLowerCase().includes(wanted);
+      row.classList.toggle("off", hidden);
+      shown = shown || !hidden;
+    }
+    group.classList.toggle("off", !shown);
+    group.open = wanted !== "" && shown;
+  }
+});
 let kept = "auto";
 try { kept = localStorage.getItem("edge-harness-theme") || "auto"; } catch { /* a file without storage */ }
 setTheme(themes.includes(kept) ? kept : "auto");

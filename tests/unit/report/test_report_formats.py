@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sqlite3
 import subprocess
 import sys
 from importlib import import_module
@@ -35,7 +34,7 @@ def test_format_renders_hostile_and_broken_runs(name: str) -> None:
     text = render(name, record(name=HOSTILE), crashed)
 
     assert text
-    assert "\u202e" not in text or name in {"json", "mllog"}
+    assert "\u202e" not in text or name == "json"
 
 
 def test_median_counts_neither_warm_up_nor_disturbed_samples() -> None:
@@ -104,16 +103,6 @@ def test_json_follows_the_published_schema() -> None:
         jsonschema.validate({"format": "edge-harness report"}, published)
 
 
-def test_sql_loads_and_holds_the_mean_rate() -> None:
-    name = "it's"
-    connection = sqlite3.connect(":memory:")
-    connection.executescript(render("llama_bench_sql", record(name=name)))
-    row = connection.execute("SELECT model_filename, n_gen, n_prompt, avg_ts, build_commit FROM llama_bench").fetchall()
-
-    # Mean of 10, 12 and 11 tokens/s.
-    assert row == [("it's.gguf", 10, 0, pytest.approx(11.0), "abcdef1")]
-
-
 def test_github_arrays_are_split_by_direction() -> None:
     bigger = json.loads(render("github_action_bigger", record()))
     smaller = json.loads(render("github_action_smaller", record()))
@@ -138,15 +127,6 @@ def test_folders_of_people_are_not_published(word: str, shown: str) -> None:
     (run,) = build([record(command=("edge-harness", "run", word))], command=(word,)).runs
 
     assert run.command == ("edge-harness", "run", shown)
-
-
-def test_mllog_lines_parse() -> None:
-    lines = render("mllog", record()).splitlines()
-    events = [json.loads(line.removeprefix(":::MLLOG ")) for line in lines]
-
-    assert [e["event_type"] for e in events].count("POINT_IN_TIME") == 2 + 5
-    assert events[-1]["metadata"]["status"] == "success"
-    assert all(isinstance(e["time_ms"], int) for e in events)
 
 
 def test_pytest_benchmark_compares_our_file(tmp_path) -> None:

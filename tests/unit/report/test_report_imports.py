@@ -1,7 +1,6 @@
 """Results of other tools, from samples of their own files."""
 
 import json
-import sqlite3
 
 import msgspec
 import pytest
@@ -15,7 +14,6 @@ from harness.domain.result import Quality
 from harness.errors import BadDataError
 from harness.records.imports import read_results
 from harness.records.metrics import metric_values
-from harness.report.document import build
 from harness.report.ladder import Named, ladder_figures, outline, place
 
 LLAMA_BENCH = {
@@ -83,47 +81,6 @@ def test_llama_bench_without_samples_uses_its_average(tmp_path) -> None:
     (run,) = read_results(write(tmp_path, "x.jsonl", row))
 
     assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(145.108270)]
-
-
-def test_llama_bench_sql_and_database(tmp_path) -> None:
-    from harness.report.formats.llama_bench_sql import render
-
-    text = tmp_path / "x.sql"
-    text.write_text(render([record()], build([record()])))
-    base = tmp_path / "x.sqlite"
-    connection = sqlite3.connect(base)
-    connection.executescript(text.read_text())
-    connection.close()
-
-    for path in (text, base):
-        (run,) = read_results(path)
-        # avg_ns is the mean of 10/10, 10/12 and 10/11 s: 2.742424 / 3 = 0.914141 s for 10 tokens.
-        assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(10.93923, rel=1e-5)]
-        assert run.model.name == "small-1b"
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "ATTACH DATABASE '{path}' AS other;",
-        "CREATE TABLE other (x);",
-        "PRAGMA writable_schema=1;",
-        "CREATE TRIGGER t AFTER INSERT ON llama_bench BEGIN SELECT 1; END;",
-        "INSERT INTO llama_bench (n_gen) SELECT load_extension('x');",
-        "INSERT INTO llama_bench (n_gen) VALUES (1",
-    ],
-)
-def test_sql_may_do_nothing_else(tmp_path, statement: str) -> None:
-    path = tmp_path / "x.sql"
-    made = tmp_path / "made.sqlite"
-    path.write_text(
-        "CREATE TABLE llama_bench (n_gen INTEGER, avg_ts REAL);\nINSERT INTO llama_bench VALUES (1, 2.0);\n"
-        + statement.format(path=made)
-    )
-
-    with pytest.raises(BadDataError):
-        read_results(path)
-    assert not made.exists()
 
 
 def test_optimum_benchmark(tmp_path) -> None:
