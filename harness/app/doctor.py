@@ -21,6 +21,8 @@ from harness.measure.cgroup import LimitGroup
 from harness.measure.engine_devices import engine_devices
 from harness.measure.gpu_sensors import absence, gpu_readings
 from harness.measure.pipeline import open_history
+from harness.runtimes._threads import default_thread_count
+from harness.runtimes.llamacpp.library import installed
 from harness.units import GIB, format_bytes
 
 State = Literal["ok", "missing", "limited", "broken"]
@@ -49,7 +51,7 @@ def examine() -> list[Finding]:
 
 def _next_step() -> Found:
     """The one command that leads on where there is no engine yet; a compile that cannot end well is not begun."""
-    if find_spec("llama_cpp") is not None:
+    if installed() or find_spec("ik_llama_cpp") is not None:
         return
     if not any(map(shutil.which, _COMPILERS)):
         yield "next: a C++ compiler", "missing", compiler_command(sys.platform, _distribution())
@@ -128,7 +130,7 @@ def _runtimes() -> Found:
 
 def _apis() -> Found:
     """What the engine was built with and sees, and the command that builds another api into it."""
-    if find_spec("llama_cpp") is None:
+    if not installed():
         yield "apis of this machine", "ok", ", ".join(machine_apis())
         return
     try:
@@ -160,7 +162,11 @@ def _packages() -> Found:
 
 def _machine() -> Found:
     cpu, memory = machine.cpu(), machine.memory()
-    yield "processor", "ok", f"{cpu.model}, {cpu.thread_count} threads used, {' '.join(cpu.isa)}"
+    sets = "instruction sets not told" if cpu.isa is None else " ".join(cpu.isa) or "no vector sets that matter"
+    kinds = " + ".join(f"{len(kind.cpus)} of speed {kind.speed:.2f}" for kind in cpu.cores.kinds)
+    told = f", cores of unlike kinds: {kinds}" if len(cpu.cores.kinds) > 1 else ""
+    nodes = f", {memory.nodes} NUMA nodes" if memory.nodes > 1 else ""
+    yield "processor", "ok", f"{cpu.model}, {default_thread_count()} threads used{told}{nodes}, {sets}"
     bound = memory.limit_bytes < memory.total_bytes
     limit = f"limited to {format_bytes(memory.limit_bytes)} by a control group" if bound else "no control group limit"
     free = f"{format_bytes(memory.total_bytes)}, {format_bytes(memory.available_bytes)} available"

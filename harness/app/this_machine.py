@@ -8,13 +8,12 @@ from typing import Any, Final
 import msgspec
 
 from harness.app.resolve import THIS_MACHINE, resolve_device
-from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
 from harness.domain.scenario import Scenario
 from harness.errors import InputError
 from harness.measure.calibrate import calibrate
 from harness.measure.engine_devices import SOFTWARE_FILL_BYTES, with_gpu
-from harness.measure.lock import machine_lock
+from harness.measure.lock import lock_path, machine_lock
 from harness.measure.probe import probe_machine, save_profile
 from harness.measure.validity import ValidityProbe
 from harness.runtimes.llamacpp.devices import GgmlDevice
@@ -91,4 +90,4 @@ def disturbance(window_s: float = 0.4) -> tuple[str, ...]:
 
 def _alone(say: Callable[[str], None]) -> AbstractContextManager[bool]:
     """What is timed for a profile waits its turn as every measurement does."""
-    return machine_lock(home_dir() / "run.lock", on_wait=lambda who: say(f"waiting for {who} to finish"))
+    return machine_lock(lock_path(), on_wait=lambda who: say(f"waiting for {who} to finish"))

@@ -25,8 +25,8 @@ def cache_dir() -> Path:
     Raises:
         CouldNotRunError: It cannot be made.
     """
-    folder = Path(os.environ.get("EDGE_HARNESS_CACHE") or user_cache_path("edge-harness", appauthor=False))
-    return _made(folder.expanduser(), "EDGE_HARNESS_CACHE")
+    folder = os.environ.get("EDGE_HARNESS_CACHE") or user_cache_path("edge-harness", appauthor=False)
+    return _made(_expanded(folder), "EDGE_HARNESS_CACHE")
 
 
 def home_dir() -> Path:
@@ -63,10 +63,16 @@ def as_path(ref: str) -> Path | None:
 
 
 def _home() -> Path:
-    return Path(os.environ.get("EDGE_HARNESS_HOME") or user_data_path("edge-harness", appauthor=False)).expanduser()
+    return _expanded(os.environ.get("EDGE_HARNESS_HOME") or user_data_path("edge-harness", appauthor=False))
+
+
+def _expanded(folder: str | Path) -> Path:
+    return Path(os.path.expanduser(folder))  # noqa: PTH111  Path's own raises where no home is known
 
 
 def _made(folder: Path, variable: str) -> Path:
+    if str(folder).startswith("~"):
+        raise CouldNotRunError(f"no home folder is known. Name one with {variable}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

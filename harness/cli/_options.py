@@ -323,7 +323,7 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
             here = given.get("target", "local") == "local"
             cores = len(cpus)
             if here and cpus:
-                from harness.measure.machine import allowed_cpus
+                from harness.cpus import allowed_cpus
 
                 if not hasattr(os, "sched_setaffinity"):
                     raise click.UsageError("--cpus: this system binds no process to CPUs: leave it out")

@@ -61,8 +61,8 @@ class ComputeEngine(Frozen, frozen=True, kw_only=True):
         pool: The memory pool its weights lie in.
         apis: llama.cpp-class apis that run on it: ``cpu metal cuda rocm vulkan opencl npu``; first is usual.
         core_count: CPU cores or GPU cores/compute units; 0 where unknown.
-        isa: Instruction sets that change the cost of dequantisation: ``avx2 avx512 avx512_vnni amx neon dotprod
-            i8mm sve``.
+        isa: Instruction sets that change the cost of dequantisation, names of ``harness.domain.isa``; None where
+            nobody tells them.
         peak_flops_per_s: Peak by dtype (``fp32 fp16 int8``), dense, without sparsity tricks.
         sustained_ratio: Share of burst speed kept after ten minutes; None where nobody measured.
     """
@@ -72,7 +72,7 @@ class ComputeEngine(Frozen, frozen=True, kw_only=True):
     pool: PoolName
     apis: Annotated[tuple[Api, ...], Meta(min_length=1)]
     core_count: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
-    isa: tuple[str, ...] = ()
+    isa: tuple[str, ...] | None = None
     peak_flops_per_s: dict[str, Figure] = {}
     sustained_ratio: Figure | None = None
 

@@ -130,7 +130,7 @@ class MachineFingerprint(Frozen, frozen=True, kw_only=True):
     core_count: Count
     ram_bytes: Count
     memory_limit_bytes: Count
-    isa: tuple[str, ...]
+    isa: tuple[str, ...] | None
     python: str
     device: str = "this machine"
     fingerprint: str = ""
@@ -143,7 +143,7 @@ UNKNOWN_MACHINE: Final = MachineFingerprint(
     core_count=0,
     ram_bytes=0,
     memory_limit_bytes=0,
-    isa=(),
+    isa=None,
     python="",
     device="unknown device",
 )

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
-from harness.measure.cgroup import read_int, read_text
+from harness.cpus import read_int, read_text
 
 _THROTTLED: Final = {0x8: "hardware slowdown", 0x20: "heat (software)", 0x40: "heat (hardware)", 0x80: "power brake"}
 """``nvmlClocksEventReason`` bits under which a card runs slower than it could; a power cap (0x4) is its usual state."""

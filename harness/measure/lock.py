@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 import sys
 import threading
 import time
@@ -10,11 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
+from harness.catalog.paths import home_dir
 from harness.errors import CouldNotRunError
 
 _POLL_S: Final = 0.2
+_SHARED_FOLDERS: Final = ("/run/lock", "/var/lock")
 _HELD: set[tuple[Path, int]] = set()
 """Locks that a thread of this process holds: what it measures inside a measurement needs no second one."""
+
+
+def lock_path() -> Path:
+    """The machine's lock file: of all its users, unless ``EDGE_HARNESS_HOME`` names a home to keep apart."""
+    shared = (Path(name) for name in _SHARED_FOLDERS)
+    folder = next((f for f in shared if os.access(f, os.W_OK) and f.stat().st_mode & stat.S_ISVTX), None)
+    if os.environ.get("EDGE_HARNESS_HOME") or folder is None:
+        return home_dir() / "run.lock"
+    return folder / "edge-harness.lock"
 
 
 @contextmanager
@@ -40,7 +52,7 @@ def machine_lock(
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b", buffering=0)  # what a full disk did not take must not come up again at the close
+        file = _opened(path)
     except OSError as error:
         raise CouldNotRunError(f"no lock file {path}: {error.strerror}") from error
     with file:
@@ -66,6 +78,22 @@ def machine_lock(
         finally:
             if held:
                 _HELD.discard(mine)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """The lock file, unbuffered: what a full disk did not take must not come up again at the close.
+
+    Another user's file in a shared folder may be opened, and not created anew (``fs.protected_regular``).
+    """
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            return path.open("r+b", buffering=0)
+        except PermissionError:
+            return path.open("rb", buffering=0)
+    file = path.open("a+b", buffering=0)
+    with contextlib.suppress(OSError):
+        path.chmod(0o666)
+    return file
 
 
 def holder(path: Path) -> str:

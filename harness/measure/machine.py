@@ -1,67 +1,92 @@
-"""What this machine is: processor, instruction sets, cores, RAM, and the limits that bind. No host or user name."""
+"""What this machine is: processor, caches, instruction sets, RAM, and the limits that bind. No host or user name.
+
+Every reader takes a ``root``: that of a target, whose files were copied, or of a recorded machine.
+"""
 
 import hashlib
-import os
+import math
 import platform
 import re
-import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
+from harness.cpus import Cores, allowed_cpus, cores, numbers, parts_of, portable_cores, read_int, read_text, sysctl
+from harness.domain.isa import isa_of_flags, isa_of_keys
 from harness.domain.record import MachineFingerprint
 from harness.measure import cgroup
-from harness.measure.cgroup import read_int, read_text
 
-_ISA_OF_FLAGS: Final[tuple[tuple[str, frozenset[str]], ...]] = (
-    ("avx2", frozenset({"avx2"})),
-    ("avx512", frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})),
-    ("avx512_vnni", frozenset({"avx512_vnni"})),
-    ("amx", frozenset({"amx_tile", "amx_int8"})),
-    ("neon", frozenset({"asimd"})),
-    ("dotprod", frozenset({"asimddp"})),
-    ("i8mm", frozenset({"i8mm"})),
-    ("sve", frozenset({"sve"})),
-)
-"""Our name of an instruction set and the flags in /proc/cpuinfo that it takes (x86 ``flags``, Arm ``Features``)."""
+_BOARD_FILES = (
+    "sys/devices/soc0/machine", "sys/devices/soc0/soc_id", "proc/device-tree/model",
+    "sys/class/dmi/id/sys_vendor", "sys/class/dmi/id/product_name", "sys/class/dmi/id/board_name",
+)  # fmt: skip
 
-_ISA_OF_SYSCTL: Final = {
-    "neon": "hw.optional.arm64",
-    "dotprod": "hw.optional.arm.FEAT_DotProd",
-    "i8mm": "hw.optional.arm.FEAT_I8MM",
-    "avx2": "hw.optional.avx2_0",
-    "avx512": "hw.optional.avx512f",
-}
+
+_SIGNATURE = ("vendor_id", "cpu family", "model", "stepping", "CPU variant", "CPU revision")
+
+
+class Cache(NamedTuple):
+    """All caches of one level that serve our CPUs."""
+
+    level: int
+    size_bytes: int
+    instance_count: int
 
 
 class Cpu(NamedTuple):
     """The processor as this process may use it: cores and caches of the CPUs in its affinity.
 
-    A quota is in CPUs' worth of time; ``isa`` are instruction sets that change the cost of dequantisation;
-    ``last_cache_bytes`` are those of the last-level cache, all its slices together, 0 where unknown.
+    ``isa`` are instruction sets that change the cost of dequantisation, of all processors alike; None where nothing
+    tells them. ``signature`` is what the chip calls itself: family, model and stepping, or parts.
     """
 
     model: str
-    physical_core_count: int
-    logical_cpu_count: int
-    quota_count: float | None
-    isa: tuple[str, ...]
-    last_cache_bytes: int
+    cores: Cores
+    isa: tuple[str, ...] | None
+    caches: tuple[Cache, ...] = ()
+    signature: str = ""
+    board: str = ""
+
+    @property
+    def physical_core_count(self) -> int:
+        """Cores, hardware threads of one counted once."""
+        return self.cores.core_count
+
+    @property
+    def logical_cpu_count(self) -> int:
+        """CPUs that the system schedules on."""
+        return self.cores.logical_count
+
+    @property
+    def quota_count(self) -> float | None:
+        """CPUs' worth of time that a quota allows; None without one."""
+        return self.cores.quota_count
 
     @property
     def thread_count(self) -> int:
-        """Threads worth starting: physical cores, held down by the quota, at least one."""
-        quota = self.quota_count if self.quota_count is not None else float(self.physical_core_count)
-        return max(1, min(self.physical_core_count, int(quota)))
+        """Threads worth starting, by the rule of :mod:`harness.cpus`."""
+        return self.cores.thread_count
+
+    @property
+    def last_cache_bytes(self) -> int:
+        """Bytes of the last level of cache as it is told, all instances together; 0 where it is not."""
+        return max(self.caches, default=Cache(0, 0, 0)).size_bytes
 
 
 class Memory(NamedTuple):
-    """RAM as this process may use it; ``limit_bytes`` is the smallest of all and of every control group's limit."""
+    """RAM as this process may use it; ``limit_bytes`` is the smallest of all and of every control group's limit.
+
+    ``nodes`` are NUMA nodes with CPUs, ``other_bytes`` lie in nodes without (a GPU's memory, memory behind a link) and
+    are no part of the RAM.
+    """
 
     total_bytes: int
     available_bytes: int
     limit_bytes: int
+    nodes: int = 1
+    other_bytes: int = 0
 
 
 def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cpu:
@@ -69,39 +94,42 @@ def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cp
     allowed = allowed_cpus() if affinity is None else affinity
     text = read_text(root / "proc/cpuinfo")
     if text is None:
-        return _cpu_portable()
-    words = frozenset((_field(text, "flags") or _field(text, "Features") or "").split())
-    name = _field(text, "model name") or _field(text, "Model") or _arm_part(text) or platform.machine()
-    # Those with the same set of siblings are one core.
-    cpus = root / "sys/devices/system/cpu"
-    cores = {read_text(cpus / f"cpu{index}/topology/thread_siblings_list") or str(index) for index in allowed}
+        return portable_cpu(sysctl())
+    lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    common = set.intersection(*(set(line.split()) for line in lines)) if lines else set()
+    parts = sorted(set(parts_of(text).values()))
+    chip = [_field(text, name) for name in _SIGNATURE]
+    board = [(read_text(root / name) or "").strip("\0\n ") for name in _BOARD_FILES]
     return Cpu(
-        model=name.strip(),
-        physical_core_count=max(len(cores), 1),
-        logical_cpu_count=len(allowed),
-        quota_count=cgroup.cpu_quota_count(root=root),
-        isa=tuple(isa for isa, needed in _ISA_OF_FLAGS if needed <= words),
-        last_cache_bytes=_last_cache_bytes(root, allowed),
+        model=_model(root, text, parts),
+        cores=cores(root=root, affinity=allowed),
+        isa=isa_of_flags(common),
+        caches=_caches(root, allowed),
+        signature=" ".join([*filter(None, chip), *parts]),
+        board=" ".join(filter(None, [*board, _field(text, "Hardware")])),
     )
 
 
 def memory(*, root: Path = Path("/")) -> Memory:
-    """RAM and the limit that binds."""
+    """RAM and the limit that binds; what others in a group with a limit hold is not available."""
     text = read_text(root / "proc/meminfo")
     if text is None:
         now = psutil.virtual_memory()
         return Memory(now.total, now.available, now.total)
     kib = {m[1]: int(m[2]) for m in re.finditer(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
-    total = kib.get("MemTotal", 0) * 1024
+    node_count, other = _nodes(root)
+    total = max(kib.get("MemTotal", 0) * 1024 - other, 0)
     limit = min(total, cgroup.memory_limit_bytes(root=root) or total)
-    return Memory(total, kib.get("MemAvailable", kib.get("MemFree", 0)) * 1024, limit)
+    free = min(kib.get("MemAvailable", kib.get("MemFree", 0)) * 1024, total)
+    return Memory(total, min(free, cgroup.memory_room_bytes(root=root) or free), limit, node_count, other)
 
 
 def fingerprint(*, root: Path = Path("/")) -> MachineFingerprint:
     """What identifies the machine for comparison of runs.
 
-    The short hash covers what changes speed: processor, cores, instruction sets, RAM, limit and system, so two
-    runs are comparable when their hashes are equal. It holds no host name, user name or serial number.
+    The short hash covers what changes speed and stays through a restart: the chip's own signature, cores by kind,
+    caches, instruction sets, board, limits, and the size of RAM in steps of a fifth (a kernel takes a little more or
+    less of it). Two runs are comparable when their hashes are equal. It holds no host name, user name or serial number.
     """
     system = f"{platform.system()} {platform.machine()}"
     python = platform.python_version()
@@ -112,66 +140,81 @@ def fingerprint_of(
     system: str, kernel: str, processor: Cpu, ram: Memory, *, python: str = "", device: str = "this machine"
 ) -> MachineFingerprint:
     """The same of a machine that is known."""
-    cores, isa = processor.physical_core_count, processor.isa
-    parts = (system, processor.model, cores, isa, ram.total_bytes, ram.limit_bytes)
+    kinds = [(round(kind.speed, 1), len(kind.cpus)) for kind in processor.cores.kinds]
+    size = round(4 * math.log2(ram.total_bytes)) if ram.total_bytes else 0
+    limit = ram.limit_bytes if ram.limit_bytes < ram.total_bytes else 0
+    chip = processor.model, processor.signature, processor.board, processor.isa, processor.caches
+    parts = (system, *chip, kinds, processor.logical_cpu_count, processor.quota_count, size, limit, ram.nodes)
     return MachineFingerprint(
         system=system,
         kernel=kernel,
         cpu_model=processor.model,
-        core_count=cores,
+        core_count=processor.physical_core_count,
         ram_bytes=ram.total_bytes,
         memory_limit_bytes=ram.limit_bytes,
-        isa=isa,
+        isa=processor.isa,
         python=python,
         device=device,
         fingerprint=hashlib.sha256(repr(parts).encode()).hexdigest()[:12],
     )
 
 
-def allowed_cpus() -> frozenset[int]:
-    """Numbers of the CPUs that we may run on."""
-    return frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
-
-
-def _cpu_portable() -> Cpu:
-    """The processor through psutil and, on macOS, sysctl."""
-    logical = psutil.cpu_count() or 1
-    isa = tuple(name for name, key in _ISA_OF_SYSCTL.items() if _sysctl(key) == "1")
-    # macOS: the performance cores do the work; efficiency cores slow a barrier down to their own pace.
-    fast = _sysctl("hw.perflevel0.physicalcpu")
-    cache = _sysctl("hw.perflevel0.l2cachesize") or _sysctl("hw.l3cachesize")
+def portable_cpu(told: Mapping[str, str]) -> Cpu:
+    """The processor as macOS tells it in its ``sysctl``; elsewhere through psutil, which knows no instruction sets."""
+    found: dict[int, Cache] = {}
+    for level in range(8):
+        size, count, shared = (
+            told.get(f"hw.perflevel{level}.{name}", "") for name in ("l2cachesize", "physicalcpu", "cpusperl2")
+        )
+        if size.isdigit() and count.isdigit():
+            instances = -(-int(count) // max(int(shared or 0), 1)) if shared.isdigit() else 1
+            before = found.get(2, Cache(2, 0, 0))
+            found[2] = Cache(2, before.size_bytes + int(size) * instances, before.instance_count + instances)
+    if not found:
+        sizes = {level: told.get(f"hw.l{level}cachesize", "") for level in (2, 3)}
+        found = {level: Cache(level, int(size), 1) for level, size in sizes.items() if size.isdigit() and int(size)}
     return Cpu(
-        model=_sysctl("machdep.cpu.brand_string") or platform.processor() or platform.machine(),
-        physical_core_count=int(fast) if fast.isdigit() else psutil.cpu_count(logical=False) or logical,
-        logical_cpu_count=logical,
-        quota_count=None,
-        isa=isa,
-        last_cache_bytes=int(cache) if cache.isdigit() else 0,
+        model=told.get("machdep.cpu.brand_string") or platform.processor() or platform.machine(),
+        cores=portable_cores(told),
+        isa=isa_of_keys(told),
+        caches=tuple(found.values()),
+        board=told.get("hw.model", ""),
     )
-
-
-def _sysctl(key: str) -> str:
-    if platform.system() != "Darwin":
-        return ""
-    try:
-        done = subprocess.run(["/usr/sbin/sysctl", "-n", key], capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _field(text: str, name: str) -> str | None:
     found = re.search(rf"^{re.escape(name)}\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1] if found else None
+    return found[1].strip() if found else None
 
 
-def _arm_part(text: str) -> str | None:
-    implementer, part = _field(text, "CPU implementer"), _field(text, "CPU part")
-    return f"Arm implementer {implementer} part {part}" if implementer and part else None
+def _model(root: Path, text: str, parts: list[str]) -> str:
+    """Name of the chip: Arm's own ``model name`` tells the architecture alone."""
+    name = _field(text, "model name") or _field(text, "Model Name") or ""
+    if name and not re.match(r"ARMv|AArch64", name):
+        return name
+    told = _field(text, "Hardware") or read_text(root / "sys/devices/soc0/machine")
+    told = told or _field(text, "Model") or read_text(root / "proc/device-tree/model")
+    told = told or (f"Arm {' + '.join(parts)}" if parts else None)
+    others = (_field(text, "uarch"), _field(text, "cpu"), re.search(r"machine\s*[:=]\s*(.+)", text))
+    told = told or others[0] or others[1] or (others[2][1] if others[2] else None)
+    return (told or name or "unknown processor").strip("\0\n ")
 
 
-def _last_cache_bytes(root: Path, allowed: frozenset[int]) -> int:
-    """Bytes of the highest cache level, each instance that serves an allowed CPU counted once."""
+def _nodes(root: Path) -> tuple[int, int]:
+    """NUMA nodes that have CPUs, and bytes of those that have none."""
+    with_cpus, other = 0, 0
+    for folder in (root / "sys/devices/system/node").glob("node[0-9]*"):
+        size = re.search(r"MemTotal:\s+(\d+) kB", read_text(folder / "meminfo") or "")
+        listed, mask = read_text(folder / "cpulist"), read_text(folder / "cpumap") or "1"
+        if numbers(listed) if listed is not None else mask.strip("0,\n\0 "):
+            with_cpus += 1
+        elif size:
+            other += int(size[1]) * 1024
+    return (with_cpus, other) if with_cpus else (1, 0)
+
+
+def _caches(root: Path, allowed: frozenset[int]) -> tuple[Cache, ...]:
+    """Caches by level, each instance that serves an allowed CPU counted once."""
     instances: dict[int, dict[str, int]] = {}
     for index in allowed:
         for folder in (root / f"sys/devices/system/cpu/cpu{index}/cache").glob("index*"):
@@ -183,4 +226,4 @@ def _last_cache_bytes(root: Path, allowed: frozenset[int]) -> int:
             scale = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[number[2]]
             shared = (read_text(folder / "shared_cpu_list") or str(index)).strip()
             instances.setdefault(level, {})[shared] = int(number[1]) * scale
-    return sum(instances[max(instances)].values()) if instances else 0
+    return tuple(Cache(level, sum(of.values()), len(of)) for level, of in sorted(instances.items()))

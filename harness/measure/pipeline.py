@@ -22,7 +22,7 @@ from harness.domain.result import Result
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure.child import ChildResult, Limits, OnEvent, run_child
-from harness.measure.lock import machine_lock
+from harness.measure.lock import lock_path, machine_lock
 from harness.measure.machine import fingerprint
 from harness.measure.runner import OTHER_RUN_DOUBT, judged, memory_of, new_record
 from harness.records.history import History
@@ -113,7 +113,7 @@ class Pipeline(contextlib.ExitStack):
 
     def __enter__(self) -> Self:
         lock = machine_lock(
-            home_dir() / "run.lock",
+            lock_path(),
             wait=self.how.wait,
             on_wait=lambda who: self.heard.say(f"waiting for {who} to finish"),
         )

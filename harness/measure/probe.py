@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from harness.catalog.devices import dump_device
 from harness.catalog.paths import cache_dir, home_dir
+from harness.cpus import read_text
 from harness.domain.device import (
     Calibration,
     ComputeEngine,
@@ -26,7 +27,6 @@ from harness.domain.device import (
 )
 from harness.measure import machine, sensors
 from harness.measure.bandwidth import array_bytes, copy_bandwidth, read_bandwidth
-from harness.measure.cgroup import read_text
 from harness.measure.disk import storage_under
 from harness.records.store import write_atomically
 

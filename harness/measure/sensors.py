@@ -17,9 +17,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import psutil
 
+from harness.cpus import read_int, read_text
 from harness.domain.foreign import read_limited
 from harness.errors import BadDataError
-from harness.measure.cgroup import read_int, read_text
 from harness.measure.gpu_sensors import GpuReading, gpu_readings
 
 
@@ -166,8 +166,13 @@ def metered_joules(path: Path, start_unix_s: float, end_unix_s: float) -> float 
 
 
 def _batteries(root: Path) -> list[Path]:
-    folders = sorted((root / "sys/class/power_supply").glob("*"))
-    return [f for f in folders if (read_text(f / "type") or "").strip() == "Battery"]
+    """Those that feed the machine: one with the scope ``Device`` lies in a mouse or a headset."""
+    kinds = {f: [(read_text(f / name) or "").strip() for name in ("type", "scope")] for f in _supplies(root)}
+    return [f for f, (kind, scope) in kinds.items() if kind == "Battery" and scope != "Device"]
+
+
+def _supplies(root: Path) -> list[Path]:
+    return sorted((root / "sys/class/power_supply").glob("*"))
 
 
 def battery_percent(*, root: Path = Path("/")) -> float | None:

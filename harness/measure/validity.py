@@ -19,9 +19,10 @@ from typing import Any, Final, NamedTuple, Self
 
 import psutil
 
+from harness.cpus import read_text
 from harness.domain.record import Phase, Sample, Validity
 from harness.measure import cgroup
-from harness.measure.cgroup import labelled_int, read_text
+from harness.measure.cgroup import labelled_int
 from harness.measure.gpu_sensors import gpu_readings
 from harness.measure.sensors import EnergyMeter, cpu_frequency_hz, hottest_celsius, throttle_count
 

@@ -146,7 +146,7 @@ def process_parts(
 
 def _cpu_weights(weights: Weights, scenario: Scenario, device: DeviceProfile | None) -> tuple[MemoryPart, ...]:
     engine = device.engine_for("cpu") if device else None
-    repacked = repacked_bytes(weights, engine.isa if engine else ()) if scenario.repack else 0
+    repacked = repacked_bytes(weights, engine.isa if engine else None) if scenario.repack else 0
     tensor_bytes = _tensor_bytes(weights)
     if scenario.mmap:
         mapped = max(weights.file_bytes - _header_bytes(weights), tensor_bytes)
@@ -165,7 +165,7 @@ def _repacked_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeE
     """A token table that also is the output matrix exists twice where the output's copy was rewritten."""
     if not scenario.repack or has_output(weights):
         return 0
-    types = repacked_types(engine.isa if engine else ())
+    types = repacked_types(engine.isa if engine else None)
     return sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight" and is_repacked(t, types))
 
 

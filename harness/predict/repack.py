@@ -21,17 +21,17 @@ _ARM: Final = {"Q4_0": 4, "Q4_K": 8, "Q5_K": 8, "Q6_K": 8, "IQ4_NL": 4, "MXFP4":
 """NEON with dot product (or int8 matrix multiply)."""
 
 
-def repacked_types(isa: Collection[str]) -> dict[str, int]:
+def repacked_types(isa: Collection[str] | None) -> dict[str, int]:
     """Types repacked on a CPU with these instruction sets, with the number that must divide a tensor's rows.
 
-    An unknown CPU (no instruction sets given) is taken for x86 with AVX2.
+    A CPU that tells none of its sets (None) is taken for x86 with AVX2.
     """
-    names = set(isa)
+    names = {"avx2"} if isa is None else set(isa)
     if any(name.startswith("avx512") for name in names):
         return _X86_AVX512
     if names & {"dotprod", "i8mm", "neon", "sve"}:
         return _ARM if names & {"dotprod", "i8mm", "sve"} else {}
-    if not names or names & {"avx2", "avx_vnni"}:
+    if names & {"avx2", "avx_vnni"}:
         return _X86
     return {}
 
@@ -47,7 +47,7 @@ def is_repacked(tensor: Tensor, types: dict[str, int]) -> bool:
     return tensor.dims[1] % rows == 0
 
 
-def repacked_bytes(weights: Weights, isa: Collection[str]) -> int:
+def repacked_bytes(weights: Weights, isa: Collection[str] | None) -> int:
     """Bytes of all rewritten weights.
 
     A token table is looked up by row and stays as it is; where it also is the output matrix, the output's copy is
@@ -58,7 +58,7 @@ def repacked_bytes(weights: Weights, isa: Collection[str]) -> int:
     return sum(t.size_bytes for t in weights.tensors if t.name not in looked_up and is_repacked(t, types))
 
 
-def rewrites_all(weights: Weights, isa: Collection[str]) -> bool:
+def rewrites_all(weights: Weights, isa: Collection[str] | None) -> bool:
     """Whether every matrix that a pass multiplies with is rewritten."""
     types = repacked_types(isa)
     return all(is_repacked(matrix.tensor, types) for matrix in matrices(weights))

@@ -202,7 +202,7 @@ def _class_key(device: DeviceProfile, scenario: Scenario) -> tuple[object, ...]:
     """What of a device its memory terms depend on."""
     api = device.api(scenario.api)
     engine = device.engine_for(api)
-    repacked = tuple(sorted(repacked_types(engine.isa if engine else ()).items())) if api == "cpu" else ()
+    repacked = tuple(sorted(repacked_types(engine.isa if engine else None).items())) if api == "cpu" else ()
     return api, device.pool_for(api), repacked
 
 

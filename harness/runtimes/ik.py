@@ -59,6 +59,12 @@ class _Library:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._api, name)
 
+    def function(self, name: str, result: Any, *arguments: Any) -> Any:
+        """A function of ggml, with its types."""
+        function = self._api._lib[name]
+        function.restype, function.argtypes = result, list(arguments)
+        return function
+
     def llama_get_memory(self, context: Any) -> Any:
         """The cache is part of the context."""
         return context
@@ -118,12 +124,19 @@ class IkLlama(LlamaCpp):
     """The ik_llama.cpp runtime: llama.cpp's session on another library."""
 
     name = "ik"
-    needs = (("ik_llama_cpp", "ik-llama-cpp-python", "ik"),)
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here; None when it can."""
+        return None if find_spec("ik_llama_cpp") else str(MissingPackageError("ik-llama-cpp-python", "ik"))
+
+    def library(self) -> Any:
+        """The loaded library."""
+        return library()
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version of the wheel, instruction sets compiled in, and the options a run of ``scenario`` uses."""
         found = f"ik-llama-cpp-python {version('ik-llama-cpp-python')}"
-        return self._described("ik_llama.cpp", found, library(), scenario)
+        return self._described("ik_llama.cpp", found, self.library(), scenario)
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> LlamaSession:
         """Load a model as llama.cpp's runtime does; RefusedError for an option or api that this library has not."""
@@ -131,7 +144,7 @@ class IkLlama(LlamaCpp):
             raise RefusedError("ik_llama.cpp has no output_tokens")
         if scenario.api not in {"", "cpu"}:
             raise RefusedError(f"--api {scenario.api}: the wheel of ik_llama.cpp runs on the CPU")
-        return LlamaSession(path, scenario, lib=library(), **options)
+        return super().open(path, scenario, **options)
 
 
 RUNTIME = IkLlama()

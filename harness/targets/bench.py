@@ -240,7 +240,7 @@ def _prepared(
     words += [there, "-m", file, *tests, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
     words += ([] if s.mmap else ["--load-mode", "none"]) + ([] if s.repack else ["--repack", 0])
     words += ["-ctk", kv, "-ctv", kv, *placed(s), "-o", "json", "--progress"]
-    words += ["-t", s.thread_count or len(cpus) or known.cpu.logical_cpu_count]
+    words += ["-t", s.thread_count or len(cpus) or known.cpu.thread_count]
     return [str(word) for word in words], known
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.catalog.devices import device_names, load_device
+from harness.cpus import numbers
 from harness.domain.device import ComputeEngine, DeviceProfile, Figure, MemoryPool, Power, Storage
 from harness.domain.record import MachineFingerprint
 from harness.errors import CouldNotRunError
@@ -22,7 +23,10 @@ _FILES: Final = (
     " /sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp"
     " /sys/class/power_supply/*/type /sys/class/power_supply/*/capacity /sys/class/power_supply/*/status"
     " /sys/class/power_supply/*/energy_full /sys/class/power_supply/*/charge_full"
-    " /sys/class/power_supply/*/voltage_min_design /sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list"
+    " /sys/class/power_supply/*/voltage_min_design /sys/class/power_supply/*/scope /sys/devices/system/cpu/online"
+    " /sys/devices/system/cpu/present /sys/devices/system/cpu/cpu[0-9]*/topology/thread_siblings_list"
+    " /sys/devices/system/cpu/cpu[0-9]*/cpu_capacity /sys/devices/system/cpu/cpu[0-9]*/cache/index*/*[elz]"
+    " /sys/devices/system/cpu/cpu[0-9]*/cache/index*/shared_cpu_list /sys/devices/soc0/machine"
 )
 _ABIS: Final = {"aarch64": "arm64-v8a", "arm64": "arm64-v8a", "x86_64": "x86_64", "amd64": "x86_64"}
 _THERMAL_WORDS: Final = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
@@ -63,11 +67,12 @@ def facts(target: ShellTarget) -> Facts:
     model = re.search(r"^(?:model name|Hardware|Model)\s*:\s*(.+)$", cpus, re.MULTILINE)
     chip = _joined(named, "soc") or (model[1].strip() if model else arch)
     khz = [int(t) for n, t in frame.files.items() if n.endswith("cpuinfo_max_freq") and t.strip().isdigit()]
-    core_count = len(re.findall(r"^processor\s*:", cpus, re.MULTILINE)) or 1
+    online = numbers(frame.files.get("/sys/devices/system/cpu/online"))
+    online |= frozenset(range(len(re.findall(r"^processor\s*:", cpus, re.MULTILINE)) or 1)) if not online else set()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         frame.write(root)
-        cpu, ram = machine.cpu(root=root, affinity=frozenset(range(core_count))), machine.memory(root=root)
+        cpu, ram = machine.cpu(root=root, affinity=online), machine.memory(root=root)
         joules, zones = sensors.battery_joules(root=root), sensors.thermal_zones(root=root)
     return Facts(
         frame=frame,
@@ -147,7 +152,8 @@ def ready(target: ShellTarget, known: Facts, battery_percent_min: int) -> None:
 def fingerprint(known: Facts) -> MachineFingerprint:
     """What identifies the target for comparison of runs; no serial number."""
     system, kernel, arch = known.system
-    cpu, ram = known.cpu._replace(model=known.chip), known.ram._replace(limit_bytes=known.ram.total_bytes)
+    cpu = known.cpu._replace(model=known.chip, board=known.title)
+    ram = known.ram._replace(limit_bytes=known.ram.total_bytes)
     return machine.fingerprint_of(f"{system} {arch}", kernel, cpu, ram, device=known.title)
 
 

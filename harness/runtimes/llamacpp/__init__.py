@@ -1,13 +1,12 @@
-"""llama.cpp through the low-level functions of llama-cpp-python; nothing here imports the engine before it is used."""
+"""llama.cpp through its C functions, in this process; nothing here loads the engine before it is used."""
 
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
-from harness.plugins import Packaged
+from harness.errors import MissingPackageError
 from harness.runtimes._threads import default_thread_count
 
 if TYPE_CHECKING:
@@ -17,19 +16,32 @@ if TYPE_CHECKING:
 _OPTIONS: Final = ("context_tokens", "ubatch_tokens", "kv_type", "flash_attention", "repack", "mmap")
 
 
-class LlamaCpp(Packaged):
-    """The llama.cpp runtime."""
+class LlamaCpp:
+    """The llama.cpp runtime: the library compiled for the machine, or else a built one; see ``library``."""
 
     name = "llamacpp"
     formats = ("gguf",)
-    needs = (("llama_cpp", "llama-cpp-python", "llama"),)
+    module = ""
+    """Whose library it is; empty for the first there is."""
+
+    def missing(self) -> str | None:
+        """Why it cannot be used here; None when it can."""
+        from harness.runtimes.llamacpp.library import PACKAGES, installed
+
+        if self.module in (found := installed()) or (found and not self.module):
+            return None
+        return str(MissingPackageError(*PACKAGES[self.module or "xllamacpp"]))
+
+    def library(self) -> Any:
+        """The loaded library."""
+        from harness.runtimes.llamacpp.library import library
+
+        return library(self.module)
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version, instruction sets compiled in, and the options a run of ``scenario`` uses."""
-        from harness.runtimes.llamacpp.library import library
-
-        found = f"{library().llama_version().decode()} (llama-cpp-python {version('llama-cpp-python')})"
-        return self._described("llama.cpp", found, library(), scenario)
+        found = f"{self.library().llama_version().decode()} ({self.library().brought_by})"
+        return self._described("llama.cpp", found, self.library(), scenario)
 
     def _described(self, name: str, version: str, library: Any, scenario: Scenario) -> EngineIdentity:
         return EngineIdentity(
@@ -50,7 +62,7 @@ class LlamaCpp(Packaged):
         """Load a model; options and errors are those of :class:`~harness.runtimes.llamacpp.session.LlamaSession`."""
         from harness.runtimes.llamacpp.session import LlamaSession
 
-        return LlamaSession(path, scenario, **options)
+        return LlamaSession(path, scenario, lib=self.library(), **options)
 
 
 RUNTIME = LlamaCpp()

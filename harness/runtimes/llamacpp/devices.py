@@ -2,16 +2,14 @@
 
 import ctypes
 import re
-from collections.abc import Callable, Iterable
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from harness.domain.base import shipped_table
 from harness.domain.placement import Placement
 from harness.domain.result import EngineBuffer
-from harness.errors import EngineError, RefusedError
-from harness.runtimes.llamacpp.library import library
+from harness.errors import RefusedError
+from harness.runtimes.llamacpp.library import Library, library
 
 DeviceKind = Literal["cpu", "gpu", "igpu", "accel", "meta"]
 _KINDS: Final[tuple[DeviceKind, ...]] = ("cpu", "gpu", "igpu", "accel", "meta")
@@ -61,36 +59,15 @@ class _BufferOverride(ctypes.Structure):
     _fields_ = [("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p)]
 
 
-@cache
-def _ggml() -> tuple[Any, ...]:
-    """The ggml libraries beside libllama: the registry (``ggml``) finds what the base library declares too."""
-    folder = Path(library()._lib._name).parent
-    found = sorted(folder.glob("*ggml.*")) or sorted(folder.glob("*ggml*"))
-    if not found:
-        raise EngineError(f"no ggml library beside {folder}")
-    paths = (found[0], *sorted(folder.glob("*ggml-base.*")), *sorted(folder.glob("*ggml-cpu.*")))
-    return tuple(ctypes.CDLL(str(path)) for path in paths)
-
-
-@cache
-def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
-    """A function of ggml, wherever among its libraries it is; EngineError where the installed one has it not."""
-    for loaded in _ggml():
-        if (function := getattr(loaded, name, None)) is not None:
-            function.restype, function.argtypes = result, list(arguments)
-            return function
-    raise EngineError(f"the installed ggml has no {name}")
-
-
-def devices() -> tuple[GgmlDevice, ...]:
+def devices(lib: Library | None = None) -> tuple[GgmlDevice, ...]:
     """Every device, the engine's own order; EngineError where the library lacks the functions that list them."""
-    library()
+    lib = lib or library()
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    count = ggml_function("ggml_backend_dev_count", size)()
-    get = ggml_function("ggml_backend_dev_get", pointer, size)
-    props_of = ggml_function("ggml_backend_dev_get_props", None, pointer, ctypes.POINTER(_Props))
-    registry_of = ggml_function("ggml_backend_dev_backend_reg", pointer, pointer)
-    registry_name = ggml_function("ggml_backend_reg_name", ctypes.c_char_p, pointer)
+    count = lib.function("ggml_backend_dev_count", size)()
+    get = lib.function("ggml_backend_dev_get", pointer, size)
+    props_of = lib.function("ggml_backend_dev_get_props", None, pointer, ctypes.POINTER(_Props))
+    registry_of = lib.function("ggml_backend_dev_backend_reg", pointer, pointer)
+    registry_name = lib.function("ggml_backend_reg_name", ctypes.c_char_p, pointer)
     found = []
     for index in range(count):
         handle = get(index)
@@ -111,22 +88,22 @@ def devices() -> tuple[GgmlDevice, ...]:
     return tuple(found)
 
 
-def tell(_arguments: Any, emit: Callable[[str, Any], None]) -> None:
+def tell(arguments: Mapping[str, str], emit: Callable[[str, Any], None]) -> None:
     """Child entry: emit ``device`` for each device. A driver that is loaded stays in the process: not in ours."""
-    for device in devices():
+    for device in devices(library(arguments.get("module", ""))):
         emit("device", device._asdict())
 
 
-def apis() -> tuple[str, ...]:
+def apis(lib: Library | None = None) -> tuple[str, ...]:
     """Apis that a model can run on here: ``cpu``, and those with a GPU that the engine sees."""
-    return ("cpu", *sorted({device.api for device in devices() if device.is_gpu}))
+    return ("cpu", *sorted({device.api for device in devices(lib) if device.is_gpu}))
 
 
-def devices_of(api: str) -> tuple[GgmlDevice, ...]:
+def devices_of(api: str, lib: Library | None = None) -> tuple[GgmlDevice, ...]:
     """The GPUs that an api drives; none for ``cpu``, and RefusedError where this engine sees none."""
     if api in {"", "cpu"}:
         return ()
-    found = tuple(d for d in devices() if d.api == api and d.is_gpu)
+    found = tuple(d for d in devices(lib) if d.api == api and d.is_gpu)
     if not found:
         arguments = shipped_table("data/install.toml")["apis"].get(api)
         build = (
@@ -135,11 +112,13 @@ def devices_of(api: str) -> tuple[GgmlDevice, ...]:
             if arguments
             else ""
         )
-        raise RefusedError(f"the installed llama.cpp sees no device of api {api!r}, only of {', '.join(apis())}{build}")
+        raise RefusedError(
+            f"the installed llama.cpp sees no device of api {api!r}, only of {', '.join(apis(lib))}{build}"
+        )
     return found
 
 
-def place(params: Any, api: str, placement: Placement) -> list[Any]:
+def place(params: Any, api: str, placement: Placement, lib: Library) -> list[Any]:
     """Write a placement into ``llama_model_params``; what is returned must live while the model loads.
 
     With ``cpu`` the engine gets an empty list of devices: it then touches no GPU, whatever it was built with.
@@ -147,8 +126,7 @@ def place(params: Any, api: str, placement: Placement) -> list[Any]:
     Raises:
         RefusedError: No device of that api, fewer cards than the split names, or layers left for the model to choose.
     """
-    lib = library()
-    chosen = devices_of(api)
+    chosen = devices_of(api, lib)
     if placement.gpu_layers == "auto" and chosen:
         raise RefusedError("gpu_layers auto is for a prediction: `fit --placement auto` finds the number to run with")
     if len(placement.tensor_split) > max(len(chosen), 1) and chosen:
@@ -170,7 +148,7 @@ def place(params: Any, api: str, placement: Placement) -> list[Any]:
         params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
         kept.append(shares)
     if placement.cpu_moe:
-        cpu = ggml_function("ggml_backend_cpu_buffer_type", ctypes.c_void_p)()
+        cpu = lib.function("ggml_backend_cpu_buffer_type", ctypes.c_void_p)()
         blocks = placement.cpu_moe  # a pattern that no tensor has is no error
         patterns = [rf"blk\.{block}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for block in range(blocks)]
         overrides = (_BufferOverride * (blocks + 1))(*[_BufferOverride(p, cpu) for p in patterns], _BufferOverride())

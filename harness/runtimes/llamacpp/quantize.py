@@ -29,12 +29,15 @@ from harness.runtimes.llamacpp.session import (
     LlamaSession,
 )
 
+_FTYPES: Final = """
+    F32 F16 Q4_0 Q4_1 - - - Q8_0 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ2_XXS IQ2_XS
+    Q2_K_S IQ3_XS IQ3_XXS IQ1_S IQ4_NL IQ3_S IQ3_M IQ2_S IQ2_M IQ4_XS IQ1_M BF16 - - - TQ1_0 TQ2_0 - NVFP4 Q1_0 Q2_0
+""".split()  # noqa: SIM905  as many names as need a line of their own each would hide the order
+"""In the order of ``enum llama_ftype``. Source: llama.cpp, include/llama.h."""
 QUANTS: Final = {
-    name: f"LLAMA_FTYPE_{'ALL' if name == 'F32' else 'MOSTLY'}_{name}"
-    for name in quant_mix.QUANTS
-    if name not in quant_mix.THROUGHOUT and name != "MXFP4_MOE"
+    name: _FTYPES.index(name) for name in quant_mix.QUANTS if name not in quant_mix.THROUGHOUT and name != "MXFP4_MOE"
 }
-"""Mixtures that can be asked for, with the library's constant of each."""
+"""Mixtures that can be asked for, with the library's number of each."""
 
 _MUL_MAT: Final = 29
 _CHUNK_COUNT, _CHUNK_TOKENS = 8, 512  # that are read for an importance matrix
@@ -70,7 +73,7 @@ def run_quantize(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         raise RefusedError(f"no quantisation {quant!r}; one of: {', '.join(QUANTS)}")
     lib = library()
     params = lib.llama_model_quantize_default_params()
-    params.ftype = getattr(lib, QUANTS[quant])
+    params.ftype = QUANTS[quant]
     params.allow_requantize = True
     if job.pure:
         if quant not in BLOCKS:

@@ -14,8 +14,8 @@ from harness.errors import EngineError, RefusedError
 from harness.ports import EndPass, Tap
 from harness.runtimes._rows import Rows, check_logits
 from harness.runtimes._threads import default_thread_count
-from harness.runtimes.llamacpp.devices import buffers, ggml_function, place
-from harness.runtimes.llamacpp.library import ENGINE_LOG, library
+from harness.runtimes.llamacpp.devices import buffers, place
+from harness.runtimes.llamacpp.library import ENGINE_LOG, Library, library
 
 DEFAULT_BATCH_TOKENS: Final = 2048
 """Tokens of one logical batch (``n_batch``), as llama-bench has it."""
@@ -54,7 +54,7 @@ class LlamaSession(Rows):
         lib: Bindings of another library with the same functions; None for llama.cpp's own.
 
     Raises:
-        MissingPackageError: llama-cpp-python is not installed.
+        MissingPackageError: No package that brings llama.cpp is installed.
         EngineError: The engine refused the file or the options.
         RefusedError: The KV type is none that ggml has, fewer tokens may have logits than there are sequences, or the
             engine has no device of that api, or not so many cards.
@@ -81,12 +81,12 @@ class LlamaSession(Rows):
                 f"({'output_tokens' if output_tokens else 'batch_tokens'})"
             )
         self._tap_hook = None
-        if tap is not None:
-            if eval_hook is not None:
-                raise RefusedError("a session takes a tap or an eval_hook, not both")
-            eval_hook = self._tap_hook = _TapHook(tap)
+        if tap is not None and eval_hook is not None:
+            raise RefusedError("a session takes a tap or an eval_hook, not both")
         self._load(path, scenario, lib)
         lib = self.lib
+        if tap is not None:
+            eval_hook = self._tap_hook = _TapHook(tap, lib)
         params = lib.llama_context_default_params()
         params.n_ctx = scenario.context_tokens
         params.n_batch = batch_tokens
@@ -127,12 +127,12 @@ class LlamaSession(Rows):
         self._make_batch(self.batch_tokens)
 
     def _load(self, path: Path, scenario: Scenario, lib: Any) -> None:
-        own = lib is None  # another library has devices of its own kind, and is asked for its CPU alone
         lib = self.lib = lib or library()
         params = lib.llama_model_default_params()
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if scenario.mmap else lib.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = scenario.repack
-        held = place(params, scenario.api or "cpu", scenario.placement) if own else []
+        # A fork has devices of its own kind, and is asked for its CPU alone.
+        held = place(params, scenario.api or "cpu", scenario.placement, lib) if isinstance(lib, Library) else []
         told = len(ENGINE_LOG.sizes)
         self._model = lib.llama_model_load_from_file(str(path).encode(), params)
         del held
@@ -312,12 +312,12 @@ class _TapHook:
     raises it once the engine has returned.
     """
 
-    def __init__(self, tap: Tap) -> None:
+    def __init__(self, tap: Tap, lib: Library) -> None:
         self._tap = tap
         address, size = ctypes.c_void_p, ctypes.c_size_t
-        self._is_contiguous = ggml_function("ggml_is_contiguous", ctypes.c_bool, address)
+        self._is_contiguous = lib.function("ggml_is_contiguous", ctypes.c_bool, address)
         self._get, self._set = (
-            ggml_function(f"ggml_backend_tensor_{verb}", None, address, address, size, size) for verb in ("get", "set")
+            lib.function(f"ggml_backend_tensor_{verb}", None, address, address, size, size) for verb in ("get", "set")
         )
         self._names: dict[bytes, str | None] = {}  # None for what is not wanted
         self._failure: BaseException | None = None
