@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -65,25 +65,30 @@ def check(
         return Checked(*run_on(on[0], cells, options, on[1]))
     if options.server is not None:
         return _on_server(cells, options, options.server, probe_again)
-    takes = getattr(plugins.load("harness.runtimes", options.runtime, "RUNTIME"), "formats", ("gguf",))
-    if "gguf" not in takes:
+    runtime = plugins.usable_runtime(options.runtime)
+    if "gguf" not in getattr(runtime, "formats", ("gguf",)):
         raise RefusedError(f"--runtime {options.runtime}: nothing predicts it before a run; `edge-harness run` runs it")
-    if options.runtime == "ik":
-        listener.say("predicted from the costs of llama.cpp on this machine: those of ik are not timed")
+    timed = options.runtime
+    if not hasattr(runtime, "package"):  # a program of its own: it is predicted from the library's costs
+        timed, runtime = "llamacpp", plugins.usable_runtime("llamacpp")
     shapes, types = _seen(cells, listener)
     try:
-        found = engine_devices()
+        found = engine_devices(runtime.module) if timed != "ik" else ()
     except HarnessError as error:  # a driver that dies takes no CPU with it
         found = ()
         listener.say(f"no GPU is checked: {error}")
-    gpus = {d.api: d for d in reversed(found) if d.is_gpu and scenario.api in {"", d.api} and options.runtime != "ik"}
+    gpus = {d.api: d for d in reversed(found) if d.is_gpu and scenario.api in {"", d.api}}
     if scenario.api not in {"", "cpu", *gpus}:
         raise RefusedError(f"--api {scenario.api}: no such GPU is driven here; `edge-harness doctor` says what is")
+    if "xllamacpp" in runtime.package():
+        faster = "compiled for this machine it is faster (pip install 'edge-harness[llama]')"
+        listener.say(f"llama.cpp comes built for any machine of its kind: {faster}")
     wall_s = options.how.limits.wall_s
-    try:  # some 40 s where it is quiet; a machine too busy to time its engine still gets its answer
+    asked: dict[str, Any] = {"say": listener.say, "again": probe_again, "runtime": timed}
+    try:  # under a minute where it is quiet; a machine too busy to time its engine still gets its answer
         limit_s = min(wall_s, max(_CALIBRATION_S, wall_s / 5))
-        device = probed(types, scenario, say=listener.say, again=probe_again, gpus=gpus, limit_s=limit_s)
-    except EngineError as error:
+        device = probed(types, scenario, gpus=gpus, limit_s=limit_s, **asked)
+    except (EngineError, RefusedError) as error:
         cause = str(error).partition(" File ")[0]
         listener.say(f"predicted from the speed of the memory alone, since the engine could not be timed: {cause}")
         device = probed(set(), scenario, say=listener.say)

@@ -27,6 +27,8 @@ from harness.units import GIB, format_bytes
 
 State = Literal["ok", "missing", "limited", "broken"]
 
+_WHEELS: Final = {("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "amd64")}
+"""Systems that xllamacpp has wheels for."""
 _COMPILERS: Final = ("c++", "g++", "clang++", "cl")
 _TABLES: Final = shipped_table("data/install.toml")
 
@@ -53,17 +55,20 @@ def _next_step() -> Found:
     """The one command that leads on where there is no engine yet; a compile that cannot end well is not begun."""
     if installed() or find_spec("ik_llama_cpp") is not None:
         return
+    compiled = "pip install 'edge-harness[llama]' (compiles for about 15 minutes divided by the number of cores)"
     if not any(map(shutil.which, _COMPILERS)):
-        yield "next: a C++ compiler", "missing", compiler_command(sys.platform, _distribution())
+        compiled = f"{compiler_command(sys.platform, _distribution())}; then {compiled}"
+    if (sys.platform, platform.machine().lower()) in _WHEELS:
+        quick = "pip install 'edge-harness[xllamacpp]' (built already: no compiler, half a minute)"
+        yield "next: an engine", "missing", f"{quick}; compiled for this machine it is faster: {compiled}"
     else:
-        time = "compiles for about 15 minutes divided by the number of cores"
-        yield "next: an engine", "missing", f"pip install 'edge-harness[llama]' ({time})"
+        yield "next: an engine", "missing", compiled
     others = [f"run --runtime {n}" for n in plugins.names("harness.runtimes") if n in {"server", "executable"}]
     ready = (
         f", and a llama.cpp package of your system (brew, winget, conda) for {' or '.join(others)}" if others else ""
     )
     detail = f"pip install 'edge-harness[onnx]' runs ONNX models{ready}; fit, matrix and report need no engine"
-    yield "without a compiler", "ok", detail
+    yield "other engines", "ok", detail
 
 
 def compiler_command(system: str, distribution: str) -> str:

@@ -178,9 +178,7 @@ def timing_notes(model: ResolvedModel, device: DeviceProfile, scenario: Scenario
     """What a speed on this machine rests on, where the engine was not timed with all of the model's types."""
     calibration = device.calibration(device.api(scenario.api))
     if device.doubts:
-        return (
-            f"the profile of this machine was taken while it was disturbed ({device.doubts[0]}): intervals are wider",
-        )
+        return (f"the profile of this machine is in doubt ({device.doubts[0]}): intervals are wider",)
     if calibration is None:
         return ("speed rests on the probed bandwidth alone: `edge-harness check` times the engine here and keeps it",)
     timed = {cost.type_name for cost in calibration.types}

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from importlib.metadata import version
 from importlib.resources import as_file, files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,6 +34,7 @@ from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX
 from harness.predict.weights import weights_of
 from harness.records.ladder import Ladder, Rung, describe, divergence, mark_frontier, reference_of, rung_of
 from harness.runtimes.llamacpp import RUNTIME
+from harness.runtimes.llamacpp.library import brought_by
 from harness.runtimes.llamacpp.quantize import QUANTS
 from harness.stats.calibration.paired import calibration_change
 from harness.targets.bench import BenchJob, bench_on
@@ -158,7 +158,7 @@ class Workshop:
         timed_on = fingerprint(facts(asked.target)) if asked.target else pipeline.machine
         self._timed_on = timed_on.fingerprint
         hashes = sha256_of(source)[:12], sha256_of(text)[:8]
-        self._made_from = "-".join([source.stem, *hashes, version("llama-cpp-python")])
+        self._made_from = "-".join([source.stem, *hashes, brought_by("llama_cpp").replace(" ", "-")])
         self.folder = folder.absolute() / self._made_from
         self.folder.mkdir(parents=True, exist_ok=True)
         self.reference = self.folder / "reference.gguf" if self.requantized else self.source

@@ -15,7 +15,7 @@ from harness.catalog.hub import read_repository
 from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_model, match
 from harness.catalog.paths import as_path
 from harness.catalog.synthesize import Routing
-from harness.domain.device import APIS, DeviceProfile
+from harness.domain.device import APIS, Calibration, DeviceProfile
 from harness.domain.foreign import fault
 from harness.domain.ggml import BLOCKS, KV_TYPES
 from harness.domain.model import ModelCard, ModelShape, Weights
@@ -127,21 +127,20 @@ def mixture_of(quant: str) -> tuple[str, tuple[str, ...]]:
 
 
 def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:
-    """The device of that name or in that file; ``this`` (or ``here``) for the probed profile of this machine.
+    """The device of that name or in that file; ``this`` (or ``here``) for this machine, as probed or else by its parts.
 
     With a scenario this machine's profile carries the engine's costs that were timed before with its threads and its
     repacking, if any were: they are nearer to the truth than the bandwidth alone.
 
     Raises:
         UnknownNameError: No device of that name.
-        RefusedError: This machine was never probed.
         BadDataError: The file breaks the schema.
     """
     if ref not in THIS_MACHINE:
         return load_device(ref)
-    if PROBED_NAME not in device_names():
-        raise RefusedError("this machine has no profile yet. Make one with: edge-harness devices probe")
-    device = load_device(PROBED_NAME)
+    from harness.measure.probe import own_profile, rough_machine
+
+    device = own_profile() or rough_machine()
     return device if scenario is None else with_kept_costs(device, scenario)
 
 
@@ -156,7 +155,16 @@ def with_kept_costs(device: DeviceProfile, scenario: Scenario) -> DeviceProfile:
 
     names = dict.fromkeys(("cpu", *(name for engine in device.engines for name in engine.apis)))
     costs = [kept(thread_count=scenario.thread_count, repack=scenario.repack, api=name) for name in names]
-    return replace(device, calibrations=tuple(found for found in costs if found is not None))
+    return with_costs(device, tuple(found for found in costs if found is not None))
+
+
+def with_costs(device: DeviceProfile, costs: tuple[Calibration, ...]) -> DeviceProfile:
+    """The profile with these costs; its CPU has the instruction sets that the engine found, where that tells them."""
+    told = next((c.isa for c in costs if c.api == "cpu" and c.isa is not None), None)
+    if told is None:
+        return replace(device, calibrations=costs)
+    engines = tuple(replace(e, isa=told) if e.kind == "cpu" else e for e in device.engines)
+    return replace(device, calibrations=costs, engines=engines)
 
 
 def neighbours(device: DeviceProfile, most: int = 6) -> list[DeviceProfile]:

@@ -1,33 +1,34 @@
 """The profile of the machine that this runs on: what was probed of it, and what its engine costs."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-import msgspec
+from msgspec.structs import replace
 
-from harness.app.resolve import THIS_MACHINE, resolve_device
+from harness.app.resolve import with_costs
 from harness.domain.device import DeviceProfile
 from harness.domain.scenario import Scenario
-from harness.errors import InputError
+from harness.measure import machine
+from harness.measure.bandwidth import read_bandwidth
 from harness.measure.calibrate import calibrate
 from harness.measure.engine_devices import SOFTWARE_FILL_BYTES, with_gpu
 from harness.measure.lock import lock_path, machine_lock
-from harness.measure.probe import probe_machine, save_profile
+from harness.measure.probe import own_profile, probe_machine, save_profile
 from harness.measure.validity import ValidityProbe
+from harness.runtimes._threads import default_thread_count
 from harness.runtimes.llamacpp.devices import GgmlDevice
 
 _BUSY_SHARE: Final = 0.25
 """Of the time that an engine's timing may take, on a machine that others use: its timings are hardly to be believed."""
+_DRIFT_BYTES: Final = 256 * 2**20
 
 
 def this_machine() -> DeviceProfile | None:
-    """The probed profile of this machine; None when it was never probed."""
-    try:
-        return resolve_device(THIS_MACHINE[0])
-    except InputError:
-        return None
+    """The probed profile of this machine; None when it was never probed, or under other limits."""
+    return own_profile()
 
 
 def probed(
@@ -38,10 +39,12 @@ def probed(
     again: bool = False,
     gpus: Mapping[str, GgmlDevice] | None = None,
     limit_s: float = 1800.0,
+    runtime: str = "llamacpp",
 ) -> DeviceProfile:
-    """Profile of this machine with the engine's cost of those weight types, none of it from a model to be predicted.
+    """Profile of this machine with the runtime's cost of those weight types, none of it from a model to be predicted.
 
-    Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to.
+    Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to. The
+    memory is read once more beside it: where it is slower or faster than when it was probed, intervals are wider.
 
     Raises:
         EngineError: The engine's costs could not be timed, or not within ``limit_s``; a machine in doubt gets a
@@ -52,12 +55,12 @@ def probed(
         say("probing this machine again: it is quieter than when its profile was taken")
         device = None
     if device is None:
-        say("probing this machine (kept for the next time)")
+        say("probing this machine, some 10 s (kept for the next time)")
         with _alone(say):
             before = disturbance()
             device = probe_machine(quick=True, progress=say)
             doubts = tuple(dict.fromkeys([*before, *disturbance()]))
-        device = msgspec.structs.replace(device, doubts=doubts)
+        device = replace(device, doubts=doubts)
         save_profile(device)
     if device.doubts:
         say(
@@ -66,18 +69,27 @@ def probed(
         limit_s *= _BUSY_SHARE
     if not types:
         return device
-    asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack}
-    asked |= {"fresh": again, "limit_s": limit_s}
+    asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack, "runtime": runtime}
+    asked |= {"fresh": again, "limit_s": limit_s, "working_sets": device.pool("ram").working_sets}
     with _alone(say):
         costs = calibrate(types, progress=say, **asked)
-        device = msgspec.structs.replace(device, calibrations=(costs,))
+        costs = replace(costs, spread_ratio=math.hypot(costs.spread_ratio, drift_ratio(device)))
+        device = with_costs(device, (costs,))
         for api, gpu in (gpus or {}).items():
             say(f"timing {gpu.name} ({gpu.description}){', which takes minutes' if gpu.is_software else ''}")
             asked |= {"api": api, "fill_bytes": SOFTWARE_FILL_BYTES if gpu.is_software else 0, "limit_s": 3 * limit_s}
             device = with_gpu(device, gpu, calibrate(types, progress=say, **asked))
     if gpus:
-        save_profile(msgspec.structs.replace(device, calibrations=()))
+        save_profile(replace(device, calibrations=()))
     return device
+
+
+def drift_ratio(device: DeviceProfile) -> float:
+    """How far the memory is now from the speed that it was probed with, as a share of it."""
+    then = device.pool("ram").measured_read_bytes_per_s
+    limit = machine.memory().limit_bytes
+    now = read_bandwidth(default_thread_count(), min(_DRIFT_BYTES, limit // 8), pass_count=3)
+    return abs(math.log(now.bytes_per_s / then.value)) if then else 0.0
 
 
 def disturbance(window_s: float = 0.4) -> tuple[str, ...]:

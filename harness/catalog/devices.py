@@ -158,7 +158,9 @@ def dump_device(profile: DeviceProfile) -> str:
     document["calibration"] = calibrations = msgspec.to_builtins(profile.calibrations)
     for calibration in calibrations:
         calibration["types"] = [{key: v for key, v in cost.items() if v != ()} for cost in calibration["types"]]
-    optional = {"notes", "doubts", "power", "calibration"}
+        if calibration["isa"] is None:  # TOML has no word for it
+            del calibration["isa"]
+    optional = {"notes", "doubts", "power", "calibration", "machine"}
     return dump({key: value for key, value in document.items() if value or key not in optional})
 
 
@@ -256,7 +258,7 @@ def _table(part: Frozen, but: Collection[str] = ()) -> dict[str, Any]:
     for name in part.__struct_fields__:
         key, factor = _as_written(name)
         value = getattr(part, name)
-        if name not in but and value is not None and value != {}:
+        if name not in but and value is not None and value != {} and (value != () or name == "isa"):
             found[key] = _in_vendor_units(value, factor)
     return found
 

@@ -42,6 +42,8 @@ class MemoryPool(Frozen, frozen=True, kw_only=True):
         entitled_bytes: The same with an entitlement or a setting an app's maker can ask for; None if there is none.
         bandwidth_bytes_per_s: Theoretical: transfers/s x bus width / 8.
         measured_copy_bytes_per_s: The same for a copy, counting read and written bytes.
+        working_sets: Pairs (bytes that all cores go through again and again, bytes/s), measured, smallest first: where
+            the speed falls the caches end. Empty where nobody measured.
     """
 
     name: PoolName
@@ -52,6 +54,7 @@ class MemoryPool(Frozen, frozen=True, kw_only=True):
     entitled_bytes: Figure | None = None
     measured_read_bytes_per_s: Figure | None = None
     measured_copy_bytes_per_s: Figure | None = None
+    working_sets: tuple[tuple[int, float], ...] = ()
 
 
 class ComputeEngine(Frozen, frozen=True, kw_only=True):
@@ -104,6 +107,7 @@ class TypeCost(Frozen, frozen=True, kw_only=True):
         repacked: Whether the engine rewrites the weights at load (its copy then lies in anonymous memory).
         batch_seconds_per_row: The same for each weight row: beginning and ending its dot products. Empty for none.
         batch_seconds_per_product: The same for each matrix product: quantising its input, barriers. Empty for none.
+        cached_ratios: Pairs (tokens in the batch, cost of a byte out of the cache over that of one out of memory).
     """
 
     type_name: str
@@ -111,6 +115,7 @@ class TypeCost(Frozen, frozen=True, kw_only=True):
     repacked: bool = False
     batch_seconds_per_row: tuple[tuple[int, float], ...] = ()
     batch_seconds_per_product: tuple[tuple[int, float], ...] = ()
+    cached_ratios: tuple[tuple[int, float], ...] = ()
 
 
 class Calibration(Frozen, frozen=True, kw_only=True):
@@ -133,6 +138,12 @@ class Calibration(Frozen, frozen=True, kw_only=True):
             the link aside: on a driver that plays the GPU the thread that waits for it holds a core.
         process_anonymous_bytes: What the process holds before a model is loaded: interpreter, engine; 0: not measured.
         process_file_bytes: Code pages of the same once it has computed.
+        cached_shares: Pairs (bytes that a pass reads, share of them that the caches give), smallest first.
+        isa: Instruction sets that the engine was built with and found on this machine; None where it tells none.
+        bound: What decided how large the tiny models were.
+        built_bytes: Of all tiny models together.
+        took_s: Time that all of it took.
+        lacking: Benches that failed, and what is therefore not known as well.
     """
 
     api: str
@@ -154,6 +165,12 @@ class Calibration(Frozen, frozen=True, kw_only=True):
     copied_product_ratio: float = 0.0
     process_anonymous_bytes: Annotated[int, Meta(ge=0)] = 0
     process_file_bytes: Annotated[int, Meta(ge=0)] = 0
+    cached_shares: tuple[tuple[int, float], ...] = ()
+    isa: tuple[str, ...] | None = None
+    bound: str = ""
+    built_bytes: Annotated[int, Meta(ge=0)] = 0
+    took_s: Time = 0.0
+    lacking: tuple[str, ...] = ()
 
 
 class DeviceProfile(Frozen, frozen=True, kw_only=True):
@@ -166,6 +183,7 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
         engines: What can compute, best choice for language models first.
         calibrations: Costs measured on this very device (by ``devices probe``).
         doubts: What disturbed the machine while it was probed; empty for a profile to believe.
+        machine: Fingerprint of the machine that was probed; empty for a device that others described.
         learned: File of what measurements taught of its speed (``devices calibrate``); empty for none.
     """
 
@@ -183,6 +201,7 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
     calibrations: tuple[Calibration, ...] = ()
     notes: str = ""
     doubts: tuple[str, ...] = ()
+    machine: str = ""
     learned: str = ""
 
     def pool(self, name: PoolName) -> MemoryPool:

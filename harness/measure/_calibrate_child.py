@@ -7,23 +7,55 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
+from harness import plugins
+from harness.domain.base import Frozen
 from harness.domain.ggml import row_bytes
+from harness.domain.isa import isa_of_engine
 from harness.domain.model import ModelShape
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
+from harness.errors import HarnessError
 from harness.measure import page_cache
 from harness.measure.memory_watch import read_memory
 from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
 from harness.measure.validity import Limits, child_probe
-from harness.runtimes.llamacpp.devices import devices
-from harness.runtimes.llamacpp.session import LlamaSession
 
 Emit = Callable[[str, Any], None]
 
 DEPTH_TOKENS: Final = 2048
+MAX_LAYERS: Final = 500
+"""llama.cpp aborts above 512. Source: llama.cpp, src/llama-hparams.h, ``LLAMA_MAX_LAYERS``."""
 _ATTENTION_LAYERS: Final = 6
+_CHOICE_S: Final = 0.4
+"""What each number of threads is timed for, where kinds of core leave a choice."""
+
+
+class Job(Frozen, frozen=True, kw_only=True):
+    """What to time: types, bytes of a tiny model's weights, and of one that the cache holds (0 for none).
+
+    ``thread_choices`` are numbers of threads to choose from, the first of one. Each group is visited so often, with the
+    others between, as long as ``budget_s`` lasts: the first visit is always whole. A ``stretch_s`` is the time of one
+    bench of one token. ``skipped`` are (type, role) of benches that ended the process before. ``software``: a driver on
+    the CPU plays the GPU.
+    """
+
+    types: tuple[str, ...]
+    fill_bytes: int
+    cached_bytes: int
+    thread_choices: tuple[int, ...]
+    runtime: str
+    api: str = "cpu"
+    repack: bool = True
+    visits: int = 2
+    rounds: int = 2
+    stretch_s: float = 0.12
+    retries: int = 2
+    budget_s: float = 60.0
+    skipped: tuple[tuple[str, str], ...] = ()
+    software: bool = False
 
 
 class Bench(NamedTuple):
@@ -46,6 +78,7 @@ def dimensions(role: str, type_name: str, fill_bytes: int) -> ModelShape:
 
     ``narrow mid wide`` differ in row length, ``head`` is one big product, ``shallow deep`` have next to no weights.
     ``narrow few`` and ``wide few`` are a sixth of the others: large batches are bound by arithmetic, not by memory.
+    More layers than the engine takes are made wider instead.
     """
     if role in {"shallow", "deep", "deep apart"}:
         return tiny_shape(2 if role == "shallow" else 26, 64, 64, 1, 1)
@@ -54,19 +87,22 @@ def dimensions(role: str, type_name: str, fill_bytes: int) -> ModelShape:
     if role in {"grouped", "ungrouped"}:
         return tiny_shape(_ATTENTION_LAYERS, 256, 256, 16, 2 if role == "grouped" else 16)
     name, _, few = role.partition(" ")
-    width = {"narrow": 512, "mid": 1024, "wide": 2048}[name]
-    one = tiny_shape(1, width, 2 * width, width // 64, max(width // 256, 1))
-    wanted = fill_bytes / (6 if few else 1)
-    layer = sum(tensor.size_bytes for tensor in matrices(one, type_name) if tensor.name.startswith("blk."))
-    return replace(one, layer_count=max(round(wanted / layer), 1 if few else 2))
+    width, wanted = {"narrow": 512, "mid": 1024, "wide": 2048}[name], fill_bytes / (6 if "few" in few else 1)
+    while True:
+        one = tiny_shape(1, width, 2 * width, width // 64, max(width // 256, 1))
+        layer = sum(tensor.size_bytes for tensor in matrices(one, type_name) if tensor.name.startswith("blk."))
+        count = max(round(wanted / layer), 1 if few else 2)
+        if count <= MAX_LAYERS:
+            return replace(one, layer_count=count)
+        width *= 2
 
 
-def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[Bench]]:
+def plan(types: Sequence[str], fill_bytes: int, api: str = "cpu", cached_bytes: int = 0) -> Iterator[list[Bench]]:
     """Groups of benches that are timed in turns: first the engine's own overheads and attention, then each type.
 
     A GPU gets fewer batches: each new one may have the driver compile a shader first. ``deep apart`` is ``deep`` with
     its cache left with the CPU: every layer crosses to the CPU and back. ``few apart`` is ``few`` with all weights
-    there: batches of a prompt copy each of them.
+    there: batches of a prompt copy each of them. ``mid cached`` is ``mid`` of a size that the CPU's cache holds.
     """
     few_roles: tuple[str, ...] = ("narrow few", "wide few")
     if api == "cpu":
@@ -76,8 +112,10 @@ def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[B
         overheads, few_roles = ("shallow", "deep", "deep apart"), (*few_roles, "narrow few apart", "wide few apart")
         overhead, attention, products = [1, 4, 16], [1], [1, 2, 4, 8]
 
-    def benches(roles: Sequence[str], type_name: str, batches: Sequence[int], depth: int = 0) -> list[Bench]:
-        return [Bench(role, type_name, dimensions(role, type_name, fill_bytes), batches, depth) for role in roles]
+    def benches(
+        roles: Sequence[str], type_name: str, batches: Sequence[int], depth: int = 0, size: int = fill_bytes
+    ) -> list[Bench]:
+        return [Bench(role, type_name, dimensions(role, type_name, size), batches, depth) for role in roles]
 
     yield benches(overheads, "F16", overhead)
     yield [bench for depth in (0, DEPTH_TOKENS) for bench in benches(("grouped", "ungrouped"), "F16", attention, depth)]
@@ -85,6 +123,7 @@ def plan(types: list[str], fill_bytes: int, api: str = "cpu") -> Iterator[list[B
         yield [
             *benches(("narrow", "mid", "wide"), type_name, products),
             *benches(("head",), type_name, [b for b in products if b <= 8]),
+            *(benches(("mid cached",), type_name, [1, 4], size=cached_bytes) if cached_bytes else ()),
             *benches(few_roles, type_name, (64, 512)),
         ]
 
@@ -93,96 +132,156 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Time everything in ``plan``: in each round a stretch of every bench at each batch.
 
     What is compared runs one after the other, so that it differs by its layers and not by the minute it ran in. Each
-    group is visited so often, with the others between: a shared machine may change its speed for half a minute.
-    ``arguments``: ``types fill_bytes thread_count visits rounds stretch_s retries repack api software``.
+    group is visited again, with the others between: a shared machine may change its speed for half a minute.
 
-    Events: ``timing`` for each bench, batch, depth and round, ``group`` when one begins, and ``process``: what this
-    process holds without a model (with a driver on the CPU: beside its buffers), and its code pages in the end.
+    Events: ``begin`` before a bench is opened or timed, ``timing`` for each bench, batch, depth and round, ``group``
+    when one begins, ``failed`` for a bench that could not be made, ``engine`` with what it says of itself, ``threads``
+    with the number that was chosen, and ``process``: what this process holds without a model (with a driver on the
+    CPU: beside its buffers), and its code pages in the end.
     """
-    devices()  # the engine loads its drivers when it is first asked for them
-    before = read_memory() if arguments["api"] == "cpu" else None
-    held_bytes = before.anonymous_bytes if before else 0
-    rounds, groups = arguments["rounds"], list(plan(arguments["types"], arguments["fill_bytes"], arguments["api"]))
-    visits = [(visit, group) for visit in range(arguments["visits"]) for group in groups]
-    for number, (visit, group) in enumerate(visits):
-        emit("group", {"number": number, "count": len(visits), "name": f"{group[0].type_name} {group[0].role}"})
-        with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder, ExitStack() as stack:
-            sessions = [(bench, stack.enter_context(_open(bench, Path(folder), arguments))) for bench in group]
-            for _, session in sessions:
-                _passes(session, 1, 0, arguments["stretch_s"] / 8)
-            if arguments["software"] and not held_bytes and (now := read_memory()):
-                buffers = sum(b.size_bytes for _, s in sessions for b in s.buffers if not b.is_mapped)
-                held_bytes = max(now.anonymous_bytes - buffers, 0)  # with the driver's own, which lies in this process
-            for turn in range(visit * rounds, (visit + 1) * rounds):
+    _Timing(msgspec.convert(arguments, Job), emit).run()
+
+
+class _Timing:
+    def __init__(self, job: Job, emit: Emit) -> None:
+        self.job, self.emit, self.start_s = job, emit, time.perf_counter()
+        self.runtime = plugins.usable_runtime(job.runtime)
+        self.thread_count = job.thread_choices[0]
+        self.held_bytes = 0
+
+    def run(self) -> None:
+        job = self.job
+        if job.api == "cpu":
+            system_info = self.runtime.identity(Scenario(thread_count=self.thread_count)).build
+            self.emit("engine", {"isa": isa_of_engine(system_info)})
+            before = read_memory()
+            self.held_bytes = before.anonymous_bytes if before else 0
+        if len(job.thread_choices) > 1:
+            self._choose_threads()
+        groups = list(plan(job.types, job.fill_bytes, job.api, job.cached_bytes))
+        visits = [(visit, group) for visit in range(job.visits) for group in groups]
+        longest_s = 0.0
+        for number, (visit, group) in enumerate(visits):
+            begun_s = time.perf_counter()
+            if visit and self._left_s() < longest_s:
+                break
+            self.emit(
+                "group", {"number": number, "count": len(visits), "name": f"{group[0].type_name} {group[0].role}"}
+            )
+            with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder, ExitStack() as stack:
+                self._time_group(group, visit, Path(folder), stack, self._left_s() / (len(groups) if not visit else 1))
+            longest_s = max(longest_s, time.perf_counter() - begun_s)
+        after = read_memory()
+        if self.held_bytes and after:
+            self.emit("process", {"anonymous_bytes": self.held_bytes, "file_bytes": after.file_bytes})
+
+    def _left_s(self) -> float:
+        return self.job.budget_s - (time.perf_counter() - self.start_s)
+
+    def _choose_threads(self) -> None:
+        """The number of threads that decodes fastest: of cores of unlike kinds more may be slower."""
+        times: dict[int, float] = {}
+        bench = Bench("wide", "Q4_0", dimensions("wide", "Q4_0", self.job.fill_bytes), [1])
+        for count in self.job.thread_choices:
+            self.thread_count = count
+            with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder:
+                session = self._open(bench, Path(folder))
+            if session is not None:
+                with session:
+                    _passes(session, 1, 0, _CHOICE_S / 4)
+                    times[count] = min(_passes(session, 1, 0, _CHOICE_S))
+        self.thread_count = min(times, key=times.__getitem__, default=self.job.thread_choices[0])
+        self.emit("threads", {"chosen": self.thread_count, "seconds": list(times.items())})
+
+    def _time_group(self, group: list[Bench], visit: int, folder: Path, stack: ExitStack, share_s: float) -> None:
+        job, begun_s = self.job, time.perf_counter()
+        opened = ((bench, self._open(bench, folder)) for bench in group)
+        sessions = [(bench, stack.enter_context(session)) for bench, session in opened if session is not None]
+        for bench, session in sessions:
+            self._begin(bench)
+            _passes(session, 1, 0, job.stretch_s / 8)
+        if job.software and not self.held_bytes and (now := read_memory()):
+            buffers = sum(b.size_bytes for _, s in sessions for b in s.buffers if not b.is_mapped)
+            self.held_bytes = max(now.anonymous_bytes - buffers, 0)  # with the driver's own, which lies here too
+        for turn in range(visit * job.rounds, (visit + 1) * job.rounds):
+            if turn > visit * job.rounds and time.perf_counter() - begun_s > share_s / 2:
+                break  # another round would take the time of the groups behind this one
+            for bench, session in sessions:
+                if bench.depth and not (turn and job.software):  # it takes its time for long batches
+                    self._fill(bench, session, turn)
+            for batch in sorted({b for bench in group for b in bench.batches}):
                 for bench, session in sessions:
-                    if bench.depth and not (turn and arguments["software"]):  # it takes its time for long batches
-                        _fill(bench, session, turn, emit)
-                for batch in sorted({b for bench in group for b in bench.batches}):
-                    for bench, session in sessions:
-                        if batch in bench.batches and (batch <= 64 or not turn):  # long passes average by themselves
-                            _time_bench(bench, session, batch, turn, emit, arguments)
-    after = read_memory()
-    if held_bytes and after:
-        emit("process", {"anonymous_bytes": held_bytes, "file_bytes": after.file_bytes})
+                    if batch in bench.batches and (batch <= 64 or not turn):  # long passes average by themselves
+                        self._time_bench(bench, session, batch, turn)
+
+    def _begin(self, bench: Bench) -> None:
+        self.emit("begin", {"type_name": bench.type_name, "role": bench.role})
+
+    def _open(self, bench: Bench, folder: Path) -> Any:
+        """A session on the bench's model; None where it cannot be had, which is told: it costs this bench alone."""
+        if (bench.type_name, bench.role) in self.job.skipped:
+            return None
+        self._begin(bench)
+        path = folder / f"{bench.role}-{bench.type_name}.gguf"
+        few = bench.role.endswith(" few apart")
+        scenario = Scenario(
+            context_tokens=bench.depth + 1024,
+            thread_count=self.thread_count,
+            repack=self.job.repack,
+            api=self.job.api,
+            placement=Placement(gpu_layers=0) if few else Placement(kv_on_gpu=not bench.role.endswith(" apart")),
+        )
+        try:
+            write_tiny(path, bench.shape, bench.type_name)
+            # A downloaded model comes into the page cache by being read, not by being written: so does this one.
+            page_cache.drop(path)
+            size = path.stat().st_size
+            session = self.runtime.open(path, scenario, batch_tokens=max(*bench.batches, 512 if bench.depth else 16))
+        except (HarnessError, OSError, MemoryError) as error:
+            self.emit("failed", {"type_name": bench.type_name, "role": bench.role, "why": str(error)[:200]})
+            return None
+        finally:
+            path.unlink(missing_ok=True)  # what is mapped stays; nothing is left behind when the process dies
+        repacked = any("REPACK" in buffer.device for buffer in session.buffers)
+        self.emit("built", {"type_name": bench.type_name, "size_bytes": size, "repacked": repacked})
+        return session
+
+    def _time_bench(self, bench: Bench, session: Any, batch: int, turn: int) -> None:
+        """One stretch of passes: of a single token, which most runs are made of, twice as long as of others."""
+        job = self.job
+        self._begin(bench)
+        # Threads of a driver that plays a GPU wait for each other: what others take shows in their CPU time alone.
+        probe = child_probe(limits=Limits(cpu_stall_ratio=1.0) if job.software else Limits())
+        if job.api != "cpu" and not turn:
+            _passes(session, batch, bench.depth, 0.0)  # the driver compiles its shaders for a batch when it meets it
+        for _ in range(1 + job.retries):
+            probe.start()
+            times = _passes(session, batch, bench.depth, job.stretch_s / (1 if batch == 1 else 2))
+            doubts = probe.finish().doubts
+            if not doubts or self._left_s() < job.budget_s / 4:
+                break
+        self._tell(bench, batch, bench.depth, times, turn, bool(doubts))
+
+    def _fill(self, bench: Bench, session: Any, turn: int) -> None:
+        """Prefill up to the bench's depth, telling the time of each batch at the depth it began at."""
+        session.clear()
+        for start in range(0, bench.depth, 512):
+            begin_s = time.perf_counter()
+            session.decode([i % 251 for i in range(512)], position=start, logits="none")
+            self._tell(bench, 512, start, [time.perf_counter() - begin_s], turn, False)
+
+    def _tell(self, bench: Bench, batch: int, depth: int, times: list[float], turn: int, doubted: bool) -> None:
+        told = {"batch": batch, "depth": depth, "turn": turn, "doubted": doubted, "times": times}
+        self.emit("timing", {"role": bench.role, "type_name": bench.type_name, **told})
 
 
-def _open(bench: Bench, folder: Path, arguments: Mapping[str, Any]) -> LlamaSession:
-    path = folder / f"{bench.role}-{bench.type_name}.gguf"
-    write_tiny(path, bench.shape, bench.type_name)
-    # A downloaded model comes into the page cache by being read, not by being written: let this one do the same.
-    page_cache.drop(path)
-    few = bench.role.endswith(" few apart")
-    scenario = Scenario(
-        context_tokens=bench.depth + 1024,
-        thread_count=arguments["thread_count"],
-        repack=arguments["repack"],
-        api=arguments["api"],
-        placement=Placement(gpu_layers=0) if few else Placement(kv_on_gpu=not bench.role.endswith(" apart")),
-    )
-    try:
-        return LlamaSession(path, scenario, batch_tokens=512)
-    finally:
-        path.unlink()  # what is mapped stays; nothing is left behind when the process dies
-
-
-def _time_bench(
-    bench: Bench, session: LlamaSession, batch: int, turn: int, emit: Emit, arguments: Mapping[str, Any]
-) -> None:
-    """One stretch of passes: of a single token, which most runs are made of, twice as long as of others."""
-    # The threads of a driver that plays a GPU wait for each other: what others take shows in their CPU time alone.
-    probe = child_probe(limits=Limits(cpu_stall_ratio=1.0) if arguments["software"] else Limits())
-    if arguments["api"] != "cpu" and not turn:
-        _passes(session, batch, bench.depth, 0.0)  # the driver compiles its shaders for a batch when it meets it first
-    for _ in range(1 + arguments["retries"]):
-        probe.start()
-        times = _passes(session, batch, bench.depth, arguments["stretch_s"] / (1 if batch == 1 else 2))
-        doubts = probe.finish().doubts
-        if not doubts:
-            break
-    _tell(bench, batch, bench.depth, times, turn, bool(doubts), emit)
-
-
-def _fill(bench: Bench, session: LlamaSession, turn: int, emit: Emit) -> None:
-    """Prefill up to the bench's depth, telling the time of each batch at the depth it began at."""
-    session.clear()
-    for start in range(0, bench.depth, 512):
-        begin = time.perf_counter()
-        session.decode([i % 251 for i in range(512)], position=start, logits="none")
-        _tell(bench, 512, start, [time.perf_counter() - begin], turn, False, emit)
-
-
-def _passes(session: LlamaSession, batch: int, depth: int, least_s: float) -> list[float]:
+def _passes(session: Any, batch: int, depth: int, least_s: float) -> list[float]:
     """Seconds of each of so many passes as together take ``least_s``; of one at least."""
     tokens = [i % 251 for i in range(batch)]
     times: list[float] = []
     while not times or sum(times) < least_s:
         session.truncate(depth)
-        start = time.perf_counter()
+        start_s = time.perf_counter()
         session.decode(tokens, position=depth, logits="all")
-        times.append(time.perf_counter() - start)
+        times.append(time.perf_counter() - start_s)
     return times
-
-
-def _tell(bench: Bench, batch: int, depth: int, times: list[float], turn: int, doubted: bool, emit: Emit) -> None:
-    told = {"batch": batch, "depth": depth, "turn": turn, "doubted": doubted, "times": times}
-    emit("timing", {"role": bench.role, "type_name": bench.type_name, **told})

@@ -1,14 +1,16 @@
-"""Memory bandwidth of all cores: what a kernel that only reads sustains, and a copy.
+"""Memory bandwidth of all cores: what a kernel that only reads sustains, by the size of what it goes through; a copy.
 
-A language model decodes at the speed at which its weights are read, so the figure that matters is a *read* kernel
-over arrays that no cache holds. Each thread has its own array; together they are at least four times the last-level
-cache, so less than a quarter of the data could have stayed in it, and in fact none does, since each pass goes through
-all of it in order. Best of several passes, as in STREAM (McCalpin 1995): a disturbance only ever slows a pass down.
-Plain numpy reductions release the interpreter lock, so threads really run side by side.
+A language model decodes at the speed at which its weights are read, so the figure that matters is a *read* kernel.
+Each thread has its own array and goes through all of it again and again, in order. Best of several passes, as in STREAM
+(McCalpin 1995): a disturbance only ever slows a pass down. Plain numpy reductions release the interpreter lock, so
+threads really run side by side.
+
+What a cache gives is found by a sweep: working sets from 1 MiB to several times the last-level cache as it is told,
+and at least 256 MiB. A hypervisor may tell a cache that it shares out, or one for each of its CPUs.
 """
 
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
@@ -17,8 +19,13 @@ from numpy.typing import NDArray
 
 MINIMUM_BYTES: Final = 256 * 2**20
 CACHE_MULTIPLE: Final = 4
+_PASS_S: Final = 0.01
+_IN_CACHE_RATIO: Final = 1.15
+"""So much faster than memory, and a working set is held by a cache at least in part."""
 
 Array = NDArray[Any]
+WorkingSets = tuple[tuple[int, float], ...]
+"""Pairs (bytes that all threads together go through, bytes/s), smallest first."""
 
 
 class Bandwidth(NamedTuple):
@@ -70,13 +77,64 @@ def copy_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -
         return _passes(pool, "copy", np.copyto, pass_count, targets, sources)
 
 
+def sweep(thread_count: int, last_cache_bytes: int, limit_bytes: int) -> WorkingSets:
+    """Read speed of working sets from 1 MiB on, in steps of two, to what :func:`array_bytes` says; the best of several.
+
+    A small one is gone through many times in one call, so that a call lasts a hundredth of a second.
+    """
+    most = array_bytes(last_cache_bytes, limit_bytes)
+    found: list[tuple[int, float]] = []
+    with ThreadPoolExecutor(thread_count) as pool:
+        whole = [array.view(np.uint8) for array in _arrays(pool, thread_count, max(most // thread_count // 4, 1024))]
+        size = 1 << 20
+        while size <= most:
+            parts = [array[: size // thread_count] for array in whole]
+            times = max(1, round(_PASS_S * (found[-1][1] if found else 1e10) / size))
+            kernel = _again(READ_KERNELS["minimum of bytes"], times)
+            found.append((size, _passes(pool, "", kernel, 5 if times > 1 else 3, parts).bytes_per_s * times))
+            size *= 2
+    return tuple(found)
+
+
+def cache_found(working_sets: WorkingSets) -> int:
+    """Bytes of the largest working set that is read clearly faster than the largest of all; 0 where none is."""
+    if not working_sets:
+        return 0
+    memory = working_sets[-1][1]
+    return max((size for size, speed in working_sets if speed > _IN_CACHE_RATIO * memory), default=0)
+
+
+def cached_shares(working_sets: WorkingSets, cached_bytes: int) -> tuple[tuple[int, float], ...]:
+    """Share of a working set's bytes that a cache gives, for each size: 1 is what ``cached_bytes`` have, 0 the largest.
+
+    Time of a byte = share x time in the cache + (1 - share) x time in memory.
+    """
+    if not cache_found(working_sets):
+        return ()
+    memory_s = 1 / working_sets[-1][1]
+    cache_s = 1 / float(np.interp(cached_bytes, *np.array(working_sets).T))
+    if cache_s >= memory_s:
+        return ()
+    shares = [min(max((memory_s - 1 / speed) / (memory_s - cache_s), 0.0), 1.0) for _, speed in working_sets]
+    falling = np.maximum.accumulate(shares[::-1])[::-1]  # what fits, fits when it is smaller; the rest is disturbance
+    return tuple((size, float(share)) for (size, _), share in zip(working_sets, falling, strict=True))
+
+
+def _again(kernel: Callable[[Array], object], times: int) -> Callable[[Array], None]:
+    def run(array: Array) -> None:
+        for _ in range(times):
+            kernel(array)
+
+    return run
+
+
 def _arrays(pool: ThreadPoolExecutor, thread_count: int, count: int) -> list[Array]:
     """Arrays each made on its own thread, so that on machines with several memory nodes each lies near its reader."""
     return list(pool.map(lambda _: np.full(count, 0.5, np.float32), range(thread_count)))
 
 
 def _passes(
-    pool: ThreadPoolExecutor, name: str, kernel: Callable[..., object], pass_count: int, *given: list[Array]
+    pool: ThreadPoolExecutor, name: str, kernel: Callable[..., object], pass_count: int, *given: Sequence[Array]
 ) -> Bandwidth:
     """Best and middle of several passes of a kernel over the arrays of all threads."""
     total = sum(array.nbytes for arrays in given for array in arrays)

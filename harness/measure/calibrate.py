@@ -14,40 +14,107 @@ two benches is that of the same round, since a machine may change its speed betw
 
 import contextlib
 import hashlib
+import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
+import psutil
 
+from harness import plugins
 from harness.catalog.paths import home_dir
+from harness.cpus import cores
 from harness.domain.device import Calibration, TypeCost
 from harness.errors import EngineError, MissingPackageError, RefusedError
 from harness.measure import machine
-from harness.measure._calibrate_child import DEPTH_TOKENS, dimensions
+from harness.measure._calibrate_child import DEPTH_TOKENS, Job, dimensions
+from harness.measure.bandwidth import WorkingSets, cache_found, cached_shares, sweep
 from harness.measure.child import Limits, run_child
 from harness.measure.tiny_model import TINY_TYPES, matrices
-from harness.predict.repack import repacked_types
 from harness.predict.timed import PREFILL_TOKENS, Matrix, product_seconds
 from harness.records.store import write_atomically
+from harness.runtimes._threads import default_thread_count, keep_thread_count
+from harness.units import format_bytes
 
 DEFAULT_TYPES: Final = ("F16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "Q5_0", "IQ4_XS")
 CHECK_TYPES: Final = ("Q4_1", "Q8_0")
 """What the default model is made of."""
 
 MINIMUM_FILL_BYTES: Final = 96 * 2**20
+LEAST_FILL_BYTES: Final = 4 * 2**20
+"""Smaller models say nothing of weights any more."""
 CACHE_MULTIPLE: Final = 3
-_CACHE_VERSION: Final = 5
+_CACHED_SHARE: Final = 0.4
+_LEAST_CACHED_BYTES: Final = 8 * 2**20
+_GROUP_FILLS: Final = 13 / 3
+"""Tiny models of a type that are open at once, in fills: four whole ones, two of a sixth."""
+_WRITE_BYTES_PER_S: Final = 0.7e9
+_PASS_S_PER_BYTE: Final = 1.2e-8
+"""Of all passes of a type's benches in one round, with one thread: 140 tokens together, each reading the weights."""
+_OVERHEADS_S, _TYPE_S = 8.0, 12.0
+_LEAST_BUDGET_S: Final = 45.0
+_RESTARTS: Final = 4
+_CACHE_VERSION: Final = 6
 DISTURBED_RATIO: Final = 0.25
 """Share of disturbed stretches above which a calibration is used but not kept."""
+_LACKING_SPREAD_RATIO: Final = 0.1
+"""What the interval of a speed gains for each bench that failed."""
 
 Progress = Callable[[str], None]
 Key = tuple[str, str, int, int]
 """Type, role, batch and depth."""
 Times = Mapping[Key, Mapping[int, float]]
 """Mean time of a pass in each round, by what was timed."""
+
+
+class Size(NamedTuple):
+    """Bytes of a tiny model's weights, and what decided that they are not more."""
+
+    fill_bytes: int
+    bound: str
+
+
+def sized(
+    cache_bytes: int, limit_bytes: int, folder_bytes: int, budget_s: float, *, in_memory: bool = False, threads: int = 1
+) -> Size:
+    """How large tiny models may be: several times the cache, within memory, disk and time.
+
+    Args:
+        cache_bytes: What the caches hold, as it was found.
+        limit_bytes: Memory that this process may use; a quarter of it holds all models of a type, twice where the
+            engine rewrites them, and once more where temporary files lie in memory.
+        folder_bytes: Free where temporary files lie; a quarter of it may be filled.
+        budget_s: For one visit of a type.
+        in_memory: Whether temporary files lie in memory.
+        threads: That compute.
+
+    Raises:
+        RefusedError: There is no room for models that would say anything.
+    """
+    copies = _GROUP_FILLS * (3 if in_memory else 2)
+    second_s = _GROUP_FILLS / _WRITE_BYTES_PER_S + _PASS_S_PER_BYTE / threads
+    bounds = [
+        (max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * cache_bytes), "several times the cache"),
+        (limit_bytes / 4 / copies, "a quarter of the memory limit"),
+        (folder_bytes / 4 / _GROUP_FILLS, f"a quarter of what is free in {tempfile.gettempdir()}"),
+        (budget_s / second_s, "time"),
+    ]
+    size, bound = min(bounds)
+    if size < LEAST_FILL_BYTES:
+        raise RefusedError(
+            f"the engine is not timed: {bound} leaves {format_bytes(size)} for each tiny model, expected at least "
+            f"{format_bytes(LEAST_FILL_BYTES)}"
+        )
+    return Size(int(size), bound)
+
+
+def seconds_of(type_count: int) -> float:
+    """What timing so many types may take on two cores, told beforehand."""
+    return max(_LEAST_BUDGET_S, _OVERHEADS_S + _TYPE_S * type_count)
 
 
 def calibrate(
@@ -58,104 +125,143 @@ def calibrate(
     fresh: bool = False,
     progress: Progress | None = None,
     api: str = "cpu",
+    runtime: str = "llamacpp",
+    working_sets: WorkingSets = (),
     fill_bytes: int = 0,
     limit_s: float = 1800.0,
 ) -> Calibration:
-    """Costs of llama.cpp on this machine for those types; timed in a child process and kept for the next time.
+    """Costs of a runtime on this machine for those types; timed in a child process and kept for the next time.
 
-    Some 12 s a type on two cores and 8 s for the overheads; a minute of each on a GPU. Types that no tiny model can be
-    made of, and F32, are left out; ``fresh`` times again what was kept. A ``thread_count`` of 0 takes the physical
-    cores, held down by a quota. The api says which engine is timed; a GPU gets its link and its crossings timed too.
-    ``fill_bytes`` are a tiny model's weights; 0: several times the last-level cache. Fewer suit one played by the CPU.
+    Some 12 s a type on two cores and 8 s for the overheads, three quarters of a minute at least; a minute of each on a
+    GPU. Types that no tiny model can be made of, and F32, are left out; ``fresh`` times again what was kept. A
+    ``thread_count`` of 0 takes what runs take; where kinds of core differ, their numbers are tried first. The api says
+    which engine is timed; a GPU gets its link and its crossings timed too. ``working_sets`` are those of the profile,
+    measured where none are given. ``fill_bytes`` are a tiny model's weights; 0: what :func:`sized` says.
 
     Raises:
-        MissingPackageError: llama-cpp-python is not installed.
-        EngineError: The child died or took longer than ``limit_s``, or the engine has no device of that api.
-        RefusedError: None of the types can be timed.
+        MissingPackageError: No package that brings the runtime is installed.
+        EngineError: The child took longer than ``limit_s``, or ended again and again; or the engine has no device of
+            that api.
+        RefusedError: None of the types can be timed, or there is no room for it.
     """
     wanted = sorted({t for t in types if t in TINY_TYPES and t != "F32"})
     if not wanted:
         raise RefusedError(f"none of the types {sorted(set(types))} can be calibrated")
-    host, place, say = machine.fingerprint(), _place(thread_count, repack, api), progress or (lambda _line: None)
+    host, say = machine.fingerprint(), progress or (lambda _line: None)
+    place = _place(thread_count, repack, api, runtime)
     before = None if fresh else _load(place)
     timed = before.types if before is not None else ()
     missing = [t for t in wanted if t not in {c.type_name for c in timed}]
     if before is not None and not missing:
         return before
+    budget_s = min(seconds_of(len(missing)), limit_s)
+    here, limit = cores(), machine.memory().limit_bytes
+    threads = thread_count or default_thread_count()
+    told = machine.cpu().last_cache_bytes
+    sets = working_sets or (sweep(threads, told, limit) if api == "cpu" else ())
+    cache = cache_found(sets)
+    size = Size(fill_bytes, "the caller") if fill_bytes else _sized_here(cache, limit, budget_s / len(missing), threads)
     # A GPU's speed changes in stretches of up to seconds, and one visit of its benches takes a minute and more.
     visits, rounds, stretch_s = (2, 2, 0.12) if api == "cpu" else (1, 5, 0.4)
-    arguments: dict[str, Any] = {
-        "types": missing,
-        "fill_bytes": fill_bytes or max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * machine.cpu().last_cache_bytes),
-        "thread_count": thread_count or machine.cpu().thread_count,
-        "visits": visits,
-        "rounds": rounds,
-        "stretch_s": stretch_s,
-        "retries": 1 if fill_bytes else 2,
-        "repack": repack,
-        "api": api,
-        "software": bool(fill_bytes),
-    }
-    events, process = _run(arguments, say, limit_s)
-    found = fit(events, missing, arguments["fill_bytes"])
-    rewritten = repacked_types(host.isa) if api == "cpu" and repack else frozenset()
+    if here.quota_count is not None and here.quota_count < threads:
+        stretch_s = max(stretch_s, 0.6)  # several periods of the quota: what it takes is part of the speed
+    cached = int(min(_CACHED_SHARE * cache, size.fill_bytes / 4)) if api == "cpu" else 0
+    job = Job(
+        types=tuple(missing),
+        fill_bytes=size.fill_bytes,
+        cached_bytes=cached if cached >= _LEAST_CACHED_BYTES else 0,
+        thread_choices=(threads,) if thread_count or api != "cpu" else tuple(dict.fromkeys((threads, *here.choices))),
+        runtime=runtime,
+        api=api,
+        repack=repack,
+        visits=visits,
+        rounds=rounds,
+        stretch_s=stretch_s,
+        retries=1 if fill_bytes else 2,
+        budget_s=budget_s if api == "cpu" else limit_s,
+        software=bool(fill_bytes),
+    )
+    if api == "cpu":
+        models = f"tiny models of {format_bytes(size.fill_bytes)} ({size.bound})"
+        say(f"timing the engine on {models}: about {budget_s:.0f} s")
+    timing = _run(job, say, limit_s)
+    found = timing.costs(missing, job)
+    if timing.thread_count and len(job.thread_choices) > 1:
+        keep_thread_count(here, timing.thread_count)
     found = msgspec.structs.replace(
         found,
         api=api,
-        engine_version=_engine_version(),
-        thread_count=arguments["thread_count"],
+        engine_version=plugins.usable_runtime(runtime).package(),
+        thread_count=timing.thread_count or threads,
         machine=host.fingerprint,
-        process_anonymous_bytes=process.get("anonymous_bytes", 0),
-        process_file_bytes=process.get("file_bytes", 0),
-        types=(*timed, *(msgspec.structs.replace(c, repacked=c.type_name in rewritten) for c in found.types)),
+        cached_shares=cached_shares(sets, job.cached_bytes) if job.cached_bytes else (),
+        bound=size.bound,
+        types=(*timed, *found.types),
     )
-    disturbed = sum(bool(e["doubted"]) for e in events) / max(len(events), 1)
+    disturbed = sum(bool(e["doubted"]) for e in timing.timings) / max(len(timing.timings), 1)
     if disturbed > DISTURBED_RATIO:
         found = msgspec.structs.replace(found, disturbed_ratio=disturbed)
         say(f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs")
     else:
-        write_atomically(place, msgspec.json.encode(found))
+        write_atomically(_place(thread_count, repack, api, runtime), msgspec.json.encode(found))
     return found
 
 
-def kept(*, thread_count: int = 0, repack: bool = True, api: str = "cpu") -> Calibration | None:
+def kept(
+    *, thread_count: int = 0, repack: bool = True, api: str = "cpu", runtime: str = "llamacpp"
+) -> Calibration | None:
     """What was timed before on this machine with this engine and these settings; None where nothing is kept."""
-    with contextlib.suppress(MissingPackageError):
-        return _load(_place(thread_count, repack, api))
+    with contextlib.suppress(MissingPackageError, EngineError):
+        return _load(_place(thread_count, repack, api, runtime))
     return None
 
 
-def fit(events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: int) -> Calibration:
+def fit(
+    events: Sequence[Mapping[str, Any]], types: Sequence[str], fill_bytes: int, cached_bytes: int = 0
+) -> Calibration:
     """Costs from the child's timings; the engine's name and threads are the caller's to fill in.
 
+    What a bench that failed would have told is left at no cost, or at that of its neighbours, and named.
+
     Raises:
-        EngineError: A bench that is needed is missing.
+        EngineError: No type was timed at all.
     """
-    times = stretches(events)
-    try:
-        token_s, layer_s, token_layer_s = _overheads(times)
-        kv_speed, decode_flops, prefill_flops = _attention(times)
-        costs = [
-            _type_cost(times, name, fill_bytes, (token_s, layer_s, token_layer_s, prefill_flops)) for name in types
-        ]
-    except KeyError as error:
-        raise EngineError(f"the calibration lacks the timing of {error}") from None
+    times, lacking = stretches(events), []
+
+    def told(part: Callable[[Times], Any], otherwise: Any) -> Any:
+        try:
+            return part(times)
+        except KeyError as error:
+            type_name, role, *_ = error.args[0]
+            lacking.append(f"{type_name} {role}")
+            return otherwise
+
+    token_s, layer_s, token_layer_s = told(_overheads, (0.0, 1e-9, 0.0))
+    kv_speed, decode_flops, prefill_flops = told(_attention, (0.0, 0.0, 0.0))
+    shared = token_s, layer_s, token_layer_s, prefill_flops
+    costs = [_type_cost(times, name, fill_bytes, cached_bytes, shared) for name in types]
+    known = [cost for cost in costs if cost is not None]
+    if not known:
+        raise EngineError(f"the engine was timed on none of the types {', '.join(types)}")
+    lacking += [f"{name} weights" for name, cost in zip(types, costs, strict=True) if cost is None]
+    fastest = max(1 / cost.batch_seconds_per_byte[0][1] for cost in known)
     deep, apart = ("F16", "deep", 1, 0), ("F16", "deep apart", 1, 0)
-    away_s = typical_s(times, apart, deep) if apart in times else 0.0
+    away_s = typical_s(times, apart, deep) if {apart, deep} <= set(times) else 0.0
     found = Calibration(
         api="cpu",
         engine_version="",
         thread_count=0,
-        types=tuple(costs),
+        types=tuple(known),
         token_overhead_s=token_s,
         layer_overhead_s=layer_s,
         token_layer_s=token_layer_s,
-        kv_read_bytes_per_s=kv_speed,
+        kv_read_bytes_per_s=kv_speed or fastest,
         decode_attention_flops_per_s=decode_flops,
-        attention_flops_per_s=prefill_flops,
-        spread_ratio=_spread(times),
+        attention_flops_per_s=prefill_flops or fastest,
+        spread_ratio=_spread(times) + _LACKING_SPREAD_RATIO * len(lacking),
         # One change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a GPU.
         crossing_s=max(away_s, 0.0) / dimensions("deep", "F16", 0).layer_count,
+        lacking=tuple(dict.fromkeys(lacking)),
     )
     link, ratio = _copies(times, found, fill_bytes)
     return msgspec.structs.replace(found, link_bytes_per_s=link, copied_product_ratio=ratio)
@@ -229,36 +335,46 @@ def _attention(times: Times) -> tuple[float, float, float]:
     return 1 / max(per_byte, 1e-12), 1 / per_flop if per_flop > 0 else 0.0, float(np.mean(prefill))
 
 
-def _type_cost(times: Times, type_name: str, fill_bytes: int, shared: tuple[float, float, float, float]) -> TypeCost:
-    """c, r and u of one type at every batch that was timed."""
+def _type_cost(
+    times: Times, type_name: str, fill_bytes: int, cached_bytes: int, shared: tuple[float, float, float, float]
+) -> TypeCost | None:
+    """c, r and u of one type at every batch that was timed; None where nothing was at one token."""
     token_s, layer_s, token_layer_s, prefill_flops = shared
-    batches = sorted({b for t, role, b, _ in times if t == type_name and role.startswith("wide")})
-    per_byte, per_row, per_product = [], [], []
+    batches = sorted({b for t, role, b, _ in times if t == type_name and "cached" not in role and "apart" not in role})
+    if batches[:1] != [1]:
+        return None
+
+    def row_of(role: str, batch: int, size: int) -> tuple[tuple[float, ...], float]:
+        """Bytes, rows and products of the bench's model, and the seconds that they take."""
+        s = dimensions(role, type_name, size)
+        own = token_s + s.layer_count * (layer_s + batch * token_layer_s)  # what is no matrix product's
+        if batch >= PREFILL_TOKENS and prefill_flops:
+            own += s.layer_count * 4.0 * s.head_count * s.head_dim * batch * (batch + 1) / 2 / prefill_flops
+        products = matrices(s, type_name)
+        sizes = sum(t.size_bytes for t in products), sum(t.dims[1] for t in products), len(products)
+        middle = typical_s(times, (type_name, role, batch, 0))
+        return tuple(map(float, sizes)), max(middle - own, middle * 0.05)
+
+    tables: tuple[list[tuple[int, float]], ...] = ([], [], [])
+    ratios = []
     for batch in batches:
-        rows, values = [], []
-        for role in ("narrow", "mid", "wide", "head", "narrow few", "wide few"):
-            key = (type_name, role, batch, 0)
-            if key not in times:
-                continue
-            s = dimensions(role, type_name, fill_bytes)
-            own = token_s + s.layer_count * (layer_s + batch * token_layer_s)  # what is no matrix product's
-            if batch >= PREFILL_TOKENS:
-                own += s.layer_count * 4.0 * s.head_count * s.head_dim * batch * (batch + 1) / 2 / prefill_flops
-            products = matrices(s, type_name)
-            sizes = sum(t.size_bytes for t in products), sum(t.dims[1] for t in products), len(products)
-            rows.append(tuple(map(float, sizes)))
-            middle = typical_s(times, key)
-            values.append(max(middle - own, middle * 0.05))
-        unknowns = 3 if len(rows) >= 3 else 2
-        found = nonnegative_fit([r[:unknowns] for r in rows], values) + [0.0] * (3 - unknowns)
-        per_byte.append((batch, max(found[0], 1e-15)))
-        per_row.append((batch, found[1]))
-        per_product.append((batch, found[2]))
+        roles = ("narrow", "mid", "wide", "head", "narrow few", "wide few")
+        pairs = [row_of(role, batch, fill_bytes) for role in roles if (type_name, role, batch, 0) in times]
+        unknowns = min(3 if len(pairs) >= 3 else 2, len(pairs))
+        found = nonnegative_fit([row[:unknowns] for row, _ in pairs], [value for _, value in pairs])
+        found = [max(found[0], 1e-15), *found[1:], *[0.0] * (3 - unknowns)]
+        for table, value in zip(tables, found, strict=True):
+            table.append((batch, value))
+        if (type_name, "mid cached", batch, 0) in times:
+            row, seconds = row_of("mid cached", batch, cached_bytes)
+            in_cache_s = seconds - row[1] * found[1] - row[2] * found[2]
+            ratios.append((batch, float(np.clip(in_cache_s / row[0] / found[0], 0.1, 1.0))))
     return TypeCost(
         type_name=type_name,
-        batch_seconds_per_byte=tuple(per_byte),
-        batch_seconds_per_row=tuple(per_row),
-        batch_seconds_per_product=tuple(per_product),
+        batch_seconds_per_byte=tuple(tables[0]),
+        batch_seconds_per_row=tuple(tables[1]),
+        batch_seconds_per_product=tuple(tables[2]),
+        cached_ratios=tuple(ratios),
     )
 
 
@@ -288,37 +404,98 @@ def _spread(times: Times) -> float:
     return float(np.quantile(deviations, 0.9)) if deviations else 0.0
 
 
-def _run(arguments: dict[str, Any], say: Progress, limit_s: float) -> tuple[list[Mapping[str, Any]], Mapping[str, int]]:
-    """Timings of the child, and what its process held without a model."""
+class _Timing:
+    """What the child, started anew after each bench that ended it, told."""
+
+    def __init__(self) -> None:
+        self.timings: list[Mapping[str, Any]] = []
+        self.failed: dict[tuple[str, str], str] = {}
+        self.process: Mapping[str, int] = {}
+        self.isa: tuple[str, ...] | None = None
+        self.thread_count = self.built_bytes = 0
+        self.repacked: set[str] = set()
+        self.took_s = 0.0
+
+    def costs(self, types: Sequence[str], job: Job) -> Calibration:
+        """The fit, with what else was told."""
+        found = fit(self.timings, types, job.fill_bytes, job.cached_bytes)
+        lacking = (*found.lacking, *(f"{' '.join(name)}: {why}" for name, why in self.failed.items()))
+        return msgspec.structs.replace(
+            found,
+            process_anonymous_bytes=self.process.get("anonymous_bytes", 0),
+            process_file_bytes=self.process.get("file_bytes", 0),
+            isa=self.isa,
+            built_bytes=self.built_bytes,
+            took_s=self.took_s,
+            lacking=lacking,
+            types=tuple(msgspec.structs.replace(c, repacked=c.type_name in self.repacked) for c in found.types),
+        )
+
+    def take(self, events: Iterable[tuple[str, Any]]) -> tuple[str, str]:
+        """Everything of one child; type and role of the bench it was at."""
+        last = "", ""
+        for name, data in events:
+            match name:
+                case "timing":
+                    self.timings.append(data)
+                case "begin":
+                    last = data["type_name"], data["role"]
+                case "failed":
+                    self.failed[data["type_name"], data["role"]] = data["why"]
+                case "built":
+                    self.built_bytes += data["size_bytes"]
+                    self.repacked |= {data["type_name"]} if data["repacked"] else set()
+                case "engine":
+                    self.isa = None if data["isa"] is None else tuple(data["isa"])
+                case "threads":
+                    self.thread_count = data["chosen"]
+                case "process":
+                    self.process = data
+        return last
+
+
+def _run(job: Job, say: Progress, limit_s: float) -> _Timing:
+    """Timings of the child; a bench that ends it is left out, and the child started again for the others.
+
+    Raises:
+        EngineError: It took longer than ``limit_s``, or ended more than a few times.
+    """
 
     def on_event(name: str, data: Any) -> None:
         if name == "group":
             say(f"timing the engine, {data['number'] + 1} of {data['count']}: {data['name']}")
 
-    result = run_child(
-        "harness.measure._calibrate_child:run",
-        arguments,
-        limits=Limits(wall_s=limit_s),
-        on_event=on_event,
-    )
-    if result.outcome != "ok":
-        raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
-    process: Mapping[str, int] = next((data for name, data in result.events if name == "process"), {})
-    return [data for name, data in result.events if name == "timing"], process
+    timing = _Timing()
+    for attempt in range(1 + _RESTARTS):
+        left_s = limit_s - timing.took_s
+        result = run_child("harness.measure._calibrate_child:run", job, limits=Limits(wall_s=left_s), on_event=on_event)
+        timing.took_s += result.duration_s
+        bench = timing.take(result.events)
+        if result.outcome == "ok":
+            return timing
+        if result.outcome in {"timed out", "interrupted"} or not bench[0] or attempt == _RESTARTS:
+            raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
+        say(f"the engine ended at a tiny model ({' '.join(bench)}: {result.outcome}): it is left out")
+        timing.failed[bench] = result.outcome
+        budget_s = max(job.budget_s - result.duration_s, job.budget_s / 3)
+        job = msgspec.structs.replace(job, skipped=(*job.skipped, bench), budget_s=budget_s)
+    raise AssertionError
 
 
-def _engine_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+def _sized_here(cache_bytes: int, limit_bytes: int, budget_s: float, threads: int) -> Size:
+    """:func:`sized` for this machine's temporary folder."""
+    folder = Path(tempfile.gettempdir()).resolve()
+    mounts = [m for m in psutil.disk_partitions(all=True) if folder.is_relative_to(m.mountpoint)]
+    kind = max(mounts, key=lambda m: len(m.mountpoint)).fstype if mounts else ""
+    free = shutil.disk_usage(folder).free
+    in_memory = kind in {"tmpfs", "ramfs"}
+    return sized(cache_bytes, limit_bytes, free, budget_s / 2, in_memory=in_memory, threads=threads)
 
-    try:
-        return f"llama-cpp-python {version('llama-cpp-python')}"
-    except PackageNotFoundError:
-        raise MissingPackageError("llama-cpp-python", "llama") from None
 
-
-def _place(thread_count: int, repack: bool, api: str) -> Path:
+def _place(thread_count: int, repack: bool, api: str, runtime: str) -> Path:
     """File of what was timed with this engine's version, these settings and this machine."""
-    key = _engine_version(), thread_count or machine.cpu().thread_count, repack, machine.fingerprint().fingerprint, api
+    engine = plugins.usable_runtime(runtime).package()
+    key = engine, thread_count or default_thread_count(), repack, machine.fingerprint().fingerprint, api
     digest = hashlib.sha256(repr((_CACHE_VERSION, *key)).encode()).hexdigest()[:16]
     return home_dir() / "calibrations" / f"{digest}.json"
 

@@ -22,7 +22,7 @@ import numpy as np
 from harness.domain.device import Figure, Storage
 from harness.huge_pages import HUGE_PAGE_BYTES, parallel_read_bytes_per_s, read_buffer
 from harness.measure import page_cache
-from harness.measure.machine import cpu
+from harness.runtimes._threads import default_thread_count
 
 BLOCK_BYTES: Final = 4 * 2**20
 RANDOM_BLOCK_BYTES: Final = 4096 * 16
@@ -128,11 +128,11 @@ def _beside_computing(path: Path, size_bytes: int) -> float | None:
         while not stop.is_set():
             array.max()
 
-    with os.fdopen(descriptor, "rb", buffering=0), ThreadPoolExecutor(cpu().thread_count) as pool:
+    with os.fdopen(descriptor, "rb", buffering=0), ThreadPoolExecutor(default_thread_count()) as pool:
         if way not in {"direct", "uncached"}:
             return None
         try:
-            for _ in range(cpu().thread_count):
+            for _ in range(default_thread_count()):
                 pool.submit(compute)
             until_s, offsets = time.perf_counter() + BUSY_S, range(0, size_bytes, HUGE_PAGE_BYTES)
             while time.perf_counter() < until_s:

@@ -6,17 +6,21 @@ from harness.domain.device import Calibration, ComputeEngine, DeviceProfile, Fig
 from harness.errors import EngineError
 from harness.measure.child import Limits, run_child
 from harness.runtimes.llamacpp.devices import GgmlDevice
+from harness.runtimes.llamacpp.library import installed
 
 SOFTWARE_FILL_BYTES = 12_000_000
 """Weights of a tiny model for a GPU that a driver on the CPU plays: it has no cache to exceed, and takes its time."""
 
 
-def engine_devices() -> tuple[GgmlDevice, ...]:
-    """Every device of the installed llama.cpp, none without it; EngineError where the engine or a driver died."""
-    result = run_child("harness.runtimes.llamacpp.devices:tell", {}, limits=Limits(wall_s=120))
+def engine_devices(module: str = "") -> tuple[GgmlDevice, ...]:
+    """Every device of the installed llama.cpp, none without it; EngineError where the engine or a driver died.
+
+    ``module`` is that whose library is asked; empty for the first there is.
+    """
+    if not installed():
+        return ()
+    result = run_child("harness.runtimes.llamacpp.devices:tell", {"module": module}, limits=Limits(wall_s=120))
     if result.outcome != "ok":
-        if "MissingPackageError" in result.detail or "llama-cpp-python" in result.detail:
-            return ()
         raise EngineError(f"the engine told no devices: {result.outcome}. {result.detail}")
     return tuple(GgmlDevice(**data) for name, data in result.events if name == "device")
 

@@ -5,14 +5,14 @@ import platform
 import re
 import sys
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from msgspec.structs import replace
 
-from harness.catalog.devices import dump_device
+from harness.catalog.devices import device_names, dump_device, load_device
 from harness.catalog.paths import cache_dir, home_dir
 from harness.cpus import read_text
 from harness.domain.device import (
@@ -24,27 +24,19 @@ from harness.domain.device import (
     MemoryPool,
     OperatingSystem,
     Power,
+    Storage,
 )
+from harness.domain.isa import best_ratio
 from harness.measure import machine, sensors
-from harness.measure.bandwidth import array_bytes, copy_bandwidth, read_bandwidth
+from harness.measure.bandwidth import WorkingSets, array_bytes, cache_found, copy_bandwidth, read_bandwidth, sweep
 from harness.measure.disk import storage_under
 from harness.records.store import write_atomically
+from harness.runtimes._threads import default_thread_count
 
 DEVICE_NAME: Final = "this-machine"
-_INT8_OVER_FP32: Final = (
-    ("amx", 16.0),
-    ("avx512_vnni", 4.0),
-    ("i8mm", 8.0),
-    ("dotprod", 4.0),
-    ("avx512", 2.0),
-    ("avx2", 2.0),
-    ("neon", 2.0),
-)
-"""Multiply-adds of one int8 instruction over those of one fp32 FMA of the same width.
-
-VNNI and dotprod: four products into each 32-bit lane; i8mm: eight; maddubs + maddwd without VNNI: four, in three
-instructions instead of one, about two. Sources: Intel SDM (VPDPBUSD), Arm ARM (SDOT, SMMLA).
-"""
+_ROUGH_BYTES: Final = 64 * 2**20
+_ROUGH_STORAGE_BYTES_PER_S: Final = 5e8
+"""A cheap solid-state disk's."""
 
 Progress = Callable[[str], None]
 
@@ -59,39 +51,96 @@ def probe_machine(
 ) -> DeviceProfile:
     """Measure bandwidth, matrix products, storage, RAM and its limits, cores, instruction sets and sensors.
 
-    ``quick``: fewer passes and a smaller file, under ten seconds on two cores. The storage is that of the cache folder,
+    ``quick``: fewer passes and a smaller file, some ten seconds on two cores. The storage is that of the cache folder,
     where models rest, unless one is given.
     """
-    say = progress or (lambda _line: None)
-    today = datetime.datetime.now(tz=datetime.UTC).date()
-
-    def measured(value: float, how: str) -> Figure:
-        return Figure(
-            value=value, source=f"measured on {today} by edge-harness devices probe: {how}", confidence="measured"
-        )
-
+    say, measured, threads = progress or (lambda _line: None), _measured, default_thread_count()
     say("cores, instruction sets and limits")
     cpu, ram = machine.cpu(), machine.memory()
     size = array_bytes(cpu.last_cache_bytes, ram.limit_bytes)
     say("memory bandwidth, reading")
-    read = read_bandwidth(cpu.thread_count, size, pass_count=6 if quick else 20)
+    read = read_bandwidth(threads, size, pass_count=6 if quick else 20)
+    sets = sweep(threads, cpu.last_cache_bytes, ram.limit_bytes)
     say("memory bandwidth, copying")
-    copy = copy_bandwidth(cpu.thread_count, size, pass_count=4 if quick else 12)
+    copy = copy_bandwidth(threads, size, pass_count=4 if quick else 12)
     say("matrix products")
     fp32 = fp32_peak(pass_count=3 if quick else 10)
-    peaks = {"fp32": fp32} | estimated_peaks(fp32, cpu.isa) | engine_peaks(calibrations)
     say("storage")
     storage = storage_under(folder or cache_dir(), measured, file_bytes=256 * 2**20 if quick else 2**30)
-    say("sensors")
-    found, battery = sensors.report(), sensors.battery_joules()
-    limit_words = "installed RAM" if ram.limit_bytes == ram.total_bytes else "memory limit of the control group"
-    # What the system itself holds now is gone for us too; a limit of the control group is all ours.
-    usable = min(ram.limit_bytes, ram.available_bytes)
     # The theoretical figure cannot be seen from inside; what a read kernel gets is the ceiling that counts.
     read_figure = measured(
         read.bytes_per_s,
         f"{read.kernel}, {read.thread_count} threads over {read.array_bytes >> 20} MiB, "
         f"best of several; middle pass {read.median_bytes_per_s / 1e9:.1f} GB/s",
+    )
+    plain = _profile(name, cpu, ram, read_figure, fp32, storage)
+    pool = replace(
+        plain.pool("ram"),
+        measured_copy_bytes_per_s=measured(copy.bytes_per_s, "copy, read and written bytes each counted once"),
+        working_sets=sets,
+    )
+    say("sensors")
+    peaks = _peaks(fp32, cpu.isa, engine_peaks(calibrations))
+    battery = sensors.battery_joules()
+    return replace(
+        plain,
+        pools=(pool,),
+        engines=(replace(plain.engine(), peak_flops_per_s=peaks),),
+        power=Power(battery_joules=measured(battery, "full charge as the battery reports it") if battery else None),
+        calibrations=calibrations,
+        notes=_notes(cpu, ram, sets, sensors.report()),
+    )
+
+
+def rough_machine() -> DeviceProfile:
+    """A profile of this machine in a fifth of a second: its parts as they are told, its memory read for a moment.
+
+    Storage is assumed; the chip's name, cores, instruction sets, limits and the size of RAM are exact.
+    """
+    cpu, ram = machine.cpu(), machine.memory()
+    size = min(array_bytes(cpu.last_cache_bytes, ram.limit_bytes), _ROUGH_BYTES)
+    read = read_bandwidth(default_thread_count(), max(size, cpu.last_cache_bytes), pass_count=2)
+    figure = Figure(value=read.bytes_per_s, source="read for a moment, no probe", confidence="assumed")
+    disk = Figure(value=_ROUGH_STORAGE_BYTES_PER_S, source="assumed: a cheap solid-state disk", confidence="assumed")
+    storage = Storage(technology="not measured", sequential_read_bytes_per_s=disk)
+    fp32 = fp32_peak(size_dim=512, pass_count=2)
+    profile = _profile(DEVICE_NAME, cpu, ram, figure, fp32, storage)
+    return replace(profile, doubts=("read from its parts in a moment: `edge-harness check` probes it",))
+
+
+def own_profile() -> DeviceProfile | None:
+    """The probed profile of this machine; None where there is none, or where it is of another one.
+
+    A profile in a home that several machines share, or that was probed under other limits, does not hold here.
+    """
+    if DEVICE_NAME not in device_names():
+        return None
+    profile = load_device(DEVICE_NAME)
+    return profile if profile.machine == machine.fingerprint().fingerprint else None
+
+
+def _profile(
+    name: str, cpu: machine.Cpu, ram: machine.Memory, read: Figure, fp32: Figure, storage: Storage
+) -> DeviceProfile:
+    limit_words = "installed RAM" if ram.limit_bytes == ram.total_bytes else "memory limit of the control group"
+    # What the system and others hold now is gone for us too.
+    usable = min(ram.limit_bytes, ram.available_bytes)
+    pool = MemoryPool(
+        name="ram",
+        technology="as measured",
+        total_bytes=_measured(ram.total_bytes, "as the system reports it"),
+        usable_bytes=_measured(usable, f"{limit_words}, less what others hold now"),
+        bandwidth_bytes_per_s=read,
+        measured_read_bytes_per_s=read,
+    )
+    engine = ComputeEngine(
+        kind="cpu",
+        name=cpu.model,
+        pool="ram",
+        apis=("cpu",),
+        core_count=cpu.physical_core_count,
+        isa=cpu.isa,
+        peak_flops_per_s=_peaks(fp32, cpu.isa, {}),
     )
     return DeviceProfile(
         name=name,
@@ -100,37 +149,21 @@ def probe_machine(
         vendor=_vendor(),
         chip=cpu.model,
         os=_system(),
-        year=today.year,
-        pools=(
-            MemoryPool(
-                name="ram",
-                technology="as measured",
-                total_bytes=measured(ram.total_bytes, "as the system reports it"),
-                usable_bytes=measured(usable, f"{limit_words}, less what others hold now"),
-                bandwidth_bytes_per_s=read_figure,
-                measured_read_bytes_per_s=read_figure,
-                measured_copy_bytes_per_s=measured(copy.bytes_per_s, "copy, read and written bytes each counted once"),
-            ),
-        ),
-        engines=(
-            ComputeEngine(
-                kind="cpu",
-                name=cpu.model,
-                pool="ram",
-                apis=("cpu",),
-                core_count=cpu.physical_core_count,
-                isa=cpu.isa,
-                peak_flops_per_s={
-                    dtype: replace(peak, source=f"edge-harness devices probe, {today}: {peak.source}")
-                    for dtype, peak in peaks.items()
-                },
-            ),
-        ),
+        year=_today().year,
+        pools=(pool,),
+        engines=(engine,),
         storage=storage,
-        power=Power(battery_joules=measured(battery, "full charge as the battery reports it") if battery else None),
-        calibrations=calibrations,
-        notes=_notes(cpu, ram, found),
+        machine=machine.fingerprint().fingerprint,
     )
+
+
+def _today() -> datetime.date:
+    return datetime.datetime.now(tz=datetime.UTC).date()
+
+
+def _measured(value: float, how: str) -> Figure:
+    source = f"measured on {_today()} by edge-harness devices probe: {how}"
+    return Figure(value=value, source=source, confidence="measured")
 
 
 def save_profile(profile: DeviceProfile, path: Path | None = None) -> Path:
@@ -155,19 +188,24 @@ def fp32_peak(*, size_dim: int = 2048, pass_count: int = 4) -> Figure:
     return Figure(value=2 * size_dim**3 / min(times), source=how, confidence="measured")
 
 
-def estimated_peaks(fp32: Figure, isa: tuple[str, ...]) -> dict[str, Figure]:
+def estimated_peaks(fp32: Figure, isa: tuple[str, ...] | None) -> dict[str, Figure]:
     """fp16 and int8 from the fp32 peak and the widest instruction for each; a calibrated engine's own replace them.
 
-    fp16 without half-precision arithmetic (x86 before AVX512-FP16) converts and multiplies in fp32: the same peak.
-    Arm with dotprod (v8.2) multiplies halves at twice the fp32 rate.
+    fp16 without half-precision arithmetic (x86) converts and multiplies in fp32: the same peak.
     """
-    half = 2.0 if "dotprod" in isa or "sve" in isa else 1.0
-    name, ratio = next(((n, r) for n, r in _INT8_OVER_FP32 if n in isa), ("no vector extension", 1.0))
-    ratios = {"fp16": (half, ""), "int8": (ratio, f" ({name})")}
-    return {
-        dtype: Figure(value=fp32.value * r, source=f"{r:g} x the measured fp32 peak{why}", confidence="assumed")
-        for dtype, (r, why) in ratios.items()
-    }
+    found = {}
+    for dtype, field in (("fp16", "fp16_ratio"), ("int8", "int8_ratio")):
+        ratio, name = best_ratio(isa, field)
+        why = "instruction sets not told" if isa is None else name or "no vector extension"
+        source = f"{ratio:g} x the measured fp32 peak ({why})"
+        found[dtype] = Figure(value=fp32.value * ratio, source=source, confidence="assumed")
+    return found
+
+
+def _peaks(fp32: Figure, isa: tuple[str, ...] | None, engine: Mapping[str, Figure]) -> dict[str, Figure]:
+    found = {"fp32": fp32} | estimated_peaks(fp32, isa) | dict(engine)
+    begin = f"edge-harness devices probe, {_today()}"
+    return {dtype: replace(peak, source=f"{begin}: {peak.source}") for dtype, peak in found.items()}
 
 
 def engine_peaks(calibrations: tuple[Calibration, ...]) -> dict[str, Figure]:
@@ -190,8 +228,17 @@ def engine_peaks(calibrations: tuple[Calibration, ...]) -> dict[str, Figure]:
     return found
 
 
-def _notes(cpu: machine.Cpu, ram: machine.Memory, found: sensors.SensorReport) -> str:
-    lines = [f"Last-level cache {cpu.last_cache_bytes / 2**20:.0f} MiB."]
+def _notes(cpu: machine.Cpu, ram: machine.Memory, sets: WorkingSets, found: sensors.SensorReport) -> str:
+    lines = [
+        f"Last-level cache {cpu.last_cache_bytes / 2**20:.0f} MiB as it is told, {cache_found(sets) >> 20} MiB seen."
+    ]
+    if len(cpu.cores.kinds) > 1:
+        kinds = ", ".join(f"{len(kind.cpus)} of speed {kind.speed:.2f}" for kind in cpu.cores.kinds)
+        lines.append(f"Cores of unlike kinds: {kinds}.")
+    if ram.nodes > 1:
+        lines.append(f"{ram.nodes} NUMA nodes.")
+    if ram.other_bytes:
+        lines.append(f"{ram.other_bytes / 2**30:.1f} GiB lie in memory nodes without a CPU and are not counted.")
     if ram.limit_bytes < ram.total_bytes:
         lines.append(f"Control group limits memory to {ram.limit_bytes / 2**30:.2f} GiB.")
     if cpu.quota_count is not None:

@@ -135,8 +135,13 @@ class IkLlama(LlamaCpp):
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version of the wheel, instruction sets compiled in, and the options a run of ``scenario`` uses."""
-        found = f"ik-llama-cpp-python {version('ik-llama-cpp-python')}"
-        return self._described("ik_llama.cpp", found, self.library(), scenario)
+        return self._described("ik_llama.cpp", self.package(), self.library(), scenario)
+
+    def package(self) -> str:
+        """The package that brings it, with its version; MissingPackageError where it is not installed."""
+        if self.missing():
+            raise MissingPackageError("ik-llama-cpp-python", "ik")
+        return f"ik-llama-cpp-python {version('ik-llama-cpp-python')}"
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> LlamaSession:
         """Load a model as llama.cpp's runtime does; RefusedError for an option or api that this library has not."""

@@ -40,8 +40,14 @@ class LlamaCpp:
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version, instruction sets compiled in, and the options a run of ``scenario`` uses."""
-        found = f"{self.library().llama_version().decode()} ({self.library().brought_by})"
+        found = f"{self.library().llama_version().decode()} ({self.package()})"
         return self._described("llama.cpp", found, self.library(), scenario)
+
+    def package(self) -> str:
+        """The package that brings it, with its version; MissingPackageError where there is none."""
+        from harness.runtimes.llamacpp.library import brought_by
+
+        return brought_by(self.module)
 
     def _described(self, name: str, version: str, library: Any, scenario: Scenario) -> EngineIdentity:
         return EngineIdentity(

@@ -253,6 +253,19 @@ def installed() -> dict[str, Path]:
     return {module: paths[0] for module, paths in found.items() if paths}
 
 
+def brought_by(module: str = "") -> str:
+    """The package, with its version, or the file, that :func:`library` loads; nothing is loaded for it.
+
+    Raises:
+        MissingPackageError: There is none.
+    """
+    paths = installed()
+    chosen = module or next(iter(paths), "xllamacpp")
+    if chosen not in paths:
+        raise MissingPackageError(*PACKAGES[chosen])
+    return f"{PACKAGES[chosen][0]} {version(PACKAGES[chosen][0])}" if chosen else str(paths[chosen])
+
+
 @cache
 def library(module: str = "") -> Library:
     """The library of that module's package, loaded once; without a name the first there is.
@@ -261,13 +274,10 @@ def library(module: str = "") -> Library:
         MissingPackageError: There is none.
         EngineError: It cannot be loaded, or lays out its structures in another way.
     """
-    paths = installed()
-    chosen = module or next(iter(paths), "xllamacpp")
-    if chosen not in paths:
-        raise MissingPackageError(*PACKAGES[chosen])
-    if not module and chosen:
+    named, paths = brought_by(module), installed()
+    chosen = module or next(iter(paths))
+    if chosen != module:
         return library(chosen)
-    path = paths[chosen]
     if sys.platform == "win32":
-        os.add_dll_directory(str(path.parent))
-    return Library(path, f"{PACKAGES[chosen][0]} {version(PACKAGES[chosen][0])}" if chosen else str(path))
+        os.add_dll_directory(str(paths[chosen].parent))
+    return Library(paths[chosen], named)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,17 @@ from harness.cli import main
 sys.argv = ["edge-harness", "doctor", "--json"]
 main()
 """
-ENGINES = ("llama_cpp", "onnxruntime", "onnxruntime_genai", "tokenizers", "vl_convert", "distributed", "asyncssh")
+ENGINES = (
+    "llama_cpp",
+    "xllamacpp",
+    "ik_llama_cpp",
+    "onnxruntime",
+    "onnxruntime_genai",
+    "tokenizers",
+    "vl_convert",
+    "distributed",
+    "asyncssh",
+)
 
 
 def doctor(home: Path, *, hidden: tuple[str, ...], path: str | None = None) -> dict[str, dict[str, str]]:
@@ -45,8 +56,10 @@ def doctor(home: Path, *, hidden: tuple[str, ...], path: str | None = None) -> d
 
 def test_without_an_engine_and_without_a_compiler(tmp_path: Path) -> None:
     found = doctor(tmp_path, hidden=ENGINES, path=str(tmp_path))
-    assert next(iter(found)) == "next: a C++ compiler"
-    assert "onnx" in found["without a compiler"]["detail"]
+    assert next(iter(found)) == "next: an engine"
+    wheels = (sys.platform, platform.machine()) in {("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")}
+    assert ("edge-harness[xllamacpp]" in found["next: an engine"]["detail"]) == wheels
+    assert "onnx" in found["other engines"]["detail"]
     assert "cpu" in found["apis of this machine"]["detail"]
     assert found["runtime llamacpp"]["state"] == "missing"
 
@@ -63,7 +76,7 @@ def test_with_an_engine_its_apis_are_named(tmp_path: Path) -> None:
     found = doctor(tmp_path, hidden=())
     assert any(name.startswith("device ") and f["detail"].startswith("cpu: ") for name, f in found.items())
     assert "next: an engine" not in found
-    assert "without a compiler" not in found
+    assert "other engines" not in found
 
 
 @pytest.mark.parametrize(
