@@ -1,5 +1,6 @@
 """A profile knows what disturbed it, and is taken again when the machine is quiet."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,14 @@ from msgspec.structs import replace
 
 from harness.app import this_machine
 from harness.app.fit import DOUBT_RATIO, predict, timing_notes
-from harness.app.resolve import resolve_model
+from harness.app.resolve import resolve_device, resolve_model
 from harness.catalog.devices import dump_device, load_device
-from harness.domain.device import DeviceProfile
+from harness.domain.device import DeviceProfile, Figure
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError
+from harness.measure import machine
+from harness.measure.bandwidth import Bandwidth
+from harness.measure.probe import save_profile
 
 QUIET = load_device("laptop-ddr5")
 BUSY = "other processes used 50% of all CPU time: stop them"
@@ -50,6 +54,30 @@ def test_a_doubtful_profile_heals(
         this_machine.probed(set(), Scenario(), say=said.append)
     assert [p.doubts for p in probes] == doubts
     assert any("in doubt" in line for line in said) == any(doubts)
+
+
+def test_a_profile_belongs_to_its_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was probed in a container, or on another machine that shares the home, is not this machine's."""
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
+    rough = resolve_device("this")
+    assert rough.machine == machine.fingerprint().fingerprint and rough.doubts
+    assert rough.engine().core_count == machine.cpu().physical_core_count
+    assert this_machine.this_machine() is None
+    save_profile(replace(rough, doubts=()))
+    assert this_machine.this_machine() == replace(rough, doubts=())
+    assert resolve_device("this").doubts == ()
+    save_profile(replace(rough, doubts=(), machine="another one"))
+    assert this_machine.this_machine() is None
+    assert resolve_device("this").doubts
+
+
+@pytest.mark.parametrize(("now", "spread"), [(10e9, 0.0), (8e9, math.log(10 / 8)), (12.5e9, math.log(12.5 / 10))])
+def test_drift_is_how_far_the_memory_is_from_the_probe(now: float, spread: float, monkeypatch: pytest.MonkeyPatch):
+    figure = Figure(value=10e9, source="", confidence="measured")
+    device = replace(QUIET, pools=(replace(QUIET.pool("ram"), measured_read_bytes_per_s=figure),))
+    told = Bandwidth("dot product", now, now, 2, 1 << 28)
+    monkeypatch.setattr(this_machine, "read_bandwidth", lambda *_, **__: told)
+    assert this_machine.drift_ratio(device) == pytest.approx(spread)
 
 
 @pytest.mark.parametrize(("state", "limit_s"), [((), 400.0), ((BUSY,), 100.0)])

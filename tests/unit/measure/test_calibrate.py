@@ -8,9 +8,11 @@ import pytest
 from harness.catalog.gguf import read_gguf
 from harness.domain.device import Calibration, TypeCost
 from harness.domain.ggml import row_bytes
+from harness.domain.record import MemoryUse
 from harness.errors import EngineError, RefusedError
 from harness.measure import calibrate
-from harness.measure._calibrate_child import DEPTH_TOKENS, Bench, dimensions, plan
+from harness.measure._calibrate_child import DEPTH_TOKENS, MAX_LAYERS, Bench, Job, dimensions, plan
+from harness.measure.child import ChildResult
 from harness.measure.tiny_model import TINY_TYPES, tiny_shape, write_tiny
 from harness.records.store import write_atomically
 
@@ -148,9 +150,90 @@ def test_without_a_common_round_the_difference_is_that_of_the_typical_times() ->
     assert calibrate.typical_s({a: {0: 3.0, 1: 6.0, 2: 10.0}, b: {0: 1.0, 1: 3.0, 2: 1.0, 3: 8.0, 4: 9.0}}, a, b) == 3.0
 
 
-def test_a_missing_bench_is_named() -> None:
-    with pytest.raises(EngineError, match="deep"):
-        calibrate.fit([e for e in invented_events() if e["role"] != "deep"], ["Q8_0"], FILL)
+def test_a_missing_bench_costs_itself_and_is_named() -> None:
+    whole = calibrate.fit(invented_events(), ["Q8_0"], FILL)
+    found = calibrate.fit([e for e in invented_events() if e["role"] != "deep"], ["Q8_0"], FILL)
+    assert found.lacking == ("F16 deep",) and whole.lacking == ()
+    assert found.spread_ratio > whole.spread_ratio
+    assert found.types[0].batch_seconds_per_byte[0][1] > 0
+    without = calibrate.fit([e for e in invented_events() if e["role"] != "mid"], ["Q8_0"], FILL)
+    assert without.types[0].batch_seconds_per_byte[0] == (1, pytest.approx(C, rel=1e-3))
+    with pytest.raises(EngineError, match="none of the types Q4_0"):
+        calibrate.fit(invented_events(), ["Q4_0"], FILL)
+
+
+def test_the_cache_s_speed_is_that_of_a_model_that_fits_it() -> None:
+    """A model of 2 MiB whose bytes cost 0.6 of what they cost out of memory."""
+    size, shape = 2 << 20, dimensions("mid cached", "Q8_0", 2 << 20)
+    bench = Bench("mid cached", "Q8_0", shape, ())
+    q, kv = shape.head_count * shape.head_dim, shape.kv_head_count * shape.head_dim
+    rows = shape.layer_count * (q + 2 * kv + 2 * shape.hidden_dim + 2 * shape.feed_forward_dim) + shape.vocab_count
+    seconds = T0 + shape.layer_count * (L0 + L1) + bench.weight_bytes * 0.6 * C + rows * R
+    seconds += (7 * shape.layer_count + 1) * U
+    events = [*invented_events(), event("Q8_0", "mid cached", 1, 0, [seconds])]
+    (cost,) = calibrate.fit(events, ["Q8_0"], FILL, size).types
+    assert cost.cached_ratios == ((1, pytest.approx(0.6, rel=1e-3)),)
+
+
+MIB, GIB = 1 << 20, 1 << 30
+ROOM = {"limit_bytes": 64 * GIB, "folder_bytes": 500 * GIB, "budget_s": 1000.0}
+
+
+@pytest.mark.parametrize(
+    ("cache", "room", "expected", "bound"),
+    [
+        (0, {}, 96 * MIB, "several times the cache"),
+        (32 * MIB, {}, 96 * MIB, "several times the cache"),
+        (260 * MIB, {}, 780 * MIB, "several times the cache"),
+        # 4 1/3 models, each also rewritten: 150 MiB / (26 / 3)
+        (260 * MIB, {"limit_bytes": 600 * MIB}, 150 * MIB * 3 // 26, "a quarter of the memory limit"),
+        # and their files in memory too
+        (0, {"limit_bytes": 600 * MIB, "in_memory": True}, 150 * MIB // 13, "a quarter of the memory limit"),
+        (GIB, {"folder_bytes": GIB}, GIB * 3 // 52, "a quarter of what is free"),
+        # (4 1/3 / 0.7e9 + 1.2e-8 / 2) s a byte
+        (GIB, {"budget_s": 10.0, "threads": 2}, int(10 / (13 / 3 / 0.7e9 + 0.6e-8)), "time"),
+    ],
+)
+def test_one_function_says_how_large_tiny_models_are(cache: int, room: dict, expected: int, bound: str) -> None:
+    found = calibrate.sized(cache, **(ROOM | room))
+    assert found.fill_bytes == pytest.approx(expected, abs=1)
+    assert found.bound.startswith(bound)
+
+
+def test_without_room_one_sentence_says_what_is_missing() -> None:
+    with pytest.raises(RefusedError, match=r"a quarter of the memory limit leaves .* expected at least 4 MiB"):
+        calibrate.sized(0, **(ROOM | {"limit_bytes": 100 * MIB}))
+
+
+@pytest.mark.parametrize("fill", [96 * MIB, 2304 * MIB, 15_612 * MIB])
+def test_no_tiny_model_has_more_layers_than_the_engine_takes(fill: int) -> None:
+    for group in plan(["IQ1_S", "Q4_1", "F16"], fill):
+        for bench in group:
+            assert bench.shape.layer_count <= MAX_LAYERS
+            if bench.role in {"narrow", "mid", "wide", "head"}:
+                assert 0.75 * fill < bench.weight_bytes < 1.5 * fill
+
+
+def test_a_bench_that_ends_the_engine_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first child dies at a model; the second one is told to leave it out, and goes on."""
+    begun = ("begin", {"type_name": "Q8_0", "role": "narrow"})
+    timings = [("timing", e) for e in invented_events()]
+    ends = iter([("crashed", (timings[0], begun)), ("ok", tuple(timings[1:]))])
+    asked: list[Job] = []
+
+    def child(_target: str, job: Job, **_: object) -> ChildResult:
+        asked.append(job)
+        outcome, events = next(ends)
+        return ChildResult(outcome, "GGML_ASSERT", events, MemoryUse(), 3.0)
+
+    monkeypatch.setattr(calibrate, "run_child", child)
+    job = Job(types=("Q8_0",), fill_bytes=FILL, cached_bytes=0, thread_choices=(2,), runtime="llamacpp")
+    lines: list[str] = []
+    timing = calibrate._run(job, lines.append, 100.0)
+    assert [one.skipped for one in asked] == [(), (("Q8_0", "narrow"),)]
+    assert len(timing.timings) == len(timings) and timing.took_s == 6.0
+    assert any("Q8_0 narrow" in line for line in lines)
+    assert "Q8_0 narrow: crashed" in timing.costs(["Q8_0"], job).lacking
 
 
 def test_benches_exceed_the_cache_they_are_meant_for() -> None:
@@ -206,14 +289,18 @@ def test_the_engine_runs_tiny_models_without_a_nan(tmp_path: Path, type_name: st
 @pytest.mark.engine
 def test_a_calibration_runs_in_a_child() -> None:
     pytest.importorskip("llama_cpp")
-    asked = {"types": ["Q8_0"], "fill_bytes": 4 << 20, "thread_count": 2, "visits": 2, "rounds": 1, "stretch_s": 0.02}
-    asked |= {"retries": 0, "repack": True, "api": "cpu", "software": False}
-    events, process = calibrate._run(asked, lambda _line: None, 300.0)
+    asked = {"types": ("Q8_0",), "fill_bytes": 4 << 20, "cached_bytes": 1 << 20, "rounds": 1, "stretch_s": 0.02}
+    job = Job(**asked, thread_choices=(2, 1), runtime="llamacpp", retries=0, budget_s=300.0)
+    timing = calibrate._run(job, lambda _line: None, 300.0)
+    events, process = timing.timings, timing.process
     # Every bench is timed at both visits, its long batches at the first alone.
     deep = [(event["batch"], event["turn"]) for event in events if event["role"] == "deep"]
     assert {(1, 0), (1, 1), (512, 0)} <= set(deep) and (512, 1) not in deep
-    found = calibrate.fit(events, ["Q8_0"], 4 << 20)
+    found = timing.costs(["Q8_0"], job)
+    assert timing.thread_count in {1, 2}
+    assert found.isa is not None and found.built_bytes > 4 * (4 << 20) and not found.lacking
     (cost,) = found.types
+    assert [batch for batch, _ in cost.cached_ratios] == [1, 4]
     assert [batch for batch, _ in cost.batch_seconds_per_byte] == [1, 2, 3, 4, 5, 8, 16, 64, 512]
     assert all(seconds > 0 for _, seconds in cost.batch_seconds_per_byte)
     assert found.attention_flops_per_s > 1e8
@@ -237,15 +324,18 @@ def test_a_calibration_is_kept_unless_it_was_disturbed(
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
     monkeypatch.setattr(calibrate, "MINIMUM_FILL_BYTES", FILL)
     monkeypatch.setattr(calibrate, "CACHE_MULTIPLE", 0)
-    monkeypatch.setattr(calibrate, "_engine_version", lambda: "engine 1")
+    monkeypatch.setattr(calibrate, "sweep", lambda *_: ())
     events = invented_events()
     for index in range(len(events) * disturbed // 10):
         events[index]["doubted"] = True
-    runs: list[list[str]] = []
+    runs: list[Job] = []
 
-    def run(types: list[str], *_: object) -> tuple[list[dict], dict[str, int]]:
-        runs.append(types)
-        return events, {"anonymous_bytes": 33, "file_bytes": 44}
+    def run(job: Job, *_: object) -> calibrate._Timing:
+        runs.append(job)
+        timing = calibrate._Timing()
+        timing.take([("timing", e) for e in events])
+        timing.process = {"anonymous_bytes": 33, "file_bytes": 44}
+        return timing
 
     monkeypatch.setattr(calibrate, "_run", run)
     lines: list[str] = []

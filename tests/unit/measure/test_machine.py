@@ -121,6 +121,27 @@ def test_cpu_quota_of_both_versions(tmp_path: Path) -> None:
     assert cgroup.cpu_quota_count(root=tmp_path) == 0.5
 
 
+def test_memory_of_a_node_without_a_cpu_is_no_ram(tmp_path: Path) -> None:
+    """Two nodes with four CPUs each, and a GPU's memory, which the kernel counts as memory too."""
+    write(tmp_path / "proc/meminfo", "MemTotal:       9000 kB\nMemAvailable:   8500 kB\n")
+    for node, (cpus, kib) in enumerate([("0-3", 3000), ("4-7", 3000), ("", 3000)]):
+        write(tmp_path / f"sys/devices/system/node/node{node}/cpulist", f"{cpus}\n")
+        write(tmp_path / f"sys/devices/system/node/node{node}/meminfo", f"Node {node} MemTotal:       {kib} kB\n")
+    found = machine.memory(root=tmp_path)
+    assert (found.nodes, found.other_bytes, found.total_bytes) == (2, 3000 * 1024, 6000 * 1024)
+    assert found.available_bytes == found.limit_bytes == 6000 * 1024
+
+
+def test_what_others_of_the_group_hold_is_not_free(tmp_path: Path) -> None:
+    write(tmp_path / "proc/meminfo", "MemTotal:       9000 kB\nMemAvailable:   8000 kB\n")
+    write(tmp_path / "proc/self/cgroup", "0::/a\n")
+    write(tmp_path / "proc/self/mountinfo", MOUNT_V2)
+    write(tmp_path / "sys/fs/cgroup/a/memory.max", "4000000")
+    write(tmp_path / "sys/fs/cgroup/a/memory.current", "3000000")
+    write(tmp_path / "sys/fs/cgroup/a/memory.stat", "anon 2000000\nactive_file 400000\ninactive_file 600000\n")
+    assert machine.memory(root=tmp_path).available_bytes == 4_000_000 - 2_000_000  # pages of files can go
+
+
 def test_quota_holds_threads_down() -> None:
     free = Cores((CoreKind(1.0, tuple(range(8))),), 16)
     assert free.thread_count == 8

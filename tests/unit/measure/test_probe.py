@@ -56,6 +56,28 @@ def test_read_kernels_look_at_every_byte() -> None:
     assert bandwidth.READ_KERNELS["minimum of bytes"](array) == 3
 
 
+STEPS = ((1 * MIB, 100.0), (8 * MIB, 100.0), (16 * MIB, 60.0), (32 * MIB, 20.0), (64 * MIB, 25.0), (256 * MIB, 20.0))
+
+
+def test_the_cache_is_where_the_speed_falls() -> None:
+    assert bandwidth.cache_found(STEPS) == 64 * MIB  # 25 is more than 1.15 x 20
+    assert bandwidth.cache_found(((1 * MIB, 21.0), (256 * MIB, 20.0))) == 0
+    assert bandwidth.cache_found(()) == 0
+    shares = dict(bandwidth.cached_shares(STEPS, 8 * MIB))
+    # (1/20 - 1/60) / (1/20 - 1/100) = (1/30) / (1/25); (1/20 - 1/25) / (1/25) = 1/4, which 32 MiB have at least too
+    assert shares[16 * MIB] == pytest.approx(25 / 30)
+    assert (shares[8 * MIB], shares[32 * MIB], shares[64 * MIB], shares[256 * MIB]) == pytest.approx(
+        (1, 1 / 4, 1 / 4, 0)
+    )
+
+
+def test_a_sweep_goes_from_a_mebibyte_to_beyond_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bandwidth, "MINIMUM_BYTES", 4 * MIB)
+    found = bandwidth.sweep(2, 2 * MIB, 64 << 30)
+    assert [size for size, _ in found] == [MIB, 2 * MIB, 4 * MIB, 8 * MIB]
+    assert all(speed > 0 for _, speed in found)
+
+
 def figure(value: float, how: str) -> Figure:
     return Figure(value=value, source=how, confidence="measured")
 
@@ -93,6 +115,9 @@ def test_estimated_peaks_follow_the_instruction_set() -> None:
     fp32 = Figure(value=1e11, source="", confidence="measured")
     found = probe.estimated_peaks(fp32, ("avx2", "avx512", "avx512_vnni"))
     assert {dtype: peak.value for dtype, peak in found.items()} == {"fp16": 1e11, "int8": 4e11}
+    found = probe.estimated_peaks(fp32, ("avx2", "avx_vnni"))
+    assert {dtype: peak.value for dtype, peak in found.items()} == {"fp16": 1e11, "int8": 4e11}
+    assert "not told" in probe.estimated_peaks(fp32, None)["int8"].source
     found = probe.estimated_peaks(fp32, ("neon", "dotprod", "i8mm"))
     assert {dtype: peak.value for dtype, peak in found.items()} == {"fp16": 2e11, "int8": 8e11}
     assert {peak.confidence for peak in found.values()} == {"assumed"}
