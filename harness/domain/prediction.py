@@ -42,6 +42,12 @@ class MemoryPrediction(Frozen, frozen=True, kw_only=True):
     peak_bytes: Interval
 
     @property
+    def anonymous(self) -> Interval:
+        """The same with its 90 % interval: half as wide as that of the peak, whose pages of files are less sure."""
+        mid, width = float(self.anonymous_bytes), (self.peak_bytes.high - self.peak_bytes.low) / 4
+        return Interval(mid=mid, low=max(mid - width, 0.0), high=mid + width)
+
+    @property
     def anonymous_bytes(self) -> int:
         """Bytes that must be held."""
         return sum(p.anonymous_bytes for p in self.parts)

@@ -20,7 +20,7 @@ from harness.predict.placed import parts_of
 from harness.predict.placement import RESIDUALS, SHIPPED, fitted_link, link_bytes_per_s
 from harness.predict.prefill import prompt_of
 from harness.predict.tensors import block_of
-from harness.predict.timed import matrices, timed_costs
+from harness.predict.timed import Timed, matrices, timed_costs
 from harness.predict.weights import role_of
 
 PAGE_CACHE_BYTES_PER_S: Final = 5e9
@@ -210,6 +210,8 @@ def split_of(weights: Weights, scenario: Scenario, asked: Pass) -> Split:
 def _reading_s(split: Split, engines: Engines, sequences: int) -> float:
     """Least seconds of one token of each sequence: all bytes, at the bandwidth of the memory they lie in."""
     main, host = engines.cards[0].bandwidth_bytes_per_s, engines.host.bandwidth_bytes_per_s
+    if isinstance(engines.cards[0], Timed):
+        main = engines.cards[0].reading_bytes_per_s(split.main.work.weight_bytes)
     main *= sum(1 for share in engines.shares if share) if engines.by_rows else 1
     parts = ((split.main, main), (split.cpu, host), (split.experts, host))
     return sum((part.work.weight_bytes + sequences * part.work.kv_bytes) / speed for part, speed in parts)
@@ -264,7 +266,10 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
     An engine that was timed here: fixed + vocabulary x time of an entry + file / mapping speed + repacked bytes /
     repacking speed. Any other: fixed + file / reading speed.
     """
-    stored_s = weights.file_bytes / device.storage.sequential_read_bytes_per_s.value if from_storage else 0.0
+    disk = device.storage.sequential_read_bytes_per_s
+    if scenario.mmap and device.storage.mapped_read_bytes_per_s is not None:
+        disk = device.storage.mapped_read_bytes_per_s  # a mapped file comes in by page faults
+    stored_s = weights.file_bytes / disk.value if from_storage else 0.0
     costs = device.calibration(device.api(scenario.api))
     if costs is None:
         cached_s = 0.0 if from_storage else weights.file_bytes / PAGE_CACHE_BYTES_PER_S

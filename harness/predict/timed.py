@@ -8,7 +8,9 @@ One physical batch of B tokens, the first of them at depth d, through a model of
 
     t0, l0, l1, a   fixed time of a pass, of a layer, of a token in a layer, and per hidden dim (``Calibration``)
     nodes           graph nodes of one layer over those of a plain llama layer
-    c, r, u         by type: seconds per byte, per row, per product (``TypeCost``), linear between measured batches
+    c, r, u         by type: seconds per byte, per row, per product (``TypeCost``), linear between measured batches;
+                    of c a share s is that of the caches: c (1 - s (1 - q)), q the ratio of the two costs of a byte, s
+                    by the bytes that the pass reads (``cached_shares``)
 
     attention       few tokens (decode, verification): KV bytes read once / kv_read_bytes_per_s
                     + 2 x query heads x (key dim + value dim) x pairs / decode_attention_flops_per_s
@@ -23,6 +25,8 @@ sequences fill the batches one after the other, and each looks back on itself al
 import math
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
+
+import numpy as np
 
 from harness.domain.device import Calibration, DeviceProfile, TypeCost
 from harness.domain.ggml import BLOCKS
@@ -41,10 +45,11 @@ LLAMA_LAYER_NODES: Final = 20
 """Graph nodes that do work in one plain llama layer: 2 norms of 2 nodes, 7 products, 2 ropes, 2 cache writes,
 attention, 2 sums, activation and product of the gate. Source: llama.cpp, src/models/llama.cpp."""
 
-MINIMUM_SPREAD_RATIO: Final = 0.06
-"""Half-width of the 90 % interval of a decode speed even where passes repeat perfectly: model error on tiny models of
-other shapes than those that were fitted."""
-PREFILL_SPREAD_RATIO: Final = 0.15
+MINIMUM_SPREAD_RATIO: Final = 0.24
+"""Half-width of the 90 % interval of a decode speed even where passes repeat perfectly: what 31 of 35 checks on record
+kept (``reports/check``), of 17 files on a shared machine, in two campaigns."""
+PREFILL_SPREAD_RATIO: Final = 0.03
+"""What a prompt adds to it: 32 of the 35."""
 UNKNOWN_TYPE_SPREAD_RATIO: Final = 0.35
 """The same for weights of types that were not calibrated, by their share of the bytes."""
 
@@ -63,10 +68,20 @@ class Matrix(NamedTuple):
 
 
 class Timed(NamedTuple):
-    """An engine whose costs were timed; ``bandwidth_bytes_per_s`` is the fastest reading that anything has shown."""
+    """An engine whose costs were timed.
+
+    ``bandwidth_bytes_per_s`` is the fastest reading of memory that anything has shown; ``working_sets`` tell how much
+    faster what the caches hold is read.
+    """
 
     costs: Calibration
     bandwidth_bytes_per_s: float
+    working_sets: tuple[tuple[int, float], ...] = ()
+
+    def reading_bytes_per_s(self, size: float) -> float:
+        """Ceiling of reading so many bytes again and again."""
+        held = [speed for most, speed in self.working_sets if most >= size / 2]
+        return max([self.bandwidth_bytes_per_s, *held])
 
     def seconds(self, parts: Sequence[Part], asked: Pass) -> Terms:
         """Seconds of these parts by cause.
@@ -85,6 +100,7 @@ class Timed(NamedTuple):
         products_s = overhead_s = attention_s = read_s = 0.0
         layer_s = costs.token_layer_s + shape.hidden_dim * costs.activation_s_per_dim_layer
         listed = list(matrices(weights))
+        cached = self._cached_share(listed, asked)
         for start in range(0, count, asked.ubatch_tokens):
             batch = min(asked.ubatch_tokens, count - start)
             wanted = batch if asked.verified else asked.sequences if start + batch == count else 0
@@ -92,7 +108,7 @@ class Timed(NamedTuple):
                 last_block = matrix.layer == shape.layer_count - 1 and ".ffn_" in matrix.tensor.name
                 tokens = wanted if matrix.is_head or last_block else batch
                 if tokens:
-                    products_s += product_seconds(matrix, costs, tokens)
+                    products_s += product_seconds(matrix, costs, tokens, cached)
                     read_s += matrix.tensor.size_bytes * _experts(matrix, tokens)[0] / self.bandwidth_bytes_per_s
             overhead_s += costs.token_overhead_s if begins else 0.0
             overhead_s += shape.layer_count * (costs.layer_overhead_s * _node_ratio(shape) + batch * layer_s)
@@ -103,6 +119,14 @@ class Timed(NamedTuple):
             )
         read_s = min(read_s, products_s)
         return Terms(overhead_s, read_s, products_s - read_s, attention_s)
+
+    def _cached_share(self, listed: Sequence[Matrix], asked: Pass) -> float:
+        """Share of the bytes of a pass that the caches still hold from the pass before."""
+        if not self.costs.cached_shares or asked.token_count >= PREFILL_TOKENS:
+            return 0.0
+        size = sum(m.tensor.size_bytes * _experts(m, asked.token_count)[0] for m in listed)
+        sizes, shares = zip(*self.costs.cached_shares, strict=True)
+        return float(np.interp(math.log(max(size, 1)), np.log(sizes), shares))
 
     def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
         """How far ln(time) may lie above and below: the calibration's own spread, more for types not timed."""
@@ -122,7 +146,7 @@ def timed_costs(device: DeviceProfile, costs: Calibration) -> Timed:
     pool = device.pool(device.pool_for(costs.api))
     figure = pool.measured_read_bytes_per_s or pool.bandwidth_bytes_per_s
     readings = [1 / cost.batch_seconds_per_byte[0][1] for cost in costs.types]
-    return Timed(costs, max([figure.value, *readings]))
+    return Timed(costs, max([figure.value, *readings]), pool.working_sets if costs.cached_shares else ())
 
 
 def matrices(weights: Weights) -> Iterator[Matrix]:
@@ -189,12 +213,15 @@ def _experts(matrix: Matrix, tokens: int) -> tuple[float, float]:
     return share, tokens * matrix.used_count / (matrix.expert_count * share)
 
 
-def product_seconds(matrix: Matrix, calibration: Calibration, tokens: int) -> float:
-    """Seconds of one matrix product."""
+def product_seconds(matrix: Matrix, calibration: Calibration, tokens: int, cached_share: float = 0.0) -> float:
+    """Seconds of one matrix product, of whose bytes the caches give that share."""
     tensor = matrix.tensor
     cost, factor = type_cost(calibration, tensor.type_name)
     share, batch = _experts(matrix, tokens)
     row_count = tensor.element_count // tensor.dims[0] * share
+    if cached_share and cost.cached_ratios:
+        batches, ratios = zip(*cost.cached_ratios, strict=True)
+        factor *= 1 - cached_share * (1 - float(np.interp(batch, batches, ratios)))
     return (
         tensor.size_bytes * share * factor * at_batch(cost.batch_seconds_per_byte, batch)
         + row_count * at_batch(cost.batch_seconds_per_row, batch)

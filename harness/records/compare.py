@@ -78,7 +78,7 @@ def compare(record: RunRecord) -> Comparison | None:
         _row("peak memory", "bytes", memory.peak_bytes, used.peak_rss_bytes if used else None),
     ]
     if used is not None and used.peak_anonymous_bytes:
-        rows.append(_row("anonymous memory", "bytes", float(memory.anonymous_bytes), used.peak_anonymous_bytes))
+        rows.append(_row("anonymous memory", "bytes", memory.anonymous, used.peak_anonymous_bytes))
     rows += _pools(record, memory)
     notes = []
     decode = rows[0].measured

@@ -224,7 +224,7 @@ def test_a_bench_that_ends_the_engine_is_left_out(monkeypatch: pytest.MonkeyPatc
     def child(_target: str, job: Job, **_: object) -> ChildResult:
         asked.append(job)
         outcome, events = next(ends)
-        return ChildResult(outcome, "GGML_ASSERT", events, MemoryUse(), 3.0)
+        return ChildResult(outcome, "GGML_ASSERT", events, MemoryUse(peak_rss_bytes=0), 3.0)
 
     monkeypatch.setattr(calibrate, "run_child", child)
     job = Job(types=("Q8_0",), fill_bytes=FILL, cached_bytes=0, thread_choices=(2,), runtime="llamacpp")

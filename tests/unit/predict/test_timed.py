@@ -239,3 +239,21 @@ def test_prompts_of_several_sequences_share_batches_but_not_attention() -> None:
     # Costs beyond the last measured batch grow with it, so that all the rest is twice as much, but rows of the output.
     assert both == pytest.approx(2 * one - fixed, rel=0.05)
     assert both < 2 * one
+
+
+def test_what_the_caches_hold_is_read_at_their_speed() -> None:
+    """Half of a pass of 8.5 MB comes out of the cache, where a byte costs a quarter: 1 - 0.5 x 0.75 of the time."""
+    size = 8192 * 1024 * 34 // 32
+    cost = TypeCost(type_name="Q8_0", batch_seconds_per_byte=((1, 1e-10), (512, 1e-10)), cached_ratios=((1, 0.25),))
+    costs = Calibration(
+        api="cpu", engine_version="e", thread_count=1, types=(cost,), token_overhead_s=0.0, layer_overhead_s=0.0,
+        kv_read_bytes_per_s=1e18, attention_flops_per_s=1e18, cached_shares=((size // 4, 1.0), (size * 4, 0.0)),
+    )  # fmt: skip
+    head = tensor("output.weight", (1024, 8192), "Q8_0", size)
+    weights = Weights(shape=SHAPE, tensors=(head,), quant="Q8_0", file_bytes=size)
+    engine = timed.Timed(costs, 1e12, ((size // 4, 9e12), (size * 4, 1e12)))
+    part = Part(NOTHING.work, weights)
+    assert engine.seconds([part], Pass(1)).total_s == pytest.approx(size * 1e-10 * (1 - 0.5 * 0.75), rel=1e-3)
+    # a prompt computes: where its weights come from does not show
+    assert engine.seconds([part], Pass(64)).total_s == pytest.approx(size * 1e-10, rel=1e-3)
+    assert (engine.reading_bytes_per_s(size / 4), engine.reading_bytes_per_s(size * 16)) == (9e12, 1e12)
