@@ -99,6 +99,8 @@ class ModelShape(Frozen, frozen=True, kw_only=True):
         per_layer_input_dim: Width of the token table of each layer (Gemma 3n and 4 E models); 0 for none.
         layer_pattern: One letter a layer where no period describes them: ``a`` attention over all, ``s`` over a window,
             ``r`` recurrent, ``-`` none (a feed-forward or expert block alone, as in Nemotron-H); else empty.
+        indexer_layer_count: Layers whose indexer chooses the tokens to attend to, and keeps keys of its own (DeepSeek
+            V3.2, GLM 5).
     """
 
     architecture: str
@@ -127,6 +129,7 @@ class ModelShape(Frozen, frozen=True, kw_only=True):
     values_are_keys: bool = False
     per_layer_input_dim: Width = 0
     layer_pattern: str = ""
+    indexer_layer_count: Layers = 0
 
     def layer_kind(self, layer: int) -> LayerKind:
         """What block ``layer`` (from 0) keeps between tokens."""

@@ -36,10 +36,16 @@ class MemoryPart(Frozen, frozen=True, kw_only=True):
 
 
 class MemoryPrediction(Frozen, frozen=True, kw_only=True):
-    """Memory at its peak."""
+    """Memory at its peak, once loaded.
+
+    Attributes:
+        later: What a program adds over many turns, at most: saved states, the cache of other prompts. The reason of
+            each names the option that caps it.
+    """
 
     parts: tuple[MemoryPart, ...]
     peak_bytes: Interval
+    later: tuple[MemoryPart, ...] = ()
 
     @property
     def anonymous(self) -> Interval:

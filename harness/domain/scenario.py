@@ -16,12 +16,15 @@ class Scenario(Frozen, frozen=True, kw_only=True):
         batch_count: Sequences decoded together.
         ubatch_tokens: Tokens of one physical batch in prefill.
         kv_type: ggml type of the KV cache.
+        value_type: That of its values, where it is another one; empty for the same.
         flash_attention: Whether attention is fused (no score matrix in memory).
         thread_count: CPU threads; 0 lets the harness choose the physical cores.
         repack: Whether the CPU backend may rewrite weights into its own layout (llama.cpp's default).
         mmap: Whether the file is mapped (llama.cpp's default) or read into anonymous memory.
         api: ``cpu metal cuda rocm vulkan opencl``; empty for the device's usual one.
         placement: What lies with the GPU that the api drives, and what with the CPU.
+        program: Program that runs it, with its version (``llama-server b9460``); empty for the harness itself.
+        draft_tokens: Tokens that its own layers draft at a time (MTP): recurrent states are kept for each.
     """
 
     context_tokens: Tokens = 4096
@@ -31,9 +34,12 @@ class Scenario(Frozen, frozen=True, kw_only=True):
     batch_count: Tokens = 1
     ubatch_tokens: Tokens = 512
     kv_type: str = "F16"
+    value_type: str = ""
     flash_attention: bool = True
     thread_count: Tokens = 0
     repack: bool = True
     mmap: bool = True
     api: str = ""
     placement: Placement = Placement()
+    program: str = ""
+    draft_tokens: Tokens = 0

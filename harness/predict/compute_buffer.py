@@ -25,11 +25,17 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from harness.domain.ggml import row_bytes
-from harness.domain.model import ModelShape
+from harness.domain.model import LatentAttention, ModelShape
 from harness.domain.scenario import Scenario
-from harness.predict.kv_cache import full_cells, padded
+from harness.predict.kv_cache import Cells, cells_of
 from harness.predict.passes import OFFLOAD_TOKENS
 
+_UNNORMED: Final = frozenset({"olmo2", "exaone4"})
+"""No norm before attention and feed-forward blocks, but after them."""
+_PARALLEL: Final = frozenset({"cohere2", "command-r", "falcon", "phi2"})
+"""Attention and feed-forward block side by side."""
+_GATED: Final = frozenset({"qwen35", "qwen35moe", "qwen3next"})
+"""Gated delta nets, and queries that come with a gate."""
 HOST: Final = -1
 """The CPU, where a layout names cards by their numbers."""
 _NODES_AHEAD: Final = 20
@@ -48,12 +54,14 @@ class Layout(NamedTuple):
         output: Of the output matrix.
         host_bytes: Name and bytes of the largest matrix of each kind that lies with the CPU.
         reorders: Whether the GPUs first compute what waits for nothing (Vulkan).
+        has_gpu: Whether a GPU is there though nothing lies with it: long batches are still computed on it.
     """
 
     blocks: tuple[tuple[int, int, int], ...]
     output: int
     host_bytes: tuple[tuple[str, int], ...] = ()
     reorders: bool = False
+    has_gpu: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -75,40 +83,78 @@ class _Node:
 class _Graph:
     """The nodes of a batch in the order in which llama.cpp lists them; widths are F32 entries of a token."""
 
-    def __init__(self, shape: ModelShape, scenario: Scenario, layout: Layout, tokens: int, outputs: int) -> None:
-        self.shape, self.scenario, self.tokens = shape, scenario, tokens
+    def __init__(
+        self, shape: ModelShape, cells: Cells, layout: Layout, tokens: int, outputs: int, *, fused: bool
+    ) -> None:
+        self.shape, self.tokens, self.types, self.streams, self.fused = shape, tokens, cells.types, cells.streams, fused
+        self.in_place_rope = shape.architecture == "olmoe" and not layout.reorders
+        self.output = layout.output
+        self.sequences, self.kept = cells.sequences, cells.state_rows / cells.sequences
         self.host_bytes, self.nodes = dict(layout.host_bytes), list[_Node]()
-        own, fused = full_cells(scenario.context_tokens, scenario.batch_count), scenario.flash_attention
-        own //= scenario.batch_count
-        self.cells = {"full": own, "sliding": padded(min(own, shape.sliding_window_tokens + scenario.ubatch_tokens))}
+        self.cells = {"full": cells.full, "sliding": cells.sliding(shape.sliding_window_tokens)}
         kinds: list[str] = sorted({shape.layer_kind(b) for b in range(shape.layer_count)} & set(self.cells))
-        rows = 1 if fused else shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
+        rows = 1 if fused or not cells.scattered else shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
         self.places = {k: (_Node(8 * tokens), _Node(8 * tokens * rows)) for k in kinds}
-        self.masks = {k: _Node((2 if fused else 4) * tokens * self.cells[k]) for k in kinds}
+        self.masks = {k: _Node(min(cells.mask_bytes, 4) * tokens * self.cells[k]) for k in kinds}
         self.position, token, chosen = _Node(4 * tokens), _Node(4 * tokens), _Node(4 * outputs)
         unused = _Node(4 * tokens * shape.hidden_dim)  # embeddings instead of tokens: never read, so never freed
         places = (row for pair in self.places.values() for row in pair)
         self.inputs = [token, unused, self.position, *places, *self.masks.values(), chosen]
+        if not cells.embeddings:
+            self.inputs.remove(unused)
+        if shape.indexer_layer_count:  # of the rows that its indexer may choose
+            self.inputs.append(_Node(2 * tokens * self.cells["full"]))
+        self.copied_masks = cells.mask_bytes > 4  # F32, and a copy in F16 where it is read
+        self.token, self.chosen, self.outputs = token, chosen, outputs
         x = self.add(shape.hidden_dim, token, side=HOST)
+        self.layer_inputs = self.inputs_of_layers(x) if shape.per_layer_input_dim else None
         for block in _typical(shape, layout):
-            side, experts, cache = layout.blocks[block]
-            c, before, kind = self.norm(x, side), x, shape.layer_kind(block)
-            if kind in self.cells:
-                c = self.attention(c, side, cache, kind)
-            if kind == "recurrent":
-                c = self.mixer(c, side)
-            if block == shape.layer_count - 1:
-                self.tokens = outputs
-                c, before = self.add(shape.hidden_dim, c, chosen), self.add(shape.hidden_dim, before, chosen)
-            x = self.add(shape.hidden_dim, c, before, in_place=True)
-            if "-" not in shape.layer_pattern or kind == "none":
-                c = self.feed_forward(self.norm(x, side), side, experts, routed=shape.is_moe_layer(block))
-                x = self.add(shape.hidden_dim, c, x, in_place=True)
+            x = self.block(x, block, *layout.blocks[block])
         self.product("output", shape.vocab_count, self.norm(x, layout.output), side=layout.output)
 
-    def add(self, width: float, *sources: _Node, side: int | None = None, in_place: bool = False) -> _Node:
-        """A node of so many entries for each token."""
-        self.nodes.append(_Node(int(4 * self.tokens * width), sources, side, in_place=in_place))
+    def block(self, x: _Node, block: int, side: int, experts: int, cache: int) -> _Node:
+        """One block: attention or a mixer, or both, and a feed-forward part after it or beside it."""
+        shape, hidden, arch = self.shape, self.shape.hidden_dim, self.shape.architecture
+        kind, before, routed = shape.layer_kind(block), x, shape.is_moe_layer(block)
+        c = normed = x if arch in _UNNORMED else self.norm(x, side)
+        if arch == "falcon-h1":
+            mixed = self.mixer(c, side, cache)
+            c = self.add(hidden, self.attention(c, side, cache, "full"), mixed, in_place=True)
+        elif kind in self.cells:
+            c = self.attention(c, side, cache, kind, stored=block < shape.layer_count - shape.kv_shared_layer_count)
+        elif kind == "recurrent":
+            c = self.mixer(c, side, cache)
+        if block == shape.layer_count - 1:  # only tokens whose logits are wanted go on
+            self.tokens = self.outputs
+            c, before = self.add(hidden, c, self.chosen), self.add(hidden, before, self.chosen)
+            normed = self.add(hidden, normed, self.chosen) if arch in _PARALLEL else normed
+            if self.layer_inputs is not None:
+                self.layer_inputs = self.add(shape.per_layer_input_dim, self.layer_inputs, self.chosen)
+        if arch in _PARALLEL:
+            inner = self.feed_forward(normed, side, experts, routed=routed)
+            return self.add(hidden, self.add(hidden, inner, before, in_place=True), c, in_place=True)
+        x = self.add(hidden, c, before, in_place=True)
+        if "-" not in shape.layer_pattern or kind == "none":
+            c = x if arch in _UNNORMED else self.norm(x, side)
+            if arch == "gemma4" and routed:  # a dense block beside the experts
+                dense = self.gated("", shape.feed_forward_dim, c, side=side)
+                routed_part = self.feed_forward(self.norm(x, side), side, experts, routed=True)
+                c = self.add(hidden, dense, routed_part, in_place=True)
+            else:
+                c = self.feed_forward(c, side, experts, routed=routed)
+            x = self.add(hidden, c, x, in_place=True)
+        if self.layer_inputs is not None:
+            each = self.product("inp_gate", shape.per_layer_input_dim, x, side=side)
+            each = self.add(shape.per_layer_input_dim, each, self.layer_inputs, in_place=True)
+            x = self.add(hidden, x, self.product("proj", hidden, each, side=side), in_place=True)
+        return x
+
+    def add(
+        self, width: float, *sources: _Node, side: int | None = None, in_place: bool = False, states: float = 0
+    ) -> _Node:
+        """A node of so many entries for each token, and of ``states`` for each sequence."""
+        size = int(4 * (self.tokens * width + self.sequences * states))
+        self.nodes.append(_Node(size, sources, side, in_place=in_place))
         return self.nodes[-1]
 
     def product(self, name: str, width: float, *sources: _Node, side: int, in_place: bool = False) -> _Node:
@@ -122,41 +168,130 @@ class _Graph:
         width = x.size / 4 / self.tokens
         return self.product("norm", width, self.add(width, x, in_place=in_place), side=side, in_place=True)
 
-    def attention(self, c: _Node, side: int, cache: int, kind: str) -> _Node:
-        """Queries, keys and values, their places in the cache, scores, output."""
-        s, latent = self.shape, self.shape.latent if self.shape.architecture != "minicpm3" else None
-        key, value = s.kv_head_count * s.head_dim, s.kv_head_count * (s.value_head_dim or s.head_dim)
-        queries, result = s.head_count * s.head_dim, s.head_count * (s.value_head_dim or s.head_dim)
-        if latent is not None:
-            key, value, result = latent.kv_rank_dim + latent.rope_head_dim, 0, s.head_count * latent.kv_rank_dim
-            queries = s.head_count * key
+    def mask(self, kind: str) -> _Node:
+        """The mask as fused attention reads it."""
+        mask = self.masks[kind]
+        if self.copied_masks and mask in self.inputs:
+            mask = self.masks[kind] = self.add(self.cells[kind] / 2, mask)
+        return mask
+
+    def inputs_of_layers(self, x: _Node) -> _Node:
+        """What each layer of a Gemma E model gets of a token: rows of its table beside a projection, layer by layer."""
+        width = self.shape.per_layer_input_dim * self.shape.layer_count
+        rows = self.add(width, self.token, side=HOST)
+        projected = self.norm(self.product("per_layer_model_proj", width, x, side=self.output), self.output)
+        return self.add(width, self.add(width, projected, rows, in_place=True))
+
+    def attention(self, c: _Node, side: int, cache: int, kind: str, *, stored: bool = True) -> _Node:
+        """Queries, keys and values, their places in the cache, scores, output; without ``stored`` an earlier cache."""
+        s, sliding = self.shape, kind == "sliding" and self.shape.sliding_head_dim > 0
+        head = s.sliding_head_dim if sliding else s.head_dim
+        key = ((s.sliding_kv_head_count if sliding else 0) or s.kv_head_count) * head
+        value_head = head if sliding else s.value_head_dim or s.head_dim
+        value, queries, result = key // head * value_head, s.head_count * head, s.head_count * value_head
+        if s.latent is not None and s.architecture != "minicpm3":
+            return self.latent_attention(c, side, cache, kind, s.latent)
         flat = s.architecture in {"olmoe", "olmo2"}  # one norm over all heads; else a view of heads stays as it is
+        gated = s.architecture in _GATED
 
-        def turned(x: _Node) -> _Node:
-            x = self.norm(x, side, in_place=flat) if s.qk_norm else x
-            return self.add(x.size / 4 / self.tokens, x, self.position, in_place=s.qk_norm and not flat)
+        def turned(x: _Node, width: float, *, view: bool = False) -> _Node:
+            if s.qk_norm:
+                normed = self.add(width, x, in_place=flat and not view)
+                x = self.product("norm", width, normed, side=side, in_place=True)
+            return self.add(width, x, self.position, in_place=s.qk_norm and (not flat or self.in_place_rope))
 
-        q = turned(self.product("attn_q", queries, c, side=side))
-        v = self.product("attn_v", value, c, side=side)
-        k = turned(self.product("attn_k", key, c, side=side))
-        keys, values = (self.add(0, x, row, side=cache) for x, row in zip((k, v), self.places[kind], strict=True))
-        cells = self.cells[kind] * self.scenario.batch_count
-        keys.copy_bytes, values.copy_bytes = (cells * row_bytes(self.scenario.kv_type, w) for w in (key, value))
-        if self.scenario.flash_attention:
-            c = self.add(result, q, keys, values, self.masks[kind])
+        full = self.product("attn_q", queries * (2 if gated else 1), c, side=side)
+        q = turned(full, queries, view=gated)
+        keys = values = self.places[kind][0]
+        if stored:
+            k = self.product("attn_k", key, c, side=side) if s.values_are_keys and not sliding else None
+            v = self.add(value, k) if k is not None else self.product("attn_v", value, c, side=side)
+            k = turned(k if k is not None else self.product("attn_k", key, c, side=side), key)
+            keys, values = (self.add(0, x, row, side=cache) for x, row in zip((k, v), self.places[kind], strict=True))
+            cells, widths = self.cells[kind] * self.streams, zip(self.types, (key, value), strict=True)
+            keys.copy_bytes, values.copy_bytes = (cells * row_bytes(type_name, width) for type_name, width in widths)
+        if self.fused:
+            c = self.add(result, q, keys, values, self.mask(kind))
         else:
             scores = self.add(s.head_count * self.cells[kind], keys, q)
             scores = self.add(s.head_count * self.cells[kind], scores, self.masks[kind], in_place=True)
             c = self.add(result, self.add(result, values, scores), side=HOST if cache == HOST != side else None)
+        if gated:
+            c = self.add(result, c, self.add(result, full), in_place=True)
         return self.product("attn_output", s.hidden_dim, c, side=side)
 
-    def mixer(self, c: _Node, side: int) -> _Node:
-        """A layer with a state: projection, convolution, scan, gate, output."""
-        r = self.shape.recurrent
-        inner, groups = (r.inner_dim, 2 * r.group_count * r.state_dim) if r is not None else (0, 0)
-        c = self.product("ssm_in", 2 * inner + groups, c, side=side)
-        scan = self.add(inner, self.add(inner + groups, c))
-        return self.product("ssm_out", self.shape.hidden_dim, self.add(inner, scan, c, in_place=True), side=side)
+    def latent_attention(self, c: _Node, side: int, cache: int, kind: str, latent: LatentAttention) -> _Node:
+        """Multi-head latent attention with the heads' matrices absorbed: one row of keys, values are a part of it."""
+        s, rank, rope = self.shape, latent.kv_rank_dim, latent.rope_head_dim
+        heads, width = s.head_count, rank + rope
+        if latent.q_rank_dim:
+            c_q = self.norm(self.product("attn_q_a", latent.q_rank_dim, c, side=side), side)
+        q = self.product("attn_q", heads * (latent.nope_head_dim + rope), c_q if latent.q_rank_dim else c, side=side)
+        absorbed = self.product("attn_k_b", heads * rank, q, side=side)
+        q = self.add(heads * width, absorbed, self.add(heads * rope, q, self.position))
+        both = self.product("attn_kv_a_mqa", width, c, side=side)
+        normed = self.product("norm", rank, self.add(rank, both), side=side, in_place=True)
+        k = self.add(width, normed, self.add(rope, both, self.position))
+        keys = self.add(0, k, self.places[kind][0], side=cache)
+        keys.copy_bytes = self.cells[kind] * self.streams * row_bytes(self.types[0], width)
+        if self.fused:
+            c = self.add(heads * rank, q, keys, self.mask(kind))
+            c = self.product("attn_v_b", heads * latent.value_head_dim, c, side=side)
+        else:
+            scores = self.add(heads * self.cells[kind], keys, q)
+            scores = self.add(heads * self.cells[kind], scores, self.masks[kind], in_place=True)
+            c = self.add(heads * rank, self.add(0, keys), scores)
+            c = self.product("attn_v_b", heads * latent.value_head_dim, c, side=side)
+        c = self.add(heads * latent.value_head_dim, c)
+        return self.product("attn_output", s.hidden_dim, c, side=side)
+
+    def mixer(self, c: _Node, side: int, cache: int) -> _Node:
+        """A layer with a state: what is kept of the convolution and of the state is read, and written back."""
+        r, hidden, arch = self.shape.recurrent, self.shape.hidden_dim, self.shape.architecture
+        if r is None:
+            return c
+        inner, groups, state = r.inner_dim, 2 * r.group_count * r.state_dim, r.inner_dim * r.state_dim
+
+        def convolved(width: int, x: _Node, before: _Node) -> _Node:
+            joined = self.add(width, before, x, states=(r.conv_dim - 1) * width)
+            self.add(0, joined, side=cache)
+            return self.add(width, joined)
+
+        def kept(width: int) -> _Node:
+            return self.add(0, side=cache, states=(r.conv_dim - 1) * width)
+
+        if arch in {"lfm2", "lfm2moe"}:
+            parts, before = self.product("shortconv.in_proj", 3 * hidden, c, side=side), kept(hidden)
+            mixed = convolved(hidden, self.add(hidden, parts), before)
+            return self.product("shortconv.out_proj", hidden, self.add(hidden, parts, mixed, in_place=True), side=side)
+        if arch in _GATED:
+            before = kept(inner + groups)
+            qkv = self.product("attn_qkv", inner + groups, c, side=side)
+            old = self.add(0, side=cache, states=state)
+            mixed = convolved(inner + groups, qkv, before)
+            queries, keys = self.add(groups / 2, mixed), self.add(groups / 2, mixed)
+            rates = [self.product("ssm_alpha", r.head_count, c, side=side) for _ in range(2)]
+            y = self.add(inner, queries, keys, mixed, *rates, old, states=state * self.kept)
+            self.add(0, y, side=cache)
+            normed = self.product("norm", inner, self.add(inner, y), side=side, in_place=True)
+            y = self.add(inner, normed, self.product("attn_gate", inner, c, side=side), in_place=True)
+            return self.product("ssm_out", hidden, y, side=side)
+        first = arch in {"mamba", "jamba"}  # Mamba-1: B, C and dt come from a second matrix
+        width = inner if first else inner + groups
+        before = kept(width)
+        parts = self.product("ssm_in", 2 * inner + (0 if first else groups + r.head_count), c, side=side)
+        mixed = convolved(width, parts, before)
+        if first:
+            rank = -(-hidden // 16)
+            rates = self.product("ssm_x", rank + 2 * r.state_dim, mixed, side=side)
+            step = self.product("ssm_dt", inner, self.add(rank, rates), side=side)
+        else:
+            rates = step = self.add(r.head_count, parts)
+        y = self.add(inner, mixed, rates, step, states=state * self.kept)
+        self.add(0, y, side=cache)
+        gate = self.add(inner, parts)
+        y = self.add(inner, y, self.add(inner, mixed, in_place=first), in_place=True)
+        return self.product("ssm_out", hidden, self.add(inner, gate, y), side=side)
 
     def feed_forward(self, c: _Node, side: int, experts: int, *, routed: bool) -> _Node:
         """Gate, up, their product, down; of a mixture the router, and the sum over the experts of a token."""
@@ -196,7 +331,7 @@ def _typical(shape: ModelShape, layout: Layout) -> Iterator[int]:
 
 def _plan(graph: _Graph, layout: Layout, tokens: int) -> Iterator[tuple[_Node, Sequence[_Node]]]:
     """What is laid one after the other, copies among it, each with what it reads; fills in sides."""
-    on_gpu = any(side != HOST for block in layout.blocks for side in block) or layout.output != HOST
+    on_gpu = layout.has_gpu or any(side != HOST for block in layout.blocks for side in block) or layout.output != HOST
     home = {node: node.side for node in graph.nodes}
     for node in graph.inputs:
         node.side = HOST
@@ -281,12 +416,13 @@ def scratch_bytes(
 ) -> dict[int, int]:
     """Bytes of the compute buffer of each card and of ``HOST`` for a batch of ``tokens`` with logits for ``outputs``.
 
-    0 tokens: the engine's reserve, a full physical batch with logits for all. Of the scenario its context, batches,
-    type of cache and flash attention count.
+    0 tokens: the engine's reserve, a full physical batch with the logits that its program asks for. Of the scenario its
+    context, batches, type of cache and flash attention count.
     """
-    tokens = tokens or max(1, min(scenario.ubatch_tokens, padded(scenario.context_tokens)))  # no context: the least
-    tokens = -(-tokens // scenario.batch_count) * scenario.batch_count
-    graph = _Graph(shape, scenario, layout, tokens, outputs or tokens)
+    cells = cells_of(scenario)
+    outputs = outputs or (tokens or cells.outputs)
+    tokens = -(-(tokens or cells.batch) // cells.sequences) * cells.sequences
+    graph = _Graph(shape, cells, layout, tokens, min(outputs, tokens), fused=scenario.flash_attention)
     plan: list[tuple[_Node, Sequence[_Node]]] = [(node, ()) for node in graph.inputs]
     plan += _plan(graph, layout, tokens)
     users = Counter(one for _, reads in plan for one in reads)
@@ -306,11 +442,15 @@ def scratch_bytes(
     return {side: buffer.peak_bytes for side, buffer in buffers.items()}
 
 
+def whole_layout(shape: ModelShape, api: str) -> Layout:
+    """All of a model with one engine."""
+    side = HOST if api == "cpu" else 0
+    return Layout(((side, side, side),) * shape.layer_count, side, reorders=api == "vulkan")
+
+
 def reserved_compute_bytes(shape: ModelShape, scenario: Scenario, api: str = "cpu") -> int:
     """Bytes of the compute buffer that llama.cpp reserves where all of a model lies with that api's engine."""
-    side = HOST if api == "cpu" else 0
-    layout = Layout(((side, side, side),) * shape.layer_count, side, reorders=api == "vulkan")
-    return scratch_bytes(shape, scenario, layout)[side]
+    return scratch_bytes(shape, scenario, whole_layout(shape, api))[HOST if api == "cpu" else 0]
 
 
 def touched_compute_bytes(shape: ModelShape, scenario: Scenario) -> int:

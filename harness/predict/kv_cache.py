@@ -4,25 +4,98 @@ Source: llama.cpp (release packed in llama-cpp-python 0.3.36), src/llama-kv-cach
 src/llama-hparams.cpp (``n_embd_r``, ``n_embd_s``).
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape, Recurrent
+from harness.domain.program import program_named
+from harness.domain.scenario import Scenario
 
 CELL_PADDING_TOKENS: Final = 256
 """The context, and the cache of sliding layers, are rounded up to this."""
+
+INDEXER_DIM: Final = 128
+"""Width of a key of a sparse attention's indexer (DeepSeek V3.2, GLM 5)."""
 
 CELL_RECORD_BYTES: Final = 85
 """Bookkeeping of one cell: position, shift and a bit for each sequence it belongs to (measured growth of anonymous
 memory beyond the buffers when the context grows from 4096 to 16384)."""
 
 
-def padded(token_count: int) -> int:
+class Cells(NamedTuple):
+    """What an engine is told when its context is made.
+
+    Attributes:
+        full: Cells of one stream of a layer that looks back at everything.
+        streams: Caches beside each other: one that all sequences share, or one for each.
+        sequences: Sequences that may be open.
+        batch: Tokens of one physical batch.
+        outputs: Tokens of it whose logits are reserved.
+        state_rows: Recurrent states: one a sequence, and one more for each token drafted.
+        whole: Whether sliding layers keep as many cells as full ones.
+        extra: What they keep beside their windows: a physical batch, of old builds a logical one.
+        types: ggml types of keys and of values.
+        mask_bytes: Of a cell and token of the attention mask on the device.
+        embeddings: Whether there is room for embeddings in place of tokens.
+        scattered: Whether each entry of the values has its place in the cache given, without fused attention.
+    """
+
+    full: int
+    streams: int
+    sequences: int
+    batch: int
+    outputs: int
+    state_rows: int
+    whole: bool
+    extra: int
+    types: tuple[str, str]
+    mask_bytes: int
+    embeddings: bool
+    scattered: bool
+
+    def sliding(self, window_tokens: int) -> int:
+        """Cells of one stream of a layer that looks back at a window."""
+        windows = window_tokens * self.sequences // self.streams
+        return self.full if self.whole else padded(min(self.full, windows + self.extra))
+
+
+def cells_of(scenario: Scenario) -> Cells:
+    """The context that a program makes for a scenario.
+
+    More sequences than a program keeps by itself are asked for by a number, and then have parts of their own.
+
+    Raises:
+        UnknownNameError: No such program.
+    """
+    program, together = program_named(scenario.program), max(scenario.batch_count, 1)
+    sequences = max(program.slots, together)
+    streams = 1 if program.unified and sequences == program.slots else sequences
+    full = padded(-(-scenario.context_tokens // streams), program.context_padding)
+    batch = max(1, min(scenario.ubatch_tokens, full * streams))
+    outputs = batch if program.outputs == "ubatch" else min(batch, sequences * (1 + scenario.draft_tokens))
+    values = scenario.value_type or scenario.kv_type
+    return Cells(
+        full=full,
+        streams=streams,
+        sequences=sequences,
+        batch=batch,
+        outputs=outputs,
+        state_rows=sequences * (1 + scenario.draft_tokens),
+        whole=program.swa_full,
+        extra=program.batch_tokens if program.sliding_extra == "batch" else scenario.ubatch_tokens,
+        types=(scenario.kv_type, values),
+        mask_bytes=program.mask_bytes if scenario.flash_attention else 4,
+        embeddings=program.embeddings,
+        scattered=program.scattered,
+    )
+
+
+def padded(token_count: int, padding: int = CELL_PADDING_TOKENS) -> int:
     """``token_count`` rounded up to whole paddings."""
-    return -(-token_count // CELL_PADDING_TOKENS) * CELL_PADDING_TOKENS
+    return -(-token_count // padding) * padding
 
 
-def row_pair_bytes(shape: ModelShape, kv_type: str, *, sliding: bool = False) -> int:
+def row_pair_bytes(shape: ModelShape, kv_type: str, value_type: str = "", *, sliding: bool = False) -> int:
     """Bytes that one token takes in one attention layer, of the full or of the sliding ones.
 
     K + V rows of ``kv_heads x head_dim`` entries; with latent attention one row of ``kv_rank + rope`` entries and no V.
@@ -33,11 +106,11 @@ def row_pair_bytes(shape: ModelShape, kv_type: str, *, sliding: bool = False) ->
     """
     if shape.latent is not None and shape.architecture != "minicpm3":
         return row_bytes(kv_type, shape.latent.kv_rank_dim + shape.latent.rope_head_dim)
-    if sliding and shape.sliding_head_dim:
-        return 2 * row_bytes(kv_type, (shape.sliding_kv_head_count or shape.kv_head_count) * shape.sliding_head_dim)
     key = shape.kv_head_count * shape.head_dim
     value = shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
-    return row_bytes(kv_type, key) + row_bytes(kv_type, value)
+    if sliding and shape.sliding_head_dim:
+        key = value = (shape.sliding_kv_head_count or shape.kv_head_count) * shape.sliding_head_dim
+    return row_bytes(kv_type, key) + row_bytes(value_type or kv_type, value)
 
 
 def layer_counts(shape: ModelShape) -> tuple[int, int, int]:
@@ -66,11 +139,6 @@ def state_bytes(shape: ModelShape, recurrent: Recurrent) -> int:
     return 4 * (convolution + recurrent.inner_dim * recurrent.state_dim)
 
 
-def full_cells(context_tokens: int, sequence_count: int = 1) -> int:
-    """Cells of a layer that looks back at everything: each sequence has a part of its own, rounded up."""
-    return sequence_count * padded(-(-context_tokens // sequence_count))
-
-
 def kv_cache_bytes(
     shape: ModelShape, context_tokens: int, kv_type: str = "F16", *, ubatch_tokens: int = 512, sequence_count: int = 1
 ) -> int:
@@ -82,22 +150,27 @@ def kv_cache_bytes(
     Raises:
         ValueError: The type's blocks do not divide the row.
     """
-    return sum(block_cache_bytes(shape, context_tokens, kv_type, ubatch_tokens, sequence_count))
+    asked = {"context_tokens": context_tokens, "kv_type": kv_type, "ubatch_tokens": ubatch_tokens}
+    return sum(block_cache_bytes(shape, cells_of(Scenario(batch_count=sequence_count, **asked))))
 
 
-def block_cache_bytes(
-    shape: ModelShape, context_tokens: int, kv_type: str, ubatch_tokens: int, sequence_count: int
-) -> list[int]:
-    """Bytes of each block's part of ``kv_cache_bytes``, with its arguments and errors."""
-    state = sequence_count * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
+def block_cache_bytes(shape: ModelShape, cells: Cells) -> list[int]:
+    """Bytes of each block's part of the cache: keys and values, recurrent states.
+
+    Raises:
+        ValueError: A type's blocks do not divide the row.
+    """
+    state = cells.state_rows * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
     kinds = [shape.layer_kind(block) for block in range(shape.layer_count - shape.kv_shared_layer_count)]
     of = {"recurrent": state}
     if "full" in kinds:
-        of["full"] = full_cells(context_tokens, sequence_count) * row_pair_bytes(shape, kv_type)
+        of["full"] = cells.streams * cells.full * row_pair_bytes(shape, *cells.types)
+        if shape.indexer_layer_count:  # a row of keys of its own in so many of the layers, spread over all here
+            row = shape.indexer_layer_count * row_bytes(cells.types[0], INDEXER_DIM)
+            of["full"] += cells.streams * cells.full * row // shape.layer_count
     if "sliding" in kinds:
-        own = full_cells(context_tokens, sequence_count) // sequence_count  # a sequence's part of the context
-        cells = padded(min(own, shape.sliding_window_tokens + ubatch_tokens))
-        of["sliding"] = sequence_count * cells * row_pair_bytes(shape, kv_type, sliding=True)
+        each = row_pair_bytes(shape, *cells.types, sliding=True)
+        of["sliding"] = cells.streams * cells.sliding(shape.sliding_window_tokens) * each
     both = state if shape.architecture == "falcon-h1" else 0  # attention and a state in every block
     return [both + of.get(kind, 0) for kind in kinds] + [both] * shape.kv_shared_layer_count
 

@@ -1,6 +1,10 @@
 """Peak memory of one run: every part, split into what must be held and what the system may drop and read again."""
 
+import csv
+import math
+import re
 from collections.abc import Iterable
+from importlib.resources import files
 from typing import Final
 
 from msgspec.structs import replace
@@ -8,9 +12,17 @@ from msgspec.structs import replace
 from harness.domain.device import ComputeEngine, DeviceProfile, PoolName
 from harness.domain.model import ModelShape, Weights
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction
+from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
-from harness.predict.compute_buffer import reserved_compute_bytes, touched_compute_bytes
-from harness.predict.kv_cache import CELL_RECORD_BYTES, full_cells, kv_cache_bytes
+from harness.predict.compute_buffer import HOST, scratch_bytes, touched_compute_bytes, whole_layout
+from harness.predict.kv_cache import (
+    CELL_RECORD_BYTES,
+    block_cache_bytes,
+    cells_of,
+    layer_counts,
+    row_pair_bytes,
+    state_bytes,
+)
 from harness.predict.repack import is_repacked, repacked_bytes, repacked_types
 from harness.predict.weights import has_merges, has_output, header_bytes
 from harness.units import MIB, format_bytes
@@ -27,13 +39,8 @@ between vocabularies of 49 152 and 151 936 tokens)."""
 _PLAIN_TOKEN_BYTES: Final = 157
 """The same without merge rules (measured on 262 144 tokens)."""
 
-GPU_CONTEXT_BYTES: Final[dict[str, int]] = {
-    "cuda": 350 * MIB,
-    "rocm": 250 * MIB,
-    "vulkan": 100 * MIB,
-    "opencl": 100 * MIB,
-}
-"""What a driver takes for itself; assumed, by analogy with what each reports for an empty process."""
+with (files("harness") / "data" / "driver_share.csv").open(encoding="utf-8") as _table:
+    _DRIVERS: Final = list(csv.DictReader(_table))
 
 _SPREAD_RATIO: Final = 0.03
 """Half width of the 90 % interval of the peak: scratch is not exact, and it is some 10 % of a run."""
@@ -65,7 +72,20 @@ def predict_memory(
         loaded = (p for p in parts if p.name not in {"kv cache", "compute buffer"})
         total = max(total, total_bytes(loaded) + load_extra_bytes(weights, scenario))
     spread = _SPREAD_RATIO * total + _SPREAD_BYTES
-    return MemoryPrediction(parts=parts, peak_bytes=Interval(mid=total, low=total - spread, high=total + spread))
+    return predicted(parts, total, spread, driver_share(api, device), later_parts(weights.shape, scenario))
+
+
+def predicted(
+    parts: tuple[MemoryPart, ...],
+    total: float,
+    spread_bytes: float,
+    share: Interval,
+    later: tuple[MemoryPart, ...] = (),
+) -> MemoryPrediction:
+    """Parts with the interval of their sum: ``spread_bytes`` each way, beside what the driver's ``share`` may be."""
+    low = total - math.hypot(spread_bytes, share.mid - share.low)
+    high = total + math.hypot(spread_bytes, share.high - share.mid)
+    return MemoryPrediction(parts=parts, peak_bytes=Interval(mid=total, low=low, high=high), later=later)
 
 
 def total_bytes(parts: Iterable[MemoryPart]) -> int:
@@ -83,8 +103,11 @@ def with_parts(memory: MemoryPrediction, extra: tuple[MemoryPart, ...], spread_r
     """Memory with further parts, whose bytes are known to ``spread_ratio``: half of their 90 % interval."""
     added, peak = total_bytes(extra), memory.peak_bytes
     mid, spread = peak.mid + added, peak.high - peak.mid + spread_ratio * added
+    low = peak.low + added * (1 - spread_ratio)
     return MemoryPrediction(
-        parts=(*memory.parts, *extra), peak_bytes=Interval(mid=mid, low=mid - spread, high=mid + spread)
+        parts=(*memory.parts, *extra),
+        peak_bytes=Interval(mid=mid, low=low, high=mid + spread),
+        later=memory.later,
     )
 
 
@@ -106,20 +129,32 @@ def context_parts(
         ValueError: The KV type's blocks do not divide a row of keys.
     """
     pool = device.pool_for(api) if device else "ram"
-    reserved = reserved_compute_bytes(shape, scenario, api)
+    kv = _kv_part(shape, scenario, pool)
     if api == "cpu":
-        scratch = touched_compute_bytes(shape, scenario)
+        reserved = scratch_bytes(shape, scenario, whole_layout(shape, api))[HOST]
         reason = f"activations of a batch, as touched; the engine may reserve {format_bytes(reserved)} of address space"
-    else:
-        scratch, reason = reserved, "scratch and logits of a full batch, allocated for good"
-    buffer = MemoryPart(name="compute buffer", anonymous_bytes=scratch, reason=reason, pool=pool)
-    return _kv_part(shape, scenario, pool), buffer
+        touched = touched_compute_bytes(shape, scenario)
+        return kv, MemoryPart(name="compute buffer", anonymous_bytes=touched, reason=reason, pool=pool)
+    scratch = scratch_bytes(shape, scenario, whole_layout(shape, api))
+    reason = "scratch and logits of a full batch, allocated for good"
+    logits = 4 * shape.vocab_count * cells_of(scenario).sequences
+    host = scratch[HOST] + logits + (cell_record_bytes(shape, scenario) if pool == "vram" else 0)
+    return (
+        kv,
+        MemoryPart(name="compute buffer", anonymous_bytes=scratch[0], reason=reason, pool=pool),
+        MemoryPart(name="host buffer", anonymous_bytes=host, reason="inputs of a batch, logits, records of cells"),
+    )
 
 
-def context_bytes(api: str, device: DeviceProfile | None) -> int:
-    """What the driver of ``api`` takes for itself; 0 where the process was measured with it."""
+def driver_share(api: str, device: DeviceProfile | None) -> Interval:
+    """What the driver of ``api`` takes for itself, in bytes; 0 where the process was measured with it, and on a CPU."""
     costs = device.calibration(api) if device else None
-    return 0 if costs and costs.process_anonymous_bytes else GPU_CONTEXT_BYTES.get(api, 0)
+    chip = f"{device.vendor} {device.chip}".lower() if device else ""
+    row = next((r for r in _DRIVERS if r["api"] == api and re.search(r["chip"], chip)), None)
+    if row is None or (costs is not None and costs.process_anonymous_bytes):
+        return Interval(mid=0, low=0, high=0)
+    mid, low, high = (int(row[f"{name}_mib"]) * MIB for name in ("mid", "low", "high"))
+    return Interval(mid=mid, low=low, high=high)
 
 
 def process_parts(
@@ -132,7 +167,7 @@ def process_parts(
     told = {c.api: c for c in device.calibrations if c.process_anonymous_bytes} if device else {}
     measured = told.get(api) or told.get("cpu")
     merges = has_merges(shape) if merges is None else merges
-    context = context_bytes(api, device)
+    context = int(driver_share(api, device).mid)
     pool = device.pool_for(api) if device else "ram"
     driver = MemoryPart(name="driver", anonymous_bytes=context, reason=f"{api} context", pool=pool)
     runtime = MemoryPart(
@@ -188,19 +223,48 @@ def _gpu_weights(weights: Weights, scenario: Scenario, pool: PoolName) -> tuple[
     )
 
 
-def _kv_part(shape: ModelShape, scenario: Scenario, pool: PoolName) -> MemoryPart:
-    together = scenario.batch_count
-    cells = full_cells(scenario.context_tokens, together) if shape.kv_head_count else together
-    size = kv_cache_bytes(
-        shape,
-        scenario.context_tokens,
-        scenario.kv_type,
-        ubatch_tokens=scenario.ubatch_tokens,
-        sequence_count=scenario.batch_count,
+def cell_record_bytes(shape: ModelShape, scenario: Scenario) -> int:
+    """Bytes that the host keeps of all cells."""
+    cells = cells_of(scenario)
+    return CELL_RECORD_BYTES * (cells.streams * cells.full if shape.kv_head_count else cells.sequences)
+
+
+def later_parts(shape: ModelShape, scenario: Scenario) -> tuple[MemoryPart, ...]:
+    """What the scenario's program adds over many turns, at most, in the host's memory.
+
+    States of sliding and recurrent layers are saved at turns, so many a slot; the cache of tokens of other prompts is
+    kept up to a limit.
+
+    Source: llama.cpp, tools/server/server-context.cpp (checkpoints), server-task.h (prompt cache).
+    """
+    program, cells = program_named(scenario.program), cells_of(scenario)
+    _, sliding, recurrent = layer_counts(shape)
+    seen = (
+        shape.sliding_window_tokens
+        if program.checkpoint_cells == "window"
+        else cells.sliding(shape.sliding_window_tokens)
     )
+    one = recurrent * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
+    if sliding and not cells.whole:
+        one += sliding * min(seen, cells.full) * row_pair_bytes(shape, *cells.types, sliding=True)
+    parts = []
+    if one and program.checkpoints:
+        count = program.checkpoints * cells.sequences
+        reason = f"up to {count} saved states of {format_bytes(one)}; --ctx-checkpoints caps them"
+        parts.append(MemoryPart(name="checkpoints", anonymous_bytes=one * count, reason=reason))
+    if program.cache_ram_mib:
+        reason = "caches of other prompts, up to this; --cache-ram caps them"
+        parts.append(MemoryPart(name="prompt cache", anonymous_bytes=program.cache_ram_mib * MIB, reason=reason))
+    return tuple(parts)
+
+
+def _kv_part(shape: ModelShape, scenario: Scenario, pool: PoolName) -> MemoryPart:
+    engine = cells_of(scenario)
+    cells = engine.streams * engine.full if shape.kv_head_count else engine.sequences
+    size = sum(block_cache_bytes(shape, engine))
     return MemoryPart(
         name="kv cache",
-        anonymous_bytes=size + CELL_RECORD_BYTES * cells,
+        anonymous_bytes=size + (cell_record_bytes(shape, scenario) if pool == "ram" else 0),
         reason=f"{cells} cells of {scenario.kv_type}, zeroed when the context is made",
         pool=pool,
     )

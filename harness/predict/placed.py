@@ -7,11 +7,19 @@ from msgspec.structs import replace
 from harness.domain.device import DeviceProfile, MemoryPool
 from harness.domain.model import Tensor, Weights
 from harness.domain.placement import Placement
-from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction
+from harness.domain.prediction import MemoryPart, MemoryPrediction
 from harness.domain.scenario import Scenario
 from harness.predict.compute_buffer import HOST, Layout, scratch_bytes
-from harness.predict.kv_cache import block_cache_bytes
-from harness.predict.memory import context_bytes, process_parts, total_bytes
+from harness.predict.kv_cache import block_cache_bytes, cells_of
+from harness.predict.memory import (
+    cell_record_bytes,
+    driver_share,
+    later_parts,
+    predict_memory,
+    predicted,
+    process_parts,
+    total_bytes,
+)
 from harness.predict.tensors import block_of
 from harness.predict.weights import has_output, role_of
 
@@ -97,9 +105,8 @@ def placed_memory(
     placement, shape = scenario.placement, weights.shape
     parts = parts_of(weights, placement)
     start, vram = parts.first_gpu_block, device.pool_for(api)
-    asked = scenario.context_tokens, scenario.kv_type, scenario.ubatch_tokens, scenario.batch_count
-    cache = block_cache_bytes(shape, *asked)
-    scratch = scratch_bytes(shape, scenario, _layout(parts, scenario, api, shares))
+    cache = block_cache_bytes(shape, cells_of(scenario))
+    scratch = scratch_bytes(shape, scenario, layout_of(parts, scenario, api, shares))
     listed: list[MemoryPart] = []
     for card in range(len(shares)):
         name = f", card {card}" if len(shares) > 1 else ""
@@ -111,14 +118,14 @@ def placed_memory(
             ("weights", held, f"{len(mine)} blocks"),
             ("kv cache", kv, "of its blocks"),
             ("compute buffer", scratch.get(card, 0), "for good"),
-            ("driver", context_bytes(api, device), f"{api} context"),
+            ("driver", int(driver_share(api, device).mid), f"{api} context"),
         ):
             listed.append(MemoryPart(name=f"{part}{name}", anonymous_bytes=size, reason=reason, pool=vram))
     table = sum(t.size_bytes for t in weights.tensors if role_of(t.name) == "embedding")
     tensors = {t.name: t.size_bytes for part in (parts.cpu, parts.experts) for t in part.tensors}
     on_cpu = sum(size for name, size in tensors.items() if "token_embd" not in name) + table
     kv = sum(cache) - sum(p.anonymous_bytes for p in listed if p.name.startswith("kv cache"))
-    host = scratch[HOST] + 4 * shape.vocab_count * scenario.batch_count
+    host = scratch[HOST] + 4 * shape.vocab_count * cells_of(scenario).sequences + cell_record_bytes(shape, scenario)
     listed += [
         MemoryPart(
             name="weights with the CPU",
@@ -131,13 +138,36 @@ def placed_memory(
         *(p for p in process_parts(shape, api, device) if p.name != "driver"),
     ]
     total = total_bytes(listed)
-    spread = _SPREAD_RATIO * total
-    return MemoryPrediction(
-        parts=tuple(listed), peak_bytes=Interval(mid=total, low=total - spread, high=total + spread)
-    )
+    later = later_parts(shape, scenario)
+    return predicted(tuple(listed), total, _SPREAD_RATIO * total, driver_share(api, device), later)
 
 
-def _layout(parts: Parts, scenario: Scenario, api: str, shares: tuple[float, ...]) -> Layout:
+def memory_of(
+    weights: Weights,
+    scenario: Scenario,
+    device: DeviceProfile,
+    program: str | None = None,
+    placement: Placement | None = None,
+) -> MemoryPrediction:
+    """Memory of a run, whole on one engine or split: at load, and what its program adds over many turns.
+
+    ``program`` and ``placement`` stand in for the scenario's.
+
+    Raises:
+        UnknownNameError: No such program.
+        ValueError: The KV type's blocks do not divide a row of keys.
+    """
+    asked = {"program": program, "placement": placement}
+    scenario = replace(scenario, **{key: value for key, value in asked.items() if value is not None})
+    api = device.api(scenario.api)
+    engine, placement = device.engine_for(api), scenario.placement
+    if engine is None or engine.kind != "gpu" or placement.whole(routed=weights.shape.experts is not None):
+        return predict_memory(weights, scenario, api=api, device=device)
+    shares = placement.tensor_split or (1.0,)
+    return placed_memory(weights, scenario, with_cards(device, len(shares)), api, shares)
+
+
+def layout_of(parts: Parts, scenario: Scenario, api: str, shares: tuple[float, ...]) -> Layout:
     """On which card each block lies, and the largest matrix of each kind that lies with the CPU."""
     placement, start = scenario.placement, parts.first_gpu_block
     blocks = parts.gpu.shape.layer_count + parts.cpu.shape.layer_count
@@ -157,4 +187,5 @@ def _layout(parts: Parts, scenario: Scenario, api: str, shares: tuple[float, ...
         card(blocks, start),
         tuple(sorted(largest.items())),
         reorders=api == "vulkan",
+        has_gpu=api != "cpu",
     )

@@ -9,6 +9,7 @@ from typing import Final
 from harness.domain.base import shipped_table
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
 from harness.errors import RefusedError
+from harness.predict.kv_cache import INDEXER_DIM
 
 Table = dict[str, tuple[int, ...]]
 """Tensors before a type is chosen: sizes by llama.cpp's name, the row length first."""
@@ -177,8 +178,11 @@ def _latent_attention(shape: ModelShape, latent: LatentAttention) -> Table:
     else:
         attention["attn_k_b.weight"] = (latent.nope_head_dim, rank, heads)
         attention["attn_v_b.weight"] = (rank, latent.value_head_dim, heads)
-    if shape.architecture == "glm-dsa":
-        count, width = 32, 128  # heads of the indexer, which chooses the tokens to attend to (GLM-5's config.json)
+    if shape.indexer_layer_count:
+        count, width = (
+            32,
+            INDEXER_DIM,
+        )  # heads of the indexer, which chooses the tokens to attend to (GLM-5's config.json)
         attention |= {"indexer.k_norm.weight": (width,), "indexer.k_norm.bias": (width,)}
         attention |= {"indexer.proj.weight": (hidden, count), "indexer.attn_k.weight": (hidden, width)}
         attention["indexer.attn_q_b.weight"] = (latent.q_rank_dim, count * width)

@@ -1,0 +1,189 @@
+"""Start-ups on GPUs that strangers published, buffer by buffer, beside what is predicted for the program they ran.
+
+    python -m bench.published_memory ../shared/data/published/gpu_memory.csv
+
+Each row is one log: weights, cache, compute buffer of the card and of the host. A pool is compared where the row tells
+what decides it. Rows of forks and of models that no card knows are counted and left out. The last table is the driver's
+share: what a card held beyond the buffers.
+"""
+
+import csv
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import click
+import numpy as np
+
+from harness.app.resolve import resolve_model
+from harness.domain.ggml import KV_TYPES
+from harness.domain.placement import Placement
+from harness.domain.scenario import Scenario
+from harness.errors import HarnessError
+from harness.predict.compute_buffer import HOST, scratch_bytes
+from harness.predict.kv_cache import block_cache_bytes, cells_of, state_bytes
+from harness.predict.placed import layout_of, parts_of
+from harness.units import MIB
+
+# Builds of llama.cpp by day, from the dated changes in harness/data/programs.csv.
+_BUILDS: Final = (
+    (date(2024, 3, 13), 2413), (date(2024, 11, 2), 4014), (date(2025, 5, 20), 5429), (date(2025, 8, 30), 6325),
+    (date(2025, 11, 2), 6925), (date(2025, 12, 15), 7407), (date(2026, 3, 6), 8218), (date(2026, 5, 29), 9410),
+    (date(2026, 6, 1), 9460), (date(2026, 8, 11), 10364), (date(2026, 10, 2), 11258),
+)  # fmt: skip
+_UNKNOWN_BUILD: Final = 8218
+_FORKS: Final = re.compile(r"ik_llama|fork|LLamaSharp|ipex|several", re.IGNORECASE)
+
+
+class Compared(NamedTuple):
+    """One pool of one row: predicted and printed, in MiB."""
+
+    row: str
+    api: str
+    era: str
+    pool: str
+    predicted: float
+    printed: float
+
+
+def build_of(row: dict[str, str]) -> int:
+    """llama.cpp's build of a row: as told, else by its date; 0 where neither is."""
+    told = re.search(r"\bb?(\d{4,5})\b", row["build"])
+    if told:
+        return int(told[1])
+    numbers = [int(part) for part in re.findall(r"\d+", row["date"])]
+    if len(numbers) < 2:
+        return 0
+    day = date(numbers[0], numbers[1], numbers[2] if len(numbers) > 2 else 15).toordinal()
+    return int(np.interp(day, [one.toordinal() for one, _ in _BUILDS], [build for _, build in _BUILDS]))
+
+
+def scenario_of(row: dict[str, str]) -> Scenario | None:
+    """What a row's program was asked for; None where its context or cache is not told."""
+    build, kv_type, value_type = build_of(row), row["type_k"].upper() or "F16", row["type_v"].upper() or "F16"
+    build = build or _UNKNOWN_BUILD
+    if slots_unclear(row) or not row["n_ctx"] or kv_type not in KV_TYPES or value_type not in KV_TYPES:
+        return None
+    slots = int(row["n_seq"] or 1)
+    shared = row["kv_unified"] == "true" or slots == 1
+    fused = row["flash_attn"] in {"1", "on", "enabled"} or (row["flash_attn"] in {"", "auto"} and build >= 6325)
+    ubatch, context = int(row["n_ubatch"] or 512), int(row["n_ctx"])
+    layers = re.match(r"\d+", row["n_gpu_layers"])
+    return Scenario(
+        context_tokens=context,
+        ubatch_tokens=ubatch,
+        kv_type=kv_type,
+        value_type=value_type,
+        flash_attention=fused,
+        api=row["api"],
+        program="llama-cpp-python"
+        if "swa_full" in row["notes"]
+        else f"llama-server b{build} -np {slots}" + (" -kvu" if shared else ""),
+        placement=Placement(
+            gpu_layers=int(layers[0]) if layers else "all",
+            cpu_moe=int(row["n_cpu_moe"] or (1000 if _experts_away(row) else 0)),
+        ),
+        draft_tokens=_drafts(row["notes"]),
+    )
+
+
+def slots_unclear(row: dict[str, str]) -> bool:
+    """Whether several slots may share a cache or not, and the row does not say."""
+    return int(row["n_seq"] or 1) > 1 and not row["kv_unified"]
+
+
+def _drafts(notes: str) -> int:
+    told = re.search(r"(\d+) rs_seq", notes)
+    return int(told[1]) if told else 0
+
+
+def _experts_away(row: dict[str, str]) -> bool:
+    """Whether a model on the GPU with all its layers has most of its bytes with the CPU: its experts, by a pattern."""
+    of = [sum(float(part) for part in re.findall(r"[\d.]+", row[cell])) for cell in ("gpu_model_mib", "cpu_model_mib")]
+    return of[1] > of[0] > 0
+
+
+def _mib(cell: str) -> float | None:
+    """The sum of a cell's buffers on one card; None for several cards or nothing."""
+    if not cell or ";" in cell:
+        return None
+    return sum(float(part) for part in cell.split("+"))
+
+
+def compared(row: dict[str, str]) -> Iterator[Compared]:
+    """The pools of a row that can be compared.
+
+    Raises:
+        HarnessError: No card knows the model, or it has no table of tensors.
+    """
+    plain = re.sub(r"\(.*?\)| class.*|\.gguf.*", "", row["model"]).strip()
+    model = resolve_model(plain, row["quant"].split(" - ")[0] or "Q4_K_M")
+    shape, scenario, build = model.weights.shape, scenario_of(row), build_of(row)
+    if model.guess is not None:
+        return
+    era = "before b9410" if build < 9410 else "between" if build < 9460 else "from b9460"
+
+    def pool(name: str, predicted: float, cell: str) -> Iterator[Compared]:
+        printed = _mib(cell)
+        if printed:
+            yield Compared(row["id"], row["api"], era, name, predicted / MIB, printed)
+
+    if row["quant"] and row["gpu_model_mib"] and model.bits is None:
+        placement = scenario.placement if scenario else Placement()
+        parts = parts_of(model.weights, placement)
+        yield from pool("weights", sum(t.size_bytes for t in parts.gpu.tensors), row["gpu_model_mib"])
+    if scenario is None:
+        return
+    cells = cells_of(scenario)
+    states = cells.state_rows * state_bytes(shape, shape.recurrent) if shape.recurrent else 0
+    blocks = block_cache_bytes(shape, cells)
+    rows = [0 if shape.layer_kind(i) == "recurrent" else size for i, size in enumerate(blocks)]
+    if scenario.placement.gpu_layers == "all" or scenario.placement.gpu_layers >= shape.layer_count:
+        yield from pool("cache", sum(rows), row["gpu_kv_mib"])
+        yield from pool("states", states * sum(shape.layer_kind(i) == "recurrent" for i in range(len(blocks))),
+                        row["gpu_rs_mib"])  # fmt: skip
+    if row["gpu_compute_mib"] and build:
+        layout = layout_of(parts_of(model.weights, scenario.placement), scenario, row["api"], (1.0,))
+        scratch = scratch_bytes(shape, scenario, layout)
+        yield from pool("compute", scratch.get(0, 0), row["gpu_compute_mib"])
+        yield from pool("host compute", scratch[HOST], row["host_compute_mib"])
+
+
+@click.command()
+@click.argument("table", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--rows", is_flag=True, help="List every pool that was compared.")
+def main(table: Path, *, rows: bool) -> None:
+    """Compare the start-ups in TABLE with what is predicted for them."""
+    left, found = Counter[str](), list[Compared]()
+    with table.open(encoding="utf-8") as lines:
+        for row in csv.DictReader(lines):
+            if _FORKS.search(row["build"] + row["notes"]):
+                left["forks"] += 1
+                continue
+            try:
+                found += compared(row)
+            except (HarnessError, ValueError) as error:
+                left[type(error).__name__] += 1
+    if rows:
+        for one in found:
+            ratio = one.predicted / one.printed - 1
+            click.echo(
+                f"{one.row:5} {one.api:7} {one.era:13} {one.pool:13} "
+                f"{one.predicted:10.2f} {one.printed:10.2f} {ratio:+.1%}"
+            )
+    groups = defaultdict[str, list[float]](list)
+    for one in found:
+        for key in (one.pool, f"{one.pool}, {one.era}", f"{one.pool}, {one.api}"):
+            groups[key].append(abs(one.predicted / one.printed - 1))
+    for key, errors in sorted(groups.items()):
+        click.echo(
+            f"{key:30} {len(errors):4} median {np.median(errors):7.2%} nine of ten {np.quantile(errors, 0.9):7.2%}"
+        )
+    click.echo("left out: " + ", ".join(f"{count} {why}" for why, count in left.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The program that people start, with its defaults at one version: they decide what a model takes as much as its shape.
+
+``data/programs.csv`` has one row for each change, with its source; a version has what its last row says. Builds of
+llama.cpp's programs are counts of commits; ``engine`` rows hold for every program at that build.
+"""
+
+import csv
+import re
+from functools import lru_cache
+from importlib.resources import files
+from typing import Final, Literal
+
+import msgspec
+
+from harness.domain.base import Frozen
+from harness.errors import RefusedError, UnknownNameError
+
+GIB: Final = 2**30
+
+
+class Program(Frozen, frozen=True, kw_only=True):
+    """What a program does where nothing is asked of it.
+
+    Attributes:
+        name: ``llama-server``, ``ollama`` ... ; empty for the harness itself, which says all of it.
+        build: llama.cpp's build in it.
+        context_tokens: 0: the model's own; -1: by the card's memory (Ollama).
+        slots: Sequences that it keeps room for.
+        unified: Whether they share one cache of the whole context; else each has an equal part.
+        batch_tokens, ubatch_tokens: -1: by the context (Ollama).
+        swa_full: Whether sliding layers keep the whole context.
+        outputs: Logits that are reserved: of a physical batch, or one for each slot and draft.
+        fit: Whether it shortens the context, then moves layers to the CPU, until ``fit_target_mib`` are free.
+        mask_bytes: Of one cell and token of the attention mask on the device, with flash attention.
+        embeddings: Whether the graph has room for embeddings in place of tokens.
+        scattered: Whether places in the cache are inputs of the graph (``ggml_set_rows``).
+        checkpoints: Saved states a slot of sliding and recurrent layers.
+        checkpoint_cells: What of a sliding cache one holds.
+        cache_ram_mib: Most that it keeps of other prompts' states.
+        drafts: Tokens that it drafts at a time where the model has layers for it and it is asked.
+        grows: Whether the cache grows with its tokens (MLX).
+        pool_ratio: Share of a card that it takes for good (vLLM); 0: what it needs.
+    """
+
+    name: str = ""
+    version: str = ""
+    build: int = 10480
+    context_tokens: int = 4096
+    slots: int = 1
+    unified: bool = False
+    batch_tokens: int = 2048
+    ubatch_tokens: int = 512
+    flash_attention: bool = True
+    swa_full: bool = False
+    outputs: Literal["ubatch", "slots"] = "ubatch"
+    fit: bool = False
+    fit_target_mib: int = 0
+    mmap: bool = True
+    mask_bytes: int = 2
+    embeddings: bool = True
+    scattered: bool = True
+    context_padding: int = 256
+    sliding_extra: Literal["batch", "ubatch"] = "ubatch"
+    checkpoints: int = 0
+    checkpoint_cells: Literal["all", "window"] = "window"
+    cache_ram_mib: int = 0
+    drafts: int = 0
+    grows: bool = False
+    pool_ratio: float = 0.0
+
+    @property
+    def written(self) -> str:
+        """Name and version as people write them."""
+        return f"{self.name} {self.version}".strip()
+
+
+with (files("harness") / "data" / "programs.csv").open(encoding="utf-8") as _table:
+    _ROWS: Final = list(csv.DictReader(_table))
+PROGRAMS: Final = tuple(dict.fromkeys(row["program"] for row in _ROWS if row["program"] != "engine"))
+_SPELLED: Final = {"llamacpp": "llama-server", "llamaserver": "llama-server", "lmstudio": "lm-studio",
+                   "llamacpppython": "llama-cpp-python", "mlxlm": "mlx"}  # fmt: skip
+
+
+def _key(version: str) -> tuple[int, ...]:
+    """A version as numbers: ``b9460`` is (9460,), ``0.30.5`` is (0, 30, 5)."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:4])
+
+
+def _settings(name: str, version: tuple[int, ...], build: tuple[int, ...]) -> dict[str, str]:
+    """What the rows of a program say at a version; of one that is like another that one's at its build first."""
+    own = [row for row in _ROWS if row["program"] == name]
+    like = next((row["value"] for row in own if row["setting"] == "like"), "")
+    settings = _settings(like, build, build) if like else {}
+    return settings | {row["setting"]: row["value"] for row in own if _key(row["since"]) <= version}
+
+
+_OPTIONS: Final = {"-np": "slots", "--parallel": "slots", "-ctxcp": "checkpoints", "--ctx-checkpoints": "checkpoints",
+                   "-cram": "cache_ram_mib", "--cache-ram": "cache_ram_mib", "-b": "batch_tokens",
+                   "--batch-size": "batch_tokens", "-fitt": "fit_target_mib", "--fit-target": "fit_target_mib",
+                   "-fit": "fit", "--fit": "fit", "-kvu": "unified", "--kv-unified": "unified",
+                   "--swa-full": "swa_full"}  # fmt: skip
+_SWITCHES: Final = frozenset({"unified", "swa_full"})
+
+
+@lru_cache(maxsize=256)
+def program_named(text: str) -> Program:
+    """``llama-server b9460``, ``ollama 0.30.5``, or a name alone for its newest version; empty for the harness itself.
+
+    Options of llama.cpp's may follow: ``llama-server -np 2 --swa-full --cache-ram 0``.
+
+    Raises:
+        UnknownNameError: No such program.
+        RefusedError: A version without a number, an option that is not known or has no number.
+    """
+    name, *rest = text.split() or [""]
+    if not name:
+        return Program()
+    version = rest.pop(0) if rest and not rest[0].startswith("-") else ""
+    plain = re.sub(r"[-_. ]", "", name.lower())
+    name = _SPELLED.get(plain, next((one for one in PROGRAMS if one.replace("-", "") == plain), ""))
+    if not name:
+        raise UnknownNameError("program", text, PROGRAMS)
+    asked = _key(version)
+    if version and not asked:
+        raise RefusedError(f"version {version!r} of {name}: write a build such as b9460, or a version such as 0.30.5")
+    newest = asked or (10**9,)
+    of_llama = name.startswith("llama-") and name != "llama-cpp-python"
+    build = asked if of_llama and asked else _key(_settings(name, newest, newest).get("build", "0"))
+    fields = _settings("engine", build, build) | _settings(name, newest, build)
+    fields |= {"name": name, "version": version, "build": str(build[0])} | _options(rest)
+    fields.pop("like", None)
+    return msgspec.convert(fields, Program, strict=False)
+
+
+def _options(words: list[str]) -> dict[str, str]:
+    """Settings that options change; slots asked for by a number have caches of their own."""
+    fields = dict[str, str]()
+    while words:
+        option = words.pop(0)
+        setting = _OPTIONS.get(option)
+        if setting is None:
+            raise RefusedError(f"option {option!r} of the program is not known here: there are {', '.join(_OPTIONS)}")
+        value = "1" if setting in _SWITCHES else {"on": "1", "off": "0"}.get(word := (words or [""])[0], word)
+        if not value.isdigit():
+            raise RefusedError(f"option {option} of the program has {value!r}, expected a whole number")
+        fields = {"unified": "0"} | fields if setting == "slots" else fields
+        fields[setting] = value
+        words = words[0 if setting in _SWITCHES else 1 :]
+    return fields
+
+
+def ollama_context(total_bytes: float) -> int:
+    """Context that Ollama takes by the memory of all its cards, from 0.15.5 on. Source: its server/routes.go."""
+    return 4096 if total_bytes < 23 * GIB else 32768 if total_bytes < 47 * GIB else 262144
+
+
+def ollama_batch(context_tokens: int) -> int:
+    """Physical batch that Ollama takes by the context, from 0.30 on. Source: its server/sched.go."""
+    return 512 if context_tokens <= 4096 else 1024 if context_tokens <= 32768 else 2048

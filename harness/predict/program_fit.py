@@ -1,0 +1,110 @@
+"""What a program that fits a model by itself makes of a card: a shorter context, then layers or experts with the CPU.
+
+1. All on the cards at the context wanted: if the target stays free, nothing changes.
+2. Else, where no context is asked for, the line between its least context and the model's own is read at the target.
+3. Else, and still too much, experts of a mixture, then layers go to the CPU.
+
+A context that is asked for skips 2, a number of layers stops after it.
+
+Source: llama.cpp, common/fit.cpp (``common_params_fit_impl``); Ollama, server/routes.go.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Final
+
+from msgspec.structs import replace
+
+from harness.domain.base import Frozen
+from harness.domain.device import DeviceProfile
+from harness.domain.model import Weights
+from harness.domain.program import ollama_batch, ollama_context, program_named
+from harness.domain.scenario import Scenario
+from harness.predict.placed import memory_of
+from harness.units import MIB, format_bytes
+
+LEAST_CONTEXT_TOKENS: Final = 4096
+_STEP_TOKENS: Final = 256
+_OF_GPU: Final = ("weights", "kv cache", "compute buffer", "driver")
+
+
+class ProgramFit(Frozen, frozen=True, kw_only=True):
+    """What a user of a program gets.
+
+    Attributes:
+        scenario: With the context and the placement that the program takes.
+        fits: Whether its target stays free.
+        why: The same in words.
+    """
+
+    scenario: Scenario
+    fits: bool
+    why: str
+
+
+def program_fit(
+    weights: Weights, scenario: Scenario, device: DeviceProfile, *, context_asked: bool, layers_asked: bool = False
+) -> ProgramFit | None:
+    """What the scenario's program makes of the device; None for one that takes what it is told.
+
+    Raises:
+        UnknownNameError: No such program.
+        ValueError: The KV type's blocks do not divide a row of keys.
+    """
+    program = program_named(scenario.program)
+    if not program.fit:
+        return None
+    api, shape = device.api(scenario.api), weights.shape
+    pool = device.pool(device.pool_for(api))
+    trained = shape.context_max_tokens or LEAST_CONTEXT_TOKENS
+    if not context_asked:
+        wanted = ollama_context(pool.total_bytes.value) if program.context_tokens < 0 else program.context_tokens
+        context_asked = wanted > 0
+        scenario = replace(scenario, context_tokens=min(wanted or trained, trained))
+    if program.ubatch_tokens < 0:
+        scenario = replace(scenario, ubatch_tokens=ollama_batch(scenario.context_tokens))
+    room = pool.usable_bytes.value - program.fit_target_mib * MIB
+
+    def held(one: Scenario) -> int:
+        mine = [p for p in memory_of(weights, one, device).parts if p.pool == pool.name]
+        if pool.name == "ram" and api != "cpu":  # the GPU's limit does not bind what the CPU holds of the same memory
+            mine = [p for p in mine if p.name.startswith(_OF_GPU)]
+        return sum(p.anonymous_bytes + p.file_bytes for p in mine if not p.name.endswith("with the CPU"))
+
+    def answer(one: Scenario, words: str) -> ProgramFit:
+        left = pool.usable_bytes.value - held(one)
+        fits = left >= 0
+        return ProgramFit(scenario=one, fits=fits, why=f"{program.written} fits by itself: {words}")
+
+    everything = f"all {scenario.context_tokens} tokens of context, all layers on the card"
+    if (most := held(scenario)) <= room:
+        return answer(scenario, everything)
+    if not context_asked and trained > LEAST_CONTEXT_TOKENS:
+        shortest = replace(scenario, context_tokens=LEAST_CONTEXT_TOKENS)
+        least = held(shortest)
+        if least <= room:
+            share = (room - least) / (most - least)
+            tokens = LEAST_CONTEXT_TOKENS + share * (scenario.context_tokens - LEAST_CONTEXT_TOKENS)
+            shorter = replace(scenario, context_tokens=int(tokens) // _STEP_TOKENS * _STEP_TOKENS)
+            return answer(shorter, f"{shorter.context_tokens} of {trained} tokens of context, all layers on the card")
+        scenario = shortest
+    engine = device.engine_for(api)
+    if layers_asked or engine is None or engine.kind != "gpu":
+        return answer(scenario, f"it leaves less than {format_bytes(program.fit_target_mib * MIB)} free")
+    return answer(*_moved(weights, scenario, lambda one: held(one) <= room))
+
+
+def _moved(weights: Weights, scenario: Scenario, fits: Callable[[Scenario], bool]) -> tuple[Scenario, str]:
+    """With as few experts, or else layers, with the CPU as fit, and in words."""
+    blocks = weights.shape.layer_count
+
+    def placed(**changes: int) -> Scenario:
+        return replace(scenario, placement=replace(scenario.placement, **changes))
+
+    context = f"{scenario.context_tokens} tokens of context"
+    if weights.shape.experts is not None and fits(placed(cpu_moe=blocks)):
+        moved = bisect_left(range(blocks + 1), True, key=lambda count: fits(placed(cpu_moe=count)))
+        return placed(cpu_moe=moved), f"{context}, experts of {moved} of {blocks} layers with the CPU"
+    moved = bisect_left(range(blocks + 1), True, key=lambda count: fits(placed(gpu_layers=blocks + 1 - count)))
+    layers = blocks + 1 - moved
+    return placed(gpu_layers=layers), f"{context}, {layers} of {blocks + 1} layers on the card"
