@@ -141,7 +141,7 @@ def compared(row: dict[str, str]) -> Iterator[Compared]:
     states = cells.state_rows * state_bytes(shape, shape.recurrent) if shape.recurrent else 0
     blocks = block_cache_bytes(shape, cells)
     rows = [0 if shape.layer_kind(i) == "recurrent" else size for i, size in enumerate(blocks)]
-    if scenario.placement.gpu_layers == "all" or scenario.placement.gpu_layers >= shape.layer_count:
+    if scenario.placement.first_gpu_block(shape.layer_count) <= 1:
         yield from pool("cache", sum(rows), row["gpu_kv_mib"])
         yield from pool("states", states * sum(shape.layer_kind(i) == "recurrent" for i in range(len(blocks))),
                         row["gpu_rs_mib"])  # fmt: skip

@@ -9,6 +9,7 @@ from harness import plugins
 from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model, with_kept_costs
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
 from harness.domain.drafting import PADDING_TOKENS
+from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, MemoryPrediction, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
@@ -17,9 +18,9 @@ from harness.predict.co_resident import Companion, shared_speed, with_companions
 from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
-from harness.predict.memory import predict_memory, with_draft
-from harness.predict.placed import placed_memory, with_cards
-from harness.predict.speed import closed_loop_tokens_per_s, is_split, predict_speed
+from harness.predict.memory import with_draft
+from harness.predict.placed import memory_of, with_cards
+from harness.predict.speed import closed_loop_tokens_per_s, predict_speed
 from harness.predict.timed import matrices
 from harness.predict.verdict import check_entitlement, judge
 from harness.predict.weights import weights_of
@@ -57,14 +58,10 @@ def predict(
         counts = f"{draft.weights.shape.vocab_count} tokens, the target has {shape.vocab_count}"
         raise RefusedError(f"{draft.name} cannot draft for {model.name}: other vocabulary ({counts})")
     try:
-        if is_split(device, scenario, routed=shape.experts is not None):
-            shares = scenario.placement.tensor_split or (1.0,)
-            device = with_cards(device, len(shares))
-            memory = placed_memory(model.weights, scenario, device, api, shares)
-        else:
-            memory = predict_memory(model.weights, scenario, api=api, device=device)
+        device = with_cards(device, len(scenario.placement.tensor_split) or 1)
+        memory = memory_of(model.weights, scenario, device)
         if draft is not None:
-            memory = with_draft(memory, predict_memory(draft.weights, scenario, api=api, device=device))
+            memory = with_draft(memory, memory_of(draft.weights, scenario, device, placement=Placement()))
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
     speed = predict_speed(model.weights, device, scenario)

@@ -95,7 +95,7 @@ class _Graph:
         kinds: list[str] = sorted({shape.layer_kind(b) for b in range(shape.layer_count)} & set(self.cells))
         rows = 1 if fused or not cells.scattered else shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
         self.places = {k: (_Node(8 * tokens), _Node(8 * tokens * rows)) for k in kinds}
-        self.masks = {k: _Node(min(cells.mask_bytes, 4) * tokens * self.cells[k]) for k in kinds}
+        self.masks: dict[str, _Node] = {k: _Node(min(cells.mask_bytes, 4) * tokens * self.cells[k]) for k in kinds}
         self.position, token, chosen = _Node(4 * tokens), _Node(4 * tokens), _Node(4 * outputs)
         unused = _Node(4 * tokens * shape.hidden_dim)  # embeddings instead of tokens: never read, so never freed
         places = (row for pair in self.places.values() for row in pair)
@@ -283,11 +283,11 @@ class _Graph:
         mixed = convolved(width, parts, before)
         if first:
             rank = -(-hidden // 16)
-            rates = self.product("ssm_x", rank + 2 * r.state_dim, mixed, side=side)
-            step = self.product("ssm_dt", inner, self.add(rank, rates), side=side)
+            both = self.product("ssm_x", rank + 2 * r.state_dim, mixed, side=side)
+            step = self.product("ssm_dt", inner, self.add(rank, both), side=side)
         else:
-            rates = step = self.add(r.head_count, parts)
-        y = self.add(inner, mixed, rates, step, states=state * self.kept)
+            both = step = self.add(r.head_count, parts)
+        y = self.add(inner, mixed, both, step, states=state * self.kept)
         self.add(0, y, side=cache)
         gate = self.add(inner, parts)
         y = self.add(inner, y, self.add(inner, mixed, in_place=first), in_place=True)

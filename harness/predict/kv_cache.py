@@ -150,8 +150,10 @@ def kv_cache_bytes(
     Raises:
         ValueError: The type's blocks do not divide the row.
     """
-    asked = {"context_tokens": context_tokens, "kv_type": kv_type, "ubatch_tokens": ubatch_tokens}
-    return sum(block_cache_bytes(shape, cells_of(Scenario(batch_count=sequence_count, **asked))))
+    asked = Scenario(
+        context_tokens=context_tokens, kv_type=kv_type, ubatch_tokens=ubatch_tokens, batch_count=sequence_count
+    )
+    return sum(block_cache_bytes(shape, cells_of(asked)))
 
 
 def block_cache_bytes(shape: ModelShape, cells: Cells) -> list[int]:

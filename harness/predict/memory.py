@@ -138,11 +138,11 @@ def context_parts(
     scratch = scratch_bytes(shape, scenario, whole_layout(shape, api))
     reason = "scratch and logits of a full batch, allocated for good"
     logits = 4 * shape.vocab_count * cells_of(scenario).sequences
-    host = scratch[HOST] + logits + (cell_record_bytes(shape, scenario) if pool == "vram" else 0)
     return (
         kv,
         MemoryPart(name="compute buffer", anonymous_bytes=scratch[0], reason=reason, pool=pool),
-        MemoryPart(name="host buffer", anonymous_bytes=host, reason="inputs of a batch, logits, records of cells"),
+        MemoryPart(name="host buffer", anonymous_bytes=scratch[HOST] + logits, reason="inputs of a batch, logits"),
+        *cell_records(shape, scenario, pool),
     )
 
 
@@ -223,8 +223,15 @@ def _gpu_weights(weights: Weights, scenario: Scenario, pool: PoolName) -> tuple[
     )
 
 
-def cell_record_bytes(shape: ModelShape, scenario: Scenario) -> int:
-    """Bytes that the host keeps of all cells."""
+def cell_records(shape: ModelShape, scenario: Scenario, pool: PoolName) -> tuple[MemoryPart, ...]:
+    """What the host keeps of each cell, where the cache lies on a card; else the cache's part counts it."""
+    if pool == "ram":
+        return ()
+    reason = f"{CELL_RECORD_BYTES} bytes a cell"
+    return (MemoryPart(name="cell records", anonymous_bytes=_record_bytes(shape, scenario), reason=reason),)
+
+
+def _record_bytes(shape: ModelShape, scenario: Scenario) -> int:
     cells = cells_of(scenario)
     return CELL_RECORD_BYTES * (cells.streams * cells.full if shape.kv_head_count else cells.sequences)
 
@@ -264,7 +271,7 @@ def _kv_part(shape: ModelShape, scenario: Scenario, pool: PoolName) -> MemoryPar
     size = sum(block_cache_bytes(shape, engine))
     return MemoryPart(
         name="kv cache",
-        anonymous_bytes=size + (cell_record_bytes(shape, scenario) if pool == "ram" else 0),
+        anonymous_bytes=size + (_record_bytes(shape, scenario) if pool == "ram" else 0),
         reason=f"{cells} cells of {scenario.kv_type}, zeroed when the context is made",
         pool=pool,
     )

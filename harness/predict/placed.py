@@ -12,7 +12,7 @@ from harness.domain.scenario import Scenario
 from harness.predict.compute_buffer import HOST, Layout, scratch_bytes
 from harness.predict.kv_cache import block_cache_bytes, cells_of
 from harness.predict.memory import (
-    cell_record_bytes,
+    cell_records,
     driver_share,
     later_parts,
     predict_memory,
@@ -125,7 +125,7 @@ def placed_memory(
     tensors = {t.name: t.size_bytes for part in (parts.cpu, parts.experts) for t in part.tensors}
     on_cpu = sum(size for name, size in tensors.items() if "token_embd" not in name) + table
     kv = sum(cache) - sum(p.anonymous_bytes for p in listed if p.name.startswith("kv cache"))
-    host = scratch[HOST] + 4 * shape.vocab_count * cells_of(scenario).sequences + cell_record_bytes(shape, scenario)
+    host = scratch[HOST] + 4 * shape.vocab_count * cells_of(scenario).sequences
     listed += [
         MemoryPart(
             name="weights with the CPU",
@@ -135,6 +135,7 @@ def placed_memory(
         ),
         MemoryPart(name="kv cache with the CPU", anonymous_bytes=kv, reason="of the CPU's blocks"),
         MemoryPart(name="host buffer", anonymous_bytes=host, reason="inputs of a batch, logits"),
+        *cell_records(shape, scenario, vram),
         *(p for p in process_parts(shape, api, device) if p.name != "driver"),
     ]
     total = total_bytes(listed)
@@ -163,8 +164,7 @@ def memory_of(
     engine, placement = device.engine_for(api), scenario.placement
     if engine is None or engine.kind != "gpu" or placement.whole(routed=weights.shape.experts is not None):
         return predict_memory(weights, scenario, api=api, device=device)
-    shares = placement.tensor_split or (1.0,)
-    return placed_memory(weights, scenario, with_cards(device, len(shares)), api, shares)
+    return placed_memory(weights, scenario, device, api, placement.tensor_split or (1.0,))
 
 
 def layout_of(parts: Parts, scenario: Scenario, api: str, shares: tuple[float, ...]) -> Layout:

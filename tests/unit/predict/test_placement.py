@@ -19,7 +19,7 @@ from harness.errors import RefusedError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, decode_seconds
 from harness.predict.fitted import Fitted, work_of
-from harness.predict.kv_cache import block_cache_bytes, kv_cache_bytes
+from harness.predict.kv_cache import block_cache_bytes, cells_of, kv_cache_bytes
 from harness.predict.passes import Engines, Pass, pass_terms
 from harness.predict.placed import card_of, parts_of, placed_memory
 from harness.predict.placement import Terms, fitted_link
@@ -84,7 +84,7 @@ def test_every_tensor_is_computed_in_one_place(layers: int, moe: int, kv: bool):
 )
 def test_cache_of_blocks_sums_to_the_cache(name: str):
     shape = load_model(name).shape
-    each = block_cache_bytes(shape, 8192, "F16", 512, 1)
+    each = block_cache_bytes(shape, cells_of(Scenario(context_tokens=8192)))
     assert len(each) == shape.layer_count
     assert sum(each) == kv_cache_bytes(shape, 8192)
 
