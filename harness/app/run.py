@@ -11,11 +11,12 @@ from harness import plugins
 from harness.app.fit import predict
 from harness.app.locate import Located, locate
 from harness.app.resolve import ResolvedModel, resolve_model, with_kept_costs
+from harness.catalog.guess import sizes_in
 from harness.catalog.names import load_model
 from harness.catalog.paths import as_path
 from harness.domain.device import NOT_PROBED, DeviceProfile
 from harness.domain.prediction import Prediction
-from harness.domain.record import MachineFingerprint, Outcome, RunRecord
+from harness.domain.record import MachineFingerprint, ModelIdentity, Outcome, RunRecord
 from harness.domain.result import Generation, Result
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, HarnessError, InputError, RefusedError
@@ -30,6 +31,7 @@ from harness.measure.runner import check_scenario
 from harness.onnx.files import onnx_model
 from harness.predict.quant_mix import quant_named
 from harness.runtimes._threads import default_thread_count
+from harness.runtimes.server.dialects import Described
 
 
 class Cell(NamedTuple):
@@ -242,10 +244,32 @@ def _served(cell: Cell, options: Options, device: DeviceProfile | None, pipeline
     quant = planned.model.quant if planned.model else ""
     if model and quant and quant.upper() != model.quant.upper():
         raise RefusedError(f"the server runs {quant}, and {model.name} is {model.quant}: name the file it runs")
+    if model and planned.model and (why := _contradicted(planned.model, model)):
+        raise RefusedError(f"the server's model {planned.model.name!r} is not {model.name}: {why}")
     if model and planned.model:  # the user says that it is this model: it is compared under that name
         notes = {"server_model": planned.model.name}
         planned = planned._replace(model=msgspec.structs.replace(planned.model, name=model.name), notes=notes)
     return planned
+
+
+def _contradicted(served: ModelIdentity, model: ResolvedModel) -> str:
+    """What a server says of its model that cannot be said of ``model``: counts, bytes, or the size in its name."""
+    tensors = model.weights.tensors
+    told = Described(
+        software="",
+        architecture=served.architecture,
+        parameter_count=served.parameter_count,
+        size_bytes=served.size_bytes,
+    )
+    count = sum(t.element_count for t in tensors)
+    sure = model.guess is None
+    differs = told.differs(
+        parameter_count=count,
+        size_bytes=sum(t.size_bytes for t in tensors) if sure and model.bits is None else 0,
+        architecture=model.weights.shape.architecture if sure else "",
+    )
+    named = sizes_in(served.name)[0] * 1e9
+    return differs or (f"its name says {named:,.0f} parameters" if named and not 0.5 < named / count < 2 else "")
 
 
 def _check_format(located: Located, runtime: str) -> None:

@@ -257,6 +257,8 @@ class Level:
             sent_s = time.perf_counter()
             try:
                 answer = self._server.ask(msgspec.structs.replace(request, prompt=prompt))
+                if cut := answer.doubts(request.new_tokens, alone=False):
+                    raise ServerError("; ".join(cut))  # noqa: TRY301 - counted with those that failed
             except ServerError as error:
                 self._done.append((sent_s, error))
                 return

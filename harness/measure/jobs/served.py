@@ -160,7 +160,8 @@ class Served(Protocoller):
     def _first_token(self, warm_up: bool) -> bool:
         tokens = self.asked.scenario.prompt_tokens
         answer, watch = self._ask(tokens, 1)
-        own_s = answer.prompt_s if answer.prompt_s is not None else answer.first_token_s
+        believed = answer.prompt_s is not None and not answer.doubts(1)
+        own_s = answer.prompt_s if answer.prompt_s is not None and believed else answer.first_token_s
         told: dict[str, Any] = {"duration_s": own_s, "warm_up": warm_up}
         self.emit("sample", watch.sample("prefill", f"pp{tokens}{self.suffix}", tokens, **told))
         told |= {"duration_s": answer.first_token_s, "energy_joules": None}
@@ -206,8 +207,7 @@ class Served(Protocoller):
         wanted = s.depth_tokens + prompt_tokens
         if answer.prompt_tokens not in {None, wanted} and not self.server.identity(s).options["chat_template"]:
             watch.doubt(f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
-        if answer.new_tokens != new_tokens:
-            watch.doubt(f"the server ended after {answer.new_tokens} of {new_tokens} tokens")
+        watch.doubt(*answer.doubts(new_tokens))
         if answer.cached_tokens is not None and answer.cached_tokens < s.depth_tokens - 1:
             lacking = f"{answer.cached_tokens} of {s.depth_tokens} tokens of the depth"
             watch.doubt(f"only {lacking} were in the server's cache")
@@ -232,7 +232,12 @@ def processes_of(server: AttachedServer) -> list[Any]:
 
 
 def memory_mark(server: AttachedServer, name: str) -> dict[str, Any]:
-    """Memory of the server's processes together; for a server elsewhere a mark that says so."""
+    """Memory of the server's processes together; a mark that says so where the model lies elsewhere.
+
+    That is a server on another machine, one whose model lies on a card, and a proxy that only listens at the port: its
+    processes hold less than half of the bytes that the server tells of its model.
+    """
     found = [r for p in processes_of(server) if (r := read_memory(p.pid) or read_portable(p.pid))]
     reading = Reading(*map(sum, zip(*found, strict=True))) if found else Reading(0, 0, 0, 0)
-    return {"mark": name, "elsewhere": not found, **reading._asdict()}
+    elsewhere = not found or reading.rss_bytes < server.described.size_bytes / 2
+    return {"mark": name, "elsewhere": elsewhere, **reading._asdict()}

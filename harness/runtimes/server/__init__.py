@@ -52,16 +52,19 @@ class AttachedServer:
             raise
 
     def prompt(self, token_count: int, source: random.Random, *, words: bool = False) -> str | tuple[int, ...]:
-        """A random prompt of exactly ``token_count`` tokens: ids where the server takes them, else ``words``.
+        """A prompt of shuffled words with exactly ``token_count`` tokens: as ids where the server takes them.
 
-        Words are fitted once by the server's own tokenizer, or by what it says of a request of one token; then they
-        are shuffled. Whether a prompt had its length is told again by each answer.
+        Words are made into ids, or fitted once, by the server's own tokenizer, or by what it says of a request of one
+        token; then they are shuffled. Whether a prompt had its length is told again by each answer.
 
         Raises:
             ServerError: No text of that many tokens was found.
         """
-        if (vocab := self.described.vocab_count) and not words:
-            return tuple(source.randrange(vocab) for _ in range(token_count))
+        if self.described.vocab_count and not words:
+            text = " ".join(source.choice(WORDS) for _ in range(token_count + 1))
+            ids = self.dialect.token_ids(text)
+            if ids is not None and len(ids) >= token_count:
+                return ids[:token_count]
         fitted = self._fitted.get(token_count)
         if fitted is None:
             fitted = self._fitted[token_count] = self._fit(token_count, source)

@@ -5,6 +5,11 @@ from typing import Any, Final
 from harness.domain.base import Frozen
 from harness.runtimes.server.stream import ServerError
 
+_TOGETHER: Final = 8
+"""Tokens a piece from which nobody knows when one came."""
+_AGREES: Final = 0.3
+"""Least share of a time on this clock that the server's own must be: the rest is its queue and the way."""
+_SLACK_S: Final = 0.05
 READ_LATE: Final = "tokens waited here to be read: stop other programs, or ask for more tokens"
 
 
@@ -60,8 +65,38 @@ class Answer(Frozen, frozen=True, kw_only=True):
 
     @property
     def later_count(self) -> int:
-        """Tokens after the first piece, which is the first token unless that is no whole character yet."""
-        return self.new_tokens - self.counts[0]
+        """Tokens after the first piece, which is the first token unless that is no whole character yet.
+
+        Where pieces are not numbered and bring several tokens each, the first one is taken to bring as many as others.
+        """
+        if self.counts[-1] == self.new_tokens:
+            return self.new_tokens - self.counts[0]
+        return self.new_tokens - -(-self.new_tokens // len(self.counts))
+
+    def doubts(self, wanted: int, *, alone: bool = True) -> tuple[str, ...]:
+        """What speaks against the figures of an answer of which ``wanted`` tokens were asked for.
+
+        Times are compared where it was ``alone``: else a request may wait in a queue that the server does not count.
+        """
+        found = []
+        if self.new_tokens != wanted:
+            found.append(f"the server ended after {self.new_tokens} of {wanted} tokens")
+        if self.counts[-1] != self.new_tokens and len(self.counts) < max(2, self.new_tokens // _TOGETHER):
+            found.append(f"{self.new_tokens} tokens came in {len(self.counts)} pieces: their times are not known")
+        if not alone:
+            return tuple(found)
+        wait_s = self.first_token_s
+        if (
+            self.prompt_s is not None
+            and not _AGREES * wait_s - _SLACK_S <= self.prompt_s <= wait_s / _AGREES + _SLACK_S
+        ):
+            found.append(
+                f"the server says {self.prompt_s:.3g} s for the prompt, its first token came after {wait_s:.3g} s"
+            )
+        between_s = self.duration_s - wait_s
+        if self.decode_s is not None and self.decode_s < _AGREES * between_s - _SLACK_S:
+            found.append(f"the server says {self.decode_s:.3g} s for its tokens, they came within {between_s:.3g} s")
+        return tuple(found)
 
     @property
     def read_late(self) -> bool:

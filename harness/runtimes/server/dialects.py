@@ -37,6 +37,18 @@ class Described(Frozen, frozen=True, kw_only=True):
     vocab_count: int = 0
     slot_count: int = 0
 
+    def differs(self, *, parameter_count: float, size_bytes: float, architecture: str) -> str:
+        """What the server says of its model that cannot be said of this one; empty where nothing speaks against it."""
+        if self.architecture and architecture and self.architecture != architecture:
+            return f"its architecture is {self.architecture}, not {architecture}"
+        for own, asked, least, most, what in (
+            (self.parameter_count, parameter_count, 0.85, 1.2, "parameters"),
+            (self.size_bytes, size_bytes, 0.8, 1.3, "bytes"),
+        ):
+            if own and asked and not least < own / asked < most:
+                return f"it has {own:,} {what}, not {asked:,.0f}"
+        return ""
+
 
 class OpenAI:
     """Any server with OpenAI's completions; ``chat`` where it has only the chat form of them."""
@@ -78,6 +90,11 @@ class OpenAI:
             return count
         return _count(_dict(self.endpoint.json("/extras/tokenize/count", {"input": text})).get("count"))
 
+    def token_ids(self, text: str) -> tuple[int, ...] | None:
+        """The tokens of ``text`` where prompts can be given as ids; None elsewhere."""
+        del text
+        return None
+
     def unload(self) -> bool:
         """Have the server drop its model from memory; False where it cannot."""
         return False
@@ -114,19 +131,29 @@ class OpenAI:
                     error = data["error"]
                     said = error.get("message", error) if isinstance(error, dict) else error
                     raise ServerError(f"the server failed after {len(found.counts)} pieces: {_text(said, 300)}")
+                self._is_same_model(data)
                 self.read(line, data, found)
             return found.answer()
+
+    def _is_same_model(self, data: dict[str, Any]) -> None:
+        """Whether an event is of the model that was asked for (ServerError where it names another)."""
+        told, asked = (_file_name(name).removesuffix(":latest") for name in (_text(data.get("model")), self.model))
+        if told and asked and told != asked:
+            raise ServerError(f"the stream is of the model {told!r}, asked for was {asked!r}")
 
     def events(self, sent: Exchange, found: Collector) -> Iterator[tuple[Line, dict[str, Any]]]:
         """The JSON objects of an answer: server-sent events, or one a line; ServerError where a line is neither."""
         if sent.content_type == "application/json":
             raise ServerError("the server sent its answer whole: it does not stream")
-        events = sent.content_type == "text/event-stream"
+        events, pings = sent.content_type == "text/event-stream", 0
         for line in sent.lines():
             text = line.text.strip()
             if events:
                 name, _, text = line.text.partition(":")
                 if name.strip() in {"", "event", "id", "retry"}:
+                    pings += bool(line.text.strip())
+                    if pings > _PINGS_MAX + len(found.counts):
+                        raise ServerError(f"{pings} lines that keep a connection alive, and {len(found.counts)} pieces")
                     continue
                 text = text.strip()
                 if name != "data":
@@ -189,8 +216,16 @@ class LlamaServer(OpenAI):
 
     def count_tokens(self, text: str) -> int | None:
         """Tokens of ``text``, by ``/tokenize``."""
+        ids = self.token_ids(text)
+        return None if ids is None else len(ids)
+
+    def token_ids(self, text: str) -> tuple[int, ...] | None:
+        """The tokens themselves; None where the server does not tell them."""
         tokens = _dict(self.endpoint.json("/tokenize", {"content": text, "add_special": True})).get("tokens")
-        return len(tokens) if isinstance(tokens, list) else None
+        vocab = self.described.vocab_count
+        if not isinstance(tokens, list) or not all(type(one) is int and 0 <= one < vocab for one in tokens):
+            return None
+        return tuple(tokens)
 
     def body(self, request: Request) -> dict[str, Any]:
         """Greedy, past end tokens, with the cache used only on purpose."""
@@ -304,6 +339,8 @@ class Ollama(OpenAI):
         )
 
 
+_PINGS_MAX: Final = 10_000
+"""Lines of a stream that say nothing, beyond one for each piece."""
 _SPEAKS: Final[tuple[tuple[type[OpenAI], Callable[[Endpoint], bool]], ...]] = (
     (LlamaServer, lambda e: "default_generation_settings" in _dict(e.json("/props"))),
     (LMStudio, lambda e: bool(_rows(e.json("/api/v0/models"), "data"))),

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from harness.domain.record import Outcome
 from harness.errors import EngineError, RefusedError
+from harness.printable import clean
 
 KEY_VARIABLE: Final = "EDGE_HARNESS_API_KEY"
 _LINE_BYTES: Final = 1 << 20
@@ -146,7 +147,7 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
         try:
             self._connection.request(method, endpoint.base + path, payload, headers)
             self._response = self._connection.getresponse()
-            if self._response.status >= 400:
+            if not 200 <= self._response.status < 300:
                 self._refuse()
         except (OSError, http.client.HTTPException) as error:
             self.close()
@@ -208,8 +209,10 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
             error = json.loads(said)["error"]
             said = str(error.get("message", error) if isinstance(error, dict) else error)
         why = _REFUSALS.get(status) or ("no such page or model" if status == 404 else self._response.reason)
-        refused = status in _REFUSALS or status in {400, 404, 405, 422}
-        said = " ".join(said.split())[:300]
+        refused = status in _REFUSALS or status in {400, 404, 405, 422} or status < 400
+        said = clean(" ".join(said.split()), 300)
+        if status < 400:
+            said = f"it is elsewhere: {clean(self._response.headers.get('Location', 'it does not say where'), 100)}"
         raise ServerError(f"{self._path} answered {status} ({why}): {said}", "refused" if refused else "failed", status)
 
     def _fault(self, error: BaseException, when: str) -> ServerError:

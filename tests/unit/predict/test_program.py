@@ -1,4 +1,4 @@
-"""Programs: their defaults by version, and their buffers against those that llama-server logged or strangers published."""
+"""Programs: their defaults by version; buffers against those that llama-server logged or strangers published."""
 
 import pytest
 
@@ -55,8 +55,12 @@ def test_what_is_no_program_is_refused(text, error):
 
 # What llama-server (build of 2026-08, CPU alone, random weights of bench.memory_conformance) logged: cache and states,
 # compute buffer, in MiB; 4 slots of one cache, 1 slot, 4 slots of their own, 1 slot without flash attention.
-_CONFIGURATIONS = (("llama-server", 4096, True), ("llama-server -np 1", 131072, True), ("llama-server -np 4", 8192, True),
-                   ("llama-server -np 1", 8192, False))  # fmt: skip
+_CONFIGURATIONS = (
+    ("llama-server", 4096, True),
+    ("llama-server -np 1", 131072, True),
+    ("llama-server -np 4", 8192, True),
+    ("llama-server -np 1", 8192, False),
+)
 _LOGGED = {
     "full: llama": ((16.0, 13.01), (512.0, 137.01), (32.0, 11.01), (32.0, 150.01)),
     "hybrid: qwen35": ((14.28, 19.21), (257.57, None), (22.28, 17.21), (17.57, 155.01)),
