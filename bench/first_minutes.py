@@ -1,7 +1,7 @@
 """README's first command from nothing, first beside a neighbour that keeps one core busy, then on the quiet machine.
 
     python -m bench first_minutes                # in this environment: no model, no profile, no history
-    python -m bench first_minutes --install      # in a new environment: also pip, and the compiler
+    python -m bench first_minutes --install      # in a new environment: also pip
 
 Each answer goes to ``reports/output`` with the seconds that it took, and what the profile of the machine says of its
 own probe afterwards: a probe that others disturbed is taken again when the machine is quieter.
@@ -30,7 +30,7 @@ def installed(folder: Path) -> list[str]:
     """The command of a new environment that has the project, and how long that took, on stderr."""
     began_s = time.perf_counter()
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    subprocess.run([str(folder / "bin" / "pip"), "install", "-q", f"{ROOT}[llama,report]"], check=True)
+    subprocess.run([str(folder / "bin" / "pip"), "install", "-q", f"{ROOT}[xllamacpp,report]"], check=True)
     click.echo(f"installed after {time.perf_counter() - began_s:.0f} s", err=True)
     return [str(folder / "bin" / "edge-harness")]
 

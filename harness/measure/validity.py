@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import psutil
 
-from harness.cpus import read_text
+from harness.cpus import cpu_quota_count, read_text
 from harness.domain.record import Phase, Sample, Validity
 from harness.measure import cgroup
 from harness.measure.cgroup import labelled_int
@@ -108,6 +108,7 @@ class ValidityProbe:
             limits=self._limits,
             disk_expected=self._disk_expected,
             temperature_celsius=hottest_celsius(root=self._root),
+            quota_count=cpu_quota_count(root=self._root),
         )
         slowed = (
             f"{gpu.name} ran slower than it could ({', '.join(gpu.throttled)}): cool it, or raise its limits"
@@ -217,6 +218,7 @@ def judge(
     limits: Limits = LIMITS,
     disk_expected: bool = False,
     temperature_celsius: float | None = None,
+    quota_count: float | None = None,
 ) -> Validity:
     """Ratios between two readings, and the doubts that follow from them.
 
@@ -226,7 +228,8 @@ def judge(
 
     A task that waits for a CPU is a disturbance as far as somebody else had that CPU: x CPU seconds of others hold one
     of ours back for x seconds at most. Beyond that our own tasks wait for each other (a run with more threads than
-    cores, a GPU that is made of CPU threads), and that is the speed which was asked for.
+    cores, a GPU that is made of CPU threads), and that is the speed which was asked for. A quota of less than one CPU
+    holds every run back as far as it is short of one: so was the probe, and it is no disturbance.
     """
 
     def grown(name: str) -> Any:
@@ -257,7 +260,7 @@ def judge(
         doubts.append(f"other processes used {other_ratio:.0%} of all CPU time: stop them")
     if steal_ratio is not None and steal_ratio > limits.steal_ratio and steal_s > tick_s:
         doubts.append(f"the hypervisor took {steal_ratio:.0%} of the CPU time: use a machine with CPUs of its own")
-    if throttled > limits.throttled_ratio:
+    if throttled > limits.throttled_ratio + max(1.1 - (1.1 if quota_count is None else quota_count), 0.0):
         doubts.append(f"a CPU quota held the run back {throttled:.0%} of the time: raise it or use fewer threads")
     if (stall["memory"] or 0.0) > limits.memory_stall_ratio:
         doubts.append(f"a task waited for memory {stall['memory']:.0%} of the time: free memory or use a smaller model")

@@ -187,6 +187,22 @@ def test_quota_throttling_is_a_doubt(machine: Machine) -> None:
     assert "quota held the run back 25%" in doubt
 
 
+@pytest.mark.parametrize(("quota", "doubts"), [("50000 100000", 0), ("75000 100000", 1), ("200000 100000", 1)])
+def test_a_quota_of_less_than_a_cpu_is_the_machine_that_was_probed(machine: Machine, quota: str, doubts: int) -> None:
+    """Half of the time held back: as half a CPU does, and three quarters or two do not."""
+    for pid in (ME, "self"):
+        write(machine.root / f"proc/{pid}/cgroup", "0::/a\n")
+        write(machine.root / f"proc/{pid}/mountinfo", "30 20 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
+    write(machine.root / "sys/fs/cgroup/a/cpu.max", quota)
+    stat = machine.root / "sys/fs/cgroup/a/cpu.stat"
+    write(stat, "usage_usec 5\nthrottled_usec 0\n")
+    probe = machine.probe()
+    probe.start()
+    write(stat, "usage_usec 5\nthrottled_usec 500000\n")
+    run_one_second(machine)
+    assert len(probe.finish().doubts) == doubts
+
+
 def test_missing_pressure_is_none_not_zero(machine: Machine) -> None:
     for name in machine.stall_us:
         (machine.root / "proc/pressure" / name).unlink()
