@@ -140,8 +140,8 @@ def calibrate(
 
     Raises:
         MissingPackageError: No package that brings the runtime is installed.
-        EngineError: The child took longer than ``limit_s``, or ended again and again; or the engine has no device of
-            that api.
+        EngineError: Nothing was timed within ``limit_s``, the child ended again and again, or the engine has no device
+            of that api.
         RefusedError: None of the types can be timed, or there is no room for it.
     """
     wanted = sorted({t for t in types if t in TINY_TYPES and t != "F32"})
@@ -186,19 +186,19 @@ def calibrate(
         say(f"timing the engine on {models}: about {budget_s:.0f} s")
     timing = _run(job, say, limit_s)
     found = timing.costs(missing, job)
-    if timing.thread_count and len(job.thread_choices) > 1:
-        keep_thread_count(here, timing.thread_count)
+    if (chosen := timing.last("threads").get("chosen", 0)) and len(job.thread_choices) > 1:
+        keep_thread_count(here, chosen)
     found = msgspec.structs.replace(
         found,
         api=api,
         engine_version=plugins.usable_runtime(runtime).package(),
-        thread_count=timing.thread_count or threads,
+        thread_count=chosen or threads,
         machine=host.fingerprint,
         cached_shares=cached_shares(sets, job.cached_bytes) if job.cached_bytes else (),
         bound=size.bound,
         types=(*timed, *found.types),
     )
-    disturbed = sum(bool(e["doubted"]) for e in timing.timings) / max(len(timing.timings), 1)
+    disturbed = float(np.mean([e["doubted"] for e in timing.events["timing"]]))
     if disturbed > DISTURBED_RATIO:
         found = msgspec.structs.replace(found, disturbed_ratio=disturbed)
         say(f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs")
@@ -405,60 +405,49 @@ def _spread(times: Times) -> float:
 
 
 class _Timing:
-    """What the child, started anew after each bench that ended it, told."""
+    """What the child told, started anew after each bench that ended it."""
 
     def __init__(self) -> None:
-        self.timings: list[Mapping[str, Any]] = []
+        self.events: dict[str, list[Any]] = defaultdict(list)
         self.failed: dict[tuple[str, str], str] = {}
-        self.process: Mapping[str, int] = {}
-        self.isa: tuple[str, ...] | None = None
-        self.thread_count = self.built_bytes = 0
-        self.repacked: set[str] = set()
         self.took_s = 0.0
-
-    def costs(self, types: Sequence[str], job: Job) -> Calibration:
-        """The fit, with what else was told."""
-        found = fit(self.timings, types, job.fill_bytes, job.cached_bytes)
-        lacking = (*found.lacking, *(f"{' '.join(name)}: {why}" for name, why in self.failed.items()))
-        return msgspec.structs.replace(
-            found,
-            process_anonymous_bytes=self.process.get("anonymous_bytes", 0),
-            process_file_bytes=self.process.get("file_bytes", 0),
-            isa=self.isa,
-            built_bytes=self.built_bytes,
-            took_s=self.took_s,
-            lacking=lacking,
-            types=tuple(msgspec.structs.replace(c, repacked=c.type_name in self.repacked) for c in found.types),
-        )
 
     def take(self, events: Iterable[tuple[str, Any]]) -> tuple[str, str]:
         """Everything of one child; type and role of the bench it was at."""
-        last = "", ""
         for name, data in events:
-            match name:
-                case "timing":
-                    self.timings.append(data)
-                case "begin":
-                    last = data["type_name"], data["role"]
-                case "failed":
-                    self.failed[data["type_name"], data["role"]] = data["why"]
-                case "built":
-                    self.built_bytes += data["size_bytes"]
-                    self.repacked |= {data["type_name"]} if data["repacked"] else set()
-                case "engine":
-                    self.isa = None if data["isa"] is None else tuple(data["isa"])
-                case "threads":
-                    self.thread_count = data["chosen"]
-                case "process":
-                    self.process = data
-        return last
+            self.events[name].append(data)
+        for data in self.events["failed"]:
+            self.failed[data["type_name"], data["role"]] = data["why"]
+        begun = self.events["begin"]
+        return (begun[-1]["type_name"], begun[-1]["role"]) if begun else ("", "")
+
+    def last(self, name: str) -> Mapping[str, Any]:
+        """The last event of that name; empty without any."""
+        return self.events[name][-1] if self.events[name] else {}
+
+    def costs(self, types: Sequence[str], job: Job) -> Calibration:
+        """The fit, with what else was told."""
+        found = fit(self.events["timing"], types, job.fill_bytes, job.cached_bytes)
+        built = self.events["built"]
+        repacked = {model["type_name"] for model in built if model["repacked"]}
+        isa = self.last("engine").get("isa")
+        return msgspec.structs.replace(
+            found,
+            process_anonymous_bytes=self.last("process").get("anonymous_bytes", 0),
+            process_file_bytes=self.last("process").get("file_bytes", 0),
+            isa=None if isa is None else tuple(isa),
+            built_bytes=sum(model["size_bytes"] for model in built),
+            took_s=self.took_s,
+            lacking=(*found.lacking, *(f"{' '.join(name)}: {why}" for name, why in self.failed.items())),
+            types=tuple(msgspec.structs.replace(c, repacked=c.type_name in repacked) for c in found.types),
+        )
 
 
 def _run(job: Job, say: Progress, limit_s: float) -> _Timing:
     """Timings of the child; a bench that ends it is left out, and the child started again for the others.
 
     Raises:
-        EngineError: It took longer than ``limit_s``, or ended more than a few times.
+        EngineError: It took longer than ``limit_s`` before anything was timed, or ended more than a few times.
     """
 
     def on_event(name: str, data: Any) -> None:
@@ -473,7 +462,12 @@ def _run(job: Job, say: Progress, limit_s: float) -> _Timing:
         bench = timing.take(result.events)
         if result.outcome == "ok":
             return timing
-        if result.outcome in {"timed out", "interrupted"} or not bench[0] or attempt == _RESTARTS:
+        if (
+            result.outcome == "timed out" and timing.events["timing"]
+        ):  # on a busy machine something is better than nothing
+            timing.failed[bench] = result.outcome
+            return timing
+        if result.outcome in {"timed out", "interrupted"} or bench in {("", ""), *job.skipped} or attempt == _RESTARTS:
             raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
         say(f"the engine ended at a tiny model ({' '.join(bench)}: {result.outcome}): it is left out")
         timing.failed[bench] = result.outcome

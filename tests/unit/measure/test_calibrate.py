@@ -231,7 +231,7 @@ def test_a_bench_that_ends_the_engine_is_left_out(monkeypatch: pytest.MonkeyPatc
     lines: list[str] = []
     timing = calibrate._run(job, lines.append, 100.0)
     assert [one.skipped for one in asked] == [(), (("Q8_0", "narrow"),)]
-    assert len(timing.timings) == len(timings) and timing.took_s == 6.0
+    assert len(timing.events["timing"]) == len(timings) and timing.took_s == 6.0
     assert any("Q8_0 narrow" in line for line in lines)
     assert "Q8_0 narrow: crashed" in timing.costs(["Q8_0"], job).lacking
 
@@ -292,12 +292,12 @@ def test_a_calibration_runs_in_a_child() -> None:
     asked = {"types": ("Q8_0",), "fill_bytes": 4 << 20, "cached_bytes": 1 << 20, "rounds": 1, "stretch_s": 0.02}
     job = Job(**asked, thread_choices=(2, 1), runtime="llamacpp", retries=0, budget_s=300.0)
     timing = calibrate._run(job, lambda _line: None, 300.0)
-    events, process = timing.timings, timing.process
+    events, process = timing.events["timing"], timing.last("process")
     # Every bench is timed at both visits, its long batches at the first alone.
     deep = [(event["batch"], event["turn"]) for event in events if event["role"] == "deep"]
     assert {(1, 0), (1, 1), (512, 0)} <= set(deep) and (512, 1) not in deep
     found = timing.costs(["Q8_0"], job)
-    assert timing.thread_count in {1, 2}
+    assert timing.last("threads")["chosen"] in {1, 2}
     assert found.isa is not None and found.built_bytes > 4 * (4 << 20) and not found.lacking
     (cost,) = found.types
     assert [batch for batch, _ in cost.cached_ratios] == [1, 4]
@@ -333,8 +333,7 @@ def test_a_calibration_is_kept_unless_it_was_disturbed(
     def run(job: Job, *_: object) -> calibrate._Timing:
         runs.append(job)
         timing = calibrate._Timing()
-        timing.take([("timing", e) for e in events])
-        timing.process = {"anonymous_bytes": 33, "file_bytes": 44}
+        timing.take([*(("timing", e) for e in events), ("process", {"anonymous_bytes": 33, "file_bytes": 44})])
         return timing
 
     monkeypatch.setattr(calibrate, "_run", run)
