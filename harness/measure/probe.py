@@ -98,8 +98,9 @@ def rough_machine() -> DeviceProfile:
     Storage is assumed; the chip's name, cores, instruction sets, limits and the size of RAM are exact.
     """
     cpu, ram = machine.cpu(), machine.memory()
-    size = min(array_bytes(cpu.last_cache_bytes, ram.limit_bytes), _ROUGH_BYTES)
-    read = read_bandwidth(default_thread_count(), max(size, cpu.last_cache_bytes), pass_count=2)
+    beyond = min(2 * cpu.last_cache_bytes, 4 * _ROUGH_BYTES)
+    size = min(array_bytes(cpu.last_cache_bytes, ram.limit_bytes), max(_ROUGH_BYTES, beyond))
+    read = read_bandwidth(default_thread_count(), size, pass_count=5)
     figure = Figure(value=read.bytes_per_s, source="read for a moment, no probe", confidence="assumed")
     disk = Figure(value=_ROUGH_STORAGE_BYTES_PER_S, source="assumed: a cheap solid-state disk", confidence="assumed")
     storage = Storage(technology="not measured", sequential_read_bytes_per_s=disk)
