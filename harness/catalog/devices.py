@@ -6,7 +6,7 @@ Every figure is a table of its own: ``total_gib = { value = 8, source = "...", c
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources.abc import Traversable
@@ -15,8 +15,9 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from harness.catalog import machine
 from harness.catalog._toml import Positive, convert, dump, floats, read_document, scaled, unscaled
-from harness.catalog.names import TABLES
+from harness.catalog.parts import aliased, keys_of, near, spelled
 from harness.catalog.paths import as_path, data_files, learned_file
 from harness.domain.base import Frozen
 from harness.domain.device import (
@@ -45,9 +46,8 @@ _VENDOR_UNITS: Final = {
     "_watts": ("_w", 1),
 }
 """How the profile's names end: how the file's keys do, and SI units in one of the key's."""
-_OTHERWISE: Final = {"name", "pools", "engines", "storage", "power", "calibrations", "learned"}
+_OTHERWISE: Final = {"name", "pools", "engines", "storage", "power", "calibrations", "learned", "readings", "card_count"}
 """Fields of the profile that stand in tables of their own, in the file's name, or in another file."""
-_SAME_DEVICE: Final = re.compile(TABLES["same_device"])
 _POOLS: Final[tuple[PoolName, ...]] = ("ram", "vram")
 BANDWIDTH_TOLERANCE: Final = 0.02
 """How far a stated bandwidth may lie from rate x width / 8: vendors round (100 for 102.4 would not pass)."""
@@ -101,52 +101,85 @@ def device_names() -> list[str]:
 
 
 def load_device(ref: str) -> DeviceProfile:
-    """The device of that name, or in that file.
+    """The device that ``ref`` is, names or describes: a file, a device file's name, title or chip, a row of the tables.
 
-    A name is also what people write of it: its title, or its chip where one device here has it, without the words that
-    tell no device from another. ``RTX 4090`` is ``rtx-4090-desktop``, since laptops' cards are others.
+    See ``catalog.machine`` for lines of parts (``rtx 4070 super + 64GB ddr5-6000``).
 
     Raises:
-        UnknownNameError: No device of that name, or several; names them.
+        UnknownNameError: No device of that name; says what is near, and the line that would describe it.
         BadDataError: The file breaks the schema.
+        InputError: The parts contradict each other.
     """
-    file: Traversable | None = as_path(ref)
-    if file is None:
-        known = data_files("devices")
-        file = known[ref if ref in known else _meant(ref, tuple(known))]
-    profile = _profile(file)
+    known = data_files("devices")
+    path = as_path(ref)  # figures such as 170GB/s look like one
+    file: Traversable | None = known.get(ref) or (path if path and (path.suffix == ".toml" or path.exists()) else None)
+    return _learned(_described(ref) if file is None else _profile(file))
+
+
+def _learned(profile: DeviceProfile) -> DeviceProfile:
     learned = learned_file(profile.name)
     return replace(profile, learned=str(learned)) if learned.is_file() else profile
 
 
-def _words(name: str) -> str:
-    """Letters and digits of a device's name, but for words that tell no device from another."""
-    spelled = clean(name).lower()
-    for pattern, words in TABLES["device_spellings"]:
-        spelled = re.sub(pattern, words, spelled)
-    apart = re.sub(r"[-_]|(?<=[a-z])(?=\d)|(?<=\d)(?=[a-z])", " ", spelled)
-    return re.sub(r"[^a-z0-9]", "", _SAME_DEVICE.sub(" ", apart))
+def _described(ref: str) -> DeviceProfile:
+    """The device of a line: of a device file where that is all it names, else made of the parts of the tables."""
+    line = machine.parse(aliased(clean(ref)))
+    files = _Files()
+    whole = files.called(line.names[0][1]) if len(line.names) == 1 and line.names[0][0] == 1 else None
+    if whole is not None and machine.fits(whole, line):
+        return machine.held_to(whole, line.watts) if line.watts else whole
+    made = machine.build(line, ref, files)
+    if made is None:
+        raise UnknownNameError("device", ref, [*files.near(ref), *near(ref)])
+    return made
 
 
-@lru_cache(maxsize=8)
-def _called(names: tuple[str, ...]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Words of the names and titles of devices, and words of their chips, each with the device's name."""
-    profiles = [_profile(file) for name, file in data_files("devices").items() if name in names]
-    called = [(_words(text), p.name) for p in profiles for text in (p.name, p.title)]
-    return called, [(_words(p.chip.partition(",")[0]), p.name) for p in profiles]
+class _Files(Mapping[str, DeviceProfile]):
+    """The device files, each read when it is asked for."""
+
+    def __init__(self) -> None:
+        self._known = data_files("devices")
+
+    def __getitem__(self, name: str) -> DeviceProfile:
+        return _profile(self._known[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def called(self, name: str) -> DeviceProfile | None:
+        """The one file of that name or title, or the only one of that chip."""
+        keys = set(keys_of([name]))
+        named = [n for n, file in self._known.items() if keys & set(keys_of(_sized_or_not(n, _heads(file)["title"])))]
+        hits = named or self._of_chip(name)
+        return self[hits[0]] if len(hits) == 1 else None
+
+    def of_chip(self, chip: str) -> list[DeviceProfile]:
+        """The files of devices with that chip."""
+        return [self[name] for name in self._of_chip(chip)]
+
+    def _of_chip(self, chip: str) -> list[str]:
+        keys = set(keys_of([chip]))
+        return [n for n, file in self._known.items() if keys & set(keys_of([_heads(file)["chip"].partition(",")[0]]))]
+
+    def near(self, name: str) -> list[str]:
+        """Names of files that look like this one."""
+        wanted = spelled(name).replace(" ", "-")
+        return [n for n in self if n.startswith(wanted)][:3] or get_close_matches(wanted, list(self), n=2, cutoff=0.6)
 
 
-def _meant(ref: str, names: tuple[str, ...]) -> str:
-    """The one device that is called so: by its name or title, else by its chip."""
-    called, chips = _called(names)
-    wanted = _words(ref)
-    found = {n for text, n in called if text == wanted} or {n for text, n in chips if text == wanted}
-    if not wanted or len(found) != 1:
-        close = get_close_matches(wanted, dict.fromkeys(text for text, _ in called), n=6, cutoff=0.6)
-        near = [n for c in close for text, n in called if text == c]
-        begun = sorted(n for text, n in called if text.startswith(wanted or "-"))
-        raise UnknownNameError("device", ref, sorted(found) or dict.fromkeys(begun + near))
-    return found.pop()
+def _sized_or_not(*names: str) -> list[str]:
+    """Names with and without the size of memory that they end with."""
+    return [text for name in names for text in (name, re.sub(r"[-, ]+\d+ ?gb$", "", name, flags=re.IGNORECASE))]
+
+
+@lru_cache(maxsize=512)
+def _heads(file: Traversable) -> dict[str, str]:
+    """Title and chip of a device file, without reading the rest of it."""
+    head = file.read_text(encoding="utf-8", errors="replace").partition("\n[")[0]
+    return {"title": "", "chip": "", **dict(re.findall(r'^(title|chip) = "(.*)"$', head, re.MULTILINE))}
 
 
 def dump_device(profile: DeviceProfile) -> str:

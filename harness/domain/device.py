@@ -185,6 +185,8 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
         doubts: What disturbed the machine while it was probed; empty for a profile to believe.
         machine: Fingerprint of the machine that was probed; empty for a device that others described.
         learned: File of what measurements taught of its speed (``devices calibrate``); empty for none.
+        readings: How the name was read: what it was taken for, what else it means, what was derived from what.
+        card_count: Identical cards in it.
     """
 
     name: str
@@ -203,6 +205,8 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
     doubts: tuple[str, ...] = ()
     machine: str = ""
     learned: str = ""
+    readings: tuple[str, ...] = ()
+    card_count: Annotated[int, Meta(ge=1, le=16)] = 1
 
     def pool(self, name: PoolName) -> MemoryPool:
         """The memory pool of that name; KeyError where the device has none."""
