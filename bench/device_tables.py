@@ -90,7 +90,7 @@ def cards(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                 "fp32_tflops": f"{fp32:.4g}",
                 "fp16_tflops": f"{matrix:.4g}",
                 "watts": row["thermal_design_power_w"] or "",
-                "keys": ";".join(keys_of([name, base, short])),
+                "keys": ";".join(keys_of([name, base, short, f"{short} {gb:g} GB"])),
             },
         )
     return list(made.values())

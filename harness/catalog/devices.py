@@ -171,8 +171,9 @@ class _Files(Mapping[str, DeviceProfile]):
 
 
 def _sized_or_not(*names: str) -> list[str]:
-    """Names with and without the size of memory that they end with."""
-    return [text for name in names for text in (name, re.sub(r"[-, ]+\d+ ?gb$", "", name, flags=re.IGNORECASE))]
+    """Names with and without the size of memory or the words in brackets that they end with."""
+    ends = r"(?:[-, ]+\d+ ?gb| \(.*\))$"
+    return [text for name in names for text in (name, re.sub(ends, "", name, flags=re.IGNORECASE))]
 
 
 @lru_cache(maxsize=512)

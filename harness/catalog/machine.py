@@ -62,6 +62,9 @@ class Files(Protocol):
     def of_chip(self, chip: str) -> list[DeviceProfile]:
         """The files of devices with that chip."""
 
+    def called(self, name: str) -> DeviceProfile | None:
+        """The one file of that name or title, or the only one of that chip."""
+
 
 def fits(profile: DeviceProfile, line: Line) -> bool:
     """Whether what a line says of memory is what a device file has."""
@@ -73,6 +76,7 @@ def fits(profile: DeviceProfile, line: Line) -> bool:
 def parse(ref: str) -> Line:
     """Cut a line into the names of parts and the figures beside them."""
     text = " ".join(ref.lower().replace("_", " ").split())
+    text = re.sub(r"\([^)]*\)", lambda inner: inner[0].replace(",", " "), text)
     if _IDENTIFIER.fullmatch(text):
         return Line(((1, text),), Memory(), 0.0)
     if " " not in text:  # the name of a device that a line made
@@ -150,8 +154,11 @@ def build(line: Line, ref: str, files: Files) -> DeviceProfile | None:
         parts[role] = count, best, hits
     if not parts:
         return _by_figures(ref, line, files) if line.ram.kind or line.ram.gb_s else None
-    device = _host(parts["host"][1], line, files) if "host" in parts else None
     readings = [reading for _, part, hits in parts.values() for reading in _readings(part, hits, ref)]
+    if len(parts) == 1 and (own := _own_file(*next(iter(parts.values()))[:2], line, files)):
+        device = held_to(own, line.watts) if line.watts else own
+        return replace(device, readings=(*device.readings, *readings))
+    device = _host(parts["host"][1], line, files) if "host" in parts else None
     if "card" in parts:
         count, card, _ = parts["card"]
         device = _with_card(card, device, line, files, count)
@@ -159,6 +166,20 @@ def build(line: Line, ref: str, files: Files) -> DeviceProfile | None:
     if line.watts:
         device = held_to(device, line.watts)
     return replace(device, name=_name(line, parts), readings=(*device.readings, *readings))
+
+
+def _own_file(count: int, part: Part, line: Line, files: Files) -> DeviceProfile | None:
+    """The device file of just this device or card, with the memory that the line asks for."""
+    row = part.row
+    names = [row["name"]] if part.layer == "devices" else row["keys"].split(";") if part.layer == "cards" else []
+    for name in names:
+        alike = files.of_chip(name) if part.layer == "cards" else [p for p in [files.called(name)] if p]
+        for profile in alike:
+            pool = profile.pool(profile.engine().pool)
+            same = abs(pool.bandwidth_bytes_per_s.value / GB / (part.bandwidth_gb_s or 1) - 1) < 0.03
+            if count == 1 and same and fits(profile, line._replace(ram=line.ram if part.layer != "cards" else Memory())):
+                return profile if round(pool.total_bytes.value / GIB) in part.sizes_gb else None
+    return None
 
 
 def _name(line: Line, parts: "dict[str, tuple[int, Part, list[Part]]]") -> str:
