@@ -15,7 +15,7 @@ import psutil
 from bench.faults.place import OPTIONS, Injected, Place
 from bench.tiny_gguf import synthesize_tiny
 from harness.app import run as app_run
-from harness.app.locate import locate as locate_as_ever
+from harness.app.locate import obtain as obtain_as_ever
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
@@ -143,8 +143,8 @@ def vanishing_model(place: Place, draw: random.Random) -> Injected:
     path = place.model("gone")
     late = draw.random() < 0.5
 
-    def locate(*args: Any, **more: Any) -> Any:
-        found = locate_as_ever(*args, **more)
+    def obtain(*args: Any, **more: Any) -> Any:
+        found = obtain_as_ever(*args, **more)
         if not late:
             path.unlink()
         return found
@@ -153,7 +153,7 @@ def vanishing_model(place: Place, draw: random.Random) -> Injected:
         path.unlink(missing_ok=True)
         return child_as_ever(*args, **more)
 
-    with mock.patch.object(app_run, "locate", locate), mock.patch.object(pipeline, "run_child", run_child):
+    with mock.patch.object(app_run, "obtain", obtain), mock.patch.object(pipeline, "run_child", run_child):
         record = place.run(path)
     return told_of(record, {"refused", "failed"}, ("gone.json",))
 

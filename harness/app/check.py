@@ -9,7 +9,7 @@ import msgspec
 
 from harness import plugins
 from harness.app.learn import likeness
-from harness.app.locate import locate
+from harness.app.locate import obtain
 from harness.app.on_target import run_on
 from harness.app.resolve import resolve_model
 from harness.app.run import Cell, Options, cells_of, run_cells
@@ -158,7 +158,7 @@ def _seen(cells: Sequence[Cell], listener: Listener) -> tuple[dict[str, ModelSha
     for cell in cells:
         listener.begin(cell.model, 1)
         with contextlib.suppress(HarnessError):
-            located = locate(cell.model, cell.quant, progress=listener.fetched)
+            located = obtain(cell.model, cell.quant, progress=listener.fetched)
             if located.weights is not None:
                 found |= matrix_types(located.weights)
                 shapes[cell.model] = located.weights.shape

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.app.locate import locate
+from harness.app.locate import obtain
 from harness.catalog._progress import Progress
 from harness.catalog.paths import as_path
 from harness.domain.base import Frozen
@@ -45,12 +45,12 @@ def export_onnx(
     """Export what ``ref`` names (a card, a GGUF file, a checkpoint folder) to the folder ``target``.
 
     Raises:
-        HarnessError: As :func:`harness.onnx.export.export` and :func:`harness.app.locate.locate`; the engine could not
+        HarnessError: As :func:`harness.onnx.export.export` and :func:`harness.app.locate.obtain`; the engine could not
             run what was made.
     """
     path = as_path(ref)
     checkpoint = path is not None and (path / "config.json").is_file()
-    source = path if checkpoint and path is not None else locate(ref, "", progress=progress).path
+    source = path if checkpoint and path is not None else obtain(ref, "", progress=progress).path
     made = export(source, target, to=to, quant=quant, interpreter=interpreter, say=say)
     record = read_record(target)
     expected = tuple(record.get("greedy_tokens", ()))

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.app.resolve import ResolvedModel, mixture_of, one_quant
+from harness.app.resolve import ResolvedModel, mixture_of, resolve_model
 from harness.catalog._progress import Progress
-from harness.catalog.fetch import file_of, pull
+from harness.catalog.fetch import bring, file_of, pull
 from harness.catalog.gguf import read_weights
-from harness.catalog.names import is_repository, load_model
-from harness.catalog.paths import as_path
+from harness.catalog.hub import files_in
+from harness.catalog.paths import as_path, cache_dir, table_rows
 from harness.domain.model import Weights
 from harness.domain.quant import split
-from harness.errors import BadDataError, RefusedError
+from harness.errors import BadDataError, FetchError, MissingPackageError, RefusedError
 from harness.onnx.files import MODEL_FILE, onnx_model, quant_label
 from harness.onnx.graph import read_graph
 from harness.predict.quant_mix import quant_named
@@ -38,41 +38,67 @@ class Located(NamedTuple):
         return None if self.weights is None else ResolvedModel(self.name, self.quant, self.weights, path=self.path)
 
 
-def locate(ref: str, quant: str, *, progress: Progress | None = None) -> Located:
-    """The file of a model, fetched first when it is not here yet.
+def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located:
+    """The file of a model on this machine, fetched first when it is not here yet: from where its card or the hub has it.
 
     Raises:
         UnknownNameError: No such model.
         BadDataError: There is no file of that path, or it is no model.
-        RefusedError: The model has no file at all, or the file given holds another mixture.
+        RefusedError: Nobody here knows a file of it; or the file given holds another mixture.
         FetchError: The file could not be had.
     """
     path = as_path(ref)
-    if path is not None and path.suffix != ".toml" and not (is_repository(ref) and not path.exists()):
-        if (graph := onnx_model(path)) is not None:
-            found = quant_label(read_graph(graph))
-            if quant and quant.upper() != found:
-                raise RefusedError(f"{graph} holds {found}, not {quant}")
-            name = graph.absolute().parent.name if graph.name == MODEL_FILE else graph.stem
-            return Located(name, found, graph, None)
-        if path.is_dir() and (path / "config.json").is_file() and (parts := sorted(path.glob("model*.safetensors"))):
-            return Located(path.absolute().name, quant, parts[0], None)
-        if path.is_dir():
-            raise BadDataError(path, "", f"a folder without {MODEL_FILE}", "a model file, or a folder of ONNX or MLX")
-        if not path.is_file():
-            raise BadDataError(path, "", "no such file", "a model file")
-        weights = None if path.suffix == ".json" else read_weights(path)
-        found = weights.quant if weights else ""
-        if quant and found and quant_named(quant) != found:
-            raise RefusedError(f"{path} holds {found}, not {quant}")
-        return Located(path.stem, found, path, weights)
-    card = load_model(ref)
-    named = "" if ref == card.name or path is not None else split(ref)[1]
-    one_quant(ref, named, quant)
-    if named and not quant:
-        quant, said = mixture_of(named)
+    if path is not None and path.suffix != ".toml" and path.exists():
+        return _here(path, quant)
+    model = resolve_model(ref, quant or None)
+    if model.path is not None:
+        return _here(model.path, quant)
+    card = model.card
+    asked = quant or split(ref)[1] * (card is not None and ref != card.name and model.repo == "")
+    if card is not None and card.files:
+        stands, said = mixture_of(asked) if asked else ("", ())
         if said:
-            raise RefusedError(f"{ref}: the card of {card.name} has no file of {named}: {said[0]}")
-    file = file_of(card, quant or None)
-    fetched = pull(card, file.quant, progress=progress)
-    return Located(card.name, file.quant, fetched, read_weights(fetched))
+            raise RefusedError(f"{ref}: the card of {card.name} has no file of {asked}: {said[0]}")
+        file = file_of(card, stands or None)
+        fetched = pull(card, file.quant, progress=progress)
+        return Located(card.name, file.quant, fetched, read_weights(fetched))
+    repo = model.repo or repository_of(model.name)
+    if not repo:
+        raise RefusedError(
+            f"{model.name} has only a shape here, no file: give a .gguf file, or hf:org/repo of a GGUF repository; "
+            "for a file of its true size with random weights: edge-harness models synthesize"
+        )
+    try:
+        parts = [
+            bring(file, cache_dir() / "models" / repo.replace("/", "--") / Path(file.hub.file).name, repo, progress=progress)
+            for file in files_in(repo, model.file, asked or model.quant)
+            if file.hub
+        ]
+    except (MissingPackageError, FetchError) as error:
+        raise FetchError(f"{ref}: its file can be had as hf:{repo}, or bring one of your own. {error}") from error
+    weights = read_weights(parts[0])
+    return Located(model.name, weights.quant, parts[0], weights)
+
+
+def repository_of(name: str) -> str:
+    """A repository of GGUF files of a card, by its uploader's naming; empty where none is listed."""
+    return next((row["repo"] for row in table_rows("models", "repositories") if row["card"] == name), "")
+
+
+def _here(path: Path, quant: str) -> Located:
+    """A file, an ONNX folder or an MLX folder as it lies here."""
+    if (graph := onnx_model(path)) is not None:
+        label = quant_label(read_graph(graph))
+        if quant and quant.upper() != label:
+            raise RefusedError(f"{graph} holds {label}, not {quant}")
+        name = graph.absolute().parent.name if graph.name == MODEL_FILE else graph.stem
+        return Located(name, label, graph, None)
+    if path.is_dir() and (path / "config.json").is_file() and (parts := sorted(path.glob("model*.safetensors"))):
+        return Located(path.absolute().name, quant, parts[0], None)
+    if path.is_dir():
+        raise BadDataError(path, "", f"a folder without {MODEL_FILE}", "a model file, or a folder of ONNX or MLX")
+    weights = None if path.suffix == ".json" else read_weights(path)
+    label = weights.quant if weights else ""
+    if quant and label and quant_named(quant) != label:
+        raise RefusedError(f"{path} holds {label}, not {quant}")
+    return Located(path.stem, label, path, weights)

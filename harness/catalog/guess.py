@@ -13,7 +13,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from harness.catalog.models import load_card, model_names
+from harness.catalog.models import load_card
+from harness.catalog.paths import data_files
 from harness.domain.base import Frozen
 from harness.domain.model import ModelCard, ModelShape
 
@@ -72,7 +73,7 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
     routed = active < 0.8 * total
     if not (active_b or named_active) and (total >= _DENSE_MAX_B or re.search(r"(?i)moe|expert", name)):
         routed, active = True, _usual_active(total)
-    cards = [card for card in _cards(tuple(model_names())) if _is_like(card, name, routed=routed)]
+    cards = [card for card in _cards(tuple(data_files("models"))) if _is_like(card, name, routed=routed)]
     family = re.match(r"[a-z]*", name.lower())
     cards.sort(key=lambda card: _distance(card, total, active, family[0] if family else ""))
     near = cards[:_NEAREST_COUNT]
@@ -98,12 +99,12 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
 @lru_cache(maxsize=2)
 def _cards(names: tuple[str, ...]) -> tuple[ModelCard, ...]:
     cards = (load_card(name) for name in names)
-    return tuple(card for card in cards if card.parameter_count and not card.name.startswith("hypothetical"))
+    return tuple(c for c in cards if c.parameter_count and not c.caveat and not c.name.startswith("hypothetical"))
 
 
 def _usual_active(total_b: float) -> float:
     """Active parameters (10**9) that the mixtures of experts nearest in size would have."""
-    routed = [card for card in _cards(tuple(model_names())) if card.shape.experts is not None]
+    routed = [card for card in _cards(tuple(data_files("models"))) if card.shape.experts is not None]
     routed.sort(key=lambda card: abs(math.log(card.parameter_count / 1e9 / total_b)))
     return round(total_b * median(c.active_parameter_count / c.parameter_count for c in routed[:_NEAREST_COUNT]), 1)
 

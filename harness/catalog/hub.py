@@ -22,7 +22,7 @@ from harness.catalog.gguf import SPLIT, GgufFile, header_of, joined, parts_of
 from harness.catalog.hf_config import CONFIG_MAX_BYTES, read_hf_config
 from harness.catalog.paths import cache_dir
 from harness.domain.foreign import inside, read_limited, read_stream
-from harness.domain.model import HubSource, ModelShape, Weights
+from harness.domain.model import HubSource, ModelFile, ModelShape, Weights
 from harness.domain.quant import split, understood
 from harness.errors import BadDataError, FetchError, HarnessError, UnknownNameError, optional
 
@@ -74,6 +74,25 @@ def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
         file = _chosen(repo, [n for n in names if n.endswith(".gguf") and "mmproj" not in n], quant)
     weights = joined([_header(repo, part) for part in parts_of(file)]).weights()
     return Repository(weights.shape, weights, f"header of {repo}/{file}")
+
+
+def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
+    """The GGUF file of a repository, or the one of ``quant`` (Q4_K_M where none is wanted): its parts with their sizes.
+
+    Raises as ``read_repository``.
+    """
+    file = file or _chosen(repo, [n for n in _files(repo) if n.endswith(".gguf") and "mmproj" not in n], quant)
+    client, found = _client(), []
+    _reach(client, repo)
+    for part in parts_of(file):
+        try:
+            told = client.get_hf_file_metadata(_url(repo, part))
+        except Exception as error:
+            raise FetchError(f"{repo}/{part}: {type(error).__name__}: {str(error).strip()[:200]}") from error
+        digest = told.etag if re.fullmatch(r"[0-9a-f]{64}", told.etag or "") else ""
+        source = HubSource(repo=repo, file=part, revision=told.commit_hash or "main")
+        found.append(ModelFile(quant=quant, size_bytes=told.size or 1, sha256=digest, hub=source))
+    return found
 
 
 def _chosen(repo: str, files: list[str], quant: str) -> str:

@@ -11,7 +11,8 @@ from typing import Final, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from harness.catalog.parts import Layer, Part, find, rows_of, spelled, squashed
+from harness.catalog.parts import Layer, Part, find, spelled, squashed
+from harness.catalog.paths import table_rows
 from harness.domain.device import ComputeEngine, Confidence, DeviceProfile, Figure, MemoryPool, Power
 from harness.errors import InputError
 from harness.units import GB, GIB, TERA
@@ -521,7 +522,7 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
         InputError: The limit is none of the device: above what it takes, or below a fifth of it.
     """
     limit = device.power.peak_watts or device.power.sustained_watts
-    mode = next((m for m in rows_of("power_modes")
+    mode = next((m for m in table_rows("devices", "power_modes")
                  if m["device"] in device.title.lower() and float(m["watts"]) == watts), None)  # fmt: skip
     figure = Figure(value=watts, source="said", confidence="secondary")
     power = replace(device.power, sustained_watts=figure, peak_watts=None)

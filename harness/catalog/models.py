@@ -1,21 +1,39 @@
 """Model cards: ``models/*.toml`` mirror ``domain.model.ModelCard``, but for the name, which is the file's stem."""
 
 import re
+from collections.abc import Iterator
+from functools import lru_cache
 from importlib.resources.abc import Traversable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from harness.catalog._shape_check import check_shape
 from harness.catalog._toml import convert, dump, read_document
-from harness.catalog.paths import as_path, data_files
-from harness.domain.model import ModelCard, ModelFile
+from harness.catalog.paths import as_path, data_files, table_rows
+from harness.domain.model import ModelCard, ModelFile, ModelShape
 from harness.errors import BadDataError, UnknownNameError, what_is_there
 
 
 def model_names() -> list[str]:
     """Names of all models, shipped and the user's own, sorted."""
-    return list(data_files("models"))
+    return sorted({*data_files("models"), *_shapes()})
+
+
+def named() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Names of all models, each with its title and aliases; no card is read for it."""
+    also: dict[str, list[str]] = {}
+    for row in table_rows("models", "aliases"):
+        also.setdefault(row["means"], []).append(row["name"])
+    for name, file in data_files("models").items():
+        head = file.read_text(encoding="utf-8", errors="replace").partition("\n[shape]")[0]
+        title = re.search(r'^title = "(.*)"$', head, re.MULTILINE)
+        aliases = re.search(r"^aliases = \[(.*?)\]", head, re.MULTILINE | re.DOTALL)
+        written = re.findall(r'"([^"]*)"', aliases[1]) if aliases else []
+        yield name, (title[1] if title else name, *written, *also.get(name, ()))
+    for name, row in _shapes().items():
+        if name not in data_files("models"):
+            yield name, (row["title"], *also.get(name, ()))
 
 
 def load_card(ref: str) -> ModelCard:
@@ -32,9 +50,55 @@ def load_card(ref: str) -> ModelCard:
             raise BadDataError(path, "", found, "a .gguf, config.json or .toml")
         return _card(path)
     known = data_files("models")
-    if ref not in known:
-        raise UnknownNameError("model", ref, ())
-    return _card(known[ref])
+    if ref in known:
+        return _card(known[ref])
+    if ref in _shapes():
+        return _of_row(_shapes()[ref])
+    raise UnknownNameError("model", ref, ())
+
+
+@lru_cache(maxsize=1)
+def _shapes() -> dict[str, dict[str, str]]:
+    """Rows of the table of shapes by name."""
+    return {row["name"]: row for row in table_rows("models", "shapes")}
+
+
+_COLUMNS: Final = {
+    "layers": "layer_count", "hidden": "hidden_dim", "vocab": "vocab_count", "heads": "head_count",
+    "kv_heads": "kv_head_count", "head": "head_dim", "inner": "feed_forward_dim", "context": "context_max_tokens",
+}  # fmt: skip
+_CAVEATS: Final = {
+    "encoder": "an encoder: it reads text and writes none. Its speed is that of prompts, and it keeps no cache",
+    "stand-in": "its matrices are counted under an architecture with the same ones; norms and biases differ a little",
+}
+"""What short words of the table's notes stand for."""
+
+
+def _of_row(row: dict[str, str]) -> ModelCard:
+    """A card from a row of the table of shapes; ``more`` holds fields as ``experts.used_count=8``, alone for yes."""
+    shape: dict[str, Any] = {"architecture": row["architecture"]}
+    shape |= {field: int(row[column]) for column, field in _COLUMNS.items()}
+    for word in row["more"].split():
+        field, _, value = word.partition("=")
+        part, _, inner = field.rpartition(".")
+        target = shape.setdefault(part, {}) if part else shape
+        target[inner] = value if field == "layer_pattern" else int(value or 1)
+    count = round(float(row["params_b"]) * 1e9)
+    place = f"models/tables/shapes.csv, {row['name']}"
+    card = ModelCard(
+        name=row["name"],
+        title=row["title"],
+        family="encoder" if row["notes"] == "encoder" else row["architecture"],
+        licence="see its repository",
+        source=row["source"],
+        shape=convert(shape, ModelShape, place, strict=False),
+        parameter_count=count,
+        active_parameter_count=round(float(row["active_b"]) * 1e9) if row["active_b"] else count,
+        checked=row["checked"],
+        caveat=_CAVEATS.get(row["notes"], row["notes"]),
+    )
+    check_shape(card.shape, place)
+    return card
 
 
 def dump_model(card: ModelCard) -> str:

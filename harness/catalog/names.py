@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from harness.catalog.guess import Guess, guess
-from harness.catalog.models import load_card, model_names
+from harness.catalog.models import load_card, model_names, named
 from harness.catalog.paths import data_root
 from harness.domain.base import shipped_table
 from harness.domain.model import ModelCard
@@ -26,6 +26,9 @@ TABLES: Final = shipped_table("data/names.toml")
 _DROPPED: Final = frozenset(TABLES["dropped"].split())
 _DATE_OR_VERSION: Final = re.compile(TABLES["date_or_version"], re.IGNORECASE | re.VERBOSE)
 _NO_MODEL: Final = re.compile(rf"\b({TABLES['no_model']})\b", re.IGNORECASE)
+_WHOLE: Final = re.compile(r"(?i)\bmtp\b.*(?:gguf|q\d|ud-|bf16)|(?:q\d|ud-).*\bmtp\b")
+"""A whole model that carries its prediction layer, not the layer alone."""
+_IMAGES: Final = re.compile(r"(?i)\b(?:\w*vl\d?|vision|omni|llava|bakllava|pixtral|\w*vlm\d?|minicpm-[vo]|moondream\d?|janus|paligemma\d?|medgemma)\b")
 _SIZED: Final = re.compile(r"\d[bm]\b")
 _OTHER_SHAPE: Final = re.compile(r"\d[bm]\b|\bk-\d|rwkv|mamba|bitnet")
 """What beside a card's words tells that the model is another one."""
@@ -72,6 +75,10 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
     name = clean(name, _NAME_MAX)
     found, why, quant = _card_of(name, params_b)
     if found is not None:
+        if found.name != name and found.checked:
+            why += f"; its shape was read for {found.checked}"
+        if _IMAGES.search(name):
+            why += "; the language model alone: its image tower (mmproj) comes on top"
         return Match(found, None, quant, why)
     if (other := _NO_MODEL.search(_unbracketed(name))) and not params_b:
         raise RefusedError(f"{name!r}: {other[1]} is a draft head, a method or an encoder, not a decoder of its own")
@@ -81,8 +88,17 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
     if bounded is None:
         raise UnknownNameError("model", name, nearest(name))
     close = nearest(name)
+    if not params_b and close and _misspelt(name, close[0]):
+        raise UnknownNameError("model", name, close)
     why = bounded.why + (f" (names like it: {', '.join(close)})" if close else "")
     return Match(None, bounded, quant, why)
+
+
+def _misspelt(name: str, card: str) -> bool:
+    """Whether a name differs from a card's by a letter or two, and in no figure."""
+    bare, own = key(split(name)[0]), key(card)
+    same_figures = re.findall(r"[\d.]+", bare) == re.findall(r"[\d.]+", own)
+    return same_figures and bool(get_close_matches(bare, [own], n=1, cutoff=0.88))
 
 
 def is_repository(ref: str) -> bool:
@@ -111,6 +127,10 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
         return load_card(name), "the card of that name", ""
     keys = _index(str(data_root("models")), tuple(model_names()))
     bare, quant = split(name)
+    if _WHOLE.search(name) and (quant or _SIZED.search(key(bare))):
+        bare = re.sub(r"(?i)[-_. ]mtp\b", "", bare)
+    if key(bare) in keys and (card := _sized(keys[key(bare)], params_b)):
+        return card, f"its words are those of {card.name}", quant
     if _NO_MODEL.search(_unbracketed(bare)):
         return None, "", quant
     brackets = [inner for inner in re.findall(r"\((.*?)\)", bare) if re.search(r"\d", inner)]
@@ -152,12 +172,12 @@ def _sized(name: str | None, params_b: float) -> ModelCard | None:
 def _index(root: str, names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001 - the folder is part of the key
     """Cards' names by key; a card's own name wins over titles and aliases."""
     found: dict[str, str] = {}
-    cards = [load_card(name) for name in names]
-    for card in cards:
-        found.setdefault(key(card.name), card.name)
-    for card in cards:
-        for alias in (split(card.title)[0], *card.aliases):
-            found.setdefault(key(alias), card.name)
+    cards = list(named())
+    for name, _ in cards:
+        found.setdefault(key(name), name)
+    for name, (title, *aliases) in cards:
+        for alias in (split(title)[0], *aliases):
+            found.setdefault(key(alias), name)
     for name in list(found):  # Ollama leaves out the active parameters: qwen3.6:35b is Qwen3.6 35B A3B
         found.setdefault(re.sub(r"-a-\d+(?:\.\d+)?[bm]$", "", name), found[name])
     return found

@@ -5,7 +5,6 @@ nothing apart. A name is looked up by exact keys only; what is merely like it is
 read when a name is in no device file, each at its first use.
 """
 
-import csv
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -13,7 +12,7 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 from harness.catalog.names import TABLES
-from harness.catalog.paths import data_root
+from harness.catalog.paths import table_rows
 
 Layer = Literal["devices", "chips", "cards", "cpus"]
 LAYERS: Final[tuple[Layer, ...]] = ("devices", "chips", "cards", "cpus")
@@ -70,16 +69,9 @@ def keys_of(names: Iterable[str]) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def rows_of(table: str) -> tuple[Row, ...]:
-    """The rows of a shipped table of devices."""
-    with (data_root("devices") / "tables" / f"{table}.csv").open(encoding="utf-8") as file:
-        return tuple(csv.DictReader(file))
-
-
-@lru_cache(maxsize=8)
 def _index(layer: Layer) -> dict[str, list[Row]]:
     index: dict[str, list[Row]] = {}
-    for row in rows_of(layer):
+    for row in table_rows("devices", layer):
         for key in row["keys"].split(";"):
             index.setdefault(key, []).append(row)
     return index
@@ -129,7 +121,7 @@ def aliased(name: str) -> str:
 @lru_cache(maxsize=1)
 def _aliases() -> dict[str, str]:
     """Names of the file of aliases, squashed, and what each means."""
-    return {squashed(spelled(row["name"])): row["means"] for row in rows_of("aliases")}
+    return {squashed(spelled(row["name"])): row["means"] for row in table_rows("devices", "aliases")}
 
 
 def _variants(text: str) -> Iterator[str]:

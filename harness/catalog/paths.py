@@ -1,6 +1,8 @@
 """Where data files, downloads and a user's own files lie."""
 
+import csv
 import os
+from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -48,6 +50,13 @@ def data_files(kind: Kind) -> dict[str, Traversable]:
         if root.is_dir():
             found |= {f.name.removesuffix(".toml"): f for f in root.iterdir() if f.name.endswith(".toml")}
     return dict(sorted(found.items()))
+
+
+@lru_cache(maxsize=16)
+def table_rows(kind: Kind, table: str) -> tuple[dict[str, str], ...]:
+    """The rows of a shipped table of devices or models."""
+    with (data_root(kind) / "tables" / f"{table}.csv").open(encoding="utf-8") as file:
+        return tuple(csv.DictReader(file))
 
 
 def learned_file(device: str) -> Path:

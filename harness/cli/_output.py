@@ -130,7 +130,7 @@ def bar(title: str, *, stays: bool = True) -> "Iterator[Progress]":
 
 def model_file(ref: str, quant: str = "") -> Path:
     """The file that ``ref`` (a path, a name, or ``name:quant``) stands for, with a progress bar while it is fetched."""
-    from harness.app.locate import locate
+    from harness.app.locate import obtain
 
     with bar(f"fetching {ref}", stays=False) as progress:
-        return locate(ref, quant, progress=progress).path
+        return obtain(ref, quant, progress=progress).path

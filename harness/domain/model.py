@@ -235,6 +235,8 @@ class ModelCard(Frozen, frozen=True, kw_only=True):
         source: Where the shape's fields were read (repository and file).
         parameter_count: All weights, as published; 0 where not stated.
         active_parameter_count: Weights one token goes through; equals ``parameter_count`` for a dense model.
+        checked: Versions for which the shape was read; others of the name are taken to have the same.
+        caveat: What to say with every answer about it; empty for a shape that is exact.
     """
 
     name: str
@@ -249,3 +251,5 @@ class ModelCard(Frozen, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     files: tuple[ModelFile, ...] = ()
     notes: str = ""
+    checked: str = ""
+    caveat: str = ""

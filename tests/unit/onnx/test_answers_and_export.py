@@ -15,7 +15,7 @@ from bench.fake import RUNTIME as FAKE
 from bench.tiny_onnx import reference_logits, tiny_weights, write_tiny_decoder
 from bench.versus_ort import REFERENCE, InconclusiveError, Speed, missed, ratios
 from harness.app.export_onnx import ANSWERS_TARGET, equal_count, export_onnx
-from harness.app.locate import locate
+from harness.app.locate import obtain
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure.answers import AnswersJob as GreedyJob
@@ -132,13 +132,13 @@ def test_export_names_what_an_interpreter_lacks(tmp_path: Path):
 
 
 def test_an_onnx_folder_is_a_model(folder: Path, tmp_path: Path):
-    found = locate(str(folder), "")
+    found = obtain(str(folder), "")
     assert (found.name, found.quant, found.format, found.path) == ("tiny-f32", "F32", "onnx", folder / "model.onnx")
-    assert locate(str(folder / "model.onnx"), "f32").name == "tiny-f32"
+    assert obtain(str(folder / "model.onnx"), "f32").name == "tiny-f32"
     with pytest.raises(RefusedError, match="holds F32, not Q4_0"):
-        locate(str(folder), "Q4_0")
+        obtain(str(folder), "Q4_0")
     with pytest.raises(BadDataError, match=r"a folder without model\.onnx"):
-        locate(str(tmp_path), "")
+        obtain(str(tmp_path), "")
 
 
 def command(*arguments: str) -> tuple[int, dict[str, Any]]:

@@ -10,7 +10,7 @@ mx = pytest.importorskip("mlx.core", reason="mlx-lm is not installed")
 pytest.importorskip("mlx_lm")
 pytestmark = pytest.mark.engine
 
-from harness.app.locate import locate  # noqa: E402
+from harness.app.locate import obtain  # noqa: E402
 from harness.domain.scenario import Scenario  # noqa: E402
 from harness.errors import BadDataError, EngineError, RefusedError  # noqa: E402
 from harness.measure.jobs import generate  # noqa: E402
@@ -93,7 +93,7 @@ def test_what_it_cannot_do_is_said(session, folder: Path, tmp_path: Path) -> Non
 
 
 def test_folder_is_found_and_measured(folder: Path, tmp_path: Path) -> None:
-    located = locate(str(folder), "")
+    located = obtain(str(folder), "")
     assert (located.name, located.format) == ("tiny-llama", "mlx")
     job = GenerateJob(path=str(located.path), scenario=SCENARIO, runtime="mlx", repetitions=1, patience_s=0.1)
     planned = generate.plan(job, None, name=located.name)
