@@ -119,7 +119,8 @@ def fit(
     profile = use.override(profile, ram_bytes=ram_bytes, vram_bytes=vram_bytes, bandwidth_bytes_per_s=speed)
     if ram_budget:
         profile = use.within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
-    if placement is not None:
+    card_count = max(card_count, profile.card_count)
+    if placement is not None or profile.card_count > 1:  # -d "2x rtx 3090"
         refuse_typed(OF_ONE_PLACEMENT, "with --placement auto, which looks for the best")
         return _placements(resolved, profile, scenario, card_count)
     small = resolve_model(draft) if draft else None
@@ -186,7 +187,7 @@ def _rests_on(model: "ResolvedModel", scenario: "Scenario") -> str:
 
 def _notes(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario") -> list[str]:
     """What the figures are of, where that is not one sequence by what is published of the device's kind."""
-    notes = []
+    notes = [f"{device.title}: {reading}" for reading in device.readings]
     if device.learned:
         notes.append(f"speed was learnt from measurements of this device, kept in {device.learned}")
     most_tokens = model.weights.shape.context_max_tokens
