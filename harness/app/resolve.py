@@ -38,8 +38,9 @@ _FILES: Final = frozenset({".gguf", ".json", ".toml", ".onnx"})
 class ResolvedModel(NamedTuple):
     """A model, ready to be asked about: by the card's name or the file's stem, and the canonical name of its mixture.
 
-    ``repo`` and ``file`` say where on the hub it was read. ``guess`` bounds it where nobody knows the model; ``bits`` are the fewest and most bits a weight of its quantisation
-    where another mixture stands for that; ``notes`` say what was assumed on the way.
+    ``guess`` bounds it where nobody knows the model; ``bits`` are the fewest and most bits a weight of its quantisation
+    where another mixture stands for that; ``notes`` say what was assumed on the way; ``repo`` and ``file`` where on the
+    hub it was read.
     """
 
     name: str
@@ -76,8 +77,10 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     try:
         found = match(ref)
     except UnknownNameError as unknown:
+        if elsewhere and path:
+            raise _no_file(path) from unknown
         if not is_repository(ref):
-            raise _no_file(path) if elsewhere and path else unknown
+            raise
         found = None
     if elsewhere and path and found and found.guess:
         raise _no_file(path)

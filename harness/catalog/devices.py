@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -46,7 +47,9 @@ _VENDOR_UNITS: Final = {
     "_watts": ("_w", 1),
 }
 """How the profile's names end: how the file's keys do, and SI units in one of the key's."""
-_OTHERWISE: Final = {"name", "pools", "engines", "storage", "power", "calibrations", "learned", "readings", "card_count"}
+_OTHERWISE: Final = {
+    "name", "pools", "engines", "storage", "power", "calibrations", "learned", "readings", "card_count"
+}  # fmt: skip
 """Fields of the profile that stand in tables of their own, in the file's name, or in another file."""
 _POOLS: Final[tuple[PoolName, ...]] = ("ram", "vram")
 BANDWIDTH_TOLERANCE: Final = 0.02
@@ -152,7 +155,9 @@ class _Files(Mapping[str, DeviceProfile]):
     def called(self, name: str) -> DeviceProfile | None:
         """The one file of that name or title, or the only one of that chip."""
         keys = set(keys_of([name]))
-        named = [n for n, file in self._known.items() if keys & set(keys_of(_sized_or_not(n, _heads(file)["title"])))]
+        named = [
+            n for n, file in self._known.items() if keys & set(keys_of(_sized_or_not(n, _heads(str(file))["title"])))
+        ]
         hits = named or self._of_chip(name)
         return self[hits[0]] if len(hits) == 1 else None
 
@@ -162,7 +167,9 @@ class _Files(Mapping[str, DeviceProfile]):
 
     def _of_chip(self, chip: str) -> list[str]:
         keys = set(keys_of([chip]))
-        return [n for n, file in self._known.items() if keys & set(keys_of([_heads(file)["chip"].partition(",")[0]]))]
+        return [
+            n for n, file in self._known.items() if keys & set(keys_of([_heads(str(file))["chip"].partition(",")[0]]))
+        ]
 
     def near(self, name: str) -> list[str]:
         """Names of files that look like this one."""
@@ -177,9 +184,9 @@ def _sized_or_not(*names: str) -> list[str]:
 
 
 @lru_cache(maxsize=512)
-def _heads(file: Traversable) -> dict[str, str]:
+def _heads(place: str) -> dict[str, str]:
     """Title and chip of a device file, without reading the rest of it."""
-    head = file.read_text(encoding="utf-8", errors="replace").partition("\n[")[0]
+    head = Path(place).read_bytes().decode(errors="replace").partition("\n[")[0]
     return {"title": "", "chip": "", **dict(re.findall(r'^(title|chip) = "(.*)"$', head, re.MULTILINE))}
 
 

@@ -76,7 +76,7 @@ def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None
 
 
 def bring(file: ModelFile, target: Path, place: str, *, progress: Progress | None = None) -> Path:
-    """The verified file at ``target``, fetched from one of its sources if it is not there; ``place`` names it in errors.
+    """The verified file at ``target``, fetched from one of its sources if it is not there; errors call it ``place``.
 
     Raises:
         RefusedError: Nothing to fetch, no room on the disk, or another pull of the same file is going on.

