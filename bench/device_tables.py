@@ -81,7 +81,7 @@ def cards(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         form = "laptop" if mobile else "gpu-server" if server else "workstation" if work else "desktop"
         title = name if _MAKERS[row["manufacturer"]] in name else f"{_MAKERS[row['manufacturer']]} {name}"
         base = re.sub(
-            r" (?:\d+ GB|GDDR\dX?|(?:GA|AD|TU|GP|GK|GM)\d{2,3}[A-Z]?|Refresh|Rev\. .*|Embedded|v2)\b", "", name
+            r" (?:\d+ GB|GDDR\dX?|(?:GA|AD|TU|GP|GK|GM)\d{2,3}[A-Z]?|Refresh|Rev\. .*|v2)\b", "", name
         )
         short = re.sub(r" (?:PCIe|SXM\d?|NVL|CNX|OAM)\b", "", base)
         made.setdefault(
@@ -134,7 +134,7 @@ def catalogue(folder: Path) -> dict[str, list[dict[str, Any]]]:
         common(row, row["name"]) | {"chip": row["chip"], "ram_gb": row["ram_options_gb"],
                                     "ceiling": "yes" if "ceiling" in row["bandwidth_formula"] else ""}
         for row in rows("devices_more.csv")
-        if not row["source"].startswith("class") and not re.search("x DDR|^Generic", row["name"])
+        if not row["source"].startswith("class") and not re.search("x DDR|^Generic|^Desktop, |^Laptop, ", row["name"])
     ]  # fmt: skip
     for row in devices:  # the export of Google Play calls all of these "Google Tensor"
         if re.match(r"Pixel (?:7|Fold|Tablet)", row["name"]):

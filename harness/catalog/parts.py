@@ -23,6 +23,8 @@ _ROOM: Final = re.compile(TABLES["part_room"])
 _BEFORE: Final = ("rtx", "gtx", "rx", "gt", "core", "ryzen", "iphone", "galaxy", "arc", "jetson", "snapdragon", "redmi")
 """What people leave out of a name: ``4090``, ``S23 Ultra``."""
 _NEAR_COUNT: Final = 4
+_SHORT: Final = 4
+"""Letters from which on a device's name without its maker is surely meant."""
 _MAKERS: Final = {
     "nvidia": "NVIDIA", "geforce": "NVIDIA", "radeon": "AMD", "amd": "AMD", "ryzen": "AMD", "intel": "Intel"
 }  # fmt: skip
@@ -113,7 +115,8 @@ def _hits(key: str, text: str) -> list[Part]:
             asked = key if sibling and key not in own and own not in key and "radeon" not in key else ""
             if not rival:
                 hits.append(Part(layer, row, asked=f"{row['maker']} {asked.upper()}" if asked else ""))
-    return hits
+    # M5 is first a chip, and then what somebody calls a computer
+    return sorted(hits, key=lambda part: len(key) < _SHORT and part.layer == "devices")
 
 
 def aliased(name: str) -> str:
