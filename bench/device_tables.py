@@ -80,9 +80,7 @@ def cards(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         mobile = _MOBILE.search(f"{name} {generation}") or "-MW" in generation
         form = "laptop" if mobile else "gpu-server" if server else "workstation" if work else "desktop"
         title = name if _MAKERS[row["manufacturer"]] in name else f"{_MAKERS[row['manufacturer']]} {name}"
-        base = re.sub(
-            r" (?:\d+ GB|GDDR\dX?|(?:GA|AD|TU|GP|GK|GM)\d{2,3}[A-Z]?|Refresh|Rev\. .*|v2)\b", "", name
-        )
+        base = re.sub(r" (?:\d+ GB|GDDR\dX?|(?:GA|AD|TU|GP|GK|GM)\d{2,3}[A-Z]?|Refresh|Rev\. .*|v2)\b", "", name)
         short = re.sub(r" (?:PCIe|SXM\d?|NVL|CNX|OAM)\b", "", base)
         made.setdefault(
             name,

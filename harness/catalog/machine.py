@@ -146,7 +146,7 @@ def build(line: Line, ref: str, files: Files) -> DeviceProfile | None:
     parts: dict[str, tuple[int, Part, list[Part]]] = {}
     for count, name in line.names:
         hits = find(name)
-        if not hits and line.ram.gb and line.ram.gb_s and len(line.names) == 1:
+        if not hits and line.ram.gb and (line.ram.gb_s or line.ram.mt_s) and len(line.names) == 1:
             return _by_figures(name, line, files)
         if not hits:
             return None

@@ -83,22 +83,26 @@ def _of_row(row: dict[str, str]) -> ModelCard:
         part, _, inner = field.rpartition(".")
         target = shape.setdefault(part, {}) if part else shape
         target[inner] = value if field == "layer_pattern" else int(value or 1)
-    count = round(float(row["params_b"]) * 1e9)
     place = f"models/tables/shapes.csv, {row['name']}"
-    card = ModelCard(
+    known = convert(shape, ModelShape, place, strict=False)
+    check_shape(known, place)
+    count, active = round(float(row["params_b"]) * 1e9), float(row["active_b"] or 0)
+    if (experts := known.experts) and not active:
+        one = (2 + known.gated_feed_forward) * (experts.latent_dim or known.hidden_dim) * experts.feed_forward_dim
+        routed = sum(map(known.is_moe_layer, range(known.layer_count)))
+        active = (count - (experts.expert_count - experts.used_count) * one * routed) / 1e9
+    return ModelCard(
         name=row["name"],
         title=row["title"],
         family="encoder" if row["notes"] == "encoder" else row["architecture"],
         licence="see its repository",
         source=row["source"],
-        shape=convert(shape, ModelShape, place, strict=False),
+        shape=known,
         parameter_count=count,
-        active_parameter_count=round(float(row["active_b"]) * 1e9) if row["active_b"] else count,
+        active_parameter_count=round(active * 1e9) or count,
         checked=row["checked"],
         caveat=_CAVEATS.get(row["notes"], row["notes"]),
     )
-    check_shape(card.shape, place)
-    return card
 
 
 def dump_model(card: ModelCard) -> str:
