@@ -41,6 +41,9 @@ def list_devices() -> Answer:
         view = table(f"{len(profiles)} devices", columns, map(row, profiles), right=(2, 3, 4))
         view.columns[0].no_wrap = True
         console().print(view)
+        click.echo(
+            "and any card, phone, computer, chip or CPU by its name: edge-harness devices show 'rtx 3080 laptop'"
+        )
 
     return Answer([_summary(p) for p in profiles], show)
 
@@ -49,7 +52,10 @@ def list_devices() -> Answer:
 @click.argument("device")
 @answers
 def show(device: str) -> Answer:
-    """Show every figure of DEVICE (a name, or a path to a .toml) with its source and confidence."""
+    """Show every figure of DEVICE with its source and confidence.
+
+    DEVICE is a name, a path to a .toml, or a line of parts: "rtx 4070 super + 64GB ddr5-6000", "m6: 16GB, 170GB/s".
+    """
     from harness.app.resolve import resolve_device
 
     profile = resolve_device(device)
@@ -66,8 +72,8 @@ def show(device: str) -> Answer:
             click.echo(f"  calibrated: {calibration.api}, {calibration.engine_version}: {kinds}")
         if profile.learned:
             click.echo(f"  speeds learnt from measurements: {profile.learned}")
-        if profile.notes:
-            click.echo(f"  {profile.notes}")
+        for note in filter(None, (*profile.readings, profile.notes)):
+            click.echo(f"  {note}")
 
     return Answer(profile, shown)
 

@@ -13,6 +13,7 @@ from harness.errors import Exit
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
+    from harness.app.resolve import ResolvedModel
     from harness.domain.model import ModelCard
 
 
@@ -25,10 +26,9 @@ def models() -> None:
 @answers
 def list_models() -> Answer:
     """List every model with its size, shape and the files that can be pulled."""
-    from harness.catalog.models import model_names
-    from harness.catalog.names import load_model
+    from harness.catalog.models import load_card, model_names
 
-    cards = [load_model(name) for name in model_names()]
+    cards = [load_card(name) for name in model_names()]
     columns = ("model", "weights", "active", "context", "kind", "files")
     rows = [
         (
@@ -54,10 +54,10 @@ def list_models() -> Answer:
 def show(model: str, provider: str, given: tuple[str, ...]) -> Answer:
     """Show MODEL: identity, shape, files or tensors.
 
-    MODEL is a name, or a path to a card, a config.json, a GGUF file or an ONNX folder.
+    MODEL is a name, hf:org/repo, or a path to a card, a config.json, a GGUF file or an ONNX folder.
     """
+    from harness.app.resolve import resolve_model
     from harness.catalog.add import card_of
-    from harness.catalog.names import load_model
     from harness.catalog.paths import as_path
 
     path = as_path(model)
@@ -68,14 +68,15 @@ def show(model: str, provider: str, given: tuple[str, ...]) -> Answer:
         if (graph := onnx_model(path)) is not None:
             return _onnx(graph, provider, given)
     refuse_typed({"provider"}, "but for an ONNX graph")
-    if path is not None and path.suffix == ".gguf":
+    if path is not None and path.suffix == ".gguf" and path.exists():
         return _gguf(path)
-    card = card_of(path) if path is not None and path.suffix == ".json" else load_model(model)
+    meant = resolve_model(model)
+    card = meant.card or (card_of(path) if path is not None and path.suffix == ".json" else _nobodys(meant))
 
     def tell() -> None:
         say(table(f"{card.title} ({card.family})", ("field", "value"), _rows(card)))
-        if card.notes:
-            click.echo(f"  {card.notes}")
+        for note in filter(None, (*meant.notes, card.notes)):
+            click.echo(f"  {note}")
 
     return Answer(card, tell)
 
@@ -85,17 +86,14 @@ def show(model: str, provider: str, given: tuple[str, ...]) -> Answer:
 @click.option("--quant", "-q", help="Which of its files; its default where not given.")
 @answers
 def pull(model: str, quant: str | None) -> Answer:
-    """Fetch a file of MODEL into the cache, verified; an interrupted pull goes on."""
-    from harness.catalog.fetch import file_of
-    from harness.catalog.fetch import pull as fetch
-    from harness.catalog.names import load_model
+    """Fetch a file of MODEL (a name or hf:org/repo) into the cache, verified; an interrupted pull goes on."""
+    from harness.app.locate import obtain
+    from harness.catalog.file_hash import sha256_of
 
-    card = load_model(model)
-    file = file_of(card, quant)
-    with bar(f"{card.name} {file.quant}") as progress:
-        path = fetch(card, quant, progress=progress)
-    document = {"model": card.name, "quant": file.quant, "path": str(path), "sha256": file.sha256}
-    return Answer(document, lambda: click.echo(str(path)))
+    with bar(model) as progress:
+        located = obtain(model, quant or "", progress=progress)
+    document = {"model": located.name, "quant": located.quant, "path": str(located.path)}
+    return Answer({**document, "sha256": sha256_of(located.path)}, lambda: click.echo(str(located.path)))
 
 
 @models.command()
@@ -202,6 +200,16 @@ def resolve(name: str, quant: str | None) -> Answer:
         *found.notes,
     ]
     return Answer(document, lambda: click.echo("\n  ".join(lines)))
+
+
+def _nobodys(model: "ResolvedModel") -> "ModelCard":
+    """What there is to show of a model without a card: a repository of the hub, or a bounded guess."""
+    from harness.domain.model import ModelCard
+
+    shape, count = model.weights.shape, sum(tensor.element_count for tensor in model.weights.tensors)
+    active = round(model.guess.active_b * 1e9) if model.guess else 0
+    return ModelCard(name=model.name, title=model.name, family=shape.architecture, licence="not told", shape=shape,
+                     source=model.notes[0], parameter_count=count, active_parameter_count=active)  # fmt: skip
 
 
 def _gguf(path: Path) -> Answer:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from harness.app.locate import obtain
 from harness.app.resolve import resolve_model
 from harness.catalog.gguf import read_gguf
 from harness.catalog.hub import read_repository
@@ -59,7 +60,8 @@ class Hub(BaseHTTPRequestHandler):
         if data is None:
             self.send(b"no such file", 404, body, {"X-Error-Code": "EntryNotFound"})
             return
-        headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        digest = self.server.digest or hashlib.sha256(data).hexdigest()
+        headers = {"ETag": f'"{digest}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if asked is None:
             self.send(data, 200, body, headers)
@@ -85,7 +87,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.files, server.ranges, server.sent_bytes, server.most_bytes = {}, [], 0, 1 << 40
+    server.files, server.ranges, server.sent_bytes, server.most_bytes, server.digest = {}, [], 0, 1 << 40, ""
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path / "cache"))
@@ -216,3 +218,40 @@ def test_a_file_that_is_no_gguf_is_refused_at_once(hub: Any) -> None:
     with pytest.raises(Exception, match="magic"):
         resolve_model("hf:org/bad:bad-Q8_0.gguf")
     assert sum(end - start for _, start, end in hub.ranges) <= 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("name", "repo", "file"),
+    [
+        ("hf:org/tiny-GGUF", "org/tiny-GGUF", "tiny-Q8_0.gguf"),
+        ("hf:org/tiny-GGUF:tiny-Q8_0.gguf", "org/tiny-GGUF", "tiny-Q8_0.gguf"),
+        ("org/tiny-GGUF:Q8_0", "org/tiny-GGUF", "tiny-Q8_0.gguf"),
+        # a card without a file of its own: from the repository that the table names
+        ("llama-3.2-1b:Q8_0", "bartowski/Llama-3.2-1B-Instruct-GGUF", "Llama-3.2-1B-Instruct-Q8_0.gguf"),
+    ],
+)
+def test_a_file_is_obtained_from_wherever_it_is(hub: Any, gguf: Path, name: str, repo: str, file: str) -> None:
+    hub.files = {(repo, file): gguf.read_bytes()}
+
+    first = obtain(name, "Q8_0")
+    sent_bytes = hub.sent_bytes
+    again = obtain(name, "Q8_0")
+
+    assert first.path.read_bytes() == gguf.read_bytes()
+    assert (first.quant, again.path) == ("Q8_0", first.path)
+    assert hub.sent_bytes == sent_bytes
+
+
+def test_a_file_that_is_not_what_the_hub_promised_is_deleted(hub: Any, gguf: Path) -> None:
+    hub.files = {("org/tiny-GGUF", "tiny-Q8_0.gguf"): gguf.read_bytes()}
+    hub.digest = "b" * 64
+
+    with pytest.raises(FetchError, match="SHA-256"):
+        obtain("hf:org/tiny-GGUF", "Q8_0")
+
+
+def test_what_nobody_offers_is_said_with_what_to_do(hub: Any) -> None:
+    with pytest.raises(FetchError, match=r"can be had as hf:bartowski/Llama-3.2-1B-Instruct-GGUF"):
+        obtain("llama-3.2-1b", "")
+    with pytest.raises(RefusedError, match="synthesize"):
+        obtain("gpt2", "")
