@@ -21,8 +21,9 @@ from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import with_draft
 from harness.predict.placed import memory_of, with_cards
 from harness.predict.speed import closed_loop_tokens_per_s, predict_speed
+from harness.predict.streamed import mapped_speed, plan_under_budget
 from harness.predict.timed import matrices
-from harness.predict.verdict import check_entitlement, judge
+from harness.predict.verdict import check_entitlement, judge, with_target
 from harness.predict.weights import weights_of
 from harness.runtimes._threads import default_thread_count
 
@@ -33,15 +34,36 @@ def predict(
     scenario: Scenario,
     *,
     target_tokens_per_s: float | None = None,
+    minutes: float | None = None,
+    **asked: Any,
+) -> Prediction:
+    """Memory, speed and verdict of one model on one device, placed as the scenario says.
+
+    Where weights have no room, the speed is that of a mapped file which the system reads again, as llama.cpp runs it;
+    ``app.ways`` knows better ways. ``asked`` is what :func:`in_memory` takes. A target speed must be held when all that
+    lives in the app runs at once, and with ``minutes`` still after so long.
+
+    Raises:
+        RefusedError: As :func:`in_memory`.
+    """
+    now = in_memory(model, device, scenario, **asked)
+    if now.verdict.word == "fits with streaming":
+        plan = plan_under_budget(model.weights, device, now)
+        total = sum(t.size_bytes for t in model.weights.tensors)
+        now = replace(now, speed=mapped_speed(plan, now.speed, scenario, total))
+    return held_to(now, model, device, scenario, target_tokens_per_s, minutes, beside=asked.get("beside", ()))
+
+
+def in_memory(
+    model: ResolvedModel,
+    device: DeviceProfile,
+    scenario: Scenario,
+    *,
     entitled: bool = False,
     draft: ResolvedModel | None = None,
     beside: Sequence[Companion] = (),
-    minutes: float | None = None,
 ) -> Prediction:
-    """Memory, speed and verdict of one model on one device; with a draft model beside it, the memory of both.
-
-    What else lives in the app (``beside``) adds to the memory; ``speed`` stays that of the model alone, while a target
-    speed must be held when all run at once, and with ``minutes`` still after so long.
+    """The same, with the speed that it has if all of its weights stay in memory; with a draft, the memory of both.
 
     Raises:
         RefusedError: The KV type cannot hold this model's keys, the device does not have the api, or the draft has
@@ -53,7 +75,7 @@ def predict(
         raise RefusedError(f"{device.name} has no api {api!r}; it has {there}")
     shape = model.weights.shape
     if scenario.placement.gpu_layers == "auto":
-        raise RefusedError("gpu_layers auto has many answers: `fit --placement auto` lists them, best first")
+        raise RefusedError("gpu_layers auto has many answers: leave it out, and `fit` finds the best")
     if draft is not None and abs(draft.weights.shape.vocab_count - shape.vocab_count) > PADDING_TOKENS:
         counts = f"{draft.weights.shape.vocab_count} tokens, the target has {shape.vocab_count}"
         raise RefusedError(f"{draft.name} cannot draft for {model.name}: other vocabulary ({counts})")
@@ -66,21 +88,9 @@ def predict(
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
     speed = predict_speed(model.weights, device, scenario)
     memory, speed = _widened(memory, speed, model, device, scenario)
-    judged = speed
-    told: tuple[str, ...] = ()
     if beside:
         memory = with_companions(memory, beside)
-        judged, told = shared_speed(speed, device, beside, device.pool_for(api))
-    if minutes is not None:
-        late = outlook(model, device, scenario, judged, minutes)[0]
-        if late is None:
-            told = (*told, f"speed after {minutes:g} minutes is not known of this device: judged on its first seconds")
-        else:
-            judged = replace(judged, decode_tokens_per_s=late.tokens_per_s)
-            told = (*told, f"judged on the speed after {minutes:g} minutes: {late.evidence}")
     check_entitlement(entitled, device)
-    verdict = judge(memory, judged, device, scenario, target_tokens_per_s, entitled=entitled)
-    verdict = replace(verdict, reasons=(*verdict.reasons, *told))
     return Prediction(
         device=device.name,
         model=model.name,
@@ -88,8 +98,35 @@ def predict(
         api=api,
         memory=memory,
         speed=speed,
-        verdict=verdict,
+        verdict=judge(memory, speed, device, entitled=entitled),
     )
+
+
+def held_to(
+    now: Prediction,
+    model: ResolvedModel,
+    device: DeviceProfile,
+    scenario: Scenario,
+    target_tokens_per_s: float | None,
+    minutes: float | None,
+    *,
+    beside: Sequence[Companion] = (),
+) -> Prediction:
+    """The prediction judged by a wanted speed, with all that lives in the app running, and after so many minutes."""
+    judged, said = now.speed, tuple[str, ...]()
+    if beside:
+        judged, said = shared_speed(judged, device, beside, device.pool_for(now.api))
+    if minutes is not None:
+        late = outlook(model, device, scenario, judged, minutes)[0]
+        if late is None:
+            said = (*said, f"speed after {minutes:g} minutes is not known of this device: judged on its first seconds")
+        else:
+            judged = replace(judged, decode_tokens_per_s=late.tokens_per_s)
+            said = (*said, f"judged on the speed after {minutes:g} minutes: {late.evidence}")
+    verdict = now.verdict
+    if target_tokens_per_s is not None:
+        verdict = with_target(verdict, judged, target_tokens_per_s, scenario.depth_tokens)
+    return replace(now, verdict=replace(verdict, reasons=(*verdict.reasons, *said)))
 
 
 def throughput_of(model: str) -> Callable[[Scenario], float]:
@@ -152,9 +189,10 @@ def _widened(
 def speeds_by_depth(
     model: ResolvedModel, device: DeviceProfile, scenario: Scenario
 ) -> tuple[tuple[int, Interval], ...]:
-    """Decode speed with the context half full and full: (tokens in the cache, tokens/s)."""
+    """Decode speed after the prompt, and with the context half full and full: (tokens in the cache, tokens/s)."""
     room = scenario.context_tokens - scenario.new_tokens
-    depths = [d for d in (scenario.context_tokens // 2, room) if 0 < d <= room]
+    prompt = scenario.depth_tokens + scenario.prompt_tokens
+    depths = [prompt, *(d for d in (scenario.context_tokens // 2, room) if prompt < d <= room)]
     made = [(d, predict_speed(model.weights, device, replace(scenario, depth_tokens=d))) for d in dict.fromkeys(depths)]
     return tuple((d, s.decode_tokens_per_s) for d, s in made)
 

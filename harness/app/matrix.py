@@ -72,17 +72,8 @@ def columns(grid: Grid) -> Columns:
         "available_bytes": grid.available_bytes.ravel(),
         "peak_bytes": grid.peak_bytes.ravel(),
         "verdict": words[grid.verdict.ravel()],
-        "decode_tokens_per_s": reachable(grid).ravel(),
+        "decode_tokens_per_s": grid.reached_tokens_per_s.ravel(),
     }
-
-
-def reachable(grid: Grid) -> NDArray[np.float64]:
-    """Decode speed of every cell: bounded by storage where weights are streamed, nan where nothing runs."""
-    streamed_bytes = np.maximum(grid.needed_bytes - grid.available_bytes, 1) * grid.active_ratio[..., None]
-    from_storage = grid.storage_bytes_per_s[:, None, None, None] / streamed_bytes
-    streamed = np.minimum(grid.decode_tokens_per_s[..., None], from_storage)
-    speed = np.where(grid.verdict == 0, grid.decode_tokens_per_s[..., None], streamed)
-    return np.where((grid.verdict == 0) | (grid.verdict == 1), speed, np.nan)
 
 
 def write(table: Columns, path: Path) -> None:

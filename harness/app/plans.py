@@ -1,13 +1,12 @@
 """What ``fit`` says beyond one verdict: whether speculation pays on this device, and how streaming would split."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
-from harness.app.fit import predict, within_budget
+from harness.app.fit import in_memory, predict, within_budget
 from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
 from harness.app.this_machine import probed
 from harness.domain.base import Frozen
@@ -17,15 +16,12 @@ from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError
 from harness.measure.machine import cpu
-from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
 from harness.predict.passes import Pass
 from harness.predict.repack import rewrites_all
 from harness.predict.speculative import VERIFIED_S, BestLength, best_gamma, expected_tokens_per_cycle
 from harness.predict.speed import pass_seconds, predict_speed
-from harness.predict.splits import Choices, choose
-from harness.predict.streaming import BUSY_DISK_RATIO, StreamingPlan, plan_even_split
-from harness.predict.weights import has_output, matrix_types, role_of
-from harness.units import format_number
+from harness.predict.streamed import StreamingOutlook, looked_up_bytes, plan_under_budget
+from harness.predict.weights import matrix_types
 
 ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
 """Per-token acceptance rates asked about: prose with a small draft lies near the first two, code near the others."""
@@ -53,23 +49,6 @@ class SpeculationPlan(Frozen, frozen=True, kw_only=True):
     verify_cost_ratio: tuple[float, ...]
     measured: bool
     cases: tuple[SpeculationCase, ...]
-
-
-class StreamingOutlook(StreamingPlan, frozen=True, kw_only=True):
-    """How a model larger than the memory there is would run: the split, and what other ways would give.
-
-    Attributes:
-        naive_tokens_per_s: The same file mapped, and left to the system.
-        speculative_tokens_per_s: Streaming with drafts of the best length at an acceptance of 0.8; 0 without a draft.
-        expert_cache_tokens_per_s: Keeping the most wanted experts instead of layers; None for a dense model.
-        expert_hit_ratio: Share of wanted experts that such a cache holds.
-    """
-
-    budget_bytes: int
-    naive_tokens_per_s: float
-    speculative_tokens_per_s: float = 0.0
-    expert_cache_tokens_per_s: float | None = None
-    expert_hit_ratio: float | None = None
 
 
 def predicted(device: str, model: str) -> Prediction:
@@ -103,6 +82,22 @@ def plan_speculation(
         measured=measured,
         cases=tuple(SpeculationCase(acceptance_ratio=a, gamma=b.gamma, speedup=b.speedup) for a, b in best.items()),
     )
+
+
+def drafts_of(plan: SpeculationPlan) -> tuple[tuple[float, float], ...]:
+    """Tokens of a cycle at an acceptance of 0.8, and its cost over that of one token, for each length of draft."""
+    return tuple(
+        (expected_tokens_per_cycle(0.8, gamma), cost + gamma * plan.draft_cost_ratio)
+        for gamma, cost in enumerate(plan.verify_cost_ratio, 1)
+    )
+
+
+def streaming_of(
+    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, speculation: SpeculationPlan | None, **asked: Any
+) -> StreamingOutlook:
+    """How the model would be read from storage in the memory there is; ``asked`` is what ``in_memory`` takes."""
+    now = in_memory(model, device, scenario, **asked)
+    return plan_under_budget(model.weights, device, now, drafts_of(speculation) if speculation else ())
 
 
 class RemoteCase(SpeculationCase, frozen=True, kw_only=True):
@@ -178,54 +173,6 @@ def plan_remote(
     )
 
 
-def plan_under_budget(
-    model: ResolvedModel,
-    device: DeviceProfile,
-    now: Prediction,
-    speculation: SpeculationPlan | None = None,
-    *,
-    evictable_bytes: int = 0,
-    limited: bool = False,
-) -> StreamingOutlook:
-    """Split into pinned and streamed layers in the memory that the verdict of ``now`` (a draft included) counted with.
-
-    ``evictable_bytes`` need not stay, of what the prediction counts beside the model. ``limited``: a control group
-    keeps the process to the budget.
-    """
-    budget = now.verdict.available_bytes
-    layers = layer_bytes(model.weights)
-    total = sum(layers)
-    # What is needed beside the layers: cache, scratch, output matrix, runtime, draft. A repacked copy is not made
-    # while streaming, and the verdict's need counts each layer once.
-    repacked = sum(p.anonymous_bytes for p in now.memory.parts if p.name == "repacked weights")
-    # Of a token table that is no output matrix, a pass looks up a few rows; its pages can go.
-    held = max(0, now.verdict.needed_bytes - total - repacked - _looked_up_bytes(model.weights) - evictable_bytes)
-    busy, mapped = device.storage.busy_read_bytes_per_s, device.storage.mapped_read_bytes_per_s
-    disk = busy.value if busy else BUSY_DISK_RATIO * device.storage.sequential_read_bytes_per_s.value
-    compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
-    asked = layers, held, budget, disk, compute_s
-    plan = plan_even_split(*asked, mapped_bytes_per_s=mapped.value if mapped else None, limited=limited)
-    with_drafts = 0.0
-    if speculation is not None and plan.bound != "memory":
-        with_drafts = max(
-            plan_even_split(
-                *asked,
-                expected_tokens_per_pass=expected_tokens_per_cycle(0.8, gamma),
-                batch_cost_ratio=speculation.verify_cost_ratio[gamma - 1] + gamma * speculation.draft_cost_ratio,
-            ).tokens_per_s
-            for gamma in range(1, _MAX_GAMMA + 1)
-        )
-    cached_rate, hit = _expert_cache(model.weights, held, budget, disk, compute_s)
-    return StreamingOutlook(
-        **asdict(plan),
-        budget_bytes=budget,
-        naive_tokens_per_s=1.0 / plan.naive_seconds_per_pass,
-        speculative_tokens_per_s=with_drafts,
-        expert_cache_tokens_per_s=cached_rate,
-        expert_hit_ratio=hit,
-    )
-
-
 def stream_outlook(
     path: Path, budget_bytes: int, scenario: Scenario, draft: Path | None = None, *, say: Callable[[str], None]
 ) -> StreamingOutlook | None:
@@ -240,32 +187,17 @@ def stream_outlook(
         model = resolve_model(str(path))
         device = probed(matrix_types(model.weights), plain, say=say)
         small = resolve_model(str(draft)) if draft else None
-        now = predict(model, within_budget(device, budget_bytes), plain, draft=small)
-        plan, evictable = None, 0
+        now = in_memory(model, within_budget(device, budget_bytes), plain, draft=small)
+        drafts: tuple[tuple[float, float], ...] = ()
+        evictable = 0
         if small is not None:
             beside = probed(matrix_types(small.weights), replace(scenario, repack=True), say=say)
-            plan = plan_speculation(model, device, plain, small, draft_device=beside)
+            drafts = drafts_of(plan_speculation(model, device, plain, small, draft_device=beside))
             # A draft that is rewritten stays mapped, and of its token table a few rows are looked up.
-            evictable = _looked_up_bytes(small.weights) if rewrites_all(small.weights, cpu().isa) else 0
-        return plan_under_budget(model, device, now, plan, evictable_bytes=evictable, limited=True)
+            evictable = looked_up_bytes(small.weights) if rewrites_all(small.weights, cpu().isa) else 0
+        return plan_under_budget(model.weights, device, now, drafts, evictable_bytes=evictable, limited=True)
     except InputError:
         return None
-
-
-def layer_bytes(weights: Weights) -> list[int]:
-    """Bytes of each transformer block's weights, by its number."""
-    sizes: dict[int, int] = {}
-    for tensor in weights.tensors:
-        if match := re.match(r"blk\.(\d+)\.", tensor.name):
-            sizes[int(match[1])] = sizes.get(int(match[1]), 0) + tensor.size_bytes
-    return [sizes[index] for index in sorted(sizes)]
-
-
-def _looked_up_bytes(weights: Weights) -> int:
-    """Bytes of a token table that is only looked up; 0 where it is the output matrix too."""
-    if not has_output(weights):
-        return 0
-    return sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight")
 
 
 def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) -> tuple[Callable[[int], float], bool]:
@@ -278,52 +210,3 @@ def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) ->
     measured = device.calibration(device.api(scenario.api)) is not None
     beside_s = 0.0 if measured else VERIFIED_S
     return (lambda k: (seconds(k) + (k - 1) * beside_s) / one_s), measured
-
-
-def _expert_cache(
-    weights: Weights, held: int, budget: int, disk_bytes_per_s: float, compute_s: float
-) -> tuple[float | None, float | None]:
-    """Decode speed with the most wanted experts in memory and the others read when the router asks for them."""
-    experts = weights.shape.experts
-    if experts is None:
-        return None, None
-    all_experts, _ = expert_bytes(weights)
-    # ``held`` leaves out every block: what of the blocks is no expert stays in memory too.
-    rest = sum(t.size_bytes for t in weights.tensors if t.name.startswith("blk.") and role_of(t.name) != "expert")
-    room = budget - held - rest
-    if room <= 0:
-        return 0.0, 0.0
-    cached = min(float(experts.expert_count), experts.expert_count * room / all_experts)
-    hit = hit_ratio(experts.expert_count, cached, policy="lfu", used_count=experts.used_count)
-    active = all_experts * experts.used_count / experts.expert_count
-    return 1.0 / streamed_token_s(active, hit, disk_bytes_per_s, compute_s), hit
-
-
-def best_placement(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, card_count: int = 1) -> Choices:
-    """Every step of the split over so many cards, and the best of those that fit for the scenario's tokens.
-
-    Raises:
-        RefusedError: The device has no GPU, or no such api; the KV type cannot hold this model's keys.
-    """
-    api = device.api(scenario.api)
-    engine = device.engine_for(api)
-    if engine is None or engine.kind != "gpu":
-        raise RefusedError(f"a placement needs a GPU beside the CPU: {device.name} drives {api} on no GPU")
-    if device.engine_for("cpu") is None:
-        raise RefusedError(f"{device.name} names no CPU engine: its profile needs one before a model can be split")
-    try:
-        return choose(model.weights, device, scenario, card_count)
-    except ValueError as error:
-        raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
-
-
-def split_note(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> tuple[str, ...]:
-    """One line that tells of the best split, for a model that a card does not hold whole; none where no split helps."""
-    split = device.pool_for(device.api(scenario.api)) == "vram" and device.engine_for("cpu") is not None
-    if not split or scenario.batch_count > 1:
-        return ()
-    best = best_placement(model, device, scenario).best
-    if best is None:
-        return ()
-    speed = f"{format_number(best.decode_tokens_per_s.mid)} tokens/s"
-    return (f"split between the card and the CPU it runs: {best.flags}, {speed}; --placement auto shows every split",)

@@ -6,11 +6,10 @@ from typing import Final, Literal, get_args
 from msgspec.structs import replace
 
 from harness.app.fit import outlook, predict
-from harness.app.plans import plan_under_budget
-from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
+from harness.app.resolve import resolve_device, resolve_model
+from harness.app.ways import Way, ways
 from harness.domain.base import Frozen, shipped_table
 from harness.domain.device import DeviceProfile
-from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.quality import perplexity_growth_percent
@@ -20,6 +19,8 @@ Task = Literal["chat", "code", "reasoning", "vision"]
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
 
 _MIXTURES: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_XXS")
+_SPLIT_MIXTURE: Final = "Q4_K_M"
+"""What is split or streamed where no mixture fits whole."""
 _SMALLER: Final = ("IQ4_XS", "Q3_K_M", "IQ3_XXS")
 """Tried in turn where Q4_K_M does not fit."""
 _SAME_POINTS: Final = 1.0
@@ -35,11 +36,13 @@ class Choice(Frozen, frozen=True, kw_only=True):
 
     ``score`` is the published one of the task's benchmark, at full precision; ``rank_score`` is lowered by the growth
     of perplexity by the mixture (None where unpublished): no table tells task scores by mixture, so this is assumed.
-    ``is_front``: no other choice has both a better rank and more speed.
+    ``how`` says what lies where if it does not lie whole on the usual engine; ``is_front``: no other
+    choice has both a better rank and more speed.
     """
 
     model: str
     quant: str
+    how: str = ""
     score: float
     perplexity_percent: float | None
     rank_score: float
@@ -80,19 +83,24 @@ def recommend(
     for name, row in _TABLE["scores"].items():
         if task not in row:
             continue
-        for quant in _MIXTURES:
-            model = resolve_model(name, quant)
-            now = predict(model, device, scenario)
+        for quant in (*_MIXTURES, ""):
+            if not quant and name in best:
+                continue
+            model = resolve_model(name, quant or _SPLIT_MIXTURE)
+            way = ways(model, device, scenario)[0] if not quant else None
+            now, how = (way.prediction, way.how) if way else (predict(model, device, scenario), "")
             late = outlook(model, device, scenario, now.speed, minutes)[0] if minutes else None
             speed = float((late.tokens_per_s if late else now.speed.decode_tokens_per_s).mid)
-            if now.verdict.word != "fits" or speed < min_tokens_per_s:
+            runs = way.runs if way else now.verdict.word == "fits"
+            if not runs or speed < min_tokens_per_s:
                 continue
-            growth = perplexity_growth_percent(quant, _count(name))
+            growth = perplexity_growth_percent(now.quant, _count(name))
             rank = row[task] * (1 - (growth or 0.0) / 100)
             if name not in best or rank > best[name].rank_score:
                 best[name] = Choice(
                     model=name,
-                    quant=quant,
+                    quant=now.quant,
+                    how=how,
                     score=row[task],
                     perplexity_percent=growth,
                     rank_score=round(rank, 2),
@@ -100,82 +108,81 @@ def recommend(
                     needed_bytes=now.verdict.needed_bytes,
                     source=f"{benchmark(task)}: {_TABLE['sources'][row['source']]}",
                 )
-    ranked, fastest, found = sorted(best.values(), key=lambda c: -c.rank_score), 0.0, []
+    ranked, fastest, listed = sorted(best.values(), key=lambda c: -c.rank_score), 0.0, []
     for choice in ranked:
-        found.append(replace(choice, is_front=choice.tokens_per_s > fastest))
+        listed.append(replace(choice, is_front=choice.tokens_per_s > fastest))
         fastest = max(fastest, choice.tokens_per_s)
-    return found
+    return listed
 
 
 def routes(device: DeviceProfile, reference: str, task: Task, scenario: Scenario) -> list[Route]:
     """Every way to the published quality of ``reference`` on this device, side by side.
 
-    Routes: the model itself, in 2 bits, ternary weights, a smaller model, a mixture of experts with its experts in
-    flash, streaming, and a draft here with the verifier there.
+    Routes: the model itself by its best way, in 2 bits, ternary weights, a smaller model, a mixture of experts, and a
+    draft here with the verifier there.
 
     Raises:
         RefusedError: Nobody published a score of it for this task.
     """
     scores, bench = _TABLE["scores"], benchmark(task)
-    name, ways = resolve_model(reference).name, list[Route]()
+    name, listed = resolve_model(reference).name, list[Route]()
     if task not in scores.get(name, {}):
         raise RefusedError(f"no published {bench} of {name} is known here; known: {', '.join(sorted(scores))}")
     goal = scores[name][task]
 
-    def add(route: str, now: Prediction, speed: float | None, loses: str, evidence: str) -> None:
+    def add(route: str, way: Way, speed: float, loses: str, evidence: str) -> None:
+        now = way.prediction
         same = {"model": now.model, "quant": now.quant, "fit": now.verdict.word}
-        ways.append(Route(route=route, tokens_per_s=speed, loses=loses, evidence=evidence, **same))
+        evidence = evidence if way.is_usual else f"{way.how}; {evidence}"
+        listed.append(Route(route=route, tokens_per_s=speed or None, loses=loses, evidence=evidence, **same))
 
-    whole = predict(resolve_model(name, "Q4_K_M"), device, scenario)
+    def best(model: str, quant: str) -> Way:
+        return ways(resolve_model(model, quant), device, scenario)[0]
+
     for route, quant in (("the model itself", "Q4_K_M"), ("the model in 2 bits", "IQ2_XXS")):
-        model = resolve_model(name, quant)
-        now = predict(model, device, scenario)
+        way = best(name, quant)
         growth = perplexity_growth_percent(quant, _count(name))
         loses = "nothing published" if growth is None else f"perplexity {growth:+.1f} %"
-        evidence = "published perplexities by mixture; predicted memory and speed"
-        add(route, now, _speed(model, now, device), loses, evidence)
+        add(route, way, _speed(way), loses, "published perplexities by mixture; predicted memory and speed")
     without = f"no model trained in ternary weights has a published {bench} near {goal:g}"
-    ways.append(Route(route="ternary weights", quant="TQ2_0", evidence=without))
+    listed.append(Route(route="ternary weights", quant="TQ2_0", evidence=without))
     equal = [n for n, row in scores.items() if row.get(task, 0.0) >= goal - _SAME_POINTS and n != name]
-    for routed, route in ((False, "a smaller model"), (True, "a mixture of experts, experts in flash")):
-        found = []
+    for routed, route in ((False, "a smaller model"), (True, "a mixture of experts")):
+        rivals = []
         for other in equal:
-            model = resolve_model(other, "Q4_K_M")
-            if (model.weights.shape.experts is not None) != routed or _count(other) >= _count(name) * (1 + routed):
+            is_routed = resolve_model(other, "Q4_K_M").weights.shape.experts is not None
+            if is_routed != routed or _count(other) >= _count(name) * (1 + routed):
                 continue
-            now = predict(model, device, scenario)
-            fitting = (predict(resolve_model(other, quant), device, scenario) for quant in _SMALLER)
-            now = next((p for p in (now, *(fitting if not routed else ())) if p.verdict.word == "fits"), now)
-            growth = perplexity_growth_percent(now.quant, _count(other)) or 0.0
+            way = best(other, "Q4_K_M")
+            for quant in _SMALLER if not routed else ():
+                if way.prediction.verdict.word == "fits":
+                    break
+                way = best(other, quant)
+            growth = perplexity_growth_percent(way.prediction.quant, _count(other)) or 0.0
             loses = f"{bench} {scores[other][task]:g} against {goal:g}, perplexity {growth:+.1f} %"
-            found.append((_speed(model, now, device) or 0.0, now, loses))
-        if found:
-            speed, now, loses = max(found, key=lambda f: f[0])
-            source = _TABLE["sources"][scores[now.model]["source"]]
-            add(route, now, speed or None, loses, f"{source}; predicted memory and speed")
+            rivals.append((_speed(way), way, loses))
+        if rivals:
+            speed, way, loses = max(rivals, key=lambda rival: rival[0])
+            source = _TABLE["sources"][scores[way.prediction.model]["source"]]
+            add(route, way, speed, loses, f"{source}; predicted memory and speed")
         else:
-            ways.append(Route(route=route, evidence=f"none with a published {bench} of {goal:g} is known here"))
-    stream = plan_under_budget(resolve_model(name, "Q4_K_M"), device, whole)
-    read = f"{stream.streamed_bytes / 1e9:.1f} GB read a pass; bound by {stream.bound}"
-    add("streaming from storage", whole, float(stream.tokens_per_s) or None, "nothing", read)
-    draft = predict(resolve_model("llama-3.2-1b", "Q4_K_M"), device, scenario)
+            listed.append(Route(route=route, evidence=f"none with a published {bench} of {goal:g} is known here"))
+    draft = best("llama-3.2-1b", "Q4_K_M")
     there = predict(resolve_model(name, "Q8_0"), resolve_device(_VERIFIER), scenario)
-    cycle_s = _GAMMA / draft.speed.decode_tokens_per_s.mid + _ROUND_TRIP_S + 1 / there.speed.decode_tokens_per_s.mid
-    speed = expected_tokens_per_cycle(_ACCEPTANCE, _GAMMA) / cycle_s
+    cycle_s = _GAMMA / draft.prediction.speed.decode_tokens_per_s.mid + _ROUND_TRIP_S
+    cycle_s += 1 / there.speed.decode_tokens_per_s.mid
     assumed = (
         f"assumed: {_GAMMA} drafts, acceptance {_ACCEPTANCE}, {_ROUND_TRIP_S * 1e3:g} ms there and back, the "
         f"verifier on {_VERIFIER}; the draft shares the vocabulary of Llama 3 alone"
     )
+    speed = expected_tokens_per_cycle(_ACCEPTANCE, _GAMMA) / cycle_s
     add("a draft here, the verifier there", draft, float(speed), "works online only", assumed)
-    return ways
+    return listed
 
 
-def _speed(model: ResolvedModel, now: Prediction, device: DeviceProfile) -> float | None:
-    """Decode speed where it fits, else that of the better way of reading it from storage; None where there is none."""
-    if now.verdict.word == "fits":
-        return float(now.speed.decode_tokens_per_s.mid)
-    plan = plan_under_budget(model, device, now)
-    return float(max(plan.tokens_per_s, plan.expert_cache_tokens_per_s or 0.0)) or None
+def _speed(way: Way) -> float:
+    """Decode speed; 0 where it does not run."""
+    return float(way.prediction.speed.decode_tokens_per_s.mid) if way.runs else 0.0
 
 
 @lru_cache(maxsize=256)

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from harness.domain.prediction import Prediction
 
 OF_PLACEMENT: Final = frozenset({"gpu_layers", "cpu_moe", "tensor_split", "split_mode", "main_gpu", "kv_on_gpu"})
-_OF_ONE: Final = {"repack", "mmap", "target_tokens_per_s", "minutes", "entitled", "draft", "beside", "with_advice"}
-OF_ONE_PLACEMENT: Final = OF_PLACEMENT | _OF_ONE | {"other_devices"}
-"""What `fit` asks of one placement of the weights, and not of a search among several."""
 
 
 def typed(context: click.Context) -> dict[str, click.Parameter]:
@@ -40,7 +37,7 @@ def refuse_placement(api: str) -> None:
     refuse_typed(OF_PLACEMENT, "without a GPU's --api", when=api in {"", "cpu"})
 
 
-def refuse_idle(context: click.Context, now: "Prediction", again: "Callable[[dict[str, Any]], Prediction]") -> None:
+def refuse_idle(context: click.Context, again: "Callable[[dict[str, Any]], Prediction]") -> None:
     """Refuse a typed option of the scenario that changes nothing here: without it the same is predicted.
 
     A user may type the value that holds anyway, if another one would change the answer: layers on the GPU are compared
@@ -53,11 +50,13 @@ def refuse_idle(context: click.Context, now: "Prediction", again: "Callable[[dic
     from harness.domain.scenario import Scenario
 
     usual = {field: getattr(of, field) for of in (Scenario(), Placement()) for field in of.__struct_fields__}
+    now = None
     for name, option in typed(context).items():
         value = context.params[name]
         if name == "api" or name not in usual or str(value).upper() == str(usual[name]).upper():
             continue
         others = [value - 1 or 2] if name == "thread_count" else [usual[name]] + [0] * (name == "gpu_layers")
+        now = now or again({})
         try:
             idle = all(again({name: other}) == now for other in others)
         except HarnessError:  # there is no answer without it

@@ -1,19 +1,16 @@
 """Tables of what ``fit`` says of speculation, of streaming and of placements, and of what its answer rests on."""
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from harness.cli._output import console, say, table
+from harness.cli._output import say, table
 from harness.units import format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from harness.app.explain import Explanation
-    from harness.app.plans import RemotePlan, SpeculationPlan, StreamingOutlook
-    from harness.predict.splits import Choices
-
-CURVE_ROWS: Final = 14
-"""Most rows of the table; ``--json`` has every step."""
+    from harness.app.plans import RemotePlan, SpeculationPlan
+    from harness.predict.streamed import StreamingOutlook
 
 
 def render_plans(
@@ -71,29 +68,6 @@ def _streaming(plan: "StreamingOutlook") -> "Table":
         rows.append(("most wanted experts kept", plan.expert_cache_tokens_per_s, hits))
     title = f"streaming in {format_bytes(plan.budget_bytes)}, {format_bytes(plan.streamed_bytes)} from storage a pass"
     return table(title, ("how", "tokens/s", ""), [(how, format_number(v), why) for how, v, why in rows], right=(1,))
-
-
-def render_placements(found: "Choices", names: tuple[str, str]) -> None:
-    """The best split, the next best, and the curve between; ``names`` are the model's and the device's."""
-    out = console()
-    if found.best is None:
-        out.print(f"{names[0]} on {names[1]}: no split fits; the host's memory does not hold the rest", style="bold")
-    else:
-        out.print(f"llama.cpp: {found.best.flags}", style="bold", markup=False)
-    marks = {id(found.best): "best", id(found.next_best): "next best"}
-    every = max(len(found.curve) // CURVE_ROWS, 1)
-    rows = []
-    for number, choice in enumerate(found.curve):
-        if number % every and id(choice) not in marks:
-            continue
-        speeds = []
-        for speed in (choice.decode_tokens_per_s, choice.prefill_tokens_per_s):
-            speeds += [format_number(speed.mid), f"{format_number(speed.low)} to {format_number(speed.high)}"]
-        held = (format_bytes(choice.vram_bytes), format_bytes(choice.ram_bytes), "yes" if choice.fits else "no")
-        rows.append((choice.flags, marks.get(id(choice), ""), *held, *speeds, format_seconds(choice.request_s)))
-    columns = ("flags", "", "card", "RAM", "fits", "tokens/s", "90 %", "prefill", "90 %", "request")
-    title = f"{names[0]} on {names[1]}: {found.moved} from the GPU to the CPU, step by step"
-    out.print(table(title, columns, rows, right=(2, 3, 5, 7, 9)))
 
 
 def render_explanation(why: "Explanation | None") -> None:

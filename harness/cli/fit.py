@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._effect import OF_ONE_PLACEMENT, refuse_idle, refuse_typed
+from harness.cli._effect import OF_PLACEMENT, refuse_idle, refuse_typed
 from harness.cli._output import Answer, answers, console, say, table
-from harness.cli._plans import render_explanation, render_placements, render_plans
+from harness.cli._plans import render_explanation, render_plans
 from harness.errors import Exit
 from harness.units import GB, MIB, format_bytes, format_number, format_seconds
 
@@ -59,11 +59,8 @@ if TYPE_CHECKING:
 @click.option("--vram", "vram_bytes", type=options.Size(), help="Memory of its card instead: 12GiB.")
 @click.option("--bandwidth", "bandwidth_gb_s", type=options.Amount(0.01, 1e6), help="GB/s of its memory instead: 68.")
 @click.option(
-    "--placement",
-    type=click.Choice(["auto"]),
-    help="Find the best split between GPU and CPU: llama.cpp's flags, its speed, the next best, the curve.",
+    "--cards", "card_count", type=options.Count(1, 16), default=1, show_default=True, help="Number of identical GPUs."
 )
-@click.option("--cards", "card_count", type=options.Count(1, 16), default=1, show_default=True, help="Cards alike.")
 @options.placement
 @click.option(
     "--explain", "explained", is_flag=True, help="Also every term behind the speed, and what would disprove it."
@@ -89,7 +86,6 @@ def fit(
     ram_bytes: int | None,
     vram_bytes: int | None,
     bandwidth_gb_s: float | None,
-    placement: str | None,
     card_count: int,
     explained: bool,
     with_advice: bool,
@@ -99,19 +95,17 @@ def fit(
     """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
     from harness.app import fit as use
     from harness.app.explain import explain
-    from harness.app.plans import plan_remote, plan_speculation, plan_under_budget, split_note
+    from harness.app.plans import plan_remote, plan_speculation, streaming_of
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
+    from harness.app.ways import ways
 
     _refuse(
-        (placement is None and card_count > 1, "--cards is for --placement auto"),
-        (placement and explained, "--explain is for one placement: give its flags instead of --placement auto"),
         (verifier and not draft, "--verifier needs --draft: the model that drafts here"),
         (round_trip_ms and not verifier, "--verifier-rtt needs --verifier: the device that verifies"),
         (
             min(filter(None, (ram_bytes, vram_bytes)), default=64 * MIB) < 64 * MIB,
             "--ram, --vram: found less than 64 MiB, expected a size such as 12GiB; no letter is bytes",
         ),
-        (placement and verifier, "--placement auto places one model on one device: leave out --verifier"),
     )
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
@@ -119,53 +113,51 @@ def fit(
     profile = use.override(profile, ram_bytes=ram_bytes, vram_bytes=vram_bytes, bandwidth_bytes_per_s=speed)
     if ram_budget:
         profile = use.within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
-    card_count = max(card_count, profile.card_count)
-    if placement is not None or profile.card_count > 1:  # -d "2x rtx 3090"
-        refuse_typed(OF_ONE_PLACEMENT, "with --placement auto, which looks for the best")
-        return _placements(resolved, profile, scenario, card_count)
+    card_count = max(card_count, profile.card_count)  # -d "2x rtx 3090"
+    refuse_typed(OF_PLACEMENT, "with several cards, over which the best split is looked for", when=card_count > 1)
     small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small,
                              "minutes": minutes, "beside": tuple(use.companion(text) for text in beside)}  # fmt: skip
-    now = use.predict(resolved, profile, scenario, **asked)
-    refuse_idle(context, now, lambda values: use.predict(resolved, profile, scenario_from(fields | values), **asked))
+    refuse_idle(context, lambda values: use.predict(resolved, profile, scenario_from(fields | values), **asked))
+    found = ways(resolved, profile, scenario, card_count=card_count, **asked)
+    best, now, scenario = found[0], found[0].prediction, found[0].scenario
     late, energy = use.outlook(resolved, profile, scenario, now.speed, minutes or 10)
-    notes = (*resolved.notes, *_notes(now, resolved, profile, scenario))
-    if device in THIS_MACHINE:
-        notes = (*notes, *use.timing_notes(resolved, profile, scenario))
-    changes: list[Advice] = []
-    if with_advice and now.verdict.word != "fits":
-        notes = (*notes, *split_note(resolved, profile, scenario))
-    if with_advice:
-        others = neighbours(profile) if other_devices and now.verdict.word != "fits" else ()
-        changes = use.advice_for(resolved, profile, scenario, now, others=others, **asked)
+    timed = use.timing_notes(resolved, profile, scenario) if device in THIS_MACHINE else ()
+    notes = (*resolved.notes, *_notes(now, resolved, profile, scenario), *timed)
+    others = neighbours(profile) if other_devices and now.verdict.word != "fits" else ()
+    changes = use.advice_for(resolved, profile, scenario, now, others=others, **asked) if with_advice else []
     speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None
-    streamed = ram_budget or now.verdict.word == "fits with streaming"
-    streaming = plan_under_budget(resolved, profile, now, speculation) if streamed else None
+    streaming = None
+    if ram_budget or now.verdict.word == "fits with streaming":
+        given = {name: asked[name] for name in ("entitled", "draft", "beside")}
+        streaming = streaming_of(resolved, profile, scenario, speculation, **given)
     why = explain(resolved, profile, scenario) if explained else None
     remote = None
     if verifier is not None and small is not None:
-        there = resolve_device(verifier)
-        remote = plan_remote(now, resolved, small, profile, there, scenario, (round_trip_ms or 40.0) / 1e3)
+        trip_s = (round_trip_ms or 40.0) / 1e3
+        remote = plan_remote(now, resolved, small, profile, resolve_device(verifier), scenario, trip_s)
 
     def show() -> None:
-        from harness.report.answer import first_line, next_step
+        from harness.report.answer import first_line, next_step, other_ways
 
-        click.echo(first_line(now, profile, late, users=scenario.batch_count, but=_rests_on(resolved, scenario)))
-        deep = () if fields.get("depth_tokens") else use.speeds_by_depth(resolved, profile, scenario)
+        deep = () if now.verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
+        decode, but = deep[0][1] if deep else None, _rests_on(resolved, scenario)
+        click.echo(first_line(best, profile, late, decode=decode, target_tokens_per_s=target_tokens_per_s, but=but))
+        say(other_ways(found))
         _render(
             now,
             changes,
             notes,
             _memory_table(now, profile.title),
-            _speed_table(now, profile, deep),
+            _speed_table(now, deep),
             _warm_table(late, energy),
         )
         gains = speculation and now.verdict.word == "fits" and any(case.gamma for case in speculation.cases)
         render_plans(speculation if small or gains else None, streaming, remote)
         render_explanation(why)
-        click.echo(next_step(now, device in THIS_MACHINE, bool(changes)))
+        say(next_step(best, device in THIS_MACHINE, bool(changes)))
 
-    document = {"scenario": scenario, "prediction": now, "advice": changes, "notes": notes}
+    document = {"scenario": scenario, "prediction": now, "ways": found, "advice": changes, "notes": notes}
     document |= {"sustained": late, "energy": energy, "speculation": speculation, "streaming": streaming}
     document |= ({"explanation": why} if why else {}) | ({"remote": remote} if remote else {})
     return Answer(document, show, Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK)
@@ -199,13 +191,12 @@ def _notes(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile", s
     return notes
 
 
-def _placements(model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario", card_count: int) -> Answer:
-    from harness.app.plans import best_placement
+def _again(
+    model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario", card_count: int, asked: dict[str, Any]
+) -> "Prediction":
+    from harness.app.ways import ways
 
-    choices = best_placement(model, device, scenario, card_count)
-    document = {"scenario": scenario, "placements": choices, "notes": model.notes}
-    named = f"{model.name} {model.quant}", device.title
-    return Answer(document, lambda: render_placements(choices, named), Exit.OK if choices.best else Exit.BROKEN)
+    return ways(model, device, scenario, card_count=card_count, **asked)[0].prediction
 
 
 def _render(now: "Prediction", changes: "list[Advice]", notes: tuple[str, ...], *tables: "Table") -> None:
@@ -224,15 +215,13 @@ def _memory_table(now: "Prediction", title: str) -> "Table":
     ]
     peak = now.memory.peak_bytes
     between = f"90 %: {format_bytes(peak.low)} to {format_bytes(peak.high)}"
-    rows.append(("peak", "", format_bytes(now.memory.anonymous_bytes), format_bytes(now.memory.file_bytes), between))
-    head = f"{now.model} {now.quant} on {title}, {now.api}: {format_bytes(peak.mid)} at its peak"
+    rows.append(("in all", "", format_bytes(now.memory.anonymous_bytes), format_bytes(now.memory.file_bytes), between))
+    head = f"memory of {now.model} {now.quant} on {title}, {now.api}"
     return table(head, ("part", "pool", "held", "mapped", "why"), rows, right=(2, 3))
 
 
-def _speed_table(now: "Prediction", device: "DeviceProfile", deep: "tuple[tuple[int, Interval], ...]") -> "Table":
-    from harness.predict.verdict import reachable_tokens_per_s
-
-    speed, reachable = now.speed, reachable_tokens_per_s(now, device)
+def _speed_table(now: "Prediction", deep: "tuple[tuple[int, Interval], ...]") -> "Table":
+    speed = now.speed
 
     def row(name: str, value: "Interval", show: "Callable[[float], str]" = format_number) -> tuple[str, str, str]:
         return name, show(value.mid), f"{show(value.low)} to {show(value.high)}"
@@ -244,14 +233,10 @@ def _speed_table(now: "Prediction", device: "DeviceProfile", deep: "tuple[tuple[
         row("first token, loaded", speed.ttft_warm_s, format_seconds),
         row("first token, from storage", speed.ttft_cold_s, format_seconds),
         row("load, from storage", speed.load_cold_s, format_seconds),
-        (
-            "ceiling, tokens/s",
-            format_number(speed.roofline_tokens_per_s),
-            f"{format_bytes(speed.active_bytes)} a token",
-        ),
     ]
-    if reachable < speed.decode_tokens_per_s.mid:
-        rows.insert(1 + len(deep), ("decode in the memory there is", format_number(reachable, 2), "at most"))
+    if "storage" not in speed.limits:
+        reads = f"{format_bytes(speed.active_bytes)} a token"
+        rows.append(("ceiling, tokens/s", format_number(speed.roofline_tokens_per_s), reads))
     return table("", ("speed", "expected", "90 %"), rows, right=(1,))
 
 

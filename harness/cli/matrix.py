@@ -54,7 +54,7 @@ def _all_cells(cells: dict[str, Any]) -> Any:
 
 
 def _summary(grid: "Grid") -> Any:
-    """A row a device: how many cells fit, and the largest model that does."""
+    """A row a device: how many cells fit, whole, split or read from storage, and the largest model that does."""
     rows = []
     for d, device in enumerate(grid.devices):
         verdicts = grid.verdict[d]
@@ -63,7 +63,7 @@ def _summary(grid: "Grid") -> Any:
             int(needed[ok].max()) if ok.any() else -1 for needed, ok in zip(grid.needed_bytes[d], fits, strict=True)
         ]
         best = max(range(len(most)), key=lambda m: most[m])
-        counts = [str(int((verdicts == word).sum())) for word in range(3)]
+        counts = [str(int((verdicts == word).sum())) for word in (0, 3, 1, 2)]
         rows.append((device, grid.apis[d], *counts, grid.models[best] if most[best] >= 0 else "none"))
-    names = ("device", "api", "fit", "fit with streaming", "do not", "largest that fits")
-    return table(f"{grid.verdict.size} cells", names, rows, right=(2, 3, 4))
+    names = ("device", "api", "fit", "fit split", "fit with streaming", "do not", "largest that fits")
+    return table(f"{grid.verdict.size} cells", names, rows, right=(2, 3, 4, 5))

@@ -12,7 +12,7 @@ from harness.units import format_bytes, format_number
 @click.command()
 @click.argument("device")
 @click.option("--task", type=click.Choice(["chat", "code", "reasoning", "vision"]), default="chat", show_default=True)
-@click.option("--min-speed", type=options.Amount(), default=1.0, show_default=True, help="Decode speed, tokens/s.")
+@click.option("--min-speed", type=options.Amount(), default=5.0, show_default=True, help="Decode speed, tokens/s.")
 @click.option("--minutes", type=options.Amount(most=1e5), help="For how long it must hold; throttling counts.")
 @click.option("--quality-of", metavar="MODEL", help="Every way to the published quality of MODEL instead.")
 @options.context()
@@ -44,10 +44,22 @@ def recommend(
         title = f"the {benchmark(kind)} of {quality_of} on {profile.title}"
         return Answer(ways, lambda: say(table(title, columns, rows, right=(3,))))
     choices = rank(profile, kind, scenario, min_tokens_per_s=min_speed, minutes=minutes or 0.0)
-    lines = [("*" if c.is_front else "", c.model, c.quant, f"{c.score:g}", f"{c.rank_score:g}",
-              format_number(c.tokens_per_s), format_bytes(c.needed_bytes), c.source) for c in choices]  # fmt: skip
+    lines = [
+        (
+            "*" if c.is_front else "",
+            c.model,
+            c.quant,
+            f"{c.score:g}",
+            f"{c.rank_score:g}",
+            format_number(c.tokens_per_s),
+            format_bytes(c.needed_bytes),
+            c.how or "whole",
+            c.source,
+        )
+        for c in choices
+    ]
     heading = f"{task} on {profile.title}; * none is both better and faster; rank: the score less the perplexity lost"
-    heads = ("", "model", "quant", benchmark(kind), "rank", "tokens/s", "needs", "source")
+    heads = ("", "model", "quant", benchmark(kind), "rank", "tokens/s", "needs", "how", "source")
     none = f"no model with a published {benchmark(kind)} fits on {profile.title} and is fast enough: ask for less"
     view = table(heading, heads, lines, right=(3, 4, 5, 6)) if choices else none
     return Answer(choices, lambda: say(view), Exit.OK if choices else Exit.BROKEN)

@@ -15,10 +15,10 @@ from harness.units import format_bytes, format_number, format_rate
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.app.plans import StreamingOutlook
     from harness.domain.record import MemoryUse
     from harness.domain.result import Stream
     from harness.domain.streaming import ExpertOutlook, ExpertPlan, StreamReport
+    from harness.predict.streamed import StreamingOutlook
     from harness.runtimes.llamacpp.expert_streaming import Schedule
 
 

@@ -14,14 +14,14 @@ from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.quality import perplexity_growth_percent
 from harness.predict.quant_mix import BASE_TYPE
-from harness.predict.verdict import SEVERITY, reachable_tokens_per_s
+from harness.predict.verdict import SEVERITY
 
 TRIED_QUANTS: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q4_0", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_M")
 """Mixtures worth a look: the usual one at each width."""
 
 MOST_OF_A_KIND: Final = 3
 """More of one kind would hide the other kinds."""
-_OWN_KINDS: Final = frozenset({"quant", "kv", "context", "api", "repack", "beside"})
+_OWN_KINDS: Final = frozenset({"quant", "kv", "context", "repack", "beside"})
 """Changes that a user can make without another device or another limit."""
 _WIDE_CACHES: Final = frozenset({"F16", "BF16", "F32"})
 
@@ -42,8 +42,7 @@ class Advice(Frozen, frozen=True, kw_only=True):
     """One change.
 
     Attributes:
-        kind: ``quant``, ``kv``, ``context``, ``several``, ``entitlement``, ``api``, ``repack``, ``beside`` or
-            ``device``.
+        kind: ``quant``, ``kv``, ``context``, ``several``, ``entitlement``, ``repack``, ``beside`` or ``device``.
         change: What to do, in words.
         word: Verdict after it.
         needed_bytes: Memory needed after it.
@@ -83,8 +82,9 @@ def advise(
     """
 
     def made(kind: str, change: str, variant: Variant, then: Prediction) -> Advice:
-        before = reachable_tokens_per_s(now, asked.device)
-        after = reachable_tokens_per_s(then, variant.device)
+        before, after = (
+            0.0 if one.verdict.word == "does not fit" else one.speed.decode_tokens_per_s.mid for one in (now, then)
+        )
         return Advice(
             kind=kind,
             change=change,
@@ -144,9 +144,6 @@ def _variants(
             "ask for the higher memory limit",
             asked._replace(device=replace(asked.device, pools=pools)),
         )
-    apis = {api for engine in asked.device.engines for api in engine.apis[:1]} - {scenario.api}
-    for api in sorted(apis):
-        yield "api", f"run on {api}", asked._replace(scenario=replace(scenario, api=api))
     if scenario.repack and scenario.api in {"", "cpu"}:
         plain = replace(scenario, repack=False)
         yield "repack", "load without repacking (slower prompts)", asked._replace(scenario=plain)
@@ -199,4 +196,5 @@ def _worth(now: Prediction, advice: Advice) -> bool:
     if advice.kind == "device" or advice.word == "does not fit":
         return False
     saves = now.verdict.word != "fits" and advice.saved_bytes > 0.05 * now.verdict.needed_bytes
-    return advice.speed_ratio > 1.05 or (saves and advice.speed_ratio > 0.95)
+    # that a narrow cache makes a card faster, users deny of long prompts and deep contexts
+    return (advice.speed_ratio > 1.05 and advice.kind != "kv") or (saves and advice.speed_ratio > 0.95)

@@ -178,7 +178,7 @@ def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:
         quant_class(weights.quant),
         experts is not None,
         read.prompt_weight_count,
-        prompt_bytes=read.size_bytes if experts is None else sum(t.size_bytes for t in weights.tensors),
+        prompt_bytes=read.size_bytes if experts is None else read.total_bytes,
         type_name=weights.quant,
         recurrent_ratio=recurrent_ratio(shape),
         expert_ratio=experts.used_count / experts.expert_count if experts is not None else 1.0,

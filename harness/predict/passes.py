@@ -29,6 +29,8 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+import numpy as np
+
 from harness.domain.model import Weights
 from harness.predict.decode import Terms, Work
 
@@ -85,7 +87,8 @@ class Part(NamedTuple):
     @property
     def is_empty(self) -> bool:
         """Whether nothing is computed."""
-        return not (self.work.weight_bytes or self.work.kv_bytes)
+        needed = self.work.weight_bytes + self.work.kv_bytes
+        return not (needed.any() if isinstance(needed, np.ndarray) else needed)
 
 
 class Costs(Protocol):

@@ -23,7 +23,8 @@ from harness.predict.memory import (
 from harness.predict.tensors import block_of
 from harness.predict.weights import has_output, role_of
 
-_SPREAD_RATIO: Final = 0.03
+SPREAD_RATIO: Final = 0.03
+"""Half width of the 90 % interval of a split's memory."""
 
 
 class Parts(NamedTuple):
@@ -140,7 +141,7 @@ def placed_memory(
     ]
     total = total_bytes(listed)
     later = later_parts(shape, scenario)
-    return predicted(tuple(listed), total, _SPREAD_RATIO * total, driver_share(api, device), later)
+    return predicted(tuple(listed), total, SPREAD_RATIO * total, driver_share(api, device), later)
 
 
 def memory_of(

@@ -15,19 +15,26 @@ from numpy.typing import NDArray
 
 from harness.domain.device import DeviceProfile, PoolName
 from harness.domain.model import ModelShape, Weights
-from harness.domain.prediction import MemoryPart, VerdictWord
+from harness.domain.placement import Placement
+from harness.domain.prediction import MemoryPart
 from harness.domain.scenario import Scenario
 from harness.predict.decode import Work, decode_seconds
 from harness.predict.fitted import machine_of, work_of
 from harness.predict.learned import believed
 from harness.predict.memory import context_parts, load_extra_bytes, process_parts, total_bytes, weight_parts
+from harness.predict.moe import expert_bytes, inclusion
+from harness.predict.passes import Part, Pass, Split, pass_terms, scaled
+from harness.predict.placed import SPREAD_RATIO
 from harness.predict.repack import repacked_types
-from harness.predict.speed import predict_speed
+from harness.predict.speed import engines_of, predict_speed
+from harness.predict.streamed import layer_bytes
+from harness.predict.streaming import BUSY_DISK_RATIO, SLOT_COUNT, SMOOTHNESS
 from harness.predict.verdict import STREAMED_WINDOW_RATIO, available_bytes_of, needed_bytes_of, weight_bytes_of
 from harness.predict.weights import weights_of
 
-WORDS: Final[tuple[VerdictWord, ...]] = ("fits", "fits with streaming", "does not fit")
-"""Verdicts by their number in ``Grid.verdict``."""
+WORDS: Final = ("fits", "fits with streaming", "does not fit", "fits split")
+"""Verdicts by their number in ``Grid.verdict``; ``fits split``: a part of it lies with the CPU."""
+SPLIT: Final = WORDS.index("fits split")
 
 IMPOSSIBLE: Final = -1
 """Verdict of a cell that cannot exist: the device has no such api, or the KV type does not divide a row."""
@@ -49,10 +56,10 @@ class Grid(NamedTuple):
         available_bytes: What one app may use of that pool.
         peak_bytes: Peak memory in all pools.
         verdict: Index into ``WORDS``, or ``IMPOSSIBLE``.
-        decode_tokens_per_s: Decode speed at the scenario's depth, by [device, model, quant]: what is reserved for a
-            longer context does not slow a token down, only what is in it does.
-        storage_bytes_per_s: Sequential read of each device's storage, which bounds what must be streamed.
-        active_ratio: Share of the weights in RAM that one token reads, at most 1, by [device, model, quant].
+        decode_tokens_per_s: Decode speed at the scenario's depth with all in one memory, by [device, model, quant]:
+            what is reserved for a longer context does not slow a token down, only what is in it does.
+        reached_tokens_per_s: The same by the best way there is, by cell: split, or read from storage; nan for none.
+            Within a few per cent of what a search of the placements finds (``splits.py``, ``streamed.py``).
     """
 
     devices: tuple[str, ...]
@@ -65,8 +72,7 @@ class Grid(NamedTuple):
     peak_bytes: Integers
     verdict: NDArray[np.int8]
     decode_tokens_per_s: Floats
-    storage_bytes_per_s: Floats
-    active_ratio: Floats
+    reached_tokens_per_s: Floats
 
 
 class _Pool(NamedTuple):
@@ -116,9 +122,9 @@ def sweep(
     verdict = np.full(shape4, IMPOSSIBLE, dtype=np.int8)
     depth = scenario.depth_tokens + scenario.new_tokens / 2
     works = [_works(row, scenario, depth) for row in weights]
-    endless = [np.inf] * len(quants)  # where a model cannot run
-    active_bytes = np.array([[work.weight_bytes for work in row] or endless for row in works]).reshape(shape4[1:3])
-    active_ratio = np.ones(shape4[:3])
+    speeds = decode_speeds(devices, weights, works, scenario)
+    reached = np.full(shape4, np.nan)
+    parts = _parts(weights, works)
     made: dict[tuple[object, ...], list[list[tuple[MemoryPart, ...]]]] = {}
     for key, members in by_key.items():
         device, api = devices[members[0]], devices[members[0]].api(scenario.api)
@@ -129,7 +135,9 @@ def sweep(
         rows = np.array(members)
         fields = _cells(terms, [devices[i] for i in members], entitled=entitled)
         needed[rows], available[rows], peak[rows], verdict[rows] = fields
-        active_ratio[rows] = np.minimum(active_bytes / np.maximum(terms.pools["ram"].weights, 1), 1.0)
+        for row in members:
+            asked = scenario, terms, parts, speeds[row], needed[row], available[row]
+            verdict[row], reached[row] = _best_ways(devices[row], verdict[row], *asked)
     return Grid(
         devices=tuple(d.name for d in devices),
         models=tuple(name for name, _ in models),
@@ -140,10 +148,140 @@ def sweep(
         available_bytes=available,
         peak_bytes=peak,
         verdict=verdict,
-        decode_tokens_per_s=decode_speeds(devices, weights, works, scenario),
-        active_ratio=active_ratio,
-        storage_bytes_per_s=np.array([d.storage.sequential_read_bytes_per_s.value for d in devices]),
+        decode_tokens_per_s=speeds,
+        reached_tokens_per_s=reached,
     )
+
+
+class _Parts(NamedTuple):
+    """What can lie apart of each model and mixture: arrays [model, quant], but where said.
+
+    Attributes:
+        works: What a token needs; None where a model cannot run.
+        experts: Bytes of routed experts.
+        blocks: Bytes of all blocks.
+        used: Used / all experts [model]; 1 for dense models.
+        layers: Blocks [model].
+        hits: Share of wanted experts in a cache of the most wanted, by its share of all in steps [model, step].
+    """
+
+    works: list[list[Work]]
+    experts: Floats
+    blocks: Floats
+    used: Floats
+    layers: Floats
+    hits: Floats
+
+
+_STEPS: Final = 64
+_LEAST: Final = 1e-9
+"""Share that stands for nothing, as a law of time divides by it."""
+
+
+def _parts(weights: Sequence[Sequence[Weights]], works: list[list[Work]]) -> _Parts:
+    shapes = [row[0].shape for row in weights if row]
+    hits = np.zeros((len(shapes), _STEPS + 1))
+    used = np.ones(len(shapes))
+    for m, shape in enumerate(shapes):
+        if (experts := shape.experts) is not None:
+            used[m] = experts.used_count / experts.expert_count
+            wanted = np.concatenate([[0.0], np.cumsum(inclusion(experts.expert_count, experts.used_count))])
+            at = np.linspace(0, experts.expert_count, _STEPS + 1)
+            hits[m] = np.interp(at, np.arange(len(wanted)), wanted) / wanted[-1]
+    sizes = [[(float(expert_bytes(one)[0]), float(sum(layer_bytes(one)))) for one in row] for row in weights]
+    bytes_of = np.array(sizes).reshape(len(shapes), -1, 2)
+    layers = np.array([float(shape.layer_count) for shape in shapes])
+    return _Parts(works, bytes_of[..., 0], bytes_of[..., 1], used, layers, hits)
+
+
+def _best_ways(
+    device: DeviceProfile,
+    verdict: NDArray[np.int8],
+    scenario: Scenario,
+    terms: "_Class",
+    parts: _Parts,
+    speeds: Floats,
+    needed: Integers,
+    available: Integers,
+) -> tuple[NDArray[np.int8], Floats]:
+    """Verdicts and decode speeds of one device by the best way, each [model, quant, context]."""
+    reached = np.where(verdict == 0, speeds[..., None], np.nan)
+    word = verdict.copy()
+    m, q, c = np.nonzero(verdict == 1)
+    if len(m):
+        reached[m, q, c] = _streamed(device, parts, m, q, (needed - available)[m, q, c], speeds[m, q])
+    m, q, c = np.nonzero(verdict == WORDS.index("does not fit"))
+    if not len(m) or "vram" not in terms.pools or device.engine_for("cpu") is None or not scenario_is_open(scenario):
+        return word, reached
+    ram, vram = terms.pools["ram"], terms.pools["vram"]
+    on_card = (vram.fixed[m, q] + vram.growing[m, c]) * (1 + SPREAD_RATIO)
+    in_ram = ram.fixed[m, q] + ram.growing[m, c]
+    moved = np.maximum(on_card - available_bytes_of(device.pool("vram"), entitled=False), 0.0)
+    room = available_bytes_of(device.pool("ram"), entitled=False) - in_ram
+    cache = vram.growing[m, c]
+    fits = (moved <= room) & (moved <= parts.blocks[m, q] + cache)
+    if fits.any():
+        at = m[fits], q[fits], c[fits]
+        word[at] = SPLIT
+        reached[at] = _split(device, scenario, parts, at[0], at[1], moved[fits], cache[fits])
+    weights = vram.weights[m, q] + ram.weights[m, q]
+    total = vram.fixed[m, q] + vram.growing[m, c] + in_ram
+    window = total - weights + STREAMED_WINDOW_RATIO * weights <= room + in_ram
+    streams = ~fits & window
+    if streams.any():
+        at = m[streams], q[streams], c[streams]
+        missing = total[streams] - (room + in_ram)[streams]
+        whole = _split(device, scenario, parts, at[0], at[1], parts.blocks[at[0], at[1]], 0.0)
+        word[at], reached[at] = 1, _streamed(device, parts, at[0], at[1], missing, whole)
+    return word, reached
+
+
+def scenario_is_open(scenario: Scenario) -> bool:
+    """Whether an answer may choose the api and what lies where."""
+    return not scenario.api and scenario.placement == Placement()
+
+
+def _streamed(device: DeviceProfile, parts: _Parts, m: Any, q: Any, missing: Any, speeds: Any) -> Floats:
+    """Decode speed of cells where so many bytes have no room: layers streamed, or the most wanted experts kept."""
+    disk = BUSY_DISK_RATIO * device.storage.sequential_read_bytes_per_s.value
+    busy = device.storage.busy_read_bytes_per_s
+    disk = busy.value if busy else disk
+    layers, experts, used = parts.layers[m], parts.experts[m, q], parts.used[m]
+    streamed = np.clip(missing * layers / np.maximum(layers - SLOT_COUNT, 1), 0.0, parts.blocks[m, q])
+    compute_s = 1 / speeds
+    by_layers = ((streamed / disk) ** SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS)
+    kept = np.clip(1 - missing / np.maximum(experts, 1.0), 0.0, 1.0)
+    hit = parts.hits[m, np.round(kept * _STEPS).astype(int)]
+    by_experts = np.where(kept > 0, used * experts * (1 - hit) / disk + compute_s, np.inf)
+    return np.asarray(1 / np.minimum(by_layers, by_experts))
+
+
+def _split(device: DeviceProfile, scenario: Scenario, parts: _Parts, m: Any, q: Any, moved: Any, cache: Any) -> Floats:
+    """Decode speed of cells with so many bytes moved to the CPU: experts first, then whole blocks with their cache."""
+    engines = engines_of(device, replace(scenario, placement=Placement(gpu_layers=0)))
+    experts, blocks = parts.experts[m, q], parts.blocks[m, q]
+    of_experts = np.minimum(moved, experts) / np.maximum(experts, 1.0)
+    of_blocks = np.maximum(moved - experts, 0.0) / np.maximum(blocks - experts + cache, 1.0)
+    result = np.full(len(m), np.nan)
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for i, (row, column) in enumerate(zip(m, q, strict=True)):
+        work = parts.works[row][column] if parts.works[row] else None
+        if work is not None:
+            groups.setdefault((work.type_name, work.moe, work.recurrent_ratio > 0), []).append(i)
+    for places in groups.values():
+        work = _stack([parts.works[m[i]][q[i]] for i in places])
+        alone = parts.used[m[places]] * experts[places] * (of_experts[places] - of_blocks[places])
+        share = of_blocks[places]
+        block = scaled(Part(work), np.maximum(share, _LEAST)).work
+        left = scaled(Part(work), 1 - share).work
+        ratio = 1 - alone / np.maximum(left.weight_bytes, 1.0)
+        main = left._replace(weight_bytes=left.weight_bytes * ratio, weight_count=left.weight_count * ratio)
+        away = scaled(Part(work), np.maximum(alone / work.weight_bytes, _LEAST)).work
+        away = away._replace(kv_bytes=0.0 * away.kv_bytes, layer_count=0.0 * away.layer_count)
+        crossings = (of_experts - of_blocks)[places] * parts.layers[m[places]] * work.moe + (share > 0)
+        asked = Split(Part(main), Part(block, begins=False), Part(away, begins=False), crossings)
+        result[places] = 1 / pass_terms(asked, engines, Pass(1)).total_s
+    return result
 
 
 def decode_speeds(

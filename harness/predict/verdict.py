@@ -6,8 +6,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from harness.domain.device import DeviceProfile, MemoryPool, PoolName
-from harness.domain.prediction import MemoryPart, MemoryPrediction, Prediction, SpeedPrediction, Verdict, VerdictWord
-from harness.domain.scenario import Scenario
+from harness.domain.prediction import MemoryPart, MemoryPrediction, SpeedPrediction, Verdict, VerdictWord
 from harness.errors import RefusedError
 from harness.units import format_bytes, format_rate
 
@@ -57,47 +56,27 @@ def check_entitlement(entitled: bool, *devices: DeviceProfile) -> None:
 
 
 def judge(
-    memory: MemoryPrediction,
-    speed: SpeedPrediction | None,
-    device: DeviceProfile,
-    scenario: Scenario,
-    target_tokens_per_s: float | None = None,
-    *,
-    entitled: bool = False,
+    memory: MemoryPrediction, speed: SpeedPrediction | None, device: DeviceProfile, *, entitled: bool = False
 ) -> Verdict:
     """Verdict for one model on one device.
 
     Fits: what must be held and what is read for every token stay within what one app may use. Fits with streaming: all
-    but the weights does, with a window of them. Otherwise it does not fit. A target speed that is missed turns any
-    verdict into a no, with the speed as its binding limit. A known speed names what binds a model that fits; an app is
-    ``entitled`` that has asked for the higher limit, where the system offers one.
+    but the weights does, with a window of them. Otherwise it does not fit. A known speed names what binds a model that
+    fits; an app is ``entitled`` that has asked for the higher limit, where the system offers one.
     """
     pools = sorted({part.pool for part in memory.parts}, key=lambda name: name != "vram")
     verdicts = [_judge_pool(memory, speed, device, device.pool(name), entitled=entitled) for name in pools]
-    worst = max(verdicts, key=lambda v: SEVERITY[v.word])
-    if worst.word == "does not fit" or target_tokens_per_s is None or speed is None:
-        return worst
-    reached = speed.decode_tokens_per_s.mid
-    if worst.word == "fits with streaming":
-        reached = min(reached, _streaming_ceiling(memory, speed, device, worst.available_bytes))
-    if reached >= target_tokens_per_s:
-        return worst
-    reason = f"{reached:.3g} tokens/s predicted at depth {scenario.depth_tokens}, {target_tokens_per_s:.3g} wanted"
-    limit = "storage bandwidth" if worst.word == "fits with streaming" else _largest_limit(speed)
-    return replace(worst, word="too slow", binding_limit=f"decode speed: {limit}", reasons=(reason, *worst.reasons))
+    return max(verdicts, key=lambda v: SEVERITY[v.word])
 
 
-def reachable_tokens_per_s(prediction: Prediction, device: DeviceProfile) -> float:
-    """Decode speed that the verdict leaves: bounded by storage where weights must be streamed, 0 where it does not fit.
-
-    A verdict of no for the speed alone leaves the speed as it is.
-    """
-    verdict, mid = prediction.verdict, prediction.speed.decode_tokens_per_s.mid
-    if verdict.needed_bytes <= verdict.available_bytes:
-        return mid
-    if verdict.word in {"fits with streaming", "too slow"}:
-        return min(mid, _streaming_ceiling(prediction.memory, prediction.speed, device, verdict.available_bytes))
-    return 0.0
+def with_target(verdict: Verdict, speed: SpeedPrediction, target_tokens_per_s: float, depth_tokens: int) -> Verdict:
+    """The verdict where a decode speed is wanted: one that is missed is a no, with the speed as its binding limit."""
+    decode = speed.decode_tokens_per_s
+    if verdict.word == "does not fit" or decode.mid >= target_tokens_per_s:
+        return verdict
+    reason = f"{decode.mid:.3g} tokens/s predicted at depth {depth_tokens}, {target_tokens_per_s:.3g} wanted"
+    limit = f"decode speed: {_largest_limit(speed)}"
+    return replace(verdict, word="too slow", binding_limit=limit, reasons=(reason, *verdict.reasons))
 
 
 def _judge_pool(
@@ -132,11 +111,9 @@ def _judge_pool(
     if pool.name == "ram" and rest + STREAMED_WINDOW_RATIO * weights <= available:
         word = "fits with streaming"
         missing = needed - available
-        rate = device.storage.sequential_read_bytes_per_s.value
-        ceiling = _streaming_ceiling(memory, speed, device, available)
+        rate = format_rate(device.storage.sequential_read_bytes_per_s.value)
         reasons.append(
-            f"{format_bytes(missing)} of weights have no room and come from storage when a token needs them: "
-            f"at {format_rate(rate)} at most {ceiling:.2g} tokens/s"
+            f"{format_bytes(missing)} of weights have no room and come from storage, at {rate}, when a token needs them"
         )
         if held > available and mapped == 0:
             reasons.append("an engine that streams layers is needed; this api holds all weights at once")
@@ -154,21 +131,6 @@ def _judge_pool(
         available_bytes=available,
         reasons=tuple(reasons),
     )
-
-
-def _streaming_ceiling(
-    memory: MemoryPrediction, speed: SpeedPrediction | None, device: DeviceProfile, available: int
-) -> float:
-    """Tokens/s that storage allows: read rate / (missing bytes x share of the weights that one token reads).
-
-    The share is active bytes / all bytes: near 1 for a dense model, used / all experts and the rest for a mixture.
-    """
-    missing = sum(needed_bytes_of(memory.parts, "ram")) - available
-    if missing <= 0:
-        return float("inf")
-    weights = weight_bytes_of(memory.parts, "ram")
-    share = min(speed.active_bytes / weights, 1.0) if speed is not None and weights else 1.0
-    return device.storage.sequential_read_bytes_per_s.value / (missing * share)
 
 
 def _largest_limit(speed: SpeedPrediction) -> str:

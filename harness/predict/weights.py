@@ -115,6 +115,7 @@ class Read(NamedTuple):
         prompt_weight_count: Weights that a token of a prompt goes through: without the output (only the last needs it).
         table_bytes: Of the token table.
         routed_count: Weights in routed experts, all of them.
+        total_bytes: Of all tensors.
     """
 
     size_bytes: float
@@ -122,6 +123,7 @@ class Read(NamedTuple):
     prompt_weight_count: float
     table_bytes: float
     routed_count: float
+    total_bytes: float = 0.0
 
 
 @lru_cache(maxsize=256)
@@ -143,4 +145,5 @@ def read_of(weights: Weights) -> Read:
         routed += tensor.element_count if role == "expert" else 0
         size += part * tensor.size_bytes
         count += part * tensor.element_count
-    return Read(size, count, count - output_count, table, routed)
+    total = float(sum(tensor.size_bytes for tensor in weights.tensors))
+    return Read(size, count, count - output_count, table, routed, total)

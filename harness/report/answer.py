@@ -1,59 +1,114 @@
 """The one plain sentence that an answer begins with, and what to do next."""
 
+from collections.abc import Sequence
 from typing import Final
 
+from harness.app.ways import Way
 from harness.domain.device import DeviceProfile
-from harness.domain.prediction import Prediction
+from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord
 from harness.predict.energy import Sustained
-from harness.predict.verdict import reachable_tokens_per_s
 from harness.records.compare import Comparison
 from harness.records.derive import summarise
 from harness.units import format_bytes, format_number, format_seconds
 
+_SHORT_TOKENS: Final = 512
+"""Context up to which nobody asks how deep it is."""
 _UNSURE_RATIO: Final = 4.0
 """High over low of a 90 % interval from which a speed is not known well enough to say a number."""
 
 
-def speed_words(low: float, mid: float, high: float) -> str:
-    """A speed as a person would say it: a number where it is known well, its range where it is not."""
+def speed_words(low: float, mid: float, high: float, settles: str = "") -> str:
+    """A speed as a person would say it: a number where it is known well, its range where it is not.
+
+    ``settles`` is the measurement that would tell.
+    """
     if low <= 0 or high / low > _UNSURE_RATIO:
         between = f"{format_number(low, 2)} and {format_number(high, 2)} tokens/s"
-        return f"somewhere between {between} (not known well enough)"
+        return f"somewhere between {between} (not known well enough{': ' if settles else ''}{settles})"
     return f"about {format_number(mid, 2)} tokens/s"
 
 
-def first_line(now: Prediction, device: DeviceProfile, late: Sustained | None, *, users: int = 1, but: str = "") -> str:
-    """Whether the model runs on the device, how fast for each of so many users, and in how much of its memory.
+def first_line(
+    way: Way,
+    device: DeviceProfile,
+    late: Sustained | None,
+    *,
+    decode: Interval | None = None,
+    target_tokens_per_s: float | None = None,
+    but: str = "",
+) -> str:
+    """Whether the model runs on the device by its best way, how fast, and in how much of its memory.
 
-    ``but`` is what the answer rests on, where that is no more than a guess.
+    ``decode`` is the speed at the depth that the prompt leads to, where it is another than the prediction's; ``but``
+    what the answer rests on, where that is no more than a guess.
     """
-    verdict, speed = now.verdict, now.speed
-    name, decode = f"{now.model} {now.quant}", speed.decode_tokens_per_s
+    now, asked = way.prediction, way.scenario
+    verdict, speed, users = now.verdict, now.speed, asked.batch_count
+    name = f"{now.model} {now.quant} on {device.title}, {now.api}"
     memory = f"{format_bytes(verdict.needed_bytes)} of {format_bytes(verdict.available_bytes)}"
-    if verdict.word == "does not fit":
-        return f"No: {name} needs {memory} on {device.title}."
-    if verdict.word == "fits with streaming":
-        most = f"at most {format_number(reachable_tokens_per_s(now, device), 2)} tokens/s"
-        return f"Hardly: {name} needs {memory} on {device.title}; streamed from storage, {most}."
-    each = speed_words(*(speed / users for speed in (decode.low, decode.mid, decode.high)))
-    parts = [
-        each if users == 1 else f"{each} for each of {users} users",
-        f"first token after {format_seconds(speed.ttft_warm_s.mid)}",
-        f"uses {memory}",
-    ]
-    if late is not None and late.tokens_per_s.mid < 0.97 * decode.mid:
+    if not way.runs:
+        return f"No: it needs {memory}, and no split or streaming makes up for the rest ({name})."
+    decode = decode or speed.decode_tokens_per_s
+    settles = next((text.partition(": ")[2] for text in speed.unsettled if text.startswith("decode")), "")
+    low, mid, high = (rate / users for rate in (decode.low, decode.mid, decode.high))
+    spoken = speed_words(low, mid, high, settles)
+    if spoken.startswith("about"):
+        spoken += f" ({format_number(low, 2)} to {format_number(high, 2)})"
+    if users > 1:
+        spoken += f" for each of {users} users, {format_number(decode.mid, 2)} together"
+    context = asked.depth_tokens + asked.prompt_tokens
+    if context > _SHORT_TOKENS:
+        spoken += f" after {context:,} tokens"
+    parts = [spoken, f"first token after {_span(speed.ttft_warm_s)}"]
+    if verdict.word == "fits with streaming" or not way.is_usual:
+        parts.append(f"{way.how}{' (' if way.flags else ''}{way.flags}{')' if way.flags else ''}")
+    parts.append(f"uses {memory}" if verdict.needed_bytes <= verdict.available_bytes else f"needs {memory}")
+    if late is not None and late.tokens_per_s.mid < 0.97 * speed.decode_tokens_per_s.mid:
         parts.append(f"after {late.minutes:g} minutes about {format_number(late.tokens_per_s.mid, 2)} tokens/s")
-    word = "Yes" if verdict.word == "fits" else "It fits, but is slower than wanted"
+    word = _verdict_word(now, target_tokens_per_s)
     word += f", {but}" if but else ""
-    return f"{word}: {', '.join(parts)} ({name} on {device.title}, {now.api})."
+    return f"{word}: {', '.join(parts)} ({name})."
 
 
-def next_step(now: Prediction, here: bool, has_advice: bool) -> str:
+def _verdict_word(now: Prediction, target_tokens_per_s: float | None) -> str:
+    """Yes or no, or barely: where an interval crosses a limit."""
+    verdict, decode, peak = now.verdict, now.speed.decode_tokens_per_s, now.memory.peak_bytes
+    if verdict.word == "too slow":
+        reaches = target_tokens_per_s is not None and decode.high >= target_tokens_per_s
+        return "Perhaps, but probably slower than wanted" if reaches else "It runs, but is slower than wanted"
+    if verdict.word == "fits with streaming":
+        return "Slowly"
+    is_full = verdict.needed_bytes * peak.high / max(peak.mid, 1.0) > verdict.available_bytes
+    misses = target_tokens_per_s is not None and decode.low < target_tokens_per_s
+    return "Barely" if is_full or misses else "Yes"
+
+
+def _span(time: Interval) -> str:
+    """A time with its interval; where that is too wide, the interval alone."""
+    between = f"{format_seconds(time.low)} to {format_seconds(time.high)}"
+    if time.high > _UNSURE_RATIO * time.low:
+        return between
+    return f"{format_seconds(time.mid)} ({between})"
+
+
+def other_ways(ways: Sequence[Way]) -> str:
+    """The next best way, in a line; empty without."""
+    for way in ways[1:2]:
+        decode = way.prediction.speed.decode_tokens_per_s
+        flags = f" ({way.flags})" if way.flags else ""
+        return f"Next best: {way.how}{flags}, {speed_words(decode.low, decode.mid, decode.high)}."
+    return ""
+
+
+def next_step(way: Way, here: bool, has_advice: bool) -> str:
     """The command that brings a user further."""
+    now = way.prediction
     if now.verdict.word in {"does not fit", "too slow"}:
         change = "take a change of the table above, or " if has_advice else ""
         return f"Next: {change}ask `edge-harness recommend {now.device}` for models that do."
+    if now.verdict.word == "fits with streaming":
+        return f"Next: `edge-harness stream {now.model}` reads it from storage." if not way.flags else ""
     if here:
         return f"Next: `edge-harness check {now.model} -q {now.quant}` runs it here and compares."
     return "Next: `edge-harness check` on that device compares this with what it really does."

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.app.matrix import matching, reachable, subject
+from harness.app.matrix import matching, subject
 from harness.app.resolve import PROBED_NAME, mixture_of
 from harness.catalog.devices import device_names, load_device
 from harness.catalog.models import model_names
@@ -20,7 +20,7 @@ from harness.domain.scenario import Scenario
 from harness.predict.fitted import work_of
 from harness.predict.quality import perplexity_growth_percent
 from harness.predict.speed import predict_speed
-from harness.predict.sweep import Grid, sweep
+from harness.predict.sweep import SPLIT, Grid, sweep
 from harness.predict.weights import weights_of
 from harness.units import MIB
 
@@ -70,14 +70,15 @@ class Choices(Frozen, frozen=True, kw_only=True):
         contexts: Tokens of KV cache.
         quality: For each model and mixture (model * quants + quant) the published growth of perplexity over F16, in
             tenths of a percent; null where unpublished.
-        verdict: For each device one digit a cell: 0 fits, 1 fits with streaming, 2 does not fit, ``-`` impossible.
+        verdict: For each device one digit a cell: 0 fits, 1 fits with streaming, 2 does not fit, 3 fits split over the
+            card and the CPU, ``-`` impossible.
         need_row: For each device the index of its row in ``needed_mib``.
         needed_mib: Distinct rows of what must be held or read for every token, MiB, a cell each.
         pool: For each device empty, or one digit a cell: which of its pools decides.
         speed: For each device decode tokens/s by (model * quants + quant), three significant digits.
         sure: For each device the lower end of the 90 % interval of ``speed``, as percent of it, same numbering; between
             a few models that were asked about, interpolated.
-        streamed: For each device the tokens/s with streaming, of its cells with verdict 1 in their order.
+        streamed: For each device the tokens/s with streaming or split, of its cells with verdict 1 or 3 in their order.
         scenario: What else was asked.
         default_quant: Index of the mixture shown first.
         default_context: Index of the context shown first.
@@ -108,8 +109,8 @@ class Choices(Frozen, frozen=True, kw_only=True):
         """Tokens/s of a model on a device in the mixture and the context shown first; streamed where it must be."""
         verdict, mixture = self.verdict[device], model * len(self.quants) + self.default_quant
         cell = mixture * len(self.contexts) + self.default_context
-        streamed = verdict[cell] == "1"
-        return self.streamed[device][verdict.count("1", 0, cell)] if streamed else self.speed[device][mixture]
+        before = verdict.count("1", 0, cell) + verdict.count("3", 0, cell)
+        return self.streamed[device][before] if verdict[cell] in "13" else self.speed[device][mixture]
 
 
 def choices(
@@ -131,7 +132,7 @@ def choices(
     needed = np.ceil(grid.needed_bytes.reshape(len(profiles), -1) / MIB).astype(np.int64)
     rows, need_row = np.unique(needed, axis=0, return_inverse=True)
     pools = [_pools(grid, d, profile) for d, profile in enumerate(profiles)]
-    reached = reachable(grid)
+    reached = grid.reached_tokens_per_s
     return Choices(
         devices=tuple(_device_line(p, grid.apis[d], pools[d][0]) for d, p in enumerate(profiles)),
         models=tuple(line for _, line, _ in subjects),
@@ -147,7 +148,7 @@ def choices(
         speed=tuple(tuple(_digits(v) for v in row.ravel()) for row in grid.decode_tokens_per_s),
         sure=_sure(grid, profiles, [weights_of(shape, q) for _, shape in shapes for q in grid.quants], scenario),
         streamed=tuple(
-            tuple(_digits(v) for v in speeds[verdict == 1])
+            tuple(_digits(v) for v in speeds[(verdict == 1) | (verdict == SPLIT)])
             for speeds, verdict in zip(reached, grid.verdict, strict=True)
         ),
         scenario=scenario,

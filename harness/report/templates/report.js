@@ -51,21 +51,21 @@ const holder = $("choices");
 if (!holder) return;
 const C = JSON.parse(holder.textContent);
 const nq = C.quants.length, nc = C.contexts.length;
-const WORD = {0: "fits", 1: "fits with streaming", 2: "does not fit", "-": "cannot be"};
-const GLYPH = {0: "●", 1: "◐", 2: "✕", "-": "·"};
+const WORD = {0: "fits", 1: "fits with streaming", 2: "does not fit", 3: "fits split", "-": "cannot be"};
+const GLYPH = {0: "●", 1: "◐", 2: "✕", 3: "◑", "-": "·"};
 const digits = v => v === 0 ? "0" : v >= 100 ? v.toFixed(0) : v >= 10 ? v.toFixed(1) : v >= 1 ? v.toFixed(2) : v.toPrecision(2);
 const size = mib => mib >= 1024 ? (mib / 1024).toFixed(2) + " GiB" : mib + " MiB";
 const tokens = n => n >= 1024 ? n / 1024 + "k" : String(n);
 /* Streamed speeds are listed in the order of the cells they belong to. */
 const streamedAt = C.verdict.map(row => {
   const at = new Int32Array(row.length); let n = 0;
-  for (let i = 0; i < row.length; i++) { at[i] = n; if (row[i] === "1") n++; }
+  for (let i = 0; i < row.length; i++) { at[i] = n; if (row[i] === "1" || row[i] === "3") n++; }
   return at;
 });
 const cell = (d, m, q, c) => {
   const mq = m * nq + q, i = mq * nc + c, v = C.verdict[d][i];
   const pool = C.pool[d] ? +C.pool[d][i] : 0;
-  const speed = v === "1" ? C.streamed[d][streamedAt[d][i]] : C.speed[d][mq];
+  const speed = v === "1" || v === "3" ? C.streamed[d][streamedAt[d][i]] : C.speed[d][mq];
   return {v, speed, full: C.speed[d][mq], sure: C.sure[d][mq], need: C.needed_mib[C.need_row[d]][i],
     room: C.devices[d].available_mib[pool], pool: C.devices[d].pool[pool], quality: C.quality[mq]};
 };
@@ -77,7 +77,7 @@ const reason = (a, target) => {
   if (a.v === "-") return "This model has no such mixture or cache.";
   const room = size(a.need) + " needed of " + size(a.room) + " of " + place(a);
   if (a.v === "2") return room + ".";
-  const how = a.v === "1" ? " The rest must come from storage for every token: " + digits(a.speed) + " tokens/s at most." : "";
+  const how = a.v === "1" ? " The rest comes from storage for every token." : a.v === "3" ? " The rest lies with the CPU: `edge-harness fit` gives the flags." : "";
   if (target > 0 && a.speed < target) return digits(a.speed) + " tokens/s expected, " + digits(target) + " wanted; " + room + "." + how;
   return room + "." + how;
 };
@@ -113,12 +113,12 @@ const answer = () => {
   const s = now(), a = cell(s.d, s.m, s.q, s.c), v = judged(a, s.t), dev = C.devices[s.d], mod = C.models[s.m];
   const big = $("big"); big.replaceChildren(pill(v), " ");
   if (v === "2" && a.v !== "2") big.append("too slow");
-  else if (a.v === "0") big.append(digits(a.speed) + " tokens/s");
-  else if (a.v === "1") big.append("at most " + digits(a.speed) + " tokens/s");
+  else if (a.v !== "2" && a.v !== "-") big.append("about " + digits(a.speed) + " tokens/s");
   $("reason").textContent = reason(a, s.t);
   const facts = [];
   facts.push(["Memory", size(a.need) + " of " + size(a.room) + " (" + Math.round(100 * a.need / Math.max(1, a.room)) + " %)"]);
-  if (a.v !== "-") facts.push(["Speed", digits(a.speed) + " tokens/s expected, " + digits(low(a)) + " or more with 95 % confidence"]);
+  if (a.v === "1" || a.v === "3") facts.push(["Speed", digits(a.speed) + " tokens/s expected; `edge-harness fit` gives the interval"]);
+  else if (a.v === "0") facts.push(["Speed", digits(a.speed) + " tokens/s expected, " + digits(low(a)) + " or more with 95 % confidence"]);
   if (s.t > 0 && a.v !== "-" && a.v !== "2") facts.push(["Target", low(a) >= s.t ? "reached, even at the pessimistic end" : a.speed >= s.t ? "reached as expected, not at the pessimistic end" : "missed"]);
   facts.push(["Quality", "perplexity over F16: " + loss(a.quality)]);
   facts.push(["Device", dev.api + ", " + dev.bandwidth_gb_per_s + " GB/s, storage " + dev.flash_mb_per_s + " MB/s"]);
@@ -139,17 +139,17 @@ const answer = () => {
 const body = $("cells");
 const rows = [...body.querySelectorAll("tr[data-d]")];
 const paint = () => {
-  const s = now(), count = {0: 0, 1: 0, 2: 0, "-": 0};
+  const s = now(), count = {0: 0, 1: 0, 2: 0, 3: 0, "-": 0};
   for (const row of rows) {
     const d = +row.dataset.d;
     for (let m = 0; m < C.models.length; m++) {
       const a = cell(d, m, s.q, s.c), v = judged(a, s.t), e = row.cells[m + 1];
       e.className = "v" + (v === "-" ? "x" : v) + (e.classList.contains("offc") ? " offc" : "");
-      e.textContent = v === "0" ? digits(a.speed) : v === "1" ? "◐ " + digits(a.speed) : GLYPH[v];
+      e.textContent = v === "0" ? digits(a.speed) : v === "1" || v === "3" ? GLYPH[v] + " " + digits(a.speed) : GLYPH[v];
       count[v]++;
     }
   }
-  $("count").textContent = count[0] + " fit, " + count[1] + " fit with streaming, " + count[2] + " do not, of " + (count[0] + count[1] + count[2]) +
+  $("count").textContent = count[0] + " fit, " + count[3] + " fit split, " + count[1] + " fit with streaming, " + count[2] + " do not, of " + (count[0] + count[1] + count[2] + count[3]) +
     " combinations in " + C.quants[s.q] + " with " + tokens(C.contexts[s.c]) + " tokens of context" + (s.t > 0 ? " at " + digits(s.t) + " tokens/s or more" : "");
 };
 const say = e => {

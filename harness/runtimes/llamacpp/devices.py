@@ -128,7 +128,7 @@ def place(params: Any, api: str, placement: Placement, lib: Library) -> list[Any
     """
     chosen = devices_of(api, lib)
     if placement.gpu_layers == "auto" and chosen:
-        raise RefusedError("gpu_layers auto is for a prediction: `fit --placement auto` finds the number to run with")
+        raise RefusedError("gpu_layers auto is for a prediction: `fit` finds the number to run with")
     if len(placement.tensor_split) > max(len(chosen), 1) and chosen:
         raise RefusedError(f"the split names {len(placement.tensor_split)} cards, the api {api} has {len(chosen)}")
     if placement.main_gpu >= max(len(chosen), 1):

@@ -3,11 +3,12 @@
 import pytest
 from msgspec.structs import replace
 
-from harness.app.fit import predict, within_budget
-from harness.app.plans import layer_bytes, plan_speculation, plan_under_budget
+from harness.app.fit import in_memory, within_budget
+from harness.app.plans import plan_speculation
 from harness.app.resolve import resolve_device, resolve_model
 from harness.domain.device import Figure
 from harness.domain.scenario import Scenario
+from harness.predict.streamed import layer_bytes, plan_under_budget
 from harness.units import GIB
 
 
@@ -60,15 +61,15 @@ def test_streaming_is_bounded_by_the_disk_and_beats_mapping() -> None:
     model = resolve_model("llama-3.1-8b", "Q4_K_M")
     device = within_budget(resolve_device("laptop-ddr5"), 4 * GIB)
     scenario = Scenario(repack=False)
-    now = predict(model, device, scenario)
+    now = in_memory(model, device, scenario)
 
-    outlook = plan_under_budget(model, device, now)
+    outlook = plan_under_budget(model.weights, device, now)
 
     disk = 0.95 * device.storage.sequential_read_bytes_per_s.value  # the share published for an engine that computes
     assert outlook.streamed_bytes > 0
     assert outlook.tokens_per_s <= disk / outlook.streamed_bytes * 1.0001
     measured = replace(device.storage, busy_read_bytes_per_s=Figure(value=disk / 2, source="", confidence="measured"))
-    slower = plan_under_budget(model, replace(device, storage=measured), now)  # the disk limits: half as fast
+    slower = plan_under_budget(model.weights, replace(device, storage=measured), now)  # the disk limits: half as fast
     assert slower.tokens_per_s == pytest.approx(outlook.tokens_per_s / 2, rel=0.02)
     assert outlook.tokens_per_s > outlook.naive_tokens_per_s
     assert outlook.expert_hit_ratio is None
@@ -77,7 +78,7 @@ def test_streaming_is_bounded_by_the_disk_and_beats_mapping() -> None:
 def test_experts_are_cached_by_what_has_room() -> None:
     model = resolve_model("hypothetical-moe-70b-a7b", "Q4_K_M")
     device = resolve_device("iphone-16-pro")
-    outlook = plan_under_budget(model, device, predict(model, device, Scenario(), entitled=True))
+    outlook = plan_under_budget(model.weights, device, in_memory(model, device, Scenario(), entitled=True))
 
     assert outlook.expert_hit_ratio is not None
     assert 0 < outlook.expert_hit_ratio < 1

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from harness.app.fit import override, predict
 from harness.app.recommend import _TABLE, TASKS, recommend, routes
 from harness.app.resolve import resolve_device, resolve_model
+from harness.app.ways import ways
 from harness.catalog.models import model_names
 from harness.cli.fit import fit as FIT
 from harness.cli.recommend import recommend as COMMAND
@@ -36,7 +37,7 @@ def test_what_is_recommended_fits_and_is_fast_enough() -> None:
     assert choices
     assert [c.rank_score for c in choices] == sorted((c.rank_score for c in choices), reverse=True)
     for choice in choices:
-        now = predict(resolve_model(choice.model, choice.quant), device, SCENARIO)
+        now = ways(resolve_model(choice.model, choice.quant), device, SCENARIO)[0].prediction
         assert now.verdict.word == "fits"
         assert now.speed.decode_tokens_per_s.mid >= 30
         assert choice.score == _TABLE["scores"][choice.model]["code"]
@@ -64,13 +65,13 @@ def test_every_route_of_the_article_stands_side_by_side() -> None:
 
     assert list(found) == [
         "the model itself", "the model in 2 bits", "ternary weights", "a smaller model",
-        "a mixture of experts, experts in flash", "streaming from storage", "a draft here, the verifier there",
+        "a mixture of experts", "a draft here, the verifier there",
     ]  # fmt: skip
     assert found["the model itself"].fit == "does not fit"
     assert all(r.evidence for r in found.values())
     small = found["a smaller model"]
     assert _TABLE["scores"][small.model]["chat"] >= 66.4 - 1  # Llama 3.1 70B has 66.4
-    streamed = found["a mixture of experts, experts in flash"].tokens_per_s
+    streamed = found["a mixture of experts"].tokens_per_s
     whole = found["the model in 2 bits"].tokens_per_s
     assert streamed
     assert whole
@@ -84,7 +85,7 @@ def test_a_model_without_a_published_score_is_refused() -> None:
 
 def test_the_verb_speaks_json_and_fails_when_nothing_fits() -> None:
     done = CliRunner().invoke(COMMAND, ["iphone-16-pro", "--quality-of", "llama-3.1-70b", "--json"])
-    assert len(json.loads(done.stdout)) == 7
+    assert len(json.loads(done.stdout)) == 6
     none = CliRunner().invoke(
         COMMAND, ["raspberry-pi-4", "--task", "vision", "--min-speed", "50"], standalone_mode=False
     )

@@ -42,7 +42,7 @@ def evaluate(variant: Variant) -> Prediction:
         api=variant.device.api(variant.scenario.api),
         memory=memory,
         speed=speed,
-        verdict=judge(memory, speed, variant.device, variant.scenario),
+        verdict=judge(memory, speed, variant.device),
     )
 
 
@@ -94,3 +94,12 @@ def test_a_model_that_fits_is_not_told_to_buy_another_device() -> None:
 )
 def test_published_perplexities(quant: str, parameters: float, percent: float | None) -> None:
     assert perplexity_growth_percent(quant, parameters) == percent
+
+
+def test_a_narrow_cache_is_advised_for_room_and_never_for_speed() -> None:
+    """Users of cards deny that it is faster for prompts and deep contexts."""
+    roomy = load_device("macbook-pro-m4-max")
+    _, advice = ask("Q4_K_M", Scenario(context_tokens=32768), roomy, most=30)
+    assert not [a for a in advice if a.kind == "kv"]
+    _, advice = ask("Q4_K_M", Scenario(context_tokens=32768), load_device("macbook-air-m1-8gb"), most=30)
+    assert any(a.kind == "kv" for a in advice)

@@ -1,7 +1,6 @@
 """Placement: what lies where by llama.cpp's rules, memory and time that add up, and the best split."""
 
 import math
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -9,8 +8,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.app.fit import predict
-from harness.app.plans import best_placement, split_note
 from harness.app.resolve import ResolvedModel, resolve_model
+from harness.app.ways import ways
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.domain.placement import Placement
@@ -24,6 +23,7 @@ from harness.predict.passes import Engines, Pass, pass_terms
 from harness.predict.placed import card_of, parts_of, placed_memory
 from harness.predict.placement import Terms, fitted_link
 from harness.predict.speed import split_of
+from harness.predict.splits import fullest_card, steps
 from harness.predict.traits import traits_of
 from harness.predict.weights import weights_of
 
@@ -155,17 +155,19 @@ def test_the_usual_questions_have_an_answer(model, quant, device, cards, ram_gib
     profile = load_device(device)
     ram = replace(profile.pool("ram"), usable_bytes=replace(profile.pool("ram").usable_bytes, value=ram_gib * 2**30))
     profile = replace(profile, pools=(ram, profile.pool("vram")))
-    found = best_placement(resolve_model(model, quant), profile, Scenario(), cards)
-    assert found.best is not None and found.next_best is not None
-    assert check(found.best.placement)
-    low, high = found.best.decode_tokens_per_s.low, found.best.decode_tokens_per_s.high
-    assert 0 < low < found.best.decode_tokens_per_s.mid < high
-    assert found.best.request_s <= found.next_best.request_s
-    cards_bytes = [c.vram_bytes for c in found.curve]
-    # Layers leave a card, but its scratch may grow: a long prompt then copies weights there.
-    assert all(now <= 1.05 * before for before, now in pairwise(cards_bytes)) and cards_bytes[-1] < cards_bytes[0] / 2
-    ram_bytes = [c.ram_bytes for c in found.curve]
-    assert ram_bytes == sorted(ram_bytes)
+    best = ways(resolve_model(model, quant), profile, Scenario(), card_count=cards)[0]
+    assert check(best.scenario.placement)
+    assert best.flags == best.scenario.placement.flags(resolve_model(model, quant).weights.shape.layer_count)
+    # one step less on the CPU would not fit on the card with the room that its interval asks for
+    weights, limit = resolve_model(model, quant).weights, profile.pool("vram").usable_bytes.value
+    shares = (1.0,) * cards
+    order = list(steps(weights.shape, shares))
+    here = order.index(best.scenario.placement)
+    on_card = [
+        fullest_card(placed_memory(weights, Scenario(placement=step), profile, "cuda", shares))
+        for step in order[max(here - 1, 0) : here + 1]
+    ]
+    assert on_card[-1] * 1.03 <= limit and (here == 0 or on_card[0] * 1.03 > limit)
 
 
 def test_memory_of_a_split_is_the_whole_shared_out():
@@ -182,15 +184,9 @@ def test_memory_of_a_split_is_the_whole_shared_out():
     assert weights(split, "ram") - weights(whole, "ram") == moved
 
 
-def test_a_model_that_a_card_does_not_hold_is_told_its_split():
-    (told,) = split_note(resolve_model("qwen3-30b-a3b", "Q4_K_M"), load_device("rtx-4060-desktop"), Scenario())
-    assert told.startswith("split between the card and the CPU it runs: -ngl 49 --n-cpu-moe 3")
-    assert split_note(resolve_model("smollm2-135m"), load_device("macbook-pro-m4-max"), Scenario()) == ()
-
-
 def test_refusals_say_what_is_missing():
-    with pytest.raises(RefusedError, match="needs a GPU beside the CPU"):
-        best_placement(resolve_model("smollm2-135m"), load_device("raspberry-pi-5"), Scenario())
+    with pytest.raises(RefusedError, match="no card of its own"):
+        ways(resolve_model("smollm2-135m"), load_device("raspberry-pi-5"), Scenario(), card_count=2)
     auto = Scenario(placement=Placement(gpu_layers="auto"))
-    with pytest.raises(RefusedError, match="--placement auto"):
+    with pytest.raises(RefusedError, match="`fit` finds the best"):
         predict(ResolvedModel("m", "Q4_K_M", DENSE), load_device("rtx-4060-desktop"), auto)

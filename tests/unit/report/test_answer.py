@@ -4,9 +4,11 @@ import pytest
 from msgspec.structs import replace
 from report_records import record
 
+from harness.app.ways import Way
 from harness.catalog.devices import load_device
-from harness.domain.prediction import Interval, Prediction
+from harness.domain.prediction import Interval, MemoryPrediction, Prediction
 from harness.domain.record import RunRecord, Validity
+from harness.domain.scenario import Scenario
 from harness.records.compare import compare
 from harness.report.answer import check_line, first_line
 
@@ -21,30 +23,54 @@ def prediction(word: str, low: float, mid: float, high: float) -> Prediction:
     return replace(made, verdict=verdict, speed=speed)
 
 
+def way(word: str, low: float, mid: float, high: float, **asked: int) -> Way:
+    scenario = Scenario(prompt_tokens=512, **asked)
+    return Way(how="whole", flags="", is_usual=True, scenario=scenario, prediction=prediction(word, low, mid, high))
+
+
 @pytest.mark.parametrize(
     ("word", "speeds", "words"),
     [
-        ("fits", (15, 18, 21), "Yes: about 18 tokens/s, first token after 500 ms, uses 5.00 GiB of 10.00 GiB"),
+        ("fits", (15, 18, 21), "Yes: about 18 tokens/s (15 to 21), first token after 500 ms ("),
         ("fits", (4, 9, 18), "Yes: somewhere between 4 and 18 tokens/s (not known well enough)"),
-        ("too slow", (15, 18, 21), "It fits, but is slower than wanted: about 18 tokens/s"),
-        ("does not fit", (15, 18, 21), "No: small-1b Q4_0 needs 5.00 GiB of 10.00 GiB on"),
+        ("too slow", (15, 18, 21), "It runs, but is slower than wanted: about 18 tokens/s"),
+        ("does not fit", (15, 18, 21), "No: it needs 5.00 GiB of 10.00 GiB, and no split or streaming makes up for"),
     ],
 )
 def test_first_line(word: str, speeds: tuple[float, float, float], words: str) -> None:
-    assert first_line(prediction(word, *speeds), DEVICE, None).startswith(words)
+    assert first_line(way(word, *speeds), DEVICE, None).startswith(words)
 
 
-def test_for_many_users_the_speed_is_that_of_each() -> None:
+def test_a_limit_within_the_interval_is_barely_met_or_barely_missed() -> None:
+    close = way("fits", 15, 18, 21)
+    assert first_line(close, DEVICE, None, target_tokens_per_s=16).startswith("Barely:")
+    assert first_line(close, DEVICE, None, target_tokens_per_s=14).startswith("Yes:")
+    slow = way("too slow", 15, 18, 21)
+    assert first_line(slow, DEVICE, None, target_tokens_per_s=20).startswith("Perhaps, but probably slower than wanted")
+    # 9.9 of 10 GiB, and a peak that may be 4 % higher
+    peak = MemoryPrediction(parts=(), peak_bytes=Interval(mid=100.0, low=96.0, high=104.0))
+    verdict = replace(close.prediction.verdict, needed_bytes=int(9.9 * GIB))
+    full = replace(close, prediction=replace(close.prediction, verdict=verdict, memory=peak))
+    assert first_line(full, DEVICE, None).startswith("Barely:")
+
+
+def test_for_many_users_the_speed_is_that_of_each_and_of_all() -> None:
     # 160 tokens/s together are 20 for each of eight.
-    line = first_line(prediction("fits", 120, 160, 200), DEVICE, None, users=8)
-    assert line.startswith("Yes: about 20 tokens/s for each of 8 users, first token")
+    line = first_line(way("fits", 120, 160, 200, batch_count=8), DEVICE, None)
+    assert line.startswith("Yes: about 20 tokens/s (15 to 25) for each of 8 users, 160 together, first token")
+
+
+def test_a_way_that_was_chosen_and_a_long_prompt_are_told() -> None:
+    chosen = replace(way("fits", 15, 18, 21, depth_tokens=3000), is_usual=False, how="on the card", flags="-ngl 9")
+    deep = Interval(mid=9.0, low=8.0, high=10.0)
+    line = first_line(chosen, DEVICE, None, decode=deep)
+    assert line.startswith("Yes: about 9 tokens/s (8 to 10) after 3,512 tokens, first token after")
+    assert "on the card (-ngl 9)" in line
 
 
 def test_a_context_beyond_the_models_is_said_at_once() -> None:
-    line = first_line(
-        prediction("fits", 15, 18, 21), DEVICE, None, but="in a context longer than the 40,960 tokens it was made for"
-    )
-    assert line.startswith("Yes, in a context longer than the 40,960 tokens it was made for: about 18 tokens/s")
+    line = first_line(way("fits", 15, 18, 21), DEVICE, None, but="in a context longer than the 40,960 it was made for")
+    assert line.startswith("Yes, in a context longer than the 40,960 it was made for: about 18 tokens/s")
 
 
 def test_a_measured_run_beside_its_prediction() -> None:

@@ -1,0 +1,184 @@
+"""A model larger than the memory there is: what stays, what is read from storage for a token, and how fast that is."""
+
+import math
+import re
+from typing import Final, NamedTuple
+
+from msgspec.structs import asdict, replace
+
+from harness.domain.device import DeviceProfile
+from harness.domain.model import Weights
+from harness.domain.prediction import Interval, Prediction, SpeedPrediction
+from harness.domain.scenario import Scenario
+from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
+from harness.predict.speed import first_token
+from harness.predict.streaming import BUSY_DISK_RATIO, StreamingPlan, plan_even_split
+from harness.predict.weights import has_output, role_of
+
+DENSE_SPREAD: Final = (0.24, 0.41)
+"""How far ln(speed) may lie below and above where layers are streamed: published mapped models (streaming.csv), without
+those whose memory nearly holds them."""
+EXPERTS_SPREAD: Final = (0.97, 0.56)
+"""The same where experts are: 5 % and 95 % quantiles of 88 published runs."""
+
+
+class StreamingOutlook(StreamingPlan, frozen=True, kw_only=True):
+    """How a model larger than the memory there is would run: the split, and what other ways would give.
+
+    Attributes:
+        missing_bytes: Weights that have no room.
+        disk_bytes_per_s: What the engine is served with while it computes.
+        naive_tokens_per_s: The same file mapped, and left to the system.
+        speculative_tokens_per_s: Streaming with drafts of the best length at an acceptance of 0.8; 0 without a draft.
+        expert_cache_tokens_per_s: Keeping the most wanted experts instead of layers; None for a dense model.
+        expert_hit_ratio: Share of wanted experts that such a cache holds.
+    """
+
+    budget_bytes: int
+    missing_bytes: int
+    disk_bytes_per_s: float
+    naive_tokens_per_s: float
+    speculative_tokens_per_s: float = 0.0
+    expert_cache_tokens_per_s: float | None = None
+    expert_hit_ratio: float | None = None
+
+
+class Streamed(NamedTuple):
+    """One way of reading weights from storage: what it does, in words, and the speed of the model by it."""
+
+    how: str
+    speed: SpeedPrediction
+
+
+def plan_under_budget(
+    weights: Weights,
+    device: DeviceProfile,
+    now: Prediction,
+    drafts: tuple[tuple[float, float], ...] = (),
+    *,
+    evictable_bytes: int = 0,
+    limited: bool = False,
+) -> StreamingOutlook:
+    """Split into pinned and streamed layers in the memory that the verdict of ``now`` (a draft included) counted with.
+
+    The speed of ``now`` is that with all weights in memory. ``drafts``: (tokens of a cycle, its cost over that of one
+    token) by length. ``evictable_bytes`` need not stay, of what the prediction counts beside the model. ``limited``: a
+    control group keeps the process to the budget.
+    """
+    budget = now.verdict.available_bytes
+    layers = layer_bytes(weights)
+    total = sum(layers)
+    # What is needed beside the layers, each of which the verdict's need counts once: cache, scratch, output matrix,
+    # runtime, draft. Of a token table that is no output matrix, a pass looks up a few rows; its pages can go.
+    held = max(0, now.verdict.needed_bytes - total - looked_up_bytes(weights) - evictable_bytes)
+    busy, mapped = device.storage.busy_read_bytes_per_s, device.storage.mapped_read_bytes_per_s
+    disk = busy.value if busy else BUSY_DISK_RATIO * device.storage.sequential_read_bytes_per_s.value
+    compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
+    asked = layers, held, budget, disk, compute_s
+    plan = plan_even_split(*asked, mapped_bytes_per_s=mapped.value if mapped else None, limited=limited)
+    with_drafts = 0.0
+    if drafts and plan.bound != "memory":
+        rates = (
+            plan_even_split(*asked, expected_tokens_per_pass=tokens, batch_cost_ratio=cost) for tokens, cost in drafts
+        )
+        with_drafts = max(rate.tokens_per_s for rate in rates)
+    cached_rate, hit = _expert_cache(weights, held, budget, disk, compute_s)
+    return StreamingOutlook(
+        **asdict(plan),
+        budget_bytes=budget,
+        missing_bytes=max(held + total - budget, 0),
+        disk_bytes_per_s=disk,
+        naive_tokens_per_s=1.0 / plan.naive_seconds_per_pass,
+        speculative_tokens_per_s=with_drafts,
+        expert_cache_tokens_per_s=cached_rate,
+        expert_hit_ratio=hit,
+    )
+
+
+def streamed_ways(
+    plan: StreamingOutlook, speed: SpeedPrediction, scenario: Scenario, total_bytes: int
+) -> list[Streamed]:
+    """Ways of reading ``total_bytes`` of weights from storage, fastest first; ``speed`` is that with all in memory.
+
+    A batch of a prompt reads what has no room once, or all of a mapped file.
+    """
+    missing_s = plan.missing_bytes / plan.disk_bytes_per_s
+    hits = f"{plan.expert_hit_ratio or 0.0:.0%} of wanted experts in memory, the others read from storage"
+    listed = [
+        ("mapped from storage", plan.naive_tokens_per_s, total_bytes / plan.disk_bytes_per_s, DENSE_SPREAD),
+        (f"{plan.pinned_count} layers in memory, the others streamed", plan.tokens_per_s, missing_s, DENSE_SPREAD),
+        (hits, plan.expert_cache_tokens_per_s or 0.0, missing_s, EXPERTS_SPREAD),
+    ]
+    ways = [
+        Streamed(how, _slowed(speed, rate, read_s, spread, scenario)) for how, rate, read_s, spread in listed if rate
+    ]
+    return sorted(ways, key=lambda way: -way.speed.decode_tokens_per_s.mid)
+
+
+def mapped_speed(
+    plan: StreamingOutlook, speed: SpeedPrediction, scenario: Scenario, total_bytes: int
+) -> SpeedPrediction:
+    """Speed where the system alone reads a mapped file again, as llama.cpp runs it."""
+    read_s = total_bytes / plan.disk_bytes_per_s
+    return _slowed(speed, plan.naive_tokens_per_s, read_s, DENSE_SPREAD, scenario)
+
+
+def _slowed(
+    speed: SpeedPrediction, tokens_per_s: float, read_s: float, spread: tuple[float, float], scenario: Scenario
+) -> SpeedPrediction:
+    """``speed`` at another rate of decoding, and with ``read_s`` more for each batch of a prompt."""
+
+    def around(mid: float) -> Interval:
+        return Interval(mid=mid, low=mid * math.exp(-spread[0]), high=mid * math.exp(spread[1]))
+
+    tokens = scenario.batch_count * max(scenario.prompt_tokens, 1)
+    batches = math.ceil(tokens / scenario.ubatch_tokens)
+    decode = around(tokens_per_s)
+    prefill = around(tokens / (tokens / speed.prefill_tokens_per_s.mid + batches * read_s))
+    first = first_token(scenario.prompt_tokens, decode, prefill, scenario.batch_count)
+    share = 1 - tokens_per_s / speed.decode_tokens_per_s.mid
+    limits = {name: (1 - share) * part for name, part in speed.limits.items()} | {"storage": share}
+    return replace(
+        speed,
+        decode_tokens_per_s=decode,
+        prefill_tokens_per_s=prefill,
+        ttft_warm_s=first,
+        ttft_cold_s=first,  # what is loaded is what is read
+        limits=limits,
+        unsettled=(),
+    )
+
+
+def layer_bytes(weights: Weights) -> list[int]:
+    """Bytes of each transformer block's weights, by its number."""
+    sizes: dict[int, int] = {}
+    for tensor in weights.tensors:
+        if match := re.match(r"blk\.(\d+)\.", tensor.name):
+            sizes[int(match[1])] = sizes.get(int(match[1]), 0) + tensor.size_bytes
+    return [sizes[index] for index in sorted(sizes)]
+
+
+def looked_up_bytes(weights: Weights) -> int:
+    """Bytes of a token table that is only looked up; 0 where it is the output matrix too."""
+    if not has_output(weights):
+        return 0
+    return sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight")
+
+
+def _expert_cache(
+    weights: Weights, held: int, budget: int, disk_bytes_per_s: float, compute_s: float
+) -> tuple[float | None, float | None]:
+    """Decode speed with the most wanted experts in memory and the others read when the router asks for them."""
+    experts = weights.shape.experts
+    if experts is None:
+        return None, None
+    all_experts, _ = expert_bytes(weights)
+    # ``held`` leaves out every block: what of the blocks is no expert stays in memory too.
+    rest = sum(t.size_bytes for t in weights.tensors if t.name.startswith("blk.") and role_of(t.name) != "expert")
+    room = budget - held - rest
+    if room <= 0:
+        return 0.0, 0.0
+    cached = min(float(experts.expert_count), experts.expert_count * room / all_experts)
+    hit = hit_ratio(experts.expert_count, cached, policy="lfu", used_count=experts.used_count)
+    active = all_experts * experts.used_count / experts.expert_count
+    return 1.0 / streamed_token_s(active, hit, disk_bytes_per_s, compute_s), hit
