@@ -5,7 +5,7 @@ from typing import Final
 
 from harness.app.ways import Way
 from harness.domain.device import DeviceProfile
-from harness.domain.prediction import Interval, Prediction
+from harness.domain.prediction import Interval
 from harness.domain.record import RunRecord
 from harness.predict.energy import Sustained
 from harness.records.compare import Comparison
@@ -66,20 +66,21 @@ def first_line(
     parts.append(f"uses {memory}" if verdict.needed_bytes <= verdict.available_bytes else f"needs {memory}")
     if late is not None and late.tokens_per_s.mid < 0.97 * speed.decode_tokens_per_s.mid:
         parts.append(f"after {late.minutes:g} minutes about {format_number(late.tokens_per_s.mid, 2)} tokens/s")
-    word = _verdict_word(now, target_tokens_per_s)
+    word = _verdict_word(way, target_tokens_per_s)
     word += f", {but}" if but else ""
     return f"{word}: {', '.join(parts)} ({name})."
 
 
-def _verdict_word(now: Prediction, target_tokens_per_s: float | None) -> str:
-    """Yes or no, or barely: where an interval crosses a limit."""
+def _verdict_word(way: Way, target_tokens_per_s: float | None) -> str:
+    """Yes or no, or barely: where an interval crosses a limit; a split that was looked for leaves that much room."""
+    now = way.prediction
     verdict, decode, peak = now.verdict, now.speed.decode_tokens_per_s, now.memory.peak_bytes
     if verdict.word == "too slow":
         reaches = target_tokens_per_s is not None and decode.high >= target_tokens_per_s
         return "Perhaps, but probably slower than wanted" if reaches else "It runs, but is slower than wanted"
     if verdict.word == "fits with streaming":
         return "Slowly"
-    is_full = verdict.needed_bytes * peak.high / max(peak.mid, 1.0) > verdict.available_bytes
+    is_full = way.is_usual and verdict.needed_bytes * peak.high / max(peak.mid, 1.0) > verdict.available_bytes
     misses = target_tokens_per_s is not None and decode.low < target_tokens_per_s
     return "Barely" if is_full or misses else "Yes"
 

@@ -128,13 +128,6 @@ def test_an_option_of_fit_changes_the_answer_or_is_refused(device: str, words: l
     assert found is None or found != predicted("-d", device)
 
 
-@pytest.mark.parametrize("words", [w for _, o in OPTIONS if _ == "fit" for w in effects(o)], ids=" ".join)
-def test_a_search_of_placements_refuses_what_it_does_not_look_at(words: list[str]) -> None:
-    asked = ("-d", "rtx-4060-desktop", "--placement", "auto")
-    found = predicted(*asked, *words) if words[0] not in {"--json", "--device", "--placement"} else None
-    assert found is None or found != predicted(*asked)
-
-
 def test_a_run_here_has_the_cpus_and_the_priority_asked_for(tmp_path, monkeypatch) -> None:
     """So many threads as CPUs; that the process has them is shown where processes are started."""
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))

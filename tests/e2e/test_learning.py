@@ -152,18 +152,17 @@ CARD = ("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop")
         ("devices", "calibrate", DEVICE, "--forget", "--line", LINES[0]),
         (*CARD, "--verifier", "h100-sxm-server"),
         (*CARD, "--draft", "llama-3.2-1b", "--verifier-rtt", "40"),
-        (*CARD, "--placement", "auto", "--explain"),
-        (*CARD, "--placement", "auto", "--draft", "llama-3.2-1b", "--verifier", "h100-sxm-server"),
+        (*CARD, "--cards", "2", "--gpu-layers", "10"),
     ],
 )
 def test_options_that_conflict_are_refused(call, arguments):
     call(*arguments, status=2)
 
 
-@pytest.mark.parametrize("split", [("--placement", "auto"), ("--gpu-layers", "10")])
-def test_users_over_a_split_are_refused_and_never_ignored(call, split):
-    done = CliRunner().invoke(cli, [*CARD, "--users", "8", *split])
-    assert "several sequences" in str(done.exception)
+def test_users_over_a_split_get_more_together_and_less_each(call):
+    split = (*CARD, "--gpu-layers", "10", "--json", "--no-advice")
+    one, eight = (json.loads(call(*split, "--users", n))["prediction"]["speed"] for n in (1, 8))
+    assert 1 < eight["decode_tokens_per_s"]["mid"] / one["decode_tokens_per_s"]["mid"] < 8
 
 
 def test_users_and_the_round_trip_change_the_answer(call):

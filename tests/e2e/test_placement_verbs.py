@@ -48,7 +48,7 @@ def test_two_cards_hold_what_one_does_not(tmp_path: Path) -> None:
     ("args", "word"),
     [
         (("fit", "smollm2-135m", "-d", "raspberry-pi-5", "--cards", "2"), "no card of its own"),
-        (("fit", *MIXTURE, "--cards", "2", "--cpu-moe", "4"), "--cpu-moe has no meaning with --cards"),
+        (("fit", *MIXTURE, "--cards", "2", "--cpu-moe", "4"), "--cpu-moe has no meaning with several cards"),
         (("fit", *MIXTURE, "--gpu-layers", "many"), "many"),
         (("fit", *MIXTURE, "--gpu-layers", "auto"), "leave it out"),
         (("fit", *MIXTURE, "--tensor-split", "0,0"), "shares such as 3,1"),
