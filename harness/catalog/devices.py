@@ -130,6 +130,7 @@ def _described(ref: str) -> DeviceProfile:
     files = _Files()
     whole = files.called(line.names[0][1]) if len(line.names) == 1 and line.names[0][0] == 1 else None
     if whole is not None and machine.fits(whole, line):
+        whole = machine.also(whole, line.names[0][1])
         return machine.held_to(whole, line.watts) if line.watts else whole
     made = machine.build(line, ref, files)
     if made is None:

