@@ -70,7 +70,6 @@ def columns(grid: Grid) -> Columns:
         "context_tokens": np.array(grid.contexts)[axes[3]],
         "needed_bytes": grid.needed_bytes.ravel(),
         "available_bytes": grid.available_bytes.ravel(),
-        "peak_bytes": grid.peak_bytes.ravel(),
         "verdict": words[grid.verdict.ravel()],
         "decode_tokens_per_s": grid.reached_tokens_per_s.ravel(),
     }

@@ -249,7 +249,7 @@ _SETTLES: Final = (
 
 def _unsettled(phase: str, speed: Interval, part: Part, costs: Costs, asked: Pass, weights: Weights) -> tuple[str, ...]:
     """What to say of an interval that is too wide to decide by, and the measurement that would narrow it most."""
-    if not isinstance(costs, Fitted) or speed.high <= UNSETTLED_RATIO * speed.low:
+    if not isinstance(costs, Fitted) or part.is_empty or speed.high <= UNSETTLED_RATIO * speed.low:
         return ()
     key = costs.belief.least_known(costs.gradient(part, asked))
     what = next((text for word, text in _SETTLES if word in key), "this model by {api} on this device")

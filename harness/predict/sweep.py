@@ -21,7 +21,7 @@ from harness.domain.scenario import Scenario
 from harness.predict.decode import Work, decode_seconds
 from harness.predict.fitted import machine_of, work_of
 from harness.predict.learned import believed
-from harness.predict.memory import context_parts, load_extra_bytes, process_parts, total_bytes, weight_parts
+from harness.predict.memory import context_parts, process_parts, weight_parts
 from harness.predict.moe import expert_bytes, inclusion
 from harness.predict.passes import Part, Pass, Split, pass_terms, scaled
 from harness.predict.placed import SPREAD_RATIO
@@ -54,7 +54,6 @@ class Grid(NamedTuple):
         apis: Api of each device.
         needed_bytes: What must be held or read for every token, in the pool that is fullest.
         available_bytes: What one app may use of that pool.
-        peak_bytes: Peak memory in all pools.
         verdict: Index into ``WORDS``, or ``IMPOSSIBLE``.
         decode_tokens_per_s: Decode speed at the scenario's depth with all in one memory, by [device, model, quant]:
             what is reserved for a longer context does not slow a token down, only what is in it does.
@@ -69,7 +68,6 @@ class Grid(NamedTuple):
     apis: tuple[str, ...]
     needed_bytes: Integers
     available_bytes: Integers
-    peak_bytes: Integers
     verdict: NDArray[np.int8]
     decode_tokens_per_s: Floats
     reached_tokens_per_s: Floats
@@ -87,9 +85,6 @@ class _Class(NamedTuple):
     """Terms of one class of devices."""
 
     pools: dict[PoolName, _Pool]
-    peak_fixed: Integers  # [model, quant]
-    peak_load: Integers  # [model, quant]: the same at the end of loading
-    peak_growing: Integers  # [model, context]
     possible: NDArray[np.bool_]  # [model, context]
 
 
@@ -118,7 +113,7 @@ def sweep(
             continue  # its cells stay impossible
         by_key.setdefault(_class_key(device, scenario), []).append(index)
     shape4 = (len(devices), len(models), len(quants), len(contexts))
-    needed, available, peak = (np.zeros(shape4, dtype=np.int64) for _ in range(3))
+    needed, available = (np.zeros(shape4, dtype=np.int64) for _ in range(2))
     verdict = np.full(shape4, IMPOSSIBLE, dtype=np.int8)
     depth = scenario.depth_tokens + scenario.new_tokens / 2
     works = [_works(row, scenario, depth) for row in weights]
@@ -134,7 +129,7 @@ def sweep(
         terms = _terms(device, models, weights, made[kind], contexts, scenario)
         rows = np.array(members)
         fields = _cells(terms, [devices[i] for i in members], entitled=entitled)
-        needed[rows], available[rows], peak[rows], verdict[rows] = fields
+        needed[rows], available[rows], verdict[rows] = fields
         for row in members:
             asked = scenario, terms, parts, speeds[row], needed[row], available[row]
             verdict[row], reached[row] = _best_ways(devices[row], verdict[row], *asked)
@@ -146,7 +141,6 @@ def sweep(
         apis=tuple(d.api(scenario.api) for d in devices),
         needed_bytes=needed,
         available_bytes=available,
-        peak_bytes=peak,
         verdict=verdict,
         decode_tokens_per_s=speeds,
         reached_tokens_per_s=reached,
@@ -359,17 +353,14 @@ def _terms(
         name: _Pool(np.zeros(size_mq, np.int64), np.zeros(size_mq, np.int64), np.zeros(size_mc, np.int64))
         for name in names
     }
-    peak_fixed, peak_load = np.zeros(size_mq, np.int64), np.zeros(size_mq, np.int64)
-    peak_growing, possible = np.zeros(size_mc, np.int64), np.ones(size_mc, np.bool_)
+    possible = np.ones(size_mc, np.bool_)
     for m, (_, shape) in enumerate(models):
         own = process_parts(shape, api, device)
-        for q, one in enumerate(weights[m]):
-            parts = (*parts_of_weights[m][q], *own)
+        for q, of_weights in enumerate(parts_of_weights[m]):
+            parts = (*of_weights, *own)
             for name, pool in pools.items():
                 pool.fixed[m, q] = sum(needed_bytes_of(parts, name))
                 pool.weights[m, q] = weight_bytes_of(parts, name)
-            peak_fixed[m, q] = total_bytes(parts)
-            peak_load[m, q] = peak_fixed[m, q] + load_extra_bytes(one, scenario) if api == "cpu" else 0
         for c, context in enumerate(contexts):
             try:
                 parts = context_parts(shape, replace(scenario, context_tokens=context), api, device)
@@ -378,14 +369,13 @@ def _terms(
                 continue
             for name, pool in pools.items():
                 pool.growing[m, c] = sum(needed_bytes_of(parts, name))
-            peak_growing[m, c] = total_bytes(parts)
-    return _Class(pools, peak_fixed, peak_load, peak_growing, possible)
+    return _Class(pools, possible)
 
 
 def _cells(
     terms: _Class, devices: Sequence[DeviceProfile], *, entitled: bool
-) -> tuple[Integers, Integers, Integers, NDArray[np.int8]]:
-    """Needed, available, peak and verdict of one class, by [device, model, quant, context]."""
+) -> tuple[Integers, Integers, NDArray[np.int8]]:
+    """Needed, available and verdict of one class, by [device, model, quant, context]."""
     worst: tuple[NDArray[Any], ...] = ()
     for name, pool in terms.pools.items():
         limits = [available_bytes_of(device.pool(name), entitled=entitled) for device in devices]
@@ -398,7 +388,5 @@ def _cells(
             verdict[(verdict == 2) & (rest + window <= available)] = 1
         own = (*(np.broadcast_to(term, verdict.shape) for term in (needed, available)), verdict)
         worst = tuple(np.where(verdict > worst[2], *both) for both in zip(own, worst, strict=True)) if worst else own
-    running = terms.peak_fixed[:, :, None] + terms.peak_growing[:, None, :]
-    peak = np.maximum(running, terms.peak_load[:, :, None])[None]
     word = np.where(terms.possible[None, :, None, :], worst[2], np.int8(IMPOSSIBLE))
-    return worst[0], worst[1], np.broadcast_to(peak, word.shape), word
+    return worst[0], worst[1], word

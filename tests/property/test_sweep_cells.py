@@ -57,7 +57,6 @@ def test_every_cell_is_the_scalar_answer(scenario: Scenario, entitled: bool, dev
         assert WORDS[number] == verdict.word or (verdict.word == "does not fit" and number in {1, SPLIT})
         assert grid.needed_bytes[d, m, q, c] == verdict.needed_bytes
         assert grid.available_bytes[d, m, q, c] == verdict.available_bytes
-        assert grid.peak_bytes[d, m, q, c] == memory.peak_bytes.mid
         if c == 0:
             speed = predict_speed(weights, devices[d], asked).decode_tokens_per_s.mid
             assert grid.decode_tokens_per_s[d, m, q] == pytest.approx(speed, rel=1e-12)
