@@ -1,25 +1,23 @@
-"""A model's own solution as a small program: assignments with arithmetic, worked exactly and never executed.
+"""A model's own solution as a small program: assignments with arithmetic, worked in exact fractions and never executed.
 
 A small model writes a program more often right than it judges a stranger's step, and arithmetic in a program has no
 slips (Gao et al. 2023, "PAL: Program-aided Language Models", arXiv:2211.10435). Where a trace ends in another answer
-than the program, its first result that the program never had is the step to doubt.
+than every program, its first result that no program has is the step to doubt.
 """
 
 import ast
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from fractions import Fraction
-from typing import Final
+from typing import Final, TypeVar
 
-from harness.ports import Session
-from harness.workloads._language.generate import Plan, answers
-from harness.workloads._language.templates import ChatTemplate
-from harness.workloads._language.texts import text_table
-from harness.workloads.reasoning import exact
-from harness.workloads.reasoning.claims import tokenise
+from harness.errors import RefusedError
 
+T = TypeVar("T")
+MAX_EXPONENT: Final = 64
+_MAX_BITS: Final = 4096
+_MAX_CHARS: Final = 2000
 _BINARY: Final[Mapping[type, Callable[[Fraction, Fraction], Fraction]]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -28,78 +26,73 @@ _BINARY: Final[Mapping[type, Callable[[Fraction, Fraction], Fraction]]] = {
     ast.FloorDiv: lambda a, b: Fraction(a // b),
     ast.Mod: operator.mod,
 }
-_CALLS: Final[Mapping[str, Callable[..., Fraction]]] = {
-    "min": min,
-    "max": max,
-    "abs": abs,
-    "int": lambda a: Fraction(int(a)),
-    "round": lambda a, *digits: Fraction(round(a, *map(int, digits))),
-}
-NUMBER: Final = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-_RESULT: Final = re.compile(
-    r"(?:=|≈|\bis|\bare)[^\d=\n]{0,12}?(-?\d[\d,]*(?:\.\d+)?)(?![\d,.]*\d|\s*(?:[-+*/×÷^(]|\\times|\\div|\\cdot))"
+_CALLS: Final[Mapping[str, Callable[..., Fraction]]] = {"min": min, "max": max, "abs": abs}
+NUMBER: Final = r"-?\d[\d,]*(?:\.\d+)?"
+_RESULT: Final = re.compile(rf"(?:=|≈)[^\d=\n-]{{0,8}}({NUMBER})(?![\d,.]*\d|\s*[-+*/×÷^(])")
+"""A number after an equals sign with no sign of a calculation behind it: a result, and not the start of a sum."""
+_ANSWER: Final = re.compile(rf"\\boxed\{{\s*\\?\$?({NUMBER})\s*\}}|({NUMBER})")
+INSTRUCTION: Final = (
+    "Solve the maths problem with a short Python program: assignments with arithmetic only, one step a line. "
+    "No functions, no comments, no text. The last line sets answer."
 )
-"""A number after an equals sign, with no sign of a calculation behind it: a result, and not the start of a sum."""
-_BOXED: Final = re.compile(r"\\boxed\{(.*)\}")
-_TOLD: Final = text_table("instructions")["programs"]
-PROGRAMS: Final = 4
-"""Programs for each problem."""
-TOGETHER: Final = 3
-"""Problems whose programs are written in one batch."""
+EXAMPLES: Final = (
+    (
+        "Ida buys 3 boxes with 12 eggs each. She uses a quarter of the eggs and sells the rest at 0.5 dollars each. "
+        "How much money does she get?",
+        "eggs = 3 * 12\nused = eggs / 4\nrest = eggs - used\nanswer = rest * 0.5",
+    ),
+    (
+        "Tom is twice as old as Olaf. In 6 years Olaf will be 15. How old is Tom now?",
+        "olaf = 15 - 6\ntom = 2 * olaf\nanswer = tom",
+    ),
+)
 
 
-class Author:
-    """Lets a model write programs for problems.
+def value_of(expression: str) -> Fraction:
+    """The exact value of an arithmetic expression in Python's notation.
 
-    The session has a sequence for each program of a batch, and one more; what comes before every problem is read once
-    and kept in the first one until something else clears it (``forget``).
+    Raises:
+        RefusedError: It is no arithmetic, divides by zero, or passes a cap (exponents of 64, some 1,200 digits).
     """
-
-    def __init__(self, session: Session, template: ChatTemplate, seed: int) -> None:
-        self._session = session
-        self._before, self._after = template.around(session, _TOLD["instruction"], _TOLD["examples"])
-        self._plan = Plan(_TOLD["most_tokens"], seed=seed, ends=session.is_end)
-        self._is_kept = False
-        self.drawn_count = 0
-
-    def write(self, problems: Sequence[str], count: int = PROGRAMS) -> list[list[str]]:
-        """So many programs for each of a few problems, drawn in one batch of the session's other sequences."""
-        if not self._is_kept:
-            self._session.clear()
-            self._session.decode(self._before, position=0, logits="none")
-            self._is_kept = True
-        asked = [self._session.tokenize(problem, add_special=False) + self._after for problem in problems]
-        prompts = [prompt for prompt in asked for _ in range(count)]
-        numbers = [number for _ in asked for number in range(count)]
-        drawn = answers(self._session, len(self._before), prompts, numbers, self._plan)
-        self.drawn_count += sum(sample.step_count for sample in drawn)
-        texts = [self._session.detokenize(list(sample.tokens)) for sample in drawn]
-        return [texts[at : at + count] for at in range(0, len(texts), count)]
-
-    def forget(self) -> None:
-        """Read what comes first again before the next problem."""
-        self._is_kept = False
+    return _guarded(lambda: _value(ast.parse(expression.strip(), mode="eval").body, {}), expression)
 
 
 def worked(program: str) -> list[Fraction]:
-    """What each line of assignments gives, in order; nothing where a line is anything else, or passes a cap."""
-    known: dict[str, Fraction] = {}
-    found = []
-    try:
+    """What each assignment of a program gives, in order; RefusedError where a line is anything else."""
+
+    def work() -> list[Fraction]:
+        known: dict[str, Fraction] = {}
+        results = []
         for line in ast.parse(program).body:
-            if isinstance(line, ast.Assign) and len(line.targets) == 1:
-                target, value = line.targets[0], _value(line.value, known)
-            elif isinstance(line, ast.AugAssign):
-                target, value = line.target, _value(ast.BinOp(line.target, line.op, line.value), known)
-            else:
-                return []
-            if not isinstance(target, ast.Name):
-                return []
-            known[target.id] = value
-            found.append(value)
-    except (SyntaxError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, MemoryError):
-        return []
-    return found
+            match line:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    known[name] = _value(value, known)
+                case ast.AugAssign(target=ast.Name(id=name), op=sign, value=value):
+                    known[name] = _value(ast.BinOp(ast.Name(name), sign, value), known)
+                case _:
+                    raise ValueError("no assignment of arithmetic")
+            results.append(known[name])
+        return results
+
+    return _guarded(work, program)
+
+
+def doubted(steps: Sequence[str], problem: str, programs: Sequence[Sequence[Fraction]]) -> int:
+    """The first step with a result that neither the problem nor a program has; the last one where each is known.
+
+    -1, no doubt, where a program ends as the trace, and where there is no program or no number at the trace's end.
+    """
+    found = [one or two for one, two in _ANSWER.findall(steps[-1])]
+    ends = {_number(text) for text in found[-2:]}
+    if not programs or not ends or any(_is(abs(p[-1]), abs(end), 2) for p in programs for end in ends):
+        return -1
+    known = [_number(text) for text in re.findall(NUMBER, problem)]
+    known += [sign * value for program in programs for value in program for sign in (1, -1, 100)]
+    for at, step in enumerate(steps):
+        for text in _RESULT.findall(step):
+            if not any(_is(value, _number(text), len(text.partition(".")[2])) for value in known):
+                return at
+    return len(steps) - 1
 
 
 def _value(node: ast.expr, known: Mapping[str, Fraction]) -> Fraction:
@@ -112,53 +105,33 @@ def _value(node: ast.expr, known: Mapping[str, Fraction]) -> Fraction:
             value = -_value(part, known)
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
             power = _value(right, known)
-            if power.denominator != 1 or abs(power) > exact.MAX_EXPONENT:
+            if power.denominator != 1 or abs(power) > MAX_EXPONENT:
                 raise ValueError("exponent out of range")
             value = _value(left, known) ** int(power)
         case ast.BinOp(left=left, op=sign, right=right):
             value = _BINARY[type(sign)](_value(left, known), _value(right, known))
         case ast.Call(func=ast.Name(id=name), args=parts, keywords=[]):
-            value = Fraction(_CALLS[name](*(_value(part, known) for part in parts)))
+            value = _CALLS[name](*(_value(part, known) for part in parts))
         case _:
-            raise ValueError(f"no arithmetic: {ast.dump(node)[:40]}")
-    exact.cap(value)
+            raise ValueError("no arithmetic")
+    if max(abs(value.numerator), value.denominator).bit_length() > _MAX_BITS:
+        raise ValueError("too large")
     return value
 
 
-def doubted(steps: Sequence[str], problem: str, programs: Sequence[str]) -> int:
-    """The first step with a result that neither the problem nor a program has; -1 where a program ends as the trace.
-
-    The last step where each result is known. -1 too where no program could be worked, and where the trace ends in
-    something else than a number.
-    """
-    own = [found for found in map(worked, programs) if found]
-    ends = _ends(steps[-1])
-    if not own or not ends or any(_is(abs(found[-1]), abs(end), 2) for found in own for end in ends):
-        return -1
-    given = [_number(told)[0] for told in NUMBER.findall(problem)]
-    known = [*given, *(sign * v for found in own for v in found for sign in (1, -1, 100))]
-    for at, step in enumerate(steps):
-        if any(not any(_is(v, *_number(told)) for v in known) for told in _RESULT.findall(step)):
-            return at
-    return len(steps) - 1
+def _guarded(work: Callable[[], T], text: str) -> T:
+    try:
+        if len(text) > _MAX_CHARS:
+            raise ValueError("too long")
+        return work()
+    except (SyntaxError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
+        raise RefusedError(f"no arithmetic that is worked here ({error}): {text[:60]!r}") from error
 
 
-def _ends(step: str) -> list[Fraction]:
-    """What a last step may say that the answer is: what stands in a box, else its last two numbers."""
-    boxed = _BOXED.search(step)
-    if boxed:
-        with suppress(exact.NotArithmeticError):
-            return list(exact.values([t for t in tokenise(boxed[1]) if t not in ("$", ";", "%")]))
-        return []
-    return [_number(told)[0] for told in NUMBER.findall(step)[-2:]]
+def _number(text: str) -> Fraction:
+    return Fraction(text.rstrip(",").replace(",", ""))
 
 
-def _number(told: str) -> tuple[Fraction, int]:
-    """A number and its places behind the point."""
-    plain = told.rstrip(",").replace(",", "")
-    return Fraction(plain), len(plain.partition(".")[2])
-
-
-def _is(value: Fraction, told: Fraction, places: int) -> bool:
-    """Whether a value is the number told, rounded to its places."""
-    return bool(abs(value - told) * 10**places <= Fraction(1, 2))
+def _is(value: Fraction, stated: Fraction, places: int) -> bool:
+    """Whether a value is the number stated, rounded to so many places."""
+    return bool(abs(value - stated) * 10**places <= Fraction(1, 2))

@@ -1,121 +1,148 @@
-"""A sparse autoencoder as arrays: encode, decode densely or only the rows that are active, in numpy.
+"""A sparse autoencoder as arrays, in the folder format of SAELens.
 
 h = (x - b_dec) W_enc + b_enc
-z = the k largest values of h, of them those above zero
+z = the k largest values of h, of them those above zero (TopK), or all above a threshold (ReLU: 0; JumpReLU: its own)
 y = z W_dec + b_dec
 
-x [token_count, input_dim], W_enc [input_dim, feature_count], z [token_count, feature_count], W_dec [feature_count,
-input_dim]. Source: Gao et al. 2024, arXiv:2406.04093 (TopK). Names of the arrays are SAELens's.
+x [tokens, dim], W_enc [dim, features], W_dec [features, dim]. Sources: Gao et al. 2024, arXiv:2406.04093 (TopK);
+Rajamanoharan et al. 2024, arXiv:2407.14435 (JumpReLU); SAELens 6 for the folder (``cfg.json``,
+``sae_weights.safetensors``).
 """
 
+import json
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Indices = NDArray[np.int64]
+from harness.domain.foreign import json_of, read_limited
+from harness.errors import BadDataError, MissingPackageError
 
-_PAGE_BYTES: Final = 4096
-_GAP_ELEMENTS: Final = 80
+Floats = NDArray[np.float32]
+CONFIG: Final = "cfg.json"
+WEIGHTS: Final = "sae_weights.safetensors"
+_NAMES: Final = {"W_enc": "encoder", "b_enc": "encoder_bias", "W_dec": "decoder", "b_dec": "decoder_bias"}
 
 
 class Codes(NamedTuple):
-    """The k features of each token.
+    """Features of each token: ``indices`` and ``values`` [tokens, k]; a value of 0 is not active."""
 
-    Attributes:
-        indices: [token_count, k], growing within a row where this machine chose them.
-        values: [token_count, k], the activation of each; 0 where it is not active.
-    """
-
-    indices: Indices
+    indices: NDArray[np.int64]
     values: Floats
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SparseAutoencoder:
-    """One trained dictionary.
+    """One dictionary.
 
     Attributes:
-        encoder: W_enc [input_dim, feature_count].
-        encoder_bias: b_enc [feature_count].
-        decoder: W_dec [feature_count, input_dim].
-        decoder_bias: b_dec [input_dim].
-        active_count: k.
+        encoder: W_enc [dim, features].
+        encoder_bias: b_enc [features].
+        decoder: W_dec [features, dim].
+        decoder_bias: b_dec [dim].
+        active_count: k of a TopK; 0 for the other kinds.
+        threshold: Of a JumpReLU [features]; 0 for the other kinds.
+        is_centred: Whether b_dec is taken off before encoding.
     """
 
     encoder: Floats
     encoder_bias: Floats
     decoder: Floats
     decoder_bias: Floats
-    active_count: int
+    active_count: int = 0
+    threshold: Floats | float = 0.0
+    is_centred: bool = True
 
-    @property
-    def input_dim(self) -> int:
-        """Width of the activations."""
-        return int(self.encoder.shape[0])
-
-    @property
-    def feature_count(self) -> int:
-        """Size of the dictionary."""
-        return int(self.encoder.shape[1])
-
-    def hidden(self, x: Floats) -> Floats:
-        """Pre-activations h [token_count, feature_count]."""
-        centred: Floats = x - self.decoder_bias
-        h: Floats = centred @ self.encoder
+    def encode(self, x: Floats) -> Codes:
+        """Features of activations [tokens, dim]."""
+        h: Floats = (x - self.decoder_bias if self.is_centred else x) @ self.encoder
         h += self.encoder_bias
-        return h
+        h[h <= np.maximum(self.threshold, 0)] = 0
+        return largest(h, self.active_count or max(1, int(np.count_nonzero(h, axis=1).max())))
 
-    def encode(self, x: Floats) -> Floats:
-        """Activations z [token_count, feature_count], mostly zeros."""
-        codes = self.encode_sparse(x)
-        z = np.zeros((len(x), self.feature_count), np.float32)
-        np.put_along_axis(z, codes.indices, codes.values, axis=1)
-        return z
-
-    def encode_sparse(self, x: Floats) -> Codes:
-        """Only the active features of each token."""
-        return largest(self.hidden(x), self.active_count)
-
-    def encode_blocks(self, x: Floats, block_tokens: int = 512) -> Codes:
-        """The same in blocks, so that no [token_count, feature_count] matrix is ever held."""
-        parts = [self.encode_sparse(x[i : i + block_tokens]) for i in range(0, len(x), block_tokens)]
-        return Codes(*map(np.concatenate, zip(*parts, strict=True)))
-
-    def decode(self, z: Floats) -> Floats:
-        """Reconstruction y [token_count, input_dim] of dense activations: 2 m d operations a token."""
-        y: Floats = z @ self.decoder
-        y += self.decoder_bias
+    def decode(self, codes: Codes) -> Floats:
+        """Reconstruction [tokens, dim] from the active rows alone: 2 L0 dim operations a token."""
+        rows = [values @ self.decoder[indices] for indices, values in zip(*codes, strict=True)]
+        y: Floats = np.stack(rows) + self.decoder_bias
         return y
-
-    def decode_sparse(self, codes: Codes) -> Floats:
-        """Reconstruction y [token_count, input_dim] from the active rows only: 2 L0 d operations a token."""
-        y = np.empty((len(codes.values), self.input_dim), np.float32)
-        for row, indices, values in zip(y, *codes, strict=True):
-            np.dot(values, self.decoder[indices], out=row)
-        y += self.decoder_bias
-        return y
-
-    def reconstruct(self, x: Floats) -> Floats:
-        """decode(encode(x))."""
-        return self.decode_sparse(self.encode_sparse(x))
-
-
-def empty_rows(row_count: int, column_count: int) -> Floats:
-    """An array [row_count, column_count] to be filled, whose rows are not a multiple of a page apart.
-
-    A matrix-vector kernel reads several rows at once. Where they lie whole pages apart they fall into the same sets of
-    the caches and push each other's prefetched lines out: 0.76 of the bandwidth at 2048 x 32768, and 0.87 with 320
-    bytes between the rows.
-    """
-    gap = _GAP_ELEMENTS if 4 * column_count % _PAGE_BYTES == 0 else 0
-    return np.empty((row_count, column_count + gap), np.float32)[:, :column_count]
 
 
 def largest(h: Floats, count: int) -> Codes:
-    """The ``count`` largest values of each row of h; those below zero are not active."""
-    chosen = np.argpartition(h, h.shape[1] - count, axis=1)[:, -count:]
-    chosen.sort(axis=1)
-    return Codes(chosen, np.maximum(np.take_along_axis(h, chosen, axis=1), 0))
+    """The ``count`` largest values of each row."""
+    chosen = np.argpartition(h, -count, axis=1)[:, -count:]
+    return Codes(chosen, np.take_along_axis(h, chosen, axis=1))
+
+
+def load(folder: Path) -> SparseAutoencoder:
+    """Read a folder of SAELens.
+
+    Raises:
+        MissingPackageError: safetensors is not installed.
+        BadDataError: A file is missing or broken, or the autoencoder is of a kind that is not read here.
+    """
+    path, weights = folder / CONFIG, folder / WEIGHTS
+    config = json_of(read_limited(path, 1 << 20), path, "a configuration of SAELens")
+    kind = config.get("architecture", "standard")
+    older = config.get("activation_fn_kwargs") or {}  # before version 6
+    if config.get("activation_fn_str", config.get("activation_fn")) == "topk":
+        kind = "topk"
+    if kind not in {"standard", "topk", "jumprelu"}:
+        raise BadDataError(path, "architecture", str(kind)[:80], "standard, topk or jumprelu")
+    if config.get("normalize_activations", "none") not in {"none", None}:
+        raise BadDataError(path, "normalize_activations", str(config["normalize_activations"])[:80], "none")
+    try:
+        tensors: dict[str, Floats] = {k: v.astype(np.float32) for k, v in _safetensors().load_file(weights).items()}
+        arrays: dict[str, Any] = {ours: tensors[theirs] for theirs, ours in _NAMES.items()}
+        if kind == "jumprelu":
+            arrays["threshold"] = tensors["threshold"]
+    except MissingPackageError:
+        raise
+    except Exception as error:  # the reader's errors share no base below Exception
+        raise BadDataError(weights, "", str(error)[:200], f"the tensors {', '.join(_NAMES)}") from error
+    dim, features = arrays["encoder"].shape
+    wanted = {"encoder_bias": (features,), "decoder": (features, dim), "decoder_bias": (dim,), "threshold": (features,)}
+    for name, shape in wanted.items():
+        if name in arrays and arrays[name].shape != shape:
+            raise BadDataError(weights, name, str(arrays[name].shape), str(shape))
+    if config.get("rescale_acts_by_decoder_norm"):  # it chooses by activation x norm: folded into the weights
+        norms = np.linalg.norm(arrays["decoder"], axis=1)
+        arrays["encoder"] = arrays["encoder"] * norms
+        arrays["encoder_bias"] = arrays["encoder_bias"] * norms
+        arrays["decoder"] = arrays["decoder"] / norms[:, None]
+    count = config.get("k") or older.get("k") or 0
+    if kind == "topk" and not (isinstance(count, int) and 0 < count <= features):
+        raise BadDataError(path, "k", str(count)[:80], f"a whole number from 1 to {features}")
+    centred = bool(config.get("apply_b_dec_to_input", True))
+    return SparseAutoencoder(**arrays, active_count=count if kind == "topk" else 0, is_centred=centred)
+
+
+def save(autoencoder: SparseAutoencoder, folder: Path, **metadata: Any) -> None:
+    """Write a TopK as a folder that SAELens loads; MissingPackageError where safetensors is not installed."""
+    feature_count, dim = autoencoder.decoder.shape
+    config = {
+        "architecture": "topk",
+        "d_in": dim,
+        "d_sae": feature_count,
+        "k": autoencoder.active_count,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "rescale_acts_by_decoder_norm": False,
+        "metadata": metadata,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {theirs: np.ascontiguousarray(getattr(autoencoder, ours)) for theirs, ours in _NAMES.items()}
+    _safetensors().save_file(tensors, folder / WEIGHTS)
+    (folder / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise MissingPackageError("safetensors", "sae") from error
+    return safetensors.numpy

@@ -1,0 +1,169 @@
+"""Grounded vision: text in regions of a picture, read from the regions' own pixels, by PP-OCRv6 through rapidocr.
+
+A vision model sees a picture in a small copy, where letters of fewer than some eight pixels cannot be told apart. Three
+kinds of case: ``read`` cuts the regions out of the picture itself; ``copy`` cuts them out of a copy as small as a vision
+model would see, the baseline; ``find`` looks for text in the whole picture.
+"""
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from harness.errors import BadDataError, RefusedError, optional
+from harness.workloads.parts import Parts
+from harness.workloads.scores import share
+from harness.workloads.system import Case, Column, Context, Cost, Size
+
+MOST_REGIONS: Final = 16
+_LETTERS: Final = "ABCDEFGHKLMNPRTUVXYZ23456789"
+"""Letters that no font draws alike."""
+_READ_FLOPS: Final = 6.76e6
+_FIND_FLOPS: Final = 2.12e4
+_LINE_COLUMNS: Final = 320
+
+
+class State(NamedTuple):
+    """The reader, the longer side of a small copy, and the width of made pictures."""
+
+    engine: Any
+    copy_px: int
+    image_px: int
+
+
+class GroundedVision:
+    """Regions of pictures, read."""
+
+    name = "grounded_vision"
+    title = "Grounded vision: text read from regions of a picture, beside a small copy of the whole"
+    extra = "vision"
+    parts: Sequence[str] = ()
+    columns: Mapping[str, Column] = {
+        "kind": Column(str, "read, copy or find"),
+        "image": Column(str, "path of a picture", needed=False),
+        "seed": Column(int, "in place of a picture: of one that is made, with its regions and texts", needed=False),
+        "regions": Column(list, "read, copy: boxes [left, top, right, bottom] in shares of the picture", needed=False),
+        "texts": Column(list, "what stands in each region; for find, what stands in the picture", needed=False),
+    }
+    sizes: Mapping[str, Size] = {
+        "small": {"case_count": 1, "copy_px": 448, "image_px": 1280},
+        "default": {"case_count": 8, "copy_px": 448, "image_px": 1920},
+    }
+
+    def cases(self, size: Size, seed: int) -> Sequence[Case]:
+        """Made pictures, each read from its regions and from a small copy, and looked through once."""
+        numbers = range(1000 * seed, 1000 * seed + size["case_count"])
+        return [{"kind": kind, "seed": number} for kind in ("read", "copy", "find") for number in numbers]
+
+    def prepare(self, parts: Parts, size: Size, context: Context) -> State:
+        """Load the networks, which are in the package; MissingPackageError where it is not installed."""
+        with optional("rapidocr", "vision"):
+            from rapidocr import RapidOCR
+        threads = {"EngineConfig.onnxruntime.intra_op_num_threads": context.thread_count}
+        return State(RapidOCR(params={"Global.log_level": "error", **threads}), size["copy_px"], size["image_px"])
+
+    def step(self, state: State, case: Case) -> dict[str, Any]:
+        """The texts of the regions, or of the whole picture; with the right texts beside them where they are known."""
+        import numpy as np
+
+        picture, regions, texts = _opened(case, state.image_px)
+        if case["kind"] == "find":
+            # Said each time: the engine keeps what it was told last.
+            found = state.engine(np.asarray(picture), use_det=True, use_cls=False, use_rec=True)
+            return {"texts": list(found.txts or ()), "right": texts}
+        if case["kind"] not in {"read", "copy"}:
+            raise RefusedError(f"kind: found {case['kind']!r}, expected read, copy or find")
+        if case["kind"] == "copy":
+            picture = picture.copy()
+            picture.thumbnail((state.copy_px, state.copy_px))
+        read = []
+        for left, top, right, bottom in checked(regions):
+            x, y = picture.size
+            part = picture.crop((round(left * x), round(top * y), max(1, round(right * x)), max(1, round(bottom * y))))
+            line = state.engine(np.asarray(part), use_det=False, use_cls=False, use_rec=True)
+            read.append(line.txts[0] if line.txts else "")
+        return {"texts": read, "right": texts}
+
+    def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
+        """FLOP of the networks' layers, a column of a line and a pixel of the picture; four lines in a made picture."""
+        lines = 4 * _READ_FLOPS * _LINE_COLUMNS
+        pixels = size["image_px"] ** 2 * 3 / 4
+        held: dict[str, Any] = {"file_bytes": 31_000_000, "resident_bytes": 200 << 20}
+        return {
+            "read": Cost(flops_count=lines, glue_s=0.02, **held),
+            "copy": Cost(flops_count=lines, glue_s=0.03, **held),
+            "find": Cost(flops_count=lines + _FIND_FLOPS * pixels, glue_s=0.1, **held),
+        }
+
+    def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
+        """Of each kind the share of texts that were read exactly, and of their letters."""
+        scores = {}
+        for kind in ("read", "copy", "find"):
+            rows = [a for c, a in zip(cases, answers, strict=True) if c["kind"] == kind and a["right"]]
+            if kind == "find":
+                pairs = [(text, text if text in a["texts"] else "") for a in rows for text in a["right"]]
+            else:
+                pairs = [pair for a in rows for pair in zip(a["right"], a["texts"], strict=True)]
+            if pairs:
+                letters = sum(len(text) * SequenceMatcher(None, text, read).ratio() for text, read in pairs)
+                exact = share(sum(text == read.replace(" ", "") for text, read in pairs), len(pairs))
+                scores[kind] = {"exact": exact, "letters_ratio": letters / sum(len(text) for text, _ in pairs)}
+        return scores
+
+
+def checked(regions: Sequence[Any]) -> Sequence[Any]:
+    """The regions; BadDataError for one that is no box inside its picture, RefusedError for none or too many."""
+    if not 1 <= len(regions) <= MOST_REGIONS:
+        raise RefusedError(f"{len(regions)} regions: 1 to {MOST_REGIONS}")
+    for at, box in enumerate(regions):
+        is_box = isinstance(box, list | tuple) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
+        if not (is_box and 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+            expected = "0 <= left < right <= 1 and 0 <= top < bottom <= 1"
+            raise BadDataError("regions", f"[{at}]", str(box)[:80], expected)
+    return regions
+
+
+def _opened(case: Case, image_px: int) -> tuple[Any, Sequence[Any], Sequence[str]]:
+    with optional("pillow", "vision"):
+        from PIL import Image
+    if "image" not in case:
+        return made(case.get("seed", 0), image_px)
+    path = Path(case["image"])
+    try:
+        with Image.open(path) as opened:
+            picture = opened.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise BadDataError(path, "image", str(error)[:200], "a picture") from error
+    texts = case.get("texts", [])
+    if case["kind"] != "find" and texts and len(texts) != len(case.get("regions", [])):
+        raise BadDataError(path, "texts", f"{len(texts)} texts", f"{len(case.get('regions', []))}, one for each region")
+    return picture, case.get("regions", []), texts
+
+
+def made(seed: int, width: int) -> tuple[Any, list[tuple[float, float, float, float]], list[str]]:
+    """A picture of noise and stripes with four words in letters a hundredth of its width high, their boxes and texts."""
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
+
+    rng = random.Random(seed)
+    height = width * 3 // 4
+    noise = np.random.default_rng(seed).normal(0, 6, (height, width, 3))
+    stripes = 200 + 20 * np.sin(np.arange(width) / 60)[None, :, None]
+    picture = Image.fromarray(np.clip(stripes + noise, 0, 255).astype(np.uint8))
+    drawing = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(width / 100)
+    regions, texts = [], []
+    for row in range(4):
+        text = "".join(rng.choices(_LETTERS, k=8))
+        place = (rng.uniform(0.05, 0.7) * width, (row + rng.uniform(0.2, 0.7)) * height / 4)
+        drawing.text(place, text, fill=(20, 20, 60), font=font)
+        left, top, right, bottom = drawing.textbbox(place, text, font=font)
+        margin = width / 300
+        box = (left - margin) / width, (top - margin) / height, (right + margin) / width, (bottom + margin) / height
+        regions.append(box)
+        texts.append(text)
+    return picture, regions, texts
+
+
+SYSTEM = GroundedVision()

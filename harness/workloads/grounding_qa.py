@@ -1,0 +1,118 @@
+"""Grounded answers: does a passage support a claim, and should an answer be given at all?
+
+Two kinds of case. ``support``: a claim is judged against a passage by the NLI model where it knows entailment, else by
+the language model. ``answer``: the language model answers a question from the passage, and the answer is judged in the
+same way; what is not supported is withheld. The confidence in each judgement is calibrated on the other half of the
+cases, and the risk that is left is reported against coverage (Geifman and El-Yaniv 2017, "Selective Classification").
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
+
+from harness.errors import RefusedError
+from harness.workloads.facts import fact_cases
+from harness.workloads.parts import Parts
+from harness.workloads.scores import f1, selection, share
+from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
+
+_ANSWER: Final = (
+    "Answer the question from the passage, in a few words. If the passage does not tell the answer, say: unknown."
+)
+_UNKNOWN: Final = "unknown"
+_ANSWER_TOKENS: Final = 24
+_CONTAINED_RATIO: Final = 0.8
+
+
+class GroundingQa:
+    """Support of claims, and answers that are withheld where they have none."""
+
+    name = "grounding_qa"
+    title = "Grounded answers: support of claims by a passage, answers with calibrated abstention"
+    extra = ""
+    parts: Sequence[str] = ("nli|language", "language?")
+    columns: Mapping[str, Column] = {
+        "kind": Column(str, "support or answer"),
+        "passage": Column(str, "what a claim or an answer must follow from"),
+        "claim": Column(str, "support: the claim", needed=False),
+        "supported": Column(bool, "support: whether the passage supports the claim", needed=False),
+        "question": Column(str, "answer: the question", needed=False),
+        "answer": Column(str, "answer: the right answer; left out where the passage does not tell it", needed=False),
+    }
+    sizes: Mapping[str, Size] = {"default": {"case_count": 40}, "small": {"case_count": 8}}
+
+    def cases(self, size: Size, seed: int) -> Sequence[Case]:
+        """Claims about made-up facts, half of them false."""
+        rows = fact_cases(seed, size["case_count"])
+        return [
+            {"kind": "support", "passage": r["passage"], "claim": r["true" if at % 2 else "false"], "supported": at % 2 > 0}
+            for at, r in enumerate(rows)
+        ]
+
+    def prepare(self, parts: Parts, size: Size, context: Context) -> Parts:
+        """Nothing but the parts."""
+        return parts
+
+    def step(self, state: Parts, case: Case) -> dict[str, Any]:
+        """The probability of support; for a question the answer too, and whether it is given."""
+        if case["kind"] == "support" and "claim" in case:
+            return {"support": state.entailment([(case["passage"], case["claim"])])[0]}
+        if case["kind"] != "answer" or "question" not in case:
+            raise RefusedError(f"found kind {case['kind']!r}; expected support with a claim, or answer with a question")
+        if state.language is None:
+            raise RefusedError("a question needs somebody who answers it: name a language model with --model")
+        asked = f"Passage: {case['passage']}\nQuestion: {case['question']}"
+        written = state.language.write([("system", _ANSWER), ("user", asked)], _ANSWER_TOKENS)
+        is_known = not written.text.lower().startswith(_UNKNOWN)
+        claim = f"{case['question']} {written.text}"
+        support = state.entailment([(case["passage"], claim)])[0] if is_known else 0.0
+        return {"text": written.text, "support": support, "is_given": support >= 0.5, "confidence": written.confidence}
+
+    def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
+        """A pair of some 70 tokens judged; a question of some 70 tokens read, and an answer of some 8 written."""
+        judged = Pass(part="nli", tokens=70) if "nli" in parts else Pass(part="language", tokens=80, depth_tokens=20)
+        costs = {"support": Cost(passes=(judged,), glue_s=2e-3)}
+        if "language" in parts:
+            read = Pass(part="language", tokens=80, depth_tokens=40)
+            write = Pass(part="language", count=7, depth_tokens=120)
+            costs["answer"] = Cost(passes=(read, write, judged), glue_s=0.02)
+        return costs
+
+    def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
+        """F1 of support beside a search for the claim's words; answers given, right, and withheld; risk and coverage.
+
+        An answer is right where it contains the right one, in whatever case; one that the passage does not tell is
+        right where it is withheld.
+        """
+        scores: dict[str, Any] = {}
+        rows = list(zip(cases, answers, strict=True))
+        claims = [(c, a["support"]) for c, a in rows if c["kind"] == "support" and "supported" in c]
+        if claims:
+            true = [c["supported"] for c, _ in claims]
+            said = [p >= 0.5 for _, p in claims]
+            right = [s == t for s, t in zip(said, true, strict=True)]
+            scores["support"] = f1(said, true) | {"accuracy": share(sum(right), len(right))}
+            scores["support"]["words_contained_f1"] = f1([_contained(c) for c, _ in claims], true)["f1"]
+            scores["support"]["selection"] = selection([max(p, 1 - p) for _, p in claims], right)
+        asked = [(c, a) for c, a in rows if c["kind"] == "answer"]
+        if asked:
+            told = [(c, a) for c, a in asked if "answer" in c]
+            silent = [(c, a) for c, a in asked if "answer" not in c]
+            hits = [c["answer"].lower() in a["text"].lower() for c, a in told]
+            given = [hit for hit, (_, a) in zip(hits, told, strict=True) if a["is_given"]]
+            withheld = sum(not a["is_given"] for _, a in silent)
+            scores["answer"] = {
+                "right": share(sum(hits), len(hits)),
+                "right_of_given": share(sum(given), len(given)),
+                "withheld_where_not_told": share(withheld, len(silent)),
+                "selection": selection([a["support"] for _, a in told], hits),
+            }
+        return scores
+
+
+def _contained(case: Case) -> bool:
+    """Whether four in five of the claim's words stand in the passage: the usual baseline."""
+    claim, passage = (set(case[key].lower().split()) for key in ("claim", "passage"))
+    return len(claim & passage) >= _CONTAINED_RATIO * len(claim)
+
+
+SYSTEM = GroundingQa()

@@ -1,0 +1,91 @@
+"""Scores that several systems give: F1 with an interval, and what answering only when sure would gain."""
+
+from collections.abc import Sequence
+from statistics import harmonic_mean
+from typing import Any
+
+import numpy as np
+
+from harness.stats.calibration.metrics import ece, equal_width
+from harness.stats.calibration.selective import accuracy_at, aurc
+from harness.stats.intervals import RESAMPLES, binomial_test, share_interval
+from harness.stats.logistic import platt
+
+
+def share(right_count: int, count: int) -> dict[str, Any]:
+    """A share with its 95 % interval (Wilson); None where there are no cases."""
+    estimate = share_interval(right_count, count)
+    return {"share": estimate.mid if count else None, "interval": [estimate.low, estimate.high], "count": count}
+
+
+def signal(right_count: int, count: int, chance: float = 0.5) -> dict[str, Any]:
+    """A share with its interval, the exact two-sided p against chance, and what may be said of it at 5 %."""
+    p = binomial_test(right_count, count, chance)
+    side = "better than chance" if right_count > chance * count else "worse than chance"
+    return share(right_count, count) | {"p": p, "says": side if p <= 0.05 else "no signal"}
+
+
+def f1(said: Sequence[bool], true: Sequence[bool]) -> dict[str, Any]:
+    """Precision, recall and F1 of "yes", F1 with its 95 % bootstrap interval, beside F1 of always saying yes."""
+    table = np.array([said, true], np.bool_)
+
+    def of(rows: Any) -> float:
+        both = float((rows[0] & rows[1]).sum())
+        return 2 * both / max(1.0, float(rows.sum()))
+
+    rng = np.random.default_rng(0)
+    count = table.shape[1]
+    drawn = [of(table[:, rng.integers(0, count, count)]) for _ in range(RESAMPLES)]
+    both = int((table[0] & table[1]).sum())
+    return {
+        "case_count": count,
+        "precision": both / max(1, int(table[0].sum())),
+        "recall": both / max(1, int(table[1].sum())),
+        "f1": of(table),
+        "f1_interval": [float(v) for v in np.percentile(drawn, [2.5, 97.5])],
+        "always_yes_f1": of(np.array([np.ones(count, np.bool_), table[1]])),
+    }
+
+
+def process_f1(found: Sequence[float], accepted: Sequence[float]) -> dict[str, Any]:
+    """ProcessBench's F1 with its bootstrap interval, of traces with an error and of right ones, each a share of hits.
+
+    The harmonic mean of errors located at the very step and of right traces accepted; None where one kind is missing.
+    Source: Zheng et al. 2024, "ProcessBench: Identifying Process Errors in Mathematical Reasoning" (arXiv:2412.06559).
+    """
+    told: dict[str, Any] = {"wrong_count": len(found), "right_count": len(accepted), "f1": None}
+    if not (len(found) and len(accepted)):
+        return told
+    parts = np.array(found, np.float64), np.array(accepted, np.float64)
+    rng = np.random.default_rng(0)
+    drawn = zip(*(rng.choice(part, (RESAMPLES, len(part))).mean(axis=1) for part in parts), strict=True)
+    interval = np.percentile([harmonic_mean(map(float, both)) for both in drawn], [2.5, 97.5])
+    means = [float(part.mean()) for part in parts]
+    shares = dict(zip(("located", "accepted"), means, strict=True))
+    return told | shares | {"f1": harmonic_mean(means), "f1_interval": [float(v) for v in interval]}
+
+
+def selection(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:
+    """Calibrated abstention: confidences scaled by halves (Platt, each half by the other), risk against coverage.
+
+    ``gain`` is the accuracy of the surer half minus that of all; None below 20 cases or without cases of both kinds in
+    each half.
+    """
+    p, y = np.array(confidences, np.float64), np.array(right, np.bool_)
+    halves = np.arange(len(p)) % 2 == 0
+    if len(p) < 20 or any(y[part].all() or not y[part].any() for part in (halves, ~halves)):
+        return {"case_count": len(p), "gain": None}
+    scaled = np.empty_like(p)
+    for part in (halves, ~halves):
+        scaled[part] = platt(p[~part], y[~part], allow_few=True)(p[part])
+    coverages = (0.25, 0.5, 0.75, 1.0)
+    curve = {str(c): 1 - accuracy_at(scaled, y, c, allow_few=True) for c in coverages}
+    return {
+        "case_count": len(p),
+        "accuracy": float(y.mean()),
+        "risk_at_coverage": curve,
+        "aurc": aurc(scaled, y, allow_few=True),
+        "aurc_at_random": 1 - float(y.mean()),
+        "ece": ece(equal_width(scaled, y, allow_few=True)),
+        "gain": curve["1.0"] - curve["0.5"],
+    }
