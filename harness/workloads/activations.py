@@ -33,7 +33,8 @@ class ResidualStream:
     def __init__(self, parts: Parts, layer: int = 0, *, thread_count: int = 1) -> None:
         assert parts.language is not None
         self.path = path = parts.language.path
-        layer_count = read_gguf(path).shape().layer_count
+        shape = read_gguf(path).shape()
+        layer_count, self.dim = shape.layer_count, shape.hidden_dim
         self.layer = layer or layer_count // 2
         if not 0 <= self.layer < layer_count - 1:
             raise RefusedError(f"layer {layer}: {path.name} has blocks 0 to {layer_count - 2} before its last one")

@@ -1,4 +1,4 @@
-"""Debate: do models that read a passage persuade a judge that does not, and is it content that persuades?
+"""Debate: whether models that read a passage persuade a judge that does not, and whether by content.
 
 Each arm is judged over the same cases, each with a claim that the passage supports and one that it does not:
 
@@ -108,7 +108,7 @@ class Debate:
         return {"adviser_for_true": adviser, "verdicts": verdicts, "speeches": [s.text for s in spoken["debate"]]}
 
     def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
-        """Four speeches; the judge's questions: 2 without speeches twice, 4 and 8 with them, each again as a placebo."""
+        """Four speeches; 4 questions to the judge without speeches, 4 with one, 8 with four, again as placebos."""
         spoken = 4.0 * size["speech_tokens"]
         heard = 60 + 4 * size["speech_tokens"]
         return {

@@ -13,7 +13,7 @@ def shipped_text() -> str:
 def fact_cases(seed: int, count: int) -> list[dict[str, Any]]:
     """``passage``, a ``true`` and a ``false`` claim, a ``question`` and its ``answer``: None where it is not told."""
     rng = random.Random(f"facts {seed}")
-    cases = []
+    cases: list[dict[str, Any]] = []
     for number in rng.sample(range(100, 1000), count):
         shelves, opened, closes = rng.randint(3, 40), rng.randint(1900, 2020), rng.randint(16, 21)
         passage = f"Shop {number} opened in {opened}. It has {shelves} shelves and closes at {closes}:00."

@@ -1,8 +1,8 @@
 """Grounded vision: text in regions of a picture, read from the regions' own pixels, by PP-OCRv6 through rapidocr.
 
-A vision model sees a picture in a small copy, where letters of fewer than some eight pixels cannot be told apart. Three
-kinds of case: ``read`` cuts the regions out of the picture itself; ``copy`` cuts them out of a copy as small as a vision
-model would see, the baseline; ``find`` looks for text in the whole picture.
+A vision model sees a picture in a small copy, where letters of fewer than some eight pixels cannot be told apart. There
+are three kinds of case: ``read`` cuts the regions out of the picture itself; ``copy``, the baseline, cuts them out of a
+copy as small as a vision model would see; ``find`` looks for text in the whole picture.
 """
 
 import random
@@ -142,7 +142,7 @@ def _opened(case: Case, image_px: int) -> tuple[Any, Sequence[Any], Sequence[str
 
 
 def made(seed: int, width: int) -> tuple[Any, list[tuple[float, float, float, float]], list[str]]:
-    """A picture of noise and stripes with four words in letters a hundredth of its width high, their boxes and texts."""
+    """A picture with four words in letters a hundredth of its width high, their boxes, and the words."""
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 

@@ -1,4 +1,4 @@
-"""Grounded answers: does a passage support a claim, and should an answer be given at all?
+"""Grounded answers: whether a passage supports a claim, and whether an answer should be given at all.
 
 Two kinds of case. ``support``: a claim is judged against a passage by the NLI model where it knows entailment, else by
 the language model. ``answer``: the language model answers a question from the passage, and the answer is judged in the
@@ -7,6 +7,7 @@ cases, and the risk that is left is reported against coverage (Geifman and El-Ya
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import cycle
 from typing import Any, Final
 
 from harness.errors import RefusedError
@@ -44,8 +45,13 @@ class GroundingQa:
         """Claims about made-up facts, half of them false."""
         rows = fact_cases(seed, size["case_count"])
         return [
-            {"kind": "support", "passage": r["passage"], "claim": r["true" if at % 2 else "false"], "supported": at % 2 > 0}
-            for at, r in enumerate(rows)
+            {
+                "kind": "support",
+                "passage": row["passage"],
+                "claim": row["true" if is_true else "false"],
+                "supported": is_true,
+            }
+            for row, is_true in zip(rows, cycle((False, True)), strict=False)
         ]
 
     def prepare(self, parts: Parts, size: Size, context: Context) -> Parts:

@@ -110,8 +110,8 @@ def held_out(x: Floats, labels: NDArray[np.bool_], feature_count: int = 0) -> ND
 def fit(x: Floats, labels: NDArray[np.bool_]) -> tuple[Floats, float]:
     """Weights [dim] and bias of a logistic regression on standardised columns, with a ridge penalty.
 
-    With more columns than rows it is solved in the rows' own span, where the optimum lies. RefusedError where all labels
-    are alike.
+    With more columns than rows it is solved in the rows' own span, where the optimum lies. RefusedError where all
+    labels are alike.
     """
     if not 0 < np.count_nonzero(labels) < len(labels):
         raise RefusedError(f"a probe needs labels of both kinds, {len(labels)} are alike")

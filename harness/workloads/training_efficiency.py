@@ -8,7 +8,8 @@ MFU = FLOP of the model / (peak FLOP/s x device-seconds); Chowdhery et al. 2022 
 LoRA (Hu et al. 2021) on the query, key, value and output matrices. Memory: frozen weights; 16 bytes for each adapter
 weight (fp32 weight, gradient, two Adam moments); activations with checkpointing: of one layer about 34 bytes x tokens x
 width without scores (Korthikanti et al. 2022, equation 2), the inputs of all layers in fp16; fp32 logits and their
-gradient. Time: 6 N per token (forward, again for the checkpoint, backward through frozen weights), 6 per adapter weight.
+gradient. Time: 6 N per token (forward, again for the checkpoint, backward through frozen weights), and 6 for each
+adapter weight.
 """
 
 import csv
@@ -30,7 +31,7 @@ _LORA = {"rank": 16, "batch_tokens": 512, "train_tokens": 1_000_000, "bits_per_w
 def run_flops(case: Case) -> Fraction:
     """FLOP of a run's model, exact."""
     per_token = 6 * Fraction(case["parameter_count"]) + 12 * case["attention_dim"] * Fraction(case["attended_tokens"])
-    return per_token * Fraction(case["token_count"])
+    return Fraction(per_token * case["token_count"])
 
 
 def mfu(case: Case) -> Fraction:
@@ -82,7 +83,7 @@ class TrainingEfficiency:
         "device_hours": Column(float, "mfu: hours x devices", needed=False),
         "peak_flops_per_s": Column(float, "mfu: dense peak of one device in the precision of the run", needed=False),
         "attention_dim": Column(int, "mfu: layers x heads x head width; 0 leaves attention out", needed=False),
-        "attended_tokens": Column(int, "mfu: tokens that one token is scored against, mean of the layers", needed=False),
+        "attended_tokens": Column(int, "mfu: tokens that one token is scored against", needed=False),
         "stated_mfu": Column(float, "mfu: what the run's report states", needed=False),
         "model": Column(str, "lora: name of a model", needed=False),
         "device": Column(str, "lora: name of a device", needed=False),

@@ -6,9 +6,10 @@ machine does at its own speed, and the rest.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import exp, log
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import RefusedError
 from harness.workloads.system import Context, Pass
@@ -19,6 +20,25 @@ if TYPE_CHECKING:
 
 NAMES = ("language", "encoder", "nli")
 _OPTIONS = {"language": "--model MODEL", "encoder": "--encoder FOLDER", "nli": "--nli FOLDER"}
+
+_PAIR = "First: {}\nSecond: {}"
+_NOTHING = ("N/A", "N/A")
+_ASKED: dict[str, tuple[Any, ...]] = {
+    "contradict": (
+        "You compare two statements from one text. Answer Yes if they cannot both be true at the same time, else No.",
+        ("Ida is Olaf's wife.", "Olaf has never been married.", "Yes"),
+        ("Ida is Olaf's wife.", "Olaf likes to cook.", "No"),
+        ("The lake was frozen.", "The children swam in the pool.", "No"),
+        ("The lake was frozen.", "The children swam in the lake.", "Yes"),
+    ),
+    "entail": (
+        "You check claims against a passage. Answer Yes if the claim follows from the passage, else No.",
+        ("The mill in Cork was built by Ida, not by Olaf. It has 3 floors.", "Olaf built the mill in Cork.", "No"),
+        ("The mill in Cork was built by Ida, not by Olaf. It has 3 floors.", "The mill has three floors.", "Yes"),
+        ("Olaf phoned Ida to say that the show was sold out.", "There were no more tickets.", "Yes"),
+        ("Olaf phoned Ida to say that the show was sold out.", "Ida wanted to see the show.", "No"),
+    ),
+}
 
 
 class Meter:
@@ -67,22 +87,25 @@ class Parts(NamedTuple):
         Raises:
             RefusedError: Neither is there, or the NLI model knows no contradiction.
         """
-        return self._judged(pairs, "contradict", "Can both statements be true at the same time?", negated=True)
+        return self._judged(pairs, "contradict")
 
     def entailment(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Probability that the second text follows from the first, judged as :meth:`contradiction`."""
-        return self._judged(pairs, "entail", "Does the second statement follow from the first one?")
+        return self._judged(pairs, "entail")
 
-    def _judged(
-        self, pairs: Sequence[tuple[str, str]], label: str, question: str, *, negated: bool = False
-    ) -> list[float]:
-        if self.nli is not None:
+    def _judged(self, pairs: Sequence[tuple[str, str]], label: str) -> list[float]:
+        if self.nli is not None and (self.nli.has(label) or self.language is None):
             return self.nli.probabilities(pairs, label)
         if self.language is None:
             raise RefusedError("nobody can judge: name an NLI model with --nli, or a language model with --model")
-        asked = [f"First: {first}\nSecond: {second}\n{question} Answer yes or no." for first, second in pairs]
-        chances = [self.language.yes(text) for text in asked]
-        return [1 - chance for chance in chances] if negated else chances
+        instruction, *examples = _ASKED[label]
+        turns = [("system", instruction)]
+        for first, second, answer in examples:
+            turns += [("user", _PAIR.format(first, second)), ("assistant", answer)]
+        chances = [self.language.yes([*turns, ("user", _PAIR.format(*pair))]) for pair in [_NOTHING, *pairs]]
+        odds = [log(max(chance, 1e-12)) - log(max(1 - chance, 1e-12)) for chance in chances]
+        # What the model says of nothing is its leaning, and is taken off (Zhao et al. 2021, "Calibrate Before Use").
+        return [1 / (1 + exp(odds[0] - one)) for one in odds[1:]]
 
 
 def needed(wanted: Iterable[str], there: Iterable[str]) -> frozenset[str]:

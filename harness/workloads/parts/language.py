@@ -47,10 +47,11 @@ class LanguageModel:
     Attributes:
         session: For what this class does not do: single passes, several sequences, taps. Whoever uses it calls
             :meth:`forget` afterwards.
+        path: Its file.
     """
 
-    def __init__(self, session: Session, template: ChatTemplate) -> None:
-        self.session, self.template = session, template
+    def __init__(self, session: Session, template: ChatTemplate, path: Path = Path()) -> None:
+        self.session, self.template, self.path = session, template, path
         self.meter = Meter("language")
         self._held: list[int] = []
 
@@ -65,7 +66,7 @@ class LanguageModel:
         """
         runtime = plugins.usable_runtime("llamacpp")
         scenario = Scenario(context_tokens=context_tokens, thread_count=thread_count)
-        return cls(runtime.open(path, scenario, **options), ChatTemplate.of(path))
+        return cls(runtime.open(path, scenario, **options), ChatTemplate.of(path), path)
 
     def forget(self) -> None:
         """Clear the cache."""

@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple
 from harness.domain.foreign import json_of, read_limited
 from harness.errors import BadDataError, RefusedError
 from harness.workloads.parts import Parts
-from harness.workloads.reasoning.arithmetic import first_wrong, made_trace, wrong_equality
+from harness.workloads.reasoning.arithmetic import first_wrong, wrong_equality
+from harness.workloads.reasoning.made import made_solution, made_statements, made_trace
 from harness.workloads.reasoning.programs import EXAMPLES, INSTRUCTION, doubted, worked
 from harness.workloads.scores import f1, process_f1
 from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
@@ -50,11 +51,18 @@ class Reasoning:
         "label": Column(int, "the first wrong step, counted from 0; -1 where all are right", needed=False),
         "contradiction": Column(list, "the two statements that contradict each other; [] for none", needed=False),
     }
-    sizes: Mapping[str, Size] = {"default": {"case_count": 60, "program_count": 4}}
+    sizes: Mapping[str, Size] = {
+        "default": {"case_count": 60, "statement_count": 0, "problem_count": 0, "program_count": 4},
+        "statements": {"case_count": 0, "statement_count": 20, "problem_count": 0, "program_count": 4},
+        "problems": {"case_count": 0, "statement_count": 0, "problem_count": 6, "program_count": 4},
+    }
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
-        """Equalities made by the seed, one of them wrong in every second case."""
-        return [made_trace(1000 * seed + at) for at in range(size["case_count"])]
+        """Made by the seed, right and wrong in turn: equalities, statements about shops, solutions of problems."""
+        first = 1000 * seed
+        made = [made_trace(first + at) for at in range(size["case_count"])]
+        made += [made_statements(first + at) for at in range(size["statement_count"])]
+        return [*made, *(made_solution(first + at) for at in range(size["problem_count"]))]
 
     def read_cases(self, path: Path) -> Sequence[Case]:
         """ProcessBench: a JSON list of ``problem``, ``steps``, ``label``; RefusedError for another file."""

@@ -1,15 +1,25 @@
 """Equalities in a step of a text, judged in exact fractions; what holds a letter or a word is left alone."""
 
-import random
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Final
 
 from harness.errors import RefusedError
 from harness.workloads.reasoning.programs import value_of
 
-_SIGNS: Final = (("\\times", "*"), ("\\cdot", "*"), ("\\div", "/"), ("×", "*"), ("·", "*"), ("÷", "/"), ("−", "-"), ("–", "-"), ("\\$", "$"))
+_SIGNS: Final = {
+    "\\times": "*",
+    "\\cdot": "*",
+    "\\div": "/",
+    "\\$": "$",
+    "×": "*",
+    "·": "*",
+    "÷": "/",
+    "−": "-",
+    "–": "-",
+}
 _RUN: Final = r"[\d.,+\-*/()$% ]"
 _SIDES: Final = re.compile(rf"{_RUN}*(?:={_RUN}*)+")
 _TIMES: Final = re.compile(r"(?<=[\d)])\s*x\s*(?=[\d(])")
@@ -24,7 +34,9 @@ def wrong_equality(step: str) -> str:
         except RefusedError:
             continue
         places = len(right.strip().strip("$%").partition(".")[2])
-        near = Fraction(1, 2) / 10**places if not _OPERATOR.search(right) else Fraction(0)
+        # Rounded to its places; a half to the next whole number is an error more often than a rounding.
+        rounded = Fraction(1, 2) / 10**places if places else Fraction(49, 100)
+        near = Fraction(0) if _OPERATOR.search(right) else rounded
         scales = (1, 100, Fraction(1, 100)) if "%" in left + right else (1,)
         if not any(abs(worked * scale - stated) <= near for scale in scales):
             return f"{left.strip()} = {right.strip()} (correct: {float(worked):g})"
@@ -38,7 +50,7 @@ def first_wrong(steps: Sequence[str]) -> int:
 
 def _equalities(step: str) -> Iterator[tuple[str, str]]:
     """Neighbouring sides of each chain of equalities, the left one with an operator in it."""
-    for old, new in _SIGNS:
+    for old, new in _SIGNS.items():
         step = step.replace(old, new)
     step = _TIMES.sub(" * ", step)
     for match in _SIDES.finditer(step):
@@ -48,30 +60,12 @@ def _equalities(step: str) -> Iterator[tuple[str, str]]:
         starts_inside = re.match(r"\s*[+*/)]|\s+-\s|[^ ]", sides[0]) and re.search(r"[\w^\\}]\s*$", before)
         if starts_inside or re.search(r"(?:^|[^\w'])[^\W\d]\s*$", before):
             sides[0] = ""
-        if re.match(r"[\w^\\{]", after) and not sides[-1].endswith(" ") or re.search(r"[-+*/(]\s*$", sides[-1]):
+        if (re.match(r"[\w^\\{]", after) and not sides[-1].endswith(" ")) or re.search(r"[-+*/(]\s*$", sides[-1]):
             sides[-1] = ""
-        for left, right in zip(sides, sides[1:], strict=False):
+        for left, right in pairwise(sides):
             if _OPERATOR.search(left) and right.strip(" .,"):
                 yield left, right.rstrip(" .,")
 
 
 def _plain(side: str) -> str:
     return re.sub(r"(?<=\d),(?=\d{3})", "", side).replace("$", "").replace("%", "").strip(" ,").rstrip(".")
-
-
-def made_trace(seed: int, step_count: int = 5) -> dict[str, object]:
-    """A case: right equalities in words, in every second one of the seeds with one of them made wrong."""
-    rng = random.Random(seed)
-    wrong = rng.randrange(step_count) if seed % 2 else -1
-    steps = []
-    for at in range(step_count):
-        a, b, places = rng.randint(2, 99), rng.randint(2, 99), rng.choice((0, 0, 2))
-        left, right = Fraction(a * b, 10**places), Fraction(b)
-        kind = rng.randrange(4)
-        sign = (("+",), ("-", "−"), ("*", "×", "x"), ("/", "÷"))[kind]
-        result = (left + right, left - right, left * right, left / right)[kind]
-        if at == wrong:
-            result += Fraction(rng.choice((-10, -2, -1, 1, 3, 10)), 10**places)
-        shown = [f"{float(value):,.{places}f}" for value in (left, right, result)]
-        steps.append(f"So we get {shown[0]} {rng.choice(sign)} {shown[1]} = {shown[2]} in all.")
-    return {"kind": "arithmetic", "steps": steps, "label": wrong}

@@ -120,9 +120,9 @@ def _value(node: ast.expr, known: Mapping[str, Fraction]) -> Fraction:
 
 
 def _guarded(work: Callable[[], T], text: str) -> T:
+    if len(text) > _MAX_CHARS:
+        raise RefusedError(f"{len(text)} characters of arithmetic: at most {_MAX_CHARS} are worked")
     try:
-        if len(text) > _MAX_CHARS:
-            raise ValueError("too long")
         return work()
     except (SyntaxError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
         raise RefusedError(f"no arithmetic that is worked here ({error}): {text[:60]!r}") from error

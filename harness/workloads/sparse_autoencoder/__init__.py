@@ -26,6 +26,16 @@ from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
 _TRAIN_SHARE: Final = 0.9
 _CASE_CHARS: Final = 1000
 _KEPT_FEATURES: Final = 64
+_SIZE: Final = {
+    "dim": 576,
+    "layer": 0,
+    "expansion_ratio": 8,
+    "active_count": 32,
+    "train_tokens": 32_768,
+    "step_count": 600,
+    "weight_bits": 32,
+}
+"""``dim`` is the width of the model's stream, 576 of SmolLM2-135M; the dictionary has so many features times that."""
 
 
 class State(NamedTuple):
@@ -49,14 +59,14 @@ class SparseAutoencoderSystem:
         "label": Column(bool, "encode: a label for sparse probing", needed=False),
     }
     sizes: Mapping[str, Size] = {
-        "small": {"layer": 0, "expansion_ratio": 2, "active_count": 16, "step_count": 20, "weight_bits": 32},
-        "default": {"layer": 0, "expansion_ratio": 8, "active_count": 32, "step_count": 600, "weight_bits": 32},
-        "int8": {"layer": 0, "expansion_ratio": 8, "active_count": 32, "step_count": 600, "weight_bits": 8},
-        "int4": {"layer": 0, "expansion_ratio": 8, "active_count": 32, "step_count": 600, "weight_bits": 4},
+        "default": _SIZE,
+        "small": _SIZE | {"expansion_ratio": 2, "active_count": 16, "step_count": 20},
+        "int8": _SIZE | {"weight_bits": 8},
+        "int4": _SIZE | {"weight_bits": 4},
     }
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
-        """Pieces of the last tenth of the text that ships, which no dictionary was trained on; some of them for losses."""
+        """Pieces of the last tenth of the text that ships, not trained on; the first ones for losses too."""
         later = _split()[1]
         pieces = [later[at : at + _CASE_CHARS] for at in range(0, len(later) - _CASE_CHARS, _CASE_CHARS)]
         losses = [{"kind": "loss", "text": piece} for piece in pieces[:4]]
@@ -65,9 +75,11 @@ class SparseAutoencoderSystem:
     def prepare(self, parts: Parts, size: Size, context: Context) -> State:
         """Open the model with a tap; load the dictionary from the cache, or train it and keep it there."""
         stream = ResidualStream(parts, size["layer"], thread_count=context.thread_count)
+        if stream.dim != size["dim"]:
+            raise RefusedError(f"{stream.path.name} is {stream.dim} wide: ask for it with --size dim={stream.dim}")
         folder = dictionary_folder(context.cache, stream, size)
         if not (folder / CONFIG).is_file():
-            x = training_rows(stream)
+            x = training_rows(stream, size["train_tokens"])
             plan = Plan(
                 feature_count=size["expansion_ratio"] * x.shape[1],
                 active_count=size["active_count"],
@@ -76,7 +88,10 @@ class SparseAutoencoderSystem:
             )
             save(Trainer(x, plan).run(), folder, hook_name=f"l_out-{stream.layer}", train_tokens=len(x))
         autoencoder = load(folder)
-        encode = autoencoder.encode
+        width = len(autoencoder.decoder_bias)
+        if width != stream.dim:
+            raise RefusedError(f"{folder}: a dictionary for {width} values; the model's activations have {stream.dim}")
+        encode: Callable[[Floats], Codes] = autoencoder.encode
         if size["weight_bits"] < 32:
             encode = quantised(autoencoder, size["weight_bits"], context.folder, thread_count=context.thread_count)
         return State(stream, autoencoder, encode)
@@ -92,9 +107,6 @@ class SparseAutoencoderSystem:
             raise RefusedError(f"kind: found {case['kind']!r}, expected encode or loss")
         values = stream.read(tokens)
         x = values[ordinary(values)]
-        if x.shape[1] != len(state.autoencoder.decoder_bias):
-            width = len(state.autoencoder.decoder_bias)
-            raise RefusedError(f"the dictionary is for activations of {width} values, the model's have {x.shape[1]}")
         codes = state.encode(x)
         y = state.autoencoder.decode(codes)
         totals = np.bincount(codes.indices.ravel(), codes.values.ravel(), state.autoencoder.decoder.shape[0]) / len(x)
@@ -109,16 +121,17 @@ class SparseAutoencoderSystem:
         }
 
     def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
-        """Half a pass over some 230 tokens and the encoder's product, of a model 576 wide (SmolLM2-135M); three passes."""
-        dim, tokens = 576, 230
+        """Half a pass over some 230 tokens and the encoder's product; for losses three whole passes."""
+        dim, tokens = size["dim"], 230
         features = dim * size["expansion_ratio"]
         product = 2.0 * tokens * dim * features
         glue = 1e-3 + tokens * (8e-6 + 4e-9 * features + 2e-6)
-        held: dict[str, Any] = {"moved_bytes": dim * features * size["weight_bits"] / 8, "resident_bytes": 8 * dim * features}
-        read = Pass(part="language", tokens=tokens)
+        weights = dim * features
+        held: dict[str, Any] = {"moved_bytes": weights * size["weight_bits"] / 8, "resident_bytes": 8 * weights}
+        half, whole = (Pass(part="language", tokens=tokens, count=count) for count in (0.5, 3.0))
         return {
-            "encode": Cost(passes=(Pass(part="language", tokens=tokens, count=0.5),), flops_count=product, glue_s=glue, **held),
-            "loss": Cost(passes=(read, read, read), flops_count=product, glue_s=glue + 3 * tokens * 1e-3, **held),
+            "encode": Cost(passes=(half,), flops_count=product, glue_s=glue, **held),
+            "loss": Cost(passes=(whole,), flops_count=product, glue_s=glue + 3 * tokens * 1e-3, **held),
         }
 
     def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
@@ -140,7 +153,8 @@ class SparseAutoencoderSystem:
         if losses:
             means = {key: float(np.mean([a[key] for a in losses])) for key in ("clean", "spliced", "zeroed")}
             gap = means["zeroed"] - means["clean"]
-            scores["loss"] = means | {"recovered_ratio": (means["zeroed"] - means["spliced"]) / gap if gap > 0 else None}
+            recovered = (means["zeroed"] - means["spliced"]) / gap if gap > 0 else None
+            scores["loss"] = means | {"recovered_ratio": recovered}
         labelled = [(c["label"], a["features"]) for c, a in coded if "label" in c]
         labels = np.array([label for label, _ in labelled], np.bool_)
         if len(labels) and min(labels.sum(), (~labels).sum()) >= FOLDS:
@@ -154,13 +168,13 @@ class SparseAutoencoderSystem:
 
 def dictionary_folder(cache: Path, stream: ResidualStream, size: Size) -> Path:
     """Where the dictionary of a model, a layer and a size lies."""
-    sizes = f"x{size['expansion_ratio']}-k{size['active_count']}-s{size['step_count']}"
+    sizes = f"x{size['expansion_ratio']}-k{size['active_count']}-t{size['train_tokens']}-s{size['step_count']}"
     return cache / "autoencoders" / f"{stream.path.stem}-l{stream.layer}-{sizes}"
 
 
-def training_rows(stream: ResidualStream) -> Floats:
-    """Activations of the ordinary tokens of the first nine tenths of the text that ships."""
-    tokens = stream.language.session.tokenize(_split()[0])
+def training_rows(stream: ResidualStream, most_tokens: int) -> Floats:
+    """Activations of the ordinary tokens of the first nine tenths of the text that ships, or of their beginning."""
+    tokens = stream.language.session.tokenize(_split()[0])[:most_tokens]
     windows = [tokens[at : at + WINDOW_TOKENS] for at in range(0, len(tokens) - 1, WINDOW_TOKENS)]
     read = [stream.read(window) for window in windows]
     return np.concatenate([values[ordinary(values)] for values in read])

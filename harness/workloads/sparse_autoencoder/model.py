@@ -57,8 +57,8 @@ class SparseAutoencoder:
 
     def encode(self, x: Floats) -> Codes:
         """Features of activations [tokens, dim]."""
-        h: Floats = (x - self.decoder_bias if self.is_centred else x) @ self.encoder
-        h += self.encoder_bias
+        centred: Floats = x - self.decoder_bias if self.is_centred else x
+        h: Floats = centred @ self.encoder + self.encoder_bias
         h[h <= np.maximum(self.threshold, 0)] = 0
         return largest(h, self.active_count or max(1, int(np.count_nonzero(h, axis=1).max())))
 

@@ -94,7 +94,8 @@ class Trainer:
             d_decoder[dead] += left.T @ d_left
         d_bias: Floats = d_h.sum(axis=0)
         d_b_dec = d_y.sum(axis=0) - d_bias @ p["W_enc"].T
-        return {"W_enc": centred.T @ d_h, "b_enc": d_bias, "W_dec": d_decoder, "b_dec": d_b_dec}, (z > 0).any(axis=0)
+        active: NDArray[np.bool_] = np.any(z > 0, axis=0)
+        return {"W_enc": centred.T @ d_h, "b_enc": d_bias, "W_dec": d_decoder, "b_dec": d_b_dec}, active
 
     def step(self) -> None:
         """One step of Adam on a batch that is drawn."""
@@ -103,13 +104,13 @@ class Trainer:
         decoder, along = self.parameters["W_dec"], gradients["W_dec"]
         along -= np.einsum("ij,ij->i", along, decoder)[:, None] * decoder
         self._step_index += 1
-        for name, (mean, square) in self._moments.items():
-            g = gradients[name]
-            mean += (g - mean) * np.float32(1 - _BETAS[0])
-            square += (g * g - square) * np.float32(1 - _BETAS[1])
-            size = mean / np.float32(1 - _BETAS[0] ** self._step_index)
-            spread = np.sqrt(square / np.float32(1 - _BETAS[1] ** self._step_index)) + np.float32(1e-8)
-            self.parameters[name] -= np.float32(self._rate()) * size / spread
+        for name, g in gradients.items():
+            moments = []
+            for beta, held, value in zip(_BETAS, self._moments[name], (g, g * g), strict=True):
+                np.add(held, (value - held) * np.float32(1 - beta), out=held)
+                moments.append(held / np.float32(1 - beta**self._step_index))
+            spread = np.sqrt(moments[1]) + np.float32(1e-8)
+            self.parameters[name] -= np.float32(self._rate()) * moments[0] / spread
         decoder /= np.maximum(np.linalg.norm(decoder, axis=1, keepdims=True), np.float32(1e-12))
         self.silent_tokens += len(x)
         self.silent_tokens[active] = 0

@@ -1,288 +1,200 @@
-"""Sparse autoencoders: arithmetic by hand, metrics, activations, encoders, and the workload."""
+"""A sparse autoencoder against its formulas, finite differences, a planted dictionary, and SAELens's folder format."""
 
-from contextlib import suppress
-from dataclasses import replace
+import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sae_cases import X, f32, small
 
-from harness.errors import RefusedError, WrongAnswerError
-from harness.ports import EndPass, WorkloadContext
-from harness.workloads._language.activations import (
-    Captured,
-    capture,
-    norm_limit,
-    ordinary,
-    windows_of,
-)
-from harness.workloads._language.texts import further_text, shipped_text, split_text, texts_of
-from harness.workloads.sparse_autoencoder import WORKLOAD
-from harness.workloads.sparse_autoencoder.encoders import make_encoder, weight_bytes, widen_half
-from harness.workloads.sparse_autoencoder.features import top_features
-from harness.workloads.sparse_autoencoder.metrics import codes_overlap, fvu, quality, recovered
-from harness.workloads.sparse_autoencoder.model import SparseAutoencoder, empty_rows, largest
-from harness.workloads.sparse_autoencoder.splice import Splice
-from harness.workloads.sparse_autoencoder.workload import planted_tokens, random_autoencoder
+from harness.errors import BadDataError, RefusedError
+from harness.workloads.sparse_autoencoder.model import CONFIG, WEIGHTS, SparseAutoencoder, load, save
+from harness.workloads.sparse_autoencoder.training import Plan, Trainer
 
 
-def test_encode_and_decode_by_hand():
-    sae = small()
-    z = sae.encode(X)
-    assert z.tolist() == [[0, 0, 4]]  # the largest only
-    assert sae.decode(z).tolist() == [[1 + 8, 8]]
-    assert sae.decode_sparse(sae.encode_sparse(X)).tolist() == [[1 + 8, 8]]
-    assert sae.reconstruct(X).tolist() == [[1 + 8, 8]]
+def _made(seed=0, dim=12, features=40, **kind):
+    rng = np.random.default_rng(seed)
+    arrays = {
+        "encoder": rng.standard_normal((dim, features)),
+        "encoder_bias": 0.1 * rng.standard_normal(features),
+        "decoder": rng.standard_normal((features, dim)),
+        "decoder_bias": rng.standard_normal(dim),
+    }
+    return SparseAutoencoder(**{name: a.astype(np.float32) for name, a in arrays.items()}, **kind)
 
 
-@pytest.mark.parametrize(("column_count", "stride"), [(1024, 4096 + 320), (1000, 4000), (2048, 8192 + 320)])
-def test_rows_are_never_whole_pages_apart(column_count, stride):
-    rows = empty_rows(3, column_count)
-    assert rows.shape == (3, column_count)
-    assert rows.strides == (stride, 4)
+def _dense(sae, codes):
+    z = np.zeros((len(codes.values), len(sae.decoder)))
+    np.put_along_axis(z, codes.indices, codes.values.astype(np.float64), axis=1)
+    return z
 
 
-def test_fp32_encoder_is_the_autoencoder_whatever_the_layout(tmp_path):
-    sae = random_autoencoder(8, 1024, 4, seed=3)
-    x = planted_tokens(sae, 5, seed=4)
-    h = (x.astype(np.float64) - sae.decoder_bias) @ sae.encoder.astype(np.float64)
-    right = np.sort(np.argsort(-h, axis=1)[:, :4], axis=1)
-    layouts = {"padded": sae.encoder, "whole": np.ascontiguousarray(sae.encoder), "turned": sae.encoder.T.copy().T}
-    for name, encoder in layouts.items():
-        codes = make_encoder(replace(sae, encoder=encoder), "fp32", tmp_path).top(x)
-        assert codes.indices.tolist() == right.tolist(), name
-        assert codes.values == pytest.approx(np.take_along_axis(h, right, axis=1), rel=1e-5)
+def _hidden(sae, x):
+    return (x.astype(np.float64) - sae.decoder_bias * sae.is_centred) @ sae.encoder.astype(np.float64) + sae.encoder_bias
 
 
-def test_negative_values_are_not_active_even_among_the_k_largest():
-    sae = replace(small(), active_count=3, encoder_bias=np.array([0, -9, -9], np.float32))
-    codes = sae.encode_sparse(X)
-    assert (codes.indices.tolist(), codes.values.tolist()) == ([[0, 1, 2]], [[1, 0, 0]])
-    assert sae.encode(X).tolist() == [[1, 0, 0]]
+X = np.random.default_rng(9).standard_normal((7, 12)).astype(np.float32)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.lists(st.floats(-9, 9, width=16), min_size=6, max_size=6), min_size=1, max_size=5), st.integers(1, 6)
-)
-def test_the_largest_are_a_right_multiset_also_with_ties(rows, count):
-    h = np.array(rows, np.float32)
-    codes = largest(h, count)
-    for row, indices, values in zip(h, *codes, strict=True):
-        assert sorted(values) == sorted(max(v, 0) for v in sorted(row)[-count:])
-        assert np.maximum(row[indices], 0).tolist() == values.tolist()
-        assert len(set(indices)) == count
+def test_top_k_keeps_the_largest_above_zero():
+    sae = _made(active_count=5)
+    h = _hidden(sae, X)
+    z = np.where(h >= np.sort(h, axis=1)[:, -5:-4], np.maximum(h, 0), 0)
+    np.testing.assert_allclose(_dense(sae, sae.encode(X)), z, atol=1e-5)
+    np.testing.assert_allclose(sae.decode(sae.encode(X)), z @ sae.decoder + sae.decoder_bias, atol=1e-4)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 2**31))
-def test_sparse_and_dense_ways_agree(seed):
-    sae = random_autoencoder(6, 20, 4, seed)
-    x = np.random.default_rng(seed).standard_normal((5, 6), dtype=np.float32)
-    codes, in_blocks = sae.encode_sparse(x), sae.encode_blocks(x, block_tokens=2)
-    assert codes.indices.tolist() == in_blocks.indices.tolist()
-    assert np.allclose(codes.values, in_blocks.values, atol=1e-5)
-    assert np.allclose(sae.decode(sae.encode(x)), sae.decode_sparse(codes), atol=1e-5)
+@pytest.mark.parametrize("is_centred", [True, False])
+@pytest.mark.parametrize("threshold", [0.0, np.linspace(0, 2, 40, dtype=np.float32)])
+def test_relu_and_jump_relu_keep_all_above_their_threshold(threshold, is_centred):
+    sae = _made(threshold=threshold, is_centred=is_centred)
+    h = _hidden(sae, X)
+    np.testing.assert_allclose(_dense(sae, sae.encode(X)), np.where(h > threshold, np.maximum(h, 0), 0), atol=1e-5)
 
 
-# -- metrics --------------------------------------------------------------------------------------------------------
+def _trainer(**plan):
+    x = np.random.default_rng(3).standard_normal((64, 10)).astype(np.float32)
+    return Trainer(x, Plan(feature_count=24, active_count=4, batch_tokens=16, **plan))
 
 
-def test_metrics_by_hand():
-    x = f32([0, 0], [2, 0], [4, 0])  # mean (2, 0), spread 4 + 0 + 4 = 8
-    assert fvu(x, f32([1, 0], [2, 1], [4, 0])) == pytest.approx((1 + 1) / 8)
-    assert fvu(x, np.broadcast_to(x.mean(0), x.shape)) == 1.0
-    assert recovered(2.0, 2.5, 12.0) == pytest.approx(9.5 / 10)
-    assert recovered(2.0, 2.5, 2.0) is None
-    with pytest.raises(RefusedError):
-        fvu(f32([1, 1], [1, 1]), f32([1, 1], [1, 1]))
-    found = quality(small(), np.concatenate([X, X + 1]))
-    # both tokens have feature 2 alone: of three features two are dead
-    assert (found.active_count, found.dead_ratio) == (1.0, pytest.approx(2 / 3))
-    assert codes_overlap(small().encode_sparse(X), np.array([[2]])) == 1.0
-    assert codes_overlap(small().encode_sparse(X), np.array([[0]])) == 0.0
+@pytest.mark.parametrize("name", ["W_enc", "b_enc", "W_dec", "b_dec"])
+@pytest.mark.parametrize("with_dead", [False, True])
+def test_gradients_are_differences_of_the_loss(name, with_dead):
+    trainer = _trainer(aux_coefficient=0.25, dead_after_tokens=1)
+    trainer.silent_tokens[:] = 0
+    if with_dead:
+        trainer.silent_tokens[::2] = 5
+    x = trainer._x[:16]
+    for key in trainer.parameters:
+        trainer.parameters[key] = trainer.parameters[key].astype(np.float64)
+    trainer.parameters["W_enc"] *= 5  # away from the start, where everything is tiny
+    gradient = trainer.gradients(x.astype(np.float64))[0][name]
+    for place in ([0] * gradient.ndim, [3] * gradient.ndim, [-1] * gradient.ndim):
+        at = tuple(place)
+        slopes = []
+        for size in (1e-6, -1e-6):
+            trainer.parameters[name][at] += size
+            slopes.append(_loss(trainer, x.astype(np.float64), name, at))
+            trainer.parameters[name][at] -= size
+        assert gradient[at] == pytest.approx((slopes[0] - slopes[1]) / 2e-6, rel=2e-3, abs=1e-7)
 
 
-# -- activations and features ---------------------------------------------------------------------------------------
+def _loss(trainer, x, name, at):
+    """The loss written out, the residual that the dead features are to explain held where it is (as in the paper)."""
+    p, plan = trainer.parameters, trainer.plan
+    base = {key: value.copy() for key, value in p.items()}
+    h = (x - p["b_dec"]) @ p["W_enc"] + p["b_enc"]
+    z = trainer._chosen(h, plan.active_count)
+    error = z @ p["W_dec"] + p["b_dec"] - x
+    loss = np.mean(np.sum(error**2, axis=1)) / trainer._variance
+    dead = np.flatnonzero(trainer.silent_tokens >= plan.dead_after_tokens)
+    if len(dead):
+        frozen = getattr(trainer, "_frozen", None)
+        if frozen is None:
+            trainer._frozen = frozen = -_unmoved_error(trainer, x, base, name, at)
+        half = max(1, x.shape[1] // 2)
+        left = trainer._chosen(h[:, dead], min(len(dead), half))
+        # the pre-activations move with b_dec and W_enc too, but their part of the auxiliary term is the dead ones' alone
+        share = plan.aux_coefficient * min(1.0, len(dead) / half)
+        loss += share * np.mean(np.sum((left @ p["W_dec"][dead] - frozen) ** 2, axis=1)) / trainer._variance
+    return loss
 
 
-def test_windows_and_split():
-    assert [len(w) for w in windows_of(list(range(1100)), 512)] == [512, 512]  # 76 left: less than a quarter
-    assert [len(w) for w in windows_of(list(range(1200)), 512)] == [512, 512, 176]
-    first, later = split_text("a\nb\nc\nd\n", 0.5)
-    assert (first, later) == ("a\nb\n", "c\nd\n")
+def _unmoved_error(trainer, x, base, name, at):
+    h = (x - base["b_dec"]) @ base["W_enc"] + base["b_enc"]
+    return trainer._chosen(h, trainer.plan.active_count) @ base["W_dec"] + base["b_dec"] - x
 
 
-def test_massive_tokens_are_told_apart():
-    values = f32([3, 4], [0, 5], [5, 0], [300, 400])  # norms 5 5 5 500: the median is 5
-    assert norm_limit(values) == 40.0
-    assert ordinary(values, 40.0).tolist() == [True, True, True, False]
+def test_a_planted_dictionary_is_found_and_dead_features_come_back():
+    rng = np.random.default_rng(5)
+    planted = rng.standard_normal((48, 24)).astype(np.float32)
+    planted /= np.linalg.norm(planted, axis=1, keepdims=True)
+    codes = np.zeros((4000, 48), np.float32)
+    for row in codes:
+        row[rng.choice(48, 3, replace=False)] = rng.uniform(1, 2, 3)
+    x = codes @ planted + 0.5
+    plan = Plan(feature_count=48, active_count=3, step_count=700, batch_tokens=128, rate=1e-2, dead_after_tokens=2000)
+    sae = Trainer(x, plan).run()
+    best = np.abs(planted @ sae.decoder.T).max(axis=1)
+    assert np.mean(best > 0.9) > 0.7
+    y = sae.decode(sae.encode(x[:500]))
+    assert np.sum((y - x[:500]) ** 2) / np.sum((x[:500] - x[:500].mean(axis=0)) ** 2) < 0.25
+    np.testing.assert_allclose(np.linalg.norm(sae.decoder, axis=1), 1, atol=1e-5)
 
 
-def test_texts_of_a_folder(tmp_path):
-    with pytest.raises(RefusedError, match=r"\.txt"):
-        texts_of(tmp_path)
-    (tmp_path / "b.md").write_text("two")
-    (tmp_path / "a.txt").write_text("one")
-    (tmp_path / "c.bin").write_bytes(b"\0")
-    assert texts_of(tmp_path) == ["one", "two"]
+def test_training_refuses_what_cannot_be_trained_on():
+    with pytest.raises(RefusedError, match="finite"):
+        Trainer(np.full((4, 3), np.nan, np.float32), Plan(feature_count=8, active_count=2))
+    with pytest.raises(RefusedError, match="cannot be active"):
+        Trainer(np.ones((4, 3), np.float32), Plan(feature_count=8, active_count=9))
 
 
-def test_further_text_shares_no_telling_line_with_what_is_known():
-    def telling(text):
-        return {line.strip() for line in text.splitlines() if len(line.strip()) >= 30}
-
-    shipped = shipped_text()
-    more = further_text([shipped])
-    assert len(more) > 600_000  # 240 kB of the reference and the library's words
-    assert not telling(more) & telling(shipped)
-    # A text that is known whole, in typographic quotes too, is not in what comes beside another.
-    sentence = next(line for line in more.splitlines() if len(line) > 60 and "'" in line)
-    assert sentence not in further_text([shipped, sentence.replace("'", "\u2019")])
-    # Beside a text of somebody's own the shipped one is further text, but for the lines that are theirs.
-    own = "\n".join(shipped.splitlines()[100:110])
-    with_shipped = further_text([own], shipped=True)
-    assert len(telling(with_shipped) & telling(shipped)) > 0.9 * len(telling(shipped))
-    assert not telling(with_shipped) & telling(own)
+def test_a_folder_comes_back_bit_for_bit(tmp_path):
+    sae = _made(active_count=5)
+    save(sae, tmp_path / "sae", hook_name="l_out-3")
+    again = load(tmp_path / "sae")
+    assert (again.active_count, again.is_centred) == (5, True)
+    for name in ("encoder", "encoder_bias", "decoder", "decoder_bias"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(sae, name))
+    config = json.loads((tmp_path / "sae" / CONFIG).read_text())
+    # what SAELens 6 reads of a TopK
+    assert {"architecture": "topk", "d_in": 12, "d_sae": 40, "k": 5, "apply_b_dec_to_input": True}.items() <= config.items()
 
 
-def test_splice_changes_ordinary_tokens_only():
-    tap = Splice("l_out-1", 10.0, lambda x: x * 2)
-    assert tap.wants("l_out-1")
-    assert not tap.wants("l_out-2")
-    assert tap("l_out-1", f32([1, 2], [30, 40])).tolist() == [[2, 4], [30, 40]]
-    tap.change = None
-    assert tap("l_out-1", X) is None
+def _changed(folder, tensors=None, **config):
+    from safetensors.numpy import load_file, save_file
+
+    save(_made(active_count=5), folder)
+    path = folder / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    if tensors:
+        save_file(load_file(folder / WEIGHTS) | tensors, folder / WEIGHTS)
+    return folder
 
 
-class Pretend:
-    """A session whose residual stream is the token's own row of a table."""
-
-    def __init__(self, tap):
-        self.tap = tap
-
-    def tokenize(self, text, *, add_special=True):
-        return [ord(c) for c in text]
-
-    def decode(self, tokens, *, position, sequence=0, logits="last"):
-        with suppress(EndPass):
-            self.tap("l_out-0", f32(*[[t, 1] for t in tokens]))
-
-    def clear(self):
-        pass
-
-    def close(self):
-        pass
+def test_other_kinds_of_folder(tmp_path):
+    threshold = np.linspace(0, 1, 40, dtype=np.float32)
+    jump = load(_changed(tmp_path / "a", {"threshold": threshold}, architecture="jumprelu"))
+    np.testing.assert_array_equal(jump.threshold, threshold)
+    assert load(_changed(tmp_path / "b", architecture="standard")).active_count == 0
+    older = {"architecture": "standard", "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 7}, "k": None}
+    assert load(_changed(tmp_path / "c", **older)).active_count == 7
 
 
-def test_capture_keeps_rows_tokens_and_windows(tmp_path):
-    def open_session(path, scenario, tap):
-        return Pretend(tap)
-
-    found = capture(open_session, tmp_path, ["a" * 600, "b" * 200], "l_out-0")
-    assert found.windows.tolist() == [0, 512]  # 88 left of the first text: less than a quarter of a window
-    assert found.tokens.tolist() == [97] * 512 + [98] * 200
-    assert found.values[:, 0].tolist() == found.tokens.tolist()
-    assert len(capture(open_session, tmp_path, ["a" * 1200], "l_out-0", limit_tokens=600).tokens) == 512
-    with pytest.raises(RefusedError):
-        capture(open_session, tmp_path, ["short"], "l_out-0")
-
-
-def test_top_features_show_the_strongest_contexts():
-    # Feature 0 fires on token 1 only, feature 1 on token 2 only, as strongly as the input says; none on token 9.
-    sae = SparseAutoencoder(
-        encoder=f32([1, 0], [0, 1]),
-        encoder_bias=np.zeros(2, np.float32),
-        decoder=f32([1, 0], [0, 1]),
-        decoder_bias=np.zeros(2, np.float32),
-        active_count=1,
-    )
-    tokens = np.array([9, 1, 9, 9, 1, 2, 9, 1, 9, 9], np.int64)
-    values = np.zeros((10, 2), np.float32)
-    values[[1, 4, 7], 0] = [5, 7, 6]
-    values[5, 1] = 50
-    captured = Captured(values, tokens, np.array([0, 5]))
-    found = top_features(
-        sae, captured, 1e9, lambda t: " ".join(map(str, t)), context_count=2, radius_tokens=2, most_firing_ratio=0.5
-    )
-    (only,) = found  # feature 1 fires once: fewer than two contexts
-    assert (only.index, only.firing_ratio, only.mean_activation, only.same_token_ratio) == (0, 0.3, 6.0, 1.0)
-    assert [(c.activation, c.before, c.token, c.after) for c in only.contexts] == [
-        (7.0, "9 9", "1", ""),  # the window ends at token 4
-        (6.0, "2 9", "1", "9 9"),
-    ]
-
-
-# -- encoders -------------------------------------------------------------------------------------------------------
-
-
-def test_widening_is_the_cast_for_every_finite_half():
-    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    finite = every[np.isfinite(every)]
-    wide = np.empty(finite.shape, np.float32)
-    widen_half(finite, wide)
-    assert np.array_equal(wide, finite.astype(np.float32))
+def test_a_rescaled_top_k_chooses_by_activation_times_norm(tmp_path):
+    plain = _made(active_count=5)
+    folded = load(_changed(tmp_path / "a", rescale_acts_by_decoder_norm=True))
+    norms = np.linalg.norm(plain.decoder, axis=1)
+    h = _hidden(plain, X) * norms
+    z = np.where(h >= np.sort(h, axis=1)[:, -5:-4], np.maximum(h, 0), 0)
+    np.testing.assert_allclose(folded.decode(folded.encode(X)), z @ (plain.decoder / norms[:, None]) + plain.decoder_bias, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("kind", "least"), [("fp16", 0.99), ("int8", 0.95), ("ort fp32", 0.999), ("ort int8", 0.97), ("ort int4", 0.7)]
+    ("config", "tensors", "says"),
+    [
+        ({"architecture": "gated"}, None, "architecture"),
+        ({"normalize_activations": "layer_norm"}, None, "normalize_activations"),
+        ({"k": 41}, None, "k"),
+        ({"k": "5"}, None, "k"),
+        ({}, {"b_enc": np.zeros(3, np.float32)}, "encoder_bias"),
+        ({}, {"W_dec": np.zeros((40, 11), np.float32)}, "decoder"),
+        ({"architecture": "jumprelu"}, None, "tensors"),
+    ],
 )
-def test_encoders_find_the_features_of_float32(kind, least, tmp_path):
-    if kind.startswith("ort"):
-        pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
-        pytest.importorskip("onnx_ir", reason="the quantize extra is not installed")
-    sae = random_autoencoder(128, 512, 8, 5)
-    x = planted_tokens(sae, 40, 6)
-    right = sae.encode_sparse(x).indices
-    encoder = make_encoder(sae, kind, tmp_path)
-    codes = encoder.top(x)
-    assert codes_overlap(codes, right) >= least
-    assert encoder.weight_bytes == weight_bytes(kind, 128, 512)
-    one = encoder.top(x[:1])
-    assert codes_overlap(one, right[:1]) >= least - 0.2
+def test_a_folder_that_is_not_read_says_why(tmp_path, config, tensors, says):
+    with pytest.raises(BadDataError, match=says):
+        load(_changed(tmp_path / "a", tensors, **config))
 
 
-def test_weight_bytes_by_hand():
-    # 4 x 32 weights; int8 scales: 32 x 4 bytes; blocks of 32: 4 scales of 4 bytes
-    assert [weight_bytes(k, 4, 32) for k in ("fp32", "fp16", "int8", "ort int8", "ort int4")] == [
-        512, 256, 128 + 128, 128 + 16, 64 + 16,
-    ]  # fmt: skip
+@pytest.mark.parametrize(("bits", "least"), [(8, 0.95), (4, 0.6)])
+def test_fewer_bits_choose_mostly_the_same_features(tmp_path, bits, least):
+    pytest.importorskip("onnx_ir")
+    pytest.importorskip("onnxruntime")
+    from harness.workloads.sparse_autoencoder.encoders import quantised
 
-
-# -- workload -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def state(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sae")
-    return WORKLOAD.prepare(WORKLOAD.sizes["small"], WorkloadContext(folder, folder, 1, 1))
-
-
-def test_workload_names_costs_and_operations_alike(state):
-    costs = WORKLOAD.costs(WORKLOAD.sizes["small"])
-    operations = WORKLOAD.operations(state)
-    assert [c.operation for c in costs] == [o.name for o in operations]
-    for operation in operations:
-        operation.call()
-    assert WORKLOAD.check(state)["top_overlap"]["fp32"] >= 0.999
-
-
-def test_costs_by_hand():
-    costs = {c.operation: c for c in WORKLOAD.costs(WORKLOAD.sizes["default"])}
-    # 2048 x 16384 float32 = 134,217,728 bytes; sparse decode reads 32 x 2048 weights of 16384 x 2048
-    assert costs["encode fp32"].moved_bytes == 134_217_728
-    assert costs["decode dense"].moved_bytes / costs["decode sparse"].moved_bytes == 512
-    assert costs["encode fp32 x32"].flops_count == 2 * 32 * 2048 * 16384
-
-
-def test_a_wrong_encoder_has_no_speed(state):
-    broken = state.encoders[0]._replace(top=lambda x: state.autoencoder.encode_sparse(x[::-1] * 0 + 1))
-    with pytest.raises(WrongAnswerError, match="features"):
-        WORKLOAD.check(state._replace(encoders=(broken,)))
-
-
-def test_evaluation_needs_a_model(tmp_path):
-    with pytest.raises(RefusedError, match="--model"):
-        WORKLOAD.evaluate(WorkloadContext(tmp_path, tmp_path, 1, 1))
+    sae = _made(dim=64, features=512, active_count=16)
+    x = np.random.default_rng(1).standard_normal((20, 64)).astype(np.float32)
+    right, codes = sae.encode(x), quantised(sae, bits, tmp_path)(x)
+    shared = [len(np.intersect1d(a, b)) / 16 for a, b in zip(right.indices, codes.indices, strict=True)]
+    assert np.mean(shared) >= least
+    with pytest.raises(RefusedError, match="TopK"):
+        quantised(_made(), bits, tmp_path)
