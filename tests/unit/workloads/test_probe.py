@@ -30,12 +30,12 @@ def test_labels_that_are_alike_are_refused():
 
 def test_a_planted_direction_is_read_and_noise_is_not():
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((200, 300))
-    labels = rng.random(200) < 0.5
+    x = rng.standard_normal((100, 60))
+    labels = rng.random(100) < 0.5
     x[:, 7] += np.where(labels, 3, -3)
     assert held_out(x, labels).mean() > 0.8
     assert held_out(x, labels, 1).mean() > 0.95  # a sparse probe finds the one column
-    assert 0.35 < held_out(rng.standard_normal((200, 300)), labels).mean() < 0.65
+    assert 0.3 < held_out(rng.standard_normal((100, 60)), labels).mean() < 0.7
 
 
 def test_no_row_is_judged_by_a_classifier_that_saw_it():
@@ -45,10 +45,10 @@ def test_no_row_is_judged_by_a_classifier_that_saw_it():
 
 
 def test_shuffled_words_are_not_told_by_the_words():
-    cases = SYSTEM.cases(SYSTEM.sizes["default"], 1)
+    cases = SYSTEM.cases(SYSTEM.sizes["default"] | {"case_count": 60}, 1)
     labels = np.array([case["label"] for case in cases])
     assert labels.mean() == 0.5
-    assert held_out(words_of([case["text"] for case in cases]), labels).mean() < 0.65
+    assert held_out(words_of([case["text"] for case in cases]), labels).mean() < 0.7
 
 
 def test_a_vector_goes_through_text():
