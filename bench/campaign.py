@@ -1,8 +1,8 @@
-"""The real runs behind the pages, as records in ``reports/``: checks, speculation, streaming, a ladder, workloads.
+"""The real runs behind the pages, as records in ``reports/``: checks, speculation, streaming, a ladder, systems.
 
     python -m bench campaign                         # all parts, about a quarter of an hour on a quiet machine
     python -m bench campaign --only check,stream
-    python -m bench campaign --only evaluations      # quality of every workload: hours
+    python -m bench campaign --only systems          # figures and times of every system: hours
     python -m bench docs                             # then the pages show them
 
 Nothing else may run meanwhile: records of a disturbed machine are kept, and say so.
@@ -18,15 +18,20 @@ import click
 
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 TARGET, DRAFT = "qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"
-EVALUATED = (
+CASES = REPORTS.parent / "docs" / "workloads" / "cases"
+SYSTEMS = (
+    ("calibration",),
     ("memory_store",),
-    ("grounded_vision",),
     ("training_efficiency",),
+    ("grounded_vision",),
+    ("reasoning",),
     ("probe", "--model", "smollm2-135m"),
     ("sparse_autoencoder", "--model", "smollm2-135m"),
-    *((name, "--model", TARGET) for name in ("grounding_qa", "reasoning", "debate", "assistant")),
+    ("reasoning", "--model", TARGET, "--cases", str(CASES / "contradictions.jsonl")),
+    ("grounding_qa", "--model", TARGET, "--cases", str(CASES / "support.jsonl")),
+    ("debate", "--model", TARGET, "--cases", str(CASES / "debates.jsonl"), "--timeout", "7200"),
 )
-"""Workloads whose answers are judged; those with a language model take hours on two cores."""
+"""Systems with their models and cases; those that judge with a language model take hours on two cores."""
 PARTS: dict[str, tuple[str, list[list[str]]]] = {
     "check": ("check/default.json", [["check", "-n", "64"]]),
     "models": (
@@ -45,13 +50,9 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
         [["stream", TARGET, "--ram-budget", share, "--tokens", "24"] for share in ("0.6x", "0.8x")]
         + [["stream", TARGET, "--ram-budget", "0.6x", "--tokens", "8", "--prompt-count", "1", "--plain-mmap"]],
     ),
-    "workloads": (
-        "workloads/default.json",
-        [["workloads", "table", "--model", "smollm2-135m", "-r", "15"]],
-    ),
-    "evaluations": (
-        "workloads/evaluations.json",
-        [["workloads", "run", name, "--evaluate", "-r", "15", *model] for name, *model in EVALUATED],
+    "systems": (
+        "workloads/systems.json",
+        [["workloads", "run", name, "--evaluate", *options] for name, *options in SYSTEMS],
     ),
     "ladder": (
         "ladder/smollm2-135m.json",
@@ -94,7 +95,7 @@ def gathered(folder: Path) -> str:
 
 
 @click.command()
-@click.option("--only", default=",".join(name for name in PARTS if name != "evaluations"), show_default=True)
+@click.option("--only", default=",".join(name for name in PARTS if name != "systems"), show_default=True)
 @click.option("--outputs/--no-outputs", default=True, help="Also keep what fit and check print.")
 def main(only: str, outputs: bool) -> None:
     """Run the parts and write their records."""

@@ -4,7 +4,6 @@ import csv
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -262,311 +261,35 @@ def ladder_table(*paths: Path) -> str:
     return table(columns, rows) + f"\n\n{source([r for r in records if isinstance(r.result, Quality)])}"
 
 
-def workload_table(*paths: Path) -> str:
-    """Median latency of each operation of each workload beside its prediction; a disturbed run is marked."""
-    records = results_of(System, *paths)
-    rows, errors = [], []
-    for record, run in records:
-        mark = "" if record.outcome == "ok" else f" ({record.outcome})"
-        for said in run.predicted:
-            name, latency = said["operation"], said["latency_s"]
-            times = [s.duration_s / max(1, s.token_count) for s in record.samples if s.label == name and not s.warm_up]
-            if not times:
-                continue
-            errors.append(latency["mid"] / median(times) - 1.0)
-            rows.append(
-                [
-                    f"{record.workload}, {name}{mark}",
-                    format_seconds(latency["mid"]),
-                    f"{format_seconds(latency['low'])} to {format_seconds(latency['high'])}",
-                    format_seconds(median(times)),
-                    f"{errors[-1]:+.0%}",
-                    said["limit"],
-                ]
-            )
-    columns = ["operation", "predicted", "90 % interval", "measured, median", "error", "limit"]
-    middle = (
-        f"median error of {len(errors)} operations: {median(map(abs, errors)):.1%}" if errors else "nothing was run"
-    )
-    return table(columns, rows) + f"\n\n*{middle}*\n\n{source([r for r, _ in records])}"
+def system_figures(workload: str, *paths: Path) -> str:
+    """Figures of the newest record of a system with each set of parts, with their intervals; times of its steps."""
+    runs = {str(run.parts): (record, run) for record, run in results_of(System, *paths) if record.workload == workload}
+    if not runs:
+        return "*not measured yet*"
+    names = list(dict.fromkeys(name for _, run in runs.values() for name, _ in _flat(run.quality)))
+    cells = [dict(_flat(run.quality)) for _, run in runs.values()]
+    for figures, (record, _) in zip(cells, runs.values(), strict=True):
+        for kind in dict.fromkeys(s.label for s in record.samples):
+            times = [s.duration_s for s in record.samples if s.label == kind]
+            figures[f"{kind}, median time"] = format_seconds(median(times))
+            names.append(f"{kind}, median time")
+    titles = [", ".join(run.parts.values()) or "no model" for _, run in runs.values()]
+    rows = [[name, *(figures.get(name, "-") for figures in cells)] for name in dict.fromkeys(names)]
+    return table(["figure", *titles], rows) + f"\n\n{source([record for record, _ in runs.values()])}"
 
 
-_HEADLINES: Final[Mapping[str, tuple[tuple[str, str, str, str], ...]]] = {
-    "memory_store": (
-        ("evidence recall at 10, LoCoMo", "locomo*minilm*/evidence_recall/fused/at_10",
-         "BM25", "locomo*minilm*/evidence_recall/bm25/at_10"),
-        ("current fact found first", "lives/managed: first", "every turn stored", "lives/everything stored: first"),
-    ),
-    "grounding_qa": (
-        ("precision of support", "support/all/precision", "words contained", "support/all/contains_precision"),
-        ("recall of support", "support/all/recall", "", ""),
-        ("precision of support, unseen passages", "support, unseen passages/all/precision", "words contained",
-         "support, unseen passages/all/contains_precision"),
-        ("recall of support, unseen passages", "support, unseen passages/all/recall", "", ""),
-        ("citations that support, made-up facts", "made-up facts/citation_recall", "words contained",
-         "made-up facts/citation_contains_answer"),
-        ("TruthfulQA, right answers", "TruthfulQA*/accuracy", "the likeliest answer", "TruthfulQA*/likeliest_accuracy"),
-        ("TruthfulQA, gain of answering the surer half", "TruthfulQA*/half_coverage/gain", "", ""),
-        ("LoCoMo, gain of answering the surer half", "locomo*/half_coverage/gain", "", ""),
-    ),
-    "reasoning": (
-        ("precision of contradictions", "contradictions with the model/precision", "", ""),
-        ("recall of contradictions", "contradictions with the model/recall", "", ""),
-        ("precision of contradictions, unseen chains", "contradictions, unseen chains/precision", "", ""),
-        ("recall of contradictions, unseen chains", "contradictions, unseen chains/recall", "", ""),
-        ("ProcessBench F1, gsm8k, critic", "processbench_gsm8k*/critic/f1", "exact checks alone",
-         "processbench_gsm8k*/critic/exact_checks_alone"),
-        ("ProcessBench F1, math, critic", "processbench_math*/critic/f1", "exact checks alone",
-         "processbench_math*/critic/exact_checks_alone"),
-    ),
-    "debate": (
-        ("accuracy after debate", "arms/debate/accuracy", "judge alone", "arms/alone/accuracy"),
-        ("accuracy after consultancy", "arms/consultancy/accuracy", "judge alone", "arms/alone/accuracy"),
-        ("accuracy after critique", "arms/critique/accuracy", "judge alone", "arms/alone/accuracy"),
-    ),
-    "assistant": (
-        ("right answers, all parts", "all parts/right", "the last turns alone", "without retrieval/right"),
-    ),
-    "grounded_vision": (
-        ("words read from regions", "read/regions/share", "one copy, as many pixels", "read/base/share"),
-        ("IDF1 with a fifth missed", "tracking/misses/idf1", "nothing missed", "tracking/none/idf1"),
-        ("HOTA with a fifth missed", "tracking/misses/hota", "nothing missed", "tracking/none/hota"),
-    ),
-    "probe": (
-        ("next token uncertain, layer at three quarters", "probes/3/reports/4/accuracy", "the token alone",
-         "probes/3/reports/4/token_rule"),
-        ("loss of copies without induction heads, nats", "ablation/ablated/1", "other heads taken out",
-         "ablation/null_second_losses"),
-    ),
-    "sparse_autoencoder": (
-        ("loss recovered (zero ablation)", "loss/recovered_zero_ratio", "", ""),
-        ("variance explained, held out", "held_out/explained_ratio", "", ""),
-    ),
-    "training_efficiency": (
-        ("experts found in memory, half of them held", "hits/50%*/measured", "predicted by a Zipf law of 0.9",
-         "hits/50%*/by_default_skew"),
-        ("held-out loss, nats a byte", "loss", "byte frequencies", "frequency_loss"),
-    ),
-    "calibration": (("ECE of planted confidences", "quality/ece", "planted", "quality/implied_ece"),),
-}  # fmt: skip
-"""What is shown of each workload's evaluation: a figure and where it stands, a baseline and where it stands.
-
-``*`` in a step of a place matches names; a list is shown by its middle.
-"""
-
-
-def systems_table(speeds: Path, *evaluations: Path) -> str:
-    """Each system: quality with its interval beside a baseline, and the first operation's time, memory and energy.
-
-    Quality: the newest evaluation of each workload, times and memory: ``speeds`` where the model is the same.
-    """
-    timed = {r.workload: (r, run) for r, run in results_of(System, speeds)}
-    judged = {r.workload: (r, run) for r, run in results_of(System, *evaluations) if run.evaluation}
-    rows = []
-    for name in sorted({*timed, *judged}):
-        record, run = judged.get(name) or timed[name]
-        told = {**run.evaluation, "quality": run.quality}
-        clocked = timed.get(name, (record, run))
-        speed = _speed_cells(*(clocked if clocked[0].model == record.model else (record, run)))
-        model = f", {record.model.name}" if record.model else ""
-        for what, place, baseline, other in _HEADLINES.get(name, ()):
-            found, beside = _shown_at(told, place), _shown_at(told, other)
-            if name not in judged and not place.startswith("quality"):
-                found = "not evaluated here"
-            against = baseline or "-" if beside == "-" else f"{baseline}: {beside}"
-            rows.append([f"{name}{model}", what, found, against, *speed])
-            speed = [""] * len(speed)
-    columns = ["system", "quality", "found", "baseline", "p50 / p95", "predicted p50", "peak memory", "energy"]
-    return table(columns, rows) + f"\n\n{source([r for r, _ in (*timed.values(), *judged.values())])}"
-
-
-def _speed_cells(record: RunRecord, run: System) -> list[str]:
-    """Percentiles and prediction of a record's slowest operation, peak memory, and joules of a call where known."""
-    calls: dict[str, list[float]] = {}
-    joules: list[float] = []
-    for sample in record.samples:
-        if not sample.warm_up:
-            calls.setdefault(sample.label, []).append(sample.duration_s / max(1, sample.token_count))
-            joules += [sample.energy_joules / max(1, sample.token_count)] if sample.energy_joules else []
-    predicted = {said["operation"]: said["latency_s"]["mid"] for said in run.predicted}
-    if not calls:
-        return ["-"] * 4
-    slowest = max(calls, key=lambda label: median(calls[label]))
-    p95_s = sorted(calls[slowest])[math.ceil(0.95 * len(calls[slowest])) - 1]
-    return [
-        f"{slowest}: {format_seconds(median(calls[slowest]))} / {format_seconds(p95_s)}",
-        format_seconds(predicted[slowest]) if slowest in predicted else "-",
-        format_bytes(record.memory.peak_rss_bytes) if record.memory else "-",
-        f"{median(joules):.3g} J a call" if joules else "not measurable here",
-    ]
-
-
-def _shown_at(told: Any, place: str) -> str:
-    """The value at a place of an evaluation, with its interval; ``-`` where there is none."""
-    beside: Any = None
-    for step in place.split("/") if place else ():
-        if isinstance(told, list | tuple) and step.isdigit() and int(step) < len(told):
-            told, beside = told[int(step)], None
-            continue
-        names = [n for n in told if fnmatchcase(n, step)] if isinstance(told, Mapping) else []
-        if not names:
-            return "-"
-        # what is called an interval alone is that of the first figure that it stands with
-        plain = told.get("interval") if names[-1] == next(iter(told)) else None
-        beside, told = (told.get(f"{names[-1]}_interval") or plain or _ends(told)), told[names[-1]]
-    if isinstance(told, Mapping):
-        beside, told = _ends(told), next((told[n] for n in ("share", "mid", "mean") if n in told), None)
-    if isinstance(told, list | tuple) and told:
-        beside, told = (min(told), max(told)), median(told)
-    if not place or not isinstance(told, int | float):
-        return "-"
-    ends = f" ({beside[0]:.3g} to {beside[1]:.3g})" if beside and None not in beside else ""
-    return f"{told:.3g}{ends}"
-
-
-def _ends(told: Mapping[str, Any]) -> tuple[float, float] | None:
-    return (told["low"], told["high"]) if "low" in told and "high" in told else None
-
-
-def _evaluated(key: str, *paths: Path) -> tuple[RunRecord, Mapping[str, Any]]:
-    """The newest record whose evaluation has that key, and the evaluation.
-
-    Raises:
-        ValueError: There is none.
-    """
-    found = [(record, run.evaluation) for record, run in results_of(System, *paths) if key in run.evaluation]
-    if not found:
-        raise ValueError(f"no evaluation with {key!r} in {', '.join(map(str, paths))}")
-    return found[-1]
-
-
-def router_table(*paths: Path) -> str:
-    """Hits of a cache of experts on the choices of a router that was trained here, beside what laws predict."""
-    record, found = _evaluated("hits", *paths)
-    rows = [[budget, *(f"{hits[name]:.1%}" for name in _HITS)] for budget, hits in found["hits"].items()]
-    return table(["", *_HITS.values()], rows) + f"\n\n{source([record])}"
-
-
-_HITS: Final = {
-    "measured": "measured, least recently used out",
-    "most_wanted": "measured, the most wanted kept",
-    "by_default_skew": "predicted, Zipf law of 0.9",
-    "by_skew": "predicted, fitted Zipf law",
-    "by_skew_and_reuse": "predicted, fitted, with reuse",
-}
-
-
-def parts_table(workload: str, *paths: Path) -> str:
-    """What a workload's evaluation found, a row for each part: arms of a debate, an assistant without a part."""
-    asked = workload.partition(":")[0]
-    judged = [(r, run.evaluation) for r, run in results_of(System, *paths) if r.workload == asked]
-    told = [(r, found) for r, found in judged if found]
-    if not told:
-        raise ValueError(f"no evaluation of {workload} in {', '.join(map(str, paths))}")
-    record, found = told[-1]
-    place, columns = _PARTS[workload]
-    parts: Any = found
-    for step in place.split("/") if place else ():
-        parts = parts[step]
-    chosen = {
-        name: part for name, part in parts.items() if isinstance(part, Mapping) and set(columns.values()) & set(part)
-    }
-    rows = [[name, *(_shown_at(part, key) for key in columns.values())] for name, part in chosen.items()]
-    return table(["", *columns], rows) + f"\n\n{source([record])}"
-
-
-_SUPPORT: Final = {
-    "cases": "case_count", "precision": "precision", "recall": "recall",
-    "objected to by a check": "decided_by_checks_ratio", "precision of words contained": "contains_precision",
-}  # fmt: skip
-_PARTS: Final[dict[str, tuple[str, dict[str, str]]]] = {
-    "assistant": (
-        "",
-        {
-            "right": "right", "of what is so now": "right, now", "in two steps": "right, hop",
-            "silent where forgotten": "right, gone", "wrong answers given": "wrong answers given",
-            "seconds": "seconds", "tokens read": "read_tokens",
-        },
-    ),
-    "debate": (
-        "arms",
-        {
-            "accuracy": "accuracy", "p against chance": "p", "p against alone": "over_alone/p",
-            "swayed by order": "swayed_by_order_ratio",
-            "tokens said": "speech_tokens_drawn", "judge reads": "judge_tokens_read", "seconds": "seconds",
-        },
-    ),
-    "grounding_qa": ("support", _SUPPORT),
-    "grounding_qa:unseen": ("support, unseen passages", _SUPPORT),
-}  # fmt: skip
-
-
-def critics_table(*paths: Path) -> str:
-    """F1 on ProcessBench of the critic that was run here, of the exact checks alone, and of published critics."""
-    judged = [(r, run.evaluation) for r, run in results_of(System, *paths) if r.workload == "reasoning"]
-    record, found = next((r, e) for r, e in reversed(judged) if any("critic" in v for v in e.values()))
-    names = [name for name, part in found.items() if "critic" in part]
-    ours: dict[str, list[str]] = {"by programs, run here": [], "exact checks alone, run here": [], "traces": []}
-    for name in names:
-        critic = found[name]["critic"]
-        ours["by programs, run here"].append(_shown_at(critic, "f1"))
-        ours["exact checks alone, run here"].append(_shown_at(critic, "exact_checks_alone"))
-        ours["traces"].append(f"{critic['trace_count']} of {critic['of']}")
-    known = dict.fromkeys(critic for name in names for critic in found[name]["published_f1"])
-    published = {c: [f"{found[n]['published_f1'].get(c, float('nan')):.3f}" for n in names] for c in known}
-    rows = [[critic, *cells] for critic, cells in sorted(published.items(), key=lambda row: row[1][0])]
-    titles = ["F1", *(name.removeprefix("processbench_").split("_")[0] for name in names)]
-    return table(titles, [[name, *cells] for name, cells in ours.items()] + rows) + f"\n\n{source([record])}"
-
-
-def probe_table(*paths: Path) -> str:
-    """Held-out accuracy of each property on each layer that was probed, with its selectivity, beside simpler rules."""
-    record, found = _evaluated("probes", *paths)
-    studies = found["probes"]
-    rows: dict[str, list[str]] = {}
-    for said in (one for study in studies for one in study["reports"]):
-        row = rows.setdefault(said["name"], [said["name"], f"{said['majority']:.3f}", f"{said['token_rule']:.3f}"])
-        row.append(f"{said['accuracy']['mid']:.3f} ({said['selectivity']:+.3f})")
-    layers = [f"layer {study['layer']}" for study in studies]
-    columns = ["accuracy (selectivity)", "the commoner label", "the token alone", *layers]
-    return table(columns, list(rows.values())) + f"\n\n{source([record])}"
-
-
-def ablation_table(*paths: Path) -> str:
-    """Losses with all heads, and without induction heads, beside as many others taken out."""
-    record, found = _evaluated("ablation", *paths)
-    told = found["ablation"]
-    null = told["null_second_losses"]
-    share = f"{len(told['heads'])} induction heads out, {told['head_share']:.1%} of all"
-    rows = [
-        ["all heads", *(f"{loss:.2f}" for loss in told["intact"]), "-"],
-        [share, *(f"{loss:.2f}" for loss in told["ablated"]), f"{told['p_value']:.3f}"],
-        ["as many others out", "-", f"{median(null):.2f} ({min(null):.2f} to {max(null):.2f})", "-", "-"],
-    ]
-    columns = ["nats a token", "first copy", "second copy", "ordinary text", "p"]
-    return table(columns, rows) + f"\n\n{source([record])}"
-
-
-def vision_tables(*paths: Path) -> str:
-    """Words read by each way of seeing a picture, and scores of the tracker by what its detections get wrong."""
-    record, found = _evaluated("tracking", *paths)
-    seen = [
-        [
-            name,
-            f"{way['share']:.1%} ({way['low']:.1%} to {way['high']:.1%})",
-            f"{way['pixel_count'] / 1e6:.2f} million",
-        ]
-        for name, way in found["read"].items()
-    ]
-    tracked = [
-        [name, f"{scores['hota']:.3f}", f"{scores['idf1']:.3f}", str(scores["switch_count"])]
-        for name, scores in found["tracking"].items()
-    ]
-    pair = _shown_at(found, "regions_less_base")
-    told = f"{found['word_count']} words; regions less base, paired over pictures: {pair}"
-    first = table(["way", "words read", "pixels looked at"], seen)
-    second = table(["errors of the detections", "HOTA", "IDF1", "identity switches"], tracked)
-    return f"{first}\n\n{told}\n\n{second}\n\n{source([record])}"
+def _flat(told: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str]]:
+    """Each number, text or None of a tree of figures by its path; intervals stand beside their own figure."""
+    for name, value in told.items():
+        path = f"{place}{name}".replace("_", " ")
+        interval = told.get(f"{name}_interval", told.get("interval") if name == "share" else None)
+        ends = f" ({interval[0]:.3g} to {interval[1]:.3g})" if interval and None not in interval else ""
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}, ")
+        elif isinstance(value, bool | int | float):
+            yield path, f"{value:.3g}{ends}"
+        elif value is None or isinstance(value, str):
+            yield path, value or "-"
 
 
 def metric(path: Path, name: str) -> str:
