@@ -271,7 +271,8 @@ def system_figures(workload: str, *paths: Path) -> str:
     for figures, (record, _) in zip(cells, runs.values(), strict=True):
         for kind in dict.fromkeys(s.label for s in record.samples):
             times = [s.duration_s for s in record.samples if s.label == kind]
-            figures[f"{kind}, median time"] = format_seconds(median(times)) if record.outcome == "ok" else record.outcome
+            is_quiet = record.outcome == "ok"
+            figures[f"{kind}, median time"] = format_seconds(median(times)) if is_quiet else record.outcome
             names.append(f"{kind}, median time")
     titles = [", ".join(run.parts.values()) or "no model" for _, run in runs.values()]
     rows = [[name, *(figures.get(name, "-") for figures in cells)] for name in dict.fromkeys(names)]

@@ -1,4 +1,4 @@
-"""A debate measures what is said: a judge that follows letter, order or name alone finds nothing under the full swap."""
+"""A debate measures what is said: under the full swap a judge that follows letter, order or name finds nothing."""
 
 import re
 from math import exp
@@ -68,7 +68,8 @@ def test_both_sides_are_cut_to_as_many_words_in_each_round():
 def test_an_arm_that_persuades_as_its_placebo_does_is_no_signal():
     """Truth wins 12 of 12 after speeches, and 12 of 12 after empty ones: nothing is left."""
     arms = ("alone", "consultancy", "debate", "debate, placebo", "with the passage")
-    won = {arm: {"log_odds": 1.0, "turned_ratio": 0.0} for arm in arms} | {"alone": {"log_odds": -1.0, "turned_ratio": 0.0}}
+    won = {arm: {"log_odds": 1.0, "turned_ratio": 0.0} for arm in arms}
+    won["alone"] = {"log_odds": -1.0, "turned_ratio": 0.0}
     score = SYSTEM.score([CASE] * 12, [{"verdicts": won}] * 12)
     assert score["arms"]["debate"]["over_alone"]["p"] < 0.001
     assert score["arms"]["debate"]["over_placebo"] == {"better": 0, "worse": 0, "p": 1.0}

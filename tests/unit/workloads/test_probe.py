@@ -19,7 +19,8 @@ def test_the_fit_is_the_optimum(dim):
     def loss(w):
         return np.mean(np.logaddexp(0, -sign * (rows @ w[:-1] + w[-1]))) + 0.5 * 1e-2 * np.sum(w[:-1] ** 2)
 
-    best = minimize(loss, np.zeros(dim + 1), method="L-BFGS-B", options={"maxiter": 5000, "ftol": 1e-14, "gtol": 1e-9}).x
+    exact = {"maxiter": 5000, "ftol": 1e-14, "gtol": 1e-9}
+    best = minimize(loss, np.zeros(dim + 1), method="L-BFGS-B", options=exact).x
     np.testing.assert_allclose(x @ weights + bias, rows @ best[:-1] + best[-1], atol=5e-3)
 
 

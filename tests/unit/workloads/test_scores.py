@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from harness.stats.intervals import binomial_test
 from harness.workloads.scores import f1, process_f1, selection, share, signal
 
 
@@ -17,6 +18,14 @@ def test_f1_by_hand():
 def test_process_f1_is_the_harmonic_mean_and_none_without_both_kinds():
     assert process_f1([1, 0, 0, 0], [1, 1])["f1"] == pytest.approx(2 * 0.25 / 1.25)
     assert process_f1([1, 0], [])["f1"] is None
+
+
+@pytest.mark.parametrize(
+    ("hits", "count", "chance", "p"),
+    [(4, 4, 0.5, 0.125), (5, 10, 0.5, 1.0), (0, 0, 0.5, 1.0), (1, 1, 0.25, 0.25), (9, 10, 0.5, 22 / 1024)],
+)
+def test_binomial_test_by_hand(hits, count, chance, p):
+    assert binomial_test(hits, count, chance) == pytest.approx(p)
 
 
 def test_a_signal_is_told_by_the_exact_test():

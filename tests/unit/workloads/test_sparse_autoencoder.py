@@ -28,7 +28,8 @@ def _dense(sae, codes):
 
 
 def _hidden(sae, x):
-    return (x.astype(np.float64) - sae.decoder_bias * sae.is_centred) @ sae.encoder.astype(np.float64) + sae.encoder_bias
+    centred = x.astype(np.float64) - sae.decoder_bias * sae.is_centred
+    return centred @ sae.encoder.astype(np.float64) + sae.encoder_bias
 
 
 X = np.random.default_rng(9).standard_normal((7, 12)).astype(np.float32)
@@ -92,7 +93,6 @@ def _loss(trainer, x, name, at):
             trainer._frozen = frozen = -_unmoved_error(trainer, x, base, name, at)
         half = max(1, x.shape[1] // 2)
         left = trainer._chosen(h[:, dead], min(len(dead), half))
-        # the pre-activations move with b_dec and W_enc too, but their part of the auxiliary term is the dead ones' alone
         share = plan.aux_coefficient * min(1.0, len(dead) / half)
         loss += share * np.mean(np.sum((left @ p["W_dec"][dead] - frozen) ** 2, axis=1)) / trainer._variance
     return loss
@@ -136,7 +136,8 @@ def test_a_folder_comes_back_bit_for_bit(tmp_path):
         np.testing.assert_array_equal(getattr(again, name), getattr(sae, name))
     config = json.loads((tmp_path / "sae" / CONFIG).read_text())
     # what SAELens 6 reads of a TopK
-    assert {"architecture": "topk", "d_in": 12, "d_sae": 40, "k": 5, "apply_b_dec_to_input": True}.items() <= config.items()
+    wanted = {"architecture": "topk", "d_in": 12, "d_sae": 40, "k": 5, "apply_b_dec_to_input": True}
+    assert wanted.items() <= config.items()
 
 
 def _changed(folder, tensors=None, **config):
@@ -165,7 +166,8 @@ def test_a_rescaled_top_k_chooses_by_activation_times_norm(tmp_path):
     norms = np.linalg.norm(plain.decoder, axis=1)
     h = _hidden(plain, X) * norms
     z = np.where(h >= np.sort(h, axis=1)[:, -5:-4], np.maximum(h, 0), 0)
-    np.testing.assert_allclose(folded.decode(folded.encode(X)), z @ (plain.decoder / norms[:, None]) + plain.decoder_bias, atol=1e-4)
+    expected = z @ (plain.decoder / norms[:, None]) + plain.decoder_bias
+    np.testing.assert_allclose(folded.decode(folded.encode(X)), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(

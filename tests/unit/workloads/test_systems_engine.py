@@ -37,7 +37,8 @@ def test_activations_are_read_and_an_unchanged_stream_changes_nothing(parts):
     parts.language.forget()
     parts.language.read(tokens, logits="all")
     logits = [parts.language.session.logits(at).astype(np.float64) for at in range(1, len(tokens) - 1)]
-    plain = np.mean([np.log(np.exp(r - r.max()).sum()) + r.max() - r[t] for r, t in zip(logits, tokens[2:], strict=True)])
+    sums = [np.log(np.exp(row - row.max()).sum()) + row.max() for row in logits]
+    plain = np.mean([s - row[token] for s, row, token in zip(sums, logits, tokens[2:], strict=True)])
     assert stream.loss(tokens) == pytest.approx(plain, abs=1e-4)
     assert stream.loss(tokens, np.zeros_like) != pytest.approx(plain, abs=1e-3)
 
@@ -65,7 +66,8 @@ def test_a_dictionary_is_trained_once_kept_and_is_that_of_its_model(parts, tmp_p
     state = AUTOENCODER.prepare(parts, size, context)
     again = AUTOENCODER.prepare(parts, size, context)
     np.testing.assert_array_equal(state.autoencoder.encoder, again.autoencoder.encoder)
-    cases = [{"kind": "encode", "text": TEXT, "label": at % 2 == 0} for at in range(12)] + [{"kind": "loss", "text": TEXT}]
+    cases = [{"kind": "encode", "text": TEXT, "label": at % 2 == 0} for at in range(12)]
+    cases.append({"kind": "loss", "text": TEXT})
     answers = [AUTOENCODER.step(state, case) for case in cases]
     scores = AUTOENCODER.score(cases, answers)
     assert scores["active_count"] <= size["active_count"]
