@@ -231,16 +231,23 @@ def _usual_s(task: Callable[[], object], *, rounds: int = 25) -> float:
 def laws_of(parts: "Parts") -> dict[str, Law]:
     """The law of each graph among the parts, from passes of two shapes, the faster of five each."""
     graphs = {"encoder": parts.encoder, "nli": parts.nli}
-    return {name: _law(graph.forward) for name, graph in graphs.items() if graph is not None}
+    return {
+        name: _law(graph.forward, graph.fixed_rows, graph.fixed_tokens)
+        for name, graph in graphs.items()
+        if graph is not None
+    }
 
 
-def _law(forward: Callable[..., object]) -> Law:
+def _law(forward: Callable[..., object], fixed_rows: int | None, fixed_tokens: int | None) -> Law:
     times = []
-    for rows, tokens in _PROBED_SHAPES:
+    shapes = [(fixed_rows or rows, fixed_tokens or tokens) for rows, tokens in _PROBED_SHAPES]
+    for rows, tokens in shapes:
         ids = np.full((rows, tokens), 7, np.int64)
         arguments = (ids, np.ones_like(ids), np.zeros_like(ids))
         forward(*arguments)
         times.append(_usual_s(lambda: forward(*arguments), rounds=5))  # noqa: B023  called before the next turn
-    (small, large), counts = times, [rows * tokens for rows, tokens in _PROBED_SHAPES]
+    (small, large), counts = times, [rows * tokens for rows, tokens in shapes]
+    if counts[0] == counts[1]:  # every pass of this graph is alike
+        return Law(base_s=min(times), token_s=0.0)
     token_s = max((large - small) / (counts[1] - counts[0]), 0.0)
     return Law(base_s=max(small - token_s * counts[0], 0.0), token_s=token_s)

@@ -1,5 +1,3 @@
-"""Long-term memory as a library (``store.MemoryStore``) and as a workload."""
+"""Long-term memory of what was told: kept by default, replaced only on evidence, forgotten only on request."""
 
-from harness.workloads.memory_store.workload import MemoryWorkload
-
-WORKLOAD = MemoryWorkload("memory_store")
+from harness.workloads.memory_store.memory import SYSTEM as SYSTEM

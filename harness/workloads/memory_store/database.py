@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from harness.errors import BadDataError, RefusedError
 
-FORMAT: Final = 2
-"""Format 1 kept hashes of each text's words beside its vector; it is read, and brought to this one before a write."""
+FORMAT: Final = 3
 _OLDEST_SQLITE: Final = (3, 42, 0)
 _CHUNK_ROWS: Final = 512
 _TOKENIZER: Final = "porter unicode61"
@@ -30,15 +29,14 @@ CREATE TABLE memories(
     content TEXT NOT NULL,
     namespace TEXT NOT NULL,
     source TEXT NOT NULL,
+    about TEXT NOT NULL,
     created_s REAL NOT NULL,
-    importance REAL NOT NULL,
-    access_count INTEGER NOT NULL DEFAULT 0,
-    accessed_s REAL,
     supersedes INTEGER,
     superseded_by INTEGER,
     superseded_s REAL
 );
 CREATE INDEX memories_by_source ON memories(source);
+CREATE INDEX memories_by_about ON memories(about);
 CREATE TABLE vectors(id INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5(content, content='memories', content_rowid='id', tokenize='{_TOKENIZER}');
 INSERT INTO words(words, rank) VALUES ('secure-delete', 1);
@@ -53,11 +51,11 @@ CREATE VIRTUAL TABLE temp.asked_terms USING fts5vocab(temp, asked, row);
 """What this connection alone sees: who holds each term, how many do, and a question's words as it spells them."""
 
 _KEPT: Final = """
-SELECT id, content, namespace, source, created_s, importance, access_count, supersedes, superseded_by
+SELECT id, content, namespace, source, about, created_s, supersedes, superseded_by
 FROM memories WHERE id = ?
 """
 _CURRENT: Final = """
-SELECT m.id, m.created_s, m.importance, m.access_count, m.namespace, d.sz, v.vector
+SELECT m.id, m.created_s, m.namespace, d.sz, v.vector
 FROM memories m LEFT JOIN vectors v ON v.id = m.id LEFT JOIN words_docsize d ON d.id = m.id
 WHERE m.superseded_by IS NULL AND m.id >= ? ORDER BY m.id
 """
@@ -120,17 +118,12 @@ class Database:
             db.execute("COMMIT")
             os.chmod(self.path, 0o600)  # noqa: PTH101  memories are nobody else's business
         meta = dict(db.execute("SELECT key, value FROM meta").fetchall())
-        if meta.get("format") not in {1, FORMAT}:
+        if meta.get("format") != FORMAT:
             raise BadDataError(self.path, "meta.format", str(meta.get("format")), str(FORMAT))
         if (meta["dim"], meta["embedder"]) != (dim, embedder):
             raise RefusedError(
                 f"{self.path} holds vectors of {meta['embedder']!r} ({meta['dim']} wide), not of {embedder!r} ({dim})"
             )
-        if meta["format"] == 1 and not read_only:
-            with self.write():
-                db.execute("ALTER TABLE vectors DROP COLUMN terms")
-                db.execute("DELETE FROM meta WHERE key = 'key'")
-                db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (FORMAT,))
         db.executescript(_IN_MEMORY)
 
     def close(self) -> None:
@@ -152,11 +145,11 @@ class Database:
             raise
         self._db.execute("COMMIT")
 
-    def insert(self, content: str, vector: NDArray[np.float32], row: tuple[str, str, float, float, int | None]) -> int:
-        """Add one memory inside a transaction; ``row`` is (namespace, source, created_s, importance, supersedes)."""
+    def insert(self, content: str, vector: NDArray[np.float32], row: tuple[str, str, str, float, int | None]) -> int:
+        """Add one memory inside a transaction; ``row`` is (namespace, source, about, created_s, supersedes)."""
         db = self._db
         cursor = db.execute(
-            "INSERT INTO memories(content, namespace, source, created_s, importance, supersedes) VALUES (?,?,?,?,?,?)",
+            "INSERT INTO memories(content, namespace, source, about, created_s, supersedes) VALUES (?,?,?,?,?,?)",
             (content, *row),
         )
         memory_id = int(cursor.lastrowid or 0)
@@ -233,7 +226,7 @@ class Database:
     def current(self, dim: int, first_id: int = 0) -> Iterator[list[tuple[Any, ...]]]:
         """What is current from an identifier on, ascending, some rows at a time.
 
-        A row is (identifier, created_s, importance, access_count, namespace, count of tokens, bytes of the vector).
+        A row is (identifier, created_s, namespace, count of tokens, bytes of the vector).
         BadDataError where a vector has another width than ``dim``, or a row has none.
         """
         cursor = self._db.execute(_CURRENT, (first_id,))

@@ -1,5 +1,6 @@
 """The memories in memory: one contiguous matrix of vectors and a row of figures beside each."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -7,22 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.workloads.memory_store.database import Database
-from harness.workloads.memory_store.scoring import ACCESS_FULL_COUNT, DEFAULT, Scoring, bm25_part
 
-_GATHER_SHARE: Final = 0.25
-"""Below this share of candidates, their rows are gathered instead of multiplying the whole matrix."""
+BM25_K1: Final = 1.2
+BM25_B: Final = 0.75
 _FEW: Final = 1000
-_VALUE: Final = DEFAULT._replace(importance=0.3, recency=0.3, access=0.4)
-"""What a memory is worth keeping for: the seed article's weights, with a true half-life."""
-_COLUMNS: Final = {
-    "id": np.int64,
-    "created_s": np.float64,
-    "importance": np.float32,
-    "access_count": np.float32,
-    "namespace": np.int32,
-    "length": np.float32,
-}
+"""In fewer memories than these, a word in more than half of them may still tell something."""
+_COLUMNS: Final = {"id": np.int64, "created_s": np.float64, "namespace": np.int32, "length": np.float32}
 """What stands beside each vector: namespaces as codes, the length in terms."""
+
+Floats = NDArray[np.float32]
+Slots = NDArray[np.intp]
 
 
 class MemoryIndex:
@@ -34,11 +29,6 @@ class MemoryIndex:
         self._columns: dict[str, NDArray[Any]] = {name: np.zeros(room, dtype) for name, dtype in _COLUMNS.items()}
         self._codes: dict[str, int] = {}
         self._slot_of_id: dict[int, int] = {}
-        self._forget_terms()
-
-    def _forget_terms(self) -> None:
-        """Drop what was looked up of terms: how many memories hold each, and which slots and how often [2, n]."""
-        self._frequencies: dict[str, int] = {}
         self._holders: dict[str, NDArray[np.int32]] = {}
 
     @property
@@ -48,23 +38,23 @@ class MemoryIndex:
 
     def extend(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Add memories, each a row as ``Database.current`` gives it."""
-        self._forget_terms()
+        self._holders = {}
         start, end = self.count, self.count + len(rows)
         if end > len(self.matrix):
             room = max(1024, end + end // 2)
             self.matrix = _grown(self.matrix, room)
             self._columns = {name: _grown(column, room) for name, column in self._columns.items()}
-        *columns, vectors = zip(*rows, strict=True)
-        for (name, column), values in zip(self._columns.items(), columns, strict=True):
-            is_named = name == "namespace"
-            column[start:end] = [self._codes.setdefault(v, len(self._codes)) for v in values] if is_named else values
+        ids, created_s, namespaces, lengths, vectors = zip(*rows, strict=True)
+        codes = [self._codes.setdefault(name, len(self._codes)) for name in namespaces]
+        for name, values in zip(_COLUMNS, (ids, created_s, codes, lengths), strict=True):
+            self._columns[name][start:end] = values
         self.matrix[start:end] = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, self.dim)
-        self._slot_of_id.update(zip(columns[0], range(start, end), strict=True))
+        self._slot_of_id.update(zip(ids, range(start, end), strict=True))
         self.count = end
 
     def remove(self, memory_ids: Iterable[int]) -> None:
         """Remove memories; their vectors are overwritten."""
-        self._forget_terms()
+        self._holders = {}
         for memory_id in memory_ids:
             slot = self._slot_of_id.pop(memory_id, None)
             if slot is None:
@@ -76,92 +66,58 @@ class MemoryIndex:
                 self._slot_of_id[int(self._columns["id"][slot])] = slot
             self.matrix[last] = 0.0
 
-    def touch(self, slots: NDArray[np.intp]) -> None:
-        """Count one more access for each slot."""
-        self._columns["access_count"][slots] += 1
-
-    def slots(self, namespace: str | None) -> NDArray[np.intp] | None:
-        """Slots of a namespace; None for all of them."""
+    def slots(self, namespace: str | None) -> Slots:
+        """Slots of a namespace; of all memories for None."""
         if namespace is None:
-            return None
+            return np.arange(self.count)
         return np.flatnonzero(self._columns["namespace"][: self.count] == self._codes.get(namespace, -1))
 
-    def cosines(self, query: NDArray[np.float32], slots: NDArray[np.intp] | None) -> NDArray[np.float32]:
-        """Cosine of each candidate with the query."""
-        if slots is None:
-            return products(self.matrix[: self.count], query)
-        if len(slots) < _GATHER_SHARE * self.count:
-            return products(self.matrix[slots], query)
-        return products(self.matrix[: self.count], query)[slots]
+    def cosines(self, query: Floats, slots: Slots) -> Floats:
+        """Cosine of each candidate with the query, row by row: twice as fast as BLAS where no cache holds them."""
+        rows = self.matrix[: self.count] if len(slots) == self.count else self.matrix[slots]
+        return np.asarray(np.vecdot(rows, query) if hasattr(np, "vecdot") else np.einsum("ij,j->i", rows, query))
 
-    def bm25(
-        self, terms: Iterable[str], database: Database, among: NDArray[np.intp] | None = None
-    ) -> NDArray[np.float32]:
-        """BM25 of every memory [count] for a question's terms, 0 where it holds none of them.
+    def recency(self, now_s: float, half_life_s: float, slots: Slots) -> Floats:
+        """2 ** (-age / half-life) of each candidate: 1 now, 1/2 after one half-life."""
+        ages = (now_s - self._columns["created_s"][slots]).astype(np.float32) * np.float32(1 / half_life_s)
+        return np.asarray(np.exp2(-np.maximum(ages, np.float32(0))))
 
-        Document frequencies and lengths are those of the candidates ``among`` (slots; all when None), as if each
-        namespace were a collection of its own: what others stored neither moves a score nor shows through it.
-        A term in more than half of them is skipped: FTS5 gives it the idf 1e-6, which ranks nothing.
+    def bm25(self, terms: Iterable[str], database: Database, slots: Slots) -> Floats:
+        """BM25 of each candidate for a question's terms, 0 where it holds none of them.
+
+        idf * f (k1 + 1) / (f + k1 (1 - b + b l / mean l)); FTS5's idf is ln((N - n + 0.5) / (n + 0.5)), at least 1e-6.
+        Document frequencies and lengths are those of the candidates, as if each namespace were a collection of its own:
+        what others stored neither moves a score nor shows through it. A term in more than half of many memories is
+        skipped, since its idf ranks nothing.
+
+        Source: Robertson and Zaragoza 2009, "The Probabilistic Relevance Framework: BM25 and Beyond"; constants of FTS5
+        (SQLite, ext/fts5/fts5_aux.c, fts5Bm25GetData).
         """
         total = np.zeros(self.count, np.float32)
         lengths = self._columns["length"][: self.count]
-        chosen = lengths if among is None else lengths[among]
-        n, mean_length = len(chosen), float(chosen.mean())
-        inside = np.zeros(self.count, np.bool_)
-        if among is not None:
-            inside[among] = True
+        mean_length = float(lengths[slots].mean())
+        is_inside = np.zeros(self.count, np.bool_)
+        is_inside[slots] = True
         for term in terms:
-            if term not in self._frequencies:
-                self._frequencies[term] = database.holder_count(term)
-            if n >= _FEW and 2 * (self._frequencies[term] - (self.count - n)) > n:
-                continue  # certainly in more than half of them: nothing to look up
             if term not in self._holders:
+                if len(slots) >= _FEW and 2 * (database.holder_count(term) - self.count + len(slots)) > len(slots):
+                    continue  # certainly in more than half of them: nothing to look up
                 known = self._slot_of_id
                 held = [(known[i], times) for i, times in database.holders(term) if i in known]
                 self._holders[term] = np.array(held, np.int32).reshape(-1, 2).T
-            slots, repeats = self._holders[term]
-            if among is not None:
-                slots, repeats = slots[inside[slots]], repeats[inside[slots]]
-            if len(slots) and (2 * len(slots) <= n or n < _FEW):
-                # A memory stands once in each term's list, so plain indexing adds every part.
-                total[slots] += bm25_part(repeats, lengths[slots], document_count=n, mean_length=mean_length)
-        return total
-
-    def boosts(self, scoring: Scoring, now_s: float, slots: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
-        """What recency, importance and access add for each candidate."""
-        where: Any = slice(self.count) if slots is None else slots
-        used = np.minimum(self._columns["access_count"][where], ACCESS_FULL_COUNT)
-        total: NDArray[np.float32] = self._columns["importance"][where] * np.float32(scoring.importance)
-        total += used * np.float32(scoring.access / ACCESS_FULL_COUNT)
-        if scoring.recency:
-            ages = (self._columns["created_s"][where] - now_s).astype(np.float32)  # negative
-            ages *= np.float32(1 / scoring.half_life_s)
-            total += np.exp2(np.minimum(ages, np.float32(0))) * np.float32(scoring.recency)
-        return total
-
-    def least_valuable(self, count: int, now_s: float) -> list[int]:
-        """Identifiers of the memories that are least worth keeping."""
-        if count < 1:
-            return []
-        value = self.boosts(_VALUE, now_s)
-        if count == 1:
-            return [int(self.ids[value.argmin()])]
-        lowest = np.argpartition(value, count - 1)[:count] if count < self.count else np.arange(self.count)
-        return [int(i) for i in self.ids[lowest]]
+            holders, repeats = self._holders[term]
+            inside = is_inside[holders]
+            holders, repeats = holders[inside], repeats[inside]
+            if not len(holders) or (2 * len(holders) > len(slots) >= _FEW):
+                continue
+            idf = max(math.log((len(slots) - len(holders) + 0.5) / (len(holders) + 0.5)), 1e-6)
+            norm = BM25_K1 * (1 - BM25_B + BM25_B * lengths[holders] / mean_length)
+            # A memory stands once in each term's list, so plain indexing adds every part.
+            total[holders] += np.asarray(idf * (BM25_K1 + 1) * repeats / (repeats + norm), np.float32)
+        return total[slots]
 
 
-def _grown(column: "NDArray[Any]", room: int) -> "NDArray[Any]":
+def _grown(column: NDArray[Any], room: int) -> NDArray[Any]:
     more = np.zeros((room, *column.shape[1:]), column.dtype)
     more[: len(column)] = column
     return more
-
-
-def products(matrix: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Inner product of each row with the query, [n].
-
-    Row by row: for a tall matrix that no cache holds, twice as fast as BLAS's matrix-vector product, exact alike.
-    """
-    if hasattr(np, "vecdot"):  # numpy 2
-        found: NDArray[np.float32] = np.vecdot(matrix, query)
-        return found
-    return np.asarray(np.einsum("ij,j->i", matrix, query))

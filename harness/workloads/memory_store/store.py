@@ -1,38 +1,65 @@
 """Long-term memory: store, retrieve, update and forget, durable in one file."""
 
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RefusedError
-from harness.workloads._language.figures import ENGLISH
 from harness.workloads.memory_store.database import Database
-from harness.workloads.memory_store.embedders import Embedder
-from harness.workloads.memory_store.index import MemoryIndex
-from harness.workloads.memory_store.scoring import DEFAULT, Scoring, top
+from harness.workloads.memory_store.index import Floats, MemoryIndex
 
-_SEARCH: Final = "SELECT rowid, -bm25(words) FROM words WHERE words MATCH ? ORDER BY 2 DESC, 1 LIMIT ?"
+DAY_S: Final = 86_400.0
 _MANY: Final = 1000
 """So many texts stored at once leave the full-text index in pieces, and every later deletion would look into each."""
-_WORD: Final = re.compile(r"\w+")
-_STOP_WORDS: Final = frozenset(ENGLISH["search"]["stop_words"].split())
-"""English words that say nothing about a topic; left out of questions only, never out of what is stored."""
+
+
+class Embedder(Protocol):
+    """Makes vectors. ``name`` identifies model and version: vectors of two names are never compared."""
+
+    name: str
+    dim: int
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """Vectors [len(texts), dim] of unit length."""
+
+
+class Scoring(NamedTuple):
+    """Weights of a score: lexical * minmax(BM25) + semantic * minmax(cosine) + recency * 2 ** (-age / half-life).
+
+    minmax maps the candidates' range onto [0, 1]; a text that shares no word has BM25 0. Recency adds at most its
+    weight, so no age can lift a text past one that is that much more relevant.
+    """
+
+    lexical: float = 1.0
+    semantic: float = 1.0
+    recency: float = 0.05
+    half_life_s: float = 30 * DAY_S
+
+
+DEFAULT: Final = Scoring()
+LEXICAL: Final = Scoring(semantic=0.0, recency=0.0)
+"""BM25 alone."""
 
 
 class NewMemory(NamedTuple):
-    """Something to remember; ``created_s`` None means now, ``vector`` None lets the embedder make it."""
+    """Something to remember.
+
+    Attributes:
+        about: What fact it states, such as ``I lives in``; empty where nobody says.
+        created_s: None means now.
+        vector: None lets the embedder make it.
+    """
 
     content: str
     namespace: str = "default"
-    source: str = "conversation"
-    importance: float = 0.5
+    source: str = ""
+    about: str = ""
     created_s: float | None = None
     vector: NDArray[np.float32] | None = None
 
@@ -44,18 +71,18 @@ class Memory(NamedTuple):
     content: str
     namespace: str
     source: str
+    about: str
     created_s: float
-    importance: float
-    access_count: int
     supersedes: int | None
     superseded_by: int | None
 
 
 class Hit(NamedTuple):
-    """A retrieved memory and its score, in the unit of the scoring used."""
+    """A retrieved memory, its score, and its cosine with the question."""
 
     memory: Memory
     score: float
+    cosine: float
 
 
 class Forgotten(NamedTuple):
@@ -72,7 +99,7 @@ class Forgotten(NamedTuple):
 
 
 class MemoryStore:
-    """One store: SQLite is the truth, a matrix in memory answers.
+    """One store: SQLite is the truth, a matrix in memory answers. Nothing is forgotten that nobody asked to forget.
 
     Safe for several threads; several processes may open the same file, and each sees what the others wrote at its next
     call. RefusedError where it cannot be opened as asked, BadDataError where it is no store.
@@ -80,7 +107,6 @@ class MemoryStore:
     Args:
         path: The file; ``-wal`` and ``-shm`` lie beside it while it is open.
         embedder: Makes vectors; its name and width are bound to the file.
-        capacity: Memories kept; storing one more evicts the least valuable.
         sync: ``process`` or ``power``; see ``Database``.
     """
 
@@ -89,15 +115,11 @@ class MemoryStore:
         path: Path,
         embedder: Embedder,
         *,
-        capacity: int = 100_000,
         read_only: bool = False,
         sync: str = "process",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if capacity < 1:
-            raise RefusedError(f"capacity must be at least 1, got {capacity}")
-        self._embedder, self.capacity, self._clock = embedder, capacity, clock
-        self._read_only = read_only
+        self._embedder, self._clock, self._read_only = embedder, clock, read_only
         self._lock = threading.RLock()
         self.path = path
         self._db = Database(path, dim=embedder.dim, embedder=embedder.name, read_only=read_only, sync=sync)
@@ -124,8 +146,6 @@ class MemoryStore:
             self._refresh()
             return self._index.count
 
-    # ---- storing
-
     def store(self, content: str, **fields: Any) -> int:
         """Remember one text; the fields are those of ``NewMemory``. Returns its identifier once it is durable."""
         return self.store_many([NewMemory(content, **fields)])[0]
@@ -134,43 +154,28 @@ class MemoryStore:
         """Remember many texts in one transaction.
 
         Raises:
-            RefusedError: A text is empty, an importance or a vector is out of range, or the store is read-only.
+            RefusedError: A text is empty, a time or a vector is out of range, or the store is read-only.
         """
         items = list(memories)
-        vectors = self._vectors(items)
         for item in items:
-            check_memory(item)
+            _check(item)
+        vectors = self._vectors(items)
         with self._lock:
             self._writable()
             self._refresh()
-            now_s = self._clock()
-            stamps = [now_s if i.created_s is None else i.created_s for i in items]
             with self._db.write() as db:
-                evicted = self._index.least_valuable(self._index.count + len(items) - self.capacity, now_s)
-                self._db.delete(v for i in evicted for v in self._db.chain(i))
-                ids = [
-                    self._db.insert(i.content, v, (i.namespace, i.source, s, i.importance, None))
-                    for i, v, s in zip(items, vectors, stamps, strict=True)
-                ]
+                ids = [self._insert(item, vector, None) for item, vector in zip(items, vectors, strict=True)]
                 if len(items) >= _MANY:
                     db.execute("INSERT INTO words(words) VALUES ('optimize')")
-            self._index.remove(evicted)
             if ids:
                 self._take(ids[0])
             return ids
 
-    def vector(self, text: str) -> NDArray[np.float32]:
+    def vector(self, text: str) -> Floats:
         """The embedder's vector [dim] of a text, for calls that take one."""
         return self._vectors([NewMemory(text)])[0]
 
-    def update(
-        self,
-        memory_id: int,
-        content: str,
-        *,
-        importance: float | None = None,
-        vector: NDArray[np.float32] | None = None,
-    ) -> int:
+    def update(self, memory_id: int, content: str, *, vector: NDArray[np.float32] | None = None) -> int:
         """Replace a memory by a newer text; returns the identifier of the new version.
 
         The old version is found no more, but stays in ``history`` until any version is forgotten. RefusedError where
@@ -182,31 +187,33 @@ class MemoryStore:
             old = self.get(memory_id)
             if old.superseded_by is not None:
                 raise RefusedError(f"memory {memory_id} is superseded by {old.superseded_by}: update that one")
-            importance = old.importance if importance is None else importance
-            item = NewMemory(content, old.namespace, old.source, importance, vector=vector)
-            check_memory(item)
-            unit, now_s = self._vectors([item])[0], self._clock()
+            item = NewMemory(content, old.namespace, old.source, old.about, vector=vector)
+            _check(item)
+            unit = self._vectors([item])[0]
             with self._db.write() as db:
                 self._db.unindex(memory_id)
-                row = (old.namespace, old.source, now_s, item.importance, memory_id)
-                new_id = self._db.insert(content, unit, row)
+                new_id = self._insert(item, unit, memory_id)
                 change = "UPDATE memories SET superseded_by = ?, superseded_s = ? WHERE id = ?"
-                db.execute(change, (new_id, now_s, memory_id))
+                db.execute(change, (new_id, self._clock(), memory_id))
             self._index.remove([memory_id])
             self._take(new_id)
             return new_id
 
-    # ---- reading
-
     def get(self, memory_id: int) -> Memory:
         """One memory, superseded ones included; RefusedError where there is none."""
         with self._lock:
-            return self._memories([memory_id])[0]
+            return Memory(*self._db.row(memory_id))
 
     def history(self, memory_id: int) -> list[Memory]:
         """All versions of a memory, oldest first; any version's identifier will do."""
         with self._lock:
-            return self._memories(self._db.chain(memory_id))
+            return [self.get(version) for version in self._db.chain(memory_id)]
+
+    def about(self, fact: str, *, namespace: str = "default") -> list[Memory]:
+        """Current memories that state this fact, the newest first."""
+        query = "SELECT id FROM memories WHERE about = ? AND namespace = ? AND superseded_by IS NULL ORDER BY id DESC"
+        with self._lock:
+            return [self.get(i) for (i,) in self._db.select(query, fact, namespace)]
 
     def retrieve(
         self,
@@ -215,49 +222,36 @@ class MemoryStore:
         top_k: int = 5,
         namespace: str | None = None,
         scoring: Scoring = DEFAULT,
-        touch: bool = False,
         vector: NDArray[np.float32] | None = None,
         now_s: float | None = None,
     ) -> list[Hit]:
-        """The memories that score best for a question, best first.
+        """The memories that score best for a question, best first; of equal ones the older.
 
-        All namespaces are looked at unless one is named. Changes nothing unless ``touch`` asks to count the access of
-        what is returned. ``vector`` [dim] is the question's if already made; ages are counted to ``now_s``, the clock's
-        when None.
+        All namespaces are looked at unless one is named. Changes nothing. ``vector`` [dim] is the question's if already
+        made; ages are counted to ``now_s``, the clock's when None.
         """
-        unit = self._vectors([NewMemory(query, vector=vector)])[0] if scoring.semantic else None
+        unit = self._vectors([NewMemory(query, vector=vector)])[0]
         with self._lock:
-            if touch:
-                self._writable()
             self._refresh()
-            now = self._clock() if now_s is None else now_s
             slots = self._index.slots(namespace)
-            top_k = min(top_k, self._index.count if slots is None else len(slots))
+            top_k = min(top_k, len(slots))
             if top_k < 1:
                 return []
-            scores = self._scores(query, unit, scoring, slots, now)
-            best = top(scores, top_k)
-            chosen = best if slots is None else slots[best]
-            ids = [int(i) for i in self._index.ids[chosen]]
-            hits = [Hit(m, float(s)) for m, s in zip(self._memories(ids), scores[best], strict=True)]
-            if touch:
-                with self._db.write() as db:
-                    change = "UPDATE memories SET access_count = access_count + 1, accessed_s = ? WHERE id = ?"
-                    db.executemany(change, [(now, i) for i in ids])
-                self._index.touch(chosen)
-            return hits
-
-    def search(self, expression: str, *, top_k: int = 20) -> list[Hit]:
-        """Memories whose text matches an FTS5 expression (phrases, prefixes, NEAR, AND, OR, NOT), best BM25 first.
-
-        Raises:
-            RefusedError: The expression is malformed.
-        """
-        with self._lock:
-            found = self._db.select(_SEARCH, expression, top_k)
-            return [Hit(self._memories([i])[0], float(score)) for i, score in found]
-
-    # ---- forgetting
+            cosines = self._index.cosines(unit, slots)
+            low, high = float(cosines.min()), float(cosines.max())
+            scores = (cosines - np.float32(low)) * np.float32(scoring.semantic / max(high - low, 1e-9))
+            if scoring.lexical:
+                lexical = self._index.bm25(self._db.terms(query), self._db, slots)
+                scores += lexical * np.float32(scoring.lexical / (float(lexical.max()) or 1.0))
+            if scoring.recency:
+                now = self._clock() if now_s is None else now_s
+                scores += self._index.recency(now, scoring.half_life_s, slots) * np.float32(scoring.recency)
+            near = np.flatnonzero(scores >= np.partition(scores, -top_k)[-top_k])
+            best = near[np.argsort(-scores[near], kind="stable")][:top_k]
+            ids = self._index.ids[slots[best]]
+            return [
+                Hit(self.get(int(i)), float(scores[at]), float(cosines[at])) for i, at in zip(ids, best, strict=True)
+            ]
 
     def forget(
         self,
@@ -288,8 +282,8 @@ class MemoryStore:
             self._refresh()
             where = " AND ".join(given)
             chosen = self._db.select(f"SELECT id FROM memories WHERE {where}", *given.values())  # noqa: S608
-            every = sorted({v for (i,) in chosen for v in self._db.chain(i)})
-            memories = tuple(self._memories(every))
+            every = sorted({version for (i,) in chosen for version in self._db.chain(i)})
+            memories = tuple(self.get(i) for i in every)
             if dry_run:
                 return Forgotten(memories, is_erased=False)
             self._writable()
@@ -304,36 +298,16 @@ class MemoryStore:
             self._writable()
             return self._db.erase_log()
 
-    def _scores(self, query: str, unit: Any, scoring: Scoring, slots: Any, now_s: float) -> NDArray[np.float32]:
-        """Every candidate's score; ``unit`` [dim] is the question's vector, None where the scoring looks at none."""
-        index = self._index
-        scores = np.zeros(index.count if slots is None else len(slots), np.float32)
-        if unit is not None:
-            scores = index.cosines(unit, slots)
-            if scoring.kind == "fused":
-                low, high = float(scores.min()), float(scores.max())
-                scores -= np.float32(low)
-                scores /= np.float32(max(high - low, 1e-9))
-            scores *= np.float32(scoring.semantic)
-        if scoring.boost_limit:
-            scores += index.boosts(scoring, now_s, slots)
-        if scoring.lexical:
-            # Stop words are left out, and kept when there is nothing else.
-            wanted = " ".join(w for w in _WORD.findall(query) if w.lower() not in _STOP_WORDS)
-            lexical = index.bm25(self._db.terms(wanted or query), self._db, slots)
-            lexical = lexical if slots is None else lexical[slots]
-            scores += lexical * np.float32(scoring.lexical / (float(lexical.max()) or 1.0))
-        return scores
+    def _insert(self, item: NewMemory, vector: Floats, supersedes: int | None) -> int:
+        created_s = self._clock() if item.created_s is None else item.created_s
+        return self._db.insert(item.content, vector, (item.namespace, item.source, item.about, created_s, supersedes))
 
     def _take(self, first_id: int) -> None:
         """Take into memory what the database holds from an identifier on."""
         for rows in self._db.current(self._embedder.dim, first_id):
             self._index.extend(rows)
 
-    def _memories(self, ids: Sequence[int]) -> list[Memory]:
-        return [Memory(*self._db.row(i)) for i in ids]
-
-    def _vectors(self, items: Sequence[NewMemory]) -> list[NDArray[np.float32]]:
+    def _vectors(self, items: Sequence[NewMemory]) -> list[Floats]:
         wanted = [i.content for i in items if i.vector is None]
         made = iter(self._embedder.embed(wanted)) if wanted else iter(())
         return [unit_vector(next(made) if i.vector is None else i.vector, self._embedder.dim) for i in items]
@@ -351,17 +325,14 @@ class MemoryStore:
             self._take(0)
 
 
-def check_memory(item: NewMemory) -> None:
-    """RefusedError where the text is empty, or importance or time are out of range."""
+def _check(item: NewMemory) -> None:
     if not item.content.strip():
         raise RefusedError("an empty text cannot be remembered")
-    if not 0.0 <= item.importance <= 1.0:
-        raise RefusedError(f"importance must lie in [0, 1], got {item.importance}")
     if item.created_s is not None and not abs(item.created_s) < float("inf"):
         raise RefusedError(f"created_s must be a finite time, got {item.created_s}")
 
 
-def unit_vector(vector: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+def unit_vector(vector: NDArray[np.float32], dim: int) -> Floats:
     """The vector [dim] at length 1; RefusedError where it has another shape, is not finite, or zero."""
     array = np.asarray(vector, np.float32)
     if array.shape != (dim,):

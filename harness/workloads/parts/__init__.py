@@ -81,6 +81,11 @@ class Parts(NamedTuple):
         """The meter of each part that is there."""
         return [part.meter for part in self if part is not None]
 
+    @property
+    def can_contradict(self) -> bool:
+        """Whether anybody here can say that one text contradicts another."""
+        return self.language is not None or (self.nli is not None and self.nli.has("contradict"))
+
     def contradiction(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """Probability that the second text contradicts the first, by the NLI model, else by the language model.
 
@@ -144,10 +149,7 @@ def open_parts(
 
 
 def _encoder(folder: Path | None, context: Context) -> "Encoder":
-    if folder is None:
-        from harness.workloads.parts.minilm import MiniLM
-
-        return MiniLM(context.cache / "encoders")
+    from harness.workloads.parts.minilm import minilm_folder
     from harness.workloads.parts.onnx_model import Encoder
 
-    return Encoder(folder, thread_count=context.thread_count)
+    return Encoder(folder or minilm_folder(context.cache / "encoders"), thread_count=context.thread_count)

@@ -1,79 +1,99 @@
-"""all-MiniLM-L6-v2: sentence vectors from the weights that a registry package carries, in NumPy."""
+"""all-MiniLM-L6-v2 as an ONNX folder, made once from the weights that a registry package carries.
+
+Source: Devlin et al. 2019 (BERT); Reimers and Gurevych 2019 (Sentence-BERT).
+"""
 
 from math import sqrt
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from harness.errors import MissingPackageError
+from harness.domain.foreign import json_of
+from harness.errors import optional
+from harness.records.store import write_atomically
 from harness.workloads import _networks
-from harness.workloads.parts.onnx_model import Encoder
 
-Array = NDArray[np.float32]
 ANONYMOUS_BYTES: Final = 116 << 20
 """Weights in fp32, tokenizer and intermediate results, as measured in a process that embeds single sentences."""
+_OPSET: Final = 20
 
 
-class MiniLM(Encoder):
-    """Mean-pooled, unit-length sentence vectors of a BERT encoder.
+def minilm_folder(cache: Path) -> Path:
+    """A folder with model.onnx, tokenizer.json and config.json; fetched by pip and made where it is not there.
 
-    Its own folder in ``folder`` holds the files; they are fetched by pip when they are not there (FetchError where they
-    could not be had). MissingPackageError where ``safetensors`` or ``tokenizers`` is not installed.
-
-    Source: Devlin et al. 2019 (BERT); Reimers and Gurevych 2019 (Sentence-BERT, mean pooling).
+    Raises:
+        FetchError: pip could not have the package, or its files are not what they were.
+        MissingPackageError: ``onnx`` or ``safetensors`` is not installed.
     """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(_networks.fetch(folder / "all-minilm-l6-v2", "minilm").parent)
-
-    def _load(self, thread_count: int) -> None:
-        del thread_count  # NumPy's own
-        try:
+    folder = _networks.fetch(cache / "all-minilm-l6-v2", "minilm").parent
+    if not (folder / "model.onnx").is_file():
+        with optional("safetensors", "onnx"):
             from safetensors.numpy import load_file
-        except ImportError as error:
-            raise MissingPackageError("safetensors", "llama") from error
-        self._weights = load_file(self.folder / "model.safetensors")
+        config = json_of((folder / "config.json").read_bytes(), folder / "config.json", "a configuration")
+        write_atomically(folder / "model.onnx", _bert(load_file(folder / "model.safetensors"), config))
+    return folder
 
-    def forward(self, ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> Array:
-        """The last hidden state [rows, tokens, dim] of one pass."""
-        from scipy.special import ndtr
 
-        w = self._weights
-        x: Array = w["embeddings.word_embeddings.weight"][ids]
-        x = x + w["embeddings.position_embeddings.weight"][: ids.shape[1]]
-        x = self._norm(x + w["embeddings.token_type_embeddings.weight"][types], "embeddings.LayerNorm")
-        hidden = np.where(mask, 0.0, -1e9).astype(np.float32)[:, None, None, :]
-        for layer in range(self.config["num_hidden_layers"]):
-            at = f"encoder.layer.{layer}"
-            x = self._norm(x + self._attention(x, hidden, at), f"{at}.attention.output.LayerNorm")
-            inner = self._linear(x, f"{at}.intermediate.dense")
-            inner = inner * ndtr(inner)  # GELU
-            x = self._norm(x + self._linear(inner, f"{at}.output.dense"), f"{at}.output.LayerNorm")
-        return x
+def _bert(weights: dict[str, Any], config: dict[str, Any]) -> bytes:
+    """The graph of a BERT encoder: ids, mask and types [rows, tokens] to hidden states [rows, tokens, dim]."""
+    with optional("onnx", "onnx"):
+        from onnx import TensorProto, helper, numpy_helper
+    nodes: list[Any] = []
+    constants: list[Any] = []
+    heads, dim = config["num_attention_heads"], config["hidden_size"]
 
-    def _attention(self, x: Array, hidden: Array, at: str) -> Array:
-        from scipy.special import softmax
+    def constant(value: Any) -> str:
+        constants.append(numpy_helper.from_array(np.ascontiguousarray(value), f"c{len(constants)}"))
+        return str(constants[-1].name)
 
-        rows, tokens, width = x.shape
-        head = width // self.config["num_attention_heads"]
+    def node(kind: str, *inputs: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(kind, list(inputs), [f"n{len(nodes)}"], **attributes))
+        return str(nodes[-1].output[0])
 
-        def split(name: str) -> Array:
-            parts = self._linear(x, f"{at}.attention.self.{name}")
-            return parts.reshape(rows, tokens, self.config["num_attention_heads"], head).transpose(0, 2, 1, 3)
+    def weight(name: str) -> str:
+        return constant(weights[name].astype(np.float32))
 
-        scores = split("query") @ split("key").transpose(0, 1, 3, 2) * np.float32(1 / sqrt(head)) + hidden
-        mixed = softmax(scores, axis=-1) @ split("value")
-        return self._linear(mixed.transpose(0, 2, 1, 3).reshape(rows, tokens, width), f"{at}.attention.output.dense")
+    def linear(x: str, name: str) -> str:
+        product = node("MatMul", x, constant(weights[f"{name}.weight"].astype(np.float32).T))
+        return node("Add", product, weight(f"{name}.bias"))
 
-    def _linear(self, x: Array, name: str) -> Array:
-        flat = x.reshape(-1, x.shape[-1]) @ self._weights[f"{name}.weight"].T
-        product: Array = (flat + self._weights[f"{name}.bias"]).reshape(*x.shape[:-1], -1)
-        return product
+    def norm(x: str, name: str) -> str:
+        scale, bias = weight(f"{name}.weight"), weight(f"{name}.bias")
+        return node("LayerNormalization", x, scale, bias, epsilon=config["layer_norm_eps"])
 
-    def _norm(self, x: Array, name: str) -> Array:
-        centred = x - x.mean(-1, keepdims=True)
-        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(self.config["layer_norm_eps"]))
-        normed: Array = scaled * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"]
-        return normed
+    def split(x: str, name: str, order: list[int]) -> str:
+        parts = node("Reshape", linear(x, name), constant(np.array([0, 0, heads, dim // heads])))
+        return node("Transpose", parts, perm=order)
+
+    width = node("Shape", "input_ids", start=1)
+    positions = node("Slice", weight("embeddings.position_embeddings.weight"), constant(np.array([0])), width)
+    x = node("Gather", weight("embeddings.word_embeddings.weight"), "input_ids")
+    x = node(
+        "Add",
+        node("Add", x, positions),
+        node("Gather", weight("embeddings.token_type_embeddings.weight"), "token_type_ids"),
+    )
+    x = norm(x, "embeddings.LayerNorm")
+    seen = node("Cast", node("Unsqueeze", "attention_mask", constant(np.array([1, 2]))), to=TensorProto.FLOAT)
+    hidden = node("Mul", node("Sub", seen, constant(np.float32(1))), constant(np.float32(1e9)))
+    for layer in range(config["num_hidden_layers"]):
+        at = f"encoder.layer.{layer}"
+        query = split(x, f"{at}.attention.self.query", [0, 2, 1, 3])
+        key = split(x, f"{at}.attention.self.key", [0, 2, 3, 1])
+        value = split(x, f"{at}.attention.self.value", [0, 2, 1, 3])
+        scores = node("Mul", node("MatMul", query, key), constant(np.float32(1 / sqrt(dim // heads))))
+        mixed = node("MatMul", node("Softmax", node("Add", scores, hidden), axis=-1), value)
+        joined = node("Reshape", node("Transpose", mixed, perm=[0, 2, 1, 3]), constant(np.array([0, 0, dim])))
+        x = norm(node("Add", x, linear(joined, f"{at}.attention.output.dense")), f"{at}.attention.output.LayerNorm")
+        inner = node("Gelu", linear(x, f"{at}.intermediate.dense"))
+        x = norm(node("Add", x, linear(inner, f"{at}.output.dense")), f"{at}.output.LayerNorm")
+    shape = ["rows", "tokens"]
+    inputs = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, shape)
+        for name in ("input_ids", "attention_mask", "token_type_ids")
+    ]
+    output = helper.make_tensor_value_info(x, TensorProto.FLOAT, [*shape, dim])
+    graph = helper.make_graph(nodes, "bert", inputs, [output], constants)
+    opsets = [helper.make_opsetid("", _OPSET)]
+    return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString())

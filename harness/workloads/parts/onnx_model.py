@@ -33,6 +33,10 @@ class OnnxModel:
         name: The part's name, for its meter.
         thread_count: CPU threads of ONNX Runtime.
 
+    Attributes:
+        fixed_rows: Rows of every pass, where the graph takes no other number; shorter passes are filled up.
+        fixed_tokens: The same of the tokens.
+
     Raises:
         MissingPackageError: onnxruntime or tokenizers is not installed.
         BadDataError: A file is missing or is not what it should be.
@@ -58,12 +62,15 @@ class OnnxModel:
         self._tokenizer.enable_truncation(min(MOST_TOKENS, most if isinstance(most, int) and most > 0 else MOST_TOKENS))
         self.folder, self.name = folder, folder.name
         self.meter = Meter(name)
-        self._load(thread_count)
-
-    def _load(self, thread_count: int) -> None:
-        places = [self.folder / "model.onnx", self.folder / "onnx" / "model.onnx"]
+        places = [folder / "model.onnx", folder / "onnx" / "model.onnx"]
         path = next((path for path in places if path.is_file()), places[0])
         self._engine = OnnxSession(path, thread_count=thread_count)
+        shape = self._engine.raw.get_inputs()[0].shape
+        if len(shape) != 2:
+            raise BadDataError(path, "the first input", str(shape), "[rows, tokens]")
+        self.fixed_rows, self.fixed_tokens = (size if isinstance(size, int) else None for size in shape)
+        if self.fixed_tokens is not None:
+            self._tokenizer.enable_truncation(self.fixed_tokens)
 
     def forward(self, ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
         """The first output of one pass of [rows, tokens]; not counted by the meter."""
@@ -75,18 +82,19 @@ class OnnxModel:
         """Texts or pairs of texts, 32 of like length at a time: their positions, the output, and the mask."""
         coded = self._tokenizer.encode_batch(list(texts))
         order = sorted(range(len(texts)), key=lambda at: len(coded[at].ids))
-        for start in range(0, len(order), _BATCH):
-            rows = order[start : start + _BATCH]
-            width = len(coded[rows[-1]].ids)
-            ids, mask, types = np.zeros((3, len(rows), width), np.int64)
+        batch = self.fixed_rows or _BATCH
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            width = self.fixed_tokens or len(coded[rows[-1]].ids)
+            ids, mask, types = np.zeros((3, self.fixed_rows or len(rows), width), np.int64)
             for at, row in enumerate(rows):
                 count = len(coded[row].ids)
                 ids[at, :count] = coded[row].ids
                 types[at, :count] = coded[row].type_ids
                 mask[at, :count] = 1
-            with self.meter.count(width, len(rows)):
+            with self.meter.count(width, len(ids)):
                 output = self.forward(ids, mask, types)
-            yield rows, output, mask
+            yield rows, output[: len(rows)], mask[: len(rows)]
 
 
 class Encoder(OnnxModel):

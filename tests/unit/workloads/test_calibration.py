@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.seed_calibration import compute_calibration_error
-from harness.errors import RefusedError
+from harness.errors import RefusedError, WrongAnswerError
 from harness.stats.calibration import metrics, paired, selective, smooth
 from harness.stats.logistic import Platt, platt
+from harness.workloads.calibration import SYSTEM
 
 
 def drawn(seed: int, count: int = 1000):
@@ -132,13 +133,18 @@ def test_paired_sees_what_the_ece_does_not():
         paired.calibration_change((p, y, loss), (p[:-1], y[:-1], loss[:-1]))
 
 
-def test_workload_checks_itself(tmp_path):
-    from harness.ports import WorkloadContext
-    from harness.workloads.calibration import WORKLOAD
-
-    size = {"row_count": 5000}
-    state = WORKLOAD.prepare(size, WorkloadContext(tmp_path, tmp_path, 4, 1))
-    for operation in WORKLOAD.operations(state):
-        operation.call()
-    assert WORKLOAD.check(state)["ece"] == pytest.approx(WORKLOAD.check(state)["implied_ece"], abs=0.05)
-    assert {c.operation for c in WORKLOAD.costs(size)} == {o.name for o in WORKLOAD.operations(state)}
+def test_a_set_of_confidences_and_outcomes_is_scored_and_a_wrong_ece_is_found():
+    small = {"row_count": 5000}
+    cases = SYSTEM.cases(small, 4)
+    answers = [SYSTEM.step(None, case) for case in cases]
+    assert SYSTEM.score(cases, answers)["ece"] == pytest.approx(cases[0]["implied_ece"], abs=0.01)
+    # one row of 200 at 0.75, all right: the gap is 0.25; the other set, four times as long, has none
+    rows = {"confidences": [0.75] * 200, "outcomes": [True] * 200}
+    none = {"confidences": [1.0] * 800, "outcomes": [True] * 800}
+    own = [SYSTEM.step(None, rows), SYSTEM.step(None, none)]
+    assert SYSTEM.score([rows, none], own)["ece"] == pytest.approx(0.25 * 200 / 1000)
+    answers[0]["ece"] += 0.1
+    with pytest.raises(WrongAnswerError, match="from the one that is known"):
+        SYSTEM.score(cases, answers)
+    with pytest.raises(RefusedError, match="confidences"):
+        SYSTEM.step(None, {"confidences": ["high"], "outcomes": [True]})

@@ -1,0 +1,227 @@
+"""The memory as a system: it is told things, asked about them, and asked to forget some."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from harness.errors import RefusedError, WrongAnswerError
+from harness.stats.intervals import share_interval
+from harness.workloads.memory_store import datasets
+from harness.workloads.memory_store.store import DEFAULT, LEXICAL, MemoryStore, NewMemory
+from harness.workloads.parts import Parts
+from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
+
+CONTRADICTED: Final = 0.5
+"""Probability of a contradiction from which on a newer statement of the same fact replaces the older."""
+_TOP: Final = 20
+_CUTOFFS: Final = (1, 5, 10, 20)
+_THINGS: Final = [
+    "kayak",
+    "violin",
+    "lamp",
+    "tent",
+    "ladder",
+    "camera",
+    "saw",
+    "kettle",
+    "drill",
+    "map",
+    "rope",
+    "helmet",
+    "compass",
+    "telescope",
+    "basket",
+]
+_PLACES: Final = ["cellar", "attic", "garage", "shed", "kitchen", "office", "hall", "studio", "barn", "workshop"]
+_NAMES: Final = ["Ada", "Bo", "Cleo", "Dag", "Eli", "Fay", "Gus", "Hana", "Ivo", "Jo", "Kit", "Lou"]
+_TEXT_TOKENS: Final = 14
+"""Tokens of a built-in text or question, on average."""
+
+
+class State(NamedTuple):
+    """An open store, who judges, which scoring is used, and the identifiers by those of the cases."""
+
+    store: MemoryStore
+    parts: Parts
+    scoring: Any
+    ids: dict[tuple[str, str], int]
+    names: dict[int, str]
+
+
+class Memory:
+    """Hybrid retrieval over everything that was told, durable writes, provable forgetting.
+
+    A newer text replaces an older one only where the case says that both state the same fact (``subject`` and
+    ``relation``) of which there is one at a time (``single``), and the NLI model, or the language model, says that they
+    contradict each other. Everything else is kept: a second pet, another allergy. What was replaced stays in the
+    history of the fact.
+    """
+
+    name = "memory_store"
+    title = "Long-term memory: told, asked, and asked to forget"
+    extra = "onnx"
+    parts: Sequence[str] = ("encoder", "nli|language?")
+    columns: Mapping[str, Column] = {
+        "kind": Column(str, "tell, ask or forget."),
+        "text": Column(
+            str, "What is told or asked; of forget, an FTS5 expression, where no ids are given.", needed=False
+        ),
+        "id": Column(str, "Of tell: a name for it, to expect and to forget it by.", needed=False),
+        "ids": Column(list, "Of forget: what is to be forgotten.", needed=False),
+        "expect": Column(list, "Of ask: ids of what answers it.", needed=False),
+        "replaces": Column(
+            str, "Of tell: the id of what it makes untrue, by your own judgement; only scored.", needed=False
+        ),
+        "subject": Column(str, "Of tell: whom the fact is about.", needed=False),
+        "relation": Column(str, "Of tell: what it says of the subject, such as 'lives in'.", needed=False),
+        "single": Column(
+            bool,
+            "Of tell: true where there is one at a time: where somebody lives, not what pets they have.",
+            needed=False,
+        ),
+        "conversation": Column(str, "Whose memory it is; one for all unless given.", needed=False),
+        "time_s": Column(float, "Unix time at which it is told or asked; now unless given.", needed=False),
+    }
+    sizes: Mapping[str, Size] = {
+        "small": {"entry_count": 1_000, "lexical_only": 0},
+        "default": {"entry_count": 10_000, "lexical_only": 0},
+        "large": {"entry_count": 100_000, "lexical_only": 0},
+        "empty": {"entry_count": 0, "lexical_only": 0},
+        "bm25": {"entry_count": 0, "lexical_only": 1},
+    }
+
+    def cases(self, size: Size, seed: int) -> Sequence[Case]:
+        """Where people keep things, some of them moved later; questions after all; a part of it forgotten."""
+        rng = np.random.default_rng(seed)
+        pairs = [(name, thing) for name in _NAMES for thing in _THINGS]
+        chosen = [pairs[at] for at in rng.permutation(len(pairs))[:60]]
+        made: list[Case] = []
+        last: dict[tuple[str, str], str] = {}
+        for at, (name, thing) in enumerate([*chosen, *chosen[:20]]):
+            text = f"{name} keeps the {thing} in the {_PLACES[int(rng.integers(len(_PLACES)))]}."
+            told: dict[str, Any] = {"kind": "tell", "id": f"t{at}", "text": text}
+            told |= {"subject": name, "relation": f"keeps the {thing} in", "single": True}
+            if (name, thing) in last:
+                told["replaces"] = last[name, thing]
+            last[name, thing] = f"t{at}"
+            made.append(told)
+        for (name, thing), key in list(last.items())[:40]:
+            made.append({"kind": "ask", "text": f"Where does {name} keep the {thing}?", "expect": [key]})
+        made += [{"kind": "forget", "ids": [key]} for key in list(last.values())[40:60]]
+        return made
+
+    def read_cases(self, path: Path) -> Sequence[Case]:
+        """LoCoMo or LongMemEval, public data sets; RefusedError for any other file."""
+        return datasets.read(path)
+
+    def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
+        """Telling embeds a text and writes it; asking embeds a question and reads the whole matrix once.
+
+        One that states a fact which is known already takes a pass of the judge more, which most do not.
+        """
+        count = size["entry_count"]
+        resident = 4 * 384 * count + 300 * count + (16 << 20)
+        text = Pass(part="encoder", tokens=_TEXT_TOKENS)
+        return {
+            "tell": Cost(passes=(text,), resident_bytes=resident, glue_s=0.6e-3),
+            "ask": Cost(
+                passes=(text,), resident_bytes=resident, moved_bytes=4.0 * 384 * count, glue_s=1.0e-3 + 2e-8 * count
+            ),
+            "forget": Cost(resident_bytes=resident, glue_s=2.0e-3),
+        }
+
+    def prepare(self, parts: Parts, size: Size, context: Context) -> State:
+        """A store that holds so many other memories, with vectors drawn by the seed."""
+        assert parts.encoder is not None
+        store = MemoryStore(context.folder / "memory.db", parts.encoder)
+        rng = np.random.default_rng(context.seed)
+        places = rng.integers(0, len(_PLACES), size["entry_count"])
+        vectors = rng.standard_normal((size["entry_count"], parts.encoder.dim), dtype=np.float32)
+        store.store_many(
+            NewMemory(f"Somebody left item q{at:08d}z in the {_PLACES[place]}.", vector=vectors[at], created_s=0.0)
+            for at, place in enumerate(places)
+        )
+        store.erase()
+        return State(store, parts, LEXICAL if size["lexical_only"] else DEFAULT, {}, {})
+
+    def step(self, state: State, case: Case) -> Any:
+        """Tell, ask or forget; RefusedError for another kind, or one that lacks its text."""
+        kind, namespace = case["kind"], case.get("conversation", "default")
+        if kind == "forget":
+            ids = [state.ids[namespace, name] for name in case["ids"]] if "ids" in case else None
+            done = state.store.forget(ids=ids, words=case.get("text") if ids is None else None, namespace=namespace)
+            if done.memories and not done.is_erased:
+                raise WrongAnswerError("a forgotten memory may still lie in the log")
+            return {"forgotten": [state.names.get(m.memory_id, "") for m in done.memories]}
+        if kind not in {"tell", "ask"} or not case.get("text"):
+            raise RefusedError(f"a case: found kind {kind!r}, expected tell or ask with a text, or forget")
+        if kind == "ask":
+            scored = {"namespace": namespace, "scoring": state.scoring, "now_s": case.get("time_s")}
+            hits = state.store.retrieve(case["text"], top_k=_TOP, **scored)
+            found = [state.names.get(hit.memory.memory_id, "") for hit in hits]
+            return {"found": found, "texts": [hit.memory.content for hit in hits[:3]]}
+        return self._tell(state, case, namespace)
+
+    def _tell(self, state: State, case: Case, namespace: str) -> Any:
+        text = case["text"]
+        is_fact = case.get("single", False) and {"subject", "relation"} <= case.keys()
+        about = f"{case['subject']} {case['relation']}".casefold() if is_fact else ""
+        older = state.store.about(about, namespace=namespace)[:1] if about else []
+        replaced = [
+            memory for memory in older if state.parts.can_contradict and self._contradict(state, memory.content, text)
+        ]
+        if replaced:
+            new = state.store.update(replaced[0].memory_id, text)
+        else:
+            told_s = case.get("time_s")
+            new = state.store.store(text, namespace=namespace, about=about, created_s=told_s)
+        name = case.get("id", "")
+        state.ids[namespace, name] = new
+        state.names[new] = name
+        return {
+            "action": "replaced" if replaced else "stored",
+            "replaced": [state.names.get(m.memory_id, "") for m in replaced],
+        }
+
+    def _contradict(self, state: State, older: str, newer: str) -> bool:
+        return state.parts.contradiction([(older, newer)])[0] >= CONTRADICTED
+
+    def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
+        """Evidence recall of questions, and what became of facts: kept, replaced, lost.
+
+        ``recall_at`` k is the share of a question's evidence among the first k, averaged over questions; ``any_at`` k
+        the share of questions with some evidence there. ``lost`` are facts that were replaced, though no case says so.
+        """
+        rows = list(zip(cases, answers, strict=True))
+        figures: dict[str, Any] = {}
+        asked = [
+            (case["expect"], answer["found"]) for case, answer in rows if case["kind"] == "ask" and case.get("expect")
+        ]
+        if asked:
+            for k in _CUTOFFS:
+                shares = [len(set(found[:k]) & set(wanted)) / len(set(wanted)) for wanted, found in asked]
+                figures[f"recall_at_{k}"] = float(np.mean(shares))
+            figures["any_at_5"] = _share(sum(bool(set(found[:5]) & set(wanted)) for wanted, found in asked), len(asked))
+            figures["question_count"] = len(asked)
+        told = [(case, answer) for case, answer in rows if case["kind"] == "tell"]
+        if told:
+            wanted = {(case.get("id"), case["replaces"]) for case, _ in told if "replaces" in case}
+            done = {(case.get("id"), old) for case, answer in told for old in answer["replaced"]}
+            figures["facts_replaced"] = _share(len(done & wanted), len(wanted)) if wanted else len(done)
+            lost = len(done - wanted)
+            figures["facts_kept"] = _share(len(told) - lost, len(told))
+            figures["facts_lost"] = lost
+        forgotten = [answer["forgotten"] for case, answer in rows if case["kind"] == "forget"]
+        if forgotten:
+            figures["forgotten_count"] = sum(map(len, forgotten))
+        return figures
+
+
+def _share(count: int, of: int) -> dict[str, Any]:
+    share = share_interval(count, of)
+    return {"mid": share.mid, "low": share.low, "high": share.high}
+
+
+SYSTEM = Memory()
