@@ -1,0 +1,118 @@
+"""Cases and sizes as users write them, and the time of a step by hand sums."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from harness.catalog.devices import load_device
+from harness.errors import BadDataError, RefusedError, UnknownNameError
+from harness.predict.co_resident import SPEC_SHARE
+from harness.workloads.cases import read_cases, size_of
+from harness.workloads.predict import (
+    REFERENCE_SCORE,
+    SERIAL_SHARE,
+    Law,
+    Machine,
+    machine_there,
+    predict_steps,
+    single_core,
+)
+from harness.workloads.system import Column, Cost, Pass
+
+SYSTEM = SimpleNamespace(
+    name="sums",
+    columns={"text": Column(str, ""), "score": Column(float, "", needed=False), "many": Column(list, "", needed=False)},
+    sizes={"default": {"count": 10, "width": 2}, "large": {"count": 1000, "width": 2}},
+)
+
+
+def test_lines_of_json_become_cases(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text('{"text": "a", "score": 1}\n\n{"text": "b", "many": [1], "score": null}\n')
+    assert read_cases(path, SYSTEM) == [{"text": "a", "score": 1}, {"text": "b", "many": [1]}]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{}", "own.jsonl:2, text: found nothing, expected a text"),
+        ('{"text": 3}', "found 3, expected a text"),
+        ('{"text": "a", "score": true}', "found True, expected a number"),
+        ('{"text": "a", "more": 1}', "found an unknown column, expected one of: text, score, many"),
+        ("[1]", "expected a JSON object"),
+        ("{", "no JSON"),
+    ],
+)
+def test_a_line_that_is_no_case_is_named(tmp_path, line, words):
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps({"text": "a"}) + "\n" + line)
+    with pytest.raises(BadDataError) as caught:
+        read_cases(path, SYSTEM)
+    assert all(part in str(caught.value) for part in words.split(", ", 1)), str(caught.value)
+
+
+def test_no_case_and_another_format_are_refused(tmp_path):
+    (tmp_path / "own.jsonl").write_text("\n")
+    with pytest.raises(RefusedError, match="holds no case"):
+        read_cases(tmp_path / "own.jsonl", SYSTEM)
+    with pytest.raises(RefusedError, match=r"found \.csv, expected \.jsonl for sums"):
+        read_cases(tmp_path / "own.csv", SYSTEM)
+
+
+def test_sizes_by_name_and_by_parts():
+    assert size_of(SYSTEM, "large") == {"count": 1000, "width": 2}
+    assert size_of(SYSTEM, "count=7") == {"count": 7, "width": 2}
+    with pytest.raises(UnknownNameError):
+        size_of(SYSTEM, "huge")
+    for bad in ("counts=7", "count=many", "count=7,width"):
+        with pytest.raises(RefusedError, match="expected NAME=NUMBER"):
+            size_of(SYSTEM, bad)
+
+
+MACHINE = Machine(
+    slowness=2.0,
+    read_bytes_per_s=1e9,
+    flops_per_s=1e10,
+    language=lambda one: one.count * one.tokens * 0.01,
+    laws={"encoder": Law(base_s=0.001, token_s=0.0001)},
+    spread_ratio=1.5,
+)
+
+
+def test_a_step_is_the_sum_of_its_passes_the_longer_stream_and_scaled_glue():
+    cost = Cost(
+        passes=(
+            Pass(part="language", tokens=20),
+            Pass(part="language", count=5),
+            Pass(part="encoder", tokens=30, rows=2),
+        ),
+        flops_count=1e8,
+        moved_bytes=5e7,
+        resident_bytes=7,
+        file_bytes=3,
+        glue_s=0.002,
+    )
+    (step,) = predict_steps({"ask": cost}, MACHINE)
+    # 0.2 + 0.05 s of language, 0.001 + 60 x 0.0001 of encoder, 0.05 s of reading (products take 0.01), 0.004 of glue
+    assert step.parts_s == pytest.approx({"language": 0.25, "encoder": 0.007, "reading": 0.05, "glue": 0.004})
+    assert step.latency_s.mid == pytest.approx(0.311)
+    assert (step.latency_s.low, step.latency_s.high) == pytest.approx((0.311 / 1.5, 0.311 * 1.5))
+    assert (step.limit, step.resident_bytes) == ("language", 10)
+
+
+def test_a_part_that_nobody_timed_gets_no_number():
+    (step,) = predict_steps({"x": Cost(passes=(Pass(part="nli", tokens=9),), glue_s=1.0)}, MACHINE)
+    assert (step.latency_s, step.limit) == (None, "")
+    assert "nli passes cannot run there" in step.note
+
+
+def test_a_device_is_scaled_from_here_by_single_core_speed():
+    phone = load_device("iphone-16-pro")
+    assert single_core(phone) == 3409  # Macworld, 11 September 2024
+    there = machine_there(phone, MACHINE, None)
+    slowness = REFERENCE_SCORE / 3409
+    assert there.slowness == pytest.approx(slowness)
+    assert there.laws["encoder"].token_s == pytest.approx(0.0001 * slowness / 2.0)
+    bandwidth = phone.pool("ram").bandwidth_bytes_per_s.value
+    assert there.read_bytes_per_s == pytest.approx(SPEC_SHARE * SERIAL_SHARE * bandwidth)

