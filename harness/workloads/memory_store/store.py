@@ -1,9 +1,11 @@
 """Long-term memory: store, retrieve, update and forget, durable in one file."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, Self
 
@@ -15,6 +17,10 @@ from harness.workloads.memory_store.database import Database
 from harness.workloads.memory_store.index import Floats, MemoryIndex
 
 DAY_S: Final = 86_400.0
+STOP_WORDS: Final = frozenset(
+    files("harness.workloads.memory_store").joinpath("stop_words.txt").read_text(encoding="utf-8").split()
+)
+"""Words that say nothing about a topic; left out of questions only, unless there is nothing else in them."""
 _MANY: Final = 1000
 """So many texts stored at once leave the full-text index in pieces, and every later deletion would look into each."""
 
@@ -241,7 +247,8 @@ class MemoryStore:
             low, high = float(cosines.min()), float(cosines.max())
             scores = (cosines - np.float32(low)) * np.float32(scoring.semantic / max(high - low, 1e-9))
             if scoring.lexical:
-                lexical = self._index.bm25(self._db.terms(query), self._db, slots)
+                telling = " ".join(word for word in re.findall(r"\w+", query) if word.lower() not in STOP_WORDS)
+                lexical = self._index.bm25(self._db.terms(telling or query), self._db, slots)
                 scores += lexical * np.float32(scoring.lexical / (float(lexical.max()) or 1.0))
             if scoring.recency:
                 now = self._clock() if now_s is None else now_s
