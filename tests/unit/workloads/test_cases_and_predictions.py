@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.catalog.devices import load_device
+from harness.domain.record import Sample
 from harness.errors import BadDataError, RefusedError, UnknownNameError
 from harness.predict.co_resident import SPEC_SHARE
 from harness.workloads.cases import read_cases, size_of
@@ -105,6 +106,40 @@ def test_a_part_that_nobody_timed_gets_no_number():
     (step,) = predict_steps({"x": Cost(passes=(Pass(part="nli", tokens=9),), glue_s=1.0)}, MACHINE)
     assert (step.latency_s, step.limit) == (None, "")
     assert "nli passes cannot run there" in step.note
+
+
+def test_on_a_target_only_what_ran_there_or_is_scaled_has_a_number(monkeypatch, tmp_path):
+    from harness.app import on_target
+    from harness.workloads import run
+
+    def sample(phase, tokens, seconds):
+        return Sample(phase=phase, label="x", token_count=tokens, duration_s=seconds, started_unix_s=0.0)
+
+    samples = (sample("prefill", 64, 0.64), sample("decode", 16, 0.8))
+    asked = []
+
+    def bench(on, cells, options, programs):
+        asked.extend(cells)
+        return load_device("iphone-16-pro"), [SimpleNamespace(samples=samples)]
+
+    costs = {
+        "answer": Cost(passes=(Pass(part="language", tokens=60), Pass(part="language", count=10)), glue_s=0.003),
+        "search": Cost(passes=(Pass(part="encoder", tokens=12),)),
+    }
+    system = SimpleNamespace(
+        name="x", parts=("language", "encoder"), sizes={"default": {}}, cost=lambda _parts, _size: costs
+    )
+    monkeypatch.setattr(run, "load", lambda _name: system)
+    monkeypatch.setattr(on_target, "run_on", bench)
+    monkeypatch.setattr(run, "OnTarget", SimpleNamespace)
+    given = run.Given(model=tmp_path / "m.gguf")
+    found = run.run_on("x", given, size="default", on="adb://", programs=tmp_path)
+    answer, search = found.steps
+    # 60 tokens read at 10 ms, 10 written at 50 ms, and 3 ms of glue on a core of 3409 for one of 2600
+    assert answer.latency_s.mid == pytest.approx(0.6 + 0.5 + 0.003 * REFERENCE_SCORE / 3409)
+    assert search.latency_s is None
+    assert (asked[0].scenario.prompt_tokens, asked[0].scenario.new_tokens) == (60, 16)
+    assert "encoder passes cannot run there" in found.basis
 
 
 def test_a_device_is_scaled_from_here_by_single_core_speed():
