@@ -2,9 +2,10 @@
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -31,18 +32,15 @@ THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_T
 
 
 class SystemJob(Frozen, frozen=True, kw_only=True):
-    """What the child is to do; ``model``, ``encoder``, ``nli`` and ``cases`` are paths, empty for none.
+    """What the child is to do: the path of each part (empty: the one that is fetched), the file of cases or none.
 
     It ends once each kind of step was timed ``repetitions`` times; with ``evaluate`` after the last case.
     """
 
     name: str
     size: dict[str, int]
-    parts: tuple[str, ...] = ()
+    parts: dict[str, str] = {}
     cache: str = ""
-    model: str = ""
-    encoder: str = ""
-    nli: str = ""
     cases: str = ""
     repetitions: int = 30
     seed: int = 1
@@ -61,8 +59,7 @@ def run(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
     memory_mark("baseline", emit)
     with tempfile.TemporaryDirectory(prefix="edge-harness-system-") as folder:
         context = Context(Path(folder), Path(job.cache or folder), job.seed, job.thread_count)
-        paths = {name: Path(value) if value else None for name, value in _paths(job)}
-        parts = open_parts(job.parts, context, **paths)
+        parts = open_parts(job.parts, context)
         cases = read_cases(Path(job.cases), system) if job.cases else list(system.cases(job.size, job.seed))
         emit("laws", msgspec.to_builtins(laws_of(parts)))
         begin = time.perf_counter()
@@ -72,13 +69,25 @@ def run(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
             meter.take()
         reset_peak()  # building may take more than running, and this peak is of what is timed
         memory_mark("loaded", emit)
-        asked, answers = _answer(system, state, cases, parts, job, emit)
+        asked = cases if job.evaluate else first_cases(cases, job.repetitions)
+        answers = _answer(system, state, asked, parts, job, emit)
         memory_mark("end", emit)
+        asked = asked[: len(answers)]
         emit("quality", {"case_count": len(asked), **system.score(asked, answers)})
 
 
-def _paths(job: SystemJob) -> list[tuple[str, str]]:
-    return [("model", job.model), ("encoder", job.encoder), ("nli", job.nli)]
+def first_cases(cases: Sequence[Case], repetitions: int) -> list[Case]:
+    """The first cases, up to where each kind was timed so often: once more, as its first step fills caches."""
+    left = Counter(map(kind_of, cases))
+    left = Counter({kind: min(count, repetitions + 1) for kind, count in left.items()})
+    chosen = []
+    for case in cases:
+        if left.total() == 0:
+            break
+        chosen.append(case)
+        kind = kind_of(case)
+        left[kind] = max(0, left[kind] - 1)
+    return chosen
 
 
 def _answer(
@@ -88,21 +97,16 @@ def _answer(
     parts: Parts,
     job: SystemJob,
     emit: Callable[[str, Any], None],
-) -> tuple[list[Case], list[Any]]:
-    """Each case once, timed; the first step of a kind fills caches and is timed only where it is the only one."""
+) -> list[Any]:
+    """Each case once, timed, while there is time; the first step of a kind only where it is the only one."""
     from harness.measure.validity import Watch, child_probe
 
-    left = {kind: sum(kind_of(case) == kind for case in cases) for kind in map(kind_of, cases)}
-    timed = dict.fromkeys(left, 0)
-    wanted = {kind: min(job.repetitions, max(1, count - 1)) for kind, count in left.items()}
+    totals = Counter(map(kind_of, cases))
+    counted: dict[str, list[dict[str, float]]] = {kind: [] for kind in totals}
     seen: set[str] = set()
-    glue: dict[str, list[float]] = {kind: [] for kind in left}
-    passes: dict[str, list[dict[str, float]]] = {kind: [] for kind in left}
     answers: list[Any] = []
     started = said = time.perf_counter()
     for case in cases:
-        if not job.evaluate and all(timed[kind] >= count for kind, count in wanted.items()):
-            break
         now = time.perf_counter()
         if answers and now - started > _TIME_SHARE * job.wall_s:
             emit("said", f"the time is up after {len(answers)} of {len(cases)} cases")
@@ -115,33 +119,31 @@ def _answer(
             begin = time.perf_counter()
             answer = system.step(state, case)
             duration_s = time.perf_counter() - begin
-        taken = {meter.name: meter.take() for meter in parts.meters}
-        if kind in seen or left[kind] == 1:
+        passes = _counted(parts, duration_s)
+        if kind in seen or totals[kind] == 1:
             emit("sample", watch.sample("workload", kind, 1, duration_s=duration_s))
-            timed[kind] += 1
-            glue[kind].append(duration_s - sum(seconds for _, seconds in taken.values()))
-            passes[kind].append(_counted(taken))
+            counted[kind].append(passes)
         seen.add(kind)
         if len(answers) < _MOST_ANSWERS:
             emit("answer", {"case": len(answers), "kind": kind, "answer": answer})
         answers.append(answer)
-    for kind in left:
-        if glue[kind]:
-            keys = sorted({key for row in passes[kind] for key in row})
-            means = {key: fmean(row.get(key, 0.0) for row in passes[kind]) for key in keys}
-            emit("step", {"kind": kind, "glue_s": median(glue[kind]), **means})
-    return list(cases[: len(answers)]), answers
+    for kind, rows in counted.items():
+        keys = sorted({key for row in rows for key in row})
+        emit("step", {"kind": kind, **{key: median(row.get(key, 0.0) for row in rows) for key in keys}})
+    return answers
 
 
-def _counted(taken: Mapping[str, tuple[Sequence[Any], float]]) -> dict[str, float]:
-    """Passes, tokens read (passes of several tokens) and written (of one), and seconds of each part in one step."""
-    row: dict[str, float] = {}
-    for name, (passes, seconds) in taken.items():
+def _counted(parts: Parts, duration_s: float) -> dict[str, float]:
+    """Of one step: passes, tokens read (in passes of several) and written (of one) and seconds of each part; glue."""
+    row = {"glue_s": duration_s}
+    for meter in parts.meters:
+        passes, seconds = meter.take()
+        row["glue_s"] -= seconds
         if passes:
-            row[f"{name}_passes"] = float(len(passes))
-            row[f"{name}_read_tokens"] = float(sum(p.rows * p.tokens for p in passes if p.tokens > 1))
-            row[f"{name}_written_tokens"] = float(sum(p.rows for p in passes if p.tokens == 1))
-            row[f"{name}_s"] = seconds
+            row[f"{meter.name}_s"] = seconds
+            row[f"{meter.name}_passes"] = float(len(passes))
+            row[f"{meter.name}_read_tokens"] = float(sum(p.rows * p.tokens for p in passes if p.tokens > 1))
+            row[f"{meter.name}_written_tokens"] = float(sum(p.rows for p in passes if p.tokens == 1))
     return row
 
 
@@ -161,7 +163,7 @@ def plan(
             quality=events.get("quality", {}),
             predicted=tuple(msgspec.to_builtins(p) for p in predicted(events["laws"])) if "laws" in events else (),
             units={"laws": events.get("laws", {}), "steps": events_named(ended, "step")},
-            parts={name: Path(getattr(job, _FIELDS[name])).name or "MiniLM" for name in job.parts},
+            parts={name: Path(path).name or "MiniLM" for name, path in job.parts.items()},
             answers=tuple(events_named(ended, "answer")),
         )
 
@@ -177,6 +179,3 @@ def plan(
         environment=dict.fromkeys(THREAD_VARIABLES, str(job.thread_count)),
         key=key_of("system", job, model.sha256 if model else "", fingerprint().fingerprint),
     )
-
-
-_FIELDS: Final = {"language": "model", "encoder": "encoder", "nli": "nli"}

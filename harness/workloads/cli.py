@@ -1,6 +1,6 @@
 """``edge-harness workloads``: systems that run beside a language model, measured like one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +9,12 @@ import click
 from harness.cli import _options as options
 from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, answers, model_file, say, table
-from harness.errors import Exit
-from harness.units import format_bytes, format_seconds
+from harness.errors import Exit, HarnessError
+from harness.units import format_seconds
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
-    from harness.workloads.predict import StepPrediction
-    from harness.workloads.run import Given, OnTarget, SystemRun, Table
+    from harness.workloads.run import Given, OnTarget, SystemRun
 
 
 @click.group()
@@ -110,43 +109,46 @@ def run(
         there = run_on(name, given, size=size, on=target, programs=programs, how=fields["how"])
         return Answer(there, lambda: _show_target(there), _status([there.record] if there.record else []))
     result = run_system(name, given, size=size, **fields)
-    return Answer(result, lambda: _show(result), _status([result.record]))
+    return Answer(result, lambda: _show([result]), _status([result.record]))
 
 
 @workloads.command("table")
 @click.argument("names", nargs=-1, metavar="[NAME...]")
-@click.option(
-    "--size", default="default", show_default=True, help="A named size; systems without it run their default."
-)
-@click.option("--table", "output", type=options.Ending(".md", ".json"), help="Write the table as .md or .json too.")
 @click.option("--max-error", "max_error_percent", type=options.Amount(), help="Exit 1 above this median, in percent.")
 @_running
 @options.measuring()
 def table_(
     names: tuple[str, ...],
-    size: str,
     model: str | None,
     encoder: str | None,
     nli: str | None,
-    output: Path | None,
     max_error_percent: float | None,
     **fields: Any,
 ) -> Answer:
-    """Run every system (or those named) with the parts given: figures, times, memory, predictions.
+    """Run every system (or those named) with the parts given: times, predictions, memory and figures of each.
 
     Exit status: 0 well, 1 a wrong answer or a median error above --max-error, 2 bad input, 4 one could not run.
     """
-    from harness.records.store import write_document
-    from harness.workloads.run import tabulate
-    from harness.workloads.table import markdown
+    from harness.workloads.registry import load_all
+    from harness.workloads.run import run as run_system
+    from harness.workloads.table import median_error
 
-    found = tabulate(names, _given(model, encoder, nli, None), size=size, **fields)
-    if output is not None:
-        write_document(output, found, lambda: markdown(found))
-    error = found.median_error_ratio
-    is_over = max_error_percent is not None and error is not None and 100 * error > max_error_percent
-    status = Exit.BROKEN if is_over else _status([one.record for one in found.runs])
-    return Answer(found, lambda: _show_table(found), status)
+    given = _given(model, encoder, nli, None)
+    runs: list[SystemRun] = []
+    skipped: dict[str, str] = {}
+    for system in load_all(names, missing=skipped.__setitem__):
+        fields["how"].listener.say(f"running {system.name}")
+        try:
+            runs.append(run_system(system.name, given, **fields))
+        except HarnessError as error:
+            skipped[system.name] = str(error)
+    middle = median_error(runs)
+    is_over = max_error_percent is not None and middle is not None and 100 * middle > max_error_percent
+    status = Exit.BROKEN if is_over else _status([one.record for one in runs])
+    lines = [f"not run: {name}: {why}" for name, why in skipped.items()]
+    lines += [f"median error: {middle:.1%}"] if middle is not None else []
+    document = {"runs": runs, "skipped": skipped, "median_error_ratio": middle}
+    return Answer(document, lambda: _show(runs, lines), status)
 
 
 def _given(model: str | None, encoder: str | None, nli: str | None, cases: Path | None) -> "Given":
@@ -154,7 +156,7 @@ def _given(model: str | None, encoder: str | None, nli: str | None, cases: Path 
     from harness.workloads.run import Given
 
     return Given(
-        model=model_file(model) if model else None,
+        language=model_file(model) if model else None,
         encoder=folder_of(encoder) if encoder else None,
         nli=folder_of(nli) if nli else None,
         cases=cases,
@@ -179,41 +181,17 @@ def _status(records: "Iterable[RunRecord]") -> int:
     return Exit.BROKEN if any("WrongAnswerError" in record.detail for record in bad) else Exit.COULD_NOT_RUN
 
 
-def _show(result: "SystemRun") -> None:
-    from harness.workloads.table import STEP_COLUMNS, figures, parts_of, step_cells
+def _show(runs: "Sequence[SystemRun]", lines: "Iterable[str]" = ()) -> None:
+    from harness.workloads.table import views
 
-    record = result.record
-    rows = [[*step_cells(step), f"{step.sample_count} ({step.doubted_count})"] for step in result.steps]
-    title = f"{record.workload}, parts: {parts_of(record)}: {record.outcome}"
-    say(table(title, [*STEP_COLUMNS, "samples (doubted)"], rows, right=range(1, 5)))
-    if record.memory:
-        memory = record.memory
-        held = f"{format_bytes(memory.peak_anonymous_bytes)} anonymous, {format_bytes(memory.peak_file_bytes)} file"
-        say(f"peak {format_bytes(memory.peak_rss_bytes)} ({held})")
-    if scored := figures(record):
-        say(table("", ("figure", "value"), scored, right=(1,)))
-    for device, predictions in result.elsewhere.items():
-        _show_predictions(device, predictions)
-    if record.detail:
-        say(record.detail)
-
-
-def _show_predictions(title: str, predictions: "Iterable[StepPrediction]") -> None:
-    lines = [
-        [p.kind, format_seconds(p.latency_s.mid) if p.latency_s else "-", format_bytes(p.resident_bytes), p.note]
-        for p in predictions
-    ]
-    say(table(f"predicted on {title}", ["step", "latency", "memory beside its parts", "from"], lines, right=(1, 2)))
+    details = [f"{one.record.workload}: {one.record.outcome}: {one.record.detail}" for one in runs if one.record.detail]
+    say(*(table(title, columns, rows, right=right) for title, columns, rows, right in views(runs)), *details, *lines)
 
 
 def _show_target(there: "OnTarget") -> None:
-    _show_predictions(there.target, there.steps)
-    say(there.basis)
+    rows = [
+        [step.kind, format_seconds(step.latency_s.mid) if step.latency_s else "-", step.note] for step in there.steps
+    ]
+    say(table(f"on {there.target}", ["step", "latency", "from"], rows, right=(1,)), there.basis)
     if there.record is not None and there.record.detail:
         say(there.record.detail)
-
-
-def _show_table(found: "Table") -> None:
-    from harness.workloads.table import notes, views
-
-    say(*(table(title, columns, rows, right=right) for title, columns, rows, right in views(found)), *notes(found))

@@ -1,24 +1,21 @@
-"""Systems as a user asks for them: run and predict one, here and elsewhere, and all of them in a table."""
+"""Systems as a user asks for them: run one and predict it, here, on devices, and on a target."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
-from msgspec.structs import replace
 
 from harness.app.resolve import resolve_device
 from harness.app.this_machine import probed
 from harness.catalog.gguf import read_weights
 from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
-from harness.domain.device import DeviceProfile
-from harness.domain.model import Weights
 from harness.domain.record import RunRecord, Sample
 from harness.domain.result import System as SystemResult
 from harness.domain.scenario import Scenario
-from harness.errors import HarnessError
 from harness.measure.pipeline import How, Listener, Pipeline
 from harness.measure.runner import identify
 from harness.predict.weights import matrix_types
@@ -33,8 +30,8 @@ from harness.workloads.predict import (
     machine_there,
     predict_steps,
 )
-from harness.workloads.registry import load, load_all
-from harness.workloads.system import Pass
+from harness.workloads.registry import load
+from harness.workloads.system import Pass, System
 
 _CONTEXT_TOKENS: Final = 4096
 
@@ -42,39 +39,40 @@ _CONTEXT_TOKENS: Final = 4096
 class Given(NamedTuple):
     """The files of the parts, and of the cases; None for none."""
 
-    model: Path | None = None
+    language: Path | None = None
     encoder: Path | None = None
     nli: Path | None = None
     cases: Path | None = None
 
-    @property
-    def parts(self) -> frozenset[str]:
-        """Names of the parts that can be opened: the encoder always, since one is fetched."""
-        named = {"language": self.model, "nli": self.nli}
-        return frozenset({"encoder", *(name for name, path in named.items() if path is not None)})
-
-    def absolute(self) -> dict[str, Any]:
-        """The paths that are named, for a job."""
-        return {field: str(path.absolute()) for field, path in self._asdict().items() if path is not None}
+    def parts_of(self, system: System) -> dict[str, str]:
+        """The parts of a system and their paths, empty for what is fetched; RefusedError where one is missing."""
+        named = {"language": self.language, "encoder": self.encoder, "nli": self.nli}
+        paths = {name: str(path.absolute()) for name, path in named.items() if path is not None}
+        return {name: paths.get(name, "") for name in sorted(needed(system.parts, {"encoder", *paths}))}
 
 
-class StepResult(Frozen, frozen=True, kw_only=True):
-    """One kind of step, measured beside predicted; ``error_ratio`` is predicted / measured median - 1."""
+class Step(Frozen, frozen=True, kw_only=True):
+    """One kind of step, measured beside predicted; ``error_ratio`` is predicted / measured median - 1.
+
+    Attributes:
+        limit: What was predicted to take most of it.
+    """
 
     kind: str
     sample_count: int
     doubted_count: int
     p50_s: float
     p95_s: float
-    predicted: StepPrediction | None
-    error_ratio: float | None
+    predicted_s: float | None = None
+    error_ratio: float | None = None
+    limit: str = ""
 
 
 class SystemRun(Frozen, frozen=True, kw_only=True):
     """A run, what was predicted of it, and what is predicted of other devices."""
 
     record: RunRecord
-    steps: tuple[StepResult, ...]
+    steps: tuple[Step, ...]
     elsewhere: dict[str, tuple[StepPrediction, ...]]
 
 
@@ -99,125 +97,67 @@ def run(
     """
     system = load(name)
     chosen = size_of(system, size)
-    parts = needed(system.parts, given.parts)
+    parts = given.parts_of(system)
     profiles = {device: resolve_device(device) for device in devices}
     costs = system.cost(parts, chosen)
     job = SystemJob(
         name=name,
         size=chosen,
-        parts=tuple(sorted(parts)),
+        parts=parts,
         thread_count=thread_count,
         cache=str(cache_dir()),
         wall_s=how.limits.wall_s,
-        **given.absolute(),
+        cases=str(given.cases.absolute()) if given.cases else "",
         **of_job,
     )
     scenario = Scenario(thread_count=thread_count, context_tokens=_CONTEXT_TOKENS)
-    weights = read_weights(given.model) if "language" in parts and given.model else None
+    weights = identity = None
+    if "language" in parts and given.language is not None:
+        weights = read_weights(given.language)
+        identity = identify(given.language, weights)
     heard: dict[str, Machine] = {}
     with Pipeline(how._replace(listener=Listener(how.listener.say))) as pipeline:
         language = None
         if weights is not None:
-            device = probed(matrix_types(weights), scenario, say=how.listener.say)
-            language = language_law(weights, device, scenario)
+            language = language_law(weights, probed(matrix_types(weights), scenario, say=how.listener.say), scenario)
         here = machine_here(language)
 
         def predicted(laws: Mapping[str, Any]) -> Sequence[StepPrediction]:
             heard["here"] = here.with_laws(laws)
             return predict_steps(costs, heard["here"])
 
-        identity = identify(given.model, weights) if weights is not None and given.model else None
         record = pipeline.measure(plan(job, predicted=predicted, model=identity))
     usual = Scenario(context_tokens=_CONTEXT_TOKENS)
-    elsewhere = {
-        device: predict_steps(costs, machine_there(profile, heard.get("here"), _law_on(weights, profile, usual)))
-        for device, profile in profiles.items()
-    }
+    elsewhere = {}
+    for device, profile in profiles.items():
+        law = language_law(weights, profile, usual) if weights is not None else None
+        elsewhere[device] = predict_steps(costs, machine_there(profile, heard.get("here"), law))
     return SystemRun(record=record, steps=compare(record), elsewhere=elsewhere)
 
 
-def _law_on(weights: Weights | None, device: DeviceProfile, scenario: Scenario) -> Callable[[Pass], float] | None:
-    return language_law(weights, device, scenario) if weights is not None else None
-
-
-def compare(record: RunRecord) -> tuple[StepResult, ...]:
+def compare(record: RunRecord) -> tuple[Step, ...]:
     """Percentiles of each kind of step, all samples counted, beside the prediction that the record holds."""
-    import msgspec
-
     result = record.result
     assert isinstance(result, SystemResult)
-    by_kind = {p.kind: p for p in msgspec.convert(result.predicted, tuple[StepPrediction, ...])}
+    predicted = {p.kind: p for p in msgspec.convert(result.predicted, tuple[StepPrediction, ...])}
     samples: dict[str, list[Sample]] = {}
     for sample in record.samples:
         samples.setdefault(sample.label, []).append(sample)
-    rows = []
-    for kind, taken in samples.items():
-        p50_s, p95_s = (float(value) for value in np.percentile([s.duration_s for s in taken], [50, 95]))
-        predicted = by_kind.get(kind)
-        latency = predicted.latency_s if predicted else None
-        rows.append(
-            StepResult(
-                kind=kind,
-                sample_count=len(taken),
-                doubted_count=sum(bool(s.validity.doubts) for s in taken),
-                p50_s=p50_s,
-                p95_s=p95_s,
-                predicted=predicted,
-                error_ratio=latency.mid / p50_s - 1 if latency else None,
-            )
-        )
-    return tuple(rows)
+    return tuple(_step(kind, taken, predicted.get(kind)) for kind, taken in samples.items())
 
 
-class Skipped(Frozen, frozen=True, kw_only=True):
-    """A system that was not run, and why."""
-
-    name: str
-    why: str
-
-
-class Table(Frozen, frozen=True, kw_only=True):
-    """Every system asked for; the median is that of the absolute errors of runs that ended well, None without any."""
-
-    devices: tuple[str, ...]
-    runs: tuple[SystemRun, ...]
-    skipped: tuple[Skipped, ...]
-    median_error_ratio: float | None
-
-
-def tabulate(
-    wanted: Iterable[str],
-    given: Given,
-    *,
-    size: str = "default",
-    devices: Sequence[str] = (),
-    how: How = How(),
-    **more: Any,
-) -> Table:
-    """Run systems (all, unless named) one after the other, each with those of the parts that it takes.
-
-    One that has no size of that name is run at its default; what cannot run is told and the rest goes on.
-
-    Raises:
-        UnknownNameError: No such system or device.
-    """
-    runs: list[SystemRun] = []
-    skipped: list[Skipped] = []
-    for system in load_all(wanted, missing=lambda name, why: skipped.append(Skipped(name=name, why=why))):
-        how.listener.say(f"running {system.name}")
-        chosen = size if size in system.sizes else "default"
-        try:
-            runs.append(run(system.name, given, size=chosen, devices=devices, how=how, **more))
-        except HarnessError as error:
-            skipped.append(Skipped(name=system.name, why=str(error)))
-    errors = [
-        abs(s.error_ratio) for r in runs if r.record.outcome == "ok" for s in r.steps if s.error_ratio is not None
-    ]
-    return Table(
-        devices=tuple(devices),
-        runs=tuple(replace(r, record=replace(r.record, samples=())) for r in runs),
-        skipped=tuple(skipped),
-        median_error_ratio=median(errors) if errors else None,
+def _step(kind: str, taken: Sequence[Sample], predicted: StepPrediction | None) -> Step:
+    p50_s, p95_s = (float(value) for value in np.percentile([s.duration_s for s in taken], [50, 95]))
+    latency = predicted.latency_s if predicted else None
+    return Step(
+        kind=kind,
+        sample_count=len(taken),
+        doubted_count=sum(bool(s.validity.doubts) for s in taken),
+        p50_s=p50_s,
+        p95_s=p95_s,
+        predicted_s=latency.mid if latency else None,
+        error_ratio=latency.mid / p50_s - 1 if latency else None,
+        limit=predicted.limit if predicted else "",
     )
 
 
@@ -250,15 +190,14 @@ def run_on(
     from harness.app.run import Cell, Options
 
     system = load(name)
-    parts = needed(system.parts, given.parts)
-    costs = system.cost(parts, size_of(system, size))
+    costs = system.cost(given.parts_of(system), size_of(system, size))
     spoken = [one for cost in costs.values() for one in cost.passes if one.part == "language"]
     record, law = None, None
-    if spoken and given.model is not None:
+    if spoken and given.language is not None:
         read = [one.rows * one.tokens for one in spoken if one.rows * one.tokens > 1]
         depth = round(median([one.depth_tokens for one in spoken]))
         scenario = Scenario(prompt_tokens=max(1, round(median(read))) if read else 1, new_tokens=16, depth_tokens=depth)
-        cell = Cell(model=str(given.model), quant=quant, scenario=scenario)
+        cell = Cell(model=str(given.language), quant=quant, scenario=scenario)
         device, records = bench_on(on, [cell], Options(how=how), programs)
         record = records[0]
         law = _measured_law(record)

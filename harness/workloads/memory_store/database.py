@@ -65,7 +65,7 @@ class Database:
     """One store's file.
 
     Args:
-        path: The file; made if absent unless ``read_only``.
+        path: The file; made if absent.
         embedder: Name of what makes the vectors; a store is never opened with another.
         sync: ``process``: an acknowledged write survives the death of the process (and the log is consistent after a
             power cut, though its last writes may be lost). ``power``: it survives a power cut too, at the price of one
@@ -76,25 +76,16 @@ class Database:
         BadDataError: The file is no store.
     """
 
-    def __init__(self, path: Path, *, dim: int, embedder: str, read_only: bool, sync: str) -> None:
+    def __init__(self, path: Path, *, dim: int, embedder: str, sync: str) -> None:
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise RefusedError(f"SQLite {sqlite3.sqlite_version} cannot erase index words: 3.42 or newer is needed")
         if sync not in {"process", "power"}:
             raise RefusedError(f"sync is 'process' or 'power', not {sync!r}")
-        if read_only and not path.exists():
-            raise RefusedError(f"no store at {path}")
         self.path = path
-        if not read_only:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}",
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            timeout=10.0,
-        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
         try:
-            self._open(dim, embedder, read_only=read_only, sync=sync)
+            self._open(dim, embedder, sync)
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise BadDataError(path, "", str(error), "a memory store") from error
@@ -102,16 +93,14 @@ class Database:
             self._db.close()
             raise
 
-    def _open(self, dim: int, embedder: str, *, read_only: bool, sync: str) -> None:
+    def _open(self, dim: int, embedder: str, sync: str) -> None:
         db = self._db
-        if not read_only:
-            db.execute("PRAGMA page_size=8192")
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute(f"PRAGMA synchronous={'FULL' if sync == 'power' else 'NORMAL'}")
-        for pragma in ("secure_delete=ON", "temp_store=MEMORY", "cache_size=-16384"):
+        synchronous = f"synchronous={'FULL' if sync == 'power' else 'NORMAL'}"
+        fixed = ("page_size=8192", "journal_mode=WAL", "secure_delete=ON", "temp_store=MEMORY", "cache_size=-16384")
+        for pragma in (*fixed, synchronous):
             db.execute(f"PRAGMA {pragma}")
         known = db.execute("SELECT count(*) FROM sqlite_master WHERE name IN ('meta', 'memories')").fetchone()[0]
-        if not known and not read_only:
+        if not known:
             new: dict[str, Any] = {"format": FORMAT, "dim": dim, "embedder": embedder}
             db.executescript("BEGIN IMMEDIATE;" + _SCHEMA)
             db.executemany("INSERT INTO meta VALUES (?, ?)", new.items())
@@ -218,10 +207,6 @@ class Database:
     def holders(self, term: str) -> list[tuple[int, int]]:
         """(identifier, how often) of each memory that holds a term."""
         return self._db.execute("SELECT doc, count(*) FROM holders WHERE term = ? GROUP BY doc", (term,)).fetchall()
-
-    def count(self) -> int:
-        """How many memories are current."""
-        return int(self._db.execute("SELECT count(*) FROM vectors").fetchone()[0])
 
     def current(self, dim: int, first_id: int = 0) -> Iterator[list[tuple[Any, ...]]]:
         """What is current from an identifier on, ascending, some rows at a time.

