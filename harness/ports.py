@@ -1,16 +1,14 @@
-"""Protocols between the layers: what a runtime, a session and a workload promise."""
+"""Protocols between the layers: what a runtime and a session promise."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
-from harness.domain.workload import Cost
 
 
 @runtime_checkable
@@ -124,83 +122,3 @@ class Runtime(Protocol):
             MissingPackageError: The engine is not installed.
             EngineError: The engine refused the file.
         """
-
-
-class Operation(NamedTuple):
-    """Something a workload lets the harness time: ``call`` does ``call_count`` operations, and nothing else."""
-
-    name: str
-    call: Callable[[], object]
-    call_count: int = 1
-
-
-class WorkloadContext(NamedTuple):
-    """What the harness hands to a workload; a model and what opens it to those that say ``needs_model``.
-
-    Attributes:
-        folder: Scratch folder of this run, removed afterwards.
-        cache: Folder for things worth keeping between runs (exported encoders and the like).
-        open_session: Takes path, scenario, and the runtime's own options such as ``sequence_count``.
-        data: Folder of opt-in public data sets; None when there is none.
-        cases: Cases of each part of an evaluation, 0 for all; None leaves it to the workload.
-        say: Takes a line that tells how far an evaluation is.
-        tell: Takes what an evaluation has found so far, so that it is kept whatever comes later.
-        until_s: When the time of an evaluation is up, on the clock of ``perf_counter``.
-    """
-
-    folder: Path
-    cache: Path
-    seed: int
-    thread_count: int
-    model_path: Path | None = None
-    open_session: Callable[..., Session] | None = None
-    data: Path | None = None
-    cases: int | None = None
-    say: Callable[[str], None] = lambda _: None
-    tell: Callable[[Mapping[str, Any]], None] = lambda _: None
-    until_s: float = float("inf")
-
-    def share(self, left_count: int) -> "WorkloadContext":
-        """The context of the next one of so many parts of an evaluation, which share the time that is left."""
-        now = perf_counter()
-        return self._replace(until_s=now + (self.until_s - now) / left_count)
-
-    def data_files(self, pattern: str) -> list[Path]:
-        """Data sets whose file names match, by name; none where there is no data folder."""
-        return sorted(self.data.glob(pattern)) if self.data else []
-
-
-class Workload(Protocol):
-    """A system of its own that is measured like a language model. Its module ends in ``WORKLOAD = ...``.
-
-    Attributes:
-        name: The module's name.
-        title: One line for people.
-        extra: Extra of edge-harness that it needs; empty for none.
-        needs_model: Whether it runs a language model.
-        sizes: Named parameter sets, ``default`` among them.
-
-    A workload may also have ``evaluate(context) -> Mapping[str, Any]``: quality on opt-in public data, JSON values,
-    with ``evaluates_model`` where that alone asks a model, and ``samples_cases`` where the context's ``cases`` says
-    how many cases of it; ``prepared_bytes(size) -> int``: memory that ``prepare`` holds for all operations together,
-    where that is more than the largest operation's ``resident_bytes``; and ``context_tokens(size) -> int``: the context
-    of its model's session.
-    """
-
-    name: str
-    title: str
-    extra: str
-    needs_model: bool
-    sizes: Mapping[str, Mapping[str, int]]
-
-    def costs(self, size: Mapping[str, int]) -> Sequence[Cost]:
-        """Declared cost of each operation at this size, one for each name in ``operations``."""
-
-    def prepare(self, size: Mapping[str, int], context: WorkloadContext) -> Any:
-        """Build everything outside the clock; the result goes to the other two."""
-
-    def operations(self, state: Any) -> Sequence[Operation]:
-        """What is timed."""
-
-    def check(self, state: Any) -> Mapping[str, Any]:
-        """Check the answers outside the clock and return quality figures; WrongAnswerError where one is wrong."""

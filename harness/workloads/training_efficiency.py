@@ -21,8 +21,8 @@ from typing import Any
 
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
-from harness.predict.workload_cost import rates_of
 from harness.workloads.parts import Parts
+from harness.workloads.predict import machine_there
 from harness.workloads.system import Case, Column, Context, Cost, Size
 
 _LORA = {"rank": 16, "batch_tokens": 512, "train_tokens": 1_000_000, "bits_per_weight": 4.5, "assumed_mfu": 0.3}
@@ -51,7 +51,8 @@ def lora(case: Case) -> dict[str, Any]:
     memory = round(card.parameter_count * told["bits_per_weight"] / 8) + 16 * adapters + activations
     engine = device.engine()
     peaks = engine.peak_flops_per_s
-    peak = next((peaks[dtype].value for dtype in ("fp16", "fp32") if dtype in peaks), rates_of(device).flops_per_s)
+    assumed = machine_there(device, None, None).flops_per_s * max(1, engine.core_count)
+    peak = next((peaks[dtype].value for dtype in ("fp16", "fp32") if dtype in peaks), assumed)
     rate = told["assumed_mfu"] * peak / (6 * (card.parameter_count + adapters))
     available = int(device.pool(engine.pool).usable_bytes.value)
     return {

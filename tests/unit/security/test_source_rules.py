@@ -13,7 +13,6 @@ FILES = sorted(ROOT.rglob("*.py"))
 RENDERS = {
     "harness/report/formats/html.py",
     "harness/workloads/parts/_template_child.py",
-    "harness/workloads/_language/_template_child.py",
 }
 """The files that may import the template engine: one renders our own page, the other a model's chat template in a
 sandbox, in a process of its own."""
