@@ -7,7 +7,6 @@ copy as small as a vision model would see; ``find`` looks for text in the whole 
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -97,19 +96,27 @@ class GroundedVision:
         }
 
     def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
-        """Of each kind the share of texts that were read exactly, and of their letters."""
+        """Of each kind the share of texts that were read exactly, blanks left aside."""
         scores = {}
         for kind in ("read", "copy", "find"):
             rows = [a for c, a in zip(cases, answers, strict=True) if c["kind"] == kind and a["right"]]
+            right = [[_joined(text) for text in a["right"]] for a in rows]
+            read = [[_joined(text) for text in a["texts"]] for a in rows]
             if kind == "find":
-                pairs = [(text, text if text in a["texts"] else "") for a in rows for text in a["right"]]
+                hits = [text in texts for wanted, texts in zip(right, read, strict=True) for text in wanted]
             else:
-                pairs = [pair for a in rows for pair in zip(a["right"], a["texts"], strict=True)]
-            if pairs:
-                letters = sum(len(text) * SequenceMatcher(None, text, read).ratio() for text, read in pairs)
-                exact = share(sum(text == read.replace(" ", "") for text, read in pairs), len(pairs))
-                scores[kind] = {"exact": exact, "letters_ratio": letters / sum(len(text) for text, _ in pairs)}
+                hits = [
+                    a == b
+                    for wanted, texts in zip(right, read, strict=True)
+                    for a, b in zip(wanted, texts, strict=True)
+                ]
+            if hits:
+                scores[kind] = share(sum(hits), len(hits))
         return scores
+
+
+def _joined(text: str) -> str:
+    return text.replace(" ", "")
 
 
 def checked(regions: Sequence[Any]) -> Sequence[Any]:

@@ -18,7 +18,7 @@ from harness.domain.foreign import json_of, read_limited
 from harness.errors import BadDataError, RefusedError
 from harness.workloads.parts import Parts
 from harness.workloads.reasoning.arithmetic import first_wrong, wrong_equality
-from harness.workloads.reasoning.made import made_solution, made_statements, made_trace
+from harness.workloads.reasoning.made import made_statements, made_trace
 from harness.workloads.reasoning.programs import EXAMPLES, INSTRUCTION, doubted, worked
 from harness.workloads.scores import f1, process_f1
 from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
@@ -52,17 +52,15 @@ class Reasoning:
         "contradiction": Column(list, "the two statements that contradict each other; [] for none", needed=False),
     }
     sizes: Mapping[str, Size] = {
-        "default": {"case_count": 60, "statement_count": 0, "problem_count": 0, "program_count": 4},
-        "statements": {"case_count": 0, "statement_count": 20, "problem_count": 0, "program_count": 4},
-        "problems": {"case_count": 0, "statement_count": 0, "problem_count": 6, "program_count": 4},
+        "default": {"case_count": 60, "statement_count": 0, "program_count": 4},
+        "statements": {"case_count": 0, "statement_count": 20, "program_count": 4},
     }
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
-        """Made by the seed, right and wrong in turn: equalities, statements about shops, solutions of problems."""
+        """Made by the seed, right and wrong in turn: equalities, statements about shops."""
         first = 1000 * seed
         made = [made_trace(first + at) for at in range(size["case_count"])]
-        made += [made_statements(first + at) for at in range(size["statement_count"])]
-        return [*made, *(made_solution(first + at) for at in range(size["problem_count"]))]
+        return [*made, *(made_statements(first + at) for at in range(size["statement_count"]))]
 
     def read_cases(self, path: Path) -> Sequence[Case]:
         """ProcessBench: a JSON list of ``problem``, ``steps``, ``label``; RefusedError for another file."""

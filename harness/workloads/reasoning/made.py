@@ -30,15 +30,3 @@ def made_statements(seed: int) -> Case:
     fact = fact_cases(seed, 1)[0]
     steps = [*fact["passage"].split(". "), fact["false" if seed % 2 else "true"]]
     return {"kind": "contradiction", "steps": steps, "contradiction": [1, 2] if seed % 2 else []}
-
-
-def made_solution(seed: int) -> Case:
-    """A case: a solution that ends rightly, or adds where it should subtract in every second one of the seeds."""
-    rng = random.Random(seed)
-    shelves, boxes = rng.randint(3, 9), rng.randint(11, 29)
-    sold = rng.randint(2, 20)
-    whole = shelves * boxes
-    last = f"{whole} + {sold} = {whole + sold}" if seed % 2 else f"{whole} - {sold} = {whole - sold}"
-    problem = f"A shop has {shelves} shelves with {boxes} boxes each. It sells {sold} boxes. How many boxes are left?"
-    steps = [f"There are {shelves} * {boxes} = {whole} boxes.", f"So {last} boxes are left."]
-    return {"kind": "critic", "problem": problem, "steps": steps, "label": 1 if seed % 2 else -1}
