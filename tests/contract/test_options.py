@@ -285,7 +285,7 @@ MOST_OPTIONS = {"fit": 30}
         (["run", "m", "--contxt", "20"], "Did you mean one of: '--context'"),
         (["devices", "calibrate", "iphone-12"], "use `edge-harness learn"),
         (["spekulate", "m"], "no command named 'spekulate'; did you mean 'speculate'"),
-        (["models", "show", "smollm"], "Did you mean 'smollm3-3b'"),
+        (["models", "show", "smollm"], "'smollm3-3b'"),
         (["fit", "llama-3.2-3b", "-d", "iphone-15-po"], "Did you mean 'iphone-15-pro'"),
     ],
 )
