@@ -89,7 +89,9 @@ def main(
     for model in files:
         with ExitStack() as stack:
             sides = sides_of(runtimes.split(","), model, how, repetitions, stack)
-            (found,) = run_in_turns([Cell(str(model), "", scenario)], list(sides.values()), device=this_machine())
+            (found,) = run_in_turns(
+                [[(Cell(str(model), "", scenario), side) for side in sides.values()]], device=this_machine()
+            )
         for name, record in zip(sides, found, strict=True):
             named = msgspec.structs.replace(record, extra={**record.extra, "side": name})
             save(named, out / model.stem / f"{name}.json")

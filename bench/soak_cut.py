@@ -86,7 +86,7 @@ def soaked(
     # A file, not a pipe: the document is longer than a pipe holds, and nobody reads it before the windows end.
     with Quota() as quota, tempfile.TemporaryFile("w+") as document, ExitStack() as stack:
         if served is not None:
-            words += ["--runtime", "server", "--url", stack.enter_context(running(*served, threads=1))]
+            words += ["--runtime", f"server:{stack.enter_context(running(*served, threads=1))}"]
         command = [sys.executable, "-m", "harness", "soak", *words, "--json"]
         process = subprocess.Popen(command, stdout=document, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None

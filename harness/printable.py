@@ -50,25 +50,31 @@ class Stream(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         """Write the text, cleaned; once nobody reads, to nowhere."""
-        try:
+        with self._or_nowhere():
             super().write(clean_lines(text) if self.styled else text)
-        except BrokenPipeError:
-            self._to_nowhere()
         if self.styled:
             self.flush()
         return len(text)
 
     def flush(self) -> None:
-        """Write what is held back; once nobody reads, to nowhere."""
-        try:
-            super().flush()
-        except BrokenPipeError:
-            self._to_nowhere()
+        """Write what is held back; once nobody reads, to nowhere.
 
-    def _to_nowhere(self) -> None:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self.fileno())
-        os.close(nowhere)
+        Raises:
+            OSError: It cannot be written, as on a full disk; the first time only, from then on it goes nowhere.
+        """
+        with self._or_nowhere():
+            super().flush()
+
+    @contextmanager
+    def _or_nowhere(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            if not isinstance(error, BrokenPipeError):
+                raise OSError(error.errno, error.strerror, "the output") from error
 
 
 @contextmanager

@@ -101,7 +101,12 @@ def main(count: int, seed: int, kinds: tuple[str, ...], as_json: bool) -> None:
     broken = [line for line in lines if line.failures]
     if as_json:
         emit_json(
-            {"seconds": round(time.monotonic() - began_s, 1), "seed": seed, "kinds": [line._asdict() for line in lines]}
+            {
+                "seconds": round(time.monotonic() - began_s, 1),
+                "seed": seed,
+                "kinds": [line._asdict() for line in lines],
+            },
+            "bench faults",
         )
     else:
         columns = ("fault", "injected", "recorded", "lost", "torn", "hangs", "no cause", "what the user reads")

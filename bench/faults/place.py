@@ -71,7 +71,8 @@ class Command(NamedTuple):
     def records(self) -> list[dict[str, Any]]:
         """Records it printed; none when its output is not whole."""
         try:
-            found = msgspec.json.decode(self.out.encode())
+            document = msgspec.json.decode(self.out.encode())
+            found = document.get("items", document)
         except msgspec.DecodeError:
             return []
         return found if isinstance(found, list) else []

@@ -60,7 +60,7 @@ def check(
             cannot be reached.
     """
     listener = options.how.listener
-    cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depths=depths)
+    cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depth_tokens=depths)
     if on[1] is not None:
         return Checked(*run_on(on[0], cells, options, on[1]))
     if options.server is not None:

@@ -98,7 +98,7 @@ def explain(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> 
         *_terms("prefill", prefill_gradient(work, machine, prompt, belief.values), belief, machine),
     )
     near = (*_neighbours("decode", work, machine, belief), *_neighbours("prefill", work, machine, belief))
-    learn = f"edge-harness devices calibrate {device.name} --from RUN"
+    learn = f"edge-harness learn RUN --device {device.name}"
     return Explanation(laws=_laws(work, machine, prompt, belief), terms=terms, neighbours=near, commands=(run, learn))
 
 

@@ -217,13 +217,16 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
 
         if api not in PROVIDERS:
             raise UnknownNameError("api", api, dict.fromkeys([*APIS, *PROVIDERS]))
-    given["placement"] = {name: given.pop(name) for name in Placement.__struct_fields__ if name in given}
+    given |= dict.fromkeys((part.replace("-", "_") for part in given.pop("without", ())), False)
+    given["placement"] = given.pop("placement", None) or Placement()
     try:
         scenario = msgspec.convert(given, Scenario)
     except msgspec.ValidationError as error:
         raise fault(error, given, Scenario, "scenario") from error
     if BLOCKS[kv_type].elements > 1 and not scenario.flash_attention:
-        raise InputError(f"a cache of {kv_type} needs flash attention: leave out --no-flash-attention, or take F16")
+        raise InputError(
+            f"a cache of {kv_type} needs flash attention: leave out --without flash-attention, or take F16"
+        )
     words, asked = "prompt or new", max(scenario.prompt_tokens, scenario.new_tokens)
     if scenario.depth_tokens:
         words, asked = "depth + prompt + new", scenario.depth_tokens + scenario.prompt_tokens + scenario.new_tokens

@@ -64,34 +64,37 @@ class Options(NamedTuple):
         return {"scenario": scenario, **{name: getattr(self, name) for name in same}}
 
 
-def cells_of(
-    models: Iterable[str],
-    quant: str,
-    base: Scenario,
-    *,
-    depths: Sequence[int] = (),
-    threads: Sequence[int] = (),
-    batches: Sequence[int] = (),
-) -> list[Cell]:
-    """All combinations of models, depths, thread counts and sequences decoded together.
+def sweep(base: Scenario, **axes: Sequence[Any]) -> list[Scenario]:
+    """Every combination of the values of some fields, such as ``depth_tokens=(0, 2048)``; the last one varies fastest.
+
+    A number of threads of 0 becomes the physical cores, so that a record says how many there were.
+
+    Raises:
+        RefusedError: A scenario does not fit its context.
+    """
+    scenarios = []
+    for values in itertools.product(*axes.values()):
+        scenario = msgspec.structs.replace(base, **dict(zip(axes, values, strict=True)))
+        count = scenario.thread_count or default_thread_count()
+        scenarios.append(msgspec.structs.replace(scenario, thread_count=count))
+        check_scenario(scenario)
+    return scenarios
+
+
+def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence[Any]) -> list[Cell]:
+    """Every model in every scenario of a :func:`sweep`.
 
     Raises:
         UnknownNameError: No such model or mixture.
         RefusedError: A scenario does not fit its context.
     """
-    if quant:
-        quant = quant_named(quant)
+    mixture = quant_named(quant) if quant else ""
+    scenarios = sweep(base, **axes)
     cells = []
-    for model, depth, count, batch in itertools.product(
-        models, depths or (base.depth_tokens,), threads or (base.thread_count,), batches or (base.batch_count,)
-    ):
+    for model in models:
         if model and as_path(model) is None:
             match(model)
-        scenario = msgspec.structs.replace(
-            base, depth_tokens=depth, thread_count=count or default_thread_count(), batch_count=batch
-        )
-        check_scenario(scenario)
-        cells.append(Cell(model, quant, scenario))
+        cells += [Cell(model, mixture, scenario) for scenario in scenarios]
     return cells
 
 
@@ -100,36 +103,37 @@ def run_cells(cells: Sequence[Cell], options: Options, *, device: DeviceProfile 
 
     Predictions are made from ``device``, the profile of this machine; none without it. Raises as `run_in_turns`.
     """
-    return [record for (record,) in run_in_turns(cells, [options], device=device)]
+    return [record for (record,) in run_in_turns([[(cell, options)] for cell in cells], device=device)]
 
 
 def run_in_turns(
-    cells: Sequence[Cell], sides: Sequence[Options], *, device: DeviceProfile | None = None
+    groups: Sequence[Sequence[tuple[Cell, Options]]], *, device: DeviceProfile | None = None
 ) -> list[list[RunRecord]]:
-    """Run every cell by several runtimes in turns: two rounds, the second in the opposite order; one for one runtime.
+    """Run the members of each group in turns: two rounds, the second in the opposite order; one for a single member.
 
-    What drifts while they run (heat, other programs) then falls on all alike. Each turn is a child and a kept record.
-    Before the turns each of several runtimes predicts the shipped text: a faster one with a worse answer has no speed.
-    Of each cell there is a record for each of ``sides``: its first one, with the samples of all its turns. A turn that
-    did not end well gives its outcome to the whole.
+    What drifts while they run (heat, other programs) then falls on all alike, so that members may differ in anything:
+    runtime, threads, batch. Each turn is a child and a kept record. Where the runtimes differ each predicts the shipped
+    text before the turns: a faster one with a worse answer has no speed. Of each member there is one record: its first
+    one, with the samples of all its turns. A turn that did not end well gives its outcome to the whole.
 
     Raises:
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    found: list[list[RunRecord]] = []
-    forth = list(range(len(sides)))
-    order = [*forth, *reversed(forth)] if len(sides) > 1 else forth
-    with Pipeline(sides[0].how) as pipeline:
-        for cell in cells:
-            turns: list[list[RunRecord]] = [[] for _ in sides]
-            answers = [_answers(cell, side, pipeline) if len(sides) > 1 else () for side in sides]
-            for side in order:
-                turn = len(turns[side]) + 1 if len(sides) > 1 else 0
-                turns[side].append(_run_cell(cell, sides[side], device, pipeline, turn, answers[side]))
-                if turns[side][-1].outcome == "interrupted":
-                    return [*found, [_together(records) for records in turns if records]]
-            found.append([_together(records) for records in turns])
-    return found
+    done: list[list[RunRecord]] = []
+    how = groups[0][0][1].how if groups else How()
+    with Pipeline(how) as pipeline:
+        for group in groups:
+            forth = list(range(len(group)))
+            order = [*forth, *reversed(forth)] if len(group) > 1 else forth
+            turns: list[list[RunRecord]] = [[] for _ in group]
+            answers = [_answers(*member, pipeline) if len(group) > 1 else () for member in group]
+            for index in order:
+                turn = len(turns[index]) + 1 if len(group) > 1 else 0
+                turns[index].append(_run_cell(*group[index], device, pipeline, turn, answers[index]))
+                if turns[index][-1].outcome == "interrupted":
+                    return [*done, [_together(records) for records in turns if records]]
+            done.append([_together(records) for records in turns])
+    return done
 
 
 def _together(records: Sequence[RunRecord]) -> RunRecord:
@@ -154,8 +158,8 @@ def _cell_key(cell: Cell, options: Options, machine: MachineFingerprint, turn: i
     state = ""
     if path is not None and path.exists():
         path = onnx_model(path) or path
-        found = path.stat()
-        state = f"{path.resolve()}|{found.st_size}|{found.st_mtime_ns}"
+        about = path.stat()
+        state = f"{path.resolve()}|{about.st_size}|{about.st_mtime_ns}"
     limit = options.how.limits.memory_bytes
     asked = f"{options.runtime}|{options.repetitions}|{options.greedy}|{limit}|{turn}"
     return key_of(cell.model, state, cell.quant, cell.scenario, asked, machine.fingerprint)
@@ -173,8 +177,8 @@ def _answers(cell: Cell, options: Options, pipeline: Pipeline) -> tuple[float, .
         alone = msgspec.structs.replace(cell.scenario, batch_count=1)  # the text is one sequence: it takes the cache
         job = TextJob(runtime=options.runtime, scenario=alone, path=path, server=options.server)
         ended = pipeline.trial(f"{TextJob.__module__}:run_text", job)
-        if told := events_named(ended, "nll"):
-            return tuple(told[0])
+        if losses := events_named(ended, "nll"):
+            return tuple(losses[0])
         pipeline.heard.say(f"{options.runtime}: perplexity not given: {ended.detail}")
     return ()
 
@@ -225,8 +229,8 @@ def _answering(planned: Measurement, answers: tuple[float, ...]) -> Measurement:
     """The same, its result with what the runtime answers."""
 
     def read(ended: ChildResult) -> Result | None:
-        found = planned.read(ended)
-        return msgspec.structs.replace(found, token_nll=answers) if isinstance(found, Generation) else found
+        result = planned.read(ended)
+        return msgspec.structs.replace(result, token_nll=answers) if isinstance(result, Generation) else result
 
     return planned._replace(read=read)
 

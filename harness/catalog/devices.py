@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from harness.catalog import machine
 from harness.catalog._toml import Positive, convert, dump, floats, read_document, scaled, unscaled
 from harness.catalog.parts import aliased, keys_of, near, spelled
-from harness.catalog.paths import as_path, data_files, learned_file
+from harness.catalog.paths import as_path, data_files, learned_file, sound_names
 from harness.domain.base import Frozen
 from harness.domain.device import (
     Calibration,
@@ -99,8 +99,8 @@ _FILE: Final = _table_of(
 
 
 def device_names() -> list[str]:
-    """Names of all devices, shipped and the user's own, sorted."""
-    return list(data_files("devices"))
+    """Names of all devices, shipped and the user's own, sorted; broken files of the user's are warned of."""
+    return sound_names("devices", load_device)
 
 
 def load_device(ref: str) -> DeviceProfile:

@@ -10,14 +10,14 @@ import msgspec
 
 from harness.catalog._shape_check import check_shape
 from harness.catalog._toml import convert, dump, read_document
-from harness.catalog.paths import as_path, data_files, table_rows
+from harness.catalog.paths import as_path, data_files, sound_names, table_rows
 from harness.domain.model import ModelCard, ModelFile, ModelShape
 from harness.errors import BadDataError, UnknownNameError, what_is_there
 
 
 def model_names() -> list[str]:
-    """Names of all models, shipped and the user's own, sorted."""
-    return sorted({*data_files("models"), *_shapes()})
+    """Names of all models, shipped and the user's own, sorted; broken files of the user's are warned of."""
+    return sorted({*sound_names("models", load_card), *_shapes()})
 
 
 def named() -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import warnings
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -10,7 +12,7 @@ from typing import Literal
 
 from platformdirs import user_cache_path, user_data_path
 
-from harness.errors import CouldNotRunError
+from harness.errors import BadDataError, CouldNotRunError, RefusedError
 
 Kind = Literal["devices", "models"]
 
@@ -59,16 +61,39 @@ def table_rows(kind: Kind, table: str) -> tuple[dict[str, str], ...]:
         return tuple(csv.DictReader(file))
 
 
+def sound_names(kind: Kind, load: Callable[[str], object]) -> list[str]:
+    """Names of all files of that kind, sorted, without a user's own that ``load`` cannot read: a warning names them."""
+    names = []
+    for name, file in data_files(kind).items():
+        try:
+            if isinstance(file, Path) and file.is_relative_to(_home()):
+                load(name)
+        except BadDataError as error:
+            warnings.warn(f"skipped {error}", stacklevel=2)
+        else:
+            names.append(name)
+    return names
+
+
 def learned_file(device: str) -> Path:
     """Where what measurements taught of that device is kept; made by nobody here."""
     return _home() / "learned" / f"{device}.json"
 
 
 def as_path(ref: str) -> Path | None:
-    """The path that ``ref`` is, or None when it is a name: a path has a separator or a file's ending."""
+    """The path that ``ref`` is, or None when it is a name: a path has a separator or a file's ending.
+
+    Raises:
+        RefusedError: It begins with the home of a user who does not exist.
+    """
     separators = {os.sep, os.altsep or os.sep, "/"}
     is_path = any(s in ref for s in separators) or ref.endswith((".toml", ".gguf", ".json", ".onnx"))
-    return Path(ref).expanduser() if is_path else None
+    if not is_path:
+        return None
+    path = _expanded(ref)
+    if str(path).startswith("~"):
+        raise RefusedError(f"{ref}: found {path.parts[0]}, expected the home of a user who exists")
+    return path
 
 
 def _home() -> Path:

@@ -5,23 +5,26 @@ under the entry point group ``edge_harness.verbs``. Modules whose names begin wi
 Verb modules import nothing heavy at the top: no engine, no numpy.
 """
 
+import os
 import sys
+import warnings
 from importlib import import_module
 from itertools import pairwise
 from pkgutil import iter_modules
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from harness import __version__, plugins
+from harness.cli._command import TABLES, Verbs
 from harness.errors import EngineError, Exit, HarnessError
-from harness.printable import cleaned_streams
+from harness.printable import MESSAGE_MAX, clean, cleaned_streams
 
 VERBS: Final = "edge_harness.verbs"
 
 
-class Verbs(click.Group):
-    """A group that finds its verbs by file name and by entry points, and imports one only when it is called."""
+class Commands(Verbs):
+    """The group of all verbs: found by file name and by entry points, and imported only when called or listed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all verbs, sorted."""
@@ -58,6 +61,13 @@ class Verbs(click.Group):
         ctx.meta["words"] = list(args)
         return super().resolve_command(ctx, args)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Verbs under their headings."""
+        headed = {verb for verbs in TABLES["verbs"].values() for verb in verbs}
+        others = [verb for verb in self.list_commands(ctx) if verb not in headed]
+        for heading, verbs in {**TABLES["verbs"], "More": others}.items():
+            self.list_under(ctx, formatter, heading, verbs)
+
 
 def _own_verbs() -> list[str]:
     return [m.name.replace("_", "-") for m in iter_modules(__path__) if not m.name.startswith("_")]
@@ -76,38 +86,97 @@ def _gone(name: str, error: EngineError) -> click.Command:
     )
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | None) -> None:
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell) if shell else None
+    if kind is not None:
+        click.echo(kind(cli, {}, "edge-harness", "_EDGE_HARNESS_COMPLETE").source())
+        ctx.exit()
+
+
+def _print_manual(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from harness.cli._man import manual
+
+        click.echo(manual(cli, __version__))
+        ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option(
+    "--completion",
+    type=click.Choice(["bash", "zsh", "fish"]),
+    callback=_print_completion,
+    is_eager=True,
+    expose_value=False,
+    help='Print the completion script of a shell: eval "$(edge-harness --completion bash)".',
+)
+@click.option(
+    "--manual",
+    is_flag=True,
+    callback=_print_manual,
+    is_eager=True,
+    expose_value=False,
+    help="Print the manual page: edge-harness --manual | man -l -",
+)
 @click.version_option(__version__, prog_name="edge-harness")
 def cli() -> None:
     """Know, and prove, whether a language model runs well on a device.
 
-    Predict (fit, matrix), measure (check, run), compare with what was predicted, and gate releases on it.
+    Predict (fit, matrix), measure (check, run), compare with what was predicted, and gate releases on it. A file
+    edge-harness.toml, or [tool.edge-harness] in pyproject.toml, sets defaults: `repetitions = 10`, or `[run]` above it
+    for one command. `edge-harness COMMAND --help` explains each one.
     """
 
 
-OLD_NAMES: Final = {"--backend": "--runtime in `run`, --api elsewhere", "--new": "--tokens"}
-"""Names of options that are still understood for one release, and what they are called now."""
-
-
 def main() -> None:
-    """Run the command line; expected failures end in one line and their exit status, bugs keep their traceback."""
-    for word in {argument.partition("=")[0] for argument in sys.argv[1:]} & set(OLD_NAMES):
-        click.echo(f"edge-harness: {word} is called {OLD_NAMES[word]} now; the old name goes with 0.3", err=True)
+    """Run the command line; whatever happens ends in one sentence and an exit status.
+
+    A failure that was foreseen says what to do; one that was not leaves its traceback in a file, and ends in 4.
+    """
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - for as long as the process lives
+    if sys.stdout is None:
+        click.echo("edge-harness: standard output is closed; send it to a file, or to /dev/null", err=True)
+        sys.exit(Exit.COULD_NOT_RUN)
+    warnings.showwarning = lambda text, *_: click.echo(f"edge-harness: {text}", err=True)
     message = ""
     with cleaned_streams():
         try:
-            status = int(cli.main(standalone_mode=False) or 0)
+            status = int(cli.main(prog_name="edge-harness", standalone_mode=False) or 0)
         except click.ClickException as error:
             error.show()
             status, message = Exit.USAGE, error.format_message()
-        except click.Abort:
+        except (click.Abort, KeyboardInterrupt):
             click.echo("edge-harness: interrupted", err=True)
             status = 130
         except HarnessError as error:
-            click.echo(f"edge-harness: {error}", err=True)
             status, message = error.exit_code, str(error)
+            click.echo(f"edge-harness: {message}", err=True)
+        except Exception as error:  # noqa: BLE001 - the one place where nothing gets past
+            status, message = Exit.COULD_NOT_RUN, unforeseen(error)
+            click.echo(f"edge-harness: {message}", err=True)
         if message and "--json" in sys.argv[1:]:  # one JSON document is on stdout in any case
-            import json
+            from harness.cli._output import emit_json
 
-            click.echo(json.dumps({"error": {"message": message, "exit_status": int(status)}}))
+            emit_json({"error": {"message": message, "exit_status": int(status)}}, "error")
     sys.exit(status)
+
+
+def unforeseen(error: Exception) -> str:
+    """One sentence about an error that nobody foresaw; its traceback goes into a file of the temporary folder."""
+    import tempfile
+    import traceback
+
+    place: Any = getattr(error, "filename", None)
+    reason = getattr(error, "strerror", None) or str(error)
+    what = f"{place}: {reason}" if place else f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="edge-harness-", suffix=".txt", delete=False) as file:
+            traceback.print_exception(error, file=file)
+        told = f"the traceback is in {file.name}"
+    except OSError:
+        told = "its traceback could not be kept: the temporary folder cannot be written"
+    known = isinstance(error, OSError)
+    return clean(f"{'cannot go on' if known else 'an error that nobody foresaw'}: {what} ({told})", MESSAGE_MAX)

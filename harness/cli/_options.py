@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
-from harness.cli._effect import refuse_typed, typed
 from harness.cli._output import Answer, F, answers
 from harness.printable import clean_lines
-from harness.units import parse_bytes
+from harness.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
+    from harness.domain.placement import Placement
     from harness.measure.jobs.served import ServedJob
     from harness.measure.pipeline import How as How  # noqa: PLC0414  verbs that measure name it
 
@@ -49,23 +49,31 @@ class Ending(click.Path):
 CELLS: Final = Ending(".json", ".csv", ".parquet")
 MOST_TOKENS: Final = 1 << 24
 """No model has a context of more; a number above is a slip of the keyboard."""
+SILENCE_S: Final = 300.0
+"""Longest time that a server may send nothing while one request is measured: a phone's prompt takes minutes."""
 _MOST_SHARES: Final = 10
 """Shares of a model's file in a RAM budget: cache and scratch of a small model are some times its weights, no more."""
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
-    """A size in bytes."""
+    """A size in bytes, of at least ``least``: a number without its letter is a slip."""
 
     name = "size"
+
+    def __init__(self, least: int = 1) -> None:
+        self.least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Bytes of the text; a usage error says what was found and expected."""
         if isinstance(value, int):
             return value
         try:
-            return parse_bytes(value)
+            size_bytes = parse_bytes(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if size_bytes < self.least:
+            self.fail(f"found {value!r}, expected at least {format_bytes(self.least)}, such as 12GiB", param, ctx)
+        return size_bytes
 
 
 class Count(click.ParamType):  # type: ignore[type-arg]
@@ -168,137 +176,171 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 def context(default: int = 4096) -> Callable[[F], F]:
     """``--context``."""
-    return _count(("--context", "-c", "context_tokens"), Count(64), default, "Tokens that the KV cache holds.")
+    return _count(("--context", "-c", "context_tokens"), Count(64), default, "Tokens that the KV cache can hold.")
 
 
 def prompt(least: int = 1) -> Callable[[F], F]:
     """``--prompt``."""
-    return _count(("--prompt", "-p", "prompt_tokens"), Count(least), 512, "Tokens of the prompt.")
+    return _count(("--prompt", "-p", "prompt_tokens"), Count(least), 512, "Tokens in each prompt.")
 
 
 def tokens(default: int, least: int = 1) -> Callable[[F], F]:
-    """``--tokens``; ``--new`` and ``-n`` are the same."""
-    return _count(("--tokens", "--new", "-n", "new_tokens"), Count(least), default, "New tokens after each prompt.")
+    """``--tokens``."""
+    return _count(("--tokens", "-n", "new_tokens"), Count(least), default, "Tokens to generate after each prompt.")
 
 
 def repetitions(default: int = 5) -> Callable[[F], F]:
     """``--repetitions``."""
-    return _count(("--repetitions", "-r"), Count(1, 1000), default, "Clean samples wanted of each test.")
+    return _count(("--repetitions", "-r"), Count(1, 1000), default, "Undisturbed samples wanted from each test.")
+
+
+def seed(of: str, default: int = 0) -> Callable[[F], F]:
+    """``--seed``."""
+    return _count(("--seed",), Count(0, 1 << 31), default, f"Random seed for {of}.")
 
 
 def _count(names: tuple[str, ...], kind: Count, default: int, words: str) -> Callable[[F], F]:
     return click.option(*names, type=kind, default=default, show_default=True, help=words)
 
 
-quant = click.option("--quant", "-q", default="", help="Quantisation mixture; the card's usual one unless given.")
+quant = click.option("--quant", "-q", default="", help="Quantisation, such as Q4_K_M. [default: the model's usual one]")
 depths = click.option(
-    "--depth", "depths", default="0", callback=numbers(), help="Tokens already in the cache; or several: 0,2048."
+    "--depth",
+    "depth_tokens",
+    default="0",
+    callback=numbers(),
+    help="Tokens already in the cache, or several depths: 0,2048.",
 )
 threads = click.option(
-    "--threads", "-t", "thread_count", type=Count(0, 1024), default=0, help="CPU threads; 0: the physical cores."
+    "--threads", "-t", "thread_count", type=Count(0, 1024), default=0, help="CPU threads; 0 means the physical cores."
+)
+several_threads = click.option(
+    "--threads",
+    "-t",
+    "thread_count",
+    default="0",
+    callback=numbers(0, 1024),
+    help="CPU threads, or several numbers: 1,2; 0 means the physical cores.",
 )
 ubatch = click.option(
-    "--ubatch", "ubatch_tokens", type=Count(1), default=512, show_default=True, help="Tokens of a physical batch."
+    "--ubatch", "ubatch_tokens", type=Count(1), default=512, show_default=True, help="Tokens in one physical batch."
 )
-kv_type = click.option("--kv-type", default="F16", show_default=True, help="ggml type of the KV cache.")
+kv_type = click.option("--kv-type", default="F16", show_default=True, help="Type of the KV cache: F16, Q8_0, Q4_0 ...")
 api = click.option(
-    "--api", "--backend", "api", default="", help="cpu, metal, cuda ...; the device's usual one unless given."
-)
-layout = together(
-    click.option("--flash-attention/--no-flash-attention", default=True, help="Fuse attention."),
-    click.option("--repack/--no-repack", default=True, help="Let llama.cpp rewrite weights for the CPU."),
-    click.option("--mmap/--no-mmap", default=True, help="Map the file instead of reading it."),
+    "--api", default="", metavar="API", help="Driver: cpu, metal, cuda, vulkan ... [default: the device's usual one]"
 )
 emulated = click.option(
-    "--as", "emulated", metavar="DEVICE", help="Hold the run to the memory and cores that DEVICE gives one app."
+    "--as", "emulated", metavar="DEVICE", help="Limit the run to the memory and cores that one app gets on DEVICE."
 )
 prompts = together(
     click.option(
         "--prompts", default="code", metavar="code|prose|FILE", show_default=True,
-        help="Shipped class, or a JSON list of strings.",
+        help="Prompts that ship with edge-harness, or a file with a JSON list of strings.",
     ),
-    click.option("--prompt-count", type=Count(1, 10_000), default=None, help="Run only so many of the prompts."),
+    click.option("--prompt-count", type=Count(1, 10_000), default=None, help="Use only the first N prompts."),
 )  # fmt: skip
-memory_limit = click.option("--memory-limit", "memory_bytes", type=Size(), help="Such as 900MB or 1.5GiB.")
-
-
-def runtime(*names: str, several: bool = False) -> Callable[[F], F]:
-    """``--runtime``, also under other ``names``; :func:`sides_of` reads it."""
-    words = "Software that executes the model" + ("; several in turns: llamacpp,ik,server:URL." if several else ".")
-    return click.option("--runtime", *names, "runtime", default="llamacpp", show_default=True, help=words)
-
-
-prefix_cache = click.option("--prefix-cache", "reuse", is_flag=True, help="Let the server take prompts from its cache.")
-server = together(
-    click.option("--url", default="", metavar="URL", help="Server to measure, with --runtime server."),
-    click.option("--model", "server_model", default="", metavar="NAME", help="The server's name for its model."),
-    click.option(
-        "--key-variable", default="EDGE_HARNESS_API_KEY", show_default=True, metavar="NAME",
-        help="Environment variable that holds the server's key.",
-    ),
-    click.option(
-        "--silence", "silence_s", type=Amount(0, 1e5), default=60.0, show_default=True,
-        help="Longest time that a server may send nothing, in seconds.",
-    ),
-)  # fmt: skip
-
-
-LAYERS: Final[dict[str, Any]] = {"type": Count(0, all="all", auto="auto"), "metavar": "LAYERS"}
-
-
-def _shares(_context: click.Context, param: click.Parameter, text: str) -> tuple[float, ...]:
-    try:
-        shares = tuple(float(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        shares = (math.nan,)
-    if not all(0 <= share < math.inf for share in shares) or (shares and not sum(shares)):
-        raise click.BadParameter(f"found {text!r}, expected shares such as 3,1", param=param)
-    return shares
-
-
-placement = together(
-    click.option("--gpu-layers", **LAYERS, default="all", show_default=True, help="Layers on the GPU (-ngl)."),
-    click.option("--cpu-moe", type=Count(0), default=0, help="Experts of so many blocks stay with the CPU."),
-    click.option("--tensor-split", default="", callback=_shares, metavar="A,B", help="Share of each card (-ts)."),
-    click.option("--split-mode", type=click.Choice(["layer", "row"]), default="layer", show_default=True),
-    click.option("--main-gpu", type=Count(0, 63), default=0, help="Card for what is not split."),
-    click.option("--kv-on-gpu/--no-kv-on-gpu", default=True, help="The cache lies with its block."),
+memory_limit = click.option(
+    "--memory-limit", "memory_bytes", type=Size(), help="Memory the run may use before it is killed: 900MB, 1.5GiB."
 )
-"""The fields of :class:`harness.domain.placement.Placement`."""
+
+
+def runtime(*, several: bool = False) -> Callable[[F], F]:
+    """``--runtime``; :func:`sides_of` reads it."""
+    more = "; several, measured in turns: llamacpp,ik" if several else ""
+    return click.option(
+        "--runtime",
+        default="llamacpp",
+        show_default=True,
+        metavar="NAME",
+        help=f"Software that executes the model; server:URL for a server that is running{more}.",
+    )
+
+
+server_model = click.option(
+    "--server-model", default="", metavar="NAME", help="The server's own name for its model, where it has several."
+)
+silence = click.option(
+    "--silence",
+    "silence_s",
+    type=Amount(0, 1e5),
+    default=60.0,
+    show_default=True,
+    help="Longest time, in seconds, that the server may send nothing.",
+)
+
+
+def _placement(_context: click.Context, param: click.Parameter, text: str | None) -> "Placement | None":
+    if text is None:
+        return None
+    from harness.domain.placement import placement_of
+
+    try:
+        return placement_of(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=param) from None
+
+
+def placement(name: str = "--placement", of: str = "layers and experts") -> Callable[[F], F]:
+    """``--placement``: a :class:`~harness.domain.placement.Placement` as llama.cpp words it; None where not given."""
+    words = (
+        f"Split of {of} between GPU and CPU as llama.cpp's flags: '-ngl 20 --n-cpu-moe 7 -ts 3,1 -sm row -mg 0 -nkvo'."
+    )
+    return click.option(name, callback=_placement, metavar="FLAGS", help=words)
+
+
+PARTS: Final = ("flash-attention", "repack", "mmap")
+
+
+def _without(_context: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...]:
+    parts = words(_context, param, text)
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise click.BadParameter(f"found {unknown[0]!r}, expected some of {', '.join(PARTS)}", param=param)
+    return parts
+
+
+without = click.option(
+    "--without",
+    callback=_without,
+    metavar="PART,...",
+    help="Parts of the engine to switch off: flash-attention, repack (rewriting weights for the CPU), "
+    "mmap (mapping the file instead of reading it).",
+)
 on_target = together(
-    click.option("--on", "target", default="local", help="Where: local, ssh://user@host, adb:// or adb://SERIAL."),
-    click.option("--programs", type=FOLDER, help="Folder here with llama-bench for --on, where no edge-harness is."),
+    click.option(
+        "--on",
+        "target",
+        default="local",
+        metavar="TARGET",
+        help="Machine to measure on: local, ssh://user@host, adb:// or adb://SERIAL.",
+    ),
+    click.option(
+        "--programs",
+        type=FOLDER,
+        help="Folder here with a llama-bench for the machine named by --on, if edge-harness is not installed there.",
+    ),
 )
 
 
 def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F], F]:
-    """What every verb that measures takes; it is called with its ``how``. ``bound``: its process can be bound to CPUs.
+    """Options of every verb that measures, which is called with its ``how``; ``bound``: it can be bound to CPUs.
 
     ``--as`` and ``--memory-limit``, where the verb has them, are in its limits, its notes and the threads.
     """
     options = together(
         click.option(
             "--timeout", "timeout_s", type=Amount(0, 1e6), default=timeout_s, show_default=True,
-            help="Longest time of each child process, in seconds.",
+            help="Longest time of each measured process, in seconds.",
         ),
-        click.option("--wait/--no-wait", default=True, help="Wait for another measured run on this machine."),
-        click.option("--resume", is_flag=True, help="Take results of the last day where the same was measured."),
-        click.option("--out", "-o", type=FOLDER, help="Also write each record there."),
+        click.option("--wait/--no-wait", default=True, help="Wait until no other measured run is going on here."),
+        click.option("--resume", is_flag=True, help="Reuse results of the last 24 hours for the same measurement."),
+        click.option("--out", "-o", type=FOLDER, help="Folder that also gets each record as a file."),
     )  # fmt: skip
 
     if bound:
-        options = together(
-            click.option(
-                "--nice", type=Count(0, 19), default=0, show_default=True, help="Priority is lower by so much."
-            ),
-            click.option(
-                "--cpus",
-                callback=numbers(0, 4095),
-                metavar="N,N",
-                help="CPUs to run on, such as 0,2; all unless given.",
-            ),
-            options,
+        cores = click.option(
+            "--cpus", callback=numbers(0, 4095), metavar="N,N", help="CPUs to run on, such as 0,2. [default: all]"
         )
+        options = together(cores, options)
 
     def add(function: F) -> F:
         @wraps(function)
@@ -308,7 +350,6 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
             wait: bool,
             resume: bool,
             out: Path | None,
-            nice: int = 0,
             cpus: tuple[int, ...] = (),
             memory_bytes: int | None = None,
             emulated: str | None = None,
@@ -318,6 +359,7 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
             from harness.measure.child import Limits
             from harness.measure.pipeline import How
 
+            nice = os.nice(0) if hasattr(os, "nice") else 0  # as `nice -n 5 edge-harness run` sets it
             notes: dict[str, Any] = {"nice": nice} if nice else {}
             notes |= {"cpus": cpus} if cpus else {}
             here = given.get("target", "local") == "local"
@@ -330,8 +372,6 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
                 allowed = sorted(allowed_cpus())
                 if not set(cpus) <= set(allowed):
                     raise click.UsageError(f"--cpus: found {sorted(cpus)}, expected some of {allowed}")
-            if here and given.get("programs") is not None:
-                raise click.UsageError("--programs is for another machine: name it with --on")
             if emulated:
                 from harness.app.emulate import NOT_EMULATED, emulation_of
                 from harness.app.resolve import resolve_device
@@ -340,11 +380,9 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
                 memory_bytes = held.memory_limit_bytes
                 notes |= {"emulates": held.device, "not_emulated": list(NOT_EMULATED)}
                 cores = min(held.thread_count, cores or held.thread_count)
-            if cores and not given.get("thread_count", True):
-                given["thread_count"] = cores
-            if cores and given.get("threads") == (0,):
-                given["threads"] = (cores,)
-            limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes, nice=nice, cpus=cpus)
+            if cores and given.get("thread_count") in {0, (0,)}:
+                given["thread_count"] = cores if given["thread_count"] == 0 else (cores,)
+            limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes, cpus=cpus)
             with RunProgress() as progress:
                 how = How(wait=wait, resume=resume, folder=out, limits=limits, listener=progress, notes=notes)
                 if not here and given["programs"] is None:
@@ -373,68 +411,39 @@ def _there(target: str, how: "How") -> Answer:
     return Answer(lambda: json.loads(found.text), lambda: click.echo(clean_lines(found.text), nl=False), found.status)
 
 
-def sides_of(given: dict[str, Any]) -> list[tuple[str, "ServedJob | None"]]:
+def sides_of(given: dict[str, Any], models: object = True) -> list[tuple[str, "ServedJob | None"]]:
     """The runtimes of ``--runtime``, separated by commas, each with what a server is asked where it is one.
 
     What decides it is taken out of ``given``.
+
+    Raises:
+        click.UsageError: A name or a URL is lacking or given twice, or ``models`` where a runtime needs one.
     """
-    runtimes, url, model = (given.pop(name) for name in ("runtime", "url", "server_model"))
-    same = {"model": model, "key_variable": given.pop("key_variable"), "reuse": given.pop("reuse", False)}
-    silence_s = given.pop("silence_s")
+    runtimes, model = given.pop("runtime"), given.pop("server_model")
     parts = [part.strip().partition(":")[::2] for part in runtimes.split(",")]
-    if any(own for name, own in parts if name != "server") or not all(own or url for n, own in parts if n == "server"):
-        raise click.UsageError(f"--runtime: found {runtimes!r}, expected names, or server:URL, or server with --url")
+    if any(bool(url) != (name == "server") for name, url in parts):
+        raise click.UsageError(f"--runtime: found {runtimes!r}, expected names, or server:URL for a server")
     if len(set(parts)) < len(parts):
         raise click.UsageError(f"--runtime: found {runtimes!r}, expected each of them once")
-    if "server" not in dict(parts):
-        refuse_typed({"url", "server_model", "reuse", "silence_s", "key_variable"}, "without --runtime server")
+    if not models and any(name != "server" for name, _ in parts):
+        raise click.MissingParameter(param_hint="MODEL", param_type="argument")
+    if not any(url for _, url in parts):
         return [(name, None) for name, _ in parts]
     from harness.domain.scenario import Scenario
     from harness.measure.jobs.served import ServedJob
     from harness.runtimes.server.stream import Patience
 
-    same |= {"scenario": Scenario(), "patience": Patience(silence_s=silence_s)}
-    return [(name, ServedJob(url=own or url, **same) if name == "server" else None) for name, own in parts]
+    patience = Patience(silence_s=SILENCE_S)
+    asked = [
+        ServedJob(url=url, model=model, scenario=Scenario(), patience=patience) if url else None for _, url in parts
+    ]
+    return [(name, job) for (name, _), job in zip(parts, asked, strict=True)]
 
 
-def one_side(context: click.Context, given: dict[str, Any], models: object) -> tuple[str, "ServedJob | None"]:
-    """The runtime of a verb that takes one, as :func:`sides_of` and :func:`check_sides` have it (UsageError)."""
-    side, *others = sides = sides_of(given)
-    check_sides(context, sides, models)
+def one_side(given: dict[str, Any], models: object) -> tuple[str, "ServedJob | None"]:
+    """The runtime of a verb that takes one; errors as of :func:`sides_of`."""
+    runtimes = given["runtime"]
+    side, *others = sides_of(given, models)
     if others:
-        raise click.UsageError(f"--runtime: found {context.params['runtime']!r}, expected one")
+        raise click.UsageError(f"--runtime: found {runtimes!r}, expected one")
     return side
-
-
-def check_sides(context: click.Context, sides: list[tuple[str, "ServedJob | None"]], models: object) -> None:
-    """Refuse what a server decides by itself, and runtimes that need ``models`` where none is named (UsageError)."""
-    servers = [job for _, job in sides if job]
-    of_others = {"target", "memory_bytes", "emulated", "resume", "nice", "cpus"} if servers else set()
-    for option in context.command.params:
-        if option.name in of_others and context.params[option.name] not in {None, False, (), "local"}:
-            raise click.UsageError(f"{option.opts[0]} is not for a server: it is what it is now")
-    threads = context.params.get("threads") or (context.params["thread_count"],)
-    if len(servers) == len(sides) == 1 and threads != (0,):
-        raise click.UsageError("--threads: a server has its own; set them where it is started")
-    if not models and len(servers) < len(sides):
-        raise click.MissingParameter(param_hint="MODEL", param_type="argument")
-
-
-def hand_over(
-    context: click.Context, verb: click.Command, because: str, handled: tuple[str, ...] = (), **given: Any
-) -> int:
-    """Do as another verb does, with the options that were typed; one that the verb lacks is refused."""
-    theirs = {parameter.name: parameter for parameter in verb.params}
-    for name, parameter in typed(context).items():
-        if name in {*given, *handled, because} or parameter.param_type_name == "argument":
-            continue
-        if name not in theirs:
-            flag = f"--{because.replace('_', '-')}"
-            raise click.UsageError(
-                f"{parameter.opts[0]} has no meaning with {flag}: that is the verb `{verb.name}`, which takes "
-                f"{', '.join(sorted(p.opts[0] for p in verb.params if p.param_type_name == 'option'))}"
-            )
-        given[name] = context.params[name]
-    # Defaults are read as if they had been typed: `invoke` alone calls no callback of theirs.
-    usual = verb.make_context(verb.name, [], parent=context, resilient_parsing=True).params
-    return int(context.invoke(verb, **{**usual, **given}) or 0)

@@ -2,27 +2,31 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 import click
 
+from harness.cli._command import path_of
 from harness.errors import Exit
 from harness.printable import MESSAGE_MAX, clean, clean_lines, escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from harness.catalog._progress import Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PIPED_WIDTH = 140
+PIPED_WIDTH: Final = 140
 """Columns of a table that goes to a file or a pipe."""
+JSON_VERSION: Final = 1
+"""Version of the documents of ``--json``; a field that goes, or changes its meaning, raises it."""
+_PROSE_WIDTH: Final = 24
+"""Columns that a cell of words keeps at least before another column is dropped for it."""
 
 
 def json_option(function: F) -> F:
@@ -43,31 +47,33 @@ def answers(function: F) -> F:
 
     @wraps(function)
     def answered(*arguments: Any, as_json: bool, **given: Any) -> int:
-        found: Answer | int = function(*arguments, **given)
-        if isinstance(found, int):  # another verb has answered
-            return found
+        answer: Answer = function(*arguments, **given)
         if as_json:
-            emit_json(found.document() if callable(found.document) else found.document)
+            document = answer.document() if callable(answer.document) else answer.document
+            emit_json(document, path_of(click.get_current_context()))
         else:
-            found.show()
-        return int(found.status)
+            answer.show()
+        return int(answer.status)
 
     return json_option(cast("F", answered))
 
 
-def emit_json(document: Any) -> None:
-    """Print one JSON document on stdout (dataclasses and domain types included)."""
+def emit_json(document: Any, verb: str) -> None:
+    """Print one JSON object on stdout: its ``schema`` (the verb) and ``version``, then the document.
+
+    A list stands under ``items``. Domain types, named tuples and numbers of numpy are taken too. What each document
+    holds is in ``docs/json-schema.json``.
+    """
     import msgspec
 
-    click.echo(
-        escaped(
-            msgspec.json.format(msgspec.json.encode(document, enc_hook=lambda number: number.item()), indent=2).decode()
-        )
-    )
+    built = msgspec.to_builtins(document, enc_hook=lambda number: number.item(), str_keys=True)
+    body = built if isinstance(built, dict) else {"items": built}
+    whole = {"schema": f"edge-harness {verb}", "version": JSON_VERSION} | body
+    click.echo(escaped(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()))
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """Where tables go (stdout), or progress (stderr)."""
+    """Where tables go (stdout), or progress (stderr); colours are off where NO_COLOR is set."""
     from rich.console import Console
     from rich.text import Text
 
@@ -75,7 +81,7 @@ def console(*, stderr: bool = False) -> "Console":
         def render_str(self, text: str, **options: Any) -> Text:
             return super().render_str(clean_lines(text), **options)
 
-    # A pipe or a log has no width of its own; 80 columns would fold every table there.
+    # A pipe or a log has no width of its own; 80 columns would drop columns of every table there.
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
     return Clean(file=getattr(stream, "styled", stream), highlight=False, width=width)
@@ -97,19 +103,81 @@ def put(text: str, out: Path | None, document: Any = None, status: int = Exit.OK
     return Answer(document, lambda: None if out else click.echo(text, nl=False), status)
 
 
-def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[int] = ()) -> "Table":
-    """A plain table; ``right`` lists the columns to align right. Cells are text of one line, never markup."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
+class Table(NamedTuple):
+    """A plain table that fits the terminal; ``right`` are the columns to align right.
 
-    right = set(right)
-    view = Table(title=Text(clean(title, MESSAGE_MAX)) if title else None, box=SIMPLE_HEAD, title_justify="left")
-    for index, name in enumerate(columns):
-        view.add_column(Text(name), justify="right" if index in right else "left", overflow="fold")
-    for row in rows:
-        view.add_row(*(Text(clean(str(cell), MESSAGE_MAX)) for cell in row))
-    return view
+    In a narrow terminal columns of words wrap between words, then columns are left out: those named in ``spare`` in
+    that order, then the others from the last one on. No word, number or flag is broken in two.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    right: frozenset[int] = frozenset()
+    spare: Sequence[str] = ()
+
+    def __rich_console__(self, screen: Any, options: Any) -> Iterator[Any]:
+        """Rows of text for a console of ``options.max_width`` columns."""
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table as Sheet
+        from rich.text import Text
+
+        widths, dropped = self._fitted(options.max_width)
+        title = Text(self.title) if self.title else None
+        sheet = Sheet(title=title, box=SIMPLE_HEAD, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
+        for index, width in widths.items():
+            heading = Text(self.columns[index])
+            sheet.add_column(heading, justify="right" if index in self.right else "left", width=width)
+        for row in self.rows:
+            sheet.add_row(*(Text(_shortened(row[index], width)) for index, width in widths.items()))
+        yield sheet
+        if dropped:
+            yield Text(f"not shown in {options.max_width} columns, but by --json: {', '.join(dropped)}")
+        yield Text("")
+
+    def _fitted(self, most: int) -> tuple[dict[int, int], list[str]]:
+        """Width of each column that is shown, and the names of those that are not."""
+        whole, least = [], []
+        for index, name in enumerate(self.columns):
+            cells = [row[index] for row in self.rows]
+            whole.append(max(map(len, [name, *cells])))
+            words = [name, *cells] if index not in self.right else [name]
+            word = max(len(word) for cell in words for word in cell.split() or [""])
+            number = max(map(len, cells), default=0) if index in self.right else min(_PROSE_WIDTH, whole[-1])
+            least.append(max(word, number))
+        shown = list(range(len(self.columns)))
+        spare = [self.columns.index(name) for name in self.spare if name in self.columns]
+        spare += [index for index in reversed(shown) if index not in spare and index]
+        dropped: list[str] = []
+        while len(shown) > 2 and spare and sum(least[i] + 2 for i in shown) - 1 > most:
+            shown.remove(index := spare.pop(0))
+            dropped.append(self.columns[index])
+        room = most - 2 * len(shown) + 1
+        widths = {index: least[index] for index in shown}
+        if sum(widths.values()) > room:  # two columns, and still too wide: words are shortened
+            widths[shown[-1]] = max(room - sum(widths[i] for i in shown[:-1]), room // 2)
+            widths[shown[0]] = min(widths[shown[0]], room - sum(widths[i] for i in shown[1:]))
+        for index in sorted(shown, key=lambda i: whole[i] - widths[i]):  # what is left goes to who needs least
+            widths[index] = min(whole[index], widths[index] + max(room - sum(widths.values()), 0))
+        return widths, [name for name in dropped if name]
+
+
+def _shortened(cell: str, width: int) -> str:
+    """The cell with words longer than the column cut in their middle, where names and paths are least telling."""
+    half = (width - 1) // 2
+    return " ".join(w if len(w) <= width else f"{w[:half]}…{w[len(w) - (width - 1 - half) :]}" for w in cell.split(" "))
+
+
+def table(
+    title: str,
+    columns: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    right: Iterable[int] = (),
+    spare: Sequence[str] = (),
+) -> Table:
+    """A :class:`Table` of cells that are text of one line, never markup."""
+    cells = [tuple(clean(str(cell), MESSAGE_MAX) for cell in row) for row in rows]
+    return Table(clean(title, MESSAGE_MAX), tuple(columns), cells, frozenset(right), spare)
 
 
 @contextmanager

@@ -2,12 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from harness.cli._output import say, table
+from harness.cli._output import Table, say, table
 from harness.units import format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from harness.app.explain import Explanation
     from harness.app.plans import RemotePlan, SpeculationPlan
     from harness.predict.streamed import StreamingOutlook
@@ -35,7 +33,7 @@ def render_plans(
         say(_remote(remote))
 
 
-def _remote(plan: "RemotePlan") -> "Table":
+def _remote(plan: "RemotePlan") -> Table:
     alone = f"alone here {format_number(plan.here_tokens_per_s)}" if plan.here_tokens_per_s else "it does not fit here"
     never = "never" if plan.here_tokens_per_s else "any"
     rows = [
@@ -56,7 +54,7 @@ def _remote(plan: "RemotePlan") -> "Table":
     return table(title, columns, rows, right=(0, 1, 2, 3, 4))
 
 
-def _streaming(plan: "StreamingOutlook") -> "Table":
+def _streaming(plan: "StreamingOutlook") -> Table:
     rows = [
         ("pinned and streamed layers", plan.tokens_per_s, f"{plan.pinned_count} pinned; bound: {plan.bound}"),
         ("the same file mapped", plan.naive_tokens_per_s, "all of it read again for every token"),

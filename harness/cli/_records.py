@@ -1,15 +1,13 @@
 """Tables of records, comparisons, changes and trends, shared by the verbs that print them."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
-from harness.cli._output import Answer, say, table
+from harness.cli._output import Answer, Table, say, table
 from harness.errors import UnknownNameError
 from harness.units import format_amount, format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from harness.app.trend import Change, Trend
     from harness.domain.record import RunRecord
     from harness.records.compare import Comparison, Row
@@ -17,31 +15,26 @@ if TYPE_CHECKING:
     from harness.records.history import History
 
 
-Kind = TypeVar("Kind")
-
 _MOST_ROWS = 40
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def answer_of(
-    record: "RunRecord",
-    kind: type[Kind],
-    view: "Callable[[Kind], tuple[str, list[tuple[str, str]]]]",
-    status: int | None = None,
-) -> Answer:
-    """The answer of a verb that makes one record: title and rows of its result, and why it is not well."""
+def answer_of(record: "RunRecord", status: int | None = None) -> Answer:
+    """The answer of a verb that makes one record: what its result says, and why it is not well."""
     from harness.app.run import exit_of
 
-    def show() -> None:
-        if isinstance(record.result, kind):
-            title, rows = view(record.result)
-            say(table(title, ("", ""), rows))
-        say(*reasons([record]))
-
-    return Answer(record, show, exit_of([record]) if status is None else status)
+    return Answer(record, lambda: show_record(record), exit_of([record]) if status is None else status)
 
 
-def run_table(records: "Iterable[RunRecord]") -> "Table":
+def show_record(record: "RunRecord") -> None:
+    """Print one record in full: its speeds, its result, and what went wrong."""
+    from harness.report.results import result_tables
+
+    tables = [table(title, columns, rows) for title, columns, rows in result_tables(record)]
+    say(*(tables or [run_table([record])]), *reasons([record]))
+
+
+def run_table(records: "Iterable[RunRecord]") -> Table:
     """One line a run: speed, latency, first token, load, memory, outcome; ``~``: every sample was disturbed."""
     from harness.records.derive import summarise
 
@@ -65,7 +58,7 @@ def _rate(test: "TestFigures | None") -> str:
     return "-" if test is None or test.doubted_per_s is None else f"~{test.doubted_per_s:.1f}"
 
 
-def comparison_table(comparison: "Comparison", title: str) -> "Table":
+def comparison_table(comparison: "Comparison", title: str) -> Table:
     """Predicted, its interval, measured, error."""
     columns = ("", "predicted", "90 % interval", "measured", "error", "n")
     rows = [(*comparison_cells(row), str(row.sample_count)) for row in comparison.rows]

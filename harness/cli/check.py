@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._effect import refuse_placement
+from harness.cli._command import Verb
 from harness.cli._output import Answer, say
 from harness.errors import Exit
 
@@ -14,7 +14,7 @@ _NEXT = "`edge-harness fit MODEL` predicts any model here; `edge-harness gate in
 _DOCTOR = "`edge-harness doctor` says what disturbs this machine or is missing on it."
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("models", nargs=-1, metavar="[MODEL...]")
 @options.quant
 @options.context()
@@ -23,9 +23,9 @@ _DOCTOR = "`edge-harness doctor` says what disturbs this machine or is missing o
 @options.depths
 @options.threads
 @options.api
-@options.placement
+@options.placement()
 @options.runtime()
-@options.server
+@options.server_model
 @options.repetitions()
 @options.memory_limit
 @click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
@@ -33,13 +33,10 @@ _DOCTOR = "`edge-harness doctor` says what disturbs this machine or is missing o
 @click.option("--report", type=options.Ending(*options.REPORTS), help="Report: .html, .md, or .json for records.")
 @options.on_target
 @options.measuring()
-@click.pass_context
 def check(
-    context: click.Context,
-    /,
     models: tuple[str, ...],
     quant: str,
-    depths: tuple[int, ...],
+    depth_tokens: tuple[int, ...],
     repetitions: int,
     probe_again: bool,
     max_error_percent: float | None,
@@ -64,14 +61,12 @@ def check(
     from harness.report.answer import check_line
     from harness.report.check import write_check_report
 
-    name, server = options.one_side(context, fields, models or True)
-    if fields["api"]:  # without one, every engine is checked
-        refuse_placement(fields["api"])
+    name, server = options.one_side(fields, models or True)
     if server and len(models) != 1:
         raise click.UsageError("--runtime server: name the one MODEL that it runs")
     chosen = Options(runtime=name, server=server, repetitions=repetitions, how=how)
     scenario, on = scenario_from(fields), (target, programs)
-    found = run_check(models, quant, scenario, chosen, probe_again=probe_again, depths=depths, on=on)
+    found = run_check(models, quant, scenario, chosen, probe_again=probe_again, depths=depth_tokens, on=on)
     written = write_check_report(list(found.records), report)
     status = exit_of(found.records)
     comparisons = [compare(record) for record in found.records]

@@ -6,11 +6,12 @@ from pathlib import Path
 import click
 
 from harness.cli import _options as options
+from harness.cli._command import Verb
 from harness.cli._output import Answer, answers, say
 from harness.errors import Exit, RefusedError
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option(
     "--max-error", "max_error_percent", type=options.Amount(or_zero=True), help="Exit 1 above this error, in percent."

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli import _options as options
-from harness.cli._effect import refuse_typed
-from harness.cli._output import Answer, answers, console, table
+from harness.cli._command import Verbs
+from harness.cli._output import Answer, Table, answers, console, table
 from harness.errors import MissingPackageError
 from harness.units import GB, GIB, TERA, format_bytes, format_rate
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from harness.domain.device import Calibration, DeviceProfile, Figure
 
 
-@click.group()
+@click.group(cls=Verbs)
 def devices() -> None:
-    """List, show and probe device profiles; calibrate one from measurements."""
+    """List, show and probe device profiles."""
 
 
 @devices.command("list")
@@ -38,9 +36,7 @@ def list_devices() -> Answer:
 
     def show() -> None:
         columns = ("device", "kind", "GiB", "for one app", "GB/s")
-        view = table(f"{len(profiles)} devices", columns, map(row, profiles), right=(2, 3, 4))
-        view.columns[0].no_wrap = True
-        console().print(view)
+        console().print(table(f"{len(profiles)} devices", columns, map(row, profiles), right=(2, 3, 4)))
         click.echo(
             "and any card, phone, computer, chip or CPU by its name: edge-harness devices show 'rtx 3080 laptop'"
         )
@@ -85,7 +81,6 @@ def show(device: str) -> Answer:
 @answers
 def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> Answer:
     """Measure this machine and write its profile (then usable as --device this-machine); or one behind --on."""
-    refuse_typed({"programs"}, "without --on", when=target == "local")
     if target != "local":
         from harness.app.on_target import probe_on
 
@@ -108,38 +103,6 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> 
         click.echo(f"  {profile.notes}\n  written to {path}: --device {profile.name}")
 
     return Answer(profile, show)
-
-
-@devices.command()
-@click.argument("device")
-@click.option(
-    "--from",
-    "files",
-    multiple=True,
-    type=options.FILE_HERE,
-    help="Records, llama-bench's output or table, a server's answers as JSON, pasted lines; repeatable.",
-)
-@click.option("--line", "lines", multiple=True, help='One measurement: "qwen3-8b Q4_K_M 512.3 45.1" (pp512, tg128).')
-@click.option("--forget", "forgotten", is_flag=True, help="Forget what measurements taught of DEVICE.")
-@answers
-def calibrate(device: str, files: tuple[Path, ...], lines: tuple[str, ...], forgotten: bool) -> Answer:
-    """Learn from measurements of DEVICE, whoever made them; every later prediction for it uses that.
-
-    What was learnt before is kept; without a file or a line, it is learnt again.
-    """
-    from harness.app.learn import forget, learn, measurements_in, pasted_line
-    from harness.app.resolve import resolve_device
-    from harness.cli.learn import render_lesson
-
-    profile = resolve_device(device)
-    if forgotten:
-        if files or lines:
-            raise click.UsageError("--forget takes no measurements")
-        path = forget(profile.name)
-        return Answer({"forgotten": str(path)}, lambda: click.echo(f"forgotten: {path}"))
-    new = [one for file in files for _, one in measurements_in(file)]
-    lesson = learn(profile, [*new, *(one for line in lines for one in pasted_line(line))])
-    return Answer(lesson, lambda: render_lesson(lesson))
 
 
 def _calibrations(say: Callable[[str], None]) -> "tuple[Calibration, ...]":
@@ -165,7 +128,7 @@ def _summary(profile: "DeviceProfile") -> dict[str, object]:
     }
 
 
-def _figures_table(profile: "DeviceProfile") -> "Table":
+def _figures_table(profile: "DeviceProfile") -> Table:
     rows: list[tuple[str, ...]] = []
 
     def add(name: str, figure: "Figure | None", words: "Callable[[float], str]") -> None:

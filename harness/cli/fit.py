@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._effect import OF_PLACEMENT, refuse_idle, refuse_typed
-from harness.cli._output import Answer, answers, console, say, table
+from harness.cli._command import Verb
+from harness.cli._effect import refuse_idle, refuse_typed
+from harness.cli._output import Answer, Table, answers, console, say, table
 from harness.cli._plans import render_explanation, render_plans
 from harness.errors import Exit
 from harness.units import GB, MIB, format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from rich.table import Table
 
     from harness.app.resolve import ResolvedModel
     from harness.domain.device import DeviceProfile
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from harness.predict.energy import Energy, Sustained
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("model")
 @click.option("--device", "-d", default="this", show_default=True, help="Device name, profile file, or `this` machine.")
 @options.quant
@@ -39,34 +38,42 @@ if TYPE_CHECKING:
 @options.kv_type
 @options.api
 @options.threads
-@options.layout
-@click.option("--entitled", is_flag=True, help="The app has the higher memory limit its system offers.")
-@click.option("--target", "target_tokens_per_s", type=options.Amount(), help="Decode speed wanted.")
-@click.option("--minutes", type=options.Amount(), help="Judge --target on the speed after so many minutes.")
-@click.option("--draft", help="Draft model beside it: name or file, with its mixture after a colon.")
-@click.option("--verifier", help="Device elsewhere that verifies what --draft drafts here.")
+@options.without
+@click.option("--entitled", is_flag=True, help="Assume the app has the entitlement for more memory.")
+@click.option("--min-speed", "target_tokens_per_s", type=options.Amount(), help="Decode speed wanted, in tokens/s.")
+@click.option(
+    "--minutes", type=options.Amount(), help="Judge --min-speed after so many minutes, once throttling has set in."
+)
+@click.option(
+    "--draft", metavar="MODEL", help="Draft model to load as well: a name or a file, NAME:QUANT for its quantisation."
+)
+@click.option("--verifier", metavar="DEVICE", help="Device elsewhere that verifies what --draft drafts here.")
 @click.option(
     "--verifier-rtt",
     "round_trip_ms",
     type=options.Amount(most=60_000),
-    help="Round trip to it, in milliseconds.  [default: 40]",
+    help="Round trip to the --verifier, in milliseconds. [default: 40]",
 )
 @click.option(
-    "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What else lives in the app; repeatable."
+    "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What shares the app's memory; may be repeated."
 )
-@click.option("--ram-budget", metavar="SIZE", help="RAM the app may use: 2GiB, 600MB, or 0.6x of the file.")
-@click.option("--ram", "ram_bytes", type=options.Size(), help="RAM of the device instead of its own: 32GiB.")
-@click.option("--vram", "vram_bytes", type=options.Size(), help="Memory of its card instead: 12GiB.")
-@click.option("--bandwidth", "bandwidth_gb_s", type=options.Amount(0.01, 1e6), help="GB/s of its memory instead: 68.")
+@click.option(
+    "--ram-budget", metavar="SIZE", help="RAM the app may use: 2GiB, 600MB, or 0.6x the size of the model's file."
+)
+@click.option("--ram", "ram_bytes", type=options.Size(64 * MIB), help="Assume this much RAM: 32GiB.")
+@click.option("--vram", "vram_bytes", type=options.Size(64 * MIB), help="Assume this much GPU memory: 12GiB.")
+@click.option(
+    "--bandwidth", "bandwidth_gb_s", type=options.Amount(0.01, 1e6), help="Assume this memory bandwidth, in GB/s: 68."
+)
 @click.option(
     "--cards", "card_count", type=options.Count(1, 16), default=1, show_default=True, help="Number of identical GPUs."
 )
-@options.placement
+@options.placement()
 @click.option(
-    "--explain", "explained", is_flag=True, help="Also every term behind the speed, and what would disprove it."
+    "--explain", "explained", is_flag=True, help="Show every term behind the speed, and what would disprove it."
 )
-@click.option("--advice/--no-advice", "with_advice", default=True, help="Say what would help.")
-@click.option("--other-devices", is_flag=True, help="Also name devices that would do, where this one does not.")
+@click.option("--advice/--no-advice", "with_advice", default=True, help="Say what would make it fit, or faster.")
+@click.option("--other-devices", is_flag=True, help="Name devices that would do, if this one does not.")
 @answers
 @click.pass_context
 def fit(
@@ -92,21 +99,18 @@ def fit(
     other_devices: bool,
     **fields: Any,
 ) -> Answer:
-    """Predict memory and speed of MODEL (name, .gguf, config.json or .toml) on a device; exit 1 if it does not fit."""
+    """Predict the memory and the speed of a model on a device.
+
+    MODEL is a name, a .gguf, a config.json or a .toml. Without --api and --placement the best way to run it is found.
+
+    Exit status: 0 it fits, 1 it does not, or not fast enough.
+    """
     from harness.app import fit as use
     from harness.app.explain import explain
     from harness.app.plans import plan_remote, plan_speculation, streaming_of
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
     from harness.app.ways import ways
 
-    _refuse(
-        (verifier and not draft, "--verifier needs --draft: the model that drafts here"),
-        (round_trip_ms and not verifier, "--verifier-rtt needs --verifier: the device that verifies"),
-        (
-            min(filter(None, (ram_bytes, vram_bytes)), default=64 * MIB) < 64 * MIB,
-            "--ram, --vram: found less than 64 MiB, expected a size such as 12GiB; no letter is bytes",
-        ),
-    )
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
     speed = bandwidth_gb_s * GB if bandwidth_gb_s else None
@@ -114,7 +118,7 @@ def fit(
     if ram_budget:
         profile = use.within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     card_count = max(card_count, profile.card_count)  # -d "2x rtx 3090"
-    refuse_typed(OF_PLACEMENT, "with several cards, over which the best split is looked for", when=card_count > 1)
+    refuse_typed({"placement"}, "with several cards, over which the best split is looked for", when=card_count > 1)
     small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small,
                              "minutes": minutes, "beside": tuple(use.companion(text) for text in beside)}  # fmt: skip
@@ -163,12 +167,6 @@ def fit(
     return Answer(document, show, Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK)
 
 
-def _refuse(*conflicts: tuple[object, str]) -> None:
-    for there, words in conflicts:
-        if there:
-            raise click.UsageError(words)
-
-
 def _rests_on(model: "ResolvedModel", scenario: "Scenario") -> str:
     """What the answer is true of, where nobody knows the model or it was made for less; empty where all is known."""
     most_tokens = model.weights.shape.context_max_tokens
@@ -199,7 +197,7 @@ def _again(
     return ways(model, device, scenario, card_count=card_count, **asked)[0].prediction
 
 
-def _render(now: "Prediction", changes: "list[Advice]", notes: tuple[str, ...], *tables: "Table") -> None:
+def _render(now: "Prediction", changes: "list[Advice]", notes: tuple[str, ...], *tables: Table) -> None:
     say(*tables)
     verdict = now.verdict
     console().print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
@@ -208,7 +206,7 @@ def _render(now: "Prediction", changes: "list[Advice]", notes: tuple[str, ...], 
         say(_advice_table(changes))
 
 
-def _memory_table(now: "Prediction", title: str) -> "Table":
+def _memory_table(now: "Prediction", title: str) -> Table:
     rows: list[tuple[str, ...]] = [
         (part.name, part.pool, format_bytes(part.anonymous_bytes), format_bytes(part.file_bytes), part.reason)
         for part in now.memory.parts
@@ -220,7 +218,7 @@ def _memory_table(now: "Prediction", title: str) -> "Table":
     return table(head, ("part", "pool", "held", "mapped", "why"), rows, right=(2, 3))
 
 
-def _speed_table(now: "Prediction", deep: "tuple[tuple[int, Interval], ...]") -> "Table":
+def _speed_table(now: "Prediction", deep: "tuple[tuple[int, Interval], ...]") -> Table:
     speed = now.speed
 
     def row(name: str, value: "Interval", show: "Callable[[float], str]" = format_number) -> tuple[str, str, str]:
@@ -240,7 +238,7 @@ def _speed_table(now: "Prediction", deep: "tuple[tuple[int, Interval], ...]") ->
     return table("", ("speed", "expected", "90 %"), rows, right=(1,))
 
 
-def _warm_table(late: "Sustained | None", energy: "Energy | None") -> "Table":
+def _warm_table(late: "Sustained | None", energy: "Energy | None") -> Table:
     def row(name: str, value: "Interval | None", why: str) -> tuple[str, ...]:
         if value is None:
             return name, "not known", "", why
@@ -261,7 +259,7 @@ def _warm_table(late: "Sustained | None", energy: "Energy | None") -> "Table":
     return table("", ("over minutes", "expected", "90 %", "by"), rows, right=(1,))
 
 
-def _advice_table(changes: "list[Advice]") -> "Table":
+def _advice_table(changes: "list[Advice]") -> Table:
     rows = []
     for number, advice in enumerate(changes, 1):
         growth = advice.quality_percent

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._command import Verbs
 from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, answers, put
 from harness.errors import RefusedError
@@ -20,7 +21,7 @@ FORMATS = ("terminal", "markdown", "junit", "sarif", "github", "badge")
 PRESETS = ("limits", "regression", "phone", "first-token")
 
 
-class _Gate(click.Group):
+class _Gate(Verbs):
     """``gate RESULT...`` judges; ``gate init`` and ``gate live`` are verbs of their own."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

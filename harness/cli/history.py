@@ -6,11 +6,11 @@ from typing import Any, get_args
 import click
 
 from harness.cli import _options as options
-from harness.cli._effect import refuse_typed
+from harness.cli._command import Verb
 from harness.cli._output import Answer, answers, say, table
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("run_id", required=False)
 @click.option("--model", default="", help="Only runs of this model.")
 @click.option("--device", default="", help="Only runs on this device.")
@@ -37,16 +37,11 @@ def history(
     With --trend: medians over time, and the last change as a ratio with its 95 % interval and effect size.
     With --export: each record as one line of JSON, newest first; DuckDB and pandas read it, and so does --import.
     """
-    from harness.cli._records import reasons, run_table, trends
+    from harness.cli._records import show_record, trends
     from harness.domain.record import Outcome
     from harness.errors import UnknownNameError
     from harness.measure.pipeline import open_history
 
-    asked = {"RUN_ID": run_id, "--import": imported, "--export": exported, "--trend": trend}
-    given = [name for name, value in asked.items() if value]
-    if len(given) > 1:
-        raise click.UsageError(f"{given[1]} has no meaning with {given[0]}")
-    refuse_typed(("limit", *wanted), f"with {''.join(given)}", when=run_id or imported)
     if wanted["outcome"] not in {"", *get_args(Outcome)}:
         raise UnknownNameError("outcome", wanted["outcome"], get_args(Outcome))
     past = open_history()
@@ -76,7 +71,7 @@ def history(
     wanted["limit"] = limit or 20
     if run_id:
         record = past.get(run_id)
-        return Answer(record, lambda: say(run_table([record]), *reasons([record])))
+        return Answer(record, lambda: show_record(record))
     if trend:
         return trends(past, trend, **wanted)
     entries = past.entries(**wanted)

@@ -6,39 +6,53 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._effect import refuse_placement, refuse_typed
-from harness.cli._output import Answer, model_file, say, table
+from harness.cli._command import Verb
+from harness.cli._output import Answer, Table, model_file, say, table
 from harness.errors import Exit
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rich.table import Table
-
     from harness.app.ladder import RungAdvice
     from harness.domain.quality import Change
     from harness.records.ladder import Ladder, Rung
 
 
-@click.command("ladder")
+@click.command("ladder", cls=Verb)
 @click.argument("model")
-@click.option("--quants", callback=options.words, metavar="Q,Q,...", help="Rungs; the usual fifteen when not given.")
-@click.option("--text", type=options.FILE_HERE, help="Text to score on.")
-@click.option("--chunks", default=8, type=click.IntRange(0), help="Chunks of 512 tokens that are scored; 0 for all.")
-@click.option("--no-speed", is_flag=True, help="Sizes and quality only.")
+@click.option(
+    "--quants", callback=options.words, metavar="Q,Q,...", help="Quantisations to try. [default: fifteen usual ones]"
+)
+@click.option(
+    "--text", type=options.FILE_HERE, help="Text to measure quality on. [default: one that ships with edge-harness]"
+)
+@click.option(
+    "--chunks",
+    default=8,
+    type=click.IntRange(0),
+    show_default=True,
+    help="Chunks of 512 tokens of the text to score; 0 for all.",
+)
+@click.option("--no-speed", is_flag=True, help="Measure size and quality only.")
 @options.tokens(64)
 @options.prompt()
 @options.threads
 @options.api
-@options.placement
+@options.placement()
 @options.repetitions(3)
-@click.option("--device", "devices", multiple=True, metavar="D", help="Say which rung this device takes; repeatable.")
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="DEVICE",
+    help="Recommend a quantisation for this device (name, pattern or file); may be repeated.",
+)
 @options.context()
 @options.memory_limit
 @options.emulated
-@click.option("--folder", type=options.FOLDER_HERE, help="Where files are made and removed again.")
-@click.option("--keep", type=options.FOLDER, help="Folder where the files stay instead.")
+@click.option("--folder", type=options.FOLDER_HERE, help="Folder for temporary files.")
+@click.option("--keep", type=options.FOLDER, help="Folder to keep the quantised files in.")
 @options.on_target
 @options.measuring()
 def ladder(
@@ -53,27 +67,23 @@ def ladder(
     how: "options.How",
     **given: Any,
 ) -> Answer:
-    """Quantize MODEL to each rung and measure size, speed, memory and quality against the least quantized one.
+    """Measure size, speed, memory and quality of each quantisation of a model.
 
-    DEVICE is a name, a pattern ('iphone-*') or a file. With --resume the work can be done in parts: first --no-speed,
-    then the speeds of a few --quants at a time; what was measured within a day is not measured again. With --on and
-    --programs rungs are made and scored here, and pushed to be timed.
+    MODEL is quantised to each one, and each is compared with the least quantised. With --resume the work can be done in
+    parts: first --no-speed, then the speeds of a few --quants at a time; what was measured in the last 24 hours is
+    reused. With --on and --programs the files are made and scored here, and pushed to the other machine to be timed.
     """
     from harness.app.ladder import DEFAULT_QUANTS, Asked, advise, ladder
     from harness.app.matrix import matching
     from harness.app.resolve import resolve_device, scenario_from
     from harness.catalog.devices import device_names
-    from harness.domain.placement import Placement
     from harness.domain.scenario import Scenario
     from harness.targets import target_named
 
-    refuse_placement(given["api"])
-    refuse_typed({"prompt_tokens", "new_tokens", "repetitions", "api", "target"}, "with --no-speed", when=no_speed)
-    refuse_typed({"context_tokens"}, "without --device, which says what of it fits", when=not devices)
     path = model_file(model)
     profiles = [resolve_device(name) for name in matching("device", devices, device_names())]
     there = Scenario(context_tokens=given.pop("context_tokens"))
-    fields = options.fields_of(Scenario, given) | options.fields_of(Placement, given)
+    fields = options.fields_of(Scenario, given)
     fields["context_tokens"] = max(1024, fields["prompt_tokens"], fields["new_tokens"])
     timed = scenario_from(fields)
     asked = Asked(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli import _options as options
+from harness.cli._command import Verb
 from harness.cli._output import Answer, answers, say, table
 from harness.errors import Exit, HarnessError
 from harness.units import format_number
@@ -16,30 +17,50 @@ if TYPE_CHECKING:
     from harness.domain.prediction import Interval
 
 
-@click.command("learn")
-@click.argument("records", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--out", "-o", type=options.FOLDER, help="Also write each device's file there.")
+@click.command("learn", cls=Verb)
+@click.argument("records", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option("--device", metavar="DEVICE", help="Take all measurements for this device, whatever they name.")
+@click.option(
+    "--line", "lines", multiple=True, help="One measurement: 'qwen3-8b Q4_K_M 512.3 45.1' (pp512, tg128); repeatable."
+)
+@click.option("--forget", "forgotten", is_flag=True, help="Forget what measurements taught of the --device.")
+@click.option("--out", "-o", type=options.FOLDER, help="Folder that also gets each device's file, to share.")
 @answers
-def learn(records: tuple[Path, ...], out: Path | None) -> Answer:
-    """Learn from RECORDS (files or folders of them), each for the device that it names; exit 1 if none is known.
+def learn(
+    records: tuple[Path, ...], device: str | None, lines: tuple[str, ...], forgotten: bool, out: Path | None
+) -> Answer:
+    """Learn from measurements of devices; later predictions for them use it.
 
-    Records that contradict the others of their machine are named. What is written can be read by `learn` and by
-    `devices calibrate --from` elsewhere, and adds to what is known there.
+    RECORDS are files or folders: records, output or tables of llama-bench, a server's answers as JSON, pasted lines.
+    Each measurement counts for the device that it names, or all for --device; with --device alone what is known is
+    learnt again. Records that contradict the others of their machine are named. What --out writes can be learnt from
+    elsewhere. Exit status 1 if no device is known.
     """
-    from harness.app.learn import devices_of, learn, measurements_in
-    from harness.catalog.devices import load_device
+    from harness.app.learn import devices_of, forget, learn, measurements_in, pasted_line
+    from harness.app.resolve import resolve_device
 
-    found, passed_over = [], []
+    if not (records or device) or (lines and not device):
+        raise click.UsageError("expected RECORDS, or --device with --line or --forget")
+    profile = resolve_device(device) if device else None
+    if forgotten and profile:
+        path = forget(profile.name)
+        return Answer({"forgotten": str(path)}, lambda: click.echo(f"forgotten: {path}"))
+    named, passed_over = [], []
     for path in records:
         for file in sorted(path.glob("**/*.json")) if path.is_dir() else [path]:
             try:
-                found += measurements_in(file)
+                named += measurements_in(file)
             except HarnessError as error:
                 if not path.is_dir():
                     raise
                 passed_over.append(str(error))
-    known, unknown = devices_of(found)
-    lessons = [learn(load_device(name), found) for name, found in sorted(known.items())]
+    unknown: dict[str, int] = {}
+    if profile is not None:
+        pasted = [one for line in lines for one in pasted_line(line)]
+        lessons = [learn(profile, [*(measurement for _, measurement in named), *pasted])]
+    else:
+        known, unknown = devices_of(named)
+        lessons = [learn(resolve_device(name), measurements) for name, measurements in sorted(known.items())]
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         for lesson in lessons:
@@ -49,9 +70,9 @@ def learn(records: tuple[Path, ...], out: Path | None) -> Answer:
         for lesson in lessons:
             render_lesson(lesson)
         for line in passed_over:
-            say(f"passed over: {line}")
-        for said, count in sorted(unknown.items()):
-            say(f"{count} measurements of {said!r}: no device known by that; `devices calibrate NAME` takes them")
+            say(f"skipped: {line}")
+        for name, count in sorted(unknown.items()):
+            say(f"{count} measurements of {name!r}, a device that is not known; --device NAME says which one it is")
 
     document = {"lessons": lessons, "unknown": unknown, "passed_over": passed_over}
     return Answer(document, show, Exit.OK if lessons else Exit.BROKEN)
@@ -62,14 +83,14 @@ def render_lesson(lesson: "Lesson") -> None:
     used = [t for t in lesson.taken if t.after is not None]
     doubted = [t for t in lesson.taken if t.doubt]
     many = "1 measurement" if len(used) == 1 else f"{len(used)} measurements"
-    say(f"{lesson.device}: learnt from {many}; from now on every prediction for it uses this.")
+    say(f"{lesson.device}: learnt from {many}; every later prediction for it uses this.")
     columns = ("model", "test", "api", "measured", "believed before", "believed now")
     say(table("speed in tokens/s, with 90 % intervals", columns, map(_row, lesson.taken), right=(3,)))
     for one in doubted:
         say(f"  {one.measurement.model} {one.measurement.test}: {one.doubt}")
     moved = [(k, f"{a:.3g}", f"{b:.3g}", f"{v:.0%}", f"{w:.0%}") for k, a, b, v, w in lesson.moved]
     say(table("what moved most", ("term", "factor before", "now", "known to", "now"), moved, right=(1, 2, 3, 4)))
-    say(f"  kept in {lesson.path}, to share; `devices calibrate {lesson.device} --forget` forgets it")
+    say(f"  kept in {lesson.path}; `edge-harness learn --device {lesson.device} --forget` forgets it")
 
 
 def _row(taken: "Taken") -> tuple[str, ...]:

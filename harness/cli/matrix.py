@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._command import Verb
 from harness.cli._output import Answer, answers, say, table
 from harness.units import format_bytes, format_number
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _MOST_ROWS = 40
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.option("--devices", "-d", default="*", callback=options.words, help="Patterns such as `iphone-*,pixel-*`.")
 @click.option("--models", "-m", default="*", callback=options.words, help="Patterns such as `llama-3*`.")
 @click.option("--quants", "-q", default="Q4_K_M", callback=options.words, show_default=True, help="Mixtures.")
@@ -50,7 +51,7 @@ def _all_cells(cells: dict[str, Any]) -> Any:
     speeds = [format_number(speed) if speed > 0 else "" for speed in cells["decode_tokens_per_s"]]
     rows = zip(*asked, *sizes, cells["verdict"], speeds, strict=True)
     names = ("device", "model", "quant", "context", "needs", "of", "verdict", "tokens/s")
-    return table("", names, rows, right=(3, 4, 5, 7))
+    return table("", names, rows, right=(3, 4, 5, 7), spare=("context", "of", "needs", "quant"))
 
 
 def _summary(grid: "Grid") -> Any:
@@ -66,4 +67,4 @@ def _summary(grid: "Grid") -> Any:
         counts = [str(int((verdicts == word).sum())) for word in (0, 3, 1, 2)]
         rows.append((device, grid.apis[d], *counts, grid.models[best] if most[best] >= 0 else "none"))
     names = ("device", "api", "fit", "fit split", "fit with streaming", "do not", "largest that fits")
-    return table(f"{grid.verdict.size} cells", names, rows, right=(2, 3, 4, 5))
+    return table(f"{grid.verdict.size} cells", names, rows, right=(2, 3, 4, 5), spare=("api",))

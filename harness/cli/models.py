@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._command import Verbs
 from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, answers, bar, say, table
 from harness.errors import Exit
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from harness.domain.model import ModelCard
 
 
-@click.group()
+@click.group(cls=Verbs)
 def models() -> None:
     """List and show models, fetch them, add your own."""
 
@@ -42,7 +43,6 @@ def list_models() -> Answer:
         for card in cards
     ]
     view = table(f"{len(rows)} models", columns, rows, right=(1, 2, 3))
-    view.columns[0].no_wrap = view.columns[4].no_wrap = True
     return Answer([_summary(card) for card in cards], lambda: say(view))
 
 
@@ -61,7 +61,6 @@ def show(model: str, provider: str, given: tuple[str, ...]) -> Answer:
     from harness.catalog.paths import as_path
 
     path = as_path(model)
-    refuse_typed({"given"}, "without --provider", when=not provider)
     if path is not None and path.suffix not in {".gguf", ".toml"}:
         from harness.onnx.files import onnx_model
 
@@ -114,7 +113,7 @@ def add(path: Path, name: str | None) -> Answer:
 @click.argument("model")
 @click.option("--quant", "-q", help="Mixture, such as IQ2_XXS; the model's default where not given.")
 @click.option("--out", "-o", type=options.FILE, help="File; in the cache by default.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@options.seed("the weights")
 @click.option(
     "--routing-skew",
     type=options.Amount(most=3, or_zero=True),
@@ -141,7 +140,14 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int, routi
 @models.command()
 @click.argument("model")
 @click.option("--to", type=click.Choice(["onnx", "genai"]), default="onnx", show_default=True, help="Kind of graph.")
-@click.option("--quant", type=click.Choice(["fp32", "int8", "int4", "builder-int4"]), default="int4", show_default=True)
+@click.option(
+    "--precision",
+    "quant",
+    type=click.Choice(["fp32", "int8", "int4", "builder-int4"]),
+    default="int4",
+    show_default=True,
+    help="Precision of the graph's weights.",
+)
 @click.option("--out", "-o", required=True, type=options.FOLDER, help="Folder to make.")
 @click.option(
     "--python",

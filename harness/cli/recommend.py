@@ -3,13 +3,13 @@
 import click
 
 from harness.cli import _options as options
-from harness.cli._effect import refuse_typed
+from harness.cli._command import Verb
 from harness.cli._output import Answer, answers, say, table
 from harness.errors import Exit
 from harness.units import format_bytes, format_number
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("device")
 @click.option("--task", type=click.Choice(["chat", "code", "reasoning", "vision"]), default="chat", show_default=True)
 @click.option("--min-speed", type=options.Amount(), default=5.0, show_default=True, help="Decode speed, tokens/s.")
@@ -33,7 +33,6 @@ def recommend(
     scenario = scenario_from(fields)
     profile = resolve_device(device, scenario)
     kind = next(t for t in TASKS if t == task)
-    refuse_typed({"min_speed", "minutes"}, "with --quality-of, which shows every way", when=quality_of)
     if quality_of:
         ways = routes(profile, quality_of, kind, scenario)
         rows = []
@@ -61,5 +60,5 @@ def recommend(
     heading = f"{task} on {profile.title}; * none is both better and faster; rank: the score less the perplexity lost"
     heads = ("", "model", "quant", benchmark(kind), "rank", "tokens/s", "needs", "how", "source")
     none = f"no model with a published {benchmark(kind)} fits on {profile.title} and is fast enough: ask for less"
-    view = table(heading, heads, lines, right=(3, 4, 5, 6)) if choices else none
+    view = table(heading, heads, lines, right=(3, 4, 5, 6), spare=("source", "rank", "needs")) if choices else none
     return Answer(choices, lambda: say(view), Exit.OK if choices else Exit.BROKEN)

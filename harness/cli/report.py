@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._effect import refuse_typed
+from harness.cli._command import Verb
 from harness.cli._output import json_option, put
 from harness.errors import RefusedError
 from harness.printable import clean_lines, escaped
@@ -21,7 +21,7 @@ def _formats() -> list[str]:
     return [m.name.replace("_", "-") for m in iter_modules(formats.__path__) if not m.name.startswith("_")]
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.argument("results", nargs=-1, metavar="[RESULT]...")
 @click.option("--out", "-o", type=options.FILE, help="Write there; its ending is a format.")
 @click.option("--format", "-f", "form", type=click.Choice(_formats()), help="html unless --out or --json says more.")
@@ -60,8 +60,6 @@ def report(
     from harness.report.choices import beside, choices
     from harness.report.document import build
 
-    refuse_typed({"form", "out"}, "with --json, which prints one document", when=as_json)
-    refuse_typed(asked, "with --no-predictions", when=predictions is False)
     endings = options.REPORTS | {".csv": "csv"}
     form = form or ("json" if as_json else endings.get(out.suffix.lower()) if out else "html")
     if form is None:

@@ -1,44 +1,51 @@
 """``edge-harness speculate``: does a draft make this model faster, and how much."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli import _options as options
-from harness.cli._effect import refuse_placement, refuse_typed
+from harness.cli._command import Verb
 from harness.cli._output import Answer, model_file
 from harness.errors import Exit
-from harness.units import format_bytes
+
+if TYPE_CHECKING:
+    from harness.domain.placement import Placement
 
 
-@click.command("speculate")
+@click.command("speculate", cls=Verb)
 @click.argument("model")
-@click.option("--draft", required=True, metavar="M", help="Model name, GGUF file, 'lookup' or 'self'.")
+@click.option(
+    "--draft",
+    required=True,
+    metavar="M",
+    help="Draft model (name or file), 'lookup' for prompt lookup, or 'self' for a coarser copy of MODEL.",
+)
 @click.option(
     "--draft-quant",
     type=click.Choice(["auto", "keep", "Q4_0"]),
     default="auto",
     show_default=True,
-    help="Also try the draft as plain Q4_0, the fastest form on most CPUs (kept in the cache), and take the better.",
+    help="Quantisation of the draft; auto also tries plain Q4_0, the fastest on most CPUs, and takes the better.",
 )
-@click.option(
-    "--verifier", metavar="URL", help="Server whose model verifies what the draft drafts here: http://host:port."
-)
+@click.option("--verifier", metavar="URL", help="Let a server's model verify what is drafted here: http://host:port.")
 @click.option("--gamma", type=options.Count(1, 63, auto=0), default="auto", metavar="N|auto",
-              help="Tokens drafted in each cycle, or adaptive.")  # fmt: skip
+              help="Tokens drafted in each cycle; auto adapts it.")  # fmt: skip
 @options.quant
 @options.prompts
 @options.tokens(96, least=2)
 @options.context(1024)
 @options.threads
 @options.api
-@options.placement
-@click.option("--draft-api", default="", help="Api of the draft; the target's unless given.")
-@click.option("--draft-gpu-layers", **options.LAYERS, help="Of the draft; all of it where the draft has an api.")
+@options.placement()
+@click.option("--draft-api", default="", metavar="API", help="Driver for the draft. [default: that of --api]")
+@options.placement("--draft-placement", "the draft")
 @options.repetitions(1)
-@click.option("--temperature", default=0.0, type=options.Amount(most=10, or_zero=True), help="0 is greedy.")
-@click.option("--seed", default=0, type=options.Count(0, 1 << 31), help="Seed of sampling.")
+@click.option(
+    "--temperature", default=0.0, type=options.Amount(most=10, or_zero=True), help="Sampling temperature; 0 is greedy."
+)
+@options.seed("sampling")
 @options.memory_limit
 @options.emulated
 @options.measuring()
@@ -52,14 +59,14 @@ def speculate(
     prompts: str,
     prompt_count: int | None,
     draft_api: str,
-    draft_gpu_layers: int | str | None,
+    draft_placement: "Placement | None",
     how: "options.How",
     **asked: Any,
 ) -> Answer:
-    """Run MODEL plainly and with a draft on the same prompts; the advice is printed before the run.
+    """Measure speculative decoding: the same prompts with a draft and without.
 
-    With --verifier MODEL runs on a server, which verifies the drafts by the log-probabilities of the prompt that its
-    completions give with echo; MODEL names it, and chooses it where the server has several.
+    The cost of each pass is timed first, and the advice that follows from it is printed before the run. With --verifier
+    MODEL runs on a server that verifies the drafts: its completions must return log-probabilities of an echoed prompt.
 
     Exit status: 0 well, 1 outputs that differ without a reason, 3 inconclusive, 4 it could not run.
     """
@@ -71,16 +78,11 @@ def speculate(
     from harness.measure.jobs.speculate import SpeculationJob
     from harness.measure.jobs.verify import VerifierJob
 
-    refuse_typed({"draft_quant"}, f"with --draft {draft}", when=draft in {"lookup", "self"})
-    refuse_typed({"draft_api", "draft_gpu_layers"}, "with --draft lookup", when=draft == "lookup")
-    refuse_placement(asked["api"])
-    refuse_typed({"seed"}, "at --temperature 0, which draws nothing", when=not asked["temperature"])
     of_job = options.fields_of(SpeculationJob, asked)
     scenario, apart = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": of_job["new_tokens"]}), None
-    if draft_api or draft_gpu_layers is not None:
+    if draft_api or draft_placement is not None:
         own = {name: asked[name] for name in ("context_tokens", "thread_count")}
-        layers = {} if draft_gpu_layers is None else {"gpu_layers": draft_gpu_layers}
-        apart = scenario_from({**own, **layers, "api": draft_api or scenario.api})
+        apart = scenario_from({**own, "placement": draft_placement, "api": draft_api or scenario.api})
     of_job |= {
         "prompts": load_prompts(prompts, prompt_count),
         "scenario": scenario,
@@ -91,10 +93,8 @@ def speculate(
         path = model_file(model, quant)
         job = SpeculationJob(target=str(path), drafts=_drafts(path, draft, draft_quant), **of_job)
     else:
-        if quant or draft in {"lookup", "self"} or of_job["temperature"] or how.resume:
-            raise click.UsageError(
-                "--verifier takes a draft model and greedy decoding; a server has its own quant, and no --resume"
-            )
+        if draft in {"lookup", "self"}:
+            raise click.UsageError(f"--draft: found {draft!r}, expected a draft model, which --verifier needs")
         job = VerifierJob(target=verifier, model=model, drafts=_drafts(None, draft, draft_quant), **of_job)
 
     def tell(advice: DraftAdvice) -> None:
@@ -109,25 +109,8 @@ def speculate(
 
     record = speculate(job, how=how, on_advice=tell)
 
-    def view(result: Speculation) -> tuple[str, list[tuple[str, str]]]:
-        fast, memory = result.speculative, record.memory
-        peak = format_bytes(memory.peak_pss_bytes or memory.peak_rss_bytes) if memory else "-"
-        return f"{record.name} drafted by {result.draft}: {record.outcome}", [
-            ("plain", f"{result.plain.tokens_per_s:.2f} tokens/s"),
-            ("speculative", f"{fast.tokens_per_s:.2f} tokens/s"),
-            ("speedup", f"{result.speedup_ratio:.3f} x (from costs and acceptance: {result.expected_ratio:.3f} x)"),
-            ("median of the prompts", f"{result.median_ratio:.3f} x"),
-            ("tokens per cycle", f"{fast.tokens_per_cycle:.2f}, {fast.plain_count} of {fast.cycle_count} undrafted"),
-            ("acceptance", f"{result.acceptance_ratio:.3f} of {sum(fast.tried_by_position)} compared"),
-            ("by position", " ".join(f"{a:.2f}" for a in result.acceptance_by_position)),
-            ("draft time", f"{fast.draft_s:.2f} s"),
-            ("verify time", f"{fast.verify_s:.2f} s"),
-            ("peak memory", peak),
-            ("outputs that differ", f"{len(result.differences)}, unexplained {result.unexplained_count}"),
-        ]
-
     unexplained = isinstance(record.result, Speculation) and record.result.unexplained_count
-    return answer_of(record, Speculation, view, Exit.BROKEN if unexplained else None)
+    return answer_of(record, Exit.BROKEN if unexplained else None)
 
 
 def _drafts(target: Path | None, draft: str, quant: str) -> tuple[str, ...]:

@@ -7,38 +7,37 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from harness.cli import _options as options
+from harness.cli._command import Verb
 from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, model_file
 from harness.errors import RefusedError
-from harness.units import format_bytes, format_number, format_rate
+from harness.units import format_bytes, format_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from harness.domain.record import MemoryUse
-    from harness.domain.result import Stream
-    from harness.domain.streaming import ExpertOutlook, ExpertPlan, StreamReport
     from harness.predict.streamed import StreamingOutlook
     from harness.runtimes.llamacpp.expert_streaming import Schedule
 
 
-@click.command("stream")
+@click.command("stream", cls=Verb)
 @click.argument("model")
 @click.option(
     "--ram-budget",
-    "--memory-limit",
-    "ram_budget",
     required=True,
     metavar="SIZE",
-    help="600MB, 1.5GiB, or 0.6x of the model's file.",
+    help="RAM the run may use: 600MB, 1.5GiB, or 0.6x the size of the model's file.",
 )
-@click.option("--draft", default="", metavar="M", help="Draft model kept in memory, within the budget; or 'lookup'.")
+@click.option(
+    "--draft",
+    default="",
+    metavar="M",
+    help="Draft model to keep in memory, within the budget; or 'lookup' for prompt lookup.",
+)
 @click.option(
     "--draft-quant",
     type=click.Choice(["Q4_0", "keep"]),
     default="Q4_0",
     show_default=True,
-    help="Keep the draft as plain Q4_0 (made once, in the cache): the least memory and the fastest form.",
+    help="Quantisation of the draft; plain Q4_0 takes the least memory and is the fastest.",
 )
 @options.quant
 @options.prompts
@@ -46,13 +45,15 @@ if TYPE_CHECKING:
 @options.context(512)
 @options.threads
 @options.repetitions(1)
-@click.option("--plain-mmap", is_flag=True, help="Leave residency to the system, under the same limit, to compare.")
+@click.option(
+    "--plain-mmap", is_flag=True, help="For comparison: map the file and let the system choose what stays in memory."
+)
 @click.option(
     "--schedule",
     type=click.Choice(["auto", "experts", "blocks"]),
     default="auto",
     show_default=True,
-    help="What is streamed. auto: experts where the model routes and all else fits, blocks otherwise.",
+    help="What is streamed; auto takes experts if the model has them and everything else fits, blocks otherwise.",
 )
 @click.option(
     "--expert-policy",
@@ -60,14 +61,14 @@ if TYPE_CHECKING:
     type=click.Choice(["likely", "lfu", "lru"]),
     default="likely",
     show_default=True,
-    help="Experts that stay: likeliest for the next token, most wanted of late, or last used.",
+    help="Which experts stay in memory: the likeliest next, the most used lately (lfu), or the last used (lru).",
 )
 @click.option(
     "--predict/--no-predict",
     "says_first",
     default=True,
     show_default=True,
-    help="Say beforehand what streaming will give. The engine is timed for it on tiny models, once, and kept.",
+    help="Predict the speed first; the engine is timed once for it, on tiny models.",
 )
 @options.emulated
 @options.on_target
@@ -89,7 +90,9 @@ def stream(
     how: "options.How",
     **asked: Any,
 ) -> Answer:
-    """Generate with MODEL while its process is held to a RAM budget: some weights stay, the others are streamed.
+    """Run a model that is larger than the RAM it may use.
+
+    MODEL is held to the budget: some of its weights stay in memory, the others are streamed from storage.
 
     Exit status: 0 well, 3 inconclusive, 4 it could not run.
     """
@@ -99,14 +102,10 @@ def stream(
     from harness.app.stream import stream
     from harness.catalog.gguf import read_weights
     from harness.cli._records import answer_of
-    from harness.domain.result import Stream
     from harness.measure.jobs.stream import StreamJob
 
     if programs is not None:
         raise RefusedError(f"llama-bench cannot stream: install edge-harness on {target} and leave out --programs")
-    refuse_typed({"draft_quant"}, "without a draft model", when=draft in {"", "lookup"})
-    refuse_typed({"schedule", "policy"}, "with --plain-mmap: the system chooses what stays", when=plain_mmap)
-    refuse_typed({"policy"}, "with --schedule blocks", when=schedule == "blocks")
     texts = load_prompts(prompts, prompt_count)[: prompt_count or 2] * repetitions
     path = model_file(model, quant)
     dense = read_weights(path).shape.experts is None
@@ -140,8 +139,7 @@ def stream(
         **of_job,
     )
     record = stream(job, predicted_tokens_per_s=predicted, how=how)
-    title = f"{record.name}: {record.outcome}"
-    return answer_of(record, Stream, lambda result: (title, list(_rows(result, record.memory))))
+    return answer_of(record)
 
 
 def _beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool, schedule: str) -> tuple[float | None, str]:
@@ -162,55 +160,3 @@ def _beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool, schedu
         drafted_rate = outlook.speculative_tokens_per_s
         return drafted_rate, f"{told}; {format_number(drafted_rate)} with drafts at an acceptance of 0.8"
     return rate, told
-
-
-def _rows(result: "Stream", memory: "MemoryUse | None") -> "Iterator[tuple[str, str]]":
-    plan, report, speed = result.plan, result.report, result.decoding.tokens_per_s
-    yield "how", f"{result.mode}{f' by {result.schedule}' if result.schedule else ''}"
-    yield "speed", f"{format_number(speed)} tokens/s"
-    if result.predicted_tokens_per_s:
-        error = result.predicted_tokens_per_s / speed - 1
-        yield "predicted", f"{format_number(result.predicted_tokens_per_s)} tokens/s ({error:+.0%})"
-    yield "budget", f"{format_bytes(result.budget_bytes)}{'' if result.enforced else ' (not enforced by the system)'}"
-    if memory is not None:
-        yield "peak charged", format_bytes(memory.cgroup_peak_bytes or memory.peak_rss_bytes)
-    if result.schedule_reason:
-        yield "streams blocks, since", result.schedule_reason
-    if plan and report:
-        passes = max(report.pass_count, 1)
-        pass_s, stall_s = report.duration_s / passes, report.stall_s / passes
-        yield "pinned", format_bytes(plan.pinned_bytes)
-        yield "streamed in each pass", format_bytes(plan.streamed_bytes)
-        yield "read per token", format_bytes(report.read_bytes / max(len(result.decoding.tokens), 1))
-        yield "pass", f"{pass_s * 1e3:.0f} ms, of which waiting {stall_s * 1e3:.0f} ms"
-        if report.duration_s:  # none where the whole model is pinned
-            reached = format_rate(report.read_bytes / report.duration_s)
-            yield "storage", f"{reached} reached, {format_rate(report.probe_bytes_per_s)} by the probe"
-        yield "computing and reading", f"{report.overlap_ratio:.2f} of the time is the longer of the two alone"
-    if result.expert_plan:
-        yield from _expert_rows(result.expert_plan, result.experts, report)
-    if result.bound_ratio is not None:
-        yield "share of the bound", f"{result.bound_ratio:.2f}"
-    if result.draft:
-        each = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in result.verify_s.items())
-        yield "tokens per pass", f"{result.decoding.tokens_per_cycle:.2f}"
-        yield "pass by tokens, drafted token", f"{each} ms, {result.draft_s * 1e3:.1f} ms"
-
-
-def _expert_rows(
-    plan: "ExpertPlan", experts: "ExpertOutlook | None", report: "StreamReport | None"
-) -> "Iterator[tuple[str, str]]":
-    wanted = f"a token wants {plan.used_count} of {plan.expert_count} in each of {plan.layer_count} layers"
-    yield "pinned", format_bytes(plan.pinned_bytes)
-    yield "experts", f"{format_bytes(plan.cache_bytes)} of {format_bytes(plan.expert_bytes)}; {wanted}"
-    yield "tokens of a pass at most", str(plan.batch_tokens)
-    if experts is None or report is None:
-        return
-    hits = f"{experts.hit_ratio:.1%}; predicted {experts.predicted_hit_ratio:.1%} at skew {experts.skew:.2f}"
-    took = f"{experts.token_s * 1e3:.0f} ms, of which waiting {experts.stall_s * 1e3:.0f} ms"
-    reached = format_rate(experts.reached_bytes_per_s)
-    yield "hits", f"{hits}; the most wanted in hindsight {experts.hindsight_hit_ratio:.1%}"
-    said = f"{format_bytes(experts.read_bytes)}; predicted {format_bytes(experts.predicted_read_bytes)}"
-    yield "read per token", said
-    yield "token", f"{took}; predicted {experts.predicted_token_s * 1e3:.0f} ms"
-    yield "storage", f"{reached} while waiting, {format_rate(report.probe_bytes_per_s)} by the probe"

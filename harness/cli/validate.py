@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli._options import FILE
+from harness.cli import _options as options
+from harness.cli._command import Verb
 from harness.cli._output import Answer, answers, console, table
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from harness.published.validation import Report, Score
 
 
-@click.command("validate")
+@click.command("validate", cls=Verb)
 @click.option(
     "--rows",
     type=click.Path(path_type=Path),
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     help="Predict each of these by a fit that saw no row of it; time: the latest rows by a fit on those before.",
 )
 @click.option("--given", type=click.IntRange(1, 20), help="Give so many measurements of each chip, predict the rest.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the choice of --given.")
-@click.option("--write-coefficients", type=FILE, help="Write the refitted coefficients here.")
+@options.seed("choosing the given measurements")
+@click.option("--write-coefficients", type=options.FILE, help="Write the refitted coefficients here.")
 @answers
 def validate(
     rows: Path | None,
@@ -55,11 +56,6 @@ def validate(
 
     from harness.app import validate as use
 
-    fits = [
-        word for word, asked in (("--leave-out", by), ("--given", given), ("--coefficients", coefficients)) if asked
-    ]
-    if len(fits) > 1 or (fits and write_coefficients is not None):
-        raise click.UsageError(f"{fits[0]} answers a question of its own: leave out the other ways to fit")
     placement = use.placement_report(rows, left_out=by == "chip")
     if rows is not None and placement is not None:
         found = placement
@@ -68,7 +64,7 @@ def validate(
         return Answer({"placement": found}, lambda: _render_placement(found))
     others = use.other_checks(rows)
     if rows is not None and others:
-        if fits or write_coefficients is not None:
+        if by or given or coefficients or write_coefficients:
             raise click.UsageError(f"{rows} has no rows of speeds: nothing of it is fitted, --rows stands alone")
         return Answer({"other_checks": others}, lambda: _render_others(others))
     if write_coefficients is not None:

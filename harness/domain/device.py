@@ -184,7 +184,7 @@ class DeviceProfile(Frozen, frozen=True, kw_only=True):
         calibrations: Costs measured on this very device (by ``devices probe``).
         doubts: What disturbed the machine while it was probed; empty for a profile to believe.
         machine: Fingerprint of the machine that was probed; empty for a device that others described.
-        learned: File of what measurements taught of its speed (``devices calibrate``); empty for none.
+        learned: File of what measurements taught of its speed (``learn``); empty for none.
         readings: How the name was read: what it was taken for, what else it means, what was derived from what.
         card_count: Identical cards in it.
     """

@@ -1,6 +1,9 @@
 """Which blocks, experts and cache of a model lie with a GPU, and which with the CPU."""
 
-from typing import Literal
+import shlex
+from typing import Any, Final, Literal
+
+import msgspec
 
 from harness.domain.base import Frozen
 
@@ -50,3 +53,53 @@ class Placement(Frozen, frozen=True, kw_only=True):
             text += [f"-sm {self.split_mode}"] if self.split_mode != "layer" else []
             text += [f"-mg {self.main_gpu}"] if self.main_gpu else []
         return " ".join([*text, *([] if self.kv_on_gpu else ["-nkvo"])])
+
+
+_FLAGS: Final = {
+    **dict.fromkeys(("-ngl", "--gpu-layers", "--n-gpu-layers"), "gpu_layers"),
+    **dict.fromkeys(("-ncmoe", "--n-cpu-moe"), "cpu_moe"),
+    **dict.fromkeys(("-ts", "--tensor-split"), "tensor_split"),
+    **dict.fromkeys(("-sm", "--split-mode"), "split_mode"),
+    **dict.fromkeys(("-mg", "--main-gpu"), "main_gpu"),
+}
+_LAYERS_MAX: Final = 1 << 24
+_CARDS_MAX: Final = 64
+
+
+def placement_of(text: str) -> Placement:
+    """The placement that options of llama.cpp's programs ask for, as :meth:`Placement.flags` writes them.
+
+    ``auto`` stands for the best one, which a prediction looks for.
+
+    Raises:
+        ValueError: It is none of these options, or a value is none of its kind; says what was found and expected.
+    """
+    if text.strip() == "auto":
+        return Placement(gpu_layers="auto")
+    given: dict[str, Any] = {}
+    words = iter(shlex.split(text))
+    for word in words:
+        if word in {"-nkvo", "--no-kv-offload"}:
+            given["kv_on_gpu"] = False
+            continue
+        if word not in _FLAGS:
+            raise ValueError(
+                f"found {word!r}, expected auto, or flags of llama.cpp such as -ngl 20 --n-cpu-moe 7 -nkvo"
+            )
+        value = next(words, "")
+        given[_FLAGS[word]] = (
+            [part for part in value.split(",") if part] if word in {"-ts", "--tensor-split"} else value
+        )
+    try:
+        placement = msgspec.convert(given, Placement, strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"found {text!r}, expected numbers and shares such as -ngl 20 -ts 3,1 ({error})") from error
+    layers = 0 if isinstance(placement.gpu_layers, str) else placement.gpu_layers
+    shares = placement.tensor_split
+    if not (
+        0 <= layers <= _LAYERS_MAX and 0 <= placement.cpu_moe <= _LAYERS_MAX and 0 <= placement.main_gpu < _CARDS_MAX
+    ):
+        raise ValueError(f"found {text!r}, expected layers and experts from 0 on, and a card below {_CARDS_MAX}")
+    if not all(0 <= share < float("inf") for share in shares) or (shares and not sum(shares)):
+        raise ValueError(f"found {text!r}, expected shares such as -ts 3,1")
+    return placement

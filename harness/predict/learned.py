@@ -70,7 +70,7 @@ def believed(device: DeviceProfile) -> Coefficients:
     path = Path(device.learned)
     learned = _read(path, path.stat().st_mtime_ns)
     if learned.prior != prior_digest():
-        again = f"those of this version: learn them again with `edge-harness devices calibrate {learned.device}`"
+        again = f"those of this version: learn them again with `edge-harness learn --device {learned.device}`"
         raise BadDataError(path, "prior", f"coefficients that followed from others ({learned.prior})", again)
     return learned.coefficients
 
@@ -84,7 +84,7 @@ def read_learned(path: Path) -> Learned:
     try:
         return msgspec.json.decode(read_limited(path), type=Learned)
     except msgspec.DecodeError as error:
-        raise BadDataError(path, "", str(error), "what `edge-harness devices calibrate` wrote") from error
+        raise BadDataError(path, "", str(error), "what `edge-harness learn` wrote") from error
 
 
 @lru_cache(maxsize=64)

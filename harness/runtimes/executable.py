@@ -139,7 +139,7 @@ def common(name: str, path: Path, scenario: Scenario) -> list[str]:
         mapped = ["-mmp", str(int(s.mmap))] if single else ["--no-mmap"]
     given += mapped if single or not s.mmap else []
     if not s.repack and "-repack" not in text:
-        raise RefusedError(f"--no-repack: this {name} has no such option")
+        raise RefusedError(f"--without repack: this {name} has no such option")
     return given if s.repack else [*given, *(["--repack", "0"] if single else ["--no-repack"])]
 
 

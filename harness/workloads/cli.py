@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
+from harness.cli._command import Verbs
 from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, answers, model_file, say, table
 from harness.errors import Exit, HarnessError
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
     from harness.workloads.run import Given, OnTarget, SystemRun
 
 
-@click.group()
+@click.group(cls=Verbs)
 def workloads() -> None:
     """Run, predict and evaluate systems beside a language model: memory, calibration, reasoning and others."""
 
 
-@workloads.command("list")
+@workloads.command("list", epilog="edge-harness workloads list")
 @answers
 def list_() -> Answer:
     """List every system with its parts, its sizes and the columns of its cases."""
@@ -55,13 +56,21 @@ _running = options.together(
     click.option("--evaluate", is_flag=True, help="Answer every case, not only enough of them to time each step."),
     click.option("--predict-for", "devices", multiple=True, metavar="DEVICE", help="Also predict for it; repeatable."),
     options.repetitions(30),
-    click.option("--threads", "-t", "thread_count", type=options.Count(1, 1024), default=1, show_default=True),
-    click.option("--seed", type=options.Count(0, 1 << 31), default=1, show_default=True, help="Of the built-in cases."),
+    click.option(
+        "--threads",
+        "-t",
+        "thread_count",
+        type=options.Count(1, 1024),
+        default=1,
+        show_default=True,
+        help="CPU threads.",
+    ),
+    options.seed("the built-in cases", 1),
     options.memory_limit,
 )
 
 
-@workloads.command("run")
+@workloads.command("run", epilog="edge-harness workloads run memory_store")
 @click.argument("name")
 @click.option(
     "--cases", type=options.FILE_HERE, help="Your own cases, JSON lines; `workloads list --json` names columns."
@@ -112,7 +121,7 @@ def run(
     return Answer(result, lambda: _show([result]), _status([result.record]))
 
 
-@workloads.command("table")
+@workloads.command("table", epilog="edge-harness workloads table --size small")
 @click.argument("names", nargs=-1, metavar="[NAME...]")
 @click.option("--max-error", "max_error_percent", type=options.Amount(), help="Exit 1 above this median, in percent.")
 @_running

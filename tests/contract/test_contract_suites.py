@@ -154,7 +154,8 @@ def test_a_strangers_plug_ins_are_listed_checked_and_measured(tmp_path: Path) ->
         return done
 
     def verb(*arguments: str) -> dict | list:
-        return json.loads(spoken(*arguments, "--json").stdout)
+        document = json.loads(spoken(*arguments, "--json").stdout)
+        return document.get("items", document)
 
     contract = (
         "import sys, pathlib; from harness.testing import *; import their_sums, their_runtime;"

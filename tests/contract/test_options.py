@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from bench.renderers import verbs
 from bench.tiny_gguf import synthesize_tiny
 from harness.cli import cli
-from harness.cli._options import Amount, Count, Size
+from harness.cli._command import HEADINGS, RULES, TABLES, Rule
+from harness.cli._options import PARTS, Amount, Count, Size
 from harness.errors import InputError, UnknownNameError
 from harness.workloads import registry
 
-SHARED = {"--timeout", "--wait", "--resume", "--out", "--json", "--nice", "--cpus"}
+SHARED = {"--timeout", "--wait", "--resume", "--out", "--json", "--cpus"}
 """What every verb that measures takes."""
 MEASURING = {"run", "check", "speculate", "stream", "ladder", "emulate", "workloads run"}
 
@@ -38,7 +39,7 @@ def bad_values(option: click.Option) -> list[str]:
     if isinstance(kind, Amount):
         return [str(kind.above) if not kind.or_zero else "-0.1", "nan", "inf", "-1", "", str(kind.most * 99)]
     if isinstance(kind, Size):
-        return ["0", "-5MB", "nan", "", "5 parsecs", "99999999999GiB"]
+        return ["0", "-5MB", "nan", "", "5 parsecs", "99999999999GiB", *(["12"] if kind.least > 12 else [])]
     if isinstance(kind, click.IntRange | click.FloatRange):
         found = ["nan", ""] if isinstance(kind, click.IntRange) else [""]
         found += [str(kind.min - 1)] if kind.min is not None else []
@@ -97,12 +98,16 @@ def effects(option: click.Option) -> list[list[str]]:
     if isinstance(kind, Amount):
         return [[name, "5"], [name, "12345"]]
     words = {"--quant": "Q8_0", "--kv-type": "Q8_0", "--api": "vulkan", "--draft": "smollm2-135m"}
-    words |= {"--ram-budget": "1GiB", "--verifier": DEVICES[0], "--with": "memory_store", "--tensor-split": "1,2"}
+    words |= {"--ram-budget": "1GiB", "--verifier": DEVICES[0], "--with": "memory_store"}
+    if name == "--placement":
+        return [[name, flags] for flags in ("-ngl 3", "--n-cpu-moe 3", "-ts 1,2", "-sm row", "-mg 1", "-nkvo")]
+    if name == "--without":
+        return [[name, part] for part in PARTS]
     return [[name, words[name]]] if name in words else []
 
 
 DEVICES = ("raspberry-pi-5-16gb", "rtx-4060-desktop", "iphone-15-pro")
-NEVER_IDLE = {"--json", "--advice", "--other-devices", "--explain", "--target", "--minutes"}
+NEVER_IDLE = {"--json", "--advice", "--other-devices", "--explain", "--min-speed", "--minutes"}
 """How it is told; what is asked of the prediction, and may hold anyhow. Figures of the device may be no limit."""
 EFFECTS = [
     pytest.param(device, words, id=f"{device} {' '.join(words)}")
@@ -128,17 +133,17 @@ def test_an_option_of_fit_changes_the_answer_or_is_refused(device: str, words: l
     assert found is None or found != predicted("-d", device)
 
 
-def test_a_run_here_has_the_cpus_and_the_priority_asked_for(tmp_path, monkeypatch) -> None:
+def test_a_run_here_has_the_cpus_asked_for(tmp_path, monkeypatch) -> None:
     """So many threads as CPUs; that the process has them is shown where processes are started."""
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
     model = tmp_path / "m.json"
     model.write_text("{}")
     last = max(os.sched_getaffinity(0))
-    asked = ["-c", "64", "-p", "4", "-n", "2", "-r", "1", "--cold-loads", "0", "--cpus", str(last), "--nice", "2"]
+    asked = ["-c", "64", "-p", "4", "-n", "2", "-r", "1", "--cold-loads", "0", "--cpus", str(last)]
     done = CliRunner().invoke(cli, ["run", str(model), "--runtime", "fake", "--json", *asked])
-    (record,) = json.loads(done.stdout)
+    (record,) = json.loads(done.stdout)["items"]
     assert record["scenario"]["thread_count"] == 1
-    assert (record["extra"]["cpus"], record["extra"]["nice"]) == ([last], 2)
+    assert record["extra"]["cpus"] == [last]
 
 
 @pytest.mark.parametrize("name", sorted(MEASURING))
@@ -149,117 +154,146 @@ def test_verbs_that_measure_share_their_options(name: str) -> None:
 
 def test_an_option_means_the_same_in_every_verb() -> None:
     """One flag, one parameter and one kind of value, wherever it is taken."""
-    meanings: dict[str, set[tuple[str, str]]] = {}
-    for name, option in OPTIONS:
-        if name.split()[0] in {"run", "check", "speculate", "stream", "ladder", "emulate", "fit"}:
-            for opt in option.opts:
-                if opt.startswith("--"):
-                    kind = type(option.type).__name__
-                    meanings.setdefault(opt, set()).add((option.name or "", kind))
-    several = {opt: found for opt, found in meanings.items() if len(found) > 1}
-    # Lists where a verb runs several at once; a share of the file where a budget is the limit; an old name.
-    for opt in (
-        "--threads",
-        "--memory-limit",
-        "--depth",
-        "--draft",
-        "--ram-budget",
-        "--as",
-        "--device",
-        "--backend",
-        "--batch",
-    ):
-        several.pop(opt, None)
-    assert several == {}
+    meanings: dict[str, set[str]] = {}
+    for _, option in OPTIONS:
+        for opt in option.opts:
+            if opt.startswith("--"):
+                meanings.setdefault(opt, set()).add(type(option.type).__name__)
+    several = {opt for opt, kinds in meanings.items() if len(kinds - {"CatalogName"}) > 1}
+    assert several == TAKES_SEVERAL
 
 
-LOAD = ["serve-load", "--url", "http://127.0.0.1:1"]
-UNTIMED = (["--repetitions", "5"], ["--tokens", "5"], ["--prompt", "5"], ["--api", "cpu"])
-NOT_DRAFTED = (
-    ["lookup", "--draft-quant", "keep"],
-    ["self", "--draft-quant", "Q4_0"],
-    ["lookup", "--draft-api", "cpu"],
-    ["lookup", "--draft-gpu-layers", "3"],
-    ["lookup", "--seed", "3"],
-)
-NOT_STREAMED = (
-    ["--draft-quant", "keep"],
-    ["--draft", "lookup", "--draft-quant", "keep"],
-    ["--plain-mmap", "--schedule", "experts"],
-    ["--plain-mmap", "--expert-policy", "lfu"],
-    ["--schedule", "blocks", "--expert-policy", "lru"],
-)
+TAKES_SEVERAL = {"--prompt", "--tokens", "--depth", "--threads", "--batch", "--users", "--out", "--to"}
+"""One value in most verbs; several, or a range, where a verb measures several; a file where a verb writes one."""
+
+
+VALUES = {
+    "--draft": "lookup", "--api": "cpu", "--runtime": "server:http://127.0.0.1:1", "--schedule": "blocks",
+    "--placement": "-ngl 1", "--temperature": "0", "--goodput": "ttft=1", "--trend": "decode_tokens_per_s",
+    "--export": "x.jsonl", "--kv-type": "Q8_0", "--without": "mmap", "--draft-placement": "-ngl 1",
+}  # fmt: skip
+ABSENT = {"--api": "cuda", "--on": "ssh://h", "--runtime": "server:http://127.0.0.1:1"}
+"""What makes a rule about an absent option silent."""
+NEUTRAL = {"--draft": "m.gguf"}
+
+
+def typed(option: click.Parameter, flag: str) -> list[str]:
+    """An option as it may be typed, with some value of its kind."""
+    kind = option.type
+    if isinstance(option, click.Option) and option.is_flag:
+        return [flag]
+    if flag in VALUES:
+        return [flag, VALUES[flag]]
+    if isinstance(kind, click.Path):
+        return [flag, "." if kind.dir_okay and not kind.file_okay else __file__]
+    if isinstance(kind, click.Choice):
+        return [flag, kind.choices[-1]]
+    return [flag, "900MB" if isinstance(kind, Size) else str(max(5, kind.least)) if isinstance(kind, Count) else "5"]
+
+
+def cases_of_rules() -> list[tuple[str, Rule, str]]:
+    cases = []
+    for rule in RULES:
+        for name, command in COMMANDS.items():
+            flags = {opt for o in command.params for opt in (*o.opts, *o.secondary_opts)} | {
+                a.human_readable_name for a in command.params if isinstance(a, click.Argument)
+            }
+            required = {opt for o in command.params if o.required for opt in o.opts}
+            cause = rule.beside or rule.without
+            if cause in flags and rule.without not in required and (not rule.verbs or name in rule.verbs):
+                cases += [(name, rule, flag) for flag in rule.refuse if flag in flags]
+    return cases
+
+
+def parsed(name: str, words: list[str]) -> click.Context:
+    """A verb's context for these words, everything it requires given; nothing runs."""
+    command = COMMANDS[name]
+    required = [o for o in command.params if o.required and isinstance(o, click.Option)]
+    asked = [w for o in required if o.opts[0] not in words for w in (o.opts[0], NEUTRAL.get(o.opts[0], "5"))]
+    arguments = [__file__ for a in command.params if isinstance(a, click.Argument) and a.required]
+    parent = click.Context(cli, info_name="edge-harness")
+    for group in name.split()[:-1]:
+        parent = click.Context(cli.get_command(parent, group), parent=parent, info_name=group)
+    return command.make_context(name.split()[-1], [*asked, *words, *arguments], parent=parent)
+
+
+@pytest.mark.parametrize(("name", "rule", "flag"), cases_of_rules(), ids=str)
+def test_each_rule_refuses_what_it_says_and_nothing_without_its_cause(name: str, rule: Rule, flag: str) -> None:
+    options = {opt: o for o in COMMANDS[name].params for opt in (*o.opts, *o.secondary_opts)}
+    words = typed(options[flag], flag)
+    other = rule.beside or rule.without
+    argument = other not in options
+    beside = ["x"] if argument else typed(options[other], other)
+    absent = [] if argument or other not in ABSENT else [other, ABSENT[other]]
+    with_it, without_it = parsed(name, [*words, *beside]), parsed(name, [*words, *absent] if rule.without else words)
+    if rule.beside:
+        faulty, sound = with_it, without_it
+        sound_by_default = any(flag in fault for fault in rule.faults(sound))  # the default is the cause: greedy
+        assert not sound_by_default or VALUES.get(other) == "0"
+    else:
+        faulty, sound = parsed(name, words), parsed(name, [*words, *(absent or beside)])
+        assert rule.faults(sound) == []
+    (fault,) = rule.faults(faulty)
+    assert fault.startswith(f"{flag} has no meaning {'with' if rule.beside else 'without'} {other}")
+    assert fault.endswith(rule.why)
+
+
+def test_every_rule_and_heading_is_about_options_that_exist() -> None:
+    ruled = {(id(rule), flag) for _, rule, flag in cases_of_rules()}
+    assert [flag for rule in RULES for flag in rule.refuse if (id(rule), flag) not in ruled] == []
+    there = {opt for _, o in OPTIONS for opt in o.opts} | {"--help"}
+    assert set(HEADINGS) - there == set()
+    examples = {name: TABLES["examples"].get(name) or command.epilog for name, command in COMMANDS.items()}
+    assert [name for name, example in examples.items() if not example] == []
+    assert set(TABLES["examples"]) <= set(COMMANDS)
+
+
+def test_no_verb_has_more_options_than_a_person_reads() -> None:
+    counts = {name: sum(isinstance(o, click.Option) for o in command.params) + 1 for name, command in COMMANDS.items()}
+    assert {name: count for name, count in counts.items() if count > MOST_OPTIONS.get(name, 28)} == {}
+
+
+MOST_OPTIONS = {"fit": 30}
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "m", "--draft", "d", "--depth", "8"], "--depth has no meaning with --draft"),
-        (["run", "m", "--ram-budget", "1GB", "--cold-loads", "2"], "--cold-loads has no meaning with --ram-budget"),
-        (["run", "m", "n", "--draft", "d"], "exactly one MODEL"),
-        (["run", "m", "-t", "1,2", "--draft", "d"], "one number with --draft"),
         (["ladder", "m", "--quants", ","], "found ',', expected names with a comma between"),
         (["matrix", "-c", "4096,"], "found '', expected a whole number"),
         (["run", "m", "--depth", "0,,1"], "found '', expected a whole number"),
         (["speculate", "m", "--draft", "d", "--gamma", "many"], "found 'many', expected a whole number"),
         (["speculate", "m", "--draft", "d", "--gamma", "64"], "found 64, expected 1 to 63"),
-        *((["ladder", "m", "--no-speed", *words], f"{words[0]} has no meaning with --no-speed") for words in UNTIMED),
-        (["ladder", "m", "--context", "1k"], "--context has no meaning without --device"),
-        *((["speculate", "m", "--draft", *words], f"{words[1]} has no meaning") for words in NOT_DRAFTED),
-        *((["stream", "m", "--ram-budget", "1GB", *words], f"{words[-2]} has no meaning") for words in NOT_STREAMED),
-        *(
-            (["recommend", "iphone-12", "--quality-of", "qwen3-4b", words, "5"], f"{words} has no meaning")
-            for words in ("--min-speed", "--minutes")
-        ),
-        *(
-            ([*LOAD, "--trace", __file__, words, "5"], f"{words} has no meaning with --trace")
-            for words in ("--requests", "--prompt", "--tokens", "--turns")
-        ),
-        ([*LOAD, "--users", "1", "--limit", "ttft=1", "--limit", "TTFT=2s"], "found ttft twice"),
-        ([*LOAD, "--users", "1.5"], "found '1.5', expected a whole number"),
-        ([*LOAD, "--users", "1000000"], "found 1000000, expected 1 to 10000"),
-        (["report", "--json", "-o", "x.md"], "--out has no meaning with --json"),
-        (["report", "--json", "-f", "md"], "--format has no meaning with --json"),
+        (["serve-load", "--url", "http://h", "--goodput", "ttft=1", "--goodput", "TTFT=2s"], "found ttft twice"),
+        (["serve-load", "--users", "1.5"], "found '1.5', expected a whole number"),
+        (["serve-load", "--users", "1000000"], "found 1000000, expected 1 to 10000"),
         (["models", "show", "qwen3-4b", "--provider", "cpu"], "--provider has no meaning but for an ONNX graph"),
-        (["models", "show", "m.gguf", "--provider", "cpu"], "--provider has no meaning but for an ONNX graph"),
-        (["models", "show", "qwen3-4b", "--provider-option", "a=b"], "--provider-option has no meaning without"),
         (["run", "m", "--cpus", "4095"], "--cpus: found [4095], expected some of"),
-        *(
-            (["run", "--runtime", "server", "--url", "http://127.0.0.1:1", *words], f"{words[0]} is not for a server")
-            for words in (["--nice", "3"], ["--memory-limit", "1GiB"], ["--as", "iphone-15-pro"], ["--resume"])
-        ),
-        (["speculate", "m", "--draft", "d", "--verifier", "http://127.0.0.1:1", "--resume"], "no --resume"),
-        *(
-            (["soak", "--runtime", "server", "--url", "http://127.0.0.1:1", *words], said)
-            for words, said in (
-                (["--nice", "3"], "--nice is not for a server"),
-                (["--threads", "3"], "--threads: a server has its own"),
-                (["--prefix-cache"], "No such option"),
-            )
-        ),
+        (["run", "m", "--placement", "-ngl many"], "found '-ngl many', expected numbers"),
+        (["run", "m", "--placement", "--fast"], "found '--fast', expected auto, or flags of llama.cpp"),
+        (["run", "m", "--without", "gpu"], "found 'gpu', expected some of flash-attention, repack, mmap"),
         (["soak"], "Missing argument MODEL"),
         (["soak", "m", "--runtime", "ik,llamacpp"], "found 'ik,llamacpp', expected one"),
-        (["soak", "m", "--url", "http://127.0.0.1:1"], "--url has no meaning without --runtime server"),
-        (["run", "m", "--silence", "3"], "--silence has no meaning without --runtime server"),
-        (["run", "m", "--key-variable", "K"], "--key-variable has no meaning without --runtime server"),
+        (["run", "m", "--runtime", "server"], "expected names, or server:URL"),
         (["run", "m", "--runtime", "ort,ort"], "expected each of them once"),
-        (["run", "m", "--no-kv-on-gpu"], "--kv-on-gpu has no meaning without a GPU's --api"),
-        (["soak", "m", "--api", "cpu", "--main-gpu", "1"], "--main-gpu has no meaning without a GPU's --api"),
-        (["speculate", "m", "--draft", "lookup", "--cpu-moe", "1"], "--cpu-moe has no meaning without a GPU's --api"),
-        (["ladder", "m", "--gpu-layers", "1"], "--gpu-layers has no meaning without a GPU's --api"),
         (["soak", "m", "--minutes", "2000"], "found 2000, expected no more than --timeout allows"),
-        (["report", "--no-predictions", "-d", "iphone-12"], "--devices has no meaning with --no-predictions"),
-        (["devices", "probe", "--programs", "."], "--programs has no meaning without --on"),
         (["check", "--report", "x.pdf"], "found 'x.pdf', expected an ending of .html"),
         (["workloads", "table", "--table", "x.csv"], "expected an ending of .md, .json"),
         (["history", "--export", "x.csv"], "expected an ending of .jsonl"),
-        (["run", "m", "--programs", "."], "name it with --on"),
+        (["run", "m", "--draft", "d"], "use `edge-harness speculate MODEL --draft M`"),
+        (["run", "m", "--gpu-layers", "20"], "use --placement '-ngl N'"),
+        (["run", "m", "--contxt", "20"], "Did you mean one of: '--context'"),
+        (["devices", "calibrate", "iphone-12"], "use `edge-harness learn"),
+        (["spekulate", "m"], "no command named 'spekulate'; did you mean 'speculate'"),
+        (["models", "show", "smollm"], "'smollm3-3b'"),
+        (["fit", "llama-3.2-3b", "-d", "iphone-15-po"], "Did you mean 'iphone-15-pro'"),
     ],
 )
 def test_conflicts_are_refused(arguments: list[str], words: str) -> None:
     done = CliRunner().invoke(cli, arguments)
-    assert done.exit_code == 2
-    assert words in " ".join(done.output.split())
+    message = done.output if isinstance(done.exception, SystemExit) else str(done.exception)
+    assert done.exit_code == 2 or isinstance(done.exception, InputError)
+    assert words in " ".join(message.split())
 
 
 def test_amounts_are_written_as_people_write_them() -> None:

@@ -11,16 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
-from harness.app.matrix import ask, columns
 from harness.domain.record import RunRecord
 from harness.errors import CouldNotRunError
 from harness.fleet.matrix import Task, load_matrix, tasks_of
 from harness.fleet.run import run_fleet
-from harness.fleet.sweep import sweep_fleet
 from harness.records.store import load
 
 pytest.importorskip("distributed")
@@ -152,22 +149,7 @@ def test_a_lost_scheduler_is_told_and_results_stay(fleet: Fleet, tmp_path: Path)
     assert load(tmp_path / "out" / f"{tasks[0].key}.json").outcome == "ok"
 
 
-def test_a_sweep_by_the_fleet_is_the_sweep_alone(fleet: Fleet) -> None:
-    fleet.worker("phone")
-    fleet.worker("laptop")
-    asked: dict[str, Any] = {"devices": ["iphone-1*", "pixel-*"], "models": ["llama-3*"], "contexts": [2048, 8192]}
-
-    table = sweep_fleet(fleet.address, **asked)
-
-    expected = columns(ask(**asked))
-    assert list(table) == list(expected)
-    for name, column in expected.items():
-        np.testing.assert_array_equal(table[name], column)
-
-
-def test_a_sweep_without_workers_and_a_taken_address_are_told(fleet: Fleet) -> None:
-    with pytest.raises(CouldNotRunError, match="has no worker"):
-        sweep_fleet(fleet.address)
+def test_a_taken_address_is_told(fleet: Fleet) -> None:
     port = fleet.address.rpartition(":")[2]
     command = [sys.executable, "-m", "harness", "fleet", "up", "--port", port]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -208,7 +190,7 @@ def test_tls_is_needed_where_it_is_asked_for(tmp_path: Path) -> None:
             [*command, *args, *tls], capture_output=True, text=True, env=environment, timeout=60, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert [r["outcome"] for r in json.loads(done.stdout)] == ["ok"]
+        assert [r["outcome"] for r in json.loads(done.stdout)["items"]] == ["ok"]
         plain = [part.replace("tls://", "tcp://") for part in args]
         refused = subprocess.run(
             [*command, *plain], capture_output=True, text=True, env=environment, timeout=60, check=False

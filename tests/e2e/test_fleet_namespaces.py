@@ -231,7 +231,7 @@ def test_one_killed_and_one_slow(net: Net, tmp_path: Path, replaced: bool) -> No
         net.worker("board", home="board-new")
     out, err = running.communicate(timeout=120)
 
-    records = json.loads(out)
+    records = json.loads(out)["items"]
     assert "Traceback" not in err
     assert len(records) == 12, "every cell has its record"
     lost = [r for r in records if r["outcome"] != "ok"]
@@ -287,7 +287,7 @@ def test_a_fleet_costs_little(net: Net, tmp_path: Path) -> None:
     out, _ = running.communicate(timeout=300)
     fleet_s = time.monotonic() - began_s
 
-    assert [r["outcome"] for r in json.loads(out)] == ["ok"] * 4
+    assert [r["outcome"] for r in json.loads(out)["items"]] == ["ok"] * 4
     ratio = between(tmp_path / "out") / between(tmp_path / "alone") - 1
     print(
         f"first to last of 4: alone {between(tmp_path / 'alone'):.3f} s, fleet {between(tmp_path / 'out'):.3f} s "
@@ -312,7 +312,7 @@ def test_a_fleet_measures_what_the_device_measures_alone(net: Net, tmp_path: Pat
     running = run_matrix(net, path)
     out, _ = running.communicate(timeout=300)
 
-    (record,) = json.loads(out)
+    (record,) = json.loads(out)["items"]
     assert record["outcome"] in {"ok", "inconclusive"}
     best, wall = {}, {}
     for place in (tmp_path / "alone", tmp_path / "out"):

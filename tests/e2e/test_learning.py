@@ -38,7 +38,7 @@ def test_fit_and_matrix_use_what_was_measured_and_forget_it(call):
     other = "gemma-3-4b"  # never measured
     before, _ = decode(call, other)
     lines = [word for line in LINES for word in ("--line", line)]
-    lesson = json.loads(call("devices", "calibrate", DEVICE, *lines, "--json"))
+    lesson = json.loads(call("learn", "--device", DEVICE, *lines, "--json"))["lessons"][0]
     for taken in lesson["taken"]:
         measured = taken["measurement"]["tokens_per_s"]
         assert abs(taken["after"]["mid"] / measured - 1) < 0.5 * abs(taken["before"]["mid"] / measured - 1)
@@ -48,14 +48,14 @@ def test_fit_and_matrix_use_what_was_measured_and_forget_it(call):
     assert any("learnt from measurements" in note for note in document["notes"])
     cells = json.loads(call("matrix", "-d", DEVICE, "-m", other, "--json"))
     assert cells["decode_tokens_per_s"][0] == pytest.approx(after["mid"], rel=1e-9)
-    call("devices", "calibrate", DEVICE, "--forget")
+    call("learn", "--device", DEVICE, "--forget")
     assert decode(call, other)[0] == before
 
 
 def test_the_same_measurement_counts_once(call):
-    call("devices", "calibrate", DEVICE, "--line", LINES[0])
+    call("learn", "--device", DEVICE, "--line", LINES[0])
     once, _ = decode(call, "gemma-3-4b")
-    call("devices", "calibrate", DEVICE, "--line", LINES[0])
+    call("learn", "--device", DEVICE, "--line", LINES[0])
     assert decode(call, "gemma-3-4b")[0] == once
 
 
@@ -63,11 +63,11 @@ def test_a_speed_above_the_memory_is_not_believed_and_a_contradiction_is_named(c
     assert (
         "its memory allows"
         in CliRunner()
-        .invoke(cli, ["devices", "calibrate", DEVICE, "--line", "qwen3-8b Q4_K_M - 900", "--json"])
+        .invoke(cli, ["learn", "--device", DEVICE, "--line", "qwen3-8b Q4_K_M - 900", "--json"])
         .exception.args[0]
     )
     lines = ("qwen3-8b Q4_K_M - 2.1", "llama-3.1-8b Q4_K_M - 2.1", "gemma-3-4b Q4_K_M - 0.9")
-    out = call("devices", "calibrate", DEVICE, *(w for line in lines for w in ("--line", line)))
+    out = call("learn", "--device", DEVICE, *(w for line in lines for w in ("--line", line)))
     assert "contradicts the others" in out
 
 
@@ -84,17 +84,17 @@ def test_a_speed_above_the_memory_is_not_believed_and_a_contradiction_is_named(c
 )
 def test_a_speed_that_cannot_be_is_refused_and_not_kept(call, line, why):
     card = "RTX 4060"
-    done = CliRunner().invoke(cli, ["devices", "calibrate", card, "--line", line])
+    done = CliRunner().invoke(cli, ["learn", "--device", card, "--line", line])
     assert why in str(done.exception)
-    call("devices", "calibrate", card, "--line", "qwen3-8b Q4_K_M - 40", "--line", line)
-    kept = json.loads(call("devices", "calibrate", card, "--json"))["taken"]
+    call("learn", "--device", card, "--line", "qwen3-8b Q4_K_M - 40", "--line", line)
+    kept = json.loads(call("learn", "--device", card, "--json"))["lessons"][0]["taken"]
     assert [taken["measurement"]["tokens_per_s"] for taken in kept] == [40.0]
-    call("devices", "calibrate", card, "--forget")  # by the name that it was learnt by
+    call("learn", "--device", card, "--forget")  # by the name that it was learnt by
 
 
 def test_a_pipe_without_a_writer_is_no_file_of_measurements(call, tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    done = CliRunner().invoke(cli, ["devices", "calibrate", DEVICE, "--from", str(tmp_path / "pipe")])
+    done = CliRunner().invoke(cli, ["learn", "--device", DEVICE, str(tmp_path / "pipe")])
     assert "no regular file" in str(done.exception)
 
 
@@ -115,7 +115,7 @@ def test_a_fleet_learns_by_the_names_in_its_records(call, tmp_path):
     assert len(found["passed_over"]) == 1
     # what one person learnt, another takes over
     kept = json.loads((tmp_path / "shared" / "rtx-4090-desktop.json").read_text())
-    call("devices", "calibrate", "rtx-4090-desktop", "--forget")
+    call("learn", "--device", "rtx-4090-desktop", "--forget")
     call("learn", tmp_path / "shared")
     again = json.loads((tmp_path / "home" / "learned" / "rtx-4090-desktop.json").read_text())
     assert again["measurements"] == kept["measurements"]
@@ -136,10 +136,10 @@ def test_every_term_behind_an_answer_is_shown(call):
 def test_a_file_and_a_line_say_the_same(call, tmp_path):
     file = tmp_path / "notes.txt"
     file.write_text(f"# measured on the board\n{LINES[0]}\n")
-    call("devices", "calibrate", DEVICE, "--from", file)
+    call("learn", "--device", DEVICE, file)
     by_file, _ = decode(call, "gemma-3-4b")
-    call("devices", "calibrate", DEVICE, "--forget")
-    call("devices", "calibrate", DEVICE, "--line", LINES[0])
+    call("learn", "--device", DEVICE, "--forget")
+    call("learn", "--device", DEVICE, "--line", LINES[0])
     assert decode(call, "gemma-3-4b")[0] == by_file
 
 
@@ -149,10 +149,10 @@ CARD = ("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop")
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("devices", "calibrate", DEVICE, "--forget", "--line", LINES[0]),
+        ("learn", "--device", DEVICE, "--forget", "--line", LINES[0]),
         (*CARD, "--verifier", "h100-sxm-server"),
         (*CARD, "--draft", "llama-3.2-1b", "--verifier-rtt", "40"),
-        (*CARD, "--cards", "2", "--gpu-layers", "10"),
+        (*CARD, "--cards", "2", "--placement", "-ngl 10"),
     ],
 )
 def test_options_that_conflict_are_refused(call, arguments):
@@ -160,7 +160,7 @@ def test_options_that_conflict_are_refused(call, arguments):
 
 
 def test_users_over_a_split_get_more_together_and_less_each(call):
-    split = (*CARD, "--gpu-layers", "10", "--json", "--no-advice")
+    split = (*CARD, "--placement", "-ngl 10", "--json", "--no-advice")
     one, eight = (json.loads(call(*split, "--users", n))["prediction"]["speed"] for n in (1, 8))
     assert 1 < eight["decode_tokens_per_s"]["mid"] / one["decode_tokens_per_s"]["mid"] < 8
 

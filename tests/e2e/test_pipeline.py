@@ -68,7 +68,7 @@ def measured_child(process: "subprocess.Popen[str]", *, patience_s: float = 60.0
 def history(environment: dict[str, str]) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "harness", "history", "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60)
-    entries: list[dict[str, Any]] = json.loads(done.stdout)
+    entries: list[dict[str, Any]] = json.loads(done.stdout)["items"]
     return entries
 
 
@@ -138,6 +138,6 @@ def test_a_gate_judges_every_kind(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
     # 15.88 of at most 16; 11,008 of at least 12,000; nothing was drafted, so nothing was accepted.
-    answers = [j["answer"] for j in json.loads(done.stdout)]
+    answers = [j["answer"] for j in json.loads(done.stdout)["items"]]
     assert answers == ["pass", "fail", "fail"]
     assert done.returncode == 1

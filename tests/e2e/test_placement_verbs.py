@@ -27,7 +27,7 @@ def test_the_best_split_has_flags_and_speed(tmp_path: Path) -> None:
     assert second["how"] == "by the CPU"
     assert best["prediction"] == answer["prediction"]
     # the split that was found, asked for by its options, is what it was said to be
-    options = ("--cpu-moe", str(placement["cpu_moe"]), "--no-advice", "--json")
+    options = ("--placement", best["flags"], "--no-advice", "--json")
     asked = json.loads(run("fit", *MIXTURE, *options, home=tmp_path).stdout)["prediction"]
     assert asked["verdict"]["word"] == "fits"
     assert asked["speed"] == answer["prediction"]["speed"]
@@ -36,7 +36,7 @@ def test_the_best_split_has_flags_and_speed(tmp_path: Path) -> None:
 
 def test_two_cards_hold_what_one_does_not(tmp_path: Path) -> None:
     asked = ("fit", "llama-3.3-70b", "-q", "Q4_K_M", "-d", "rtx-3090-desktop", "--no-advice", "--json")
-    one, two, both = (run(*asked, *more, home=tmp_path) for more in ((), ("--tensor-split", "1,1"), ("--cards", "2")))
+    one, two, both = (run(*asked, *more, home=tmp_path) for more in ((), ("--placement", "-ts 1,1"), ("--cards", "2")))
     assert json.loads(one.stdout)["ways"][0]["flags"].startswith("-ngl 4")
     memory = json.loads(two.stdout)["prediction"]["memory"]
     assert json.loads(both.stdout)["ways"][0]["flags"] == "-ngl 81 -ts 1,1"
@@ -48,10 +48,13 @@ def test_two_cards_hold_what_one_does_not(tmp_path: Path) -> None:
     ("args", "word"),
     [
         (("fit", "smollm2-135m", "-d", "raspberry-pi-5", "--cards", "2"), "no card of its own"),
-        (("fit", *MIXTURE, "--cards", "2", "--cpu-moe", "4"), "--cpu-moe has no meaning with several cards"),
-        (("fit", *MIXTURE, "--gpu-layers", "many"), "many"),
-        (("fit", *MIXTURE, "--gpu-layers", "auto"), "leave it out"),
-        (("fit", *MIXTURE, "--tensor-split", "0,0"), "shares such as 3,1"),
+        (
+            ("fit", *MIXTURE, "--cards", "2", "--placement", "--n-cpu-moe 4"),
+            "--placement has no meaning with several cards",
+        ),
+        (("fit", *MIXTURE, "--placement", "-ngl many"), "many"),
+        (("fit", *MIXTURE, "--placement", "auto"), "leave it out"),
+        (("fit", *MIXTURE, "--placement", "-ts 0,0"), "shares such as -ts 3,1"),
         (("models", "show", "smollm2-135m", "--provider", "openvino"), "ONNX graph"),
         (("validate", "--rows", str(ROWS), "--leave-out", "source"), "only --leave-out chip"),
     ],

@@ -49,7 +49,7 @@ def verb(*arguments: str, environment: dict[str, str]) -> tuple[int, Any]:
     )
     assert "Traceback" not in done.stderr, done.stderr
     document = json.loads(done.stdout)
-    return done.returncode, done.stderr if "error" in document else document
+    return done.returncode, done.stderr if "error" in document else document.get("items", document)
 
 
 def length(session: Any, sequence: int) -> int:
@@ -232,6 +232,6 @@ def test_ctrl_c_records_the_run_and_ends_the_command(tiny: Path, environment: di
     out, err = process.communicate(timeout=60)
 
     assert process.returncode == 130, err
-    assert json.loads(out)[0]["outcome"] == "interrupted"
+    assert json.loads(out)["items"][0]["outcome"] == "interrupted"
     status, entries = verb("history", environment=environment)
     assert (status, [e["outcome"] for e in entries]) == (0, ["interrupted"])

@@ -33,7 +33,7 @@ def test_compare_shows_the_error_of_each_quantity(environment: dict[str, str]) -
     done = verb("compare", str(REAL), "--json", environment=environment)
 
     assert done.returncode == 0, done.stderr
-    errors = json.loads(done.stdout)[0]["errors"]
+    errors = json.loads(done.stdout)["items"][0]["errors"]
     # Predicted 159.7 tokens/s; the samples' durations and counts in the file give 133.9 as their median.
     assert round(errors["decode"], 3) == 0.193
     assert set(errors) >= {"decode", "prefill", "first token", "load", "peak memory"}
@@ -82,7 +82,7 @@ def test_a_stranger_s_file_ends_in_one_line(environment: dict[str, str], tmp_pat
 
 def test_doctor_names_what_is_broken(environment: dict[str, str], tmp_path: Path) -> None:
     done = verb("doctor", "--json", environment=environment)
-    findings = {f["name"]: f["state"] for f in json.loads(done.stdout)}
+    findings = {f["name"]: f["state"] for f in json.loads(done.stdout)["items"]}
     assert done.returncode == 0
     assert findings["runtime fake"] == "ok"
     assert findings["history"] == "ok"
@@ -90,7 +90,7 @@ def test_doctor_names_what_is_broken(environment: dict[str, str], tmp_path: Path
     (tmp_path / "home/history.sqlite").write_bytes(b"torn" * 500)
     done = verb("doctor", "--json", environment=environment)
     assert done.returncode == 4
-    assert {f["name"]: f["state"] for f in json.loads(done.stdout)}["history"] == "broken"
+    assert {f["name"]: f["state"] for f in json.loads(done.stdout)["items"]}["history"] == "broken"
 
 
 def test_an_unknown_run_is_said_so(environment: dict[str, str]) -> None:

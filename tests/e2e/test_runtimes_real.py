@@ -336,7 +336,7 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int
 
 
 def check(model: Path, port: int, tmp_path: Path) -> tuple[int, dict[str, Any]]:
-    words = ["check", str(model), "--runtime", "server", "--url", f"http://127.0.0.1:{port}", "--json"]
+    words = ["check", str(model), "--runtime", f"server:http://127.0.0.1:{port}", "--json"]
     words += ["-p", "64", "-n", "16", "-c", "512", "--depth", "0,128", "-r", "2", "--report", str(tmp_path / "r.md")]
     home = {**os.environ, "EDGE_HARNESS_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-m", "harness", *words]

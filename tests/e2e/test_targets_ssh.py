@@ -111,10 +111,10 @@ def harness(*words):
 def test_a_verb_is_run_by_the_edge_harness_that_is_there(tmp_path: Path, board: str):
     model = tmp_path / "my model.json"
     model.write_text(json.dumps({"decode_s_per_token": 2**-5}))
-    status, text, log = harness("run", model, *QUICK, "--nice", 3, "--on", board, "--out", tmp_path / "out", "--json")
+    status, text, log = harness("run", model, *QUICK, "--on", board, "--out", tmp_path / "out", "--json")
     assert status == 0, log
-    (record,) = json.loads(text)
-    assert record["model"]["name"] == "my model" and record["extra"]["nice"] == 3
+    (record,) = json.loads(text)["items"]
+    assert record["model"]["name"] == "my model"
     # 2**-5 s a token, 4 tokens
     assert {s["duration_s"] for s in record["samples"] if s["phase"] == "decode" and not s["warm_up"]} == {4 / 32}
     (kept,) = (tmp_path / "out").glob("*.json")

@@ -128,12 +128,14 @@ class Server:
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Always refused: a server is known once it was asked, see :meth:`AttachedServer.identity`."""
         del scenario
-        raise RefusedError("the runtime server needs --url http://host:port")
+        raise RefusedError("the runtime server needs its address: --runtime server:http://host:port")
 
     def open(self, path: Path, scenario: Scenario, **options: Any) -> Session:
         """Always refused: a server loads its own models."""
         del path, scenario, options
-        raise RefusedError("the runtime server loads no file: start the server, then give --url http://host:port")
+        raise RefusedError(
+            "the runtime server loads no file: start the server, then give --runtime server:http://host:port"
+        )
 
     def attach(
         self,

@@ -70,9 +70,9 @@ class Endpoint:
         except ValueError:
             port = -1
         if parts.scheme not in {"http", "https"} or not parts.hostname or port == -1:
-            raise RefusedError(f"--url: found {url!r}, expected http://host:port")
+            raise RefusedError(f"server: found {url!r}, expected http://host:port")
         if parts.username or parts.query or parts.fragment:
-            raise RefusedError("--url: found a name, a query or a fragment, expected http://host:port with the key in "
+            raise RefusedError("server: found a name, a query or a fragment, expected http://host:port with the key in "
                                f"the environment variable {key_variable}")  # fmt: skip
         self.host, self.secure = parts.hostname, parts.scheme == "https"
         self.port = port or (443 if self.secure else 80)

@@ -51,7 +51,7 @@ def doctor(home: Path, *, hidden: tuple[str, ...], path: str | None = None) -> d
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
-    return {f["name"]: f for f in json.loads(done.stdout)}
+    return {f["name"]: f for f in json.loads(done.stdout)["items"]}
 
 
 def test_without_an_engine_and_without_a_compiler(tmp_path: Path) -> None:

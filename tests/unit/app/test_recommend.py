@@ -85,7 +85,7 @@ def test_a_model_without_a_published_score_is_refused() -> None:
 
 def test_the_verb_speaks_json_and_fails_when_nothing_fits() -> None:
     done = CliRunner().invoke(COMMAND, ["iphone-16-pro", "--quality-of", "llama-3.1-70b", "--json"])
-    assert len(json.loads(done.stdout)) == 6
+    assert len(json.loads(done.stdout)["items"]) == 6
     none = CliRunner().invoke(
         COMMAND, ["raspberry-pi-4", "--task", "vision", "--min-speed", "50"], standalone_mode=False
     )

@@ -47,7 +47,7 @@ def test_the_rest_goes_on_after_each_failure(tmp_path: Path) -> None:
 
 
 def test_depths_and_threads_multiply(tmp_path: Path) -> None:
-    cells = cells_of([model(tmp_path, "m")], "", BASE, depths=(0, 32), threads=(1, 2))
+    cells = cells_of([model(tmp_path, "m")], "", BASE, depth_tokens=(0, 32), thread_count=(1, 2))
 
     assert [(c.scenario.depth_tokens, c.scenario.thread_count) for c in cells] == [(0, 1), (0, 2), (32, 1), (32, 2)]
 
@@ -56,7 +56,7 @@ def test_wrong_names_and_impossible_scenarios_stop_before_anything_runs(tmp_path
     with pytest.raises(UnknownNameError):
         cells_of([model(tmp_path, "m"), "no-such-model"], "", BASE)
     with pytest.raises(RefusedError, match="raise --context to at least 216"):  # 200 + 16
-        cells_of([model(tmp_path, "m")], "", BASE, depths=(200,))
+        cells_of([model(tmp_path, "m")], "", BASE, depth_tokens=(200,))
 
 
 def test_a_resumed_matrix_measures_only_what_is_missing(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_resumed_matrix_measures_only_what_is_missing(tmp_path: Path) -> None:
     assert records[1].run_id != done.run_id
     assert open_history().count() == 2
     # Another scenario, or a changed file, is another cell.
-    (again,) = run_cells(cells_of([first], "", BASE, depths=(8,)), OPTIONS._replace(how=How(resume=True)))
+    (again,) = run_cells(cells_of([first], "", BASE, depth_tokens=(8,)), OPTIONS._replace(how=How(resume=True)))
     assert again.run_id != done.run_id
 
 

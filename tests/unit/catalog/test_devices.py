@@ -375,7 +375,7 @@ def test_a_calibration_that_cannot_be(tmp_path: Path, key: str, value: str) -> N
 def test_list_and_show(tmp_path: Path) -> None:
     run = CliRunner().invoke
 
-    listed = json.loads(run(COMMAND, ["list", "--json"], catch_exceptions=False).stdout)
+    listed = json.loads(run(COMMAND, ["list", "--json"], catch_exceptions=False).stdout)["items"]
     shown = json.loads(run(COMMAND, ["show", write(tmp_path, GOOD), "--json"], catch_exceptions=False).stdout)
     words = run(COMMAND, ["show", "raspberry-pi-5"], catch_exceptions=False).stdout
 

@@ -254,7 +254,7 @@ def test_a_dumped_card_loads_back_equal(tmp_path_factory: pytest.TempPathFactory
 def test_list_and_show(tmp_path: Path) -> None:
     run = CliRunner().invoke
 
-    listed = json.loads(run(COMMAND, ["list", "--json"], catch_exceptions=False).stdout)
+    listed = json.loads(run(COMMAND, ["list", "--json"], catch_exceptions=False).stdout)["items"]
     shown = json.loads(run(COMMAND, ["show", write(tmp_path, GOOD), "--json"], catch_exceptions=False).stdout)
     words = run(COMMAND, ["show", "smollm2-135m"], catch_exceptions=False).stdout
 

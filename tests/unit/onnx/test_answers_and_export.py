@@ -145,7 +145,7 @@ def command(*arguments: str) -> tuple[int, dict[str, Any]]:
     line = [sys.executable, "-m", "harness", *arguments, "--json"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)[0]
+    return done.returncode, json.loads(done.stdout)["items"][0]
 
 
 @pytest.mark.engine

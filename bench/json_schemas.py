@@ -1,0 +1,167 @@
+"""``python -m bench json_schemas``: write ``docs/json-schema.json``, the documents of ``--json``, from their types.
+
+The document of a verb stands under ``documents`` by its ``schema``; a document of several kinds is any of them.
+"""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any, Final, NotRequired, Required, TypedDict
+
+import msgspec
+
+from harness.app.doctor import Finding
+from harness.app.explain import Explanation
+from harness.app.export_onnx import Exported
+from harness.app.ladder import RungAdvice
+from harness.app.learn import Lesson
+from harness.app.plans import RemotePlan, SpeculationPlan
+from harness.app.recommend import Choice, Route
+from harness.app.trend import Trend
+from harness.cli._output import JSON_VERSION
+from harness.domain.budget import Budget
+from harness.domain.device import DeviceProfile
+from harness.domain.model import ModelCard
+from harness.domain.prediction import Prediction
+from harness.domain.record import RunRecord
+from harness.domain.scenario import Scenario
+from harness.gates.judge import Judgement
+from harness.predict.advice import Advice
+from harness.predict.energy import Energy, Sustained
+from harness.predict.streamed import StreamingOutlook
+from harness.records.compare import Comparison
+from harness.records.ladder import Ladder
+
+PUBLISHED: Final = Path(__file__).resolve().parents[1] / "docs" / "json-schema.json"
+
+
+class Fit(TypedDict, total=False):
+    """What is predicted, or the placements that were searched."""
+
+    scenario: Required[Scenario]
+    prediction: Prediction
+    advice: list[Advice]
+    notes: list[str]
+    sustained: Sustained | None
+    energy: Energy | None
+    speculation: SpeculationPlan | None
+    streaming: StreamingOutlook | None
+    explanation: Explanation
+    remote: RemotePlan
+    ways: list[Any]
+
+
+class Check(TypedDict):
+    """Runs beside what was predicted for them."""
+
+    device: DeviceProfile | None
+    predicted_from: str
+    records: list[RunRecord]
+    comparisons: list[Comparison | None]
+    broken: list[str]
+
+
+class LadderAnswer(TypedDict):
+    """Every rung, and the one that each device should take."""
+
+    ladder: Ladder
+    recommended: dict[str, str | None]
+    advice: list[RungAdvice]
+    records: list[RunRecord]
+
+
+class Learnt(TypedDict, total=False):
+    """What measurements taught."""
+
+    lessons: list[Lesson]
+    unknown: dict[str, int]
+    passed_over: list[str]
+    forgotten: str
+
+
+class Failure(TypedDict):
+    """Why a verb ended without an answer."""
+
+    message: str
+    exit_status: int
+
+
+class Failed(TypedDict):
+    """What any verb prints in place of its own document."""
+
+    error: Failure
+
+
+class Named(TypedDict):
+    """A model or a device in a list."""
+
+    name: str
+    title: NotRequired[str]
+
+
+ONE: Final[dict[str, tuple[Any, ...]]] = {
+    "error": (Failed,),
+    "fit": (Fit,),
+    "check": (Check,),
+    "ladder": (LadderAnswer,),
+    "learn": (Learnt,),
+    "devices show": (DeviceProfile,),
+    "devices probe": (DeviceProfile,),
+    "models show": (ModelCard, dict[str, Any]),
+    "models export": (Exported,),
+    "history": (RunRecord, dict[str, int]),
+    **dict.fromkeys(("emulate", "serve-load", "soak", "speculate", "stream"), (RunRecord,)),
+    **dict.fromkeys(("matrix", "models pull", "models add", "models synthesize", "models resolve"), (dict[str, Any],)),
+    **dict.fromkeys(("validate", "gate update"), (dict[str, Any],)),
+}
+SEVERAL: Final[dict[str, tuple[Any, ...]]] = {
+    "run": (RunRecord,),
+    "fleet run": (RunRecord,),
+    "doctor": (Finding,),
+    "gate judge": (Judgement,),
+    "gate live": (Judgement,),
+    "gate init": (Budget,),
+    "recommend": (Choice, Route),
+    "compare": (dict[str, Any],),
+    "history": (Trend, dict[str, Any]),
+    "models list": (Named,),
+    "devices list": (Named,),
+}
+"""Verbs whose document is a list, under ``items``."""
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the documents of all verbs."""
+    kinds = [(verb, kind, False) for verb, row in ONE.items() for kind in row]
+    kinds += [(verb, kind, True) for verb, row in SEVERAL.items() for kind in row]
+    made, components = msgspec.json.schema_components([kind for _, kind, _ in kinds], ref_template="#/$defs/{name}")
+    documents: dict[str, Any] = {}
+    for (verb, _, several), body in zip(kinds, made, strict=True):
+        head = {"schema": {"const": f"edge-harness {verb}"}, "version": {"const": JSON_VERSION}}
+        head |= {"items": {"type": "array", "items": {"anyOf": []}}} if several else {}
+        named = documents.setdefault(verb, {"anyOf": []})["anyOf"]
+        listed = next((one for one in named if "items" in one["properties"]), None) if several else None
+        if listed is None:
+            listed = {"type": "object", "required": list(head), "properties": head}
+            named.append(listed if several else {**listed, "allOf": [_open(body, components)]})
+        if several:
+            listed["properties"]["items"]["items"]["anyOf"].append(body)
+    for described in components.values():  # Python 3.13 takes the indentation off docstrings, older ones do not
+        if "description" in described:
+            described["description"] = inspect.cleandoc(described["description"])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "edge-harness: what --json prints",
+        "documents": documents,
+        "$defs": components,
+    }
+
+
+def _open(body: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
+    """A document's own schema, that ``schema`` and ``version`` may stand beside its fields."""
+    whole = components[body["$ref"].rpartition("/")[2]] if "$ref" in body else body
+    return {key: value for key, value in whole.items() if key not in {"additionalProperties", "title"}}
+
+
+if __name__ == "__main__":
+    PUBLISHED.write_text(json.dumps(schema(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,284 @@
+"""How every verb shows itself and what it refuses: headings, an example, near misses, defaults of a file, exclusions.
+
+All of it comes from one table, ``harness/data/commands.toml``, and holds for every verb, those of plug-ins included.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import click
+from click.core import ParameterSource
+from click.shell_completion import CompletionItem
+
+from harness.domain.base import shipped_table
+from harness.errors import BadDataError, InputError
+
+TABLES: Final = shipped_table("data/commands.toml")
+HEADINGS: Final = {flag: heading for heading, flags in TABLES["options"].items() for flag in flags}
+CONFIG: Final = "edge-harness.toml"
+_UNBROKEN: Final = "\u2011"
+_CATALOGS: Final = {"model": "models", "models": "models", "draft": "models", "device": "devices", "devices": "devices"}
+
+
+class Rule(NamedTuple):
+    """Options that say nothing ``beside`` another one, or where it is absent (``without``); all are named by flags.
+
+    ``value`` is a pattern that the other option's value has to match, case ignored; empty for any value.
+    """
+
+    refuse: tuple[str, ...]
+    beside: str = ""
+    without: str = ""
+    value: str = ""
+    verbs: tuple[str, ...] = ()
+    why: str = ""
+
+    def faults(self, context: click.Context) -> list[str]:
+        """One message for each typed option that this rule refuses."""
+        flag = self.beside or self.without
+        other = _flags(context.command).get(flag)
+        if other is None or (self.verbs and path_of(context) not in self.verbs):
+            return []
+        value = context.params.get(other.name or "")
+        text = str(getattr(value, "gpu_layers", value))  # of a placement what is told apart is `auto`
+        if self.value:
+            holds = re.fullmatch(self.value, text, re.IGNORECASE) is not None
+        else:
+            holds = value is False if flag in other.secondary_opts else bool(value)
+        if holds != bool(self.beside):
+            return []
+        shown = f"with {flag}" if self.beside else f"without {flag}"
+        if self.beside and self.value and value is not None:
+            shown += f" {text.removesuffix('.0')}"
+        reason = f": {self.why}" if self.why else ""
+        given = typed(context)
+        known = _flags(context.command)
+        asked = [name for name in self.refuse if name in known and known[name].name in given]
+        return [f"{name} has no meaning {shown}{reason}" for name in asked]
+
+
+RULES: Final = [
+    Rule(**{("beside" if key == "with" else key): value for key, value in row.items()}) for row in TABLES["rules"]
+]
+
+
+def path_of(context: click.Context) -> str:
+    """The verb as it is typed: ``workloads run``."""
+    return context.command_path.partition(" ")[2] or context.info_name or ""
+
+
+def typed(context: click.Context) -> dict[str, click.Parameter]:
+    """Parameters that the user gave on the command line or by a variable, by their names."""
+    parameters = {p.name or "": p for p in context.command.params}
+    sources = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+    return {name: p for name, p in parameters.items() if context.get_parameter_source(name) in sources}
+
+
+def _flags(command: click.Command) -> dict[str, click.Parameter]:
+    """Parameters by each of their flags; an argument by its name in capitals."""
+    names = {p.human_readable_name: p for p in command.params if p.param_type_name == "argument"}
+    return names | {flag: p for p in command.params for flag in (*p.opts, *p.secondary_opts)}
+
+
+class CatalogName(click.types.StringParamType):
+    """The name of a model or a device; the shell completes it."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Names that begin so."""
+        del ctx, param
+        from harness.catalog.paths import data_files
+
+        return [CompletionItem(name) for name in data_files(self.kind) if name.startswith(incomplete)]
+
+
+class Formatter(click.HelpFormatter):
+    """Help that is never broken at the hyphen of a flag or a name."""
+
+    def write_text(self, text: str) -> None:
+        """A paragraph."""
+        super().write_text(text.replace("-", _UNBROKEN))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """A list of definitions."""
+        super().write_dl([(term, text.replace("-", _UNBROKEN)) for term, text in rows], col_max, col_spacing)
+
+    def getvalue(self) -> str:
+        """All of it."""
+        return super().getvalue().replace(_UNBROKEN, "-")
+
+
+class HelpContext(click.Context):
+    """A context whose help is written by :class:`Formatter`."""
+
+    formatter_class = Formatter
+
+
+class Verb(click.Command):
+    """A command with grouped help, defaults from a file, and the exclusions of the one table."""
+
+    context_class = HelpContext
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        for parameter in self.params:
+            if parameter.type is click.STRING and parameter.name in _CATALOGS:
+                parameter.type = CatalogName(_CATALOGS[parameter.name])
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """A context whose defaults are those of the user's file."""
+        if parent is not None:
+            words = [*parent.command_path.split()[1:], info_name or ""]
+            extra["default_map"] = file_defaults(self, words)
+        return super().make_context(info_name, args, parent, **extra)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; an option that has gone says what to type instead, a bad default names its file."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            hint = _moved(path_of(ctx), error.option_name)
+            if hint:
+                raise click.UsageError(f"no such option: {error.option_name}; {hint}", ctx) from None
+            raise
+        except click.BadParameter as error:
+            name = error.param.name if error.param else None
+            if name and ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
+                raise InputError(f"{_config_file()}: {path_of(ctx)}: {name}: {error.message}") from None
+            raise
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the verb, unless the table excludes something that was typed."""
+        for rule in RULES:
+            for fault in rule.faults(ctx):
+                raise click.UsageError(fault, ctx)
+        return super().invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Options under their headings; a default from the user's file says so."""
+        sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in ("Options", *TABLES["options"])}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None or isinstance(parameter, click.Argument):
+                continue
+            flag = next((opt for opt in parameter.opts if opt in HEADINGS), "")
+            if parameter.name in (ctx.default_map or {}):
+                value = (ctx.default_map or {})[parameter.name]
+                record = (record[0], f"{record[1].partition('  [default')[0]}  [{value} in {_config_file().name}]")
+            sections[HEADINGS.get(flag, "Options")].append(record)
+        for heading, rows in sections.items():
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One example: the table's, or what a plug-in's command calls its epilog."""
+        if example := TABLES["examples"].get(path_of(ctx)) or self.epilog:
+            with formatter.section("Example"):
+                formatter.write_text(example)
+
+
+class Verbs(click.Group):
+    """A group of verbs; a name that is none of them gets the nearest one, or what has come in its place."""
+
+    command_class = Verb
+    context_class = HelpContext
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Verbs with the whole first sentence of each."""
+        self.list_under(ctx, formatter, "Commands", self.list_commands(ctx))
+
+    def list_under(self, ctx: click.Context, formatter: click.HelpFormatter, heading: str, names: list[str]) -> None:
+        """Those of some verbs that there are, under a heading; nothing without any."""
+        commands = [(name, command) for name in names if (command := self.get_command(ctx, name)) is not None]
+        if commands:
+            with formatter.section(heading):
+                formatter.write_dl([(name, command.get_short_help_str(200)) for name, command in commands])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb that is typed."""
+        name = args[0]
+        if name.startswith("-") or self.get_command(ctx, name) is not None:
+            return super().resolve_command(ctx, args)
+        place = f"{path_of(ctx)} {name}".strip() if ctx.parent else name
+        hint = _moved(place, "")
+        close = get_close_matches(name, self.list_commands(ctx), n=2, cutoff=0.5)
+        if not hint and close:
+            hint = f"did you mean {' or '.join(map(repr, close))}?"
+        raise click.UsageError(f"no command named {name!r}" + (f"; {hint}" if hint else ""), ctx)
+
+
+def _moved(path: str, flag: str) -> str:
+    """What to type instead of a verb, or of an option of it, that has gone; empty for what never was."""
+    moved: dict[str, str] = TABLES["moved"]
+    return moved.get(f"{path} {flag}".strip()) or moved.get(flag, "")
+
+
+def _config_file() -> Path:
+    """The nearest ``edge-harness.toml``, or ``pyproject.toml`` with our table, in this folder or above it."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        project = folder / "pyproject.toml"
+        if (folder / CONFIG).is_file():
+            return folder / CONFIG
+        if project.is_file() and b"[tool.edge-harness" in project.read_bytes():
+            return project
+    return here / CONFIG
+
+
+def file_defaults(command: click.Command, words: list[str]) -> dict[str, Any]:
+    """Defaults of one verb from the user's file, by the names of parameters.
+
+    A key of the file's top is for every verb that has the option; a table such as ``[run]`` or ``[workloads.run]`` for
+    that verb. A file may lie in a stranger's folder: what it may set names no file, no server and nothing required.
+
+    Raises:
+        BadDataError: It is no TOML, a key is no option, or a value is nothing that a file may set.
+    """
+    file = _config_file()
+    if not file.is_file():
+        return {}
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise BadDataError(file, "", f"no readable TOML ({error})", "defaults of options") from error
+    if file.name != CONFIG:
+        document = document["tool"]["edge-harness"]
+    flags = _flags(command)
+    defaults: dict[str, Any] = {}
+    table: Any = document
+    for depth, word in enumerate(("", *words)):
+        table = table.get(word, {}) if word else table
+        if not isinstance(table, dict):
+            raise BadDataError(file, word, repr(table), "a table of options")
+        for key, value in table.items():
+            if isinstance(value, dict):
+                continue
+            parameter = flags.get(f"--{key}")
+            if parameter is not None:
+                defaults[parameter.name or ""] = _default(parameter, value, f"{file}: {key}")
+            elif depth == len(words) or f"--{key}" not in HEADINGS:
+                raise BadDataError(file, key, repr(value), f"an option of {' '.join(words)}")
+    return defaults
+
+
+def _default(parameter: click.Parameter, value: Any, place: str) -> Any:
+    """A value of the file as it would be typed."""
+    texts = [str(part) for part in value] if isinstance(value, list) else [str(value)]
+    if isinstance(parameter.type, click.Path) or parameter.required or any("://" in text for text in texts):
+        raise InputError(f"{place}: give this on the command line: a file sets no path, no server, nothing required")
+    if getattr(parameter, "is_flag", False):
+        if not isinstance(value, bool):
+            raise InputError(f"{place}: found {value!r}, expected true or false")
+        return value
+    return texts if parameter.multiple else ",".join(texts)

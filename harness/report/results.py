@@ -1,0 +1,117 @@
+"""What a measurement found, as tables for people, whatever kind it is.
+
+``harness/data/results.toml`` lists the rows of a kind; one that is not listed is shown by the fields of its type. A
+field's name says its unit (``_bytes``, ``_s``, ``_tokens_per_s``). So a new kind is shown by being a type.
+"""
+
+from collections.abc import Iterator
+from functools import reduce
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from harness.domain.base import shipped_table
+from harness.domain.record import Phase, RunRecord
+from harness.domain.result import Generation, Load
+from harness.records.derive import times_of
+from harness.stats.intervals import quantile_interval
+from harness.units import format_bytes, format_number, format_rate, format_seconds
+
+SERIES_MAX: Final = 8
+"""Most numbers of a list that are shown in one cell; of longer ones only how many there are."""
+_ROWS: Final = shipped_table("data/results.toml")
+_UNITS: Final = {
+    "_bytes_per_s": format_rate,
+    "_bytes_per_token": lambda value: f"{format_bytes(value)} per token",
+    "_joules_per_token": lambda value: f"{format_number(value)} J per token",
+    "_requests_per_s": lambda value: f"{format_number(value)} requests/s",
+    "tokens_per_s": lambda value: f"{format_number(value)} tokens/s",
+    "_tokens": lambda value: f"{value:,} tokens",
+    "_bytes": format_bytes,
+    "_s": format_seconds,
+}
+_LATENCIES: Final[tuple[tuple[str, Phase, str], ...]] = (
+    ("TTFT", "first_token", "ttft"),
+    ("ITL", "decode", "tg"),
+    ("E2EL", "workload", "e2el"),
+)
+
+
+class ResultTable(NamedTuple):
+    """Rows of a result under headings; all cells are text."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def result_tables(record: RunRecord) -> Iterator[ResultTable]:
+    """The figures of a result; of a load also its levels.
+
+    None for a plain generation, whose speeds are derived from its samples, and for a run without a result.
+    """
+    result = record.result
+    if result is None or isinstance(result, Generation):
+        return
+    if isinstance(result, Load):
+        yield _levels(record, result)
+    kind = str(result.__struct_config__.tag)
+    listed = _ROWS.get(kind) or [[name.replace("_", " "), name] for name in result.__struct_fields__]
+    rows = [(label, *(figure(path, _at(result, path)) for path in (*paths, "")[:2])) for label, *paths in listed]
+    memory = record.memory
+    if memory is not None:
+        peak_bytes = memory.cgroup_peak_bytes or memory.peak_pss_bytes or memory.peak_rss_bytes
+        rows.append(("peak memory", format_bytes(peak_bytes), ""))
+    shown = [row for row in rows if row[1]]
+    columns = ("", "measured", "predicted") if any(row[2] for row in shown) else ("", "value")
+    yield ResultTable(f"{record.name}: {kind}", columns, [row[: len(columns)] for row in shown])
+
+
+def figure(name: str, value: Any) -> str:
+    """A value in the unit that its name says; empty where there is none."""
+    if value is None or value == "":
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        unit = next((end for end in _UNITS if name.endswith(end)), "")
+        return _UNITS[unit](value) if unit else format_number(value)
+    if isinstance(value, tuple | list | dict):
+        parts = list(value.values()) if isinstance(value, dict) else list(value)
+        if len(parts) > SERIES_MAX or any(isinstance(part, msgspec.Struct | dict | tuple | list) for part in parts):
+            return str(len(parts))
+        keys = [f"{key}: " for key in value] if isinstance(value, dict) else [""] * len(parts)
+        return ", ".join(key + figure(name, part) for key, part in zip(keys, parts, strict=True))
+    return "" if isinstance(value, msgspec.Struct) else str(value)
+
+
+def _at(result: Any, path: str) -> Any:
+    """The value at a path of fields such as ``plan.pinned_bytes``; None where a part of it is absent."""
+    return reduce(lambda part, name: getattr(part, name, None), path.split("."), result) if path else None
+
+
+def _levels(record: RunRecord, load: Load) -> ResultTable:
+    """Throughput, and the median and 99th percentile of each latency with its upper bound, of each level of load."""
+    columns = ["load", "requests/s", "tokens/s", "predicted", "good requests/s"]
+    columns += [f"{name} {share}" for name, *_ in _LATENCIES for share in ("p50", "p99")]
+    rows = []
+    for level in load.levels:
+        rates = (level.requests_per_s, level.new_tokens_per_s, level.predicted_tokens_per_s)
+        row = [level.label.removeprefix("@ ")]
+        row += ["-" if rate is None else f"{rate:.2f}" for rate in (*rates, level.goodput_requests_per_s)]
+        for _, phase, label in _LATENCIES:
+            times_s = times_of(record, phase, f"{label} {level.label}")
+            for share in (0.5, 0.99):
+                interval = quantile_interval(times_s, share) if times_s else None
+                above = interval.high if interval and share > 0.5 else None
+                row.append(
+                    (format_seconds(interval.mid) if interval else "-")
+                    + (f" (to {format_seconds(above)})" if above else "")
+                )
+        rows.append(tuple(row))
+    failures = [
+        f"{level.label.removeprefix('@ ')}: {count} x {cause}"
+        for level in load.levels
+        for cause, count in level.failures.items()
+    ]
+    return ResultTable("; ".join([f"{record.name} under load", *failures]), tuple(columns), rows)

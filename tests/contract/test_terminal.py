@@ -1,0 +1,250 @@
+"""What the command line does with a terminal: narrow tables, colours, near misses, its own failures, completion."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from bench.renderers import verbs
+from harness.cli import cli
+from harness.cli._output import Table, table
+from harness.errors import HarnessError
+
+WORDS = st.text("abcdefgh-0123456789", min_size=1, max_size=12)
+CELLS = st.lists(WORDS, max_size=4).map(" ".join)
+
+
+def shown(view: Table, width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(view)
+    return console.export_text().splitlines()
+
+
+@given(st.data(), st.integers(1, 9), st.sampled_from([60, 80, 120]))
+def test_a_table_fits_and_breaks_no_word(data: st.DataObject, count: int, width: int) -> None:
+    columns = data.draw(st.lists(WORDS, min_size=count, max_size=count))
+    rows = data.draw(st.lists(st.lists(CELLS, min_size=count, max_size=count), min_size=1, max_size=5))
+    right = data.draw(st.sets(st.integers(0, count - 1)))
+    lines = shown(table("", columns, rows, right=right), width)
+    assert max(map(len, lines)) <= width
+    whole = {word for row in [columns, *rows] for cell in row for word in cell.split()}
+    printed = [word for line in lines if "─" not in line and "not shown in" not in line for word in line.split()]
+    below = "not shown in" in " ".join(lines)
+    assert below or set(printed) <= whole, "a word is not one that was given"
+
+
+def test_columns_that_can_be_spared_go_first_and_are_named() -> None:
+    row = ("iphone-15-pro", "llama-3.2-3b", "2.97 GiB", "x" * 30)
+    lines = shown(table("", ("device", "model", "needs", "source"), [row], right=(2,), spare=("needs",)), 60)
+    assert not any("2.97" in line for line in lines)
+    assert "x" * 30 in " ".join(lines)
+    assert "not shown in 60 columns, but by --json: needs" in " ".join(lines)
+
+
+TABLES = (
+    ["devices", "list"],
+    ["devices", "show", "iphone-15-pro"],
+    ["models", "list"],
+    ["models", "show", "llama-3.2-3b"],
+    ["fit", "llama-3.2-3b", "-d", "iphone-15-pro", "--explain"],
+    ["fit", "qwen3-30b-a3b", "-d", "rtx-4060-desktop", "--ram", "32GiB"],
+    ["fit", "llama-3.1-8b", "-d", "raspberry-pi-5-16gb", "--ram-budget", "3GiB"],
+    ["matrix", "-d", "iphone-*", "-m", "llama-3*"],
+    ["recommend", "macbook-air-m3"],
+    ["compare", "tests/records/v2-generate.json", "tests/records/v2-generate.json"],
+    ["doctor"],
+    ["history"],
+)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("words", TABLES, ids=" ".join)
+def test_every_table_fits_the_terminal(words: list[str], width: int) -> None:
+    done = CliRunner(env={"COLUMNS": str(width)}).invoke(cli, words)
+    assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
+    inside = False
+    for line in done.stdout.splitlines():
+        inside = line != "" and (inside or "──" in line)
+        assert not inside or len(line) <= width, line
+
+
+HELP = [v.command_path.removeprefix("edge-harness ") for v in verbs()]
+
+
+@pytest.mark.parametrize("verb", ["", *HELP])
+def test_help_has_an_example_and_no_broken_flag(verb: str) -> None:
+    text = CliRunner().invoke(cli, [*verb.split(), "--help"], prog_name="edge-harness", terminal_width=80).output
+    assert not [line for line in text.splitlines() if line.endswith("-") and not line.endswith(" -")]
+    assert not verb or "Example:\n  edge-harness " in text
+    assert "..." not in text.partition("Commands:")[2]
+
+
+def test_colours_are_off_where_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[3" not in CliRunner().invoke(cli, ["devices", "show", "iphone-12"]).stdout
+
+
+def run(*words: str, redirect: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    script = f'exec "$@" {redirect}'
+    command = ["sh", "-c", script, "sh", sys.executable, "-m", "harness", *words]
+    return subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_or_closed_output_is_one_sentence() -> None:
+    full, closed = run("devices", "list", redirect=">/dev/full"), run("devices", "list", redirect=">&-")
+    assert (full.returncode, closed.returncode) == (4, 4)
+    assert full.stderr.startswith(
+        "edge-harness: cannot go on: the output: No space left on device (the traceback is in "
+    )
+    assert closed.stderr == "edge-harness: standard output is closed; send it to a file, or to /dev/null\n"
+    assert run("devices", "list", redirect="2>&-").returncode == 0
+
+
+def test_an_unknown_home_is_one_sentence() -> None:
+    done = run("doctor", "--json", EDGE_HARNESS_HOME="~no-such-user/x")
+    assert done.returncode == 4
+    assert done.stderr == "edge-harness: no home folder is known. Name one with EDGE_HARNESS_HOME\n"
+    assert json.loads(done.stdout) == {
+        "schema": "edge-harness error",
+        "version": 1,
+        "error": {"message": done.stderr.removeprefix("edge-harness: ").strip(), "exit_status": 4},
+    }
+
+
+def test_an_unknown_home_in_a_path_is_one_sentence() -> None:
+    done = run("fit", "~no-such-user/model.gguf", "-d", "iphone-12")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "found ~no-such-user, expected the home of a user who exists" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("devices", "list"), ("matrix", "-d", "iphone-1*", "-m", "llama-3.2-1b"), ("models", "list")]
+)
+def test_a_broken_file_of_the_users_is_named_and_skipped(words: tuple[str, ...], tmp_path: Path) -> None:
+    for kind in ("devices", "models"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "iphone-1-broken.toml").write_text("title = 3\n")
+    done = run(*words, EDGE_HARNESS_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(f"edge-harness: skipped {tmp_path}")
+    assert done.stderr.count("\n") == (2 if words[0] == "matrix" else 1)
+    assert "broken" not in done.stdout
+
+
+def test_what_nobody_foresaw_leaves_its_traceback_in_a_file(tmp_path: Path) -> None:
+    code = (
+        "import sys; from harness import cli; from harness.app import doctor; sys.argv = ['edge-harness', 'doctor']\n"
+        "def broken(): raise KeyError('planted')\n"
+        "doctor.examine = broken; cli.main()"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1
+    (kept,) = tmp_path.glob("edge-harness-*.txt")
+    assert f"KeyError: 'planted' (the traceback is in {kept})" in done.stderr
+    assert "in broken" in kept.read_text()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs a mount of its own")
+def test_no_proc_is_no_traceback() -> None:
+    script = 'mount -t tmpfs none /proc && exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", script, "sh", sys.executable, "-m", "harness", "doctor"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip("no mounts here")
+    assert "Traceback" not in done.stderr
+    assert done.returncode in {0, 4}
+
+
+@pytest.mark.parametrize(("name", "head"), [("edge-harness.toml", ""), ("pyproject.toml", "tool.edge-harness.")])
+def test_a_file_sets_defaults_and_help_shows_them(
+    name: str, head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = f"[{head.removesuffix('.')}]\n" if head else ""
+    (tmp_path / name).write_text(f'{top}context = "2k"\n[{head}fit]\ndevice = "iphone-15-pro"\nadvice = false\n')
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    asked = json.loads(CliRunner().invoke(cli, ["fit", "llama-3.2-3b", "--json"]).stdout)
+    assert (asked["prediction"]["device"], asked["scenario"]["context_tokens"], asked["advice"]) == (
+        "iphone-15-pro",
+        2048,
+        [],
+    )
+    over = json.loads(CliRunner().invoke(cli, ["fit", "llama-3.2-3b", "-c", "4k", "--json"]).stdout)
+    assert over["scenario"]["context_tokens"] == 4096
+    text = CliRunner().invoke(cli, ["fit", "--help"], terminal_width=200).output
+    assert f"[iphone-15-pro in {name}]" in text
+    assert f"[2k in {name}]" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[fit]\ndevise = 'x'\n", "devise: found 'x', expected an option of fit"),
+        ("devise = 'x'\n", "devise: found 'x', expected an option of fit"),
+        ("fit = 3\n", "fit: found 3, expected an option of fit"),
+        ("[fit]\ncontext = 'many'\n", "fit: context_tokens: found 'many', expected a whole number"),
+        ("[fit]\nadvice = 'no'\n", "advice: found 'no', expected true or false"),
+        ("[fit]\nverifier = 'http://stranger'\n", "give this on the command line"),
+        ("[fit\n", "no readable TOML"),
+    ],
+)
+def test_a_wrong_file_of_defaults_is_named(text: str, words: str, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "edge-harness.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["fit", "llama-3.2-3b", "-d", "iphone-12"])
+    assert isinstance(done.exception, HarnessError), done.output
+    assert str(done.exception).startswith(str(tmp_path / "edge-harness.toml"))
+    assert words in str(done.exception)
+
+
+def test_a_strangers_file_sets_no_path_and_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for line in ("out = 'here'", "programs = '.'", "on = 'ssh://stranger'", "runtime = 'server:http://stranger'"):
+        (tmp_path / "edge-harness.toml").write_text(f"[run]\n{line}\n")
+        done = CliRunner().invoke(cli, ["run", "m.gguf"])
+        assert "give this on the command line" in str(done.exception), line
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_made_from_the_commands(shell: str) -> None:
+    done = CliRunner().invoke(cli, ["--completion", shell])
+    assert "_EDGE_HARNESS_COMPLETE" in done.output
+    environment = {
+        "_EDGE_HARNESS_COMPLETE": "bash_complete",
+        "COMP_WORDS": "edge-harness fit llama-3.2",
+        "COMP_CWORD": "2",
+    }
+    assert "plain,llama-3.2-3b" in run(**environment).stdout
+
+
+def test_the_manual_has_every_verb_and_no_stray_request() -> None:
+    page = CliRunner().invoke(cli, ["--manual"]).output
+    headings = {f".SH edge-harness {verb}".upper().replace("-", "\\-") for verb in HELP}
+    assert headings <= set(page.splitlines())
+    requests = {line.split()[0] for line in page.splitlines() if line.startswith(".")}
+    assert requests == {".TH", ".SH", ".nf", ".fi"}
+
+
+def test_help_imports_no_engine_and_no_numpy() -> None:
+    code = (
+        "import sys; sys.argv = ['edge-harness', '--help']\n"
+        "try:\n  from harness.cli import main; main()\n"
+        "except SystemExit: print(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert not loaded & {"numpy", "scipy", "rich", "llama_cpp", "onnxruntime", "torch", "jinja2", "psutil"}
