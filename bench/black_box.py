@@ -1,26 +1,28 @@
-"""Gradient-boosted trees on the published rows, beside the laws: ``python -m bench.black_box [source|chip|...]``.
+"""Gradient-boosted trees on the published rows, beside the laws: ``python -m bench black_box [BY]``.
 
-The same rows, votes and groups as ``edge-harness validate --leave-out``; the trees learn ln(measured / promised by the
-data sheet) from bandwidth, bytes, weights, peak, api, runtime, family, class of quantisation, bits, threads, depth,
-prompt and build year. Groups are left out a tenth at a time, and the laws are fitted again for each tenth, widths and
-all: the fair comparison, and the check of the closed form that ``validate`` leaves out with. What is printed is kept in
-``reports/validation/black-box.json``.
+The same rows, votes and groups as ``python -m bench validation``; the trees learn ln(measured / promised by the data
+sheet) from bandwidth, bytes, weights, peak, api, runtime, family, class of quantisation, bits, threads, depth, prompt
+and build year. Groups are left out a fifth at a time, of chips and of sources at once where both are asked for; the
+laws leave out each by itself. What is printed is kept in ``reports/validation/black-box.json``.
 """
 
 import sys
-from collections import defaultdict
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench._kept import REPORTS, write
+from bench.fits.fitting import votes
+from bench.fits.leave_out import GROUPS, fitted, folds_of, leave_out
 from harness.app.published import shipped_rows
-from harness.published.fitting import fit, model, problem_of, votes
-from harness.published.leaving_out import GROUPS, folds_of
-from harness.published.rows import Row, is_trusted, predictable
+from harness.published.rows import Row, is_trusted
+from harness.published.score import GROUPS as KINDS
+from harness.published.score import Judged, score
 
 Array = NDArray[np.float64]
 _WORDS = (0, 1, 2, 3)
+_PARTS = 5
 
 
 def _columns(rows: list[Row]) -> Array:
@@ -31,66 +33,57 @@ def _columns(rows: list[Row]) -> Array:
         work, machine = row.work, row.machine
         words = (machine.api, machine.runtime, machine.traits.family, work.quant_class)
         table.append([
-            *(float(known.setdefault(word, len(known))) for known, word in zip(numbers, words, strict=True)),
+            *(float(known.setdefault(word, len(known)) % 250) for known, word in zip(numbers, words, strict=True)),
             np.log(machine.bandwidth_bytes_per_s), np.log(work.weight_bytes), np.log(work.weight_count),
             work.kv_bytes / work.weight_bytes, np.log(machine.traits.matrix_flops_per_s),
-            8 * work.weight_bytes / work.weight_count, float(row.raw.get("n_threads") or 0), row.depth_tokens,
+            8 * work.weight_bytes / work.weight_count, row.raw.number("n_threads"), row.depth_tokens,
             machine.build_year, row.prompt.tokens, float(work.moe), float(machine.phone),
         ])  # fmt: skip
     return np.array(table)
 
 
-def _promised(row: Row) -> float:
-    """Ln t by the data sheet alone."""
-    assert row.work is not None
-    if row.phase == "decode":
-        return float(np.log(row.work.weight_bytes / row.machine.bandwidth_bytes_per_s))
-    return float(np.log(2 * row.prompt.tokens * row.work.weight_count / row.machine.traits.matrix_flops_per_s))
-
-
-def main(by: str) -> None:
-    """Print median and 90th percentile of the error by group."""
+def _trees(rows: list[Row], by: str) -> Array:
+    """Tokens/s of each row by trees that saw nothing of its parts."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    rows = predictable(shipped_rows())
-    columns, part = _columns(rows), folds_of([GROUPS[by](row) for row in rows])
-    decode, promised = np.array([r.phase == "decode" for r in rows]), np.array([_promised(r) for r in rows])
-    measured = np.array([np.log((r.prompt.tokens if r.phase == "prefill" else 1) / r.tokens_per_s) for r in rows])
-    weight = votes(rows) * np.where([is_trusted(r) for r in rows], 1, 0.3)
-    predicted = np.zeros(len(rows))
-    for number in range(int(part.max()) + 1):
+    columns, predicted = _columns(rows), np.zeros(len(rows))
+    parts = [folds_of([GROUPS[word](row) for row in rows]) % _PARTS for word in by.split("+")]
+    decode = np.array([row.phase == "decode" for row in rows])
+    target = np.array([np.log(row.measured / row.promised) for row in rows])
+    weight = votes(rows) * np.where([is_trusted(row) for row in rows], 1, 0.3)
+    for numbers in product(range(_PARTS), repeat=len(parts)):
+        inside = [part == number for part, number in zip(parts, numbers, strict=True)]
         for phase in (decode, ~decode):
-            seen, out = (part != number) & phase, (part == number) & phase
+            out, seen = np.all(inside, axis=0) & phase, ~np.any(inside, axis=0) & phase
+            if not out.any():
+                continue
             trees = HistGradientBoostingRegressor(
                 loss="absolute_error",
                 max_iter=200,
                 learning_rate=0.06,
                 min_samples_leaf=10,
                 categorical_features=_WORDS,
-            ).fit(columns[seen], (measured - promised)[seen], sample_weight=weight[seen])
-            predicted[out] = trees.predict(columns[out]) + promised[out]
-    problem, laws = problem_of(rows), np.zeros(len(rows))
-    for number in range(int(part.max()) + 1):
-        out = part == number
-        laws[out] = model(problem, fit(problem, ~out, steps=7).theta)[0][out]
-    found = {"laws": _errors(rows, measured - laws), "trees": _errors(rows, measured - predicted)}
-    told = {
-        "columns": ["median, 90th percentile", "votes", *found],
-        "rows": [[group, str(of[2]), *(f"{e[group][0]:.1%}, {e[group][1]:.0%}" for e in found.values())]
-                 for group, of in sorted(found["laws"].items())],
-    }  # fmt: skip
+            ).fit(columns[seen], target[seen], sample_weight=weight[seen])
+            predicted[out] = trees.predict(columns[out])
+    return np.asarray(np.exp(predicted) * [row.promised for row in rows])
+
+
+def main(by: str) -> None:
+    """Print median and 90th percentile of the error by group."""
+    whole = fitted(shipped_rows())
+    rows = whole.rows
+    sets = {"laws": leave_out(whole, by), "trees": list(map(Judged, rows, _trees(rows, by).tolist()))}
+    table = []
+    for kind in KINDS:
+        own = {name: score([j for j in of if j.row.group == kind and is_trusted(j.row)]) for name, of in sets.items()}
+        if (first := own["laws"]) is not None:
+            constant = f"{first.best_constant[1]:.1%}" if first.best_constant else "-"
+            cells = [f"{one.median_ratio:.1%}, {one.p90_ratio:.0%}" for one in own.values() if one is not None]
+            table.append([kind, str(first.votes_count), *cells, constant])
+    columns = ["median, 90th percentile", "votes", *sets, "best constant, tuned on them"]
+    told = {"columns": columns, "rows": table}
     print(write(REPORTS / "validation" / "black-box.json", f"python -m bench black_box {by}", told), end="")
 
 
-def _errors(rows: list[Row], gaps: Array) -> dict[str, tuple[float, float, int]]:
-    """Median and 90th percentile of the error by group, and votes."""
-    errors: dict[str, dict[tuple[str, ...], list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row, gap in zip(rows, gaps, strict=True):
-        if is_trusted(row):
-            errors[row.group][row.vote].append(abs(float(np.exp(gap)) - 1))
-    middles = {group: [float(np.median(v)) for v in of.values()] for group, of in errors.items()}
-    return {g: (float(np.median(m)), float(np.quantile(m, 0.9)), len(m)) for g, m in middles.items()}
-
-
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "source")
+    main(sys.argv[1] if len(sys.argv) > 1 else "chip+source")

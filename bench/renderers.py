@@ -446,8 +446,7 @@ def leave_out(path: Path) -> str:
     prompts = [(f"{name}, prompts", score) for name, score in told["tables"]["hardware, prompts"].items()]
     rows = [_score(name, score) for name, score in kinds]
     rows += [_score(name, score) for name, score in [*hardware, *prompts] if score["votes_count"] >= _FEWEST_VOTES]
-    columns = ["", "votes", "median error", "90th percentile", "best constant, median", "inside", "width"]
-    return table(columns, rows) + f"\n\n*{told['left_out']}: {made_by(told)}*"
+    return table(_SCORED, rows) + f"\n\n*{told['left_out']}: {made_by(told)}*"
 
 
 def floors(path: Path, errors: Path) -> str:
@@ -532,39 +531,25 @@ def micro_benchmarks(path: Path) -> str:
 def other_checks(path: Path) -> str:
     """Errors of the models of speculation, streaming, heat and split placement on published rows."""
     told = json.loads(path.read_text(encoding="utf-8"))
-    rows = []
-    for check in told["other_checks"]:
-        rules = check.get("baselines", {}).items()
-        rows.append(
-            [
-                check["name"],
-                str(check["rows_count"]),
-                f"{check['median_ratio']:.1%}",
-                f"{check['within_ratio']:.0%}",
-                f"{check['coverage_ratio']:.0%}" if "coverage_ratio" in check else "-",
-                "; ".join(f"{name}: {rule[0]:.1%} of {rule[1]} rows" for name, rule in rules) or "-",
-            ]
-        )
-    for phase, score in told["placement"]["scores"].items():
-        rows.append(
-            [f"split placement, {phase}", str(score["rows_count"]), f"{score['median_ratio']:.1%}", "-", "-", "-"]
-        )
-    columns = ["predicted", "rows", "median error", "within a factor 1.3", "inside 90 %", "simpler rules"]
-    return table(columns, rows) + f"\n\n*{made_by(told)}*"
+    rows = [_score(name, score) for name, score in told["groups"].items() if "(all rows)" in name]
+    return table(_SCORED, rows) + f"\n\n*{told['left_out']}: {made_by(told)}*"
 
 
+_SCORED: Final = ["", "votes", "median error", "90 % below", "within 1.3", "best constant", "inside", "width", "score"]
 _FEWEST_VOTES: Final = 20
 """Fewer say nothing of coverage."""
 
 
 def _score(name: str, score: Mapping[str, Any]) -> list[str]:
     constant = score["best_constant"]
+    spans = [score[name] for name in ("width_ratio", "interval_score")]
     return [
-        name,
+        name.removesuffix(" (all rows)"),
         str(score["votes_count"]),
         f"{score['median_ratio']:.1%}",
         f"{score['p90_ratio']:.0%}",
+        f"{score['within_ratio']:.0%}",
         f"{constant[1]:.1%}" if constant else "-",
-        f"{score['coverage_ratio']:.0%}",
-        f"{score['width_ratio']:.2f}",
+        "-" if score["coverage_ratio"] is None else f"{score['coverage_ratio']:.0%}",
+        *("-" if value is None else f"{value:.2f}" for value in spans),
     ]

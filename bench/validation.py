@@ -1,48 +1,95 @@
-"""Errors of the speed model on rows that its fit did not see, as records for the pages.
+"""Errors of the laws on rows that their fit did not see, as records for the pages; and the fit that ships.
 
-python -m bench validation                      # every leave-out, and the other models on their rows; minutes
-python -m bench validation --by source,chip
-python -m bench validation --by given-1,other   # one measurement of each chip given; speculation, streaming, heat
-python -m bench validation --by floor           # what two sources of one test differ by; seconds
+python -m bench validation                        # every leave-out, and the other models on their rows; minutes
+python -m bench validation --by chip+source,source
+python -m bench validation --by given-1,other     # one measurement of each chip given; speculation, streaming, heat
+python -m bench validation --by floor             # what two sources of one test differ by; seconds
+python -m bench validation --write FOLDER         # coefficients.json and heat.json, fitted on all rows
 """
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import click
 import msgspec
 
 from bench._kept import REPORTS, write
+from bench.fits import heat, placement
+from bench.fits.floors import floors_of
+from bench.fits.leave_out import GROUPS, Whole, fit_all, fitted, leave_out, leave_out_given
 from harness.app import validate as use
+from harness.app.published import model_of, shipped_rows
+from harness.errors import InputError
+from harness.predict.coefficients import shipped
+from harness.published.rows import is_trusted, predictable
+from harness.published.score import Report, judge_shipped, report
 
-_LEFT_OUT = ("left_out", "rows_count", "unpredictable", "headline", "groups", "tables")
+SOURCE = "harness/published/data, by: python -m bench validation --write FOLDER"
+_KEPT = ("left_out", "rows_count", "unpredictable", "headline", "groups", "tables")
+BY = (*GROUPS, "chip+source", "time")
 
 
-def _told(name: str) -> tuple[str, str, dict[str, Any]]:
-    """Name of the record, the command that prints the same, and what it says."""
-    if name == "other":
-        others: dict[str, Any] = {
-            "other_checks": use.other_checks(),
-            "placement": use.placement_report(None, left_out=False),
-        }
-        return name, "validate", msgspec.to_builtins(others)
+@cache
+def _whole() -> Whole:
+    return fitted(shipped_rows())
+
+
+def left_out(by: str) -> Report:
+    """Every shipped speed by a fit that saw nothing of its kind.
+
+    Raises:
+        InputError: ``by`` is none of what can be left out.
+    """
+    if by not in BY:
+        raise InputError(f"cannot leave out {by!r}: it is one of {', '.join(BY)}")
+    whole = _whole()
+    how = "the latest rows left out of the fit" if by == "time" else f"each {by} left out of the fit"
+    return report(shipped_rows(), leave_out(whole, by), left_out=how)
+
+
+def _given(count: int) -> Report:
+    how = f"{count} random measurements of each chip given (seed 0), the rest of it left out of the fit"
+    return report(shipped_rows(), leave_out_given(_whole(), count), left_out=how)
+
+
+def _others() -> Report:
+    """Rows of other kinds: heat by fits without their device, placements by fits without their card."""
+    rows = [row for row in use.shipped_others() if row.group not in placement.GROUPS | heat.GROUPS]
+    judged = [*judge_shipped(rows, shipped()), *heat.left_out(), *placement.left_out(model_of)]
+    return report(
+        [*rows, *(j.row for j in judged)], judged, left_out="devices and cards left out where terms are fitted"
+    )
+
+
+def _record(name: str) -> tuple[str, Any]:
+    """Name of the record, and what it says."""
     if name == "floor":
-        return name, "validate", {"floors": msgspec.to_builtins(use.validate().floors)}
+        return name, {"floors": floors_of([row for row in predictable(shipped_rows()) if is_trusted(row)])}
     kind, _, count = name.partition("-")
-    if kind == "given":
-        stem, command, report = name, f"validate --given {count}", use.validate(given=int(count))
-    else:
-        stem, command, report = f"leave-out-{name}", f"validate --leave-out {name}", use.validate(by=name)
-    found = msgspec.to_builtins(report)
-    return stem, command, {key: found[key] for key in _LEFT_OUT}
+    found = _others() if name == "other" else _given(int(count)) if kind == "given" else left_out(name)
+    document = msgspec.to_builtins(found)
+    stem = name if name == "other" or kind == "given" else f"leave-out-{name}"
+    return stem, {key: document[key] for key in _KEPT}
 
 
 @click.command()
-@click.option("--by", default="source,chip,family,runtime,time,given-1,given-2,given-3,other,floor", show_default=True)
-def main(by: str) -> None:
+@click.option("--by", default=f"{','.join(BY)},given-1,given-2,given-3,other,floor", show_default=True)
+@click.option("--write", "path", type=click.Path(path_type=Path, file_okay=False), help="Fit on all rows, and write.")
+def main(by: str, path: Path | None) -> None:
     """Run the leave-outs and write what they say to ``reports/validation``."""
+    if path is not None:
+        fits = {"coefficients.json": fit_all(_whole(), SOURCE), "heat.json": heat.fit(heat.shipped(), SOURCE)}
+        for name, fit in fits.items():
+            (path / name).write_bytes(msgspec.json.format(msgspec.json.encode(fit), indent=1) + b"\n")
+        return
     for name in by.split(","):
-        stem, command, told = _told(name)
-        write(REPORTS / "validation" / f"{stem}.json", f"edge-harness {command}", told)
+        stem, said = _record(name)
+        write(
+            REPORTS / "validation" / f"{stem}.json",
+            f"python -m bench validation --by {name}",
+            msgspec.to_builtins(said),
+        )
         click.echo(f"wrote {stem}.json", err=True)
 
 

@@ -168,6 +168,11 @@ def _neighbours(phase: str, work: Work, machine: Machine, belief: Coefficients) 
     found = []
     for row in list(nearest.values())[:_NEAREST]:
         said = row.token_count / math.exp(row.predicted(belief.values)[0])
-        told: dict[str, Any] = {**row.described, "phase": phase, "source": row.source}
-        found.append(Neighbour(**told, predicted_tokens_per_s=said, error_ratio=said / row.tokens_per_s - 1))
+        told: dict[str, Any] = {
+            **row.described,
+            "phase": phase,
+            "source": row.source,
+            "measured_tokens_per_s": row.measured,
+        }
+        found.append(Neighbour(**told, predicted_tokens_per_s=said, error_ratio=said / row.measured - 1))
     return tuple(found)

@@ -23,14 +23,14 @@ from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError, UnknownNameError
 from harness.predict.coefficients import Coefficients, shipped
 from harness.predict.fitted import machine_of, work_of
-from harness.predict.interval import interval, scale_of
+from harness.predict.interval import interval
 from harness.predict.learned import Learned, Measurement, prior_digest, read_learned
 from harness.predict.prefill import INT8_RATIO, prefill_base, prompt_of
 from harness.predict.speed import predict_speed
 from harness.predict.terms import words_of
 from harness.predict.traits import chip_key
 from harness.published.cells import Cells
-from harness.published.given import posterior
+from harness.published.posterior import posterior
 from harness.published.rows import Row, api_named, row_of, runtime_named
 from harness.records.derive import summarise
 from harness.records.imports import read_results
@@ -188,7 +188,8 @@ def likeness(record: RunRecord, weights: Weights) -> DeviceProfile:
     near = min((replace(d, engines=(replace(engine, apis=(api,)),)) for d, engine, api in of_api), key=off)
     machine, depth = machine_of(near, s), s.depth_tokens + s.new_tokens / 2
     prompt, work = prompt_of(weights.shape, s.prompt_tokens, s.depth_tokens), work_of(weights, s, depth)
-    rows = [Row(0, {}, machine.chip, "", p, v, work, machine, prompt, depth, 0.0) for p, v in speeds.items()]
+    nothing = Row(Cells({}, "", 0), "", (), 0.0, chip=machine.chip, work=work, machine=machine, prompt=prompt)
+    rows = [nothing._replace(phase=p, measured=v, depth_tokens=depth) for p, v in speeds.items()]
     after, path = posterior(shipped(), rows).coefficients, learned_file(NOT_PROBED)
     learned = Learned(device=NOT_PROBED, measurements=(), prior=prior_digest(), coefficients=after)
     write_atomically(path, json.encode(learned))
@@ -292,11 +293,11 @@ def _impossible(row: Row, device: DeviceProfile) -> str:
         base = prefill_base(row.work, row.machine, row.prompt)
         most = FASTEST_RATIO * row.token_count / (base["weights"] + base["attention"])
         what, limit, margin = "reads a prompt", "arithmetic", 1.0
-    if row.tokens_per_s > margin * most:
-        return f"no {device.name} {what} at {row.tokens_per_s:g} tokens/s: its {limit} allows {most:.3g}"
+    if row.measured > margin * most:
+        return f"no {device.name} {what} at {row.measured:g} tokens/s: its {limit} allows {most:.3g}"
     low = _speed(row, shipped()).low
-    if row.tokens_per_s < SLOWEST_RATIO * low:
-        return f"{row.tokens_per_s:g} tokens/s are under a hundredth of {low:.3g}, the least that is believed"
+    if row.measured < SLOWEST_RATIO * low:
+        return f"{row.measured:g} tokens/s are under a hundredth of {low:.3g}, the least that is believed"
     return ""
 
 
@@ -304,8 +305,7 @@ def _speed(row: Row, belief: Coefficients) -> Interval:
     assert row.work is not None
     ln_s, slopes = row.predicted(belief.values)
     speed = row.token_count / math.exp(ln_s)
-    spread = belief.spread(slopes, row.phase, row.machine)
-    return interval(speed, spread * scale_of(belief.scales, row.phase, row.work, row.machine))
+    return interval(speed, belief.half_width(slopes, row.phase, row.work, row.machine))
 
 
 def _contradiction(row: Row, ln_s: float, spread: float) -> str:

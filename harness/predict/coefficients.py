@@ -68,7 +68,7 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
         widths: Fitted width of each kind of level.
         noise: Spread of one measurement in ln t, by phase, side and whether it is a phone.
         scales: By phase and class, factors of the half-width of an interval in units of the spread that the fit
-            expects, by its errors on sources left out (``interval.py``).
+            expects, by its errors on chips and sources left out (``interval.py``).
         covariance: Of the terms that rows speak for.
         effective_count: Terms as rows see them.
     """
@@ -115,7 +115,12 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
 
     def half_width(self, gradient: Mapping[str, float], phase: str, work: Work, machine: Machine) -> float:
         """Half of the 90 % interval of ln(measured / predicted)."""
-        return scale_of(self.scales, phase, work, machine) * self.spread(gradient, phase, machine)
+        scale = scale_of(self.scales, phase, work, machine, known=self.knows(machine))
+        return scale * self.spread(gradient, phase, machine)
+
+    def knows(self, machine: Machine) -> bool:
+        """Whether rows of this chip on this api taught it."""
+        return f"w/chip {machine.side}:{machine.chip}|{machine.api}" in self.terms
 
     def least_known(self, gradient: Mapping[str, float]) -> str:
         """The term whose own uncertainty adds most to that of ln t."""

@@ -36,7 +36,7 @@ REFERENCE_YEAR: Final = 2025.0
 CURRENT_YEAR: Final = 2026.0
 """Build year assumed for a question about today's engine."""
 
-BELOW_FOUR_BITS: Final = ("q3k", "q2k", "iq", "ternary")
+BELOW_FOUR_BITS: Final = ("q3k", "q2k", "iq", "ternary", "w2", "w3")
 """Classes of quantisation."""
 
 DEEP_TOKENS: Final = 3000
@@ -173,6 +173,7 @@ def features(work: Work, machine: Machine) -> Features:
         (True, "a/year", year),
         (True, f"a/year:{b}", year),
         (t.family, f"a/family:{t.family}", 1.0),
+        (t.memory and side == "gpu", f"a/memory:{t.memory}", 1.0),
         (work.moe, "a/moe", 1.0),
         (work.moe, "a/moe/year", year),
         (work.moe, f"a/moe:{b}", 1.0),
@@ -185,8 +186,12 @@ def features(work: Work, machine: Machine) -> Features:
         (True, f"e/api:{b}", 1.0),
         (True, f"e/quant {side}:{b}/{q}", 1.0),
         (True, f"e/bandwidth/{side}", wide),
+        (True, f"e/bandwidth/api:{b}", wide),
         (side == "cpu", "e/threads", crowd),
+        (side == "cpu", "e/reach", min(0.0, math.log(max(t.core_count, 1) * 1.2e10 / machine.bandwidth_bytes_per_s))),
         (t.family, f"e/family {side}:{t.family}", 1.0),
+        (t.memory and side == "gpu", f"e/memory:{t.memory}", 1.0),
+        (t.memory and side == "gpu", f"e/family on {side}:{t.family}/{t.memory}", 1.0),
         (work.moe, "e/moe", 1.0),
         (work.moe, "e/moe/year", year),
         (work.moe, f"e/moe:{b}", 1.0),
@@ -197,8 +202,10 @@ def features(work: Work, machine: Machine) -> Features:
         (True, f"c/{side}", 1.0),
         (True, f"c/quant {side}:{q}", 1.0),
         (work.type_name, f"c/type {side}:{work.type_name}", 1.0),
+        (work.type_name and side == "gpu", f"c/kernel:{t.vendor}|{b}/{work.type_name}", 1.0),
         (interleaved(work.type_name), "c/interleaved", 1.0),
         (t.family, f"c/family {side}:{t.family}", 1.0),
+        (t.isa, f"c/isa:{t.isa}", 1.0),
         (runtime, f"c/runtime {side}:{runtime}/{q}", 1.0),
     ))  # fmt: skip
     attention = (("k", 1.0), ("k/year", year), (f"k/api:{b}", 1.0))

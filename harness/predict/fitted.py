@@ -3,15 +3,16 @@
 One token takes what ``decode.py`` says, a prompt what ``prefill.py`` says. A pass of few tokens between them, of
 several users or of drafts that are verified, reads its weights once and computes with them for each token:
 
-    t(n) = t_o + ((u(n) t_w)^p + t_c(n)^p)^(1/p) + s t_k + (n - 1) 2 N / (f P_s)                  [s]
-    t_c(n) = (n - 1) 2 N / (m(n) P)
+    CPU, NPU:  t(n) = t_o + ((u(n) t_w)^p + t_c(n)^p)^(1/p) + s t_k,    t_c(n) = (n - 1) 2 N / (m(n) P)    [s]
+    GPU:       t(n) = t_o + u(n) t_w + (n - 1) 2 N / (f P_s) + s t_k                                        [s]
 
 n: tokens; s: sequences; t_o, t_w, t_k: overhead, weights and cache of one token by the law of decode; t_c: arithmetic
 of the weights beyond the first token's, N of them (the output's too: each token has its own), at the share m of the
 peak that a prompt of n tokens reaches; p = 3 as in decode; u: bytes of the experts that any of n tokens wants over
 those of one, (r + R (1 - (1 - k / E)^n)) / (r + R k / E) for R bytes in E experts of which k are used, and r others;
 P_s: peak of a GPU's shaders, f: the share of it that kernels for few tokens reach (they multiply there, and not in
-matrix units). For n = 1 it is the law of decode.
+matrix units). Where an api leaves such kernels at some n, the slower of both from there on. For n = 1 it is the law of
+decode.
 
 Source of the form: roofline of batched decode (Pope et al. 2022, "Efficiently Scaling Transformer Inference", section
 2); its two ends are fitted on one sequence and on prompts.
@@ -49,10 +50,19 @@ SPREAD_BY_LN: Final = (0.24, 0.20)
 batches where the speed of one sequence was known."""
 
 
-SHADER_SHARES: Final = {"metal": 0.7, "cpu": math.inf, "npu": math.inf}
-"""f by api, as published batches (batch.csv) and verified drafts (spec_decode.csv) ask for."""
-_SHADER_SHARE: Final = 0.4
-"""The same of any other GPU."""
+_FEW_SHARES: Final = {"vulkan": 0.2, "metal": 0.25}
+"""f of kernels for few tokens by api, as published batches (batch.csv) and drafts (spec_decode.csv) ask for."""
+_FEW_SHARE: Final = 0.5
+"""The same of any other GPU, and of Metal for weights that need no unpacking."""
+_FEW_TOKENS: Final = {"cuda": 16, "rocm": 16}
+"""Tokens up to which such kernels run; beyond them those of prompts do (llama.cpp, ggml-cuda: MMVQ and MMQ)."""
+_APART: Final = frozenset({"vulkan"})
+"""Apis whose kernels read the experts of each token for themselves."""
+
+
+def few_share(api: str, quant: str) -> float:
+    """f: what kernels for few tokens reach of the shaders' peak, with weights of this class of quantisation."""
+    return _FEW_SHARE if api == "metal" and quant == "f16" else _FEW_SHARES.get(api, _FEW_SHARE)
 
 
 class Fitted(NamedTuple):
@@ -120,20 +130,28 @@ def few_tokens(work: Work, machine: Machine, asked: Pass, values: Mapping[str, f
     # a mixture's output is small beside its experts, and its count of a prompt holds every expert that a token uses
     output = work.weight_count / work.prompt_weight_count if work.prompt_weight_count and not work.moe else 1.0
     compute_s = prefill_base(work, machine, prompt)["weights"] * output / rate * laws["scale"] * (count - 1) / count
-    read_s = (one.weights_s + one.dequantisation_s) * experts_read_ratio(work, count)
-    share = SHADER_SHARES.get(machine.api, _SHADER_SHARE)
-    few_s = (count - 1) * 2 * work.weight_count / (share * machine.traits.peak_flops_per_s)
-    both_s = (read_s**SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS)
-    return Terms(one.overhead_s, read_s, float(both_s - read_s) + few_s, asked.sequences * one.kv_s)
+    read_s = (one.weights_s + one.dequantisation_s) * experts_read_ratio(work, count, apart=machine.api in _APART)
+    both_s = float((read_s**SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS))
+    if machine.side == "gpu":
+        rate = few_share(machine.api, work.quant_class) * machine.traits.peak_flops_per_s
+        few = min(count, _FEW_TOKENS.get(machine.api, count))
+        few_s = read_s + (few - 1) * 2 * work.weight_count / rate
+        both_s = max(few_s, both_s) if few < count else few_s
+    both_s = min(both_s, count * (one.weights_s + one.dequantisation_s))  # one after another is always possible
+    read_s = min(read_s, both_s)
+    return Terms(one.overhead_s, read_s, both_s - read_s, asked.sequences * one.kv_s)
 
 
-def experts_read_ratio(work: Work, tokens: int) -> float:
-    """Bytes of weights that a pass over so many tokens reads, over those of one token; 1 for a dense model."""
+def experts_read_ratio(work: Work, tokens: int, *, apart: bool = False) -> float:
+    """Bytes of weights that a pass over so many tokens reads, over those of one token; 1 for a dense model.
+
+    ``apart``: the experts of each token are read for it alone.
+    """
     if not work.moe or work.expert_ratio >= 1 or work.prompt_bytes <= work.weight_bytes:
         return 1.0
     used = work.expert_ratio
     routed_bytes = (work.prompt_bytes - work.weight_bytes) / (1 - used)
-    wanted = 1 - (1 - used) ** tokens
+    wanted = tokens * used if apart else 1 - (1 - used) ** tokens
     return 1 + routed_bytes * (wanted - used) / work.weight_bytes
 
 

@@ -14,7 +14,7 @@ and x without a corner: governors step clocks before the limit is reached. What 
 surface gives off bounds P_limit: h A (T_skin - T_ambient) = 10 W/m2K x 0.024 m2 x 20 K, about 5 W (natural convection
 and radiation, Incropera ch. 9; skin limit 45 C, IEC 62368-1).
 
-Terms are kept as natural logarithms, fitted in ``harness.published.heat_rows`` around priors from the literature.
+Terms are kept as natural logarithms, fitted on published rows around priors from the literature.
 """
 
 import math
@@ -56,6 +56,7 @@ PRIORS: Final[dict[str, tuple[float, float]]] = {
     "idle/laptop": (math.log(9.0), 0.7),
     "idle/board": (math.log(3.0), 0.4),
     "idle/desktop": (math.log(60.0), 0.4),
+    "idle/server": (math.log(150.0), 0.5),  # two sockets, fans at speed (SPECpower_ssj2008, idle of 1U servers)
     "limit/phone": (math.log(4.8), 0.15),
     "governor": (math.log(2.0), 0.2),  # between 1 (bytes at a fixed voltage) and 3
     "tau": (math.log(60.0), 0.5),
@@ -168,7 +169,7 @@ def idle_watts(load: Load, terms: Mapping[str, float]) -> float:
         return busy
     if load.handheld:
         return math.exp(terms["idle/phone"])
-    kind = load.kind if load.kind in {"laptop", "board"} else "desktop"
+    kind = load.kind if load.kind in {"laptop", "board", "server"} else "desktop"
     return busy + math.exp(terms[f"idle/{kind}"])
 
 

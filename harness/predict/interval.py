@@ -1,12 +1,13 @@
-"""90 % intervals: what a fit expects, scaled by the errors it made on sources that it had not seen.
+"""90 % intervals: what a fit expects, scaled by the errors it made on chips and sources that it had not seen.
 
 For each prediction the fit expects a spread, s = sqrt(g' S g + n^2): n the noise of one measurement, g the gradient of
 ln t and S the covariance of the terms, levels that nobody has measured among them; so s grows where a chip, a family, a
-runtime or an api had few rows or none. The 90 % quantile of |ln(measured / predicted)| / s, one vote each, over sources
-left out, turns it into an interval: normalised split conformal prediction (Lei et al. 2018, section 5.2). It is the
-product of four: that of the phase, of the kind of model against the phase, of the hardware against that, and of the api
-against all three, since drivers and kernels of some apis move more than others'. A class of few sources borrows from
-the phase.
+runtime or an api had few rows or none. The 90 % quantile of |ln(measured / predicted)| / s, one vote each, turns it
+into an interval: normalised split conformal prediction (Lei et al. 2018, section 5.2). The errors are those on rows
+whose source was left out, where the chip is known by others, and those on rows whose chip and source were left out
+together: what nobody knows is calibrated on what nobody knew. The quantile is the product of five: that of the phase,
+of what is known of the chip against the phase, then of the kind of model, of the hardware and of the api, each against
+all before it, since drivers and kernels of some move more than others'. A class of few sources borrows from the phase.
 """
 
 import math
@@ -47,14 +48,15 @@ def combined(middle: float, ends: tuple[float, float], own: Interval) -> Interva
     return Interval(mid=middle, low=middle * math.exp(-low), high=middle * math.exp(high))
 
 
-def scale_classes(phase: str, work: Work, machine: Machine) -> tuple[str, ...]:
-    """The classes whose scales multiply that of the phase."""
-    return f"{phase}/{work.kind}", f"{phase}/{machine.hardware}", f"{phase}/{machine.api}"
+def scale_classes(phase: str, work: Work, machine: Machine, *, known: bool) -> tuple[str, ...]:
+    """The classes whose scales multiply that of the phase; whether rows of its chip on its api were ``known``."""
+    chip = "known chip" if known else "new chip"
+    return f"{phase}/{chip}", f"{phase}/{work.kind}", f"{phase}/{machine.hardware}", f"{phase}/{machine.api}"
 
 
-def scale_of(scales: Mapping[str, float], phase: str, work: Work, machine: Machine) -> float:
+def scale_of(scales: Mapping[str, float], phase: str, work: Work, machine: Machine, *, known: bool) -> float:
     """Half of a 90 % interval in ln, in units of the spread that the fit expects."""
-    own = [scales.get(name, 1.0) for name in scale_classes(phase, work, machine)]
+    own = [scales.get(name, 1.0) for name in scale_classes(phase, work, machine, known=known)]
     return scales.get(phase, UNKNOWN_SCALE) * math.prod(own)
 
 

@@ -29,6 +29,10 @@ ROUTED_RATIO: Final = 0.6
 """Share of a token's active weights in routed experts, where the shape is not known: attention, shared experts and
 dense layers are needed by every token and stay in RAM. Assumed; ``expert_bytes`` counts it for a known shape."""
 
+SYSTEM_BYTES: Final = 5e9
+"""Of RAM, what a system and its programs keep from a cache of experts: the rest of a Mac's was cache in published runs
+(mlx-lm issue 1438 and others in streaming.csv)."""
+
 Policy = Literal["lru", "lfu"]
 
 _LONGEST: Final = 2.0**60

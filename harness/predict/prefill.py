@@ -62,7 +62,9 @@ def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
         (side == "cpu", "m/threads", math.log(max(t.core_count, 1) / 8)),
         (True, f"m/api:{b}", 1.0),
         (True, f"m/quant {side}:{q}", 1.0),
+        (True, f"m/quant on:{b}/{q}", 1.0),
         (work.type_name, f"m/type {side}:{work.type_name}", 1.0),
+        (work.type_name and side == "gpu", f"m/kernel:{t.vendor}|{b}/{work.type_name}", 1.0),
         (interleaved(work.type_name), "m/interleaved", 1.0),
         (runtime, f"m/runtime {side}:{runtime}/{q}", 1.0),
         (True, "m/year", year),
@@ -74,6 +76,9 @@ def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
         (True, f"m/peak/{side}", peak),
         (True, f"m/peak:{b}", peak),
         (t.family, f"m/family {side}:{t.family}", 1.0),
+        (t.family and side == "gpu", f"m/vendor:{t.vendor}", 1.0),
+        (t.memory and side == "gpu", f"m/memory:{t.memory}", 1.0),
+        (t.isa, f"m/isa:{t.isa}", 1.0),
         (not t.known_peak, f"m/guessed/{side}", 1.0),
         (work.moe, "m/moe", 1.0),
         (work.moe, f"m/moe:{b}", 1.0),
@@ -87,7 +92,13 @@ def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
         (runtime, f"g/runtime on:{runtime}|{b}", 1.0),
         (work.model, f"g/model:{work.model}", 1.0),
     ))  # fmt: skip
-    attention = (("h", 1.0), (f"h/api:{b}", 1.0), ("h/year", year), (f"h/year:{b}", year))
+    attention = (
+        ("h", 1.0),
+        (f"h/api:{b}", 1.0),
+        ("h/year", year),
+        (f"h/year:{b}", year),
+        (f"h/family:{t.family}|{b}", 1.0),
+    )
     return {"mfu": mfu, "attention": attention, "overhead": ((f"o/{side}", 1.0), (f"o/api:{b}", 1.0)), "scale": scale}
 
 

@@ -9,24 +9,34 @@ c: cost of drafting a token, V(k): cost of a pass over k tokens, both relative t
 verification) is theorem 3.8 of Leviathan et al. 2023 (arXiv 2211.17192).
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from harness.domain.base import Frozen
 from harness.predict.decode import Machine
+from harness.predict.fitted import few_share
 
 WORTH_RATIO: Final = 1.03
 """Speedup below which the advice is not to speculate: acceptance varies by more than that with the text."""
 
-SLOPE_PER_BALANCE: Final[Mapping[str, float]] = {"metal": 25.3, "cpu": 4.5, "other": 8.2}
-"""Median of (cost of an extra token) x (peak / bandwidth) by api. ``metal`` and ``other``: ``fitted_slopes`` of
-spec_decode.csv (published.other_rows). ``cpu``: a Q4_K model on two x86 cores takes 31 ms for one token and 99 to 125
-ms for five, 0.55 to 0.76 of a token each, at the 8 FLOP a byte that an unlisted CPU is given."""
-
-
-VERIFIED_S: Final = 2e-3
+VERIFIED_S: Final = 1e-3
 """What a drafted token costs beside passes: sampling, comparing, undoing the cache. What remains of published cycles
 (spec_decode.csv) after the passes of target and draft."""
+MIXTURE_SLOPE: Final = 0.45
+"""Least cost of one more token of a mixture of experts: it reads experts of its own."""
+DRAFT_S: Final = 4e-3
+"""Of a token of a draft model beside its bytes: its launches and its sampling."""
+HEAD_S: Final = 0.5e-3
+HEAD_RATIO: Final = 0.03
+"""Of a drafting head (MTP, EAGLE, Medusa): launches, and its share of the target's bytes (a layer of thirty)."""
+STEP_COSTS: Final[Mapping[str, float]] = {
+    r"eagle|medusa|hydra|samd|mtp": 1.7,
+    r"lookup|\bpld\b|lookahead|\brest\b": 1.25,
+    r"dflash|dspark|recycl": 1.9,
+    r"": 1.4,
+}
+"""Cost of a whole cycle where a source tells no length of drafts: middle of published tokens a cycle over speedups."""
 
 
 class BestLength(Frozen, frozen=True, kw_only=True):
@@ -68,7 +78,21 @@ def best_gamma(
     return best
 
 
-def verify_slope(machine: Machine, slopes: Mapping[str, float] = SLOPE_PER_BALANCE) -> float:
-    """Cost of one more token in a pass, relative to a pass over one."""
-    kappa = slopes.get(machine.api, slopes["other"])
-    return min(kappa * machine.bandwidth_bytes_per_s / machine.traits.peak_flops_per_s, 1.5)
+def verify_slope(machine: Machine, weight_count: float, plain_s: float, quant: str, *, moe: bool = False) -> float:
+    """Cost of one more token in a pass, relative to a pass over one of ``plain_s``: (VERIFIED_S + 2 N / (f P)) / t.
+
+    N: weights that a token goes through; P: peak of the shaders; f: what kernels for few tokens reach of it. ``quant``
+    is a class of quantisation. A mixture reads other experts for each. At most 1.5: a pass over each alone costs 1.
+    """
+    rate = few_share(machine.api, quant) * machine.traits.peak_flops_per_s
+    slope = (VERIFIED_S + 2 * weight_count / rate) / plain_s
+    return min(max(slope, MIXTURE_SLOPE if moe else 0.0), 1.5)
+
+
+def draft_s(method: str, machine: Machine, draft_bytes: float, target_bytes: float) -> float:
+    """Seconds of drafting one token, by the words of a method: reading a draft model, or a head on the target."""
+    if re.search(r"lookup|\bpld\b|lookahead|ngram|recycl|\brest\b", method):
+        return 0.0
+    if re.search(r"draft model|speculative sampling|\bsps\b", method):
+        return draft_bytes / (0.7 * machine.bandwidth_bytes_per_s) + DRAFT_S
+    return HEAD_RATIO * target_bytes / machine.bandwidth_bytes_per_s + HEAD_S

@@ -21,6 +21,8 @@ MEANS: Final = {
     "a/cpu": math.log(20e-6),
     "e": math.log(0.75),
     "e/cpu": math.log(0.55),
+    "e/npu": math.log(0.3),
+    "e/bandwidth/npu": -0.5,
     "c": math.log(8.0),
     "k": math.log(0.7),
     "m": math.log(0.35),

@@ -20,11 +20,25 @@ _APPLE_CORES: Final = {
 _APPLE_CORE_TFLOPS: Final = {1: 0.325, 2: 0.358, 3: 0.355, 4: 0.425, 5: 0.44}
 """fp32 peak of one GPU core by generation: 128 lanes x 2 x clock. fp16 runs at the same rate."""
 
-_HBM: Final = ("nvidia-hbm", "amd-cdna")
-_SHARED: Final = ("apple", "nvidia-unified", "amd-integrated", "intel-integrated", "qualcomm", "mali")
+_HANDHELD: Final = ("qualcomm", "mali")
 
-CPU_MATRIX_RATIO: Final = 4.0
-"""Products of int8 that a lane of 32 bits takes (dot-product instructions) against multiplications of fp32."""
+INT8_RATIOS: Final = {
+    "none": 1.0, "neon": 2.0, "dot": 4.0, "i8mm": 8.0, "sme": 8.0,
+    "avx": 1.0, "avx2": 2.0, "avxvnni": 4.0, "avx512": 2.0, "avx512vnni": 4.0, "amx": 4.0,
+}  # fmt: skip
+"""Products of int8 that a lane of 32 bits takes by the CPU's instructions, against multiplications of fp32: a widening
+multiplication 2 (SMLAL; VPMADDUBSW is followed by two more), a dot product 4 (SDOT, VPDPBUSD), a product of matrices 8
+(SMMLA) and more (TDPBSSD). Source: Arm A-profile and Intel architecture reference manuals."""
+
+PEAKS_PER_BYTE: Final = {
+    "nvidia-pascal": (25.0, 2.0), "nvidia-volta": (16.0, 8.0), "nvidia-turing": (24.0, 4.0),
+    "nvidia-ampere": (38.0, 4.0), "nvidia-hopper": (20.0, 15.0), "nvidia-ada": (60.0, 4.0),
+    "nvidia-blackwell": (52.0, 4.0), "amd-gcn": (20.0, 1.5), "amd-cdna": (25.0, 8.0), "amd-rdna1": (21.0, 2.0),
+    "amd-rdna2": (38.0, 2.0), "amd-rdna3": (55.0, 2.0), "amd-rdna3.5": (70.0, 2.0), "amd-rdna4": (75.0, 4.0),
+    "intel-gen": (25.0, 2.0), "intel-xe": (33.0, 4.0), "intel-xe2": (33.0, 8.0),
+}  # fmt: skip
+"""fp32 FLOP for each byte/s of a card that no table knows, and its matrix peak over that: the middle of its family in
+vendors' data sheets."""
 
 
 class Traits(NamedTuple):
@@ -37,6 +51,7 @@ class Traits(NamedTuple):
         known_peak: Whether the peaks come from the table rather than from the bandwidth.
         core_count: GPU cores where the name gives them, threads that run on a CPU; 0 otherwise.
         memory: ``hbm gddr lpddr ddr``; empty where unknown. ``lpddr`` is shared with the CPU.
+        isa: Instructions that a CPU multiplies int8 with, a key of ``INT8_RATIOS``; empty elsewhere.
     """
 
     family: str
@@ -45,6 +60,12 @@ class Traits(NamedTuple):
     known_peak: bool
     core_count: int = 0
     memory: str = ""
+    isa: str = ""
+
+    @property
+    def vendor(self) -> str:
+        """Who made it, by the first word of its family."""
+        return self.family.partition("-")[0]
 
 
 @lru_cache
@@ -62,6 +83,10 @@ def first_cells(name: str, text: str, kind: str = "") -> tuple[str, ...]:
     return next((cells for pattern, cells in rows if re.search(pattern, text)), ())
 
 
+_HYPERTHREADS: Final = re.compile(r"(?:xeon|epyc).*\((?:aws|azure|gcp|google|oci)|(?:aws|azure|gcp) .*(?:xeon|epyc)")
+"""Virtual machines whose CPUs are two threads of one core (vendors' pages on instance types)."""
+
+
 def thread_flops(text: str, thread_count: int, bandwidth_bytes_per_s: float) -> tuple[float, bool, int]:
     """Peak of the threads that run on a CPU, whether its cores are known, and how many threads run (8 if unknown).
 
@@ -70,33 +95,56 @@ def thread_flops(text: str, thread_count: int, bandwidth_bytes_per_s: float) -> 
     """
     if found := first_cells("cpu_cores.csv", text):
         cores, bits, ghz = map(float, found)
-        running = min(thread_count or cores, cores)
+        running = min(thread_count / 2 if _HYPERTHREADS.search(text) else thread_count or cores, cores)
         return running * bits / 32 * 2 * ghz * 1e9, True, int(running)
     return 8 * bandwidth_bytes_per_s, False, thread_count or 8
 
 
+@lru_cache(maxsize=4096)
 def chip_key(chip: str) -> str:
     """One name for one piece of silicon, whatever a source calls it; used to leave a chip out altogether.
 
-    A graphics card in a host counts, not the host; memory sizes do not.
+    A graphics card in a host counts, not the host. Memory sizes do not, but where makers sell two chips under one name
+    (``chip_names.csv``); a laptop's, a Max-Q's and a PCIe card's cut of a chip are chips of their own.
     """
     text = _graphics(_plain(chip))
     if apple := _apple(text):
         return f"m{apple[0]}-{apple[1] or 'base'}-{apple[2]}"
-    number = re.search(r"\b([3-5]0[5-9]0|20[6-8]0|1[06][3-8]0|a[1-6][05]00|[pwl]?[4-9]\d{3})(?= |$|ti|xt)", text)
-    if number and re.search(r"rtx|gtx|geforce|nvidia|radeon|\brx|\bpro\b|^[a-z]?\d{4}", text):
-        more = re.findall(r"\b(ti|super|laptop|mobile|max-q|ada|xtx|xt|gre|d)\b", text[number.end() - len(number[1]) :])
-        stuck = re.match(r"ti|xtx|xt", text[number.end() :])
-        return " ".join([number[1], *([stuck[0]] if stuck else []), *more])
     if alias := first_cells("chip_names.csv", text, "chip"):
         return alias[1]
-    text = re.sub(
-        r"nvidia|geforce|amd|radeon|apple|intel\(r\)|core\(tm\)|\(.*?\)|\d+ ?gb|processor|pcie|sxm\d?|custom pc|tesla"
-        r"|\brtx\b|\brx\b",
-        " ",
-        text,
-    )
+    text = _SAID_BESIDE.sub(" ", text)
+    for pattern in _NUMBERED:
+        if found := re.search(pattern, text):
+            cut = dict.fromkeys(re.findall(r"\b(laptop|mobile|max-q|pcie|nvl)\b", text))
+            words = [*(word for word in found.groups() if word), *("laptop" if c == "mobile" else c for c in cut)]
+            return " ".join(" ".join(words).split())
+    text = re.sub(r"\(.*?\)|\d+ ?gb|\bsxm\d?|\bpcie\b", " ", text)
     return " ".join(text.strip(" -").split())
+
+
+_SAID_BESIDE: Final = re.compile(
+    r"\b(?:nvidia|geforce|apple|intel|amd|ati|tesla|processor|cpu|custom pc|gpu|graphics)\b"
+    r"|\b(?:with|series|edition|generation)\b|\((?:r|tm)\)|@.*|\b\d+-core\b|\b\d+(?:st|nd|rd|th) gen\b|\bw/.*"
+)
+"""Words of a name that do not tell one chip from another."""
+_NUMBERED: Final = (
+    r"\b(tensor g\d|dimensity \d{3,4}\+?|exynos \d{4}|kirin \d{3,4})",
+    r"^(?!nvidia)[^/]*?\b(a1\d|a2\d)(?: bionic)? ?(pro)?\b(?! ?\d)",
+    r"\b(quadro [pmt]|arc pro b|arc [ab])(\d{2,4}m?)\b",
+    r"\b(\d000) (ada)\b",
+    r"\b(quadro rtx|rtx pro) (\d{4})\b",
+    r"(?:rtx|gtx|\bgt|^|nvidia) ?\b([1-5]0[1-9]0|20[5-8]0|16[3-6]0|9[5-8]0) ?(ti)?\b ?(super|d)?",
+    r"(?:radeon|\brx|^) ?(?:rx )?\b([4-9]\d{2,3}) ?(xtx|xt|gre|m)?\b",
+    r"\b([apwl]\d{4}|[abhlgv]\d{2,3}s?|mi\d{2,3}[a-z]?|gh200|gb200|mx\d{3}|t\d{3,4}|[pm]\d{2,3})\b",
+    r"\b(i[3579]-\d{3,5}[a-z]*\d?)\b",
+    r"\b(n\d{2,3})\b",
+    r"\b(ultra \d \d{3}[a-z]*|core \d \d{3}[a-z]*)\b",
+    r"\b(ryzen) (?:(threadripper) )?(ai )?(max\+? )?([3579] )?(pro )?(hx )?(\d{3,4}[a-z0-9]*)\b",
+    r"\b(threadripper)(?: (pro))? (\d{4}[a-z]*)\b",
+    r"\b(epyc) (\d{3,4}[a-z0-9]*)\b",
+    r"\b(xeon)(?: (?:gold|platinum|silver|bronze|e|w))?[ -]((?:e\d-|w\d?-)?\d{4}[a-z+]*(?: ?v\d)?)\b",
+)
+"""Makers' numbers: what tells a chip, in groups, by the first pattern that a name holds."""
 
 
 def _graphics(text: str) -> str:
@@ -125,42 +173,61 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
     matrix units. A CPU's are those of the threads that run (``thread_flops``).
     """
     text = _plain(chip)
+    if api == "cpu":
+        return _cpu_traits(text, bandwidth_bytes_per_s, thread_count)
+    if api == "npu":
+        return _npu_traits(text, bandwidth_bytes_per_s)
     if apple := _apple(text):
         generation, _, cores = apple
-        if api == "cpu":
-            flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
-            return Traits("apple-cpu", flops, CPU_MATRIX_RATIO * flops, known, count, "lpddr")
         flops = cores * _APPLE_CORE_TFLOPS.get(generation, 0.44) * 1e12
         return Traits(f"apple-m{generation}", flops, flops, True, cores, "lpddr")
-    named = re.search(r"\ba1\d( pro| bionic)?\b", text) and not re.search(r"nvidia|rtx|cortex", text)
-    if re.search(r"iphone|ipad", text) or (named and api in {"metal", "cpu", "npu", "other"}):
-        flops, known, count = {"npu": 300.0}.get(api, 36.0) * bandwidth_bytes_per_s, False, 0
-        if api == "cpu":
-            flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
-        matrix = flops * (CPU_MATRIX_RATIO if api == "cpu" else 1)
-        return Traits("apple-phone", flops, matrix, known, count, "lpddr")
-    if api == "cpu":
-        _, family = first_cells("chip_names.csv", text, "cpu") or ("", "x86-cpu")
-        flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
-        return Traits(family, flops, CPU_MATRIX_RATIO * flops, known, count, "ddr")
+    if _APPLE_PHONE.search(text) and not _NOT_APPLE.search(text):
+        flops = 36.0 * bandwidth_bytes_per_s
+        tensor = 3.0 if re.search(r"\ba(19|2\d)\b|iphone 1[7-9]", text) else 1.0
+        return Traits("apple-phone", flops, tensor * flops, False, 0, "lpddr")
     text = _graphics(text)
     _, family = first_cells("chip_names.csv", text, "gpu") or ("", "")
-    memory = "hbm" if family.startswith(_HBM) else "lpddr" if family.startswith(_SHARED) else "gddr" if family else ""
+    _, memory = first_cells("chip_names.csv", text, "memory") or ("", "gddr" if family else "")
+    memory = "lpddr" if family in _HANDHELD else memory
     if peaks := first_cells("chip_peaks.csv", text):
         peak, matrix = map(float, peaks)
-        return Traits(family, shader_peak(family, peak * 1e12), matrix * 1e12, True, memory=memory)
-    flops = 45 * bandwidth_bytes_per_s
-    matrix = 4 * flops if family.startswith("nvidia") else 2 * flops
-    return Traits(family, flops, matrix, False, memory=memory)
+        return Traits(family, shader_peak(family, peak * 1e12, memory), matrix * 1e12, True, memory=memory)
+    each, ratio = PEAKS_PER_BYTE.get(family, (45.0, 2.0))
+    flops = each * bandwidth_bytes_per_s
+    return Traits(family, shader_peak(family, flops, memory), ratio * flops, False, memory=memory)
 
 
-def shader_peak(family: str, fp32_flops_per_s: float) -> float:
+_APPLE_PHONE: Final = re.compile(r"iphone|ipad|\ba1\d( pro| bionic)?\b")
+_NOT_APPLE: Final = re.compile(r"nvidia|rtx|cortex|arc|radeon")
+
+
+def _cpu_traits(text: str, bandwidth_bytes_per_s: float, thread_count: int) -> Traits:
+    flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
+    _, isa = first_cells("chip_names.csv", text, "isa") or ("", "avx2")
+    matrix = INT8_RATIOS[isa] * flops
+    if _apple(text) or (_APPLE_PHONE.search(text) and not _NOT_APPLE.search(text)):
+        family = "apple-cpu" if _apple(text) else "apple-phone"
+        return Traits(family, flops, matrix, known, count, "lpddr", isa)
+    _, family = first_cells("chip_names.csv", text, "cpu") or ("", "x86-cpu")
+    return Traits(family, flops, matrix, known, count, "lpddr" if family == "arm-cpu" else "ddr", isa)
+
+
+def _npu_traits(text: str, bandwidth_bytes_per_s: float) -> Traits:
+    """An accelerator: its data sheet's operations are no rate that a token sees, so its bandwidth is its measure."""
+    apple = _apple(text) or (_APPLE_PHONE.search(text) and not _NOT_APPLE.search(text))
+    _, family = first_cells("chip_names.csv", text, "npu") or ("", "npu")
+    flops = 300.0 * bandwidth_bytes_per_s
+    return Traits("apple-npu" if apple else family, flops, flops, False, memory="lpddr")
+
+
+def shader_peak(family: str, fp32_flops_per_s: float, memory: str = "") -> float:
     """Rate at which shaders dequantise: that of their integer lanes, which do the dot products of packed weights.
 
     Ampere (but for the A100), Ada and Hopper double their fp32 lanes and not their integer ones (64 of 128 in each
     multiprocessor); Blackwell has as many of both. Source: NVIDIA's architecture white papers.
     """
-    return fp32_flops_per_s / (2 if family in {"nvidia-ampere", "nvidia-ada", "nvidia-hbm-hopper"} else 1)
+    doubled = family in {"nvidia-ada", "nvidia-hopper"} or (family == "nvidia-ampere" and memory != "hbm")
+    return fp32_flops_per_s / (2 if doubled else 1)
 
 
 def _plain(chip: str) -> str:

@@ -1,45 +1,26 @@
-"""Published energy of a token and speeds over minutes: read, fitted, and each device predicted without its own rows.
-
-Rows of one device, engine and scope are one vote. Terms are fitted to ln of what was measured by least squares around
-the priors of ``harness.predict.heat``, which pools: a term that few devices speak for stays near its prior.
-"""
+"""Published energy of a token and speeds over minutes; rows of one device, engine and scope are one vote."""
 
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.catalog.devices import device_names, load_device
 from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.prediction import Interval
-from harness.predict.heat import (
-    PLAIN,
-    PRIORS,
-    HeatTerms,
-    Load,
-    heat_terms,
-    knee_seconds,
-    share_kept,
-    watts,
-)
+from harness.predict.heat import PLAIN, HeatTerms, Load, heat_terms, share_kept, watts
 from harness.predict.quant_class import quant_class
 from harness.predict.traits import chip_key
 from harness.published.cells import Cells, read_cells
-from harness.published.other_rows import Check
 from harness.published.row_work import active_named
-from harness.published.rows import api_named
+from harness.published.rows import Row, api_named
 
 Kind = Literal["energy", "thermal"]
-NOISE: Final = 0.3
-"""Spread of ln joules between devices that share all terms: what a vote may be off by before it pulls at them."""
-_SHARE_NOISE: Final = 0.15
-_HUBER: Final = 1.5
 _COUNTED_S: Final = 120.0
 """A run counts as sustained from here on."""
 _HOT: Final = frozenset({"serious", "critical"})
@@ -66,9 +47,22 @@ class HeatRow(NamedTuple):
     knee_s: float | None = None
 
     @property
-    def vote(self) -> tuple[str, str, str, bool]:
+    def vote(self) -> tuple[str, ...]:
         """Rows of equal vote count as one."""
-        return self.kind, self.device, self.load.engine, self.load.whole
+        return self.kind, self.device, self.load.engine, str(self.load.whole)
+
+    @property
+    def promised(self) -> float:
+        """What a simple rule says: the data sheet's watts over the speed; two fifths of the speed, of an NPU's more."""
+        if self.kind == "thermal":
+            return 0.67 if self.load.engine == "npu" else 0.43
+        return (self.load.limit_watts or 0.0) / self.speed_tokens_per_s
+
+    def said(self, terms: HeatTerms) -> Interval | None:
+        """The same with its interval; None where the model does not know."""
+        if self.predicted(terms.terms) is None:
+            return None
+        return terms.interval(self.predicted, terms.energy_floor if self.kind == "energy" else terms.share_floor)
 
     def predicted(self, terms: Mapping[str, float]) -> float | None:
         """The same by the model; None where it does not know."""
@@ -77,25 +71,30 @@ class HeatRow(NamedTuple):
         return watts(self.load, self.speed_tokens_per_s, terms) / self.speed_tokens_per_s
 
 
-class HeatCheck(Check, frozen=True, kw_only=True):
-    """How rows were predicted; each device x engine x scope has one vote.
-
-    Attributes:
-        votes_count: Votes among the rows.
-        coverage_ratio: Share inside the 90 % interval; None without rows.
-        baselines: Median error of simpler rules, and on how many rows they can be asked.
-    """
-
-    votes_count: int
-    coverage_ratio: float | None
-    baselines: dict[str, tuple[float, int]]
-
-
+_KINDS: Final = {"gpu": "desktop", "sbc": "board", "edge": "board", "server-gpu": "server", "iot": "board"}
+"""Kinds of device as the model of heat knows them, by the class that a row says."""
 _DOUBTS: Final = {"C": 1.5, "D": 2.0}
 
 
-def heat_rows(kind: Kind, path: Path | None = None) -> tuple[list[HeatRow], int]:
-    """Rows of the shipped file of that kind, or of ``path``, and how many lack what the model needs.
+def read_rows(kind: Kind, path: Path | None = None) -> list[Row]:
+    """Rows of the shipped file of that kind, or of ``path``, judged by the shipped terms.
+
+    Raises:
+        BadDataError: It cannot be read, columns are missing, or a number is none.
+    """
+    group, rows = "energy of a token" if kind == "energy" else "share of speed that is left", []
+    for raw, own in heat_rows(kind, path):
+        if own is None:
+            rows.append(Row(raw, group, (), 0.0, reason="no size of the model, or no steady speed"))
+            continue
+        known = own.predicted(heat_terms().terms) is not None
+        reason = "" if known else "nothing is known of the device's limit"
+        rows.append(Row(raw, group, own.vote, own.measured, own.promised, reason, partial(own.said, heat_terms())))
+    return rows
+
+
+def heat_rows(kind: Kind, path: Path | None = None) -> list[tuple[Cells, HeatRow | None]]:
+    """What was measured, by (first) cells; None where they lack what the model needs.
 
     Raises:
         BadDataError: It cannot be read, columns are missing, or a number is none.
@@ -103,19 +102,17 @@ def heat_rows(kind: Kind, path: Path | None = None) -> tuple[list[HeatRow], int]
     cells = read_cells(f"{kind}.csv", path, kind)
     profiles = [load_device(device) for device in device_names()]
     if kind == "energy":
-        found = [_energy_row(raw, profiles) for raw in cells]
-    else:
-        runs: dict[tuple[str, ...], list[Cells]] = {}
-        for raw in cells:
-            runs.setdefault((raw["run_id"], raw["device"], raw["backend"], raw["model"]), []).append(raw)
-        found = [_run(run, profiles) for run in runs.values()]
-    return [row for row in found if row is not None], sum(row is None for row in found)
+        return [(raw, _energy_row(raw, profiles)) for raw in cells]
+    runs: dict[tuple[str, ...], list[Cells]] = {}
+    for raw in cells:
+        runs.setdefault((raw["run_id"], raw["device"], raw["backend"], raw["model"]), []).append(raw)
+    return [(run[0], _run(run, profiles)) for run in runs.values()]
 
 
 def _energy_row(raw: Cells, profiles: Sequence[DeviceProfile]) -> HeatRow | None:
     joules, speed, power = raw.numbers("joules_per_token", "tokens_per_s", "power_w")
     phase = raw.get("phase", "")
-    if speed <= 0 or "whole reference" in phase or "prompt dominated" in phase or "mixed" in phase:
+    if speed <= 0 or re.search("whole reference|whole task|prefill included|prompt dominated|mixed", phase):
         return None  # what is averaged over the prompt says nothing of one generated token
     load = _load(raw, profiles)
     joules = joules or power / speed
@@ -161,7 +158,8 @@ def _load(raw: Cells, profiles: Sequence[DeviceProfile]) -> Load | None:
     card = card or (profile is not None and profile.pool_for(api) == "vram")
     engine = "card" if card else known.kind if known else api if api in {"cpu", "npu"} else "gpu"
     scope = raw.get("power_scope", "").lower()
-    whole = re.search(r"whole|battery|wall|socket|sys rail|dc input|board dc", scope) is not None
+    kind = _KINDS.get(own_class, own_class or "laptop")
+    whole = re.search(r"whole|battery|wall|socket|sys rail|dc input|board dc|board pmic|codecarbon", scope) is not None
     limit = raw.number("power_limit_w")
     sheet = profile.power.sustained_watts if profile is not None else None
     # What the profile says of a phone was measured on such a phone: a device left out must not be told by it.
@@ -169,8 +167,8 @@ def _load(raw: Cells, profiles: Sequence[DeviceProfile]) -> Load | None:
         limit = sheet.value
     return Load(
         engine=engine,
-        kind="desktop" if card and own_class == "gpu" else own_class or "laptop",
-        whole=whole or own_class in {"phone", "tablet", "board"},
+        kind=kind,
+        whole=whole or kind in {"phone", "tablet"},
         byte_count=read,
         operation_count=2e9 * used,
         plain=quant_class(quant) in PLAIN,
@@ -190,7 +188,8 @@ def _bits(quant: str) -> float:
     return bits + (0.5 if bits < 16 else 0.0) if bits in {2, 3, 4, 5, 6, 8, 16} else 0.0
 
 
-def _words(text: str) -> list[str]:
+def name_words(text: str) -> list[str]:
+    """Words of a device's or chip's name that tell it from others."""
     plain = re.sub(r"\(.*?\)|\b(apple|geforce|radeon|nvidia|amd|intel|for galaxy|class)\b|[-,]", " ", text.lower())
     return plain.split()
 
@@ -203,126 +202,5 @@ def _profile(chip: str, device: str, profiles: Sequence[DeviceProfile]) -> Devic
     number = re.search(r"\d{3,}", chip)
     alike = [profile for profile in profiles if chip_key(profile.chip) == chip_key(chip)]
     found = [profile for profile in alike if number is None or number[0] in profile.chip]
-    told = set(_words(f"{chip} {device}"))
-    return max(found, key=lambda p: len(told & set(_words(f"{p.chip} {p.title}"))), default=None)
-
-
-def fit(rows: Sequence[HeatRow], source: str) -> HeatTerms:
-    """Terms for the rows: least squares of (ln predicted - ln measured) / noise and of the distance to the priors."""
-    from scipy.optimize import least_squares
-
-    keys = tuple(PRIORS)
-    mean = np.array([PRIORS[key][0] for key in keys])
-    precision = np.array([1 / PRIORS[key][1] for key in keys])
-    counts = Counter(row.vote for row in rows)
-
-    def misses(theta: NDArray[np.float64]) -> NDArray[np.float64]:
-        terms = dict(zip(keys, theta, strict=True))
-        found = []
-        for row in rows:
-            predicted = row.predicted(terms)
-            noise = (NOISE if row.kind == "energy" else _SHARE_NOISE) * row.doubt * math.sqrt(counts[row.vote])
-            if predicted is not None:
-                found.append(math.log(predicted / row.measured) / noise)
-            if row.knee_s:
-                knee = knee_seconds(row.load, row.speed_tokens_per_s, terms)
-                found.append(math.log(knee / row.knee_s) / (2 * noise) if knee else 0.0)
-        return np.array([*map(_huber, found), *((theta - mean) * precision)])
-
-    found = least_squares(misses, mean, diff_step=1e-4)
-    spread = np.linalg.inv(found.jac.T @ found.jac)
-    return HeatTerms(
-        source=source,
-        terms={key: round(float(t), 4) for key, t in zip(keys, found.x, strict=True)},
-        covariance=tuple(tuple(round(float(c), 6) for c in row) for row in spread),
-        energy_floor=NOISE,
-        share_floor=_SHARE_NOISE,
-    )
-
-
-def _huber(miss: float) -> float:
-    """A miss whose square is Huber's loss: beyond 1.5 it grows with the root, so that no one device decides a term."""
-    return miss if abs(miss) <= _HUBER else math.copysign(math.sqrt(_HUBER * (2 * abs(miss) - _HUBER)), miss)
-
-
-Judged = tuple[HeatRow, Interval]
-"""A row with what was said of it."""
-
-
-def leave_out(rows: Sequence[HeatRow]) -> list[Judged]:
-    """Each device predicted by a fit on the rows of all the others, energy and runs together."""
-    judged = []
-    for device in dict.fromkeys(row.device for row in rows):
-        terms = fit([row for row in rows if not _same(row.device, device)], "")
-        judged += _judge([row for row in rows if row.device == device], terms)
-    return judged
-
-
-def _same(one: str, other: str) -> bool:
-    """One device under two names, such as a MacBook with and without its memory said."""
-    return one == other or set(_words(one)) <= set(_words(other)) or set(_words(other)) <= set(_words(one))
-
-
-def _judge(rows: Sequence[HeatRow], terms: HeatTerms) -> list[Judged]:
-    floors = {"energy": terms.energy_floor, "thermal": terms.share_floor}
-    said = [row for row in rows if row.predicted(terms.terms) is not None]
-    return [(row, terms.interval(row.predicted, floors[row.kind])) for row in said]
-
-
-def summary(kind: Kind, judged: Sequence[Judged], skipped_count: int, how: str) -> HeatCheck:
-    """Errors and coverage over votes, beside the baselines."""
-    mine = [(row, said) for row, said in judged if row.kind == kind]
-    counts = Counter(row.vote for row, _ in mine)
-    weight = [1 / counts[row.vote] for row, _ in mine]
-    off = [said.mid / row.measured for row, said in mine]
-    inside = [said.low <= row.measured <= said.high for row, said in mine]
-    baselines = {}
-    for name, rule in _RULES[kind].items():
-        errors = [(abs(r / row.measured - 1), w) for (row, _), w in zip(mine, weight, strict=True) if (r := rule(row))]
-        if errors:
-            baselines[name] = (_median(errors), len(errors))
-    return HeatCheck(
-        name=f"{'energy of a token' if kind == 'energy' else 'sustained share'}, {how}",
-        rows_count=len(mine),
-        votes_count=len(counts),
-        skipped_count=skipped_count,
-        median_ratio=_median([(abs(ratio - 1), w) for ratio, w in zip(off, weight, strict=True)]) if mine else None,
-        within_ratio=float(np.average([1 / 1.3 < ratio < 1.3 for ratio in off], weights=weight)) if mine else None,
-        coverage_ratio=float(np.average(inside, weights=weight)) if mine else None,
-        baselines=baselines,
-    )
-
-
-_RULES: Final[dict[Kind, dict[str, Callable[[HeatRow], float | None]]]] = {
-    "energy": {"watts of the data sheet / speed": lambda row: (row.load.limit_watts or 0) / row.speed_tokens_per_s},
-    "thermal": {
-        "0.43, on an NPU 0.67": lambda row: 0.67 if row.load.engine == "npu" else 0.43,
-        "1": lambda _row: 1.0,
-    },
-}
-"""Simpler rules that the model is judged beside."""
-
-
-def _median(weighted: Sequence[tuple[float, float]]) -> float:
-    """Middle of (value, weight)."""
-    values, weights = np.array(sorted(weighted)).T
-    return float(values[np.searchsorted(np.cumsum(weights), weights.sum() / 2)])
-
-
-def check(kind: Kind, path: Path | None = None) -> HeatCheck:
-    """Joules a token, or the share of burst speed that runs kept.
-
-    The shipped rows, each device left out of the fit; or another file by the shipped terms.
-
-    Raises:
-        BadDataError: The file cannot be read, lacks columns, or has a number that is none.
-    """
-    rows, skipped = heat_rows(kind, path)
-    if path is not None:
-        return summary(kind, _judge(rows, heat_terms()), skipped, "shipped terms")
-    return summary(kind, leave_out(shipped_rows()), skipped, "device left out")
-
-
-def shipped_rows() -> list[HeatRow]:
-    """Rows of both shipped files that the model can use."""
-    return heat_rows("energy")[0] + heat_rows("thermal")[0]
+    told = set(name_words(f"{chip} {device}"))
+    return max(found, key=lambda p: len(told & set(name_words(f"{p.chip} {p.title}"))), default=None)

@@ -1,49 +1,42 @@
-"""Published speedups of speculative decoding and speeds of streaming, against the models of both."""
+"""Published speedups of speculative decoding, speeds of streaming and of several sequences together, as rows."""
 
 import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import numpy as np
-
-from harness.domain.base import Frozen
-from harness.predict.decode import Machine
-from harness.predict.moe import ROUTED_RATIO, hit_ratio, streamed_token_s
-from harness.predict.speculative import SLOPE_PER_BALANCE, expected_tokens_per_cycle, verify_slope
+from harness.domain.prediction import Interval
+from harness.predict.coefficients import shipped
+from harness.predict.decode import Machine, decode_gradient
+from harness.predict.fitted import SPREAD_BY_LN, few_tokens
+from harness.predict.interval import interval
+from harness.predict.moe import ROUTED_RATIO, SYSTEM_BYTES, hit_ratio, streamed_token_s
+from harness.predict.passes import Pass
+from harness.predict.quant_class import quant_class
+from harness.predict.speculative import STEP_COSTS, draft_s, expected_tokens_per_cycle, verify_slope
 from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s
 from harness.predict.traits import first_cells, traits_of
 from harness.published.cells import Cells, read_cells
+from harness.published.row_work import ModelOf, active_named
+from harness.published.rows import Row, row_of, why_not
 
 _HOST_BYTES_PER_S: Final = 48e9
 """Weights read by a desktop's or laptop's CPU where a row does not say: 0.6 of 80 GB/s."""
 _CARD_BYTES_PER_S: Final = 320e9
 """The same of the graphics card of the dense rows (616 GB/s by its data sheet), at half."""
-_CACHE_RATIO: Final = 0.85
-"""Share of RAM that a cache of experts gets."""
-
-
-class Check(Frozen, frozen=True, kw_only=True):
-    """One set of rows.
-
-    Attributes:
-        name: What was predicted.
-        rows_count: Rows with all that the model needs.
-        skipped_count: Rows without.
-        median_ratio: Median error |predicted / measured - 1|; None without rows.
-        within_ratio: Share within a factor 1.3; None without rows.
-        refused: Rows that the model does not cover, by reason; not among the others.
-    """
-
-    name: str
-    rows_count: int
-    skipped_count: int
-    median_ratio: float | None
-    within_ratio: float | None
-    refused: dict[str, int] = {}
-
+_EXPERTS_RATIO: Final = 0.6
+"""Speed of reading experts that are fetched one by one, to that of a whole matrix."""
+_WAITING_S: Final = 0.018
+"""Of a token, what blocks wait for their router's choice: 0.3 to 0.6 ms each, where all experts are in memory."""
+_SPREADS: Final = {"speculation": 0.5, "mapped": 0.5, "experts": 1.0}
+"""Half of a 90 % interval in ln of what has no fitted spread: 90 % quantile of the shipped rows' errors."""
+_SAME: Final = {"Q4_K_4": "Q4_K_M", "Q8R16": "Q8_0"}
+"""Layouts of one vendor's build, of the same bits as llama.cpp's."""
+_BITS: Final = {"f16": 16.0, "q8": 8.5, "w8": 8.5, "w6": 6.5, "q5": 6.0, "q4k": 4.8, "q4": 4.5, "w4": 4.5, "q3k": 3.6,
+                "w3": 3.5, "q2k": 2.8, "w2": 2.5, "iq": 2.8, "ternary": 1.8}  # fmt: skip
+"""Bits of a weight by class of quantisation, where a row gives no size."""
 
 _OUTSIDE: Final = (
     ("method", r"tree", "a tree of drafts is verified: its budget is no draft length"),
@@ -60,160 +53,213 @@ def outside(raw: Mapping[str, str]) -> str:
     return next(said, "")
 
 
-class Measured(NamedTuple):
-    """One measured row of spec_decode.csv, its method without the build.
+class Drafted(NamedTuple):
+    """A row of spec_decode.csv as its law sees it.
 
-    ``tokens`` are those of a cycle, by acceptance and ``gamma``: 0 where the source gives tokens of a step alone.
+    ``tokens`` are those of a cycle, by acceptance and ``gamma`` (0 where the source gives tokens of a step alone);
+    ``plain_s`` is the time of a pass over one token, measured where the row says it.
     """
 
-    device: str
+    machine: Machine
     method: str
-    machine: Machine | None
     gamma: int
     tokens: float
-    draft_cost_ratio: float
-    speedup: float
+    weight_count: float
+    quant: str
+    plain_s: float
     moe: bool
+    draft_ratio: float
+    draft_bytes: float
+
+    def speedup(self) -> Interval:
+        """Tokens of a cycle over its cost."""
+        spread = _SPREADS["speculation"]
+        if not self.gamma:
+            cost = next((cost for words, cost in STEP_COSTS.items() if re.search(words, self.method)), 1.5)
+            return interval(self.tokens / cost, spread)
+        slope = verify_slope(self.machine, self.weight_count, self.plain_s, self.quant, moe=self.moe)
+        target_bytes = self.weight_count * _BITS[self.quant] / 8
+        drafting = draft_s(self.method, self.machine, self.draft_bytes, target_bytes) / self.plain_s
+        return interval(self.tokens / (1 + self.gamma * (slope + (self.draft_ratio or drafting))), spread)
 
 
-def _measured(raw: Cells) -> Measured | None:
-    """A row with an acceptance and a speedup; None for any other."""
-    speedup, drafted, rate, mean, cost = raw.numbers(
-        "speedup", "gamma", "acceptance_rate", "mean_accepted_tokens", "draft_cost_ratio_c"
-    )
-    gamma, kind, tokens = int(drafted), raw["acceptance_kind"], mean
-    if kind.startswith("per-token") and gamma:
-        tokens = expected_tokens_per_cycle(rate, gamma)
+def speculation_rows(path: Path | None = None) -> list[Row]:
+    """Measured speedups from acceptance, draft length and device.
+
+    Raises:
+        BadDataError: Columns are missing, or a number is none.
+    """
+    return [_speculation(raw) for raw in read_cells("spec_decode.csv", path, "speculation")]
+
+
+def _speculation(raw: Cells) -> Row:
+    speedup, gamma, rate, mean = raw.numbers("speedup", "gamma", "acceptance_rate", "mean_accepted_tokens")
+    plain, ratio = raw.numbers("baseline_tps", "draft_cost_ratio_c")
+    kind, tokens = raw["acceptance_kind"], mean
+    if kind.startswith(("per-token", "alpha")) and gamma:
+        tokens = expected_tokens_per_cycle(min(rate, 1.0), int(gamma))
     elif kind.startswith("accepted/drafted") and gamma and rate:
         tokens = 1 + gamma * rate
-    if not tokens or not speedup:
-        return None
-    device, method = raw["device"], re.split(r"[ ,]", raw["method"].lower())[0]
-    moe = re.search(r"A\d+B", raw["target"]) is not None
-    return Measured(device, method, _machine(device), gamma, tokens, cost, speedup, moe)
+    all_count, count = _size(raw["target"])
+    reason = why_not(
+        (not outside(raw), outside(raw)), (tokens and speedup, "no acceptance"), (count, "no size of the target")
+    )
+    vote = "speculation", raw["device"], re.split(r"[ ,]", raw["method"].lower())[0], raw["target"]
+    if reason:
+        return Row(raw, "speculative speedup", vote, speedup, reason=reason)
+    quant = quant_class(raw["target"]) if re.search(r"(?i)\d[- ]?bit|q\d|fp?16|fp8|iq\d", raw["target"]) else "f16"
+    machine = _machine(raw["device"])
+    size, _ = _size(raw.get("draft", ""))
+    draft_bits = _BITS[quant_class(raw["draft"])] if re.search(r"(?i)q\d|bit|f16", raw.get("draft", "")) else 16.0
+    read_s = count * _BITS[quant] / 8 / (0.7 * machine.bandwidth_bytes_per_s)
+    case = Drafted(
+        machine,
+        raw["method"].lower(),
+        int(gamma),
+        tokens,
+        count,
+        quant,
+        1 / plain if plain else read_s + 3e-3,
+        count < 0.9 * all_count or "moe" in raw["target"].lower(),
+        ratio,
+        size * draft_bits / 8,
+    )
+    return Row(raw, "speculative speedup", vote, speedup, tokens, law=case.speedup, machine=machine)
 
 
-def _machine(device: str) -> Machine | None:
-    if not (cells := first_cells("spec_devices.csv", device.lower())):
-        return None
-    api, size = cells[0], float(cells[1]) * 1e9
-    name = "rtx 6000 ada" if "a6000" in device.lower() and size == 960e9 else device  # Ampere's has 768 GB/s
-    return Machine(api, size, traits_of(name, api, size))
+def _size(name: str) -> tuple[float, float]:
+    """Parameters and active parameters that a name tells."""
+    found = re.search(r"(?<![A-Za-z\d.])(\d+(?:\.\d+)?) ?([BM])\b", name)
+    count = float(found[1]) * (1e9 if found[2] == "B" else 1e6) if found else 0.0
+    return count, 1e9 * active_named(name) or count
 
 
-def fitted_slopes(rows: Sequence[Measured]) -> dict[str, float]:
-    """Constants of ``verify_slope``: exp of the median of ln(slope x P / W), one vote a device.
-
-    The slope is what the speedup implies: tokens / speedup = 1 + gamma s, the draft's own cost included.
-    """
-    found: dict[str, list[tuple[str, float]]] = defaultdict(list)
-    for row in rows:
-        slope = (row.tokens / row.speedup - 1) / row.gamma if row.gamma else 0.0
-        if row.machine is not None and slope > 0 and not row.moe:
-            balance = row.machine.bandwidth_bytes_per_s / row.machine.traits.peak_flops_per_s
-            found["metal" if row.machine.api == "metal" else "other"].append((row.device, math.log(slope / balance)))
-    return {**SLOPE_PER_BALANCE, **{side: math.exp(_middle(slopes)) for side, slopes in found.items()}}
+def _machine(device: str) -> Machine:
+    """The machine that a row's words name; one of no table is a card of the middle of them all."""
+    text = device.lower()
+    api, size = first_cells("spec_devices.csv", text) or ("other", "600")
+    gb_s = 960.0 if "a6000" in text and "ada" in text else float(size)
+    if re.search(r"\bcpu\b", text):
+        api, gb_s = "cpu", gb_s if api == "cpu" else 0.5 * gb_s
+    named = re.search(r"\((cuda|vulkan|rocm|metal)", text)
+    return Machine(named[1] if named else api, gb_s * 1e9, traits_of(device, named[1] if named else api, gb_s * 1e9))
 
 
-def _middle(values: Iterable[tuple[str, float]]) -> float:
-    """Median over devices of the medians of their values; 0 without any."""
-    by_device: dict[str, list[float]] = defaultdict(list)
-    for device, value in values:
-        by_device[device].append(value)
-    return float(np.median([np.median(own) for own in by_device.values()])) if by_device else 0.0
-
-
-def _predicted_speedup(row: Measured, others: Sequence[Measured]) -> float | None:
-    """Speedup of one row from rows of other devices: their slopes, or the method's own cost of a step.
-
-    Verification is free where a matrix processor's authors say so (TPU); an unknown device gets the median slope of all
-    others, the draft's own cost left out.
-    """
-    if not row.gamma:
-        same = [o.tokens / o.speedup for o in others if o.method == row.method and not o.gamma]
-        return row.tokens / float(np.median(same)) if same else None
-    if row.machine is not None:
-        slope = max(verify_slope(row.machine, fitted_slopes(others)), 0.45 if row.moe else 0.0)
-    elif "TPU" in row.device:
-        slope = 0.0
-    else:
-        known = [o for o in others if o.gamma and o.machine is not None]
-        slope = _middle((o.device, max((o.tokens / o.speedup - 1) / o.gamma - o.draft_cost_ratio, 0.0)) for o in known)
-    return row.tokens / (1 + row.gamma * (slope + row.draft_cost_ratio))
-
-
-def check_speculation(path: Path | None = None) -> Check:
-    """Measured speedups from acceptance, draft length and device; constants from other devices only.
-
-    Rows of ``path`` are predicted by the shipped ones; None: the shipped ones themselves.
+def streaming_rows(path: Path | None = None) -> list[Row]:
+    """Speeds of dense models that are mapped, and of mixtures read from disk; nothing is fitted.
 
     Raises:
         BadDataError: Columns are missing, or a number is none.
     """
-    ours, _ = _inside(read_cells("spec_decode.csv", None, "speculation"))
-    cells, refused = _inside(read_cells("spec_decode.csv", path, "speculation"))
-    known, rows = ([row for row in map(_measured, of) if row is not None] for of in (ours, cells))
-    quotients = []
-    for row in rows:
-        told = "device" if row.machine is None else "machine"
-        predicted = _predicted_speedup(row, [other for other in known if getattr(row, told) != getattr(other, told)])
-        if predicted is not None:
-            quotients.append(predicted / row.speedup)
-    return check_of("speculative speedup, device left out", quotients, len(cells), refused)
+    return [_streaming(raw) for raw in read_cells("streaming.csv", path, "streaming")]
 
 
-def _inside(cells: list[Cells]) -> tuple[list[Cells], dict[str, int]]:
-    """Rows that the models cover, and how many they do not, by reason."""
-    whys = [outside(row) for row in cells]
-    return [row for row, why in zip(cells, whys, strict=True) if not why], dict(Counter(filter(None, whys)))
+def _streaming(raw: Cells) -> Row:
+    size, disk, speed, ram, active, params = raw.numbers(
+        "model_bytes", "storage_read_gb_s", "tokens_per_s", "ram_bytes_or_budget", "active_params_b", "params_b"
+    )
+    moe = raw["arch"].startswith("moe")
+    group = "experts read from disk" if moe else "weights mapped from disk"
+    vote = group, raw.get("device", ""), raw.get("model", ""), raw.get("quant", ""), raw.get("system", "")
+    reason = why_not(
+        (not outside(raw), outside(raw)),
+        ("sparse" not in raw["arch"], "reads only neurons that fire"),
+        (size and disk and speed and ram, "no size, disk, memory or speed"),
+        (not moe or (active and params), "no active parameters"),
+    )
+    law = partial(_streamed_tokens_per_s, raw, moe=moe)
+    read = size * (active / params if moe and params else 1.0)
+    return Row(raw, group, vote, speed, disk * 1e9 / read if read else 0.0, reason, None if reason else law)
 
 
-def check_streaming(path: Path | None = None) -> tuple[Check, Check]:
-    """Speeds of dense models that are mapped, and of mixtures read from disk (None: shipped rows); nothing is fitted.
+def _streamed_tokens_per_s(raw: Cells, *, moe: bool) -> Interval:
+    size, disk, ram, card, active, params = raw.numbers(
+        "model_bytes", "storage_read_gb_s", "ram_bytes_or_budget", "vram_bytes", "active_params_b", "params_b"
+    )
+    host = _host_bytes_per_s(raw.get("device", ""))
+    limited = "limit" in raw.get("system", "").lower()
+    if moe:
+        kept = min((ram if limited else max(ram - SYSTEM_BYTES, 0.5 * ram)) + card, size)
+        read = size * active / params
+        hit = hit_ratio(256, 256 * kept / size)
+        compute_s = read / (_EXPERTS_RATIO * host) + _WAITING_S
+        return interval(1 / streamed_token_s(ROUTED_RATIO * read, hit, disk * 1e9, compute_s), _SPREADS["experts"])
+    mapped = max(size - card, 0.0)
+    compute_s = mapped / host + min(size, card) / _CARD_BYTES_PER_S
+    seconds = compute_s + mmap_read_s(mapped, ram, BUSY_DISK_RATIO * disk * 1e9, limited=limited)
+    return interval(1 / seconds, _SPREADS["mapped"])
+
+
+def _host_bytes_per_s(device: str) -> float:
+    """What the host reads weights at: 0.6 of a chip's bandwidth that its name tells."""
+    cells = first_cells("spec_devices.csv", device.lower())
+    shared = cells and cells[0] in {"metal", "cpu"}
+    return 0.6e9 * float(cells[1]) if shared else _HOST_BYTES_PER_S
+
+
+def batch_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
+    """Tokens/s of all sequences together; several processes at once are several engines, and left aside.
+
+    Where a run's one sequence was measured too, its other rows are predicted by the ratio as well, in a group of
+    their own.
 
     Raises:
         BadDataError: Columns are missing, or a number is none.
     """
-    quotients: dict[bool, list[float]] = {True: [], False: []}
-    skipped = {True: 0, False: 0}
-    rows, refused = _inside(read_cells("streaming.csv", path, "streaming"))
-    for cells in rows:
-        size, disk, speed, ram, card, active, params = cells.numbers(
-            "model_bytes", "storage_read_gb_s", "tokens_per_s", "ram_bytes_or_budget", "vram_bytes",
-            "active_params_b", "params_b",
-        )  # fmt: skip
-        moe = cells["arch"].startswith("moe")
-        if (
-            not (size and disk and speed and ram)
-            or "sparse" in cells["arch"]
-            or (moe and (not (active and params) or "mmap" in cells.get("notes", "")))
-        ):
-            skipped[moe] += 1
-            continue
-        if moe:
-            hit = hit_ratio(256, 256 * min(_CACHE_RATIO * (ram + card) / size, 1.0))
-            read = size * active / params
-            seconds = streamed_token_s(ROUTED_RATIO * read, hit, disk * 1e9, read / _HOST_BYTES_PER_S)
-        else:
-            mapped = max(size - card, 0.0)
-            compute_s = mapped / _HOST_BYTES_PER_S + min(size, card) / _CARD_BYTES_PER_S
-            limited = "limit" in cells.get("system", "").lower()
-            seconds = compute_s + mmap_read_s(mapped, ram, BUSY_DISK_RATIO * disk * 1e9, limited=limited)
-        quotients[moe].append(1 / seconds / speed)
-    return (
-        check_of("streaming, dense, mapped", quotients[False], len(quotients[False]) + skipped[False], refused),
-        check_of("streaming, mixture of experts", quotients[True], len(quotients[True]) + skipped[True]),
+    rows = [_batch(raw, model_of) for raw in read_cells("batch.csv", path, "batch")]
+    alone = {_run(row): row for row in rows if not row.reason and _count(row) == 1}
+    related = [
+        row._replace(group=f"{row.group}, where one was measured", law=partial(_related, row, alone[_run(row)]))
+        for row in rows
+        if not row.reason and _count(row) > 1 and _run(row) in alone
+    ]
+    return [row for row in rows if row.reason or _count(row) > 1] + related
+
+
+def _count(row: Row) -> int:
+    return int(row.raw.number("batch_npl"))
+
+
+def _batch(raw: Cells, model_of: ModelOf) -> Row:
+    """A batch as a row of decode: its speed is that of all sequences."""
+    new, quant, count = raw.get("gen_tokens") or "128", raw["quant"], int(raw.number("batch_npl"))
+    changed = {
+        "test": f"tg{new.split('.')[0]}",
+        "quant": _SAME.get(quant, quant),
+        "tokens_per_s": raw["tg_tokens_per_s_total"],
+        "context_depth": raw.get("prompt_tokens", ""),
+    }
+    row = row_of(Cells(raw | changed, raw.path, raw.line), model_of)
+    reason = row.reason or why_not(
+        (count, "no number of sequences"), (raw.number("n_processes") in {0, 1}, "several processes")
+    )
+    group = "experts, several sequences" if row.group == "moe" else "several sequences"
+    law = None if reason else partial(_together, row)
+    promised = count * row.promised
+    return row._replace(
+        group=group, vote=(*row.vote, str(count)), phase="", work=None, reason=reason, law=law, promised=promised
     )
 
 
-def check_of(name: str, quotients: list[float], all_count: int, refused: dict[str, int] | None = None) -> Check:
-    """Errors of predicted / measured; ``all_count`` rows were there beside those that were refused."""
-    values = np.array(quotients)
-    return Check(
-        name=name,
-        rows_count=len(values),
-        skipped_count=all_count - len(values),
-        median_ratio=float(np.median(np.abs(values - 1))) if quotients else None,
-        within_ratio=float(np.mean((values > 1 / 1.3) & (values < 1.3))) if quotients else None,
-        refused=refused or {},
-    )
+def _together(row: Row) -> Interval:
+    """Speed of a batch by the law."""
+    assert row.work is not None
+    count, belief = _count(row), shipped()
+    seconds = few_tokens(row.work, row.machine, Pass(1, 0.0, sequences=count), belief.values).total_s
+    gradient = decode_gradient(row.work, row.machine, belief.values)
+    own = belief.half_width(gradient, "decode", row.work, row.machine)
+    return interval(count / seconds, math.hypot(own, SPREAD_BY_LN[0] * math.log(count)))
+
+
+def _related(row: Row, alone: Row) -> Interval:
+    """Speed of a batch from that of one sequence, by the law's ratio."""
+    assert row.law is not None and alone.law is not None
+    mine, single = row.law(), alone.law()
+    assert isinstance(mine, Interval) and isinstance(single, Interval)
+    return interval(mine.mid / single.mid * alone.measured, 0.1 + SPREAD_BY_LN[0] * math.log(_count(row)))
+
+
+def _run(row: Row) -> tuple[str, ...]:
+    """What the batches of one run share."""
+    names = ("source", "chip", "runtime", "model", "quant", "n_threads", "prompt_tokens")
+    return tuple(row.raw.get(name, "") for name in names)

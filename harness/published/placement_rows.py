@@ -1,4 +1,4 @@
-"""Published speeds of split placements against the law of placement, and the fit of its few terms.
+"""Published speeds of split placements, as rows.
 
 Columns used: ``gpu_chip n_gpus gpu_bandwidth_gb_s gpu_bw_basis cpu_chip cpu_bandwidth_gb_s backend runtime model arch
 params_b active_params_b quant model_bytes offload_mode n_gpu_layers n_layers n_cpu_moe offload_detail bytes_on_cpu
@@ -6,20 +6,17 @@ n_ubatch n_threads kv_type test tokens_per_s context_depth trust date``; blanks 
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from harness.domain.base import Frozen
 from harness.domain.model import ModelShape
+from harness.domain.prediction import Interval
 from harness.errors import HarnessError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work
 from harness.predict.fitted import Fitted
+from harness.predict.interval import interval
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.passes import NOTHING, Engines, Part, Pass, Split, pass_terms
 from harness.predict.placement import SHIPPED, Terms, fitted_link, link_bytes_per_s
@@ -30,11 +27,10 @@ from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import role_of, weights_of
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, rest_bytes_each
-from harness.published.rows import api_named, test_named, why_not
+from harness.published.rows import Row, api_named, test_named, why_not
 
-Array = NDArray[np.float64]
-_NOISE: Final = 0.15
-"""Spread of one measurement in ln t, with what a row does not tell of its host."""
+SPREADS: Final = {"decode": 0.35, "prefill": 0.6}
+"""Half of a 90 % interval in ln: what cards left out of the fit of the terms were off by."""
 _HOST_GB_S: Final = 89.6
 """Bandwidth of a host that a row does not tell of: two channels of DDR5-5600 x 64 bit."""
 
@@ -61,125 +57,29 @@ class PlacedRow(NamedTuple):
     reason: str = ""
 
     @property
-    def sweep(self) -> tuple[str, ...]:
-        """What stays the same while a sweep moves layers or experts."""
-        same = ("device", "model", "quant", "kv_type", "n_ubatch", "n_threads", "runtime", "context_depth", "backend")
-        return (self.phase, self.raw.get("test", ""), *(self.raw.get(name, "") for name in same))
-
-    @property
     def token_count(self) -> float:
         """Tokens that the time of the test is of."""
         return self.prompt.tokens if self.phase == "prefill" else 1.0
 
-    @property
-    def judged(self) -> bool:
-        """Whether it counts: predictable, of trust A or B."""
-        return self.split is not None and self.raw.get("trust", "") in {"A", "B"}
 
-
-class PlacementScore(Frozen, frozen=True, kw_only=True):
-    """Errors |predicted / measured - 1| of one phase, over rows of trust A and B, and over votes.
-
-    A vote is the median error of one GPU x model x quantisation.
-    """
-
-    rows_count: int
-    median_ratio: float
-    p90_ratio: float
-    votes_count: int
-    vote_median_ratio: float
-    vote_p90_ratio: float
-
-
-class PlacementReport(Frozen, frozen=True, kw_only=True):
-    """The law of placement against published rows.
-
-    Attributes:
-        how: Which terms answered.
-        scores: Errors of ``decode`` and ``prefill``; a phase without rows is left out.
-        sweeps_count: Sweeps of three placements or more.
-        found_ratio: Share of them whose best placement was found within one step, or has 90 % of the best one's speed;
-            None without sweeps.
-        by_gpu: Median error by phase and card.
-        residuals: 5 % and 95 % quantiles of ln(measured / predicted), by phase.
-        unpredictable: Rows that were not, by reason.
-        terms: The law's terms: those that answered, or, with cards left out, a fit on all rows.
-    """
-
-    how: str
-    scores: dict[str, PlacementScore]
-    sweeps_count: int
-    found_ratio: float | None
-    by_gpu: dict[str, float]
-    residuals: dict[str, tuple[float, float]]
-    unpredictable: dict[str, int]
-    terms: dict[str, float]
-
-
-def check_placement(path: Path | None, model_of: ModelOf, *, left_out: bool = False) -> PlacementReport:
-    """Published splits against the law: the shipped terms, or terms fitted without any row of the card in question.
-
-    ``path`` None reads the shipped rows; ``left_out`` refits for each card on the rows of all others.
+def placement_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
+    """Rows of a file, or of the shipped one, judged by the shipped terms.
 
     Raises:
         BadDataError: The file cannot be read, lacks columns, or has a number that is none.
     """
-    rows = read_placed_rows(path, model_of)
-    judged = [row for row in rows if row.judged]
-    cards = {row.gpu for row in judged} if left_out else set()
-    fitted = {gpu: fit_terms([row for row in rows if row.gpu != gpu]) for gpu in cards}
-    predicted = {id(row): row.token_count / predicted_s(row, fitted.get(row.gpu, SHIPPED)) for row in judged}
-    scores, residuals = {}, {}
-    by_gpu: dict[str, float] = {}
-    for phase in dict.fromkeys(row.phase for row in sorted(judged, key=lambda row: row.phase)):
-        mine = [row for row in judged if row.phase == phase]
-        ratios = np.array([predicted[id(row)] / row.tokens_per_s for row in mine])
-        errors = np.abs(ratios - 1)
-        votes: dict[tuple[str, ...], list[float]] = {}
-        gpus: dict[str, list[float]] = {}
-        for row, error in zip(mine, errors.tolist(), strict=True):
-            votes.setdefault((row.gpu, row.raw["model"], row.raw["quant"]), []).append(error)
-            gpus.setdefault(row.gpu, []).append(error)
-        middles = [float(np.median(v)) for v in votes.values()]
-        scores[phase] = PlacementScore(
-            rows_count=len(mine),
-            median_ratio=float(np.median(errors)),
-            p90_ratio=float(np.quantile(errors, 0.9)),
-            votes_count=len(middles),
-            vote_median_ratio=float(np.median(middles)),
-            vote_p90_ratio=float(np.quantile(middles, 0.9)),
-        )
-        low, high = np.quantile(-np.log(ratios), (0.05, 0.95))
-        residuals[phase] = (float(low), float(high))
-        by_gpu |= {f"{phase} {gpu}": float(np.median(gpus[gpu])) for gpu in sorted(gpus)}
-    found = _sweeps_found(judged, predicted)
-    return PlacementReport(
-        how="each card left out of the fit" if left_out else "shipped terms",
-        scores=scores,
-        sweeps_count=len(found),
-        found_ratio=sum(found) / len(found) if found else None,
-        by_gpu=by_gpu,
-        residuals=residuals,
-        unpredictable=dict(Counter(row.reason or "trust C or D" for row in rows if not row.judged)),
-        terms=(fit_terms(rows) if left_out else SHIPPED)._asdict(),
-    )
+    return [as_row(row) for row in read_placed_rows(path, model_of)]
 
 
-def _sweeps_found(rows: Sequence[PlacedRow], predicted: Mapping[int, float]) -> list[bool]:
-    """Of each sweep of three placements or more, whether the law finds its best one."""
-    sweeps: dict[tuple[str, ...], dict[float, list[PlacedRow]]] = {}
-    for row in rows:
-        sweeps.setdefault(row.sweep, {}).setdefault(round(row.step, 4), []).append(row)
-    found = []
-    for steps in sweeps.values():
-        if len(steps) < 3:
-            continue
-        order = sorted(steps)
-        measured = [float(np.median([r.tokens_per_s for r in steps[s]])) for s in order]
-        told = [float(np.median([predicted[id(r)] for r in steps[s]])) for s in order]
-        best, chosen = int(np.argmax(measured)), int(np.argmax(told))
-        found.append(abs(best - chosen) <= 1 or measured[chosen] >= 0.9 * measured[best])
-    return found
+def as_row(row: PlacedRow, terms: Terms = SHIPPED) -> Row:
+    """The row with the law by these terms."""
+
+    def law() -> Interval:
+        return interval(row.token_count / predicted_s(row, terms), SPREADS[row.phase])
+
+    vote = "placement", row.gpu, row.raw.get("model", ""), row.raw.get("quant", ""), row.phase
+    group = f"split placement, {row.phase}"
+    return Row(row.raw, group, vote, row.tokens_per_s, reason=row.reason, law=None if row.reason else law, chip=row.gpu)
 
 
 def read_placed_rows(path: Path | None, model_of: ModelOf) -> list[PlacedRow]:
@@ -390,34 +290,3 @@ def predicted_s(row: PlacedRow, terms: Terms) -> float:
     engines = Engines(cards, host, link, (1 / len(cards),) * len(cards))
     tokens = 1 if row.phase == "decode" else int(row.prompt.tokens)
     return float(pass_terms(row.split, engines, Pass(tokens, ubatch_tokens=row.ubatch_tokens)).total_s)
-
-
-_PRIOR_SD: Final = Terms(
-    gpu=0.3, cpu=0.3, experts=0.3, crossing=0.7, prefill=0.3, link=0.1, ik=0.3, memory=0.1, cpu_prefill=0.3
-)
-
-
-def fit_terms(rows: Sequence[PlacedRow]) -> Terms:
-    """Terms of the law from rows of trust A and B: robust least squares in ln t, pulled to the priors.
-
-    A vote (GPU x model x quantisation x phase) weighs 1 whatever its rows, a GPU no more than the root of its votes.
-    """
-    from scipy.optimize import least_squares
-
-    rows = [row for row in rows if row.judged]
-    if not rows:
-        return Terms()
-    vote_of = [(row.gpu, row.raw["model"], row.raw["quant"], row.phase) for row in rows]
-    rows_in, votes_in = Counter(vote_of), Counter((gpu, phase) for gpu, _, _, phase in set(vote_of))
-    weight = np.array([1 / rows_in[v] / np.sqrt(votes_in[v[0], v[3]]) for v in vote_of])
-    target = np.log([row.token_count / row.tokens_per_s for row in rows])
-    prior, sd = np.array(Terms()), np.array(_PRIOR_SD)
-
-    def residuals(theta: Array) -> Array:
-        terms = Terms(*theta.tolist())
-        error = (np.log([predicted_s(row, terms) for row in rows]) - target) / _NOISE
-        robust = np.sign(error) * np.sqrt(2 * (np.sqrt(1 + error**2) - 1))
-        pulled: Array = np.concatenate([np.sqrt(weight) * robust, (theta - prior) / sd])
-        return pulled
-
-    return Terms(*least_squares(residuals, prior, diff_step=1e-4, ftol=1e-4).x.tolist())

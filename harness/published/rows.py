@@ -7,10 +7,11 @@ blanks are allowed anywhere; a row that lacks what a prediction needs is kept, w
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from harness.domain.prediction import Interval
 from harness.predict.decode import BELOW_FOUR_BITS, DEEP_TOKENS, Machine, Work, decode_gradient, decode_seconds
 from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds, prompt_of
 from harness.predict.quant_class import quant_class
@@ -27,42 +28,42 @@ NEUTRAL_EXCLUSIONS: Final = ("", "moe", "deep context", "deep context; moe")
 """Marks that do not doubt the figure itself."""
 
 
+_NOBODY: Final = Machine("other", 0.0, traits_of("", "other", 1e11))
+"""Of a row that tells no machine."""
+
+
 class Row(NamedTuple):
-    """One published measurement.
+    """One published measurement, of whatever: a speed, a speedup, joules, the share of speed that is left.
 
     Attributes:
-        line: Line of the file.
         raw: Its cells.
+        group: ``dense moe sub-4-bit phone deep prefill`` for speeds of one sequence, else what is measured in words.
+        vote: All rows of equal vote count as one.
+        measured: Tokens/s, speedup, J/token or share.
+        promised: The same by a data sheet or the simplest rule; 0 where there is none.
+        reason: Why it cannot be predicted; empty where it can.
+        law: Predicts it by what ships; None for speeds of one sequence, which any coefficients can be asked for.
+        phase: Of a speed, ``decode`` or ``prefill``.
         chip: Canonical name of the silicon.
-        group: ``dense moe sub-4-bit phone deep prefill``.
-        phase: ``decode`` or ``prefill``.
-        tokens_per_s: Measured.
-        work: What one token needs; None when the row is not predictable.
+        work: What one token needs.
         machine: What ran it.
         prompt: Of a prefill test.
         depth_tokens: Mean tokens in the cache meanwhile.
-        plain_bytes: The file's bytes, of a mixture of experts times active / all parameters: what a formula of bytes
-            and bandwidth divides by.
-        reason: Why there is no ``work``.
     """
 
-    line: int
-    raw: dict[str, str]
-    chip: str
+    raw: Cells
     group: str
-    phase: str
-    tokens_per_s: float
-    work: Work | None
-    machine: Machine
-    prompt: Prompt
-    depth_tokens: float
-    plain_bytes: float
+    vote: tuple[str, ...]
+    measured: float
+    promised: float = 0.0
     reason: str = ""
-
-    @property
-    def vote(self) -> tuple[str, str, str, str, str]:
-        """One vote for each of these."""
-        return self.chip, self.machine.api, self.raw["model"], self.raw["quant"], self.group
+    law: Callable[[], Interval | float | None] | None = None
+    phase: str = ""
+    chip: str = ""
+    work: Work | None = None
+    machine: Machine = _NOBODY
+    prompt: Prompt = Prompt(0.0, 0.0)
+    depth_tokens: float = 0.0
 
     @property
     def token_count(self) -> float:
@@ -71,11 +72,11 @@ class Row(NamedTuple):
 
     @property
     def ln_s(self) -> float:
-        """Ln of the measured seconds."""
-        return math.log(self.token_count / self.tokens_per_s)
+        """Ln of the measured seconds of a speed."""
+        return math.log(self.token_count / self.measured)
 
     def predicted(self, values: Mapping[str, float]) -> tuple[float, dict[str, float]]:
-        """Ln of the seconds by these terms, and its gradient; of a predictable row."""
+        """Ln of the seconds by these terms, and its gradient; of a predictable row of speed."""
         assert self.work is not None
         if self.phase == "decode":
             seconds = decode_seconds(self.work, self.machine, values).total_s
@@ -84,10 +85,10 @@ class Row(NamedTuple):
         return math.log(seconds), prefill_gradient(self.work, self.machine, self.prompt, values)
 
     @property
-    def described(self) -> dict[str, Any]:
+    def described(self) -> dict[str, str]:
         """What was measured, by the names that a table of rows shows."""
-        named = {name: self.raw[name] for name in ("chip", "model", "quant", "test")}
-        return named | {"api": self.machine.api, "measured_tokens_per_s": self.tokens_per_s}
+        named = {name: self.raw.get(name, "") for name in ("chip", "model", "quant", "test")}
+        return named | {"api": self.machine.api}
 
     @property
     def source(self) -> str:
@@ -100,8 +101,8 @@ class Row(NamedTuple):
         return self.raw.get("exclude_from_stats", "")
 
 
-def read_rows(path: Path, model_of: ModelOf) -> list[Row]:
-    """Rows of a CSV file; what they do not say of a model is taken from what is known of it, and marked as derived.
+def read_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
+    """Rows of a file of speeds, or of the shipped one; what they do not say of a model is taken from its card.
 
     Raises:
         BadDataError: It is no such file: not text, columns missing, a number that is none.
@@ -145,10 +146,8 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
         (api != "hybrid" and not _SEVERAL.search(raw.get("notes", "").lower()), "in several memories"),
     )
     mean_depth = depth + (count / 2 if phase == "decode" else 0)
-    work, prompt, plain = None, Prompt(count, 0.0), 0.0
+    work, prompt, promised = None, Prompt(count, 0.0), 0.0
     if not reason and known is not None:
-        share = active / params if moe else 1.0
-        plain = size * share
         cards = _CARDS.search(raw.get("device", "")) if machine.side == "gpu" else None
         prompt = prompt_of(known.shape, count, depth)._replace(card_count=int(cards[1] or cards[2]) if cards else 1)
         words = raw.get("quant", "").upper().split()
@@ -158,8 +157,12 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
             type_name=words[0] if words else "",
             model=known.name,
         )
+        promised = bandwidth / (size * (active / params if moe else 1.0))
+        if phase == "prefill":
+            promised = traits.matrix_flops_per_s / (2 * work.weight_count)
     group = _group(phase, moe=moe, quant=quant, phone=phone, depth=mean_depth)
-    return Row(raw.line, raw, chip, group, phase, speed, work, machine, prompt, mean_depth, plain, reason)
+    vote = chip, api, raw.get("model", ""), raw.get("quant", ""), group
+    return Row(raw, group, vote, speed, promised, reason, None, phase, chip, work, machine, prompt, mean_depth)
 
 
 def why_not(*given: tuple[object, str]) -> str:
@@ -194,7 +197,7 @@ def runtime_named(text: str) -> str:
     """``llama.cpp`` for everything of its kind, else the runtime's first word."""
     lower = text.lower()
     own = re.search(r"bitnet|^ik_", lower)  # forks with kernels of their own, whatever tool of llama.cpp timed them
-    if not lower or (not own and re.search(r"llama-bench|^llama\.?cpp|^ollama|^llama\.rn|llama.cpp-class", lower)):
+    if not lower or (not own and re.search(r"llama-bench|^llama\.?cpp|^llama\.rn|llama.cpp-class", lower)):
         return "llama.cpp"
     return re.split(r"[ _(,]", lower, maxsplit=1)[0].strip("-") + ("-ane" if "ane" in lower.split() else "")
 
@@ -245,4 +248,4 @@ def is_trusted(row: Row) -> bool:
 
 def predictable(rows: Iterable[Row]) -> list[Row]:
     """Those that can be predicted."""
-    return [row for row in rows if row.work is not None]
+    return [row for row in rows if not row.reason]

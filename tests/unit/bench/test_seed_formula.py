@@ -3,7 +3,7 @@
 import pytest
 
 from bench.seed_formula import compute_edge_feasibility
-from harness.published.validation import BASELINES
+from harness.published.score import BASELINES
 
 
 def test_the_article_s_example() -> None:

@@ -5,6 +5,7 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -12,6 +13,7 @@ from harness.cli.validate import validate as COMMAND
 from harness.errors import BadDataError
 
 DATA = files("harness.published") / "data"
+FILE = files("harness.predict") / "data/coefficients.json"
 
 
 def shipped(name: str) -> list[dict[str, str]]:
@@ -113,29 +115,29 @@ def test_a_missing_column_is_named(tmp_path, name, column):
 
 def test_files_of_the_other_kinds_are_told_by_their_columns(tmp_path):
     speculation = run(write(tmp_path / "s.csv", shipped("spec_decode.csv")[::2], encoding="utf-8-sig", end="\r\n"))
-    (check,) = speculation["other_checks"]
-    assert check["rows_count"] > 30
-    assert check["median_ratio"] < 0.15
-    streaming = run(write(tmp_path / "d.csv", shipped("streaming.csv")))
-    assert [c["rows_count"] for c in streaming["other_checks"]] == [9, 12]
+    check = speculation["groups"]["speculative speedup (all rows)"]
+    assert check["rows_count"] > 100
+    assert check["median_ratio"] < 0.2
+    streaming = run(write(tmp_path / "d.csv", shipped("streaming.csv")))["groups"]
+    assert streaming["weights mapped from disk (all rows)"]["rows_count"] > 9
     # nothing but rows that lack what is needed
     bare = run(write(tmp_path / "b.csv", [{**r, "storage_read_gb_s": ""} for r in shipped("streaming.csv")]))
-    assert [c["median_ratio"] for c in bare["other_checks"]] == [None, None]
+    assert bare["groups"] == {}
 
 
 def test_an_unknown_device_gets_what_others_pay_for_verification(tmp_path):
     rows = [{**r, "device": "Frobnicator"} for r in shipped("spec_decode.csv") if "TPU" not in r["device"]]
-    (check,) = run(write(tmp_path / "s.csv", rows))["other_checks"]
+    check = run(write(tmp_path / "s.csv", rows))["groups"]["speculative speedup (all rows)"]
     assert check["median_ratio"] < 0.25  # free verification would be off by 40 %
 
 
-def test_coefficients_of_other_rows_can_be_judged(tmp_path):
-    # written from Apple's rows alone, judged on the rest: worse than the shipped ones, which saw them
-    apple = [r for r in shipped("decode.csv") if r["backend"] == "metal" and "M2" in r["chip"]]
-    rest = write(tmp_path / "rest.csv", [r for r in SPEEDS if r["backend"] == "cuda"])
-    file = tmp_path / "coefficients.json"
-    run(write(tmp_path / "apple.csv", apple), "--write-coefficients", str(file))
-    theirs, ours = run(rest, "--coefficients", str(file)), run(rest)
+def test_other_coefficients_can_be_judged(tmp_path):
+    rows = write(tmp_path / "rows.csv", [r for r in SPEEDS if r["backend"] == "cuda"])
+    flat = msgspec.json.decode(FILE.read_bytes())
+    flat["terms"] = {key: term for key, term in flat["terms"].items() if ":" not in key}  # physics alone
+    flat["covariance"] = {"keys": [], "correlations": ""}
+    (tmp_path / "flat.json").write_bytes(msgspec.json.encode(flat))
+    theirs, ours = run(rows, "--coefficients", str(tmp_path / "flat.json")), run(rows)
     assert theirs["headline"]["median_ratio"] > ours["headline"]["median_ratio"]
-    with pytest.raises(BadDataError, match="--write-coefficients"):
-        run(rest, "--coefficients", str(rest))
+    with pytest.raises(BadDataError, match="bench validation"):
+        run(rows, "--coefficients", str(rows))

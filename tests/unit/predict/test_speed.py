@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.fits import fitting
 from harness.app.published import model_of, shipped_rows
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
@@ -23,7 +24,6 @@ from harness.predict.quant_class import interleaved
 from harness.predict.speed import predict_speed
 from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import weights_of
-from harness.published import fitting
 from harness.published.row_work import active_named
 from harness.published.rows import api_named, predictable, quant_class, read_rows, runtime_named
 from harness.published.rows import test_named as named_test
@@ -89,12 +89,12 @@ def test_four_cards_against_one_as_published():
         (4096, 6137.54, 16025.11),
         (8192, 4849.11, 14269.17),
     ]
-    test = ("a100", "Llama-3-8B", "F16", "prefill")
-    same = [r for r in shipped_rows() if (r.chip, r.raw["model"], r.raw["quant"], r.phase) == test]
+    test = ("A100 PCIe 80GB", "Llama-3-8B", "F16", "prefill")
+    same = [r for r in shipped_rows() if (r.raw["chip"], r.raw["model"], r.raw["quant"], r.phase) == test]
     for tokens, one, four in published:
         found = {r.prompt.card_count: r for r in same if r.prompt.tokens == tokens}
         rows = found[1], found[4]
-        assert [r.tokens_per_s for r in rows] == [one, four]
+        assert [r.measured for r in rows] == [one, four]
         seconds = [np.exp(r.predicted(VALUES)[0]) for r in rows]
         assert seconds[0] / seconds[1] == pytest.approx(four / one, rel=0.2)
 
@@ -317,9 +317,10 @@ def test_a_class_of_few_tables_borrows_from_the_phase(tables_count, scale):
 def test_scale_of_a_row_is_a_product():
     machine = Machine("cuda", 4e11, traits_of("RTX 3060", "cuda", 4e11))
     work = Work(1e9, 1e9, 16, 0, "q4k")
-    scales = {"decode": 2.0, "decode/NVIDIA": 1.5, "decode/experts": 1.2, "prefill/NVIDIA": 9.0}
-    assert scale_of(scales, "decode", work._replace(moe=True), machine) == pytest.approx(3.6)
-    assert scale_of(scales, "decode", work, machine) == pytest.approx(3.0)
+    scales = {"decode": 2.0, "decode/NVIDIA": 1.5, "decode/experts": 1.2, "prefill/NVIDIA": 9.0, "decode/new chip": 1.1}
+    assert scale_of(scales, "decode", work._replace(moe=True), machine, known=True) == pytest.approx(3.6)
+    assert scale_of(scales, "decode", work, machine, known=True) == pytest.approx(3.0)
+    assert scale_of(scales, "decode", work, machine, known=False) == pytest.approx(3.3)
 
 
 @settings(max_examples=20)

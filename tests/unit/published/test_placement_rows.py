@@ -4,10 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from bench.fits.placement import fit_terms, judged_by, sweeps_found
 from harness.app.published import model_of
 from harness.errors import BadDataError
+from harness.predict.coefficients import shipped
+from harness.predict.placement import SHIPPED
 from harness.published.cells import kind_of
-from harness.published.placement_rows import check_placement, fit_terms, predicted_s, read_placed_rows
+from harness.published.placement_rows import placement_rows, predicted_s, read_placed_rows
+from harness.published.score import judge_shipped, report
 
 HEADER = "gpu_chip,offload_mode,n_gpu_layers,n_cpu_moe,model,quant,test,tokens_per_s,n_layers,model_bytes,params_b,arch"
 
@@ -19,13 +23,21 @@ def rows_in(tmp_path: Path, *lines: str, header: str = HEADER) -> Path:
 
 
 def test_the_shipped_rows_meet_their_targets():
-    found = check_placement(None, model_of)
+    rows = placement_rows(None, model_of)
+    found = report(rows, judge_shipped(rows, shipped())).groups
     for phase in ("decode", "prefill"):
-        assert found.scores[phase].rows_count > 600
-        assert found.scores[phase].median_ratio <= 0.20
-        assert found.scores[phase].p90_ratio <= 0.60
-    assert found.sweeps_count >= 20
-    assert found.found_ratio is not None and found.found_ratio >= 0.8
+        score = found[f"split placement, {phase}"]
+        assert score.rows_count > 800
+        assert score.median_ratio <= 0.20
+        assert score.p90_ratio <= 0.60
+        assert 0.80 <= score.coverage_ratio <= 0.97
+
+
+def test_the_best_placement_of_a_sweep_is_found():
+    rows = [row for row in read_placed_rows(None, model_of) if judged_by(row)]
+    found = sweeps_found(rows, {id(row): row.token_count / predicted_s(row, SHIPPED) for row in rows})
+    assert len(found) >= 20
+    assert sum(found) / len(found) >= 0.8
 
 
 def test_a_card_that_no_row_was_fitted_on_is_predicted():
@@ -34,7 +46,7 @@ def test_a_card_that_no_row_was_fitted_on_is_predicted():
     errors = sorted(
         abs(r.token_count / predicted_s(r, terms) / r.tokens_per_s - 1)
         for r in rows
-        if r.judged and r.gpu == "4070 laptop" and r.phase == "decode"
+        if judged_by(r) and r.gpu == "4070 laptop" and r.phase == "decode"
     )
     assert len(errors) > 300
     assert errors[len(errors) // 2] <= 0.20
@@ -90,10 +102,9 @@ def test_a_bad_file_is_named(tmp_path, lines, header, told):
     path = rows_in(tmp_path, *lines, header=header)
     assert kind_of(path) == "placement"
     with pytest.raises(BadDataError, match=told):
-        check_placement(path, model_of)
+        placement_rows(path, model_of)
 
 
 def test_a_row_that_lacks_something_is_kept_with_its_reason(tmp_path):
-    found = check_placement(rows_in(tmp_path, "Mystery card,-ngl layers,9,,unknown,Q4_0,tg128,5,,,,"), model_of)
-    assert found.unpredictable == {"no model bytes": 1}
-    assert found.scores == {} and found.found_ratio is None
+    path = rows_in(tmp_path, "Mystery card,-ngl layers,9,,unknown,Q4_0,tg128,5,,,,")
+    assert [row.reason for row in placement_rows(path, model_of)] == ["no model bytes"]

@@ -1,16 +1,19 @@
 """Rows that a law is not of are refused with the reason; what two sources of one test differ by is counted by test."""
 
+from collections import Counter
+
 import pytest
 
+from bench.fits.floors import floors_of
 from harness.app.published import model_of, shipped_rows
 from harness.domain.model import Recurrent
 from harness.predict.decode import CURRENT_YEAR, Machine, Work, decode_seconds
+from harness.predict.speculative import verify_slope
 from harness.predict.terms import prior_of
 from harness.predict.traits import traits_of
 from harness.published.cells import Cells
-from harness.published.other_rows import check_speculation, check_streaming, outside
+from harness.published.other_rows import Drafted, outside, speculation_rows
 from harness.published.rows import predictable, row_of
-from harness.published.validation import floors_of
 
 SPEED = {
     "chip": "RTX 3060", "backend": "cuda", "runtime": "llama.cpp", "memory_bandwidth_gb_s": "360",
@@ -83,10 +86,19 @@ def test_what_the_models_of_speculation_and_streaming_are_not_of(row, reason):
 
 
 def test_refused_rows_are_counted_and_not_predicted():
-    found = check_speculation()
-    assert list(found.refused.values()) == [18]  # DDTree, eighteen rows of the shipped file
-    assert found.rows_count + found.skipped_count + 18 == 248
-    assert not any(check.refused for check in check_streaming())
+    reasons = Counter(row.reason for row in speculation_rows())
+    assert reasons["a tree of drafts is verified: its budget is no draft length"] == 47  # DDTree in the shipped file
+    assert reasons[""] + sum(count for reason, count in reasons.items() if reason) == 537
+
+
+def test_a_speedup_by_hand():
+    # a pass of 10 ms; a further token 1 ms + 2 x 7e9 / (0.5 x 1e13) s = 3.8 ms; a head of 0.03 x 7e9 / 1e12 s + 0.5 ms
+    # = 0.71 ms: three drafts cost 1 + 3 x (0.38 + 0.071) = 2.353 passes and give 3 tokens
+    machine = Machine("cuda", 1e12, traits_of("x", "cuda", 1e12)._replace(peak_flops_per_s=1e13))
+    case = Drafted(machine, "mtp", 3, 3.0, 7e9, "q8", 0.01, False, 0.0, 0.0)
+    assert case.speedup().mid == pytest.approx(3 / (1 + 3 * (0.38 + (0.03 * 7e9 * 8.5 / 8 / 1e12 + 5e-4) / 0.01)))
+    assert verify_slope(machine, 7e9, 0.01, "q8") == pytest.approx(0.38)
+    assert verify_slope(machine, 7e9, 0.01, "q8", moe=True) == 0.45
 
 
 def test_floor_by_hand():

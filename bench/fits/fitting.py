@@ -10,13 +10,13 @@ disagrees with others counts less.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.predict.coefficients import Coefficient, Coefficients, Covariance, noise_class
+from harness.predict.coefficients import Coefficient, Coefficients, Covariance, noise_class, shipped
 from harness.predict.decode import decode_base, decode_parts, features
 from harness.predict.prefill import prefill_base, prefill_features, prefill_parts
 from harness.predict.terms import LEVEL_WIDTH, kind_of, prior_of
@@ -30,6 +30,8 @@ FREEDOM: Final = 4.0
 START_WIDTH: Final = 0.12
 START_LEVELS: Final = 3.0
 """Levels, or rows of a class, that the width a kind starts from counts as."""
+STEPS: Final = 6
+"""In which widths and weights are set, from those that ship."""
 SETTLING_STEPS: Final = 4
 """Last steps, in which widths and weights stay as they are and the terms come to rest."""
 
@@ -84,8 +86,10 @@ def row_features(row: Row) -> dict[tuple[str, str], tuple[tuple[str, float], ...
     listed = features(row.work, row.machine) if row.phase == "decode" else None
     listed = listed or prefill_features(row.work, row.machine, row.prompt)
     letter = "s" if row.phase == "decode" else "g"
-    source = (f"{letter}/source {row.machine.side}{'' if is_trusted(row) else ' doubted'}:{row.source}", 1.0)
-    return {(row.phase, law): (*terms, source) if law == "scale" else terms for law, terms in listed.items()}
+    source = f"{letter}/source {row.machine.side}{'' if is_trusted(row) else ' doubted'}:{row.source}"
+    # AMD's own Vulkan driver beside Mesa's, in one source: no user says which, and it is seven times slower in BF16
+    source += " amdvlk" if "amdvlk" in row.raw.get("runtime", "") else ""
+    return {(row.phase, law): (*terms, (source, 1.0)) if law == "scale" else terms for law, terms in listed.items()}
 
 
 def problem_of(rows: Sequence[Row]) -> Problem:
@@ -153,10 +157,10 @@ def model(problem: Problem, theta: Array) -> tuple[Array, Any]:
     return np.log(seconds), jacobian
 
 
-def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, start: Fit | None = None, steps: int = 20) -> Fit:
+def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, steps: int = STEPS) -> Fit:
     """Terms and widths of the best fit on the rows marked (all by default).
 
-    Widths begin with those of ``start``, terms always at their priors, so that nothing of rows left out remains.
+    Widths of kinds begin with those that ship, which saves steps; terms begin at their priors.
     """
     from scipy.linalg import cho_factor, cho_solve, lapack
     from scipy.sparse import diags_array
@@ -167,9 +171,10 @@ def fit(problem: Problem, rows: NDArray[np.bool_] | None = None, start: Fit | No
     at = np.array([names.index(kind) if kind else -1 for kind in kinds])
     mean = np.array([prior_of(key)[0] for key in problem.keys])
     fixed = np.array([prior_of(key)[1] for key in problem.keys])
-    widths = np.array([start.widths.get(n, LEVEL_WIDTH) if start else LEVEL_WIDTH for n in names])
+    shipped_widths = shipped().widths
+    widths = np.array([shipped_widths.get(name, LEVEL_WIDTH) for name in names])
     theta, inverse, learnt = mean.copy(), np.eye(len(mean)), np.zeros(len(mean))
-    noise = np.full(len(keep), NOISE) if start is None else start.noise.copy()
+    noise = np.full(len(keep), NOISE)
     scatter = noise[:]
     w = keep / noise**2
     for step_number in range(steps + SETTLING_STEPS):
@@ -206,30 +211,58 @@ def _inverse(lapack: Any, factor: tuple[Array, bool]) -> Array:
     return np.asarray(lower + np.tril(lower, -1).T)
 
 
-def without(problem: Problem, whole: Fit, out: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Ln of the predicted time of the rows marked, and its variance, as a fit without them would say."""
-    at = np.flatnonzero(out)
+class Spread(NamedTuple):
+    """What a fit says of its own rows: what it is ``off`` by, [rows], and how sure it is.
+
+    With J the slopes of all rows and S the covariance of the terms, ``between`` is J S J', [rows, rows].
+    """
+
+    off: Array
+    between: Array
+
+
+def spread_of(problem: Problem, whole: Fit) -> Spread:
+    """The slopes of a fit carried through its covariance, once for all that will be left out."""
     predicted, jacobian = model(problem, whole.theta)
-    theta, covariance = taken_out(whole, jacobian[at].toarray(), problem.target[at] - predicted[at], at)
-    return model(problem, theta)[0][at], np.diag(covariance)
+    return Spread(problem.target - predicted, np.asarray(jacobian @ np.asarray(jacobian @ whole.covariance).T))
 
 
-def taken_out(whole: Fit, slopes: Array, off: Array, at: NDArray[np.int64]) -> tuple[Array, Array]:
-    """Terms of a fit without the rows ``at``, and the covariance of those rows' ln t under it.
+class Without(NamedTuple):
+    """A fit without some rows: what they are ``off`` by, and the covariance of their ln t under it."""
+
+    off: Array
+    covariance: Array
+
+
+def taken_out(whole: Fit, spread: Spread, out: NDArray[np.int64], asked: NDArray[np.int64] | None = None) -> Without:
+    """What a fit without the rows ``out`` says of them, or of those at the places ``asked`` among them.
 
     The fit on all rows is a linear model near its end, so rows are taken out of it exactly (Woodbury; Cook & Weisberg
     1982, section 2.2): theta' = theta - S J' (W^-1 - J S J')^-1 r. Widths and noise stay those of the whole; ``fit``
     with ``rows`` chooses them again.
-
-    J: ``slopes`` of the rows numbered ``at``, [rows, terms]; r: what the whole is ``off`` by on them, [rows].
     """
     from scipy.linalg import solve
 
-    carried = whole.covariance @ slopes.T
-    seen = slopes @ carried
-    weightless = np.diag(1 / np.maximum(whole.precision[at], 1e-9)) - seen
-    back = solve(weightless, np.column_stack([off, seen]), assume_a="pos")
-    return whole.theta - carried @ back[:, 0], seen + seen @ back[:, 1:]
+    seen = spread.between[np.ix_(out, out)]
+    weightless = np.diag(1 / np.maximum(whole.precision[out], 1e-9)) - seen
+    own = seen if asked is None else seen[:, asked]
+    off = spread.off[out] if asked is None else spread.off[out][asked]
+    back = solve(weightless, np.column_stack([spread.off[out], own]), assume_a="pos")
+    inside = own if asked is None else own[asked]
+    return Without(off + own.T @ back[:, 0], inside + own.T @ back[:, 1:])
+
+
+def part_of(problem: Problem, at: NDArray[np.int64]) -> Problem:
+    """Some rows of a problem, with all of its terms."""
+    return problem._replace(
+        designs={name: matrix[at] for name, matrix in problem.designs.items()},
+        base={name: values[at] for name, values in problem.base.items()},
+        target=problem.target[at],
+        weight=problem.weight[at],
+        decode=problem.decode[at],
+        classes=problem.classes[at],
+        sources=problem.sources[at],
+    )
 
 
 def _pooled(groups: NDArray[np.int64], square: Array, free: Array, start: Array, count: float) -> Array:
@@ -242,6 +275,12 @@ CERTAIN_RATIO: Final = 0.5
 """What rows must have told of a level (1 - variance / variance before them) for its ties to other terms to be kept."""
 
 
+def _told(key: str, at: int, whole: Fit, widths: Mapping[str, float]) -> bool:
+    """Whether rows moved a term, or it says that a chip was measured: what stands at its prior needs no record."""
+    learnt = 1 - whole.covariance[at, at] / widths[key] ** 2
+    return not kind_of(key) or key.startswith("w/chip") or learnt > 0.02 or abs(whole.theta[at]) > 0.01
+
+
 def coefficients_of(
     problem: Problem, whole: Fit, rows: Sequence[Row], source: str, scales: dict[str, float]
 ) -> Coefficients:
@@ -249,8 +288,8 @@ def coefficients_of(
     spread = np.sqrt(np.diag(whole.covariance))
     touched = sum(abs(matrix) for matrix in problem.designs.values())
     counts = np.asarray((touched.astype(bool).T.astype(float)) @ problem.weight)
-    own = [i for i, key in enumerate(problem.keys) if "/source" not in kind_of(key)]
     widths = {key: prior_of(key, whole.widths)[1] for key in problem.keys}
+    own = [i for i, key in enumerate(problem.keys) if "/source" not in kind_of(key) and _told(key, i, whole, widths)]
     core = [i for i in own if spread[i] ** 2 < (1 - CERTAIN_RATIO) * widths[problem.keys[i]] ** 2]
     noise = {noise_class(r.phase, r.machine): float(n) for r, n in zip(rows, whole.noise, strict=True) if is_trusted(r)}
     return Coefficients(

@@ -1,6 +1,5 @@
 """What a few measurements of a machine tell of the rest: the same Bayesian update that the fit is made of."""
 
-import random
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -10,10 +9,7 @@ from numpy.typing import NDArray
 
 from harness.predict.coefficients import NOISE, Coefficient, Coefficients, Covariance, noise_class
 from harness.predict.terms import kind_of, prior_of
-from harness.published import fitting
-from harness.published.leaving_out import fitted, judge_left_out
-from harness.published.rows import Row, is_trusted
-from harness.published.validation import Judged
+from harness.published.rows import Row
 
 UPDATES: Final = 4
 """Linearisations; the law is close to linear in its terms, and the third changes nothing visible."""
@@ -26,8 +22,6 @@ set, each model and runtime. What it has as a whole (its bandwidth, its api, its
 OWN_WIDTH: Final = 0.1
 """Width of such a difference, in ln: of 0, 0.05, 0.1, 0.15 ... the one under which the errors on half of the chips left
 out are likeliest; the other half gives the same."""
-LEAST_MODELS: Final = 3
-"""Models that a chip must have been measured with to be judged."""
 
 
 class Belief(NamedTuple):
@@ -75,7 +69,7 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
             before[i, i] += prior_of(f"{letter}/source {side}:", coefficients.widths)[1] ** 2
     noise = [coefficients.noise.get(noise_class(row.phase, row.machine), NOISE) for row in rows]
     target, theta, off = np.array([row.ln_s for row in rows]), mean, np.zeros(len(rows))
-    wide = before + np.diag([_own_square(key) for key in keys])
+    wide = before + np.diag([own_square(key) for key in keys])
     jacobian, inverse = wide, wide
     for _ in range(UPDATES):
         values |= dict(zip(keys, map(float, theta), strict=True))
@@ -98,58 +92,7 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
     return Belief(found, target - off / known, known**-0.5)
 
 
-def leave_out_given(rows: Sequence[Row], count: int, seed: int = 0) -> list[Judged]:
-    """Each chip's rows by a fit that saw no other row of it than some; at least ``LEAST_MODELS`` models a chip.
-
-    All of a machine's rows are taken out of the fit, as ``fitting.taken_out`` does it, and the chosen ones are told to
-    what remains, as ``posterior`` does it: with C the covariance of ln t of its rows then, the rest moves by
-    C_rest,given (C_given,given + n^2)^-1 of what the given ones are off.
-
-    ``count`` are given of each chip and api: decode of a model in a quantisation, and its prompt where there is one.
-    """
-    whole = fitted(rows)
-    problem, fit = whole.problem, whole.fit
-    said, jacobian = fitting.model(problem, fit.theta)
-    own_squares = np.array([_own_square(key) for key in problem.keys])
-    machines = np.array([f"{row.chip}|{row.machine.api}" for row in whole.rows])
-    at, predicted, variance = [], [], []
-    for name in sorted(set(machines)):
-        of_machine = np.flatnonzero(machines == name)
-        known = [i for i, row in enumerate(of_machine) if is_trusted(whole.rows[row])]
-        trusted = [whole.rows[of_machine[i]] for i in known]
-        given = np.array([known[i] for i in _chosen(trusted, count, random.Random(f"{seed} {name}"))], dtype=np.int64)
-        rest = np.setdiff1d(np.arange(len(of_machine)), given)
-        if len({row.raw["model"] for row in trusted}) < LEAST_MODELS or not given.size or not rest.size:
-            continue
-        slopes = jacobian[of_machine].toarray()
-        off = problem.target[of_machine] - said[of_machine]
-        theta, seen = fitting.taken_out(fit, slopes, off, of_machine)
-        off = off - slopes @ (theta - fit.theta)
-        wide = seen + (slopes * own_squares) @ slopes.T
-        noise_squares = fit.noise[of_machine] ** 2
-        of_given, to_rest = np.ix_(given, given), np.ix_(given, rest)
-        noise = np.diag(noise_squares[given])
-        at += of_machine[rest].tolist()
-        moved = wide[to_rest].T @ np.linalg.solve(wide[of_given] + noise, off[given])
-        predicted.append(problem.target[of_machine[rest]] - off[rest] + moved)
-        told = np.einsum("ij,ij->j", seen[to_rest], np.linalg.solve(seen[of_given] + noise, seen[to_rest]))
-        variance.append(np.diag(seen)[rest] - told + noise_squares[rest])
-    spread = np.sqrt(np.concatenate(variance))
-    return judge_left_out(whole, at, machines[at].tolist(), np.concatenate(predicted), spread)
-
-
-def _own_square(key: str) -> float:
+def own_square(key: str) -> float:
     """Variance of what a term differs by on one machine."""
     name = (kind_of(key) or key).partition(" ")[0].removesuffix("/cpu").removesuffix("/gpu").removesuffix("/npu")
     return OWN_WIDTH**2 if name in OWN else 0.0
-
-
-def _chosen(rows: Sequence[Row], count: int, chance: random.Random) -> list[int]:
-    """Numbers of the rows given: one of decode and one of prefill of each of ``count`` models in a quantisation."""
-    pairs = sorted({(r.raw["model"], r.raw["quant"]) for r in rows if r.phase == "decode"})
-    result = []
-    for pair in chance.sample(pairs, min(count, len(pairs))):
-        for phase in ("decode", "prefill"):
-            same = [i for i, r in enumerate(rows) if (r.raw["model"], r.raw["quant"], r.phase) == (*pair, phase)]
-            result += [chance.choice(same)] if same else []
-    return result

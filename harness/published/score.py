@@ -1,0 +1,237 @@
+"""One score for everything that was published: errors by vote, coverage and width of intervals, beside simple rules.
+
+The error of a row is |predicted / measured - 1|; of a vote, the median of its rows; of a group, median and 90th
+percentile of its votes. One vote for each chip x api x model x quant: forty tests of one card weigh as one card.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from harness.domain.base import Frozen
+from harness.domain.prediction import Interval
+from harness.predict.coefficients import Coefficients
+from harness.predict.interval import interval
+from harness.published.rows import Row, is_trusted, predictable
+
+BASELINES: Final = {"bandwidth / bytes": 1.0, "0.55 x": 0.55, "0.72 x": 0.72}
+"""Shares of bandwidth / bytes that others take for the speed: all of it, as if every byte of the specification arrived;
+what llmfit expects (its documentation); the median of published decode measurements. The bytes are the file's, of a
+mixture of experts times active / all parameters."""
+GROUPS: Final = ("dense", "moe", "sub-4-bit", "phone", "deep", "prefill")
+"""Of rows of speed, in the order that they are shown in; other kinds of row follow."""
+MISSED: Final = 0.1
+"""Share of measurements that a 90 % interval may miss."""
+
+
+class Score(Frozen, frozen=True, kw_only=True):
+    """Errors of one set of votes.
+
+    Attributes:
+        votes_count: Votes.
+        rows_count: Rows behind them.
+        median_ratio: Median error.
+        p90_ratio: 90th percentile.
+        within_ratio: Share within a factor 1.3.
+        coverage_ratio: Share of rows inside their 90 % interval, one vote each; None where nothing states intervals.
+        width_ratio: Median of high / low of the intervals.
+        interval_score: Mean of w + (2 / 0.1) x what a measurement lies outside, in ln, w the width: less is better, and
+            neither a wide interval nor a narrow one that misses gets a good one (Gneiting & Raftery 2007, section 6.2).
+        baselines: Median and 90th percentile of each baseline; decode only.
+        best_constant: Share of what the data sheet promises with the least median error, and that error: tuned on the
+            rows it is judged by.
+    """
+
+    votes_count: int
+    rows_count: int
+    median_ratio: float
+    p90_ratio: float
+    within_ratio: float
+    coverage_ratio: float | None = None
+    width_ratio: float | None = None
+    interval_score: float | None = None
+    baselines: dict[str, tuple[float, float]] = {}
+    best_constant: tuple[float, float] | None = None
+
+
+class Miss(Frozen, frozen=True, kw_only=True):
+    """A row far from its prediction, in the row's unit."""
+
+    line: int
+    chip: str
+    api: str
+    model: str
+    quant: str
+    test: str
+    measured: float
+    predicted: float
+
+
+class Report(Frozen, frozen=True, kw_only=True):
+    """Outcome of a validation.
+
+    Attributes:
+        left_out: What the fit had not seen of each row; empty for the shipped coefficients.
+        rows_count: Rows of the file.
+        unpredictable: Rows without a prediction, by reason.
+        headline: Dense, llama.cpp class, trust A and B, short context, not excluded by the file.
+        groups: By group of rows: trusted and not excluded; and the same of all rows, named ``... (all rows)``.
+        tables: ``hardware``, ``api``, ``class``, ``quant``, ``runtime``: trusted decode rows split by each;
+            ``hardware of experts``; ``hardware, prompts`` and ``api, prompts``: trusted prefill rows.
+        worst: Trusted rows farthest off.
+    """
+
+    left_out: str
+    rows_count: int
+    unpredictable: dict[str, int]
+    headline: Score | None
+    groups: dict[str, Score]
+    tables: dict[str, dict[str, Score]]
+    worst: tuple[Miss, ...]
+
+
+class Judged(NamedTuple):
+    """A row with what was said of it; ``low`` and ``high`` are 0 where nothing stated an interval."""
+
+    row: Row
+    predicted: float
+    low: float = 0.0
+    high: float = 0.0
+
+    @property
+    def error_ratio(self) -> float:
+        """|predicted / measured - 1|."""
+        return abs(self.predicted / self.row.measured - 1)
+
+    @property
+    def covered(self) -> bool:
+        """Whether the measurement lies in the interval."""
+        return self.low <= self.row.measured <= self.high
+
+    @property
+    def interval_score(self) -> float:
+        """Of the interval, in ln."""
+        ln, low, high = (math.log(value) for value in (self.row.measured, self.low, self.high))
+        return high - low + 2 / MISSED * (max(low - ln, 0.0) + max(ln - high, 0.0))
+
+
+def is_headline(row: Row) -> bool:
+    """Dense decode of the llama.cpp class at short context."""
+    return row.group == "dense" and is_trusted(row) and not row.excluded and row.machine.runtime == "llama.cpp"
+
+
+def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judged]:
+    """Rows with the predictions of the given coefficients; rows of other kinds with those of their own laws."""
+    result = []
+    for row in predictable(rows):
+        said = row.law() if row.law is not None else None
+        if row.work is not None and row.law is None:
+            ln_s, gradient = row.predicted(coefficients.values)
+            result.append(judged(row, ln_s, coefficients.half_width(gradient, row.phase, row.work, row.machine)))
+        elif said is not None:
+            result.append(Judged(row, *_ends(said)))
+    return result
+
+
+def _ends(said: Interval | float) -> tuple[float, ...]:
+    return (said.mid, said.low, said.high) if isinstance(said, Interval) else (said,)
+
+
+def judged(row: Row, ln_s: float, half_width: float) -> Judged:
+    """A row of speed with its prediction, and an interval of this half-width in ln."""
+    span = interval(row.token_count / math.exp(ln_s), half_width)
+    return Judged(row, span.mid, span.low, span.high)
+
+
+def score(judged: Sequence[Judged]) -> Score | None:
+    """Errors of these rows, one vote each; None without any."""
+    if not judged:
+        return None
+    by_vote: dict[tuple[str, ...], list[Judged]] = defaultdict(list)
+    for item in judged:
+        by_vote[item.row.vote].append(item)
+
+    def votes(value: Callable[[Judged], float], join: Callable[..., Any] = np.median) -> list[float]:
+        return [float(join([value(item) for item in items])) for items in by_vote.values()]
+
+    errors = votes(lambda j: j.error_ratio)
+    baselines: dict[str, tuple[float, float]] = {}
+    best = None
+    if all(j.row.promised for j in judged):
+        promised = np.array(votes(lambda j: j.row.promised / j.row.measured))
+        shares = np.geomspace(0.01, 3, 300)
+        middles = np.median(np.abs(shares[:, None] * promised - 1), axis=1)
+        best = (float(shares[middles.argmin()]), float(middles.min()))
+        if {j.row.phase for j in judged} == {"decode"}:
+            off = {name: np.abs(share * promised - 1) for name, share in BASELINES.items()}
+            baselines = {name: (float(np.median(e)), float(np.quantile(e, 0.9))) for name, e in off.items()}
+    spans = all(j.high for j in judged)
+    return Score(
+        votes_count=len(errors),
+        rows_count=len(judged),
+        median_ratio=float(np.median(errors)),
+        p90_ratio=float(np.quantile(errors, 0.9)),
+        within_ratio=float(np.mean(votes(lambda j: 1 / 1.3 < j.predicted / j.row.measured < 1.3, np.mean))),
+        coverage_ratio=float(np.mean(votes(lambda j: j.covered, np.mean))) if spans else None,
+        width_ratio=float(np.median(votes(lambda j: j.high / j.low))) if spans else None,
+        interval_score=float(np.mean(votes(lambda j: j.interval_score, np.mean))) if spans else None,
+        baselines=baselines,
+        best_constant=best,
+    )
+
+
+def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "") -> Report:
+    """Everything that is printed."""
+    said = {id(j.row) for j in judged}
+    reasons = Counter(row.reason or "left aside" for row in rows if row.work is None and id(row) not in said)
+    trusted = [j for j in judged if is_trusted(j.row)]
+    names = dict.fromkeys((*GROUPS, *(j.row.group for j in judged)))
+    sets = (
+        (label, chosen, name) for name in names for label, chosen in ((name, trusted), (f"{name} (all rows)", judged))
+    )
+    groups = {label: score([j for j in chosen if j.row.group == name]) for label, chosen, name in sets}
+    decode = [j for j in trusted if j.row.phase == "decode"]
+    prompts = [j for j in trusted if j.row.phase == "prefill"]
+    splits: dict[str, Callable[[Row], str]] = {
+        "hardware": hardware_of,
+        "api": lambda r: r.machine.api,
+        "class": lambda r: r.raw.get("device_class", "") or "not stated",
+        "quant": lambda r: r.work.quant_class if r.work is not None else "",
+        "runtime": lambda r: r.machine.runtime,
+    }
+    tables = {name: _split(decode, key) for name, key in splits.items()} | {
+        "hardware of experts": _split([j for j in decode if j.row.group == "moe"], hardware_of),
+        "hardware, prompts": _split(prompts, hardware_of),
+        "api, prompts": _split(prompts, splits["api"]),
+    }
+    worst = sorted(trusted, key=lambda j: -abs(math.log(j.predicted / j.row.measured)))[:15]
+    return Report(
+        left_out=left_out,
+        rows_count=len(rows),
+        unpredictable=dict(sorted(reasons.items())),
+        headline=score([j for j in judged if is_headline(j.row)]),
+        groups={name: found for name, found in groups.items() if found is not None},
+        tables={name: found for name, found in tables.items() if found},
+        worst=tuple(
+            Miss(line=j.row.raw.line, **j.row.described, measured=j.row.measured, predicted=j.predicted) for j in worst
+        ),
+    )
+
+
+def hardware_of(row: Row) -> str:
+    """Class of hardware that ran a row; what a row says of its device tells CPUs further apart than their names do."""
+    kind, name = row.raw.get("device_class", ""), row.machine.hardware
+    if row.machine.side != "cpu" or row.machine.phone:
+        return name
+    return "board" if kind in {"sbc", "edge"} else "server CPU" if kind.startswith("server") else name
+
+
+def _split(judged: Sequence[Judged], key: Callable[[Row], str]) -> dict[str, Score]:
+    parts: dict[str, list[Judged]] = defaultdict(list)
+    for item in judged:
+        parts[key(item.row)].append(item)
+    scores = {name: score(part) for name, part in parts.items()}
+    return dict(sorted(((n, s) for n, s in scores.items() if s is not None), key=lambda x: (-x[1].votes_count, x[0])))
