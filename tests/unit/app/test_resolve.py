@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from harness.app.fit import predict, timing_notes
 from harness.app.resolve import neighbours, resolve_device, resolve_model, scenario_from
@@ -11,7 +12,7 @@ from harness.catalog.devices import dump_device, load_device
 from harness.domain.device import Calibration, TypeCost
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, InputError, RefusedError, UnknownNameError
-from harness.measure import calibrate
+from harness.measure import calibrate, machine
 
 LLAMA_3_1_8B = {
     "model_type": "llama",
@@ -69,12 +70,13 @@ def test_what_is_not_there(ref: str, quant: str | None, error: type[Exception]) 
         resolve_model(ref, quant)
 
 
-def test_this_machine_needs_a_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machine_is_the_probed_one_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
-    with pytest.raises(RefusedError, match="devices probe"):
-        resolve_device("this")
+    assert resolve_device("this").chip == machine.cpu().model
+    assert "read from its parts" in resolve_device("this").doubts[0]
     (tmp_path / "devices").mkdir()
-    (tmp_path / "devices" / "this-machine.toml").write_text(dump_device(load_device("raspberry-pi-5")))
+    board = replace(load_device("raspberry-pi-5"), machine=machine.fingerprint().fingerprint)
+    (tmp_path / "devices" / "this-machine.toml").write_text(dump_device(board))
     for name in ("this", "here", "this-machine"):
         assert resolve_device(name).chip == load_device("raspberry-pi-5").chip
     assert resolve_device("this", Scenario()).calibrations == ()
@@ -85,7 +87,8 @@ def test_this_machine_carries_what_was_timed_with_the_scenario_s_threads(
 ) -> None:
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
     (tmp_path / "devices").mkdir()
-    (tmp_path / "devices" / "this-machine.toml").write_text(dump_device(load_device("raspberry-pi-5")))
+    board = replace(load_device("raspberry-pi-5"), machine=machine.fingerprint().fingerprint)
+    (tmp_path / "devices" / "this-machine.toml").write_text(dump_device(board))
     model = resolve_model("smollm2-135m", "Q4_0")  # Q4_0 in the blocks, and the tied table in Q8_0
     (told,) = timing_notes(model, resolve_device("this", Scenario()), Scenario())
     assert "edge-harness check" in told
