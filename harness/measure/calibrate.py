@@ -188,13 +188,17 @@ def calibrate(
     found = timing.costs(missing, job)
     if (chosen := timing.last("threads").get("chosen", 0)) and len(job.thread_choices) > 1:
         keep_thread_count(here, chosen)
+    held = job.cached_bytes
+    if api == "cpu" and size.fill_bytes < 2 * cache:
+        held = size.fill_bytes
+        found = msgspec.structs.replace(found, types=tuple(beyond_cache(c, sets[-1][1]) for c in found.types))
     found = msgspec.structs.replace(
         found,
         api=api,
         engine_version=plugins.usable_runtime(runtime).package(),
         thread_count=chosen or threads,
         machine=host.fingerprint,
-        cached_shares=cached_shares(sets, job.cached_bytes) if job.cached_bytes else (),
+        cached_shares=cached_shares(sets, held) if held else (),
         bound=size.bound,
         types=(*timed, *found.types),
     )
@@ -375,6 +379,16 @@ def _type_cost(
         batch_seconds_per_row=tuple(tables[1]),
         batch_seconds_per_product=tuple(tables[2]),
         cached_ratios=tuple(ratios),
+    )
+
+
+def beyond_cache(cost: TypeCost, memory_bytes_per_s: float) -> TypeCost:
+    """The cost of a type that was timed on models which the caches hold: no byte comes faster than memory gives it."""
+    least_s = 1 / memory_bytes_per_s
+    return msgspec.structs.replace(
+        cost,
+        batch_seconds_per_byte=tuple((batch, max(s, least_s)) for batch, s in cost.batch_seconds_per_byte),
+        cached_ratios=tuple((batch, min(s / least_s, 1.0)) for batch, s in cost.batch_seconds_per_byte),
     )
 
 

@@ -106,7 +106,7 @@ def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cp
         isa=isa_of_flags(common),
         caches=_caches(root, allowed),
         signature=" ".join([*filter(None, chip), *parts]),
-        board=" ".join(filter(None, [*board, _field(text, "Hardware")])),
+        board=" ".join(filter(None, [*board, _field(text, "Hardware"), _field(text, "Revision")])),
     )
 
 

@@ -44,10 +44,6 @@ SAME_CHIPS = [  # two records of one chip, with nothing in either that tells one
     {"cpuid-11th-gen-intel-core-i7-1165g7", "ul-x86_64-64cpu-linux6.2"},
     {"cpuid-AMD-17h-Zen-2xEpyc-7451", "ul-x86_64-epyc_7451"},
     {"phone-pixel", "phone-pixel-xl"},
-    {"phone-galaxy-j5", "phone-lg-k10-eu"},
-    {"phone-galaxy-a3-2016-eu", "phone-oppo-a37"},
-    {"phone-huawei-mate-8", "phone-huawei-mate-9"},
-    {"phone-galaxy-s8-us", "phone-oneplus-5"},
 ]
 
 
