@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 MINIMUM_BYTES: Final = 256 * 2**20
 CACHE_MULTIPLE: Final = 4
 _PASS_S: Final = 0.01
-_IN_CACHE_RATIO: Final = 1.15
+_IN_CACHE_RATIO: Final = 1.25
 """So much faster than memory, and a working set is held by a cache at least in part."""
 
 Array = NDArray[Any]
@@ -100,7 +100,7 @@ def cache_found(working_sets: WorkingSets) -> int:
     """Bytes of the largest working set that is read clearly faster than the largest of all; 0 where none is."""
     if not working_sets:
         return 0
-    memory = working_sets[-1][1]
+    memory = max(speed for _, speed in working_sets[-2:])  # one of the two may have been disturbed
     return max((size for size, speed in working_sets if speed > _IN_CACHE_RATIO * memory), default=0)
 
 
