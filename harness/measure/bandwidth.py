@@ -1,4 +1,4 @@
-"""Memory bandwidth of all cores: what a kernel that only reads sustains, by the size of what it goes through; a copy.
+"""Memory bandwidth of all cores: what a kernel that only reads sustains, by the size of what it goes through.
 
 A language model decodes at the speed at which its weights are read, so the figure that matters is a *read* kernel.
 Each thread has its own array and goes through all of it again and again, in order. Best of several passes, as in STREAM
@@ -29,7 +29,7 @@ WorkingSets = tuple[tuple[int, float], ...]
 
 
 class Bandwidth(NamedTuple):
-    """Bytes read plus written, each counted once, over the wall time: of a kernel's best pass and of its middle one.
+    """Bytes read, each counted once, over the wall time: of a kernel's best pass and of its middle one.
 
     Far under the best one, the middle one says that the machine was disturbed.
     """
@@ -63,18 +63,6 @@ def read_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -
         arrays = _arrays(pool, thread_count, size_bytes // thread_count // 4)
         found = [_passes(pool, name, kernel, pass_count, arrays) for name, kernel in READ_KERNELS.items()]
     return max(found, key=lambda one: one.bytes_per_s)
-
-
-def copy_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -> Bandwidth:
-    """Copy bandwidth: bytes read plus bytes written, each counted once, over the time of the copy.
-
-    Source and target together have ``size_bytes``. A cache that reads a line before it overwrites it moves a third
-    share that is not counted here, as in STREAM.
-    """
-    count = size_bytes // thread_count // 8
-    with ThreadPoolExecutor(thread_count) as pool:
-        sources, targets = _arrays(pool, thread_count, count), _arrays(pool, thread_count, count)
-        return _passes(pool, "copy", np.copyto, pass_count, targets, sources)
 
 
 def sweep(thread_count: int, last_cache_bytes: int, limit_bytes: int) -> WorkingSets:
@@ -134,9 +122,9 @@ def _arrays(pool: ThreadPoolExecutor, thread_count: int, count: int) -> list[Arr
 
 
 def _passes(
-    pool: ThreadPoolExecutor, name: str, kernel: Callable[..., object], pass_count: int, *given: Sequence[Array]
+    pool: ThreadPoolExecutor, name: str, kernel: Callable[[Array], object], pass_count: int, arrays: Sequence[Array]
 ) -> Bandwidth:
     """Best and middle of several passes of a kernel over the arrays of all threads."""
-    total = sum(array.nbytes for arrays in given for array in arrays)
-    times = timeit.repeat(lambda: list(pool.map(kernel, *given)), number=1, repeat=pass_count)
-    return Bandwidth(name, total / min(times), total / float(np.median(times)), len(given[0]), total)
+    total = sum(array.nbytes for array in arrays)
+    times = timeit.repeat(lambda: list(pool.map(kernel, arrays)), number=1, repeat=pass_count)
+    return Bandwidth(name, total / min(times), total / float(np.median(times)), len(arrays), total)

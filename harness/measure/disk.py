@@ -1,4 +1,4 @@
-"""Storage read past the page cache: in sequence, at random, beside computing, and by faults on a mapped file.
+"""Storage read past the page cache: in sequence, beside computing, and by faults on a mapped file.
 
 Linux: ``O_DIRECT`` into huge pages; where the file system refuses that, the pages are dropped with
 ``posix_fadvise(DONTNEED)`` before they are read again. Other systems: ``F_NOCACHE`` on macOS; what is left (Windows)
@@ -8,11 +8,10 @@ is reported as possibly cached.
 import contextlib
 import mmap
 import os
-import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal
@@ -25,44 +24,34 @@ from harness.measure import page_cache
 from harness.runtimes._threads import default_thread_count
 
 BLOCK_BYTES: Final = 4 * 2**20
-RANDOM_BLOCK_BYTES: Final = 4096 * 16
-"""Random reads are those of page faults with read-ahead: 64 KiB, one after the other."""
 BUSY_S: Final = 1.0
 """Reading beside computing lasts so long: many disks are faster for the first tenth of a second, a model streams on."""
 
 Way = Literal["direct", "dropped", "uncached", "possibly cached"]
 
 
-def storage_under(
-    folder: Path,
-    measured: Callable[[float, str], Figure],
-    *,
-    file_bytes: int = 512 * 2**20,
-    random_count: int = 512,
-) -> Storage:
+def storage_under(folder: Path, measured: Callable[[float, str], Figure], *, file_bytes: int = 512 * 2**20) -> Storage:
     """The storage of a folder, by a file of incompressible bytes that is written, read back past the cache, removed.
 
-    It is read in order by one reader, 4 MiB a call; at random, 64 KiB a call; mapped, every page touched in order
-    (where pages can be dropped from the cache first); and by as many readers as streaming has, 2 MiB a call, while all
-    threads compute (where the page cache can be passed by). ``measured`` makes a figure of bytes/s and of the way.
-    Where the folder cannot be written or has no room, 100 MB/s are assumed.
+    It is read in order by one reader, 4 MiB a call; mapped, every page touched in order (where pages can be dropped
+    from the cache first); and by as many readers as streaming has, 2 MiB a call, while all threads compute (where the
+    page cache can be passed by). ``measured`` makes a figure of bytes/s and of the way. Where the folder cannot be
+    written or has no room, 100 MB/s are assumed.
     """
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".disk-probe-") as inner:
             path = Path(inner) / "bytes"
             size = _fill(path, file_bytes)
-            sequential_s, way = _read(path, BLOCK_BYTES, range(0, size, BLOCK_BYTES))
-            random_s, way = _read(path, RANDOM_BLOCK_BYTES, random_places(size, random_count))
+            sequential_s, way = _read(path, size)
             mapped_s, busy = _touch_all(path), _beside_computing(path, size)
     except OSError:
         unread = Figure(value=1e8, source="not measured: the cache folder has no room", confidence="assumed")
         return Storage(technology="not measured", sequential_read_bytes_per_s=unread)
-    how, scattered = f"{way} reads of a {size >> 20} MiB file", random_count * RANDOM_BLOCK_BYTES / random_s
+    how = f"{way} reads of a {size >> 20} MiB file"
     touched = measured(size / mapped_s, "the file mapped, every page touched in order") if mapped_s else None
     return Storage(
         technology="disk under the cache folder",
         sequential_read_bytes_per_s=measured(size / sequential_s, f"{how}, 4 MiB each, in order"),
-        random_read_bytes_per_s=measured(scattered, f"{how}, 64 KiB each, at random"),
         mapped_read_bytes_per_s=touched,
         busy_read_bytes_per_s=measured(busy, f"{how}, four at a time, all threads computing") if busy else None,
     )
@@ -79,21 +68,14 @@ def _fill(path: Path, file_bytes: int) -> int:
     return count * BLOCK_BYTES
 
 
-def random_places(size_bytes: int, count: int) -> list[int]:
-    """Offsets of ``count`` random blocks of a file, all different where it has so many."""
-    places, draw = range(0, size_bytes, RANDOM_BLOCK_BYTES), random.Random(1)
-    return draw.sample(places, count) if count <= len(places) else draw.choices(places, k=count)
-
-
-def _read(path: Path, block_bytes: int, offsets: Sequence[int]) -> tuple[float, Way]:
-    """Seconds to read a block at each offset, and how the page cache was passed by."""
+def _read(path: Path, size_bytes: int) -> tuple[float, Way]:
+    """Seconds to read the file block by block, and how the page cache was passed by."""
     descriptor, way = _open(path)
-    with os.fdopen(descriptor, "rb", buffering=0) as file, read_buffer(block_bytes) as view:
-        start = time.perf_counter()
-        for offset in offsets:
-            file.seek(offset)
+    with os.fdopen(descriptor, "rb", buffering=0) as file, read_buffer(BLOCK_BYTES) as view:
+        start_s = time.perf_counter()
+        for _ in range(0, size_bytes, BLOCK_BYTES):
             file.readinto(view)
-        return time.perf_counter() - start, way
+        return time.perf_counter() - start_s, way
 
 
 def _open(path: Path) -> tuple[int, Way]:

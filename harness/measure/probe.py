@@ -28,7 +28,7 @@ from harness.domain.device import (
 )
 from harness.domain.isa import best_ratio
 from harness.measure import machine, sensors
-from harness.measure.bandwidth import WorkingSets, array_bytes, cache_found, copy_bandwidth, read_bandwidth, sweep
+from harness.measure.bandwidth import WorkingSets, array_bytes, cache_found, read_bandwidth, sweep
 from harness.measure.disk import storage_under
 from harness.records.store import write_atomically
 from harness.runtimes._threads import default_thread_count
@@ -61,8 +61,6 @@ def probe_machine(
     say("memory bandwidth, reading")
     read = read_bandwidth(threads, size, pass_count=6 if quick else 20)
     sets = sweep(threads, cpu.last_cache_bytes, ram.limit_bytes)
-    say("memory bandwidth, copying")
-    copy = copy_bandwidth(threads, size, pass_count=4 if quick else 12)
     say("matrix products")
     fp32 = fp32_peak(pass_count=3 if quick else 10)
     say("storage")
@@ -74,11 +72,7 @@ def probe_machine(
         f"best of several; middle pass {read.median_bytes_per_s / 1e9:.1f} GB/s",
     )
     plain = _profile(name, cpu, ram, read_figure, fp32, storage)
-    pool = replace(
-        plain.pool("ram"),
-        measured_copy_bytes_per_s=measured(copy.bytes_per_s, "copy, read and written bytes each counted once"),
-        working_sets=sets,
-    )
+    pool = replace(plain.pool("ram"), working_sets=sets)
     say("sensors")
     peaks = _peaks(fp32, cpu.isa, engine_peaks(calibrations))
     battery = sensors.battery_joules()

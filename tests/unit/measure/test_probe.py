@@ -1,6 +1,5 @@
 """Bandwidth, disk, matrix products and the profile that comes of them."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,19 +30,6 @@ def test_read_counts_each_byte_once() -> None:
     assert found.array_bytes == 16 * MIB
     assert found.thread_count == 2
     assert 0 < found.median_bytes_per_s <= found.bytes_per_s
-
-
-def test_copy_counts_read_and_written_bytes_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    def passes(copy: Callable[[], object], *, number: int, repeat: int) -> list[float]:
-        assert (number, repeat) == (1, 2)
-        copy()
-        return [0.5, 0.25]
-
-    monkeypatch.setattr("harness.measure.bandwidth.timeit.repeat", passes)
-    found = bandwidth.copy_bandwidth(1, 16 * MIB, pass_count=2)
-    # 8 MiB read and 8 MiB written in the better pass of 0.25 s: 16 MiB / 0.25 s = 64 MiB/s
-    assert found.bytes_per_s == 64 * MIB
-    assert found.median_bytes_per_s == pytest.approx(16 * MIB / 0.375)
 
 
 def test_read_kernels_look_at_every_byte() -> None:
@@ -83,11 +69,10 @@ def figure(value: float, how: str) -> Figure:
 
 
 def test_disk_reads_the_whole_file_and_leaves_nothing(tmp_path: Path) -> None:
-    found = disk.storage_under(tmp_path, figure, file_bytes=8 * MIB, random_count=16)
+    found = disk.storage_under(tmp_path, figure, file_bytes=8 * MIB)
     way, _, rest = found.sequential_read_bytes_per_s.source.partition(" reads of a ")
     assert rest.startswith("8 MiB file")
     assert found.sequential_read_bytes_per_s.value > 0
-    assert found.random_read_bytes_per_s.value > 0
     assert found.mapped_read_bytes_per_s is None or found.mapped_read_bytes_per_s.value > 0
     assert (found.busy_read_bytes_per_s is None) == (way in {"dropped", "possibly cached"})
     assert list(tmp_path.iterdir()) == []
@@ -102,13 +87,8 @@ def test_disk_falls_back_where_direct_reads_are_refused(tmp_path: Path, monkeypa
         return real(path, flags, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr("harness.measure.disk.os.open", refuse)
-    found = disk.storage_under(tmp_path, figure, file_bytes=4 * MIB, random_count=4)
+    found = disk.storage_under(tmp_path, figure, file_bytes=4 * MIB)
     assert found.sequential_read_bytes_per_s.source.startswith(("dropped", "uncached", "possibly cached"))
-
-
-def test_random_places_differ_and_stay_inside() -> None:
-    assert sorted(disk.random_places(disk.RANDOM_BLOCK_BYTES * 8, 8)) == [i * disk.RANDOM_BLOCK_BYTES for i in range(8)]
-    assert set(disk.random_places(disk.RANDOM_BLOCK_BYTES * 2, 50)) == {0, disk.RANDOM_BLOCK_BYTES}
 
 
 def test_estimated_peaks_follow_the_instruction_set() -> None:
