@@ -55,8 +55,8 @@ _GROUP_FILLS: Final = 13 / 3
 _WRITE_BYTES_PER_S: Final = 0.7e9
 _PASS_S_PER_BYTE: Final = 1.2e-8
 """Of all passes of a type's benches in one round, with one thread: 140 tokens together, each reading the weights."""
-_OVERHEADS_S, _TYPE_S = 8.0, 12.0
-_LEAST_BUDGET_S: Final = 45.0
+_OVERHEADS_S, _TYPE_S = 6.0, 9.0
+_LEAST_BUDGET_S: Final = 25.0
 _RESTARTS: Final = 4
 _CACHE_VERSION: Final = 6
 DISTURBED_RATIO: Final = 0.25
@@ -132,11 +132,11 @@ def calibrate(
 ) -> Calibration:
     """Costs of a runtime on this machine for those types; timed in a child process and kept for the next time.
 
-    Some 12 s a type on two cores and 8 s for the overheads, three quarters of a minute at least; a minute of each on a
-    GPU. Types that no tiny model can be made of, and F32, are left out; ``fresh`` times again what was kept. A
-    ``thread_count`` of 0 takes what runs take; where kinds of core differ, their numbers are tried first. The api says
-    which engine is timed; a GPU gets its link and its crossings timed too. ``working_sets`` are those of the profile,
-    measured where none are given. ``fill_bytes`` are a tiny model's weights; 0: what :func:`sized` says.
+    Some 9 s a type on two cores and 6 s for the overheads, 25 s at least; a minute of each on a GPU. Types that no tiny
+    model can be made of, and F32, are left out; ``fresh`` times again what was kept. A ``thread_count`` of 0 takes what
+    runs take; where kinds of core differ, their numbers are tried first. The api says which engine is timed; a GPU gets
+    its link and its crossings timed too. ``working_sets`` are those of the profile, measured where none are given.
+    ``fill_bytes`` are a tiny model's weights; 0: what :func:`sized` says.
 
     Raises:
         MissingPackageError: No package that brings the runtime is installed.
