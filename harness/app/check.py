@@ -60,6 +60,8 @@ def check(
             cannot be reached.
     """
     listener = options.how.listener
+    if options.runtime == "ik" and scenario.repack:  # it rewrites all weights in memory of its own, and maps no file
+        scenario = msgspec.structs.replace(scenario, mmap=False)
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depth_tokens=depths)
     if on[1] is not None:
         return Checked(*run_on(on[0], cells, options, on[1]))
