@@ -6,10 +6,8 @@ from functools import lru_cache
 from importlib.resources.abc import Traversable
 from typing import Any, Final
 
-import msgspec
-
 from harness.catalog._shape_check import check_shape
-from harness.catalog._toml import convert, dump, read_document
+from harness.catalog._toml import convert, read_document
 from harness.catalog.paths import as_path, data_files, sound_names, table_rows
 from harness.domain.model import ModelCard, ModelFile, ModelShape
 from harness.errors import BadDataError, UnknownNameError, what_is_there
@@ -105,13 +103,6 @@ def _of_row(row: dict[str, str]) -> ModelCard:
     )
 
 
-def dump_model(card: ModelCard) -> str:
-    """TOML text of a card; saved as ``<card.name>.toml`` it loads back equal. Defaults are left out."""
-    document = msgspec.to_builtins(card)
-    del document["name"]
-    return dump(_without_defaults(document, card))
-
-
 def _card(file: Traversable) -> ModelCard:
     place = str(file)
     document = read_document(file)
@@ -140,17 +131,3 @@ def _check_file(file: ModelFile, at: str, place: str) -> None:
     for index, package in enumerate(registry.packages):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+", package):
             raise BadDataError(place, f"{at}.registry.packages[{index}]", repr(package), "name==version")
-
-
-def _without_defaults(document: Any, struct: Any) -> Any:
-    """Leave out of a struct's builtins what equals the field's default."""
-    if isinstance(document, list | tuple):
-        return [_without_defaults(d, s) for d, s in zip(document, struct, strict=True)]
-    if not isinstance(struct, msgspec.Struct):
-        return document
-    kept = {}
-    for field in msgspec.structs.fields(type(struct)):
-        value = getattr(struct, field.name)
-        if field.name in document and (field.required or value != field.default):
-            kept[field.name] = _without_defaults(document[field.name], value)
-    return kept

@@ -1,4 +1,4 @@
-"""``edge-harness models``: the models there are, their shapes, and their files: fetched, added, made, exported."""
+"""``edge-harness models``: the models there are, their shapes, and their files: fetched, made, exported."""
 
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Verbs)
 def models() -> None:
-    """List and show models, fetch them, add your own."""
+    """List and show models, fetch them, make and export files."""
 
 
 @models.command("list")
@@ -57,7 +57,6 @@ def show(model: str, provider: str, given: tuple[str, ...]) -> Answer:
     MODEL is a name, hf:org/repo, or a path to a card, a config.json, a GGUF file or an ONNX folder.
     """
     from harness.app.resolve import resolve_model
-    from harness.catalog.add import card_of
     from harness.catalog.paths import as_path
 
     path = as_path(model)
@@ -70,7 +69,7 @@ def show(model: str, provider: str, given: tuple[str, ...]) -> Answer:
     if path is not None and path.suffix == ".gguf" and path.exists():
         return _gguf(path)
     meant = resolve_model(model)
-    card = meant.card or (card_of(path) if path is not None and path.suffix == ".json" else _nobodys(meant))
+    card = meant.card or _nobodys(meant)
 
     def tell() -> None:
         say(table(f"{card.title} ({card.family})", ("field", "value"), _rows(card)))
@@ -93,20 +92,6 @@ def pull(model: str, quant: str | None) -> Answer:
         located = obtain(model, quant or "", progress=progress)
     document = {"model": located.name, "quant": located.quant, "path": str(located.path)}
     return Answer({**document, "sha256": sha256_of(located.path)}, lambda: click.echo(str(located.path)))
-
-
-@models.command()
-@click.argument("path", type=options.FILE_HERE)
-@click.option("--name", help="Name of the model; the file's stem where not given.")
-@answers
-def add(path: Path, name: str | None) -> Answer:
-    """Write a card for PATH (a GGUF file or a config.json) into your own models folder."""
-    from harness.catalog.add import card_of, save_card
-
-    with bar(f"hash of {path.name}") as progress:
-        card = card_of(path, name, progress=progress)
-    target = save_card(card)
-    return Answer({"model": card.name, "card": str(target)}, lambda: click.echo(f"{card.name}: {target}"))
 
 
 @models.command()
@@ -209,13 +194,21 @@ def resolve(name: str, quant: str | None) -> Answer:
 
 
 def _nobodys(model: "ResolvedModel") -> "ModelCard":
-    """What there is to show of a model without a card: a repository of the hub, or a bounded guess."""
+    """What there is to show of a model without a card: a config.json, a repository of the hub, or a bounded guess."""
     from harness.domain.model import ModelCard
 
     shape, count = model.weights.shape, sum(tensor.element_count for tensor in model.weights.tensors)
     active = round(model.guess.active_b * 1e9) if model.guess else 0
-    return ModelCard(name=model.name, title=model.name, family=shape.architecture, licence="not told", shape=shape,
-                     source=model.notes[0], parameter_count=count, active_parameter_count=active)  # fmt: skip
+    return ModelCard(
+        name=model.name,
+        title=model.name,
+        family=shape.architecture,
+        licence="not told",
+        shape=shape,
+        source="; ".join(model.notes[:1]) or "its file",
+        parameter_count=count,
+        active_parameter_count=active,
+    )
 
 
 def _gguf(path: Path) -> Answer:
