@@ -6,7 +6,7 @@ Every figure is a table of its own: ``total_gib = { value = 8, source = "...", c
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources.abc import Traversable
@@ -138,7 +138,7 @@ def _described(ref: str) -> DeviceProfile:
     return made
 
 
-class _Files(Mapping[str, DeviceProfile]):
+class _Files:
     """The device files, each read when it is asked for."""
 
     def __init__(self) -> None:
@@ -147,35 +147,27 @@ class _Files(Mapping[str, DeviceProfile]):
     def __getitem__(self, name: str) -> DeviceProfile:
         return _profile(self._known[name])
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
-
     def called(self, name: str) -> DeviceProfile | None:
         """The one file of that name or title, or the only one of that chip."""
-        keys = set(keys_of([name]))
-        named = [
-            n for n, file in self._known.items() if keys & set(keys_of(_sized_or_not(n, _heads(str(file))["title"])))
-        ]
-        hits = named or self._of_chip(name)
+        hits = self._with(name, lambda n, head: _sized_or_not(n, head["title"])) or self._with(name, _chip_of)
         return self[hits[0]] if len(hits) == 1 else None
 
     def of_chip(self, chip: str) -> list[DeviceProfile]:
         """The files of devices with that chip."""
-        return [self[name] for name in self._of_chip(chip)]
+        return [self[name] for name in self._with(chip, _chip_of)]
 
-    def _of_chip(self, chip: str) -> list[str]:
-        keys = set(keys_of([chip]))
-        return [
-            n for n, file in self._known.items() if keys & set(keys_of([_heads(str(file))["chip"].partition(",")[0]]))
-        ]
+    def _with(self, name: str, names_of: Callable[[str, dict[str, str]], list[str]]) -> list[str]:
+        keys = set(keys_of([name]))
+        return [n for n, file in self._known.items() if keys & set(keys_of(names_of(n, _heads(str(file)))))]
 
     def near(self, name: str) -> list[str]:
         """Names of files that look like this one."""
-        wanted = spelled(name).replace(" ", "-")
-        return [n for n in self if n.startswith(wanted)][:3] or get_close_matches(wanted, list(self), n=2, cutoff=0.6)
+        wanted, known = spelled(name).replace(" ", "-"), list(self._known)
+        return [n for n in known if n.startswith(wanted)][:3] or get_close_matches(wanted, known, n=2, cutoff=0.6)
+
+
+def _chip_of(_: str, head: dict[str, str]) -> list[str]:
+    return [head["chip"].partition(",")[0]]
 
 
 def _sized_or_not(*names: str) -> list[str]:

@@ -46,13 +46,6 @@ def cached_path(card: ModelCard, file: ModelFile) -> Path:
     return cache_dir() / "models" / card.name / f"{card.name}-{file.quant.lower()}.gguf"
 
 
-def have(card: ModelCard, quant: str | None = None) -> Path | None:
-    """The verified file, if it is on this machine already; nothing is fetched."""
-    file = file_of(card, quant)
-    target = Path(file.path).expanduser() if file.path else cached_path(card, file)
-    return target if _is_whole(target, file) else None
-
-
 def _is_whole(target: Path, file: ModelFile) -> bool:
     same_size = target.is_file() and target.stat().st_size == file.size_bytes
     return same_size and (not file.sha256 or sha256_of(target) == file.sha256)
