@@ -104,7 +104,7 @@ def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[s
         if not hits and kind == "model" and (quant := split(pattern)[1]):
             raise RefusedError(f"{pattern!r} names {quant}: name models here, and mixtures with --quants")
         found |= set(hits or [load_model(pattern).name if kind == "model" else resolve_device(pattern).name])
-    return [name for name in known if name in found] + paths
+    return [*(name for name in known if name in found), *sorted(found.difference(known)), *paths]
 
 
 def plain(table: Mapping[str, NDArray[Any]]) -> dict[str, list[Any]]:

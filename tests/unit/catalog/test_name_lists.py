@@ -149,3 +149,11 @@ def test_a_cache_of_deepseek_v3_2_is_latent() -> None:
     shape = resolve_model("deepseek-v3.2").weights.shape
 
     assert kv_cache_bytes(shape, 32_768) == 61 * 576 * 2 * 32_768
+
+
+def test_a_device_of_the_tables_is_a_column_of_the_matrix() -> None:
+    from harness.app.matrix import ask
+
+    grid = ask(devices=["rtx 3080 laptop", "raspberry-pi-5"], models=["smollm2-135m"])
+
+    assert list(grid.devices) == ["raspberry-pi-5", "geforce-rtx-3080-laptop"]
