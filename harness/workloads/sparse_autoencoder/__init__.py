@@ -6,7 +6,7 @@ folder of SAELens that is put there is used in its place. Time and quality are o
 stream, beside zeros, and compares the losses.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,8 +18,7 @@ from harness.workloads.facts import shipped_text
 from harness.workloads.parts import Parts
 from harness.workloads.probe import FOLDS, held_out
 from harness.workloads.scores import signal
-from harness.workloads.sparse_autoencoder.encoders import quantised
-from harness.workloads.sparse_autoencoder.model import CONFIG, Codes, SparseAutoencoder, load, save
+from harness.workloads.sparse_autoencoder.model import CONFIG, SparseAutoencoder, load, save
 from harness.workloads.sparse_autoencoder.training import Plan, Trainer
 from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
 
@@ -33,17 +32,15 @@ _SIZE: Final = {
     "active_count": 32,
     "train_tokens": 32_768,
     "step_count": 600,
-    "weight_bits": 32,
 }
 """``dim`` is the width of the model's stream, 576 of SmolLM2-135M; the dictionary has so many features times that."""
 
 
 class State(NamedTuple):
-    """The stream, the dictionary, its encoder, and the mean of what it was trained on."""
+    """The stream and the dictionary."""
 
     stream: ResidualStream
     autoencoder: SparseAutoencoder
-    encode: Callable[[Floats], Codes]
 
 
 class SparseAutoencoderSystem:
@@ -61,8 +58,6 @@ class SparseAutoencoderSystem:
     sizes: Mapping[str, Size] = {
         "default": _SIZE,
         "small": _SIZE | {"expansion_ratio": 2, "active_count": 16, "step_count": 20},
-        "int8": _SIZE | {"weight_bits": 8},
-        "int4": _SIZE | {"weight_bits": 4},
     }
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
@@ -91,23 +86,20 @@ class SparseAutoencoderSystem:
         width = len(autoencoder.decoder_bias)
         if width != stream.dim:
             raise RefusedError(f"{folder}: a dictionary for {width} values; the model's activations have {stream.dim}")
-        encode: Callable[[Floats], Codes] = autoencoder.encode
-        if size["weight_bits"] < 32:
-            encode = quantised(autoencoder, size["weight_bits"], context.folder, thread_count=context.thread_count)
-        return State(stream, autoencoder, encode)
+        return State(stream, autoencoder)
 
     def step(self, state: State, case: Case) -> dict[str, Any]:
         """Encode and decode the ordinary tokens of a text; for ``loss`` the three losses, in nats."""
         stream = state.stream
         tokens = stream.tokens(case["text"])
         if case["kind"] == "loss":
-            spliced = stream.loss(tokens, lambda x: state.autoencoder.decode(state.encode(x)))
+            spliced = stream.loss(tokens, lambda x: state.autoencoder.decode(state.autoencoder.encode(x)))
             return {"clean": stream.loss(tokens), "spliced": spliced, "zeroed": stream.loss(tokens, np.zeros_like)}
         if case["kind"] != "encode":
             raise RefusedError(f"kind: found {case['kind']!r}, expected encode or loss")
         values = stream.read(tokens)
         x = values[ordinary(values)]
-        codes = state.encode(x)
+        codes = state.autoencoder.encode(x)
         y = state.autoencoder.decode(codes)
         totals = np.bincount(codes.indices.ravel(), codes.values.ravel(), state.autoencoder.decoder.shape[0]) / len(x)
         top = np.argsort(-totals, kind="stable")[:_KEPT_FEATURES]
@@ -127,7 +119,7 @@ class SparseAutoencoderSystem:
         product = 2.0 * tokens * dim * features
         glue = 1e-3 + tokens * (8e-6 + 4e-9 * features + 2e-6)
         weights = dim * features
-        held: dict[str, Any] = {"moved_bytes": weights * size["weight_bits"] / 8, "resident_bytes": 8 * weights}
+        held: dict[str, Any] = {"moved_bytes": 4.0 * weights, "resident_bytes": 8 * weights}
         half, whole = (Pass(part="language", tokens=tokens, count=count) for count in (0.5, 3.0))
         return {
             "encode": Cost(passes=(half,), flops_count=product, glue_s=glue, **held),

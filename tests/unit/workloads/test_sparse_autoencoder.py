@@ -185,18 +185,3 @@ def test_a_rescaled_top_k_chooses_by_activation_times_norm(tmp_path):
 def test_a_folder_that_is_not_read_says_why(tmp_path, config, tensors, says):
     with pytest.raises(BadDataError, match=says):
         load(_changed(tmp_path / "a", tensors, **config))
-
-
-@pytest.mark.parametrize(("bits", "least"), [(8, 0.95), (4, 0.6)])
-def test_fewer_bits_choose_mostly_the_same_features(tmp_path, bits, least):
-    pytest.importorskip("onnx_ir")
-    pytest.importorskip("onnxruntime")
-    from harness.workloads.sparse_autoencoder.encoders import quantised
-
-    sae = _made(dim=64, features=512, active_count=16)
-    x = np.random.default_rng(1).standard_normal((20, 64)).astype(np.float32)
-    right, codes = sae.encode(x), quantised(sae, bits, tmp_path)(x)
-    shared = [len(np.intersect1d(a, b)) / 16 for a, b in zip(right.indices, codes.indices, strict=True)]
-    assert np.mean(shared) >= least
-    with pytest.raises(RefusedError, match="TopK"):
-        quantised(_made(), bits, tmp_path)
