@@ -20,6 +20,7 @@ from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import with_draft
 from harness.predict.placed import memory_of, with_cards
+from harness.predict.program_fit import ProgramFit, program_fit
 from harness.predict.speed import closed_loop_tokens_per_s, predict_speed
 from harness.predict.streamed import mapped_speed, plan_under_budget
 from harness.predict.timed import matrices
@@ -127,6 +128,20 @@ def held_to(
     if target_tokens_per_s is not None:
         verdict = with_target(verdict, judged, target_tokens_per_s, scenario.depth_tokens)
     return replace(now, verdict=replace(verdict, reasons=(*verdict.reasons, *said)))
+
+
+def made_by_program(
+    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, *, context_asked: bool, layers_asked: bool
+) -> ProgramFit | None:
+    """What the scenario's program makes of the device by itself; None for one that takes what it is told.
+
+    Raises:
+        RefusedError: The KV type cannot hold this model's keys.
+    """
+    try:
+        return program_fit(model.weights, scenario, device, context_asked=context_asked, layers_asked=layers_asked)
+    except ValueError as error:
+        raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
 
 
 def throughput_of(model: str) -> Callable[[Scenario], float]:

@@ -20,6 +20,7 @@ from harness.domain.foreign import fault
 from harness.domain.ggml import BLOCKS, KV_TYPES
 from harness.domain.model import ModelCard, ModelShape, Weights
 from harness.domain.placement import Placement
+from harness.domain.program import program_named
 from harness.domain.quant import understood
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, HarnessError, InputError, RefusedError, UnknownNameError, what_is_there
@@ -211,7 +212,10 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     kv_type = str(given.get("kv_type", "F16")).upper()
     if kv_type not in KV_TYPES:
         raise UnknownNameError("KV type", kv_type, KV_TYPES)
-    given |= {"kv_type": kv_type, "api": (api := str(given.get("api", "")).lower())}
+    if (value_type := str(given.get("value_type", "")).upper()) and value_type not in KV_TYPES:
+        raise UnknownNameError("KV type", value_type, KV_TYPES)
+    program_named(str(given.get("program", "")))
+    given |= {"value_type": value_type, "kv_type": kv_type, "api": (api := str(given.get("api", "")).lower())}
     if api not in {"", *APIS}:
         from harness.onnx.providers import PROVIDERS
 
@@ -223,9 +227,9 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
         scenario = msgspec.convert(given, Scenario)
     except msgspec.ValidationError as error:
         raise fault(error, given, Scenario, "scenario") from error
-    if BLOCKS[kv_type].elements > 1 and not scenario.flash_attention:
+    if BLOCKS[value_type or kv_type].elements > 1 and not scenario.flash_attention:
         raise InputError(
-            f"a cache of {kv_type} needs flash attention: leave out --without flash-attention, or take F16"
+            f"a cache of {value_type or kv_type} needs flash attention: leave out --without flash-attention, or take F16"
         )
     words, asked = "prompt or new", max(scenario.prompt_tokens, scenario.new_tokens)
     if scenario.depth_tokens:

@@ -226,6 +226,13 @@ ubatch = click.option(
     "--ubatch", "ubatch_tokens", type=Count(1), default=512, show_default=True, help="Tokens in one physical batch."
 )
 kv_type = click.option("--kv-type", default="F16", show_default=True, help="Type of the KV cache: F16, Q8_0, Q4_0 ...")
+value_type = click.option("--value-type", default="", help="That of its values, where it is another one.")
+program = click.option(
+    "--program",
+    metavar="NAME [VERSION] [OPTION ...]",
+    help="Program that runs it, with version and options of llama.cpp: 'llama-server b9460 -np 1', 'ollama 0.30.5', "
+    "llama-cpp-python, jan, mlx ...  [default: llama-server; on this machine the harness itself]",
+)
 api = click.option(
     "--api", default="", metavar="API", help="Driver: cpu, metal, cuda, vulkan ... [default: the device's usual one]"
 )

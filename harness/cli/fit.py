@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._command import Verb
+from harness.cli._command import Verb, typed
 from harness.cli._effect import refuse_idle, refuse_typed
 from harness.cli._output import Answer, Table, answers, console, say, table
 from harness.cli._plans import render_explanation, render_plans
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 )
 @options.ubatch
 @options.kv_type
+@options.value_type
+@options.program
 @options.api
 @options.threads
 @options.without
@@ -97,6 +99,7 @@ def fit(
     explained: bool,
     with_advice: bool,
     other_devices: bool,
+    program: str | None,
     **fields: Any,
 ) -> Answer:
     """Predict the memory and the speed of a model on a device.
@@ -111,6 +114,7 @@ def fit(
     from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
     from harness.app.ways import ways
 
+    fields["program"] = program if program is not None else "" if device in THIS_MACHINE else "llama-server"
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
     speed = bandwidth_gb_s * GB if bandwidth_gb_s else None
@@ -119,6 +123,7 @@ def fit(
         profile = use.within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     card_count = max(card_count, profile.card_count)  # -d "2x rtx 3090"
     refuse_typed({"placement"}, "with several cards, over which the best split is looked for", when=card_count > 1)
+    scenario, made = _made_by_program(context, resolved, profile, scenario, fields) if program else (scenario, ())
     small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small,
                              "minutes": minutes, "beside": tuple(use.companion(text) for text in beside)}  # fmt: skip
@@ -127,7 +132,7 @@ def fit(
     best, now, scenario = found[0], found[0].prediction, found[0].scenario
     late, energy = use.outlook(resolved, profile, scenario, now.speed, minutes or 10)
     timed = use.timing_notes(resolved, profile, scenario) if device in THIS_MACHINE else ()
-    notes = (*resolved.notes, *_notes(now, resolved, profile, scenario), *timed)
+    notes = (*resolved.notes, *made, *_notes(now, resolved, profile, scenario), *timed)
     others = neighbours(profile) if other_devices and now.verdict.word != "fits" else ()
     changes = use.advice_for(resolved, profile, scenario, now, others=others, **asked) if with_advice else []
     speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None
@@ -167,6 +172,26 @@ def fit(
     return Answer(document, show, Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK)
 
 
+def _made_by_program(
+    context: click.Context,
+    model: "ResolvedModel",
+    device: "DeviceProfile",
+    scenario: "Scenario",
+    fields: dict[str, Any],
+) -> "tuple[Scenario, tuple[str, ...]]":
+    """The scenario that a program makes of the device by itself, in ``fields`` too, and what to say of it."""
+    from harness.app.fit import made_by_program
+
+    given = typed(context)
+    made = made_by_program(
+        model, device, scenario, context_asked="context_tokens" in given, layers_asked="placement" in given
+    )
+    if made is None:
+        return scenario, ()
+    fields |= {name: getattr(made.scenario, name) for name in ("context_tokens", "ubatch_tokens", "placement")}
+    return made.scenario, (made.why,)
+
+
 def _rests_on(model: "ResolvedModel", scenario: "Scenario") -> str:
     """What the answer is true of, where nobody knows the model or it was made for less; empty where all is known."""
     most_tokens = model.weights.shape.context_max_tokens
@@ -186,6 +211,10 @@ def _notes(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile", s
     if scenario.batch_count > 1:
         each = format_number(now.speed.decode_tokens_per_s.mid / scenario.batch_count)
         notes.append(f"{scenario.batch_count} sequences together: speeds are those of all, {each} tokens/s for each")
+    later = sum(part.anonymous_bytes for part in now.memory.later)
+    if later:
+        reasons = "; ".join(part.reason for part in now.memory.later)
+        notes.append(f"{scenario.program} may add {format_bytes(later)} of RAM over many turns: {reasons}")
     return notes
 
 
