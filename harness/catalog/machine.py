@@ -364,14 +364,36 @@ def _ram(gb: float, told: str, bandwidth: Figure, taken_gib: float, system: str,
     )
 
 
+_MACOS: Final = 26
+"""The system that a Mac is taken to run where nobody says."""
+_MAC_SHARES: Final = ((24, 0.74), (48, 0.78), (64, 0.81), (128, 0.84))
+
+
+def mac_working_set(gb: float, macos: int = _MACOS) -> tuple[float, str]:
+    """Share of a Mac's RAM that Metal recommends to hold at most, and the rule; ``iogpu.wired_limit_mb`` replaces it.
+
+    Source: logs of llama.cpp on Macs of 16 to 128 GiB; sizes that no log shows have the share of the next that does.
+    """
+    if macos < 26:
+        return (
+            2 / 3 if gb < 36 else 3 / 4,
+            f"working set of Metal on macOS {macos}: two thirds, three quarters from 36 GiB",
+        )
+    share = next((share for most, share in _MAC_SHARES if gb <= most), _MAC_SHARES[-1][1])
+    return (
+        share,
+        f"working set of Metal on macOS {macos}: {share:g} of {gb:g} GiB (sysctl iogpu.wired_limit_mb raises it)",
+    )
+
+
 def usable_gb(gb: float, taken_gib: float, system: str) -> tuple[float, float, str]:
     """GiB that one app may hold, the same with an entitlement or setting (0 for none), and the rule."""
     if system in {"ios", "ipados"}:
         share = 0.52 * gb if gb <= 6 else 3.0 if gb <= 8 else gb / 2
         return share, 0.7 * gb if gb >= 8 else 0.0, "what iOS granted an app on phones of 4, 6 and 8 GB; above, half"
-    if system == "macos":
-        why = "recommendedMaxWorkingSetSize: two thirds to 36 GB, then three quarters"
-        return gb * (2 / 3 if gb <= 36 else 3 / 4), 0.9 * gb if gb > 16 else 0.0, why
+    if system.startswith("macos"):
+        share, why = mac_working_set(gb, int("".join(filter(str.isdigit, system)) or _MACOS))
+        return share * gb, 0.9 * gb if gb > 16 else 0.0, why
     taken_gib = max(min(taken_gib, gb / 2), 0.02 * gb)
     return gb - taken_gib, 0.0, f"{gb:g} GiB less {taken_gib:.3g} for the system and resident programs"
 

@@ -117,8 +117,12 @@ def fit(
     fields["program"] = program if program is not None else "" if device in THIS_MACHINE else "llama-server"
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
-    speed = bandwidth_gb_s * GB if bandwidth_gb_s else None
-    profile = use.override(profile, ram_bytes=ram_bytes, vram_bytes=vram_bytes, bandwidth_bytes_per_s=speed)
+    profile = use.override(
+        profile,
+        ram_bytes=ram_bytes,
+        vram_bytes=vram_bytes,
+        bandwidth_bytes_per_s=bandwidth_gb_s * GB if bandwidth_gb_s else None,
+    )
     if ram_budget:
         profile = use.within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
     card_count = max(card_count, profile.card_count)  # -d "2x rtx 3090"

@@ -146,9 +146,11 @@ def common(name: str, path: Path, scenario: Scenario) -> list[str]:
 def placed(scenario: Scenario, text: str = "", *, single: bool = True) -> list[str]:
     """Where the model lies, as llama-bench (``single``) or the others spell it; ``text`` is the program's help."""
     s, p = scenario, scenario.placement
-    if s.api in {"", "cpu"}:  # a program with a GPU built in would still copy weights of long prompts to it
+    if s.api in {"", "cpu"}:  # a program with a GPU built in would still use it for the cache and long prompts
+        if "--device" in text:
+            return ["-ngl", "0", "-dev", "none"]
         return ["-ngl", "0", *((["-nopo", "1"] if single else ["--no-op-offload"]) if "-op-offload" in text else [])]
-    given = ["-ngl", "99" if isinstance(p.gpu_layers, str) else str(p.gpu_layers), "-sm", p.split_mode]
+    given = ["-ngl", _ALL if isinstance(p.gpu_layers, str) else str(p.gpu_layers), "-sm", p.split_mode]
     given += ["-mg", str(p.main_gpu)] + (["-ncmoe", str(p.cpu_moe)] if p.cpu_moe else [])
     shares = [f"{share:g}" for share in p.tensor_split]
     given += ["-ts", ("/" if single else ",").join(shares)] if shares else []
@@ -164,4 +166,6 @@ def _output(name: str, option: str) -> str:
     return done.stdout + done.stderr
 
 
+_ALL: Final = "9999"
+"""More layers than any model has."""
 RUNTIME = Executable()

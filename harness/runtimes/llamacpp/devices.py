@@ -14,6 +14,8 @@ from harness.runtimes.llamacpp.library import Library, library
 DeviceKind = Literal["cpu", "gpu", "igpu", "accel", "meta"]
 _KINDS: Final[tuple[DeviceKind, ...]] = ("cpu", "gpu", "igpu", "accel", "meta")
 """By ``ggml_backend_dev_type``. Source: llama.cpp, ggml/include/ggml-backend.h."""
+_SHARED: Final = re.compile(r"\b(apple|adreno|mali|xclipse|powervr|immortalis)", re.IGNORECASE)
+"""GPUs whose drivers report a card, though their memory is the host's: Metal on Apple silicon, OpenCL on phones."""
 _APIS: Final = {"mtl": "metal", "metal": "metal", "hip": "rocm", "rocm": "rocm", "musa": "cuda", "blas": "cpu"}
 """Names of ggml's backends, lower case, whose api is called otherwise here."""
 
@@ -74,11 +76,12 @@ def devices(lib: Library | None = None) -> tuple[GgmlDevice, ...]:
         props = _Props()
         props_of(handle, ctypes.byref(props))
         registry = registry_name(registry_of(handle)).decode().lower()
+        description = (props.description or b"").decode("utf-8", "replace")
         found.append(
             GgmlDevice(
                 name=(props.name or b"").decode(),
-                description=(props.description or b"").decode("utf-8", "replace"),
-                kind=_KINDS[props.type] if props.type < len(_KINDS) else "accel",
+                description=description,
+                kind=kind_of(props.type, description),
                 api=_APIS.get(registry, registry),
                 free_bytes=int(props.memory_free),
                 total_bytes=int(props.memory_total),
@@ -86,6 +89,12 @@ def devices(lib: Library | None = None) -> tuple[GgmlDevice, ...]:
             )
         )
     return tuple(found)
+
+
+def kind_of(number: int, description: str) -> DeviceKind:
+    """The kind of a device by its number and its driver's words."""
+    kind = _KINDS[number] if number < len(_KINDS) else "accel"
+    return "igpu" if kind == "gpu" and _SHARED.search(description) else kind
 
 
 def tell(arguments: Mapping[str, str], emit: Callable[[str, Any], None]) -> None:
@@ -100,10 +109,15 @@ def apis(lib: Library | None = None) -> tuple[str, ...]:
 
 
 def devices_of(api: str, lib: Library | None = None) -> tuple[GgmlDevice, ...]:
-    """The GPUs that an api drives; none for ``cpu``, and RefusedError where this engine sees none."""
+    """The GPUs that an api drives; none for ``cpu``, and RefusedError where this engine sees none.
+
+    As in llama.cpp, those that use the host's memory are left out where a card is there.
+    """
     if api in {"", "cpu"}:
         return ()
-    found = tuple(d for d in devices(lib) if d.api == api and d.is_gpu)
+    every = [d for d in devices(lib) if d.is_gpu]
+    cards = any(d.kind == "gpu" for d in every)
+    found = tuple(d for d in every if d.api == api and (d.kind == "gpu" or not cards))
     if not found:
         arguments = shipped_table("data/install.toml")["apis"].get(api)
         build = (

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.catalog.devices import dump_device, load_device
+from harness.catalog.machine import mac_working_set
 from harness.cli.devices import devices as COMMAND
 from harness.domain.device import (
     Calibration,
@@ -443,3 +444,15 @@ def test_a_name_that_is_nobodys_is_not_guessed(written: str) -> None:
 def test_names_that_begin_so_are_offered() -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'pixel-9-pro"):
         load_device("pixel-9-p")
+
+
+@pytest.mark.parametrize(
+    ("gib", "macos", "working_set_mb"),  # what Metal printed in logs of llama.cpp, MB of 1e6 bytes
+    [(16, 15, 11453.25), (24, 15, 17179.89), (36, 15, 28991.03), (64, 15, 51539.61), (16, 26, 12713.12),
+     (24, 26, 19069.67), (32, 26, 26800.60), (36, 26, 30150.67), (48, 26, 40200.90), (64, 26, 55662.79),
+     (128, 26, 115448.73)],
+)  # fmt: skip
+def test_a_macs_working_set_follows_its_system(gib, macos, working_set_mb):
+    share, why = mac_working_set(gib, macos)
+    assert share * gib * 2**30 / 1e6 == pytest.approx(working_set_mb, rel=5e-4)
+    assert f"macOS {macos}" in why

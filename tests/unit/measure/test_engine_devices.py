@@ -86,3 +86,35 @@ def test_cards_add_their_memory_and_nothing_else():
     assert two.pool("vram").usable_bytes.value == 2 * one.pool("vram").usable_bytes.value
     assert two.pool("ram") == one.pool("ram")
     assert two.pool("vram").bandwidth_bytes_per_s == one.pool("vram").bandwidth_bytes_per_s
+
+
+@pytest.mark.parametrize(
+    ("number", "description", "kind"),
+    [
+        (0, "AMD EPYC 7763", "cpu"),
+        (1, "NVIDIA GeForce RTX 4090", "gpu"),
+        (1, "Apple M4 Pro", "igpu"),  # Metal reports a card
+        (1, "QUALCOMM Adreno(TM) 750", "igpu"),  # so does OpenCL
+        (1, "AMD Radeon Pro 5500M", "gpu"),
+        (2, "Intel(R) Arc(tm) Graphics", "igpu"),
+        (9, "something new", "accel"),
+    ],
+)
+def test_a_gpu_that_shares_the_hosts_memory_is_no_second_memory(number: int, description: str, kind: str):
+    from harness.runtimes.llamacpp.devices import kind_of
+
+    assert kind_of(number, description) == kind
+
+
+def test_integrated_gpus_are_left_out_beside_a_card(monkeypatch: pytest.MonkeyPatch):
+    from harness.errors import RefusedError
+    from harness.runtimes.llamacpp import devices as module
+
+    shared = CARD._replace(name="Vulkan1", kind="igpu")
+    monkeypatch.setattr(module, "devices", lambda _lib=None: (shared, CARD))
+    assert module.devices_of("vulkan") == (CARD,)
+    monkeypatch.setattr(module, "devices", lambda _lib=None: (shared,))
+    assert module.devices_of("vulkan") == (shared,)
+    monkeypatch.setattr(module, "devices", lambda _lib=None: (shared, CARD._replace(api="cuda")))
+    with pytest.raises(RefusedError, match="no device of api 'vulkan'"):
+        module.devices_of("vulkan")

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
@@ -67,6 +68,15 @@ def test_placement_on_a_gpu(programs) -> None:
     assert "-ngl 20 -sm layer -mg 0 -ncmoe 8 -ts 3/1 -nkvo 1" in words(s)
     both = Scenario(api="cuda", thread_count=1, placement=split, new_tokens=1, prompt_tokens=1, batch_count=2)
     assert "-ngl 20 -sm layer -mg 0 -ncmoe 8 -ts 3,1 -nkvo -c" in words(both)
+
+
+def test_a_program_with_a_gpu_built_in_touches_none_on_the_cpu_and_lays_every_layer_on_a_card(programs) -> None:
+    programs(NEW + " -dev, --device <none>")
+    s = Scenario(thread_count=1, new_tokens=1, prompt_tokens=1)
+    assert "-ngl 0 -dev none" in words(s)
+    assert "-nopo" not in words(s)
+    layers = words(replace(s, api="cuda")).split()
+    assert int(layers[layers.index("-ngl") + 1]) > 500  # llama-bench cut models of more than 98 layers at 99
 
 
 def test_what_a_program_lacks_is_refused(programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
