@@ -16,7 +16,6 @@ from harness.errors import BadDataError
 from harness.onnx.graph import OnnxGraph, read_graph
 
 MODEL_FILE: Final = "model.onnx"
-PROTOBUF_MAX_BYTES: Final = 2**31 - 1
 """Largest protobuf message. Source: protobuf documentation, "Protocol Buffers Size Limits"."""
 INLINE_ADVICE_BYTES: Final = 64 << 20
 """Weights inside the model file above which a second copy of them is worth a word."""
@@ -77,10 +76,7 @@ def lint(path: Path) -> list[Fault]:
     """Everything wrong with how an ONNX model is stored; empty when all is well. BadDataError where it is none."""
     graph = read_graph(path)
     faults = []
-    if graph.file_bytes > PROTOBUF_MAX_BYTES or graph.inline_bytes > PROTOBUF_MAX_BYTES:
-        faults.append(Fault("broken", f"{graph.file_bytes} bytes in one protobuf file: it holds at most 2 GiB; store "
-                                      "the weights as external data"))  # fmt: skip
-    elif graph.inline_bytes > INLINE_ADVICE_BYTES:
+    if graph.inline_bytes > INLINE_ADVICE_BYTES:
         faults.append(Fault("costly", f"{graph.inline_bytes} bytes of weights inside the model file: the engine keeps "
                                       "a second copy of them; store them as external data"))  # fmt: skip
     ends: dict[str, int] = {}
