@@ -14,6 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import EngineError
+from harness.onnx.decoder import KEEP_INPUT
+
 VOCAB_COUNT: Final = 256
 HIDDEN_DIM: Final = 64
 HEAD_COUNT: Final = 2
@@ -208,3 +211,43 @@ def _byte_tokenizer() -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+def keep_last_logits(model: Any) -> None:
+    """Give the graph an input ``num_logits_to_keep`` and compute the logits of that many last tokens (0: of all).
+
+    Without it, a prompt of 512 tokens costs 512 rows of the vocabulary's matrix, of which one is read.
+
+    The ``onnx.ModelProto`` is changed in place. EngineError where it does not end in a matrix product.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    if any(i.name == KEEP_INPUT for i in graph.input):
+        return
+    product = _last_product(graph)
+    hidden = product.input[0]
+    constants = {"keep.end": [2**63 - 1], "keep.axis": [1], "keep.shape": [1]}
+    graph.initializer.extend(numpy_helper.from_array(np.array(v, np.int64), n) for n, v in constants.items())
+    product.input[0] = "keep.hidden"
+    at = next(i for i, node in enumerate(graph.node) if node.name == product.name and node.output == product.output)
+    for offset, (kind, inputs, output) in enumerate((
+        ("Neg", [KEEP_INPUT], "keep.negative"),
+        ("Reshape", ["keep.negative", "keep.shape"], "keep.start"),
+        ("Slice", [hidden, "keep.start", "keep.end", "keep.axis"], "keep.hidden"),
+    )):  # fmt: skip
+        graph.node.insert(at + offset, helper.make_node(kind, inputs, [output], name=f"keep/{kind}"))
+    graph.input.append(helper.make_tensor_value_info(KEEP_INPUT, TensorProto.INT64, []))
+    logits = next(o for o in graph.output if o.name == "logits")
+    logits.type.tensor_type.shape.dim[1].dim_param = "kept_logits"
+
+
+def _last_product(graph: Any) -> Any:
+    """The node that multiplies by the vocabulary's matrix; EngineError where the logits come from none."""
+    by_output = {output: node for node in graph.node for output in node.output}
+    node = by_output.get("logits")
+    while node is not None and node.op_type in {"Cast", "Identity", "Add", "Mul"}:
+        node = by_output.get(node.input[0])
+    if node is None or node.op_type not in {"MatMul", "MatMulNBits", "Gemm"}:
+        raise EngineError("the logits come from no matrix product: they cannot be computed for some tokens alone")
+    return node

@@ -24,14 +24,12 @@ import click
 import msgspec
 
 from bench.engine_answers import AnswersJob, ask
-from harness.app.export_onnx import equal_count
 from harness.domain.record import Sample
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit, HarnessError
 from harness.measure.child import Limits, run_child
 from harness.measure.jobs.generate import ENTRY
 from harness.measure.protocol import GenerateJob
-from harness.onnx.export import read_record
 from harness.onnx.files import MODEL_FILE, quantization, size_bytes
 from harness.onnx.graph import read_graph
 from harness.runtimes._threads import default_thread_count
@@ -173,21 +171,16 @@ def memory(side: Side) -> dict[str, float]:
 
 
 def answers(fp32: Side, llama: Side) -> dict[str, int]:
-    """Greedy tokens of the float graph that llama.cpp's F32 and torch chose too."""
-    record = read_record(fp32.path.parent)
-    prompt = tuple(record.get("prompt_tokens", ()))
-    job = AnswersJob(
-        path=str(fp32.path), runtime="ort", prompt_tokens=prompt, prompt="" if prompt else PROMPT,
-        greedy_count=GREEDY_COUNT,
-    )  # fmt: skip
+    """Greedy tokens of the float graph that llama.cpp's F32 chose too."""
+    job = AnswersJob(path=str(fp32.path), runtime="ort", prompt_tokens=(), prompt=PROMPT, greedy_count=GREEDY_COUNT)
     ours = ask(job)
     theirs = ask(
         msgspec.structs.replace(job, path=str(llama.path), runtime="llamacpp", prompt_tokens=ours.prompt, prompt="")
     )
-    found = {"as_llamacpp_f32": equal_count(theirs.greedy, ours.greedy)}
-    if torch := tuple(record.get("greedy_tokens", ())):
-        found["as_torch"] = equal_count(torch, ours.greedy)
-    return found
+    equal = next(
+        (i for i, pair in enumerate(zip(theirs.greedy, ours.greedy, strict=False)) if pair[0] != pair[1]), None
+    )
+    return {"as_llamacpp_f32": len(ours.greedy) if equal is None else equal}
 
 
 @contextmanager

@@ -229,7 +229,7 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
         raise fault(error, given, Scenario, "scenario") from error
     if BLOCKS[value_type or kv_type].elements > 1 and not scenario.flash_attention:
         raise InputError(
-            f"a cache of {value_type or kv_type} needs flash attention: leave out --without flash-attention, or take F16"
+            f"a cache of {value_type or kv_type} needs flash attention: no --without flash-attention, or take F16"
         )
     words, asked = "prompt or new", max(scenario.prompt_tokens, scenario.new_tokens)
     if scenario.depth_tokens:

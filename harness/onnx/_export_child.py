@@ -1,9 +1,8 @@
-"""Runs by its path in an interpreter that has torch and an exporter; it imports nothing of the harness.
+"""Runs by its path in an interpreter that has torch and the builder; it imports nothing of the harness.
 
 Takes one JSON object as its argument: ``source`` (a GGUF file or a checkpoint folder), ``scratch`` (a folder to work
-in), ``out`` (the folder to fill), ``to`` (``onnx`` or ``genai``) and ``needs`` (modules); for genai also ``quant``.
-Prints one JSON object that says which modules are ``missing``, and one on its last line: versions, and for onnx what
-torch itself answers, so that the caller can check the graph against it.
+in), ``out`` (the folder to fill), ``quant`` and ``needs`` (modules). Prints one JSON object that says which modules are
+``missing``, and on its last line one with versions.
 """
 
 import json
@@ -14,9 +13,6 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-PROMPT = "def fibonacci(n):\n    "
-GREEDY_TOKENS = 32
 
 
 def main() -> None:
@@ -30,7 +26,7 @@ def main() -> None:
     if missing:
         return
     checkpoint = _checkpoint(Path(job["source"]), Path(job["scratch"]))
-    told = _to_onnx(checkpoint, job) if job["to"] == "onnx" else _to_genai(checkpoint, job)
+    told = _to_genai(checkpoint, job)
     told["versions"]["torch"] = version("torch")
     told["versions"]["transformers"] = version("transformers")
     sys.stdout.write("\n" + json.dumps(told) + "\n")
@@ -58,31 +54,6 @@ def _checkpoint(source: Path, scratch: Path) -> Path:
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name).save_pretrained(folder)
     return folder
-
-
-def _to_onnx(checkpoint: Path, job: dict[str, Any]) -> dict[str, Any]:
-    import torch
-    from optimum.exporters.onnx import main_export
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    main_export(
-        str(checkpoint), job["out"], task="text-generation-with-past", local_files_only=True, do_validation=False
-    )
-    tokenizer = AutoTokenizer.from_pretrained(str(checkpoint), local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(str(checkpoint), local_files_only=True, dtype=torch.float32).eval()
-    prompt = tokenizer(PROMPT, return_tensors="pt").input_ids
-    with torch.no_grad():
-        logits = model(prompt).logits[0, -1]
-        found = model.generate(
-            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=GREEDY_TOKENS, min_new_tokens=GREEDY_TOKENS,
-            do_sample=False,
-        )  # fmt: skip
-    return {
-        "versions": {"optimum-onnx": version("optimum-onnx"), "onnx": version("onnx")},
-        "prompt_tokens": prompt[0].tolist(),
-        "greedy_tokens": found[0, prompt.shape[1] :].tolist(),
-        "first_logits": logits[:64].tolist(),
-    }
 
 
 def _to_genai(checkpoint: Path, job: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from harness.errors import BadDataError
 from harness.onnx.graph import OnnxGraph, read_graph
 
 MODEL_FILE: Final = "model.onnx"
-"""Largest protobuf message. Source: protobuf documentation, "Protocol Buffers Size Limits"."""
 INLINE_ADVICE_BYTES: Final = 64 << 20
 """Weights inside the model file above which a second copy of them is worth a word."""
 

@@ -8,29 +8,21 @@ cost 0.006, and ``ConvInteger`` has no fast kernel (12 times slower than float):
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
 
-ALIAS_KEY: Final = "edge_harness.same_as"
 BLOCK_SIZE: Final = 32
 """Weights that share a scale."""
 
 
-def quantize_weights(
-    source: Path,
-    target: Path,
-    *,
-    bits: int = 4,
-    exclude: Sequence[str] = (),
-    after: Callable[[Any], None] = lambda _: None,
-) -> Path:
+def quantize_weights(source: Path, target: Path, *, bits: int = 4) -> Path:
     """Weights of constant matrix products in blocks of 32 along the input dimension (``MatMulNBits``).
 
-    Computed with int8 activations (accuracy level 4), the only fast kernels. Weights go to ``<target>.data``; ``after``
-    is a last change of the model, in place, before it is written. RefusedError for bits that the engine does not have,
+    Computed with int8 activations (accuracy level 4), the only fast kernels. Weights go to
+    ``<target>.data``. RefusedError for bits that the engine does not have,
     MissingPackageError where onnx, onnx-ir or onnxruntime is not installed, BadDataError where the source cannot be
     read, EngineError where the quantizer failed.
     """
@@ -47,10 +39,8 @@ def quantize_weights(
             block_size=BLOCK_SIZE,
             is_symmetric=True,
             accuracy_level=4,
-            nodes_to_exclude=list(exclude),
         )
         quantizer.process()
-        after(quantizer.model.model)
         save(quantizer.model.model, scratch)
 
     return _made(source, target, make)
@@ -89,16 +79,8 @@ def load(path: Path, *, with_weights: bool = True) -> Any:
 
 
 def save(model: Any, path: Path) -> None:
-    """Write a model with all weights of a kilobyte or more in ``<path>.data``; replaces what is there.
-
-    An initializer that is marked as the alias of another (:data:`ALIAS_KEY` in its ``external_data``) is stored as the
-    same bytes of the file.
-    """
+    """Write a model with all weights of a kilobyte or more in ``<path>.data``; replaces what is there."""
     import onnx
-
-    aliases = [t for t in model.graph.initializer if any(e.key == ALIAS_KEY for e in t.external_data)]
-    for tensor in aliases:
-        model.graph.initializer.remove(tensor)
 
     data = path.with_name(path.name + ".data")
     data.unlink(missing_ok=True)  # the writer appends
@@ -108,16 +90,6 @@ def save(model: Any, path: Path) -> None:
     )  # fmt: skip
     if data.exists():
         data.chmod(path.stat().st_mode)  # the writer makes it for its owner alone
-    if not aliases:
-        return
-    stored = {t.name: t for t in model.graph.initializer}  # by now with their places in the data file
-    for tensor in aliases:
-        same = next(e.value for e in tensor.external_data if e.key == ALIAS_KEY)
-        del tensor.external_data[:]
-        tensor.external_data.extend(stored[same].external_data)
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        model.graph.initializer.append(tensor)
-    path.write_bytes(model.SerializeToString())
 
 
 def _made(source: Path, target: Path, make: Callable[[Path], None]) -> Path:

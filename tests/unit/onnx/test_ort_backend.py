@@ -4,15 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from bench.tiny_onnx import reference_logits, tiny_weights, write_tiny_decoder
+from bench.tiny_onnx import keep_last_logits, reference_logits, tiny_weights, write_tiny_decoder
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError, RefusedError
-from harness.onnx.decoder import blocks_of_8, decoder_ports, keep_last_logits, quantize_decoder, table_by_rows
-from harness.onnx.files import lint, size_bytes
+from harness.onnx.decoder import decoder_ports
 from harness.onnx.graph import read_graph
 from harness.onnx.quantize import load, quantize_weights, save
 from harness.ports import Session
@@ -167,56 +163,6 @@ def test_quantized_decoders_run_and_are_named(tmp_path: Path, kind: str, label: 
     # scores add to it. 8 bits: a sixteenth of that, and as much again from the activations' own 8 bits.
     error = np.sqrt(np.mean((got - TRUTH) ** 2)) / TRUTH.std()
     assert 0 < error < (0.25 if kind == "int4" else 0.03)
-
-
-@pytest.mark.parametrize(("tied", "turned"), [(False, False), (True, False), (True, True)])
-@pytest.mark.parametrize(("bits", "fused"), [(4, True), (8, False)])
-def test_the_token_table_is_stored_once_and_read_twice(
-    tmp_path: Path, bits: int, fused: bool, tied: bool, turned: bool
-):
-    path = write_tiny_decoder(tmp_path, WEIGHTS, fused=fused, tied=tied, turned=turned)
-    changed = load(path)
-    keep_last_logits(changed)
-    save(changed, path)
-    before = size_bytes(path)
-    quantize_decoder(path, path, bits=bits)
-    graph = read_graph(path)
-    tensors = {t.name: t for t in graph.tensors}
-    assert lint(path) == []
-    # 256 x 64 bytes, and 256 x 2 scales of 4 bytes; looked up as rows and multiplied by as blocks of the same bytes.
-    assert tensors["table.blocks"].size_bytes == tensors["table.rows"].size_bytes == 16_384
-    assert tensors["table.scales"].size_bytes == 2_048
-    assert tensors["table.blocks"].offset_bytes == tensors["table.rows"].offset_bytes
-    assert ("head.blocks" in tensors) == (not tied)
-    assert not {"table", "head"} & tensors.keys()
-    # Float table of 65,536 bytes becomes 18,432, and so does the output matrix of an untied model; the rest is more.
-    assert size_bytes(path) < before - (1 if tied else 2) * (65_536 - 18_432)
-    truth = reference_logits(WEIGHTS, TOKENS, tied=tied)
-    with RUNTIME.open(path, SMALL) as session:
-        session.decode(TOKENS, position=0, logits="all")
-        error = np.sqrt(np.mean((session.all_logits() - truth) ** 2)) / truth.std()
-    assert 0 < error < (0.25 if bits == 4 else 0.03)
-
-
-def test_a_turned_table_is_stored_by_rows(tmp_path: Path):
-    path = write_tiny_decoder(tmp_path, WEIGHTS, fused=True, tied=True, turned=True)
-    changed = load(path)
-    table_by_rows(changed)
-    table_by_rows(changed)  # a second time finds nothing to do
-    save(changed, path)
-    assert {t.name: t.dims for t in read_graph(path).tensors if t.size_bytes == 65_536} == {"table.rows": (256, 64)}
-    with RUNTIME.open(path, SMALL) as session:
-        session.decode(TOKENS, position=0, logits="all")
-        assert np.allclose(session.all_logits(), reference_logits(WEIGHTS, TOKENS, tied=True), **NEAR)
-
-
-@settings(max_examples=50, deadline=None)
-@given(arrays(np.float32, (3, 64), elements=st.floats(-1e4, 1e4, width=32)))
-def test_blocks_of_eight_bits_are_half_a_step_off_at_most(matrix: np.ndarray):
-    whole, scales = blocks_of_8(matrix, 32)
-    back = ((whole.astype(np.float32) - 128) * scales[:, :, None]).reshape(matrix.shape)
-    steps = np.repeat(scales, 32, axis=1)
-    assert (np.abs(back - matrix) <= steps * 0.501 + 1e-30).all()
 
 
 def test_ports(tmp_path: Path):
