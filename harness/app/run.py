@@ -31,6 +31,7 @@ from harness.measure.runner import check_scenario
 from harness.onnx.files import onnx_model
 from harness.predict.quant_mix import quant_named
 from harness.runtimes._threads import default_thread_count
+from harness.runtimes.executable import as_made
 from harness.runtimes.server.dialects import Described
 
 
@@ -206,6 +207,8 @@ def _run_cell(
             return pipeline.measure(_answering(_served(cell, options, device, pipeline), answers))
         located = obtain(cell.model, cell.quant, progress=heard.fetched)
         _check_format(located, options.runtime)
+        if options.runtime == "executable":
+            cell = cell._replace(scenario=as_made(cell.scenario))
         planned = plan_generation(
             GenerateJob(path=str(located.path), runtime=options.runtime, **options.of_job(cell.scenario)),
             located.weights,

@@ -15,10 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from harness.domain.record import EngineIdentity, Phase
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.ports import Session
+from harness.predict.kv_cache import padded
 from harness.runtimes._threads import default_thread_count
 
 FOLDER_VARIABLE: Final = "EDGE_HARNESS_LLAMA_BIN"
@@ -76,6 +79,14 @@ def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> l
     prompt, new = (s.prompt_tokens, 0) if phase == "prefill" else (0, s.new_tokens)
     given += ["-p", str(prompt), "-n", str(new), "-r", str(repetitions), "-o", "jsonl"]
     return given + (["-d", str(s.depth_tokens)] if s.depth_tokens else [])
+
+
+def as_made(scenario: Scenario) -> Scenario:
+    """The scenario with the context that llama-bench makes, of the tokens of its tests alone: its memory is of that."""
+    if scenario.batch_count > 1:
+        return scenario
+    tokens = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens) + 2
+    return replace(scenario, context_tokens=padded(tokens))
 
 
 def batched_command(path: Path, scenario: Scenario, repetitions: int) -> list[str]:

@@ -79,6 +79,12 @@ def test_a_program_with_a_gpu_built_in_touches_none_on_the_cpu_and_lays_every_la
     assert int(layers[layers.index("-ngl") + 1]) > 500  # llama-bench cut models of more than 98 layers at 99
 
 
+def test_llama_bench_makes_a_context_of_its_tokens_alone() -> None:
+    s = Scenario(context_tokens=32768, prompt_tokens=512, new_tokens=128, depth_tokens=1024)
+    assert executable.as_made(s).context_tokens == 1792  # 1024 + 512 and two more, in whole 256
+    assert executable.as_made(replace(s, batch_count=2)).context_tokens == 32768
+
+
 def test_what_a_program_lacks_is_refused(programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     programs(OLD, "llama-bench")
     with pytest.raises(RefusedError, match="no such option"):
