@@ -127,10 +127,10 @@ def run_in_turns(
             forth = list(range(len(group)))
             order = [*forth, *reversed(forth)] if len(group) > 1 else forth
             turns: list[list[RunRecord]] = [[] for _ in group]
-            answers = [_answers(*member, pipeline) if len(group) > 1 else () for member in group]
+            answers = [answers_of(*member, pipeline) if len(group) > 1 else () for member in group]
             for index in order:
                 turn = len(turns[index]) + 1 if len(group) > 1 else 0
-                turns[index].append(_run_cell(*group[index], device, pipeline, turn, answers[index]))
+                turns[index].append(run_cell(*group[index], device, pipeline, turn, answers[index]))
                 if turns[index][-1].outcome == "interrupted":
                     return [*done, [_together(records) for records in turns if records]]
             done.append([_together(records) for records in turns])
@@ -166,7 +166,7 @@ def _cell_key(cell: Cell, options: Options, machine: MachineFingerprint, turn: i
     return key_of(cell.model, state, cell.quant, cell.scenario, asked, machine.fingerprint)
 
 
-def _answers(cell: Cell, options: Options, pipeline: Pipeline) -> tuple[float, ...]:
+def answers_of(cell: Cell, options: Options, pipeline: Pipeline) -> tuple[float, ...]:
     """Negative log-probability of each scored token of the shipped text; empty where the runtime gives none.
 
     Also empty where the first turn was done before: its record has them.
@@ -184,14 +184,15 @@ def _answers(cell: Cell, options: Options, pipeline: Pipeline) -> tuple[float, .
     return ()
 
 
-def _run_cell(
+def run_cell(
     cell: Cell,
     options: Options,
     device: DeviceProfile | None,
     pipeline: Pipeline,
-    turn: int,
-    answers: tuple[float, ...],
+    turn: int = 0,
+    answers: tuple[float, ...] = (),
 ) -> RunRecord:
+    """Run one member of a group in an open pipeline: its ``turn`` among others, and what its runtime answers."""
     key, heard = _cell_key(cell, options, pipeline.machine, turn), pipeline.heard
     if (done := pipeline.done_before(key)) is not None:
         heard.say(f"{cell.model}: done before ({done.run_id})")

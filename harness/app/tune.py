@@ -1,0 +1,488 @@
+"""The fastest way to run a model on this machine: settings predicted, the rest raced in turns.
+
+A *race* has rounds. In each round every setting that is still in it runs once, in an order that turns round, so that
+what drifts falls on all alike. A setting leaves the race when it is slower than the best one by more than chance: its
+ratio to the best, turn by turn, lies above 1 with its whole interval. The race ends when one is left, when those left
+do not differ enough to matter, or when its time is up.
+
+There are two races: one of runtimes, threads and layouts of weights, which hang together, and one of the winner against
+what differs from it in one more thing (micro-batch, flash attention, cache). The winner then meets the defaults again,
+in turns of their own, and only these say how much faster it is: a winner of many is flattered by the turns that made it
+win.
+
+Sources:
+    K. Jamieson and A. Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter optimization",
+    AISTATS (successive halving); S. Falkner et al. 2018, arXiv:1807.01774, on the winner's optimism.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from msgspec.structs import asdict, replace
+
+from harness import plugins
+from harness.app.fit import predict
+from harness.app.resolve import ResolvedModel, resolve_model, with_kept_costs
+from harness.app.run import Cell, Options, answers_of, run_cell
+from harness.domain.base import Frozen
+from harness.domain.device import DeviceProfile
+from harness.domain.prediction import Interval
+from harness.domain.record import RunRecord
+from harness.domain.scenario import Scenario
+from harness.errors import HarnessError, InputError, RefusedError
+from harness.measure.machine import cpu
+from harness.measure.pipeline import How, Pipeline
+from harness.records.metrics import metric_values
+from harness.runtimes._threads import default_thread_count
+from harness.stats.intervals import Estimate, ratio_interval
+
+MATTERS_RATIO: Final = 0.02
+"""A difference below this is not worth another round."""
+_LEVEL: Final = 0.95
+_FINAL_TURNS: Final = 6
+_SAMPLES: Final = 2
+"""Samples of each test in one turn."""
+_FIRST_ROUND_RATIO: Final = 1.5
+"""After one round a setting that took so many times as long as the best leaves."""
+_NLL_TOLERANCE: Final = 0.005
+"""Nats a token by which answers may differ where they are to be kept: other kernels round otherwise."""
+
+GOALS: Final[dict[str, dict[str, Any]]] = {
+    "chat": {"prompt_tokens": 512, "new_tokens": 128},
+    "prompt": {"prompt_tokens": 2048, "new_tokens": 16},
+    "agent": {"prompt_tokens": 256, "new_tokens": 64, "depth_tokens": 2048},
+}
+"""What one request is, for each purpose; ``users=N`` is the chat of N users at a time."""
+
+
+class Setting(Frozen, frozen=True, kw_only=True):
+    """One way to run the model: the runtime and what it is told."""
+
+    runtime: str
+    thread_count: int
+    ubatch_tokens: int = 512
+    kv_type: str = "F16"
+    flash_attention: bool = True
+    repack: bool = True
+
+    def scenario(self, asked: Scenario) -> Scenario:
+        """What is asked, in this way."""
+        return replace(asked, **{name: value for name, value in asdict(self).items() if name != "runtime"})
+
+    @property
+    def words(self) -> str:
+        """The setting as options of llama.cpp, for people."""
+        parts = [self.runtime, f"-t {self.thread_count}", f"-ub {self.ubatch_tokens}"]
+        parts += [f"-ctk {self.kv_type.lower()} -ctv {self.kv_type.lower()}"] if self.kv_type != "F16" else []
+        parts += [] if self.flash_attention else ["-fa off"]
+        parts += [] if self.repack else ["--no-repack"]
+        return ", ".join(parts)
+
+
+class Runner(Frozen, frozen=True, kw_only=True):
+    """What became of one setting.
+
+    Attributes:
+        predicted_s: Seconds of one request as predicted; None where nothing was.
+        turns_s: Seconds of one request in each turn, of an undisturbed or least disturbed sample.
+        left: Why it left the race; empty for the winner and those that do not differ from it.
+    """
+
+    setting: Setting
+    predicted_s: Interval | None = None
+    turns_s: tuple[float, ...] = ()
+    left: str = ""
+
+
+class Tuned(Frozen, frozen=True, kw_only=True):
+    """The result of a race.
+
+    Attributes:
+        gain: How many times faster the winner is than the defaults, from turns of their own; its ends are None where
+            the time was up before six turns.
+        runners: All settings, the winner first, then by their speed; those that never ran last.
+        never_ran_ratio: Share of the settings that the prediction left out.
+    """
+
+    model: str
+    goal: str
+    winner: Setting
+    defaults: Setting
+    gain: Estimate
+    runners: tuple[Runner, ...]
+    rounds: int
+    never_ran_ratio: float
+    seconds: float
+    commands: dict[str, str] = {}
+
+
+def tune(
+    model: str,
+    quant: str = "",
+    *,
+    goal: str = "chat",
+    within_s: float = 600.0,
+    memory_bytes: int | None = None,
+    quality_ratio: float = 0.0,
+    runtimes: Sequence[str] = (),
+    device: DeviceProfile | None = None,
+    how: How = How(),
+) -> Tuned:
+    """Find the fastest setting on this machine.
+
+    Args:
+        model: As every verb takes it.
+        quant: The file's mixture.
+        goal: ``chat``, ``prompt``, ``agent`` or ``users=N``.
+        within_s: Time of the whole race.
+        memory_bytes: Settings that are predicted to need more, or did, are left out.
+        quality_ratio: Growth of perplexity that may be paid for speed; 0 keeps the answers, and the cache in F16.
+        runtimes: Those to race; all that can be used here unless given.
+        device: The profile of this machine, from which settings are predicted.
+        how: As for every measurement.
+
+    Raises:
+        RefusedError: No such goal, no runtime that can be used, or no setting that ran.
+        CouldNotRunError: Another measured run held the machine for too long.
+    """
+    began_s = time.monotonic()
+    asked = scenario_of(goal)
+    resolved = resolve_model(model, quant or None)
+    first = list(candidates(usable(runtimes)))
+    defaults = first[0]
+    how = how._replace(keep=False)  # some hundred short runs are no history of the machine
+    say = how.listener.say
+    out: dict[Setting, str] = {}
+    never_ran: set[Setting] = set()
+    settings: list[Setting] = []
+    with Pipeline(how) as pipeline:
+        race = Race(lambda each: request_s(_run(model, quant, each, asked, how, pipeline), memory_bytes), say=say)
+        winner = defaults
+        # Half of the time is for the first race, a fifth for the second, the rest for the turns against the defaults.
+        for number, share in enumerate((0.5, 0.7)):
+            stage = list(neighbours(winner, asked, kept=quality_ratio == 0)) if number else first
+            settings += [each for each in stage if each not in settings]
+            entered, pruned = pruned_by_prediction(resolved, stage, asked, device, memory_bytes)
+            never_ran |= set(pruned)
+            say(f"{len(stage)} settings, of which {len(pruned)} cannot win by the prediction and never run")
+            wrong = _wrong_answers(model, quant, entered, asked, how, pipeline, quality_ratio)
+            out |= {**pruned, **wrong}
+            entered = [each for each in entered if each not in wrong]
+            winner = race.run(entered, until_s=began_s + within_s * share)
+        gain = race.against(winner, defaults, until_s=began_s + within_s)
+    out |= race.left
+    by_speed = sorted(race.turns, key=lambda each: _typical(race.turns[each]))
+    order = list(dict.fromkeys([winner, *by_speed, *settings]))
+    return Tuned(
+        model=f"{resolved.name} {resolved.quant}".strip(),
+        goal=goal,
+        winner=winner,
+        defaults=defaults,
+        gain=gain,
+        runners=tuple(
+            Runner(
+                setting=each,
+                predicted_s=_predicted(resolved, each, asked, device),
+                turns_s=tuple(race.turns.get(each, ())),
+                left=out.get(each, ""),
+            )
+            for each in order
+        ),
+        rounds=race.rounds,
+        never_ran_ratio=len(never_ran) / len(settings),
+        seconds=time.monotonic() - began_s,
+        commands=commands(winner, resolved, asked),
+    )
+
+
+class Race:
+    """Settings against each other; ``take`` runs one of them once and gives its seconds.
+
+    A setting whose run raises RefusedError leaves with that reason.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[Setting], float],
+        *,
+        say: Callable[[str], None] = lambda _line: None,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._take, self._say, self._now_s = take, say, now_s
+        self.turns: dict[Setting, list[float]] = {}
+        self.left: dict[Setting, str] = {}
+        self.rounds = 0
+
+    def run(self, settings: Sequence[Setting], *, until_s: float) -> Setting:
+        """The winner; RefusedError where none ran."""
+        racing = list(settings)
+        # Turns of an earlier race were taken in other minutes: no pairs are made of them.
+        for setting in racing:
+            self.turns.pop(setting, None)
+        done, round_s = 0, 0.0
+        while racing and (done == 0 or (not self._settled(racing) and self._now_s() + round_s < until_s)):
+            began_s = self._now_s()
+            for setting in racing if done % 2 == 0 else reversed(racing):
+                self._turn(setting)
+            done += 1
+            self.rounds += 1
+            round_s = self._now_s() - began_s
+            racing = self._still_in([each for each in racing if each not in self.left], is_first=done == 1)
+            left_s = max(0.0, until_s - self._now_s())
+            ahead = racing[0].words if racing else "none"
+            self._say(f"round {self.rounds}: {len(racing)} left, {ahead} ahead, at most {left_s:.0f} s more")
+        if not racing:
+            raise RefusedError("no setting ran: " + "; ".join(dict.fromkeys(self.left.values())))
+        return racing[0]
+
+    def against(self, winner: Setting, defaults: Setting, *, until_s: float) -> Estimate:
+        """How many times faster the winner is than the defaults, from turns of their own; exactly 1 for itself."""
+        if winner == defaults:
+            return Estimate(1.0, 1.0, 1.0, 0)
+        new: list[float] = []
+        old: list[float] = []
+        pair_s = 0.0
+        while len(new) < _FINAL_TURNS and (len(new) < 1 or self._now_s() + pair_s < until_s):
+            began_s = self._now_s()
+            sides = [(winner, new), (defaults, old)]
+            try:
+                for setting, values in sides if len(new) % 2 == 0 else reversed(sides):
+                    values.append(self._take(setting))
+            except RefusedError:  # the defaults do not run here: there is nothing to compare with
+                return Estimate(math.inf, None, None, 0)
+            pair_s = self._now_s() - began_s
+        return ratio_interval(old, new, confidence=_LEVEL)
+
+    def _turn(self, setting: Setting) -> None:
+        try:
+            self.turns.setdefault(setting, []).append(self._take(setting))
+        except RefusedError as error:
+            self.left[setting] = str(error)
+
+    def _still_in(self, racing: list[Setting], *, is_first: bool) -> list[Setting]:
+        """Those that may still win, best first; the others leave with their reason."""
+        ordered = sorted(racing, key=lambda each: _typical(self.turns[each]))
+        if not ordered:
+            return []
+        best = ordered[0]
+        kept = [best]
+        # Every one is compared with the best: each comparison has its share of the level.
+        level = 1.0 - (1.0 - _LEVEL) / max(1, len(ordered) - 1)
+        for setting in ordered[1:]:
+            slower = self._ratio(setting, best, level)
+            if is_first and slower.mid > _FIRST_ROUND_RATIO:
+                self.left[setting] = f"{slower.mid:.2f} times the best's time in the first round"
+            elif slower.low is not None and slower.low > 1.0:
+                self.left[setting] = f"{slower.mid:.2f} times the best's time ({slower.low:.2f} to {slower.high:.2f})"
+            else:
+                kept.append(setting)
+        return kept
+
+    def _ratio(self, setting: Setting, best: Setting, level: float) -> Estimate:
+        pairs = list(zip(self.turns[setting], self.turns[best], strict=False))
+        return ratio_interval([a for a, _ in pairs], [b for _, b in pairs], confidence=level)
+
+    def _settled(self, racing: Sequence[Setting]) -> bool:
+        """Whether nobody left can be faster than the best by what matters."""
+        if len(racing) < 2:
+            return True
+        if racing[0] not in self.turns:
+            return False
+        slower = [self._ratio(each, racing[0], _LEVEL) for each in racing[1:]]
+        return all(each.low is not None and each.low > 1.0 - MATTERS_RATIO for each in slower)
+
+
+def scenario_of(goal: str) -> Scenario:
+    """One request of that purpose; RefusedError for another word."""
+    name, _, count = goal.partition("=")
+    if name == "users" and count.isdigit() and 0 < int(count) <= 256:
+        users = int(count)
+        room = users * (GOALS["chat"]["prompt_tokens"] + GOALS["chat"]["new_tokens"])
+        return Scenario(**GOALS["chat"], batch_count=users, context_tokens=max(4096, room))
+    if goal not in GOALS:
+        raise RefusedError(f"--for: found {goal!r}, expected one of {', '.join(GOALS)}, users=N")
+    return Scenario(**GOALS[goal])
+
+
+def usable(runtimes: Sequence[str]) -> list[str]:
+    """Runtimes that read GGUF files in process and can be used here; RefusedError where there is none.
+
+    A runtime that was asked for by name and cannot be used is refused with its reason.
+    """
+    names = list(runtimes) or plugins.names("harness.runtimes")
+    there = []
+    for name in names:
+        runtime = plugins.load("harness.runtimes", name, "RUNTIME")
+        reads = "gguf" in getattr(runtime, "formats", ()) and not hasattr(runtime, "attach")
+        missing = runtime.missing()
+        if runtimes and (missing or not reads):
+            raise RefusedError(f"{name}: {missing or 'it reads no GGUF file in process'}")
+        if reads and not missing:
+            there.append(name)
+    if not there:
+        raise RefusedError("no runtime to race: pip install 'edge-harness[llama]' or 'edge-harness[ik]'")
+    return sorted(there, key=lambda name: name != "llamacpp")
+
+
+def candidates(runtimes: Sequence[str]) -> Iterator[Setting]:
+    """Settings of the first race, the defaults first: each runtime with several numbers of threads, repacked or not."""
+    usual, logical = default_thread_count(), cpu().logical_cpu_count
+    threads = sorted({usual, max(1, usual // 2), max(1, usual - 1), logical}, key=lambda count: count != usual)
+    for runtime, count, repack in itertools.product(runtimes, threads, (True, False)):
+        yield Setting(runtime=runtime, thread_count=count, repack=repack)
+
+
+def neighbours(winner: Setting, asked: Scenario, *, kept: bool) -> Iterator[Setting]:
+    """The winner, and what differs from it in one thing; a cache of fewer bits only where answers may change."""
+    yield winner
+    for ubatch in (64, 128, 1024, 2048):
+        if ubatch < asked.prompt_tokens * asked.batch_count or ubatch < winner.ubatch_tokens:
+            yield replace(winner, ubatch_tokens=ubatch)
+    yield replace(winner, flash_attention=False)
+    if not kept:
+        yield replace(winner, kv_type="Q8_0")
+
+
+def pruned_by_prediction(
+    model: ResolvedModel,
+    settings: Sequence[Setting],
+    asked: Scenario,
+    device: DeviceProfile | None,
+    memory_bytes: int | None,
+) -> tuple[list[Setting], dict[Setting, str]]:
+    """Settings that may win, the best predicted first; and the others with their reason.
+
+    A setting cannot win when even the fast end of its interval is slower than the slow end of the best one's of the
+    same runtime: settings of one runtime are told apart by the law, runtimes are not.
+    """
+    reasons: dict[Setting, str] = {}
+    predicted: dict[Setting, Interval] = {}
+    for setting in settings:
+        if (seconds := _predicted(model, setting, asked, device)) is not None:
+            predicted[setting] = seconds
+        if memory_bytes and device and _peak(model, setting, asked, device) > memory_bytes:
+            reasons[setting] = "predicted to need more memory than was given"
+    for runtime in {each.runtime for each in predicted}:
+        of_runtime = {s: p for s, p in predicted.items() if s.runtime == runtime and s not in reasons}
+        slowest_of_best = min((p.high for p in of_runtime.values()), default=math.inf)
+        for setting, seconds in of_runtime.items():
+            if seconds.low > slowest_of_best:
+                reasons[setting] = f"predicted {seconds.mid:.3g} s a request, the best at most {slowest_of_best:.3g}"
+    left = [each for each in settings if each not in reasons]
+    return sorted(left, key=lambda each: predicted[each].mid if each in predicted else math.inf), reasons
+
+
+def request_s(record: RunRecord, memory_bytes: int | None = None) -> float:
+    """Seconds of one request: the prompt at the median rate of prefill, the answer at that of decode.
+
+    Samples that were disturbed count too: all settings are disturbed alike, and turns tell them apart.
+
+    Raises:
+        RefusedError: The run did not end well, or took more memory than was given.
+    """
+    if record.outcome not in {"ok", "inconclusive"}:
+        raise RefusedError(f"{record.outcome}: {record.detail.splitlines()[0] if record.detail else 'no reason given'}")
+    if memory_bytes and (peak := metric_values(record, "peak_memory_bytes")) and peak[0] > memory_bytes:
+        raise RefusedError(f"it took {peak[0] / 1e6:.0f} MB, {memory_bytes / 1e6:.0f} MB are allowed")
+    scenario = record.scenario
+    seconds = 0.0
+    for phase, tokens in (("prefill", scenario.prompt_tokens), ("decode", scenario.new_tokens)):
+        taken = [s for s in record.samples if s.phase == phase and not s.warm_up and s.duration_s > 0]
+        if not taken:
+            raise RefusedError(f"the run holds no sample of {phase}")
+        rate = max(s.token_count / s.duration_s for s in taken)
+        seconds += tokens * scenario.batch_count / rate
+    return seconds
+
+
+def commands(setting: Setting, model: ResolvedModel, asked: Scenario) -> dict[str, str]:
+    """The winner as commands of the programs that people run; the file is the model's own where it is here.
+
+    Source:
+        llama.cpp, common/arg.cpp; Ollama, docs/modelfile.md (parameters num_thread, num_batch, num_ctx); abetlen,
+        llama-cpp-python, ``Llama.__init__``.
+    """
+    file = str(model.path) if model.path else f"{model.name}-{model.quant}.gguf"
+    cache = setting.kv_type.lower()
+    words = [f"-t {setting.thread_count}", f"-c {asked.context_tokens}", f"-ub {setting.ubatch_tokens}"]
+    words += [f"-b {max(2048, setting.ubatch_tokens)}", f"-fa {'on' if setting.flash_attention else 'off'}"]
+    words += [f"-ctk {cache} -ctv {cache}"] if setting.kv_type != "F16" else []
+    words += [] if setting.repack else ["--no-repack"]
+    server = [*words, f"-np {asked.batch_count}"] if asked.batch_count > 1 else words
+    python = f"n_threads={setting.thread_count}, n_ctx={asked.context_tokens}, n_ubatch={setting.ubatch_tokens}"
+    python += f", flash_attn={setting.flash_attention}"
+    modelfile = [f"FROM {file}", f"PARAMETER num_thread {setting.thread_count}"]
+    modelfile += [f"PARAMETER num_ctx {asked.context_tokens}", f"PARAMETER num_batch {setting.ubatch_tokens}"]
+    return {
+        "llama-server": f"llama-server -m {file} {' '.join(server)}",
+        "llama-cli": f"llama-cli -m {file} {' '.join(words)}",
+        "llama-cpp-python": f"Llama({file!r}, {python})",
+        "Ollama Modelfile": "\n".join(modelfile),
+    }
+
+
+def _typical(turns: Sequence[float]) -> float:
+    """Middle of the logs of the turns."""
+    return math.fsum(map(math.log, turns)) / len(turns) if turns else math.inf
+
+
+def _run(model: str, quant: str, setting: Setting, asked: Scenario, how: How, pipeline: Pipeline) -> RunRecord:
+    options = Options(runtime=setting.runtime, repetitions=_SAMPLES, cold_loads=0, how=how, patience_s=0.0)
+    return run_cell(Cell(model, quant, setting.scenario(asked)), options, None, pipeline)
+
+
+def _wrong_answers(
+    model: str,
+    quant: str,
+    settings: Sequence[Setting],
+    asked: Scenario,
+    how: How,
+    pipeline: Pipeline,
+    quality_ratio: float,
+) -> dict[Setting, str]:
+    """Settings whose answers are worse than the first one's, each kind asked once: threads do not change them."""
+    losses: dict[Setting, float] = {}
+    wrong: dict[Setting, str] = {}
+    allowed = _NLL_TOLERANCE + math.log1p(quality_ratio)
+    reference: float | None = None
+    for setting in sorted(settings, key=lambda each: each.runtime != "llamacpp"):
+        kind = replace(setting, thread_count=default_thread_count(), ubatch_tokens=512)
+        if kind not in losses:
+            options = Options(runtime=kind.runtime, how=how)
+            tokens = answers_of(Cell(model, quant, kind.scenario(asked)), options, pipeline)
+            losses[kind] = math.fsum(tokens) / len(tokens) if tokens else math.nan
+            reference = losses[kind] if reference is None else reference
+        if reference is not None and losses[kind] - reference > allowed:
+            wrong[setting] = f"worse answers: {losses[kind]:.3f} nats a token, {reference:.3f} are expected"
+    return wrong
+
+
+def _predicted(
+    model: ResolvedModel, setting: Setting, asked: Scenario, device: DeviceProfile | None
+) -> Interval | None:
+    """Seconds of a request as predicted by llama.cpp's law; None where nothing can be."""
+    if device is None:
+        return None
+    scenario = setting.scenario(asked)
+    try:
+        speed = predict(model, with_kept_costs(device, scenario), scenario).speed
+    except (InputError, HarnessError):
+        return None
+
+    def seconds(prefill: float, decode: float) -> float:
+        return asked.batch_count * (asked.prompt_tokens / prefill + asked.new_tokens / decode)
+
+    reading, writing = speed.prefill_tokens_per_s, speed.decode_tokens_per_s
+    return Interval(
+        mid=seconds(reading.mid, writing.mid),
+        low=seconds(reading.high, writing.high),
+        high=seconds(reading.low, writing.low),
+    )
+
+
+def _peak(model: ResolvedModel, setting: Setting, asked: Scenario, device: DeviceProfile) -> float:
+    scenario = setting.scenario(asked)
+    return predict(model, with_kept_costs(device, scenario), scenario).memory.peak_bytes.low

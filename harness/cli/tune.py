@@ -1,0 +1,130 @@
+"""``edge-harness tune``: the fastest way to run a model on this machine."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.cli import _options as options
+from harness.cli._command import Verb
+from harness.cli._output import Answer, say, table
+
+if TYPE_CHECKING:
+    from harness.app.tune import Runner, Tuned
+
+
+def _seconds(_context: click.Context, option: click.Parameter, text: str) -> float:
+    """Seconds of ``90s``, ``10m`` or ``1h``."""
+    match = re.fullmatch(r"(\d{1,5}(?:\.\d+)?)([smh])", text.strip())
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 1 <= seconds <= 86_400:
+        raise click.BadParameter(f"found {text!r}, expected a time such as 90s, 10m or 1h", param=option)
+    return seconds
+
+
+def _share(_context: click.Context, option: click.Parameter, text: str) -> float:
+    """0 for ``keep``, else the share that a percentage is."""
+    match = re.fullmatch(r"(\d{1,2}(?:\.\d+)?)%", text.strip())
+    if match is None and text != "keep":
+        raise click.BadParameter(f"found {text!r}, expected keep, or a growth such as 0.5%", param=option)
+    return float(match[1]) / 100 if match else 0.0
+
+
+@click.command(cls=Verb)
+@click.argument("model", metavar="MODEL")
+@options.quant
+@click.option(
+    "--for",
+    "goal",
+    default="chat",
+    show_default=True,
+    help="chat, prompt (long prompts), agent (a long history), or users=8.",
+)
+@click.option("--within", "within_s", callback=_seconds, default="10m", show_default=True, help="Time for it all.")
+@options.memory_limit
+@click.option(
+    "--quality",
+    "quality_ratio",
+    callback=_share,
+    default="keep",
+    show_default=True,
+    help="keep, or how much perplexity may grow for speed, such as 0.5%.",
+)
+@click.option("--runtimes", callback=options.words, help="Runtimes to race; all that can be used here unless given.")
+@click.option(
+    "--profile",
+    type=options.Ending(".toml"),
+    help="Write the winner there as defaults of `run` and `check`: edge-harness.toml, or a file to copy into it.",
+)
+@options.measuring()
+def tune(model: str, profile: Path | None, how: "options.How", **asked: Any) -> Answer:
+    """Race settings of MODEL on this machine: runtime, threads, layout, micro-batch, flash attention, cache.
+
+    What cannot win by the prediction never runs. The first line says how many times faster the winner is than the
+    defaults of llama.cpp, from turns of its own.
+
+    Exit status: 0 well, 3 no difference beyond noise, 4 nothing ran.
+    """
+    from harness.app.this_machine import this_machine
+    from harness.app.tune import tune as race
+    from harness.errors import Exit
+
+    memory_bytes = how.limits.memory_bytes
+    tuned = race(model, memory_bytes=memory_bytes, device=this_machine(), how=how, **asked)
+    if profile is not None:
+        from harness.records.store import write_atomically
+
+        write_atomically(profile, profile_of(tuned).encode())
+    settled = tuned.winner == tuned.defaults or (tuned.gain.low or 0.0) > 1.0
+    return Answer(tuned, lambda: _show(tuned), Exit.OK if settled else Exit.INCONCLUSIVE)
+
+
+def profile_of(tuned: "Tuned") -> str:
+    """The winner as defaults of the verbs that run a model, in the form of ``edge-harness.toml``."""
+    from harness.catalog._toml import dump
+
+    winner = tuned.winner
+    without = [
+        name for name, there in (("flash-attention", winner.flash_attention), ("repack", winner.repack)) if not there
+    ]
+    defaults = {
+        "runtime": winner.runtime,
+        "threads": winner.thread_count,
+        "ubatch": winner.ubatch_tokens,
+        "kv-type": winner.kv_type,
+    }
+    defaults |= {"without": ",".join(without)} if without else {}
+    shared = {name: defaults[name] for name in ("runtime", "threads")}
+    return f"# {headline(tuned)}\n" + dump({"run": defaults, "check": shared})
+
+
+def headline(tuned: "Tuned") -> str:
+    """The answer in one line."""
+    gain = tuned.gain
+    if tuned.winner == tuned.defaults:
+        return f"{tuned.model}: the defaults of llama.cpp are the fastest found ({tuned.winner.words})."
+    if gain.low is None or gain.high is None:
+        return f"{tuned.model}: {tuned.winner.words} won, but the time was up before it met the defaults six times."
+    between = f"({gain.low:.2f} to {gain.high:.2f})"
+    if gain.low <= 1.0:
+        return f"{tuned.model}: no difference from the defaults beyond noise: {gain.mid:.2f} times {between}."
+    return f"{tuned.model}: {gain.mid:.2f} times faster than the defaults {between}: {tuned.winner.words}."
+
+
+def _show(tuned: "Tuned") -> None:
+    raced = [each for each in tuned.runners if each.turns_s]
+    shown = [_row(each) for each in raced]
+    ran = f"{len(raced)} of {len(tuned.runners)} settings ran, {tuned.rounds} rounds, {tuned.seconds:.0f} s"
+    say(headline(tuned), table(ran, ("setting", "a request", "turns", "left because"), shown, right=(1, 2)))
+    for program, command in tuned.commands.items():
+        say(f"{program}:", *(f"  {line}" for line in command.splitlines()))
+
+
+def _row(runner: "Runner") -> tuple[str, str, str, str]:
+    from statistics import median
+
+    from harness.units import format_seconds
+
+    turns = runner.turns_s
+    return runner.setting.words, format_seconds(median(turns)), str(len(turns)), runner.left or "-"

@@ -1,0 +1,240 @@
+"""The race: who leaves, who wins, and what is said of the winner, on a clock and a machine of our own."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from msgspec.structs import replace
+
+from harness.app.resolve import resolve_model
+from harness.app.tune import (
+    GOALS,
+    Race,
+    Setting,
+    Tuned,
+    candidates,
+    commands,
+    neighbours,
+    request_s,
+    scenario_of,
+    usable,
+)
+from harness.cli import cli
+from harness.cli.tune import headline, profile_of
+from harness.domain.record import SCHEMA_VERSION, UNKNOWN_MACHINE, RunRecord, Sample
+from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
+from harness.stats.intervals import Estimate
+
+SETTINGS = [Setting(runtime="r", thread_count=count) for count in range(1, 9)]
+
+
+class Machine:
+    """Runs a setting in so many seconds, with noise and bursts of a neighbour, and keeps the clock."""
+
+    def __init__(self, seconds: Callable[[Setting], float], *, noise: float = 0.0, bursts: float = 0.0, seed: int = 0):
+        self.seconds, self.noise, self.bursts = seconds, noise, bursts
+        self.random = random.Random(seed)
+        self.clock_s = 0.0
+        self.runs: list[Setting] = []
+
+    def now_s(self) -> float:
+        return self.clock_s
+
+    def take(self, setting: Setting) -> float:
+        busy = 1.4 if self.random.random() < self.bursts else 1.0
+        taken = self.seconds(setting) * busy * (1 + abs(self.random.gauss(0, self.noise)))
+        self.clock_s += taken
+        self.runs.append(setting)
+        return taken
+
+
+def test_the_fastest_wins_and_the_slow_leave_early() -> None:
+    # 1 s with three threads, a tenth more for each step away: 1.2 x at five, 1.6 x would leave in the first round
+    machine = Machine(lambda s: 1.0 + 0.2 * abs(s.thread_count - 3), noise=0.01)
+    race = Race(machine.take, now_s=machine.now_s)
+
+    winner = race.run(SETTINGS, until_s=200.0)
+
+    assert winner.thread_count == 3
+    assert "in the first round" in race.left[SETTINGS[7]]
+    assert machine.runs.count(SETTINGS[7]) == 1
+    assert machine.clock_s < 100, "it ends when nobody can win any more"
+
+
+def test_the_gain_is_measured_in_turns_of_its_own() -> None:
+    machine = Machine(lambda s: 2.0 if s == SETTINGS[0] else 1.0, noise=0.02)
+    race = Race(machine.take, now_s=machine.now_s)
+    winner = race.run(SETTINGS[:2], until_s=60.0)
+    before = len(machine.runs)
+
+    gain = race.against(winner, SETTINGS[0], until_s=200.0)
+
+    assert len(machine.runs) - before == 12
+    assert gain.low is not None and gain.high is not None
+    assert gain.low < 2.0 < gain.high
+    assert gain.high - gain.low < 0.2
+
+
+@pytest.mark.parametrize("bursts", [0.0, 0.3])
+def test_equal_settings_have_no_winner(bursts: float) -> None:
+    """Twenty races of eight equal settings, beside a neighbour that comes and goes: none is told to be faster."""
+    false = 0
+    for seed in range(20):
+        machine = Machine(lambda _: 1.0, noise=0.03, bursts=bursts, seed=seed)
+        race = Race(machine.take, now_s=machine.now_s)
+        winner = race.run(SETTINGS, until_s=120.0)
+        gain = race.against(winner, SETTINGS[0], until_s=200.0)
+        false += gain.low is not None and gain.low > 1.02
+    assert false == 0
+
+
+def test_a_setting_that_cannot_run_leaves_with_its_reason() -> None:
+    def take(setting: Setting) -> float:
+        if setting.thread_count > 1:
+            raise RefusedError("out of memory: killed")
+        return 1.0
+
+    race = Race(take, now_s=lambda: 0.0)
+
+    assert race.run(SETTINGS[:3], until_s=1e9) == SETTINGS[0]
+    assert race.left[SETTINGS[2]] == "out of memory: killed"
+    with pytest.raises(RefusedError, match="no setting ran: out of memory"):
+        Race(take, now_s=lambda: 0.0).run(SETTINGS[1:3], until_s=1e9)
+
+
+def test_it_ends_when_its_time_is_up() -> None:
+    machine = Machine(lambda _: 1.0, noise=0.05)
+    Race(machine.take, now_s=machine.now_s).run(SETTINGS, until_s=50.0)
+    assert machine.clock_s < 70
+
+
+@pytest.mark.parametrize(
+    ("goal", "tokens", "users"),
+    [
+        ("chat", (512, 128, 0), 1),
+        ("prompt", (2048, 16, 0), 1),
+        ("agent", (256, 64, 2048), 1),
+        ("users=8", (512, 128, 0), 8),
+    ],
+)
+def test_goals(goal: str, tokens: tuple[int, int, int], users: int) -> None:
+    asked = scenario_of(goal)
+    assert (asked.prompt_tokens, asked.new_tokens, asked.depth_tokens) == tokens
+    assert asked.batch_count == users
+    assert asked.context_tokens >= users * (tokens[0] + tokens[1]) + tokens[2]
+
+
+@pytest.mark.parametrize("goal", ["", "speed", "users", "users=0", "users=x", "users=9999"])
+def test_another_word_is_no_goal(goal: str) -> None:
+    with pytest.raises(RefusedError, match="--for: found"):
+        scenario_of(goal)
+
+
+def test_a_cache_of_fewer_bits_is_raced_only_where_answers_may_change() -> None:
+    asked = scenario_of("chat")
+    first = next(candidates(["llamacpp"]))
+    kept, changed = ({s.kv_type for s in neighbours(first, asked, kept=kept)} for kept in (True, False))
+    assert (kept, changed) == ({"F16"}, {"F16", "Q8_0"})
+    # each differs in one thing
+    for setting in neighbours(first, asked, kept=False):
+        apart = [f for f in setting.__struct_fields__ if getattr(setting, f) != getattr(first, f)]
+        assert len(apart) <= 1
+
+
+def sample(phase: str, tokens: int, seconds: float, *, warm_up: bool = False) -> Sample:
+    return Sample(phase=phase, label=phase, token_count=tokens, duration_s=seconds, started_unix_s=0, warm_up=warm_up)  # type: ignore[arg-type]
+
+
+def record(**fields: object) -> RunRecord:
+    given = {
+        "schema_version": SCHEMA_VERSION, "run_id": "r", "created": "2026-01-01T00:00:00Z", "harness_version": "0",
+        "command": (), "workload": "generate", "machine": UNKNOWN_MACHINE, "outcome": "ok",
+        "scenario": Scenario(prompt_tokens=100, new_tokens=10),
+        "samples": (sample("prefill", 100, 9.0, warm_up=True), sample("prefill", 100, 2.0), sample("prefill", 100, 3.0),
+                    sample("decode", 20, 1.0)),
+    }  # fmt: skip
+    return RunRecord(**(given | fields))  # type: ignore[arg-type]
+
+
+def test_seconds_of_a_request_by_hand() -> None:
+    # the better of two prompts takes 2 s; ten tokens at 20 tokens/s half a second
+    assert request_s(record()) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"outcome": "crashed", "detail": "SIGSEGV"}, "crashed: SIGSEGV"),
+        ({"samples": ()}, "no sample of prefill"),
+    ],
+)
+def test_a_run_without_an_answer_has_no_seconds(fields: dict[str, object], reason: str) -> None:
+    with pytest.raises(RefusedError, match=reason):
+        request_s(record(**fields))
+
+
+def test_commands_hold_the_winner() -> None:
+    model = resolve_model("smollm2-135m")
+    setting = Setting(runtime="llamacpp", thread_count=3, ubatch_tokens=128, kv_type="Q8_0", repack=False)
+
+    lines = commands(setting, model, scenario_of("users=4"))
+
+    assert "-t 3 -c 4096 -ub 128 -b 2048 -fa on -ctk q8_0 -ctv q8_0 --no-repack -np 4" in lines["llama-server"]
+    assert "-np" not in lines["llama-cli"]
+    assert lines["Ollama Modelfile"].splitlines()[1:] == [
+        "PARAMETER num_thread 3", "PARAMETER num_ctx 4096", "PARAMETER num_batch 128"
+    ]  # fmt: skip
+    off = commands(replace(setting, flash_attention=False, kv_type="F16"), model, scenario_of("chat"))
+    assert "-fa off" in off["llama-cli"]
+    assert "-ctk" not in off["llama-cli"]
+
+
+def test_a_runtime_that_cannot_race_is_refused_by_name() -> None:
+    with pytest.raises(RefusedError, match="server: it reads no GGUF file in process"):
+        usable(["server"])
+
+
+def test_goals_are_whole() -> None:
+    assert set(GOALS) == {"chat", "prompt", "agent"}
+
+
+def tuned(gain: Estimate, winner: Setting) -> Tuned:
+    defaults = Setting(runtime="llamacpp", thread_count=4)
+    return Tuned(
+        model="m Q4_0", goal="chat", winner=winner, defaults=defaults, gain=gain, runners=(), rounds=1,
+        never_ran_ratio=0.0, seconds=1.0,
+    )  # fmt: skip
+
+
+FAST = Setting(runtime="ik", thread_count=2, ubatch_tokens=128, repack=False)
+
+
+@pytest.mark.parametrize(
+    ("gain", "winner", "said"),
+    [
+        (Estimate(1.74, 1.66, 1.81, 6), FAST, "1.74 times faster than the defaults (1.66 to 1.81): ik, -t 2, -ub 128"),
+        (
+            Estimate(1.02, 0.98, 1.05, 6),
+            FAST,
+            "no difference from the defaults beyond noise: 1.02 times (0.98 to 1.05)",
+        ),
+        (Estimate(1.5, None, None, 2), FAST, "the time was up before it met the defaults six times"),
+        (Estimate(1.0, 1.0, 1.0, 0), Setting(runtime="llamacpp", thread_count=4), "the defaults of llama.cpp are the"),
+    ],
+)
+def test_the_first_line(gain: Estimate, winner: Setting, said: str) -> None:
+    assert said in headline(tuned(gain, winner))
+
+
+def test_a_profile_is_a_file_of_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "edge-harness.toml").write_text(profile_of(tuned(Estimate(2.0, 1.9, 2.1, 6), FAST)))
+
+    shown = CliRunner().invoke(cli, ["run", "--help"], terminal_width=200).output
+
+    for word in ("[ik in edge-harness.toml]", "[2 in edge-harness.toml]", "[128 in edge-harness.toml]", "[repack in"):
+        assert word in shown
+    assert CliRunner().invoke(cli, ["check", "--help"]).exit_code == 0
