@@ -42,21 +42,13 @@ CREATE VIRTUAL TABLE words USING fts5(content, content='memories', content_rowid
 INSERT INTO words(words, rank) VALUES ('secure-delete', 1);
 """  # noqa: S608  the tokenizer is a constant
 
-_IN_MEMORY: Final = f"""
-CREATE VIRTUAL TABLE temp.holders USING fts5vocab(main, words, instance);
-CREATE VIRTUAL TABLE temp.counts USING fts5vocab(main, words, row);
-CREATE VIRTUAL TABLE temp.asked USING fts5(text, tokenize='{_TOKENIZER}');
-CREATE VIRTUAL TABLE temp.asked_terms USING fts5vocab(temp, asked, row);
-"""
-"""What this connection alone sees: who holds each term, how many do, and a question's words as it spells them."""
-
 _KEPT: Final = """
 SELECT id, content, namespace, source, about, created_s, supersedes, superseded_by
 FROM memories WHERE id = ?
 """
 _CURRENT: Final = """
-SELECT m.id, m.created_s, m.namespace, d.sz, v.vector
-FROM memories m LEFT JOIN vectors v ON v.id = m.id LEFT JOIN words_docsize d ON d.id = m.id
+SELECT m.id, m.created_s, m.namespace, v.vector
+FROM memories m LEFT JOIN vectors v ON v.id = m.id
 WHERE m.superseded_by IS NULL AND m.id >= ? ORDER BY m.id
 """
 
@@ -113,7 +105,6 @@ class Database:
             raise RefusedError(
                 f"{self.path} holds vectors of {meta['embedder']!r} ({meta['dim']} wide), not of {embedder!r} ({dim})"
             )
-        db.executescript(_IN_MEMORY)
 
     def close(self) -> None:
         """Close the file."""
@@ -190,40 +181,19 @@ class Database:
         except sqlite3.OperationalError as error:
             raise RefusedError(f"not a full-text expression: {values!r} ({error})") from error
 
-    def terms(self, text: str) -> list[str]:
-        """The distinct terms of a text, as the full-text index spells them."""
-        self._db.execute("BEGIN")
-        try:
-            self._db.execute("INSERT INTO asked VALUES (?)", (text,))
-            return [row[0] for row in self._db.execute("SELECT term FROM asked_terms")]
-        finally:
-            self._db.execute("ROLLBACK")
-
-    def holder_count(self, term: str) -> int:
-        """How many memories hold a term."""
-        found = self._db.execute("SELECT doc FROM counts WHERE term = ?", (term,)).fetchone()
-        return int(found[0]) if found else 0
-
-    def holders(self, term: str) -> list[tuple[int, int]]:
-        """(identifier, how often) of each memory that holds a term."""
-        return self._db.execute("SELECT doc, count(*) FROM holders WHERE term = ? GROUP BY doc", (term,)).fetchall()
+    def bm25(self, words: Iterable[str]) -> list[tuple[int, float]]:
+        """(identifier, BM25) of each memory that holds some of the words, by SQLite's own full-text index."""
+        wanted = " OR ".join(f'"{word}"' for word in words)
+        return self.select("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", wanted) if wanted else []
 
     def current(self, dim: int, first_id: int = 0) -> Iterator[list[tuple[Any, ...]]]:
         """What is current from an identifier on, ascending, some rows at a time.
 
-        A row is (identifier, created_s, namespace, count of tokens, bytes of the vector).
-        BadDataError where a vector has another width than ``dim``, or a row has none.
+        A row is (identifier, created_s, namespace, bytes of the vector). BadDataError where a vector has another width
+        than ``dim``, or a row has none.
         """
         cursor = self._db.execute(_CURRENT, (first_id,))
         while chunk := cursor.fetchmany(_CHUNK_ROWS):
-            if {(len(size or b"") > 0, len(vector or b"")) for *_, size, vector in chunk} != {(True, 4 * dim)}:
+            if {len(vector or b"") for *_, vector in chunk} != {4 * dim}:
                 raise BadDataError(self.path, "vectors", "rows that do not match", "one vector for each memory")
-            yield [(*row, _varint(size), vector) for *row, size, vector in chunk]
-
-
-def _varint(blob: bytes) -> int:
-    """FTS5's count of tokens: seven bits a byte, the highest first."""
-    value = 0
-    for byte in blob:
-        value = value << 7 | byte & 127
-    return value
+            yield chunk

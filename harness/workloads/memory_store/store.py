@@ -240,8 +240,11 @@ class MemoryStore:
             low, high = float(cosines.min()), float(cosines.max())
             scores = (cosines - np.float32(low)) * np.float32(scoring.semantic / max(high - low, 1e-9))
             if scoring.lexical:
-                telling = " ".join(word for word in re.findall(r"\w+", query) if word.lower() not in STOP_WORDS)
-                lexical = self._index.bm25(self._db.terms(telling or query), self._db, slots)
+                lexical = np.zeros(self._index.count, np.float32)
+                for memory_id, score in self._db.bm25(_telling(query)):
+                    if memory_id in self._index.slot_of_id:  # else another process has just stored it
+                        lexical[self._index.slot_of_id[memory_id]] = score
+                lexical = lexical[slots]
                 scores += lexical * np.float32(scoring.lexical / (float(lexical.max()) or 1.0))
             if scoring.recency:
                 now = self._clock() if now_s is None else now_s
@@ -317,6 +320,12 @@ class MemoryStore:
             self._seen_version = version
             self._index = MemoryIndex(self._embedder.dim)
             self._take(0)
+
+
+def _telling(query: str) -> list[str]:
+    """The words of a question that may tell something; all of them where none does."""
+    words = re.findall(r"\w+", query)
+    return [word for word in words if word.lower() not in STOP_WORDS] or words
 
 
 def _check(item: NewMemory) -> None:

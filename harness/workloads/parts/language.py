@@ -137,19 +137,6 @@ class LanguageModel:
         """Probability of Yes against No."""
         return float(self.options(prompt)[0])
 
-    def likelihoods(self, prompt: Prompt, answers: Sequence[str]) -> list[float]:
-        """Mean log-probability of each answer's tokens after the prompt, nats (``acc_norm``, by tokens)."""
-        before = self.tokens(prompt)
-        means = []
-        for answer in answers:
-            self._held = self._held[: len(before) - 1]  # the logits after the prompt are needed again
-            tokens = self.session.tokenize(answer, add_special=False)
-            start = self.read([*before, *tokens], logits="all")
-            first = len(before) - 1 - start
-            rows = [log_softmax(self.session.logits(first + at))[token] for at, token in enumerate(tokens)]
-            means.append(float(np.mean(rows)))
-        return means
-
     def _spellings(self, option: str) -> list[int]:
         """First tokens of an answer that begins with the option; after a space only where both are one token."""
         found = set()

@@ -73,7 +73,7 @@ def test_recency_never_passes_its_weight(ages_days):
 
     index = MemoryIndex(4)
     unit = (np.ones(4, np.float32) / 2).tobytes()
-    index.extend([(at, NOW_S - age * 86400, "n", 1, unit) for at, age in enumerate(ages_days)])
+    index.extend([(at, NOW_S - age * 86400, "n", unit) for at, age in enumerate(ages_days)])
     recency = index.recency(NOW_S, DEFAULT.half_life_s, index.slots(None))
     assert (recency >= 0).all()
     assert (recency <= 1).all()
