@@ -9,7 +9,7 @@ import numpy as np
 from harness.errors import RefusedError, WrongAnswerError
 from harness.stats.intervals import share_interval
 from harness.workloads.memory_store import datasets
-from harness.workloads.memory_store.store import DEFAULT, LEXICAL, MemoryStore, NewMemory
+from harness.workloads.memory_store.store import MemoryStore, NewMemory
 from harness.workloads.parts import Parts
 from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
 
@@ -41,11 +41,11 @@ _TEXT_TOKENS: Final = 14
 
 
 class State(NamedTuple):
-    """An open store, who judges, which scoring is used, and the identifiers by those of the cases."""
+    """An open store, who judges, whether words alone are scored, and identifiers by the names of the cases."""
 
     store: MemoryStore
     parts: Parts
-    scoring: Any
+    words_only: bool
     ids: dict[tuple[str, str], int]
     names: dict[int, str]
 
@@ -85,11 +85,11 @@ class Memory:
         "time_s": Column(float, "Unix time at which it is told or asked; now unless given.", needed=False),
     }
     sizes: Mapping[str, Size] = {
-        "small": {"entry_count": 1_000, "lexical_only": 0},
-        "default": {"entry_count": 10_000, "lexical_only": 0},
-        "large": {"entry_count": 100_000, "lexical_only": 0},
-        "empty": {"entry_count": 0, "lexical_only": 0},
-        "bm25": {"entry_count": 0, "lexical_only": 1},
+        "small": {"entry_count": 1_000, "words_only": 0},
+        "default": {"entry_count": 10_000, "words_only": 0},
+        "large": {"entry_count": 100_000, "words_only": 0},
+        "empty": {"entry_count": 0, "words_only": 0},
+        "bm25": {"entry_count": 0, "words_only": 1},
     }
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
@@ -144,7 +144,7 @@ class Memory:
             for at, place in enumerate(places)
         )
         store.erase()
-        return State(store, parts, LEXICAL if size["lexical_only"] else DEFAULT, {}, {})
+        return State(store, parts, bool(size["words_only"]), {}, {})
 
     def step(self, state: State, case: Case) -> Any:
         """Tell, ask or forget; RefusedError for another kind, or one that lacks its text."""
@@ -158,8 +158,8 @@ class Memory:
         if kind not in {"tell", "ask"} or not case.get("text"):
             raise RefusedError(f"a case: found kind {kind!r}, expected tell or ask with a text, or forget")
         if kind == "ask":
-            scored = {"namespace": namespace, "scoring": state.scoring, "now_s": case.get("time_s")}
-            hits = state.store.retrieve(case["text"], top_k=_TOP, **scored)
+            how = {"namespace": namespace, "words_only": state.words_only, "now_s": case.get("time_s")}
+            hits = state.store.retrieve(case["text"], top_k=_TOP, **how)
             found = [state.names.get(hit.memory.memory_id, "") for hit in hits]
             return {"found": found, "texts": [hit.memory.content for hit in hits[:3]]}
         return self._tell(state, case, namespace)

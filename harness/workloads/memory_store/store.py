@@ -35,22 +35,8 @@ class Embedder(Protocol):
         """Vectors [len(texts), dim] of unit length."""
 
 
-class Scoring(NamedTuple):
-    """Weights of a score: lexical * minmax(BM25) + semantic * minmax(cosine) + recency * 2 ** (-age / half-life).
-
-    minmax maps the candidates' range onto [0, 1]; a text that shares no word has BM25 0. Recency adds at most its
-    weight, so no age can lift a text past one that is that much more relevant.
-    """
-
-    lexical: float = 1.0
-    semantic: float = 1.0
-    recency: float = 0.05
-    half_life_s: float = 30 * DAY_S
-
-
-DEFAULT: Final = Scoring()
-LEXICAL: Final = Scoring(semantic=0.0, recency=0.0)
-"""BM25 alone."""
+RECENCY: Final = 0.05
+HALF_LIFE_S: Final = 30 * DAY_S
 
 
 class NewMemory(NamedTuple):
@@ -84,11 +70,10 @@ class Memory(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """A retrieved memory, its score, and its cosine with the question."""
+    """A retrieved memory and its score."""
 
     memory: Memory
     score: float
-    cosine: float
 
 
 class Forgotten(NamedTuple):
@@ -220,11 +205,15 @@ class MemoryStore:
         *,
         top_k: int = 5,
         namespace: str | None = None,
-        scoring: Scoring = DEFAULT,
+        words_only: bool = False,
         vector: NDArray[np.float32] | None = None,
         now_s: float | None = None,
     ) -> list[Hit]:
         """The memories that score best for a question, best first; of equal ones the older.
+
+        The score is minmax(BM25) + minmax(cosine) + 0.05 x 2 ** (-age / 30 days), where minmax maps the candidates'
+        range onto [0, 1], and a text that shares no word has BM25 0; with ``words_only`` it is the first term alone.
+        Age adds at most its weight, so it can lift no text past one that is that much more relevant.
 
         All namespaces are looked at unless one is named. Changes nothing. ``vector`` [dim] is the question's if already
         made; ages are counted to ``now_s``, the clock's when None.
@@ -236,25 +225,21 @@ class MemoryStore:
             top_k = min(top_k, len(slots))
             if top_k < 1:
                 return []
-            cosines = self._index.cosines(unit, slots)
-            low, high = float(cosines.min()), float(cosines.max())
-            scores = (cosines - np.float32(low)) * np.float32(scoring.semantic / max(high - low, 1e-9))
-            if scoring.lexical:
-                lexical = np.zeros(self._index.count, np.float32)
-                for memory_id, score in self._db.bm25(_telling(query)):
-                    if memory_id in self._index.slot_of_id:  # else another process has just stored it
-                        lexical[self._index.slot_of_id[memory_id]] = score
-                lexical = lexical[slots]
-                scores += lexical * np.float32(scoring.lexical / (float(lexical.max()) or 1.0))
-            if scoring.recency:
+            lexical = np.zeros(self._index.count, np.float32)
+            for memory_id, score in self._db.bm25(_telling(query)):
+                if memory_id in self._index.slot_of_id:  # else another process has just stored it
+                    lexical[self._index.slot_of_id[memory_id]] = score
+            lexical = lexical[slots]
+            scores = lexical / np.float32(lexical.max() or 1.0)
+            if not words_only:
+                cosines = self._index.cosines(unit, slots)
+                scores += (cosines - cosines.min()) / np.float32(max(float(np.ptp(cosines)), 1e-9))
                 now = self._clock() if now_s is None else now_s
-                scores += self._index.recency(now, scoring.half_life_s, slots) * np.float32(scoring.recency)
+                scores += self._index.recency(now, HALF_LIFE_S, slots) * np.float32(RECENCY)
             near = np.flatnonzero(scores >= np.partition(scores, -top_k)[-top_k])
             best = near[np.argsort(-scores[near], kind="stable")][:top_k]
             ids = self._index.ids[slots[best]]
-            return [
-                Hit(self.get(int(i)), float(scores[at]), float(cosines[at])) for i, at in zip(ids, best, strict=True)
-            ]
+            return [Hit(self.get(int(i)), float(scores[at])) for i, at in zip(ids, best, strict=True)]
 
     def forget(
         self,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from memory_cases import DIM, NOW_S, HashingEmbedder, fill, near, open_store
 
 from harness.errors import BadDataError, RefusedError
-from harness.workloads.memory_store.store import DEFAULT, LEXICAL, MemoryStore, NewMemory, Scoring
+from harness.workloads.memory_store.index import MemoryIndex
+from harness.workloads.memory_store.store import HALF_LIFE_S, MemoryStore, NewMemory
 
 
 def test_bm25_is_that_of_sqlite(store, tmp_path):
@@ -21,7 +22,7 @@ def test_bm25_is_that_of_sqlite(store, tmp_path):
     query = " OR ".join(question.lower().split())
     expected = dict(own.execute("SELECT rowid, -bm25(t) FROM t WHERE t MATCH ?", (query,)))
     best = max(expected.values())
-    hits = store.retrieve(question, top_k=len(expected), scoring=LEXICAL)
+    hits = store.retrieve(question, top_k=len(expected), words_only=True)
     assert len(hits) == len(expected)
     for hit in hits:
         assert hit.score == pytest.approx(expected[hit.memory.memory_id] / best, rel=1e-5)
@@ -34,7 +35,7 @@ def test_full_score_is_the_sum_in_double_precision(store):
     question = "who lost the telescope in Turin"
     cosine = made.vectors.astype(float) @ vector.astype(float)
     bm25 = np.zeros(len(ids))
-    for hit in store.retrieve(question, vector=vector, scoring=LEXICAL, top_k=500):
+    for hit in store.retrieve(question, vector=vector, words_only=True, top_k=500):
         bm25[ids.index(hit.memory.memory_id)] = hit.score
     age_days = (NOW_S - made.created_s) / 86400
     score = bm25 / bm25.max() + (cosine - cosine.min()) / (cosine.max() - cosine.min())
@@ -43,17 +44,16 @@ def test_full_score_is_the_sum_in_double_precision(store):
     hits = store.retrieve(question, vector=vector, top_k=20)
     assert [h.memory.memory_id for h in hits] == [ids[i] for i in order]
     assert [h.score for h in hits] == pytest.approx(score[order], abs=1e-5)
-    assert [h.cosine for h in hits] == pytest.approx(cosine[order], abs=1e-5)
 
 
-def test_recency_halves_every_half_life_even_long_after_the_store_was_opened(store):
-    for age in (0, 30, 60, 90):
-        store.store(f"note {age}", created_s=NOW_S - age * 86400)
-    only_recency = Scoring(lexical=0, semantic=0, recency=1)
+def test_recency_halves_every_half_life_even_long_after_the_store_was_opened():
+    index = MemoryIndex(4)
+    unit = (np.ones(4, np.float32) / 2).tobytes()
+    index.extend([(age, NOW_S - age * 86400, "n", unit) for age in (0, 30, 60, 90)])
     for later_days in (0, 30, 3000):
-        hits = store.retrieve("x", top_k=4, scoring=only_recency, now_s=NOW_S + later_days * 86400)
         expected = [0.5 ** ((age + later_days) / 30) for age in (0, 30, 60, 90)]
-        assert [h.score for h in hits] == pytest.approx(expected, rel=1e-4)
+        found = index.recency(NOW_S + later_days * 86400, HALF_LIFE_S, index.slots(None))
+        assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_newest_first_among_equals_but_never_over_relevance(store):
@@ -69,12 +69,10 @@ def test_newest_first_among_equals_but_never_over_relevance(store):
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-5, 2000), min_size=2, max_size=12))
 def test_recency_never_passes_its_weight(ages_days):
-    from harness.workloads.memory_store.index import MemoryIndex
-
     index = MemoryIndex(4)
     unit = (np.ones(4, np.float32) / 2).tobytes()
     index.extend([(at, NOW_S - age * 86400, "n", unit) for at, age in enumerate(ages_days)])
-    recency = index.recency(NOW_S, DEFAULT.half_life_s, index.slots(None))
+    recency = index.recency(NOW_S, HALF_LIFE_S, index.slots(None))
     assert (recency >= 0).all()
     assert (recency <= 1).all()
 
