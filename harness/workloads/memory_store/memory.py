@@ -41,13 +41,11 @@ _TEXT_TOKENS: Final = 14
 
 
 class State(NamedTuple):
-    """An open store, who judges, whether words alone are scored, and identifiers by the names of the cases."""
+    """An open store, who judges, and whether words alone are scored; a memory's source is the id of its case."""
 
     store: MemoryStore
     parts: Parts
     words_only: bool
-    ids: dict[tuple[str, str], int]
-    names: dict[int, str]
 
 
 class Memory:
@@ -144,49 +142,32 @@ class Memory:
             for at, place in enumerate(places)
         )
         store.erase()
-        return State(store, parts, bool(size["words_only"]), {}, {})
+        return State(store, parts, bool(size["words_only"]))
 
     def step(self, state: State, case: Case) -> Any:
         """Tell, ask or forget; RefusedError for another kind, or one that lacks its text."""
-        kind, namespace = case["kind"], case.get("conversation", "default")
-        if kind == "forget":
-            ids = [state.ids[namespace, name] for name in case["ids"]] if "ids" in case else None
-            done = state.store.forget(ids=ids, words=case.get("text") if ids is None else None, namespace=namespace)
-            if done.memories and not done.is_erased:
+        kind, text, store = case["kind"], case.get("text"), state.store
+        inside = {"namespace": case.get("conversation", "default")}
+        if kind == "forget" and (text or "ids" in case):
+            asked = [{"source": key} for key in case["ids"]] if "ids" in case else [{"words": text}]
+            done = [store.forget(**one, **inside) for one in asked]
+            if any(each.memories and not each.is_erased for each in done):
                 raise WrongAnswerError("a forgotten memory may still lie in the log")
-            return {"forgotten": [state.names.get(m.memory_id, "") for m in done.memories]}
-        if kind not in {"tell", "ask"} or not case.get("text"):
+            return {"forgotten": [memory.source for each in done for memory in each.memories]}
+        if kind not in {"tell", "ask"} or not text:
             raise RefusedError(f"a case: found kind {kind!r}, expected tell or ask with a text, or forget")
         if kind == "ask":
-            how = {"namespace": namespace, "words_only": state.words_only, "now_s": case.get("time_s")}
-            hits = state.store.retrieve(case["text"], top_k=_TOP, **how)
-            found = [state.names.get(hit.memory.memory_id, "") for hit in hits]
-            return {"found": found, "texts": [hit.memory.content for hit in hits[:3]]}
-        return self._tell(state, case, namespace)
-
-    def _tell(self, state: State, case: Case, namespace: str) -> Any:
-        text = case["text"]
-        is_fact = case.get("single", False) and {"subject", "relation"} <= case.keys()
-        about = f"{case['subject']} {case['relation']}".casefold() if is_fact else ""
-        older = state.store.about(about, namespace=namespace)[:1] if about else []
-        replaced = [
-            memory for memory in older if state.parts.can_contradict and self._contradict(state, memory.content, text)
-        ]
-        if replaced:
-            new = state.store.update(replaced[0].memory_id, text)
-        else:
-            told_s = case.get("time_s")
-            new = state.store.store(text, namespace=namespace, about=about, created_s=told_s)
-        name = case.get("id", "")
-        state.ids[namespace, name] = new
-        state.names[new] = name
-        return {
-            "action": "replaced" if replaced else "stored",
-            "replaced": [state.names.get(m.memory_id, "") for m in replaced],
-        }
-
-    def _contradict(self, state: State, older: str, newer: str) -> bool:
-        return state.parts.contradiction([(older, newer)])[0] >= CONTRADICTED
+            hits = store.retrieve(text, top_k=_TOP, words_only=state.words_only, now_s=case.get("time_s"), **inside)
+            return {"found": [hit.memory.source for hit in hits], "texts": [hit.memory.content for hit in hits[:3]]}
+        about = ""
+        if case.get("single") and {"subject", "relation"} <= case.keys():
+            about = f"{case['subject']} {case['relation']}".casefold()
+            for older in store.about(about, **inside)[:1] if state.parts.can_contradict else ():
+                if state.parts.contradiction([(older.content, text)])[0] >= CONTRADICTED:
+                    store.update(older.memory_id, text, source=case.get("id", ""))
+                    return {"replaced": [older.source]}
+        store.store(text, source=case.get("id", ""), about=about, created_s=case.get("time_s"), **inside)
+        return {"replaced": []}
 
     def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
         """Evidence recall of questions, and what became of facts: kept, replaced, lost.

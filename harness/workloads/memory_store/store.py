@@ -160,7 +160,7 @@ class MemoryStore:
                 self._take(ids[0])
             return ids
 
-    def update(self, memory_id: int, content: str) -> int:
+    def update(self, memory_id: int, content: str, *, source: str = "") -> int:
         """Replace a memory by a newer text; returns the identifier of the new version.
 
         The old version is found no more, but stays in ``history`` until any version is forgotten. RefusedError where
@@ -171,7 +171,7 @@ class MemoryStore:
             old = self.get(memory_id)
             if old.superseded_by is not None:
                 raise RefusedError(f"memory {memory_id} is superseded by {old.superseded_by}: update that one")
-            item = NewMemory(content, old.namespace, old.source, old.about)
+            item = NewMemory(content, old.namespace, source or old.source, old.about)
             _check(item)
             unit = self._vectors([item])[0]
             with self._db.write() as db:

@@ -69,13 +69,13 @@ def test_a_contradicted_fact_of_one_value_is_replaced(told):
 )
 def test_everything_else_is_kept(told, judge, second):
     answers = told(judge, fact("a", OSLO), second)
-    assert [a["action"] for a in answers] == ["stored", "stored"]
+    assert [a["replaced"] for a in answers] == [[], []]
 
 
 def test_a_judge_without_that_label_is_not_asked(told):
     judge = Judge((OSLO, LIMA))
     judge.has = lambda _label: False
-    assert [a["action"] for a in told(judge, fact("a", OSLO), fact("b", LIMA))] == ["stored", "stored"]
+    assert [a["replaced"] for a in told(judge, fact("a", OSLO), fact("b", LIMA))] == [[], []]
     assert judge.asked == []
 
 
@@ -90,10 +90,10 @@ def test_figures_by_hand():
         {"kind": "forget", "ids": ["a"]},
     ]
     answers = [
-        {"action": "stored", "replaced": []},
-        {"action": "replaced", "replaced": ["a"]},  # as wanted
-        {"action": "replaced", "replaced": ["b"]},  # lost
-        {"action": "stored", "replaced": []},  # missed
+        {"replaced": []},
+        {"replaced": ["a"]},  # as wanted
+        {"replaced": ["b"]},  # lost
+        {"replaced": []},  # missed
         {"found": ["c", "b"], "texts": []},
         {"found": ["c", "c", "c", "c", "c", "d"], "texts": []},
         {"forgotten": ["a", "b"]},
