@@ -132,6 +132,7 @@ def test_a_verb_is_run_by_the_edge_harness_that_is_there(tmp_path: Path, board: 
 
 
 def test_a_system_is_run_by_the_edge_harness_that_is_there_with_cases_of_ours(tmp_path: Path, board: str):
+    pytest.importorskip("harness.workloads")
     cases = tmp_path / "mine.jsonl"
     row = {"confidences": [0.75] * 200, "outcomes": [True] * 200}
     cases.write_text("\n".join([json.dumps(row)] * 3))

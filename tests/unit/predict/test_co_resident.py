@@ -81,6 +81,7 @@ def test_the_bus_is_what_was_measured_or_a_share_of_the_data_sheet():
 
 
 def test_companions_by_name():
+    pytest.importorskip("harness.workloads")
     small, large = companion("calibration:small"), companion("calibration:row_count=1000000")
     # a million doubles and as many truth values at least
     assert large.anonymous_bytes > 1_000_000 * 9 > small.anonymous_bytes

@@ -9,6 +9,8 @@ from harness.report.document import build
 from harness.report.formats import html
 from harness.report.panels import flat, sections
 
+pytest.importorskip("harness.workloads")
+
 
 def sample(label: str, duration_s: float) -> Sample:
     return Sample(phase="workload", label=label, token_count=1, duration_s=duration_s, started_unix_s=0.0)
