@@ -321,5 +321,7 @@ def test_the_pages_model_is_what_a_workload_asks_for(line: str) -> None:
     """A workload that the pages run with a model looks for it, and does not say that the option has no meaning."""
     words = line.replace("FOLDER", ".").split()[1:]
     words[words.index("--model") + 1] = "no-such-model"
+    if "--cases" in words:
+        words[words.index("--cases") + 1] = __file__
     done = CliRunner().invoke(cli, words)
     assert "no model named 'no-such-model'" in str(done.output) + str(done.exception)
