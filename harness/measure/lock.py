@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 from harness.catalog.paths import home_dir
 from harness.errors import CouldNotRunError
@@ -83,16 +83,18 @@ def machine_lock(
 def _opened(path: Path) -> IO[bytes]:
     """The lock file, unbuffered: what a full disk did not take must not come up again at the close.
 
-    Another user's file in a shared folder may be opened, and not created anew (``fs.protected_regular``).
+    It may be another user's, who lets us read it; a link in a shared folder is never followed.
     """
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            return path.open("r+b", buffering=0)
-        except PermissionError:
-            return path.open("rb", buffering=0)
-    file = path.open("a+b", buffering=0)
-    with contextlib.suppress(OSError):
-        path.chmod(0o666)
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+    for mode in ("r+b", "rb"):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            return cast("IO[bytes]", open(path, mode, buffering=0, opener=opener))
+    file = cast("IO[bytes]", open(path, "a+b", buffering=0, opener=opener))  # noqa: SIM115
+    with contextlib.suppress(OSError, AttributeError):  # whatever the mask: others wait for it too
+        os.fchmod(file.fileno(), 0o666)
     return file
 
 

@@ -31,6 +31,25 @@ def version_2(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    """Whoever may write into a folder that all share could have a file of ours truncated."""
+    mine = tmp_path / "mine"
+    mine.write_text("precious")
+    (tmp_path / "run.lock").symlink_to(mine)
+    with pytest.raises(CouldNotRunError, match="no lock file"), machine_lock(tmp_path / "run.lock"):
+        pass
+    assert mine.read_text() == "precious"
+
+
+def test_a_lock_of_another_user_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    with machine_lock(path):
+        assert path.stat().st_mode & 0o777 == 0o666
+    path.chmod(0o444)
+    with machine_lock(path, wait=False) as held:
+        assert held
+
+
 def test_no_group_where_the_controller_is_not_handed_down(version_2: Path) -> None:
     assert LimitGroup.make(1 << 30, root=version_2) is None
     assert [path.name for path in (version_2 / "sys/fs/cgroup/user").iterdir()] == ["cgroup.subtree_control"]
