@@ -428,7 +428,7 @@ def sides_of(given: dict[str, Any], models: object = True) -> list[tuple[str, "S
     """
     runtimes, model = given.pop("runtime"), given.pop("server_model")
     parts = [part.strip().partition(":")[::2] for part in runtimes.split(",")]
-    if any(bool(url) != (name == "server") for name, url in parts):
+    if any(not name or bool(url) != (name == "server") for name, url in parts):
         raise click.UsageError(f"--runtime: found {runtimes!r}, expected names, or server:URL for a server")
     if len(set(parts)) < len(parts):
         raise click.UsageError(f"--runtime: found {runtimes!r}, expected each of them once")

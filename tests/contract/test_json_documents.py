@@ -37,7 +37,7 @@ def test_every_verb_with_json_has_a_schema() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["fit", "llama-3.2-3b", "-d", "iphone-15-pro", "--explain"],
+        ["fit", "llama-3.2-3b", "-d", "iphone-15-pro"],
         ["fit", "qwen3-30b-a3b", "-d", "rtx-4060-desktop", "--ram", "32GiB"],
         ["matrix", "-d", "iphone-12", "-m", "llama-3.2-1b"],
         ["recommend", "macbook-air-m3"],

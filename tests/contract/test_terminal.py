@@ -54,7 +54,7 @@ TABLES = (
     ["devices", "show", "iphone-15-pro"],
     ["models", "list"],
     ["models", "show", "llama-3.2-3b"],
-    ["fit", "llama-3.2-3b", "-d", "iphone-15-pro", "--explain"],
+    ["fit", "llama-3.2-3b", "-d", "iphone-15-pro"],
     ["fit", "qwen3-30b-a3b", "-d", "rtx-4060-desktop", "--ram", "32GiB"],
     ["fit", "llama-3.1-8b", "-d", "raspberry-pi-5-16gb", "--ram-budget", "3GiB"],
     ["matrix", "-d", "iphone-*", "-m", "llama-3*"],
