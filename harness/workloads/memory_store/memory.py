@@ -1,6 +1,7 @@
 """The memory as a system: it is told things, asked about them, and asked to forget some."""
 
 from collections.abc import Collection, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +17,9 @@ from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
 CONTRADICTED: Final = 0.5
 """Probability of a contradiction from which on a newer statement of the same fact replaces the older."""
 _TOP: Final = 20
+_ALL: Final = ""
+"""The conversation of cases that name none."""
+_MOST_OPEN: Final = 64
 _CUTOFFS: Final = (1, 5, 10, 20)
 _THINGS: Final = [
     "kayak",
@@ -41,11 +45,26 @@ _TEXT_TOKENS: Final = 14
 
 
 class State(NamedTuple):
-    """An open store, who judges, and whether words alone are scored; a memory's source is the id of its case."""
+    """The open stores by conversation, who judges, and whether words alone are scored.
 
-    store: MemoryStore
+    Each conversation has a file of its own: what others said neither moves a score nor shows through it. A memory's
+    source is the id of its case.
+    """
+
+    folder: Path
+    stores: dict[str, MemoryStore]
     parts: Parts
     words_only: bool
+
+    def store_of(self, conversation: str) -> MemoryStore:
+        """Its store; the one opened first is closed where very many are open, and read again when it is asked for."""
+        if conversation not in self.stores:
+            assert self.parts.encoder is not None
+            if len(self.stores) == _MOST_OPEN:
+                self.stores.pop(next(iter(self.stores))).close()
+            name = sha256(conversation.encode()).hexdigest()[:32]
+            self.stores[conversation] = MemoryStore(self.folder / f"{name}.db", self.parts.encoder)
+        return self.stores[conversation]
 
 
 class Memory:
@@ -133,7 +152,8 @@ class Memory:
     def prepare(self, parts: Parts, size: Size, context: Context) -> State:
         """A store that holds so many other memories, with vectors drawn by the seed."""
         assert parts.encoder is not None
-        store = MemoryStore(context.folder / "memory.db", parts.encoder)
+        state = State(context.folder, {}, parts, bool(size["words_only"]))
+        store = state.store_of(_ALL)
         rng = np.random.default_rng(context.seed)
         places = rng.integers(0, len(_PLACES), size["entry_count"])
         vectors = rng.standard_normal((size["entry_count"], parts.encoder.dim), dtype=np.float32)
@@ -142,31 +162,31 @@ class Memory:
             for at, place in enumerate(places)
         )
         store.erase()
-        return State(store, parts, bool(size["words_only"]))
+        return state
 
     def step(self, state: State, case: Case) -> Any:
         """Tell, ask or forget; RefusedError for another kind, or one that lacks its text."""
-        kind, text, store = case["kind"], case.get("text"), state.store
-        inside = {"namespace": case.get("conversation", "default")}
+        kind, text = case["kind"], case.get("text")
+        store = state.store_of(case.get("conversation", _ALL))
         if kind == "forget" and (text or "ids" in case):
             asked = [{"source": key} for key in case["ids"]] if "ids" in case else [{"words": text}]
-            done = [store.forget(**one, **inside) for one in asked]
+            done = [store.forget(**one) for one in asked]
             if any(each.memories and not each.is_erased for each in done):
                 raise WrongAnswerError("a forgotten memory may still lie in the log")
             return {"forgotten": [memory.source for each in done for memory in each.memories]}
         if kind not in {"tell", "ask"} or not text:
             raise RefusedError(f"a case: found kind {kind!r}, expected tell or ask with a text, or forget")
         if kind == "ask":
-            hits = store.retrieve(text, top_k=_TOP, words_only=state.words_only, now_s=case.get("time_s"), **inside)
+            hits = store.retrieve(text, top_k=_TOP, words_only=state.words_only, now_s=case.get("time_s"))
             return {"found": [hit.memory.source for hit in hits], "texts": [hit.memory.content for hit in hits[:3]]}
         about = ""
         if case.get("single") and {"subject", "relation"} <= case.keys():
             about = f"{case['subject']} {case['relation']}".casefold()
-            for older in store.about(about, **inside)[:1] if state.parts.can_contradict else ():
+            for older in store.about(about)[:1] if state.parts.can_contradict else ():
                 if state.parts.contradiction([(older.content, text)])[0] >= CONTRADICTED:
                     store.update(older.memory_id, text, source=case.get("id", ""))
                     return {"replaced": [older.source]}
-        store.store(text, source=case.get("id", ""), about=about, created_s=case.get("time_s"), **inside)
+        store.store(text, source=case.get("id", ""), about=about, created_s=case.get("time_s"))
         return {"replaced": []}
 
     def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:

@@ -117,9 +117,20 @@ def test_asked_and_forgotten(tmp_path):
     assert b"kayak" not in b"".join(p.read_bytes() for p in tmp_path.iterdir())
     with pytest.raises(RefusedError, match="found kind 'sing'"):
         SYSTEM.step(state, {"kind": "sing", "text": "x"})
-    state.store.forget = lambda **_: SimpleNamespace(memories=(1,), is_erased=False)
+    state.store_of("").forget = lambda **_: SimpleNamespace(memories=(1,), is_erased=False)
     with pytest.raises(WrongAnswerError, match="log"):
         SYSTEM.step(state, {"kind": "forget", "ids": ["b"]})
+
+
+def test_conversations_are_files_of_their_own_however_many(tmp_path):
+    state = SYSTEM.prepare(Parts(encoder=HashingEmbedder(64)), SIZE, Context(tmp_path, tmp_path))
+    for at in range(70):
+        SYSTEM.step(state, {"kind": "tell", "id": f"{at}", "text": "The kayak is red.", "conversation": f"c{at}"})
+    asked = {"kind": "ask", "text": "Which colour has the kayak?"}
+    assert SYSTEM.step(state, {**asked, "conversation": "c0"})["found"] == ["0"]
+    assert SYSTEM.step(state, {**asked, "conversation": "c69"})["found"] == ["69"]
+    assert SYSTEM.step(state, asked)["found"] == []
+    assert len(state.stores) == 64
 
 
 def test_locomo_and_longmemeval_become_cases(tmp_path):
