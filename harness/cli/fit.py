@@ -156,7 +156,7 @@ def fit(
         deep = () if now.verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
         decode, but = deep[0][1] if deep else None, _rests_on(resolved, scenario)
         click.echo(first_line(best, profile, late, decode=decode, target_tokens_per_s=target_tokens_per_s, but=but))
-        say(other_ways(found))
+        say(*filter(None, (other_ways(found),)))
         _render(
             now,
             changes,
@@ -168,7 +168,7 @@ def fit(
         gains = speculation and now.verdict.word == "fits" and any(case.gamma for case in speculation.cases)
         render_plans(speculation if small or gains else None, streaming, remote)
         render_explanation(why)
-        say(next_step(best, device in THIS_MACHINE, bool(changes)))
+        say(*filter(None, (next_step(best, device in THIS_MACHINE, bool(changes)),)))
 
     document = {"scenario": scenario, "prediction": now, "ways": found, "advice": changes, "notes": notes}
     document |= {"sustained": late, "energy": energy, "speculation": speculation, "streaming": streaming}

@@ -61,10 +61,11 @@ def first_line(
     if context > _SHORT_TOKENS:
         spoken += f" after {context:,} tokens"
     parts = [spoken, f"first token after {_span(speed.ttft_warm_s)}"]
-    if verdict.word == "fits with streaming" or not way.is_usual:
+    if not way.is_usual:
         parts.append(f"{way.how}{' (' if way.flags else ''}{way.flags}{')' if way.flags else ''}")
     parts.append(f"uses {memory}" if verdict.needed_bytes <= verdict.available_bytes else f"needs {memory}")
-    if late is not None and late.tokens_per_s.mid < 0.97 * speed.decode_tokens_per_s.mid:
+    streams = verdict.word == "fits with streaming"
+    if late is not None and not streams and late.tokens_per_s.mid < 0.97 * speed.decode_tokens_per_s.mid:
         parts.append(f"after {late.minutes:g} minutes about {format_number(late.tokens_per_s.mid, 2)} tokens/s")
     word = _verdict_word(way, target_tokens_per_s)
     word += f", {but}" if but else ""
