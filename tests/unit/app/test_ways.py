@@ -1,7 +1,10 @@
 """The best way to run a model: by hand where it can be seen, and against everything that anybody published."""
 
+import math
 import re
 from collections import defaultdict
+from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,10 @@ from harness.app.ways import Way, ways
 from harness.catalog.devices import device_names, load_device
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
+from harness.predict.coefficients import shipped
 from harness.predict.fitted import machine_of
 from harness.published.cells import read_cells
-from harness.published.rows import Row, row_of
+from harness.published.rows import Row, is_trusted, row_of
 from harness.report.answer import first_line
 
 ROWS = Path("../shared/data/published/decode.csv")
@@ -62,6 +66,25 @@ def test_an_api_or_a_placement_that_was_asked_for_stays() -> None:
     assert way.prediction.api == "cuda"
 
 
+@lru_cache
+def published() -> tuple[Row, ...]:
+    return tuple(row_of(raw, model_of) for raw in read_cells("decode.csv", ROWS, "speed"))
+
+
+@pytest.mark.skipif(not ROWS.exists(), reason="the published rows are not here")
+def test_which_of_two_is_faster_on_one_device_is_told_rightly() -> None:
+    """All pairs of one source's runs of one test by one runtime on one chip whose speeds differ by more than 10 %."""
+    values, groups = shipped().values, defaultdict(list)
+    for row in published():
+        if row.work is not None and row.phase == "decode" and is_trusted(row):
+            same = (row.chip, row.machine.api, row.machine.runtime, row.raw.get("source"), row.raw.get("test"))
+            groups[same].append((math.log(row.tokens_per_s), -row.predicted(values)[0]))
+    pairs = [pair for runs in groups.values() for pair in combinations(runs, 2)]
+    told = [(a[0] > b[0]) == (a[1] > b[1]) for a, b in pairs if abs(a[0] - b[0]) > math.log(1.1)]
+    assert len(told) > 5000
+    assert sum(told) / len(told) > 0.95
+
+
 @pytest.mark.skipif(not ROWS.exists(), reason="the published rows are not here")
 def test_nothing_that_anybody_ran_is_said_not_to_run() -> None:
     """A model in a mixture on a chip of shipped devices: one of them runs it, and no word bounds its speed."""
@@ -71,8 +94,7 @@ def test_nothing_that_anybody_ran_is_said_not_to_run() -> None:
         for api in {api for engine in device.engines for api in engine.apis}:
             devices[machine_of(device, Scenario(api=api)).chip].add(name)
     rows: dict[tuple[str, str, str], Row] = {}
-    for raw in read_cells("decode.csv", ROWS, "speed"):
-        row = row_of(raw, model_of)
+    for row in published():
         if row.work is not None and row.work.model and row.phase == "decode" and devices[row.machine.chip]:
             rows.setdefault((row.machine.chip, row.work.model, row.work.type_name), row)
     asked = 0
