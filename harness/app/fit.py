@@ -1,6 +1,6 @@
 """One question: does this model fit on this device, how fast is it, what would help."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -295,7 +295,6 @@ def advice_for(
     now: Prediction,
     *,
     beside: Sequence[Companion] = (),
-    others: Iterable[DeviceProfile] = (),
     **asked: Any,
 ) -> list[Advice]:
     """Ranked changes for what ``predict`` said; mixtures other than the given one are computed from the shape.
@@ -319,7 +318,6 @@ def advice_for(
         Variant(model.quant, scenario, device),
         evaluate,
         parameter_count=sum(t.element_count for t in model.weights.tensors),
-        others=others,
         more=without,
     )
 

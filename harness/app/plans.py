@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -90,14 +90,6 @@ def drafts_of(plan: SpeculationPlan) -> tuple[tuple[float, float], ...]:
         (expected_tokens_per_cycle(0.8, gamma), cost + gamma * plan.draft_cost_ratio)
         for gamma, cost in enumerate(plan.verify_cost_ratio, 1)
     )
-
-
-def streaming_of(
-    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, speculation: SpeculationPlan | None, **asked: Any
-) -> StreamingOutlook:
-    """How the model would be read from storage in the memory there is; ``asked`` is what ``in_memory`` takes."""
-    now = in_memory(model, device, scenario, **asked)
-    return plan_under_budget(model.weights, device, now, drafts_of(speculation) if speculation else ())
 
 
 class RemoteCase(SpeculationCase, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from harness.catalog.devices import device_names, load_device
+from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_weights
 from harness.catalog.guess import Guess
 from harness.catalog.hf_config import read_hf_config
@@ -181,23 +181,6 @@ def with_costs(device: DeviceProfile, costs: tuple[Calibration, ...]) -> DeviceP
         return replace(device, calibrations=costs)
     engines = tuple(replace(e, isa=told) if e.kind == "cpu" else e for e in device.engines)
     return replace(device, calibrations=costs, engines=engines)
-
-
-def neighbours(device: DeviceProfile, most: int = 6) -> list[DeviceProfile]:
-    """Devices of the same kind with more usable memory, least first; then of any kind."""
-    profiles = [load_device(name) for name in device_names()]
-
-    def room(profile: DeviceProfile) -> float:
-        return profile.pool(profile.engine().pool).usable_bytes.value
-
-    bigger = [p for p in profiles if p.name != device.name and room(p) > room(device)]
-    bigger.sort(key=lambda p: (p.kind != device.kind, room(p)))
-    found = []
-    for same in (True, False):
-        alike = [p for p in bigger if (p.kind == device.kind) == same]
-        count = min(len(alike), most // 2)
-        found += [alike[round(i * (len(alike) - 1) / max(count - 1, 1))] for i in range(count)]  # from small to large
-    return found
 
 
 def scenario_from(fields: Mapping[str, Any]) -> Scenario:

@@ -3,20 +3,20 @@
 from typing import TYPE_CHECKING
 
 from harness.cli._output import Table, say, table
-from harness.units import format_bytes, format_number, format_seconds
+from harness.units import format_number, format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from harness.app.explain import Explanation
     from harness.app.plans import RemotePlan, SpeculationPlan
-    from harness.predict.streamed import StreamingOutlook
+    from harness.app.ways import Way
 
 
-def render_plans(
-    speculation: "SpeculationPlan | None", streaming: "StreamingOutlook | None", remote: "RemotePlan | None"
-) -> None:
-    """Print those that there are."""
-    if streaming:
-        say(_streaming(streaming))
+def render_plans(ways: "Sequence[Way]", speculation: "SpeculationPlan | None", remote: "RemotePlan | None") -> None:
+    """Print ways where there are several, and the plans that there are."""
+    if len(ways) > 1:
+        say(_ways(ways))
     if speculation:
         source = "as measured on this machine" if speculation.measured else "as apis of this kind have it"
         costs = ", ".join(f"{c:.2f}" for c in speculation.verify_cost_ratio[:4])
@@ -54,18 +54,13 @@ def _remote(plan: "RemotePlan") -> Table:
     return table(title, columns, rows, right=(0, 1, 2, 3, 4))
 
 
-def _streaming(plan: "StreamingOutlook") -> Table:
-    rows = [
-        ("pinned and streamed layers", plan.tokens_per_s, f"{plan.pinned_count} pinned; bound: {plan.bound}"),
-        ("the same file mapped", plan.naive_tokens_per_s, "all of it read again for every token"),
-    ]
-    if plan.speculative_tokens_per_s:
-        rows.append(("streamed, with drafts", plan.speculative_tokens_per_s, "at an acceptance of 0.8"))
-    if plan.expert_cache_tokens_per_s is not None and plan.expert_hit_ratio is not None:
-        hits = f"{plan.expert_hit_ratio:.0%} of wanted experts in memory"
-        rows.append(("most wanted experts kept", plan.expert_cache_tokens_per_s, hits))
-    title = f"streaming in {format_bytes(plan.budget_bytes)}, {format_bytes(plan.streamed_bytes)} from storage a pass"
-    return table(title, ("how", "tokens/s", ""), [(how, format_number(v), why) for how, v, why in rows], right=(1,))
+def _ways(ways: "Sequence[Way]") -> Table:
+    rows = []
+    for way in ways:
+        decode = way.prediction.speed.decode_tokens_per_s
+        between = f"{format_number(decode.low)} to {format_number(decode.high)}"
+        rows.append((way.how, way.flags, format_number(decode.mid), between))
+    return table("", ("ways to run it", "llama.cpp", "tokens/s", "90 %"), rows, right=(2,))
 
 
 def render_explanation(why: "Explanation | None") -> None:

@@ -75,7 +75,6 @@ if TYPE_CHECKING:
     "--explain", "explained", is_flag=True, help="Show every term behind the speed, and what would disprove it."
 )
 @click.option("--advice/--no-advice", "with_advice", default=True, help="Say what would make it fit, or faster.")
-@click.option("--other-devices", is_flag=True, help="Name devices that would do, if this one does not.")
 @answers
 @click.pass_context
 def fit(
@@ -98,7 +97,6 @@ def fit(
     card_count: int,
     explained: bool,
     with_advice: bool,
-    other_devices: bool,
     program: str | None,
     **fields: Any,
 ) -> Answer:
@@ -110,8 +108,8 @@ def fit(
     """
     from harness.app import fit as use
     from harness.app.explain import explain
-    from harness.app.plans import plan_remote, plan_speculation, streaming_of
-    from harness.app.resolve import THIS_MACHINE, neighbours, resolve_device, resolve_model, scenario_from
+    from harness.app.plans import plan_remote, plan_speculation
+    from harness.app.resolve import THIS_MACHINE, resolve_device, resolve_model, scenario_from
     from harness.app.ways import ways
 
     fields["program"] = program if program is not None else "" if device in THIS_MACHINE else "llama-server"
@@ -137,13 +135,8 @@ def fit(
     late, energy = use.outlook(resolved, profile, scenario, now.speed, minutes or 10)
     timed = use.timing_notes(resolved, profile, scenario) if device in THIS_MACHINE else ()
     notes = (*resolved.notes, *made, *_notes(now, resolved, profile, scenario), *timed)
-    others = neighbours(profile) if other_devices and now.verdict.word != "fits" else ()
-    changes = use.advice_for(resolved, profile, scenario, now, others=others, **asked) if with_advice else []
+    changes = use.advice_for(resolved, profile, scenario, now, **asked) if with_advice else []
     speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None
-    streaming = None
-    if ram_budget or now.verdict.word == "fits with streaming":
-        given = {name: asked[name] for name in ("entitled", "draft", "beside")}
-        streaming = streaming_of(resolved, profile, scenario, speculation, **given)
     why = explain(resolved, profile, scenario) if explained else None
     remote = None
     if verifier is not None and small is not None:
@@ -166,12 +159,12 @@ def fit(
             _warm_table(late, energy),
         )
         gains = speculation and now.verdict.word == "fits" and any(case.gamma for case in speculation.cases)
-        render_plans(speculation if small or gains else None, streaming, remote)
+        render_plans(found, speculation if small or gains else None, remote)
         render_explanation(why)
         say(*filter(None, (next_step(best, device in THIS_MACHINE, bool(changes)),)))
 
     document = {"scenario": scenario, "prediction": now, "ways": found, "advice": changes, "notes": notes}
-    document |= {"sustained": late, "energy": energy, "speculation": speculation, "streaming": streaming}
+    document |= {"sustained": late, "energy": energy, "speculation": speculation}
     document |= ({"explanation": why} if why else {}) | ({"remote": remote} if remote else {})
     return Answer(document, show, Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK)
 

@@ -21,8 +21,6 @@ TRIED_QUANTS: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q4_0", "Q3
 
 MOST_OF_A_KIND: Final = 3
 """More of one kind would hide the other kinds."""
-_OWN_KINDS: Final = frozenset({"quant", "kv", "context", "repack", "beside"})
-"""Changes that a user can make without another device or another limit."""
 _WIDE_CACHES: Final = frozenset({"F16", "BF16", "F32"})
 
 
@@ -42,7 +40,7 @@ class Advice(Frozen, frozen=True, kw_only=True):
     """One change.
 
     Attributes:
-        kind: ``quant``, ``kv``, ``context``, ``several``, ``entitlement``, ``repack``, ``beside`` or ``device``.
+        kind: ``quant``, ``kv``, ``context``, ``several``, ``entitlement`` or ``beside``.
         change: What to do, in words.
         word: Verdict after it.
         needed_bytes: Memory needed after it.
@@ -70,14 +68,13 @@ def advise(
     evaluate: Evaluate,
     *,
     parameter_count: int,
-    others: Iterable[DeviceProfile] = (),
     most: int = 8,
     more: Iterable[tuple[str, str, Prediction]] = (),
 ) -> list[Advice]:
     """Ranked changes: first those that reach a better verdict, by cost in quality; then those that only save or speed.
 
-    ``now`` was predicted for ``asked``; ``parameter_count`` picks the nearer published perplexities; ``others`` are
-    devices to try, nearest first; ``more`` other changes to this device's app: (kind, what to do, what is predicted
+    ``now`` was predicted for ``asked``; ``parameter_count`` picks the nearer published perplexities; ``more`` are
+    other changes to this device's app: (kind, what to do, what is predicted
     then). At most ``most`` are returned.
     """
 
@@ -103,9 +100,9 @@ def advise(
                 yield made(kind, change, variant, evaluate(variant))
 
     has_cache = shape.kv_head_count > 0
-    listed = [*tried(_variants(asked, others, has_cache=has_cache)), *(made(k, c, asked, then) for k, c, then in more)]
+    listed = [*tried(_variants(asked, has_cache=has_cache)), *(made(k, c, asked, then) for k, c, then in more)]
     found = [advice for advice in listed if _worth(now, advice)]
-    if now.verdict.word != "fits" and not any(a.word == "fits" and a.kind in _OWN_KINDS for a in found):
+    if now.verdict.word != "fits" and not any(a.word == "fits" and a.kind != "entitlement" for a in found):
         combined = tried(_combinations(asked)) if has_cache else ()
         found += [a for a in combined if _worth(now, a) and SEVERITY[a.word] < SEVERITY[now.verdict.word]]
     found.sort(key=_order)
@@ -116,15 +113,12 @@ def advise(
     return kept[:most]
 
 
-def _order(advice: Advice) -> tuple[int, bool, float, float]:
-    """By verdict, own changes before other devices (which stay as given), cheap in quality before dear, fast first."""
-    other = advice.kind == "device"
-    return SEVERITY[advice.word], other, advice.quality_percent or 0.0, 0.0 if other else -advice.decode_tokens_per_s
+def _order(advice: Advice) -> tuple[int, float, float]:
+    """By verdict, cheap in quality before dear, fast before slow."""
+    return SEVERITY[advice.word], advice.quality_percent or 0.0, -advice.decode_tokens_per_s
 
 
-def _variants(
-    asked: Variant, others: Iterable[DeviceProfile], *, has_cache: bool
-) -> Iterator[tuple[str, str, Variant]]:
+def _variants(asked: Variant, *, has_cache: bool) -> Iterator[tuple[str, str, Variant]]:
     scenario = asked.scenario
     for quant in _narrower(asked.quant):
         yield "quant", f"quantise to {quant}", asked._replace(quant=quant)
@@ -144,11 +138,6 @@ def _variants(
             "ask for the higher memory limit",
             asked._replace(device=replace(asked.device, pools=pools)),
         )
-    if scenario.repack and scenario.api in {"", "cpu"}:
-        plain = replace(scenario, repack=False)
-        yield "repack", "load without repacking (slower prompts)", asked._replace(scenario=plain)
-    for device in others:
-        yield "device", f"use {device.title}", asked._replace(device=device, scenario=replace(scenario, api=""))
 
 
 def _combinations(asked: Variant) -> Iterator[tuple[str, str, Variant]]:
@@ -193,7 +182,7 @@ def _worth(now: Prediction, advice: Advice) -> bool:
     """A better verdict; or, with the same one, clearly more speed, or clearly less memory where that is short."""
     if SEVERITY[advice.word] != SEVERITY[now.verdict.word]:
         return SEVERITY[advice.word] < SEVERITY[now.verdict.word]
-    if advice.kind == "device" or advice.word == "does not fit":
+    if advice.word == "does not fit":
         return False
     saves = now.verdict.word != "fits" and advice.saved_bytes > 0.05 * now.verdict.needed_bytes
     # that a narrow cache makes a card faster, users deny of long prompts and deep contexts

@@ -109,7 +109,7 @@ def effects(option: click.Option) -> list[list[str]]:
 
 
 DEVICES = ("raspberry-pi-5-16gb", "rtx-4060-desktop", "iphone-15-pro")
-NEVER_IDLE = {"--json", "--advice", "--other-devices", "--explain", "--min-speed", "--minutes"}
+NEVER_IDLE = {"--json", "--advice", "--explain", "--min-speed", "--minutes"}
 """How it is told; what is asked of the prediction, and may hold anyhow. Figures of the device may be no limit."""
 EFFECTS = [
     pytest.param(device, words, id=f"{device} {' '.join(words)}")
