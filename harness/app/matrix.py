@@ -19,7 +19,7 @@ from harness.catalog.paths import as_path
 from harness.domain.model import ModelCard, ModelShape
 from harness.domain.quant import split
 from harness.domain.scenario import Scenario
-from harness.errors import InputError, RefusedError, optional
+from harness.errors import InputError, RefusedError
 from harness.predict.sweep import WORDS, Grid, sweep
 from harness.predict.verdict import check_entitlement
 from harness.records.store import write_atomically
@@ -76,16 +76,14 @@ def columns(grid: Grid) -> Columns:
 
 
 def write(table: Columns, path: Path) -> None:
-    """Write columns as JSON (an object of columns), CSV or Parquet, by the file's ending; whole or not at all.
+    """Write columns as JSON (an object of columns) or CSV, by the file's ending; whole or not at all.
 
     Raises:
         InputError: No such folder.
-        MissingPackageError: Parquet without pyarrow.
     """
-    writers = {".json": lambda found: json.dumps(plain(found)).encode(), ".csv": _csv, ".parquet": _parquet}
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder")
-    write_atomically(path, writers[path.suffix.lower()](table))
+    write_atomically(path, _csv(table) if path.suffix.lower() == ".csv" else json.dumps(plain(table)).encode())
 
 
 def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -121,16 +119,3 @@ def _csv(table: Columns) -> bytes:
     writer.writerow(table)
     writer.writerows(zip(*plain(table).values(), strict=True))
     return stream.getvalue().encode()
-
-
-def _parquet(table: Columns) -> bytes:
-    with optional("pyarrow", "parquet"):
-        import pyarrow
-        import pyarrow.parquet
-    arrays = {
-        name: pyarrow.array(column).dictionary_encode() if column.dtype.kind == "U" else pyarrow.array(column)
-        for name, column in table.items()
-    }
-    stream = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table(arrays), stream)
-    return stream.getvalue()

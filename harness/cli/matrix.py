@@ -26,7 +26,7 @@ _MOST_ROWS = 40
 @options.kv_type
 @click.option("--api", default="", help="Api; each device's usual one unless given.")
 @click.option("--entitled", is_flag=True, help="Apps have the higher memory limit their system offers.")
-@click.option("--out", "-o", type=options.CELLS, help="Every cell as .json, .csv or .parquet.")
+@click.option("--out", "-o", type=options.CELLS, help="Every cell as .json or .csv.")
 @answers
 def matrix(kv_type: str, api: str, out: Path | None, **asked: Any) -> Answer:
     """Predict every combination of devices, models, quantisation mixtures and contexts."""

@@ -109,7 +109,7 @@ def test_a_draft_takes_room_of_its_own(tmp_path: Path) -> None:
         (("fit", "smollm2-135m", "-d", "iphone-12", "--ram-budget", "lots"), "1.5GiB"),
         (("matrix", "-m", "nope-*"), "nope-*"),
         (("matrix", "-c", "many"), "whole number"),
-        (("matrix", "-m", "smollm2-135m", "-d", "iphone-12", "--out", "cells.xlsx"), ".parquet"),
+        (("matrix", "-m", "smollm2-135m", "-d", "iphone-12", "--out", "cells.xlsx"), ".csv"),
     ],
 )
 def test_wrong_input_is_exit_2_in_one_line(tmp_path: Path, args: tuple[str, ...], word: str) -> None:
