@@ -10,6 +10,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.prediction import Interval, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
+from harness.predict.interval import UNSETTLED_RATIO
 from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
 from harness.predict.speed import first_token
 from harness.predict.streaming import BUSY_DISK_RATIO, StreamingPlan, plan_even_split
@@ -20,6 +21,11 @@ DENSE_SPREAD: Final = (0.24, 0.41)
 those whose memory nearly holds them."""
 EXPERTS_SPREAD: Final = (0.97, 0.56)
 """The same where experts are: 5 % and 95 % quantiles of 88 published runs."""
+
+
+_SETTLES: Final = (
+    "decode speed is not known well enough: one run of `edge-harness stream` on this device would settle it"
+)
 
 
 class StreamingOutlook(StreamingPlan, frozen=True, kw_only=True):
@@ -145,7 +151,7 @@ def _slowed(
         ttft_warm_s=first,
         ttft_cold_s=first,  # what is loaded is what is read
         limits=limits,
-        unsettled=(),
+        unsettled=(_SETTLES,) if decode.high > UNSETTLED_RATIO * decode.low else (),
     )
 
 
