@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.app.fit import predict, timing_notes
-from harness.app.resolve import neighbours, resolve_device, resolve_model, scenario_from
+from harness.app.resolve import resolve_device, resolve_model, scenario_from
 from harness.catalog.devices import dump_device, load_device
 from harness.domain.device import Calibration, TypeCost
 from harness.domain.scenario import Scenario
@@ -122,16 +122,6 @@ def test_a_device_by_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(dump_device(load_device("iphone-16-pro")))
     assert resolve_device(str(path)).name == "mine"
-
-
-def test_neighbours_have_more_room() -> None:
-    phone = load_device("iphone-16-pro")
-    found = neighbours(phone)
-    assert found
-    assert found[0].kind == "phone"
-    for device in found:
-        room = device.pool(device.engine().pool).usable_bytes.value
-        assert room > phone.pool("ram").usable_bytes.value
 
 
 @pytest.mark.parametrize("name", ["qwen3-8b", "nobody-7b"])  # one with a card, and one that is guessed
