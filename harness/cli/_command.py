@@ -141,8 +141,17 @@ class Verb(click.Command):
         return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; an option that has gone says what to type instead, a bad default names its file."""
+        """Parse; an option that has gone says what to type instead, a bad default names its file.
+
+        An option that takes one value and was given two is refused: the last one alone would count.
+        """
         try:
+            order = self.make_parser(ctx).parse_args(list(args))[2]
+            for option in (p for p in order if isinstance(p, click.Option) and not p.multiple and not p.is_flag):
+                if order.count(option) > 1:
+                    raise click.UsageError(
+                        f"{option.opts[0]} was given {order.count(option)} times, expected once", ctx
+                    )
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             hint = _moved(path_of(ctx), error.option_name)
