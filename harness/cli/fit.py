@@ -134,6 +134,8 @@ def fit(
     best, now, scenario = found[0], found[0].prediction, found[0].scenario
     late, energy = use.outlook(resolved, profile, scenario, now.speed, minutes or 10)
     timed = use.timing_notes(resolved, profile, scenario) if device in THIS_MACHINE else ()
+    if ram_budget:
+        made = (*made, f"the app may use {format_bytes(profile.pool('ram').usable_bytes.value)} of RAM")
     notes = (*resolved.notes, *made, *_notes(now, resolved, profile, scenario), *timed)
     changes = use.advice_for(resolved, profile, scenario, now, **asked) if with_advice else []
     speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None

@@ -44,11 +44,11 @@ def test_a_target_is_judged_on_the_speed_after_minutes(tmp_path: Path) -> None:
     assert late["minutes"] == 10 and 0.3 < late["share"]["mid"] < 0.9 and "pooled" in late["evidence"]
     assert answer["energy"]["scope"] == "whole device"
     between = str((burst + late["tokens_per_s"]["mid"]) / 2)
-    assert run(*asked, "--target", between, home=tmp_path).returncode == 0
-    judged = run(*asked, "--target", between, "--minutes", "10", home=tmp_path)
+    assert run(*asked, "--min-speed", between, home=tmp_path).returncode == 0
+    judged = run(*asked, "--min-speed", between, "--minutes", "10", home=tmp_path)
     assert judged.returncode == 1
     assert any("after 10 minutes" in reason for reason in json.loads(judged.stdout)["prediction"]["verdict"]["reasons"])
-    assert run(*asked, "--target", between, "--minutes", "0.1", home=tmp_path).returncode == 0  # before the knee
+    assert run(*asked, "--min-speed", between, "--minutes", "0.1", home=tmp_path).returncode == 0  # before the knee
 
 
 def test_a_no_is_exit_1(tmp_path: Path) -> None:
@@ -58,10 +58,12 @@ def test_a_no_is_exit_1(tmp_path: Path) -> None:
 
 
 def test_a_missed_target_is_exit_1_and_says_what_binds(tmp_path: Path) -> None:
-    done = run("fit", "llama-3-8b", "-d", "iphone-16-pro", "-c", "2048", "--entitled", "--target", "15", home=tmp_path)
+    done = run(
+        "fit", "llama-3-8b", "-d", "iphone-16-pro", "-c", "2048", "--entitled", "--min-speed", "15", home=tmp_path
+    )
     assert done.returncode == 1
     assert "decode speed" in done.stdout
-    assert run("fit", "smollm2-135m", "-d", "iphone-16-pro", "--target", "5", home=tmp_path).returncode == 0
+    assert run("fit", "smollm2-135m", "-d", "iphone-16-pro", "--min-speed", "5", home=tmp_path).returncode == 0
 
 
 def test_a_budget_stands_in_for_the_device_s_limit(tmp_path: Path) -> None:
