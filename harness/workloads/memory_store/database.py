@@ -27,7 +27,6 @@ CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE memories(
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     content TEXT NOT NULL,
-    namespace TEXT NOT NULL,
     source TEXT NOT NULL,
     about TEXT NOT NULL,
     created_s REAL NOT NULL,
@@ -43,11 +42,11 @@ INSERT INTO words(words, rank) VALUES ('secure-delete', 1);
 """  # noqa: S608  the tokenizer is a constant
 
 _KEPT: Final = """
-SELECT id, content, namespace, source, about, created_s, supersedes, superseded_by
+SELECT id, content, source, about, created_s, supersedes, superseded_by
 FROM memories WHERE id = ?
 """
 _CURRENT: Final = """
-SELECT m.id, m.created_s, m.namespace, v.vector
+SELECT m.id, m.created_s, v.vector
 FROM memories m LEFT JOIN vectors v ON v.id = m.id
 WHERE m.superseded_by IS NULL AND m.id >= ? ORDER BY m.id
 """
@@ -125,11 +124,11 @@ class Database:
             raise
         self._db.execute("COMMIT")
 
-    def insert(self, content: str, vector: NDArray[np.float32], row: tuple[str, str, str, float, int | None]) -> int:
-        """Add one memory inside a transaction; ``row`` is (namespace, source, about, created_s, supersedes)."""
+    def insert(self, content: str, vector: NDArray[np.float32], row: tuple[str, str, float, int | None]) -> int:
+        """Add one memory inside a transaction; ``row`` is (source, about, created_s, supersedes)."""
         db = self._db
         cursor = db.execute(
-            "INSERT INTO memories(content, namespace, source, about, created_s, supersedes) VALUES (?,?,?,?,?,?)",
+            "INSERT INTO memories(content, source, about, created_s, supersedes) VALUES (?,?,?,?,?)",
             (content, *row),
         )
         memory_id = int(cursor.lastrowid or 0)
@@ -189,7 +188,7 @@ class Database:
     def current(self, dim: int, first_id: int = 0) -> Iterator[list[tuple[Any, ...]]]:
         """What is current from an identifier on, ascending, some rows at a time.
 
-        A row is (identifier, created_s, namespace, bytes of the vector). BadDataError where a vector has another width
+        A row is (identifier, created_s, bytes of the vector). BadDataError where a vector has another width
         than ``dim``, or a row has none.
         """
         cursor = self._db.execute(_CURRENT, (first_id,))

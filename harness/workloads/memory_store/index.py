@@ -6,11 +6,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-_ROW: Final = np.dtype([("id", np.int64), ("created_s", np.float64), ("namespace", np.int32)])
-"""What stands beside each vector; namespaces as codes."""
+_ROW: Final = np.dtype([("id", np.int64), ("created_s", np.float64)])
+"""What stands beside each vector."""
 
 Floats = NDArray[np.float32]
-Slots = NDArray[np.intp]
 
 
 class MemoryIndex:
@@ -20,7 +19,6 @@ class MemoryIndex:
         self.count = 0
         self._matrix = np.zeros((0, dim), np.float32)
         self._rows = np.zeros(0, _ROW)
-        self._codes: dict[str, int] = {}
         self.slot_of_id: dict[int, int] = {}
 
     @property
@@ -36,8 +34,8 @@ class MemoryIndex:
             more = max(1024, end // 2) + end - len(self._rows)
             self._matrix = np.concatenate([self._matrix, np.zeros((more, self._matrix.shape[1]), np.float32)])
             self._rows = np.concatenate([self._rows, np.zeros(more, _ROW)])
-        for at, (memory_id, created_s, namespace, vector) in enumerate(rows, start):
-            self._rows[at] = (memory_id, created_s, self._codes.setdefault(namespace, len(self._codes)))
+        for at, (memory_id, created_s, vector) in enumerate(rows, start):
+            self._rows[at] = (memory_id, created_s)
             self._matrix[at] = np.frombuffer(vector, "<f4")
             self.slot_of_id[memory_id] = at
         self.count = end
@@ -54,18 +52,12 @@ class MemoryIndex:
                 self.slot_of_id[int(self._rows[slot]["id"])] = slot
             self._matrix[last] = 0.0
 
-    def slots(self, namespace: str | None) -> Slots:
-        """Slots of a namespace; of all memories for None."""
-        if namespace is None:
-            return np.arange(self.count)
-        return np.flatnonzero(self._rows["namespace"][: self.count] == self._codes.get(namespace, -1))
-
-    def cosines(self, query: Floats, slots: Slots) -> Floats:
-        """Cosine of each candidate with the query, row by row: twice as fast as BLAS where no cache holds them."""
-        rows = self._matrix[: self.count] if len(slots) == self.count else self._matrix[slots]
+    def cosines(self, query: Floats) -> Floats:
+        """Cosine of each memory with the query, row by row: twice as fast as BLAS where no cache holds them."""
+        rows = self._matrix[: self.count]
         return np.asarray(np.vecdot(rows, query) if hasattr(np, "vecdot") else np.einsum("ij,j->i", rows, query))
 
-    def recency(self, now_s: float, half_life_s: float, slots: Slots) -> Floats:
-        """2 ** (-age / half-life) of each candidate: 1 now, 1/2 after one half-life."""
-        ages = np.maximum(now_s - self._rows["created_s"][slots], 0.0) / half_life_s
+    def recency(self, now_s: float, half_life_s: float) -> Floats:
+        """2 ** (-age / half-life) of each memory: 1 now, 1/2 after one half-life."""
+        ages = np.maximum(now_s - self._rows["created_s"][: self.count], 0.0) / half_life_s
         return np.asarray(np.exp2(-ages), np.float32)

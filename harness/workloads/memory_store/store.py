@@ -49,7 +49,6 @@ class NewMemory(NamedTuple):
     """
 
     content: str
-    namespace: str = "default"
     source: str = ""
     about: str = ""
     created_s: float | None = None
@@ -61,7 +60,6 @@ class Memory(NamedTuple):
 
     memory_id: int
     content: str
-    namespace: str
     source: str
     about: str
     created_s: float
@@ -171,7 +169,7 @@ class MemoryStore:
             old = self.get(memory_id)
             if old.superseded_by is not None:
                 raise RefusedError(f"memory {memory_id} is superseded by {old.superseded_by}: update that one")
-            item = NewMemory(content, old.namespace, source or old.source, old.about)
+            item = NewMemory(content, source or old.source, old.about)
             _check(item)
             unit = self._vectors([item])[0]
             with self._db.write() as db:
@@ -193,18 +191,17 @@ class MemoryStore:
         with self._lock:
             return [self.get(version) for version in self._db.chain(memory_id)]
 
-    def about(self, fact: str, *, namespace: str = "default") -> list[Memory]:
+    def about(self, fact: str) -> list[Memory]:
         """Current memories that state this fact, the newest first."""
-        query = "SELECT id FROM memories WHERE about = ? AND namespace = ? AND superseded_by IS NULL ORDER BY id DESC"
+        query = "SELECT id FROM memories WHERE about = ? AND superseded_by IS NULL ORDER BY id DESC"
         with self._lock:
-            return [self.get(i) for (i,) in self._db.select(query, fact, namespace)]
+            return [self.get(i) for (i,) in self._db.select(query, fact)]
 
     def retrieve(
         self,
         query: str,
         *,
         top_k: int = 5,
-        namespace: str | None = None,
         words_only: bool = False,
         vector: NDArray[np.float32] | None = None,
         now_s: float | None = None,
@@ -215,30 +212,28 @@ class MemoryStore:
         range onto [0, 1], and a text that shares no word has BM25 0; with ``words_only`` it is the first term alone.
         Age adds at most its weight, so it can lift no text past one that is that much more relevant.
 
-        All namespaces are looked at unless one is named. Changes nothing. ``vector`` [dim] is the question's if already
+        Changes nothing. ``vector`` [dim] is the question's if already
         made; ages are counted to ``now_s``, the clock's when None.
         """
         unit = self._vectors([NewMemory(query, vector=vector)])[0]
         with self._lock:
             self._refresh()
-            slots = self._index.slots(namespace)
-            top_k = min(top_k, len(slots))
+            top_k = min(top_k, self._index.count)
             if top_k < 1:
                 return []
             lexical = np.zeros(self._index.count, np.float32)
             for memory_id, score in self._db.bm25(_telling(query)):
                 if memory_id in self._index.slot_of_id:  # else another process has just stored it
                     lexical[self._index.slot_of_id[memory_id]] = score
-            lexical = lexical[slots]
             scores = lexical / np.float32(lexical.max() or 1.0)
             if not words_only:
-                cosines = self._index.cosines(unit, slots)
+                cosines = self._index.cosines(unit)
                 scores += (cosines - cosines.min()) / np.float32(max(float(np.ptp(cosines)), 1e-9))
                 now = self._clock() if now_s is None else now_s
-                scores += self._index.recency(now, HALF_LIFE_S, slots) * np.float32(RECENCY)
+                scores += self._index.recency(now, HALF_LIFE_S) * np.float32(RECENCY)
             near = np.flatnonzero(scores >= np.partition(scores, -top_k)[-top_k])
             best = near[np.argsort(-scores[near], kind="stable")][:top_k]
-            ids = self._index.ids[slots[best]]
+            ids = self._index.ids[best]
             return [Hit(self.get(int(i)), float(scores[at])) for i, at in zip(ids, best, strict=True)]
 
     def forget(
@@ -246,7 +241,6 @@ class MemoryStore:
         *,
         ids: Sequence[int] | None = None,
         source: str | None = None,
-        namespace: str | None = None,
         before_s: float | None = None,
         words: str | None = None,
         dry_run: bool = False,
@@ -259,13 +253,12 @@ class MemoryStore:
         conditions = {
             "id IN (SELECT value FROM json_each(?))": None if ids is None else json.dumps([int(i) for i in ids]),
             "source = ?": source,
-            "namespace = ?": namespace,
             "created_s < ?": before_s,
             "id IN (SELECT rowid FROM words WHERE words MATCH ?)": words,
         }
         given = {condition: value for condition, value in conditions.items() if value is not None}
         if not given:
-            raise RefusedError("say what to forget: ids, source, namespace, before_s or words")
+            raise RefusedError("say what to forget: ids, source, before_s or words")
         with self._lock:
             self._refresh()
             where = " AND ".join(given)
@@ -286,7 +279,7 @@ class MemoryStore:
 
     def _insert(self, item: NewMemory, vector: Floats, supersedes: int | None) -> int:
         created_s = self._clock() if item.created_s is None else item.created_s
-        return self._db.insert(item.content, vector, (item.namespace, item.source, item.about, created_s, supersedes))
+        return self._db.insert(item.content, vector, (item.source, item.about, created_s, supersedes))
 
     def _take(self, first_id: int) -> None:
         """Take into memory what the database holds from an identifier on."""

@@ -49,10 +49,10 @@ def test_full_score_is_the_sum_in_double_precision(store):
 def test_recency_halves_every_half_life_even_long_after_the_store_was_opened():
     index = MemoryIndex(4)
     unit = (np.ones(4, np.float32) / 2).tobytes()
-    index.extend([(age, NOW_S - age * 86400, "n", unit) for age in (0, 30, 60, 90)])
+    index.extend([(age, NOW_S - age * 86400, unit) for age in (0, 30, 60, 90)])
     for later_days in (0, 30, 3000):
         expected = [0.5 ** ((age + later_days) / 30) for age in (0, 30, 60, 90)]
-        found = index.recency(NOW_S + later_days * 86400, HALF_LIFE_S, index.slots(None))
+        found = index.recency(NOW_S + later_days * 86400, HALF_LIFE_S)
         assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
@@ -71,18 +71,10 @@ def test_newest_first_among_equals_but_never_over_relevance(store):
 def test_recency_never_passes_its_weight(ages_days):
     index = MemoryIndex(4)
     unit = (np.ones(4, np.float32) / 2).tobytes()
-    index.extend([(at, NOW_S - age * 86400, "n", unit) for at, age in enumerate(ages_days)])
-    recency = index.recency(NOW_S, HALF_LIFE_S, index.slots(None))
+    index.extend([(at, NOW_S - age * 86400, unit) for at, age in enumerate(ages_days)])
+    recency = index.recency(NOW_S, HALF_LIFE_S)
     assert (recency >= 0).all()
     assert (recency <= 1).all()
-
-
-def test_namespaces_are_kept_apart(store):
-    store.store("Tova found the lantern", namespace="a")
-    store.store("Tova found the lantern", namespace="b")
-    hits = store.retrieve("lantern", namespace="b")
-    assert [h.memory.namespace for h in hits] == ["b"]
-    assert store.retrieve("lantern", namespace="c") == []
 
 
 @pytest.mark.parametrize(

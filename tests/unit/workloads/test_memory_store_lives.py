@@ -67,7 +67,6 @@ def test_plain_delete_would_leave_the_word(tmp_path):
     ("condition", "left"),
     [
         ({"source": "mail"}, {"b", "c"}),
-        ({"namespace": "work"}, {"a", "c"}),
         ({"before_s": NOW_S - 50}, {"b"}),
         ({"words": "alpha*"}, {"b", "c"}),
         ({"source": "chat", "before_s": NOW_S - 50}, {"a", "b"}),
@@ -75,7 +74,7 @@ def test_plain_delete_would_leave_the_word(tmp_path):
 )
 def test_forget_by_condition_with_a_list_first(store, condition, left):
     store.store("alphabet a", source="mail", created_s=NOW_S - 100)
-    store.store("beta b", source="chat", namespace="work")
+    store.store("beta b", source="chat")
     store.store("gamma c", source="chat", created_s=NOW_S - 100)
     listed = store.forget(**condition, dry_run=True)
     assert not listed.is_erased
