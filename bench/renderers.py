@@ -307,10 +307,13 @@ def value(path: Path, where: str, form: str = ".3g") -> str:
     return str(format(found, form))
 
 
-def json_table(path: Path) -> str:
-    """A document of the bench: ``columns``, ``rows`` of texts, and ``command``, ``machine`` and ``date``."""
+def json_table(path: Path, only: str = "") -> str:
+    """A document of the bench: ``columns``, ``rows`` of texts, and ``command``, ``machine`` and ``date``.
+
+    ``only`` the rows whose first cell is that.
+    """
     told = json.loads(path.read_text(encoding="utf-8"))
-    rows = [[str(cell) for cell in row] for row in told["rows"]]
+    rows = [[str(cell) for cell in row] for row in told["rows"] if not only or row[0] == only]
     return table(told["columns"], rows) + f"\n\n*{made_by(told)}*"
 
 

@@ -70,7 +70,7 @@ def test_streaming_is_bounded_by_the_disk_and_beats_mapping() -> None:
     assert outlook.tokens_per_s <= disk / outlook.streamed_bytes * 1.0001
     measured = replace(device.storage, busy_read_bytes_per_s=Figure(value=disk / 2, source="", confidence="measured"))
     slower = plan_under_budget(model.weights, replace(device, storage=measured), now)  # the disk limits: half as fast
-    assert slower.tokens_per_s == pytest.approx(outlook.tokens_per_s / 2, rel=0.02)
+    assert slower.tokens_per_s == pytest.approx(outlook.tokens_per_s / 2, rel=0.03)
     assert outlook.tokens_per_s > outlook.naive_tokens_per_s
     assert outlook.expert_hit_ratio is None
 
