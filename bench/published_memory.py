@@ -122,7 +122,7 @@ def compared(row: dict[str, str]) -> Iterator[Compared]:
     plain = re.sub(r"\(.*?\)| class.*|\.gguf.*", "", row["model"]).strip()
     model = resolve_model(plain, row["quant"].split(" - ")[0] or "Q4_K_M")
     shape, scenario, build = model.weights.shape, scenario_of(row), build_of(row)
-    if model.guess is not None or "bert" in shape.architecture:  # encoders have no logits, and no cache
+    if model.guess is not None or row["arch"] == "bert":  # encoders have no logits, and no cache
         return
     era = "before b9410" if build < 9410 else "between" if build < 9460 else "from b9460"
 
