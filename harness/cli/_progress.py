@@ -15,7 +15,7 @@ class RunProgress(Listener):
     """Shows cells and samples as they come; a bar is there from the first one that begins."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self._console = console(stderr=True)
         # No more than two redraws a second: drawing takes time on the cores that are being measured.
@@ -24,6 +24,8 @@ class RunProgress(Listener):
             BarColumn(bar_width=24),
             TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
+            TextColumn("left:"),
+            TimeRemainingColumn(),
             console=self._console,
             refresh_per_second=2,
             disable=not self._console.is_terminal,
