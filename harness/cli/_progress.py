@@ -15,7 +15,7 @@ class RunProgress(Listener):
     """Shows cells and samples as they come; a bar is there from the first one that begins."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._console = console(stderr=True)
         # No more than two redraws a second: drawing takes time on the cores that are being measured.
@@ -23,7 +23,6 @@ class RunProgress(Listener):
             TextColumn("{task.fields[model]}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[note]}", markup=False),
-            TimeElapsedColumn(),
             TextColumn("left:"),
             TimeRemainingColumn(),
             console=self._console,
