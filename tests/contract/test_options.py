@@ -165,7 +165,7 @@ def test_an_option_means_the_same_in_every_verb() -> None:
     assert several == TAKES_SEVERAL
 
 
-TAKES_SEVERAL = {"--prompt", "--tokens", "--depth", "--threads", "--batch", "--users", "--out", "--to"}
+TAKES_SEVERAL = {"--prompt", "--tokens", "--depth", "--threads", "--batch", "--users", "--out"}
 """One value in most verbs; several, or a range, where a verb measures several; a file where a verb writes one."""
 
 
