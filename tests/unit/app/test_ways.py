@@ -77,8 +77,8 @@ def test_which_of_two_is_faster_on_one_device_is_told_rightly() -> None:
     values, groups = shipped().values, defaultdict(list)
     for row in published():
         if row.work is not None and row.phase == "decode" and is_trusted(row):
-            same = (row.chip, row.machine.api, row.machine.runtime, row.raw.get("source"), row.raw.get("test"))
-            groups[same].append((math.log(row.tokens_per_s), -row.predicted(values)[0]))
+            same = (row.chip, row.machine.api, row.machine.runtime, row.source, row.raw.get("test"))
+            groups[same].append((math.log(row.measured), -row.predicted(values)[0]))
     pairs = [pair for runs in groups.values() for pair in combinations(runs, 2)]
     told = [(a[0] > b[0]) == (a[1] > b[1]) for a, b in pairs if abs(a[0] - b[0]) > math.log(1.1)]
     assert len(told) > 5000

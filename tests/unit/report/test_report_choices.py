@@ -52,7 +52,10 @@ def test_cells_are_the_model_s_own_answers(tables) -> None:
         assert tables.sure[d][m * 5 + q] == pytest.approx(100 * speed.low / speed.mid, abs=4.0)
         if word in "13":
             reached = best.prediction.speed.decode_tokens_per_s.mid
-            assert tables.streamed[d][_before(tables.verdict[d], at)] == pytest.approx(reached, rel=0.25)
+            shown = tables.streamed[d][_before(tables.verdict[d], at)]
+            # a page asks the usual engine of a phone alone, whose CPU may hold a little more
+            usual = best.prediction.api == device.api("") or word == "3"
+            assert shown == pytest.approx(reached, rel=0.25) if usual else shown < 1.25 * reached
     assert seen >= {"0", "1", "2"}
 
 
