@@ -112,7 +112,7 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
     "history": (RunRecord, dict[str, int]),
     **dict.fromkeys(("emulate", "serve-load", "soak", "speculate", "stream"), (RunRecord,)),
     **dict.fromkeys(("matrix", "models pull", "models synthesize", "models resolve"), (dict[str, Any],)),
-    **dict.fromkeys(("validate", "gate update"), (dict[str, Any],)),
+    **dict.fromkeys(("validate", "gate update", "tune"), (dict[str, Any],)),
 }
 SEVERAL: Final[dict[str, tuple[Any, ...]]] = {
     "run": (RunRecord,),
