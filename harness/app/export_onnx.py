@@ -25,6 +25,7 @@ def export_onnx(
     ref: str,
     target: Path,
     *,
+    by: str = "genai",
     quant: str = "int4",
     interpreter: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -38,7 +39,7 @@ def export_onnx(
     path = as_path(ref)
     checkpoint = path is not None and (path / "config.json").is_file()
     source = path if checkpoint and path is not None else obtain(ref, "", progress=progress).path
-    made = export(source, target, quant=quant, interpreter=interpreter, say=say)
+    made = export(source, target, by=by, quant=quant, interpreter=interpreter, say=say)
     return Exported(
         path=str(made),
         quantization=quantization(read_graph(made)),

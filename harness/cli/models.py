@@ -131,12 +131,19 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int, routi
     show_default=True,
     help="Precision of the graph's weights.",
 )
+@click.option(
+    "--by",
+    type=click.Choice(["genai", "optimum"]),
+    default="genai",
+    show_default=True,
+    help="Exporter: onnxruntime-genai's builder, or optimum, which makes fp32 graphs (--precision fp32).",
+)
 @click.option("--out", "-o", required=True, type=options.FOLDER, help="Folder to make.")
 @click.option(
     "--python",
     "interpreter",
     type=options.FILE_HERE,
-    help="Interpreter that has torch and the builder (extra `genai-build`); this one unless given.",
+    help="Interpreter that has torch and the exporter (extra `genai-build` or `export`); this one unless given.",
 )
 @answers
 def export(model: str, quant: str, out: Path, **asked: Any) -> Answer:

@@ -1,8 +1,8 @@
-"""Runs by its path in an interpreter that has torch and the builder; it imports nothing of the harness.
+"""Runs by its path in an interpreter that has torch and an exporter; it imports nothing of the harness.
 
 Takes one JSON object as its argument: ``source`` (a GGUF file or a checkpoint folder), ``scratch`` (a folder to work
-in), ``out`` (the folder to fill), ``quant`` and ``needs`` (modules). Prints one JSON object that says which modules are
-``missing``, and on its last line one with versions.
+in), ``out`` (the folder to fill), ``by`` (the exporter), ``quant`` and ``needs`` (modules). Prints one JSON object that
+says which modules are ``missing``, and on its last line one with versions.
 """
 
 import json
@@ -26,7 +26,7 @@ def main() -> None:
     if missing:
         return
     checkpoint = _checkpoint(Path(job["source"]), Path(job["scratch"]))
-    told = _to_genai(checkpoint, job)
+    told = _by_optimum(checkpoint, job) if job["by"] == "optimum" else _to_genai(checkpoint, job)
     told["versions"]["torch"] = version("torch")
     told["versions"]["transformers"] = version("transformers")
     sys.stdout.write("\n" + json.dumps(told) + "\n")
@@ -54,6 +54,13 @@ def _checkpoint(source: Path, scratch: Path) -> Path:
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name).save_pretrained(folder)
     return folder
+
+
+def _by_optimum(checkpoint: Path, job: dict[str, Any]) -> dict[str, Any]:
+    from optimum.exporters.onnx import main_export
+
+    main_export(str(checkpoint), job["out"], task="text-generation-with-past", local_files_only=True)
+    return {"versions": {"optimum": version("optimum"), "optimum-onnx": version("optimum-onnx")}}
 
 
 def _to_genai(checkpoint: Path, job: dict[str, Any]) -> dict[str, Any]:

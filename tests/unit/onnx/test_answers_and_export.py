@@ -119,6 +119,10 @@ def test_export_names_what_an_interpreter_lacks(tmp_path: Path):
     gguf = tmp_path / "m.gguf"
     gguf.write_bytes(b"GGUF")
     python = tmp_path / "bare" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    with pytest.raises(RefusedError, match="optimum fp32"):
+        export(gguf, tmp_path / "o", by="optimum", quant="int4")
+    with pytest.raises(CouldNotRunError, match=r"edge-harness\[export\]"):
+        export(gguf, tmp_path / "o", by="optimum", quant="fp32", interpreter=python)
     with pytest.raises(CouldNotRunError, match=r"has no torch.*edge-harness\[genai-build\].*--python"):
         export(gguf, tmp_path / "o", interpreter=python)
 
