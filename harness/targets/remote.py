@@ -70,9 +70,10 @@ def run_there(
         option, _, value = word.partition("=")
         return there.get(word) or (f"{option}={there[value]}" if value in there else word)
 
-    end = words.index("--") if "--" in words else len(words)  # of two of the same option the last one counts
+    end = words.index("--") if "--" in words else len(words)
+    asked = _without(words[:end], ("--on", "--out", "-o"))  # there it is on the machine itself, and keeps its records
     here = ["--on", "local", "--out", f"{folder}/records"]
-    given = [PROGRAM, *map(placed, words[:end]), *here, *map(placed, words[end:])]
+    given = [PROGRAM, *map(placed, asked), *here, *map(placed, words[end:])]
     script = f'{_FOUND}; exec "$@" > {own}/answer.txt'
     running = target.start(["sh", "-c", script, "sh", *given])
     said: list[str] = []
@@ -97,3 +98,14 @@ def run_there(
         raise BadDataError(target.name, "", "no record", "the records of a verb that measures")
     replace = msgspec.structs.replace
     return Answered(status, text, tuple(replace(r, machine=replace(r.machine, device=target.name)) for r in records))
+
+
+def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """The words less some options that take a value, whether it stands behind a space or an equals sign."""
+    kept: list[str] = []
+    before = ""
+    for word in words:
+        if before not in options and word not in options and not word.startswith(tuple(f"{o}=" for o in options)):
+            kept.append(word)
+        before = word
+    return kept

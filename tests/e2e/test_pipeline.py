@@ -91,7 +91,6 @@ def test_a_killed_child_is_a_recorded_result(kind: str, tiny: Path, environment:
     [
         ("generate", ("--memory-limit", "12MB"), {"out of memory"}),
         ("speculate", ("--memory-limit", "12MB"), {"out of memory"}),
-        ("stream", ("--memory-limit", "20MB"), {"out of memory", "refused"}),
         ("boundary", ("--memory-limit", "12MB", "--timeout", "60"), {"out of memory"}),
     ],
 )

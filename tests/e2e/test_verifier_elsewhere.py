@@ -198,4 +198,4 @@ def test_the_verb_refuses_what_has_no_meaning() -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "--verifier takes a draft model" in done.stderr
+    assert "expected a draft model, which --verifier needs" in done.stderr
