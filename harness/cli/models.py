@@ -10,6 +10,7 @@ from harness.cli import _options as options
 from harness.cli._command import Verbs
 from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, answers, bar, say, table
+from harness.errors import RefusedError
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def pull(model: str, quant: str | None) -> Answer:
 def synthesize(model: str, quant: str | None, out: Path | None, seed: int, routing_skew: float | None) -> Answer:
     """Write a file with MODEL's true shapes and random weights: real size and speed, no meaning."""
     from harness.app.resolve import resolve_model, routing_of
+    from harness.catalog.gguf import read_weights
     from harness.catalog.paths import cache_dir
     from harness.catalog.synthesize import synthesize as write
 
@@ -117,6 +119,10 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int, routi
     path = out or cache_dir() / "synthetic" / f"{name}.gguf"
     with bar(name) as progress:
         write(found.weights, path, seed=seed, name=name, routing=routing, progress=progress)
+    if read_weights(path).shape != found.weights.shape:
+        path.unlink()
+        architecture = found.weights.shape.architecture
+        raise RefusedError(f"{found.name}: a file of {architecture} cannot say how its layers differ; it was removed")
     document = {"path": str(path), "quant": found.quant, "size_bytes": path.stat().st_size, "weights": "synthetic"}
     return Answer({**document, "routing_skew": routing_skew}, lambda: click.echo(str(path)))
 

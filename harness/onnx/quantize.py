@@ -60,6 +60,7 @@ def quantize_dynamic(source: Path, target: Path) -> Path:
             str(source),
             str(scratch),
             per_channel=True,
+            reduce_range=True,  # without it 8-bit products overflow on processors with AVX2 and no VNNI
             weight_type=QuantType.QInt8,
             op_types_to_quantize=["MatMul"],
             use_external_data_format=True,

@@ -213,8 +213,12 @@ class Library:
                             "pip install 'edge-harness[xllamacpp]'"
                         )
         self._log = _LogCallback(ENGINE_LOG.write)  # the library keeps the address alone
-        self.llama_log_set(self._log, None)
+        self.hear()
         self.llama_backend_init()
+
+    def hear(self) -> None:
+        """Take the library's log: another package in this process may have taken it since."""
+        self.llama_log_set(self._log, None)
 
     def __getattr__(self, name: str) -> Any:
         if name not in _CALLS:

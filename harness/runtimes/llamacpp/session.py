@@ -127,7 +127,10 @@ class LlamaSession(Rows):
         self._make_batch(self.batch_tokens)
 
     def _load(self, path: Path, scenario: Scenario, lib: Any) -> None:
-        lib = self.lib = lib or library()
+        if lib is None:
+            lib = library()
+            lib.hear()
+        self.lib = lib
         params = lib.llama_model_default_params()
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if scenario.mmap else lib.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = scenario.repack

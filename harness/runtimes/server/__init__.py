@@ -79,7 +79,8 @@ class AttachedServer:
             found = self.dialect.count_tokens(text)
             if found is None:
                 found = self.ask(Request(prompt=text, new_tokens=1)).prompt_tokens
-            if found is None or found == token_count:
+            # A single word is the shortest text there is, whatever the server adds to it.
+            if found is None or found == token_count or (found > token_count and len(words) == 1):
                 return words
             change = max(1, round(abs(found - token_count) * len(words) / max(found, 1)))
             words = words[change:] if found > token_count else [*words, *(source.choice(WORDS) for _ in range(change))]

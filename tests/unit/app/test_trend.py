@@ -110,8 +110,8 @@ def test_verbs_print_intervals(tmp_path) -> None:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
         return done.stdout
 
-    (trend,) = json.loads(verb("history", "--trend", "decode_tokens_per_s"))
-    compared = json.loads(verb("compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")))[-1]
+    (trend,) = json.loads(verb("history", "--trend", "decode_tokens_per_s"))["items"]
+    compared = json.loads(verb("compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")))["items"][-1]
 
     assert trend["step"]["ratio"] == pytest.approx(0.5)
     decode = next(c for c in compared["differences"] if c["metric"] == "decode_tokens_per_s")

@@ -93,6 +93,14 @@ def test_read_back_as_it_was_asked_for(tmp_path: Path, name: str) -> None:
     ]
 
 
+STAND_INS = {
+    "deepseek-v4-flash", "deepseek-v4-pro", "glm-5", "glm-5.3-flash", "hunyuan-a13b", "kimi-k3", "kimi-linear-48b-a3b",
+    "lfm2-24b-a2b", "mimo-v2-flash", "minimax-text-01", "muse-glimmer-30b", "recurrentgemma-2b", "starcoder2-15b",
+    "starcoder2-3b", "starcoder2-7b", "step-3.5-flash", "trinity-mini",
+}  # fmt: skip
+"""Models told by an architecture whose files cannot say how their layers differ; `models synthesize` refuses them."""
+
+
 @pytest.mark.parametrize("name", [n for n in model_names() if load_model(n).shape.context_max_tokens])
 def test_every_card_survives_the_way_through_a_header(name: str) -> None:
     """Shape to metadata and tensors and back; files of pure state-space models do not say that context is endless."""
@@ -104,7 +112,7 @@ def test_every_card_survives_the_way_through_a_header(name: str) -> None:
 
     found = shape_from_metadata(Path(name), shape.architecture, metadata, weights_of(shape, "Q4_K_M").tensors)
 
-    assert found == shape
+    assert (found == shape) != (name in STAND_INS)
 
 
 # Mean 0 and standard deviation 0.02 is what the scales aim at; the reference package turns blocks into weights.

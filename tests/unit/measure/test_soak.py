@@ -124,7 +124,7 @@ def paced(answer_count, then):
     count = [0]
 
     def complete(connection, asked):
-        count[0] += 1
+        count[0] += asked["n_predict"] > 1  # with one token asked for, the words of a prompt are counted
         if count[0] > answer_count:
             then(connection, asked)
             return
