@@ -160,8 +160,8 @@ def llmfit(row: Row) -> Said | None:
 
 
 PEERS: Final[dict[str, tuple[Peer, str]]] = {
-    "llmfit 1.1.17": (llmfit, "https://pypi.org/project/llmfit/1.1.17/"),
-    "whichllm 0.5.21": (whichllm, "https://pypi.org/project/whichllm/0.5.21/"),
+    "llmfit 1.1.17": (llmfit, "the package llmfit 1.1.17"),
+    "whichllm 0.5.21": (whichllm, "the package whichllm 0.5.21"),
     "gguf-parser": (
         gguf_parser,
         "https://github.com/gpustack/gguf-parser-go/blob/8dc7a62/file_estimate__llamacpp.go#L886",
