@@ -135,6 +135,8 @@ def test_a_frame_that_unpacks_without_end_is_cut_off(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("payload", [b"\x04\x22\x4d\x18", b"\x04\x22\x4d\x18" + b"\xff" * 40, b"{"])
 def test_a_torn_record_is_one_error_with_its_run(tmp_path: Path, payload: bytes) -> None:
+    if payload.startswith(b"\x04"):  # as an older history kept records
+        pytest.importorskip("lz4")
     history = History(tmp_path / "history.sqlite")
     history.extend(year(2))
     with sqlite3.connect(history.path) as connection:
