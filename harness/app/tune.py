@@ -425,7 +425,7 @@ def commands(setting: Setting, model: ResolvedModel, asked: Scenario) -> dict[st
 
 
 def _typical(turns: Sequence[float]) -> float:
-    """Middle of the logs of the turns."""
+    """Mean of the logs of the turns."""
     return math.fsum(map(math.log, turns)) / len(turns) if turns else math.inf
 
 
