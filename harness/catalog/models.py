@@ -23,14 +23,15 @@ def named() -> Iterator[tuple[str, tuple[str, ...]]]:
     also: dict[str, list[str]] = {}
     for row in table_rows("models", "aliases"):
         also.setdefault(row["means"], []).append(row["name"])
-    for name, file in data_files("models").items():
+    files = data_files("models")
+    for name, file in files.items():
         head = file.read_bytes().decode(errors="replace").partition("\n[shape]")[0]
         title = re.search(r'^title = "(.*)"$', head, re.MULTILINE)
         aliases = re.search(r"^aliases = \[(.*?)\]", head, re.MULTILINE | re.DOTALL)
         written = re.findall(r'"([^"]*)"', aliases[1]) if aliases else []
         yield name, (title[1] if title else name, *written, *also.get(name, ()))
     for name, row in _shapes().items():
-        if name not in data_files("models"):
+        if name not in files:
             yield name, (row["title"], *also.get(name, ()))
 
 

@@ -53,6 +53,7 @@ class Part(NamedTuple):
         return tuple(sorted(float(size) for size in re.findall(r"\d+(?:\.\d+)?", text)))
 
 
+@lru_cache(maxsize=8192)
 def spelled(name: str) -> str:
     """A name in lower case, as one spelling of what people write in several."""
     text = " ".join(name.lower().split())

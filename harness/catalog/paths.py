@@ -4,7 +4,7 @@ import csv
 import os
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -17,6 +17,7 @@ from harness.errors import BadDataError, CouldNotRunError, RefusedError
 Kind = Literal["devices", "models"]
 
 
+@cache
 def data_root(kind: Kind) -> Traversable:
     """Directory of the ``kind`` data files, shipped with the package or in the checkout."""
     shipped = files("harness") / "data" / kind
@@ -47,14 +48,22 @@ def data_files(kind: Kind) -> dict[str, Traversable]:
 
     Makes no folder, so that listing works where nothing may be written.
     """
-    found: dict[str, Traversable] = {}
-    for root in (data_root(kind), _home() / kind):
-        if root.is_dir():
-            found |= {f.name.removesuffix(".toml"): f for f in root.iterdir() if f.name.endswith(".toml")}
-    return dict(sorted(found.items()))
+    return dict(sorted({**_shipped(kind), **_toml_files(_home() / kind)}.items()))
 
 
-@lru_cache(maxsize=16)
+@cache
+def _shipped(kind: Kind) -> dict[str, Traversable]:
+    """The shipped files of that kind: they do not change while the program runs, and are listed once."""
+    return _toml_files(data_root(kind))
+
+
+def _toml_files(folder: Traversable) -> dict[str, Traversable]:
+    if not folder.is_dir():
+        return {}
+    return {file.name.removesuffix(".toml"): file for file in folder.iterdir() if file.name.endswith(".toml")}
+
+
+@cache
 def table_rows(kind: Kind, table: str) -> tuple[dict[str, str], ...]:
     """The rows of a shipped table of devices or models."""
     with (data_root(kind) / "tables" / f"{table}.csv").open(encoding="utf-8") as file:
@@ -63,16 +72,16 @@ def table_rows(kind: Kind, table: str) -> tuple[dict[str, str], ...]:
 
 def sound_names(kind: Kind, load: Callable[[str], object]) -> list[str]:
     """Names of all files of that kind, sorted, without a user's own that ``load`` cannot read: a warning names them."""
-    names = []
-    for name, file in data_files(kind).items():
+    names = set(_shipped(kind))
+    for name in _toml_files(_home() / kind):
         try:
-            if isinstance(file, Path) and file.is_relative_to(_home()):
-                load(name)
+            load(name)
         except BadDataError as error:
+            names.discard(name)
             warnings.warn(f"skipped {error}", stacklevel=2)
         else:
-            names.append(name)
-    return names
+            names.add(name)
+    return sorted(names)
 
 
 def learned_file(device: str) -> Path:
