@@ -13,7 +13,6 @@ import msgspec
 from harness.app.doctor import Finding
 from harness.app.explain import Explanation
 from harness.app.export_onnx import Exported
-from harness.app.ladder import RungAdvice
 from harness.app.learn import Lesson
 from harness.app.plans import RemotePlan, SpeculationPlan
 from harness.app.recommend import Choice, Route
@@ -30,7 +29,7 @@ from harness.predict.advice import Advice
 from harness.predict.energy import Energy, Sustained
 from harness.predict.streamed import StreamingOutlook
 from harness.records.compare import Comparison
-from harness.records.ladder import Ladder
+from harness.records.ladder import Rung
 
 PUBLISHED: Final = Path(__file__).resolve().parents[1] / "docs" / "json-schema.json"
 
@@ -62,11 +61,9 @@ class Check(TypedDict):
 
 
 class LadderAnswer(TypedDict):
-    """Every rung, and the one that each device should take."""
+    """Every rung, and what it was read from."""
 
-    ladder: Ladder
-    recommended: dict[str, str | None]
-    advice: list[RungAdvice]
+    rungs: list[Rung]
     records: list[RunRecord]
 
 

@@ -24,7 +24,7 @@ from harness.predict.fitted import machine_of
 from harness.published.rows import predictable, source_key
 from harness.records.compare import Row, compare
 from harness.records.imports import read_results
-from harness.records.ladder import rungs_of
+from harness.records.ladder import COLUMNS, cells, rungs_of
 from harness.records.metrics import metric_values
 from harness.report.document import without_folders
 from harness.units import format_bytes, format_seconds
@@ -244,14 +244,14 @@ def ladder_table(*paths: Path) -> str:
     records = records_of(*paths)
     rows = []
     for rung in rungs_of(records):
-        q = rung.quality
-        mark = "~" if rung.speed_outcome == "inconclusive" else ""
+        cell = dict(zip(COLUMNS, cells(rung), strict=True))
+        q = rung.quality.score if rung.quality else None
         rows.append(
             [
                 rung.quant,
                 f"{rung.size_bytes / 1e6:.0f} MB",
-                f"{rung.bits_per_weight:.2f}",
-                f"{mark}{rung.decode_tokens_per_s:.1f}" if rung.decode_tokens_per_s else "-",
+                cell["bits"],
+                cell["tg/s"] or "-",
                 f"{q.perplexity:.3f}" if q else rung.outcome,
                 f"{q.kl_divergence:.4f}" if q and q.kl_divergence is not None else "-",
                 "yes" if rung.on_frontier else "",

@@ -20,6 +20,7 @@ import click
 from harness.app.ladder import Asked, ladder
 from harness.errors import CouldNotRunError, Exit, HarnessError
 from harness.measure.pipeline import How, Listener
+from harness.records.ladder import rungs_of
 from harness.runtimes._threads import default_thread_count
 
 MOST_DIFFERENCE: Final = 5e-5
@@ -76,7 +77,7 @@ def compare(program: Path, model: Path, quants: list[str], chunk_count: int, kee
         HarnessError: A rung could not be made or scored.
     """
     with as_file(files("harness") / "data" / "text" / "python-reference.txt") as text:
-        result, _ = ladder(
+        records = ladder(
             model,
             quants,
             text=text,
@@ -85,13 +86,14 @@ def compare(program: Path, model: Path, quants: list[str], chunk_count: int, kee
             how=How(listener=Listener(lambda line: click.echo(line, err=True))),
         )
         pairs = []
-        for rung in result.rungs:
+        for rung in rungs_of(records):
             if rung.quality is None:
                 raise CouldNotRunError(f"{rung.quant}: {rung.outcome}")
+            score = rung.quality.score
             made = [path for path in keep.glob(f"*/{rung.quant}.gguf") if path.parent.name.startswith(model.stem)]
             (path,) = [path for path in made if path.stat().st_size == rung.size_bytes][:1]
             theirs, their_error = run_theirs(program, path, text, chunk_count)
-            pairs.append(Pair(rung.quant, rung.quality.perplexity, theirs, rung.quality.perplexity_error, their_error))
+            pairs.append(Pair(rung.quant, score.perplexity, theirs, score.perplexity_error, their_error))
     return pairs
 
 

@@ -6,7 +6,7 @@ tells of its mark. What stands around each drawing is in ``templates/figures.tom
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, NamedTuple
@@ -37,7 +37,6 @@ class Figure(NamedTuple):
 def figure(
     key: str,
     table: Sequence[tuple[str, ...]],
-    drawing: Callable[[int], Chart] | None = None,
     *,
     wide_px: int = _WIDE_PX,
     **given: Any,
@@ -45,8 +44,7 @@ def figure(
     """A figure drawn for wide and for narrow pages, of which a style sheet shows the one that fits; None without rows.
 
     ``key`` is its anchor on the page and its name in ``figures.toml``; ``table`` has the same numbers for those who
-    cannot see or point. ``drawing`` makes the chart for a plot that is so many pixels wide; without it, it is the chart
-    named ``key``. ``given`` is what the chart and the note ask for.
+    cannot see or point. ``given`` is what the chart named ``key`` and the note ask for.
 
     Raises:
         MissingPackageError: vl-convert is not installed.
@@ -55,7 +53,7 @@ def figure(
         return None
     text = shipped_table("templates/figures.toml", "harness.report")[key]
     svg = "".join(
-        _drawn(drawing(width) if drawing else chart(key, **given), width, f"{key}-{kind}", text["label"], kind)
+        _drawn(chart(key, **given), width, f"{key}-{kind}", text["label"], kind)
         for kind, width in (("wide", wide_px), ("narrow", _NARROW_PX))
     )
     return Figure(key, text["title"], text["note"].format(**given), svg, tuple(text["columns"]), tuple(table))

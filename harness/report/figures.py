@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from math import isfinite
 
 import numpy as np
 
@@ -13,10 +14,10 @@ from harness.predict.quality import perplexity_growth_percent
 from harness.predict.quant_mix import quant_named
 from harness.printable import clean
 from harness.records.derive import times_of
-from harness.report.charts import Figure, Row, figure
+from harness.records.ladder import cells, rungs_of
+from harness.report.charts import Figure, Row, chart, figure
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
-from harness.report.ladder import ladder_figures
 from harness.report.text import amount, compared, digits
 from harness.stats.intervals import quantile_interval
 from harness.units import GIB, format_bytes
@@ -25,6 +26,8 @@ SERIES_MAX = 8
 """Lines of one chart: more cannot be told apart."""
 ROWS_MAX = 48
 """Rows of one chart; the tables hold all."""
+_LEAST_KL = 1e-4
+"""Nats below which a divergence is drawn there."""
 
 
 def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
@@ -35,7 +38,7 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
         roofline(runs),
         memory(runs),
         *latency(runs, records),
-        *ladder_figures(records),
+        ladder(records),
         frontier(report.choices, runs) if report.choices else None,
         acceptance(records),
         soaks(records),
@@ -200,6 +203,30 @@ def frontier(choices: Choices, runs: Sequence[tuple[str, RunView]]) -> Figure | 
             rows.append({"model": name, "quant": quant, "gib": gib, "loss": max(loss, 0.0), "says": says})
             table.append((name, quant, f"{digits(gib)} GiB", f"{loss:+.2f} %"))
     return figure("frontier", table, rows=rows)
+
+
+def ladder(records: Sequence[RunRecord]) -> Figure | None:
+    """Divergence of each measured quantisation over its size, and over its speed where that was measured."""
+    rows: list[Row] = []
+    table: list[tuple[str, ...]] = []
+    for rung in rungs_of(records):
+        if rung.quality is None or not isfinite(rung.divergence):
+            continue
+        name, quant, speed = clean(rung.model, 40), clean(rung.quant, 20), rung.decode_tokens_per_s
+        size, drawn = rung.size_bytes / 1e6, max(rung.divergence, _LEAST_KL)
+        says = f"{name} {quant}: {digits(size)} MB, KL {rung.divergence:.4f} nats"
+        row = {"model": name, "quant": quant, "kl": drawn, "best": rung.on_frontier, "says": says}
+        rows.append(row | {"file, MB": size, "decode, tokens/s": speed})
+        table.append((name, *cells(rung)))
+    plots = []
+    for key in ("file, MB", "decode, tokens/s"):
+        if values := [row[key] for row in rows if row[key]]:
+            ends = {
+                "x_ends": [min(values) / 1.1, max(values) * 1.2],
+                "y_ends": [_LEAST_KL, max(r["kl"] for r in rows) * 2],
+            }
+            plots.append(chart("ladder-plot", rows=[row for row in rows if row[key]], key=key, **ends))
+    return figure("ladder", table, plots=plots)
 
 
 def acceptance(records: Sequence[RunRecord]) -> Figure | None:

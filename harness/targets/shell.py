@@ -151,10 +151,6 @@ class ShellTarget:
         self.shell(f"mv -f {part} {there}; rm -f {there}.pid")
         return place
 
-    def forget(self, path: Path, sha256: str) -> None:
-        """Remove a file that was pushed."""
-        self.shell(f"rm -f {shlex.quote(self._place(path, sha256))}")
-
     def _place(self, path: Path, sha256: str) -> str:
         return f"{self.folder}/{sha256[:16]}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"
 

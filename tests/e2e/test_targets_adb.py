@@ -14,9 +14,6 @@ import pytest
 
 from bench.adb_device import Daemon
 from bench.running_servers import free_port
-from bench.tiny_gguf import synthesize_tiny
-from harness.app.ladder import Asked, ladder
-from harness.catalog.gguf import GgufFile
 from harness.domain.result import Soak
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
@@ -387,25 +384,6 @@ def test_priority_and_cpus_are_those_asked_for(phone, tiny):
     nice, status = seen[0]
     assert nice == min(os.getpriority(os.PRIO_PROCESS, 0) + 7, 19)  # the daemon has ours
     assert "Cpus_allowed_list:\t1\n" in status
-
-
-@needs_adbd
-@needs_bench
-def test_the_rungs_of_a_ladder_are_timed_on_the_device(phone, tmp_path, monkeypatch):
-    pytest.importorskip("llama_cpp")
-    monkeypatch.setattr(GgufFile, "synthetic", False)
-    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "own-home"))
-    source = synthesize_tiny(tmp_path / "tiny.gguf", "Q8_0", feed_forward_dim=512)
-    scenario = Scenario(context_tokens=128, prompt_tokens=32, new_tokens=8, thread_count=1)
-    target = phone.target()
-    asked = Asked(chunk_count=1, scenario=scenario, repetitions=2, target=target, programs=Path(PROGRAMS))
-    found, records = ladder(source, ["Q8_0", "Q4_0"], asked=asked)
-    assert [r.outcome for r in found.rungs] == ["ok", "ok"], [r.detail for r in records]
-    timed = [r for r in records if r.workload == "generate"]
-    assert [r.model.quant for r in timed] == ["Q8_0", "Q4_0"] and {r.runtime for r in timed} == {"executable"}
-    assert {r.machine.device for r in timed} == {"Google Pixel 8 Pro"}
-    assert all(r.decode_tokens_per_s and r.decode_tokens_per_s > 0 for r in found.rungs)
-    assert [p.name[17:] for p in (phone.folder / "pushed").iterdir()] == ["llama-bench"], "rungs are removed again"
 
 
 @needs_adbd

@@ -15,7 +15,6 @@ import pytest
 from click.testing import CliRunner
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.catalog.gguf import GgufFile
 from harness.cli import cli
 from harness.errors import CouldNotRunError, RefusedError
 from harness.records.history import History
@@ -161,11 +160,10 @@ def test_a_model_is_streamed_where_edge_harness_is(tmp_path: Path, board: str):
 
 def test_a_target_without_edge_harness_needs_a_program(board: str, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("harness.targets.remote.PROGRAM", "edge-nothing")
-    done = CliRunner().invoke(cli, ["ladder", "m.gguf", "--on", board])
+    done = CliRunner().invoke(cli, ["soak", "m.gguf", "--on", board])
     assert isinstance(done.exception, RefusedError) and "has no edge-harness" in str(done.exception)
-    monkeypatch.setattr(GgufFile, "synthetic", False)
     path = synthesize_tiny(tmp_path / "tiny.gguf", "Q8_0", feed_forward_dim=512)
-    done = CliRunner().invoke(cli, ["ladder", str(path), "--on", "ssh://127.0.0.1:1", "--programs", str(tmp_path)])
+    done = CliRunner().invoke(cli, ["run", str(path), "--on", "ssh://127.0.0.1:1", "--programs", str(tmp_path)])
     assert isinstance(done.exception, CouldNotRunError) and "127.0.0.1" in str(done.exception)
     done = CliRunner().invoke(cli, ["run", "m.gguf", "--programs", "."])
     assert done.exit_code == 2 and "--programs has no meaning without --on" in done.output

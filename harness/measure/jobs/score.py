@@ -37,31 +37,6 @@ class QualityJob(Frozen, frozen=True, kw_only=True):
     chunk_count: int = 8
 
 
-def run_try(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
-    """Child's entry: whether ``model`` (a path) predicts tokens of ``text`` (a path) at all; emits ``tried``.
-
-    Raises:
-        RefusedError: The model predicts no next token, or the text is shorter than two chunks.
-    """
-    with LlamaSession(Path(arguments["model"]), Scenario(context_tokens=64), batch_tokens=64) as session:
-        tokens = _tokens_of(session, arguments["text"])
-        try:
-            session.decode(tokens[:8], position=0)
-            is_finite = bool(np.isfinite(session.logits()).all())
-        except EngineError as error:
-            raise RefusedError(f"the model predicts no next token: {error}") from error
-    if not is_finite:
-        raise RefusedError("the model's predictions are no finite numbers")
-    emit("tried", {"token_count": len(tokens)})
-
-
-def _tokens_of(session: LlamaSession, text: str) -> list[int]:
-    tokens = session.tokenize(Path(text).read_text(encoding="utf-8"))
-    if len(tokens) < 2 * CHUNK_TOKENS:
-        raise RefusedError(f"the text has {len(tokens)} tokens: at least {2 * CHUNK_TOKENS} are needed")
-    return tokens
-
-
 def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     """Child's entry; emits ``engine``, a ``sample`` for each chunk, and ``quality``.
 
@@ -73,7 +48,9 @@ def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     scenario = Scenario(context_tokens=CHUNK_TOKENS)
     model = LlamaSession(Path(job.model), scenario, batch_tokens=CHUNK_TOKENS)
     base = LlamaSession(Path(job.reference), scenario, batch_tokens=CHUNK_TOKENS) if job.reference else None
-    tokens = _tokens_of(model, job.text)
+    tokens = model.tokenize(Path(job.text).read_text(encoding="utf-8"))
+    if len(tokens) < 2 * CHUNK_TOKENS:
+        raise RefusedError(f"the text has {len(tokens)} tokens: at least {2 * CHUNK_TOKENS} are needed")
     scores = Scores()
     emit("engine", RUNTIME.identity(scenario))
     for chunk in chunks_of(tokens, CHUNK_TOKENS, job.chunk_count, model.begin_token):

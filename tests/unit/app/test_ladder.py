@@ -17,9 +17,8 @@ from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure import pipeline
 from harness.measure.child import run_child
 from harness.measure.pipeline import How
-from harness.records.ladder import Rung, reference_of
+from harness.records.ladder import rungs_of
 from harness.records.metrics import metric_values
-from harness.stats.calibration.paired import calibration_change
 
 SPEED = Scenario(context_tokens=128, prompt_tokens=32, new_tokens=8, thread_count=1)
 
@@ -47,58 +46,44 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return started
 
 
-def test_the_references_figures_are_a_rungs_less_its_change() -> None:
-    rng = np.random.default_rng(1)
-    nll = rng.exponential(size=(2, 300))
-    sides = [(np.full(300, p), rng.random(300) < 0.5, loss) for p, loss in zip((0.6, 0.7), nll, strict=True)]
-    found = reference_of(
-        [Rung(quant="Q2_K", outcome="failed"), Rung(quant="Q4_0", calibration=calibration_change(*sides))]
-    )
-    assert found is not None
-    assert found.token_count == 300
-    assert found.nll == pytest.approx(nll[0].mean())
-    assert found.perplexity == pytest.approx(np.exp(nll[0].mean()))
-    assert found.accuracy == pytest.approx(sides[0][1].mean())
-    assert found.ece == pytest.approx(abs(0.6 - sides[0][1].mean()))  # all rows lie in one bin
-    assert reference_of([Rung(quant="Q2_K", outcome="failed")]) is None
-
-
 @pytest.mark.engine
 @pytest.mark.usefixtures("as_if_trained")
 def test_a_ladder_goes_on_where_it_stopped(tiny: Path, tmp_path: Path, children: list[str]) -> None:
     pytest.importorskip("llama_cpp")
     asked = Asked(chunk_count=1, scenario=SPEED, repetitions=1)
     options: dict[str, Any] = {"keep": tmp_path, "how": How(resume=True)}
-    first, records = ladder(tiny, ["F16", "Q4_0"], asked=asked._replace(scenario=None), **options)
-    assert children == ["run_quantize", "run_try", "run_quantize", "run_quality", "run_quantize", "run_quality"]
+    records = ladder(tiny, ["F16", "Q4_0"], asked=asked._replace(scenario=None), **options)
+    first = rungs_of(records)
+    assert children == ["run_quantize", "run_quantize", "run_quality", "run_quantize", "run_quality"]
     assert [r.workload for r in records] == ["quality", "quality"]
     assert records[0].samples[0].phase == "score"
-    assert metric_values(records[0], "perplexity") == [first.rungs[0].quality.perplexity]
-    assert [r.speed_outcome for r in first.rungs] == ["", ""]
-    same, coarse = first.rungs
+    assert metric_values(records[0], "perplexity") == [first[0].quality.score.perplexity]
+    assert [r.speed_outcome for r in first] == ["", ""]
+    same, coarse = first
     # F16 made from Q8_0 is what it is compared with.
-    assert (same.quality.kl_divergence, same.quality.top1_agreement_ratio) == (0.0, 1.0)
-    assert (same.calibration.nll_change.value, same.calibration.ece_change.value) == (0.0, 0.0)
-    assert same.calibration.lost_count + same.calibration.gained_count == 0
+    assert (same.quality.score.kl_divergence, same.quality.score.top1_agreement_ratio) == (0.0, 1.0)
+    change = same.quality.calibration
+    assert (change.nll_change.value, change.ece_change.value) == (0.0, 0.0)
+    assert change.lost_count + change.gained_count == 0
     assert same.requantized_from == "Q8_0"
-    assert coarse.quality.kl_divergence > 0
+    assert coarse.divergence > 0
     # One pass gives both: the perplexity is that of the very rows whose NLLs are compared.
-    assert np.exp(coarse.calibration.nll) == pytest.approx(coarse.quality.perplexity, rel=1e-9)
-    assert coarse.calibration.row_count == coarse.quality.token_count == 255
-    assert sum(coarse.types.values()) == pytest.approx(1.0)
-    assert first.reference.nll == pytest.approx(same.calibration.nll)
+    score, calibration = coarse.quality.score, coarse.quality.calibration
+    assert np.exp(calibration.nll) == pytest.approx(score.perplexity, rel=1e-9)
+    assert calibration.row_count == score.token_count == 255
+    assert sum(coarse.quality.types.values()) == pytest.approx(1.0)
 
     children.clear()
-    second = ladder(tiny, ["F16", "Q4_0"], asked=asked, **options)[0]
+    second = rungs_of(ladder(tiny, ["F16", "Q4_0"], asked=asked, **options))
     assert children == ["run_generate", "run_generate"]  # files and quality are there
-    assert all(r.decode_tokens_per_s > 0 and r.speed_outcome in {"ok", "inconclusive"} for r in second.rungs)
-    assert [r.calibration for r in second.rungs] == [r.calibration for r in first.rungs]
+    assert all(r.decode_tokens_per_s > 0 and r.speed_outcome in {"ok", "inconclusive"} for r in second)
+    assert [r.quality for r in second] == [r.quality for r in first]
 
     children.clear()
-    wider = ladder(tiny, ["Q4_0"], asked=asked._replace(chunk_count=2), **options)[0]
-    assert children == ["run_try", "run_quality"]
-    assert wider.rungs[0].calibration.row_count == 2 * 255
-    assert wider.rungs[0].decode_tokens_per_s is not None
+    (wider,) = rungs_of(ladder(tiny, ["Q4_0"], asked=asked._replace(chunk_count=2), **options))
+    assert children == ["run_quality"]
+    assert wider.quality.calibration.row_count == 2 * 255
+    assert wider.decode_tokens_per_s is not None
 
 
 @pytest.mark.engine
@@ -113,8 +98,9 @@ def test_a_rung_that_cannot_be_made_is_a_row(tiny: Path, tmp_path: Path, spoil: 
         (place / "part.Q4_0.gguf").symlink_to("/dev/full")
     else:
         (place / "part.Q4_0.gguf").mkdir()
-    broken, good = ladder(tiny, ["Q4_0", "Q5_0"], **options)[0].rungs
-    assert "Q4_0" in broken.outcome
+    broken, good = rungs_of(ladder(tiny, ["Q4_0", "Q5_0"], **options))
+    assert broken.quant == "Q4_0"
+    assert broken.outcome != "ok"
     assert broken.quality is None
     assert good.outcome == "ok"
 
@@ -132,7 +118,7 @@ def test_no_room_is_known_before_a_byte_is_written(tiny: Path, monkeypatch: pyte
     source = tiny.with_name("f32.gguf")
     synthesize_tiny(source, "F16", feed_forward_dim=512)
     # 2.4 M weights: F16 is its own reference; 16 bits take 4.7 MB, 4.5 bits 1.3 MB.
-    full, fits = ladder(source, ["F16", "Q4_0"], asked=Asked(chunk_count=1, scenario=None))[0].rungs
+    full, fits = rungs_of(ladder(source, ["F16", "Q4_0"], asked=Asked(chunk_count=1, scenario=None)))
     assert "F16 was not made" in full.outcome
     assert "--keep names a folder on another disk" in full.outcome
     assert fits.outcome == "ok"
@@ -170,14 +156,6 @@ def _file_for_a_folder(folder: Path) -> dict[str, Any]:
     return {"keep": _text(folder)}
 
 
-def _no_folder(folder: Path) -> dict[str, Any]:
-    return {"folder": folder / "absent"}
-
-
-def _two_folders(folder: Path) -> dict[str, Any]:
-    return {"folder": folder, "keep": folder}
-
-
 @pytest.mark.engine
 @pytest.mark.usefixtures("as_if_trained")
 @pytest.mark.parametrize(
@@ -187,8 +165,6 @@ def _two_folders(folder: Path) -> dict[str, Any]:
         (_short_text, ["Q4_0"], RefusedError, "at least 1024 are needed"),
         (_latin_text, ["Q4_0"], BadDataError, "found no UTF-8"),
         (_file_for_a_folder, ["Q4_0"], CouldNotRunError, "cannot make files here"),
-        (_no_folder, ["Q4_0"], CouldNotRunError, "cannot make files here"),
-        (_two_folders, ["Q4_0"], RefusedError, "give one of them"),
     ],
 )
 def test_refused(

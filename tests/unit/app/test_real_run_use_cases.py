@@ -9,22 +9,14 @@ from msgspec.structs import replace
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.app.emulate import emulation_of, find_boundary, predicted_bytes, predicted_context
-from harness.app.fit import predict
-from harness.app.ladder import advise as advise_rungs
-from harness.app.ladder import recommend
-from harness.app.resolve import resolve_model
 from harness.app.speculate import PROMPT_CLASSES, load_prompts
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_gguf
 from harness.cli import cli
-from harness.domain.prediction import Interval, Prediction
-from harness.domain.quality import TextScore
 from harness.domain.record import result_of
 from harness.domain.result import Boundary
-from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
 from harness.measure.jobs.speculate import advise
-from harness.records.ladder import Ladder, Rung, mark_frontier
 from harness.records.metrics import metric_values
 from harness.runtimes.llamacpp.draft_policy import CostTable
 
@@ -72,66 +64,6 @@ def test_a_file_with_one_prompt_serves_where_no_number_is_given(tmp_path):
     assert "1 prompts" in str(CliRunner().invoke(cli, [*given, "--prompt-count", "2"]).exception)
 
 
-def rung(quant: str, size: int, speed: float, kl: float) -> Rung:
-    quality = TextScore(token_count=1, perplexity=5.0, perplexity_error=0.1, kl_divergence=kl)
-    return Rung(quant=quant, size_bytes=size, decode_tokens_per_s=speed, quality=quality)
-
-
-def test_frontier_and_recommendation() -> None:
-    rungs = mark_frontier(
-        [
-            rung("Q8_0", 4_000_000_000, 10, 0.001),
-            rung("Q4_K_M", 2_000_000_000, 20, 0.05),
-            rung("Q4_1", 2_200_000_000, 19, 0.06),  # larger, slower and worse than the one before
-            rung("Q2_K", 1_000_000_000, 25, 0.9),
-            Rung(quant="IQ1_S", outcome="failed"),
-        ]
-    )
-    assert [r.on_frontier for r in rungs] == [True, True, False, True, False]
-    result = Ladder(model="m", source_quant="F16", reference_quant="F16", text="t", rungs=rungs)
-
-    def said(words: str, speeds: str) -> dict[str, Prediction]:
-        names = ("Q8_0", "Q4_K_M", "Q4_1", "Q2_K")
-        return {n: prediction(n, w, float(v)) for n, w, v in zip(names, words.split(), speeds.split(), strict=True)}
-
-    # Q2_K is too far from the reference (0.9 > 0.1 nats), however fast it is there.
-    cases = {
-        ("no fits fits fits", "9 20 19 25"): "Q4_K_M",
-        ("fits fits fits fits", "9 20 23 25"): "Q4_1",  # on that device Q4_1 is the faster one
-        ("fits fits fits fits", "9 20 21 25"): "Q4_K_M",  # 20 of 21 are as fast, and it is closer
-        ("no no no fits", "9 20 19 25"): "Q2_K",  # the only one that fits
-        ("no no no no", "9 20 19 25"): None,
-    }
-    for (words, speeds), expected in cases.items():
-        chosen = recommend(result, said(words, speeds))
-        assert (chosen and chosen.quant) == expected
-
-
-def prediction(quant: str, word: str, decode_tokens_per_s: float) -> Prediction:
-    model = resolve_model("smollm2-135m", quant)
-    made = predict(model, load_device("iphone-12"), Scenario(context_tokens=512))
-    spoken = "fits" if word == "fits" else "does not fit"
-    interval = Interval(mid=decode_tokens_per_s, low=decode_tokens_per_s, high=decode_tokens_per_s)
-    return replace(
-        made,
-        verdict=replace(made.verdict, word=spoken),
-        speed=replace(made.speed, decode_tokens_per_s=interval),
-    )
-
-
-def test_each_rung_is_predicted_for_the_device(tmp_path: Path) -> None:
-    source = synthesize_tiny(tmp_path / "t.gguf", "Q8_0")
-    device, scenario = load_device("iphone-12"), Scenario(context_tokens=256)
-    told = {}
-    for quant in ("Q8_0", "Q4_0"):
-        rungs = (rung(quant, 1, 1.0, 0.0), Rung(quant="IQ1_S", outcome="failed"))
-        result = Ladder(model="m", source_quant="F16", reference_quant="F16", text="t", rungs=rungs)
-        (told[quant],) = advise_rungs(source, result, [device], scenario)
-        assert (told[quant].device, told[quant].quant, told[quant].is_faithful) == ("iphone-12", quant, True)
-    # 8.5 against 4.5 bits a weight.
-    assert told["Q8_0"].peak_bytes.mid > told["Q4_0"].peak_bytes.mid
-
-
 def test_predicted_context_is_the_longest_that_fits(tmp_path: Path) -> None:
     weights = read_gguf(synthesize_tiny(tmp_path / "t.gguf", "Q8_0")).weights()
     emulation = emulation_of(load_device("raspberry-pi-4"))
@@ -157,7 +89,6 @@ def test_what_the_device_does_not_give_is_refused(asked: dict[str, Any], words: 
 @pytest.mark.engine
 def test_boundary_is_found_by_real_runs(tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp")
-    from msgspec.structs import replace
 
     path = synthesize_tiny(tmp_path / "t.gguf", "Q8_0", layer_count=8, kv_head_count=8)
     # 8 layers x 2 x 512 x 2 bytes = 16 KiB a token: 300 MB hold some 15 000 tokens beside the process.

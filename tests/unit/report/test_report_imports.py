@@ -4,8 +4,6 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from report_records import record
 
 from harness.domain.quality import CalibrationChange, Change, TextScore
@@ -14,7 +12,7 @@ from harness.domain.result import Quality
 from harness.errors import BadDataError
 from harness.records.imports import read_results
 from harness.records.metrics import metric_values
-from harness.report.ladder import Named, ladder_figures, outline, place
+from harness.report.figures import ladder
 
 LLAMA_BENCH = {
     "build_commit": "0c1e570", "build_number": 1, "cpu_info": "AMD EPYC", "gpu_info": "", "backends": "CPU",
@@ -144,45 +142,29 @@ def rung(quant: str, kl: float, *, sha256: str, calibration: CalibrationChange =
     return record(**(given | more))
 
 
-def test_ladder_figures_join_quality_and_speed_of_a_file() -> None:
+def test_the_ladders_figure_joins_quality_and_speed_of_a_file() -> None:
     moved = msgspec.structs.replace(
-        SAME, ece=0.04, nll_change=change(-0.002, -0.004, 0.001), ece_change=change(0.003, -0.001, 0.006),
+        SAME, ece=0.04, nll_change=change(-0.002, -0.004, 0.001), ece_change=change(0.003, 0.001, 0.006),
         lost_count=7, gained_count=5,
     )  # fmt: skip
     first, second = rung("Q8_0", 0.01, sha256="a", calibration=moved), rung("Q2_K", 1.0, sha256="b")
     timed = record(run_id="speed", model=second.model)
     failed = record(run_id="f", workload="quality", outcome="failed", detail="no room", result=None, samples=())
 
-    frontier, calibration = ladder_figures([first, second, timed, failed])
+    drawn = ladder([first, second, timed, failed])
 
+    same = ("+0.0000 [+0.0000, +0.0000]", "+0.0000 [+0.0000, +0.0000]", "0: 0 + 0")
+    moved_cells = ("-0.0020 [-0.0040, +0.0010]", "*+0.0030 [+0.0010, +0.0060]", "12: 7 + 5")
     # Clean samples of the shared record run at 10, 12 and 11 tokens/s; as small, closer and slower is no less good.
-    assert frontier.rows == (
-        ("tiny", "Q8_0", "1500 MB", "8.50", "Q8_0 75%", "–", "9.5000", "0.0100", "–", "yes"),
-        ("tiny", "Q2_K", "1500 MB", "8.50", "Q8_0 75%", "11.0", "9.5000", "1.0000", "–", "yes"),
-    )
-    # 7 + 5 rows changed sides.
-    assert calibration.rows[0] == (
-        ("tiny", "Q8_0", "-0.0020 [-0.0040, +0.0010]", "12", "7", "5", "0.0400", "+0.0030 [-0.0010, +0.0060]")
-    )
-
-
-def test_the_line_joins_rungs_that_none_beats_in_that_plot() -> None:
-    # name: size, divergence, speed; b is beaten by c in size and divergence, and is the fastest.
-    shapes = {"a": (1, 0.5, 10), "b": (3, 0.3, 30), "c": (2, 0.2, 20), "d": (4, 0.1, 5)}
-    rows = [{"model": "m", "quant": q, "mb": s, "kl": k, "rate": r} for q, (s, k, r) in shapes.items()]
-    assert [r["quant"] for r in outline(rows, "mb", smaller_is_better=True)] == ["a", "c", "d"]
-    assert [r["quant"] for r in outline(rows, "rate", smaller_is_better=False)] == ["b", "c", "d"]
-
-
-@given(st.lists(st.tuples(st.floats(0, 400), st.floats(0, 250)), min_size=1, max_size=40))
-def test_names_cover_neither_marks_nor_names(places: list[tuple[float, float]]) -> None:
-    marks = [Named(x, y, "IQ3_XXS") for x, y in places]
-    found = [at for at in place(marks, 400, 250) if at is not None]
-    width = 7 * 6.3  # seven signs
-    for n, (x, y) in enumerate(found):
-        assert 0 <= x <= 400 - width
-        assert 5.5 <= y <= 250 - 5.5
-        assert not any(abs(y - b) < 11 and x < a + width and a < x + width for a, b in found[:n])
-        assert not any(x < m.x + 5 and m.x - 5 < x + width and abs(y - m.y) < 10.5 for m in marks)
-    if len(marks) == 1 and 60 < places[0][0] < 340 and 20 < places[0][1] < 230:
-        assert found == [(places[0][0] + 7, places[0][1])]  # alone: to the right
+    shared = ("1500", "8.50", "Q8_0 75%")
+    assert [row[:8] for row in drawn.rows] == [
+        ("tiny", "Q8_0", *shared, "", "", ""),
+        ("tiny", "Q2_K", *shared, "11.0", drawn.rows[1][6], drawn.rows[1][7]),
+    ]
+    assert [row[8:] for row in drawn.rows] == [
+        ("9.5000 ± 0.800", "0.0100", "", "yes", *moved_cells),
+        ("9.5000 ± 0.800", "1.0000", "", "yes", *same),
+    ]
+    # One mark over the size and one over the speed, on a wide and on a narrow page.
+    assert drawn.svg.count("<title>tiny Q2_K: 1500 MB, KL 1.0000 nats") == 4
+    assert ladder([failed]) is None
