@@ -12,7 +12,6 @@ import msgspec
 
 from harness.app.doctor import Finding
 from harness.app.explain import Explanation
-from harness.app.export_onnx import Exported
 from harness.app.learn import Lesson
 from harness.app.plans import RemotePlan, SpeculationPlan
 from harness.app.recommend import Choice, Route
@@ -20,7 +19,6 @@ from harness.app.trend import Trend
 from harness.cli._output import JSON_VERSION
 from harness.domain.budget import Budget
 from harness.domain.device import DeviceProfile
-from harness.domain.model import ModelCard
 from harness.domain.prediction import Prediction
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
@@ -104,11 +102,9 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
     "learn": (Learnt,),
     "devices show": (DeviceProfile,),
     "devices probe": (DeviceProfile,),
-    "models show": (ModelCard, dict[str, Any]),
-    "models export": (Exported,),
     "history": (RunRecord, dict[str, int]),
     **dict.fromkeys(("emulate", "serve-load", "soak", "speculate", "stream"), (RunRecord,)),
-    **dict.fromkeys(("matrix", "models pull", "models synthesize", "models resolve"), (dict[str, Any],)),
+    **dict.fromkeys(("matrix", "models pull", "models show", "models synthesize"), (dict[str, Any],)),
     **dict.fromkeys(("validate", "gate update", "tune"), (dict[str, Any],)),
 }
 SEVERAL: Final[dict[str, tuple[Any, ...]]] = {

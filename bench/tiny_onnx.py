@@ -74,8 +74,6 @@ def write_tiny_decoder(
     """Write ``model.onnx`` (with its weights beside it when ``external``) and ``tokenizer.json``; the model's path."""
     from onnx import TensorProto, helper, save_model
 
-    from harness.onnx.quantize import save
-
     layers = range(sum(name.endswith(".q") for name in weights))
     caches = [f"{layer}.{part}" for layer in layers for part in ("key", "value")]
 
@@ -109,11 +107,30 @@ def write_tiny_decoder(
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="edge-harness tiny")
     path = folder / "model.onnx"
     if external:
-        save(model, path)
+        store(model, path)
     else:
         save_model(model, str(path))
     _byte_tokenizer().save(str(folder / "tokenizer.json"))
     return path
+
+
+def store(model: Any, path: Path) -> None:
+    """Write a model with its weights in ``<path>.data``; replaces what is there."""
+    import onnx
+
+    data = path.with_name(f"{path.name}.data")
+    data.unlink(missing_ok=True)  # the writer appends
+    onnx.save_model(model, str(path), save_as_external_data=True, location=data.name, size_threshold=1024)
+
+
+def quantize(path: Path, bits: int) -> None:
+    """Turn the constant matrices of a graph into blocks of 32 with a scale each, by ONNX Runtime's own quantizer."""
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantizer = MatMulNBitsQuantizer(onnx.load(path), bits=bits, block_size=32, is_symmetric=True, accuracy_level=4)
+    quantizer.process()
+    store(quantizer.model.model, path)
 
 
 class _Builder:

@@ -3,7 +3,7 @@
     python -m bench.versus_ort MODEL.gguf --onnx INT4_FOLDER --genai INT4_FOLDER --fp32 FP32_FOLDER
         [--int8 FOLDER] [--only speed|quality|memory|answers] [--rounds 5] [--json]
 
-The folders come from ``edge-harness models export``. llama.cpp runs Q4_0 and F32, made from MODEL.gguf by its own
+docs/onnx.md says how the folders are made. llama.cpp runs Q4_0 and F32, made from MODEL.gguf by its own
 quantizer. Every run is a child of its own; the order within a round turns, so that drift of the machine hits all sides.
 A speed stands only beside its quality: the mean negative log-likelihood of held-out tokens that ship with the harness,
 the same for all, paired against llama.cpp's Q4_0. Wanted: genai at 0.9 of llama.cpp's decode or more; resident memory

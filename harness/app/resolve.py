@@ -14,7 +14,6 @@ from harness.catalog.hf_config import read_hf_config
 from harness.catalog.hub import read_repository
 from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_model, match
 from harness.catalog.paths import as_path
-from harness.catalog.synthesize import Routing
 from harness.domain.device import APIS, Calibration, DeviceProfile
 from harness.domain.foreign import fault
 from harness.domain.ggml import BLOCKS, KV_TYPES
@@ -24,7 +23,6 @@ from harness.domain.program import program_named
 from harness.domain.quant import understood
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, HarnessError, InputError, RefusedError, UnknownNameError, what_is_there
-from harness.predict.moe import inclusion
 from harness.predict.quant_mix import quant_named
 from harness.predict.weights import weights_of
 
@@ -200,7 +198,7 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     program_named(str(given.get("program", "")))
     given |= {"value_type": value_type, "kv_type": kv_type, "api": (api := str(given.get("api", "")).lower())}
     if api not in {"", *APIS}:
-        from harness.onnx.providers import PROVIDERS
+        from harness.onnx.session import PROVIDERS
 
         if api not in PROVIDERS:
             raise UnknownNameError("api", api, dict.fromkeys([*APIS, *PROVIDERS]))
@@ -220,18 +218,6 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     if asked > scenario.context_tokens:
         raise InputError(f"{asked} tokens ({words}) do not fit in a context of {scenario.context_tokens}")
     return scenario
-
-
-def routing_of(shape: ModelShape, skew: float) -> Routing:
-    """How often each expert is to be chosen: k different ones of n, drawn by a Zipf law of exponent ``skew``.
-
-    Raises:
-        RefusedError: The model has no experts.
-    """
-    if shape.experts is None:
-        raise RefusedError(f"{shape.architecture}: this model has no experts, so there is nothing to route")
-    shares = inclusion(shape.experts.expert_count, shape.experts.used_count, skew)
-    return Routing(skew, tuple(float(s) for s in shares))
 
 
 def _from_file(path: Path, quant: str | None) -> ResolvedModel:

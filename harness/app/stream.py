@@ -100,8 +100,7 @@ def expert_outlook(
     if not plan.streams or not use.single_pass_count or not use.single_wanted_count:
         return None
     passes = use.single_pass_count
-    skew = read_gguf(model).routing_skew
-    assumed = DEFAULT_SKEW if skew is None else skew
+    assumed = 0.0 if read_gguf(model).synthetic else DEFAULT_SKEW  # a random router chooses evenly
     law: Policy = "lru" if policy == "lru" else "lfu"  # of independent choices the likeliest are the most wanted
     hit = hit_ratio(plan.expert_count, plan.cached_count, skew=assumed, policy=law, used_count=plan.used_count)
     token_s, stall_s = use.single_duration_s / passes, use.single_stall_s / passes

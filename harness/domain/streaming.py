@@ -131,8 +131,8 @@ class ExpertOutlook(Frozen, frozen=True, kw_only=True):
     """Predicted and measured, for passes of one token.
 
     Attributes:
-        skew: Exponent of the Zipf law that choices were taken to follow: the file's own where it is synthetic, else
-            what published hit ratios suggest.
+        skew: Exponent of the Zipf law that choices were taken to follow: 0 for a synthetic file, else what
+            published hit ratios suggest.
         predicted_hit_ratio: Share of wanted experts in memory by that law, the room and the policy.
         hindsight_hit_ratio: The same had the experts been held that were wanted most in this very run; what keeping a
             fixed set can give at best.

@@ -1,5 +1,5 @@
-"""ONNX models, shared by runtimes and workloads: read a graph, open a session, quantize, profile, export.
+"""ONNX models, shared by runtimes and workloads: read a graph, open a session.
 
-Nothing here imports onnxruntime, onnx or torch before a function needs it. Running needs the extra ``onnx`` only;
-quantizing needs ``quantize``; exporting runs in whatever interpreter has torch.
+Nothing here imports onnxruntime, onnx or torch before a function needs it. All of it needs the
+extra ``onnx`` only.
 """

@@ -1,11 +1,13 @@
 """What an ONNX file says of itself: ports, nodes, tensors and where they lie; weights are never read.
 
-Counts, depths and sizes are bounded, so that a hostile file costs no more than its size. The package ``onnx``
-parses it. A file of 2 GiB is more than protobuf allows: such a model keeps its weights in files beside it.
+The file is mapped, and the package ``onnx`` parses what is left of it without the weights: at most 64 MiB. A file of
+2 GiB is more than protobuf allows: such a model keeps its weights in files beside it.
+Source: the protocol buffers' encoding; onnx/onnx.proto (numbers of the fields).
 """
 
+import mmap
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,7 +20,19 @@ _DTYPES: Final[Mapping[int, tuple[str, int]]] = {
     int(number): (name, bits) for number, (name, bits) in shipped_table("dtypes.toml", "harness.onnx")["dtypes"].items()
 }
 _MODEL_BYTES: Final = (1 << 31) - 1
-_MAX_DEPTH: Final = 16
+_HEADER_BYTES: Final = 64 << 20
+_LONG_BYTES: Final = 4096
+_LENGTH_DELIMITED: Final = 2
+_FIXED_BYTES: Final = {0: 0, 1: 8, 5: 4}
+_MESSAGES: Final[Mapping[str, Mapping[int, str]]] = {
+    "model": {7: "graph"},
+    "graph": {1: "node", 5: "tensor"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 11: "graph"},
+}
+"""Fields that hold messages with tensors in them, by number: what each of them holds."""
+_WEIGHT_FIELDS: Final = frozenset({4, 5, 6, 7, 9, 10, 11})
+"""Of a tensor: its values, as numbers, strings or bytes."""
 _MAX_ITEMS: Final = 2_000_000
 _MOST_DIMS: Final = 64
 
@@ -92,71 +106,116 @@ def read_graph(path: Path) -> OnnxGraph:
         size = path.stat().st_size
         if not 0 < size <= _MODEL_BYTES:
             raise BadDataError(path, "", "an empty file" if not size else f"{size} bytes", "an ONNX model below 2 GiB")
-        model = onnx.ModelProto.FromString(path.read_bytes())
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            model = onnx.ModelProto.FromString(bytes(_without_weights(view, 0, size, "model")))
     except OSError as error:
         raise BadDataError(path, "", f"unreadable ({error})", "an ONNX model") from error
-    except (DecodeError, ValueError) as error:
+    except (DecodeError, ValueError, IndexError, RecursionError) as error:
         raise BadDataError(path, "", f"no message ({error})", "an ONNX model (protobuf)") from error
-    graph, walk = model.graph, _Walk(path)
-    if not model.HasField("graph") or not graph.output:
-        raise BadDataError(path, "graph", f"{len(graph.output)} outputs", "an ONNX model")
-    walk.graph(graph)
-    stored = {t.name for t in walk.tensors}
+    if not model.HasField("graph") or not model.graph.output:
+        raise BadDataError(path, "graph", f"{len(model.graph.output)} outputs", "an ONNX model")
+    graphs = list(_with_inner(model.graph))
+    if sum(len(graph.node) + len(graph.initializer) for graph in graphs) > _MAX_ITEMS:
+        raise BadDataError(path, "graph", "more nodes", "what a model can have")
+    nodes = [node for graph in graphs for node in graph.node]
+    stored = [(tensor, tensor.name) for graph in graphs for tensor in graph.initializer]
+    stored += [
+        (attribute.t, (*node.output, attribute.t.name)[0])
+        for node in nodes
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.HasField("t")
+    ]
+    tensors = tuple(_tensor(path, tensor, name) for tensor, name in stored)
+    names = {tensor.name for tensor in tensors}
     return OnnxGraph(
         path=path,
         producer=model.producer_name,
-        opsets={o.domain: o.version for o in model.opset_import},
-        inputs=tuple(_port(p) for p in graph.input if p.name not in stored),
-        outputs=tuple(map(_port, graph.output)),
-        nodes=tuple(walk.nodes),
-        tensors=tuple(walk.tensors),
+        opsets={opset.domain: opset.version for opset in model.opset_import},
+        inputs=tuple(_port(port) for port in model.graph.input if port.name not in names),
+        outputs=tuple(map(_port, model.graph.output)),
+        nodes=tuple(
+            Node(node.op_type, node.domain, tuple(node.input), {a.name: a.i for a in node.attribute if a.HasField("i")})
+            for node in nodes
+        ),
+        tensors=tensors,
         file_bytes=size,
     )
 
 
-class _Walk:
-    """Nodes and tensors of a graph and of those inside it."""
+def _without_weights(view: mmap.mmap, at: int, end: int, kind: str) -> bytearray:
+    """The bytes of a message without the weights of the tensors in it."""
+    header = bytearray()
+    while at < end:
+        begin = at
+        key, at = _varint(view, at)
+        wire = key & 7
+        if wire == _LENGTH_DELIMITED:
+            length, at = _varint(view, at)
+        elif wire in _FIXED_BYTES:
+            length = _FIXED_BYTES[wire]
+        else:
+            raise ValueError(f"a field of wire type {wire}")
+        if wire == 0:
+            _, at = _varint(view, at)
+        stop = at + length
+        if stop > end:
+            raise ValueError(f"a field up to byte {stop} of {end}")
+        inner = _MESSAGES.get(kind, {}).get(key >> 3)
+        if inner and length > _LONG_BYTES:
+            body = _without_weights(view, at, stop, inner)
+            header += _as_varint(key) + _as_varint(len(body)) + body
+        elif length <= _LONG_BYTES or kind != "tensor" or key >> 3 not in _WEIGHT_FIELDS:
+            if len(header) + length > _HEADER_BYTES:
+                raise ValueError(f"more than {_HEADER_BYTES} bytes beside the weights")
+            header += view[begin:stop]
+        at = stop
+    return header
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._depth = path, 0
-        self.nodes: list[Node] = []
-        self.tensors: list[GraphTensor] = []
 
-    def graph(self, graph: Any) -> None:
-        """All of one graph; BadDataError where no model is so deep or so large."""
-        if self._depth > _MAX_DEPTH or len(self.nodes) + len(graph.node) + len(graph.initializer) > _MAX_ITEMS:
-            raise BadDataError(self._path, "graph", "more nodes or deeper graphs", "what a model can have")
-        self._depth += 1
-        self.tensors += [self._tensor(tensor, tensor.name) for tensor in graph.initializer]
-        for node in graph.node:
-            self.nodes.append(
-                Node(
-                    op_type=node.op_type,
-                    domain=node.domain,
-                    inputs=tuple(node.input),
-                    attributes={a.name: a.i for a in node.attribute if a.HasField("i")},
-                )
-            )
-            for attribute in node.attribute:
-                if attribute.HasField("t") and node.op_type == "Constant":
-                    self.tensors.append(self._tensor(attribute.t, (*node.output, attribute.t.name)[0]))
-                for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                    self.graph(inner)
-        self._depth -= 1
+def _varint(view: mmap.mmap, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where it ends."""
+    value = shift = 0
+    while shift < 64:
+        byte = view[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise ValueError("a number of more than ten bytes")
 
-    def _tensor(self, tensor: Any, name: str) -> GraphTensor:
-        dims = tuple(tensor.dims)
-        dtype, bits = _dtype(tensor.data_type)
-        size = -(-prod(dims[:_MOST_DIMS]) * bits // 8)
-        if any(d < 0 for d in dims) or len(dims) > _MOST_DIMS or size >= 1 << 63:
-            raise BadDataError(self._path, name, f"shape {list(dims[:9])}", "a few dimensions, none negative")
-        external = {entry.key: entry.value for entry in tensor.external_data}
-        offset, location = external.get("offset", "0"), external.get("location", "")
-        if not offset.isdecimal() or len(offset) > 18:
-            raise BadDataError(self._path, name, f"offset {say(offset)}", "a number of bytes")
-        if "\0" in location or any(len(part.encode()) > 255 for part in location.split("/")):
-            raise BadDataError(self._path, name, f"location {say(location)}", "the name of a file")
-        return GraphTensor(name, dtype, dims, size, location, int(offset))
+
+def _as_varint(value: int) -> bytes:
+    digits = bytearray()
+    while value >= 0x80:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*digits, value])
+
+
+def _with_inner(graph: Any) -> Iterator[Any]:
+    """A graph and those that its nodes hold."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
+                yield from _with_inner(inner)
+
+
+def _tensor(path: Path, tensor: Any, name: str) -> GraphTensor:
+    dims = tuple(tensor.dims)
+    dtype, bits = _dtype(tensor.data_type)
+    size = -(-prod(dims[:_MOST_DIMS]) * bits // 8)
+    if any(d < 0 for d in dims) or len(dims) > _MOST_DIMS or size >= 1 << 63:
+        raise BadDataError(path, name, f"shape {list(dims[:9])}", "a few dimensions, none negative")
+    external = {entry.key: entry.value for entry in tensor.external_data}
+    offset, location = external.get("offset", "0"), external.get("location", "")
+    if not offset.isdecimal() or len(offset) > 18:
+        raise BadDataError(path, name, f"offset {say(offset)}", "a number of bytes")
+    if "\0" in location or any(len(part.encode()) > 255 for part in location.split("/")):
+        raise BadDataError(path, name, f"location {say(location)}", "the name of a file")
+    return GraphTensor(name, dtype, dims, size, location, int(offset))
 
 
 def _dtype(number: int) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions whose settings are known: providers, threads, prepacking, profiling.
+"""ONNX Runtime sessions whose settings are known: execution providers, threads, prepacking.
 
 Weights in an external file are mapped by the engine; with ``prepack=False`` they stay mapped and are computed from as
 they are (measured: 501 MB instead of 769 MB for an inline model of 428 MB, at 0.7 of the speed).
@@ -8,75 +8,81 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-from harness.errors import BadDataError, EngineError, MissingPackageError, RefusedError
+from harness.errors import BadDataError, EngineError, RefusedError, UnknownNameError, optional
 
-CPU: Final = ("CPUExecutionProvider",)
+PROVIDERS: Final = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
+}
+"""Source: ONNX Runtime, docs/execution-providers."""
+CPU: Final = (PROVIDERS["cpu"],)
+
+
+def providers_for(api: str) -> tuple[str, ...]:
+    """The provider that an api names (empty: the CPU), and the CPU for the nodes that it cannot run.
+
+    Raises:
+        UnknownNameError: ONNX Runtime has no provider of that name.
+    """
+    name = api.lower() or "cpu"
+    if name not in PROVIDERS:
+        raise UnknownNameError("execution provider", api, PROVIDERS)
+    return tuple(dict.fromkeys((PROVIDERS[name], *CPU)))
 
 
 def runtime() -> Any:
     """The package ``onnxruntime`` (MissingPackageError where it is not installed)."""
-    try:
+    with optional("onnxruntime", "onnx"):
         import onnxruntime
-    except ImportError as error:
-        raise MissingPackageError("onnxruntime", "onnx") from error
     return onnxruntime
 
 
 class OnnxSession:
-    """One loaded graph; BadDataError where there is no such file, EngineError where the engine would not load it.
-
-    MissingPackageError where onnxruntime is not installed, RefusedError where this build has no such provider.
+    """One loaded graph.
 
     Args:
         path: ONNX file.
         thread_count: Threads inside one operation; operations run one after the other.
         providers: Execution providers, the best first.
-        provider_options: Options by provider's name, such as ``{"OpenVINOExecutionProvider": {"device_type": "CPU"}}``.
         prepack: Let kernels rewrite weights into their own layout: faster, and a second copy of what is not mapped.
-        profile: Prefix of a profile of the file's own nodes, for ``providers.node_events``: the engine then merges and
-            reorders none. Never inside timed rounds.
+
+    Raises:
+        BadDataError: There is no such file.
+        EngineError: The engine would not load it.
+        MissingPackageError: onnxruntime is not installed.
+        RefusedError: This build of the engine has no such provider.
     """
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        thread_count: int = 1,
-        providers: Sequence[str] = CPU,
-        provider_options: Mapping[str, Mapping[str, str]] | None = None,
-        prepack: bool = True,
-        profile: Path | None = None,
+        self, path: Path, *, thread_count: int = 1, providers: Sequence[str] = CPU, prepack: bool = True
     ) -> None:
         ort = runtime()
-        there = ort.get_available_providers()
-        if missing := [p for p in providers if p not in there]:
-            raise RefusedError(f"this onnxruntime has no {missing[0]}; it has {', '.join(there)}")
-        given = provider_options or {}
-        if unused := [p for p in given if p not in providers]:
-            raise RefusedError(f"options of {unused[0]}, which is not among the providers {', '.join(providers)}")
+        available = ort.get_available_providers()
+        if missing := [name for name in providers if name not in available]:
+            raise RefusedError(f"this onnxruntime has no {missing[0]}; it has {', '.join(available)}")
         if not path.is_file():
             raise BadDataError(path, "", "no such file", "an ONNX model")
+        self.path = path
         options = ort.SessionOptions()
         options.intra_op_num_threads = thread_count
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
-        if profile is not None:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-            options.enable_profiling = True
-            options.profile_file_prefix = str(profile)
         try:
-            self.raw = ort.InferenceSession(
-                str(path), options, providers=[(p, dict(given.get(p, {}))) for p in providers]
-            )
+            self.raw = ort.InferenceSession(str(path), options, providers=list(providers))
         except Exception as error:
             raise EngineError(f"ONNX Runtime would not load {path.name}: {_first_line(error)}") from error
-        if dropped := [p for p in providers if p not in self.raw.get_providers()]:
+        if dropped := [name for name in providers if name not in self.raw.get_providers()]:
             raise EngineError(f"ONNX Runtime fell back without {dropped[0]}: its libraries or its device are missing")
-        self.path = path
-        self.thread_count = thread_count
-        self.prepack = prepack
-        self.input_names = tuple(i.name for i in self.raw.get_inputs())
+        self.input_names = tuple(port.name for port in self.raw.get_inputs())
 
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> list[Any]:
         """Outputs (all unless named) as arrays; EngineError where a shape or a type does not suit the graph.
@@ -85,23 +91,10 @@ class OnnxSession:
         """
         known = {name: value for name, value in feeds.items() if name in self.input_names}
         try:
-            found: list[Any] = self.raw.run(outputs, known)
+            arrays: list[Any] = self.raw.run(outputs, known)
         except Exception as error:
             raise EngineError(f"ONNX Runtime could not run {self.path.name}: {_first_line(error)}") from error
-        return found
-
-    def identity(self) -> dict[str, Any]:
-        """Engine version, providers in use, threads, prepacking and what the weights are: JSON values."""
-        from harness.onnx.files import quantization
-        from harness.onnx.graph import read_graph
-
-        return {
-            "engine": f"onnxruntime {runtime().__version__}",
-            "providers": list(self.raw.get_providers()),
-            "thread_count": self.thread_count,
-            "prepack": self.prepack,
-            "quantization": quantization(read_graph(self.path)),
-        }
+        return arrays
 
     def close(self) -> None:
         """Free the engine's session; safe to call twice."""
@@ -112,6 +105,29 @@ class OnnxSession:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def runs_whole(path: Path, api: str) -> bool:
+    """Whether the provider that ``api`` names runs every node of a graph, and leaves none to the CPU.
+
+    An engine that falls back to the CPU does not say so by itself.
+
+    Raises:
+        UnknownNameError: ONNX Runtime has no provider of that name.
+        RefusedError: This build of the engine has no such provider.
+        EngineError: The engine would not load the graph.
+    """
+    providers = providers_for(api)
+    OnnxSession(path, providers=providers).close()
+    ort = runtime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "0" if providers == CPU else "1")
+    try:
+        ort.InferenceSession(str(path), options, providers=list(providers[:1]))
+    except Exception:  # noqa: BLE001 - with the CPU it was loaded
+        return False
+    return True
 
 
 def _first_line(error: Exception) -> str:

@@ -107,7 +107,7 @@ def test_a_draft_takes_room_of_its_own(tmp_path: Path) -> None:
         (("fit", "smollm2-135m", "-d", "raspberry-pi-5", "--entitled"), "--entitled changes nothing"),
         (("history", "--outcome", "crahsed"), "Did you mean 'crashed'?"),
         (("matrix", "-m", "llama3.1:8b-q8_0"), "mixtures with --quants"),
-        (("models", "resolve", "llama-3.1-8b", "-q", "bogus"), "no quantisation named"),
+        (("models", "show", "llama-3.1-8b", "-q", "bogus"), "no quantisation named"),
         (("fit", "./nothing.gguf", "-d", "iphone-16-pro"), "no such file"),
         (("fit", "smollm2-135m", "-d", "iphone-12", "--ram-budget", "lots"), "1.5GiB"),
         (("matrix", "-m", "nope-*"), "nope-*"),

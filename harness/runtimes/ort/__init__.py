@@ -21,8 +21,7 @@ class Ort(Packaged):
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version, providers and the options a run of ``scenario`` uses."""
-        from harness.onnx.providers import providers_for
-        from harness.onnx.session import runtime
+        from harness.onnx.session import providers_for, runtime
 
         ort = runtime()
         return EngineIdentity(

@@ -13,8 +13,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError
 from harness.onnx.decoder import KEEP_INPUT, decoder_ports
 from harness.onnx.graph import read_graph
-from harness.onnx.providers import providers_for
-from harness.onnx.session import OnnxSession
+from harness.onnx.session import OnnxSession, providers_for
 from harness.runtimes._rows import TOKENIZER_FILE, RowsInRuns, Tokenized, check_logits
 from harness.runtimes._threads import default_thread_count
 from harness.runtimes.ort.cache import DTYPES, Grown, InPlace, value_of

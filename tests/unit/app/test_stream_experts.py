@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.app.resolve import routing_of
 from harness.app.stream import stream as run_stream
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
@@ -24,7 +23,6 @@ pytestmark = [
 
 PROMPTS = ("Which experts?",)
 SCENARIO = Scenario(context_tokens=128, thread_count=1)
-SKEW = 0.8
 
 
 def job(model: Path, budget_bytes: int, **fields) -> StreamJob:
@@ -44,7 +42,7 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
         experts=Experts(expert_count=32, used_count=4, feed_forward_dim=512),
     )  # fmt: skip
     path = tmp_path_factory.mktemp("moe") / "mixture.gguf"
-    return synthesize(weights_of(shape, "Q8_0"), path, routing=routing_of(shape, SKEW))
+    return synthesize(weights_of(shape, "Q8_0"), path)
 
 
 def test_tokens_limit_and_figures(mixture: Path) -> None:
@@ -72,7 +70,7 @@ def test_tokens_limit_and_figures(mixture: Path) -> None:
     found, use = half.experts, half.expert_use
     assert found is not None
     assert use is not None
-    assert found.skew == pytest.approx(SKEW)
+    assert found.skew == 0
     assert use.single_pass_count == 23
     assert use.single_wanted_count == 23 * 4 * 4
     assert found.hit_ratio == use.single_hit_count / use.single_wanted_count

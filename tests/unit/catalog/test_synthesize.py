@@ -7,16 +7,14 @@ import numpy as np
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.app.resolve import routing_of
 from harness.catalog.gguf import SkippedArray, read_gguf
 from harness.catalog.models import model_names
 from harness.catalog.names import load_model
-from harness.catalog.synthesize import SYNTHETIC_TYPES, Routing, preferences_for, random_blocks, synthesize
+from harness.catalog.synthesize import SYNTHETIC_TYPES, random_blocks, synthesize
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import Experts, ModelShape, Tensor, Weights
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.predict.moe import inclusion
 from harness.predict.weights import weights_of
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.session import LlamaSession
@@ -168,25 +166,15 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("count", "used", "skew"), [(64, 8, 0.9), (32, 8, 0.5), (8, 2, 1.2)])
-def test_preferences_choose_as_often_as_asked(count: int, used: int, skew: float) -> None:
-    """Against fresh noise: the largest logits are chosen, as a router does."""
-    wanted = inclusion(count, used, skew)
-    logits = preferences_for(wanted.tolist()) + np.random.default_rng(7).standard_normal((20_000, count))
-    chosen = np.argpartition(-logits, used - 1, axis=1)[:, :used]
-    got = np.bincount(chosen.ravel(), minlength=count) / len(logits)
-    assert got == pytest.approx(wanted, abs=0.02)
-
-
 @pytest.mark.engine
-def test_the_router_of_a_skewed_file_chooses_by_its_law(tmp_path: Path) -> None:
+def test_the_router_of_a_mixture_chooses_evenly(tmp_path: Path) -> None:
     """As the engine computes it: random tokens through the model, and its own choices counted."""
     import ctypes
 
     shape = msgspec.structs.replace(
         SHAPES["qwen3moe"], layer_count=3, experts=Experts(expert_count=16, used_count=4, feed_forward_dim=256)
     )
-    path = synthesize(weights_of(shape, "Q8_0"), tmp_path / "m.gguf", routing=routing_of(shape, 0.8))
+    path = synthesize(weights_of(shape, "Q8_0"), tmp_path / "m.gguf")
     counts = np.zeros((3, 16))
 
     def hook(node: int, ask: bool) -> bool:
@@ -206,17 +194,5 @@ def test_the_router_of_a_skewed_file_chooses_by_its_law(tmp_path: Path) -> None:
     with LlamaSession(path, scenario, batch_tokens=512, eval_hook=hook) as session:
         session.decode([int(t) for t in random.integers(0, 512, 512)], position=0, logits="all")
     assert counts.sum() == 3 * 512 * 4
-    wanted = inclusion(16, 4, 0.8)
-    for layer in counts:
-        assert np.sort(layer)[::-1] / 512 == pytest.approx(wanted, abs=0.08)
-
-
-def test_a_skew_for_models_that_cannot_have_one_is_refused(tmp_path: Path) -> None:
-    routing = Routing(0.5, (0.25,) * 8)
-    with pytest.raises(RefusedError, match="8 experts"):
-        synthesize(weights_of(SHAPES["llama"], "Q8_0"), tmp_path / "m.gguf", routing=routing)
-    tied = msgspec.structs.replace(SHAPES["mixtral"], tied_embeddings=True)
-    with pytest.raises(RefusedError, match="output matrix too"):
-        synthesize(weights_of(tied, "Q8_0"), tmp_path / "m.gguf", routing=routing)
-    with pytest.raises(RefusedError, match="no experts"):
-        routing_of(SHAPES["llama"], 0.5)
+    # 512 tokens, each with 4 of 16: a standard deviation of sqrt(512 x 1/4 x 3/4) = 9.8 tokens, 0.019
+    assert counts / 512 == pytest.approx(0.25, abs=0.08)

@@ -1,6 +1,7 @@
 """Headers of ONNX files against the package onnx, and what is wrong with how a model is stored."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,26 @@ def test_constants_inner_graphs_and_odd_types(tmp_path: Path):
     assert {t.name: (t.dtype, t.size_bytes) for t in found.tensors} == {
         "half": ("F16", 8), "four": ("U4", 3), "c": ("I8", 3)
     }  # fmt: skip
+
+
+def test_weights_inside_the_file_are_not_read(tmp_path: Path):
+    """32 MiB of weights in the file, in a constant of an inner graph and in an initializer, cost none of it to read."""
+    h, t = onnx.helper, onnx.TensorProto
+    large = np.zeros((2048, 2048), np.float32)
+    constant = h.make_node("Constant", [], ["c"], value=onnx.numpy_helper.from_array(large, "c"))
+    branch = h.make_graph([constant], "b", [], [h.make_tensor_value_info("c", t.FLOAT, [2048, 2048])])
+    choice = h.make_node("If", ["flag"], ["z"], then_branch=branch, else_branch=branch)
+    weight = onnx.numpy_helper.from_array(large, "w")
+    graph = h.make_graph([choice], "g", [], [h.make_tensor_value_info("z", t.FLOAT, [])], [weight])
+    path = tmp_path / "large.onnx"
+    onnx.save(h.make_model(graph), str(path))
+    read_graph(path)
+    tracemalloc.start()
+    header = read_graph(path)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert header.weight_bytes == header.inline_bytes == 3 * large.nbytes
+    assert peak_bytes < 1 << 20
 
 
 @settings(max_examples=150, deadline=None)

@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.tiny_onnx import keep_last_logits, reference_logits, tiny_weights, write_tiny_decoder
+from bench.tiny_onnx import keep_last_logits, quantize, reference_logits, store, tiny_weights, write_tiny_decoder
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError, RefusedError
 from harness.onnx.decoder import decoder_ports
 from harness.onnx.graph import read_graph
-from harness.onnx.quantize import load, quantize_weights, save
 from harness.ports import Session
 from harness.runtimes.ort import RUNTIME
 
@@ -30,9 +29,9 @@ SMALL = Scenario(context_tokens=64, thread_count=1, ubatch_tokens=16)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_tiny_decoder(tmp_path_factory.mktemp("m"), WEIGHTS, fused="in place" in request.param)
     if "last" in request.param:
-        changed = load(path)
+        changed = onnx.load(path)
         keep_last_logits(changed)
-        save(changed, path)
+        store(changed, path)
     return path
 
 
@@ -153,7 +152,7 @@ def test_engine_faults_are_said(model: Path):
 @pytest.mark.parametrize("fused", [False, True])
 def test_quantized_decoders_run_and_are_named(tmp_path: Path, kind: str, label: str, fused: bool):
     path = write_tiny_decoder(tmp_path, WEIGHTS, fused=fused)
-    quantize_weights(path, path, bits=int(kind[3:]))
+    quantize(path, int(kind[3:]))
     assert RUNTIME.model_options(path)["quantization"] == label
     with RUNTIME.open(path, SMALL) as session:
         session.decode(TOKENS, position=0, logits="all")

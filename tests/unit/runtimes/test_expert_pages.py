@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.app.resolve import routing_of
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
 from harness.domain.streaming import PAGE_BYTES
@@ -53,7 +52,7 @@ def test_a_file_is_taken_apart_slice_by_slice(tmp_path: Path) -> None:
         head_dim=64, feed_forward_dim=0, context_max_tokens=4096, qk_norm=True,
         experts=Experts(expert_count=8, used_count=2, feed_forward_dim=96),
     )  # fmt: skip
-    path = synthesize(weights_of(shape, "Q8_0"), tmp_path / "m.gguf", routing=routing_of(shape, 0.5))
+    path = synthesize(weights_of(shape, "Q8_0"), tmp_path / "m.gguf")
     found = expert_layout_of(path)
     assert found is not None
     assert (found.expert_count, found.used_count, sorted(found.layers)) == (8, 2, [0, 1])

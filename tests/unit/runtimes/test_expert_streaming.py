@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.app.resolve import routing_of
-from harness.catalog.gguf import read_gguf
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
 from harness.domain.scenario import Scenario
@@ -52,9 +50,8 @@ SHAPES = {
 @pytest.fixture(scope="module", params=sorted(SHAPES))
 def mixture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape = SHAPES[request.param]
-    routing = None if shape.tied_embeddings else routing_of(shape, 0.7)
     path = tmp_path_factory.mktemp("moe") / f"{request.param}.gguf"
-    return synthesize(weights_of(shape, "Q8_0"), path, routing=routing)
+    return synthesize(weights_of(shape, "Q8_0"), path)
 
 
 def roomed(room_bytes: int) -> type:
@@ -161,8 +158,3 @@ def test_what_cannot_be_streamed_by_expert_is_said(mixture: Path, tmp_path: Path
     session, reason = open_streamed(dense, SCENARIO, 1 << 40)
     with session:
         assert (session.name, reason) == ("blocks", "")
-
-
-def test_a_synthetic_file_says_its_skew(mixture: Path) -> None:
-    expected = None if "granite" in mixture.name else pytest.approx(0.7, rel=1e-6)
-    assert read_gguf(mixture).routing_skew == expected

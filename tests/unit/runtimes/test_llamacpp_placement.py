@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.app.resolve import routing_of
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_gguf
 from harness.catalog.synthesize import synthesize
@@ -67,10 +66,7 @@ def test_buffers_are_read_from_the_engines_own_words():
 @pytest.fixture(scope="module", params=["dense", "mixture"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shape = DENSE if request.param == "dense" else MIXTURE
-    routing = None if request.param == "dense" else routing_of(shape, 0.7)
-    return synthesize(
-        weights_of(shape, "Q8_0"), tmp_path_factory.mktemp("m") / f"{request.param}.gguf", routing=routing
-    )
+    return synthesize(weights_of(shape, "Q8_0"), tmp_path_factory.mktemp("m") / f"{request.param}.gguf")
 
 
 def _scenario(api: str, placement: Placement = Placement()) -> Scenario:  # noqa: B008 - frozen

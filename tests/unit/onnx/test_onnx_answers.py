@@ -1,4 +1,4 @@
-"""Answers of a model, refusals of the export, judgement of the comparison, and runs of a folder by the command."""
+"""Answers of a model, judgement of the comparison, and runs of a folder by the command."""
 
 import json
 import math
@@ -14,14 +14,12 @@ from bench.engine_answers import AnswersJob, ask, score_text, surprise
 from bench.fake import RUNTIME as FAKE
 from bench.tiny_onnx import reference_logits, tiny_weights, write_tiny_decoder
 from bench.versus_ort import REFERENCE, InconclusiveError, Speed, missed, ratios
-from harness.app.export_onnx import export_onnx
 from harness.app.locate import obtain
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.errors import BadDataError, RefusedError
 from harness.measure.answers import AnswersJob as GreedyJob
 from harness.measure.answers import greedy_tokens
 from harness.measure.pipeline import prepare
-from harness.onnx.export import export
 from harness.runtimes.genai import RUNTIME as GENAI
 
 pytest.importorskip("onnx")
@@ -94,37 +92,6 @@ def _alphabet() -> list[str]:
 
 def _sign(byte: int) -> str:
     return chr(byte) if 33 <= byte <= 126 else chr(256 + byte)  # a space is U+0120 in byte-level BPE
-
-
-def test_export_refuses_before_it_works(tmp_path: Path, folder: Path):
-    gguf = tmp_path / "m.gguf"
-    gguf.write_bytes(b"GGUF")
-    with pytest.raises(RefusedError, match="no export to int3"):
-        export(gguf, tmp_path / "o", quant="int3")
-    with pytest.raises(RefusedError, match="is there already"):
-        export(gguf, folder)
-    with pytest.raises(BadDataError, match="no such file or checkpoint"):
-        export(tmp_path / "none.gguf", tmp_path / "o")
-    with pytest.raises(CouldNotRunError, match="is no Python"):
-        export(gguf, tmp_path / "o", interpreter=Path("/bin/false"))
-    with pytest.raises(BadDataError, match="no such file"):
-        export_onnx("./none.gguf", tmp_path / "o")
-    assert not (tmp_path / "o").exists()
-
-
-def test_export_names_what_an_interpreter_lacks(tmp_path: Path):
-    import venv
-
-    venv.create(tmp_path / "bare", with_pip=False)
-    gguf = tmp_path / "m.gguf"
-    gguf.write_bytes(b"GGUF")
-    python = tmp_path / "bare" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    with pytest.raises(RefusedError, match="optimum fp32"):
-        export(gguf, tmp_path / "o", by="optimum", quant="int4")
-    with pytest.raises(CouldNotRunError, match=r"edge-harness\[export\]"):
-        export(gguf, tmp_path / "o", by="optimum", quant="fp32", interpreter=python)
-    with pytest.raises(CouldNotRunError, match=r"has no torch.*edge-harness\[genai-build\].*--python"):
-        export(gguf, tmp_path / "o", interpreter=python)
 
 
 def test_an_onnx_folder_is_a_model(folder: Path, tmp_path: Path):
