@@ -1,6 +1,7 @@
 """What an answer rests on: every term behind it, the measurements nearest to it, and what would disprove it."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 from harness.app.published import shipped_rows
@@ -16,63 +17,23 @@ from harness.predict.prefill import Prompt, prefill_base, prefill_features, pref
 from harness.predict.terms import laws_of, words_of
 from harness.published.rows import Row, is_trusted, predictable
 
+Rows = list[tuple[Any, ...]]
+
 _NEAREST: Final = 6
 _LEAST_DOUBT: Final = 0.005
 """Share of the interval's square below which a term is not listed, if it is also near 1."""
 
 
-class Law(Frozen, frozen=True, kw_only=True):
-    """One physical quantity of a prediction; ``share`` of the time that it stands for, None where it scales several."""
+class ExplanationTable(Frozen, frozen=True, kw_only=True):
+    """One part of what an answer rests on: rows of words and numbers under headings that say their units."""
 
-    phase: str
-    name: str
-    value: float
-    unit: str
-    share: float | None = None
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | None, ...], ...]
 
 
-class TermBehind(Frozen, frozen=True, kw_only=True):
-    """One fitted term behind a prediction: a factor on its quantity, and how far it may be off (one standard error).
-
-    ``votes`` are published measurements that speak for it, 0 where only the prior does; ``doubt_share`` is its share
-    of the square of the interval's width.
-    """
-
-    phase: str
-    term: str
-    key: str
-    factor: float
-    spread_ratio: float
-    votes: int
-    doubt_share: float
-
-
-class Neighbour(Frozen, frozen=True, kw_only=True):
-    """A published measurement near what is asked, and the law's error on it."""
-
-    phase: str
-    chip: str
-    api: str
-    model: str
-    quant: str
-    test: str
-    measured_tokens_per_s: float
-    predicted_tokens_per_s: float
-    error_ratio: float
-    source: str
-
-
-class Explanation(Frozen, frozen=True, kw_only=True):
-    """All of it; ``commands`` are those that would disprove the answer on the device."""
-
-    laws: tuple[Law, ...]
-    terms: tuple[TermBehind, ...]
-    neighbours: tuple[Neighbour, ...]
-    commands: tuple[str, ...]
-
-
-def explain(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> Explanation:
-    """What the speed of a model on a device rests on.
+def explain(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> tuple[ExplanationTable, ...]:
+    """What the speed of a model on a device is made of, what was fitted, what was measured nearby, what would tell.
 
     A device whose engine was timed on it answers from those costs alone, and shows them.
     """
@@ -80,77 +41,90 @@ def explain(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> 
     test = f"-p {scenario.prompt_tokens} --tokens {scenario.new_tokens}"
     run = f"edge-harness run {model.name} -q {model.quant} --api {api} {test} --out RUN"
     if (costs := device.calibration(api)) is not None:
-        timed: list[tuple[str, str, float, str]] = [
+        timed: list[tuple[str | float | None, ...]] = [
             *(("decode", f"reads {c.type_name}", 1e-9 / c.batch_seconds_per_byte[0][1], "GB/s") for c in costs.types),
             ("decode", "fixed time of a token", 1e6 * costs.token_overhead_s, "us"),
             ("decode", "fixed time of a layer", 1e6 * costs.layer_overhead_s, "us"),
             ("decode", "reads the cache", costs.kv_read_bytes_per_s / 1e9, "GB/s"),
             ("prefill", "attention", costs.attention_flops_per_s / 1e9, "GFLOP/s"),
         ]
-        laws = [Law(phase=p, name=n, value=v, unit=u) for p, n, v, u in timed]
-        check = f"edge-harness check {model.name} -q {model.quant}"
-        return Explanation(laws=tuple(laws), terms=(), neighbours=(), commands=(check,))
+        return _parts([(*row, None) for row in timed], [], [], [f"edge-harness check {model.name} -q {model.quant}"])
     belief, machine = believed(device), machine_of(device, scenario)
     work = work_of(model.weights, scenario, scenario.depth_tokens + scenario.new_tokens / 2)
     prompt = prompt_of(model.weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
-    terms = (
+    terms = [
         *_terms("decode", decode_gradient(work, machine, belief.values), belief, machine),
         *_terms("prefill", prefill_gradient(work, machine, prompt, belief.values), belief, machine),
-    )
-    near = (*_neighbours("decode", work, machine, belief), *_neighbours("prefill", work, machine, belief))
+    ]
+    near = [row for phase in ("decode", "prefill") for row in _neighbours(phase, work, machine, belief)]
     learn = f"edge-harness learn RUN --device {device.name}"
-    return Explanation(laws=_laws(work, machine, prompt, belief), terms=terms, neighbours=near, commands=(run, learn))
+    return _parts(_laws(work, machine, prompt, belief), terms, near, [run, learn])
 
 
-def _laws(work: Work, machine: Machine, prompt: Prompt, belief: Coefficients) -> tuple[Law, ...]:
+def _parts(laws: Rows, terms: Rows, near: Rows, commands: Sequence[str]) -> tuple[ExplanationTable, ...]:
+    tables: list[tuple[str, str, Rows]] = [
+        ("what the speed is made of", "phase,quantity,value,unit,% of the time", laws),
+        (
+            "fitted terms; a vote is one model on one chip, published",
+            "phase,term,factor,% it may be off,votes,% of the doubt",
+            terms,
+        ),
+        (
+            "nearest published measurements",
+            "phase,chip,model,quant,test,api,measured tokens/s,predicted tokens/s,% error,source",
+            near,
+        ),
+        ("what would disprove this on the device", "command", [(command,) for command in commands]),
+    ]
+    return tuple(
+        ExplanationTable(title=title, columns=tuple(heads.split(",")), rows=tuple(rows))
+        for title, heads, rows in tables
+        if rows
+    )
+
+
+def _laws(work: Work, machine: Machine, prompt: Prompt, belief: Coefficients) -> Rows:
     laws = laws_of(features(work, machine), belief.values)
     parts = decode_seconds(work, machine, belief.values)
-    base, whole = decode_base(work, machine), parts.total_s
+    base, whole = decode_base(work, machine), parts.total_s / 100
     total_s = prefill_seconds(work, machine, prompt, belief.values)
-    found = laws_of(prefill_features(work, machine, prompt), belief.values)
+    prompts = laws_of(prefill_features(work, machine, prompt), belief.values)
     needs = prefill_base(work, machine, prompt)
     gb_s, gflops = machine.bandwidth_bytes_per_s / 1e9, machine.traits.matrix_flops_per_s / 1e9
-    listed: list[tuple[str, str, float, str, float | None]] = [
+    return [
         ("decode", "fixed time of a layer", laws["overhead"] * 1e6, "us", parts.overhead_s / whole),
         ("decode", "weights read of a token", work.weight_bytes / 1e9, "GB", parts.weights_s / whole),
         ("decode", "memory speed reached", min(laws["efficiency"], 1.0), f"of {gb_s:.4g} GB/s", None),
         ("decode", "operations to unpack a weight", laws["compute"], "FLOP", parts.dequantisation_s / whole),
         ("decode", "cache read of a token", work.kv_bytes / 1e9, "GB", parts.kv_s / whole),
         ("decode", "beyond all of that", laws["scale"], "x the time", None),
-        ("decode", "reading alone, at the specification", (base["bytes"] + base["kv"]) / whole, "of the time", None),
-        ("prefill", "arithmetic peak reached", found["mfu"], f"of {gflops:.4g} GFLOP/s", None),
-        ("prefill", "arithmetic of the weights at the peak", needs["weights"] / total_s, "of the time", None),
-        ("prefill", "beyond all of that", found["scale"], "x the time", None),
+        ("decode", "reading alone, at the specification", (base["bytes"] + base["kv"]) / whole, "% of the time", None),
+        ("prefill", "arithmetic peak reached", prompts["mfu"], f"of {gflops:.4g} GFLOP/s", None),
+        ("prefill", "arithmetic of the weights at the peak", 100 * needs["weights"] / total_s, "% of the time", None),
+        ("prefill", "beyond all of that", prompts["scale"], "x the time", None),
     ]
-    return tuple(Law(phase=p, name=n, value=v, unit=u, share=s) for p, n, v, u, s in listed)
 
 
-def _terms(phase: str, slopes: dict[str, float], belief: Coefficients, machine: Machine) -> tuple[TermBehind, ...]:
-    """Terms by what they add to the interval, most first; those that say and doubt nothing are left out."""
+def _terms(phase: str, slopes: dict[str, float], belief: Coefficients, machine: Machine) -> Rows:
+    """Terms by what they add to the interval, most first; those that say and doubt nothing are left out.
+
+    A row has the factor on the term's quantity, one standard error of it, the published measurements that speak for it
+    (0 where only the prior does), and its share of the square of the interval's width.
+    """
     keys = list(slopes)
     spreads = [math.sqrt(v) for v in belief.covariance_of(keys).diagonal()]
     whole = belief.spread(slopes, phase, machine) ** 2
-    found = []
+    rows = []
     for key, spread in zip(keys, spreads, strict=True):
         term = belief.terms.get(key)
         value, doubt = belief.values.get(key, 0.0), (slopes[key] * spread) ** 2 / whole
-        if doubt < _LEAST_DOUBT and abs(value) < 0.02:
-            continue
-        found.append(
-            TermBehind(
-                phase=phase,
-                term=words_of(key),
-                key=key,
-                factor=math.exp(value),
-                spread_ratio=math.expm1(spread),
-                votes=term.rows_count if term else 0,
-                doubt_share=doubt,
-            )
-        )
-    return tuple(sorted(found, key=lambda one: -one.doubt_share))
+        if doubt >= _LEAST_DOUBT or abs(value) >= 0.02:
+            votes = term.rows_count if term else 0
+            rows.append((phase, words_of(key), math.exp(value), 100 * math.expm1(spread), votes, 100 * doubt))
+    return sorted(rows, key=lambda row: -row[-1])
 
 
-def _neighbours(phase: str, work: Work, machine: Machine, belief: Coefficients) -> tuple[Neighbour, ...]:
+def _neighbours(phase: str, work: Work, machine: Machine, belief: Coefficients) -> Rows:
     """Trusted published measurements nearest by chip, family, api, bytes of a token, quantisation and experts."""
 
     def distance(row: Row) -> float:
@@ -161,18 +135,13 @@ def _neighbours(phase: str, work: Work, machine: Machine, belief: Coefficients) 
         bytes_ratio = work.weight_bytes / row.work.weight_bytes
         return silicon + 2.0 * (own.api != other.api) + kind + abs(math.log(bytes_ratio))
 
-    rows = [row for row in predictable(shipped_rows()) if row.phase == phase and is_trusted(row)]
+    candidates = [row for row in predictable(shipped_rows()) if row.phase == phase and is_trusted(row)]
     nearest: dict[object, Row] = {}
-    for row in sorted(rows, key=distance):
+    for row in sorted(candidates, key=distance):
         nearest.setdefault(row.vote, row)
-    found = []
+    rows: Rows = []
     for row in list(nearest.values())[:_NEAREST]:
-        said = row.token_count / math.exp(row.predicted(belief.values)[0])
-        told: dict[str, Any] = {
-            **row.described,
-            "phase": phase,
-            "source": row.source,
-            "measured_tokens_per_s": row.measured,
-        }
-        found.append(Neighbour(**told, predicted_tokens_per_s=said, error_ratio=said / row.measured - 1))
-    return tuple(found)
+        speed = row.token_count / math.exp(row.predicted(belief.values)[0])
+        error = 100 * (speed / row.measured - 1)
+        rows.append((phase, *row.described.values(), row.measured, speed, error, row.source))
+    return rows

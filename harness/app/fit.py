@@ -250,40 +250,6 @@ def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile
     return replace(device, pools=tuple(map(cut, device.pools)))
 
 
-def override(
-    device: DeviceProfile,
-    *,
-    ram_bytes: float | None = None,
-    vram_bytes: float | None = None,
-    bandwidth_bytes_per_s: float | None = None,
-) -> DeviceProfile:
-    """The device with other memory, without a file for it; what an app may use keeps its share of the total.
-
-    The bandwidth is that of the memory that its usual engine reads; timed costs of the engine are dropped with it.
-
-    Raises:
-        RefusedError: It has no memory of that kind.
-    """
-    main = device.engine().pool
-    sizes = {"ram": ram_bytes, "vram": vram_bytes}
-    missing = [name for name, size in sizes.items() if size and name not in {pool.name for pool in device.pools}]
-    if missing:
-        raise RefusedError(f"{device.name} has no {missing[0]} to change: its pools are those of its profile")
-
-    def changed(pool: MemoryPool) -> MemoryPool:
-        if size := sizes[pool.name]:
-            ratio = size / pool.total_bytes.value
-            entitled = _asked(pool.entitled_bytes.value * ratio) if pool.entitled_bytes else None
-            usable = _asked(pool.usable_bytes.value * ratio)
-            pool = replace(pool, total_bytes=_asked(size), usable_bytes=usable, entitled_bytes=entitled)
-        if bandwidth_bytes_per_s and pool.name == main:
-            pool = replace(pool, bandwidth_bytes_per_s=_asked(bandwidth_bytes_per_s), measured_read_bytes_per_s=None)
-        return pool
-
-    costs = () if bandwidth_bytes_per_s else device.calibrations
-    return replace(device, pools=tuple(map(changed, device.pools)), calibrations=costs)
-
-
 def _asked(value: float) -> Figure:
     return Figure(value=value, source="asked for", confidence="assumed")
 

@@ -1,8 +1,5 @@
-"""Many questions at once: which devices, which models, which mixtures, which contexts; and the answers as a file."""
+"""Many questions at once: which devices, which models, which mixtures, which contexts; and the answers as columns."""
 
-import csv
-import io
-import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -19,10 +16,9 @@ from harness.catalog.paths import as_path
 from harness.domain.model import ModelCard, ModelShape
 from harness.domain.quant import split
 from harness.domain.scenario import Scenario
-from harness.errors import InputError, RefusedError
+from harness.errors import RefusedError
 from harness.predict.sweep import WORDS, Grid, sweep
 from harness.predict.verdict import check_entitlement
-from harness.records.store import write_atomically
 
 Columns = dict[str, NDArray[Any]]
 
@@ -75,17 +71,6 @@ def columns(grid: Grid) -> Columns:
     }
 
 
-def write(table: Columns, path: Path) -> None:
-    """Write columns as JSON (an object of columns) or CSV, by the file's ending; whole or not at all.
-
-    Raises:
-        InputError: No such folder.
-    """
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent}: no such folder")
-    write_atomically(path, _csv(table) if path.suffix.lower() == ".csv" else json.dumps(plain(table)).encode())
-
-
 def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
     """Names of models or devices that match any pattern or are meant by it, in the catalog's order, then paths.
 
@@ -111,11 +96,3 @@ def plain(table: Mapping[str, NDArray[Any]]) -> dict[str, list[Any]]:
     speeds = lists.get("decode_tokens_per_s", [])
     lists["decode_tokens_per_s"] = [None if value != value else value for value in speeds]  # noqa: PLR0124 - nan
     return lists
-
-
-def _csv(table: Columns) -> bytes:
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream)
-    writer.writerow(table)
-    writer.writerows(zip(*plain(table).values(), strict=True))
-    return stream.getvalue().encode()

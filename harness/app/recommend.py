@@ -6,14 +6,13 @@ from typing import Final, Literal, get_args
 from msgspec.structs import replace
 
 from harness.app.fit import outlook, predict
-from harness.app.resolve import resolve_device, resolve_model
-from harness.app.ways import Way, ways
+from harness.app.resolve import resolve_model
+from harness.app.ways import ways
 from harness.domain.base import Frozen, shipped_table
 from harness.domain.device import DeviceProfile
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.quality import perplexity_growth_percent
-from harness.predict.speculative import expected_tokens_per_cycle
 
 Task = Literal["chat", "code", "reasoning", "vision"]
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
@@ -21,14 +20,8 @@ TASKS: Final[tuple[Task, ...]] = get_args(Task)
 _MIXTURES: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_XXS")
 _SPLIT_MIXTURE: Final = "Q4_K_M"
 """What is split or streamed where no mixture fits whole."""
-_SMALLER: Final = ("IQ4_XS", "Q3_K_M", "IQ3_XXS")
-"""Tried in turn where Q4_K_M does not fit."""
 _SAME_POINTS: Final = 1.0
 """Scores that differ by less are the same: makers' prompts differ by more."""
-_VERIFIER: Final = "h100-sxm-server"
-_ROUND_TRIP_S: Final = 0.05
-_ACCEPTANCE: Final = 0.7
-_GAMMA: Final = 4
 
 
 class Choice(Frozen, frozen=True, kw_only=True):
@@ -52,18 +45,6 @@ class Choice(Frozen, frozen=True, kw_only=True):
     is_front: bool = False
 
 
-class Route(Frozen, frozen=True, kw_only=True):
-    """One way to a model's quality; ``loses`` says what it costs, ``evidence`` what the answer rests on."""
-
-    route: str
-    model: str = ""
-    quant: str = ""
-    fit: str = ""
-    tokens_per_s: float | None = None
-    loses: str = ""
-    evidence: str
-
-
 _TABLE: Final = shipped_table("data/quality.toml")
 
 
@@ -73,15 +54,26 @@ def benchmark(task: Task) -> str:
 
 
 def recommend(
-    device: DeviceProfile, task: Task, scenario: Scenario, *, min_tokens_per_s: float = 0.0, minutes: float = 0.0
+    device: DeviceProfile,
+    task: Task,
+    scenario: Scenario,
+    *,
+    min_tokens_per_s: float = 0.0,
+    minutes: float = 0.0,
+    quality_of: str = "",
 ) -> list[Choice]:
     """Models with the best mixture of each that fits and is fast enough (for ``minutes``), best first.
 
-    Where nobody knows what the device keeps after minutes, its first seconds count.
+    Where nobody knows what the device keeps after minutes, its first seconds count. With ``quality_of`` those alone
+    whose published score is at most a point below that model's.
+
+    Raises:
+        RefusedError: Nobody published a score of that model for this task.
     """
+    least = _score(quality_of, task) - _SAME_POINTS if quality_of else 0.0
     best: dict[str, Choice] = {}
     for name, row in _TABLE["scores"].items():
-        if task not in row:
+        if row.get(task, -1.0) < least:
             continue
         for quant in (*_MIXTURES, ""):
             if not quant and name in best:
@@ -115,74 +107,14 @@ def recommend(
     return listed
 
 
-def routes(device: DeviceProfile, reference: str, task: Task, scenario: Scenario) -> list[Route]:
-    """Every way to the published quality of ``reference`` on this device, side by side.
-
-    Routes: the model itself by its best way, in 2 bits, ternary weights, a smaller model, a mixture of experts, and a
-    draft here with the verifier there.
-
-    Raises:
-        RefusedError: Nobody published a score of it for this task.
-    """
-    scores, bench = _TABLE["scores"], benchmark(task)
-    name, listed = resolve_model(reference).name, list[Route]()
+def _score(model: str, task: Task) -> float:
+    scores = _TABLE["scores"]
+    name = resolve_model(model).name
     if task not in scores.get(name, {}):
-        raise RefusedError(f"no published {bench} of {name} is known here; known: {', '.join(sorted(scores))}")
-    goal = scores[name][task]
-
-    def add(route: str, way: Way, speed: float, loses: str, evidence: str) -> None:
-        now = way.prediction
-        same = {"model": now.model, "quant": now.quant, "fit": now.verdict.word}
-        evidence = evidence if way.is_usual else f"{way.how}; {evidence}"
-        listed.append(Route(route=route, tokens_per_s=speed or None, loses=loses, evidence=evidence, **same))
-
-    def best(model: str, quant: str) -> Way:
-        return ways(resolve_model(model, quant), device, scenario)[0]
-
-    for route, quant in (("the model itself", "Q4_K_M"), ("the model in 2 bits", "IQ2_XXS")):
-        way = best(name, quant)
-        growth = perplexity_growth_percent(quant, _count(name))
-        loses = "nothing published" if growth is None else f"perplexity {growth:+.1f} %"
-        add(route, way, _speed(way), loses, "published perplexities by mixture; predicted memory and speed")
-    without = f"no model trained in ternary weights has a published {bench} near {goal:g}"
-    listed.append(Route(route="ternary weights", quant="TQ2_0", evidence=without))
-    equal = [n for n, row in scores.items() if row.get(task, 0.0) >= goal - _SAME_POINTS and n != name]
-    for routed, route in ((False, "a smaller model"), (True, "a mixture of experts")):
-        rivals = []
-        for other in equal:
-            is_routed = resolve_model(other, "Q4_K_M").weights.shape.experts is not None
-            if is_routed != routed or _count(other) >= _count(name) * (1 + routed):
-                continue
-            way = best(other, "Q4_K_M")
-            for quant in _SMALLER if not routed else ():
-                if way.prediction.verdict.word == "fits":
-                    break
-                way = best(other, quant)
-            growth = perplexity_growth_percent(way.prediction.quant, _count(other)) or 0.0
-            loses = f"{bench} {scores[other][task]:g} against {goal:g}, perplexity {growth:+.1f} %"
-            rivals.append((_speed(way), way, loses))
-        if rivals:
-            speed, way, loses = max(rivals, key=lambda rival: rival[0])
-            source = _TABLE["sources"][scores[way.prediction.model]["source"]]
-            add(route, way, speed, loses, f"{source}; predicted memory and speed")
-        else:
-            listed.append(Route(route=route, evidence=f"none with a published {bench} of {goal:g} is known here"))
-    draft = best("llama-3.2-1b", "Q4_K_M")
-    there = predict(resolve_model(name, "Q8_0"), resolve_device(_VERIFIER), scenario)
-    cycle_s = _GAMMA / draft.prediction.speed.decode_tokens_per_s.mid + _ROUND_TRIP_S
-    cycle_s += 1 / there.speed.decode_tokens_per_s.mid
-    assumed = (
-        f"assumed: {_GAMMA} drafts, acceptance {_ACCEPTANCE}, {_ROUND_TRIP_S * 1e3:g} ms there and back, the "
-        f"verifier on {_VERIFIER}; the draft shares the vocabulary of Llama 3 alone"
-    )
-    speed = expected_tokens_per_cycle(_ACCEPTANCE, _GAMMA) / cycle_s
-    add("a draft here, the verifier there", draft, float(speed), "works online only", assumed)
-    return listed
-
-
-def _speed(way: Way) -> float:
-    """Decode speed; 0 where it does not run."""
-    return float(way.prediction.speed.decode_tokens_per_s.mid) if way.runs else 0.0
+        raise RefusedError(
+            f"no published {benchmark(task)} of {name} is known here; known: {', '.join(sorted(scores))}"
+        )
+    return float(scores[name][task])
 
 
 @lru_cache(maxsize=256)

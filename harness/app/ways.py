@@ -46,9 +46,7 @@ class Way(Frozen, frozen=True, kw_only=True):
         return asked.batch_count * (reading_s + asked.new_tokens / speed.decode_tokens_per_s.mid)
 
 
-def ways(
-    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, *, card_count: int = 1, **asked: Any
-) -> list[Way]:
+def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **asked: Any) -> list[Way]:
     """Ways that run, fastest for the scenario's prompt and new tokens first; where none does, the usual one alone.
 
     With an api or a placement in the scenario that is the only one, but for reading from storage what has no room.
@@ -60,6 +58,7 @@ def ways(
     is_open = not scenario.api and scenario.placement == Placement()
     card = device.engine_for(device.api(scenario.api))
     has_card = card is not None and card.kind == "gpu" and card.pool == "vram"
+    card_count = device.card_count
     if card_count > 1 and not has_card:
         raise RefusedError(f"{device.name} has no card of its own: there are no several of it")
     usual = _way(model, device, scenario, asked, is_usual=True)

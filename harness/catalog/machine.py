@@ -159,6 +159,10 @@ def build(line: Line, ref: str, files: Files) -> DeviceProfile | None:
             return _by_figures(name, line.ram, files) if told else None
         best = _best(hits, _own_gb(ref, name) or line.ram.gb)
         role = "card" if best.layer == "cards" else "host"
+        if role == "host" and count > 1:
+            raise InputError(
+                f"{ref!r}: found {count} of {name!r}, which has no card of its own: only cards can be several"
+            )
         if role in parts:
             raise InputError(f"{ref!r}: {name!r} and {parts[role].part.row['name']!r} are two of a kind; name one")
         parts[role] = Taken(count, best, _readings(best, hits, name))

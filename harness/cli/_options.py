@@ -46,7 +46,6 @@ class Ending(click.Path):
         return super().convert(value, param, ctx)
 
 
-CELLS: Final = Ending(".json", ".csv")
 MOST_TOKENS: Final = 1 << 24
 """No model has a context of more; a number above is a slip of the keyboard."""
 SILENCE_S: Final = 300.0

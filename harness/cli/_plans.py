@@ -1,4 +1,4 @@
-"""Tables of what ``fit`` says of speculation, of streaming and of placements, and of what its answer rests on."""
+"""Tables of what ``fit`` says of speculation, of streaming and of placements."""
 
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,6 @@ from harness.units import format_number, format_seconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.app.explain import Explanation
     from harness.app.plans import RemotePlan, SpeculationPlan
     from harness.app.ways import Way
 
@@ -61,37 +60,3 @@ def _ways(ways: "Sequence[Way]") -> Table:
         between = f"{format_number(decode.low)} to {format_number(decode.high)}"
         rows.append((way.how, way.flags, format_number(decode.mid), between))
     return table("", ("ways to run it", "llama.cpp", "tokens/s", "90 %"), rows, right=(2,))
-
-
-def render_explanation(why: "Explanation | None") -> None:
-    """Print laws, terms, nearest measurements and the commands that would disprove the answer; nothing for None."""
-    if why is None:
-        return
-    laws = [
-        (one.phase, one.name, format_number(one.value), one.unit, "" if one.share is None else f"{one.share:.0%}")
-        for one in why.laws
-    ]
-    say(table("what the speed is made of", ("", "quantity", "value", "unit", "of the time"), laws, right=(2, 4)))
-    if why.terms:
-        terms = [
-            (t.phase, t.term, f"{t.factor:.3g}", f"{t.spread_ratio:.0%}", str(t.votes), f"{t.doubt_share:.0%}")
-            for t in why.terms
-        ]
-        columns = ("", "term", "factor", "may be off by", "votes", "of the doubt")
-        say(table("fitted terms; a vote is one model on one chip, published", columns, terms, right=(2, 3, 4, 5)))
-    if why.neighbours:
-        near = [
-            (
-                f"{n.chip}, {n.api}",
-                f"{n.model} {n.quant}",
-                n.test,
-                format_number(n.measured_tokens_per_s),
-                format_number(n.predicted_tokens_per_s),
-                f"{n.error_ratio:+.0%}",
-                n.source,
-            )
-            for n in why.neighbours
-        ]
-        head = ("chip", "model", "test", "measured", "predicted", "error", "source")
-        say(table("nearest published measurements", head, near, right=(3, 4, 5)))
-    say("What would disprove this on the device:", *(f"  {command}" for command in why.commands))

@@ -8,13 +8,14 @@ from harness.cli import _options as options
 from harness.cli._command import Verb, typed
 from harness.cli._effect import refuse_idle, refuse_typed
 from harness.cli._output import Answer, Table, answers, console, say, table
-from harness.cli._plans import render_explanation, render_plans
+from harness.cli._plans import render_plans
 from harness.errors import Exit
-from harness.units import GB, MIB, format_bytes, format_number, format_seconds
+from harness.units import format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from harness.app.explain import ExplanationTable
     from harness.app.resolve import ResolvedModel
     from harness.domain.device import DeviceProfile
     from harness.domain.prediction import Interval, Prediction
@@ -49,26 +50,16 @@ if TYPE_CHECKING:
 @click.option(
     "--draft", metavar="MODEL", help="Draft model to load as well: a name or a file, NAME:QUANT for its quantisation."
 )
-@click.option("--verifier", metavar="DEVICE", help="Device elsewhere that verifies what --draft drafts here.")
 @click.option(
-    "--verifier-rtt",
-    "round_trip_ms",
-    type=options.Amount(most=60_000),
-    help="Round trip to the --verifier, in milliseconds. [default: 40]",
+    "--verifier",
+    metavar="DEVICE[@MS]",
+    help="Device elsewhere that verifies what --draft drafts here, and the round trip to it. [default: 40 ms]",
 )
 @click.option(
     "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What shares the app's memory; may be repeated."
 )
 @click.option(
     "--ram-budget", metavar="SIZE", help="RAM the app may use: 2GiB, 600MB, or 0.6x the size of the model's file."
-)
-@click.option("--ram", "ram_bytes", type=options.Size(64 * MIB), help="Assume this much RAM: 32GiB.")
-@click.option("--vram", "vram_bytes", type=options.Size(64 * MIB), help="Assume this much GPU memory: 12GiB.")
-@click.option(
-    "--bandwidth", "bandwidth_gb_s", type=options.Amount(0.01, 1e6), help="Assume this memory bandwidth, in GB/s: 68."
-)
-@click.option(
-    "--cards", "card_count", type=options.Count(1, 16), default=1, show_default=True, help="Number of identical GPUs."
 )
 @options.placement()
 @click.option(
@@ -88,13 +79,8 @@ def fit(
     entitled: bool,
     draft: str | None,
     verifier: str | None,
-    round_trip_ms: float | None,
     beside: tuple[str, ...],
     ram_budget: str | None,
-    ram_bytes: int | None,
-    vram_bytes: int | None,
-    bandwidth_gb_s: float | None,
-    card_count: int,
     explained: bool,
     with_advice: bool,
     program: str | None,
@@ -115,23 +101,17 @@ def fit(
     fields["program"] = program if program is not None else "" if device in THIS_MACHINE else "llama-server"
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
-    profile = use.override(
-        profile,
-        ram_bytes=ram_bytes,
-        vram_bytes=vram_bytes,
-        bandwidth_bytes_per_s=bandwidth_gb_s * GB if bandwidth_gb_s else None,
-    )
     if ram_budget:
         profile = use.within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
-    card_count = max(card_count, profile.card_count)  # -d "2x rtx 3090"
-    refuse_typed({"placement"}, "with several cards, over which the best split is looked for", when=card_count > 1)
+    several = profile.card_count > 1  # -d "2x rtx 3090"
+    refuse_typed({"placement"}, "with several cards, over which the best split is looked for", when=several)
     scenario, made = _made_by_program(context, resolved, profile, scenario, fields) if program else (scenario, ())
     small = resolve_model(draft) if draft else None
     asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small,
                              "minutes": minutes, "beside": tuple(use.companion(text) for text in beside)}  # fmt: skip
     refuse_idle(context, lambda values: use.predict(resolved, profile, scenario_from(fields | values), **asked))
-    found = ways(resolved, profile, scenario, card_count=card_count, **asked)
-    best, now, scenario = found[0], found[0].prediction, found[0].scenario
+    listed = ways(resolved, profile, scenario, **asked)
+    best, now, scenario = listed[0], listed[0].prediction, listed[0].scenario
     late, energy = use.outlook(resolved, profile, scenario, now.speed, minutes or 10)
     timed = use.timing_notes(resolved, profile, scenario) if device in THIS_MACHINE else ()
     if ram_budget:
@@ -139,11 +119,12 @@ def fit(
     notes = (*resolved.notes, *made, *_notes(now, resolved, profile, scenario), *timed)
     changes = use.advice_for(resolved, profile, scenario, now, **asked) if with_advice else []
     speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None
-    why = explain(resolved, profile, scenario) if explained else None
+    why = explain(resolved, profile, scenario) if explained else ()
     remote = None
     if verifier is not None and small is not None:
-        trip_s = (round_trip_ms or 40.0) / 1e3
-        remote = plan_remote(now, resolved, small, profile, resolve_device(verifier), scenario, trip_s)
+        there, _, trip_ms = verifier.partition("@")
+        trip_s = options.Amount(most=60_000).convert(trip_ms or "40", None, context) / 1e3
+        remote = plan_remote(now, resolved, small, profile, resolve_device(there), scenario, trip_s)
 
     def show() -> None:
         from harness.report.answer import first_line, next_step, other_ways
@@ -151,7 +132,7 @@ def fit(
         deep = () if now.verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
         decode, but = deep[0][1] if deep else None, _rests_on(resolved, scenario)
         click.echo(first_line(best, profile, late, decode=decode, target_tokens_per_s=target_tokens_per_s, but=but))
-        say(*filter(None, (other_ways(found),)))
+        say(*filter(None, (other_ways(listed),)))
         _render(
             now,
             changes,
@@ -161,11 +142,11 @@ def fit(
             _warm_table(late, energy),
         )
         gains = speculation and now.verdict.word == "fits" and any(case.gamma for case in speculation.cases)
-        render_plans(found, speculation if small or gains else None, remote)
-        render_explanation(why)
+        render_plans(listed, speculation if small or gains else None, remote)
+        say(*(_explained(part) for part in why))
         say(*filter(None, (next_step(best, device in THIS_MACHINE, bool(changes)),)))
 
-    document = {"scenario": scenario, "prediction": now, "ways": found, "advice": changes, "notes": notes}
+    document = {"scenario": scenario, "prediction": now, "ways": listed, "advice": changes, "notes": notes}
     document |= {"sustained": late, "energy": energy, "speculation": speculation}
     document |= ({"explanation": why} if why else {}) | ({"remote": remote} if remote else {})
     return Answer(document, show, Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK)
@@ -217,12 +198,13 @@ def _notes(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile", s
     return notes
 
 
-def _again(
-    model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario", card_count: int, asked: dict[str, Any]
-) -> "Prediction":
-    from harness.app.ways import ways
-
-    return ways(model, device, scenario, card_count=card_count, **asked)[0].prediction
+def _explained(part: "ExplanationTable") -> Table:
+    rows = [
+        [cell if isinstance(cell, str) else "" if cell is None else format_number(cell) for cell in row]
+        for row in part.rows
+    ]
+    numeric = [i for i in range(len(part.columns)) if any(isinstance(row[i], float | int) for row in part.rows)]
+    return table(part.title, part.columns, rows, right=numeric)
 
 
 def _render(now: "Prediction", changes: "list[Advice]", notes: tuple[str, ...], *tables: Table) -> None:

@@ -1,6 +1,5 @@
 """``edge-harness matrix``: which models fit which devices, for many at once."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,21 +25,16 @@ _MOST_ROWS = 40
 @options.kv_type
 @click.option("--api", default="", help="Api; each device's usual one unless given.")
 @click.option("--entitled", is_flag=True, help="Apps have the higher memory limit their system offers.")
-@click.option("--out", "-o", type=options.CELLS, help="Every cell as .json or .csv.")
 @answers
-def matrix(kv_type: str, api: str, out: Path | None, **asked: Any) -> Answer:
+def matrix(kv_type: str, api: str, **asked: Any) -> Answer:
     """Predict every combination of devices, models, quantisation mixtures and contexts."""
-    from harness.app.matrix import ask, columns, plain, write
+    from harness.app.matrix import ask, columns, plain
     from harness.app.resolve import scenario_from
 
     grid = ask(scenario=scenario_from({"kv_type": kv_type, "api": api}), **asked)
-    if out:
-        write(columns(grid), out)
 
     def show() -> None:
         say(_summary(grid) if grid.verdict.size > _MOST_ROWS else _all_cells(columns(grid)))
-        if out:
-            click.echo(f"{grid.verdict.size} cells in {out}")
 
     return Answer(lambda: plain(columns(grid)), show)
 

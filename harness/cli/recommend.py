@@ -1,4 +1,4 @@
-"""``edge-harness recommend``: which model for a task on a device, or every way to a model's quality there."""
+"""``edge-harness recommend``: which model for a task on a device."""
 
 import click
 
@@ -14,35 +14,26 @@ from harness.units import format_bytes, format_number
 @click.option("--task", type=click.Choice(["chat", "code", "reasoning", "vision"]), default="chat", show_default=True)
 @click.option("--min-speed", type=options.Amount(), default=5.0, show_default=True, help="Decode speed, tokens/s.")
 @click.option("--minutes", type=options.Amount(most=1e5), help="For how long it must hold; throttling counts.")
-@click.option("--quality-of", metavar="MODEL", help="Every way to the published quality of MODEL instead.")
+@click.option("--quality-of", default="", metavar="MODEL", help="Only models as good as MODEL by published scores.")
 @options.context()
 @options.kv_type
 @options.api
 @answers
 def recommend(
-    device: str, task: str, min_speed: float, minutes: float | None, quality_of: str | None, **fields: int | str
+    device: str, task: str, min_speed: float, minutes: float | None, quality_of: str, **fields: int | str
 ) -> Answer:
     """Rank models and mixtures for DEVICE by published quality among those that fit and are fast enough.
 
     Exit status 1 when nothing fits.
     """
-    from harness.app.recommend import TASKS, benchmark, routes
+    from harness.app.recommend import TASKS, benchmark
     from harness.app.recommend import recommend as rank
     from harness.app.resolve import resolve_device, scenario_from
 
     scenario = scenario_from(fields)
     profile = resolve_device(device, scenario)
     kind = next(t for t in TASKS if t == task)
-    if quality_of:
-        ways = routes(profile, quality_of, kind, scenario)
-        rows = []
-        for way in ways:
-            speed = format_number(way.tokens_per_s) if way.tokens_per_s else "-"
-            rows.append((way.route, f"{way.model} {way.quant}".strip(), way.fit, speed, way.loses, way.evidence))
-        columns = ("route", "model", "fits", "tokens/s", "what it loses", "evidence")
-        title = f"the {benchmark(kind)} of {quality_of} on {profile.title}"
-        return Answer(ways, lambda: say(table(title, columns, rows, right=(3,))))
-    choices = rank(profile, kind, scenario, min_tokens_per_s=min_speed, minutes=minutes or 0.0)
+    choices = rank(profile, kind, scenario, min_tokens_per_s=min_speed, minutes=minutes or 0.0, quality_of=quality_of)
     lines = [
         (
             "*" if c.is_front else "",

@@ -55,7 +55,7 @@ TABLES = (
     ["models", "list"],
     ["models", "show", "llama-3.2-3b"],
     ["fit", "llama-3.2-3b", "-d", "iphone-15-pro"],
-    ["fit", "qwen3-30b-a3b", "-d", "rtx-4060-desktop", "--ram", "32GiB"],
+    ["fit", "qwen3-30b-a3b", "-d", "rtx-4060-desktop, 32GB"],
     ["fit", "llama-3.1-8b", "-d", "raspberry-pi-5-16gb", "--ram-budget", "3GiB"],
     ["matrix", "-d", "iphone-*", "-m", "llama-3*"],
     ["recommend", "macbook-air-m3"],

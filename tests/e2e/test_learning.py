@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import cli
+from harness.domain.device import APIS
 
 DEVICE = "raspberry-pi-5-16gb"
 # a board that runs everything at 0.7 of what is said of its kind
@@ -124,13 +125,17 @@ def test_a_fleet_learns_by_the_names_in_its_records(call, tmp_path):
 def test_every_term_behind_an_answer_is_shown(call):
     document = json.loads(call("fit", "qwen3-8b", "-d", "rtx-4090-desktop", "--explain", "--json"))
     why = document["explanation"]
-    time_shares = [law["share"] for law in why["laws"] if law["phase"] == "decode" and law["share"] is not None]
-    assert sum(time_shares) == pytest.approx(1.0, abs=0.02)
-    assert {n["phase"] for n in why["neighbours"]} == {"decode", "prefill"}
-    for n in why["neighbours"]:
-        assert n["error_ratio"] == pytest.approx(n["predicted_tokens_per_s"] / n["measured_tokens_per_s"] - 1, abs=1e-9)
-    assert all(0 <= t["doubt_share"] <= 1.01 and t["votes"] >= 0 for t in why["terms"])
-    assert why["commands"][0].startswith("edge-harness run qwen3-8b -q Q4_K_M --api cuda")
+    laws, terms, near, commands = [
+        [dict(zip(part["columns"], row, strict=True)) for row in part["rows"]] for part in why
+    ]
+    assert sum(law["% of the time"] or 0 for law in laws if law["phase"] == "decode") == pytest.approx(100, abs=2)
+    assert {row["phase"] for row in near} == {"decode", "prefill"}
+    for row in near:
+        error = 100 * (row["predicted tokens/s"] / row["measured tokens/s"] - 1)
+        assert row["% error"] == pytest.approx(error, abs=1e-9)
+        assert row["chip"] and row["api"] in APIS and row["quant"]
+    assert all(0 <= term["% of the doubt"] <= 101 and term["votes"] >= 0 for term in terms)
+    assert commands[0]["command"].startswith("edge-harness run qwen3-8b -q Q4_K_M --api cuda")
 
 
 def test_a_file_and_a_line_say_the_same(call, tmp_path):
@@ -151,8 +156,7 @@ CARD = ("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop")
     [
         ("learn", "--device", DEVICE, "--forget", "--line", LINES[0]),
         (*CARD, "--verifier", "h100-sxm-server"),
-        (*CARD, "--draft", "llama-3.2-1b", "--verifier-rtt", "40"),
-        (*CARD, "--cards", "2", "--placement", "-ngl 10"),
+        ("fit", "llama-3.1-8b", "-d", "2x rtx 4060", "--placement", "-ngl 10"),
     ],
 )
 def test_options_that_conflict_are_refused(call, arguments):
@@ -167,7 +171,7 @@ def test_users_over_a_split_get_more_together_and_less_each(call):
 
 def test_users_and_the_round_trip_change_the_answer(call):
     assert decode(call, "gemma-3-4b", "--users", 4)[0]["mid"] > 1.3 * decode(call, "gemma-3-4b")[0]["mid"]
-    draft = ("--draft", "llama-3.2-1b", "--verifier", "h100-sxm-server", "--json", "--no-advice")
-    near, far = (json.loads(call(*CARD, *draft, "--verifier-rtt", trip))["remote"] for trip in (1, 80))
+    draft = ("--draft", "llama-3.2-1b", "--json", "--no-advice", "--verifier")
+    near, far = (json.loads(call(*CARD, *draft, f"h100-sxm-server@{trip}"))["remote"] for trip in (1, 80))
     for quick, slow in zip(near["cases"], far["cases"], strict=True):
         assert quick["tokens_per_s"] > slow["tokens_per_s"]

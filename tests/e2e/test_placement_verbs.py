@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROWS = Path(__file__).parents[2] / "harness/published/data/partial_offload.csv"
-MIXTURE = ("qwen3-30b-a3b", "-q", "Q4_K_M", "-d", "rtx-4060-desktop", "--ram", "32GiB")
+MIXTURE = ("qwen3-30b-a3b", "-q", "Q4_K_M", "-d", "rtx-4060-desktop, 32GB")
 
 
 def run(*args: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -35,8 +35,9 @@ def test_the_best_split_has_flags_and_speed(tmp_path: Path) -> None:
 
 
 def test_two_cards_hold_what_one_does_not(tmp_path: Path) -> None:
-    asked = ("fit", "llama-3.3-70b", "-q", "Q4_K_M", "-d", "rtx-3090-desktop", "--no-advice", "--json")
-    one, two, both = (run(*asked, *more, home=tmp_path) for more in ((), ("--placement", "-ts 1,1"), ("--cards", "2")))
+    asked = ("fit", "llama-3.3-70b", "-q", "Q4_K_M", "--no-advice", "--json", "-d")
+    named = (["rtx-3090-desktop"], ["rtx-3090-desktop", "--placement", "-ts 1,1"], ["2x rtx 3090"])
+    one, two, both = (run(*asked, *more, home=tmp_path) for more in named)
     assert json.loads(one.stdout)["ways"][0]["flags"].startswith("-ngl 4")
     memory = json.loads(two.stdout)["prediction"]["memory"]
     assert json.loads(both.stdout)["ways"][0]["flags"] == "-ngl 81 -ts 1,1"
@@ -47,9 +48,9 @@ def test_two_cards_hold_what_one_does_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "word"),
     [
-        (("fit", "smollm2-135m", "-d", "raspberry-pi-5", "--cards", "2"), "no card of its own"),
+        (("fit", "smollm2-135m", "-d", "2x raspberry-pi-5"), "no card of its own"),
         (
-            ("fit", *MIXTURE, "--cards", "2", "--placement", "--n-cpu-moe 4"),
+            ("fit", "qwen3-30b-a3b", "-d", "2x rtx 4060", "--placement", "--n-cpu-moe 4"),
             "--placement has no meaning with several cards",
         ),
         (("fit", *MIXTURE, "--placement", "-ngl many"), "many"),

@@ -2,7 +2,7 @@
 
 With E the tokens of a cycle (Leviathan et al. 2023, equation 1), m the tokens drafted, d the time of one here, r the
 round trip and t(k) the server's time for k tokens whose prefix it holds, the speed is E / (m d + r + t(m + 1)), which
-is the law of ``fit --verifier-rtt``. It is compared with the server's own plain generation, which pays one round trip
+is the law of ``fit --verifier``. It is compared with the server's own plain generation, which pays one round trip
 for a whole answer: a request of k tokens costs ``verify_s[k]`` = r + t(k), and ``verify_s[1]`` is a plain token's time.
 """
 
