@@ -44,10 +44,11 @@ def rendered(text: str, page: str) -> str:
         renderer = getattr(renderers, name, None)
         if renderer is None:
             raise ValueError(f"{page}: no renderer named {name!r}")
-        missing = [a for a in arguments if "/" in a and not (ROOT / a).is_file()]
+        paths = {a: ROOT / a for a in arguments if "/" in a and name != "answer"}
+        missing = [a for a, path in paths.items() if not path.is_file()]
         if missing:
             raise ValueError(f"{page}: no record {missing[0]}")
-        found: str = renderer(*(ROOT / a if "/" in a else a for a in arguments))
+        found: str = renderer(*(paths.get(a, a) for a in arguments))
         return found
 
     text = _BLOCK.sub(lambda m: f"{m[1]}{call(m['words']).rstrip()}\n{m[4]}", text)

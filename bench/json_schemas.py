@@ -11,7 +11,7 @@ from typing import Any, Final, NotRequired, Required, TypedDict
 import msgspec
 
 from harness.app.doctor import Finding
-from harness.app.explain import Explanation
+from harness.app.explain import ExplanationTable
 from harness.app.learn import Lesson
 from harness.app.plans import RemotePlan, SpeculationPlan
 from harness.app.recommend import Choice, Route
@@ -43,7 +43,7 @@ class Fit(TypedDict, total=False):
     energy: Energy | None
     speculation: SpeculationPlan | None
     streaming: StreamingOutlook | None
-    explanation: Explanation
+    explanation: tuple[ExplanationTable, ...]
     remote: RemotePlan
     ways: list[Any]
 

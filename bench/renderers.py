@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shlex
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from statistics import median
@@ -350,7 +351,7 @@ def answer(most: str, *words: str) -> str:
     shown = []
     with TemporaryDirectory() as home:
         for line in " ".join(words).split(" && "):
-            done = CliRunner(env={"EDGE_HARNESS_HOME": home, "COLUMNS": "150"}).invoke(cli, line.split())
+            done = CliRunner(env={"EDGE_HARNESS_HOME": home, "COLUMNS": "150"}).invoke(cli, shlex.split(line))
             if done.exit_code or isinstance(done.exception, HarnessError):
                 raise ValueError(f"{line}: {done.exception}")
             kept = [text.rstrip() for text in done.stdout.replace(home, "~").splitlines()]

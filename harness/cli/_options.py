@@ -9,12 +9,13 @@ import math
 import os
 import re
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
+from harness.cli._command import TABLES
 from harness.cli._output import Answer, F, answers
 from harness.printable import clean_lines
 from harness.units import format_bytes, parse_bytes
@@ -173,106 +174,56 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return add
 
 
-def context(default: int = 4096) -> Callable[[F], F]:
-    """``--context``."""
-    return _count(("--context", "-c", "context_tokens"), Count(64), default, "Tokens that the KV cache can hold.")
+def option(name: str, default: object = None, *, least: int | None = None, of: str = "") -> Callable[[F], F]:
+    """An option as the table of shared options has it, with another default or least number; ``of`` ends its help."""
+    row = dict(TABLES["shared"][name])
+    row["help"] = row["help"].format(of=of)
+    if default is not None:
+        row["default"] = default
+    if least is not None:
+        row["count"] = [least]
+    for key, kind in _KINDS.items():
+        if key in row:
+            row["type"] = kind(*row.pop(key))
+    if "numbers" in row:
+        row["callback"] = numbers(*row.pop("numbers"))
+    return click.option(*row.pop("flags"), **row)
 
 
-def prompt(least: int = 1) -> Callable[[F], F]:
-    """``--prompt``."""
-    return _count(("--prompt", "-p", "prompt_tokens"), Count(least), 512, "Tokens in each prompt.")
-
-
-def tokens(default: int, least: int = 1) -> Callable[[F], F]:
-    """``--tokens``."""
-    return _count(("--tokens", "-n", "new_tokens"), Count(least), default, "Tokens to generate after each prompt.")
-
-
-def repetitions(default: int = 5) -> Callable[[F], F]:
-    """``--repetitions``."""
-    return _count(("--repetitions", "-r"), Count(1, 1000), default, "Undisturbed samples wanted from each test.")
+_KINDS: Final[dict[str, Callable[..., click.ParamType]]] = {
+    "count": Count,
+    "amount": Amount,
+    "size": Size,
+    "folder": lambda: FOLDER,
+}
+context = partial(option, "context")
+prompt = partial(option, "prompt")
+tokens = partial(option, "tokens")
+repetitions = partial(option, "repetitions")
+quant = option("quant")
+depths = option("depths")
+threads = option("threads")
+several_threads = option("several_threads")
+ubatch = option("ubatch")
+kv_type = option("kv_type")
+value_type = option("value_type")
+program = option("program")
+api = option("api")
+emulated = option("emulated")
+prompts = together(option("prompts"), option("prompt_count"))
+memory_limit = option("memory_limit")
+server_model = option("server_model")
+silence = option("silence")
 
 
 def seed(of: str, default: int = 0) -> Callable[[F], F]:
     """``--seed``."""
-    return _count(("--seed",), Count(0, 1 << 31), default, f"Random seed for {of}.")
-
-
-def _count(names: tuple[str, ...], kind: Count, default: int, words: str) -> Callable[[F], F]:
-    return click.option(*names, type=kind, default=default, show_default=True, help=words)
-
-
-quant = click.option("--quant", "-q", default="", help="Quantisation, such as Q4_K_M. [default: the model's usual one]")
-depths = click.option(
-    "--depth",
-    "depth_tokens",
-    default="0",
-    callback=numbers(),
-    help="Tokens already in the cache, or several depths: 0,2048.",
-)
-threads = click.option(
-    "--threads", "-t", "thread_count", type=Count(0, 1024), default=0, help="CPU threads; 0 means the physical cores."
-)
-several_threads = click.option(
-    "--threads",
-    "-t",
-    "thread_count",
-    default="0",
-    callback=numbers(0, 1024),
-    help="CPU threads, or several numbers: 1,2; 0 means the physical cores.",
-)
-ubatch = click.option(
-    "--ubatch", "ubatch_tokens", type=Count(1), default=512, show_default=True, help="Tokens in one physical batch."
-)
-kv_type = click.option("--kv-type", default="F16", show_default=True, help="Type of the KV cache: F16, Q8_0, Q4_0 ...")
-value_type = click.option("--value-type", default="", help="That of its values, where it is another one.")
-program = click.option(
-    "--program",
-    metavar="NAME [VERSION] [OPTION ...]",
-    help="Program that runs it, with version and options of llama.cpp: 'llama-server b9460 -np 1', 'ollama 0.30.5', "
-    "llama-cpp-python, jan, mlx ...  [default: llama-server; on this machine the harness itself]",
-)
-api = click.option(
-    "--api", default="", metavar="API", help="Driver: cpu, metal, cuda, vulkan ... [default: the device's usual one]"
-)
-emulated = click.option(
-    "--as", "emulated", metavar="DEVICE", help="Limit the run to the memory and cores that one app gets on DEVICE."
-)
-prompts = together(
-    click.option(
-        "--prompts", default="code", metavar="code|prose|FILE", show_default=True,
-        help="Prompts that ship with edge-harness, or a file with a JSON list of strings.",
-    ),
-    click.option("--prompt-count", type=Count(1, 10_000), default=None, help="Use only the first N prompts."),
-)  # fmt: skip
-memory_limit = click.option(
-    "--memory-limit", "memory_bytes", type=Size(), help="Memory the run may use before it is killed: 900MB, 1.5GiB."
-)
+    return option("seed", default, of=of)
 
 
 def runtime(*, several: bool = False) -> Callable[[F], F]:
     """``--runtime``; :func:`sides_of` reads it."""
-    more = "; several, measured in turns: llamacpp,ik" if several else ""
-    return click.option(
-        "--runtime",
-        default="llamacpp",
-        show_default=True,
-        metavar="NAME",
-        help=f"Software that executes the model; server:URL for a server that is running{more}.",
-    )
-
-
-server_model = click.option(
-    "--server-model", default="", metavar="NAME", help="The server's own name for its model, where it has several."
-)
-silence = click.option(
-    "--silence",
-    "silence_s",
-    type=Amount(0, 1e5),
-    default=60.0,
-    show_default=True,
-    help="Longest time, in seconds, that the server may send nothing.",
-)
+    return option("runtime", of="; several, measured in turns: llamacpp,ik" if several else "")
 
 
 def _placement(_context: click.Context, param: click.Parameter, text: str | None) -> "Placement | None":
@@ -311,20 +262,7 @@ without = click.option(
     help="Parts of the engine to switch off: flash-attention, repack (rewriting weights for the CPU), "
     "mmap (mapping the file instead of reading it).",
 )
-on_target = together(
-    click.option(
-        "--on",
-        "target",
-        default="local",
-        metavar="TARGET",
-        help="Machine to measure on: local, ssh://user@host, adb:// or adb://SERIAL.",
-    ),
-    click.option(
-        "--programs",
-        type=FOLDER,
-        help="Folder here with a llama-bench for the machine named by --on, if edge-harness is not installed there.",
-    ),
-)
+on_target = together(option("on"), option("programs"))
 
 
 def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F], F]:
@@ -332,21 +270,8 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
 
     ``--as`` and ``--memory-limit``, where the verb has them, are in its limits, its notes and the threads.
     """
-    options = together(
-        click.option(
-            "--timeout", "timeout_s", type=Amount(0, 1e6), default=timeout_s, show_default=True,
-            help="Longest time of each measured process, in seconds.",
-        ),
-        click.option("--wait/--no-wait", default=True, help="Wait until no other measured run is going on here."),
-        click.option("--resume", is_flag=True, help="Reuse results of the last 24 hours for the same measurement."),
-        click.option("--out", "-o", type=FOLDER, help="Folder that also gets each record as a file."),
-    )  # fmt: skip
-
-    if bound:
-        cores = click.option(
-            "--cpus", callback=numbers(0, 4095), metavar="N,N", help="CPUs to run on, such as 0,2. [default: all]"
-        )
-        options = together(cores, options)
+    names = [*(["cpus"] if bound else []), "wait", "resume", "out"]
+    options = together(option("timeout", timeout_s), *map(option, names))
 
     def add(function: F) -> F:
         @wraps(function)
