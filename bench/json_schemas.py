@@ -14,7 +14,7 @@ from harness.app.doctor import Finding
 from harness.app.explain import ExplanationTable
 from harness.app.learn import Lesson
 from harness.app.plans import RemotePlan, SpeculationPlan
-from harness.app.recommend import Choice, Route
+from harness.app.recommend import Choice
 from harness.app.trend import Trend
 from harness.cli._output import JSON_VERSION
 from harness.domain.budget import Budget
@@ -114,7 +114,7 @@ SEVERAL: Final[dict[str, tuple[Any, ...]]] = {
     "gate judge": (Judgement,),
     "gate live": (Judgement,),
     "gate init": (Budget,),
-    "recommend": (Choice, Route),
+    "recommend": (Choice,),
     "compare": (dict[str, Any],),
     "history": (Trend, dict[str, Any]),
     "models list": (Named,),
