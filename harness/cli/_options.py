@@ -190,7 +190,7 @@ def option(name: str, default: object = None, *, least: int | None = None, of: s
     return click.option(*row.pop("flags"), **row)
 
 
-_KINDS: Final[dict[str, Callable[..., click.ParamType]]] = {
+_KINDS: Final[dict[str, Callable[..., Any]]] = {
     "count": Count,
     "amount": Amount,
     "size": Size,
