@@ -236,7 +236,7 @@ def _show_data(path: Path) -> None:
 
 
 def _show_record(path: Path) -> None:
-    said("compare", str(path))
+    said("history", str(path))
     page = path.with_name("page")
     status = int(Exit.OK)
     for form in FORMATS:
@@ -249,7 +249,7 @@ def _show_record(path: Path) -> None:
 def _show_budget(path: Path) -> None:
     record = path.with_name("record.json")
     record.write_bytes(_record_seeds(path.parent)[0])
-    forms = ("terminal", "markdown", "junit", "sarif", "github")
+    forms = ("terminal", "markdown", "junit", "github")
     _told(max(said("gate", "--budget", str(path), str(record), "--format", form) % 3 for form in forms))
 
 

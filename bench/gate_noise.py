@@ -1,11 +1,11 @@
-"""How often the gate errs under a model of noise, beside the rule it had before: no machine is needed.
+"""How often the gate errs under a model of noise: no machine is needed.
 
     python -m bench gate_noise --gates 200
 
 A neighbour comes and goes (its states last several runs) and takes the processor from some tokens; the machine drifts.
-The parameters are set so that the former rule comes near what it came to in a campaign on a shared machine: a quarter
-to four in ten gates without a slowdown inconclusive, about half of the 5 % slowdowns found. Campaigns on real machines
-are run by ``bench.gate_rates``.
+The parameters are set so that a rule of the median token alone comes near what it came to on a shared machine: of gates
+without a slowdown a quarter to four in ten inconclusive, of slowdowns of 5 % half found. Campaigns on real machines are
+run by ``bench.gate_rates``.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,7 @@ import click
 from harness.domain.budget import Budget
 from harness.domain.record import SCHEMA_VERSION, MachineFingerprint, ModelIdentity, RunRecord, Sample, Validity
 from harness.domain.scenario import Scenario
-from harness.gates.judge import decide
 from harness.gates.live import LOOKS, gate_in_turns
-from harness.stats.intervals import ratio_interval
 
 TOKENS: Final = 48
 BUDGET: Final = Budget(metric="itl_p50_s", baseline_ratio=1.03)
@@ -92,31 +90,13 @@ class Course(NamedTuple):
     turns: int
 
 
-def present(noise: Noise, slowdown: float, seed: int, max_turns: int = LOOKS[-1]) -> Course:
-    """The gate as it is."""
+def run_gate(noise: Noise, slowdown: float, seed: int, max_turns: int = LOOKS[-1]) -> Course:
+    """One gate in turns."""
     machine = Machine(noise, seed)
     (judged,), new, _ = gate_in_turns(
         [BUDGET], lambda: machine.run(slowdown), lambda: machine.run(0.0), max_turns=max_turns
     )
     return Course(judged.answer, len(new))
-
-
-def former(noise: Noise, slowdown: float, seed: int, max_turns: int = LOOKS[-1]) -> Course:
-    """The rule it had: the median token alone, the level of each look by Bonferroni."""
-    machine, new, old = Machine(noise, seed), list[float](), list[float]()
-    looks = [look for look in LOOKS if look < max_turns] + [max_turns]
-    answer: str = "inconclusive"
-    for look in looks:
-        while len(new) < look:
-            for side in (0, 1) if len(new) % 2 == 0 else (1, 0):
-                record = machine.run(slowdown if side == 0 else 0.0)
-                times = sorted(record.samples[0].token_times_s)
-                (new if side == 0 else old).append((times[TOKENS // 2 - 1] + times[TOKENS // 2]) / 2)
-        estimate = ratio_interval(new, old, confidence=1 - 0.05 / len(looks))
-        answer = decide(estimate.low, estimate.high, 1.03, higher_is_better=False)
-        if answer != "inconclusive":
-            break
-    return Course(answer, len(new))
 
 
 def share(courses: Sequence[Course], answer: str) -> float:
@@ -131,17 +111,14 @@ def share(courses: Sequence[Course], answer: str) -> float:
 )
 @click.option("--max-turns", default=LOOKS[-1], show_default=True)
 def main(gates: int, machines: tuple[str, ...], max_turns: int) -> None:
-    """Print the rates of both rules."""
+    """Print the rates."""
     for name in machines:
         noise = {"quiet": QUIET, "shared": SHARED}[name]
         for slowdown in (0.0, 0.03, 0.05, 0.10, 0.20):
-            for rule in (former, present):
-                found = [rule(noise, slowdown, seed, max_turns) for seed in range(gates)]
-                cells = "  ".join(
-                    f"{answer} {share(found, answer):4.0%}" for answer in ("pass", "fail", "inconclusive")
-                )
-                mean = sum(course.turns for course in found) / gates
-                click.echo(f"{name:<7} {slowdown:4.0%}  {rule.__name__:<8} {cells}  {mean:5.1f} turns")
+            courses = [run_gate(noise, slowdown, seed, max_turns) for seed in range(gates)]
+            cells = "  ".join(f"{answer} {share(courses, answer):4.0%}" for answer in ("pass", "fail", "inconclusive"))
+            mean = sum(course.turns for course in courses) / gates
+            click.echo(f"{name:<7} {slowdown:4.0%}  {cells}  {mean:5.1f} turns")
 
 
 if __name__ == "__main__":

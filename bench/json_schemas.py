@@ -15,7 +15,7 @@ from harness.app.explain import ExplanationTable
 from harness.app.learn import Lesson
 from harness.app.plans import RemotePlan, SpeculationPlan
 from harness.app.recommend import Choice
-from harness.app.trend import Trend
+from harness.app.trend import Change, Trend
 from harness.cli._output import JSON_VERSION
 from harness.domain.budget import Budget
 from harness.domain.device import DeviceProfile
@@ -56,6 +56,16 @@ class Check(TypedDict):
     records: list[RunRecord]
     comparisons: list[Comparison | None]
     broken: list[str]
+
+
+class Shown(TypedDict):
+    """Some runs in full, each beside what was predicted before it, and beside the one before it."""
+
+    records: list[RunRecord]
+    comparisons: list[Comparison | None]
+    errors: list[dict[str, float | None]]
+    differences: list[list[Change]]
+    not_alike: list[list[str]]
 
 
 class LadderAnswer(TypedDict):
@@ -102,7 +112,7 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
     "learn": (Learnt,),
     "devices show": (DeviceProfile,),
     "devices probe": (DeviceProfile,),
-    "history": (RunRecord, dict[str, int]),
+    "history": (Shown, dict[str, int]),
     **dict.fromkeys(("emulate", "serve-load", "soak", "speculate", "stream"), (RunRecord,)),
     **dict.fromkeys(("matrix", "models pull", "models show", "models synthesize"), (dict[str, Any],)),
     **dict.fromkeys(("validate", "gate update", "tune"), (dict[str, Any],)),
@@ -115,7 +125,6 @@ SEVERAL: Final[dict[str, tuple[Any, ...]]] = {
     "gate live": (Judgement,),
     "gate init": (Budget,),
     "recommend": (Choice,),
-    "compare": (dict[str, Any],),
     "history": (Trend, dict[str, Any]),
     "models list": (Named,),
     "devices list": (Named,),

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +24,6 @@ import click
 import psutil
 
 from bench._kept import keep
-from harness.app.trend import Trend, comparable, trend_of
-from harness.domain.budget import Metric
 from harness.domain.record import (
     SCHEMA_VERSION,
     EngineIdentity,
@@ -36,8 +34,6 @@ from harness.domain.record import (
     Sample,
 )
 from harness.domain.scenario import Scenario
-from harness.records.history import Figures, alike_of
-from harness.records.metrics import metric_values
 from harness.records.store import decode, encode
 from harness.units import MIB
 
@@ -54,16 +50,6 @@ class Step(NamedTuple):
     cpu_seconds: float
     peak_bytes: int
     status: int
-
-
-def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
-    """The course of a metric over all runs that are comparable: same model, workload, machine and scenario."""
-    figures = (
-        Figures(record.run_id, record.created, alike_of(record), metric_values(record, metric))
-        for record in sorted(records, key=lambda r: (r.created, r.run_id))
-        if record.outcome in {"ok", "inconclusive"}
-    )
-    return [trend_of(runs, metric) for runs in comparable(figures)]
 
 
 def year(count: int) -> Iterator[RunRecord]:
@@ -114,14 +100,14 @@ def measure(count: int, folder: Path) -> list[Step]:
         for record in year(count):
             file.write(encode(record) + b"\n")
             first, last = first or record.run_id, record.run_id
-    everything, table = ("--limit", str(count)), str(folder / "again.jsonl")
+    table = str(folder / "again.jsonl")
     return [
         _floor(lines),
         _step("import of JSON lines", folder, "history", "--import", str(lines)),
         _step("query: newest of a model", folder, "history", "--model", "model-07", "--limit", "50", "--json"),
         _step("query: failed runs of a device", folder, "history", "--device", "board-03", "--outcome", "crashed"),
-        _step("trend of all", folder, "history", "--trend", "decode_tokens_per_s", *everything),
-        _step("compare first and last", folder, "compare", first, last),
+        _step("trend of all", folder, "history", "--trend", "decode_tokens_per_s"),
+        _step("first and last beside each other", folder, "history", first, last),
         _step("report of first and last", folder, "report", first, last, "-o", str(folder / "report.md")),
         _step("export to JSON lines", folder, "history", "--export", table),
         _step("import of a history", folder / "third", "history", "--import", str(folder / "history.sqlite")),

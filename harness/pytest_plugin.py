@@ -7,9 +7,6 @@ Loaded by pytest wherever edge-harness is installed, so it imports nothing but p
     @pytest.mark.edge_budget("peak_memory_bytes", ceiling=400e6)
     def test_assistant_is_fast_enough(edge_model, edge_budget):
         edge_budget(edge_model.run())
-
-With pytest-benchmark installed each run appears in its table and its JSON as seconds for one token, with all metrics in
-``extra_info``.
 """
 
 from collections.abc import Callable
@@ -78,25 +75,7 @@ class EdgeModel:
             patience_s=self.patience_s,
         )
         (record,) = run_cells(cells, options, device=this_machine())
-        self._show(record)
         return record
-
-    def _show(self, record: "RunRecord") -> None:
-        """Hand the samples to pytest-benchmark, if it is there and the test has not used it otherwise."""
-        if not self.request.config.pluginmanager.hasplugin("benchmark"):
-            return
-        from harness.report.formats.pytest_benchmark_json import extra_info
-
-        benchmark = self.request.getfixturevalue("benchmark")
-        seconds = [
-            s.duration_s / max(1, s.token_count) for s in record.believed("decode") or record.believed("prefill")
-        ]
-        benchmark._mode = "edge-harness"  # the samples were taken in another process: no public way leads in
-        if seconds and benchmark.stats is None and getattr(benchmark, "enabled", False):
-            stats = benchmark._make_stats(1)
-            for each in seconds:
-                stats.update(each)
-        benchmark.extra_info.update(extra_info(record) | {"run_id": record.run_id})
 
 
 @pytest.fixture

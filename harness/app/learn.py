@@ -174,7 +174,7 @@ def likeness(record: RunRecord, weights: Weights) -> DeviceProfile:
         InputError: The run has no decode speed, or none of a prompt, that can be believed.
     """
     summary, s = summarise(record), record.scenario
-    speeds = {phase: test.tokens_per_s for phase in _PHASES if (test := summary.test(phase)) and test.tokens_per_s}
+    speeds = {phase: test.value for phase in _PHASES if (test := summary.test(phase)) and test.value}
     if len(speeds) < len(_PHASES):
         raise InputError(f"the first run gave nothing to predict from: {record.outcome}: {record.detail}")
 

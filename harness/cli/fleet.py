@@ -66,7 +66,7 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
     Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
     """
     from harness.app.run import exit_of
-    from harness.cli._records import comparison_table, reasons, run_table, title_of
+    from harness.cli._records import comparison_table, reasons, record_title, run_table
     from harness.fleet.matrix import load_matrix, tasks_of
     from harness.fleet.run import run_fleet
     from harness.records.compare import compare
@@ -83,7 +83,7 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
     def show() -> None:
         for device in dict.fromkeys(record.machine.device for record in records):
             mine = [record for record in records if record.machine.device == device]
-            tables = [comparison_table(c, title_of(r)) for r in mine if (c := compare(r)) is not None]
+            tables = [comparison_table(c, record_title(r)) for r in mine if (c := compare(r)) is not None]
             say(device, run_table(mine), *tables, *reasons(mine))
         hint = f"make a page of them with: edge-harness report {folder} -o report.html"
         click.echo(f"{len(records)} results in {folder}; {hint}", err=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.gates.judge import Judgement
     from harness.gates.propose import Preset
 
-FORMATS = ("terminal", "markdown", "junit", "sarif", "github", "badge")
+FORMATS = ("terminal", "markdown", "junit", "github", "badge")
 PRESETS = ("limits", "regression", "phone", "first-token")
 
 
@@ -91,12 +91,10 @@ def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget
     """Run a build in turns with its baseline until the decision is clear."""
     from harness.catalog.budgets import load_budgets
     from harness.gates.live import gate_in_turns, looks_within, run_side
-    from harness.gates.plan import plan_lines
+    from harness.gates.plan import plan_line
 
     budgets = load_budgets(budget)
-    ratios = [b.baseline_ratio for b in budgets if b.baseline_ratio is not None]
-    for line in plan_lines(ratios, looks_within(max_turns), 0.95) if ratios else ():
-        click.echo(line, err=True)
+    click.echo(plan_line(looks_within(max_turns), 0.95), err=True)
     judgements, _, _ = gate_in_turns(
         budgets,
         partial(run_side, candidate, timeout_s=timeout_s),

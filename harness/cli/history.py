@@ -1,5 +1,6 @@
-"""``edge-harness history``: every run made here, and one of them in full."""
+"""``edge-harness history``: every run made here; some of them in full, beside their predictions and each other."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,39 +12,51 @@ from harness.cli._output import Answer, answers, say, table
 
 
 @click.command(cls=Verb)
-@click.argument("run_id", required=False)
+@click.argument("runs", nargs=-1, metavar="[RUN]...")
 @click.option("--model", default="", help="Only runs of this model.")
 @click.option("--device", default="", help="Only runs on this device.")
 @click.option("--workload", default="", help="Only runs of this workload.")
 @click.option("--outcome", default="", help="Only runs that ended so: ok, inconclusive, crashed ...")
-@click.option("--limit", type=click.IntRange(1, 10**9), show_default="20; all of them with --export")
+@click.option("--limit", type=click.IntRange(1, 10**9), show_default="20; all of them with --export and --trend")
 @click.option("--import", "imported", type=click.Path(path_type=Path), help="Keep the records of this file or folder: "
               "another history (.sqlite), JSON lines (.jsonl), or results that `report` reads.")  # fmt: skip
 @click.option(
     "--export", "exported", type=options.Ending(".jsonl"), help="Write the records that match to this .jsonl."
 )
 @click.option("--trend", metavar="METRIC", help="Course of a metric over comparable runs, such as decode_tokens_per_s.")
+@click.option(
+    "--max-error", "max_error_percent", type=options.Amount(or_zero=True),
+    help="Exit 1 where a prediction of a RUN is further off than this, in percent.",
+)  # fmt: skip
 @answers
 def history(
-    run_id: str | None,
+    runs: tuple[str, ...],
     imported: Path | None,
     exported: Path | None,
     trend: str | None,
     limit: int | None,
+    max_error_percent: float | None,
     **wanted: Any,
 ) -> Answer:
-    """List past runs, newest first, or show RUN_ID (its beginning is enough).
+    """List past runs, newest first, or show each RUN: of the history (the beginning of its name is enough), or a file.
 
-    With --trend: medians over time, and the last change as a ratio with its 95 % interval and effect size.
-    With --export: each record as one line of JSON, newest first; DuckDB and pandas read it, and so does --import.
+    A RUN is shown beside what was predicted before it, and beside the RUN named before it: the ratio of the second to
+    the first, with its 95 % interval. --max-error judges decode, prefill and peak memory; times of loading are shown
+    only.
+
+    With --trend: medians over time, and the last change. With --export: each record as one line of JSON, newest first;
+    DuckDB and pandas read it, and so does --import.
     """
-    from harness.cli._records import show_record, trends
+    from harness.app.trend import METRICS, trends
+    from harness.cli._records import trend_table
     from harness.domain.record import Outcome
     from harness.errors import UnknownNameError
     from harness.measure.pipeline import open_history
 
     if wanted["outcome"] not in {"", *get_args(Outcome)}:
         raise UnknownNameError("outcome", wanted["outcome"], get_args(Outcome))
+    if runs:
+        return _shown(runs, max_error_percent)
     past = open_history()
     if imported:
         from harness.app.results import gather
@@ -64,17 +77,52 @@ def history(
 
         count = 0
         with exported.open("wb") as file:
-            for found in past.records(limit=limit or 2**62, **wanted):
-                file.write(encode(found) + b"\n")
+            for record in past.records(limit=limit or 2**62, **wanted):
+                file.write(encode(record) + b"\n")
                 count += 1
         return Answer({"exported": count}, lambda: click.echo(f"{count} runs to {exported}"))
-    wanted["limit"] = limit or 20
-    if run_id:
-        record = past.get(run_id)
-        return Answer(record, lambda: show_record(record))
     if trend:
-        return trends(past, trend, **wanted)
-    entries = past.entries(**wanted)
+        metric = next((each for each in METRICS if each == trend), None)
+        if metric is None:
+            raise UnknownNameError("metric", trend, METRICS)
+        courses = trends(past.records(limit=limit or 2**62, **wanted), metric)
+        return Answer(courses, lambda: say(trend_table(metric, courses)))
+    entries = past.entries(limit=limit or 20, **wanted)
     rows = [(e.run_id, e.workload, f"{e.model} {e.quant}".strip(), e.device, e.outcome) for e in entries]
     columns = ("run", "workload", "model", "device", "outcome")
     return Answer(entries, lambda: say(table(f"{past.count()} runs in {past.path}", columns, rows)))
+
+
+def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:
+    """Some runs in full, beside their predictions and each other."""
+    from harness.app.check import gate
+    from harness.app.results import gather
+    from harness.app.trend import differences, not_alike
+    from harness.cli._records import comparison_table, difference_view, record_title, show_record
+    from harness.errors import Exit, RefusedError
+    from harness.records.compare import compare
+
+    records = gather(names)
+    comparisons = [compare(record) for record in records]
+    if max_error_percent is not None and None in comparisons:
+        missing = ", ".join(r.run_id for r, c in zip(records, comparisons, strict=True) if c is None)
+        raise RefusedError(f"nothing was predicted before {missing}: run edge-harness check")
+    broken = gate(comparisons, max_error_percent)
+    document = {
+        "records": records,
+        "comparisons": comparisons,
+        "errors": [{row.name: row.error_ratio for row in c.rows} if c else {} for c in comparisons],
+        "differences": [differences(*pair) for pair in pairwise(records)],
+        "not_alike": [not_alike(*pair) for pair in pairwise(records)],
+    }
+
+    def show() -> None:
+        for record, comparison in zip(records, comparisons, strict=True):
+            show_record(record)
+            if comparison:
+                say(comparison_table(comparison, record_title(record)), *comparison.notes)
+        for pair in pairwise(records):
+            say(*difference_view(*pair))
+        say(*broken)
+
+    return Answer(document, show, Exit.BROKEN if broken else Exit.OK)

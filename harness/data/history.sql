@@ -1,4 +1,4 @@
--- Every run, and beside each record its figures.
+-- Every run.
 CREATE TABLE IF NOT EXISTS runs (
     run_id TEXT PRIMARY KEY,
     created TEXT NOT NULL,
@@ -14,8 +14,3 @@ CREATE INDEX IF NOT EXISTS runs_by_time ON runs (created);
 CREATE INDEX IF NOT EXISTS runs_by_model ON runs (model, created);
 CREATE INDEX IF NOT EXISTS runs_by_device ON runs (device, created);
 CREATE INDEX IF NOT EXISTS runs_by_cell ON runs (cell) WHERE cell != '';
-CREATE TABLE IF NOT EXISTS figures (
-    run_id TEXT PRIMARY KEY,
-    alike TEXT NOT NULL,
-    metrics BLOB NOT NULL
-) STRICT, WITHOUT ROWID;

@@ -205,7 +205,7 @@ def write_summary(tasks: Sequence[Task], found: dict[str, RunRecord], folder: Pa
         }
         if record is not None:
             tests = {phase: summarise(record).test(phase) for phase in ("prefill", "decode")}
-            line |= {f"{phase}_tokens_per_s": test.tokens_per_s if test else None for phase, test in tests.items()}
+            line |= {f"{phase}_tokens_per_s": test.value if test else None for phase, test in tests.items()}
         lines.append(line)
     write_atomically(folder / SUMMARY_NAME, msgspec.json.format(msgspec.json.encode(lines), indent=1) + b"\n")
 

@@ -13,11 +13,12 @@ from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord, Validity
 from harness.errors import BadDataError, Exit
-from harness.gates.judge import Judgement, judge_absolute, judge_in_turns, judge_runs, ratio_limit
+from harness.gates.judge import SINGLE_VALUE_SPREAD, Judgement, judge, ratio_limit
 from harness.gates.pins import difference
 from harness.gates.plan import look_confidence
-from harness.gates.runs import beyond_disturbance, spread_of_runs
 from harness.records.metrics import latency_values, metric_values
+from harness.stats.intervals import Estimate, ratio_interval, spread_of
+from harness.stats.runs import Spread, estimate_of_runs, spread_of_runs
 
 Predict = Callable[[str, str], Prediction]
 """Predicts (device, model reference): given by the caller, who knows catalogs."""
@@ -25,6 +26,8 @@ Predict = Callable[[str, str], Prediction]
 _OF_TOKENS = ("itl_p50_s", "decode_tokens_per_s")
 _FASTEST = 0.2
 """Quantile of a run's token times that a neighbour leaves alone as long as it hits fewer than four in five of them."""
+_DISTURBED_FACTOR = 3.0
+"""How much slower a disturbed run is believed to have been made at most; beyond it, no disturbance is the cause."""
 
 
 def evaluate(
@@ -65,35 +68,72 @@ def _one(
     if budget.predicted:
         return _judge_prediction(budget, records, predict)
     named = [r for r in records if matches(budget, r)]
-    matching = [r for r in named if not difference(budget, r)]
-    limit: float = next(v for name in LIMITS if (v := getattr(budget, name)) is not None)
-    undecided = Judgement(budget=budget, answer="inconclusive", limit=limit, evidence=tuple(r.run_id for r in matching))
-    if not matching:
-        return replace(undecided, answer="could not run", reason=_no_evidence(budget, named, records))
-    if broken := [r for r in matching if r.outcome not in {"ok", "inconclusive"}]:
-        worst = broken[-1]
-        said = f"{worst.run_id}: {worst.outcome}" + (f" ({worst.detail.splitlines()[0]})" if worst.detail else "")
-        return replace(undecided, answer="could not run", reason=said, evidence=tuple(r.run_id for r in broken))
+    runs = [r for r in named if not difference(budget, r)]
+    earlier = [r for r in baseline if matches(budget, r) and not difference(budget, r)]
+    compares = budget.baseline_ratio is not None or budget.slowdown_ratio is not None
     level = look_confidence(looks, budget.confidence) if len(looks) > 1 else budget.confidence
-    alike = [r for r in baseline if matches(budget, r) and not difference(budget, r)]
-    if budget.baseline_ratio is not None or budget.slowdown_ratio is not None:
-        return _judge_baseline(budget, matching, alike, level)
-    runs, relative_to = _values(budget, matching)
-    if not any(runs):
-        return _without_clean(budget, matching, undecided)
-    spoken = [(values, r.run_id) for values, r in zip(runs, matching, strict=True) if values]
-    judged = judge_absolute(
-        budget,
-        [values for values, _ in spoken],
-        limit,
-        relative_to=relative_to,
-        evidence=[name for _, name in spoken],
-        level=level,
-        spread=spread_of_runs(_values(budget, alike)[0]),
-    )
-    if judged.answer == "inconclusive":
-        judged = replace(judged, reason=judged.reason + _disturbance(matching))
+    limit: float = next(v for name in LIMITS if (v := getattr(budget, name)) is not None)
+    broken = [r for r in runs if r.outcome not in {"ok", "inconclusive"}]
+    reason = ""
+    if not runs:
+        reason = _no_evidence(budget, named, records)
+    elif broken:
+        detail = broken[-1].detail.partition("\n")[0]
+        reason = f"{broken[-1].run_id}: {broken[-1].outcome}" + (f" ({detail})" if detail else "")
+    elif compares and not earlier:
+        reason = "no run of the baseline speaks for this budget: name some with --baseline"
+    if reason:
+        ids = tuple(r.run_id for r in broken or runs)
+        return Judgement(budget=budget, answer="could not run", limit=limit, reason=reason, evidence=ids)
+    if compares and _alternate(runs, earlier):
+        judged = _judge_turns(budget, runs, earlier, level)
+    else:
+        judged = _judge_runs(budget, runs, earlier, ratio_limit(budget) if compares else limit, level)
+    if judged.answer == "inconclusive" and judged.value is not None:
+        judged = replace(judged, reason=judged.reason + _disturbance([*runs, *earlier] if compares else runs))
     return judged
+
+
+def _judge_runs(
+    budget: Budget, runs: Sequence[RunRecord], earlier: Sequence[RunRecord], limit: float, level: float
+) -> Judgement:
+    """Runs against a fixed limit, or against a baseline that was not measured in turns with them.
+
+    All runs together are judged, and against a fixed limit each for itself too: one that lies wholly outside the limit
+    is no accident that a better run beside it undoes.
+    """
+    values, relative_to = _values(budget, runs)
+    previous = [side for side in _values(budget, earlier)[0] if side]
+    compared = previous if relative_to == "baseline" else []
+    spoken = [(side, r.run_id) for side, r in zip(values, runs, strict=True) if side]
+    if not spoken or (relative_to == "baseline" and not compared):
+        return _without_clean(budget, [*runs, *earlier] if relative_to == "baseline" else runs, limit, relative_to)
+    spread = spread_of_runs(previous)
+
+    def judged(sides: Sequence[tuple[list[float], str]], share: float) -> Judgement:
+        taken, names = zip(*sides, strict=True)
+        estimate = _estimate(budget, taken, compared, spread, share)
+        evidence = [*names, *(r.run_id for r in earlier)] if compared else names
+        counts = len(sides), len(compared)
+        return judge(budget, estimate, limit, spread, counts, level=share, relative_to=relative_to, evidence=evidence)
+
+    for each in spoken if len(spoken) > 1 and not compared else ():
+        alone = judged([each], 1.0 - (1.0 - level) / len(spoken))
+        if alone.answer == "fail":
+            return replace(alone, reason=f"run {each[1]} alone: {alone.reason}")
+    return judged(spoken, level)
+
+
+def _estimate(
+    budget: Budget, values: Sequence[Sequence[float]], previous: Sequence[Sequence[float]], spread: Spread, level: float
+) -> Estimate:
+    """The value of some runs, or its ratio to earlier ones; a metric that one run settles needs no three samples."""
+    half = SINGLE_VALUE_SPREAD.get(budget.metric)
+    if half is None or (sum(map(len, values)) >= 3 and min(map(min, values)) > 0):
+        return estimate_of_runs(values, spread, level, previous)
+    worst = min if budget.metric in HIGHER_IS_BETTER else max
+    mid = worst(map(worst, values)) / (worst(map(worst, previous)) if previous else 1.0)
+    return Estimate(mid, mid * (1 - half), mid * (1 + half), sum(map(len, values)))
 
 
 def _no_evidence(budget: Budget, named: Sequence[RunRecord], records: Sequence[RunRecord]) -> str:
@@ -104,17 +144,20 @@ def _no_evidence(budget: Budget, named: Sequence[RunRecord], records: Sequence[R
     return f"no run speaks for this budget: there is {'; '.join(there[:3]) or 'no run at all'}"
 
 
-def _without_clean(budget: Budget, runs: Sequence[RunRecord], undecided: Judgement) -> Judgement:
+def _without_clean(budget: Budget, runs: Sequence[RunRecord], limit: float, relative_to: str) -> Judgement:
     """An answer from runs without a clean sample: no disturbance makes a run that much slower, or it stays open."""
     values = [v for side in _values(budget, _believing(runs))[0] for v in side]
-    higher = budget.metric in HIGHER_IS_BETTER
+    ids = tuple(r.run_id for r in runs)
+    judged = Judgement(budget=budget, answer="could not run", limit=limit, relative_to=relative_to, evidence=ids)
     if not values:
-        return replace(undecided, answer="could not run", reason="the runs hold no sample of this metric")
-    if beyond_disturbance(values, undecided.limit, higher_is_better=higher):
-        best = max(values) if higher else min(values)
+        return replace(judged, reason="the runs hold no sample of this metric")
+    sign = -1 if budget.metric in HIGHER_IS_BETTER else 1
+    best = sign * min(sign * v for v in values)
+    if relative_to != "baseline" and sign * best > sign * limit * _DISTURBED_FACTOR**sign:
         reason = "every sample was disturbed, but not even the best of them comes near the limit"
-        return replace(undecided, answer="fail", value=best, sample_count=len(values), reason=reason)
-    return replace(undecided, reason=_no_values(runs, budget))
+        return replace(judged, answer="fail", value=best, sample_count=len(values), reason=reason)
+    doubts = sorted({d for r in runs for s in r.samples for d in s.validity.doubts})
+    return replace(judged, answer="inconclusive", reason="every sample was disturbed: " + "; ".join(doubts[:3]))
 
 
 def matches(budget: Budget, record: RunRecord) -> bool:
@@ -128,21 +171,21 @@ def matches(budget: Budget, record: RunRecord) -> bool:
 
 
 def _values(budget: Budget, records: Sequence[RunRecord]) -> tuple[list[list[float]], str]:
-    """Values of each run, in their order, and what they are relative to."""
+    """Values of each run, in their order, and what they are relative to or compared with."""
+    values = [metric_values(r, budget.metric, budget.label) for r in records]
+    if budget.metric not in SINGLE_VALUE_SPREAD:
+        values = [[v for v in side if v > 0] for side in values]
     if budget.prediction_ratio is None and budget.roofline_ratio is None:
-        return [metric_values(r, budget.metric, budget.label) for r in records], ""
-    relative_to = "prediction" if budget.prediction_ratio is not None else "roofline"
-    ratios = []
-    for record in records:
-        reference = 0.0
-        if record.prediction is not None and relative_to == "roofline":
-            reference = record.prediction.speed.roofline_tokens_per_s
-        elif record.prediction is not None:
-            interval = predicted_interval(record.prediction, budget)
-            reference = interval.mid if interval else 0.0
-        values = metric_values(record, budget.metric, budget.label) if reference > 0 else []
-        ratios.append([v / reference for v in values])
-    return ratios, relative_to
+        return values, "" if ratio_limit(budget) == 0 else "baseline"
+    references = []
+    for prediction in (record.prediction for record in records):
+        if prediction is None or budget.prediction_ratio is None:
+            references.append(prediction.speed.roofline_tokens_per_s if prediction else 0.0)
+        else:
+            interval = predicted_interval(prediction, budget)
+            references.append(interval.mid if interval else 0.0)
+    ratios = [[v / r for v in side] if r > 0 else [] for side, r in zip(values, references, strict=True)]
+    return ratios, "roofline" if budget.prediction_ratio is None else "prediction"
 
 
 def predicted_interval(prediction: Prediction, budget: Budget) -> Interval | None:
@@ -160,42 +203,41 @@ def predicted_interval(prediction: Prediction, budget: Budget) -> Interval | Non
     }.get(budget.metric)
 
 
-def _judge_baseline(
+def _judge_turns(
     budget: Budget, candidate: Sequence[RunRecord], baseline: Sequence[RunRecord], level: float
 ) -> Judgement:
-    limit = ratio_limit(budget)
+    """The ratio of two sides that were measured in turns, each turn one ratio."""
     runs = [*candidate, *baseline]
-    evidence = tuple(r.run_id for r in runs)
-    if not baseline:
-        undecided = Judgement(budget=budget, answer="could not run", limit=limit, evidence=evidence)
-        return replace(undecided, reason="no run of the baseline speaks for this budget: name some with --baseline")
-    in_turns = _alternate(candidate, baseline)
     read = partial(metric_values, metric=budget.metric, label=budget.label)
-    of_tokens = budget.metric in _OF_TOKENS
-    if not in_turns:
-        sides = [[read(r) for r in side] for side in (candidate, baseline)]
-        spoken = [[values for values in side if values] for side in sides]
-        if not all(spoken):
-            undecided = Judgement(budget=budget, answer="inconclusive", limit=limit, reason=_no_values(runs, budget))
-            return replace(undecided, relative_to="baseline", evidence=evidence)
-        spread = spread_of_runs(spoken[1])
-        judged = judge_runs(budget, *spoken, evidence=evidence, level=level, spread=spread)
-        more = _disturbance(runs) if judged.answer == "inconclusive" else ""
-        return replace(judged, reason=judged.reason + more)
-    new, old = _pairs(candidate, baseline, read)
-    disturbed = of_tokens and 2 * len(new) < len(candidate)
+    sides = _pairs(candidate, baseline, read)
+    disturbed = budget.metric in _OF_TOKENS and 2 * len(sides[0]) < len(candidate)
     if disturbed:  # whoever disturbs most turns disturbs both sides: all count, by the tokens that were spared
         candidate, baseline = _believing(candidate), _believing(baseline)
-        new, old = _pairs(candidate, baseline, read)
-    if not new or not old:
-        undecided = Judgement(budget=budget, answer="inconclusive", limit=limit, reason=_no_values(runs, budget))
-        return replace(undecided, relative_to="baseline", evidence=evidence)
-    judgement = judge_in_turns(budget, new, old, evidence=evidence, level=level)
-    if of_tokens and (disturbed or judgement.answer == "inconclusive"):
-        judgement = _least_disturbed(budget, candidate, baseline, judgement, level, disturbed=disturbed)
-    if judgement.answer != "inconclusive":
-        return judgement
-    return replace(judgement, reason=judgement.reason + _disturbance(runs))
+        sides = _pairs(candidate, baseline, read)
+    if not sides[0]:
+        return _without_clean(budget, runs, ratio_limit(budget), "baseline")
+    evidence = [r.run_id for r in runs]
+    judged = _judge_pairs(budget, sides, level, evidence)
+    if budget.metric in _OF_TOKENS and (disturbed or judged.answer == "inconclusive"):
+        return _least_disturbed(budget, candidate, baseline, judged, level, disturbed=disturbed)
+    return judged
+
+
+def _judge_pairs(
+    budget: Budget, sides: tuple[list[float], list[float]], level: float, evidence: Sequence[str]
+) -> Judgement:
+    spread = Spread(spread_of(*sides), len(sides[0]), "turn")
+    estimate = ratio_interval(*sides, confidence=level)
+    return judge(
+        budget,
+        estimate,
+        ratio_limit(budget),
+        spread,
+        (len(sides[0]), 0),
+        level=level,
+        relative_to="baseline",
+        evidence=evidence,
+    )
 
 
 def _pairs(
@@ -204,7 +246,8 @@ def _pairs(
     """One value a turn and side; turns in which a side has none are left out."""
     by_time = (sorted(side, key=lambda r: r.created) for side in (candidate, baseline))
     both = [(read(a), read(b)) for a, b in zip(*by_time, strict=True)]
-    return [median(a) for a, b in both if a and b], [median(b) for a, b in both if a and b]
+    both = [pair for pair in both if all(min(side, default=0) > 0 for side in pair)]
+    return [median(a) for a, _ in both], [median(b) for _, b in both]
 
 
 def _least_disturbed(
@@ -232,7 +275,7 @@ def _least_disturbed(
         return replace(whole, answer="inconclusive")
     new, old = ([v**sign for v in side] for side in sides)
     level = level if disturbed else 1.0 - (1.0 - level) / 4.0
-    found = judge_in_turns(budget, new, old, evidence=whole.evidence, level=level)
+    found = _judge_pairs(budget, (new, old), level, whole.evidence)
     agrees = whole.low <= (found.value or 0.0) <= whole.high
     if not disturbed and (found.answer == "inconclusive" or not agrees):
         return whole
@@ -299,14 +342,6 @@ def _alternate(candidate: Sequence[RunRecord], baseline: Sequence[RunRecord]) ->
         return False
     sides = [side for _, side in sorted([(r.created, 0) for r in candidate] + [(r.created, 1) for r in baseline])]
     return all(sides[i] != sides[i + 1] for i in range(0, len(sides), 2))
-
-
-def _no_values(records: Sequence[RunRecord], budget: Budget) -> str:
-    """Why there is no value: all samples of this metric were disturbed, or there never were any."""
-    if not any(metric_values(r, budget.metric, budget.label) for r in _believing(records)):
-        return "the runs hold no sample of this metric"
-    doubts = {d for r in records for s in r.samples for d in s.validity.doubts}
-    return "every sample was disturbed: " + "; ".join(sorted(doubts)[:3])
 
 
 def _believing(records: Sequence[RunRecord]) -> list[RunRecord]:

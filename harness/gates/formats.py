@@ -1,13 +1,9 @@
 """How judgements are written: a function a format, all with the same words."""
 
-import json
 import re
 from collections.abc import Sequence
-from typing import Any
-from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
-from harness import __version__
 from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.gates.judge import Judgement
 from harness.printable import clean
@@ -32,7 +28,7 @@ def terminal(judgements: Sequence[Judgement]) -> str:
             f"{'value':>13}  {_interval(j)}, {j.sample_count} sample(s)",
         ]
         if j.detectable_ratio is not None:
-            lines.append(f"{'would see':>13}  a change of {j.detectable_ratio:.1%} or more (power 80 %)")
+            lines.append(f"{'would see':>13}  a change of {j.detectable_ratio:.1%} or more in 95 of 100 gates")
         lines.append(f"{'because':>13}  {j.reason}")
         lines += [f"{'evidence':>13}  {e}" for e in j.evidence[:8]]
         if len(j.evidence) > 8:
@@ -102,29 +98,6 @@ def junit(judgements: Sequence[Judgement]) -> str:
     ET.indent(suites)
     text = _NOT_XML.sub("", ET.tostring(suites, encoding="unicode"))
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
-
-
-def sarif(judgements: Sequence[Judgement]) -> str:
-    """SARIF 2.1.0, for code-scanning views: one result for each budget that did not pass."""
-    rules = sorted({j.budget.metric for j in judgements})
-    listed = [{"id": rule, "shortDescription": {"text": f"budget on {rule}"}} for rule in rules]
-
-    def result(j: Judgement) -> dict[str, Any]:
-        place = {"artifactLocation": {"uri": quote(j.file or "budgets.toml")}, "region": {"startLine": j.line or 1}}
-        return {
-            "ruleId": j.budget.metric,
-            "ruleIndex": rules.index(j.budget.metric),
-            "level": _LEVELS[j.answer],
-            "message": {"text": f"{_title(j.budget)}: {_message(j)}"},
-            "locations": [{"physicalLocation": place}],
-        }
-
-    run = {
-        "tool": {"driver": {"name": "edge-harness", "version": __version__, "rules": listed}},
-        "results": [result(j) for j in judgements if j.answer in _LEVELS],
-    }
-    schema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
-    return json.dumps({"$schema": schema, "version": "2.1.0", "runs": [run]}, indent=2) + "\n"
 
 
 _COLOURS = {"pass": "#2e7d32", "fail": "#c62828", "inconclusive": "#8d6e00", "could not run": "#c62828"}

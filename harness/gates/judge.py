@@ -6,16 +6,13 @@ interval that straddles the limit is inconclusive: noise cannot flip a decision,
 """
 
 from collections.abc import Sequence
-from math import log
+from math import log, sqrt
 from typing import Literal
-
-from msgspec.structs import replace
 
 from harness.domain.base import Frozen
 from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
-from harness.gates.plan import turns_needed
-from harness.gates.runs import Spread, detectable, ratio_of_runs, runs_needed, value_of_runs
-from harness.stats.intervals import Estimate, detectable_ratio, ratio_interval, spread_of
+from harness.stats.intervals import Estimate
+from harness.stats.runs import Spread, detectable, runs_needed
 
 Answer = Literal["pass", "fail", "inconclusive", "could not run"]
 
@@ -41,9 +38,9 @@ class Judgement(Frozen, frozen=True, kw_only=True):
 
     Limit, value and its interval (``low``, ``high``) are in the metric's unit, or ratios to what ``relative_to`` names
     (``baseline``, ``prediction``, ``roofline``). ``margin_ratio`` is how far inside (positive) or outside the limit the
-    value lies, as a share of the limit; ``detectable_ratio`` the smallest slowdown that these turns could have shown
-    with a power of 80 %, None unless in turns. Evidence are runs (identifiers) or parts of a prediction; ``line`` is 0
-    without a file.
+    value lies, as a share of the limit; ``detectable_ratio`` the smallest slowdown that these runs show in 95 of 100
+    gates, None without an interval. Evidence are runs (identifiers) or parts of a prediction; ``line`` is 0 without a
+    file.
     """
 
     budget: Budget
@@ -62,15 +59,6 @@ class Judgement(Frozen, frozen=True, kw_only=True):
     line: int = 0
 
 
-def decide(low: float | None, high: float | None, limit: float, *, higher_is_better: bool) -> Answer:
-    """Three answers from an interval and a limit; without an interval, inconclusive."""
-    if low is None or high is None:
-        return "inconclusive"
-    if higher_is_better:
-        return "pass" if low >= limit else "fail" if high < limit else "inconclusive"
-    return "pass" if high <= limit else "fail" if low > limit else "inconclusive"
-
-
 def ratio_limit(budget: Budget) -> float:
     """Limit of the ratio candidate / baseline, in the direction of the budget's metric."""
     if budget.slowdown_ratio is None:
@@ -79,150 +67,70 @@ def ratio_limit(budget: Budget) -> float:
     return kept if budget.metric in HIGHER_IS_BETTER else 1.0 / kept
 
 
-def decide_slowdown(estimate: Estimate, limit: float, *, higher_is_better: bool) -> Answer:
-    """Three answers about a slowdown that must be found, of which ``limit`` is the ratio.
+def decide(estimate: Estimate, limit: float, *, higher_is_better: bool, finds_slowdown: bool = False) -> Answer:
+    """Three answers from an interval and a limit; without an interval, inconclusive.
 
-    Broken: the interval leaves out "no change", and the slowdown is more than half of the limit's (in logs). Kept: the
-    interval leaves out the limit. So both a broken and a kept answer have the power that the number of runs gives.
+    Where a slowdown must be found, of which ``limit`` is the ratio, broken means: the interval leaves out "no change",
+    and the slowdown is more than half of the limit's (in logs). So a broken answer and a kept one both have the power
+    that the number of runs gives.
     """
     if estimate.low is None or estimate.high is None:
         return "inconclusive"
     sign = -1 if higher_is_better else 1
-    slower = sorted(sign * log(ratio) for ratio in (estimate.low, estimate.high))
-    least = sign * log(limit)
-    if slower[0] > 0 and sign * log(estimate.mid) > least / 2:
-        return "fail"
-    return "pass" if slower[1] < least else "inconclusive"
+    best, worst = sorted((sign * estimate.low, sign * estimate.high))
+    is_broken = best > sign * limit
+    if finds_slowdown:
+        is_broken = best > sign and sign * estimate.mid > sign * sqrt(limit)
+    return "fail" if is_broken else "pass" if worst <= sign * limit else "inconclusive"
 
 
-def judge_absolute(
+def judge(
     budget: Budget,
-    runs: Sequence[Sequence[float]],
+    estimate: Estimate,
     limit: float,
+    spread: Spread,
+    counts: tuple[int, int],
     *,
+    level: float,
     relative_to: str,
     evidence: Sequence[str],
-    level: float,
-    spread: Spread,
 ) -> Judgement:
-    """Judge believed values of runs (or ratios to what ``relative_to`` names) against a limit in the same terms.
+    """Judge an estimate against a limit in the same terms.
 
-    All runs together are judged, and each for itself: one that lies wholly outside the limit is no accident that a
-    better run beside it undoes. ``level`` is that of the interval; ``evidence`` are the runs' identifiers, in order.
+    ``counts`` are the runs of the build and of its baseline (0: a fixed limit, or turns, each of which is one ratio),
+    ``spread`` is that from run to run, ``level`` that of the interval.
     """
-    half = SINGLE_VALUE_SPREAD.get(budget.metric)
-    values = [value for run in runs for value in run]
-    if half is not None and len(values) < 3:
-        mid = max(values)
-        estimate = Estimate(mid, mid * (1 - half), mid * (1 + half), len(values))
-        found = _judgement(budget, estimate, limit, 0.0, level)
-        return replace(found, relative_to=relative_to, evidence=tuple(evidence))
-    higher = budget.metric in HIGHER_IS_BETTER
-    found = _judgement(budget, value_of_runs(runs, spread, level), limit, 0.0, level)
-    alone = 1.0 - (1.0 - level) / len(runs)
-    for run, name in zip(runs, evidence, strict=True):
-        one = value_of_runs([run], spread, alone)
-        if len(runs) > 1 and decide(one.low, one.high, limit, higher_is_better=higher) == "fail":
-            found = replace(_judgement(budget, one, limit, 0.0, alone), evidence=(name,))
-            return replace(found, relative_to=relative_to, reason=f"run {name} alone: {found.reason}")
-    return replace(
-        found,
-        relative_to=relative_to,
-        evidence=tuple(evidence),
-        detectable_ratio=detectable(len(runs), 0, spread, level),
-        reason=found.reason + _more(found, limit, 0, spread, level),
-    )
-
-
-def judge_in_turns(
-    budget: Budget, candidate: Sequence[float], baseline: Sequence[float], *, evidence: Sequence[str], level: float
-) -> Judgement:
-    """Judge the ratio candidate / baseline of sides with one value a turn against the budget's ``baseline_ratio``."""
-    limit = ratio_limit(budget)
-    estimate = ratio_interval(candidate, baseline, confidence=level)
-    visible = detectable_ratio(candidate, baseline, confidence=level) if len(candidate) > 2 else None
-    found = _judgement(budget, estimate, limit, spread_of(candidate, baseline), level)
-    return replace(found, relative_to="baseline", detectable_ratio=visible, evidence=tuple(evidence))
-
-
-def judge_runs(
-    budget: Budget,
-    candidate: Sequence[Sequence[float]],
-    baseline: Sequence[Sequence[float]],
-    *,
-    evidence: Sequence[str],
-    level: float,
-    spread: Spread,
-) -> Judgement:
-    """The same of runs that were not measured in turns."""
-    limit = ratio_limit(budget)
-    found = _judgement(budget, ratio_of_runs(candidate, baseline, spread, level), limit, 0.0, level)
-    return replace(
-        found,
-        relative_to="baseline",
-        detectable_ratio=detectable(len(candidate), len(baseline), spread, level),
-        evidence=tuple(evidence),
-        reason=found.reason + _more(found, limit, len(baseline), spread, level),
-    )
-
-
-def _more(judged: Judgement, limit: float, baseline_count: int, spread: Spread, level: float) -> str:
-    """What to add of an answer that is open: the spread, and how many runs would settle it."""
-    if judged.answer != "inconclusive" or judged.value is None or judged.low is None:
-        return ""
-    is_open = judged.budget.slowdown_ratio is None
-    distance = log(judged.value / limit) if is_open else log(limit)
-    count = runs_needed(distance, baseline_count, spread, level) if distance else None
-    if count is None or count >= 1000:
-        return f"; {spread.words}; it lies too near to its limit for any number of runs"
-    return f"; {spread.words}; {count} runs would settle it in 95 of 100 gates"
-
-
-def _judgement(budget: Budget, estimate: Estimate, limit: float, spread: float, level: float) -> Judgement:
-    higher = budget.metric in HIGHER_IS_BETTER
-    if budget.slowdown_ratio is not None:
-        answer = decide_slowdown(estimate, limit, higher_is_better=higher)
-    else:
-        answer = decide(estimate.low, estimate.high, limit, higher_is_better=higher)
+    higher, finds_slowdown = budget.metric in HIGHER_IS_BETTER, budget.slowdown_ratio is not None
+    answer = decide(estimate, limit, higher_is_better=higher, finds_slowdown=finds_slowdown)
     margin = (estimate.mid / limit - 1.0) * (1 if higher else -1)
+    reason = f"{abs(margin):.1%} {'inside' if margin >= 0 else 'outside'} the limit"
+    if budget.slowdown_ratio is not None:
+        change = f"{max(estimate.mid, 1 / estimate.mid) - 1:.1%} off the baseline"
+        reason = f"{change}, where {budget.slowdown_ratio:.0%} must be found"
+    if estimate.low is None:
+        reason += f", but {estimate.sample_count} sample(s) give no interval: at least 3 are needed"
+    elif answer == "inconclusive":
+        distance = log(limit if finds_slowdown else estimate.mid / limit) if estimate.mid > 0 else 0.0
+        count = runs_needed(distance, counts[1], spread, level)
+        settled = f"{count} {spread.unit}s would settle it in 95 of 100 gates"
+        if count is None or not counts[0] < count < 1000:
+            settled = f"more {spread.unit}s, or a quieter machine, would settle it"
+        reason += f", but the interval holds the limit; {spread.words}; {settled}"
+    elif finds_slowdown:
+        reason += f": {'slower beyond noise' if answer == 'fail' else 'the interval leaves that out'}"
+    else:
+        reason += ", with the whole interval on that side"
     return Judgement(
         budget=budget,
         answer=answer,
         limit=limit,
+        relative_to=relative_to,
         value=estimate.mid,
         low=estimate.low,
         high=estimate.high,
         sample_count=estimate.sample_count,
         margin_ratio=margin,
-        reason=_reason(answer, estimate, limit, margin, spread, level, budget.slowdown_ratio),
+        detectable_ratio=None if estimate.low is None else detectable(*counts, spread, level),
+        reason=reason,
+        evidence=tuple(evidence),
     )
-
-
-def _reason(
-    answer: Answer,
-    estimate: Estimate,
-    limit: float,
-    margin: float,
-    spread: float,
-    level: float,
-    slowdown: float | None,
-) -> str:
-    side = f"{abs(margin):.1%} {'inside' if margin >= 0 else 'outside'} the limit"
-    if slowdown is not None:
-        worse = estimate.mid if estimate.mid > 1 else 1 / estimate.mid
-        side = f"{worse - 1:.1%} off the baseline, where {slowdown:.0%} must be found"
-    if estimate.low is None:
-        return f"{side}, but {estimate.sample_count} sample(s) give no interval: at least 3 are needed"
-    if answer != "inconclusive" and slowdown is not None:
-        return f"{side}: {'slower beyond noise' if answer == 'fail' else 'the interval leaves that out'}"
-    if answer != "inconclusive":
-        return f"{side}, with the whole interval on that side"
-    if not spread:
-        return f"{side}, but the interval holds the limit"
-    needed = turns_needed(spread, log(estimate.mid / limit), level)
-    more = (
-        f"about {needed} samples at this spread ({spread:.1%})"
-        if estimate.sample_count < needed < 1000
-        else "more runs"
-    )
-    return f"{side}, but the interval holds the limit: {more}, or a quieter machine, would settle it"

@@ -1,9 +1,8 @@
 """Propose budgets from a history of runs: what the machine reached, less what its own noise may take."""
 
 from collections.abc import Sequence
-from math import ceil, log10
-from math import floor as floor_of
-from typing import Any, Final, Literal, get_args
+from math import ceil, floor, log10
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -11,18 +10,23 @@ from harness.catalog._toml import dump
 from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
 from harness.domain.record import RunRecord
 from harness.gates.pins import pins_of
-from harness.gates.runs import spread_of_runs, value_of_runs
 from harness.records.metrics import metric_values
+from harness.stats.runs import estimate_of_runs, spread_of_runs
 
 Preset = Literal["limits", "regression", "phone", "first-token"]
-PRESETS: Final[tuple[Preset, ...]] = get_args(Preset)
 LEAST_MARGIN_RATIO: Final = 0.05
 """Room left between the worse end of the interval and the limit, so that an unchanged build passes."""
-_SLOWDOWN_RATIO: Final = 0.10
-_FALSE_IN_100: Final = 0.98
-"""Level of an interval whose slow side is left in one of a hundred cases."""
 _PHONE_BYTES: Final = 200e6
+_SLOWDOWN: Final[dict[str, Any]] = {"slowdown_ratio": 0.10, "confidence": 0.98}
+"""At this level the slow side of an interval is left in one of a hundred cases."""
 _SPEEDS: Final[tuple[Metric, ...]] = ("decode_tokens_per_s", "prefill_tokens_per_s")
+_RULES: Final[dict[Preset, dict[Metric, str]]] = {
+    "limits": dict.fromkeys((*_SPEEDS, "ttft_s", "peak_memory_bytes"), "limit"),
+    "regression": dict.fromkeys(_SPEEDS, "slowdown"),
+    "phone": dict.fromkeys(_SPEEDS, "slowdown") | {"peak_memory_bytes": "room"},
+    "first-token": {"ttft_s": "limit"},
+}
+"""What each preset asks of which metrics."""
 
 
 def propose(records: Sequence[RunRecord], preset: Preset = "limits") -> list[Budget]:
@@ -54,42 +58,25 @@ def to_toml(budgets: Sequence[Budget]) -> str:
 
 def _budgets(runs: Sequence[RunRecord], preset: Preset) -> list[Budget]:
     newest = runs[-1]
-    given: dict[str, Any] = {
-        "device": newest.machine.device,
-        "model": newest.name,
-        "workload": newest.workload,
-        "pin": pins_of(newest),
-    }
-    of_metric = {metric: [v for r in runs if (v := metric_values(r, metric))] for metric in (*_SPEEDS, "ttft_s")}
-    peaks = [v for r in runs for v in metric_values(r, "peak_memory_bytes")]
-    budgets = []
-    if preset in {"regression", "phone"}:
-        speeds = [metric for metric in _SPEEDS if of_metric[metric]]
-        rule: dict[str, Any] = {"slowdown_ratio": _SLOWDOWN_RATIO, "confidence": _FALSE_IN_100}
-        budgets += [Budget(metric=metric, **rule, **given) for metric in speeds]
-    if preset == "phone" and peaks:
-        budgets.append(Budget(metric="peak_memory_bytes", ceiling=max(peaks) + _PHONE_BYTES, **given))
-    if preset == "limits":
-        budgets += [_limit(metric, of_metric[metric], given) for metric in _SPEEDS if of_metric[metric]]
-    if preset in {"limits", "first-token"} and of_metric["ttft_s"]:
-        budgets.append(_limit("ttft_s", of_metric["ttft_s"], given))
-    if preset == "limits" and peaks:
-        budgets.append(_limit("peak_memory_bytes", [[peak] for peak in peaks], given))
-    return budgets
+    names: dict[str, Any] = {"device": newest.machine.device, "model": newest.name, "workload": newest.workload}
+    values = {metric: [v for r in runs if (v := metric_values(r, metric))] for metric in _RULES[preset]}
+    return [
+        Budget(metric=metric, pin=pins_of(newest), **names, **_limit(metric, rule, values[metric]))
+        for metric, rule in _RULES[preset].items()
+        if values[metric]
+    ]
 
 
-def _limit(metric: Metric, runs: Sequence[Sequence[float]], given: dict[str, Any]) -> Budget:
+def _limit(metric: Metric, rule: str, runs: Sequence[Sequence[float]]) -> dict[str, Any]:
+    if rule == "slowdown":
+        return _SLOWDOWN
+    if rule == "room":
+        return {"ceiling": max(map(max, runs)) + _PHONE_BYTES}
     higher = metric in HIGHER_IS_BETTER
-    estimate = value_of_runs(runs, spread_of_runs(runs), 0.95)
+    estimate = estimate_of_runs(runs, spread_of_runs(runs), 0.95)
     end = estimate.low if higher else estimate.high
     worst = (min if higher else max)(v for values in runs for v in values) if end is None else end
-    limit = _three_digits(worst * (1 + LEAST_MARGIN_RATIO * (-1 if higher else 1)), up=not higher)
-    floor, ceiling = (limit, None) if higher else (None, limit)
-    return Budget(metric=metric, floor=floor, ceiling=ceiling, **given)
-
-
-def _three_digits(value: float, *, up: bool) -> float:
-    if value <= 0:
-        return value
-    step = 10.0 ** (floor_of(log10(value)) - 2)
-    return float(f"{(ceil if up else floor_of)(value / step) * step:.12g}")
+    limit = worst * (1 + LEAST_MARGIN_RATIO * (-1 if higher else 1))
+    step = 10.0 ** (floor(log10(limit)) - 2) if limit > 0 else 1.0
+    rounded = float(f"{(floor if higher else ceil)(limit / step) * step:.12g}")
+    return {"floor" if higher else "ceiling": rounded}

@@ -7,7 +7,7 @@ from harness.domain.device import NOT_PROBED
 from harness.domain.prediction import Interval, MemoryPrediction
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation
-from harness.records.derive import TestFigures, summarise
+from harness.records.derive import Measured, summarise
 
 GATED: Final = ("decode", "prefill", "peak memory")
 """Rows that ``--max-error`` judges. Times of loading hang on what else the disk does, and are shown only."""
@@ -75,10 +75,10 @@ def compare(record: RunRecord) -> Comparison | None:
         _row("first token, cold", "s", speed.ttft_cold_s, summary.test("first_token", f"ttft{max(1, p)} @ cold")),
         _row("load", "s", speed.load_warm_s, summary.test("load", "load")),
         _row("load, cold", "s", speed.load_cold_s, summary.test("load", "load @ cold")),
-        _row("peak memory", "bytes", memory.peak_bytes, used.peak_rss_bytes if used else None),
+        _row("peak memory", "bytes", memory.peak_bytes, reading=used.peak_rss_bytes if used else 0),
     ]
     if used is not None and used.peak_anonymous_bytes:
-        rows.append(_row("anonymous memory", "bytes", memory.anonymous, used.peak_anonymous_bytes))
+        rows.append(_row("anonymous memory", "bytes", memory.anonymous, reading=used.peak_anonymous_bytes))
     rows += _pools(record, memory)
     notes = []
     decode = rows[0].measured
@@ -96,36 +96,30 @@ _PARTS: Final = ("weights", "token table", "kv cache", "compute buffer", "host b
 
 def _pools(record: RunRecord, memory: MemoryPrediction) -> list[Row]:
     """The engine's buffers in each pool, where it has a GPU: what it said it laid there, and what was predicted."""
-    told = {"vram": 0, "ram": 0}
+    sizes = {"vram": 0, "ram": 0}
     for buffer in record.result.buffers if isinstance(record.result, Generation) else ():
         if not buffer.is_mapped:
-            told["ram" if buffer.on_host else "vram"] += buffer.size_bytes
-    if not told["vram"]:
-        return []
+            sizes["ram" if buffer.on_host else "vram"] += buffer.size_bytes
     rows = []
-    for pool, size in told.items():
+    for pool, size in sizes.items() if sizes["vram"] else ():
         predicted = float(sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(_PARTS)))
         if predicted:  # what is small and the host's is no part of a prediction for a GPU alone
-            rows.append(_row(f"buffers in {pool}", "bytes", predicted, size))
+            exact = Interval(mid=predicted, low=predicted, high=predicted)
+            rows.append(_row(f"buffers in {pool}", "bytes", exact, reading=size))
     return rows
 
 
-def _row(name: str, unit: str, predicted: Interval | float, found: TestFigures | int | None) -> Row:
-    """``predicted`` is one figure where it is exact; ``found`` a test with its clean samples, or one reading, bytes."""
-    if isinstance(predicted, float):
-        predicted = Interval(mid=predicted, low=predicted, high=predicted)
-    measured, count = (float(found) if isinstance(found, int) and found else None), 1 if found else 0
-    doubted = isinstance(found, TestFigures) and not found.clean_count and found.disturbed_count > 0
-    if isinstance(found, TestFigures):
-        per_s, seconds = (found.doubted_per_s, found.doubted_s) if doubted else (found.tokens_per_s, found.duration_s)
-        measured, count = per_s if unit == "tokens/s" else seconds, found.clean_count
+def _row(name: str, unit: str, predicted: Interval, test: Measured | None = None, reading: int = 0) -> Row:
+    """The row of a test, or of one ``reading`` of memory in bytes, which is 0 where there is none."""
+    measured, count = (test.value, test.sample_count) if test else (float(reading) or None, int(reading > 0))
+    doubted = test is not None and measured is None and test.doubted_value is not None
     return Row(
         name=name,
         unit=unit,
         predicted=predicted.mid,
         low=predicted.low,
         high=predicted.high,
-        measured=measured,
+        measured=test.doubted_value if test and doubted else measured,
         sample_count=count,
         doubted=doubted,
     )

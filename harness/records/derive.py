@@ -1,37 +1,41 @@
 """What a record says in a few numbers, computed from its raw samples each time it is asked."""
 
 from statistics import median
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
 from harness.domain.base import Frozen
 from harness.domain.record import Phase, RunRecord, Sample
+from harness.stats.intervals import quantile_interval
 
 TEST_PHASES: Final[tuple[Phase, ...]] = ("prefill", "decode", "workload")
 """Phases whose samples must be clean for a run to be believed."""
+_RATED: Final = frozenset(("prefill", "decode", "draft", "verify", "stream"))
+"""Phases that are told as rates; a first token's time covers its whole prompt."""
 
 
-class TestFigures(Frozen, frozen=True, kw_only=True):
-    """One test of a run.
+class Measured(Frozen, frozen=True, kw_only=True):
+    """One test of a run: the median of its clean samples, with a 95 % interval where there are enough of them.
 
     Attributes:
-        clean_count: Samples that count.
-        disturbed_count: Samples that do not, beside warm-ups.
-        tokens_per_s: Median rate; None for tests without tokens.
-        duration_s: Median duration; None without a clean sample.
-        doubted_per_s: Median rate of the disturbed samples, to be shown and never believed; None without any.
-        doubted_s: Their median duration.
+        unit: Rates of tokens, or seconds: of a sample, or of one operation of a system.
+        value: Median; None without a clean sample.
+        low: Lower end of the interval of the median; None below six samples. ``high`` is the upper one.
+        sample_count: Clean samples.
+        disturbed_count: Samples that were disturbed and do not count; warm-ups are in neither.
+        doubted_value: Median of the disturbed samples, to be shown and never believed; None without any.
     """
 
     phase: Phase
     label: str
-    clean_count: int
-    disturbed_count: int
-    tokens_per_s: float | None
-    duration_s: float | None
-    doubted_per_s: float | None = None
-    doubted_s: float | None = None
+    unit: Literal["tokens/s", "s"]
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    sample_count: int = 0
+    disturbed_count: int = 0
+    doubted_value: float | None = None
 
 
 class Latency(Frozen, frozen=True, kw_only=True):
@@ -47,19 +51,19 @@ class Latency(Frozen, frozen=True, kw_only=True):
 class Summary(Frozen, frozen=True, kw_only=True):
     """All figures of a run."""
 
-    tests: tuple[TestFigures, ...]
+    tests: tuple[Measured, ...]
     latency: tuple[Latency, ...]
 
-    def test(self, phase: Phase, label: str = "") -> TestFigures | None:
+    def test(self, phase: Phase, label: str = "") -> Measured | None:
         """The test of that phase and label; without a label the phase's first at depth 0, else its first."""
-        found = [t for t in self.tests if t.phase == phase and (not label or t.label == label)]
-        return next((t for t in found if "@" not in t.label), found[0] if found else None)
+        tests = [t for t in self.tests if t.phase == phase and (not label or t.label == label)]
+        return next((t for t in tests if "@" not in t.label), tests[0] if tests else None)
 
 
 def summarise(record: RunRecord) -> Summary:
     """Medians and latency quantiles of a record."""
     groups = tests_of(record)
-    tests = tuple(_figures(phase, label, samples) for (phase, label), samples in groups.items())
+    tests = tuple(_measured(phase, label, samples) for (phase, label), samples in groups.items())
     latency = []
     for (phase, label), samples in groups.items():
         times = [t for s in samples if not s.validity.doubts for t in s.token_times_s]
@@ -92,13 +96,11 @@ def needed_count(repetitions: int) -> int:
 def disturbances(record: RunRecord, repetitions: int) -> list[str]:
     """Why a run is inconclusive: one line for each test with too few clean samples; empty for a run to believe."""
     lines = []
-    for test in summarise(record).tests:
-        if test.phase in TEST_PHASES and test.clean_count < needed_count(repetitions):
-            total = test.clean_count + test.disturbed_count
-            doubts = [d for s in tests_of(record)[test.phase, test.label] for d in s.validity.doubts]
-            lines.append(
-                f"{test.label}: only {test.clean_count} of {total} samples undisturbed; {_most_telling(doubts)}"
-            )
+    for (phase, label), samples in tests_of(record).items():
+        clean_count = sum(not s.validity.doubts for s in samples)
+        if phase in TEST_PHASES and clean_count < needed_count(repetitions):
+            doubts = _most_telling([d for s in samples for d in s.validity.doubts])
+            lines.append(f"{label}: only {clean_count} of {len(samples)} samples undisturbed; {doubts}")
     return lines
 
 
@@ -111,20 +113,27 @@ def _most_telling(doubts: list[str]) -> str:
     return "; ".join(group[len(group) // 2] for group in ordered[:3]) or "too few samples"
 
 
-def _figures(phase: Phase, label: str, samples: list[Sample]) -> TestFigures:
-    sides: list[tuple[list[float], float | None]] = []
-    for doubted in (False, True):
-        taken = [s for s in samples if bool(s.validity.doubts) == doubted]
-        rates = [s.token_count / s.duration_s for s in taken if s.token_count and s.duration_s > 0]
-        sides.append(([s.duration_s for s in taken], median(rates) if rates and phase != "first_token" else None))
-    (clean, clean_rate), (disturbed, disturbed_rate) = sides
-    return TestFigures(
+def _measured(phase: Phase, label: str, samples: list[Sample]) -> Measured:
+    is_rate = phase in _RATED
+    timed = [s for s in samples if s.duration_s > 0 and (s.token_count or not is_rate)]
+    clean, disturbed = (
+        [_value(s, is_rate) for s in timed if bool(s.validity.doubts) == doubted] for doubted in (False, True)
+    )
+    value, low, high = quantile_interval(clean)[:3] if clean else (None, None, None)
+    return Measured(
         phase=phase,
         label=label,
-        clean_count=len(clean),
+        unit="tokens/s" if is_rate else "s",
+        value=value,
+        low=low,
+        high=high,
+        sample_count=len(clean),
         disturbed_count=len(disturbed),
-        tokens_per_s=clean_rate,
-        duration_s=median(clean) if clean else None,
-        doubted_per_s=disturbed_rate,
-        doubted_s=median(disturbed) if disturbed else None,
+        doubted_value=median(disturbed) if disturbed else None,
     )
+
+
+def _value(sample: Sample, is_rate: bool) -> float:
+    if is_rate:
+        return sample.token_count / sample.duration_s
+    return sample.duration_s / (max(1, sample.token_count) if sample.phase == "workload" else 1)

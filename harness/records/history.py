@@ -1,38 +1,31 @@
 """Every run ever made here, in one SQLite file that a killed writer cannot tear (write-ahead log, full sync).
 
-A record is one row with its JSON. Beside it stand its figures: what a trend needs of it, so that a trend over a year's
-runs reads these alone.
+A record is one row with its JSON.
 """
 
 import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import lru_cache
-from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
-from typing import Final, NamedTuple
-
-import msgspec
+from typing import Final
 
 from harness.domain.base import Frozen
-from harness.domain.budget import Metric
 from harness.domain.record import RunRecord
-from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
-from harness.records.metrics import all_values
 from harness.records.store import RECORD_MAX_BYTES, decode, encode
 
-FORMAT: Final = 4
-"""1 had no figures, 2 scenarios in full beside them, 3 records as LZ4 frames. Records of all are read as they are, of 3
-with the package lz4; the figures of 1 and 2 are made anew."""
+FORMAT: Final = 5
+"""Before it there were figures beside the records, and 3 kept records as LZ4 frames: they are read with the package
+lz4."""
 _BATCH: Final = 500
 _BUSY_S: Final = 30.0
 _CACHE_KIB: Final = 32 << 10
 _PAGE_BYTES: Final = 16 << 10
-_FIRST_WITH_FIGURES: Final = 3
-_FROM_OLDER: Final = "DROP INDEX IF EXISTS runs_by_model; DROP INDEX IF EXISTS runs_by_cell"
+_FROM_OLDER: Final = (
+    "DROP INDEX IF EXISTS runs_by_model; DROP INDEX IF EXISTS runs_by_cell; DROP TABLE IF EXISTS figures"
+)
 _LZ4: Final = b"\x04\x22\x4d\x18"
 
 
@@ -48,43 +41,10 @@ class HistoryEntry(Frozen, frozen=True, kw_only=True):
     outcome: str
 
 
-class Figures(NamedTuple):
-    """What a trend needs of a run.
-
-    Attributes:
-        alike: What comparable runs share: workload, model, machine, digest of the scenario; last the name of it all.
-        values: The believed values of one metric.
-    """
-
-    run_id: str
-    created: str
-    alike: tuple[str, ...]
-    values: list[float]
-
-
-def _row(record: RunRecord, cell: str = "") -> tuple[tuple[str | bytes, ...], tuple[str | bytes, ...]]:
-    """The row of a record, and that of its figures."""
+def _row(record: RunRecord, cell: str) -> tuple[str | bytes, ...]:
     name, quant = (record.model.name, record.model.quant) if record.model else ("", "")
     of = (record.run_id, record.created, record.workload, name, quant, record.machine.device, record.outcome, cell)
-    return (*of, encode(record)), (record.run_id, _text(alike_of(record)), msgspec.json.encode(all_values(record)))
-
-
-def alike_of(record: RunRecord) -> tuple[str, ...]:
-    """What comparable runs share."""
-    model, scenario = f"{record.name} {record.quant}".strip(), record.scenario
-    depth = f" @ d{scenario.depth_tokens}" if scenario.depth_tokens else ""
-    name = f"{model}{depth}, {scenario.thread_count} threads"
-    return record.workload, model, record.machine.fingerprint or record.machine.device, _digest(scenario), name
-
-
-@lru_cache(maxsize=1024)
-def _text(alike: tuple[str, ...]) -> str:
-    return msgspec.json.encode(alike).decode()
-
-
-@lru_cache(maxsize=1024)
-def _digest(scenario: Scenario) -> str:
-    return blake2b(repr(scenario).encode(), digest_size=8).hexdigest()
+    return (*of, encode(record))
 
 
 def is_history(path: Path) -> bool:
@@ -121,9 +81,7 @@ class History:
         with self._open() as connection, connection:
             connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
             while batch := [_row(record, cell) for record in itertools.islice(records, _BATCH)]:
-                runs, figures = zip(*batch, strict=True)
-                connection.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", runs)
-                connection.executemany("INSERT OR IGNORE INTO figures VALUES (?, ?, ?)", figures)
+                connection.executemany("INSERT OR IGNORE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", batch)
 
     def get(self, run_id: str) -> RunRecord:
         """The record of that run; an unambiguous beginning of its identifier is enough.
@@ -163,20 +121,6 @@ class History:
             for run_id, record in connection.execute(f"SELECT run_id, record {newest}", values):
                 yield self._decoded(run_id, record)
 
-    def figures(self, metric: Metric, *, limit: int, **wanted: str) -> Iterator[Figures]:
-        """Values of one metric in the newest runs that match and hold it, oldest first; no record is decoded."""
-        newest, values = _newest(limit, **wanted)
-        query = (
-            f"SELECT run_id, created, alike, json_extract(metrics, ?) FROM (SELECT run_id, created, outcome {newest})"  # noqa: S608 - our own words
-            " JOIN figures USING (run_id) WHERE outcome IN ('ok', 'inconclusive') ORDER BY created, run_id"
-        )
-        alike: dict[str, tuple[str, ...]] = {}
-        with self._open() as connection:
-            for run_id, created, text, found in connection.execute(query, (f"$.{metric}", *values)):
-                if found is not None:
-                    key = alike.get(text) or alike.setdefault(text, tuple(msgspec.json.decode(text)))
-                    yield Figures(run_id, created, key, msgspec.json.decode(found, type=list[float]))
-
     def of_cell(self, cell: str) -> RunRecord | None:
         """Completed record of a matrix cell that was kept last; interrupted runs do not count.
 
@@ -214,15 +158,6 @@ class History:
                 raise BadDataError(place, "", f"a broken LZ4 frame ({error})", "a record") from error
         return decode(data, place)
 
-    def _fill_figures(self, connection: sqlite3.Connection) -> None:
-        """Figures of all runs that an older edge-harness has kept."""
-        for found in connection.execute("SELECT run_id, record FROM runs"):
-            try:
-                _, figures = _row(self._decoded(*found))
-            except BadDataError:  # it stays in the list of runs, and says what is wrong with it when it is shown
-                continue
-            connection.execute("INSERT OR REPLACE INTO figures VALUES (?, ?, ?)", figures)
-
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
@@ -231,14 +166,12 @@ class History:
                 connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
-                found = connection.execute("PRAGMA user_version").fetchone()[0]
-                if found > FORMAT:
-                    raise RefusedError(f"{self.path} was written by a newer edge-harness (format {found}): update")
-                if found < FORMAT:
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+                if version > FORMAT:
+                    raise RefusedError(f"{self.path} was written by a newer edge-harness (format {version}): update")
+                if version < FORMAT:
                     connection.executescript(_FROM_OLDER)
                     connection.executescript((files("harness") / "data" / "history.sql").read_text(encoding="utf-8"))
-                    if 0 < found < _FIRST_WITH_FIGURES:
-                        self._fill_figures(connection)
                     connection.execute(f"PRAGMA user_version = {FORMAT}")
                     connection.commit()
                 yield connection

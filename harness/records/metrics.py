@@ -30,12 +30,6 @@ def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[fl
     return _values(_METRICS[metric], _parts(record, label))
 
 
-def all_values(record: RunRecord) -> dict[Metric, list[float]]:
-    """The same of every metric that the run holds; its samples are sorted once for all of them."""
-    parts = _parts(record)
-    return {metric: values for metric, row in _METRICS.items() if (values := _values(row, parts))}
-
-
 def latency_values(record: RunRecord, label: str = "", *, share: float) -> list[float]:
     """That quantile of the times between tokens, in seconds, for each believed decode sample that timed them."""
     return _latencies(_parts(record, label).get("decode", ()), share=share)

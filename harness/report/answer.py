@@ -126,7 +126,7 @@ def check_line(record: RunRecord, comparison: Comparison | None) -> str:
     if decode is None or not timed:
         return f"{name}: nothing was timed."
     row = next((r for r in comparison.rows if r.name == "decode"), None) if comparison else None
-    if decode.tokens_per_s is None:
+    if decode.value is None:
         rates = [s.token_count / s.duration_s for s in timed]
         between = " to ".join(dict.fromkeys([format_number(min(rates)), format_number(max(rates))]))
         doubt = next(d for s in timed for d in s.validity.doubts)
@@ -142,4 +142,4 @@ def check_line(record: RunRecord, comparison: Comparison | None) -> str:
         beside = f", predicted {format_number(row.predicted)} ({row.error_ratio:+.0%})"
     peak_bytes = record.memory.peak_rss_bytes if record.memory else 0
     memory = f", {format_bytes(peak_bytes)} of memory" if peak_bytes else ""
-    return f"{name}: {format_number(decode.tokens_per_s)} tokens/s measured{beside}{memory}."
+    return f"{name}: {format_number(decode.value)} tokens/s measured{beside}{memory}."

@@ -10,37 +10,15 @@ from msgspec.structs import asdict
 from harness import __version__
 from harness.domain.base import Frozen
 from harness.domain.prediction import MemoryPart, VerdictWord
-from harness.domain.record import EngineIdentity, MachineFingerprint, ModelIdentity, Outcome, Phase, RunRecord
+from harness.domain.record import EngineIdentity, MachineFingerprint, ModelIdentity, Outcome, RunRecord
 from harness.domain.scenario import Scenario
 from harness.printable import clean
 from harness.records.compare import Comparison, compare
-from harness.records.derive import Latency, summarise
+from harness.records.derive import Latency, Measured, summarise
 from harness.records.metrics import metric_values
 from harness.report.choices import Choices
-from harness.stats.intervals import quantile_interval
 
-REPORT_VERSION: Final = 1
-
-
-class Measured(Frozen, frozen=True, kw_only=True):
-    """One test of a run: the median of its clean samples, with a 95 % interval where there are enough of them.
-
-    Attributes:
-        value: Median; null without a clean sample.
-        low: Lower end of the interval of the median; null below six samples.
-        sample_count: Clean samples.
-        disturbed_count: Samples that were disturbed and do not count.
-    """
-
-    phase: Phase
-    label: str
-    unit: Literal["tokens/s", "s"]
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    sample_count: int = 0
-    disturbed_count: int = 0
-    higher_is_better: bool = True
+REPORT_VERSION: Final = 2
 
 
 class PredictedMemory(Frozen, frozen=True, kw_only=True):
@@ -66,9 +44,6 @@ class RunView(Frozen, frozen=True, kw_only=True):
         peak_memory_bytes: Peak of the child process.
         comparison: Predicted and measured; null when nothing was predicted.
         memory: Predicted memory.
-        roofline_tokens_per_s: Ceiling of decoding on this device.
-        active_bytes: Weight bytes read to decode one token, as predicted.
-        kv_read_bytes: KV bytes read to decode one token.
         command: The command line, without the folders of its paths.
         harness_version: Version that made the record.
     """
@@ -86,9 +61,6 @@ class RunView(Frozen, frozen=True, kw_only=True):
     peak_memory_bytes: int | None
     comparison: Comparison | None
     memory: PredictedMemory | None
-    roofline_tokens_per_s: float | None
-    active_bytes: int | None
-    kv_read_bytes: int | None
     machine: MachineFingerprint
     engine: EngineIdentity | None
     model: ModelIdentity | None
@@ -144,14 +116,11 @@ def view(record: RunRecord) -> RunView:
         name=clean(record.name),
         quant=clean(record.quant),
         device=clean(record.machine.device),
-        tests=tuple(_measured(record, t.phase, t.label, t.disturbed_count) for t in summary.tests),
+        tests=summary.tests,
         latency=summary.latency,
         peak_memory_bytes=round(peak[0]) if peak else None,
         comparison=compare(record),
         memory=PredictedMemory(parts=prediction.memory.parts, **asdict(prediction.verdict)) if prediction else None,
-        roofline_tokens_per_s=prediction.speed.roofline_tokens_per_s if prediction else None,
-        active_bytes=prediction.speed.active_bytes if prediction else None,
-        kv_read_bytes=prediction.speed.kv_read_bytes if prediction else None,
         model=record.model,
         command=without_folders(record.command),
     )
@@ -166,24 +135,3 @@ def without_folders(words: Sequence[str]) -> tuple[str, ...]:
         rooted = path.startswith(("/", "~", "\\\\")) or bool(bare.drive)
         shown.append(f"{head}{sign}{bare.name}" if rooted and bare.name else word)
     return tuple(shown)
-
-
-def _measured(record: RunRecord, phase: Phase, label: str, disturbed_count: int) -> Measured:
-    """Rates for what covers tokens, durations for the rest (a first token's time covers its whole prompt)."""
-    samples = record.believed(phase, label)
-    rated = phase in {"prefill", "decode", "draft", "verify", "stream"} and all(s.token_count for s in samples)
-    values = [s.token_count / s.duration_s if rated else s.duration_s for s in samples if s.duration_s > 0]
-    if phase == "workload":
-        values = [s.duration_s / max(1, s.token_count) for s in samples]
-    value, low, high = quantile_interval(values)[:3] if values else (None, None, None)
-    return Measured(
-        phase=phase,
-        label=label,
-        unit="tokens/s" if rated else "s",
-        value=value,
-        low=low,
-        high=high,
-        sample_count=len(values),
-        disturbed_count=disturbed_count,
-        higher_is_better=rated,
-    )

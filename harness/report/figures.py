@@ -6,7 +6,7 @@ from math import isfinite
 
 import numpy as np
 
-from harness.app.resolve import resolve_device, resolve_model
+from harness.app.resolve import resolve_model
 from harness.domain.record import RunRecord
 from harness.domain.result import Load, Soak, Speculation, Stream
 from harness.errors import HarnessError
@@ -18,7 +18,7 @@ from harness.records.ladder import cells, rungs_of
 from harness.report.charts import Figure, Row, chart, figure
 from harness.report.choices import Choices
 from harness.report.document import Report, RunView
-from harness.report.text import amount, compared, digits
+from harness.report.text import amount, compared, digits, title_of
 from harness.stats.intervals import quantile_interval
 from harness.units import GIB, format_bytes
 
@@ -35,7 +35,7 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
     runs = labelled(report.runs)
     found = [
         agreement(runs),
-        roofline(runs),
+        depth(runs),
         memory(runs),
         *latency(runs, records),
         ladder(records),
@@ -50,14 +50,12 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
 def labelled(runs: Sequence[RunView]) -> list[tuple[str, RunView]]:
     """Runs with names that tell them apart: model, mixture, what was special; then a number."""
     labels: list[tuple[str, RunView]] = []
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for run in runs:
-        depth = f" @ d{run.scenario.depth_tokens}" if run.scenario.depth_tokens else ""
-        name = run.name if run.quant and run.quant.lower() in run.name.lower() else f"{run.name} {run.quant}".strip()
         how = "" if run.workload == "generate" else f", {run.workload}"
-        name = clean(name + depth + how, 60)
-        seen[name] += 1
-        labels.append((name if seen[name] == 1 else f"{name} #{seen[name]}", run))
+        name = clean(title_of(run.name, run.quant, run.scenario.depth_tokens) + how, 60)
+        counts[name] += 1
+        labels.append((name if counts[name] == 1 else f"{name} #{counts[name]}", run))
     return labels
 
 
@@ -69,7 +67,7 @@ def agreement(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
         for row in run.comparison.rows if run.comparison else ():
             if row.measured is None or row.predicted <= 0 or row.name == "anonymous memory" or row.doubted:
                 continue
-            (predicted, between, measured, error), inside = compared(row), "inside" if row.inside else "outside"
+            predicted, between, measured, error, inside = compared(row)
             drawn: Row = {"name": f"{row.name} · {label}", "measured": row.measured / row.predicted, "inside": inside}
             drawn |= {"low": row.low / row.predicted if row.low > 0 else 0.1, "high": row.high / row.predicted}
             rows.append(drawn | {"says": f"{label}, {row.name}: measured {measured}, predicted {between}"})
@@ -91,47 +89,29 @@ def agreement(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     )
 
 
-def roofline(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
-    """Decode and prefill under the roofs of the device.
-
-    A token costs 2 FLOP a weight it goes through; weights are those of the file times the share of its bytes that one
-    token reads. Decode reads active + KV bytes for each token; prefill reads the weights once a physical batch.
-    """
-    points: list[Row] = []
-    table: list[tuple[str, ...]] = []
-    bandwidths: list[float] = []
-    for label, run in runs:
-        model = run.model
-        if model is None or not run.active_bytes or not run.roofline_tokens_per_s or not model.size_bytes:
-            continue
-        token_flop = 2.0 * model.parameter_count * run.active_bytes / model.size_bytes
-        token_bytes = run.active_bytes + (run.kv_read_bytes or 0)
-        bandwidths.append(run.roofline_tokens_per_s * token_bytes)
-        for test in run.tests:
-            if test.value is None or test.phase not in {"decode", "prefill"}:
-                continue
-            shared = min(run.scenario.ubatch_tokens, run.scenario.prompt_tokens) if test.phase == "prefill" else 1
-            intensity = token_flop * max(shared, 1) / token_bytes
-            speed = token_flop * test.value / 1e9
-            says = f"{label}, {test.label}: {digits(test.value)} tokens/s, {digits(speed)} GFLOP/s"
-            points.append({"x": intensity, "y": speed, "model": label, "test": test.phase, "says": says})
-            table.append((label, test.label, f"{digits(test.value)} tokens/s", digits(intensity), digits(speed)))
-    if not points or len({p["model"] for p in points}) > SERIES_MAX * 2:
-        return None
-    bandwidth = float(np.median(bandwidths))
-    left, right = min(p["x"] for p in points) / 2, max(p["x"] for p in points) * 2
-    peak = _peak_flops([run for _, run in runs])
-    top = max(p["y"] for p in points) * 3
-    ends = [left, right if not peak else min(right, peak / bandwidth)]
-    ends[1] = min(ends[1], max(top * 1e9 / bandwidth, left * 2))
-    roofs = [{"name": f"memory: {bandwidth / 1e9:.1f} GB/s", "x": x, "y": x * bandwidth / 1e9} for x in ends]
-    if peak:
-        roofs += [
-            {"name": f"arithmetic: {peak / 1e9:.0f} GFLOP/s", "x": x, "y": peak / 1e9}
-            for x in (peak / bandwidth, right)
-        ]
-    arithmetic = f"; the level one is its peak of {peak / 1e9:.0f} GFLOP/s" if peak else ""
-    return figure("roofline", table, roofs=roofs, rows=points, bandwidth_gb_s=bandwidth / 1e9, arithmetic=arithmetic)
+def depth(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
+    """Decode speed over the depth of the context, measured and predicted, of models that ran at several depths."""
+    rows: list[Row] = []
+    for _, run in runs:
+        name = clean(f"{title_of(run.name, run.quant, 0)}, {run.device}", 60)
+        at = {"name": name, "depth": run.scenario.depth_tokens}
+        test = next((t for t in run.tests if t.phase == "decode" and t.value is not None), None)
+        predicted = next((r for r in run.comparison.rows if r.name == "decode"), None) if run.comparison else None
+        if test:
+            rows.append(at | {"kind": "measured", "speed": test.value, "low": test.low, "high": test.high})
+        if predicted:
+            speeds = {"speed": predicted.predicted, "low": predicted.low, "high": predicted.high}
+            rows.append(at | {"kind": "predicted"} | speeds)
+    depths = {(row["name"], row["depth"]) for row in rows if row["kind"] == "measured"}
+    several = [name for name, count in Counter(name for name, _ in depths).items() if count > 1][:SERIES_MAX]
+    rows = sorted((row for row in rows if row["name"] in several), key=lambda row: (row["name"], row["depth"]))
+    table = []
+    for row in rows:
+        between = f"{amount('tokens/s', row['low'])} to {amount('tokens/s', row['high'])}"
+        cells = (row["name"], str(row["depth"]), row["kind"], amount("tokens/s", row["speed"]), between)
+        row["says"] = "{}, {} tokens deep, {}: {} ({})".format(*cells)
+        table.append(cells)
+    return figure("depth", table, rows=rows)
 
 
 def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
@@ -285,16 +265,3 @@ def loads(records: Sequence[RunRecord]) -> Figure | None:
                     shown.append(amount("s", wait_s))
             table.append((*shown, str(sum(level.failures.values()))))
     return figure("load", table, rows=rows)
-
-
-def _peak_flops(runs: Sequence[RunView]) -> float | None:
-    """Peak arithmetic of the device that the runs were predicted for, if all are of one known device."""
-    names = {run.device for run in runs if run.active_bytes}
-    if len(names) != 1:
-        return None
-    name = names.pop()
-    try:
-        profile = resolve_device("this" if name in {"this machine", "this-machine"} else name)
-    except HarnessError:
-        return None
-    return max((figure.value for figure in profile.engine().peak_flops_per_s.values()), default=None)

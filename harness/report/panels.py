@@ -1,15 +1,23 @@
-"""Sections of a report that installed packages make of records: a table of rows, and facts beside it."""
+"""Sections of a report with a table for each record: results of a kind, and what installed packages make."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Final, NamedTuple
 
 from harness import plugins
 from harness.domain.record import RunRecord
 from harness.printable import clean
-from harness.units import format_bytes, format_rate, format_seconds
+from harness.report.results import result_tables
 
 GROUP = "edge_harness.panels"
+_TITLES: Final = {
+    "speculation": "Speculation",
+    "stream": "Streaming",
+    "boundary": "Limits of a device",
+    "soak": "Speed over minutes",
+    "load": "Load on a server",
+    "levels": "Load on a server, by level",
+}
 _LONGEST = 200
 _MOST_ROWS = 200
 
@@ -36,10 +44,20 @@ class Panel(NamedTuple):
 
 def sections(records: Sequence[RunRecord]) -> list[tuple[str, list[Panel]]]:
     """Panels of all records by title, every text cleaned; each offer is asked of each record."""
+    panels = [panel for record in records for panel in _of_result(record)]
     offers = plugins.every(GROUP)
-    found = [_cleaned(panel) for offer in offers for record in records if (panel := offer(record)) is not None]
-    found.sort(key=lambda panel: panel.title)
-    return [(title, list(group)) for title, group in groupby(found, key=lambda panel: panel.title)]
+    panels += [panel for offer in offers for record in records if (panel := offer(record)) is not None]
+    panels = sorted(map(_cleaned, panels), key=lambda panel: panel.title)
+    return [(title, list(group)) for title, group in groupby(panels, key=lambda panel: panel.title)]
+
+
+def _of_result(record: RunRecord) -> Iterator[Panel]:
+    """What the result of a record says, with a column for predictions even where there is none."""
+    for kind, title, columns, rows in result_tables(record):
+        if kind in _TITLES:
+            heads = columns if kind == "levels" else ("", "measured", "predicted")
+            filled = [(*row, *[""] * (len(heads) - len(row))) for row in rows]
+            yield Panel(_TITLES[kind], title, record.outcome, heads, filled)
 
 
 def _cleaned(panel: Panel) -> Panel:
@@ -51,27 +69,3 @@ def _cleaned(panel: Panel) -> Panel:
         [[clean(text, _LONGEST) for text in row] for row in panel.rows[:_MOST_ROWS]],
         [(clean(name, _LONGEST), clean(value, _LONGEST)) for name, value in panel.facts[:_MOST_ROWS]],
     )
-
-
-def flat(prefix: str, value: Any) -> list[tuple[str, str]]:
-    """Nested results as lines of text, in the unit that the name ends in; lists of many or of tables are left out."""
-    if isinstance(value, dict):
-        return [line for k, v in value.items() for line in flat(f"{prefix}.{k}" if prefix else str(k), v)]
-    listed = value if isinstance(value, list | tuple) else ()
-    if value in (None, "", [], ()) or len(listed) > 8 or any(isinstance(part, dict) for part in listed):
-        return []
-    if isinstance(value, bool):
-        return [(prefix, "yes" if value else "no")]
-    if isinstance(value, int | float):
-        return [(prefix, _in_unit(prefix, value))]
-    return [(prefix, str(value))]
-
-
-def _in_unit(name: str, value: float) -> str:
-    if name.endswith("_bytes_per_s"):
-        return format_rate(value)
-    if name.endswith("_bytes"):
-        return format_bytes(value)
-    if name.endswith("_s") and not name.endswith("_per_s"):
-        return format_seconds(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -38,8 +38,9 @@ _LATENCIES: Final[tuple[tuple[str, Phase, str], ...]] = (
 
 
 class ResultTable(NamedTuple):
-    """Rows of a result under headings; all cells are text."""
+    """Rows of a result under headings, and what kind they are of; all cells are text."""
 
+    kind: str
     title: str
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
@@ -64,7 +65,7 @@ def result_tables(record: RunRecord) -> Iterator[ResultTable]:
         rows.append(("peak memory", format_bytes(peak_bytes), ""))
     shown = [row for row in rows if row[1]]
     columns = ("", "measured", "predicted") if any(row[2] for row in shown) else ("", "value")
-    yield ResultTable(f"{record.name}: {kind}", columns, [row[: len(columns)] for row in shown])
+    yield ResultTable(kind, f"{record.name}: {kind}", columns, [row[: len(columns)] for row in shown])
 
 
 def figure(name: str, value: Any) -> str:
@@ -114,4 +115,4 @@ def _levels(record: RunRecord, load: Load) -> ResultTable:
         for level in load.levels
         for cause, count in level.failures.items()
     ]
-    return ResultTable("; ".join([f"{record.name} under load", *failures]), tuple(columns), rows)
+    return ResultTable("levels", "; ".join([f"{record.name} under load", *failures]), tuple(columns), rows)

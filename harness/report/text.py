@@ -1,12 +1,19 @@
-"""Words and amounts on pages. Names come from files of strangers: they are cleaned, and escaped where shown."""
+"""Words and amounts on pages and in tables."""
 
+from collections.abc import Sequence
+from typing import Final
+
+from harness.domain.record import RunRecord
 from harness.records.compare import Row
-from harness.units import format_amount
+from harness.records.derive import Measured, summarise
+from harness.units import format_amount, format_bytes, format_seconds
+
+RUN_COLUMNS: Final = ("pp t/s", "tg t/s", "p99", "first token", "load", "peak")
 
 
 def amount(unit: str, value: float | None) -> str:
     """A quantity in the unit that people read it in."""
-    return "–" if value is None else format_amount(unit, value, f"{digits(value)} tokens/s")
+    return "–" if value is None else format_amount(unit, value, f"{digits(value)} {unit}".rstrip())
 
 
 def digits(value: float) -> str:
@@ -17,8 +24,32 @@ def digits(value: float) -> str:
     return f"{value:.{places}f}"
 
 
-def compared(row: Row) -> tuple[str, str, str, str]:
-    """What was predicted, its interval, what was measured, and the error of the prediction."""
+def title_of(name: str, quant: str, depth_tokens: int) -> str:
+    """Name, mixture and depth of a run, as its row is headed."""
+    depth = f" @ d{depth_tokens}" if depth_tokens else ""
+    return f"{name}{' ' + quant if quant and quant.lower() not in name.lower() else ''}{depth}"
+
+
+def compared(row: Row) -> tuple[str, str, str, str, str]:
+    """What was predicted, its interval, what was measured, the error of the prediction, and whether it lies inside."""
     between = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
     error = "–" if row.error_ratio is None else f"{100 * row.error_ratio:+.1f} %"
-    return amount(row.unit, row.predicted), between, amount(row.unit, row.measured), error
+    inside = "disturbed" if row.doubted else "inside" if row.inside else "outside"
+    return amount(row.unit, row.predicted), between, amount(row.unit, row.measured), error, inside
+
+
+def run_cells(record: RunRecord) -> tuple[str, ...]:
+    """Speeds, times and memory of a run under ``RUN_COLUMNS``; ``~``: every sample was disturbed."""
+    summary, memory = summarise(record), record.memory
+    speeds = [_speed(summary.test("prefill")), _speed(summary.test("decode"))]
+    timed: Sequence[Measured | None] = (summary.test("first_token"), summary.test("load", "load"))
+    times = [summary.latency[0].p99_s if summary.latency else None, *(test.value if test else None for test in timed)]
+    shown = ["–" if seconds is None else format_seconds(seconds) for seconds in times]
+    return (*speeds, *shown, format_bytes(memory.peak_rss_bytes) if memory and memory.peak_rss_bytes else "–")
+
+
+def _speed(test: Measured | None) -> str:
+    """Tokens/s of a test; the median of its disturbed samples, marked, where there are no others."""
+    if test is None or (test.value is None and test.doubted_value is None):
+        return "–"
+    return f"~{test.doubted_value:.1f}" if test.value is None else f"{test.value:.1f}"

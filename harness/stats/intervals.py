@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import lru_cache
 from math import sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,20 +73,6 @@ def share_interval(hit_count: int, count: int, confidence: float = 0.95) -> Esti
     return Estimate(hit_count / count, float(low), float(high), count)
 
 
-def cluster_interval(
-    totals: Sequence[float] | NDArray[Any], sizes: Sequence[float] | NDArray[Any], *, draws: int = 2000, seed: int = 0
-) -> Estimate:
-    """sum(totals) / sum(sizes) with its 95 % bootstrap interval, whole clusters drawn: rows of one are not independent.
-
-    Source:
-        B. Efron and R. J. Tibshirani 1993, "An Introduction to the Bootstrap", chapters 8 and 13.
-    """
-    t, n = np.asarray(totals, np.float64), np.asarray(sizes, np.float64)
-    drawn = np.random.default_rng(seed).integers(0, len(t), (draws, len(t)))
-    low, high = np.percentile(t[drawn].sum(axis=1) / n[drawn].sum(axis=1), [2.5, 97.5])
-    return Estimate(float(t.sum() / n.sum()), float(low), float(high), int(n.sum()))
-
-
 def binomial_test(hit_count: int, count: int, chance: float) -> float:
     """Exact two-sided p of hit_count hits in count tries at that chance: all outcomes no likelier than this one.
 
@@ -110,6 +96,8 @@ def ratio_interval(candidate: Sequence[float], baseline: Sequence[float], *, con
     Source:
         T. Hesterberg 2015, "What Teachers Should Know About the Bootstrap", The American Statistician 69(4).
     """
+    from scipy.special import ndtr, stdtrit
+
     logs = _log_ratios(candidate, baseline)
     n = len(logs)
     mid = float(np.exp(hodges_lehmann(logs)))
@@ -117,27 +105,9 @@ def ratio_interval(candidate: Sequence[float], baseline: Sequence[float], *, con
         return Estimate(mid, None, None, n)
     generator = np.random.default_rng(1)  # the same samples give the same decision
     resampled = logs[generator.integers(0, n, size=(RESAMPLES, n))]
-    return _expanded(mid, hodges_lehmann(resampled), n, confidence)
-
-
-def detectable_ratio(
-    candidate: Sequence[float], baseline: Sequence[float], *, confidence: float = 0.95, power: float = 0.8
-) -> float:
-    """Smallest slowdown that so many turns with so much noise would have shown, as a share (0.03 is 3 %).
-
-    delta = (t(1 - (1 - confidence) / 2, n - 1) + t(power, n - 1)) s / sqrt(n), with s the spread of the log ratios; the
-    share is 1 - exp(-delta). ValueError for fewer than 3 turns, different lengths, or values that are not finite.
-
-    Source:
-        J. Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., chapter 2.
-    """
-    from scipy.special import stdtrit
-
-    n = len(candidate)
-    if n < 3:
-        raise ValueError(f"need at least 3 turns, got {n}")
-    quantiles = stdtrit(n - 1, (1.0 - (1.0 - confidence) / 2.0, power)).sum()
-    return float(-np.expm1(-quantiles * spread_of(candidate, baseline) / sqrt(n)))
+    tail = ndtr(sqrt(n / (n - 1)) * stdtrit(n - 1, (1.0 - confidence) / 2.0))
+    low, high = np.exp(np.quantile(hodges_lehmann(resampled), [tail, 1.0 - tail]))
+    return Estimate(mid, float(low), float(high), n)
 
 
 def spread_of(candidate: Sequence[float], baseline: Sequence[float]) -> float:
@@ -149,55 +119,6 @@ def spread_of(candidate: Sequence[float], baseline: Sequence[float]) -> float:
         return 0.0
     logs = _log_ratios(candidate, baseline)
     return 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
-
-
-def log_effect(candidate: Sequence[float], baseline: Sequence[float]) -> float:
-    """Standardised effect of two unpaired sides: difference of mean logs over their pooled spread (Cohen's d of logs).
-
-    0.2 is called small, 0.5 medium, 0.8 large. Infinite when both sides are constant and differ; each has two samples.
-
-    Source:
-        J. Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., chapter 2.
-    """
-    x, y = _logs(candidate), _logs(baseline)
-    pooled = sqrt(((len(x) - 1) * x.var(ddof=1) + (len(y) - 1) * y.var(ddof=1)) / (len(x) + len(y) - 2))
-    difference = float(x.mean() - y.mean())
-    if pooled == 0.0:
-        return 0.0 if difference == 0.0 else float(np.copysign(np.inf, difference))
-    return difference / pooled
-
-
-def unpaired_ratio_interval(
-    candidate: Sequence[float], baseline: Sequence[float], *, confidence: float = 0.95
-) -> Estimate:
-    """Ratio of medians of two sides that were not measured in turns, by resampling each side.
-
-    The shift is the median of all differences of logs between the sides (Hodges-Lehmann for two samples).
-
-    Raises:
-        ValueError: No samples on a side, or a value that is not positive and finite.
-
-    Source:
-        E. L. Lehmann 1975, "Nonparametrics: Statistical Methods Based on Ranks", section 2.5.
-    """
-    x, y = _logs(candidate), _logs(baseline)
-    mid = float(np.exp(np.median(x[:, None] - y[None, :])))
-    n = min(len(x), len(y))
-    if n < 3:
-        return Estimate(mid, None, None, n)
-    generator = np.random.default_rng(1)
-    places_x, places_y = (generator.integers(0, len(side), size=(1000, len(side))) for side in (x, y))
-    shifts = np.median(x[places_x][:, :, None] - y[places_y][:, None, :], axis=(1, 2))
-    return _expanded(mid, shifts, n, confidence)
-
-
-def _expanded(mid: float, resampled: NDArray[np.float64], n: int, confidence: float) -> Estimate:
-    """Expanded percentile interval of resampled logs."""
-    from scipy.special import ndtr, stdtrit
-
-    tail = ndtr(sqrt(n / (n - 1)) * stdtrit(n - 1, (1.0 - confidence) / 2.0))
-    low, high = np.quantile(resampled, [tail, 1.0 - tail])
-    return Estimate(mid, float(np.exp(low)), float(np.exp(high)), n)
 
 
 def _log_ratios(candidate: Sequence[float], baseline: Sequence[float]) -> NDArray[np.float64]:

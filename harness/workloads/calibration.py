@@ -7,12 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import RefusedError, WrongAnswerError
-from harness.stats.calibration import metrics, selective, smooth
+from harness.stats.calibration import metrics, smooth
 from harness.workloads.parts import Parts
 from harness.workloads.system import Case, Column, Context, Cost, Size
 
 _SETS = 12
 _TOLERANCE_SIGMAS = 5
+FEWEST_ROWS = 200
+"""Below so many rows an ECE is noise: ten bins of perfectly calibrated data give 0.066 at 200."""
 
 
 class Calibration:
@@ -54,10 +56,12 @@ class Calibration:
     def step(self, state: None, case: Case) -> Any:
         """The figures of one set."""
         confidences, outcomes = _array(case, "confidences", np.float64), _array(case, "outcomes", np.bool_)
+        if len(confidences) < FEWEST_ROWS:
+            raise RefusedError(f"{len(confidences)} rows: below {FEWEST_ROWS} an ECE is noise")
         return {
             "ece": metrics.ece(metrics.equal_width(confidences, outcomes)),
             "smooth_ece": smooth.smooth_ece(confidences, outcomes),
-            "aurc": selective.aurc(confidences, outcomes),
+            "aurc": metrics.aurc(confidences, outcomes),
             "brier": float(np.mean((confidences - outcomes) ** 2)),
             "row_count": len(confidences),
         }

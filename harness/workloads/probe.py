@@ -120,7 +120,7 @@ def fit(x: Floats, labels: NDArray[np.bool_]) -> tuple[Floats, float]:
     basis = np.linalg.svd(rows, full_matrices=False)[2] if rows.shape[1] > len(rows) else np.eye(rows.shape[1])
     design = np.concatenate([rows @ basis.T, np.ones((len(rows), 1))], axis=1)
     penalty = np.append(np.full(len(basis), _PENALTY), 0.0)
-    solved = logistic(design, labels, penalty, tolerance=1e-7, step_count=50)
+    solved = logistic(design, labels, penalty)
     weights: Floats = (solved[:-1] @ basis) / deviation
     return weights, float(solved[-1] - mean @ weights)
 

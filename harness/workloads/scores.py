@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.stats.calibration.metrics import ece, equal_width
-from harness.stats.calibration.selective import accuracy_at, aurc
+from harness.stats.calibration.metrics import accuracy_at, aurc, ece, equal_width
 from harness.stats.intervals import RESAMPLES, binomial_test, share_interval
 from harness.stats.logistic import platt
 
@@ -77,15 +76,15 @@ def selection(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, 
         return {"case_count": len(p), "gain": None}
     scaled = np.empty_like(p)
     for part in (halves, ~halves):
-        scaled[part] = platt(p[~part], y[~part], allow_few=True)(p[part])
+        scaled[part] = platt(p[~part], y[~part])(p[part])
     coverages = (0.25, 0.5, 0.75, 1.0)
-    curve = {str(c): 1 - accuracy_at(scaled, y, c, allow_few=True) for c in coverages}
+    curve = {str(c): 1 - accuracy_at(scaled, y, c) for c in coverages}
     return {
         "case_count": len(p),
         "accuracy": float(y.mean()),
         "risk_at_coverage": curve,
-        "aurc": aurc(scaled, y, allow_few=True),
+        "aurc": aurc(scaled, y),
         "aurc_at_random": 1 - float(y.mean()),
-        "ece": ece(equal_width(scaled, y, allow_few=True)),
+        "ece": ece(equal_width(scaled, y)),
         "gain": curve["1.0"] - curve["0.5"],
     }

@@ -41,7 +41,7 @@ def test_every_verb_with_json_has_a_schema() -> None:
         ["fit", "qwen3-30b-a3b", "-d", "rtx-4060-desktop, 32GB"],
         ["matrix", "-d", "iphone-12", "-m", "llama-3.2-1b"],
         ["recommend", "macbook-air-m3"],
-        ["compare", RECORD, RECORD],
+        ["history", RECORD, RECORD],
         ["devices", "list"],
         ["devices", "show", "iphone-12"],
         ["models", "list"],

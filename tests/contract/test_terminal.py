@@ -59,7 +59,7 @@ TABLES = (
     ["fit", "llama-3.1-8b", "-d", "raspberry-pi-5-16gb", "--ram-budget", "3GiB"],
     ["matrix", "-d", "iphone-*", "-m", "llama-3*"],
     ["recommend", "macbook-air-m3"],
-    ["compare", "tests/records/v2-generate.json", "tests/records/v2-generate.json"],
+    ["history", "tests/records/v2-generate.json", "tests/records/v2-speculate.json"],
     ["doctor"],
     ["history"],
 )

@@ -47,7 +47,7 @@ KINDS = {
         (("models", "show", "X"), "gguf"),
         (("fit", "X", "-d", "raspberry-pi-5"), "gguf"),
         (("fit", "X", "-d", "raspberry-pi-5"), "json"),
-        (("compare", "X"), "json"),
+        (("history", "X"), "json"),
         (("report", "X", "--format", "md"), "json"),
         (("history", "--import", "X"), "json"),
     ],

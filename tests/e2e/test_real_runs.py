@@ -125,7 +125,7 @@ def test_run_writes_a_record_that_the_history_shows(tiny: Path, environment: dic
     status, entries = verb("history", environment=environment)
     assert (status, [e["run_id"] for e in entries]) == (0, [record["run_id"]])
     status, again = verb("history", record["run_id"][:20], environment=environment)
-    assert (status, again["samples"]) == (0, record["samples"])
+    assert (status, again["records"][0]["samples"]) == (0, record["samples"])
 
 
 def test_a_matrix_goes_on_after_files_that_no_engine_loads(

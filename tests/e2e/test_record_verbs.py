@@ -1,4 +1,4 @@
-"""Verbs that read records: compare, history, doctor."""
+"""Verbs that read records: history, doctor."""
 
 import json
 import os
@@ -29,11 +29,11 @@ def verb(*arguments: str, environment: dict[str, str]) -> "subprocess.CompletedP
     )
 
 
-def test_compare_shows_the_error_of_each_quantity(environment: dict[str, str]) -> None:
-    done = verb("compare", str(REAL), "--json", environment=environment)
+def test_history_shows_the_error_of_each_quantity(environment: dict[str, str]) -> None:
+    done = verb("history", str(REAL), "--json", environment=environment)
 
     assert done.returncode == 0, done.stderr
-    errors = json.loads(done.stdout)["items"][0]["errors"]
+    (errors,) = json.loads(done.stdout)["errors"]
     # Predicted 159.7 tokens/s; the samples' durations and counts in the file give 133.9 as their median.
     assert round(errors["decode"], 3) == 0.193
     assert set(errors) >= {"decode", "prefill", "first token", "load", "peak memory"}
@@ -41,7 +41,7 @@ def test_compare_shows_the_error_of_each_quantity(environment: dict[str, str]) -
 
 @pytest.mark.parametrize(("limit", "status"), [("15", 1), ("25", 0)])
 def test_max_error_is_a_gate(environment: dict[str, str], limit: str, status: int) -> None:
-    done = verb("compare", str(REAL), "--max-error", limit, environment=environment)
+    done = verb("history", str(REAL), "--max-error", limit, environment=environment)
 
     assert done.returncode == status
     assert ("decode is predicted +19.3% off" in " ".join(done.stdout.split())) == (status == 1)
@@ -62,8 +62,8 @@ def test_a_speed_that_was_disturbed_all_along_is_shown_and_marked(environment: d
     assert f" ~{statistics.median(rates):.1f} " in done.stdout, done.stdout + done.stderr
 
 
-def test_a_record_without_prediction_cannot_be_compared(environment: dict[str, str]) -> None:
-    done = verb("compare", str(KEPT / "v1-fake.json"), environment=environment)
+def test_a_record_without_prediction_cannot_be_judged(environment: dict[str, str]) -> None:
+    done = verb("history", str(KEPT / "v1-fake.json"), "--max-error", "5", environment=environment)
 
     assert done.returncode == 2
     assert "nothing was predicted" in done.stderr
@@ -73,7 +73,7 @@ def test_a_stranger_s_file_ends_in_one_line(environment: dict[str, str], tmp_pat
     path = tmp_path / "evil.json"
     path.write_text('{"schema_version": 1, "run_id": "x"}')
 
-    done = verb("compare", str(path), environment=environment)
+    done = verb("history", str(path), environment=environment)
 
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
@@ -103,10 +103,10 @@ def test_an_unknown_run_is_said_so(environment: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("20260101", "--trend", "load_s"), "--trend has no meaning with RUN_ID"),
+        (("20260101", "--trend", "load_s"), "--trend has no meaning with RUN"),
         (("--import", "x.json", "--export", "y.jsonl"), "--export has no meaning with --import"),
         (("--import", "x.json", "--model", "m"), "--model has no meaning with --import"),
-        (("20260101", "--limit", "3"), "--limit has no meaning with RUN_ID"),
+        (("20260101", "--limit", "3"), "--limit has no meaning with RUN"),
         (("--export", "y.csv"), "found 'y.csv', expected an ending of .jsonl"),
     ],
 )

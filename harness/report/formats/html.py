@@ -4,31 +4,19 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from harness.domain.record import RunRecord
-from harness.domain.result import Boundary, Load, Result, Soak, Speculation, Stream
 from harness.errors import optional
 from harness.printable import clean
 from harness.report.choices import Choices, profile_of
 from harness.report.document import Report, RunView
 from harness.report.figures import figures, labelled
-from harness.report.panels import flat, sections
+from harness.report.panels import sections
 from harness.report.text import amount, digits
 from harness.units import format_bytes
-
-_PANELS: Final[dict[type[Result], str]] = {
-    Speculation: "Speculation",
-    Stream: "Streaming",
-    Boundary: "Limits of a device",
-    Soak: "Speed over minutes",
-    Load: "Load on a server",
-}
-_UNSAID: Final = frozenset(
-    ("kind", "outputs", "differences", "tokens", "lengths", "stall_by_block_s", "counts", "windows", "levels")
-)
 
 _TOO_WIDE: Final = (
     ".matrix,.legend,#why{display:none}"
@@ -78,7 +66,6 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
         named=named,
         runs=[(label, run) for label, run in named if run.workload == "generate"],
         figures=drawn,
-        panels=_panels(named, records),
         sections=sections(records),
     )
 
@@ -109,21 +96,3 @@ def _start(choices: Choices, named: Sequence[tuple[str, RunView]]) -> tuple[int,
     ran = [i for i, m in enumerate(choices.models) if any(run.name.startswith(m.name) for _, run in named)]
     near = min(range(len(choices.models)), key=lambda i: abs(choices.models[i].parameters_b - 3.2), default=0)
     return devices[len(devices) // 2], ran[-1] if ran else near
-
-
-def _panels(named: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Results of speculation, streaming and so on that runs carry beside their samples: a column a run."""
-    results = {record.run_id: record.result for record in records}
-    panels = []
-    for kind, title in _PANELS.items():
-        columns: dict[str, dict[str, str]] = {}
-        for label, run in named:
-            result = results[run.run_id]
-            if isinstance(result, kind):
-                told = {key: value for key, value in msgspec.to_builtins(result).items() if key not in _UNSAID}
-                if cells := dict(flat("", told)):
-                    columns[label] = {t.label: amount(t.unit, t.value) for t in run.tests} | cells
-        if columns:
-            keys = dict.fromkeys(key for cells in columns.values() for key in cells)
-            panels.append({"key": kind.__name__.lower(), "title": title, "columns": columns, "keys": keys})
-    return panels

@@ -1,14 +1,13 @@
 """Markdown for a pull request's comment: short, every name escaped."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.domain.record import RunRecord
 from harness.printable import clean
 from harness.printable import escape_markdown as escape
-from harness.report.document import Measured, Report, RunView
+from harness.report.document import Report, RunView
 from harness.report.figures import labelled
-from harness.report.text import amount, compared, digits
-from harness.units import format_bytes, format_seconds
+from harness.report.text import RUN_COLUMNS, amount, compared, digits, run_cells
 
 SIGNS = {"ok": "✅", "inconclusive": "❔"}
 _MEANING = (
@@ -17,12 +16,12 @@ _MEANING = (
 )
 
 
-def render(_records: Sequence[RunRecord], report: Report) -> str:
-    """Four tables at most: runs, times of tokens, predictions beside measurements, and what fits where."""
+def render(records: Sequence[RunRecord], report: Report) -> str:
+    """Three tables at most: runs, predictions beside measurements, and what fits where."""
     named = labelled(report.runs)
     lines = ["### edge-harness report", ""]
     if named:
-        lines += _runs(named) + _latency(named) + _agreement(named)
+        lines += _runs(named, {record.run_id: record for record in records}) + _agreement(named)
     if report.choices:
         lines += _fits(report)
     machines = {f"{r.machine.cpu_model}, {r.machine.core_count} cores, {r.machine.system}" for r in report.runs}
@@ -32,27 +31,16 @@ def render(_records: Sequence[RunRecord], report: Report) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _runs(named: list[tuple[str, RunView]]) -> list[str]:
+def _runs(named: list[tuple[str, RunView]], records: Mapping[str, RunRecord]) -> list[str]:
     rows = []
     for label, run in named:
-        first = [t for t in run.tests if "@" not in t.label or run.scenario.depth_tokens]
-        tests = {t.phase: t for t in reversed(first)}
-        shown = [_value(tests.get(phase)) for phase in ("prefill", "decode", "first_token")]
+        cells = run_cells(records[run.run_id])
         if run.workload != "generate":
-            shown = [", ".join(f"{t.label}: {amount(t.unit, t.value)}" for t in run.tests), "–", "–"]
-        peak = format_bytes(run.peak_memory_bytes) if run.peak_memory_bytes else "–"
+            tests = ", ".join(f"{test.label}: {amount(test.unit, test.value)}" for test in run.tests)
+            cells = (tests, *["–"] * 4, cells[-1])
         detail = f" ({clean(run.detail, 160)})" if run.detail else ""
-        rows.append((label, *shown, peak, f"{SIGNS.get(run.outcome, '❌')} {run.outcome}{detail}"))
-    return _table(("run", "prefill", "decode", "first token", "peak memory", "outcome"), rows)
-
-
-def _latency(named: list[tuple[str, RunView]]) -> list[str]:
-    rows = [
-        (label, each.label, *map(format_seconds, (each.p50_s, each.p90_s, each.p99_s)), str(each.token_count))
-        for label, run in named
-        for each in run.latency
-    ]
-    return _table(("run", "test", "median of a token", "90 %", "99 %", "tokens"), rows) if rows else []
+        rows.append((label, *cells, f"{SIGNS.get(run.outcome, '❌')} {run.outcome}{detail}"))
+    return _table(("run", *RUN_COLUMNS, "outcome"), rows)
 
 
 def _agreement(named: list[tuple[str, RunView]]) -> list[str]:
@@ -61,9 +49,9 @@ def _agreement(named: list[tuple[str, RunView]]) -> list[str]:
         for row in run.comparison.rows if run.comparison else ():
             if row.measured is None:
                 continue
-            predicted, between, measured, error = compared(row)
+            predicted, between, measured, error, inside = compared(row)
             measured = f"~~{measured}~~" if row.doubted else measured
-            inside = "disturbed" if row.doubted else "inside" if row.inside else "**outside**"
+            inside = "**outside**" if inside == "outside" else inside
             rows.append((label, row.name, predicted, between, measured, error, inside))
     if not rows:
         return []
@@ -95,7 +83,3 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
         return "| " + " | ".join(c if c == "**outside**" else escape(c) for c in cells) + " |"
 
     return [line(columns), "|" + "---|" * len(columns), *(line(row) for row in rows), ""]
-
-
-def _value(test: Measured | None) -> str:
-    return "–" if test is None or test.value is None else amount(test.unit, test.value)

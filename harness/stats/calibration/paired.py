@@ -28,7 +28,7 @@ def calibration_change(
     whether it was right, NLL of the true one in nats, each [n]. ``temperature`` is kept with the rest. RefusedError
     where the two did not answer the same rows, or as ``metrics.checked``.
     """
-    (p0, y0), (p1, y1) = (checked(*side[:2], allow_few=True) for side in (before, after))
+    (p0, y0), (p1, y1) = (checked(*side[:2]) for side in (before, after))
     n0, n1 = np.asarray(before[2], np.float64), np.asarray(after[2], np.float64)
     if not (p0.shape == p1.shape == n0.shape == n1.shape):
         raise RefusedError("both models must have answered the same rows")
@@ -37,13 +37,12 @@ def calibration_change(
     width0, width1 = (smoothing_width(p, p - y) for p, y in ((p0, y0), (p1, y1)))
 
     def changes(rows: NDArray[np.intp]) -> tuple[float, ...]:
-        error0, error1 = (ece(equal_width(p[rows], y[rows], allow_few=True)) for p, y in ((p0, y0), (p1, y1)))
+        error0, error1 = (ece(equal_width(p[rows], y[rows])) for p, y in ((p0, y0), (p1, y1)))
         return float((n1 - n0)[rows].mean()), error1 - error0, float((y1 - y0)[rows].mean())
 
     def smooth_changes(rows: NDArray[np.intp]) -> tuple[float, ...]:
         after_s, before_s = (
-            smooth_ece(p[rows], y[rows], width=width, allow_few=True)
-            for p, y, width in ((p1, y1, width1), (p0, y0, width0))
+            smooth_ece(p[rows], y[rows], width=width) for p, y, width in ((p1, y1, width1), (p0, y0, width0))
         )
         return (after_s - before_s,)
 
@@ -53,8 +52,8 @@ def calibration_change(
         row_count=len(p0),
         accuracy=float(y1.mean()),
         mean_confidence=float(p1.mean()),
-        ece=ece(equal_width(p1, y1, allow_few=True)),
-        smooth_ece=smooth_ece(p1, y1, width=width1, allow_few=True),
+        ece=ece(equal_width(p1, y1)),
+        smooth_ece=smooth_ece(p1, y1, width=width1),
         nll=float(n1.mean()),
         nll_change=loss,
         ece_change=error,

@@ -16,15 +16,13 @@ _FLOOR: Final = 0.001
 _HALVINGS: Final = 10
 
 
-def smooth_ece(
-    confidences: ArrayLike, correct: ArrayLike, *, width: float | None = None, allow_few: bool = False
-) -> float:
+def smooth_ece(confidences: ArrayLike, correct: ArrayLike, *, width: float | None = None) -> float:
     """Smooth ECE, in [0, 1]; a given ``width`` (of ``smoothing_width``) makes it a tenth of the work.
 
     Raises:
         RefusedError: As ``metrics.checked``.
     """
-    p, y = checked(confidences, correct, allow_few=allow_few)
+    p, y = checked(confidences, correct)
     return _at_width(p, p - y, width or smoothing_width(p, p - y))
 
 

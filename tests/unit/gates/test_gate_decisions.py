@@ -30,10 +30,11 @@ from harness.domain.record import (
 from harness.domain.scenario import Scenario
 from harness.errors import Exit
 from harness.gates.evaluate import evaluate, exit_code
-from harness.gates.judge import Answer, decide, judge_runs
+from harness.gates.judge import Answer, decide, judge
 from harness.gates.propose import Preset, propose
-from harness.gates.runs import Spread, runs_needed, spread_of_runs
 from harness.gates.streaks import with_streaks
+from harness.stats.intervals import Estimate
+from harness.stats.runs import Spread, detectable, estimate_of_runs, runs_needed, spread_of_runs
 
 MACHINE = MachineFingerprint(
     system="Linux",
@@ -130,7 +131,7 @@ FLOOR = Budget(metric="decode_tokens_per_s", floor=9.0)
     ],
 )
 def test_three_answers(low: float | None, high: float | None, higher: bool, answer: Answer) -> None:
-    assert decide(low, high, 1.0, higher_is_better=higher) == answer
+    assert decide(Estimate(1.0, low, high, 6), 1.0, higher_is_better=higher) == answer
 
 
 @pytest.mark.parametrize(
@@ -312,13 +313,23 @@ def test_ten_percent_is_found_and_nothing_else(noise: float) -> None:
         gates = []
         for _ in range(200):
             old = runs(100.0, 20)
-            judged = judge_runs(budget, runs(speed, count), old, evidence=(), level=0.98, spread=spread_of_runs(old))
+            learnt = spread_of_runs(old)
+            estimate = estimate_of_runs(runs(speed, count), learnt, 0.98, old)
+            judged = judge(budget, estimate, 0.9, learnt, (count, 20), level=0.98, relative_to="baseline", evidence=())
             gates.append(judged.answer)
         return gates
 
     assert answers(100.0).count("fail") <= 4  # false in 1 of 100, and what 200 gates can tell
     assert answers(100.0).count("pass") >= 180
     assert answers(90.0).count("fail") >= 180  # 95 of 100 are promised; the spread is learnt from 20 runs
+
+
+def test_what_turns_can_show_by_hand() -> None:
+    # t(.975, 2) = 4.302653, t(.95, 2) = 2.919986; three turns with a spread of 1 %
+    assert detectable(3, 0, Spread(0.01, 3), 0.95) == pytest.approx(1 - exp(-7.222639 * 0.01 / 3**0.5), rel=1e-5)
+    # z(.975) + z(.95) = 3.604817; (3.604817 x 0.02 / ln(1.05 / 1.03))^2 = 14.06 runs, with the spread assumed
+    assert runs_needed(log(1.05 / 1.03), 0, Spread(0.02, 0), 0.95) == 15
+    assert runs_needed(0.0, 0, Spread(0.02, 0), 0.95) is None
 
 
 @pytest.mark.parametrize(

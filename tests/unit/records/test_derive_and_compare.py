@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from harness.cli._records import comparison_cells
 from harness.domain.prediction import (
     Interval,
     MemoryPart,
@@ -17,6 +16,7 @@ from harness.domain.record import MachineFingerprint, MemoryUse, Phase, RunRecor
 from harness.domain.scenario import Scenario
 from harness.records.compare import compare
 from harness.records.derive import disturbances, needed_count, summarise
+from harness.report.text import compared
 
 
 def sample(phase: Phase, label: str, duration_s: float, **fields: Any) -> Sample:
@@ -59,8 +59,8 @@ def test_medians_leave_out_warm_ups_and_disturbed_samples() -> None:
 
     assert found is not None
     # Rates 10, 5 and 2.5 tokens/s
-    assert (found.tokens_per_s, found.duration_s) == (5.0, 2.0)
-    assert (found.clean_count, found.disturbed_count) == (3, 1)
+    assert (found.value, found.unit, found.doubted_value) == (5.0, "tokens/s", 0.1)
+    assert (found.sample_count, found.disturbed_count) == (3, 1)
 
 
 def test_latency_quantiles_are_over_all_tokens() -> None:
@@ -157,10 +157,7 @@ def test_a_value_of_disturbed_samples_alone_is_shown_and_judged_by_nothing() -> 
     decode = next(row for row in found.rows if row.name == "decode")
     assert (decode.measured, decode.sample_count, decode.doubted) == (0.5, 0, True)  # 10 tokens in 20 s
     assert (decode.error_ratio, decode.inside) == (None, None)
-    assert [(cells[0], cells[-1]) for cells in map(comparison_cells, found.rows)][:2] == [
-        ("decode", "disturbed"),
-        ("prefill", "+0.0%"),
-    ]
+    assert [compared(row)[3:] for row in found.rows][:2] == [("–", "disturbed"), ("+0.0 %", "inside")]
     worst = found.worst()
     assert worst is not None and worst.name == "prefill"
 

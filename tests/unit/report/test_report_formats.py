@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 from importlib import import_module
 from importlib.resources import files
 from pkgutil import iter_modules
@@ -86,7 +84,7 @@ def test_markdown_keeps_hostile_names_in_their_cell() -> None:
     text = render("md", record(name="a|b_c <b>@me</b> [x](y) \\"))
     rows = [line for line in text.splitlines() if line.startswith("|")]
 
-    assert {row.count("|") for row in rows[:3]} == {7}
+    assert {row.count("|") for row in rows[:3]} == {9}
     assert "<b>" not in text
     assert "a&#124;b&#95;c" in text
 
@@ -101,14 +99,6 @@ def test_json_follows_the_published_schema() -> None:
     jsonschema.validate(document, published)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"format": "edge-harness report"}, published)
-
-
-def test_github_arrays_are_split_by_direction() -> None:
-    bigger = json.loads(render("github_action_bigger", record()))
-    smaller = json.loads(render("github_action_smaller", record()))
-
-    assert [(e["unit"], e["value"]) for e in bigger] == [("tokens/s", pytest.approx(11.0))]
-    assert [(e["unit"], e["value"]) for e in smaller] == [("bytes", 300 << 20)]
 
 
 @pytest.mark.parametrize(
@@ -127,16 +117,3 @@ def test_folders_of_people_are_not_published(word: str, shown: str) -> None:
     (run,) = build([record(command=("edge-harness", "run", word))], command=(word,)).runs
 
     assert run.command == ("edge-harness", "run", shown)
-
-
-def test_pytest_benchmark_compares_our_file(tmp_path) -> None:
-    path = tmp_path / "runs.json"
-    path.write_text(render("pytest_benchmark_json", record()))
-
-    found = subprocess.run(
-        [sys.executable, "-m", "pytest_benchmark", "compare", str(path), "--columns=median,rounds"],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-
-    assert found.returncode == 0, found.stderr
-    assert "small-1b" in found.stdout

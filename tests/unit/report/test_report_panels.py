@@ -1,13 +1,16 @@
 """Sections that installed packages make of records, on the page."""
 
+from pathlib import Path
+
 import pytest
 from report_records import HOSTILE, record
 
 from harness.domain.record import Sample
 from harness.domain.result import System
+from harness.records.store import load
 from harness.report.document import build
 from harness.report.formats import html
-from harness.report.panels import flat, sections
+from harness.report.panels import sections
 
 pytest.importorskip("harness.workloads")
 
@@ -52,23 +55,10 @@ def test_page_folds_the_figures_and_runs_no_strangers_text() -> None:
     assert HOSTILE not in section
 
 
-def test_values_in_the_unit_of_their_name() -> None:
-    told = {
-        "a": {
-            "b_bytes": 1024,
-            "c_s": 0.5,
-            "d_per_s": 2.5,
-            "e": True,
-            "f": None,
-            "g": [1] * 9,
-            "i": [{"x": 1}],
-            "h": "word",
-        }
-    }
-    assert flat("", told) == [
-        ("a.b_bytes", "1 KiB"),
-        ("a.c_s", "500 ms"),
-        ("a.d_per_s", "2.5"),
-        ("a.e", "yes"),
-        ("a.h", "word"),
-    ]
+def test_a_result_stands_in_the_section_of_its_kind() -> None:
+    run = load(Path(__file__).parents[2] / "records" / "v2-speculate.json")
+
+    ((title, (panel,)),) = sections([run])
+
+    assert (title, panel.columns) == ("Speculation", ["", "measured", "predicted"])
+    assert ["speedup", f"{run.result.speedup_ratio:.3g}"] in [list(row[:2]) for row in panel.rows]

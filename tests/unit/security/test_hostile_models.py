@@ -97,7 +97,7 @@ def test_the_files_they_are_made_of_are_read_well(kind: str, tmp_path: Path) -> 
     assert said("fit", str(path), "-d", DEVICE, "--json") == Exit.OK
 
 
-@pytest.mark.parametrize("form", ["html", "md", "csv", "json", "terminal", "markdown", "junit", "sarif", "github"])
+@pytest.mark.parametrize("form", ["html", "md", "csv", "json", "terminal", "markdown", "junit", "github"])
 def test_no_text_of_a_record_steers_whoever_reads_a_report_of_it(form: str, tmp_path: Path) -> None:
     if form == "html":
         pytest.importorskip("jinja2")
