@@ -1,18 +1,20 @@
 """Results of other tools as run records: recognised by what is in a file, read leniently, bounded in size."""
 
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
 from harness.domain.foreign import json_of, read_limited
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError
+from harness.records.imports import llama_bench
+from harness.records.imports._make import TOOLS
+from harness.records.imports.pasted import from_text
+from harness.records.imports.tools import from_document as from_results
+from harness.records.imports.tools import tool_of
 from harness.records.store import from_document
-
-TOOLS: Final = ("llama_bench", "optimum_benchmark", "guidellm", "server_answers")
 
 
 def read_results(path: Path) -> list[RunRecord]:
@@ -28,19 +30,17 @@ def read_results(path: Path) -> list[RunRecord]:
         data = data.decode("utf-8-sig" if data[0] == 0xEF else "utf-16", errors="replace").encode()
     text = data.decode("utf-8", errors="replace")
     if not text.lstrip().startswith(("{", "[")):
-        from harness.records.imports import pasted
-
-        return pasted.from_text(text, path)
+        return from_text(text, path)
     document = _document(data, text, path)
     if isinstance(document, dict) and "schema_version" in document:
         return [from_document(document, path)]
     if own := _own(document):
         return [from_document(d, f"{path}[{i}]") for i, d in enumerate(own)]
-    for tool in TOOLS:
-        module = import_module(f"{__name__}.{tool}")
-        if module.recognises(document):
-            found: list[RunRecord] = module.from_document(document, path)
-            return found
+    tool = tool_of(document)
+    if tool == "llama-bench":
+        return llama_bench.from_document(document, path)
+    if tool:
+        return from_results(document, tool, path)
     raise BadDataError(path, "", "results of no tool known here", f"a run record, or a file of {', '.join(TOOLS)}")
 
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import re
-from datetime import datetime
-from typing import Any
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
 from harness import __version__
+from harness.domain.base import Frozen, shipped_table
 from harness.domain.record import (
     SCHEMA_VERSION,
     UNKNOWN_MACHINE,
@@ -21,20 +23,29 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.records.store import decode, encode
 
-SAMPLES_MAX = 100_000
-UNDATED = "1970-01-01T00:00:00+00:00"
+S = TypeVar("S", bound=Frozen)
+
+TOOLS: Final = shipped_table("data/imports.toml")
+"""What is where in each tool's results."""
+SAMPLES_MAX: Final = 100_000
+UNDATED: Final = "1970-01-01T00:00:00+00:00"
 """When a result was made that does not say so."""
 LEAST, MOST = 1e-15, 1e19
 """Of any amount, nanoseconds since 1970 among them: powers of what is beyond are no numbers any more."""
+_LAST_UNIX_S: Final = 4e9
+_DEEPEST: Final = 6
+_MODEL: Final = ModelIdentity(
+    name="unknown model", quant="", size_bytes=0, sha256="", architecture="", parameter_count=0
+)
 
 
 def number(value: Any, default: float = 0.0) -> float:
     """A number that an amount can be (0, or ``LEAST`` to ``MOST``), from a number or text; else the default."""
     try:
-        found = float(value)
+        amount = float(value)
     except (TypeError, ValueError):
         return default
-    return found if found == 0 or LEAST <= found <= MOST else default
+    return amount if amount == 0 or LEAST <= amount <= MOST else default
 
 
 def count(value: Any, default: int = 0) -> int:
@@ -43,23 +54,52 @@ def count(value: Any, default: int = 0) -> int:
 
 
 def text(value: Any, most: int = 200) -> str:
-    """Text of bounded length; empty for anything else."""
-    return value[:most] if isinstance(value, str) else ""
+    """Text of bounded length, of text or a whole number; empty for anything else."""
+    return str(value)[:most] if isinstance(value, str | int) else ""
 
 
 def dated(value: Any) -> str:
-    """When, as ISO 8601; ``UNDATED`` for what is no such time."""
+    """When, as ISO 8601, of such a text or of seconds since 1970; ``UNDATED`` for what is no such time."""
+    if isinstance(value, int | float):
+        return datetime.fromtimestamp(min(number(value), _LAST_UNIX_S), UTC).isoformat()
     try:
         return datetime.fromisoformat(text(value)).isoformat()
     except ValueError:
         return UNDATED
 
 
-def part(document: Any, *names: str) -> dict[str, Any]:
-    """The object under a path of keys; empty where something on the way is missing or no object."""
-    for name in names:
-        document = document.get(name) if isinstance(document, dict) else None
-    return document if isinstance(document, dict) else {}
+def at(document: Any, path: str) -> Any:
+    """What stands at a path of ``imports.toml``; None where there is nothing.
+
+    ``**.name`` is the first text under that key, however deep.
+    """
+    for way in path.split("|"):
+        if way.startswith("**."):
+            value = _anywhere(document, way.removeprefix("**."), _DEEPEST)
+        else:
+            value = document
+            for name in way.split("."):
+                value = value.get(name) if isinstance(value, dict) else None
+        if value not in (None, ""):
+            return value
+    return None
+
+
+def _anywhere(document: Any, name: str, depth: int) -> str:
+    if depth == 0 or not isinstance(document, dict):
+        return ""
+    here = text(document.get(name))
+    return here or next((value for each in document.values() if (value := _anywhere(each, name, depth - 1))), "")
+
+
+def filled(blank: S, paths: Mapping[str, str], *documents: Any) -> S:
+    """``blank`` with the fields whose paths lead to a value in one of the documents: text, or whole numbers."""
+    values: dict[str, Any] = {}
+    for name, path in paths.items():
+        value = next((found for document in documents if (found := at(document, path)) is not None), None)
+        kept = count(value) if isinstance(getattr(blank, name), int) else text(value).strip()
+        values |= {name: kept} if kept else {}
+    return replace(blank, **values)
 
 
 def sample(phase: Phase, label: str, token_count: int, duration_s: float, at: float = 0.0) -> Sample:
@@ -68,57 +108,41 @@ def sample(phase: Phase, label: str, token_count: int, duration_s: float, at: fl
 
 
 def record(
-    source: object,
-    *,
-    tool: str,
-    created: str = UNDATED,
-    samples: list[Sample],
-    name: str,
-    quant: str = "",
-    size_bytes: int = 0,
-    parameter_count: int = 0,
-    architecture: str = "",
-    cpu: str = "",
-    device: str = "",
-    engine_version: str = "",
-    engine_build: str = "",
-    thread_count: int = 0,
-    scenario: Scenario | None = None,
-    extra: dict[str, Any] | None = None,
-    detail: str = "",
+    source: object, tool: str, samples: list[Sample], *documents: Any, scenario: Scenario | None = None, **model: Any
 ) -> RunRecord:
     """A record of ``samples``; its identifier is made from its content, so that reading twice gives the same.
+
+    What it is of stands in the ``documents``, where ``imports.toml`` says; ``model`` are fields of the model that are
+    known better.
 
     Raises:
         BadDataError: There are no samples, or too many; or an amount is none that a record may have.
     """
-    if not samples:
-        raise BadDataError(str(source), "", "no measurement", f"results of {tool}")
-    if len(samples) > SAMPLES_MAX:
-        raise BadDataError(str(source), "", f"{len(samples)} samples", f"at most {SAMPLES_MAX}")
-    stamp = re.sub(r"[^0-9T]", "", created)[:15] or "undated"
-    digest = hashlib.sha256(repr((tool, name, quant, created, samples)).encode()).hexdigest()[:8]
+    if not 0 < len(samples) <= SAMPLES_MAX:
+        found = f"{len(samples)} samples" if samples else "no measurement"
+        raise BadDataError(str(source), "", found, f"results of {tool}, at most {SAMPLES_MAX} samples")
+    table = TOOLS.get(tool, {})
+    created = dated(next((v for d in documents if (v := at(d, table.get("created", ""))) is not None), None))
+    identity = filled(_MODEL, table.get("model", {}), *documents)
+    identity = replace(identity, **{"name": identity.name.rpartition("/")[2]} | {k: v for k, v in model.items() if v})
+    engine = EngineIdentity(name=tool, version="", build="", thread_count=0)
+    engine = filled(engine, table.get("engine", {}), *documents)
+    stamp = re.sub(r"[^0-9T]", "", created)[:15]
+    content = (tool, identity.name, identity.quant, created, samples)
     made = RunRecord(
         schema_version=SCHEMA_VERSION,
-        run_id=f"{stamp}-{tool}-{digest}",
+        run_id=f"{stamp}-{tool}-{hashlib.sha256(repr(content).encode()).hexdigest()[:8]}",
         created=created,
         harness_version=__version__,
         command=(f"imported from {tool}",),
         workload="generate",
-        machine=replace(UNKNOWN_MACHINE, cpu_model=cpu, device=device or cpu or UNKNOWN_MACHINE.device),
-        scenario=scenario or Scenario(thread_count=thread_count),
+        machine=filled(UNKNOWN_MACHINE, table.get("machine", {}), *documents),
+        scenario=scenario or Scenario(thread_count=engine.thread_count),
         outcome="ok",
-        detail=detail,
-        model=ModelIdentity(
-            name=name or "unknown model",
-            quant=quant,
-            size_bytes=size_bytes,
-            sha256="",
-            architecture=architecture,
-            parameter_count=parameter_count,
-        ),
-        engine=EngineIdentity(name=tool, version=engine_version, build=engine_build, thread_count=thread_count),
+        detail=table.get("detail", ""),
+        model=identity,
+        engine=engine,
         samples=tuple(samples),
-        extra={"imported_from": tool} | (extra or {}),
+        extra={"imported_from": tool},
     )
     return decode(encode(made), str(source))  # what cannot be read back is not kept

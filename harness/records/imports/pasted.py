@@ -13,8 +13,8 @@ from harness.domain.quant import mixture_in, split
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
-from harness.records.imports import llama_bench, server_answers
-from harness.records.imports._make import number, record, sample
+from harness.records.imports import llama_bench, tools
+from harness.records.imports._make import TOOLS, number, record, sample
 
 PROMPT_TOKENS: Final = 512
 NEW_TOKENS: Final = 128
@@ -44,8 +44,8 @@ def from_text(text: str, source: Path | str) -> list[RunRecord]:
         return llama_bench.from_document(list(csv.DictReader(lines)), source)
     if rows := _table(lines):
         return llama_bench.from_document(rows, source)
-    if told := _OLLAMA.findall(text):
-        return server_answers.from_document(_answer(told, text), source)
+    if words := _OLLAMA.findall(text):
+        return tools.from_document(_answer(words, text), "ollama", source)
     kept = [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
     if not kept:
         raise BadDataError(source, "", "no line", _FORMS)
@@ -70,16 +70,10 @@ def _table(lines: list[str]) -> list[dict[str, Any]]:
 
 
 def _as_json(row: dict[str, str]) -> dict[str, Any]:
-    return {
-        "model_type": row.get("model", ""),
+    columns = TOOLS["llama-bench"]["columns"]
+    return {name: row.get(column, "") for name, column in columns.items()} | {
         "model_size": _amount(row.get("size", "")),
         "model_n_params": _amount(row.get("params", "")),
-        "backends": row.get("backend", ""),
-        "n_gpu_layers": row.get("ngl", ""),
-        "n_threads": row.get("threads", ""),
-        "n_ubatch": row.get("n_ubatch", 512),
-        "type_k": row.get("type_k", ""),
-        "flash_attn": row.get("fa", ""),
         "avg_ts": re.split(r"[±+ ]", row["t/s"])[0],
     }
 
@@ -97,10 +91,10 @@ def _amount(text: str) -> float:
     return number(value) * _AMOUNTS.get(unit, 0)
 
 
-def _answer(told: list[tuple[str, str, str]], text: str) -> dict[str, Any]:
+def _answer(words: list[tuple[str, str, str]], text: str) -> dict[str, Any]:
     """The answer of Ollama's server that its program printed in words."""
     answer: dict[str, Any] = {"eval_duration": 0}
-    for what, kind, value in told:
+    for what, kind, value in words:
         ns = sum(number(n) * _NANOSECONDS[unit] for n, unit in _DURATION.findall(value))
         answer[f"{what.replace(' ', '_')}_{kind}"] = ns if kind == "duration" else value
     command = re.search(r"ollama run (?:--\S+ +)*([^\s-]\S*)", text)
@@ -116,11 +110,7 @@ def _line(line: str, source: Path | str, index: int) -> RunRecord:
         raise BadDataError(source, f"line {index}", repr(line[:80]), _FORMS)
     prompt, new = int(found[2] or PROMPT_TOKENS), int(found[4] or NEW_TOKENS)
     tests = (("prefill", "pp", prompt), ("decode", "tg", new))
-    return record(
-        f"{source}, line {index}",
-        tool="pasted",
-        samples=[sample(p, f"{t}{n}", n, n / v) for (p, t, n), v in zip(tests, speeds, strict=True) if v],  # type: ignore[arg-type]
-        name=name,
-        quant=mixture_in(quant) if " - " in quant else quant,
-        scenario=Scenario(prompt_tokens=prompt, new_tokens=new),
-    )
+    samples = [sample(p, f"{t}{n}", n, n / v) for (p, t, n), v in zip(tests, speeds, strict=True) if v]  # type: ignore[arg-type]
+    scenario = Scenario(prompt_tokens=prompt, new_tokens=new)
+    mixture = mixture_in(quant) if " - " in quant else quant
+    return record(f"{source}, line {index}", "pasted", samples, scenario=scenario, name=name, quant=mixture)

@@ -95,7 +95,6 @@ def test_guidellm(tmp_path) -> None:
 
     assert metric_values(run, "ttft_s") == [pytest.approx(0.25)]
     assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(50.0)]
-    assert run.extra["distributions"]["time_to_first_token_ms"]["p99"] == 400.0
     assert (run.model.name, run.created) == ("tiny", "2026-01-01T00:00:00+00:00")
 
 
