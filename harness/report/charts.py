@@ -59,6 +59,21 @@ def figure(
     return Figure(key, text["title"], text["note"].format(**given), svg, tuple(text["columns"]), tuple(table))
 
 
+def plotted(
+    key: str, rows: Sequence[Row], *, drawn: Sequence[Row] | None = None, wide_px: int = _WIDE_PX, **given: Any
+) -> Figure | None:
+    """A figure of rows, of which ``drawn`` are in the plot (all unless given); None without rows.
+
+    ``figures.toml`` has the words of a mark (``says``) and the cells of the table, which a row's fields are put in; a
+    row whose ``is_listed`` is false has no line there.
+    """
+    text = shipped_table("templates/figures.toml", "harness.report")[key]
+    for row in rows:
+        row["says"] = text["says"].format(**row)
+    table = [tuple(cell.format(**row) for cell in text["cells"]) for row in rows if row.get("is_listed", True)]
+    return figure(key, table, wide_px=wide_px, rows=list(rows if drawn is None else drawn), **given)
+
+
 def chart(name: str, **given: Any) -> Chart:
     """A chart of ``charts.json`` with what it asks for."""
     found: Chart = _filled(_charts()[name], given)
