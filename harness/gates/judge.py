@@ -39,8 +39,8 @@ class Judgement(Frozen, frozen=True, kw_only=True):
     Limit, value and its interval (``low``, ``high``) are in the metric's unit, or ratios to what ``relative_to`` names
     (``baseline``, ``prediction``, ``roofline``). ``margin_ratio`` is how far inside (positive) or outside the limit the
     value lies, as a share of the limit; ``detectable_ratio`` the smallest slowdown that these runs show in 95 of 100
-    gates, None without an interval. Evidence are runs (identifiers) or parts of a prediction; ``line`` is 0 without a
-    file.
+    gates, None without an interval of theirs. Evidence are runs (identifiers) or parts of a prediction; ``line`` is 0
+    without a file.
     """
 
     budget: Budget
@@ -130,7 +130,7 @@ def judge(
         high=estimate.high,
         sample_count=estimate.sample_count,
         margin_ratio=margin,
-        detectable_ratio=None if estimate.low is None else detectable(*counts, spread, level),
+        detectable_ratio=detectable(*counts, spread, level) if estimate.low and estimate.sample_count > 2 else None,
         reason=reason,
         evidence=tuple(evidence),
     )
