@@ -21,6 +21,7 @@ T = TypeVar("T")
 FILE_MAX_BYTES: Final = 2**20
 """A data file is a page of text; anything bigger is something else."""
 
+_DEEPEST: Final = 100
 EXACT: Final = Context(prec=40)  # 17 digits pin a double; 40 leave no second rounding when units are changed
 
 
@@ -36,6 +37,8 @@ def read_document(file: Traversable) -> dict[str, Any]:
     """
     place = str(file)
     data = read_limited(file, FILE_MAX_BYTES, "a TOML file of at most 1 MiB")
+    if any(key.count(b".") > _DEEPEST for line in data.splitlines() for key in line.split(b"=")[:-1]):
+        raise BadDataError(place, "", f"a key of more than {_DEEPEST} parts", "a TOML file")  # quadratic in its parts
     try:
         return tomllib.loads(data.decode(), parse_float=Decimal)
     except UnicodeDecodeError as error:

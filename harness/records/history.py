@@ -54,7 +54,8 @@ def is_history(path: Path) -> bool:
         closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as it,
     ):
         it.execute("SELECT run_id, record FROM runs LIMIT 0")
-        return True
+        # A view could make rows without end.
+        return it.execute("SELECT type FROM sqlite_master WHERE name = 'runs'").fetchone() == ("table",)
     return False
 
 
@@ -163,6 +164,7 @@ class History:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as connection:
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, RECORD_MAX_BYTES + _PAGE_BYTES)
                 connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # of a new file
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")

@@ -165,7 +165,7 @@ class OpenAI:
                 continue
             try:
                 data = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 data = None
             if not isinstance(data, dict):
                 raise ServerError(f"malformed event after {len(found.counts)} pieces: no JSON object: {text[:80]!r}")

@@ -93,7 +93,7 @@ class Endpoint:
             raise
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None  # a page for people
 
     def exchange(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> "Exchange":
@@ -205,7 +205,7 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
     def _refuse(self) -> None:
         status = self._response.status
         said = self._response.read(2000).decode("utf-8", "replace")
-        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):
             error = json.loads(said)["error"]
             said = str(error.get("message", error) if isinstance(error, dict) else error)
         why = _REFUSALS.get(status) or ("no such page or model" if status == 404 else self._response.reason)
