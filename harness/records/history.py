@@ -55,7 +55,7 @@ def is_history(path: Path) -> bool:
     ):
         it.execute("SELECT run_id, record FROM runs LIMIT 0")
         # A view could make rows without end.
-        return it.execute("SELECT type FROM sqlite_master WHERE name = 'runs'").fetchone() == ("table",)
+        return bool(it.execute("SELECT type FROM sqlite_master WHERE name = 'runs'").fetchone() == ("table",))
     return False
 
 

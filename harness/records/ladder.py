@@ -105,7 +105,7 @@ def _first_line(record: RunRecord) -> str:
 
 def _rate(record: RunRecord, phase: Phase) -> float | None:
     test = summarise(record).test(phase)
-    return (test.tokens_per_s or test.doubted_per_s) if test else None
+    return (test.value or test.doubted_value) if test else None
 
 
 def cells(rung: Rung) -> tuple[str, ...]:

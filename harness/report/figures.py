@@ -93,14 +93,15 @@ def depth(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     """Decode speed over the depth of the context, measured and predicted, of models that ran at several depths."""
     rows: list[Row] = []
     for _, run in runs:
-        at = {"name": clean(f"{title_of(run.name, run.quant, 0)}, {run.device}", 60)}
-        at["depth"] = run.scenario.depth_tokens
+        name = clean(f"{title_of(run.name, run.quant, 0)}, {run.device}", 60)
+        at: Row = {"name": name, "depth": run.scenario.depth_tokens}
         test = next((t for t in run.tests if t.phase == "decode" and t.value is not None), None)
         if test:
             rows.append(at | {"kind": "measured", "speed": test.value, "low": test.low, "high": test.high})
         if run.comparison:
-            row = run.comparison.rows[0]
-            rows.append(at | {"kind": "predicted", "speed": row.predicted, "low": row.low, "high": row.high})
+            decode = run.comparison.rows[0]
+            speeds = {"speed": decode.predicted, "low": decode.low, "high": decode.high}
+            rows.append(at | {"kind": "predicted"} | speeds)
     depths = {(row["name"], row["depth"]) for row in rows if row["kind"] == "measured"}
     several = [name for name, count in Counter(name for name, _ in depths).items() if count > 1][:SERIES_MAX]
     rows = sorted((row for row in rows if row["name"] in several), key=lambda row: (row["name"], row["depth"]))

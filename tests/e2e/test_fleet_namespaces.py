@@ -251,7 +251,7 @@ def test_one_killed_and_one_slow(net: Net, tmp_path: Path, replaced: bool) -> No
         assert record.machine.device == line["device"]
         decode = summarise(record).test("decode")
         assert decode is not None
-        assert decode.tokens_per_s == pytest.approx(rates[Path(line["model"]).stem])
+        assert decode.value == pytest.approx(rates[Path(line["model"]).stem])
 
 
 def slow_line(device: str) -> None:

@@ -73,6 +73,7 @@ def at(document: Any, path: str) -> Any:
 
     ``**.name`` is the first text under that key, however deep.
     """
+    value: Any = None
     for way in path.split("|"):
         if way.startswith("**."):
             value = _anywhere(document, way.removeprefix("**."), _DEEPEST)
