@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, answers, put
 from harness.errors import RefusedError
 from harness.printable import clean_lines
+from harness.units import format_seconds
 
 if TYPE_CHECKING:
     from harness.gates.judge import Judgement
@@ -95,12 +97,18 @@ def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget
 
     budgets = load_budgets(budget)
     click.echo(plan_line(looks_within(max_turns), 0.95), err=True)
+    began_s = monotonic()
+
+    def progress(done: int, most: int) -> None:
+        left_s = (monotonic() - began_s) / done * (most - done)
+        click.echo(f"turn {done} of at most {most}, at most {format_seconds(left_s)} left", err=True)
+
     judgements, _, _ = gate_in_turns(
         budgets,
         partial(run_side, candidate, timeout_s=timeout_s),
         partial(run_side, baseline, timeout_s=timeout_s),
         max_turns=max_turns,
-        progress=lambda done, most: click.echo(f"turn {done} of at most {most}", err=True),
+        progress=progress,
     )
     return _answer(judgements, budget, **shown)
 

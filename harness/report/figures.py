@@ -7,6 +7,7 @@ from math import isfinite
 import numpy as np
 
 from harness.app.resolve import resolve_model
+from harness.app.trend import trends
 from harness.domain.record import RunRecord
 from harness.domain.result import Load, Soak, Speculation, Stream
 from harness.errors import HarnessError
@@ -38,6 +39,7 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
     found = [
         agreement(runs),
         depth(runs),
+        trend(records),
         memory(runs),
         *latency(runs, records),
         ladder(records),
@@ -108,6 +110,19 @@ def depth(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     for row in rows:
         row["between"] = "" if row["low"] is None else f"{digits(row['low'])} to {digits(row['high'])}"
     return plotted("depth", rows)
+
+
+def trend(records: Sequence[RunRecord]) -> Figure | None:
+    """Decode speed over time, of models that ran three times or more."""
+    courses = [course for course in trends(records, "decode_tokens_per_s") if len(course.points) > 2]
+    rows: list[Row] = []
+    for course in courses[-SERIES_MAX:]:
+        name = clean(course.name, 60)
+        for point in course.points[-ROWS_MAX:]:
+            between = "" if point.low is None else f"{digits(point.low)} to {digits(point.high or point.low)}"
+            speeds = {"speed": point.value, "low": point.low, "high": point.high, "between": between}
+            rows.append({"name": name, "created": point.created, "run": point.run_id} | speeds)
+    return plotted("trend", rows)
 
 
 def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
