@@ -149,28 +149,6 @@ def speculation_table(*paths: Path) -> str:
     return table(columns, rows) + f"\n\n{source([r for r, _ in records])}"
 
 
-def verifier_table(*paths: Path) -> str:
-    """A verifier on a server by round trip: predicted before the run, measured, and how many answers were its own."""
-    records = results_of(Speculation, *paths)
-    rows = []
-    for r, run in sorted(records, key=lambda pair: pair[1].advice.round_trip_s):
-        length = run.advice.draft_tokens
-        rows.append(
-            [
-                f"{run.advice.round_trip_s * 1e3:.0f} ms",
-                f"{run.advice.speedup_ratio:.2f} with {length} tokens" if length else "do not",
-                f"{run.expected_ratio:.2f}",
-                f"{run.speedup_ratio:.3f}",
-                f"{run.acceptance_ratio:.2f}",
-                f"{run.speculative.plain_count} of {run.speculative.cycle_count}",
-                f"{len(run.ratios) - len(run.differences)} of {len(run.ratios)}",
-                r.outcome,
-            ]
-        )
-    columns = ["round trip", "advice before", "from costs", "measured", "acceptance", "undrafted", "equal", "outcome"]
-    return table(columns, rows) + f"\n\n{source([r for r, _ in records])}"
-
-
 def soak_table(*paths: Path) -> str:
     """Soaks: the burst, when speed fell for good, the level of the last quarter."""
     records = results_of(Soak, *paths)

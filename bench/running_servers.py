@@ -1,4 +1,4 @@
-"""Servers of models that are started for a measurement, each behind a line of any round trip, and stopped after it.
+"""Servers of models that are started for a measurement, and stopped after it.
 
 python -m bench.running_servers MODEL.gguf PORT    (serves by xllamacpp until stopped)
 """
@@ -21,7 +21,7 @@ from harness.runtimes._threads import default_thread_count
 from harness.runtimes.executable import program
 from harness.runtimes.server.stream import Endpoint
 
-PROGRAMS: Final = ("llama-server", "xllamacpp", "llama-cpp-python", "echo_server")
+PROGRAMS: Final = ("llama-server", "xllamacpp", "llama-cpp-python")
 CONTEXT_TOKENS: Final = 2048
 
 
@@ -48,22 +48,18 @@ def command_of(name: str, model: Path, port: int, threads: int = 0, slots: int =
         options = ["--logits_all", "true", "--n_ctx", str(CONTEXT_TOKENS), "--n_threads", count]
         return [sys.executable, "-m", "llama_cpp.server", "--model", at[0], "--port", at[1], *options,
                 "--n_threads_batch", count]  # fmt: skip
-    if name == "xllamacpp":
-        return [sys.executable, "-m", "bench.running_servers", *at, count, str(slots)]
-    return [sys.executable, "-m", "bench.echo_server", *at, "--threads", count]
+    return [sys.executable, "-m", "bench.running_servers", *at, count, str(slots)]
 
 
 @contextmanager
-def running(name: str, model: Path, *, round_trip_ms: float = 0.0, threads: int = 0, slots: int = 1) -> Iterator[str]:
-    """Address of a server of ``model``, behind ``bench.delaying_proxy`` where there is a round trip.
+def running(name: str, model: Path, *, threads: int = 0, slots: int = 1) -> Iterator[str]:
+    """Address of a server of ``model``.
 
     Raises:
         CouldNotRunError: It ended, or did not answer within two minutes.
     """
-    port, behind = free_port(), free_port()
-    line = command_of(name, model, behind if round_trip_ms else port, threads, slots)
-    if round_trip_ms:
-        line = [sys.executable, "-m", "bench.delaying_proxy", str(port), str(behind), str(round_trip_ms), *line]
+    port = free_port()
+    line = command_of(name, model, port, threads, slots)
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that whoever stops us stops the server too
     process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:

@@ -1,13 +1,13 @@
 """ONNX Runtime against llama.cpp on the same weights: speed in turns, quality on the same tokens, memory, answers.
 
-    python -m bench.versus_ort MODEL.gguf --onnx INT4_FOLDER --genai INT4_FOLDER --fp32 FP32_FOLDER
+    python -m bench.versus_ort MODEL.gguf --onnx INT4_FOLDER --fp32 FP32_FOLDER
         [--int8 FOLDER] [--only speed|quality|memory|answers] [--rounds 5] [--json]
 
 docs/onnx.md says how the folders are made. llama.cpp runs Q4_0 and F32, made from MODEL.gguf by its own
 quantizer. Every run is a child of its own; the order within a round turns, so that drift of the machine hits all sides.
 A speed stands only beside its quality: the mean negative log-likelihood of held-out tokens that ship with the harness,
-the same for all, paired against llama.cpp's Q4_0. Wanted: genai at 0.9 of llama.cpp's decode or more; resident memory
-of the float graph within 1.15 of its files; its 32 greedy tokens those of llama.cpp's F32 and of torch.
+the same for all, paired against llama.cpp's Q4_0. Wanted: ONNX Runtime at 0.9 of llama.cpp's decode or more; resident
+memory of the float graph within 1.15 of its files; its 32 greedy tokens those of llama.cpp's F32 and of torch.
 """
 
 import json
@@ -206,7 +206,6 @@ def llama_files(source: Path, quants: Sequence[str]) -> Iterator[dict[str, Path]
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--onnx", type=click.Path(exists=True, file_okay=False, path_type=Path), help="INT4 folder for ort.")
 @click.option("--int8", type=click.Path(exists=True, file_okay=False, path_type=Path), help="INT8 folder for ort.")
-@click.option("--genai", type=click.Path(exists=True, file_okay=False, path_type=Path), help="INT4 folder for genai.")
 @click.option("--fp32", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Float folder for ort.")
 @click.option("--side", "more", multiple=True, metavar="NAME=RUNTIME:FOLDER", help="One more, of any name.")
 @click.option(
@@ -221,7 +220,6 @@ def main(
     model: Path,
     onnx: Path | None,
     int8: Path | None,
-    genai: Path | None,
     fp32: Path | None,
     more: tuple[str, ...],
     only: str | None,
@@ -238,8 +236,6 @@ def main(
     folders = (
         ("ORT INT4", "ort", onnx),
         ("ORT INT8", "ort", int8),
-        ("genai INT4", "genai", genai),
-        ("ORT on genai's graph", "ort", genai),  # the same weights and operations by our own loop
     )
     found: dict[str, Any] = {"model": model.name, "thread_count": scenario.thread_count}
     try:
@@ -282,9 +278,9 @@ def _side(text: str) -> Side:
 def missed(found: dict[str, Any]) -> list[str]:
     """What was wanted, looked at, and not reached."""
     wrong = []
-    ratio = found.get("ratios", {}).get("genai INT4", {}).get("decode")
+    ratio = found.get("ratios", {}).get("ORT INT4", {}).get("decode")
     if ratio is not None and ratio < LEAST_DECODE_RATIO:
-        wrong.append(f"genai decodes at {ratio:.3f} of {REFERENCE}, wanted {LEAST_DECODE_RATIO}")
+        wrong.append(f"ONNX Runtime decodes at {ratio:.3f} of {REFERENCE}, wanted {LEAST_DECODE_RATIO}")
     resident = found.get("memory", {}).get("ORT FP32", {}).get("rss_ratio")
     if resident is not None and resident > MOST_RSS_RATIO:
         wrong.append(f"the float graph holds {resident:.3f} of its files, wanted at most {MOST_RSS_RATIO}")

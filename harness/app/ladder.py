@@ -14,15 +14,15 @@ from harness.catalog.fetch import check_room
 from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_gguf
 from harness.domain.foreign import read_limited
-from harness.domain.quality import TextScore
+from harness.domain.quality import CalibrationChange, TextScore
 from harness.domain.record import ModelIdentity, RunRecord
 from harness.domain.result import Quality
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, EngineError, InputError, RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.jobs.generate import plan as plan_generation
-from harness.measure.jobs.score import CHUNK_TOKENS, QualityJob, load_columns
-from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, make
+from harness.measure.jobs.score import CHUNK_TOKENS, QualityJob
+from harness.measure.pipeline import How, Measurement, Pipeline, key_of, make
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
 from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX
@@ -31,7 +31,6 @@ from harness.records.ladder import COLUMNS, cells, rungs_of
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.library import brought_by
 from harness.runtimes.llamacpp.quantize import QUANTS
-from harness.stats.calibration.paired import calibration_change
 
 DEFAULT_QUANTS: Final = (
     *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "IQ3_XXS"),
@@ -147,7 +146,7 @@ class _Workshop:
 
     def _scored(self, quant: str, key: str) -> RunRecord:
         reference = self._file("F16", "reference.gguf") if self.requantized else self.source
-        path, columns = self._file(quant, f"{quant}.gguf"), self.folder / "columns.npz"
+        path = self._file(quant, f"{quant}.gguf")
         tensors = read_gguf(path).tensors
         weight_count = sum(t.element_count for t in tensors)
         counts: Counter[str] = Counter()
@@ -155,22 +154,21 @@ class _Workshop:
             counts[tensor.type_name] += tensor.element_count
 
         def read(ended: ChildResult) -> Quality | None:
-            scores = events_named(ended, "quality")
-            if not scores:
+            told = dict(ended.events)
+            if "quality" not in told:
                 return None
-            own, base = load_columns(columns)
             return Quality(
                 text=self.text.name,
                 chunk_count=self.asked.chunk_count,
                 reference_quant="F16" if self.requantized else self._weights.quant,
                 bits_per_weight=8 * sum(t.size_bytes for t in tensors) / weight_count,
                 types={t: n / weight_count for t, n in counts.most_common()},
-                score=msgspec.convert(scores[0], TextScore),
-                calibration=calibration_change(base, own),
+                score=msgspec.convert(told["quality"], TextScore),
+                calibration=msgspec.convert(told["calibration"], CalibrationChange),
                 importance=quant in NEEDS_IMPORTANCE_MATRIX,
             )
 
-        files_of = {"model": path, "text": self.text, "reference": reference, "columns": columns}
+        files_of = {"model": path, "text": self.text, "reference": reference}
         plan = Measurement(
             workload="quality",
             entry="harness.measure.jobs.score:run_quality",
@@ -182,10 +180,7 @@ class _Workshop:
             key=key,
         )
         self.pipeline.heard.begin(f"{quant}: quality", self.asked.chunk_count)
-        try:
-            return self.pipeline.measure(plan)
-        finally:
-            columns.unlink(missing_ok=True)
+        return self.pipeline.measure(plan)
 
     def _timed(self, quant: str, scenario: Scenario, key: str) -> RunRecord:
         path = self._file(quant, f"{quant}.gguf")

@@ -1,6 +1,6 @@
 """Speculative decoding beside plain decoding, on the same prompts, in one child process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
@@ -15,16 +15,15 @@ from harness.catalog.paths import cache_dir
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.foreign import read_limited
 from harness.domain.record import RunRecord
-from harness.domain.result import Speculation
-from harness.errors import BadDataError, RefusedError
+from harness.domain.result import Result, Speculation
+from harness.errors import BadDataError
 from harness.measure.child import ChildResult
 from harness.measure.jobs.speculate import SpeculationJob
-from harness.measure.jobs.verify import VerifierJob
+from harness.measure.jobs.stream import StreamJob
 from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, make
 from harness.measure.runner import identify
 from harness.runtimes.llamacpp.draft_policy import CostTable
 from harness.runtimes.llamacpp.speculative import total
-from harness.runtimes.server import RUNTIME
 
 PROMPT_CLASSES: Final = ("code", "prose")
 _PROMPTS: Final[Any] = Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1)], ...], msgspec.Meta(min_length=1)]
@@ -47,22 +46,21 @@ def load_prompts(source: str, count: int | None = None) -> tuple[str, ...]:
     return prompts[:count]
 
 
-def requantized(source: Path, quant: str, *, pure: bool = False) -> Path:
-    """A coarser copy of a model in the cache, made once.
+def fastest_copy(draft: Path) -> Path:
+    """A draft with every matrix in plain Q4_0, the output matrix too: made once, and kept in the cache.
 
-    Of the target itself it is a draft with the same vocabulary and no other model needed. ``pure`` gives every matrix
-    the one type, the output matrix too: of a draft, whose output only has to be guessed from, that is the fastest form.
+    Of a draft, whose output only has to be guessed from, that is the fastest form.
 
     Raises:
         EngineError: The quantizer failed.
     """
-    about = source.stat()
+    about = draft.stat()
     of_source = f"{about.st_size}-{about.st_mtime_ns}"  # in the folder: the file's name is what people are shown
-    path = cache_dir() / "drafts" / of_source / f"{source.stem}-{quant}{'-pure' if pure else ''}.gguf"
+    path = cache_dir() / "drafts" / of_source / f"{draft.stem}-Q4_0-pure.gguf"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    job = {"source": str(source.absolute()), "quant": quant, "pure": pure}
+    job = {"source": str(draft.absolute()), "quant": "Q4_0", "pure": True}
     return make("harness.runtimes.llamacpp.quantize:run_quantize", job, path)
 
 
@@ -72,52 +70,54 @@ def speculate(
     """Measure the costs, say whether speculation will pay, then run every prompt both ways.
 
     The first four prompts are the pilot's where there are at least eight; ``on_advice`` is told before the run begins.
-    With a :class:`~harness.measure.jobs.verify.VerifierJob` the target is a server's, which verifies. The record's
-    result is a :class:`~harness.domain.result.Speculation`; different vocabularies, a prompt that does not fit the
-    context and a failure of the engine are its outcome.
+    The record's result is a :class:`~harness.domain.result.Speculation`; different vocabularies, a prompt that does not
+    fit the context and a failure of the engine are its outcome.
 
     Raises:
         BadDataError: The target is no GGUF file.
         CouldNotRunError: Another measured run held the machine for too long.
-        ServerError: The server that verifies cannot be reached.
     """
+    target = Path(job.target).absolute()
     drafts = tuple(draft if draft == "lookup" else str(Path(draft).absolute()) for draft in job.drafts)
-    job = replace(job, drafts=drafts)
-    elsewhere = isinstance(job, VerifierJob)
-    notes: dict[str, str] = {}
-    if isinstance(job, VerifierJob):
-        try:
-            server = RUNTIME.attach(job.target, key_variable=job.key_variable)
-        except RefusedError:  # it has several
-            server = RUNTIME.attach(job.target, model=job.model, key_variable=job.key_variable)
-        notes["server_model"] = server.model().name
-        model = replace(server.model(), name=job.model or server.model().name)
-        job = replace(job, model=server.dialect.model)
-    else:
-        target = Path(job.target).absolute()
-        job = replace(job, target=str(target))
-        model = identify(target, read_weights(target))
-    hashes = [sha256_of(Path(path)) for path in drafts if path != "lookup"]
+    job = replace(job, target=str(target), drafts=drafts)
+
+    def hear(event: str, data: Any) -> None:
+        if event == "advice" and on_advice:
+            on_advice(msgspec.convert(data, DraftAdvice, strict=False))
+
+    beside = [Path(draft) for draft in drafts if draft != "lookup"]
+    count = len(job.split()[1]) * job.repetitions
+    return measure_file("speculate", job, target, beside, read, wanted_count=count, how=how, on_event=hear)
+
+
+def measure_file(
+    workload: str,
+    job: SpeculationJob | StreamJob,
+    path: Path,
+    beside: Sequence[Path],
+    read: Callable[[ChildResult], Result | None],
+    *,
+    wanted_count: int,
+    how: How,
+    on_event: Callable[[str, Any], None] | None = None,
+) -> RunRecord:
+    """Measure a GGUF file, and other files ``beside`` it, by the job of that name; errors as :func:`speculate`."""
+    model = identify(path, read_weights(path))
     with Pipeline(how) as pipeline:
+        hashes = [sha256_of(other) for other in beside]
         plan = Measurement(
-            workload="speculate",
-            entry="harness.measure.jobs." + ("verify:run_verified" if elsewhere else "speculate:run"),
+            workload=workload,
+            entry=f"harness.measure.jobs.{workload}:run",
             job=job,
             scenario=job.scenario,
             read=read,
-            runtime="server" if elsewhere else "llamacpp",
+            runtime="llamacpp",
             model=model,
-            wanted_count=len(job.split()[1]) * job.repetitions,
-            notes=notes,
-            key="" if elsewhere else key_of("speculate", model.sha256, *hashes, job, pipeline.machine.fingerprint),
+            wanted_count=wanted_count,
+            key=key_of(workload, model.sha256, *hashes, job, pipeline.machine.fingerprint),
         )
-        pipeline.heard.begin(model.name, 2 * plan.wanted_count)
-
-        def hear(event: str, data: Any) -> None:
-            if event == "advice" and on_advice:
-                on_advice(msgspec.convert(data, DraftAdvice, strict=False))
-
-        return pipeline.measure(plan, on_event=hear)
+        pipeline.heard.begin(path.stem, wanted_count)
+        return pipeline.measure(plan, on_event=on_event)
 
 
 def read(ended: ChildResult) -> Speculation | None:

@@ -18,8 +18,11 @@ Sources:
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import asdict, replace
 
@@ -27,12 +30,17 @@ from harness import plugins
 from harness.app.fit import predict
 from harness.app.resolve import ResolvedModel, resolve_model, with_kept_costs
 from harness.app.run import Cell, Options, answers_of, run_cell
+from harness.app.speculate import load_prompts, speculate
+from harness.catalog.gguf import read_gguf
+from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
 from harness.domain.record import RunRecord
+from harness.domain.result import Speculation
 from harness.domain.scenario import Scenario
-from harness.errors import HarnessError, InputError, RefusedError
+from harness.errors import HarnessError, RefusedError
+from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.machine import cpu
 from harness.measure.pipeline import How, Pipeline
 from harness.records.metrics import metric_values
@@ -97,10 +105,27 @@ class Runner(Frozen, frozen=True, kw_only=True):
     left: str = ""
 
 
+class Drafting(Frozen, frozen=True, kw_only=True):
+    """What a draft adds to the winner: speed of decoding with it over that without, prompt by prompt.
+
+    ``draft`` is a file's path, or ``lookup`` for prompt lookup; ``draft_tokens`` the most that one cycle drafted.
+    """
+
+    draft: str
+    draft_tokens: int
+    gain: Estimate
+
+    @property
+    def pays(self) -> bool:
+        """Whether it is faster by more than chance."""
+        return (self.gain.low or 0.0) > 1.0
+
+
 class Tuned(Frozen, frozen=True, kw_only=True):
     """The result of a race.
 
     Attributes:
+        drafting: The best draft that lies here, measured with the winner; None where none was worth a run.
         gain: How many times faster the winner is than the defaults, from turns of their own; its ends are None where
             the time was up before six turns.
         runners: All settings, the winner first, then by their speed; those that never ran last.
@@ -117,6 +142,7 @@ class Tuned(Frozen, frozen=True, kw_only=True):
     never_ran_ratio: float
     seconds: float
     commands: dict[str, str] = {}
+    drafting: Drafting | None = None
 
 
 def tune(
@@ -151,51 +177,130 @@ def tune(
     began_s = time.monotonic()
     asked = scenario_of(goal)
     resolved = resolve_model(model, quant or None)
-    first = list(candidates(usable(runtimes)))
-    defaults = first[0]
+    stage = list(candidates(usable(runtimes)))
+    winner = defaults = stage[0]
     how = how._replace(keep=False)  # some hundred short runs are no history of the machine
     say = how.listener.say
-    out: dict[Setting, str] = {}
-    never_ran: set[Setting] = set()
-    settings: list[Setting] = []
+    predicted: dict[Setting, Interval | None] = {}
+    never_ran: dict[Setting, str] = {}
+    wrong: dict[Setting, str] = {}
     with Pipeline(how) as pipeline:
-        race = Race(lambda each: request_s(_run(model, quant, each, asked, how, pipeline), memory_bytes), say=say)
-        winner = defaults
-        # Half of the time is for the first race, a fifth for the second, the rest for the turns against the defaults.
-        for number, share in enumerate((0.5, 0.7)):
-            stage = list(neighbours(winner, asked, kept=quality_ratio == 0)) if number else first
-            settings += [each for each in stage if each not in settings]
-            entered, pruned = pruned_by_prediction(resolved, stage, asked, device, memory_bytes)
-            never_ran |= set(pruned)
+
+        def run(setting: Setting) -> float:
+            options = Options(runtime=setting.runtime, repetitions=_SAMPLES, cold_loads=0, how=how, patience_s=0.0)
+            return request_s(
+                run_cell(Cell(model, quant, setting.scenario(asked)), options, None, pipeline), memory_bytes
+            )
+
+        def loss(setting: Setting) -> float:
+            cell = Cell(model, quant, setting.scenario(asked))
+            tokens = answers_of(cell, Options(runtime=setting.runtime, how=how), pipeline)
+            return math.fsum(tokens) / len(tokens) if tokens else math.nan
+
+        race = Race(run, say=say)
+        answers = Answers(loss, allowed_nats=_NLL_TOLERANCE + math.log1p(quality_ratio))
+        # Half of the time is for the first race, a fifth for the second, the rest for the turns against the defaults
+        # and for a draft.
+        for share in (0.5, 0.7):
+            outlooks = {setting: _outlook(resolved, setting, asked, device) for setting in stage}
+            predicted |= {setting: outlook and outlook.request_s for setting, outlook in outlooks.items()}
+            pruned = pruned_by_prediction(outlooks, memory_bytes)
+            never_ran |= pruned
             say(f"{len(stage)} settings, of which {len(pruned)} cannot win by the prediction and never run")
-            wrong = _wrong_answers(model, quant, entered, asked, how, pipeline, quality_ratio)
-            out |= {**pruned, **wrong}
-            entered = [each for each in entered if each not in wrong]
-            winner = race.run(entered, until_s=began_s + within_s * share)
-        gain = race.against(winner, defaults, until_s=began_s + within_s)
-    out |= race.left
-    by_speed = sorted(race.turns, key=lambda each: _typical(race.turns[each]))
-    order = list(dict.fromkeys([winner, *by_speed, *settings]))
+            wrong |= answers.worse([setting for setting in stage if setting not in pruned])
+            racing = [setting for setting in stage if setting not in pruned | wrong]
+            racing.sort(key=lambda setting: p.mid if (p := predicted[setting]) else math.inf)
+            winner = race.run(racing, until_s=began_s + within_s * share)
+            stage = list(neighbours(winner, asked, kept=quality_ratio == 0))
+        gain = race.against(winner, defaults, until_s=began_s + within_s * 0.9)
+    drafting = None
+    if time.monotonic() - began_s < within_s and asked.batch_count == 1 and winner.runtime == "llamacpp":
+        drafting = drafted(resolved, winner.scenario(asked), how)
+    left = never_ran | wrong | race.left
+    by_speed = sorted(race.turns, key=lambda setting: _typical(race.turns[setting]))
+    runners = tuple(
+        Runner(
+            setting=setting,
+            predicted_s=predicted[setting],
+            turns_s=tuple(race.turns.get(setting, ())),
+            left=left.get(setting, ""),
+        )
+        for setting in dict.fromkeys([winner, *by_speed, *predicted])
+    )
     return Tuned(
         model=f"{resolved.name} {resolved.quant}".strip(),
         goal=goal,
         winner=winner,
         defaults=defaults,
         gain=gain,
-        runners=tuple(
-            Runner(
-                setting=each,
-                predicted_s=_predicted(resolved, each, asked, device),
-                turns_s=tuple(race.turns.get(each, ())),
-                left=out.get(each, ""),
-            )
-            for each in order
-        ),
+        runners=runners,
         rounds=race.rounds,
-        never_ran_ratio=len(never_ran) / len(settings),
+        never_ran_ratio=len(never_ran) / len(runners),
         seconds=time.monotonic() - began_s,
-        commands=commands(winner, resolved, asked),
+        commands=commands(winner, resolved, asked, drafting),
+        drafting=drafting,
     )
+
+
+def drafted(model: ResolvedModel, scenario: Scenario, how: How) -> Drafting | None:
+    """Prompt lookup and the smaller files here with the model's vocabulary: the best of them in turns with none.
+
+    None where none is expected to pay, or the model's file is not here.
+    """
+    if model.path is None:
+        return None
+    job = SpeculationJob(
+        target=str(model.path),
+        drafts=("lookup", *map(str, _drafts_for(model.path))),
+        prompts=load_prompts("code"),
+        new_tokens=64,
+        scenario=replace(scenario, context_tokens=1024),
+    )
+    result = speculate(job, how=how).result
+    if not isinstance(result, Speculation) or not result.speculative.drafted_count:
+        return None
+    return Drafting(
+        draft=next(draft for draft in job.drafts if Path(draft).name == result.draft),
+        draft_tokens=max(result.speculative.lengths),
+        gain=ratio_interval(result.ratios, [1.0] * len(result.ratios)),
+    )
+
+
+def _drafts_for(target: Path) -> list[Path]:
+    """Files at most half as large with the same tokenizer, beside the model's or among the downloaded ones."""
+    files = {path.resolve() for folder in (target.parent, cache_dir() / "models") for path in folder.rglob("*.gguf")}
+    drafts = []
+    for path in sorted(files):
+        with suppress(HarnessError):
+            if 2 * path.stat().st_size <= target.stat().st_size and _tokenizer_of(path) == _tokenizer_of(target):
+                drafts.append(path)
+    return drafts
+
+
+def _tokenizer_of(path: Path) -> list[Any]:
+    return [read_gguf(path).metadata.get(f"tokenizer.ggml.{name}") for name in ("model", "pre", "bos_token_id")]
+
+
+class Answers:
+    """Which settings answer worse than the first one asked; ``loss`` gives one's nats a token, NaN where it gives none.
+
+    Each kind is asked once: threads and micro-batches do not change answers.
+    """
+
+    def __init__(self, loss: Callable[[Setting], float], *, allowed_nats: float) -> None:
+        self._loss, self._allowed_nats = cache(loss), allowed_nats
+        self._reference = math.nan
+
+    def worse(self, settings: Sequence[Setting]) -> dict[Setting, str]:
+        """Those that are worse, with the reason."""
+        reasons: dict[Setting, str] = {}
+        for setting in sorted(settings, key=lambda each: each.runtime != "llamacpp"):
+            nats = self._loss(replace(setting, thread_count=default_thread_count(), ubatch_tokens=512))
+            if math.isnan(self._reference):
+                self._reference = nats
+            if nats - self._reference > self._allowed_nats:
+                reasons[setting] = f"worse answers: {nats:.3f} nats a token, {self._reference:.3f} are expected"
+        return reasons
 
 
 class Race:
@@ -291,8 +396,8 @@ class Race:
             return True
         if racing[0] not in self.turns:
             return False
-        slower = [self._ratio(each, racing[0], _LEVEL) for each in racing[1:]]
-        return all(each.low is not None and each.low > 1.0 - MATTERS_RATIO for each in slower)
+        slower = (self._ratio(each, racing[0], _LEVEL).low for each in racing[1:])
+        return all(low is not None and low > 1.0 - MATTERS_RATIO for low in slower)
 
 
 def scenario_of(goal: str) -> Scenario:
@@ -346,37 +451,35 @@ def neighbours(winner: Setting, asked: Scenario, *, kept: bool) -> Iterator[Sett
         yield replace(winner, kv_type="Q8_0")
 
 
-def pruned_by_prediction(
-    model: ResolvedModel,
-    settings: Sequence[Setting],
-    asked: Scenario,
-    device: DeviceProfile | None,
-    memory_bytes: int | None,
-) -> tuple[list[Setting], dict[Setting, str]]:
-    """Settings that may win, the best predicted first; and the others with their reason.
+class Outlook(NamedTuple):
+    """What is predicted of one request: its seconds, and the least memory that it takes."""
+
+    request_s: Interval
+    memory_bytes: float
+
+
+def pruned_by_prediction(outlooks: Mapping[Setting, Outlook | None], memory_bytes: int | None) -> dict[Setting, str]:
+    """Settings that cannot win, with the reason.
 
     A setting cannot win when even the fast end of its interval is slower than the slow end of the best one's of the
     same runtime: settings of one runtime are told apart by the law, runtimes are not.
     """
     reasons: dict[Setting, str] = {}
-    predicted: dict[Setting, Interval] = {}
-    for setting in settings:
-        if (seconds := _predicted(model, setting, asked, device)) is not None:
-            predicted[setting] = seconds
-        if memory_bytes and device and _peak(model, setting, asked, device) > memory_bytes:
+    slowest_of_best: dict[str, float] = {}
+    for setting, outlook in outlooks.items():
+        if outlook and memory_bytes and outlook.memory_bytes > memory_bytes:
             reasons[setting] = "predicted to need more memory than was given"
-    for runtime in {each.runtime for each in predicted}:
-        of_runtime = {s: p for s, p in predicted.items() if s.runtime == runtime and s not in reasons}
-        slowest_of_best = min((p.high for p in of_runtime.values()), default=math.inf)
-        for setting, seconds in of_runtime.items():
-            if seconds.low > slowest_of_best:
-                reasons[setting] = f"predicted {seconds.mid:.3g} s a request, the best at most {slowest_of_best:.3g}"
-    left = [each for each in settings if each not in reasons]
-    return sorted(left, key=lambda each: predicted[each].mid if each in predicted else math.inf), reasons
+        elif outlook:
+            best = slowest_of_best.get(setting.runtime, math.inf)
+            slowest_of_best[setting.runtime] = min(best, outlook.request_s.high)
+    for setting, outlook in outlooks.items():
+        if outlook and setting not in reasons and outlook.request_s.low > (best := slowest_of_best[setting.runtime]):
+            reasons[setting] = f"predicted {outlook.request_s.mid:.3g} s a request, the best at most {best:.3g}"
+    return reasons
 
 
 def request_s(record: RunRecord, memory_bytes: int | None = None) -> float:
-    """Seconds of one request: the prompt at the median rate of prefill, the answer at that of decode.
+    """Seconds of one request: the prompt at the best rate of prefill, the answer at that of decode.
 
     Samples that were disturbed count too: all settings are disturbed alike, and turns tell them apart.
 
@@ -387,18 +490,22 @@ def request_s(record: RunRecord, memory_bytes: int | None = None) -> float:
         raise RefusedError(f"{record.outcome}: {record.detail.splitlines()[0] if record.detail else 'no reason given'}")
     if memory_bytes and (peak := metric_values(record, "peak_memory_bytes")) and peak[0] > memory_bytes:
         raise RefusedError(f"it took {peak[0] / 1e6:.0f} MB, {memory_bytes / 1e6:.0f} MB are allowed")
-    scenario = record.scenario
-    seconds = 0.0
-    for phase, tokens in (("prefill", scenario.prompt_tokens), ("decode", scenario.new_tokens)):
-        taken = [s for s in record.samples if s.phase == phase and not s.warm_up and s.duration_s > 0]
-        if not taken:
+    rates = []
+    for phase in ("prefill", "decode"):
+        samples = [s for s in record.samples if s.phase == phase and not s.warm_up and s.duration_s > 0]
+        if not samples:
             raise RefusedError(f"the run holds no sample of {phase}")
-        rate = max(s.token_count / s.duration_s for s in taken)
-        seconds += tokens * scenario.batch_count / rate
-    return seconds
+        rates.append(max(s.token_count / s.duration_s for s in samples))
+    return _seconds(record.scenario, *rates)
 
 
-def commands(setting: Setting, model: ResolvedModel, asked: Scenario) -> dict[str, str]:
+def _seconds(asked: Scenario, prefill_tokens_per_s: float, decode_tokens_per_s: float) -> float:
+    return asked.batch_count * (asked.prompt_tokens / prefill_tokens_per_s + asked.new_tokens / decode_tokens_per_s)
+
+
+def commands(
+    setting: Setting, model: ResolvedModel, asked: Scenario, drafting: Drafting | None = None
+) -> dict[str, str]:
     """The winner as commands of the programs that people run; the file is the model's own where it is here.
 
     Source:
@@ -412,6 +519,8 @@ def commands(setting: Setting, model: ResolvedModel, asked: Scenario) -> dict[st
     words += [f"-ctk {cache} -ctv {cache}"] if setting.kv_type != "F16" else []
     words += [] if setting.repack else ["--no-repack"]
     server = [*words, f"-np {asked.batch_count}"] if asked.batch_count > 1 else words
+    if drafting and drafting.pays and drafting.draft != "lookup":
+        server = [*server, f"--spec-type draft-simple -md {drafting.draft} --spec-draft-n-max {drafting.draft_tokens}"]
     python = f"n_threads={setting.thread_count}, n_ctx={asked.context_tokens}, n_ubatch={setting.ubatch_tokens}"
     python += f", flash_attn={setting.flash_attention}"
     modelfile = [f"FROM {file}", f"PARAMETER num_thread {setting.thread_count}"]
@@ -429,60 +538,21 @@ def _typical(turns: Sequence[float]) -> float:
     return math.fsum(map(math.log, turns)) / len(turns) if turns else math.inf
 
 
-def _run(model: str, quant: str, setting: Setting, asked: Scenario, how: How, pipeline: Pipeline) -> RunRecord:
-    options = Options(runtime=setting.runtime, repetitions=_SAMPLES, cold_loads=0, how=how, patience_s=0.0)
-    return run_cell(Cell(model, quant, setting.scenario(asked)), options, None, pipeline)
-
-
-def _wrong_answers(
-    model: str,
-    quant: str,
-    settings: Sequence[Setting],
-    asked: Scenario,
-    how: How,
-    pipeline: Pipeline,
-    quality_ratio: float,
-) -> dict[Setting, str]:
-    """Settings whose answers are worse than the first one's, each kind asked once: threads do not change them."""
-    losses: dict[Setting, float] = {}
-    wrong: dict[Setting, str] = {}
-    allowed = _NLL_TOLERANCE + math.log1p(quality_ratio)
-    reference: float | None = None
-    for setting in sorted(settings, key=lambda each: each.runtime != "llamacpp"):
-        kind = replace(setting, thread_count=default_thread_count(), ubatch_tokens=512)
-        if kind not in losses:
-            options = Options(runtime=kind.runtime, how=how)
-            tokens = answers_of(Cell(model, quant, kind.scenario(asked)), options, pipeline)
-            losses[kind] = math.fsum(tokens) / len(tokens) if tokens else math.nan
-            reference = losses[kind] if reference is None else reference
-        if reference is not None and losses[kind] - reference > allowed:
-            wrong[setting] = f"worse answers: {losses[kind]:.3f} nats a token, {reference:.3f} are expected"
-    return wrong
-
-
-def _predicted(
-    model: ResolvedModel, setting: Setting, asked: Scenario, device: DeviceProfile | None
-) -> Interval | None:
-    """Seconds of a request as predicted by llama.cpp's law; None where nothing can be."""
+def _outlook(model: ResolvedModel, setting: Setting, asked: Scenario, device: DeviceProfile | None) -> Outlook | None:
+    """What llama.cpp's law says of a setting; None where nothing can be predicted."""
     if device is None:
         return None
     scenario = setting.scenario(asked)
     try:
-        speed = predict(model, with_kept_costs(device, scenario), scenario).speed
-    except (InputError, HarnessError):
+        prediction = predict(model, with_kept_costs(device, scenario), scenario)
+    except HarnessError:
         return None
-
-    def seconds(prefill: float, decode: float) -> float:
-        return asked.batch_count * (asked.prompt_tokens / prefill + asked.new_tokens / decode)
-
-    reading, writing = speed.prefill_tokens_per_s, speed.decode_tokens_per_s
-    return Interval(
-        mid=seconds(reading.mid, writing.mid),
-        low=seconds(reading.high, writing.high),
-        high=seconds(reading.low, writing.low),
+    prefill, decode = prediction.speed.prefill_tokens_per_s, prediction.speed.decode_tokens_per_s
+    return Outlook(
+        Interval(
+            mid=_seconds(asked, prefill.mid, decode.mid),
+            low=_seconds(asked, prefill.high, decode.high),
+            high=_seconds(asked, prefill.low, decode.low),
+        ),
+        prediction.memory.peak_bytes.low,
     )
-
-
-def _peak(model: ResolvedModel, setting: Setting, asked: Scenario, device: DeviceProfile) -> float:
-    scenario = setting.scenario(asked)
-    return predict(model, with_kept_costs(device, scenario), scenario).memory.peak_bytes.low

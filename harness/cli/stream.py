@@ -30,14 +30,7 @@ if TYPE_CHECKING:
     "--draft",
     default="",
     metavar="M",
-    help="Draft model to keep in memory, within the budget; or 'lookup' for prompt lookup.",
-)
-@click.option(
-    "--draft-quant",
-    type=click.Choice(["Q4_0", "keep"]),
-    default="Q4_0",
-    show_default=True,
-    help="Quantisation of the draft; plain Q4_0 takes the least memory and is the fastest.",
+    help="Draft model to keep in memory, within the budget and in plain Q4_0; or 'lookup' for prompt lookup.",
 )
 @options.quant
 @options.prompts
@@ -56,14 +49,6 @@ if TYPE_CHECKING:
     help="What is streamed; auto takes experts if the model has them and everything else fits, blocks otherwise.",
 )
 @click.option(
-    "--expert-policy",
-    "policy",
-    type=click.Choice(["likely", "lfu", "lru"]),
-    default="likely",
-    show_default=True,
-    help="Which experts stay in memory: the likeliest next, the most used lately (lfu), or the last used (lru).",
-)
-@click.option(
     "--predict/--no-predict",
     "says_first",
     default=True,
@@ -77,7 +62,6 @@ def stream(
     model: str,
     ram_budget: str,
     draft: str,
-    draft_quant: str,
     quant: str,
     prompts: str,
     prompt_count: int | None,
@@ -98,7 +82,7 @@ def stream(
     """
     from harness.app.plans import stream_outlook
     from harness.app.resolve import scenario_from
-    from harness.app.speculate import load_prompts, requantized
+    from harness.app.speculate import fastest_copy, load_prompts
     from harness.app.stream import stream
     from harness.catalog.gguf import read_weights
     from harness.cli._records import answer_of
@@ -109,11 +93,9 @@ def stream(
     texts = load_prompts(prompts, prompt_count)[: prompt_count or 2] * repetitions
     path = model_file(model, quant)
     dense = read_weights(path).shape.experts is None
-    refuse_typed({"policy"}, "with a model that has no experts", when=dense)
     refuse_typed({"schedule"}, "with a model that has no experts", when=dense and schedule == "experts")
     if draft not in {"", "lookup"}:
-        given = model_file(draft)
-        draft = str(given if draft_quant == "keep" else requantized(given, draft_quant, pure=True))
+        draft = str(fastest_copy(model_file(draft)))
     budget_bytes = options.budget_of(ram_budget, path.stat().st_size)
     if budget_bytes > (most_bytes := how.limits.memory_bytes or budget_bytes):
         raise RefusedError(

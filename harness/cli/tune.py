@@ -112,11 +112,27 @@ def headline(tuned: "Tuned") -> str:
     return f"{tuned.model}: {gain.mid:.2f} times faster than the defaults {between}: {tuned.winner.words}."
 
 
+def _draft_line(tuned: "Tuned") -> str:
+    """What a draft adds, in one line; empty where none was worth a run."""
+    drafting = tuned.drafting
+    if drafting is None or drafting.gain.low is None:
+        return ""
+    name, gain = Path(drafting.draft).name, drafting.gain
+    ratio = f"{gain.mid:.2f} times ({gain.low:.2f} to {gain.high:.2f})"
+    if not drafting.pays:
+        return f"Drafts do not pay here: with {name} decoding is {ratio} as fast."
+    return f"With drafts of up to {drafting.draft_tokens} tokens by {name} decoding is {ratio} as fast, on code."
+
+
 def _show(tuned: "Tuned") -> None:
     raced = [each for each in tuned.runners if each.turns_s]
     shown = [_row(each) for each in raced]
     ran = f"{len(raced)} of {len(tuned.runners)} settings ran, {tuned.rounds} rounds, {tuned.seconds:.0f} s"
-    say(headline(tuned), table(ran, ("setting", "a request", "turns", "left because"), shown, right=(1, 2)))
+    say(
+        headline(tuned),
+        *filter(None, [_draft_line(tuned)]),
+        table(ran, ("setting", "a request", "turns", "left because"), shown, right=(1, 2)),
+    )
     for program, command in tuned.commands.items():
         say(f"{program}:", *(f"  {line}" for line in command.splitlines()))
 

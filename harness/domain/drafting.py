@@ -66,7 +66,7 @@ class DraftAdvice(Frozen, frozen=True, kw_only=True):
         ceiling_ratio: The speedup if every drafted token were accepted, at the best length.
         verify_s: Seconds of a pass by number of tokens, measured.
         others: Speedup expected of the drafts that were not.
-        round_trip_s: To a verifier elsewhere; ``verify_s`` holds it, except for one token, which is a plain one there.
+        round_trip_s: To a verifier on a server, of records before version 0.4; 0 in others.
     """
 
     draft_tokens: Count

@@ -50,8 +50,8 @@ class Placement(Frozen, frozen=True, kw_only=True):
             text.append(f"--n-cpu-moe {self.cpu_moe}")
         if len(self.tensor_split) > 1:
             text.append("-ts " + ",".join(f"{share:g}" for share in self.tensor_split))
-            text += [f"-sm {self.split_mode}"] if self.split_mode != "layer" else []
-            text += [f"-mg {self.main_gpu}"] if self.main_gpu else []
+        text += [f"-sm {self.split_mode}"] if self.split_mode != "layer" else []
+        text += [f"-mg {self.main_gpu}"] if self.main_gpu else []
         return " ".join([*text, *([] if self.kv_on_gpu else ["-nkvo"])])
 
 

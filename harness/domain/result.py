@@ -14,7 +14,7 @@ from harness.domain.device import Span, Time
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.model import Count
 from harness.domain.quality import CalibrationChange, TextScore
-from harness.domain.streaming import ExpertOutlook, ExpertPlan, ExpertUse, StreamPlan, StreamReport
+from harness.domain.streaming import ExpertPlan, ExpertUse, StreamPlan, StreamReport
 
 
 class EngineBuffer(Frozen, frozen=True, kw_only=True):
@@ -116,11 +116,11 @@ class Stream(Frozen, frozen=True, kw_only=True, tag="stream", tag_field="kind"):
         decoding: Sums over all prompts.
         schedule: ``blocks`` or ``experts``; empty when mapped.
         schedule_reason: Why blocks are streamed although the model has experts; empty otherwise.
-        policy: Which experts stay; empty when none are streamed.
+        policy: Which experts stayed, of records before version 0.4: since then the likeliest.
         expert_plan: What was pinned and how much room experts had.
         report: What was read and waited for; None when mapped.
         expert_use: What the router wanted, and what of it was in memory.
-        experts: Predicted and measured hits, bytes and times of a token.
+        experts: Predicted and measured hits, bytes and times of a token, of records before version 0.4.
         bound_ratio: Least time of a pass by the bound / measured time of a pass; None when nothing was streamed.
         verify_s: Seconds of a pass by its tokens, measured before the prompts; empty without a draft.
         draft_s: Seconds to draft a token, measured with it.
@@ -140,7 +140,7 @@ class Stream(Frozen, frozen=True, kw_only=True, tag="stream", tag_field="kind"):
     expert_plan: ExpertPlan | None = None
     report: StreamReport | None = None
     expert_use: ExpertUse | None = None
-    experts: ExpertOutlook | None = None
+    experts: dict[str, float] | None = None
     bound_ratio: float | None = None
     verify_s: dict[int, float] = {}
     draft_s: float = 0.0

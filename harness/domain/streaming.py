@@ -126,33 +126,29 @@ class ExpertUse(Frozen, frozen=True, kw_only=True):
     counts: tuple[tuple[int, ...], ...]
     held_bytes: Count
 
+    @property
+    def hit_ratio(self) -> float | None:
+        """Share of wanted experts that were in memory; this and the next three are of passes over one token."""
+        return self.single_hit_count / self.single_wanted_count if self.single_wanted_count else None
 
-class ExpertOutlook(Frozen, frozen=True, kw_only=True):
-    """Predicted and measured, for passes of one token.
+    @property
+    def token_s(self) -> float | None:
+        """Time of a pass, first node to last block."""
+        return self.single_duration_s / self.single_pass_count if self.single_pass_count else None
 
-    Attributes:
-        skew: Exponent of the Zipf law that choices were taken to follow: 0 for a synthetic file, else what
-            published hit ratios suggest.
-        predicted_hit_ratio: Share of wanted experts in memory by that law, the room and the policy.
-        hindsight_hit_ratio: The same had the experts been held that were wanted most in this very run; what keeping a
-            fixed set can give at best.
-        predicted_read_bytes: Read for a token by the predicted hit ratio.
-        predicted_token_s: Time of a token: those bytes at the probed speed of the storage, then the measured
-            arithmetic, since a layer waits for what its router chose.
-        token_s: Measured, first node to last block.
-        stall_s: Of that, waiting.
-        bound_s: Least time with the bytes that were read: max(arithmetic, bytes / storage bandwidth).
-        reached_bytes_per_s: Bytes read over the time waited for them; some are read while the engine computes.
-    """
+    @property
+    def stall_s(self) -> float | None:
+        """Of that, waiting for the storage."""
+        return self.single_stall_s / self.single_pass_count if self.single_pass_count else None
 
-    skew: float
-    predicted_hit_ratio: float
-    hit_ratio: float
-    hindsight_hit_ratio: float
-    predicted_read_bytes: float
-    read_bytes: float
-    predicted_token_s: float
-    token_s: float
-    stall_s: float
-    bound_s: float
-    reached_bytes_per_s: float
+    @property
+    def reached_bytes_per_s(self) -> float | None:
+        """Bytes read over the time waited for them; some are read while the engine computes."""
+        return self.single_read_bytes / self.single_stall_s if self.single_stall_s else None
+
+    def bound_ratio(self, storage_bytes_per_s: float) -> float | None:
+        """Least time by arithmetic and by the bytes read, over the time taken; None where nothing was read."""
+        if not self.single_read_bytes or not storage_bytes_per_s:
+            return None
+        computing_s = self.single_duration_s - self.single_stall_s
+        return max(computing_s, self.single_read_bytes / storage_bytes_per_s) / self.single_duration_s

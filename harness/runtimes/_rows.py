@@ -15,16 +15,6 @@ from harness.errors import BadDataError, EngineError, RefusedError, optional
 TOKENIZER_FILE: Final = "tokenizer.json"
 
 
-def runs_of(positions: Sequence[int], sequences: Sequence[int]) -> list[tuple[int, int]]:
-    """[start, stop) of each stretch of one sequence at ascending positions, in order."""
-    starts = [
-        i
-        for i in range(len(positions))
-        if i == 0 or sequences[i] != sequences[i - 1] or positions[i] != positions[i - 1] + 1
-    ]
-    return list(zip(starts, [*starts[1:], len(positions)], strict=True))
-
-
 def check_logits(logits: str) -> None:
     """Refuse (ValueError) what ``decode`` may not be asked for: anything but ``none last all``."""
     if logits not in {"none", "last", "all"}:
@@ -94,38 +84,30 @@ class Rows(Closing):
         return int(self.logits(index).argmax())
 
 
-class RowsInRuns(Rows):
-    """Logits of engines that run one stretch of one sequence at a time: kept as an array."""
+class OneSequence(Rows):
+    """The part of :class:`harness.ports.Session` that is alike for engines whose cache holds one sequence."""
 
+    engine: ClassVar[str]
     vocab_count: int
+    context_tokens: int
     _kept: NDArray[Any]
     _end_tokens: frozenset[int]
+
+    @abstractmethod
+    def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[Any]:
+        """Run ``tokens`` at the end of the cache; logits [kept, vocab_count] of none, the last or all of them."""
+
+    @abstractmethod
+    def length(self) -> int:
+        """Tokens in the cache."""
+
+    @abstractmethod
+    def _cut(self, position: int) -> None:
+        """Forget all from ``position`` on; anything it raises means that the engine cannot."""
 
     def is_end(self, token: int) -> bool:
         """Whether ``token`` ends a generation."""
         return token in self._end_tokens
-
-    @abstractmethod
-    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
-        """Run ``tokens`` at ``position`` of ``sequence``."""
-
-    def decode_rows(
-        self,
-        tokens: Sequence[int],
-        positions: Sequence[int],
-        sequences: Sequence[int],
-        keep: Sequence[bool] | None = None,
-    ) -> None:
-        """Run tokens that stand anywhere, one stretch of a sequence after the other; errors as ``decode``."""
-        wanted = np.ones(len(tokens), np.bool_) if keep is None else np.asarray(keep, np.bool_)
-        rows = np.empty((int(wanted.sum()), self.vocab_count), np.float32)
-        done = 0
-        for start, stop in runs_of(positions, sequences):
-            self.decode(tokens[start:stop], position=positions[start], sequence=sequences[start], logits="all")
-            found = self.all_logits()[wanted[start:stop]]
-            rows[done : done + len(found)] = found
-            done += len(found)
-        self._kept, self.kept_count = rows, len(rows)
 
     def all_logits(self) -> NDArray[np.float32]:
         """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
@@ -139,28 +121,9 @@ class RowsInRuns(Rows):
         self._check_kept(index)
         return np.asarray(self._kept[index], np.float32)
 
-
-class OneSequence(RowsInRuns):
-    """The part of :class:`harness.ports.Session` that is alike for engines whose cache holds one sequence."""
-
-    engine: ClassVar[str]
-    context_tokens: int
-
     def _keep_nothing(self) -> None:
         self.kept_count = 0
         self._kept = np.empty((0, self.vocab_count), np.float32)
-
-    @abstractmethod
-    def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[np.float32]:
-        """Run ``tokens`` at the end of the cache; logits [kept, vocab_count] of none, the last or all of them."""
-
-    @abstractmethod
-    def length(self) -> int:
-        """Tokens in the cache."""
-
-    @abstractmethod
-    def _cut(self, position: int) -> None:
-        """Forget all from ``position`` on; anything it raises means that the engine cannot."""
 
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
         """Run ``tokens`` through the model at ``position``, the end of the sequence.
@@ -196,6 +159,10 @@ class OneSequence(RowsInRuns):
     def fork(self, source: int, target: int) -> None:
         """Always refused: the cache belongs to one sequence."""
         raise RefusedError(f"{self.engine} cannot share sequence {source} with {target}: take another runtime")
+
+    def decode_rows(self, tokens: Sequence[int], *_of_rows: Any) -> None:
+        """Always refused: rows of several sequences need a cache of several."""
+        raise RefusedError(f"{self.engine} keeps one sequence, got {len(tokens)} rows: take another runtime")
 
     def clear(self) -> None:
         """Forget everything."""

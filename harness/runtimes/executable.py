@@ -1,15 +1,13 @@
 """llama.cpp's own programs, ``llama-bench`` and those beside it: what a release brings, without a compiler.
 
 They are looked for in the folder that ``EDGE_HARNESS_LLAMA_BIN`` names, else on the PATH. Source of the options and
-of what is printed: llama.cpp, tools/llama-bench/llama-bench.cpp, tools/batched-bench/batched-bench.cpp and
-tools/perplexity/perplexity.cpp.
+of what is printed: llama.cpp, tools/llama-bench/llama-bench.cpp and tools/perplexity/perplexity.cpp.
 """
 
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -45,8 +43,8 @@ class Executable:
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """What the program says of itself before a run (EngineError where it does not start); its rows tell more."""
         return EngineIdentity(
-            name=_bench(scenario),
-            version=_output(_bench(scenario), "--version").strip().partition("\n")[0][:200],
+            name="llama-bench",
+            version=_output("llama-bench", "--version").strip().partition("\n")[0][:200],
             build="",
             thread_count=scenario.thread_count or default_thread_count(),
             options={"loads": "not timed by this program"},
@@ -66,15 +64,13 @@ def program(name: str) -> str | None:
 def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> list[str]:
     """The command that times ``prefill`` or ``decode`` of a scenario.
 
-    Several sequences are timed by llama-batched-bench, whose one run gives both.
-
     Raises:
         RefusedError: The program has no option for what the scenario asks.
         EngineError: There is no such program.
     """
     s = scenario
     if s.batch_count > 1:
-        return batched_command(path, s, repetitions)
+        raise RefusedError("llama-bench runs one sequence: several decode together in process (--runtime llamacpp)")
     given = common("llama-bench", path, s)
     prompt, new = (s.prompt_tokens, 0) if phase == "prefill" else (0, s.new_tokens)
     given += ["-p", str(prompt), "-n", str(new), "-r", str(repetitions), "-o", "jsonl"]
@@ -83,24 +79,8 @@ def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> l
 
 def as_made(scenario: Scenario) -> Scenario:
     """The scenario with the context that llama-bench makes, of the tokens of its tests alone: its memory is of that."""
-    if scenario.batch_count > 1:
-        return scenario
     tokens = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens) + 2
     return replace(scenario, context_tokens=padded(tokens))
-
-
-def batched_command(path: Path, scenario: Scenario, repetitions: int) -> list[str]:
-    """The command of llama-batched-bench, for one sequence too; errors as :func:`command`."""
-    s, count = scenario, scenario.batch_count
-    filled = s.depth_tokens or s.prompt_tokens
-    needed = count * (filled + s.new_tokens)
-    if needed > s.context_tokens:
-        raise RefusedError(f"{count} sequences need a context of {needed}: raise --context")
-    given = [*common("llama-batched-bench", path, s), "-c", str(s.context_tokens), "-npp", str(filled)]
-    # One sequence before them warms up. One after them, since a thread writes the log: the process may end before the
-    # last row is out.
-    together = ",".join(["1", *[str(count)] * repetitions, "1"])
-    return [*given, "-ntg", str(s.new_tokens), "-npl", together, "--output-format", "jsonl"]
 
 
 def rows(output: str) -> list[dict[str, Any]]:
@@ -111,23 +91,6 @@ def rows(output: str) -> list[dict[str, Any]]:
             row = json.loads(line)
             found += [row] if isinstance(row, dict) else []
     return found
-
-
-def batched_times(row: Mapping[str, Any]) -> Sequence[tuple[Phase, str, int, float]]:
-    """Phase, label, tokens and seconds of both tests in a row of llama-batched-bench (EngineError: field missing)."""
-    try:
-        pp, tg, count = (int(row[k]) for k in ("pp", "tg", "pl"))
-        prompts = pp if row.get("is_pp_shared") else pp * count
-        return (
-            ("prefill", f"pp{pp} b{count}", prompts, float(row["t_pp"])),
-            ("decode", f"tg{tg} @ d{pp} b{count}", tg * count, float(row["t_tg"])),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise EngineError(f"a row of llama-batched-bench without {error}") from error
-
-
-def _bench(scenario: Scenario) -> str:
-    return "llama-batched-bench" if scenario.batch_count > 1 else "llama-bench"
 
 
 def common(name: str, path: Path, scenario: Scenario) -> list[str]:
@@ -161,11 +124,10 @@ def placed(scenario: Scenario, text: str = "", *, single: bool = True) -> list[s
         if "--device" in text:
             return ["-ngl", "0", "-dev", "none"]
         return ["-ngl", "0", *((["-nopo", "1"] if single else ["--no-op-offload"]) if "-op-offload" in text else [])]
-    given = ["-ngl", _ALL if isinstance(p.gpu_layers, str) else str(p.gpu_layers), "-sm", p.split_mode]
-    given += ["-mg", str(p.main_gpu)] + (["-ncmoe", str(p.cpu_moe)] if p.cpu_moe else [])
-    shares = [f"{share:g}" for share in p.tensor_split]
-    given += ["-ts", ("/" if single else ",").join(shares)] if shares else []
-    return given if p.kv_on_gpu else [*given, "-nkvo", *(["1"] if single else [])]
+    flags = p.flags(_BLOCKS).split()  # -nkvo is the last one
+    if not single:
+        return flags
+    return [flag.replace(",", "/") for flag in flags] + ([] if p.kv_on_gpu else ["1"])
 
 
 @cache
@@ -177,6 +139,6 @@ def _output(name: str, option: str) -> str:
     return done.stdout + done.stderr
 
 
-_ALL: Final = "9999"
-"""More layers than any model has."""
+_BLOCKS: Final = 9998
+"""More than any model has."""
 RUNTIME = Executable()

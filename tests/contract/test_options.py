@@ -171,8 +171,8 @@ TAKES_SEVERAL = {"--prompt", "--tokens", "--depth", "--threads", "--batch", "--u
 
 VALUES = {
     "--draft": "lookup", "--api": "cpu", "--runtime": "server:http://127.0.0.1:1", "--schedule": "blocks",
-    "--placement": "-ngl 1", "--temperature": "0", "--goodput": "ttft=1", "--trend": "decode_tokens_per_s",
-    "--export": "x.jsonl", "--kv-type": "Q8_0", "--without": "mmap", "--draft-placement": "-ngl 1",
+    "--placement": "-ngl 1", "--goodput": "ttft=1", "--trend": "decode_tokens_per_s",
+    "--export": "x.jsonl", "--kv-type": "Q8_0", "--without": "mmap",
 }  # fmt: skip
 ABSENT = {"--api": "cuda", "--on": "ssh://h", "--runtime": "server:http://127.0.0.1:1"}
 """What makes a rule about an absent option silent."""

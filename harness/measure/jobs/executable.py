@@ -6,25 +6,27 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from harness.domain.record import Outcome, Phase, Sample, Validity
+from harness.domain.record import Outcome, Phase, Validity
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.measure.memory_watch import MemoryWatch, Reading
 from harness.measure.protocol import Emit, GenerateJob
 from harness.measure.validity import Watch, child_probe
 from harness.records.derive import needed_count
-from harness.records.imports._make import sample
 from harness.records.imports.llama_bench import samples_of
-from harness.runtimes.executable import RUNTIME, batched_times, command, common, rows
+from harness.runtimes.executable import RUNTIME, command, common, rows
+
+_NAMED: Final = ("build_commit", "backends", "cpu_info", "gpu_info")
+"""What a row of llama-bench says of the engine."""
 
 
 def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
-    """Entry point of the child: time one model by llama-bench or llama-batched-bench.
+    """Entry point of the child: time one model by llama-bench.
 
     A process is one attempt: all its samples share what the machine did meanwhile. llama-bench warms up by itself.
 
@@ -37,31 +39,25 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
     if job.greedy:
         raise EngineError("--greedy: these programs choose no tokens")
     s, told = job.scenario, False
-    together = s.batch_count > 1
-    tests: list[Phase] = ["prefill"] if s.prompt_tokens or together else []
-    tests += ["decode"] if s.new_tokens and not together else []
+    tests: list[Phase] = ["prefill"] if s.prompt_tokens else []
+    tests += ["decode"] if s.new_tokens else []
     for phase in tests:
         clean, taken, patience_s = 0, 0, job.patience_s
         while clean < job.repetitions and taken < job.attempts_max and patience_s > 0:
-            started_s, started_unix_s = time.monotonic(), time.time()
+            started_s = time.monotonic()
             output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions))
-            wanted = [row for row in rows(output) if row.get("pl", s.batch_count) == s.batch_count]
-            found = wanted[: job.repetitions]
-            if found and not told:
-                named = {k: found[0][k] for k in ("build_commit", "backends", "cpu_info", "gpu_info") if k in found[0]}
+            printed = rows(output)
+            if printed and not told:
+                named = {k: printed[0][k] for k in _NAMED if k in printed[0]}
                 identity = RUNTIME.identity(s)
                 emit("engine", msgspec.structs.replace(identity, options={**identity.options, **named}))
                 told = True
             emit("memory", {"mark": "loaded", **memory})
-            samples: list[Sample] = []
-            for row in found:
-                timed = [sample(*test, started_unix_s) for test in batched_times(row)] if together else ()
-                samples += timed or samples_of(row, "llama-bench")
-            for each in samples:
-                emit("sample", msgspec.structs.replace(each, validity=validity))
-            count = len(samples) // (2 if together else 1)
-            taken += max(1, count)
-            clean += 0 if validity.doubts else count
+            samples = [sample for row in printed for sample in samples_of(row, "llama-bench")]
+            for sample in samples:
+                emit("sample", msgspec.structs.replace(sample, validity=validity))
+            taken += max(1, len(samples))
+            clean += 0 if validity.doubts else len(samples)
             patience_s -= time.monotonic() - started_s if validity.doubts else 0.0
         if clean < needed_count(job.repetitions):
             break  # already inconclusive: no further test that nobody would believe

@@ -17,28 +17,25 @@ from harness.measure.jobs.served import ServedJob, attached
 from harness.measure.validity import Watch, child_probe
 from harness.runtimes.executable import Executable
 from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
-from harness.runtimes.llamacpp.quality import Columns, Scores, chunks_of, score, text_nll
+from harness.runtimes.llamacpp.quality import Scores, chunks_of, score, text_nll
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.server.verifier import Verifier
+from harness.runtimes.server.prompt_scores import PromptScorer
+from harness.stats.calibration.paired import calibration_change
 
 CHUNK_TOKENS: Final = 512
 
 
 class QualityJob(Frozen, frozen=True, kw_only=True):
-    """What to score, of ``chunk_count`` chunks from the beginning, 0 for all, against a least quantized ``reference``.
-
-    ``columns`` is an ``.npz`` file for the rows of both (``FIELD`` and ``base FIELD`` of :class:`Columns`).
-    """
+    """What to score, of ``chunk_count`` chunks from the beginning (0: all), beside a least quantized ``reference``."""
 
     model: str
     text: str
-    reference: str = ""
-    columns: str = ""
+    reference: str
     chunk_count: int = 8
 
 
 def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
-    """Child's entry; emits ``engine``, a ``sample`` for each chunk, and ``quality``.
+    """Child's entry; emits ``engine``, a ``sample`` for each chunk, ``quality`` and ``calibration``.
 
     Raises:
         RefusedError: The text is shorter than two chunks.
@@ -47,7 +44,7 @@ def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     job = msgspec.convert(arguments, QualityJob)
     scenario = Scenario(context_tokens=CHUNK_TOKENS)
     model = LlamaSession(Path(job.model), scenario, batch_tokens=CHUNK_TOKENS)
-    base = LlamaSession(Path(job.reference), scenario, batch_tokens=CHUNK_TOKENS) if job.reference else None
+    base = LlamaSession(Path(job.reference), scenario, batch_tokens=CHUNK_TOKENS)
     tokens = model.tokenize(Path(job.text).read_text(encoding="utf-8"))
     if len(tokens) < 2 * CHUNK_TOKENS:
         raise RefusedError(f"the text has {len(tokens)} tokens: at least {2 * CHUNK_TOKENS} are needed")
@@ -59,10 +56,10 @@ def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
             logs = score(model, chunk)
             if not np.isfinite(logs).all():
                 raise EngineError("its predictions are no finite numbers")
-            scores.add(logs, truth, score(base, chunk) if base else None)
+            scores.add(logs, truth, score(base, chunk))
         emit("sample", watch.sample("score", f"score{CHUNK_TOKENS}", len(chunk)))
-    if job.columns:
-        save_columns(Path(job.columns), *scores.columns())
+    own, reference = scores.columns()
+    emit("calibration", calibration_change(reference, own))
     emit("quality", scores.result())
 
 
@@ -88,7 +85,7 @@ def run_text(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     text = shipped.read_text(encoding="utf-8")
     if job.server is not None:
         try:
-            emit("nll", Verifier(attached(job.server)).text_nll(text, job.chunk_count))
+            emit("nll", PromptScorer(attached(job.server)).text_nll(text, job.chunk_count))
         except (KeyError, ValueError) as error:
             raise RefusedError(f"its log-probabilities are not those of the text's own tokens: {error}") from error
         return
@@ -101,16 +98,3 @@ def run_text(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
             emit("nll", executable.text_nll(Path(job.path), job.scenario, file, job.chunk_count))
     else:
         raise RefusedError("scored are llama.cpp and ik in process, llama-perplexity, and servers")
-
-
-def save_columns(path: Path, own: Columns, base: Columns | None) -> None:
-    """Keep rows for the parent."""
-    told = own._asdict() | ({f"base {name}": column for name, column in base._asdict().items()} if base else {})
-    np.savez(path, **told)
-
-
-def load_columns(path: Path) -> tuple[Columns, Columns]:
-    """Rows of a model and of its reference; KeyError where there was no reference."""
-    with np.load(path, allow_pickle=False) as found:
-        own, base = (Columns._make(found[f"{side}{name}"] for name in Columns._fields) for side in ("", "base "))
-    return own, base

@@ -1,6 +1,5 @@
 """What the child of a streaming run does: one model under a budget, streamed or mapped, with or without a draft."""
 
-import timeit
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,13 +16,12 @@ from harness.measure.machine import cpu
 from harness.onnx.files import model_files
 from harness.predict.repack import repacked_bytes, rewrites_all
 from harness.runtimes.llamacpp import RUNTIME
-from harness.runtimes.llamacpp.draft_policy import AdaptivePolicy, CostTable
+from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
-from harness.runtimes.llamacpp.expert_cache import CachePolicy
 from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, Schedule, open_streamed
 from harness.runtimes.llamacpp.laid_memory import anonymous_bytes, read_sparsely
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, plain
+from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, measure_pass_s, plain
 
 Mode = Literal["streamed", "mapped"]
 _DRAFT_TOKENS = 15
@@ -49,14 +47,13 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
     scenario: Scenario = Scenario(context_tokens=512)
     batch_tokens: int = 32
     schedule: Schedule = "auto"
-    policy: CachePolicy = "likely"
 
 
 def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     """Child's entry.
 
-    Events: ``engine``, ``schedule``, ``plan``, ``costs`` of a draft, a sample and an ``answer`` for each prompt,
-    ``report``, ``use`` of experts.
+    Events: ``engine``, ``schedule``, ``plan`` or ``expert_plan``, ``costs`` of a draft, a sample and an ``answer`` for
+    each prompt, ``report``, ``expert_use``.
 
     Raises:
         RefusedError: The budget is too small, or the vocabularies differ.
@@ -75,11 +72,11 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         return
     drafter = _drafter(job)
     streamed, reason = open_streamed(
-        path, job.scenario, job.budget_bytes, schedule=job.schedule, policy=job.policy, batch_tokens=job.batch_tokens
+        path, job.scenario, job.budget_bytes, schedule=job.schedule, batch_tokens=job.batch_tokens
     )
     with streamed:
         emit("schedule", {"name": streamed.name, "reason": reason})
-        emit("plan", streamed.plan)
+        emit("expert_plan" if streamed.name == "experts" else "plan", streamed.plan)
         session = streamed.session
         if isinstance(drafter, ModelDrafter) and isinstance(drafter.session, LlamaSession):
             check_same_vocabulary(session, drafter.session)
@@ -93,7 +90,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         streamed.probe_again()
         emit("report", streamed.report())
         if isinstance(streamed, ExpertStreamedSession):
-            emit("use", streamed.use())
+            emit("expert_use", streamed.use())
 
 
 def _drafter(job: StreamJob) -> Drafter | None:
@@ -134,13 +131,10 @@ def _draft_session(path: Path, scenario: Scenario) -> LlamaSession:
     return LlamaSession(path, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
 
 
-def _policy(session: LlamaSession, drafter: Drafter) -> AdaptivePolicy:
+def _policy(session: LlamaSession, drafter: Drafter) -> DraftPolicy:
     """Costs measured on the streamed model; acceptance is assumed good until seen: a wrong draft costs no pass."""
-    verify_s = {}
     most = min(_DRAFT_TOKENS + 1, session.batch_tokens)  # fewer where the experts of a pass have little room
-    for size in sorted({s for s in (1, 4, 8) if s <= most} | {most}):
-        decode = partial(session.decode, [0] * size, position=0, logits="all")
-        verify_s[size] = min(timeit.repeat(decode, session.clear, number=1, repeat=2))
-    draft_s = draft_step_s(drafter, [0] * 8) if isinstance(drafter, ModelDrafter) else 0.0
+    verify_s = measure_pass_s(session, sorted({s for s in (1, 4, 8) if s <= most} | {most}), depth_tokens=0, count=2)
+    draft_s = draft_step_s(drafter, [0] * 8)
     seen = [(bucket, True) for bucket in (5, 6, 7)] + [(0, False), (1, False), (4, True)]
-    return AdaptivePolicy(CostTable(verify_s, draft_s), most_tokens=most - 1, seen=seen)
+    return DraftPolicy(CostTable(verify_s, draft_s), most_tokens=most - 1, seen=seen)

@@ -10,14 +10,16 @@ from harness.measure.sensors import EnergyMeter
 from harness.measure.validity import LIMITS, Watch, child_probe
 
 if TYPE_CHECKING:
-    from harness.runtimes.llamacpp.drafters import ModelDrafter
+    from harness.runtimes.llamacpp.drafters import Drafter
 
 
-def draft_step_s(drafter: "ModelDrafter", prompt: list[int]) -> float:
-    """Seconds to draft one token: median of three looks at eight tokens each.
+def draft_step_s(drafter: "Drafter", prompt: list[int]) -> float:
+    """Seconds to draft one token: median of three looks at eight tokens each; 0 where it takes no pass of a model.
 
     Reading the prompt does not count, nor does what the first look at a draft fetches from the disk.
     """
+    if not drafter.lag_tokens(prompt):
+        return 0.0
     times = []
     for _ in range(3):
         drafter.forget()

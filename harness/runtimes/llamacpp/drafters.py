@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ports import Session
-from harness.runtimes.llamacpp.acceptance import draw, probabilities
 
 _LONGEST_TOKENS, _SHORTEST_TOKENS = 5, 2
 _EDGES = (0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.97)
@@ -17,26 +16,11 @@ BUCKET_COUNT = len(_EDGES) + 1
 """Classes of confidence that a drafter sorts its tokens into; what each is worth is learnt, not assumed."""
 
 
-class Sampling(NamedTuple):
-    """How tokens are chosen; temperature 0 is greedy."""
-
-    temperature: float = 0.0
-    top_k: int = 0
-    seed: int = 0
-
-
 class Proposal(NamedTuple):
-    """Drafted tokens, oldest first.
-
-    Attributes:
-        buckets: Confidence class of each, 0 (least) to BUCKET_COUNT - 1.
-        distributions: The distribution [vocab_count] each was drawn from; empty when drafted greedily, and None for
-            a token that was certain (q = 1 there).
-    """
+    """Drafted tokens, oldest first, and the confidence class of each, 0 (least) to BUCKET_COUNT - 1."""
 
     tokens: list[int]
     buckets: list[int]
-    distributions: list[NDArray[np.float64] | None]
 
 
 GoOn = Callable[[Sequence[int]], bool]
@@ -63,15 +47,10 @@ class Drafter(ABC):
 
 
 class ModelDrafter(Drafter):
-    """A language model with the target's vocabulary.
+    """A language model with the target's vocabulary, the only user of its session."""
 
-    It is the only user of its session. With the target's temperature acceptance is 1 - total variation distance.
-    """
-
-    def __init__(self, session: Session, sampling: Sampling = Sampling()) -> None:  # noqa: B008
+    def __init__(self, session: Session) -> None:
         self.session = session
-        self.sampling = sampling
-        self._random = np.random.default_rng([sampling.seed, 1])
         self._fed: list[int] = []
 
     def forget(self) -> None:
@@ -104,41 +83,27 @@ class ModelDrafter(Drafter):
 
     def propose(self, history: Sequence[int], limit: int, go_on: GoOn) -> Proposal:
         """Decode one token after the other until ``go_on`` says stop; a token costs one pass of this model."""
-        proposal = Proposal([], [], [])
-        if limit <= 0:
-            return proposal
-        self._catch_up(history)
-        while True:
-            token, bucket, distribution = self._next()
+        proposal = Proposal([], [])
+        if limit > 0:
+            self._catch_up(history)
+        while len(proposal.tokens) < limit:
+            token, bucket = _likeliest(self.session.logits())
             proposal.tokens.append(token)
             proposal.buckets.append(bucket)
-            if distribution is not None:
-                proposal.distributions.append(distribution)
             if len(proposal.tokens) >= limit or not go_on(proposal.buckets):
-                return proposal
+                break
             self.session.decode((token,), position=len(self._fed))
             self._fed.append(token)
-
-    def _next(self) -> tuple[int, int, NDArray[np.float64] | None]:
-        logits = self.session.logits()
-        if self.sampling.temperature > 0:
-            q = probabilities(logits, self.sampling.temperature, self.sampling.top_k)
-            token = draw(q, float(self._random.random()))
-            return token, _bucket(float(q[token])), q
-        token = int(logits.argmax())
-        return token, _bucket(confidence(logits, token)), None
+        return proposal
 
     def agreement(self, history: Sequence[int], start: int) -> list[tuple[int, bool]]:
         """One batched pass over the tokens not seen yet: far cheaper than drafting them one by one."""
         first = self._catch_up(history[:-1], logits="all")
-        found: list[tuple[int, bool]] = []
-        for row, position in enumerate(range(first + 1, len(history))):
-            if position < start:
-                continue
-            logits = self.session.logits(row)
-            token = int(logits.argmax())
-            found.append((_bucket(confidence(logits, token)), token == history[position]))
-        return found
+        pairs: list[tuple[int, bool]] = []
+        for position in range(max(start, first + 1), len(history)):
+            token, bucket = _likeliest(self.session.logits(position - first - 1))
+            pairs.append((bucket, token == history[position]))
+        return pairs
 
 
 class LookupDrafter(Drafter):
@@ -162,35 +127,27 @@ class LookupDrafter(Drafter):
 
     def propose(self, history: Sequence[int], limit: int, go_on: GoOn) -> Proposal:
         """Continue as the text did after the longest match."""
-        proposal = Proposal([], [], [])
+        proposal = Proposal([], [])
         start, size = self._find(history)
-        if start < 0:
-            return proposal
-        bucket = min(size - _SHORTEST_TOKENS, BUCKET_COUNT - 1)
         text = list(history)
-        while len(proposal.tokens) < limit:
-            token = text[start + len(proposal.tokens)]  # may run into what it proposed itself: a period repeats
-            text.append(token)
-            proposal.tokens.append(token)
-            proposal.buckets.append(bucket)
-            proposal.distributions.append(None)
+        while start >= 0 and len(proposal.tokens) < limit:
+            text.append(text[start + len(proposal.tokens)])  # may be one that it proposed itself: a period repeats
+            proposal.tokens.append(text[-1])
+            proposal.buckets.append(min(size - _SHORTEST_TOKENS, BUCKET_COUNT - 1))
             if not go_on(proposal.buckets):
                 break
         return proposal
 
     def agreement(self, history: Sequence[int], start: int) -> list[tuple[int, bool]]:
         """What it would have proposed at each position, with all that stood before."""
-        found: list[tuple[int, bool]] = []
+        pairs: list[tuple[int, bool]] = []
         for position in range(max(start, 1), len(history)):
             proposal = self.propose(history[:position], 1, lambda _: False)
-            found += [(b, t == history[position]) for t, b in zip(proposal.tokens, proposal.buckets, strict=True)]
-        return found
+            pairs += [(b, t == history[position]) for t, b in zip(*proposal, strict=True)]
+        return pairs
 
 
-def confidence(logits: NDArray[np.float32], token: int) -> float:
-    """softmax(logits)[token], the drafter's own belief in its token."""
-    return 1.0 / float(np.exp(logits - logits[token]).sum())
-
-
-def _bucket(probability: float) -> int:
-    return bisect_right(_EDGES, probability)
+def _likeliest(logits: NDArray[np.float32]) -> tuple[int, int]:
+    """The likeliest token, and the class of the drafter's own belief in it: softmax(logits)[token]."""
+    token = int(logits.argmax())
+    return token, bisect_right(_EDGES, 1.0 / float(np.exp(logits - logits[token]).sum()))

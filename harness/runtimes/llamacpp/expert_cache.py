@@ -15,12 +15,10 @@ that layer, a choice comes again in the next token beyond what its share explain
   of tokens outlive it.
 - Texts change their subject, and popularity with it: old counts must fade.
 - All layers share one budget: a layer whose choices are even gains little from a place that a skewed layer needs.
-
-``python -m bench.expert_policies`` compares them; docs/streaming-experts.md has the figures.
 """
 
 from collections.abc import Mapping
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +31,6 @@ HALF_LIFE_TOKENS: Final = 64.0
 change places every 150 tokens."""
 _AGAIN_TOKENS: Final = 16.0  # over which r is averaged
 _RESCALE_AT: Final = 2.0**400
-
-CachePolicy = Literal["likely", "lfu", "lru"]
-"""``likely``: as above; to compare with, ``lfu``: shares alone (r = 0), ``lru``: the last use alone."""
 
 
 class Wanted(NamedTuple):
@@ -59,7 +54,6 @@ class ExpertCache:
         expert_count: int,
         capacity_bytes: int,
         *,
-        policy: CachePolicy = "likely",
         half_life_tokens: float = HALF_LIFE_TOKENS,
     ) -> None:
         self._layers = sorted(sizes)
@@ -67,7 +61,6 @@ class ExpertCache:
         self._count = expert_count
         self._sizes = np.repeat(np.array([sizes[layer] for layer in self._layers], np.int64), expert_count)
         self._capacity_bytes = capacity_bytes
-        self._policy = policy
         self._growth = 2.0 ** (1.0 / half_life_tokens)
         self._weight = 1.0  # of a use now; all scores grow with it, so that none has to fade one by one
         self._total = 0.0  # score of an expert that every token chose
@@ -76,7 +69,6 @@ class ExpertCache:
         self._last_single: NDArray[np.bool_] = np.zeros(len(self._layers), np.bool_)
         self._again: NDArray[np.float64] = np.zeros(len(self._layers))
         self._resident: NDArray[np.bool_] = np.zeros(self._sizes.size, np.bool_)
-        self._clock = 0
         self._last_row = -1
         self.held_bytes = 0
 
@@ -109,13 +101,9 @@ class ExpertCache:
             self._weight = 1.0
 
     def _score(self, row: int, wanted: NDArray[np.int64], counts: NDArray[np.int64], token_count: int) -> None:
-        if self._policy == "lru":
-            self._clock += 1
-            self._scores[wanted] = self._clock
-            return
         here = slice(row * self._count, (row + 1) * self._count)
         last, chosen = self._last[here], counts > 0
-        if self._policy == "likely" and token_count == 1 and self._last_single[row]:
+        if token_count == 1 and self._last_single[row]:
             share = self._scores[here][last] / self._total
             left = float((1 - share).sum())  # choices of the last token that would not have come again by popularity
             if left > 0:
@@ -127,8 +115,6 @@ class ExpertCache:
 
     def _worth(self) -> NDArray[np.float64]:
         """What is lost for each byte of an expert that goes."""
-        if self._policy == "lru":
-            return self._scores
         share = self._scores / (self._total or 1.0)
         again = np.repeat(self._again, self._count) * self._last
         worth: NDArray[np.float64] = (share + again * (1 - share)) / self._sizes

@@ -5,7 +5,7 @@ first of them comes and given back when the last of them goes; a page that a nei
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -16,9 +16,6 @@ from harness.runtimes.llamacpp.stream_plan import ExpertLayout, Extent, page_ran
 
 LEAST_MOVE_BYTES: Final = 16 * PAGE_BYTES
 """Shorter runs are given back and taken anew: a move costs a call, a split mapping and a flush on other cores."""
-
-_UNEVEN_PAGES: Final = (0, -1, 1, -2, 2)
-"""How runs of one size differ in pages, nearest first: the first and the last page may be a neighbour's."""
 
 MOST_CARRIED_SLICES: Final = 12_288
 """A slice that pages were carried to and from becomes up to five mappings, split where its first and last pages begin
@@ -64,25 +61,23 @@ class ExpertPages:
     def change(self, goes: Iterable[Key], comes: Sequence[Key]) -> Change:
         """Account for experts that go and come, none of which is both.
 
-        Pages that go are carried over to pages that come where both are about as many: carrying is cheaper than giving
+        Pages that go are carried over to pages that come where both are as many: carrying is cheaper than giving
         back and having the system clear new ones, and pieces of any size would split mappings ever further.
         """
-        free, drops = self._step(goes, -1), list[Extent]()
+        free = self._step(goes, -1)
         # Early ones first: a page that both kinds have bytes in is then read early.
         early, late = self._step(comes, 1, (False,)), self._step(comes, 1, (True,))
-        moves: list[Move] = []
         if not self._carries:
-            return Change(moves, drops + free, early, late)
-        by_pages: defaultdict[int, list[Extent]] = defaultdict(list)
+            return Change([], free, early, late)
+        by_size: defaultdict[int, list[Extent]] = defaultdict(list)
         for run in free:
-            by_pages[(run.end - run.start) // PAGE_BYTES].append(run)
-        for extent in [*early, *late]:
-            if (found := _like(by_pages, (extent.end - extent.start) // PAGE_BYTES)) is not None:
-                size = min(found.end - found.start, extent.end - extent.start)
-                moves.append(Move(found.start, extent.start, size))
-                if found.start + size < found.end:
-                    drops.append(Extent(found.start + size, found.end))
-        return Change(moves, drops + [run for runs in by_pages.values() for run in runs], early, late)
+            by_size[run.end - run.start].append(run)
+        moves: list[Move] = []
+        for extent in (*early, *late):
+            size = extent.end - extent.start
+            if size >= LEAST_MOVE_BYTES and by_size[size]:
+                moves.append(Move(by_size[size].pop().start, extent.start, size))
+        return Change(moves, [run for runs in by_size.values() for run in runs], early, late)
 
     def _step(self, experts: Iterable[Key], by: Literal[-1, 1], late: tuple[bool, ...] = (False, True)) -> list[Extent]:
         """One user more or less of the experts' pages in such stacks; runs that nobody had in memory, or needs now."""
@@ -94,16 +89,6 @@ class ExpertPages:
                 part += by
                 runs += _runs(part == max(by, 0), pages.start)
         return runs
-
-
-def _like(by_pages: Mapping[int, list[Extent]], pages: int) -> Extent | None:
-    """Take out a run of about that many pages; None where there is none, or it is not worth a move."""
-    if pages * PAGE_BYTES < LEAST_MOVE_BYTES:
-        return None
-    for wanted in (pages + more for more in _UNEVEN_PAGES):
-        if wanted * PAGE_BYTES >= LEAST_MOVE_BYTES and by_pages.get(wanted):
-            return by_pages[wanted].pop()
-    return None
 
 
 def _runs(marks: NDArray[np.bool_], first_page: int) -> list[Extent]:

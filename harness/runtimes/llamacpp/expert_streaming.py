@@ -25,7 +25,7 @@ from harness.domain.scenario import Scenario
 from harness.domain.streaming import ExpertPlan, ExpertUse
 from harness.errors import EngineError, RefusedError
 from harness.runtimes.llamacpp.budgeted import BLOCK_MARK, BudgetedSession
-from harness.runtimes.llamacpp.expert_cache import CachePolicy, ExpertCache
+from harness.runtimes.llamacpp.expert_cache import ExpertCache
 from harness.runtimes.llamacpp.expert_pages import ExpertPages, Key
 from harness.runtimes.llamacpp.session import DATA_OFFSET, NAME_OFFSET, NB_OFFSET, NE_OFFSET, SOURCES_OFFSET
 from harness.runtimes.llamacpp.stream_plan import ExpertLayout, FileLayout, expert_layout_of, merged_pages, plan_experts
@@ -37,7 +37,7 @@ _TYPE_I32: Final = 26
 
 
 class ExpertStreamedSession(BudgetedSession):
-    """A session that holds the experts that are wanted most, by a policy; all else as in :class:`BudgetedSession`.
+    """A session that holds the experts that are wanted most; all else as in :class:`BudgetedSession`.
 
     Raises:
         RefusedError: The model has no routed experts, or the engine builds this architecture in another way.
@@ -53,10 +53,8 @@ class ExpertStreamedSession(BudgetedSession):
         scenario: Scenario,
         budget_bytes: int,
         *,
-        policy: CachePolicy = "likely",
         batch_tokens: int = 32,
     ) -> None:
-        self._policy = policy
         self._previous_name = b""
         self._choice_names: dict[bytes, int] = {}
         self._pause_names: dict[bytes, int] = {}
@@ -95,7 +93,6 @@ class ExpertStreamedSession(BudgetedSession):
             {n: self._experts.footprint_bytes(n) for n in layers},
             self.plan.expert_count,
             self.plan.cache_bytes,
-            policy=self._policy,
         )
         self._ticket = 0
         self._chosen = -1  # the layer whose choice was handled last
@@ -233,7 +230,6 @@ def open_streamed(
     budget_bytes: int,
     *,
     schedule: Schedule = "auto",
-    policy: CachePolicy = "likely",
     batch_tokens: int = 32,
 ) -> tuple[StreamedSession | ExpertStreamedSession, str]:
     """Open a model under a budget.
@@ -249,7 +245,7 @@ def open_streamed(
     reason = ""
     if schedule == "experts" or (schedule == "auto" and expert_layout_of(path) is not None):
         try:
-            return ExpertStreamedSession(path, scenario, budget_bytes, policy=policy, batch_tokens=batch_tokens), reason
+            return ExpertStreamedSession(path, scenario, budget_bytes, batch_tokens=batch_tokens), reason
         except RefusedError as refusal:
             if schedule == "experts":
                 raise

@@ -195,13 +195,25 @@ class Library:
     llama_batch, llama_model_imatrix_data = _Batch, _ImportanceData
     llama_token = llama_pos = llama_seq_id = _INT
     ggml_backend_sched_eval_callback = _EvalCallback
+    has_devices = True
+    """Whether it lists its devices, so that a placement can name them."""
 
     def __init__(self, path: Path, brought_by: str) -> None:
-        self.path, self.brought_by = path, brought_by
+        self.path = path
         try:
-            self._objects = [ctypes.CDLL(str(path))]
+            self._start([ctypes.CDLL(str(path))], brought_by)
         except OSError as error:
             raise EngineError(f"{path} cannot be loaded: {error}") from error
+
+    def _start(self, objects: list[Any], brought_by: str) -> None:
+        """Take the library's log, and initialise it."""
+        self._objects, self.brought_by = objects, brought_by
+        self._log = _LogCallback(ENGINE_LOG.write)  # the library keeps the address alone
+        self._check_layout()
+        self.hear()
+        self.llama_backend_init()
+
+    def _check_layout(self) -> None:
         for call, defaults in _DEFAULTS.items():
             params = getattr(self, call)()
             for names, expected in defaults:
@@ -212,9 +224,6 @@ class Library:
                             f"{field} = {value}, expected {expected}. Install the version that edge-harness pins: "
                             "pip install 'edge-harness[xllamacpp]'"
                         )
-        self._log = _LogCallback(ENGINE_LOG.write)  # the library keeps the address alone
-        self.hear()
-        self.llama_backend_init()
 
     def hear(self) -> None:
         """Take the library's log: another package in this process may have taken it since."""

@@ -49,36 +49,33 @@ class Scores:
         self._kl: list[NDArray[np.float64]] = []
         self._same: list[NDArray[np.bool_]] = []
 
-    def add(self, logs: NDArray[np.float32], truth: NDArray[np.int64], base: NDArray[np.float32] | None = None) -> None:
+    def add(self, logs: NDArray[np.float32], truth: NDArray[np.int64], base: NDArray[np.float32]) -> None:
         """One chunk: log-probabilities [rows, vocab_count] for the tokens ``truth`` [rows], and the reference's."""
-        top = logs.argmax(axis=1)
+        top, base_top = logs.argmax(axis=1), base.argmax(axis=1)
+        size = min(base.shape[1], logs.shape[1])
+        p = np.exp(base[:, :size])
+        self._kl.append(np.einsum("ij,ij->i", p, base[:, :size] - logs[:, :size], dtype=np.float64))
+        self._same.append(base_top == top)
         self._own.append(_columns(logs, top, truth))
-        if base is not None:
-            size = min(base.shape[1], logs.shape[1])
-            p = np.exp(base[:, :size])
-            self._kl.append(np.einsum("ij,ij->i", p, base[:, :size] - logs[:, :size], dtype=np.float64))
-            base_top = base.argmax(axis=1)
-            self._same.append(base_top == top)
-            self._base.append(_columns(base, base_top, truth))
+        self._base.append(_columns(base, base_top, truth))
 
-    def columns(self) -> tuple[Columns, Columns | None]:
+    def columns(self) -> tuple[Columns, Columns]:
         """Rows of this model, and of the reference, in the order of the text."""
-        return _joined(self._own), _joined(self._base) if self._base else None
+        own, base = (Columns._make(map(np.concatenate, zip(*parts, strict=True))) for parts in (self._own, self._base))
+        return own, base
 
     def result(self) -> TextScore:
         """All figures."""
-        nll = np.concatenate([c.nll for c in self._own])
+        nll, kl, same = self.columns()[0].nll, np.concatenate(self._kl), np.concatenate(self._same).astype(float)
         perplexity = float(np.exp(nll.mean()))
-        kl = np.concatenate(self._kl) if self._kl else None
-        same = np.concatenate(self._same).astype(float) if self._same else None
         return TextScore(
             token_count=int(nll.size),
             perplexity=perplexity,
             perplexity_error=perplexity * standard_error(nll),
-            kl_divergence=float(kl.mean()) if kl is not None else None,
-            kl_divergence_error=standard_error(kl) if kl is not None else None,
-            top1_agreement_ratio=float(same.mean()) if same is not None else None,
-            top1_agreement_error=standard_error(same) if same is not None else None,
+            kl_divergence=float(kl.mean()),
+            kl_divergence_error=standard_error(kl),
+            top1_agreement_ratio=float(same.mean()),
+            top1_agreement_error=standard_error(same),
         )
 
 
@@ -87,10 +84,6 @@ def _columns(logs: NDArray[np.float32], top: NDArray[np.intp], truth: NDArray[np
     # Single precision may round a sure token's probability above 1.
     confidence = np.minimum(np.exp(logs[rows, top].astype(np.float64)), 1.0)
     return Columns(confidence, top == truth, -logs[rows, truth].astype(np.float64))
-
-
-def _joined(parts: Sequence[Columns]) -> Columns:
-    return Columns._make(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 def chunks_of(tokens: Sequence[int], size: int, most: int, begin_token: int | None) -> list[list[int]]:
@@ -114,7 +107,8 @@ def score(session: LlamaSession, chunk: Sequence[int]) -> NDArray[np.float32]:
 
 def text_nll(session: LlamaSession, text: str, chunk_count: int, chunk_tokens: int = 512) -> NDArray[np.float64]:
     """Negative log-probability (nats) of each scored token of the first chunks of ``text`` [n]."""
-    scores = Scores()
+    losses = []
     for chunk in chunks_of(session.tokenize(text), chunk_tokens, chunk_count, session.begin_token):
-        scores.add(score(session, chunk), np.array(chunk[len(chunk) // 2 + 1 :], np.int64))
-    return scores.columns()[0].nll
+        truth = chunk[len(chunk) // 2 + 1 :]
+        losses.append(-score(session, chunk)[range(len(truth)), truth].astype(np.float64))
+    return np.concatenate(losses)

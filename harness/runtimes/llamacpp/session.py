@@ -70,7 +70,7 @@ class LlamaSession(Rows):
         output_tokens: int = 0,
         eval_hook: EvalHook | None = None,
         tap: Tap | None = None,
-        lib: Any = None,
+        lib: Library | None = None,
     ) -> None:
         if scenario.kv_type not in BLOCKS:
             raise RefusedError(f"no KV cache type {scenario.kv_type!r}; one of: {', '.join(sorted(BLOCKS))}")
@@ -126,16 +126,14 @@ class LlamaSession(Rows):
         self._row = ctypes.c_float * self.vocab_count
         self._make_batch(self.batch_tokens)
 
-    def _load(self, path: Path, scenario: Scenario, lib: Any) -> None:
-        if lib is None:
-            lib = library()
-            lib.hear()
-        self.lib = lib
+    def _load(self, path: Path, scenario: Scenario, lib: Library | None) -> None:
+        lib = self.lib = lib or library()
+        lib.hear()
         params = lib.llama_model_default_params()
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if scenario.mmap else lib.LLAMA_LOAD_MODE_NONE
         params.use_extra_bufts = scenario.repack
         # A fork has devices of its own kind, and is asked for its CPU alone.
-        held = place(params, scenario.api or "cpu", scenario.placement, lib) if isinstance(lib, Library) else []
+        held = place(params, scenario.api or "cpu", scenario.placement, lib) if lib.has_devices else []
         told = len(ENGINE_LOG.sizes)
         self._model = lib.llama_model_load_from_file(str(path).encode(), params)
         del held

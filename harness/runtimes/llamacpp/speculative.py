@@ -1,8 +1,7 @@
 """Speculative decoding on two sessions: draft some tokens, verify them in one pass of the target, roll back the rest.
 
 Greedy output is the target's own, except where its argmax over a batch differs from that over a single token (kernels
-sum in another order): those places are found and explained by :func:`explain_difference`. Sampled output has exactly
-the target's distribution (see :mod:`harness.runtimes.llamacpp.acceptance`).
+sum in another order): those places are found and explained by :func:`explain_difference`.
 """
 
 import time
@@ -11,17 +10,15 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.domain.drafting import PADDING_TOKENS, Decoding
 from harness.errors import RefusedError
-from harness.runtimes.llamacpp.acceptance import accept_or_resample, draw, probabilities
-from harness.runtimes.llamacpp.draft_policy import FixedPolicy
-from harness.runtimes.llamacpp.drafters import Drafter, Proposal, Sampling
+from harness.runtimes.llamacpp.draft_policy import DraftPolicy
+from harness.runtimes.llamacpp.drafters import Drafter, Proposal
 from harness.runtimes.llamacpp.session import LlamaSession
 
 _CYCLE_ROOM_TOKENS = 64
-_PASS_COUNT, _DEPTH_TOKENS = 4, 96  # of each size that is timed, and behind how many tokens
+_LOOK_TOKENS = 64  # of the text that a draft is asked about, the last ones
 
 
 class Difference(NamedTuple):
@@ -58,51 +55,41 @@ def check_same_vocabulary(target: LlamaSession, draft: LlamaSession) -> None:
             )
 
 
-def measure_pass_s(session: LlamaSession, sizes: Sequence[int]) -> dict[int, float]:
-    """Seconds of one pass over k tokens with all their logits, for each k in ``sizes``; interleaved.
+def measure_pass_s(
+    session: LlamaSession, sizes: Sequence[int], *, depth_tokens: int = 96, count: int = 5
+) -> dict[int, float]:
+    """Seconds of one pass over k tokens with all their logits behind so many others, for each k in ``sizes``.
 
-    The lower quartile of the repetitions: what disturbs a pass only ever makes it slower. The cache is
-    cleared before and after.
+    The lower quartile of ``count`` repetitions in turns: what disturbs a pass only ever makes it slower, and the first
+    ones build the graphs. The cache is cleared before and after.
     """
     random = np.random.default_rng(0)
 
-    def some(count: int) -> list[int]:
-        return [int(t) for t in random.integers(0, session.vocab_count, count)]
+    def some(size: int) -> list[int]:
+        return [int(t) for t in random.integers(0, session.vocab_count, size)]
 
     session.clear()
-    session.decode(some(_DEPTH_TOKENS), position=0)
+    if depth_tokens:
+        session.decode(some(depth_tokens), position=0)
     times: dict[int, list[float]] = {k: [] for k in sizes}
-    for repetition in range(1 + _PASS_COUNT):
+    for _ in range(count):
         for k in sizes:
             tokens = some(k)
             started_s = time.perf_counter()
-            session.decode(tokens, position=_DEPTH_TOKENS, logits="all")
-            duration_s = time.perf_counter() - started_s
-            if repetition:  # the first round builds the graphs
-                times[k].append(duration_s)
-            session.truncate(_DEPTH_TOKENS)
+            session.decode(tokens, position=depth_tokens, logits="all")
+            times[k].append(time.perf_counter() - started_s)
+            session.truncate(depth_tokens)
     session.clear()
     return {k: sorted(v)[(len(v) - 1) // 4] for k, v in times.items()}
 
 
 class Speculator:
-    """The decoding loop; the only user of the target's sequence 0.
+    """The decoding loop; the only user of the target's sequence 0."""
 
-    The drafter must have been given the same temperature.
-    """
-
-    def __init__(
-        self,
-        target: LlamaSession,
-        drafter: Drafter,
-        policy: FixedPolicy,
-        sampling: Sampling = Sampling(),  # noqa: B008  an immutable tuple
-    ) -> None:
+    def __init__(self, target: LlamaSession, drafter: Drafter, policy: DraftPolicy) -> None:
         self.target = target
         self.drafter = drafter
         self.policy = policy
-        self.sampling = sampling
-        self._random = np.random.default_rng([sampling.seed, 0])
 
     def generate(self, prompt: Sequence[int], new_tokens: int) -> Decoding:
         """Generate ``new_tokens`` tokens after ``prompt``, whatever they mean: the end of a text does not end it.
@@ -118,82 +105,59 @@ class Speculator:
         drafter.forget()
         target.decode(prompt, position=0)
         started_s = now_s()
-        history = [*prompt, self._choose(-1)]
+        history = [*prompt, target.greedy()]
         end = len(prompt) + new_tokens
-        cycles: list[Cycle] = []
+        cycles: list[_Cycle] = []
         widest = 1
         while len(history) < end:
-            probe_s = probe(drafter, policy, history, len(prompt) + 1)
+            look_s = self._look(history, len(prompt) + 1)
             t0_s = now_s()
             room = min(policy.limit(), end - len(history) - 1, _CYCLE_ROOM_TOKENS)
-            proposal = drafter.propose(history, room, policy.go_on) if room > 0 else Proposal([], [], [])
+            proposal = drafter.propose(history, room, policy.go_on) if room > 0 else Proposal([], [])
             t1_s = now_s()
             size = 1 + len(proposal.tokens)
             filling = self._filling(size, len(history) - 1)
+            pass_tokens = size + len(filling)
             target.decode([history[-1], *proposal.tokens, *filling], position=len(history) - 1, logits="all")
-            accepted, token = self._verify(proposal)
+            accepted, token = self._verify(proposal.tokens)
             t2_s = now_s()
             history += [*proposal.tokens[:accepted], token]
             if filling or accepted < len(proposal.tokens):
                 target.truncate(len(history) - 1)
-            widest = max(widest, size + len(filling))
-            cycles.append(Cycle(size - 1, accepted, t1_s - t0_s + probe_s, t2_s - t1_s))
-            policy.saw_cycle(proposal.buckets, accepted, t1_s - t0_s, t2_s - t1_s)
-        return decoding_of(history[len(prompt) : end], now_s() - started_s, started_s - begun_s, cycles, widest)
+            widest = max(widest, pass_tokens)
+            cycles.append(_Cycle(size - 1, accepted, t1_s - t0_s + look_s, t2_s - t1_s))
+            policy.saw_cycle(proposal.buckets, accepted, t1_s - t0_s, t2_s - t1_s, pass_tokens)
+        return _decoding_of(history[len(prompt) : end], now_s() - started_s, started_s - begun_s, cycles, widest)
+
+    def _look(self, history: Sequence[int], start: int) -> float:
+        """Ask the draft whether it would have agreed with ``history`` from ``start`` on, if the policy wants to know.
+
+        Returns the seconds that it took.
+        """
+        lag_tokens = self.drafter.lag_tokens(history)
+        if not self.policy.wants_look(lag_tokens):
+            return 0.0
+        started_s = time.perf_counter()
+        pairs = self.drafter.agreement(history, max(start, len(history) - _LOOK_TOKENS))
+        duration_s = time.perf_counter() - started_s
+        self.policy.saw_look(pairs, lag_tokens, duration_s)
+        return duration_s
 
     def _filling(self, size: int, position: int) -> list[int]:
         """Tokens that fill a pass up to a size that takes less time; what they leave in the cache is taken back."""
-        wanted = self.policy.pass_tokens(size)
+        wanted = self.policy.costs.filled(size)
         room = min(self.target.batch_tokens, self.target.context_tokens - position)
         return [0] * (wanted - size) if size < wanted <= room else []
 
-    def _choose(self, index: int) -> int:
-        if self.sampling.temperature > 0:
-            p = probabilities(self.target.logits(index), self.sampling.temperature, self.sampling.top_k)
-            return draw(p, float(self._random.random()))
-        return self.target.greedy(index)
-
-    def _verify(self, proposal: Proposal) -> tuple[int, int]:
-        """(drafted tokens accepted, the token after them)."""
-        sampled = self.sampling.temperature > 0
-        for index, token in enumerate(proposal.tokens):
-            if sampled:
-                p = probabilities(self.target.logits(index), self.sampling.temperature, self.sampling.top_k)
-                q = _aligned(proposal.distributions[index], token, p.size)
-                chosen, accepted = accept_or_resample(p, q, token, float(self._random.random()))
-            else:
-                chosen = self.target.greedy(index)
-                accepted = chosen == token
-            if not accepted:
-                return index, chosen
-        return len(proposal.tokens), self._choose(len(proposal.tokens))
+    def _verify(self, drafted: Sequence[int]) -> tuple[int, int]:
+        """(drafted tokens that are the target's own, its token after them)."""
+        for index, token in enumerate(drafted):
+            if (own := self.target.greedy(index)) != token:
+                return index, own
+        return len(drafted), self.target.greedy(len(drafted))
 
 
-def probe(drafter: Drafter, policy: FixedPolicy, history: Sequence[int], start: int) -> float:
-    """Look whether the draft would have agreed with ``history`` from ``start`` on, if the policy asks; its seconds."""
-    lag_tokens = drafter.lag_tokens(history)
-    if not policy.wants_probe(lag_tokens):
-        return 0.0
-    started_s = time.perf_counter()
-    found = drafter.agreement(history, max(start, len(history) - 64))
-    duration_s = time.perf_counter() - started_s
-    policy.saw_agreement(found, lag_tokens, duration_s)
-    return duration_s
-
-
-def _aligned(q: NDArray[np.float64] | None, token: int, size: int) -> NDArray[np.float64]:
-    """The draft's distribution over the target's ``size`` tokens; a point mass where the drafter was certain."""
-    if q is not None and q.size == size:
-        return q
-    whole = np.zeros(size)
-    if q is None:
-        whole[token] = 1.0
-    else:
-        whole[: min(size, q.size)] = q[:size]
-    return whole
-
-
-class Cycle(NamedTuple):
+class _Cycle(NamedTuple):
     """One pass of the target: tokens drafted and accepted, and what both cost."""
 
     drafted: int
@@ -202,8 +166,8 @@ class Cycle(NamedTuple):
     verify_s: float
 
 
-def decoding_of(
-    tokens: Sequence[int], duration_s: float, prefill_s: float, cycles: Sequence[Cycle], widest_tokens: int
+def _decoding_of(
+    tokens: Sequence[int], duration_s: float, prefill_s: float, cycles: Sequence[_Cycle], widest_tokens: int
 ) -> Decoding:
     """An answer of such cycles."""
     lengths = tuple(c.drafted for c in cycles)

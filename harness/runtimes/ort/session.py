@@ -1,29 +1,34 @@
-"""One loaded ONNX decoder with its KV cache bound to the engine: no cache goes through Python."""
+"""One loaded ONNX decoder with its KV cache bound to the engine: no cache goes through Python.
+
+The cache has one of two forms, by what the graph's attention does. It concatenates: the last run's outputs are the next
+one's inputs. Or it writes in place: one buffer of the full context is past and present at once, and only the length
+moves.
+"""
 
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.foreign import json_of, read_limited, say
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, EngineError
+from harness.errors import BadDataError
 from harness.onnx.decoder import KEEP_INPUT, decoder_ports
 from harness.onnx.graph import read_graph
-from harness.onnx.session import OnnxSession, providers_for
-from harness.runtimes._rows import TOKENIZER_FILE, RowsInRuns, Tokenized, check_logits
+from harness.onnx.session import OnnxSession, providers_for, runtime
+from harness.runtimes._rows import TOKENIZER_FILE, OneSequence, Tokenized
 from harness.runtimes._threads import default_thread_count
-from harness.runtimes.ort.cache import DTYPES, Grown, InPlace, value_of
+
+_DTYPES: Final[dict[str, Any]] = {"F32": np.float32, "F16": np.float16}
 
 
-class OrtSession(Tokenized, RowsInRuns):
-    """One loaded model with one cache for each sequence; implements :class:`harness.ports.Session`.
+class OrtSession(Tokenized, OneSequence):
+    """One loaded model with one sequence; implements :class:`harness.ports.Session` but for ``fork``.
 
-    ``tokenizer.json`` lies beside the ONNX file. Of the scenario it takes context, physical batch, threads and repack;
-    so many sequences may be used, 0: its ``batch_count``.
+    ``tokenizer.json`` lies beside the ONNX file. Of the scenario it takes context, physical batch, threads and repack.
 
     Raises:
         MissingPackageError: onnxruntime or tokenizers is not installed.
@@ -32,7 +37,9 @@ class OrtSession(Tokenized, RowsInRuns):
         EngineError: The engine refused the graph.
     """
 
-    def __init__(self, path: Path, scenario: Scenario, *, sequence_count: int = 0) -> None:
+    engine = "ONNX Runtime"
+
+    def __init__(self, path: Path, scenario: Scenario) -> None:
         self.ports = decoder_ports(read_graph(path))
         self._folder = path.parent
         if not (path.parent / TOKENIZER_FILE).is_file():
@@ -46,20 +53,34 @@ class OrtSession(Tokenized, RowsInRuns):
         self.vocab_count = self.ports.vocab_count
         self.context_tokens = scenario.context_tokens
         self.ubatch_tokens = scenario.ubatch_tokens
-        self.sequence_count = sequence_count or scenario.batch_count
         self._end_tokens = end_tokens(path.parent)
-        self.kept_count = 0
-        self._caches: dict[int, Grown | InPlace] = {}
         self._binding = self._engine.raw.io_binding()
-        self._bound: Any = None  # the in-place cache whose buffers are bound already
-        self._logits_dtype = DTYPES.get(self.ports.logits_dtype, np.float32)
-        self._rows: NDArray[Any] = np.zeros((1, self.vocab_count), self._logits_dtype)
-        self._kept = self._rows[:0]
+        self._row = np.zeros((1, self.vocab_count), _DTYPES.get(self.ports.logits_dtype, np.float32))
         # Slices of these are the engine's inputs: nothing is built for a token.
         self._ones = np.ones((1, self.context_tokens), np.int64)
         self._ramp = np.arange(self.context_tokens, dtype=np.int64)[None]
         self._ids = np.zeros((1, self.context_tokens), np.int64)
         self._keep = np.zeros((), np.int64)
+        self._length = 0
+        room_tokens = self.context_tokens if self.ports.shared else 0
+        sizes = zip(self.ports.head_count, self.ports.head_dims, strict=True)
+        # Zeros that nobody touches take no memory: pages come as the cache fills.
+        self._hold([np.zeros((1, heads, room_tokens, dim), _DTYPES[self.ports.dtype]) for heads, dim in sizes])
+        self._keep_nothing()
+
+    def _hold(self, arrays: list[NDArray[Any]]) -> None:
+        """Make these the cache, and name them as inputs and outputs of the next run."""
+        self._arrays = arrays  # the values below are over their memory
+        self._bind([_value_of(array) for array in arrays])
+
+    def _bind(self, values: Sequence[Any]) -> None:
+        self._values = values
+        for past, present, value in zip(self.ports.past, self.ports.present, values, strict=True):
+            self._binding.bind_ortvalue_input(past, value)
+            if self.ports.shared:
+                self._binding.bind_ortvalue_output(present, value)
+            else:
+                self._binding.bind_output(present, "cpu")
 
     @cached_property
     def begin_token(self) -> int | None:
@@ -67,111 +88,66 @@ class OrtSession(Tokenized, RowsInRuns):
         special = self._tokenizer.encode("").ids
         return special[0] if special else None
 
-    # -- forward passes -----------------------------------------------------------------------------------------
-
-    def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
-        """Run ``tokens`` through the model at ``position``, the end of ``sequence`` (EngineError anywhere else).
-
-        Inputs longer than ``ubatch_tokens`` go in several runs.
-        """
-        check_logits(logits)
-        cache = self._cache(sequence)
-        count = len(tokens)
-        if position != cache.length:
-            raise EngineError(f"sequence {sequence} has {cache.length} tokens, got a batch at {position}")
-        if position + count > self.context_tokens:
-            raise EngineError("no room left in the KV cache")
-        kept = {"none": 0, "last": min(count, 1), "all": count}[logits]
-        self.kept_count = 0
-        if kept > len(self._rows):
-            self._rows = np.empty((kept, self.vocab_count), self._logits_dtype)
+    def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[Any]:
+        count, every = len(tokens), logits == "all"
+        kept = np.empty((count if every else 0, self.vocab_count), self._row.dtype)
+        rows = self._row
         for start in range(0, count, self.ubatch_tokens):
-            stop = min(start + self.ubatch_tokens, count)
-            rows = self._room(start, stop, logits)
-            self._run(cache, tokens[start:stop], position + start, rows)
-            if logits == "last" and stop == count:
-                self._kept = rows[-1:]
-                self._let_go(rows)
+            part = tokens[start : start + self.ubatch_tokens]
+            if every:
+                rows = kept[start : start + len(part)]
+            elif self.ports.keeps or len(part) == 1:  # a graph that is asked for no row would give all
+                rows = self._row
+            else:
+                rows = np.empty((len(part), self.vocab_count), self._row.dtype)
+            self._run(part, rows)
         if logits != "last":
-            self._kept = self._rows[:kept]
-        self.kept_count = kept
+            return kept
+        if rows is not self._row:
+            self._row[:] = rows[-1]
+            self._binding.bind_ortvalue_output("logits", _value_of(self._row[None]))  # the binding holds the rows too
+        return self._row
 
-    def _let_go(self, rows: NDArray[Any]) -> None:
-        """Keep the last row alone of a graph that gives all: 64 rows of 49,152 are 12.6 MB that nobody reads again."""
-        if len(rows) == 1:
-            return
-        self._rows = self._kept = rows[-1:].copy()
-        self._binding.bind_ortvalue_output("logits", value_of(self._rows[None]))  # the binding holds the rows too
-
-    def _room(self, start: int, stop: int, logits: str) -> NDArray[Any]:
-        """Where the logits of a run go: [rows, vocab_count], a part of the kept rows where they are wanted."""
-        if logits == "all":
-            return self._rows[start:stop]
-        if self.ports.keeps:
-            return self._rows[:1]  # a graph that is asked for none would give all
-        size = stop - start
-        if size == 1:
-            return self._rows[:1]
-        if size > len(self._rows):
-            self._rows = np.empty((size, self.vocab_count), self._logits_dtype)
-        return self._rows[:size]
-
-    def _run(self, cache: Grown | InPlace, tokens: Sequence[int], position: int, rows: NDArray[Any]) -> None:
+    def _run(self, tokens: Sequence[int], rows: NDArray[Any]) -> None:
+        """One run of the engine, its logits written to ``rows`` [kept, vocab_count]."""
         count = len(tokens)
-        end = position + count
-        binding, inputs = self._binding, self.ports.inputs
+        end = self._length + count
         self._ids[0, :count] = tokens
         arrays = {"input_ids": self._ids[:, :count]}
-        if "attention_mask" in inputs:
+        if "attention_mask" in self.ports.inputs:
             arrays["attention_mask"] = self._ones[:, :end]
-        if "position_ids" in inputs:
-            arrays["position_ids"] = self._ramp[:, position:end]
+        if "position_ids" in self.ports.inputs:
+            arrays["position_ids"] = self._ramp[:, self._length : end]
         if self.ports.keeps:
             self._keep[()] = len(rows)
             arrays[KEEP_INPUT] = self._keep
         for name, array in arrays.items():
-            binding.bind_ortvalue_input(name, value_of(array))
-        if self._bound is not cache:
-            cache.bind(binding)
-            self._bound = cache if isinstance(cache, InPlace) else None
-        binding.bind_ortvalue_output("logits", value_of(rows[None]))
-        try:
-            self._engine.raw.run_with_iobinding(binding)
-        except Exception as error:
-            raise EngineError(f"ONNX Runtime failed on {count} tokens at {position}: {error}") from error
-        cache.take(binding.get_outputs() if isinstance(cache, Grown) else (), end)
+            self._binding.bind_ortvalue_input(name, _value_of(array))
+        self._binding.bind_ortvalue_output("logits", _value_of(rows[None]))
+        self._engine.raw.run_with_iobinding(self._binding)
+        if not self.ports.shared:
+            self._arrays = []
+            self._bind(self._binding.get_outputs()[: len(self.ports.present)])
+        self._length = end
 
-    # -- cache --------------------------------------------------------------------------------------------------
+    def length(self) -> int:
+        """Tokens in the cache."""
+        return self._length
 
-    def _cache(self, sequence: int) -> Grown | InPlace:
-        if sequence not in self._caches:
-            if not 0 <= sequence < self.sequence_count:
-                raise EngineError(f"sequence {sequence}: this session was opened for {self.sequence_count}")
-            shared = self.ports.shared
-            self._caches[sequence] = InPlace(self.ports, self.context_tokens) if shared else Grown(self.ports)
-        return self._caches[sequence]
-
-    def truncate(self, position: int, *, sequence: int = 0) -> None:
-        """Forget all of ``sequence`` from ``position`` on."""
-        self._cache(sequence).truncate(position)
-
-    def fork(self, source: int, target: int) -> None:
-        """Make ``target`` share all that ``source`` has; EngineError where the session has not so many sequences."""
-        self._cache(target)
-        self._caches[target] = self._cache(source).fork()
-
-    def clear(self) -> None:
-        """Forget every sequence; buffers stay for the next."""
-        for sequence in list(self._caches):
-            self.truncate(0, sequence=sequence)
-
-    # -- life ---------------------------------------------------------------------------------------------------
+    def _cut(self, position: int) -> None:
+        if not self.ports.shared:  # the shape is the length: a copy of what stays
+            self._hold([value.numpy()[:, :, :position].copy() for value in self._values])
+        self._length = position
 
     def close(self) -> None:
-        """Free the model and the caches; safe to call twice."""
-        self._binding = self._bound = None
-        self._caches.clear()
+        """Free the model and the cache; safe to call twice."""
+        self._binding, self._values = None, ()
         self._engine.close()
+
+
+def _value_of(array: NDArray[Any]) -> Any:
+    """An engine value over the array's own memory; the array must live as long as the value."""
+    return runtime().OrtValue.ortvalue_from_numpy(array)
 
 
 def end_tokens(folder: Path) -> frozenset[int]:
@@ -181,11 +157,11 @@ def end_tokens(folder: Path) -> frozenset[int]:
         if not path.is_file():
             continue
         values = json_of(read_limited(path), path, "a JSON object")
-        found = values.get("eos_token_id", values.get("model")) if isinstance(values, dict) else None
-        found = found.get("eos_token_id") if isinstance(found, dict) else found
-        tokens = found if isinstance(found, list) else [found]
-        if found is not None and not all(isinstance(token, int) for token in tokens):
-            raise BadDataError(path, "eos_token_id", say(found), "the number of a token, or a list of them")
-        if found is not None:
+        ids = values.get("eos_token_id", values.get("model")) if isinstance(values, dict) else None
+        ids = ids.get("eos_token_id") if isinstance(ids, dict) else ids
+        tokens = ids if isinstance(ids, list) else [ids]
+        if ids is not None and not all(isinstance(token, int) for token in tokens):
+            raise BadDataError(path, "eos_token_id", say(ids), "the number of a token, or a list of them")
+        if ids is not None:
             return frozenset(tokens)
     return frozenset()

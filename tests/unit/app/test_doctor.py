@@ -31,7 +31,6 @@ ENGINES = (
     "xllamacpp",
     "ik_llama_cpp",
     "onnxruntime",
-    "onnxruntime_genai",
     "tokenizers",
     "vl_convert",
     "distributed",

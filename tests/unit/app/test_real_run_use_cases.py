@@ -18,7 +18,7 @@ from harness.domain.result import Boundary
 from harness.errors import BadDataError, RefusedError
 from harness.measure.jobs.speculate import advise
 from harness.records.metrics import metric_values
-from harness.runtimes.llamacpp.draft_policy import CostTable
+from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
 
 
 def test_speedup_by_hand() -> None:
@@ -27,7 +27,7 @@ def test_speedup_by_hand() -> None:
 
 
 def test_advice_says_no_when_verification_is_linear() -> None:
-    advice = advise([(7, True)] * 100, {1: 30.0, 5: 125.0, 16: 400.0}, 22.0, 15)
+    advice = advise(DraftPolicy(CostTable({1: 30.0, 5: 125.0, 16: 400.0}, 22.0), seen=[(7, True)] * 100))
     assert advice.draft_tokens == 0
     assert advice.speedup_ratio == 1.0
     assert advice.ceiling_ratio < 1.0
@@ -37,7 +37,7 @@ def test_advice_says_no_when_verification_is_linear() -> None:
 def test_advice_prefers_the_length_where_kernels_are_cheap() -> None:
     # Batches of 4 cost no more than of 3, those of 5 far more: three drafted tokens are best at high acceptance.
     table = {1: 60.0, 2: 101.0, 3: 120.0, 4: 120.0, 5: 216.0, 16: 700.0}
-    assert advise([(7, True)] * 100, table, 14.0, 15).draft_tokens == 3
+    assert advise(DraftPolicy(CostTable(table, 14.0), seen=[(7, True)] * 100)).draft_tokens == 3
 
 
 @pytest.mark.parametrize("name", PROMPT_CLASSES)

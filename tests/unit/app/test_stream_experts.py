@@ -52,7 +52,7 @@ def test_tokens_limit_and_figures(mixture: Path) -> None:
     assert whole.schedule == "experts"
     assert whole.expert_plan is not None
     assert not whole.expert_plan.streams
-    assert whole.experts is None  # nothing was read, so there is nothing to say of hits
+    assert whole.bound_ratio is None  # nothing was read
 
     plan = whole.expert_plan
     budget = unlimited - plan.available_bytes + plan.pinned_bytes + plan.expert_bytes // 2
@@ -67,14 +67,10 @@ def test_tokens_limit_and_figures(mixture: Path) -> None:
     assert half.expert_plan.streams
     if memory.cgroup_peak_bytes is not None:
         assert memory.cgroup_peak_bytes <= budget
-    found, use = half.experts, half.expert_use
-    assert found is not None
+    use = half.expert_use
     assert use is not None
-    assert found.skew == 0
     assert use.single_pass_count == 23
     assert use.single_wanted_count == 23 * 4 * 4
-    assert found.hit_ratio == use.single_hit_count / use.single_wanted_count
-    assert found.read_bytes == use.single_read_bytes / 23
     # a miss reads its slices once, pages that neighbours have in memory excepted
     missed = (use.single_wanted_count - use.single_hit_count) * plan.expert_bytes / (32 * 4)
     assert use.single_read_bytes == pytest.approx(missed, rel=0.03)

@@ -8,12 +8,15 @@ import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
+from bench.tiny_gguf import synthesize_tiny
 from harness.app.resolve import resolve_model
 from harness.app.tune import (
     GOALS,
+    Drafting,
     Race,
     Setting,
     Tuned,
+    _drafts_for,
     candidates,
     commands,
     neighbours,
@@ -85,7 +88,7 @@ def test_equal_settings_have_no_winner(bursts: float) -> None:
     for seed in range(20):
         machine = Machine(lambda _: 1.0, noise=0.03, bursts=bursts, seed=seed)
         race = Race(machine.take, now_s=machine.now_s)
-        winner = race.run(SETTINGS, until_s=120.0)
+        winner = race.run(SETTINGS, until_s=80.0)
         gain = race.against(winner, SETTINGS[0], until_s=200.0)
         false += gain.low is not None and gain.low > 1.02
     assert false == 0
@@ -190,6 +193,30 @@ def test_commands_hold_the_winner() -> None:
     off = commands(replace(setting, flash_attention=False, kv_type="F16"), model, scenario_of("chat"))
     assert "-fa off" in off["llama-cli"]
     assert "-ctk" not in off["llama-cli"]
+
+
+@pytest.mark.parametrize(
+    ("draft", "low", "words"),
+    [
+        ("small.gguf", 1.1, "-fa on --spec-type draft-simple -md small.gguf --spec-draft-n-max 5"),
+        ("small.gguf", 0.9, "-fa on"),  # no faster than chance
+        ("lookup", 1.1, "-fa on"),
+    ],
+)
+def test_a_draft_that_pays_is_in_the_command(draft: str, low: float, words: str) -> None:
+    drafting = Drafting(draft=draft, draft_tokens=5, gain=Estimate(1.2, low, 1.3, 8))
+    setting = Setting(runtime="llamacpp", thread_count=2)
+    lines = commands(setting, resolve_model("smollm2-135m"), scenario_of("chat"), drafting)
+    assert lines["llama-server"].endswith(words)
+    assert lines["llama-cli"].endswith("-fa on")
+
+
+def test_drafts_are_smaller_files_with_the_same_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path / "cache"))
+    target = synthesize_tiny(tmp_path / "target.gguf", "Q8_0", layer_count=16)
+    small = synthesize_tiny(tmp_path / "small.gguf", "Q8_0", layer_count=1)
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF")
+    assert _drafts_for(target) == [small.resolve()]
 
 
 def test_a_runtime_that_cannot_race_is_refused_by_name() -> None:

@@ -20,7 +20,6 @@ from harness.errors import BadDataError, RefusedError
 from harness.measure.answers import AnswersJob as GreedyJob
 from harness.measure.answers import greedy_tokens
 from harness.measure.pipeline import prepare
-from harness.runtimes.genai import RUNTIME as GENAI
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -130,11 +129,6 @@ def test_run_of_a_folder_gives_an_ordinary_record(folder: Path):
     assert record["memory"]["peak_rss_bytes"] > 0
 
 
-def test_genai_names_the_backend_that_runs_other_folders(folder: Path):
-    with pytest.raises(BadDataError, match="--runtime ort"):
-        GENAI.model_options(folder / "model.onnx")
-
-
 def test_show_of_a_folder(folder: Path):
     line = [sys.executable, "-m", "harness", "models", "show", str(folder), "--json"]
     found = json.loads(subprocess.run(line, capture_output=True, text=True, timeout=60, check=True).stdout)
@@ -144,7 +138,7 @@ def test_show_of_a_folder(folder: Path):
 
 @pytest.mark.parametrize(
     ("runtime", "words"),
-    [("llamacpp", "tiny-f32 is ONNX, and the runtime llamacpp runs GGUF: take --runtime genai or ort")],
+    [("llamacpp", "tiny-f32 is ONNX, and the runtime llamacpp runs GGUF: take --runtime ort")],
 )
 def test_a_backend_refuses_another_format(folder: Path, runtime: str, words: str):
     status, record = command("run", str(folder), "--runtime", runtime, "-c", "64", "-p", "16", "-n", "8")
@@ -155,12 +149,12 @@ def test_a_backend_refuses_another_format(folder: Path, runtime: str, words: str
 
 def test_comparison_judges():
     slow, fast = Speed(50, 80, 0, 6), Speed(100, 100, 0, 6)
-    found = ratios({REFERENCE: [fast, fast, slow], "genai INT4": [slow, fast, slow]})
+    found = ratios({REFERENCE: [fast, fast, slow], "ORT INT4": [slow, fast, slow]})
     # Decode in each round: 80/100, 100/100, 80/80; the median is 1. Prefill: 0.5, 1, 1.
-    assert found["genai INT4"] == {"prefill": 1.0, "decode": 1.0}
+    assert found["ORT INT4"] == {"prefill": 1.0, "decode": 1.0}
     assert missed({"ratios": found, "memory": {"ORT FP32": {"rss_ratio": 1.15}}, "answers": {"as_torch": 32}}) == []
     bad = {
-        "ratios": {"genai INT4": {"decode": 0.89}},
+        "ratios": {"ORT INT4": {"decode": 0.89}},
         "memory": {"ORT FP32": {"rss_ratio": 1.16}},
         "answers": {"as_torch": 31},
     }

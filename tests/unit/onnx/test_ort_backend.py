@@ -75,18 +75,15 @@ def test_nothing_kept_of_none(model: Path):
         assert np.allclose(session.logits(), TRUTH[5], **NEAR)
 
 
-def test_truncate_fork_clear(model: Path):
-    with RUNTIME.open(model, SMALL, sequence_count=2) as session:
+def test_truncate_clear(model: Path):
+    with RUNTIME.open(model, SMALL) as session:
         session.decode(TOKENS[:30], position=0, logits="none")
-        session.fork(0, 1)
         session.truncate(10)
-        session.decode([7, 8, 9], position=10)  # another end for sequence 0
-        session.decode([TOKENS[30]], position=30, sequence=1)
-        assert np.allclose(session.logits(), TRUTH[30], **NEAR)
+        session.decode([7, 8, 9], position=10)  # another end
         session.truncate(10)
         session.decode(TOKENS[10:12], position=10)
         assert np.allclose(session.logits(), TRUTH[11], **NEAR)
-        assert (session._caches[0].length, session._caches[1].length) == (12, 31)
+        assert session.length() == 12
         session.clear()
         session.decode(TOKENS[:3], position=0)
         assert np.allclose(session.logits(), TRUTH[2], **NEAR)
@@ -117,20 +114,9 @@ def test_bound_cache_equals_plain_runs_bit_by_bit(model: Path):
             assert np.array_equal(session.logits(), outputs["logits"][0, -1])
 
 
-def test_rows_anywhere_and_end_tokens(model: Path):
+def test_end_tokens(model: Path):
     (model.parent / "generation_config.json").write_text('{"eos_token_id": [3, 5]}')
-    with RUNTIME.open(model, SMALL, sequence_count=2) as session:
-        session.decode(TOKENS[:10], position=0, logits="none")
-        session.fork(0, 1)
-        # Sequence 0 goes on with two tokens of the text, sequence 1 with one; the middle one is not kept.
-        tokens, positions = [TOKENS[10], TOKENS[11], TOKENS[10]], [10, 11, 10]
-        session.decode_rows(tokens, positions, [0, 0, 1], [True, False, True])
-        assert session.kept_count == 2
-        assert np.allclose(session.logits(0), TRUTH[10], **NEAR)
-        assert np.allclose(session.logits(1), TRUTH[10], **NEAR)
-        assert (session._caches[0].length, session._caches[1].length) == (12, 11)
-        session.decode_rows([TOKENS[11]], [11], [1])
-        assert np.allclose(session.logits(), TRUTH[11], **NEAR)
+    with RUNTIME.open(model, SMALL) as session:
         assert [session.is_end(t) for t in (3, 4, 5)] == [True, False, True]
 
 
@@ -140,8 +126,10 @@ def test_engine_faults_are_said(model: Path):
             session.decode([1], position=3)
         with pytest.raises(EngineError, match="no room left"):
             session.decode([1] * 65, position=0)
-        with pytest.raises(EngineError, match="opened for 1"):
+        with pytest.raises(EngineError, match="keeps one sequence"):
             session.decode([1], position=0, sequence=1)
+        with pytest.raises(RefusedError, match="keeps one sequence, got 2 rows"):
+            session.decode_rows([1, 2], [0, 0], [0, 1])
         with pytest.raises(ValueError, match="none, last or all"):
             session.decode([1], position=0, logits="some")
         with pytest.raises(EngineError, match="failed on 1 tokens"):

@@ -9,16 +9,10 @@ from msgspec.structs import replace
 
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError
+from harness.errors import RefusedError
 from harness.measure.jobs.executable import read_nll
 from harness.runtimes import executable
 
-# Printed by llama-batched-bench (build 0c1e570) on a two-core server.
-ROW = (
-    '{"n_kv_max": 4096, "n_batch": 2048, "n_ubatch": 512, "flash_attn": 1, "is_pp_shared": 0, "n_gpu_layers": 0, '
-    '"n_threads": 2, "n_threads_batch": 2, "pp": 64, "tg": 16, "pl": 4, "n_kv": 320, "t_pp": 0.0421, '
-    '"speed_pp": 6080.7, "t_tg": 0.0640, "speed_tg": 1000.0, "t": 0.106, "speed": 3015.0}'
-)
 NEW = "-fa <on|off|auto> --load-mode --repack --no-op-offload"
 OLD = "-fa <0|1> -mmp <0|1>"
 
@@ -26,7 +20,7 @@ OLD = "-fa <0|1> -mmp <0|1>"
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def make(text: str, *names: str) -> None:
-        for name in names or ("llama-bench", "llama-batched-bench"):
+        for name in names or ("llama-bench",):
             path = tmp_path / name
             path.write_text(f"#!/bin/sh\necho '{text}'\n")
             path.chmod(0o755)
@@ -53,24 +47,12 @@ def test_a_new_and_an_old_program_get_their_own_words(programs) -> None:
     )
 
 
-def test_sequences_go_to_the_other_program(programs) -> None:
-    programs(NEW)
-    s = Scenario(context_tokens=4096, prompt_tokens=64, new_tokens=16, batch_count=4, thread_count=2, repack=False)
-    assert words(s).endswith("--no-repack -c 4096 -npp 64 -ntg 16 -npl 1,4,4,4,4,4,1 --output-format jsonl")
-    with pytest.raises(RefusedError, match="need a context of 320"):
-        words(Scenario(context_tokens=256, prompt_tokens=64, new_tokens=16, batch_count=4))
-
-
 def test_placement_on_a_gpu(programs) -> None:
     programs(NEW)
     split = Placement(gpu_layers=20, cpu_moe=8, tensor_split=(3.0, 1.0), kv_on_gpu=False)
     s = Scenario(api="cuda", thread_count=1, placement=split, new_tokens=1, prompt_tokens=1)
-    assert "-ngl 20 -sm layer -mg 0 -ncmoe 8 -ts 3/1 -nkvo 1" in words(s)
-    both = Scenario(api="cuda", thread_count=1, placement=split, new_tokens=1, prompt_tokens=1, batch_count=2)
-    assert "-ngl 20 -sm layer -mg 0 -ncmoe 8 -ts 3,1 -nkvo -c" in words(both)
-
-
-def test_a_program_with_a_gpu_built_in_touches_none_on_the_cpu_and_lays_every_layer_on_a_card(programs) -> None:
+    assert "-ngl 20 --n-cpu-moe 8 -ts 3/1 -nkvo 1" in words(s)
+    assert " ".join(executable.placed(s, single=False)) == "-ngl 20 --n-cpu-moe 8 -ts 3,1 -nkvo"
     programs(NEW + " -dev, --device <none>")
     s = Scenario(thread_count=1, new_tokens=1, prompt_tokens=1)
     assert "-ngl 0 -dev none" in words(s)
@@ -82,14 +64,13 @@ def test_a_program_with_a_gpu_built_in_touches_none_on_the_cpu_and_lays_every_la
 def test_llama_bench_makes_a_context_of_its_tokens_alone() -> None:
     s = Scenario(context_tokens=32768, prompt_tokens=512, new_tokens=128, depth_tokens=1024)
     assert executable.as_made(s).context_tokens == 1792  # 1024 + 512 and two more, in whole 256
-    assert executable.as_made(replace(s, batch_count=2)).context_tokens == 32768
 
 
 def test_what_a_program_lacks_is_refused(programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     programs(OLD, "llama-bench")
     with pytest.raises(RefusedError, match="no such option"):
         words(Scenario(repack=False))
-    with pytest.raises(EngineError, match="no llama-batched-bench"):
+    with pytest.raises(RefusedError, match="llama-bench runs one sequence"):
         words(Scenario(batch_count=2, context_tokens=8192))
     monkeypatch.setenv(executable.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
     assert executable.FOLDER_VARIABLE in (executable.RUNTIME.missing() or "")
@@ -117,13 +98,5 @@ def test_log_probabilities_are_read_as_perplexity_cpp_writes_them(tmp_path: Path
     assert len(read_nll(path)) == 6
 
 
-def test_rows_of_both_programs_are_read_among_other_lines() -> None:
-    (row,) = executable.rows(f"main: n_kv_max = 4096\n\n{ROW}\n[1, 2]\n")
-    assert executable.batched_times(row) == (
-        ("prefill", "pp64 b4", 256, 0.0421),
-        ("decode", "tg16 @ d64 b4", 64, 0.064),
-    )
-    shared = {**row, "is_pp_shared": 1}
-    assert executable.batched_times(shared)[0] == ("prefill", "pp64 b4", 64, 0.0421)
-    with pytest.raises(EngineError, match="without 't_tg'"):
-        executable.batched_times({k: v for k, v in row.items() if k != "t_tg"})
+def test_rows_are_read_among_other_lines() -> None:
+    assert executable.rows('main: n_kv_max = 4096\n\n{"n_prompt": 64}\n[1, 2]\n') == [{"n_prompt": 64}]

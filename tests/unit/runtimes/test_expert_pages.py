@@ -188,15 +188,12 @@ def counts(*experts: int, of: int = 6) -> np.ndarray:
     return np.bincount(experts, minlength=of)
 
 
-def test_the_least_wanted_goes_and_the_last_used_one_stays_under_lru_only() -> None:
-    for policy, loser in (("likely", 2), ("lru", 0)):
-        cache = ExpertCache({0: 10}, 6, 30, policy=policy)  # type: ignore[arg-type]
-        for chosen in ((0, 1), (0, 1), (0, 1), (2,)):
-            cache.want(0, counts(*chosen), 1)
-        if policy == "lru":
-            cache.want(0, counts(1), 1)
-        wanted = cache.want(0, counts(3), 1)
-        assert (wanted.hits, wanted.comes, wanted.goes) == (0, [(0, 3)], [(0, loser)])
+def test_the_least_wanted_goes() -> None:
+    cache = ExpertCache({0: 10}, 6, 30)
+    for chosen in ((0, 1), (0, 1), (0, 1), (2,)):
+        cache.want(0, counts(*chosen), 1)
+    wanted = cache.want(0, counts(3), 1)
+    assert (wanted.hits, wanted.comes, wanted.goes) == (0, [(0, 3)], [(0, 2)])
 
 
 def test_old_uses_fade() -> None:
@@ -215,14 +212,13 @@ def test_what_does_not_fit_together_is_said() -> None:
 @given(
     st.lists(st.tuples(st.sampled_from([0, 1, 2]), st.sets(st.integers(0, 5), min_size=1, max_size=3)), max_size=60),
     st.integers(3, 18),
-    st.sampled_from(["likely", "lru"]),
     st.sampled_from([1.0, 3.0, 512.0]),
 )
 def test_the_cache_keeps_its_bound_and_holds_what_is_wanted(
-    passes: list[tuple[int, set[int]]], capacity: int, policy: str, half_life: float
+    passes: list[tuple[int, set[int]]], capacity: int, half_life: float
 ) -> None:
     sizes = {0: 10, 1: 7, 2: 10}
-    cache = ExpertCache(sizes, 6, 10 * capacity, policy=policy, half_life_tokens=half_life)  # type: ignore[arg-type]
+    cache = ExpertCache(sizes, 6, 10 * capacity, half_life_tokens=half_life)
     resident: set[tuple[int, int]] = set()
     for layer, chosen in passes:
         wanted = cache.want(layer, counts(*chosen), 1)

@@ -75,8 +75,7 @@ def resident_bytes(base: int, extents: list[Extent]) -> int:
     return found
 
 
-@pytest.mark.parametrize("policy", ["likely", "lru"])
-def test_tokens_are_those_of_the_mapped_model_and_residency_is_bounded(mixture: Path, policy: str) -> None:
+def test_tokens_are_those_of_the_mapped_model_and_residency_is_bounded(mixture: Path) -> None:
     from harness.runtimes.llamacpp.stream_plan import expert_layout_of
 
     with LlamaSession(mixture, SCENARIO, batch_tokens=32) as session:
@@ -85,7 +84,7 @@ def test_tokens_are_those_of_the_mapped_model_and_residency_is_bounded(mixture: 
     layout = expert_layout_of(mixture)
     assert layout is not None
     room = layout.rest_bytes + layout.expert_bytes // 2
-    with roomed(room)(mixture, SCENARIO, 1 << 40, policy=policy) as session:
+    with roomed(room)(mixture, SCENARIO, 1 << 40) as session:
         cache_bytes = session.plan.cache_bytes
         assert cache_bytes == layout.expert_bytes // 2
         session.reset()

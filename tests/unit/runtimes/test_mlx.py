@@ -69,8 +69,8 @@ def test_token_by_token_cut_and_again(session, expected) -> None:
     assert session.greedy() == int(expected[6].argmax())
     session.truncate(3)
     assert session.length() == 3
-    session.decode_rows(TOKENS[3:], [3, 4, 5, 6], [0] * 4, [False, True, False, True])
-    assert np.allclose(session.all_logits(), expected[[4, 6]], atol=1e-3)
+    session.decode(TOKENS[3:], position=3, logits="all")
+    assert np.allclose(session.all_logits(), expected[3:], atol=1e-3)
     session.clear()
     assert session.length() == 0
 

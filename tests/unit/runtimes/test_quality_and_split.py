@@ -1,7 +1,6 @@
 """Quality figures and the streaming split against hand computations."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 
 from harness.domain.streaming import PAGE_BYTES, StreamReport
 from harness.errors import RefusedError
-from harness.measure.jobs.score import load_columns, save_columns
 from harness.runtimes.llamacpp.quality import Scores, chunks_of, log_probabilities
 from harness.runtimes.llamacpp.stream_plan import Extent, plan_split, whole_pages
 
@@ -33,26 +31,19 @@ def test_scores_by_hand() -> None:
     assert result.top1_agreement_ratio == 0.5
 
 
-def test_rows_of_both_models_by_hand(tmp_path: Path) -> None:
+def test_rows_of_both_models_by_hand() -> None:
     own = np.log(np.array([[0.5, 0.4, 0.1], [0.2, 0.7, 0.1]], np.float32))
     base = np.log(np.array([[0.1, 0.6, 0.3], [0.3, 0.6, 0.1]], np.float32))
     scores = Scores()
     scores.add(own[:1], np.array([0]), base[:1])
     scores.add(own[1:], np.array([2]), base[1:])
-    save_columns(tmp_path / "c.npz", *scores.columns())
-    mine, reference = load_columns(tmp_path / "c.npz")
+    mine, reference = scores.columns()
     assert mine.confidence == pytest.approx([0.5, 0.7])
     assert mine.is_right.tolist() == [True, False]
     assert mine.nll == pytest.approx(-np.log([0.5, 0.1]))
     assert reference.confidence == pytest.approx([0.6, 0.6])
     assert reference.is_right.tolist() == [False, False]
     assert reference.nll == pytest.approx(-np.log([0.1, 0.1]))
-
-
-def test_rows_without_a_reference() -> None:
-    scores = Scores()
-    scores.add(np.log(np.array([[0.5, 0.5]], np.float32)), np.array([0]))
-    assert scores.columns()[1] is None
 
 
 def test_chunks() -> None:

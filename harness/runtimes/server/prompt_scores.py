@@ -1,0 +1,94 @@
+"""How well a server's model predicts a text: log-probabilities of a prompt that it echoes.
+
+OpenAI's completions with ``echo`` and ``logprobs`` give those of the prompt's own tokens. llama-cpp-python's server
+gives them where it was started with ``--logits_all true``, vLLM always. Where the model has no begin token,
+llama-cpp-python 0.3.36 gives those *after* each token in place of those before it: its list then ends with the prompt,
+and the other form with the token that was made.
+
+What is sent is text, and the server cuts it into tokens itself.
+"""
+
+from typing import NamedTuple
+
+from harness.errors import RefusedError
+from harness.runtimes.server import AttachedServer
+from harness.runtimes.server.answer import Request
+from harness.runtimes.server.stream import ServerError
+
+
+class Echo(NamedTuple):
+    """What a server says of a prompt.
+
+    Attributes:
+        tokens: Text of the prompt's tokens.
+        tops: Before each of them: log-probability (nats) of the likeliest tokens by their text; empty where not told.
+    """
+
+    tokens: list[str]
+    tops: list[dict[str, float]]
+
+
+class PromptScorer:
+    """Asks a server for the log-probabilities of a text.
+
+    Raises:
+        RefusedError: The server gives no log-probabilities of a prompt.
+        ServerError: It failed.
+    """
+
+    def __init__(self, server: AttachedServer) -> None:
+        self.server = server
+        try:
+            self.echo("One, two, three")
+        except ServerError as error:
+            if error.outcome in {"crashed", "timed out"}:
+                raise
+            raise RefusedError(
+                f"found a server ({server.described.software}) that gives no log-probabilities of a prompt, expected "
+                "one whose /v1/completions honours echo and logprobs: llama-cpp-python's with --logits_all true, or "
+                f"vLLM ({str(error)[:120]})"
+            ) from error
+
+    def echo(self, prompt: str) -> Echo:
+        """Log-probabilities of the tokens of ``prompt``, each beside the likeliest one's.
+
+        Raises:
+            ServerError: The server failed, or gives none.
+        """
+        dialect = self.server.dialect
+        asked = dialect.body(Request(prompt=prompt, new_tokens=1)) | {"stream": False, "echo": True, "logprobs": 1}
+        asked.pop("stream_options", None)
+        answer = dialect.endpoint.json(dialect.path, asked)
+        try:
+            scores = answer["choices"][0]["logprobs"]
+            tokens, tops = list(scores["tokens"]), [dict(top or {}) for top in scores["top_logprobs"]]
+            whole = scores["text_offset"][-1] >= len(prompt)
+        except (KeyError, TypeError, IndexError) as error:
+            raise ServerError(f"an answer without log-probabilities: {error}") from error
+        if len(tokens) != len(tops) or len(tokens) < 2 or not tops[1]:
+            raise ServerError(f"log-probabilities of {len(tokens)} tokens, expected those of the prompt")
+        if whole:
+            return Echo(tokens[:-1], tops[:-1])
+        return Echo(tokens, [{}, *tops[:-1]])
+
+    def text_nll(self, text: str, chunk_count: int, chunk_tokens: int = 512) -> list[float]:
+        """Negative log-probability (nats) of each scored token of the first chunks of ``text``.
+
+        The chunks are those of :mod:`harness.runtimes.llamacpp.quality`, cut by the server's own tokens; a begin token
+        that it puts before them is one more than there.
+
+        Raises:
+            KeyError: It tells only its likeliest tokens, and others came.
+            ValueError: The text is too short.
+        """
+        place, found = 0, []
+        for _ in range(chunk_count):
+            size = 3 * chunk_tokens
+            while len((echo := self.echo(text[place : place + size])).tokens) <= chunk_tokens:
+                if place + size >= len(text):
+                    raise ValueError(f"the text has fewer than {chunk_count * chunk_tokens} tokens")
+                size += chunk_tokens
+            scored = slice(chunk_tokens // 2 + 1, chunk_tokens)
+            found += [-top[token] for token, top in zip(echo.tokens[scored], echo.tops[scored], strict=True)]
+            place += sum(map(len, echo.tokens[:chunk_tokens]))
+        return found
