@@ -112,6 +112,10 @@ class _Batch(ctypes.Structure):
     )
 
 
+class _ChatMessage(ctypes.Structure):
+    _fields_ = _fields(("role content", ctypes.c_char_p))
+
+
 class _ImportanceData(ctypes.Structure):
     _fields_ = _fields(("name", ctypes.c_char_p), ("data", ctypes.POINTER(_FLOAT)), ("size", _SIZE))
 
@@ -161,6 +165,7 @@ _CALLS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "llama_vocab_is_eog": (_BOOL, (_PTR, _INT)),
     "llama_tokenize": (_INT, (_PTR, _TEXT, _INT, _INTS, _INT, _BOOL, _BOOL)),
     "llama_detokenize": (_INT, (_PTR, _INTS, _INT, _TEXT, _INT, _BOOL, _BOOL)),
+    "llama_chat_apply_template": (_INT, (_TEXT, ctypes.POINTER(_ChatMessage), _SIZE, _BOOL, _TEXT, _INT)),
 }
 """Type of the result and of the arguments of every function that is called."""
 
@@ -192,7 +197,7 @@ class Library:
     LLAMA_LOAD_MODE_NONE, LLAMA_LOAD_MODE_MMAP = 0, 1
     LLAMA_FLASH_ATTN_TYPE_AUTO, LLAMA_FLASH_ATTN_TYPE_DISABLED = -1, 0
     LLAMA_SPLIT_MODE_LAYER, LLAMA_SPLIT_MODE_ROW = 1, 2
-    llama_batch, llama_model_imatrix_data = _Batch, _ImportanceData
+    llama_batch, llama_model_imatrix_data, llama_chat_message = _Batch, _ImportanceData, _ChatMessage
     llama_token = llama_pos = llama_seq_id = _INT
     ggml_backend_sched_eval_callback = _EvalCallback
     has_devices = True

@@ -1,9 +1,15 @@
 """A language model as a part: it writes, answers yes or no, and weighs given answers, each in a few passes.
 
 What a prompt has in common with the one before is not read again: its keys and values are still in the cache.
+
+The words around the turns of a chat are llama.cpp's own for the template in the model's file, which it recognises and
+does not run. They alone may become special tokens: a passage that contains ``<|im_end|>`` stays text.
 """
 
+import re
 from collections.abc import Callable, Sequence
+from ctypes import create_string_buffer
+from functools import cache
 from math import exp
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -12,14 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import plugins
+from harness.catalog.gguf import read_gguf
 from harness.domain.scenario import Scenario
+from harness.errors import BadDataError
 from harness.ports import Session
 from harness.workloads.parts import Meter
-from harness.workloads.parts.templates import ChatTemplate, Message
 
 Prompt = str | Sequence[tuple[str, str]]
 """A user's turn, or (role, content) of several turns; roles are ``system``, ``user``, ``assistant``."""
+ChatWords = Callable[..., Sequence[str]]
+"""What stands before, between and after the contents of turns with the roles given."""
 YES_NO: Final = ("Yes", "No")
+_MARK: Final = "@content %d@"
+_MOST_BYTES: Final = 1 << 16
 
 
 class Written(NamedTuple):
@@ -42,7 +53,7 @@ class Written(NamedTuple):
 
 
 class LanguageModel:
-    """One loaded model and its chat template.
+    """One loaded model and the words around its turns.
 
     Attributes:
         session: For what this class does not do: single passes, several sequences, taps. Whoever uses it calls
@@ -50,8 +61,8 @@ class LanguageModel:
         path: Its file.
     """
 
-    def __init__(self, session: Session, template: ChatTemplate, path: Path = Path()) -> None:
-        self.session, self.template, self.path = session, template, path
+    def __init__(self, session: Session, words: ChatWords = lambda *roles: ["", *("\n" for _ in roles)]) -> None:
+        self.session, self.words, self.path = session, words, Path()
         self.meter = Meter("language")
         self._held: list[int] = []
 
@@ -62,11 +73,14 @@ class LanguageModel:
         Raises:
             MissingPackageError: llama-cpp-python is not installed.
             EngineError: llama.cpp refused the file.
-            BadDataError: Its chat template is too long.
         """
         runtime = plugins.usable_runtime("llamacpp")
         scenario = Scenario(context_tokens=context_tokens, thread_count=thread_count)
-        return cls(runtime.open(path, scenario, **options), ChatTemplate.of(path), path)
+        session = runtime.open(path, scenario, **options)
+        template = read_gguf(path).metadata.get("tokenizer.chat_template")
+        model = cls(session, chat_words(runtime.library(), str(template), path)) if template else cls(session)
+        model.path = path
+        return model
 
     def forget(self) -> None:
         """Clear the cache."""
@@ -76,7 +90,12 @@ class LanguageModel:
     def tokens(self, prompt: Prompt) -> list[int]:
         """Token ids of a conversation, ending in the words that begin an answer."""
         turns = [("user", prompt)] if isinstance(prompt, str) else prompt
-        return self.template.tokens(self.session, [Message(role, content) for role, content in turns])
+        first, *others = self.words(*(role for role, _ in turns))
+        ids = self.session.tokenize("") + self.session.tokenize(first, add_special=False, parse_special=True)
+        for (_, content), after in zip(turns, others, strict=True):
+            ids += self.session.tokenize(content, add_special=False)
+            ids += self.session.tokenize(after, add_special=False, parse_special=True)
+        return ids
 
     def read(self, tokens: Sequence[int], *, logits: str = "last") -> int:
         """Read a prompt from the place on where it differs from what the cache holds; returns that place."""
@@ -152,3 +171,26 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     gaps = logits.astype(np.float64) - float(logits.max())
     chances: NDArray[np.float64] = gaps - np.log(np.exp(gaps).sum())
     return chances
+
+
+def chat_words(library: Any, template: str, path: Path) -> ChatWords:
+    """The words of one chat template, as llama.cpp knows it.
+
+    Raises:
+        BadDataError: When they are asked for: llama.cpp does not know the template, or it moves or drops a content.
+    """
+
+    @cache
+    def words(*roles: str) -> Sequence[str]:
+        marks = [_MARK % at for at in range(len(roles))]
+        turns = [(role.encode(), mark.encode()) for role, mark in zip(roles, marks, strict=True)]
+        chat = (library.llama_chat_message * len(turns))(*turns)
+        buffer = create_string_buffer(_MOST_BYTES)
+        size = library.llama_chat_apply_template(template.encode(), chat, len(turns), True, buffer, _MOST_BYTES)
+        text = buffer.raw[: max(size, 0)].decode()
+        pattern = _MARK.replace("%d", r"\d+")
+        if size > _MOST_BYTES or re.findall(pattern, text) != marks:
+            raise BadDataError(path, "tokenizer.chat_template", template[:60], "a template that llama.cpp knows")
+        return re.split(pattern, text)
+
+    return words

@@ -1,4 +1,4 @@
-"""A debate measures what is said: under the full swap a judge that follows letter, order or name finds nothing."""
+"""A debate measures what is said: under the full swap a judge that follows letter or order finds nothing."""
 
 import re
 from math import exp
@@ -28,15 +28,11 @@ def _first_speaker(text):
     return 1 if re.search(r"for claim ([AB])", text)[1] == "A" else -1
 
 
-def _debater_1(text):
-    return 1 if re.search(r"Debater 1, for claim ([AB])", text)[1] == "A" else -1
-
-
 def _last_speaker(text):
     return 1 if re.findall(r"for claim ([AB])", text)[-1] == "A" else -1
 
 
-@pytest.mark.parametrize("rule", [lambda _: 1, _first_speaker, _debater_1, _last_speaker])
+@pytest.mark.parametrize("rule", [lambda _: 1, _first_speaker, _last_speaker])
 def test_a_judge_that_follows_the_arrangement_finds_nothing(rule):
     found = verdict(Judge(rule), CASE, FOUR)
     assert found["log_odds"] == pytest.approx(0, abs=1e-9)
@@ -52,7 +48,7 @@ def test_a_judge_that_follows_what_is_said_is_seen():
 def test_every_arrangement_is_asked_once():
     asked = []
     verdict(Judge(lambda text: asked.append(text) or 0), CASE, FOUR)
-    assert len(set(asked)) == len(asked) == 8
+    assert len(set(asked)) == len(asked) == 4
     asked.clear()
     verdict(Judge(lambda text: asked.append(text) or 0), CASE, [])
     assert len(set(asked)) == 2
@@ -60,8 +56,8 @@ def test_every_arrangement_is_asked_once():
 
 def test_both_sides_are_cut_to_as_many_words_in_each_round():
     said = [Speech(True, "one two three four"), Speech(False, "five six")]
-    text = question(CASE, said, "", true_is_a=True, true_first=True, true_is_one=True)
-    assert "Debater 1, for claim A: one two\nDebater 2, for claim B: five six" in text
+    text = question(CASE, said, "", true_is_a=True, true_first=True)
+    assert "The debater for claim A: one two\nThe debater for claim B: five six" in text
     assert "passage: the mill" not in text.lower()
 
 
