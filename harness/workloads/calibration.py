@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from harness.errors import RefusedError, WrongAnswerError
 from harness.stats.calibration import metrics, smooth
 from harness.workloads.parts import Parts
-from harness.workloads.system import Case, Column, Context, Cost, Size
+from harness.workloads.system import Case, Context, Cost, Declared, Size
 
 _SETS = 12
 _TOLERANCE_SIGMAS = 5
@@ -17,27 +17,12 @@ FEWEST_ROWS = 200
 """Below so many rows an ECE is noise: ten bins of perfectly calibrated data give 0.066 at 200."""
 
 
-class Calibration:
+class Calibration(Declared, name="calibration"):
     """ECE, smooth ECE and AURC of sets of confidences.
 
     The built-in sets draw outcomes with the probability ``confidence ** 1.5``, so that their ECE is known but for the
     noise of the draw.
     """
-
-    name = "calibration"
-    title = "Calibration: ECE, smooth ECE and risk against coverage of confidences"
-    extra = ""
-    parts: Sequence[str] = ()
-    columns: Mapping[str, Column] = {
-        "confidences": Column(list, "Numbers in [0, 1], one for each answer."),
-        "outcomes": Column(list, "true where that answer was right, as many."),
-        "implied_ece": Column(float, "The ECE that is known beforehand.", needed=False),
-    }
-    sizes: Mapping[str, Size] = {
-        "small": {"row_count": 2_000},
-        "default": {"row_count": 100_000},
-        "large": {"row_count": 1_000_000},
-    }
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
         """Sets of rows whose ECE is planted."""

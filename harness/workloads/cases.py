@@ -6,17 +6,10 @@ from typing import Any, Final
 
 from harness.domain.foreign import json_of, read_limited
 from harness.errors import BadDataError, RefusedError, UnknownNameError
-from harness.workloads.system import Case, Column, System
+from harness.workloads.system import KINDS, Case, Column, System
 
 _MOST_BYTES: Final = 256 << 20
-_JSON_NAMES: Final = {
-    str: "a text",
-    float: "a number",
-    int: "a whole number",
-    bool: "true or false",
-    list: "a list",
-    dict: "an object",
-}
+_JSON_NAMES: Final = {kind: name for name, kind in KINDS.items()}
 
 
 def read_cases(path: Path, system: System) -> list[Case]:

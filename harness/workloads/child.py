@@ -6,29 +6,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from harness.domain.base import Frozen
-from harness.domain.record import ModelIdentity
-from harness.domain.result import System as SystemResult
-from harness.domain.scenario import Scenario
-from harness.measure.child import ChildResult
 from harness.workloads.cases import read_cases
 from harness.workloads.parts import Parts, open_parts
 from harness.workloads.registry import load
 from harness.workloads.system import Case, Context, System, kind_of
-
-if TYPE_CHECKING:
-    from harness.measure.pipeline import Measurement
 
 _MOST_ANSWERS: Final = 2000
 """Answers that a record keeps; the figures are of all."""
 _SAY_EACH_S: Final = 15.0
 _TIME_SHARE: Final = 0.9
 """Of the time limit, after which no new case begins: the run ends with what it has."""
-THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class SystemJob(Frozen, frozen=True, kw_only=True):
@@ -61,7 +53,7 @@ def run(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
         context = Context(Path(folder), Path(job.cache or folder), job.seed, job.thread_count)
         parts = open_parts(job.parts, context)
         cases = read_cases(Path(job.cases), system) if job.cases else list(system.cases(job.size, job.seed))
-        emit("laws", msgspec.to_builtins(laws_of(parts)))
+        emit("laws", {name: law._asdict() for name, law in laws_of(parts).items()})
         begin = time.perf_counter()
         state = system.prepare(parts, job.size, context)
         emit("prepared", {"duration_s": time.perf_counter() - begin})
@@ -78,16 +70,13 @@ def run(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
 
 def first_cases(cases: Sequence[Case], repetitions: int) -> list[Case]:
     """The first cases, up to where each kind was timed so often: once more, as its first step fills caches."""
-    left = Counter(map(kind_of, cases))
-    left = Counter({kind: min(count, repetitions + 1) for kind, count in left.items()})
-    chosen = []
-    for case in cases:
-        if left.total() == 0:
-            break
-        chosen.append(case)
-        kind = kind_of(case)
-        left[kind] = max(0, left[kind] - 1)
-    return chosen
+    counts: Counter[str] = Counter()
+    last = 0
+    for at, kind in enumerate(map(kind_of, cases), 1):
+        counts[kind] += 1
+        if counts[kind] <= repetitions + 1:
+            last = at
+    return list(cases[:last])
 
 
 def _answer(
@@ -145,37 +134,3 @@ def _counted(parts: Parts, duration_s: float) -> dict[str, float]:
             row[f"{meter.name}_read_tokens"] = float(sum(p.rows * p.tokens for p in passes if p.tokens > 1))
             row[f"{meter.name}_written_tokens"] = float(sum(p.rows for p in passes if p.tokens == 1))
     return row
-
-
-def plan(
-    job: SystemJob, *, predicted: Callable[[Mapping[str, Any]], Sequence[Any]], model: ModelIdentity | None
-) -> "Measurement":
-    """The measurement of a system; ``predicted`` makes predictions of its laws, which come before the first step."""
-    from harness.measure.machine import fingerprint
-    from harness.measure.pipeline import Measurement, events_named, key_of  # not at the top: the child would carry them
-
-    def read(ended: ChildResult) -> SystemResult:
-        events = dict(ended.events)
-        return SystemResult(
-            size=dict(job.size),
-            seed=job.seed,
-            prepare_s=events.get("prepared", {}).get("duration_s"),
-            quality=events.get("quality", {}),
-            predicted=tuple(msgspec.to_builtins(p) for p in predicted(events["laws"])) if "laws" in events else (),
-            units={"laws": events.get("laws", {}), "steps": events_named(ended, "step")},
-            parts={name: Path(path).name or "MiniLM" for name, path in job.parts.items()},
-            answers=tuple(events_named(ended, "answer")),
-        )
-
-    return Measurement(
-        workload=job.name,
-        entry=f"{__name__}:run",
-        job=job,
-        scenario=Scenario(thread_count=job.thread_count),
-        read=read,
-        runtime="llamacpp" if "language" in job.parts else "",
-        model=model,
-        wanted_count=3,
-        environment=dict.fromkeys(THREAD_VARIABLES, str(job.thread_count)),
-        key=key_of("system", job, model.sha256 if model else "", fingerprint().fingerprint),
-    )

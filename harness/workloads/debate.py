@@ -28,7 +28,7 @@ from harness.workloads.facts import fact_cases
 from harness.workloads.parts import Parts
 from harness.workloads.parts.language import LanguageModel
 from harness.workloads.scores import signal
-from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
+from harness.workloads.system import Case, Context, Cost, Declared, Pass, Size
 
 _ARGUE: Final = (
     "You take part in a debate about a passage that the judge cannot read. Argue for your claim in one or two short "
@@ -58,22 +58,8 @@ class State(NamedTuple):
     seed: int
 
 
-class Debate:
+class Debate(Declared, name="debate"):
     """Debates and their placebos, one case a step."""
-
-    name = "debate"
-    title = "Debate: whether argument persuades a judge that cannot read, beside placebos and under a full swap"
-    extra = "llama"
-    parts: Sequence[str] = ("language",)
-    columns: Mapping[str, Column] = {
-        "passage": Column(str, "what the debaters read and the judge does not"),
-        "true": Column(str, "a claim that the passage supports"),
-        "false": Column(str, "a claim that it does not support"),
-    }
-    sizes: Mapping[str, Size] = {
-        "small": {"case_count": 2, "speech_tokens": 12},
-        "default": {"case_count": 8, "speech_tokens": 48},
-    }
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
         """Made-up facts about shops, with a figure that is theirs and one that is not."""

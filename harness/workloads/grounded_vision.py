@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from harness.errors import BadDataError, RefusedError, optional
 from harness.workloads.parts import Parts
 from harness.workloads.scores import share
-from harness.workloads.system import Case, Column, Context, Cost, Size
+from harness.workloads.system import Case, Context, Cost, Declared, Size
 
 MOST_REGIONS: Final = 16
 _LETTERS: Final = "ABCDEFGHKLMNPRTUVXYZ23456789"
@@ -31,24 +31,8 @@ class State(NamedTuple):
     image_px: int
 
 
-class GroundedVision:
+class GroundedVision(Declared, name="grounded_vision"):
     """Regions of pictures, read."""
-
-    name = "grounded_vision"
-    title = "Grounded vision: text read from regions of a picture, beside a small copy of the whole"
-    extra = "vision"
-    parts: Sequence[str] = ()
-    columns: Mapping[str, Column] = {
-        "kind": Column(str, "read, copy or find"),
-        "image": Column(str, "path of a picture", needed=False),
-        "seed": Column(int, "in place of a picture: of one that is made, with its regions and texts", needed=False),
-        "regions": Column(list, "read, copy: boxes [left, top, right, bottom] in shares of the picture", needed=False),
-        "texts": Column(list, "what stands in each region; for find, what stands in the picture", needed=False),
-    }
-    sizes: Mapping[str, Size] = {
-        "small": {"case_count": 1, "copy_px": 448, "image_px": 1280},
-        "default": {"case_count": 8, "copy_px": 448, "image_px": 1920},
-    }
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
         """Made pictures, each read from its regions and from a small copy, and looked through once."""

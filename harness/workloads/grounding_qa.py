@@ -14,7 +14,7 @@ from harness.errors import RefusedError
 from harness.workloads.facts import fact_cases
 from harness.workloads.parts import Parts
 from harness.workloads.scores import f1, selection, share
-from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
+from harness.workloads.system import Case, Context, Cost, Declared, Pass, Size
 
 _ANSWER: Final = (
     "Answer the question from the passage, in a few words. If the passage does not tell the answer, say: unknown."
@@ -24,22 +24,8 @@ _ANSWER_TOKENS: Final = 24
 _CONTAINED_RATIO: Final = 0.8
 
 
-class GroundingQa:
+class GroundingQa(Declared, name="grounding_qa"):
     """Support of claims, and answers that are withheld where they have none."""
-
-    name = "grounding_qa"
-    title = "Grounded answers: support of claims by a passage, answers with calibrated abstention"
-    extra = ""
-    parts: Sequence[str] = ("nli|language", "language?")
-    columns: Mapping[str, Column] = {
-        "kind": Column(str, "support or answer"),
-        "passage": Column(str, "what a claim or an answer must follow from"),
-        "claim": Column(str, "support: the claim", needed=False),
-        "supported": Column(bool, "support: whether the passage supports the claim", needed=False),
-        "question": Column(str, "answer: the question", needed=False),
-        "answer": Column(str, "answer: the right answer; left out where the passage does not tell it", needed=False),
-    }
-    sizes: Mapping[str, Size] = {"default": {"case_count": 40}, "small": {"case_count": 8}}
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
         """Claims about made-up facts, half of them false."""

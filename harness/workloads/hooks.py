@@ -46,7 +46,7 @@ def companion(text: str) -> Companion:
 
 def _drawn(cost: Cost, device: DeviceProfile) -> float:
     """Bytes/s of a step's own reading, without its passes: those of an encoder draw little, as its products decide."""
-    machine = machine_there(device, None, None)
+    machine = machine_there(device, None, {})
     seconds = max(cost.moved_bytes / machine.read_bytes_per_s, cost.flops_count / machine.flops_per_s)
     seconds += cost.glue_s * machine.slowness
     return cost.moved_bytes / seconds if seconds else 0.0

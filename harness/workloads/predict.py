@@ -14,11 +14,11 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from statistics import median
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -34,6 +34,7 @@ from harness.workloads.system import Cost, Pass
 
 if TYPE_CHECKING:
     from harness.workloads.parts import Parts
+    from harness.workloads.parts.onnx_model import OnnxModel
 
 REFERENCE_SCORE: Final = 2600.0
 """Single-core score of the reference core, a Zen 5 server core in a virtual machine, on the table's scale. Assumed:
@@ -51,8 +52,12 @@ _PROBED_SHAPES: Final = ((1, 16), (8, 64))
 _TEXT: Final = "The harbour was quiet when they came back, and nobody on the pier asked where the two boats had been."
 
 
-class Law(Frozen, frozen=True, kw_only=True):
-    """Seconds of a graph's pass: ``base_s`` + ``token_s`` for each token of each row."""
+PassLaw = Callable[[Pass], float]
+"""Seconds of passes that are alike."""
+
+
+class Law(NamedTuple):
+    """A graph's passes: ``base_s`` for each and ``token_s`` for each token of each row."""
 
     base_s: float
     token_s: float
@@ -69,8 +74,7 @@ class Machine(NamedTuple):
         slowness: Time of scalar code over that on the reference core.
         read_bytes_per_s: Of one thread.
         flops_per_s: Of dense fp32 products on one thread.
-        language: Seconds of passes of the language model; None where there is none.
-        laws: Of each graph that runs there; one that is missing has no number.
+        laws: Of each part that runs there; a step with a part that has none gets no number.
         spread_ratio: The interval is mid / spread to mid x spread.
         basis: Where the figures come from, in words.
     """
@@ -78,14 +82,9 @@ class Machine(NamedTuple):
     slowness: float
     read_bytes_per_s: float
     flops_per_s: float
-    language: Callable[[Pass], float] | None = None
-    laws: Mapping[str, Law] = {}
+    laws: Mapping[str, PassLaw] = {}
     spread_ratio: float = _SPREAD_THERE
     basis: str = ""
-
-    def with_laws(self, laws: Mapping[str, Any]) -> "Machine":
-        """The same with the laws of graphs that a child timed."""
-        return self._replace(laws={name: Law(**law) for name, law in laws.items()})
 
 
 class StepPrediction(Frozen, frozen=True, kw_only=True):
@@ -121,7 +120,7 @@ def _predict(kind: str, cost: Cost, machine: Machine) -> StepPrediction:
     held = cost.resident_bytes + cost.file_bytes
     parts: dict[str, float] = {}
     for one in cost.passes:
-        law = machine.language if one.part == "language" else getattr(machine.laws.get(one.part), "seconds", None)
+        law = machine.laws.get(one.part)
         if law is None:
             note = f"its {one.part} passes cannot run there, or nobody timed them"
             return StepPrediction(kind=kind, latency_s=None, resident_bytes=held, note=note)
@@ -139,7 +138,7 @@ def _predict(kind: str, cost: Cost, machine: Machine) -> StepPrediction:
     )
 
 
-def language_law(weights: Weights, device: DeviceProfile, scenario: Scenario) -> Callable[[Pass], float]:
+def language_law(weights: Weights, device: DeviceProfile, scenario: Scenario) -> PassLaw:
     """Seconds of passes of that model on that device, from the prediction of a run of it."""
 
     @cache
@@ -151,34 +150,37 @@ def language_law(weights: Weights, device: DeviceProfile, scenario: Scenario) ->
     return lambda one: one.count * seconds_of(one.rows * one.tokens, one.depth_tokens)
 
 
-def machine_here(language: Callable[[Pass], float] | None) -> Machine:
-    """The machine that this runs on, timed now in half a second; the laws of graphs come with the run."""
+def machine_here(laws: Mapping[str, PassLaw]) -> Machine:
+    """The machine that this runs on, timed now in half a second, with the laws of the parts."""
     from harness.measure.bandwidth import read_bandwidth
 
+    one = np.ones((512, 512), np.float32)
     return Machine(
         slowness=core_s() / REFERENCE_TASK_S,
         read_bytes_per_s=read_bandwidth(1, 256 << 20, pass_count=3).bytes_per_s,
-        flops_per_s=_product_flops_per_s(),
-        language=language,
+        flops_per_s=2 * 512**3 / _usual_s(lambda: one @ one),
+        laws=laws,
         spread_ratio=_SPREAD_HERE,
         basis="timed here before the run",
     )
 
 
-def machine_there(device: DeviceProfile, here: Machine | None, language: Callable[[Pass], float] | None) -> Machine:
-    """A device by its profile; graphs by what they take here, where that is known, scaled by single-core speed."""
+def machine_there(device: DeviceProfile, here: Machine | None, laws: Mapping[str, PassLaw]) -> Machine:
+    """A device by its profile, with laws of its own; parts that have none by what they take here, scaled."""
     cpu = next((engine for engine in device.engines if engine.kind == "cpu"), None)
     cores = max(1, cpu.core_count if cpu else 1)
     peak = cpu.peak_flops_per_s.get("fp32") if cpu else None
     slowness = REFERENCE_SCORE / single_core(device)
-    ratio = slowness / here.slowness if here else 1.0
-    laws = here.laws if here else {}
+
+    def scaled(law: PassLaw, ratio: float) -> PassLaw:
+        return lambda one: ratio * law(one)
+
+    known = {name: scaled(law, slowness / here.slowness) for name, law in here.laws.items()} if here else {}
     return Machine(
         slowness=slowness,
         read_bytes_per_s=read_bytes_per_s(device) * (SERIAL_SHARE if cores > 1 else 1.0),
         flops_per_s=peak.value / cores if peak else CORE_FLOPS_PER_S,
-        language=language,
-        laws={name: Law(base_s=law.base_s * ratio, token_s=law.token_s * ratio) for name, law in laws.items()},
+        laws=known | dict(laws),
         basis="graphs and glue measured here and scaled by single-core speed, the language model by its own law",
     )
 
@@ -214,11 +216,6 @@ def core_s() -> float:
     return _usual_s(task)
 
 
-def _product_flops_per_s() -> float:
-    one = np.ones((512, 512), np.float32)
-    return 2 * 512**3 / _usual_s(lambda: one @ one)
-
-
 def _usual_s(task: Callable[[], object], *, rounds: int = 25) -> float:
     times = []
     for _ in range(rounds):
@@ -229,25 +226,17 @@ def _usual_s(task: Callable[[], object], *, rounds: int = 25) -> float:
 
 
 def laws_of(parts: "Parts") -> dict[str, Law]:
-    """The law of each graph among the parts, from passes of two shapes, the faster of five each."""
-    graphs = {"encoder": parts.encoder, "nli": parts.nli}
-    return {
-        name: _law(graph.forward, graph.fixed_rows, graph.fixed_tokens)
-        for name, graph in graphs.items()
-        if graph is not None
-    }
+    """The law of each graph among the parts, from passes of two shapes."""
+    return {graph.meter.name: _law(graph) for graph in (parts.encoder, parts.nli) if graph is not None}
 
 
-def _law(forward: Callable[..., object], fixed_rows: int | None, fixed_tokens: int | None) -> Law:
-    times = []
-    shapes = [(fixed_rows or rows, fixed_tokens or tokens) for rows, tokens in _PROBED_SHAPES]
-    for rows, tokens in shapes:
-        ids = np.full((rows, tokens), 7, np.int64)
-        arguments = (ids, np.ones_like(ids), np.zeros_like(ids))
-        forward(*arguments)
-        times.append(_usual_s(lambda: forward(*arguments), rounds=5))  # noqa: B023  called before the next turn
-    (small, large), counts = times, [rows * tokens for rows, tokens in shapes]
-    if counts[0] == counts[1]:  # every pass of this graph is alike
-        return Law(base_s=min(times), token_s=0.0)
-    token_s = max((large - small) / (counts[1] - counts[0]), 0.0)
-    return Law(base_s=max(small - token_s * counts[0], 0.0), token_s=token_s)
+def _law(graph: "OnnxModel") -> Law:
+    times = {}
+    for rows, tokens in _PROBED_SHAPES:
+        ids = np.full((graph.fixed_rows or rows, graph.fixed_tokens or tokens), 7, np.int64)
+        forward = partial(graph.forward, ids, np.ones_like(ids), np.zeros_like(ids))
+        forward()
+        times[ids.size] = _usual_s(forward, rounds=5)
+    (small, small_s), (large, large_s) = min(times.items()), max(times.items())
+    token_s = max((large_s - small_s) / max(large - small, 1), 0.0)  # 0 where every pass of the graph is alike
+    return Law(base_s=max(small_s - token_s * small, 0.0), token_s=token_s)

@@ -19,7 +19,7 @@ from harness.workloads.activations import ResidualStream, ordinary
 from harness.workloads.facts import shipped_text
 from harness.workloads.parts import Parts
 from harness.workloads.scores import signal
-from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
+from harness.workloads.system import Case, Context, Cost, Declared, Pass, Size
 
 Floats = NDArray[np.float64]
 FOLDS: Final = 5
@@ -27,18 +27,8 @@ _WORDS: Final = 24
 _PENALTY: Final = 1e-2
 
 
-class Probe:
+class Probe(Declared, name="probe"):
     """Activations of labelled texts."""
-
-    name = "probe"
-    title = "Probing: what a linear classifier reads from a layer of a language model"
-    extra = "llama"
-    parts: Sequence[str] = ("language",)
-    columns: Mapping[str, Column] = {
-        "text": Column(str, "a text; its first 512 tokens are read"),
-        "label": Column(bool, "what is to be predicted of it"),
-    }
-    sizes: Mapping[str, Size] = {"small": {"case_count": 20, "layer": 0}, "default": {"case_count": 120, "layer": 0}}
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
         """Stretches of 24 words of a text, half of them with their words in random order: no word tells the label."""

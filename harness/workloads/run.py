@@ -1,6 +1,6 @@
 """Systems as a user asks for them: run one and predict it, here, on devices, and on a target."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, NamedTuple
@@ -13,17 +13,22 @@ from harness.app.this_machine import probed
 from harness.catalog.gguf import read_weights
 from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
-from harness.domain.record import RunRecord, Sample
+from harness.domain.record import RunRecord
 from harness.domain.result import System as SystemResult
 from harness.domain.scenario import Scenario
-from harness.measure.pipeline import How, Listener, Pipeline
+from harness.measure.child import ChildResult
+from harness.measure.machine import fingerprint
+from harness.measure.pipeline import How, Listener, Measurement, Pipeline, events_named, key_of
 from harness.measure.runner import identify
 from harness.predict.weights import matrix_types
 from harness.workloads.cases import size_of
-from harness.workloads.child import SystemJob, plan
+from harness.workloads.child import SystemJob
+from harness.workloads.child import run as child_run
 from harness.workloads.parts import needed
 from harness.workloads.predict import (
+    Law,
     Machine,
+    PassLaw,
     StepPrediction,
     language_law,
     machine_here,
@@ -31,9 +36,10 @@ from harness.workloads.predict import (
     predict_steps,
 )
 from harness.workloads.registry import load
-from harness.workloads.system import Pass, System
+from harness.workloads.system import System
 
 _CONTEXT_TOKENS: Final = 4096
+_THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Given(NamedTuple):
@@ -69,11 +75,17 @@ class Step(Frozen, frozen=True, kw_only=True):
 
 
 class SystemRun(Frozen, frozen=True, kw_only=True):
-    """A run, what was predicted of it, and what is predicted of other devices."""
+    """A system that was run, what was predicted of it, and what is predicted of other devices.
 
-    record: RunRecord
-    steps: tuple[Step, ...]
-    elsewhere: dict[str, tuple[StepPrediction, ...]]
+    Attributes:
+        record: Of the system; on a target without Python that of llama-bench, or None where no language model is in it.
+        elsewhere: Steps by the device or the target.
+    """
+
+    name: str
+    record: RunRecord | None
+    steps: tuple[Step, ...] = ()
+    elsewhere: dict[str, tuple[StepPrediction, ...]] = {}
 
 
 def run(
@@ -111,28 +123,54 @@ def run(
         **of_job,
     )
     scenario = Scenario(thread_count=thread_count, context_tokens=_CONTEXT_TOKENS)
-    weights = identity = None
-    if "language" in parts and given.language is not None:
-        weights = read_weights(given.language)
-        identity = identify(given.language, weights)
-    heard: dict[str, Machine] = {}
+    weights = read_weights(given.language) if "language" in parts and given.language else None
+    model = identify(given.language, weights) if weights and given.language else None
     with Pipeline(how._replace(listener=Listener(how.listener.say))) as pipeline:
-        language = None
+        spoken: dict[str, PassLaw] = {}
         if weights is not None:
-            language = language_law(weights, probed(matrix_types(weights), scenario, say=how.listener.say), scenario)
-        here = machine_here(language)
+            device = probed(matrix_types(weights), scenario, say=how.listener.say)
+            spoken["language"] = language_law(weights, device, scenario)
+        here = machine_here(spoken)
 
-        def predicted(laws: Mapping[str, Any]) -> Sequence[StepPrediction]:
-            heard["here"] = here.with_laws(laws)
-            return predict_steps(costs, heard["here"])
+        def timed(laws: Mapping[str, Any]) -> Machine:
+            graphs: dict[str, PassLaw] = {part: Law(**law).seconds for part, law in laws.items()}
+            return here._replace(laws=spoken | graphs)
 
-        record = pipeline.measure(plan(job, predicted=predicted, model=identity))
+        def read(ended: ChildResult) -> SystemResult:
+            events = dict(ended.events)
+            predicted = predict_steps(costs, timed(events["laws"])) if "laws" in events else ()
+            return SystemResult(
+                size=chosen,
+                seed=job.seed,
+                prepare_s=events.get("prepared", {}).get("duration_s"),
+                quality=events.get("quality", {}),
+                predicted=tuple(msgspec.to_builtins(step) for step in predicted),
+                units={"laws": events.get("laws", {}), "steps": events_named(ended, "step")},
+                parts={part: Path(path).name or "MiniLM" for part, path in parts.items()},
+                answers=tuple(events_named(ended, "answer")),
+            )
+
+        measurement = Measurement(
+            workload=name,
+            entry=f"{child_run.__module__}:{child_run.__name__}",
+            job=job,
+            scenario=Scenario(thread_count=thread_count),
+            read=read,
+            runtime="llamacpp" if model else "",
+            model=model,
+            wanted_count=3,
+            environment=dict.fromkeys(_THREAD_VARIABLES, str(thread_count)),
+            key=key_of("system", job, model.sha256 if model else "", fingerprint().fingerprint),
+        )
+        record = pipeline.measure(measurement)
+    assert isinstance(record.result, SystemResult)
     usual = Scenario(context_tokens=_CONTEXT_TOKENS)
     elsewhere = {}
-    for device, profile in profiles.items():
-        law = language_law(weights, profile, usual) if weights is not None else None
-        elsewhere[device] = predict_steps(costs, machine_there(profile, heard.get("here"), law))
-    return SystemRun(record=record, steps=compare(record), elsewhere=elsewhere)
+    for name_there, profile in profiles.items():
+        laws = {"language": language_law(weights, profile, usual)} if weights is not None else {}
+        machine = machine_there(profile, timed(record.result.units.get("laws", {})), laws)
+        elsewhere[name_there] = predict_steps(costs, machine)
+    return SystemRun(name=name, record=record, steps=compare(record), elsewhere=elsewhere)
 
 
 def compare(record: RunRecord) -> tuple[Step, ...]:
@@ -140,44 +178,29 @@ def compare(record: RunRecord) -> tuple[Step, ...]:
     result = record.result
     assert isinstance(result, SystemResult)
     predicted = {p.kind: p for p in msgspec.convert(result.predicted, tuple[StepPrediction, ...])}
-    samples: dict[str, list[Sample]] = {}
-    for sample in record.samples:
-        samples.setdefault(sample.label, []).append(sample)
-    return tuple(_step(kind, taken, predicted.get(kind)) for kind, taken in samples.items())
-
-
-def _step(kind: str, taken: Sequence[Sample], predicted: StepPrediction | None) -> Step:
-    p50_s, p95_s = (float(value) for value in np.percentile([s.duration_s for s in taken], [50, 95]))
-    latency = predicted.latency_s if predicted else None
-    return Step(
-        kind=kind,
-        sample_count=len(taken),
-        doubted_count=sum(bool(s.validity.doubts) for s in taken),
-        p50_s=p50_s,
-        p95_s=p95_s,
-        predicted_s=latency.mid if latency else None,
-        error_ratio=latency.mid / p50_s - 1 if latency else None,
-        limit=predicted.limit if predicted else "",
-    )
-
-
-class OnTarget(Frozen, frozen=True, kw_only=True):
-    """A system on a target without Python: its language model's passes run there, the rest is scaled from here.
-
-    Attributes:
-        record: Of llama-bench on the target; None where the system has no language model.
-        basis: How each part of the numbers came about.
-    """
-
-    target: str
-    record: RunRecord | None
-    steps: tuple[StepPrediction, ...]
-    basis: str
+    steps = []
+    for kind in dict.fromkeys(sample.label for sample in record.samples):
+        taken = [sample for sample in record.samples if sample.label == kind]
+        p50_s, p95_s = (float(value) for value in np.percentile([s.duration_s for s in taken], [50, 95]))
+        expected = predicted.get(kind)
+        latency = expected.latency_s if expected else None
+        step = Step(
+            kind=kind,
+            sample_count=len(taken),
+            doubted_count=sum(bool(s.validity.doubts) for s in taken),
+            p50_s=p50_s,
+            p95_s=p95_s,
+            predicted_s=latency.mid if latency else None,
+            error_ratio=latency.mid / p50_s - 1 if latency else None,
+            limit=expected.limit if expected else "",
+        )
+        steps.append(step)
+    return tuple(steps)
 
 
 def run_on(
     name: str, given: Given, *, size: str, on: str, programs: Path, quant: str = "", how: How = How()
-) -> OnTarget:
+) -> SystemRun:
     """The cost of a system on a target: llama-bench runs the language model's passes there, the glue is scaled.
 
     Raises:
@@ -192,33 +215,30 @@ def run_on(
     system = load(name)
     costs = system.cost(given.parts_of(system), size_of(system, size))
     spoken = [one for cost in costs.values() for one in cost.passes if one.part == "language"]
-    record, law = None, None
+    record, laws = None, {}
+    basis = "glue as on the reference core, scaled by single-core speed"
     if spoken and given.language is not None:
         read = [one.rows * one.tokens for one in spoken if one.rows * one.tokens > 1]
-        depth = round(median([one.depth_tokens for one in spoken]))
-        scenario = Scenario(prompt_tokens=max(1, round(median(read))) if read else 1, new_tokens=16, depth_tokens=depth)
+        depth = round(median(one.depth_tokens for one in spoken))
+        scenario = Scenario(prompt_tokens=max(1, round(median(read or [1]))), new_tokens=16, depth_tokens=depth)
         cell = Cell(model=str(given.language), quant=quant, scenario=scenario)
-        device, records = bench_on(on, [cell], Options(how=how), programs)
-        record = records[0]
-        law = _measured_law(record)
+        device, (record,) = bench_on(on, [cell], Options(how=how), programs)
+        laws = _measured_laws(record)
+        basis = f"language passes by llama-bench there; {basis}"
     else:
         device, _ = probe_on(on, programs, None)
-    machine = machine_there(device, None, law)
-    graphs = sorted({one.part for cost in costs.values() for one in cost.passes} - {"language"})
-    basis = [f"glue measured on the reference core, scaled by single-core speed ({machine.slowness:.2g} times as long)"]
-    if law is not None:
-        basis.insert(0, "language passes by llama-bench there")
-    if graphs:
-        basis.append(f"{', '.join(graphs)} passes cannot run there without edge-harness")
-    return OnTarget(target=on, record=record, steps=predict_steps(costs, machine), basis="; ".join(basis))
+    machine = machine_there(device, None, laws)._replace(basis=basis)
+    return SystemRun(name=name, record=record, elsewhere={on: predict_steps(costs, machine)})
 
 
-def _measured_law(record: RunRecord) -> Callable[[Pass], float] | None:
-    """Seconds of passes from the medians of a run; None where it has no samples of both phases."""
-    rates = {}
-    for phase in ("prefill", "decode"):
-        times = [s.duration_s / s.token_count for s in record.samples if s.phase == phase]
-        if not times:
-            return None
-        rates[phase] = median(times)
-    return lambda one: one.count * one.rows * one.tokens * rates["prefill" if one.rows * one.tokens > 1 else "decode"]
+def _measured_laws(record: RunRecord) -> dict[str, PassLaw]:
+    """The law of a language model from the medians of a run; none where it has no samples of both phases."""
+    rates: dict[str, list[float]] = {"prefill": [], "decode": []}
+    for sample in record.samples:
+        rates[sample.phase].append(sample.duration_s / sample.token_count)
+    if not all(rates.values()):
+        return {}
+    read_s, write_s = map(median, rates.values())
+    return {
+        "language": lambda one: one.count * one.rows * one.tokens * (read_s if one.rows * one.tokens > 1 else write_s)
+    }

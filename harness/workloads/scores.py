@@ -1,7 +1,7 @@
 """Scores that several systems give: F1 with an interval, and what answering only when sure would gain."""
 
-from collections.abc import Sequence
-from statistics import harmonic_mean
+from collections.abc import Callable, Sequence
+from statistics import harmonic_mean, mean
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from harness.stats.logistic import platt
 
 
 def share(right_count: int, count: int) -> dict[str, Any]:
-    """A share with its 95 % interval (Wilson); None where there are no cases."""
+    """A share, ``mid``, with its 95 % interval (Wilson), ``low`` to ``high``; None where there are no cases."""
     estimate = share_interval(right_count, count)
-    return {"share": estimate.mid if count else None, "interval": [estimate.low, estimate.high], "count": count}
+    return {"mid": estimate.mid if count else None, "low": estimate.low, "high": estimate.high, "count": count}
 
 
 def signal(right_count: int, count: int, chance: float = 0.5) -> dict[str, Any]:
@@ -26,42 +26,46 @@ def signal(right_count: int, count: int, chance: float = 0.5) -> dict[str, Any]:
 
 def f1(said: Sequence[bool], true: Sequence[bool]) -> dict[str, Any]:
     """Precision, recall and F1 of "yes", F1 with its 95 % bootstrap interval, beside F1 of always saying yes."""
-    table = np.array([said, true], np.bool_)
+    table = np.array([said, true], np.float64)
 
     def of(rows: Any) -> float:
-        both = float((rows[0] & rows[1]).sum())
-        return 2 * both / max(1.0, float(rows.sum()))
+        return float(2 * rows.prod(axis=0).sum() / max(1.0, rows.sum()))
 
-    rng = np.random.default_rng(0)
     count = table.shape[1]
-    drawn = [of(table[:, rng.integers(0, count, count)]) for _ in range(RESAMPLES)]
-    both = int((table[0] & table[1]).sum())
+    both, said_count, true_count = (float(row.sum()) for row in (table.prod(axis=0), *table))
     return {
         "case_count": count,
-        "precision": both / max(1, int(table[0].sum())),
-        "recall": both / max(1, int(table[1].sum())),
-        "f1": of(table),
-        "f1_interval": [float(v) for v in np.percentile(drawn, [2.5, 97.5])],
-        "always_yes_f1": of(np.array([np.ones(count, np.bool_), table[1]])),
+        "precision": both / max(1.0, said_count),
+        "recall": both / max(1.0, true_count),
+        "f1": _drawn(of(table), lambda rng: of(table[:, rng.integers(0, count, count)])),
+        "always_yes_f1": 2 * true_count / max(1.0, count + true_count),
     }
 
 
-def process_f1(found: Sequence[float], accepted: Sequence[float]) -> dict[str, Any]:
+def process_f1(located: Sequence[float], accepted: Sequence[float]) -> dict[str, Any]:
     """ProcessBench's F1 with its bootstrap interval, of traces with an error and of right ones, each a share of hits.
 
     The harmonic mean of errors located at the very step and of right traces accepted; None where one kind is missing.
     Source: Zheng et al. 2024, "ProcessBench: Identifying Process Errors in Mathematical Reasoning" (arXiv:2412.06559).
     """
-    told: dict[str, Any] = {"wrong_count": len(found), "right_count": len(accepted), "f1": None}
-    if not (len(found) and len(accepted)):
-        return told
-    parts = np.array(found, np.float64), np.array(accepted, np.float64)
+    counts = {"wrong_count": len(located), "right_count": len(accepted)}
+    if not (len(located) and len(accepted)):
+        return counts | {"f1": None}
+    means = {"located": mean(located), "accepted": mean(accepted)}
+
+    parts = np.array(located), np.array(accepted)
+
+    def again(rng: np.random.Generator) -> float:
+        return harmonic_mean([float(rng.choice(part, len(part)).mean()) for part in parts])
+
+    return counts | means | {"f1": _drawn(harmonic_mean(means.values()), again)}
+
+
+def _drawn(middle: float, again: Callable[[np.random.Generator], float]) -> dict[str, float]:
+    """A figure with its 95 % bootstrap interval."""
     rng = np.random.default_rng(0)
-    drawn = zip(*(rng.choice(part, (RESAMPLES, len(part))).mean(axis=1) for part in parts), strict=True)
-    interval = np.percentile([harmonic_mean(map(float, both)) for both in drawn], [2.5, 97.5])
-    means = [float(part.mean()) for part in parts]
-    shares = dict(zip(("located", "accepted"), means, strict=True))
-    return told | shares | {"f1": harmonic_mean(means), "f1_interval": [float(v) for v in interval]}
+    low, high = np.percentile([again(rng) for _ in range(RESAMPLES)], [2.5, 97.5])
+    return {"mid": middle, "low": float(low), "high": float(high)}
 
 
 def selection(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:

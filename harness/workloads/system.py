@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_table
 
 if TYPE_CHECKING:
     from harness.workloads.parts import Parts
@@ -24,10 +24,19 @@ Case = Mapping[str, Any]
 """One line of a case file: JSON values by column."""
 Size = Mapping[str, int]
 DEFAULT_KIND = "step"
+KINDS: Mapping[str, type] = {
+    "a text": str,
+    "a number": float,
+    "a whole number": int,
+    "true or false": bool,
+    "a list": list,
+    "an object": dict,
+}
+"""Types of JSON values by what people call them."""
 
 
 class Column(NamedTuple):
-    """A column of a case file: ``kind`` is the type of its JSON value; ``needed`` in every case."""
+    """A column of a case file: ``kind`` is the type of its JSON value, one of :data:`KINDS`."""
 
     kind: type
     what: str
@@ -126,6 +135,23 @@ class System(Protocol):
 
     def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
         """Figures of the answers; WrongAnswerError where an answer is wrong whatever the model."""
+
+
+class Declared:
+    """Gives a system of ours what ``systems.toml`` declares of it; see :class:`System` for the attributes."""
+
+    name: str
+    title: str
+    extra: str
+    parts: Sequence[str]
+    columns: Mapping[str, Column]
+    sizes: Mapping[str, Size]
+
+    def __init_subclass__(cls, *, name: str) -> None:
+        table = shipped_table("systems.toml", "harness.workloads")[name]
+        columns = {key: Column(KINDS[kind], *others) for key, (kind, *others) in table["columns"].items()}
+        for key, value in (table | {"name": name, "columns": columns}).items():
+            setattr(cls, key, value)
 
 
 def kind_of(case: Case) -> str:

@@ -26,27 +26,24 @@ def step_cells(step: "Step") -> list[str]:
 
 def parts_of(record: RunRecord) -> str:
     """The parts of a run, each with the model that it was."""
-    result = record.result
-    named = result.parts if isinstance(result, SystemResult) else {}
+    named = record.result.parts if isinstance(record.result, SystemResult) else {}
     return ", ".join(f"{name} {model}" for name, model in named.items()) or "none"
 
 
 def figures(record: RunRecord) -> list[tuple[str, str]]:
-    """Names and values of what was scored; an interval beside its figure, groups with their name before."""
-    result = record.result
-    return _flat("", result.quality) if isinstance(result, SystemResult) else []
+    """Names and values of what was scored, an interval beside its figure."""
+    return _flat("", record.result.quality) if isinstance(record.result, SystemResult) else []
 
 
-def _flat(prefix: str, value: Any) -> list[tuple[str, str]]:
+def _flat(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, dict):
-        if {"mid", "low", "high"} <= value.keys():
-            return [(prefix, f"{value['mid']:.3g} ({value['low']:.3g} to {value['high']:.3g})")]
-        return [
-            row for key, inner in value.items() for row in _flat(f"{prefix} {key.replace('_', ' ')}".strip(), inner)
-        ]
+        ends = [value.get(end) for end in ("mid", "low", "high")]
+        shown = [] if None in ends else [(name.replace("_", " "), "{:.3g} ({:.3g} to {:.3g})".format(*ends))]
+        others = {key: inner for key, inner in value.items() if key not in {"mid", "low", "high"}}
+        return shown + [row for key, inner in others.items() for row in _flat(f"{name} {key}".strip(), inner)]
     if value is None or isinstance(value, list | tuple):
         return []
-    return [(prefix, f"{value:.4g}" if isinstance(value, float) else clean(str(value), 200))]
+    return [(name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else clean(str(value), 200))]
 
 
 def views(runs: Sequence["SystemRun"]) -> list[View]:
@@ -55,18 +52,18 @@ def views(runs: Sequence["SystemRun"]) -> list[View]:
     scored: list[list[str]] = []
     there: list[list[str]] = []
     for one in runs:
-        record = one.record
-        head = [record.workload, parts_of(record)]
-        peak = format_bytes(record.memory.peak_rss_bytes) if record.memory else "-"
-        here += [[*head, *step_cells(s), f"{s.sample_count} ({s.doubted_count})", peak] for s in one.steps]
-        scored += [[*head, *figure] for figure in figures(record)]
+        if one.record is not None:
+            head = [one.name, parts_of(one.record)]
+            peak = format_bytes(one.record.memory.peak_rss_bytes) if one.record.memory else "-"
+            here += [[*head, *step_cells(s), f"{s.sample_count} ({s.doubted_count})", peak] for s in one.steps]
+            scored += [[*head, *figure] for figure in figures(one.record)]
         for device, predictions in one.elsewhere.items():
             for p in predictions:
                 latency = format_seconds(p.latency_s.mid) if p.latency_s else "-"
-                there.append([record.workload, device, p.kind, latency, format_bytes(p.resident_bytes), p.note])
+                there.append([one.name, device, p.kind, latency, format_bytes(p.resident_bytes), p.note])
     named = ["system", "parts"]
     shown: list[View] = [
-        ("measured here", [*named, *STEP_COLUMNS, "samples (doubted)", "peak"], here, (3, 4, 5, 6, 9)),
+        ("measured", [*named, *STEP_COLUMNS, "samples (doubted)", "peak"], here, (3, 4, 5, 6, 9)),
         ("figures", [*named, "figure", "value"], scored, (3,)),
         ("predicted", ["system", "device", "step", "latency", "beside its parts", "from"], there, (3, 4)),
     ]
@@ -75,6 +72,6 @@ def views(runs: Sequence["SystemRun"]) -> list[View]:
 
 def median_error(runs: Sequence["SystemRun"]) -> float | None:
     """Median of the absolute errors of runs that ended well; None without any."""
-    steps = [step for one in runs if one.record.outcome == "ok" for step in one.steps]
+    steps = [step for one in runs if one.record and one.record.outcome == "ok" for step in one.steps]
     errors = [abs(step.error_ratio) for step in steps if step.error_ratio is not None]
     return median(errors) if errors else None

@@ -23,7 +23,7 @@ from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.workloads.parts import Parts
 from harness.workloads.predict import machine_there
-from harness.workloads.system import Case, Column, Context, Cost, Size
+from harness.workloads.system import Case, Context, Cost, Declared, Size
 
 _LORA = {"rank": 16, "batch_tokens": 512, "train_tokens": 1_000_000, "bits_per_weight": 4.5, "assumed_mfu": 0.3}
 
@@ -51,7 +51,7 @@ def lora(case: Case) -> dict[str, Any]:
     memory = round(card.parameter_count * told["bits_per_weight"] / 8) + 16 * adapters + activations
     engine = device.engine()
     peaks = engine.peak_flops_per_s
-    assumed = machine_there(device, None, None).flops_per_s * max(1, engine.core_count)
+    assumed = machine_there(device, None, {}).flops_per_s * max(1, engine.core_count)
     peak = next((peaks[dtype].value for dtype in ("fp16", "fp32") if dtype in peaks), assumed)
     rate = told["assumed_mfu"] * peak / (6 * (card.parameter_count + adapters))
     available = int(device.pool(engine.pool).usable_bytes.value)
@@ -69,27 +69,8 @@ def _exact(number: object) -> Fraction:
     return Fraction(str(number))
 
 
-class TrainingEfficiency:
+class TrainingEfficiency(Declared, name="training_efficiency"):
     """A run or a fine-tuning as a case; needs no model."""
-
-    name = "training_efficiency"
-    title = "Training efficiency: FLOP and MFU of training runs, memory and time of LoRA, by formulas"
-    extra = ""
-    parts: Sequence[str] = ()
-    columns: Mapping[str, Column] = {
-        "kind": Column(str, "mfu (default) for a training run, lora for a fine-tuning", needed=False),
-        "name": Column(str, "of the run", needed=False),
-        "parameter_count": Column(int, "mfu: weights that one token is multiplied with", needed=False),
-        "token_count": Column(int, "mfu: tokens trained on", needed=False),
-        "device_hours": Column(float, "mfu: hours x devices", needed=False),
-        "peak_flops_per_s": Column(float, "mfu: dense peak of one device in the precision of the run", needed=False),
-        "attention_dim": Column(int, "mfu: layers x heads x head width; 0 leaves attention out", needed=False),
-        "attended_tokens": Column(int, "mfu: tokens that one token is scored against", needed=False),
-        "stated_mfu": Column(float, "mfu: what the run's report states", needed=False),
-        "model": Column(str, "lora: name of a model", needed=False),
-        "device": Column(str, "lora: name of a device", needed=False),
-    }
-    sizes: Mapping[str, Size] = {"default": {}}
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
         """Published runs, then LoRA of a small model on five devices."""

@@ -3,16 +3,17 @@
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from statistics import mean
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from harness.errors import RefusedError, WrongAnswerError
-from harness.stats.intervals import share_interval
 from harness.workloads.memory_store import datasets
 from harness.workloads.memory_store.store import MemoryStore, NewMemory
 from harness.workloads.parts import Parts
-from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
+from harness.workloads.scores import share
+from harness.workloads.system import Case, Context, Cost, Declared, Pass, Size
 
 CONTRADICTED: Final = 0.5
 """Probability of a contradiction from which on a newer statement of the same fact replaces the older."""
@@ -21,25 +22,6 @@ _ALL: Final = ""
 """The conversation of cases that name none."""
 _MOST_OPEN: Final = 64
 _CUTOFFS: Final = (1, 5, 10, 20)
-_THINGS: Final = [
-    "kayak",
-    "violin",
-    "lamp",
-    "tent",
-    "ladder",
-    "camera",
-    "saw",
-    "kettle",
-    "drill",
-    "map",
-    "rope",
-    "helmet",
-    "compass",
-    "telescope",
-    "basket",
-]
-_PLACES: Final = ["cellar", "attic", "garage", "shed", "kitchen", "office", "hall", "studio", "barn", "workshop"]
-_NAMES: Final = ["Ada", "Bo", "Cleo", "Dag", "Eli", "Fay", "Gus", "Hana", "Ivo", "Jo", "Kit", "Lou"]
 _TEXT_TOKENS: Final = 14
 """Tokens of a built-in text or question, on average."""
 
@@ -67,7 +49,7 @@ class State(NamedTuple):
         return self.stores[conversation]
 
 
-class Memory:
+class Memory(Declared, name="memory_store"):
     """Hybrid retrieval over everything that was told, durable writes, provable forgetting.
 
     A newer text replaces an older one only where the case says that both state the same fact (``subject`` and
@@ -76,58 +58,27 @@ class Memory:
     history of the fact.
     """
 
-    name = "memory_store"
-    title = "Long-term memory: told, asked, and asked to forget"
-    extra = "onnx"
-    parts: Sequence[str] = ("encoder", "nli|language?")
-    columns: Mapping[str, Column] = {
-        "kind": Column(str, "tell, ask or forget."),
-        "text": Column(
-            str, "What is told or asked; of forget, an FTS5 expression, where no ids are given.", needed=False
-        ),
-        "id": Column(str, "Of tell: a name for it, to expect and to forget it by.", needed=False),
-        "ids": Column(list, "Of forget: what is to be forgotten.", needed=False),
-        "expect": Column(list, "Of ask: ids of what answers it.", needed=False),
-        "replaces": Column(
-            str, "Of tell: the id of what it makes untrue, by your own judgement; only scored.", needed=False
-        ),
-        "subject": Column(str, "Of tell: whom the fact is about.", needed=False),
-        "relation": Column(str, "Of tell: what it says of the subject, such as 'lives in'.", needed=False),
-        "single": Column(
-            bool,
-            "Of tell: true where there is one at a time: where somebody lives, not what pets they have.",
-            needed=False,
-        ),
-        "conversation": Column(str, "Whose memory it is; one for all unless given.", needed=False),
-        "time_s": Column(float, "Unix time at which it is told or asked; now unless given.", needed=False),
-    }
-    sizes: Mapping[str, Size] = {
-        "small": {"entry_count": 1_000, "words_only": 0},
-        "default": {"entry_count": 10_000, "words_only": 0},
-        "large": {"entry_count": 100_000, "words_only": 0},
-        "empty": {"entry_count": 0, "words_only": 0},
-        "bm25": {"entry_count": 0, "words_only": 1},
-    }
+    words: Mapping[str, Sequence[str]]
+    """Of built-in cases: names, things and places."""
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
         """Where people keep things, some of them moved later; questions after all; a part of it forgotten."""
         rng = np.random.default_rng(seed)
-        pairs = [(name, thing) for name in _NAMES for thing in _THINGS]
+        pairs = [(name, thing) for name in self.words["names"] for thing in self.words["things"]]
         chosen = [pairs[at] for at in rng.permutation(len(pairs))[:60]]
-        made: list[Case] = []
+        told: list[Case] = []
         last: dict[tuple[str, str], str] = {}
         for at, (name, thing) in enumerate([*chosen, *chosen[:20]]):
-            text = f"{name} keeps the {thing} in the {_PLACES[int(rng.integers(len(_PLACES)))]}."
-            told: dict[str, Any] = {"kind": "tell", "id": f"t{at}", "text": text}
-            told |= {"subject": name, "relation": f"keeps the {thing} in", "single": True}
-            if (name, thing) in last:
-                told["replaces"] = last[name, thing]
+            fact = {"subject": name, "relation": f"keeps the {thing} in", "single": True}
+            text = f"{name} keeps the {thing} in the {rng.choice(self.words['places'])}."
+            older = {"replaces": last[name, thing]} if (name, thing) in last else {}
+            told.append({"kind": "tell", "id": f"t{at}", "text": text} | fact | older)
             last[name, thing] = f"t{at}"
-            made.append(told)
-        for (name, thing), key in list(last.items())[:40]:
-            made.append({"kind": "ask", "text": f"Where does {name} keep the {thing}?", "expect": [key]})
-        made += [{"kind": "forget", "ids": [key]} for key in list(last.values())[40:60]]
-        return made
+        questions = [
+            {"kind": "ask", "text": f"Where does {name} keep the {thing}?", "expect": [key]}
+            for (name, thing), key in list(last.items())[:40]
+        ]
+        return [*told, *questions, *({"kind": "forget", "ids": [key]} for key in list(last.values())[40:60])]
 
     def read_cases(self, path: Path) -> Sequence[Case]:
         """LoCoMo or LongMemEval, public data sets; RefusedError for any other file."""
@@ -140,12 +91,10 @@ class Memory:
         """
         count = size["entry_count"]
         resident = 4 * 384 * count + 300 * count + (16 << 20)
-        text = Pass(part="encoder", tokens=_TEXT_TOKENS)
+        held: dict[str, Any] = {"passes": (Pass(part="encoder", tokens=_TEXT_TOKENS),), "resident_bytes": resident}
         return {
-            "tell": Cost(passes=(text,), resident_bytes=resident, glue_s=0.6e-3),
-            "ask": Cost(
-                passes=(text,), resident_bytes=resident, moved_bytes=4.0 * 384 * count, glue_s=1.0e-3 + 2e-8 * count
-            ),
+            "tell": Cost(**held, glue_s=0.6e-3),
+            "ask": Cost(**held, moved_bytes=4.0 * 384 * count, glue_s=1.0e-3 + 2e-8 * count),
             "forget": Cost(resident_bytes=resident, glue_s=2.0e-3),
         }
 
@@ -155,10 +104,10 @@ class Memory:
         state = State(context.folder, {}, parts, bool(size["words_only"]))
         store = state.store_of(_ALL)
         rng = np.random.default_rng(context.seed)
-        places = rng.integers(0, len(_PLACES), size["entry_count"])
+        places = rng.choice(self.words["places"], size["entry_count"])
         vectors = rng.standard_normal((size["entry_count"], parts.encoder.dim), dtype=np.float32)
         store.store_many(
-            NewMemory(f"Somebody left item q{at:08d}z in the {_PLACES[place]}.", vector=vectors[at], created_s=0.0)
+            NewMemory(f"Somebody left item q{at:08d}z in the {place}.", vector=vectors[at], created_s=0.0)
             for at, place in enumerate(places)
         )
         store.erase()
@@ -197,32 +146,21 @@ class Memory:
         """
         rows = list(zip(cases, answers, strict=True))
         figures: dict[str, Any] = {}
-        asked = [
-            (case["expect"], answer["found"]) for case, answer in rows if case["kind"] == "ask" and case.get("expect")
-        ]
+        asked = [(set(case["expect"]), answer["found"]) for case, answer in rows if case.get("expect")]
         if asked:
             for k in _CUTOFFS:
-                shares = [len(set(found[:k]) & set(wanted)) / len(set(wanted)) for wanted, found in asked]
-                figures[f"recall_at_{k}"] = float(np.mean(shares))
-            figures["any_at_5"] = _share(sum(bool(set(found[:5]) & set(wanted)) for wanted, found in asked), len(asked))
-            figures["question_count"] = len(asked)
-        told = [(case, answer) for case, answer in rows if case["kind"] == "tell"]
+                figures[f"recall_at_{k}"] = mean(len(wanted & set(found[:k])) / len(wanted) for wanted, found in asked)
+            some = sum(not wanted.isdisjoint(found[:5]) for wanted, found in asked)
+            figures |= {"any_at_5": share(some, len(asked)), "question_count": len(asked)}
+        told = [(case, answer["replaced"]) for case, answer in rows if case["kind"] == "tell"]
         if told:
             wanted = {(case.get("id"), case["replaces"]) for case, _ in told if "replaces" in case}
-            done = {(case.get("id"), old) for case, answer in told for old in answer["replaced"]}
-            figures["facts_replaced"] = _share(len(done & wanted), len(wanted)) if wanted else len(done)
+            done = {(case.get("id"), older) for case, replaced in told for older in replaced}
             lost = len(done - wanted)
-            figures["facts_kept"] = _share(len(told) - lost, len(told))
-            figures["facts_lost"] = lost
+            figures["facts_replaced"] = share(len(done & wanted), len(wanted))
+            figures |= {"facts_kept": share(len(told) - lost, len(told)), "facts_lost": lost}
         forgotten = [answer["forgotten"] for case, answer in rows if case["kind"] == "forget"]
-        if forgotten:
-            figures["forgotten_count"] = sum(map(len, forgotten))
-        return figures
-
-
-def _share(count: int, of: int) -> dict[str, Any]:
-    share = share_interval(count, of)
-    return {"mid": share.mid, "low": share.low, "high": share.high}
+        return figures | ({"forgotten_count": sum(map(len, forgotten))} if forgotten else {})
 
 
 SYSTEM = Memory()

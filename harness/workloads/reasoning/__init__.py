@@ -21,7 +21,7 @@ from harness.workloads.reasoning.arithmetic import first_wrong, wrong_equality
 from harness.workloads.reasoning.made import made_statements, made_trace
 from harness.workloads.reasoning.programs import EXAMPLES, INSTRUCTION, doubted, worked
 from harness.workloads.scores import f1, process_f1
-from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
+from harness.workloads.system import Case, Context, Cost, Declared, Pass, Size
 
 SAME_THING: Final = 0.3
 """Cosine of two statements from which on they may be about the same thing."""
@@ -37,24 +37,8 @@ class State(NamedTuple):
     seed: int
 
 
-class Reasoning:
+class Reasoning(Declared, name="reasoning"):
     """Checks of a chain of thought."""
-
-    name = "reasoning"
-    title = "Reasoning: wrong arithmetic, contradictions, and the first wrong step of a solution"
-    extra = ""
-    parts: Sequence[str] = ("nli?", "language?", "encoder?")
-    columns: Mapping[str, Column] = {
-        "kind": Column(str, "arithmetic, contradiction or critic"),
-        "steps": Column(list, "the steps or statements, texts in order"),
-        "problem": Column(str, "critic: the problem that the steps solve", needed=False),
-        "label": Column(int, "the first wrong step, counted from 0; -1 where all are right", needed=False),
-        "contradiction": Column(list, "the two statements that contradict each other; [] for none", needed=False),
-    }
-    sizes: Mapping[str, Size] = {
-        "default": {"case_count": 60, "statement_count": 0, "program_count": 4},
-        "statements": {"case_count": 0, "statement_count": 20, "program_count": 4},
-    }
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
         """Made by the seed, right and wrong in turn: equalities, statements about shops."""

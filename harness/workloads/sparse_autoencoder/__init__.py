@@ -20,7 +20,7 @@ from harness.workloads.probe import FOLDS, held_out
 from harness.workloads.scores import signal
 from harness.workloads.sparse_autoencoder.model import CONFIG, SparseAutoencoder, load, save
 from harness.workloads.sparse_autoencoder.training import Plan, Trainer
-from harness.workloads.system import Case, Column, Context, Cost, Pass, Size
+from harness.workloads.system import Case, Context, Cost, Declared, Pass, Size
 
 _TRAIN_SHARE: Final = 0.9
 _CASE_CHARS: Final = 1000
@@ -43,22 +43,8 @@ class State(NamedTuple):
     autoencoder: SparseAutoencoder
 
 
-class SparseAutoencoderSystem:
+class SparseAutoencoderSystem(Declared, name="sparse_autoencoder"):
     """A dictionary on the stream of a language model."""
-
-    name = "sparse_autoencoder"
-    title = "Sparse autoencoder: activations as few features, what they explain, and the loss they recover"
-    extra = "llama"
-    parts: Sequence[str] = ("language",)
-    columns: Mapping[str, Column] = {
-        "kind": Column(str, "encode or loss"),
-        "text": Column(str, "a text; its first 512 tokens are read"),
-        "label": Column(bool, "encode: a label for sparse probing", needed=False),
-    }
-    sizes: Mapping[str, Size] = {
-        "default": _SIZE,
-        "small": _SIZE | {"expansion_ratio": 2, "active_count": 16, "step_count": 20},
-    }
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
         """Pieces of the last tenth of the text that ships, not trained on; the first ones for losses too."""

@@ -75,8 +75,7 @@ MACHINE = Machine(
     slowness=2.0,
     read_bytes_per_s=1e9,
     flops_per_s=1e10,
-    language=lambda one: one.count * one.tokens * 0.01,
-    laws={"encoder": Law(base_s=0.001, token_s=0.0001)},
+    laws={"language": lambda one: one.count * one.tokens * 0.01, "encoder": Law(base_s=0.001, token_s=0.0001).seconds},
     spread_ratio=1.5,
 )
 
@@ -131,23 +130,25 @@ def test_on_a_target_only_what_ran_there_or_is_scaled_has_a_number(monkeypatch, 
     )
     monkeypatch.setattr(run, "load", lambda _name: system)
     monkeypatch.setattr(on_target, "run_on", bench)
-    monkeypatch.setattr(run, "OnTarget", SimpleNamespace)
+    monkeypatch.setattr(run, "SystemRun", SimpleNamespace)
     given = run.Given(language=tmp_path / "m.gguf")
     found = run.run_on("x", given, size="default", on="adb://", programs=tmp_path)
-    answer, search = found.steps
+    answer, search = found.elsewhere["adb://"]
     # 60 tokens read at 10 ms, 10 written at 50 ms, and 3 ms of glue on a core of 3409 for one of 2600
     assert answer.latency_s.mid == pytest.approx(0.6 + 0.5 + 0.003 * REFERENCE_SCORE / 3409)
     assert search.latency_s is None
     assert (asked[0].scenario.prompt_tokens, asked[0].scenario.new_tokens) == (60, 16)
-    assert "encoder passes cannot run there" in found.basis
+    assert "encoder passes cannot run there" in search.note
+    assert answer.note.startswith("language passes by llama-bench there")
 
 
 def test_a_device_is_scaled_from_here_by_single_core_speed():
     phone = load_device("iphone-16-pro")
     assert single_core(phone) == 3409  # Macworld, 11 September 2024
-    there = machine_there(phone, MACHINE, None)
+    there = machine_there(phone, MACHINE, {"language": MACHINE.laws["language"]})
     slowness = REFERENCE_SCORE / 3409
     assert there.slowness == pytest.approx(slowness)
-    assert there.laws["encoder"].token_s == pytest.approx(0.0001 * slowness / 2.0)
+    assert there.laws["encoder"](Pass(part="encoder", tokens=10)) == pytest.approx(0.002 * slowness / 2.0)
+    assert there.laws["language"](Pass(part="language", tokens=10)) == 0.1
     bandwidth = phone.pool("ram").bandwidth_bytes_per_s.value
     assert there.read_bytes_per_s == pytest.approx(SPEC_SHARE * SERIAL_SHARE * bandwidth)

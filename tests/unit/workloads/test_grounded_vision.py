@@ -26,7 +26,7 @@ def test_texts_are_compared_without_blanks():
     cases = [{"kind": "read"}, {"kind": "find"}]
     answers = [{"right": ["ABCD", "EFGH"], "texts": ["AB CD", "EFGX"]}, {"right": ["ABCD"], "texts": ["XYZ", "ABCD"]}]
     score = SYSTEM.score(cases, answers)
-    assert (score["read"]["share"], score["find"]["share"]) == (0.5, 1)
+    assert (score["read"]["mid"], score["find"]["mid"]) == (0.5, 1)
 
 
 def test_made_words_are_read_from_regions_and_not_from_a_small_copy(tmp_path):
@@ -35,7 +35,7 @@ def test_made_words_are_read_from_regions_and_not_from_a_small_copy(tmp_path):
     state = SYSTEM.prepare(Parts(), size, Context(tmp_path, tmp_path))
     cases = SYSTEM.cases(size, 1)
     score = SYSTEM.score(cases, [SYSTEM.step(state, case) for case in cases])
-    assert score["read"]["share"] >= 0.75
-    assert score["copy"]["share"] < score["read"]["share"]
+    assert score["read"]["mid"] >= 0.75
+    assert score["copy"]["mid"] < score["read"]["mid"]
     with pytest.raises(BadDataError, match="a picture"):
         SYSTEM.step(state, {"kind": "read", "image": str(tmp_path / "none.png"), "regions": [[0, 0, 1, 1]]})

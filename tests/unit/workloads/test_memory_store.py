@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from memory_cases import DIM, NOW_S, HashingEmbedder, fill, near, open_store
 
 from harness.errors import BadDataError, RefusedError
-from harness.workloads.memory_store.index import MemoryIndex
-from harness.workloads.memory_store.store import HALF_LIFE_S, MemoryStore, NewMemory
+from harness.workloads.memory_store.store import MemoryStore, NewMemory, recency
 
 
 def test_bm25_is_that_of_sqlite(store, tmp_path):
@@ -47,13 +46,10 @@ def test_full_score_is_the_sum_in_double_precision(store):
 
 
 def test_recency_halves_every_half_life_even_long_after_the_store_was_opened():
-    index = MemoryIndex(4)
-    unit = (np.ones(4, np.float32) / 2).tobytes()
-    index.extend([(age, NOW_S - age * 86400, unit) for age in (0, 30, 60, 90)])
+    ages = np.array([0, 30, 60, 90])
     for later_days in (0, 30, 3000):
-        expected = [0.5 ** ((age + later_days) / 30) for age in (0, 30, 60, 90)]
-        found = index.recency(NOW_S + later_days * 86400, HALF_LIFE_S)
-        assert found.tolist() == pytest.approx(expected, rel=1e-4)
+        values = recency(NOW_S - ages * 86400.0, NOW_S + later_days * 86400)
+        assert values.tolist() == pytest.approx([0.5 ** ((age + later_days) / 30) for age in ages], rel=1e-4)
 
 
 def test_newest_first_among_equals_but_never_over_relevance(store):
@@ -69,12 +65,9 @@ def test_newest_first_among_equals_but_never_over_relevance(store):
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-5, 2000), min_size=2, max_size=12))
 def test_recency_never_passes_its_weight(ages_days):
-    index = MemoryIndex(4)
-    unit = (np.ones(4, np.float32) / 2).tobytes()
-    index.extend([(at, NOW_S - age * 86400, unit) for at, age in enumerate(ages_days)])
-    recency = index.recency(NOW_S, HALF_LIFE_S)
-    assert (recency >= 0).all()
-    assert (recency <= 1).all()
+    values = recency(NOW_S - 86400 * np.array(ages_days), NOW_S)
+    assert (values >= 0).all()
+    assert (values <= 1).all()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +91,7 @@ def test_bad_files_and_conditions_are_refused(tmp_path, store):
     with pytest.raises(BadDataError):
         open_store(tmp_path / "junk.db")
     with pytest.raises(RefusedError, match="hashing-64"):
-        MemoryStore(store._db.path, HashingEmbedder(32))
+        MemoryStore(store.path, HashingEmbedder(32))
     with pytest.raises(RefusedError, match="what to forget"):
         store.forget()
     with pytest.raises(RefusedError, match="full-text"):
@@ -114,7 +107,7 @@ def test_memory_and_disk_agree_after_any_changes(tmp_path_factory, actions, seed
     rng = np.random.default_rng(seed)
     with open_store(folder / "m.db") as store:
         for at, action in enumerate(actions):
-            alive = [int(i) for i in store._index.ids[: len(store)]]
+            alive = [int(i) for i in store._rows["id"][store._rows["is_alive"]]]
             if action == "put" or not alive:
                 store.store(f"the {at} kayak {rng.integers(5)}")
             elif action == "forget":

@@ -112,12 +112,12 @@ def test_critic_scores_stand_beside_rules_that_read_no_step():
     cases = [{"kind": "critic", "steps": ["s"] * n, "label": y} for n, y in zip(lengths, labels, strict=True)]
     answers = [{"first_error": f, "exact_only": -1} for f in first]
     scores = SYSTEM.score(cases, answers)["critic"]
-    assert scores["f1"] == pytest.approx(2 * (1 / 3) * 1 / (1 / 3 + 1))
+    assert scores["f1"]["mid"] == pytest.approx(2 * (1 / 3) * 1 / (1 / 3 + 1))
     # a random step of the two that were doubted: (1/2 + 1/4) / 3 located, both right ones accepted
-    assert scores["baselines"]["random_step"] == pytest.approx(2 * 0.25 / 1.25)
+    assert scores["baselines"]["random_step"]["mid"] == pytest.approx(2 * 0.25 / 1.25)
     # longer than the median of 2 steps: two of three doubted, at one of four steps
-    assert scores["baselines"]["length"] == pytest.approx(2 * (0.5 / 3) / (0.5 / 3 + 1))
-    assert scores["exact_checks_alone"]["f1"] == 0
+    assert scores["baselines"]["length"]["mid"] == pytest.approx(2 * (0.5 / 3) / (0.5 / 3 + 1))
+    assert scores["exact_checks_alone"]["f1"]["mid"] == 0
 
 
 def test_contradictions_need_somebody_who_judges(tmp_path):

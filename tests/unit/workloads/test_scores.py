@@ -10,13 +10,13 @@ from harness.workloads.scores import f1, process_f1, selection, share, signal
 def test_f1_by_hand():
     scores = f1([True, True, False, True], [True, False, True, True])
     assert (scores["precision"], scores["recall"]) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
-    assert scores["f1"] == pytest.approx(2 / 3)
+    assert scores["f1"]["mid"] == pytest.approx(2 / 3)
     assert scores["always_yes_f1"] == pytest.approx(2 * 3 / (4 + 3))
-    assert scores["f1_interval"][0] <= scores["f1"] <= scores["f1_interval"][1]
+    assert 0 <= scores["f1"]["low"] <= 2 / 3 <= scores["f1"]["high"] <= 1
 
 
 def test_process_f1_is_the_harmonic_mean_and_none_without_both_kinds():
-    assert process_f1([1, 0, 0, 0], [1, 1])["f1"] == pytest.approx(2 * 0.25 / 1.25)
+    assert process_f1([1, 0, 0, 0], [1, 1])["f1"]["mid"] == pytest.approx(2 * 0.25 / 1.25)
     assert process_f1([1, 0], [])["f1"] is None
 
 
@@ -32,7 +32,7 @@ def test_a_signal_is_told_by_the_exact_test():
     assert signal(4, 4)["says"] == "no signal"  # p = .125
     assert signal(16, 16)["says"] == "better than chance"
     assert signal(0, 16)["says"] == "worse than chance"
-    assert share(0, 0)["share"] is None
+    assert share(0, 0)["mid"] is None
 
 
 def test_answering_the_surer_half_gains_where_confidence_means_something():

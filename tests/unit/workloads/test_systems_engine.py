@@ -73,7 +73,7 @@ def test_a_dictionary_is_trained_once_kept_and_is_that_of_its_model(parts, tmp_p
     answers = [AUTOENCODER.step(state, case) for case in cases]
     scores = AUTOENCODER.score(cases, answers)
     assert scores["active_count"] <= size["active_count"]
-    assert scores["sparse_probe"]["1"]["share"] < 0.7  # texts that are alike tell nothing
+    assert scores["sparse_probe"]["1"]["mid"] < 0.7  # texts that are alike tell nothing
     with pytest.raises(RefusedError, match=f"--size dim={stream.dim}"):
         AUTOENCODER.prepare(parts, size | {"dim": 7}, context)
 
