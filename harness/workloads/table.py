@@ -37,7 +37,7 @@ def figures(record: RunRecord) -> list[tuple[str, str]]:
 
 def _flat(name: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, dict):
-        ends = [value.get(end) for end in ("mid", "low", "high")]
+        ends: list[Any] = [value.get(end) for end in ("mid", "low", "high")]
         shown = [] if None in ends else [(name.replace("_", " "), "{:.3g} ({:.3g} to {:.3g})".format(*ends))]
         others = {key: inner for key, inner in value.items() if key not in {"mid", "low", "high"}}
         return shown + [row for key, inner in others.items() for row in _flat(f"{name} {key}".strip(), inner)]
