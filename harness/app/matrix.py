@@ -1,26 +1,106 @@
-"""Many questions at once: which devices, which models, which mixtures, which contexts; and the answers as columns."""
+"""Many questions at once: the one answer of ``app.ways`` for devices x models x mixtures x contexts, as columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from msgspec.structs import replace
 
-from harness.app.resolve import mixture_of, resolve_device, resolve_model
+from harness.app.resolve import ResolvedModel, mixture_of, resolve_device, resolve_model
+from harness.app.ways import ways
 from harness.catalog.devices import device_names, load_device
 from harness.catalog.models import model_names
 from harness.catalog.names import load_model
 from harness.catalog.paths import as_path
+from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelCard, ModelShape
+from harness.domain.prediction import Interval
 from harness.domain.quant import split
 from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
-from harness.predict.sweep import WORDS, Grid, sweep
+from harness.errors import InputError, RefusedError
 from harness.predict.verdict import check_entitlement
+from harness.predict.weights import weights_of
 
-Columns = dict[str, NDArray[Any]]
+MOST_CELLS: Final = 20_000
+"""Cells of one table: at some ten milliseconds each, a few minutes."""
+
+CellWord = Literal["fits", "fits split", "fits with streaming", "too slow", "does not fit", "impossible"]
+"""A verdict; ``fits split``: a part of the model, or all of it, lies with the CPU. ``impossible``: the device has no
+such api, or the KV type does not divide a row of the model's keys."""
+
+
+class Cell(NamedTuple):
+    """One answer.
+
+    Attributes:
+        needed_bytes: What the best way must hold or reads for every token, in the pool that is fullest.
+        available_bytes: What one app may use of that pool.
+        pool: Its name.
+        decode_tokens_per_s: Decode speed by the best way, with its 90 % interval; None where there is none.
+    """
+
+    device: str
+    api: str
+    model: str
+    quant: str
+    context_tokens: int
+    needed_bytes: int
+    available_bytes: int
+    pool: str
+    verdict: CellWord
+    decode_tokens_per_s: Interval | None
+
+
+class Grid(NamedTuple):
+    """What is asked about; cells follow in the order of the fields, the context running fastest."""
+
+    devices: list[DeviceProfile]
+    models: list[tuple[str, ModelCard | None, ModelShape]]
+    quants: list[str]
+    contexts: list[int]
+    scenario: Scenario
+    entitled: bool
+
+    @property
+    def cell_count(self) -> int:
+        """Answers in all."""
+        return len(self.devices) * len(self.models) * len(self.quants) * len(self.contexts)
+
+    def cells(self) -> Iterator[Cell]:
+        """Every answer, computed as it is asked for.
+
+        Raises:
+            RefusedError: A model's architecture has no table of tensors.
+        """
+        resolved = [
+            ResolvedModel(name, quant, weights_of(shape, quant), card)
+            for name, card, shape in self.models
+            for quant in self.quants
+        ]
+        for device in self.devices:
+            for model in resolved:
+                for context in self.contexts:
+                    yield self._cell(device, model, context)
+
+    def _cell(self, device: DeviceProfile, model: ResolvedModel, context: int) -> Cell:
+        asked = device.name, device.api(self.scenario.api), model.name, model.quant, context
+        entitled = self.entitled and any(pool.entitled_bytes for pool in device.pools)
+        try:
+            best = ways(model, device, replace(self.scenario, context_tokens=context), entitled=entitled)[0]
+        except RefusedError:
+            return Cell(*asked, 0, 0, "", "impossible", None)
+        verdict = best.prediction.verdict
+        is_split = verdict.word == "fits" and not best.is_usual
+        usable = {int(pool.usable_bytes.value): pool.name for pool in device.pools}
+        return Cell(
+            *asked,
+            verdict.needed_bytes,
+            verdict.available_bytes,
+            usable.get(verdict.available_bytes, "ram"),
+            "fits split" if is_split else verdict.word,
+            best.prediction.speed.decode_tokens_per_s if best.runs else None,
+        )
 
 
 def ask(
@@ -32,43 +112,43 @@ def ask(
     scenario: Scenario | None = None,
     entitled: bool = False,
 ) -> Grid:
-    """The grid of everything that the patterns match.
+    """Everything that the patterns match.
 
     Raises:
         UnknownNameError: A pattern matches nothing, or there is no such mixture.
-        RefusedError: A matched model has no table of tensors.
+        InputError: More than ``MOST_CELLS`` cells.
+        RefusedError: None of the systems offers the higher limit to which apps are said to be ``entitled``.
     """
     profiles = [load_device(name) for name in matching("device", devices, device_names())]
-    shapes = [(name, shape) for name, _, shape in map(subject, matching("model", models, model_names()))]
+    subjects = [subject(name) for name in matching("model", models, model_names())]
     check_entitlement(entitled, *profiles)
-    names = list(dict.fromkeys(mixture_of(q)[0] for q in quants))
-    return sweep(profiles, shapes, names, list(dict.fromkeys(contexts)), scenario=scenario, entitled=entitled)
+    names = list(dict.fromkeys(mixture_of(quant)[0] for quant in quants))
+    grid = Grid(profiles, subjects, names, list(dict.fromkeys(contexts)), scenario or Scenario(), entitled)
+    if grid.cell_count > MOST_CELLS:
+        counts = (
+            f"{len(profiles)} devices x {len(subjects)} models x {len(names)} mixtures x {len(grid.contexts)} contexts"
+        )
+        raise InputError(f"{grid.cell_count} cells ({counts}): at most {MOST_CELLS} at once, so name fewer of them")
+    return grid
 
 
 def subject(ref: str) -> tuple[str, ModelCard | None, ModelShape]:
     """Name, card and shape of a model that was asked about, by a name or by a path."""
     if as_path(ref):
-        found = resolve_model(ref)
-        return Path(ref).stem, found.card, found.weights.shape
+        model = resolve_model(ref)
+        return Path(ref).stem, model.card, model.weights.shape
     card = load_model(ref)
     return ref, card, card.shape
 
 
-def columns(grid: Grid) -> Columns:
-    """The grid as columns of equal length, one row a cell, the context running fastest."""
-    axes = np.indices(grid.verdict.shape, dtype=np.int32).reshape(4, -1)
-    words = np.array([*WORDS, "impossible"])
-    return {
-        "device": np.array(grid.devices)[axes[0]],
-        "api": np.array(grid.apis)[axes[0]],
-        "model": np.array(grid.models)[axes[1]],
-        "quant": np.array(grid.quants)[axes[2]],
-        "context_tokens": np.array(grid.contexts)[axes[3]],
-        "needed_bytes": grid.needed_bytes.ravel(),
-        "available_bytes": grid.available_bytes.ravel(),
-        "verdict": words[grid.verdict.ravel()],
-        "decode_tokens_per_s": grid.reached_tokens_per_s.ravel(),
-    }
+def columns(cells: Sequence[Cell]) -> dict[str, list[Any]]:
+    """Cells as columns of equal length; an interval as its middle and its two ends."""
+    names = [name for name in Cell._fields if name not in {"pool", "decode_tokens_per_s"}]
+    table = {name: [getattr(cell, name) for cell in cells] for name in names}
+    for end, name in (("mid", ""), ("low", "low_"), ("high", "high_")):
+        speeds = [cell.decode_tokens_per_s for cell in cells]
+        table[f"decode_{name}tokens_per_s"] = [getattr(speed, end) if speed else None for speed in speeds]
+    return table
 
 
 def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -78,7 +158,7 @@ def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[s
         UnknownNameError: A pattern matches nothing.
         RefusedError: A model's name has a mixture in it.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     paths = [pattern for pattern in patterns if as_path(pattern)]
     for pattern in patterns:
         if pattern in paths:
@@ -86,13 +166,5 @@ def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[s
         hits = [name for name in known if fnmatchcase(name, pattern)]
         if not hits and kind == "model" and (quant := split(pattern)[1]):
             raise RefusedError(f"{pattern!r} names {quant}: name models here, and mixtures with --quants")
-        found |= set(hits or [load_model(pattern).name if kind == "model" else resolve_device(pattern).name])
-    return [*(name for name in known if name in found), *sorted(found.difference(known)), *paths]
-
-
-def plain(table: Mapping[str, NDArray[Any]]) -> dict[str, list[Any]]:
-    """Columns as lists, nan as None."""
-    lists = {name: column.tolist() for name, column in table.items()}
-    speeds = lists.get("decode_tokens_per_s", [])
-    lists["decode_tokens_per_s"] = [None if value != value else value for value in speeds]  # noqa: PLR0124 - nan
-    return lists
+        names |= set(hits or [load_model(pattern).name if kind == "model" else resolve_device(pattern).name])
+    return [*(name for name in known if name in names), *sorted(names.difference(known)), *paths]

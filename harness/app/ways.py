@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from harness.app.fit import held_to, in_memory, predict
+from harness.app.fit import held_to, in_memory
 from harness.app.resolve import ResolvedModel
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
@@ -61,21 +61,18 @@ def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **aske
     card_count = device.card_count
     if card_count > 1 and not has_card:
         raise RefusedError(f"{device.name} has no card of its own: there are no several of it")
-    usual = _way(model, device, scenario, asked, is_usual=True)
-    listed = [usual]
+    listed = _ways(model, device, scenario, asked, is_usual=True)
+    usual = listed[0]
     if card_count > 1 or (is_open and not _fits(usual)):
         if has_card:
             split = best_split(model.weights, device, scenario, card_count)
             if split is not None:
-                listed.append(_way(model, device, replace(scenario, placement=split), asked))
+                listed += _ways(model, device, replace(scenario, placement=split), asked)
         if device.engine_for("cpu") is not None and device.api(scenario.api) != "cpu":
-            by_cpu = replace(scenario, api="cpu", placement=Placement())
-            listed.append(_way(model, device, by_cpu, asked))
-    fitting = [way for way in listed if _fits(way)]
-    if not fitting:
-        fitting = [way for one in listed for way in _streamed(one, model, device, asked)]
+            listed += _ways(model, device, replace(scenario, api="cpu", placement=Placement()), asked)
+    running = [way for way in listed if _fits(way)] or [way for way in listed if way.runs]
     kinds: dict[str, Way] = {}
-    for way in sorted(fitting, key=lambda way: way.request_s):
+    for way in sorted(running, key=lambda way: way.request_s):
         kinds.setdefault(way.how if _fits(way) else way.how.partition(" ")[2], way)
     return list(kinds.values()) or [usual]
 
@@ -85,46 +82,44 @@ def _fits(way: Way) -> bool:
     return verdict.word == "fits" or (verdict.word == "too slow" and verdict.needed_bytes <= verdict.available_bytes)
 
 
-def _way(
+def _ways(
     model: ResolvedModel, device: DeviceProfile, scenario: Scenario, asked: dict[str, Any], *, is_usual: bool = False
-) -> Way:
-    now = predict(model, device, scenario, **asked)
-    blocks = model.weights.shape.layer_count
-    placement = scenario.placement
+) -> list[Way]:
+    """The way of one placement; where only RAM for the weights is short, those of reading them from storage."""
+    given = {name: value for name, value in asked.items() if name not in {"target_tokens_per_s", "minutes"}}
+    now = in_memory(model, device, scenario, **given)
+    target = asked.get("target_tokens_per_s"), asked.get("minutes")
+    placed = _placed_in_words(model.weights.shape.layer_count, device, scenario.placement, now.api)
+    flags = "-ngl 0" if now.api == "cpu" else scenario.placement.flags(model.weights.shape.layer_count)
+    made = [(placed, flags, is_usual, now.speed)]
+    if now.verdict.word == "fits with streaming":
+        plan = plan_under_budget(model.weights, device, now)
+        total = sum(t.size_bytes for t in model.weights.tensors)
+        streamed = streamed_ways(plan, now.speed, scenario, total)
+        made = [(way.how, flags if way.how.startswith("mapped") else "", False, way.speed) for way in streamed]
+    return [
+        Way(
+            how=how,
+            flags=flags,
+            is_usual=usual,
+            scenario=scenario,
+            prediction=held_to(
+                replace(now, speed=speed), model, device, scenario, *target, beside=asked.get("beside", ())
+            ),
+        )
+        for how, flags, usual, speed in made
+    ]
+
+
+def _placed_in_words(blocks: int, device: DeviceProfile, placement: Placement, api: str) -> str:
     cards = len(placement.tensor_split)
     where = f"{cards} cards" if cards > 1 else "the card"
     start = placement.first_gpu_block(blocks)
-    engine = device.engine_for(now.api)
-    if engine is None or device.pool_for(now.api) == "ram":
-        how = f"by the {engine.kind.upper() if engine else now.api}"
-    elif start:
-        how = f"{blocks - start} of {blocks} blocks on {where}, the others with the CPU"
-    elif placement.cpu_moe:
-        how = f"on {where}, but for the experts of {placement.cpu_moe} of {blocks} blocks, which stay with the CPU"
-    else:
-        how = f"whole on {where}"
-    flags = "-ngl 0" if now.api == "cpu" else placement.flags(blocks)
-    return Way(how=how, flags=flags, is_usual=is_usual, scenario=scenario, prediction=now)
-
-
-def _streamed(one: Way, model: ResolvedModel, device: DeviceProfile, asked: dict[str, Any]) -> list[Way]:
-    """Ways of reading from storage what has no room in RAM."""
-    given = {name: value for name, value in asked.items() if name not in {"target_tokens_per_s", "minutes"}}
-    now = in_memory(model, device, one.scenario, **given)
-    if now.verdict.word != "fits with streaming":
-        return []
-    plan = plan_under_budget(model.weights, device, now)
-    total = sum(t.size_bytes for t in model.weights.tensors)
-    target = asked.get("target_tokens_per_s"), asked.get("minutes")
-    return [
-        Way(
-            how=way.how,
-            flags=one.flags if way.how.startswith("mapped") else "",
-            is_usual=False,
-            scenario=one.scenario,
-            prediction=held_to(
-                replace(now, speed=way.speed), model, device, one.scenario, *target, beside=asked.get("beside", ())
-            ),
-        )
-        for way in streamed_ways(plan, now.speed, one.scenario, total)
-    ]
+    engine = device.engine_for(api)
+    if engine is None or device.pool_for(api) == "ram":
+        return f"by the {engine.kind.upper() if engine else api}"
+    if start:
+        return f"{blocks - start} of {blocks} blocks on {where}, the others with the CPU"
+    if placement.cpu_moe:
+        return f"on {where}, but for the experts of {placement.cpu_moe} of {blocks} blocks, which stay with the CPU"
+    return f"whole on {where}"

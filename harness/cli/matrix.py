@@ -6,11 +6,11 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._command import Verb
-from harness.cli._output import Answer, answers, say, table
+from harness.cli._output import Answer, answers, console, say, table
 from harness.units import format_bytes, format_number
 
 if TYPE_CHECKING:
-    from harness.predict.sweep import Grid
+    from harness.app.matrix import Cell
 
 _MOST_ROWS = 40
 
@@ -27,38 +27,46 @@ _MOST_ROWS = 40
 @click.option("--entitled", is_flag=True, help="Apps have the higher memory limit their system offers.")
 @answers
 def matrix(kv_type: str, api: str, **asked: Any) -> Answer:
-    """Predict every combination of devices, models, quantisation mixtures and contexts."""
-    from harness.app.matrix import ask, columns, plain
+    """Predict every combination of devices, models, quantisation mixtures and contexts.
+
+    Each is answered by the best way there is, as `edge-harness fit` answers it. Name devices or models: all of both are
+    more than one table holds.
+    """
+    from rich.progress import track
+
+    from harness.app.matrix import ask, columns
     from harness.app.resolve import scenario_from
 
     grid = ask(scenario=scenario_from({"kv_type": kv_type, "api": api}), **asked)
+    screen = console(stderr=True)
+    off = not screen.is_terminal
+    cells = list(track(grid.cells(), "predicting", grid.cell_count, console=screen, transient=True, disable=off))
 
     def show() -> None:
-        say(_summary(grid) if grid.verdict.size > _MOST_ROWS else _all_cells(columns(grid)))
+        say(_summary(cells) if len(cells) > _MOST_ROWS else _all_cells(cells))
 
-    return Answer(lambda: plain(columns(grid)), show)
+    return Answer(lambda: columns(cells), show)
 
 
-def _all_cells(cells: dict[str, Any]) -> Any:
-    asked = [cells[name] for name in ("device", "model", "quant", "context_tokens")]
-    sizes = [map(format_bytes, cells[name]) for name in ("needed_bytes", "available_bytes")]
-    speeds = [format_number(speed) if speed > 0 else "" for speed in cells["decode_tokens_per_s"]]
-    rows = zip(*asked, *sizes, cells["verdict"], speeds, strict=True)
+def _all_cells(cells: "list[Cell]") -> Any:
+    rows = []
+    for cell in cells:
+        sizes = format_bytes(cell.needed_bytes), format_bytes(cell.available_bytes)
+        speed = format_number(cell.decode_tokens_per_s.mid) if cell.decode_tokens_per_s else ""
+        rows.append((cell.device, cell.model, cell.quant, str(cell.context_tokens), *sizes, cell.verdict, speed))
     names = ("device", "model", "quant", "context", "needs", "of", "verdict", "tokens/s")
     return table("", names, rows, right=(3, 4, 5, 7), spare=("context", "of", "needs", "quant"))
 
 
-def _summary(grid: "Grid") -> Any:
+def _summary(cells: "list[Cell]") -> Any:
     """A row a device: how many cells fit, whole, split or read from storage, and the largest model that does."""
     rows = []
-    for d, device in enumerate(grid.devices):
-        verdicts = grid.verdict[d]
-        fits = verdicts == 0
-        most = [
-            int(needed[ok].max()) if ok.any() else -1 for needed, ok in zip(grid.needed_bytes[d], fits, strict=True)
-        ]
-        best = max(range(len(most)), key=lambda m: most[m])
-        counts = [str(int((verdicts == word).sum())) for word in (0, 3, 1, 2)]
-        rows.append((device, grid.apis[d], *counts, grid.models[best] if most[best] >= 0 else "none"))
+    for device in dict.fromkeys(cell.device for cell in cells):
+        own = [cell for cell in cells if cell.device == device]
+        whole = [cell for cell in own if cell.verdict == "fits"]
+        words = ("fits", "fits split", "fits with streaming", "does not fit")
+        counts = [str(sum(cell.verdict == word for cell in own)) for word in words]
+        largest = max(whole, key=lambda cell: cell.needed_bytes).model if whole else "none"
+        rows.append((device, own[0].api, *counts, largest))
     names = ("device", "api", "fit", "fit split", "fit with streaming", "do not", "largest that fits")
-    return table(f"{grid.verdict.size} cells", names, rows, right=(2, 3, 4, 5), spare=("api",))
+    return table(f"{len(cells)} cells", names, rows, right=(2, 3, 4, 5), spare=("api",))

@@ -29,13 +29,13 @@ def _formats() -> list[str]:
     "--devices",
     "-d",
     callback=options.words,
-    help="Patterns of devices to predict. Default: all; beside results, their machine and five others.",
+    help="Patterns of devices to predict. Default: the machines of the results, and five others.",
 )
 @click.option(
     "--models",
     "-m",
     callback=options.words,
-    help="Patterns of models to predict. Default: all; beside results, theirs and four others.",
+    help="Patterns of models to predict. Default: the models of the results, and four others.",
 )
 @click.option("--quants", "-q", callback=options.words, help="Mixtures to predict; five usual ones unless given.")
 @click.option(
@@ -57,7 +57,7 @@ def report(
     Without a RESULT the report holds predictions alone.
     """
     from harness.app.results import gather
-    from harness.report.choices import beside, choices
+    from harness.report.choices import beside
     from harness.report.document import build
 
     endings = options.REPORTS | {".csv": "csv"}
@@ -71,7 +71,7 @@ def report(
     if not wanted and not records:
         raise RefusedError("nothing to report: no RESULT, and no predictions wanted")
     given = {name: each for name, each in asked.items() if each}
-    predicted = choices(**((beside(records) if records else {}) | given)) if wanted else None
+    predicted = beside(records, **given) if wanted else None
     document = build(records, predicted, command=("edge-harness", *sys.argv[1:]))
     text = import_module(f"harness.report.formats.{form.replace('-', '_')}").render(records, document)
     is_json = form not in {"html", "md", "csv"}

@@ -1,7 +1,6 @@
 """A model larger than the memory there is: what stays, what is read from storage for a token, and how fast that is."""
 
 import math
-import re
 from typing import Final, NamedTuple
 
 from msgspec.structs import asdict, replace
@@ -14,6 +13,7 @@ from harness.predict.interval import UNSETTLED_RATIO
 from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
 from harness.predict.speed import first_token
 from harness.predict.streaming import BUSY_DISK_RATIO, StreamingPlan, plan_even_split
+from harness.predict.tensors import block_of
 from harness.predict.weights import has_output, role_of
 
 DENSE_SPREAD: Final = (0.24, 0.41)
@@ -159,8 +159,8 @@ def layer_bytes(weights: Weights) -> list[int]:
     """Bytes of each transformer block's weights, by its number."""
     sizes: dict[int, int] = {}
     for tensor in weights.tensors:
-        if match := re.match(r"blk\.(\d+)\.", tensor.name):
-            sizes[int(match[1])] = sizes.get(int(match[1]), 0) + tensor.size_bytes
+        if (block := block_of(tensor.name)) >= 0:
+            sizes[block] = sizes.get(block, 0) + tensor.size_bytes
     return [sizes[index] for index in sorted(sizes)]
 
 

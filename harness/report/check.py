@@ -8,7 +8,7 @@ from harness.catalog.paths import home_dir
 from harness.domain.record import RunRecord
 from harness.errors import HarnessError
 from harness.records.store import write_atomically, write_document
-from harness.report.choices import choices
+from harness.report.choices import beside
 from harness.report.document import build
 from harness.report.formats import html, md
 
@@ -16,7 +16,7 @@ REPORT_NAME: Final = "edge-harness-check.md"
 
 
 def write_check_report(records: Sequence[RunRecord], path: Path | None) -> Path:
-    """Write it, and say where. A page also tells what fits on all known devices.
+    """Write it, and say where. A page also tells what else would run on this machine and on a few others.
 
     Without a path it goes into the current folder, or into the user's own where that cannot be written.
 
@@ -37,6 +37,6 @@ def write_check_report(records: Sequence[RunRecord], path: Path | None) -> Path:
 
 def _write(records: Sequence[RunRecord], path: Path) -> None:
     if path.suffix.lower() in {".html", ".htm"}:
-        write_atomically(path, html.render(records, build(records, choices())).encode())
+        write_atomically(path, html.render(records, build(records, beside(records))).encode())
     else:
         write_document(path, records, lambda: md.render(records, build(records)))

@@ -124,8 +124,17 @@ def test_wrong_input_is_exit_2_in_one_line(tmp_path: Path, args: tuple[str, ...]
     assert not done.stdout
 
 
+<<<<<<< HEAD
 def test_matrix_has_a_cell_for_each_combination(tmp_path: Path) -> None:
     asked = ("-d", "iphone-1*", "-m", "llama-3.*", "-q", "Q4_K_M,Q8_0", "-c", "2048,8192")
+=======
+def test_matrix_as_csv_and_json(tmp_path: Path) -> None:
+    out = tmp_path / "cells.csv"
+    asked = ("-d", "iphone-16*", "-m", "llama-3.2-*", "-q", "Q4_K_M,Q8_0", "-c", "2048,8192")
+    assert run("matrix", *asked, "--out", str(out), home=tmp_path).returncode == 0
+    with out.open() as stream:
+        rows = list(csv.DictReader(stream))
+>>>>>>> 0f565d5f (matrix, report: each cell is the one answer of app.ways)
     done = run("matrix", *asked, "--json", home=tmp_path)
     columns = json.loads(done.stdout)
     columns = {name: cells for name, cells in columns.items() if isinstance(cells, list)}
@@ -146,8 +155,8 @@ def test_matrix_takes_names_as_fit_does(tmp_path: Path) -> None:
     assert (found["device"], found["model"], found["quant"]) == (["rtx-4090-desktop"], ["llama-3.1-8b"], ["Q4_0"])
 
 
-def test_matrix_of_everything_is_a_row_a_device(tmp_path: Path) -> None:
-    done = run("matrix", "-m", "qwen3-*", home=tmp_path)
+def test_a_matrix_of_many_cells_is_a_row_a_device(tmp_path: Path) -> None:
+    done = run("matrix", "-d", "rtx-*", "-m", "qwen3-8b,qwen3-4b", "-c", "4096,8192", home=tmp_path)
     assert done.returncode == 0
     assert "largest that fits" in done.stdout
     assert "rtx-4090-desktop" in done.stdout

@@ -79,8 +79,8 @@ def _largest(choices: Choices) -> list[tuple[str, str, str]]:
     found = []
     for kind in dict.fromkeys(d.kind for d in choices.devices):
         rows = [choices.shown(d) for d, device in enumerate(choices.devices) if device.kind == kind]
-        for model, words in reversed(list(zip(choices.models, zip(*rows, strict=True), strict=True))):
-            fit = words.count("0")
+        for model, answers in reversed(list(zip(choices.models, zip(*rows, strict=True), strict=True))):
+            fit = sum(answer.mark == "0" for answer in answers)
             if 2 * fit >= len(rows):
                 found.append((kind, model.title, f"fits on {fit} of {len(rows)}"))
                 break

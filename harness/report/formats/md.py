@@ -66,15 +66,16 @@ def _fits(report: Report, devices_max: int = 20) -> list[str]:
     assert c is not None
     rows = []
     for d, device in enumerate(c.devices[:devices_max]):
-        words = c.shown(d)
-        fits = [m for m, word in enumerate(words) if word == "0"]
+        answers = c.shown(d)
+        marks = [answer.mark for answer in answers]
+        fits = [m for m, mark in enumerate(marks) if mark == "0"]
         best = c.models[fits[-1]].title if fits else "none"
-        speed = f"{digits(c.shown_speed(d, fits[-1]))} tokens/s" if fits else "–"
-        rows.append((device.title, str(len(fits)), str(words.count("1")), str(words.count("2")), best, speed))
+        speed = f"{digits(answers[fits[-1]].speed)} tokens/s" if fits else "–"
+        rows.append((device.title, *(str(marks.count(mark)) for mark in "0312"), best, speed))
     quant, context = c.quants[c.default_quant], c.contexts[c.default_context]
     head = f"Predicted in {escape(quant)} with {context} tokens of context:"
     rest = [f"… and {len(c.devices) - devices_max} devices more.", ""] if len(c.devices) > devices_max else []
-    columns = ("device", "fit", "fit with streaming", "do not", "largest that fits", "its speed")
+    columns = ("device", "fit", "fit split", "fit with streaming", "do not", "largest that fits", "its speed")
     return [head, "", *_table(columns, rows), *rest]
 
 

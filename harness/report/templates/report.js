@@ -56,20 +56,10 @@ const GLYPH = {0: "●", 1: "◐", 2: "✕", 3: "◑", "-": "·"};
 const digits = v => v === 0 ? "0" : v >= 100 ? v.toFixed(0) : v >= 10 ? v.toFixed(1) : v >= 1 ? v.toFixed(2) : v.toPrecision(2);
 const size = mib => mib >= 1024 ? (mib / 1024).toFixed(2) + " GiB" : mib + " MiB";
 const tokens = n => n >= 1024 ? n / 1024 + "k" : String(n);
-/* Streamed speeds are listed in the order of the cells they belong to. */
-const streamedAt = C.verdict.map(row => {
-  const at = new Int32Array(row.length); let n = 0;
-  for (let i = 0; i < row.length; i++) { at[i] = n; if (row[i] === "1" || row[i] === "3") n++; }
-  return at;
-});
 const cell = (d, m, q, c) => {
-  const mq = m * nq + q, i = mq * nc + c, v = C.verdict[d][i];
-  const pool = C.pool[d] ? +C.pool[d][i] : 0;
-  const speed = v === "1" || v === "3" ? C.streamed[d][streamedAt[d][i]] : C.speed[d][mq];
-  return {v, speed, full: C.speed[d][mq], sure: C.sure[d][mq], need: C.needed_mib[C.need_row[d]][i],
-    room: C.devices[d].available_mib[pool], pool: C.devices[d].pool[pool], quality: C.quality[mq]};
+  const [v, speed, low, need, room, pool] = C.cells[((d * C.models.length + m) * nq + q) * nc + c];
+  return {v, speed, low, need, room, pool, quality: C.quality[m * nq + q]};
 };
-const low = a => a.speed * a.sure / 100;
 /* The word after the target is asked for: a speed that is missed turns any verdict into a no. */
 const judged = (a, target) => a.v !== "-" && a.v !== "2" && target > 0 && a.speed < target ? "2" : a.v;
 const place = a => a.pool === "vram" ? "the card's memory" : "memory one app may use";
@@ -117,9 +107,8 @@ const answer = () => {
   $("reason").textContent = reason(a, s.t);
   const facts = [];
   facts.push(["Memory", size(a.need) + " of " + size(a.room) + " (" + Math.round(100 * a.need / Math.max(1, a.room)) + " %)"]);
-  if (a.v === "1" || a.v === "3") facts.push(["Speed", digits(a.speed) + " tokens/s expected; `edge-harness fit` gives the interval"]);
-  else if (a.v === "0") facts.push(["Speed", digits(a.speed) + " tokens/s expected, " + digits(low(a)) + " or more with 95 % confidence"]);
-  if (s.t > 0 && a.v !== "-" && a.v !== "2") facts.push(["Target", low(a) >= s.t ? "reached, even at the pessimistic end" : a.speed >= s.t ? "reached as expected, not at the pessimistic end" : "missed"]);
+  if (a.speed > 0) facts.push(["Speed", digits(a.speed) + " tokens/s expected, " + digits(a.low) + " or more with 95 % confidence"]);
+  if (s.t > 0 && a.v !== "-" && a.v !== "2") facts.push(["Target", a.low >= s.t ? "reached, even at the pessimistic end" : a.speed >= s.t ? "reached as expected, not at the pessimistic end" : "missed"]);
   facts.push(["Quality", "perplexity over F16: " + loss(a.quality)]);
   facts.push(["Device", dev.api + ", " + dev.bandwidth_gb_per_s + " GB/s, storage " + dev.flash_mb_per_s + " MB/s"]);
   if (mod.context_max_tokens && C.contexts[s.c] > mod.context_max_tokens) facts.push(["Note", "the model was made for " + tokens(mod.context_max_tokens) + " tokens of context at most"]);
@@ -156,7 +145,7 @@ const say = e => {
   const d = +e.parentNode.dataset.d, m = e.cellIndex - 1, s = now(), a = cell(d, m, s.q, s.c), v = judged(a, s.t);
   const w = $("why"); const b = document.createElement("b");
   b.textContent = C.models[m].title + " on " + C.devices[d].title + ": ";
-  w.replaceChildren(b, pill(v), " " + reason(a, s.t) + (a.v === "0" ? " " + digits(a.speed) + " tokens/s expected, " + digits(low(a)) + " at the pessimistic end." : ""));
+  w.replaceChildren(b, pill(v), " " + reason(a, s.t) + (a.speed > 0 ? " " + digits(a.speed) + " tokens/s expected, " + digits(a.low) + " at the pessimistic end." : ""));
 };
 let at = null;
 const select = (e, focus) => {

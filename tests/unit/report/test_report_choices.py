@@ -1,81 +1,97 @@
-"""The tables of the page hold what the feasibility model says, cell by cell, and stay small."""
-
-import random
+"""The tables of the page and of ``matrix`` hold the one answer of ``app.ways``, cell by cell, and stay small."""
 
 import msgspec
 import pytest
 
-from harness.app.fit import in_memory
-from harness.app.resolve import resolve_device
+from harness.app.matrix import MOST_CELLS, ask, columns
+from harness.app.resolve import resolve_model
 from harness.app.ways import ways
-from harness.catalog.devices import device_names
-from harness.catalog.models import model_names
-from harness.catalog.names import load_model
+from harness.catalog.devices import load_device
 from harness.domain.scenario import Scenario
-from harness.predict.weights import weights_of
-from harness.report.choices import DEFAULT_CONTEXTS, choices
+from harness.errors import InputError, RefusedError
+from harness.report.choices import choices
 from harness.units import MIB
 
-WORDS = {"0": "fits", "1": "fits with streaming", "2": "does not fit", "3": "fits"}
+DEVICES = ("iphone-16-pro", "rtx-4060-desktop", "raspberry-pi-5-16gb", "macbook-pro-m3-max")
+MODELS = ("llama-3.2-1b", "llama-3.1-8b", "qwen3-30b-a3b", "llama-3.3-70b")
+MARKS = {"0": "fits", "1": "fits with streaming", "2": "does not fit", "3": "fits"}
 
 
 @pytest.fixture(scope="module")
 def tables():
-    rng = random.Random(7)
-    return choices(devices=rng.sample(device_names(), 12), models=rng.sample(model_names(), 12))
+    return choices(devices=DEVICES, models=MODELS, quants=("Q4_K_M", "Q8_0"), contexts=(2048, 32768))
 
 
-def test_cells_are_the_model_s_own_answers(tables) -> None:
-    from harness.app.resolve import ResolvedModel
-
-    rng = random.Random(1)
-    cells = [(d, m, q, c) for d in range(12) for m in range(12) for q in range(5) for c in range(4)]
+def test_a_cell_is_the_answer_that_fit_gives(tables) -> None:
     seen = set()
-    for d, m, q, c in rng.sample(cells, 150):
-        name, quant = tables.models[m].name, tables.quants[q]
-        model = ResolvedModel(name, quant, weights_of(load_model(name).shape, quant))
-        device = resolve_device(tables.devices[d].name)
-        asked = Scenario(context_tokens=DEFAULT_CONTEXTS[c])
-        whole, best = in_memory(model, device, asked), ways(model, device, asked)[0]
-        at = (m * 5 + q) * 4 + c
-        word = tables.verdict[d][at]
-        seen.add(word)
+    for d, device in enumerate(tables.devices):
+        for m, model in enumerate(tables.models):
+            for q, quant in enumerate(tables.quants):
+                cell = tables.cells[((d * 4 + m) * 2 + q) * 2 + 1]
+                asked = Scenario(context_tokens=32768)
+                best = ways(resolve_model(model.name, quant), load_device(device.name), asked)[0]
+                verdict, speed = best.prediction.verdict, best.prediction.speed.decode_tokens_per_s
+                seen.add(cell.mark)
 
-        assert WORDS[word] == best.prediction.verdict.word
-        # Needs are those of all in one memory, rounded up to whole MiB.
-        assert tables.needed_mib[tables.need_row[d]][at] == -(-whole.verdict.needed_bytes // MIB)
-        pool = int(tables.pool[d][at]) if tables.pool[d] else 0
-        assert tables.devices[d].available_mib[pool] == whole.verdict.available_bytes // MIB
-        speed = whole.speed.decode_tokens_per_s
-        assert tables.speed[d][m * 5 + q] == pytest.approx(speed.mid, rel=0.005)
-        # Interpolated between a few models of each class, and rounded down.
-        assert tables.sure[d][m * 5 + q] == pytest.approx(100 * speed.low / speed.mid, abs=4.0)
-        if word in "13":
-            reached = best.prediction.speed.decode_tokens_per_s.mid
-            shown = tables.streamed[d][_before(tables.verdict[d], at)]
-            # a page asks the usual engine of a phone alone, whose CPU may hold a little more
-            usual = best.prediction.api == device.api("") or word == "3"
-            assert shown == pytest.approx(reached, rel=0.25) if usual else shown < 1.25 * reached
-    assert seen >= {"0", "1", "2"}
+                assert MARKS[cell.mark] == verdict.word
+                assert (cell.mark == "3") == (verdict.word == "fits" and not best.is_usual)
+                assert cell.needed_mib == -(-verdict.needed_bytes // MIB)
+                assert cell.available_mib == verdict.available_bytes // MIB
+                if cell.mark == "2":
+                    assert (cell.speed, cell.low) == (0, 0)
+                else:
+                    assert cell.speed == pytest.approx(speed.mid, rel=0.005)
+                    assert cell.low == pytest.approx(speed.low, rel=0.005)
+    assert seen == set(MARKS)
 
 
-def _before(row: str, at: int) -> int:
-    """Cells before this one that are streamed or split."""
-    return row[:at].count("1") + row[:at].count("3")
+def test_what_is_shown_first_is_the_usual_mixture_in_the_second_context(tables) -> None:
+    for d in range(len(DEVICES)):
+        assert tables.shown(d) == tuple(tables.cells[((d * 4 + m) * 2 + 0) * 2 + 1] for m in range(4))
 
 
-def test_sixty_devices_and_fifty_models_stay_small() -> None:
-    found = choices(devices=device_names()[:60], models=model_names()[:50])
-
-    # With some 60 kB of page and 300 kB of figures around it, a page stays far below 3 MB.
-    assert len(msgspec.json.encode(found)) < 1_000_000
-    assert len(found.verdict) == 60
-    assert len(found.verdict[0]) == 50 * 5 * 4
+def test_a_page_s_tables_stay_small(tables) -> None:
+    """A page of six devices and ten models holds 1,200 cells: below 100 kB."""
+    assert len(msgspec.json.encode(tables.cells)) / len(tables.cells) < 80
 
 
-def test_every_part_of_a_cell_number_is_consistent(tables) -> None:
-    for row in tables.verdict:
-        assert len(row) == 12 * 5 * 4
-        assert set(row) <= set("0123-")
-    for d, streamed in enumerate(tables.streamed):
-        assert len(streamed) == _before(tables.verdict[d], len(tables.verdict[d]))
+@pytest.mark.parametrize(
+    ("scenario", "possible"),
+    [
+        # a row of keys has 3 x 64 = 192 entries; Q4_K stores 256 in a block
+        (Scenario(kv_type="Q4_K"), []),
+        (Scenario(api="cuda"), ["rtx-4060-desktop"]),
+    ],
+)
+def test_a_cell_that_cannot_be_says_so(scenario: Scenario, possible: list[str]) -> None:
+    cells = list(ask(devices=DEVICES[:2], models=("smollm2-135m",), scenario=scenario).cells())
+
+    assert [cell.device for cell in cells if cell.verdict != "impossible"] == possible
+    assert all((cell.decode_tokens_per_s is None) == (cell.verdict == "impossible") for cell in cells)
+
+
+def test_the_higher_limit_counts_where_there_is_one_and_is_refused_where_there_is_none() -> None:
+    plain, entitled = (
+        [cell.available_bytes for cell in ask(devices=DEVICES[:2], models=MODELS[:1], entitled=e).cells()]
+        for e in (False, True)
+    )
+    assert (entitled[0] > plain[0], entitled[1] == plain[1]) == (True, True)
+    with pytest.raises(RefusedError, match="--entitled changes nothing"):
+        ask(devices=DEVICES[1:2], models=MODELS[:1], entitled=True)
+
+
+def test_columns_hold_a_row_a_cell_with_the_interval() -> None:
+    grid = ask(devices=DEVICES[:1], models=MODELS[:1], contexts=(512, 4096))
+    table = columns(list(grid.cells()))
+
+    assert {len(column) for column in table.values()} == {grid.cell_count} == {2}
+    assert table["context_tokens"] == [512, 4096]
+    for low, mid, high in zip(
+        table["decode_low_tokens_per_s"], table["decode_tokens_per_s"], table["decode_high_tokens_per_s"], strict=True
+    ):
+        assert low < mid < high
+
+
+def test_more_cells_than_a_table_holds_are_refused_with_their_number() -> None:
+    with pytest.raises(InputError, match=rf"\d+ cells \(\d+ devices x \d+ models .*: at most {MOST_CELLS}"):
+        ask()
