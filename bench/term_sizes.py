@@ -19,7 +19,7 @@ from bench._kept import REPORTS, write
 from harness.app.published import shipped_rows
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work, capped, decode_base, decode_parts, features
-from harness.predict.prefill import INT8_RATIO, Prompt, prefill_base, prefill_features, prefill_parts
+from harness.predict.prefill import INT8_RATIO, Prompt, prefill_base, prefill_parts
 from harness.predict.quant_class import quant_class
 from harness.predict.terms import laws_of
 from harness.predict.traits import chip_key, traits_of
@@ -41,11 +41,11 @@ def _sizes(work: Work, machine: Machine, prompt: Prompt | None) -> Iterator[tupl
     """Name, share of the time and size of each law; what a chip or a model takes beyond them is no size."""
     values = shipped().values
     if prompt is None:
-        laws = laws_of(features(work, machine), values)
+        laws = laws_of(features("decode", work, machine), values)
         slopes = decode_parts(decode_base(work, machine), laws)[1]
         limits = {"efficiency": 1.0, "attention": 1.0}
     else:
-        laws = laws_of(prefill_features(work, machine, prompt), values)
+        laws = laws_of(features("prefill", work, machine, prompt.tokens), values)
         slopes = prefill_parts(prefill_base(work, machine, prompt), laws)[1]
         limits = {"mfu": INT8_RATIO, "attention": 1.0}
     for law, size in laws.items():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from harness.predict.coefficients import Coefficient, Coefficients, Covariance, noise_class, shipped
 from harness.predict.decode import decode_base, decode_parts, features
-from harness.predict.prefill import prefill_base, prefill_features, prefill_parts
+from harness.predict.prefill import prefill_base, prefill_parts
 from harness.predict.terms import LEVEL_WIDTH, kind_of, prior_of
 from harness.published.rows import Row, is_trusted
 
@@ -83,8 +83,7 @@ class Fit(NamedTuple):
 def row_features(row: Row) -> dict[tuple[str, str], tuple[tuple[str, float], ...]]:
     """Terms of a row by phase and law, its source among them."""
     assert row.work is not None
-    listed = features(row.work, row.machine) if row.phase == "decode" else None
-    listed = listed or prefill_features(row.work, row.machine, row.prompt)
+    listed = features(row.phase, row.work, row.machine, row.prompt.tokens)
     letter = "s" if row.phase == "decode" else "g"
     source = f"{letter}/source {row.machine.side}{'' if is_trusted(row) else ' doubted'}:{row.source}"
     # AMD's own Vulkan driver beside Mesa's, in one source: no user says which, and it is seven times slower in BF16

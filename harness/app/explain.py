@@ -13,7 +13,7 @@ from harness.predict.coefficients import Coefficients
 from harness.predict.decode import Machine, Work, decode_base, decode_gradient, decode_seconds, features
 from harness.predict.fitted import machine_of, work_of
 from harness.predict.learned import believed
-from harness.predict.prefill import Prompt, prefill_base, prefill_features, prefill_gradient, prefill_seconds, prompt_of
+from harness.predict.prefill import Prompt, prefill_base, prefill_gradient, prefill_seconds, prompt_of
 from harness.predict.terms import laws_of, words_of
 from harness.published.rows import Row, is_trusted, predictable
 
@@ -84,11 +84,11 @@ def _parts(laws: Rows, terms: Rows, near: Rows, commands: Sequence[str]) -> tupl
 
 
 def _laws(work: Work, machine: Machine, prompt: Prompt, belief: Coefficients) -> Rows:
-    laws = laws_of(features(work, machine), belief.values)
+    laws = laws_of(features("decode", work, machine), belief.values)
     parts = decode_seconds(work, machine, belief.values)
     base, whole = decode_base(work, machine), parts.total_s / 100
     total_s = prefill_seconds(work, machine, prompt, belief.values)
-    prompts = laws_of(prefill_features(work, machine, prompt), belief.values)
+    prompts = laws_of(features("prefill", work, machine, prompt.tokens), belief.values)
     needs = prefill_base(work, machine, prompt)
     gb_s, gflops = machine.bandwidth_bytes_per_s / 1e9, machine.traits.matrix_flops_per_s / 1e9
     return [

@@ -6,7 +6,7 @@ a: overhead of a layer (s); L: layers; B: weight bytes read; W: bandwidth of the
 it that is reached; N: weights read; P: peak of the shaders, or of the threads that run on a CPU (FLOP/s); c: FLOP of
 dequantisation and product for a weight; p = 3: the slower of the two rules, with some loss where they are close; K: KV
 bytes read; k: efficiency of attention relative to that of weights; s: what a chip, a runtime or a model takes beyond.
-a, e, c, k and s are products of factors (``terms.py``). A term that is unknown is 1, so an unseen chip gets its
+a, e, c, k and s are products of terms (``data/terms.toml``). A term that is unknown is 1, so an unseen chip gets its
 family's, and an unseen family its api's.
 
 Source of the form: roofline (Williams et al. 2009) with a fixed cost for each pass, as kernels and barriers need.
@@ -14,13 +14,16 @@ Source of the form: roofline (Williams et al. 2009) with a fixed cost for each p
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
+from string import Formatter
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.domain.base import shipped_table
 from harness.predict.quant_class import interleaved
-from harness.predict.terms import Features, gradient_of, laws_of, only
+from harness.predict.terms import Features, gradient_of, laws_of
 from harness.predict.traits import Traits
 
 Share = TypeVar("Share", float, NDArray[np.float64])
@@ -77,10 +80,9 @@ class Work(NamedTuple):
     @property
     def log_share(self) -> float:
         """Ln of the share of a mixture's bytes that one token reads, over a tenth; 0 without, or where unknown."""
-        if not self.moe or not np.all(self.prompt_bytes):
+        if not self.moe or not self.prompt_bytes:
             return 0.0
-        ln = np.log(10 * self.weight_bytes / np.maximum(self.prompt_bytes, self.weight_bytes))
-        return ln if np.ndim(ln) else float(ln)
+        return math.log(10 * self.weight_bytes / max(self.prompt_bytes, self.weight_bytes))
 
     @property
     def kind(self) -> str:
@@ -161,67 +163,77 @@ class Terms(NamedTuple):
         return Terms(*(own + more for own, more in zip(self, other, strict=True)))
 
 
-def features(work: Work, machine: Machine) -> Features:
-    """Which terms apply, by law: ``overhead``, ``efficiency``, ``compute``, ``attention``, ``scale``."""
-    b, t, q, side, year = machine.api, machine.traits, work.quant_class, machine.side, machine.year
-    runtime, wide = machine.other_runtime, math.log(machine.bandwidth_bytes_per_s / (6e10 if side == "cpu" else 4e11))
-    crowd = math.log(max(t.core_count, 1) / 8)
-    overhead = only((
-        (True, f"a/{side}", 1.0),
-        (side == "cpu", "a/threads", crowd),
-        (True, f"a/api:{b}", 1.0),
-        (True, "a/year", year),
-        (True, f"a/year:{b}", year),
-        (t.family, f"a/family:{t.family}", 1.0),
-        (t.memory and side == "gpu", f"a/memory:{t.memory}", 1.0),
-        (work.moe, "a/moe", 1.0),
-        (work.moe, "a/moe/year", year),
-        (work.moe, f"a/moe:{b}", 1.0),
-        (runtime, f"a/runtime:{runtime}", 1.0),
-        (np.any(work.recurrent_ratio), "a/recurrent", work.recurrent_ratio),
-        (np.any(work.recurrent_ratio), f"a/recurrent:{b}", work.recurrent_ratio),
-    ))  # fmt: skip
-    efficiency = only((
-        (True, f"e/{side}", 1.0),
-        (True, f"e/api:{b}", 1.0),
-        (True, f"e/quant {side}:{b}/{q}", 1.0),
-        (True, f"e/bandwidth/{side}", wide),
-        (True, f"e/bandwidth/api:{b}", wide),
-        (side == "cpu", "e/threads", crowd),
-        (side == "cpu", "e/reach", min(0.0, math.log(max(t.core_count, 1) * 1.2e10 / machine.bandwidth_bytes_per_s))),
-        (t.family, f"e/family {side}:{t.family}", 1.0),
-        (t.memory and side == "gpu", f"e/memory:{t.memory}", 1.0),
-        (t.memory and side == "gpu", f"e/family on {side}:{t.family}/{t.memory}", 1.0),
-        (work.moe, "e/moe", 1.0),
-        (work.moe, "e/moe/year", year),
-        (work.moe, f"e/moe:{b}", 1.0),
-        (work.moe, "e/moe/share", work.log_share),
-        (machine.phone, f"e/phone:{b}", 1.0),
-    ))  # fmt: skip
-    compute = only((
-        (True, f"c/{side}", 1.0),
-        (True, f"c/quant {side}:{q}", 1.0),
-        (work.type_name, f"c/type {side}:{work.type_name}", 1.0),
-        (work.type_name and side == "gpu", f"c/kernel:{t.vendor}|{b}/{work.type_name}", 1.0),
-        (interleaved(work.type_name), "c/interleaved", 1.0),
-        (t.family, f"c/family {side}:{t.family}", 1.0),
-        (t.isa, f"c/isa:{t.isa}", 1.0),
-        (runtime, f"c/runtime {side}:{runtime}/{q}", 1.0),
-    ))  # fmt: skip
-    attention = (("k", 1.0), ("k/year", year), (f"k/api:{b}", 1.0))
-    scale = only((
-        (machine.chip, f"s/chip {side}:{machine.chip}|{b}", 1.0),
-        (machine.chip, f"w/chip {side}:{machine.chip}|{b}", 1.0),
-        (runtime, f"s/runtime:{runtime}", 1.0),
-        (runtime, f"s/runtime on:{runtime}|{b}", 1.0),
-        (work.model, f"s/model:{work.model}", 1.0),
-    ))  # fmt: skip
+def features(phase: str, work: Work, machine: Machine, prompt_tokens: float = 512.0) -> Features:
+    """Which terms apply to a ``decode`` or a ``prefill``, by law, as ``data/terms.toml`` lists them."""
+    listed: Features = {}
+    names, factors = _names_of(work, machine), _factors_of(work, machine, prompt_tokens)
+    for law, terms in _listed(phase).items():
+        listed[law] = tuple(
+            (key.format_map(names), factors[factor])
+            for key, places, factor in terms
+            if factors[factor] is not None and all(names[place] is not None for place in places)
+        )
+    return listed
+
+
+@lru_cache
+def _listed(phase: str) -> dict[str, list[tuple[str, list[str], str]]]:
+    """Terms by law: key, names in it, factor."""
+    laws = shipped_table("data/terms.toml", "harness.predict")[phase]
     return {
-        "overhead": overhead,
-        "efficiency": efficiency,
-        "compute": compute,
-        "attention": attention,
-        "scale": scale,
+        law: [
+            (key, [place for _, place, _, _ in Formatter().parse(key) if place], factor)
+            for key, factor in terms.items()
+        ]
+        for law, terms in laws.items()
+    }
+
+
+def _names_of(work: Work, machine: Machine) -> dict[str, str | None]:
+    """What a key of a term may name; None for what there is not."""
+    traits = machine.traits
+    on_gpu = machine.side == "gpu"
+    return {
+        "side": machine.side,
+        "api": machine.api,
+        "quant": work.quant_class,
+        "family": traits.family or None,
+        "any_family": traits.family,
+        "vendor": traits.vendor,
+        "gpu_vendor": (on_gpu and traits.vendor) or None,
+        "gpu_memory": (on_gpu and traits.memory) or None,
+        "isa": traits.isa or None,
+        "chip": machine.chip or None,
+        "runtime": machine.other_runtime or None,
+        "type": work.type_name or None,
+        "gpu_type": (on_gpu and work.type_name) or None,
+        "model": work.model or None,
+    }
+
+
+def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str, Any]:
+    """What a term may be multiplied with; None for what there is not."""
+    traits, bandwidth, is_cpu = machine.traits, machine.bandwidth_bytes_per_s, machine.side == "cpu"
+    threads = max(traits.core_count, 1)
+    experts = 1.0 if work.moe else None
+    size = max(work.prompt_weight_count or work.weight_count, 1e8)
+    return {
+        "one": 1.0,
+        "year": machine.year,
+        "cpu threads": math.log(threads / 8) if is_cpu else None,
+        "cpu reach": min(0.0, math.log(threads * 1.2e10 / bandwidth)) if is_cpu else None,
+        "bandwidth": math.log(bandwidth / (6e10 if is_cpu else 4e11)),
+        "experts": experts,
+        "experts' year": experts and machine.year,
+        "experts' share": experts and work.log_share,
+        "recurrent": work.recurrent_ratio or None,
+        "phone": 1.0 if machine.phone else None,
+        "interleaved": 1.0 if interleaved(work.type_name) else None,
+        "guessed peak": None if traits.known_peak else 1.0,
+        "peak": math.log(traits.matrix_flops_per_s / 5e13),
+        "size": math.log(size / 7e9),
+        "short": math.log(min(max(prompt_tokens, 1.0), 512.0) / 512.0),
+        "long": math.log(max(prompt_tokens, 512.0) / 512.0),
     }
 
 
@@ -264,7 +276,7 @@ def decode_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Term
 
 def decode_gradient(work: Work, machine: Machine, values: Mapping[str, float]) -> dict[str, float]:
     """D ln t / d term for each term that applies: the share of the time that it scales."""
-    listed = features(work, machine)
+    listed = features("decode", work, machine)
     return gradient_of(listed, decode_parts(decode_base(work, machine), laws_of(listed, values))[1])
 
 
@@ -287,7 +299,6 @@ def decode_seconds(work: Work, machine: Machine, values: Mapping[str, float]) ->
     adds to it is its own part.
     """
     base = decode_base(work, machine)
-    parts = decode_parts(base, laws_of(features(work, machine), values))[0]
+    parts = decode_parts(base, laws_of(features("decode", work, machine), values))[0]
     # no prediction reads faster than the specification allows
-    slower = np.maximum(1.0, (base["bytes"] + base["kv"]) / parts.total_s)
-    return parts.times(slower if np.ndim(slower) else float(slower))  # numpy's own numbers are no JSON
+    return parts.times(max(1.0, (base["bytes"] + base["kv"]) / parts.total_s))

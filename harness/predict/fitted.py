@@ -29,14 +29,13 @@ from harness.domain.ggml import BLOCKS
 from harness.domain.model import Weights
 from harness.domain.scenario import Scenario
 from harness.predict.coefficients import Coefficients
-from harness.predict.decode import SMOOTHNESS, Machine, Terms, Work, capped, decode_gradient, decode_seconds
+from harness.predict.decode import SMOOTHNESS, Machine, Terms, Work, capped, decode_gradient, decode_seconds, features
 from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
 from harness.predict.passes import OFFLOAD_TOKENS, Part, Pass
 from harness.predict.prefill import (
     INT8_RATIO,
     Prompt,
     prefill_base,
-    prefill_features,
     prefill_gradient,
     prefill_seconds,
 )
@@ -125,7 +124,7 @@ def few_tokens(work: Work, machine: Machine, asked: Pass, values: Mapping[str, f
     if count == 1:
         return one
     prompt = Prompt(count, 0.0)
-    laws = laws_of(prefill_features(work, machine, prompt), values)
+    laws = laws_of(features("prefill", work, machine, count), values)
     rate = INT8_RATIO * capped(laws["mfu"] / INT8_RATIO)
     # a mixture's output is small beside its experts, and its count of a prompt holds every expert that a token uses
     output = work.weight_count / work.prompt_weight_count if work.prompt_weight_count and not work.moe else 1.0

@@ -29,8 +29,6 @@ import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
-import numpy as np
-
 from harness.domain.model import Weights
 from harness.predict.decode import Terms, Work
 
@@ -87,8 +85,7 @@ class Part(NamedTuple):
     @property
     def is_empty(self) -> bool:
         """Whether nothing is computed."""
-        needed = self.work.weight_bytes + self.work.kv_bytes
-        return not (needed.any() if isinstance(needed, np.ndarray) else needed)
+        return not (self.work.weight_bytes + self.work.kv_bytes)
 
 
 class Costs(Protocol):

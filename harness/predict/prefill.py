@@ -10,14 +10,12 @@ every batch reads; W: bandwidth; g: what a chip, a runtime or a model takes beyo
 part of the layers, at most four, as batches follow one another through them (ggml-backend.cpp, pipeline parallelism).
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from harness.domain.model import ModelShape
-from harness.predict.decode import Machine, Work, cap_slope, capped
-from harness.predict.quant_class import interleaved
-from harness.predict.terms import Features, gradient_of, laws_of, only
+from harness.predict.decode import Machine, Work, cap_slope, capped, features
+from harness.predict.terms import gradient_of, laws_of
 
 BATCH_TOKENS: Final = 512
 """Tokens of a prompt that go through the weights together (llama.cpp's ubatch)."""
@@ -49,57 +47,6 @@ def prompt_of(shape: ModelShape, tokens: float, depth_tokens: float) -> Prompt:
     seen = depth_tokens + tokens / 2
     in_view = kinds.count("full") * seen + kinds.count("sliding") * min(seen, shape.sliding_window_tokens)
     return Prompt(tokens, 2 * width * shape.head_count * tokens * in_view)
-
-
-def prefill_features(work: Work, machine: Machine, prompt: Prompt) -> Features:
-    """Which terms apply, by law: ``mfu``, ``attention``, ``overhead`` and ``scale``."""
-    b, t, q, side, year = machine.api, machine.traits, work.quant_class, machine.side, machine.year
-    short = math.log(min(max(prompt.tokens, 1.0), 512.0) / 512.0)
-    size = math.log(max(work.prompt_weight_count or work.weight_count, 1e8) / 7e9)
-    peak, runtime = math.log(t.matrix_flops_per_s / 5e13), machine.other_runtime
-    mfu = only((
-        (True, f"m/{side}", 1.0),
-        (side == "cpu", "m/threads", math.log(max(t.core_count, 1) / 8)),
-        (True, f"m/api:{b}", 1.0),
-        (True, f"m/quant {side}:{q}", 1.0),
-        (True, f"m/quant on:{b}/{q}", 1.0),
-        (work.type_name, f"m/type {side}:{work.type_name}", 1.0),
-        (work.type_name and side == "gpu", f"m/kernel:{t.vendor}|{b}/{work.type_name}", 1.0),
-        (interleaved(work.type_name), "m/interleaved", 1.0),
-        (runtime, f"m/runtime {side}:{runtime}/{q}", 1.0),
-        (True, "m/year", year),
-        (True, f"m/year:{b}", year),
-        (True, f"m/short/{side}", short),
-        (True, f"m/short:{b}", short),
-        (True, f"m/size/{side}", size),
-        (True, "m/long", math.log(max(prompt.tokens, 512.0) / 512.0)),
-        (True, f"m/peak/{side}", peak),
-        (True, f"m/peak:{b}", peak),
-        (t.family, f"m/family {side}:{t.family}", 1.0),
-        (t.family and side == "gpu", f"m/vendor:{t.vendor}", 1.0),
-        (t.memory and side == "gpu", f"m/memory:{t.memory}", 1.0),
-        (t.isa, f"m/isa:{t.isa}", 1.0),
-        (not t.known_peak, f"m/guessed/{side}", 1.0),
-        (work.moe, "m/moe", 1.0),
-        (work.moe, f"m/moe:{b}", 1.0),
-        (work.moe, "m/moe/share", work.log_share),
-        (machine.phone, f"m/phone:{b}", 1.0),
-    ))  # fmt: skip
-    scale = only((
-        (machine.chip, f"g/chip {side}:{machine.chip}|{b}", 1.0),
-        (machine.chip, f"w/chip {side}:{machine.chip}|{b}", 1.0),
-        (runtime, f"g/runtime:{runtime}", 1.0),
-        (runtime, f"g/runtime on:{runtime}|{b}", 1.0),
-        (work.model, f"g/model:{work.model}", 1.0),
-    ))  # fmt: skip
-    attention = (
-        ("h", 1.0),
-        (f"h/api:{b}", 1.0),
-        ("h/year", year),
-        (f"h/year:{b}", year),
-        (f"h/family:{t.family}|{b}", 1.0),
-    )
-    return {"mfu": mfu, "attention": attention, "overhead": ((f"o/{side}", 1.0), (f"o/api:{b}", 1.0)), "scale": scale}
 
 
 def prefill_base(work: Work, machine: Machine, prompt: Prompt) -> dict[str, float]:
@@ -134,11 +81,11 @@ def prefill_parts(base: Mapping[str, Any], laws: Mapping[str, Any]) -> tuple[Any
 def prefill_seconds(work: Work, machine: Machine, prompt: Prompt, values: Mapping[str, float]) -> float:
     """Seconds to read a prompt."""
     base = prefill_base(work, machine, prompt)
-    seconds: float = prefill_parts(base, laws_of(prefill_features(work, machine, prompt), values))[0]
+    seconds: float = prefill_parts(base, laws_of(features("prefill", work, machine, prompt.tokens), values))[0]
     return max(seconds, (base["weights"] + base["attention"]) / INT8_RATIO, base["bytes"])
 
 
 def prefill_gradient(work: Work, machine: Machine, prompt: Prompt, values: Mapping[str, float]) -> dict[str, float]:
     """D ln t / d term for each term that applies."""
-    listed = prefill_features(work, machine, prompt)
+    listed = features("prefill", work, machine, prompt.tokens)
     return gradient_of(listed, prefill_parts(prefill_base(work, machine, prompt), laws_of(listed, values))[1])

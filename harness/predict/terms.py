@@ -7,10 +7,8 @@ level that no row has spoken for is 0, known to the width of its kind.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
-
-import numpy as np
 
 Term = tuple[str, float]
 Features = dict[str, tuple[Term, ...]]
@@ -88,12 +86,11 @@ def prior_of(key: str, widths: Mapping[str, float] = {}) -> tuple[float, float]:
 
 
 def laws_of(listed: Features, values: Mapping[str, float]) -> dict[str, float]:
-    """Value of each law, one or [rows]: exp of the sum of its terms; a term without a value has its prior's mean."""
-    laws = {}
-    for law, terms in listed.items():
-        ln = sum((values[key] if key in values else prior_of(key)[0]) * x for key, x in terms)
-        laws[law] = math.exp(ln) if np.ndim(ln) == 0 else np.exp(ln)
-    return laws
+    """Value of each law: exp of the sum of its terms; a term without a value has its prior's mean."""
+    return {
+        law: math.exp(sum((values[key] if key in values else prior_of(key)[0]) * x for key, x in terms))
+        for law, terms in listed.items()
+    }
 
 
 def gradient_of(listed: Features, slopes: Mapping[str, float]) -> dict[str, float]:
@@ -101,10 +98,5 @@ def gradient_of(listed: Features, slopes: Mapping[str, float]) -> dict[str, floa
     found: dict[str, float] = {}
     for law, terms in listed.items():
         for key, x in terms:
-            found[key] = found.get(key, 0.0) + float(np.asarray(slopes[law])) * x
+            found[key] = found.get(key, 0.0) + slopes[law] * x
     return found
-
-
-def only(pairs: Iterable[tuple[object, str, float]]) -> tuple[Term, ...]:
-    """(key, factor) of those (holds, key, factor) that hold."""
-    return tuple((key, x) for holds, key, x in pairs if holds)
