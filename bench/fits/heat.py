@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.app.published import model_of
 from harness.predict.heat import PRIORS, HeatTerms, knee_seconds
-from harness.published.heat_rows import HeatRow, Kind, heat_rows, name_words, read_rows
+from harness.published.heat_rows import KINDS, HeatRow, heat_rows, name_words
 from harness.published.rows import Row
 from harness.published.score import Judged
 
@@ -63,8 +64,7 @@ def _huber(miss: float) -> float:
 
 def shipped() -> list[HeatRow]:
     """Rows of both shipped files that the model can use."""
-    kinds: tuple[Kind, ...] = ("energy", "thermal")
-    return [row for kind in kinds for _, row in heat_rows(kind) if row is not None]
+    return [own for kind in KINDS for _, own in heat_rows(kind, model_of) if own is not None]
 
 
 def leave_out(rows: Sequence[tuple[Row, HeatRow]]) -> list[Judged]:
@@ -90,11 +90,5 @@ GROUPS: frozenset[str] = frozenset({"energy of a token", "share of speed that is
 
 def left_out() -> list[Judged]:
     """Shipped rows of energy and heat, each device left out of the fit."""
-    kinds: tuple[Kind, ...] = ("energy", "thermal")
-    pairs = [
-        (row, own)
-        for kind in kinds
-        for row, (_, own) in zip(read_rows(kind), heat_rows(kind), strict=True)
-        if own is not None and not row.reason
-    ]
-    return leave_out(pairs)
+    pairs = [pair for kind in KINDS for pair in heat_rows(kind, model_of)]
+    return leave_out([(row, own) for row, own in pairs if own is not None and not row.reason])

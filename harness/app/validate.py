@@ -8,8 +8,8 @@ from harness.app.published import model_of, shipped_rows
 from harness.domain.foreign import read_limited
 from harness.errors import BadDataError
 from harness.predict.coefficients import Coefficients, coefficients_from, shipped
-from harness.published import heat_rows
 from harness.published.cells import kind_of
+from harness.published.heat_rows import KINDS, heat_rows
 from harness.published.other_rows import batch_rows, speculation_rows, streaming_rows
 from harness.published.placement_rows import placement_rows
 from harness.published.rows import Row, read_rows
@@ -35,7 +35,7 @@ def rows_of(path: Path) -> list[Row]:
     """
     match kind_of(path):
         case "energy" | "thermal" as kind:
-            return heat_rows.read_rows(kind, path)
+            return [row for row, _ in heat_rows(kind, model_of, path)]
         case "speculation":
             return speculation_rows(path)
         case "streaming":
@@ -54,8 +54,7 @@ def shipped_others() -> list[Row]:
         *placement_rows(None, model_of),
         *speculation_rows(),
         *streaming_rows(),
-        *heat_rows.read_rows("energy"),
-        *heat_rows.read_rows("thermal"),
+        *(row for kind in KINDS for row, _ in heat_rows(kind, model_of)),
     ]
 
 

@@ -1,6 +1,11 @@
 """Classes of quantisations that cost alike."""
 
 import re
+from typing import Final
+
+BITS: Final = {"f16": 16.0, "q8": 8.5, "w8": 8.5, "w6": 6.5, "q5": 6.0, "q4k": 4.8, "q4": 4.5, "w4": 4.5, "q3k": 3.6,
+                "w3": 3.5, "q2k": 2.8, "w2": 2.5, "iq": 2.8, "ternary": 1.8}  # fmt: skip
+"""Bits of a weight by class of quantisation, where nobody gives a size."""
 
 
 def quant_class(text: str) -> str:

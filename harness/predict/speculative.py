@@ -15,7 +15,6 @@ from typing import Final
 
 from harness.domain.base import Frozen
 from harness.predict.decode import Machine
-from harness.predict.fitted import few_share
 
 WORTH_RATIO: Final = 1.03
 """Speedup below which the advice is not to speculate: acceptance varies by more than that with the text."""
@@ -76,17 +75,6 @@ def best_gamma(
         if speedup > max(best.speedup, WORTH_RATIO):
             best = BestLength(gamma=gamma, speedup=speedup)
     return best
-
-
-def verify_slope(machine: Machine, weight_count: float, plain_s: float, quant: str, *, moe: bool = False) -> float:
-    """Cost of one more token in a pass, relative to a pass over one of ``plain_s``: (VERIFIED_S + 2 N / (f P)) / t.
-
-    N: weights that a token goes through; P: peak of the shaders; f: what kernels for few tokens reach of it. ``quant``
-    is a class of quantisation. A mixture reads other experts for each. At most 1.5: a pass over each alone costs 1.
-    """
-    rate = few_share(machine.api, quant) * machine.traits.peak_flops_per_s
-    slope = (VERIFIED_S + 2 * weight_count / rate) / plain_s
-    return min(max(slope, MIXTURE_SLOPE if moe else 0.0), 1.5)
 
 
 def draft_s(method: str, machine: Machine, draft_bytes: float, target_bytes: float) -> float:

@@ -5,22 +5,22 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from harness.catalog.devices import device_names, load_device
 from harness.domain.device import DeviceProfile
-from harness.domain.ggml import BLOCKS
 from harness.domain.prediction import Interval
 from harness.predict.heat import PLAIN, HeatTerms, Load, heat_terms, share_kept, watts
-from harness.predict.quant_class import quant_class
+from harness.predict.quant_class import BITS, quant_class
 from harness.predict.traits import chip_key
 from harness.published.cells import Cells, read_cells
-from harness.published.row_work import active_named
+from harness.published.row_work import ModelOf, row_work
 from harness.published.rows import Row, api_named
 
 Kind = Literal["energy", "thermal"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 _COUNTED_S: Final = 120.0
 """A run counts as sustained from here on."""
 _HOT: Final = frozenset({"serious", "critical"})
@@ -76,55 +76,48 @@ _KINDS: Final = {"gpu": "desktop", "sbc": "board", "edge": "board", "server-gpu"
 _DOUBTS: Final = {"C": 1.5, "D": 2.0}
 
 
-def read_rows(kind: Kind, path: Path | None = None) -> list[Row]:
+def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[tuple[Row, HeatRow | None]]:
     """Rows of the shipped file of that kind, or of ``path``, judged by the shipped terms.
+
+    Each with what was measured; None where the row, or the first of a run, lacks what the model of heat needs.
 
     Raises:
         BadDataError: It cannot be read, columns are missing, or a number is none.
     """
-    group, rows = "energy of a token" if kind == "energy" else "share of speed that is left", []
-    for raw, own in heat_rows(kind, path):
+    profiles = [load_device(device) for device in device_names()]
+    runs: dict[tuple[str, ...], list[Cells]] = {}
+    for raw in read_cells(f"{kind}.csv", path, kind):
+        one = str(raw.line) if kind == "energy" else raw["run_id"]
+        runs.setdefault((one, raw["device"], raw["backend"], raw["model"]), []).append(raw)
+    read, group = (_energy_row, "energy of a token") if kind == "energy" else (_run, "share of speed that is left")
+    rows: list[tuple[Row, HeatRow | None]] = []
+    for run in runs.values():
+        own = read(run, _load(run[0], profiles, model_of))
         if own is None:
-            rows.append(Row(raw, group, (), 0.0, reason="no size of the model, or no steady speed"))
+            rows.append((Row(run[0], group, (), 0.0, reason="no size of the model, or no steady speed"), None))
             continue
         known = own.predicted(heat_terms().terms) is not None
         reason = "" if known else "nothing is known of the device's limit"
-        rows.append(Row(raw, group, own.vote, own.measured, own.promised, reason, partial(own.said, heat_terms())))
+        law = partial(own.said, heat_terms())
+        rows.append((Row(run[0], group, own.vote, own.measured, own.promised, reason, law), own))
     return rows
 
 
-def heat_rows(kind: Kind, path: Path | None = None) -> list[tuple[Cells, HeatRow | None]]:
-    """What was measured, by (first) cells; None where they lack what the model needs.
-
-    Raises:
-        BadDataError: It cannot be read, columns are missing, or a number is none.
-    """
-    cells = read_cells(f"{kind}.csv", path, kind)
-    profiles = [load_device(device) for device in device_names()]
-    if kind == "energy":
-        return [(raw, _energy_row(raw, profiles)) for raw in cells]
-    runs: dict[tuple[str, ...], list[Cells]] = {}
-    for raw in cells:
-        runs.setdefault((raw["run_id"], raw["device"], raw["backend"], raw["model"]), []).append(raw)
-    return [(run[0], _run(run, profiles)) for run in runs.values()]
-
-
-def _energy_row(raw: Cells, profiles: Sequence[DeviceProfile]) -> HeatRow | None:
+def _energy_row(run: Sequence[Cells], load: Load | None) -> HeatRow | None:
+    raw = run[0]
     joules, speed, power = raw.numbers("joules_per_token", "tokens_per_s", "power_w")
     phase = raw.get("phase", "")
     if speed <= 0 or re.search("whole reference|whole task|prefill included|prompt dominated|mixed", phase):
         return None  # what is averaged over the prompt says nothing of one generated token
-    load = _load(raw, profiles)
     joules = joules or power / speed
     doubt = _DOUBTS.get(raw["trust"], 1.0)
     return HeatRow("energy", raw["device"], load, speed, joules, doubt) if load is not None and joules > 0 else None
 
 
-def _run(run: Sequence[Cells], profiles: Sequence[DeviceProfile]) -> HeatRow | None:
+def _run(run: Sequence[Cells], load: Load | None) -> HeatRow | None:
     """Burst and sustained speed of one run; the latter is the middle of its last windows."""
-    told = [(raw.number("t_s") if raw["t_s"] else math.inf, raw.number("tokens_per_s")) for raw in run]
-    points = [(at, speed) for at, speed in told if speed > 0]
-    load = _load(run[0], profiles)
+    times = [(raw.number("t_s") if raw["t_s"] else math.inf, raw.number("tokens_per_s")) for raw in run]
+    points = [(at, speed) for at, speed in times if speed > 0]
     late = [speed for at, speed in points[1:] if at >= _COUNTED_S]
     if load is None or not late or run[0].get("thermal_state_start", "").lower() in _HOT:
         return None
@@ -135,57 +128,37 @@ def _run(run: Sequence[Cells], profiles: Sequence[DeviceProfile]) -> HeatRow | N
     return HeatRow("thermal", run[0]["device"], load, burst, min(left / burst, 1.0), doubt, knee)
 
 
-def _load(raw: Cells, profiles: Sequence[DeviceProfile]) -> Load | None:
+def _load(raw: Cells, profiles: Sequence[DeviceProfile], model_of: ModelOf) -> Load | None:
     """What a row tells of its token and its device; None without the model's size."""
-    size, params, active = raw.numbers("model_bytes", "params_b", "active_params_b")
-    model, quant = raw["model"], raw["quant"]
-    named = re.search(r"(?<![\dA-Za-z.])(E?)(\d+(?:\.\d+)?)B", model)
-    stated = float(named[2]) if named else 0.0
-    params = params or stated
-    # Elastic models (Gemma E2B) name what a token uses; the rest are tables read sparsely.
-    used = (stated if named and named[1] else 0.0) or active or active_named(model) or params
-    bits = _bits(quant)
-    if not used or not (size or bits):
+    size, params, active, limit = raw.numbers("model_bytes", "params_b", "active_params_b", "power_limit_w")
+    quant, api = quant_class(raw["quant"]), api_named(raw["backend"])
+    known = model_of(raw["model"], params, raw["quant"], active)
+    if known is None or not (size or raw["quant"]):
         return None
-    read = size * used / params if size and params else used * 1e9 * bits / 8
-    if named and named[1] and bits:
-        read = min(size or math.inf, 1.15 * used * 1e9 * bits / 8)
-    api = api_named(raw["backend"])
+    file_bytes = known.file_bytes * (1.0 if known.sized else BITS[quant] / BITS["f16"])
+    work = row_work(known, size or file_bytes, quant, 0.0)
     profile = _profile(raw["chip"], raw["device"], profiles)
-    known = profile.engine_for(api) if profile is not None else None
+    engine = profile.engine_for(api) if profile is not None else None
     own_class = raw["device_class"].split("/")[0]
     card = own_class == "gpu" or re.search(r"\b(RTX|GTX|RX|Tesla|Arc [AB])\b", raw["chip"]) is not None
     card = card or (profile is not None and profile.pool_for(api) == "vram")
-    engine = "card" if card else known.kind if known else api if api in {"cpu", "npu"} else "gpu"
     scope = raw.get("power_scope", "").lower()
     kind = _KINDS.get(own_class, own_class or "laptop")
     whole = re.search(r"whole|battery|wall|socket|sys rail|dc input|board dc|board pmic|codecarbon", scope) is not None
-    limit = raw.number("power_limit_w")
     sheet = profile.power.sustained_watts if profile is not None else None
     # What the profile says of a phone was measured on such a phone: a device left out must not be told by it.
     if not limit and sheet is not None and own_class not in {"phone", "tablet"}:
         limit = sheet.value
     return Load(
-        engine=engine,
+        engine="card" if card else engine.kind if engine else api if api in {"cpu", "npu"} else "gpu",
         kind=kind,
         whole=whole or kind in {"phone", "tablet"},
-        byte_count=read,
-        operation_count=2e9 * used,
-        plain=quant_class(quant) in PLAIN,
+        byte_count=work.weight_bytes,
+        operation_count=2 * work.weight_count,
+        plain=quant in PLAIN,
         year=profile.year if profile is not None else 2024,
         limit_watts=limit or None,
     )
-
-
-def _bits(quant: str) -> float:
-    """Bits of a weight by its quantisation: llama.cpp's blocks, elsewhere a 16-bit scale in 32; 0 unknown."""
-    name = quant.upper().replace(" ", "")
-    block = next((b for t, b in BLOCKS.items() if re.match(rf"{t}(?![0-9])", name.replace("BF16", "F16"))), None)
-    if block is not None:
-        return float(block.bits_per_weight) * (1.07 if "_K" in name else 1.0)
-    found = re.search(r"(\d+)-?BIT", name) or re.search(r"(?:INT|FP|W|Q)(\d+)", name)
-    bits = float(found[1]) if found else 0.0
-    return bits + (0.5 if bits < 16 else 0.0) if bits in {2, 3, 4, 5, 6, 8, 16} else 0.0
 
 
 def name_words(text: str) -> list[str]:
@@ -201,6 +174,6 @@ def _profile(chip: str, device: str, profiles: Sequence[DeviceProfile]) -> Devic
     """
     number = re.search(r"\d{3,}", chip)
     alike = [profile for profile in profiles if chip_key(profile.chip) == chip_key(chip)]
-    found = [profile for profile in alike if number is None or number[0] in profile.chip]
-    told = set(name_words(f"{chip} {device}"))
-    return max(found, key=lambda p: len(told & set(name_words(f"{p.chip} {p.title}"))), default=None)
+    named = [profile for profile in alike if number is None or number[0] in profile.chip]
+    words = set(name_words(f"{chip} {device}"))
+    return max(named, key=lambda p: len(words & set(name_words(f"{p.chip} {p.title}"))), default=None)

@@ -5,17 +5,23 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from harness.domain.prediction import Interval
 from harness.predict.coefficients import shipped
-from harness.predict.decode import Machine, decode_gradient
+from harness.predict.decode import Machine, Work, decode_gradient
 from harness.predict.fitted import SPREAD_BY_LN, few_tokens
 from harness.predict.interval import interval
 from harness.predict.moe import ROUTED_RATIO, SYSTEM_BYTES, hit_ratio, streamed_token_s
 from harness.predict.passes import Pass
-from harness.predict.quant_class import quant_class
-from harness.predict.speculative import STEP_COSTS, draft_s, expected_tokens_per_cycle, verify_slope
+from harness.predict.quant_class import BITS, quant_class
+from harness.predict.speculative import (
+    MIXTURE_SLOPE,
+    STEP_COSTS,
+    VERIFIED_S,
+    draft_s,
+    expected_tokens_per_cycle,
+)
 from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s
 from harness.predict.traits import first_cells, traits_of
 from harness.published.cells import Cells, read_cells
@@ -34,10 +40,6 @@ _SPREADS: Final = {"speculation": 0.5, "mapped": 0.5, "experts": 1.0}
 """Half of a 90 % interval in ln of what has no fitted spread: 90 % quantile of the shipped rows' errors."""
 _SAME: Final = {"Q4_K_4": "Q4_K_M", "Q8R16": "Q8_0"}
 """Layouts of one vendor's build, of the same bits as llama.cpp's."""
-_BITS: Final = {"f16": 16.0, "q8": 8.5, "w8": 8.5, "w6": 6.5, "q5": 6.0, "q4k": 4.8, "q4": 4.5, "w4": 4.5, "q3k": 3.6,
-                "w3": 3.5, "q2k": 2.8, "w2": 2.5, "iq": 2.8, "ternary": 1.8}  # fmt: skip
-"""Bits of a weight by class of quantisation, where a row gives no size."""
-
 _OUTSIDE: Final = (
     ("method", r"tree", "a tree of drafts is verified: its budget is no draft length"),
     ("batch", r"^(?!1(\.0*)?$)\d", "several sequences share one reading of the weights"),
@@ -53,36 +55,6 @@ def outside(raw: Mapping[str, str]) -> str:
     return next(said, "")
 
 
-class Drafted(NamedTuple):
-    """A row of spec_decode.csv as its law sees it.
-
-    ``tokens`` are those of a cycle, by acceptance and ``gamma`` (0 where the source gives tokens of a step alone);
-    ``plain_s`` is the time of a pass over one token, measured where the row says it.
-    """
-
-    machine: Machine
-    method: str
-    gamma: int
-    tokens: float
-    weight_count: float
-    quant: str
-    plain_s: float
-    moe: bool
-    draft_ratio: float
-    draft_bytes: float
-
-    def speedup(self) -> Interval:
-        """Tokens of a cycle over its cost."""
-        spread = _SPREADS["speculation"]
-        if not self.gamma:
-            cost = next((cost for words, cost in STEP_COSTS.items() if re.search(words, self.method)), 1.5)
-            return interval(self.tokens / cost, spread)
-        slope = verify_slope(self.machine, self.weight_count, self.plain_s, self.quant, moe=self.moe)
-        target_bytes = self.weight_count * _BITS[self.quant] / 8
-        drafting = draft_s(self.method, self.machine, self.draft_bytes, target_bytes) / self.plain_s
-        return interval(self.tokens / (1 + self.gamma * (slope + (self.draft_ratio or drafting))), spread)
-
-
 def speculation_rows(path: Path | None = None) -> list[Row]:
     """Measured speedups from acceptance, draft length and device.
 
@@ -94,37 +66,41 @@ def speculation_rows(path: Path | None = None) -> list[Row]:
 
 def _speculation(raw: Cells) -> Row:
     speedup, gamma, rate, mean = raw.numbers("speedup", "gamma", "acceptance_rate", "mean_accepted_tokens")
-    plain, ratio = raw.numbers("baseline_tps", "draft_cost_ratio_c")
     kind, tokens = raw["acceptance_kind"], mean
     if kind.startswith(("per-token", "alpha")) and gamma:
         tokens = expected_tokens_per_cycle(min(rate, 1.0), int(gamma))
     elif kind.startswith("accepted/drafted") and gamma and rate:
         tokens = 1 + gamma * rate
-    all_count, count = _size(raw["target"])
+    count = _size(raw["target"])[1]
     reason = why_not(
         (not outside(raw), outside(raw)), (tokens and speedup, "no acceptance"), (count, "no size of the target")
     )
     vote = "speculation", raw["device"], re.split(r"[ ,]", raw["method"].lower())[0], raw["target"]
-    if reason:
-        return Row(raw, "speculative speedup", vote, speedup, reason=reason)
-    quant = quant_class(raw["target"]) if re.search(r"(?i)\d[- ]?bit|q\d|fp?16|fp8|iq\d", raw["target"]) else "f16"
-    machine = _machine(raw["device"])
-    size, _ = _size(raw.get("draft", ""))
-    draft_bits = _BITS[quant_class(raw["draft"])] if re.search(r"(?i)q\d|bit|f16", raw.get("draft", "")) else 16.0
-    read_s = count * _BITS[quant] / 8 / (0.7 * machine.bandwidth_bytes_per_s)
-    case = Drafted(
-        machine,
-        raw["method"].lower(),
-        int(gamma),
-        tokens,
-        count,
-        quant,
-        1 / plain if plain else read_s + 3e-3,
-        count < 0.9 * all_count or "moe" in raw["target"].lower(),
-        ratio,
-        size * draft_bits / 8,
+    machine, law = _machine(raw["device"]), None if reason else partial(_speedup, raw, tokens)
+    return Row(raw, "speculative speedup", vote, speedup, tokens, reason, law, machine=machine)
+
+
+def _speedup(raw: Cells, tokens: float) -> Interval:
+    """Tokens of a cycle over its cost: drafting, and the pass that verifies the drafts."""
+    method, target, draft, spread = raw["method"].lower(), raw["target"], raw.get("draft", ""), _SPREADS["speculation"]
+    gamma, plain, ratio = raw.numbers("gamma", "baseline_tps", "draft_cost_ratio_c")
+    if not gamma:
+        cost = next(cost for words, cost in STEP_COSTS.items() if re.search(words, method))
+        return interval(tokens / cost, spread)
+    machine, (all_count, count) = _machine(raw["device"]), _size(target)
+    quant = quant_class(target) if re.search(r"(?i)\d[- ]?bit|q\d|fp?16|fp8|iq\d", target) else "f16"
+    draft_bits = BITS[quant_class(draft)] if re.search(r"(?i)q\d|bit|f16", draft) else 16.0
+    target_bytes = count * BITS[quant] / 8
+    mixture = count < 0.9 * all_count or "moe" in target.lower()
+    plain_s = 1 / plain if plain else target_bytes / (0.7 * machine.bandwidth_bytes_per_s) + 3e-3
+    work = Work(target_bytes, count, 0.0, 0.0, quant)
+    alone, verifying = (
+        few_tokens(work, machine, Pass(1, sequences=n), shipped().values).total_s for n in (1, 1 + int(gamma))
     )
-    return Row(raw, "speculative speedup", vote, speedup, tokens, law=case.speedup, machine=machine)
+    slope = (VERIFIED_S + (verifying - alone) / gamma) / plain_s
+    slope = min(max(slope, MIXTURE_SLOPE if mixture else 0.0), 1.5)
+    drafting = draft_s(method, machine, _size(draft)[0] * draft_bits / 8, target_bytes) / plain_s
+    return interval(tokens / (1 + gamma * (slope + (ratio or drafting))), spread)
 
 
 def _size(name: str) -> tuple[float, float]:

@@ -7,26 +7,29 @@ n_ubatch n_threads kv_type test tokens_per_s context_depth trust date``; blanks 
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from harness.domain.model import ModelShape
+from msgspec.structs import replace
+
+from harness.domain.model import Tensor, Weights
+from harness.domain.placement import Placement
 from harness.domain.prediction import Interval
+from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.coefficients import shipped
-from harness.predict.decode import Machine, Work
+from harness.predict.decode import Machine
 from harness.predict.fitted import Fitted
 from harness.predict.interval import interval
-from harness.predict.kv_cache import kv_read_bytes, recurrent_ratio
-from harness.predict.passes import NOTHING, Engines, Part, Pass, Split, pass_terms
+from harness.predict.passes import Engines, Pass, Split, pass_terms
 from harness.predict.placement import SHIPPED, Terms, fitted_link, link_bytes_per_s
-from harness.predict.prefill import Prompt, prompt_of
-from harness.predict.quant_class import quant_class
 from harness.predict.quant_mix import quant_named
+from harness.predict.speed import split_of
 from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import role_of, weights_of
 from harness.published.cells import Cells, read_cells
-from harness.published.row_work import ModelOf, rest_bytes_each
+from harness.published.row_work import Known, ModelOf, rest_bytes_each
 from harness.published.rows import Row, api_named, test_named, why_not
 
 SPREADS: Final = {"decode": 0.35, "prefill": 0.6}
@@ -39,19 +42,18 @@ class PlacedRow(NamedTuple):
     """One published test of a split placement, ``decode`` or ``prefill``.
 
     ``gpu`` is the card's canonical name, ``split`` None with a ``reason`` when the row is not predictable, ``step``
-    where the placement stands in a sweep: blocks or experts with the CPU. ``copies``: whether a GPU knows the type, so
-    that prompts may have it copied there.
+    where the placement stands among others: share of blocks and of experts with the CPU. ``copies``: whether a GPU
+    knows the type, so that prompts may have it copied there.
     """
 
     raw: Cells
     gpu: str
     phase: str
     tokens_per_s: float
+    asked: Pass
     split: Split | None
     cards: tuple[Machine, ...]
     host: Machine
-    prompt: Prompt
-    ubatch_tokens: int
     copies: bool = True
     step: float = 0.0
     reason: str = ""
@@ -59,7 +61,7 @@ class PlacedRow(NamedTuple):
     @property
     def token_count(self) -> float:
         """Tokens that the time of the test is of."""
-        return self.prompt.tokens if self.phase == "prefill" else 1.0
+        return self.asked.tokens
 
 
 def placement_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
@@ -92,93 +94,56 @@ def read_placed_rows(path: Path | None, model_of: ModelOf) -> list[PlacedRow]:
 
 
 def _row(raw: Cells, model_of: ModelOf) -> PlacedRow:
-    speed = raw.number("tokens_per_s")
+    speed, params, size, active = raw.numbers("tokens_per_s", "params_b", "model_bytes", "active_params_b")
     phase, count, depth, known_test = test_named(raw.get("test", ""), raw.get("context_depth", ""))
-    parts, cards = _parts(raw, model_of), _cards(raw)
+    quant, cards, host = raw.get("quant", ""), _cards(raw), _host(raw)
+    known = model_of(raw.get("model", ""), params, quant, active)
     several = "rpc" in raw.get("backend", "").lower() or "node" in raw.get("device", "").lower()
     reason = why_not(
         (known_test, "unknown test"),
         (speed, "no speed"),
-        (parts is not None, "no model bytes"),
+        (known is not None, "no model bytes"),
         (cards, "no bandwidth of the GPU"),
         (not several, "several machines"),
     )
-    row = PlacedRow(
-        raw=raw,
-        gpu=chip_key(raw.get("gpu_chip", "")),
-        phase=phase,
-        tokens_per_s=speed,
-        split=None,
-        cards=cards,
-        host=_host(raw),
-        prompt=Prompt(count, 0.0),
-        ubatch_tokens=round(raw.number("n_ubatch")) or 512,
-        reason=reason,
-    )
-    if row.reason or parts is None:
+    tokens, seen = (1, depth + count / 2) if phase == "decode" else (int(count), depth)
+    asked = Pass(tokens, seen, ubatch_tokens=round(raw.number("n_ubatch")) or 512)
+    row = PlacedRow(raw, chip_key(raw.get("gpu_chip", "")), phase, speed, asked, None, cards, host, reason=reason)
+    if reason or known is None:
         return row
-    away = _away(raw, parts)
-    mean_depth = depth + (count / 2 if phase == "decode" else 0)
-    # Types that ik_llama.cpp interleaves for a CPU (_R4) have no kernel on a GPU.
-    split, copies = _split(parts, away, mean_depth), "_R4" not in raw.get("quant", "").upper()
-    prompt, latent = prompt_of(parts.shape, count, depth), parts.shape.latent
-    if latent is not None and row.host.runtime == "ik":  # prompts in the width of the heads, not of the cache
+    weights = _weights(known, size, quant)
+    placement = _placement(raw, weights)
+    split = split_of(weights, Scenario(placement=placement), asked)
+    latent, blocks = known.shape.latent, known.shape.layer_count
+    if latent is not None and host.runtime == "ik":  # prompts in the width of the heads, not of the cache
         widths = latent.nope_head_dim + latent.rope_head_dim + latent.value_head_dim
         narrow = widths / (2 * latent.kv_rank_dim + latent.rope_head_dim)
-        prompt = prompt._replace(attention_flops=prompt.attention_flops * narrow)
-    split = split._replace(main=split.main._replace(attention_flops=prompt.attention_flops))
-    return row._replace(split=split, prompt=prompt, copies=copies, step=away.blocks + away.experts)
+        split = split._replace(main=split.main._replace(attention_flops=split.main.attention_flops * narrow))
+    step = (placement.first_gpu_block(blocks) + placement.cpu_moe) / blocks
+    # Types that ik_llama.cpp interleaves for a CPU (_R4) have no kernel on a GPU.
+    return row._replace(split=split, copies="_R4" not in quant.upper(), step=step)
 
 
-class _Parts(NamedTuple):
-    """A model by what can lie apart: (bytes, weights) of blocks without experts, of experts, of the output."""
-
-    dense: tuple[float, float]
-    experts: tuple[float, float]
-    output: tuple[float, float]
-    expert_ratio: float
-    quant: str
-    shape: ModelShape
-
-
-def _parts(raw: Cells, model_of: ModelOf) -> _Parts | None:
-    size, params, active = raw.numbers("model_bytes", "params_b", "active_params_b")
-    known = model_of(raw.get("model", ""), params, raw.get("quant", ""), active)
-    if known is None:
-        return None
+@lru_cache(maxsize=512)
+def _weights(known: Known, size_bytes: float, quant: str) -> Weights:
+    """The tensors of a row's model with the bytes that its file has: in proportion, or as ``rest_bytes_each`` says."""
+    words = quant.upper().split()
     try:
-        weights = weights_of(known.shape, quant_named(raw.get("quant", "").split(" ", maxsplit=1)[0]))
+        weights = weights_of(known.shape, quant_named(words[0] if words else ""))
     except HarnessError:
         weights = weights_of(known.shape, "F16")
-    sums = {role: [0.0, 0.0] for role in ("other", "expert", "output", "embedding")}
-    for tensor in weights.tensors:
-        part = sums[role_of(tensor.name)]
-        part[0] += tensor.size_bytes
-        part[1] += tensor.element_count
-    size = size or known.file_bytes
-    even, each = size / sum(part[0] for part in sums.values()), rest_bytes_each(known, size)
-    for part in sums.values():
-        part[0] = each * part[1] if each else even * part[0]
-    if each:
-        sums["expert"][0] += size - sum(part[0] for part in sums.values())
-    dense, experts, output, table = ((size_bytes, count) for size_bytes, count in sums.values())
-    e = known.shape.experts
-    return _Parts(
-        dense=dense,
-        experts=experts,
-        output=output if output[0] else table,
-        expert_ratio=e.used_count / e.expert_count if e is not None else 1.0,
-        quant=quant_class(raw.get("quant", "")),
-        shape=known.shape,
-    )
+    size, each = size_bytes or known.file_bytes, rest_bytes_each(known, size_bytes or known.file_bytes)
+    routed = [tensor for tensor in weights.tensors if role_of(tensor.name) == "expert"]
+    rest_count = sum(t.element_count for t in weights.tensors) - sum(t.element_count for t in routed)
+    in_routed = sum(tensor.size_bytes for tensor in routed)
+    even = size / sum(tensor.size_bytes for tensor in weights.tensors)
+    factor = (size - each * rest_count) / in_routed if each else even
 
+    def held(tensor: Tensor) -> Tensor:
+        is_rest = each and role_of(tensor.name) != "expert"
+        return replace(tensor, size_bytes=round(each * tensor.element_count if is_rest else factor * tensor.size_bytes))
 
-class _Away(NamedTuple):
-    """With the CPU: share of whole blocks, share of experts (those of whole blocks too), and whether the output is."""
-
-    blocks: float
-    experts: float
-    output: bool
+    return replace(weights, tensors=tuple(map(held, weights.tensors)), quant=words[0] if words else "")
 
 
 _Share = Callable[[re.Match[str], float], float]
@@ -196,58 +161,27 @@ _TOLD: Final[tuple[tuple[str, _Share], ...]] = (
 """How a row tells the share of experts with the CPU, by what stands in its ``offload_detail``, lower case."""
 
 
-def _away(raw: Cells, parts: _Parts) -> _Away:
+def _placement(raw: Cells, weights: Weights) -> Placement:
+    """Blocks with the card, and blocks whose experts lie with the CPU, as a row's columns and words tell."""
     mode, detail = raw.get("offload_mode", "").lower(), raw.get("offload_detail", "").lower()
     layers, moe, on_cpu = raw.numbers("n_gpu_layers", "n_cpu_moe", "bytes_on_cpu")
-    n = parts.shape.layer_count
-    told = raw.get("n_gpu_layers", "") != ""
-    on = min(max(layers - 1, 0.0), n) if told else float(n)
-    half = re.search(r"(\d+) ?%/\d+ ?% cpu/gpu", detail)
-    whole = int(half[1]) / 100 if half else 1 - on / n
+    n, told = weights.shape.layer_count, raw.get("n_gpu_layers", "") != ""
+    on = round(min(max(layers - 1, 0.0), n)) if told else n
+    if half := re.search(r"(\d+) ?%/\d+ ?% cpu/gpu", detail):
+        on = round(n * (1 - int(half[1]) / 100))
+    routed_bytes = sum(tensor.size_bytes for tensor in weights.tensors if role_of(tensor.name) == "expert")
+    if not routed_bytes:
+        return Placement(gpu_layers=0 if told and layers < 1 else on + 1)
+    away = n - on
     hits = (share(hit, n) for pattern, share in _TOLD if (hit := re.search(pattern, detail)))
     if moe or raw.get("n_cpu_moe", "") == "0":
         # -ot names blocks of the GPU, --n-cpu-moe counts from the first block whoever has it
-        experts = (n - on + moe) / n if "fit-params" in mode else max(n - on, moe) / n
-    elif on_cpu and parts.experts[0]:
-        experts = on_cpu / parts.experts[0]
+        experts = away + moe if "fit-params" in mode else moe
+    elif on_cpu:
+        experts = n * on_cpu / routed_bytes
     else:
-        experts = next(hits, 1.0 if re.search("expert|exps|moe", f"{mode} {detail}") else whole)
-    experts = min(max(experts, whole), 1.0) if parts.experts[0] else whole
-    return _Away(whole, experts, told and layers < 1)
-
-
-def _split(parts: _Parts, away: _Away, depth: float) -> Split:
-    kv, blocks = float(kv_read_bytes(parts.shape, round(depth))), parts.shape.layer_count
-    r, moe = parts.expert_ratio, parts.experts[0] > 0
-    alone = away.experts - away.blocks
-    out = (0.0, 0.0) if away.output else parts.output
-    cpu_out = parts.output if away.output else (0.0, 0.0)
-
-    def part(dense: float, experts: float, output: tuple[float, float], layers: float, cache: float) -> Part:
-        through = dense * parts.dense[1] + experts * r * parts.experts[1]
-        work = Work(
-            weight_bytes=dense * parts.dense[0] + experts * r * parts.experts[0] + output[0],
-            weight_count=through + output[1],
-            layer_count=layers,
-            kv_bytes=cache * kv,
-            quant_class=parts.quant,
-            moe=moe,
-            prompt_weight_count=through,
-            recurrent_ratio=recurrent_ratio(parts.shape),
-        )
-        return Part(work) if work.weight_bytes else NOTHING
-
-    on = 1 - away.blocks
-    return Split(
-        main=part(on, 1 - away.experts, out, on * blocks, on),
-        cpu=part(away.blocks, away.blocks, cpu_out, away.blocks * blocks, away.blocks),
-        experts=part(0.0, alone, (0.0, 0.0), 0.0, 0.0),
-        crossing_count=alone * blocks + (1 if 0 < away.blocks < 1 else 0),
-        hidden_dim=float(parts.shape.hidden_dim),
-        copied_bytes=away.blocks * parts.dense[0],
-        copied_expert_bytes=away.experts * parts.experts[0],
-        expert_ratio=r,
-    )
+        experts = n * next(hits, 1.0 if re.search("expert|exps|moe", f"{mode} {detail}") else 0.0)
+    return Placement(gpu_layers=0 if told and layers < 1 else on + 1, cpu_moe=min(max(round(experts), away), n))
 
 
 def _cards(raw: Cells) -> tuple[Machine, ...]:
@@ -287,6 +221,4 @@ def predicted_s(row: PlacedRow, terms: Terms) -> float:
     )
     cards = tuple(Fitted(machine, shipped()) for machine in row.cards)
     host = Fitted(row.host._replace(runtime="llama.cpp"), shipped())
-    engines = Engines(cards, host, link, (1 / len(cards),) * len(cards))
-    tokens = 1 if row.phase == "decode" else int(row.prompt.tokens)
-    return float(pass_terms(row.split, engines, Pass(tokens, ubatch_tokens=row.ubatch_tokens)).total_s)
+    return float(pass_terms(row.split, Engines(cards, host, link, (1 / len(cards),) * len(cards)), row.asked).total_s)
