@@ -1,7 +1,7 @@
 """Fit of the terms of power and heat, and each device predicted without its own rows.
 
-Terms are fitted to ln of what was measured by least squares around the priors of ``harness.predict.heat``, which pools:
-a term that few devices speak for stays near its prior.
+Terms are fitted to ln of what was measured by least squares around the priors of ``heat_priors.toml``, which pools: a
+term that few devices speak for stays near its prior.
 """
 
 import math
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.app.published import model_of
-from harness.predict.heat import PRIORS, HeatTerms, knee_seconds
+from harness.domain.base import shipped_table
+from harness.predict.heat import HeatTerms, knee_seconds
 from harness.published.heat_rows import KINDS, HeatRow, heat_rows, name_words
 from harness.published.rows import Row
 from harness.published.score import Judged
@@ -28,9 +29,10 @@ def fit(rows: Sequence[HeatRow], source: str) -> HeatTerms:
     """Terms for the rows: least squares of (ln predicted - ln measured) / noise and of the distance to the priors."""
     from scipy.optimize import least_squares
 
-    keys = tuple(PRIORS)
-    mean = np.array([PRIORS[key][0] for key in keys])
-    precision = np.array([1 / PRIORS[key][1] for key in keys])
+    priors = shipped_table("data/heat_priors.toml", "harness.predict")
+    keys = tuple(priors)
+    mean = np.log([prior["start"] for prior in priors.values()])
+    precision = np.array([1 / prior["width"] for prior in priors.values()])
     counts = Counter(row.vote for row in rows)
 
     def misses(theta: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,7 +2,9 @@
 
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -27,8 +29,6 @@ from harness.predict.interval import interval
 from harness.predict.learned import Learned, Measurement, prior_digest, read_learned
 from harness.predict.prefill import INT8_RATIO, prefill_base, prompt_of
 from harness.predict.speed import predict_speed
-from harness.predict.terms import words_of
-from harness.predict.traits import chip_key
 from harness.published.cells import Cells
 from harness.published.posterior import posterior
 from harness.published.rows import Row, api_named, row_of, runtime_named
@@ -65,14 +65,10 @@ class Taken(Frozen, frozen=True, kw_only=True):
 
 
 class Lesson(Frozen, frozen=True, kw_only=True):
-    """What a device's measurements taught, and the file (``path``) that keeps it.
-
-    Terms that ``moved`` most: term in words, factor before and after, spread before and after (in ln).
-    """
+    """What a device's measurements taught, and the file (``path``) that keeps it."""
 
     device: str
     taken: tuple[Taken, ...]
-    moved: tuple[tuple[str, float, float, float, float], ...]
     path: str
 
 
@@ -136,7 +132,7 @@ def learn(device: DeviceProfile, new: Iterable[Measurement]) -> Lesson:
     kept = tuple(t.measurement for t, row in zip(taken, rows, strict=True) if row is not None)
     learned = Learned(device=device.name, measurements=kept, prior=prior_digest(), coefficients=after)
     write_atomically(path, json.encode(learned))
-    return Lesson(device=device.name, taken=tuple(taken), moved=_moved(after), path=str(path))
+    return Lesson(device=device.name, taken=tuple(taken), path=str(path))
 
 
 def forget(device: str) -> Path:
@@ -151,17 +147,21 @@ def forget(device: str) -> Path:
 def devices_of(found: Iterable[tuple[str, Measurement]]) -> tuple[dict[str, list[Measurement]], dict[str, int]]:
     """Measurements by the device whose name or chip the records say, and the count of those by no known one."""
     known: dict[str, list[Measurement]] = {}
-    unknown: dict[str, int] = {}
-    named: dict[tuple[str, str], str] = {}  # a search reads every profile, and a fleet has few devices
+    unknown: Counter[str] = Counter()
     for said, one in found:
-        key = said, one.api
-        if key not in named:
-            named[key] = _known_device(*key) if said else ""
-        if name := named[key]:
+        if name := _known_device(said) if said else "":
             known.setdefault(name, []).append(one)
         else:
-            unknown[said or "no device named"] = unknown.get(said or "no device named", 0) + 1
+            unknown[said or "no device named"] += 1
     return known, unknown
+
+
+@lru_cache
+def _known_device(said: str) -> str:
+    try:
+        return load_device(said).name
+    except UnknownNameError:
+        return ""
 
 
 def likeness(record: RunRecord, weights: Weights) -> DeviceProfile:
@@ -196,19 +196,6 @@ def likeness(record: RunRecord, weights: Weights) -> DeviceProfile:
     unknown = Figure(value=float(2**42), source="not known: what runs there fits", confidence="assumed")
     pools = tuple(replace(pool, total_bytes=unknown, usable_bytes=unknown, entitled_bytes=None) for pool in near.pools)
     return replace(near, name=NOT_PROBED, pools=pools, learned=str(path))
-
-
-def _known_device(said: str, api: str) -> str:
-    try:
-        return load_device(said).name
-    except UnknownNameError:
-        pass
-    chip, scenario = chip_key(said), Scenario(api=api)
-    for name in device_names():
-        device = load_device(name)
-        if device.engine_for(device.api(api)) is not None and machine_of(device, scenario).chip == chip:
-            return name
-    return ""
 
 
 def _measurements(record: RunRecord) -> list[Measurement]:
@@ -315,16 +302,3 @@ def _contradiction(row: Row, ln_s: float, spread: float) -> str:
         return ""
     expected = row.token_count / math.exp(ln_s)
     return f"contradicts the others: they let expect {expected:.3g} tokens/s ({spreads:.1f} spreads away)"
-
-
-def _moved(after: Coefficients) -> tuple[tuple[str, float, float, float, float], ...]:
-    """Terms that moved most, in spreads of what was believed before."""
-    keys = list(after.covariance.keys)
-    before = shipped()
-    spreads = np.sqrt(np.diag(before.covariance_of(keys)))
-    changes = []
-    for key, spread in zip(keys, spreads, strict=True):
-        old, new = before.values.get(key, 0.0), after.terms[key]
-        moved = words_of(key), math.exp(old), math.exp(new.value), float(spread), new.spread
-        changes.append((abs(new.value - old) / spread, moved))
-    return tuple(moved for _, moved in sorted(changes, reverse=True)[:8])

@@ -2,12 +2,8 @@
 
 from pathlib import Path
 
-import msgspec
-
 from harness.app.published import model_of, shipped_rows
-from harness.domain.foreign import read_limited
-from harness.errors import BadDataError
-from harness.predict.coefficients import Coefficients, coefficients_from, shipped
+from harness.predict.coefficients import shipped
 from harness.published.cells import kind_of
 from harness.published.heat_rows import KINDS, heat_rows
 from harness.published.other_rows import batch_rows, speculation_rows, streaming_rows
@@ -16,15 +12,14 @@ from harness.published.rows import Row, read_rows
 from harness.published.score import Report, judge_shipped, report
 
 
-def validate(rows: Path | None = None, *, coefficients: Path | None = None) -> Report:
-    """Predictions against a file of rows (all shipped ones by default), by the shipped coefficients unless told.
+def validate(rows: Path | None = None) -> Report:
+    """Predictions by what ships against a file of rows, all shipped ones by default.
 
     Raises:
-        BadDataError: The file has not the columns, or a number that is none; the coefficients are none.
+        BadDataError: The file has not the columns, or a number that is none.
     """
-    belief = shipped() if coefficients is None else _read(coefficients)
-    found = [*shipped_rows(), *shipped_others()] if rows is None else rows_of(rows)
-    return report(found, judge_shipped(found, belief))
+    judged = [*shipped_rows(), *shipped_others()] if rows is None else rows_of(rows)
+    return report(judged, judge_shipped(judged, shipped()))
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -56,10 +51,3 @@ def shipped_others() -> list[Row]:
         *streaming_rows(),
         *(row for kind in KINDS for row, _ in heat_rows(kind, model_of)),
     ]
-
-
-def _read(path: Path) -> Coefficients:
-    try:
-        return coefficients_from(read_limited(path))
-    except msgspec.DecodeError as error:
-        raise BadDataError(path, "", str(error), "a file that `python -m bench validation --write` wrote") from error

@@ -79,7 +79,7 @@ def learn(
 
 
 def render_lesson(lesson: "Lesson") -> None:
-    """Print what each measurement said, what was believed before and after, and which terms moved."""
+    """Print what each measurement said and what was believed before and after."""
     used = [t for t in lesson.taken if t.after is not None]
     doubted = [t for t in lesson.taken if t.doubt]
     many = "1 measurement" if len(used) == 1 else f"{len(used)} measurements"
@@ -88,8 +88,6 @@ def render_lesson(lesson: "Lesson") -> None:
     say(table("speed in tokens/s, with 90 % intervals", columns, map(_row, lesson.taken), right=(3,)))
     for one in doubted:
         say(f"  {one.measurement.model} {one.measurement.test}: {one.doubt}")
-    moved = [(k, f"{a:.3g}", f"{b:.3g}", f"{v:.0%}", f"{w:.0%}") for k, a, b, v, w in lesson.moved]
-    say(table("what moved most", ("term", "factor before", "now", "known to", "now"), moved, right=(1, 2, 3, 4)))
     say(f"  kept in {lesson.path}; `edge-harness learn --device {lesson.device} --forget` forgets it")
 
 

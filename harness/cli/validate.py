@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     help="A CSV file with the columns of the shipped rows: of speeds, batches, speculative decoding, streaming, "
     "split placements, energy or heat.",
 )
-@click.option("--coefficients", type=click.Path(path_type=Path), help="Judge these instead of those that ship.")
 @click.option("--leave-out", "by", metavar="WHAT", help="Refit without each chip, source, chip+source, family, runtime "
               "or what came last in time, and judge that; in a checkout of the project only.")  # fmt: skip
 @answers
-def validate(rows: Path | None, coefficients: Path | None, by: str | None) -> Answer:
-    """Errors of the predictions on published measurements, beside constants.
+def validate(rows: Path | None, by: str | None) -> Answer:
+    """Errors of the predictions on published measurements, beside the best constant.
 
     One vote for each chip x api x model x quant. Without --leave-out the shipped coefficients answer, which were fitted
     on the shipped rows: judge them by a file that they never saw (--rows), or leave something out.
@@ -33,7 +32,7 @@ def validate(rows: Path | None, coefficients: Path | None, by: str | None) -> An
 
     from harness.app import validate as use
 
-    result = use.validate(rows, coefficients=coefficients) if by is None else _leave_out(by)
+    result = use.validate(rows) if by is None else _leave_out(by)
     return Answer(msgspec.to_builtins(result), lambda: render(result))
 
 
@@ -55,19 +54,18 @@ def _percent(ratio: float | None) -> str:
 
 
 def _cells(name: str, score: "Score") -> list[str]:
-    baselines = [f"{_percent(median)} ({100 * p90:.0f})" for median, p90 in score.baselines.values()] or ["-"] * 3
     best = f"{_percent(score.best_constant[1])} ({score.best_constant[0]:.2f})" if score.best_constant else "-"
     counts = str(score.votes_count), str(score.rows_count)
     middle = [_percent(v) for v in (score.median_ratio, score.p90_ratio, score.within_ratio, score.coverage_ratio)]
     widths = ["-" if v is None else f"{v:.2f}" for v in (score.width_ratio, score.interval_score)]
-    return [name, *counts, *middle, *widths, *baselines, best]
+    return [name, *counts, *middle, *widths, best]
 
 
 def render(result: "Report") -> None:
     """Print a report as tables."""
     columns = ["", "votes", "rows", "median", "p90", "in 1.3", "in 90 %", "width", "score"]
-    columns += ["bw/bytes (p90)", "0.55 (p90)", "0.72 (p90)", "best const"]
-    out, right = console(), range(1, 13)
+    columns += ["best constant"]
+    out, right = console(), range(1, 10)
     how = result.left_out or "shipped coefficients"
     rows = [_cells("HEADLINE", result.headline)] if result.headline else []
     rows += [_cells(name, score) for name, score in result.groups.items()]

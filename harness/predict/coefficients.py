@@ -133,16 +133,7 @@ def noise_class(phase: str, machine: Machine) -> str:
     return f"{phase}/{machine.side}{'/phone' if machine.phone else ''}"
 
 
-def coefficients_from(data: bytes) -> Coefficients:
-    """Decode what ``validate --write-coefficients`` wrote.
-
-    Raises:
-        msgspec.DecodeError: It is none of that.
-    """
-    return msgspec.json.decode(data, type=Coefficients)
-
-
 @lru_cache(maxsize=1)
 def shipped() -> Coefficients:
     """The coefficients that ship with the package."""
-    return coefficients_from((files("harness.predict") / FILE).read_bytes())
+    return msgspec.json.decode((files("harness.predict") / FILE).read_bytes(), type=Coefficients)

@@ -14,7 +14,8 @@ and x without a corner: governors step clocks before the limit is reached. What 
 surface gives off bounds P_limit: h A (T_skin - T_ambient) = 10 W/m2K x 0.024 m2 x 20 K, about 5 W (natural convection
 and radiation, Incropera ch. 9; skin limit 45 C, IEC 62368-1).
 
-Terms are kept as natural logarithms, fitted on published rows around priors from the literature.
+Terms are kept as natural logarithms, fitted on published rows around priors from the literature
+(``data/heat_priors.toml``).
 """
 
 import math
@@ -41,27 +42,6 @@ DRAM_RATIO: Final = 0.6
 """Of a byte's energy, what the memory chips take: a processor's own counters do not see it."""
 PLAIN: Final = frozenset({"f16", "q8", "q4"})
 """Classes of types whose weights are numbers or plain blocks: one scale and a shift."""
-
-PRIORS: Final[dict[str, tuple[float, float]]] = {
-    "byte": (math.log(45e-12), 0.25),  # LPDDR5 4 to 5 pJ a bit with its PHY (Micron; O'Connor et al., MICRO 2017)
-    "byte/card": (math.log(90e-12), 0.4),  # GDDR6X 7.25 pJ a bit (Micron), and the way over a large die
-    "operation/cpu": (math.log(100e-12), 0.4),  # instructions around each product: 70 pJ each (Horowitz, ISSCC 2014)
-    "operation/gpu": (math.log(40e-12), 0.4),
-    "operation/npu": (math.log(30e-12), 0.4),
-    "operation/card": (math.log(50e-12), 0.4),
-    "dequantise": (math.log(1.4), 0.2),
-    "year": (math.log(0.10), 0.4),  # energy of an operation halves in some seven years since 7 nm (IRDS 2023)
-    "busy": (math.log(0.45), 0.25),  # of its limit, a card or large processor: clocks held high while it waits
-    "idle/phone": (math.log(1.2), 0.3),  # screen and radio of a phone (Carroll & Heiser, USENIX ATC 2010)
-    "idle/laptop": (math.log(9.0), 0.7),
-    "idle/board": (math.log(3.0), 0.4),
-    "idle/desktop": (math.log(60.0), 0.4),
-    "idle/server": (math.log(150.0), 0.5),  # two sockets, fans at speed (SPECpower_ssj2008, idle of 1U servers)
-    "limit/phone": (math.log(4.8), 0.15),
-    "governor": (math.log(2.0), 0.2),  # between 1 (bytes at a fixed voltage) and 3
-    "tau": (math.log(60.0), 0.5),
-}
-"""ln of each term in joules, watts, seconds or as a ratio: where it starts and how far rows must pull to move it."""
 
 
 class Load(Frozen, frozen=True, kw_only=True):
@@ -103,7 +83,7 @@ class HeatTerms(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         source: What they were fitted on.
-        terms: ln of each, keys as in ``PRIORS``.
+        terms: ln of each, keys as in ``data/heat_priors.toml``.
         covariance: Rows of their covariance, in the order of ``terms``.
         energy_floor: Spread of ln joules a token between two devices of one class that no term explains.
         share_floor: The same of ln share.

@@ -35,17 +35,17 @@ class Terms(NamedTuple):
 
 
 SHIPPED: Final = Terms(
-    gpu=0.192,
-    cpu=-0.054,
-    experts=-0.161,
-    crossing=-9.671,
-    prefill=0.243,
-    link=-0.313,
-    ik=-0.257,
-    memory=-1.127,
-    cpu_prefill=-1.321,
+    gpu=0.170,
+    cpu=-0.079,
+    experts=-0.417,
+    crossing=-9.644,
+    prefill=-0.021,
+    link=-0.318,
+    ik=-0.109,
+    memory=-1.103,
+    cpu_prefill=-1.403,
 )
-"""Fitted on the shipped rows of split placements, by ``edge-harness validate --rows FILE --leave-out chip``."""
+"""Fitted on the shipped rows of split placements, by ``bench.fits.placement.fit_terms``."""
 
 RESIDUALS: Final = {"decode": (0.23, 0.39), "prefill": (0.38, 0.70)}
 """How far ln(time) of a split may lie above and below: 5 % and 95 % quantiles on published splits, each GPU left out

@@ -30,16 +30,6 @@ INT8_RATIOS: Final = {
 multiplication 2 (SMLAL; VPMADDUBSW is followed by two more), a dot product 4 (SDOT, VPDPBUSD), a product of matrices 8
 (SMMLA) and more (TDPBSSD). Source: Arm A-profile and Intel architecture reference manuals."""
 
-PEAKS_PER_BYTE: Final = {
-    "nvidia-pascal": (25.0, 2.0), "nvidia-volta": (16.0, 8.0), "nvidia-turing": (24.0, 4.0),
-    "nvidia-ampere": (38.0, 4.0), "nvidia-hopper": (20.0, 15.0), "nvidia-ada": (60.0, 4.0),
-    "nvidia-blackwell": (52.0, 4.0), "amd-gcn": (20.0, 1.5), "amd-cdna": (25.0, 8.0), "amd-rdna1": (21.0, 2.0),
-    "amd-rdna2": (38.0, 2.0), "amd-rdna3": (55.0, 2.0), "amd-rdna3.5": (70.0, 2.0), "amd-rdna4": (75.0, 4.0),
-    "intel-gen": (25.0, 2.0), "intel-xe": (33.0, 4.0), "intel-xe2": (33.0, 8.0),
-}  # fmt: skip
-"""fp32 FLOP for each byte/s of a card that no table knows, and its matrix peak over that: the middle of its family in
-vendors' data sheets."""
-
 
 class Traits(NamedTuple):
     """Traits of one chip on one api.
@@ -192,7 +182,7 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
     if peaks := first_cells("chip_peaks.csv", text):
         peak, matrix = map(float, peaks)
         return Traits(family, shader_peak(family, peak * 1e12, memory), matrix * 1e12, True, memory=memory)
-    each, ratio = PEAKS_PER_BYTE.get(family, (45.0, 2.0))
+    each, ratio = map(float, first_cells("family_peaks.csv", family) or ("45", "2"))
     flops = each * bandwidth_bytes_per_s
     return Traits(family, shader_peak(family, flops, memory), ratio * flops, False, memory=memory)
 

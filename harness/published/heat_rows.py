@@ -13,7 +13,7 @@ from harness.catalog.devices import device_names, load_device
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
 from harness.predict.heat import PLAIN, HeatTerms, Load, heat_terms, share_kept, watts
-from harness.predict.quant_class import BITS, quant_class
+from harness.predict.quant_class import bits_of, quant_class
 from harness.predict.traits import chip_key
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, row_work
@@ -135,7 +135,7 @@ def _load(raw: Cells, profiles: Sequence[DeviceProfile], model_of: ModelOf) -> L
     known = model_of(raw["model"], params, raw["quant"], active)
     if known is None or not (size or raw["quant"]):
         return None
-    file_bytes = known.file_bytes * (1.0 if known.sized else BITS[quant] / BITS["f16"])
+    file_bytes = known.file_bytes * (1.0 if known.sized else bits_of(raw["quant"]) / 16)
     work = row_work(known, size or file_bytes, quant, 0.0)
     profile = _profile(raw["chip"], raw["device"], profiles)
     engine = profile.engine_for(api) if profile is not None else None

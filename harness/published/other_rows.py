@@ -14,7 +14,7 @@ from harness.predict.fitted import SPREAD_BY_LN, few_tokens
 from harness.predict.interval import interval
 from harness.predict.moe import ROUTED_RATIO, SYSTEM_BYTES, hit_ratio, streamed_token_s
 from harness.predict.passes import Pass
-from harness.predict.quant_class import BITS, quant_class
+from harness.predict.quant_class import bits_of, quant_class
 from harness.predict.speculative import (
     MIXTURE_SLOPE,
     STEP_COSTS,
@@ -88,12 +88,12 @@ def _speedup(raw: Cells, tokens: float) -> Interval:
         cost = next(cost for words, cost in STEP_COSTS.items() if re.search(words, method))
         return interval(tokens / cost, spread)
     machine, (all_count, count) = _machine(raw["device"]), _size(target)
-    quant = quant_class(target) if re.search(r"(?i)\d[- ]?bit|q\d|fp?16|fp8|iq\d", target) else "f16"
-    draft_bits = BITS[quant_class(draft)] if re.search(r"(?i)q\d|bit|f16", draft) else 16.0
-    target_bytes = count * BITS[quant] / 8
+    quant = target if re.search(r"(?i)\d[- ]?bit|q\d|fp?16|fp8|iq\d", target) else "F16"
+    draft_bits = bits_of(draft) if re.search(r"(?i)q\d|bit|f16", draft) else 16.0
+    target_bytes = count * bits_of(quant) / 8
     mixture = count < 0.9 * all_count or "moe" in target.lower()
     plain_s = 1 / plain if plain else target_bytes / (0.7 * machine.bandwidth_bytes_per_s) + 3e-3
-    work = Work(target_bytes, count, 0.0, 0.0, quant)
+    work = Work(target_bytes, count, 0.0, 0.0, quant_class(quant))
     alone, verifying = (
         few_tokens(work, machine, Pass(1, sequences=n), shipped().values).total_s for n in (1, 1 + int(gamma))
     )

@@ -1,4 +1,4 @@
-"""One score for everything that was published: errors by vote, coverage and width of intervals, beside simple rules.
+"""One score for everything that was published: errors by vote, intervals' coverage and width, the best constant.
 
 The error of a row is |predicted / measured - 1|; of a vote, the median of its rows; of a group, median and 90th
 percentile of its votes. One vote for each chip x api x model x quant: forty tests of one card weigh as one card.
@@ -17,10 +17,6 @@ from harness.predict.coefficients import Coefficients
 from harness.predict.interval import interval
 from harness.published.rows import Row, is_trusted, predictable
 
-BASELINES: Final = {"bandwidth / bytes": 1.0, "0.55 x": 0.55, "0.72 x": 0.72}
-"""Shares of bandwidth / bytes that others take for the speed: all of it, as if every byte of the specification arrived;
-what llmfit expects (its documentation); the median of published decode measurements. The bytes are the file's, of a
-mixture of experts times active / all parameters."""
 GROUPS: Final = ("dense", "moe", "sub-4-bit", "phone", "deep", "prefill")
 """Of rows of speed, in the order that they are shown in; other kinds of row follow."""
 MISSED: Final = 0.1
@@ -40,7 +36,6 @@ class Score(Frozen, frozen=True, kw_only=True):
         width_ratio: Median of high / low of the intervals.
         interval_score: Mean of w + (2 / 0.1) x what a measurement lies outside, in ln, w the width: less is better, and
             neither a wide interval nor a narrow one that misses gets a good one (Gneiting & Raftery 2007, section 6.2).
-        baselines: Median and 90th percentile of each baseline; decode only.
         best_constant: Share of what the data sheet promises with the least median error, and that error: tuned on the
             rows it is judged by.
     """
@@ -53,7 +48,6 @@ class Score(Frozen, frozen=True, kw_only=True):
     coverage_ratio: float | None = None
     width_ratio: float | None = None
     interval_score: float | None = None
-    baselines: dict[str, tuple[float, float]] = {}
     best_constant: tuple[float, float] | None = None
 
 
@@ -158,16 +152,12 @@ def score(judged: Sequence[Judged]) -> Score | None:
         return [float(join([value(item) for item in items])) for items in by_vote.values()]
 
     errors = votes(lambda j: j.error_ratio)
-    baselines: dict[str, tuple[float, float]] = {}
     best = None
     if all(j.row.promised for j in judged):
         promised = np.array(votes(lambda j: j.row.promised / j.row.measured))
         shares = np.geomspace(0.01, 3, 300)
         middles = np.median(np.abs(shares[:, None] * promised - 1), axis=1)
         best = (float(shares[middles.argmin()]), float(middles.min()))
-        if {j.row.phase for j in judged} == {"decode"}:
-            off = {name: np.abs(share * promised - 1) for name, share in BASELINES.items()}
-            baselines = {name: (float(np.median(e)), float(np.quantile(e, 0.9))) for name, e in off.items()}
     spans = all(j.high for j in judged)
     return Score(
         votes_count=len(errors),
@@ -178,7 +168,6 @@ def score(judged: Sequence[Judged]) -> Score | None:
         coverage_ratio=float(np.mean(votes(lambda j: j.covered, np.mean))) if spans else None,
         width_ratio=float(np.median(votes(lambda j: j.high / j.low))) if spans else None,
         interval_score=float(np.mean(votes(lambda j: j.interval_score, np.mean))) if spans else None,
-        baselines=baselines,
         best_constant=best,
     )
 

@@ -7,16 +7,19 @@ import pytest
 from msgspec.structs import replace
 
 from bench.fits import heat
+from harness.app.published import model_of
 from harness.catalog.devices import device_names, load_device
+from harness.domain.base import shipped_table
 from harness.domain.device import Figure, Power
 from harness.domain.prediction import Interval
 from harness.errors import BadDataError
 from harness.predict.decode import Work
 from harness.predict.energy import predict_energy, sustained
-from harness.predict.heat import PRIORS, HeatTerms, Load, heat_terms, knee_seconds, share_kept, token_joules, watts
+from harness.predict.heat import HeatTerms, Load, heat_terms, knee_seconds, share_kept, token_joules, watts
 from harness.published import heat_rows
 from harness.published.score import score
 
+PRIORS = shipped_table("data/heat_priors.toml", "harness.predict")
 TERMS = {key: math.log(value) for key, value in dict.fromkeys(PRIORS, 1.0).items()} | {
     "byte": math.log(50e-12),
     "operation/gpu": math.log(25e-12),
@@ -111,8 +114,8 @@ def test_rows_that_only_noise_makes_pull_no_term_far():
     row = heat_rows.HeatRow("energy", "x", PHONE, 10.0, 0.9)
     fitted = heat.fit([row], "")
     assert isinstance(fitted, HeatTerms)
-    for key, (mean, width) in PRIORS.items():
-        assert abs(fitted.terms[key] - mean) < 3 * width
+    for key, prior in PRIORS.items():
+        assert abs(fitted.terms[key] - math.log(prior["start"])) < 3 * prior["width"]
     assert msgspec.json.decode(msgspec.json.encode(fitted), type=HeatTerms) == fitted
 
 
@@ -127,4 +130,4 @@ def test_bad_files_name_line_and_column(tmp_path, kind, text, word):
     path = tmp_path / "rows.csv"
     path.write_text(text)
     with pytest.raises(BadDataError, match=word):
-        heat_rows.heat_rows(kind, path)
+        heat_rows.heat_rows(kind, model_of, path)

@@ -8,11 +8,11 @@ from bench.fits.floors import floors_of
 from harness.app.published import model_of, shipped_rows
 from harness.domain.model import Recurrent
 from harness.predict.decode import CURRENT_YEAR, Machine, Work, decode_seconds
-from harness.predict.speculative import verify_slope
 from harness.predict.terms import prior_of
 from harness.predict.traits import traits_of
+from harness.published import other_rows
 from harness.published.cells import Cells
-from harness.published.other_rows import Drafted, outside, speculation_rows
+from harness.published.other_rows import outside, speculation_rows
 from harness.published.rows import predictable, row_of
 
 SPEED = {
@@ -91,14 +91,22 @@ def test_refused_rows_are_counted_and_not_predicted():
     assert reasons[""] + sum(count for reason, count in reasons.items() if reason) == 537
 
 
-def test_a_speedup_by_hand():
+def test_a_speedup_by_hand(monkeypatch):
     # a pass of 10 ms; a further token 1 ms + 2 x 7e9 / (0.5 x 1e13) s = 3.8 ms; a head of 0.03 x 7e9 / 1e12 s + 0.5 ms
     # = 0.71 ms: three drafts cost 1 + 3 x (0.38 + 0.071) = 2.353 passes and give 3 tokens
     machine = Machine("cuda", 1e12, traits_of("x", "cuda", 1e12)._replace(peak_flops_per_s=1e13))
-    case = Drafted(machine, "mtp", 3, 3.0, 7e9, "q8", 0.01, False, 0.0, 0.0)
-    assert case.speedup().mid == pytest.approx(3 / (1 + 3 * (0.38 + (0.03 * 7e9 * 8.5 / 8 / 1e12 + 5e-4) / 0.01)))
-    assert verify_slope(machine, 7e9, 0.01, "q8") == pytest.approx(0.38)
-    assert verify_slope(machine, 7e9, 0.01, "q8", moe=True) == 0.45
+    monkeypatch.setattr(other_rows, "_machine", lambda _: machine)
+    cells = {"method": "MTP", "target": "x-7B Q8_0", "device": "x", "gamma": "3", "baseline_tps": "100"}
+    row = {**cells, "mean_accepted_tokens": "3", "acceptance_kind": "mean", "speedup": "1"}
+    cost = 1 + 3 * (0.38 + (0.03 * 7e9 * 8.5 / 8 / 1e12 + 5e-4) / 0.01)
+    assert speedup_of(row) == pytest.approx(3 / cost)
+    # a mixture of 7 B of whose weights 1 B are used reads experts of its own for each draft: 0.45 of a pass
+    drafting = (0.03 * 1e9 * 8.5 / 8 / 1e12 + 5e-4) / 0.01
+    assert speedup_of({**row, "target": "x-7B-A1B Q8_0"}) == pytest.approx(3 / (1 + 3 * (0.45 + drafting)))
+
+
+def speedup_of(cells: dict[str, str]) -> float:
+    return other_rows._speculation(Cells(cells, "file", 1)).law().mid
 
 
 def test_floor_by_hand():
