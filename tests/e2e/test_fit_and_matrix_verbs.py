@@ -124,17 +124,8 @@ def test_wrong_input_is_exit_2_in_one_line(tmp_path: Path, args: tuple[str, ...]
     assert not done.stdout
 
 
-<<<<<<< HEAD
 def test_matrix_has_a_cell_for_each_combination(tmp_path: Path) -> None:
-    asked = ("-d", "iphone-1*", "-m", "llama-3.*", "-q", "Q4_K_M,Q8_0", "-c", "2048,8192")
-=======
-def test_matrix_as_csv_and_json(tmp_path: Path) -> None:
-    out = tmp_path / "cells.csv"
-    asked = ("-d", "iphone-16*", "-m", "llama-3.2-*", "-q", "Q4_K_M,Q8_0", "-c", "2048,8192")
-    assert run("matrix", *asked, "--out", str(out), home=tmp_path).returncode == 0
-    with out.open() as stream:
-        rows = list(csv.DictReader(stream))
->>>>>>> 0f565d5f (matrix, report: each cell is the one answer of app.ways)
+    asked = ("-d", "iphone-16*", "-m", "llama-3.2-?b", "-q", "Q4_K_M,Q8_0", "-c", "2048,8192")
     done = run("matrix", *asked, "--json", home=tmp_path)
     columns = json.loads(done.stdout)
     columns = {name: cells for name, cells in columns.items() if isinstance(cells, list)}

@@ -155,7 +155,7 @@ def test_the_usual_questions_have_an_answer(model, quant, device, cards, ram_gib
     profile = load_device(device)
     ram = replace(profile.pool("ram"), usable_bytes=replace(profile.pool("ram").usable_bytes, value=ram_gib * 2**30))
     profile = replace(profile, pools=(ram, profile.pool("vram")))
-    best = ways(resolve_model(model, quant), profile, Scenario(), card_count=cards)[0]
+    best = ways(resolve_model(model, quant), replace(profile, card_count=cards), Scenario())[0]
     assert check(best.scenario.placement)
     assert best.flags == best.scenario.placement.flags(resolve_model(model, quant).weights.shape.layer_count)
     # one step less on the CPU would not fit on the card with the room that its interval asks for
@@ -186,7 +186,7 @@ def test_memory_of_a_split_is_the_whole_shared_out():
 
 def test_refusals_say_what_is_missing():
     with pytest.raises(RefusedError, match="no card of its own"):
-        ways(resolve_model("smollm2-135m"), load_device("raspberry-pi-5"), Scenario(), card_count=2)
+        ways(resolve_model("smollm2-135m"), replace(load_device("raspberry-pi-5"), card_count=2), Scenario())
     auto = Scenario(placement=Placement(gpu_layers="auto"))
     with pytest.raises(RefusedError, match="`fit` finds the best"):
         predict(ResolvedModel("m", "Q4_K_M", DENSE), load_device("rtx-4060-desktop"), auto)
