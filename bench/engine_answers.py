@@ -15,7 +15,6 @@ from harness import plugins
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
-from harness.measure.answers import greedy_tokens
 from harness.measure.child import run_child
 from harness.ports import Session
 from harness.runtimes.llamacpp.quality import chunks_of
@@ -116,6 +115,17 @@ def ask(job: AnswersJob) -> Answers:
     if told is None:
         raise EngineError(f"{job.runtime} on {Path(job.path).name}: {result.outcome}: {result.detail}")
     return told
+
+
+def greedy_tokens(session: Session, prompt: list[int], count: int) -> list[int]:
+    """The ``count`` tokens after ``prompt``, each the most likely one."""
+    session.clear()
+    session.decode(prompt, position=0)
+    tokens = [session.greedy()]
+    while len(tokens) < count:
+        session.decode(tokens[-1:], position=len(prompt) + len(tokens) - 1)
+        tokens.append(session.greedy())
+    return tokens
 
 
 def score_text(session: Session, tokens: list[int], size: int, most: int) -> tuple[list[float], str]:

@@ -51,8 +51,7 @@ class Fit(TypedDict, total=False):
 class Check(TypedDict):
     """Runs beside what was predicted for them."""
 
-    device: DeviceProfile | None
-    predicted_from: str
+    device: DeviceProfile
     records: list[RunRecord]
     comparisons: list[Comparison | None]
     broken: list[str]
@@ -113,7 +112,7 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
     "devices show": (DeviceProfile,),
     "devices probe": (DeviceProfile,),
     "history": (Shown, dict[str, int]),
-    **dict.fromkeys(("emulate", "serve-load", "soak", "speculate", "stream"), (RunRecord,)),
+    **dict.fromkeys(("serve-load", "soak", "speculate", "stream"), (RunRecord,)),
     **dict.fromkeys(("matrix", "models pull", "models show", "models synthesize"), (dict[str, Any],)),
     **dict.fromkeys(("validate", "gate update", "tune"), (dict[str, Any],)),
 }

@@ -1,12 +1,11 @@
 """A soak whose CPU quota is cut in mid-run: the knee and the level that were found, beside the truth.
 
-    python -m bench soak_cut MODEL.gguf --minutes 10 --cut-at 4 [--no-cut] [--server llama-server] [-- OPTIONS OF SOAK]
+    python -m bench soak_cut MODEL.gguf --minutes 10 --cut-at 4 [--no-cut] [-- OPTIONS OF SOAK]
 
-With --server the model is served in the same group, and the soak is that server's. The command `edge-harness soak` runs
-in a control group of its own, whose quota is lowered to ``--share`` of one CPU ``--cut-at`` minutes after the first
-window began. The true level is that share over the CPUs that its processes used until then. It ends with 1 when the
-knee is more than a window from the cut, or the level more than 3 % of the burst from the truth; with --no-cut, when
-any knee is found.
+The command `edge-harness soak` runs in a control group of its own, whose quota is lowered to ``--share`` of one CPU
+``--cut-at`` minutes after the first window began. The true level is that share over the CPUs that its processes used
+until then. It ends with 1 when the knee is more than a window from the cut, or the level more than 3 % of the burst
+from the truth; with --no-cut, when any knee is found.
 """
 
 import json
@@ -16,14 +15,12 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import click
 import psutil
 
-from bench.running_servers import PROGRAMS, running
 from harness.errors import CouldNotRunError, Exit
 
 PERIOD_US: Final = 100_000
@@ -78,20 +75,16 @@ def cpu_s(process: psutil.Process) -> float:
     return sum(sum(p.cpu_times()[:2]) for p in (process, *process.children(recursive=True)))
 
 
-def soaked(
-    words: list[str], served: tuple[str, Path] | None, cut_s: float | None, window_s: float, quota_us: int
-) -> tuple[dict[str, Any], Cut | None]:
-    """The soak's record, and the cut; ``served`` is the server that is soaked, and its model."""
+def soaked(words: list[str], cut_s: float | None, window_s: float, quota_us: int) -> tuple[dict[str, Any], Cut | None]:
+    """The soak's record, and the cut."""
     cuts: list[Cut] = []
     # A file, not a pipe: the document is longer than a pipe holds, and nobody reads it before the windows end.
-    with Quota() as quota, tempfile.TemporaryFile("w+") as document, ExitStack() as stack:
-        if served is not None:
-            words += ["--runtime", f"server:{stack.enter_context(running(*served, threads=1))}"]
+    with Quota() as quota, tempfile.TemporaryFile("w+") as document:
         command = [sys.executable, "-m", "harness", "soak", *words, "--json"]
         process = subprocess.Popen(command, stdout=document, stderr=subprocess.PIPE, text=True)
         assert process.stderr is not None
         began_s = seen_s = used_s = 0.0
-        watched = psutil.Process()  # the soak, its child and the server are below this one, and all pay from the quota
+        watched = psutil.Process()  # the soak and its child are below this one, and pay from the quota
 
         def cut() -> None:
             used_cpus = (cpu_s(watched) - used_s) / (time.monotonic() - seen_s)
@@ -120,7 +113,6 @@ def soaked(
 @click.option("--share", default=0.3, show_default=True, help="Of one CPU, after the cut.")
 @click.option("--window", "window_s", default=5.0, show_default=True, help="Seconds.")
 @click.option("--no-cut", is_flag=True)
-@click.option("--server", type=click.Choice(PROGRAMS[:3]), help="Soak a server of MODEL.")
 @click.argument("others", nargs=-1, type=click.UNPROCESSED)
 def main(
     model: str,
@@ -129,16 +121,14 @@ def main(
     share: float,
     window_s: float,
     no_cut: bool,
-    server: str | None,
     others: tuple[str, ...],
 ) -> None:
     """Run it, print what was found beside the truth."""
     if not no_cut and cut_minutes >= minutes:
         raise click.UsageError(f"--cut-at {cut_minutes:g} is not before the end at --minutes {minutes:g}")
-    words = ["--minutes", f"{minutes:g}", "--window", f"{window_s:g}", *([] if server else [model, "-t", "1"]), *others]
-    served = (server, Path(model)) if server else None
+    words = ["--minutes", f"{minutes:g}", "--window", f"{window_s:g}", model, "-t", "1", *others]
     cut_s = None if no_cut else 60 * cut_minutes
-    record, cut = soaked(words, served, cut_s, window_s, round(share * PERIOD_US))
+    record, cut = soaked(words, cut_s, window_s, round(share * PERIOD_US))
     found = record["result"]
     level = found["sustained_tokens_per_s"] / found["burst_tokens_per_s"]
     knee_s = found["knee_s"]

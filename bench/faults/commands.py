@@ -112,24 +112,22 @@ def ctrl_c(place: Place, draw: random.Random) -> Injected:
     )
 
 
-def two_at_once(place: Place, draw: random.Random) -> Injected:
-    """Two commands at once: the second one waits, or its result is marked as disturbed."""
+def two_at_once(place: Place, _draw: random.Random) -> Injected:
+    """Two commands at once: the second one waits."""
     home = place.folder()
     environment = {"EDGE_HARNESS_HOME": str(home)}
-    waits = draw.random() < 0.5
     slow = _SLOW | {"load_s": 0.7}
     first = start(arguments(place.model("first", **slow)), cwd=home, environment=environment)
     lock = home / "run.lock"
     wait_for(lambda: lock.exists() and lock.read_text().strip() == str(first.pid))
-    more = () if waits else ("--no-wait",)
-    second = finish(start(arguments(place.model("second", **_SLOW), more=more), cwd=home, environment=environment))
+    second = finish(start(arguments(place.model("second", **_SLOW)), cwd=home, environment=environment))
     done = finish(first)
     ids = {str(r["run_id"]) for r in (*done.records(), *second.records())}
     lost, torn = audit(History(home / "history.sqlite"), ids)
     outcome = second.records()[0]["outcome"] if second.records() else f"status {second.status}"
-    words = "waiting for process" if waits else "another measured run"
-    right = outcome == ("ok" if waits else "inconclusive") and words in second.err and len(ids) == 2
-    return Injected(f"{outcome}{', waited' if waits else ''}", words, right, lost, torn, done.hung or second.hung)
+    words = "waiting for process"
+    right = outcome == "ok" and words in second.err and len(ids) == 2
+    return Injected(f"{outcome}, waited", words, right, lost, torn, done.hung or second.hung)
 
 
 def locked_history(place: Place, draw: random.Random) -> Injected:

@@ -8,10 +8,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from harness import plugins
-from harness.app.learn import likeness
 from harness.app.locate import obtain
 from harness.app.on_target import run_on
-from harness.app.resolve import resolve_model
 from harness.app.run import Cell, Options, cells_of, run_cells
 from harness.app.this_machine import probed
 from harness.domain.device import DeviceProfile
@@ -21,26 +19,21 @@ from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure.engine_devices import engine_devices
-from harness.measure.jobs.served import ServedJob, attached, memory_mark
 from harness.measure.pipeline import Listener
 from harness.predict.weights import matrix_types
 from harness.records.compare import Comparison
 from harness.runtimes.llamacpp.devices import GgmlDevice
-from harness.units import format_bytes
 
 DEFAULT_MODEL: Final = "smollm2-135m"
 _CALIBRATION_S: Final = 120.0
 """Least time for the engine's calibration, where the limit of a child allows it."""
-_HELD_RATIO: Final = 0.5
-"""Of the weights: less in a server's memory, and they are elsewhere. Pages of a mapped file may be dropped."""
 
 
 class Checked(NamedTuple):
-    """What a check found: the profile it predicted from (None where nothing gave one), each run, and the basis."""
+    """What a check found: the profile that it predicted from, and each run."""
 
-    device: DeviceProfile | None
+    device: DeviceProfile
     records: list[RunRecord]
-    basis: str = "the probe of this machine alone"
 
 
 def check(
@@ -56,8 +49,7 @@ def check(
     """Run each model at each depth, each with its prediction made beforehand; ``on`` a target with its programs.
 
     Raises:
-        HarnessError: A name is unknown, the machine could not be probed, nothing predicts that runtime, or the server
-            cannot be reached.
+        HarnessError: A name is unknown, the machine could not be probed, or nothing predicts that runtime.
     """
     listener = options.how.listener
     if options.runtime == "ik" and scenario.repack:  # it rewrites all weights in memory of its own, and maps no file
@@ -65,8 +57,6 @@ def check(
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depth_tokens=depths)
     if on[1] is not None:
         return Checked(*run_on(on[0], cells, options, on[1]))
-    if options.server is not None:
-        return _on_server(cells, options, options.server, probe_again)
     runtime = plugins.usable_runtime(options.runtime)
     if "gguf" not in getattr(runtime, "formats", ("gguf",)):
         raise RefusedError(f"--runtime {options.runtime}: nothing predicts it before a run; `edge-harness run` runs it")
@@ -97,33 +87,6 @@ def check(
     if not scenario.api:
         cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
     return Checked(device, run_cells(cells, options, device=device))
-
-
-def _on_server(cells: Sequence[Cell], options: Options, job: ServedJob, probe_again: bool) -> Checked:
-    """Predicted from the probe where the server computes on this CPU, else from one short run of it."""
-    say, first, server = options.how.listener.say, cells[0], attached(job)
-    weights = resolve_model(first.model, first.quant or None).weights
-    held, size = memory_mark(server, "")["rss_bytes"], sum(t.size_bytes for t in weights.tensors)
-    why = "it runs on another machine"
-    if server.local:
-        why = f"its process here holds {format_bytes(held)} of the model's {format_bytes(size)}"
-    if server.local and held >= size * _HELD_RATIO:
-        try:
-            device = probed(matrix_types(weights), first.scenario, say=say, again=probe_again)
-        except HarnessError as error:
-            why = f"this machine cannot be probed ({error})"
-        else:
-            basis = "the probe of this machine, on which the server runs"
-            return Checked(device, run_cells(cells, options, device=device), basis)
-    s = first.scenario
-    short = {"prompt_tokens": max(1, s.prompt_tokens // 4), "new_tokens": max(2, s.new_tokens // 4), "depth_tokens": 0}
-    told = run_cells([first._replace(scenario=msgspec.structs.replace(s, **short))], options)
-    basis = f"one measurement of the server (pp{short['prompt_tokens']} and tg{short['new_tokens']}), since {why}"
-    if told[0].outcome != "ok":
-        return Checked(None, told, basis)
-    device = likeness(told[0], weights)
-    basis += f"; of all known devices it is most like {device.title} ({device.api()})"
-    return Checked(device, [*told, *run_cells(cells, options, device=device)], basis)
 
 
 def _engines(cell: Cell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]) -> Iterator[Scenario]:

@@ -57,7 +57,7 @@ def _next_step() -> Found:
         return
     compiled = "pip install 'edge-harness[llama]' (compiles for about 15 minutes divided by the number of cores)"
     if not any(map(shutil.which, _COMPILERS)):
-        compiled = f"{compiler_command(sys.platform, _distribution())}; then {compiled}"
+        compiled = f"install a C++17 compiler (GCC 11, clang 14 or MSVC 2022) and CMake 3.21; then {compiled}"
     if (sys.platform, platform.machine().lower()) in _WHEELS:
         quick = "pip install 'edge-harness[xllamacpp]' (built already: no compiler, half a minute)"
         yield "next: an engine", "missing", f"{quick}; compiled for this machine it is faster: {compiled}"
@@ -69,25 +69,6 @@ def _next_step() -> Found:
     )
     detail = f"pip install 'edge-harness[onnx]' runs ONNX models{ready}; fit, matrix and report need no engine"
     yield "other engines", "ok", detail
-
-
-def compiler_command(system: str, distribution: str) -> str:
-    """The one command that installs a C++ compiler and CMake on a system, as ``sys.platform`` names it.
-
-    On Linux its ``distribution`` are the words of ID and ID_LIKE in ``/etc/os-release``.
-    """
-    words = distribution.split() if system == "linux" else [system]
-    commands = _TABLES["compilers"]
-    known: str = next((commands[word] for word in words if word in commands), "")
-    return known or "install a C++17 compiler (GCC 11, clang 14 or MSVC 2022) and CMake 3.21 with your package manager"
-
-
-def _distribution() -> str:
-    try:
-        release = platform.freedesktop_os_release()
-    except OSError:
-        return "termux" if "com.termux" in os.environ.get("PREFIX", "") else ""
-    return f"{release['ID']} {release.get('ID_LIKE', '')}"
 
 
 def machine_apis() -> list[str]:

@@ -13,26 +13,23 @@ from msgspec import json
 from msgspec.structs import replace
 
 from harness.app.published import model_of
-from harness.catalog.devices import device_names, load_device
+from harness.catalog.devices import load_device
 from harness.catalog.paths import learned_file
 from harness.domain.base import Frozen
-from harness.domain.device import NOT_PROBED, DeviceProfile, Figure
-from harness.domain.model import Weights
+from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
 from harness.domain.quant import split
 from harness.domain.record import UNKNOWN_MACHINE, RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError, UnknownNameError
 from harness.predict.coefficients import Coefficients, shipped
-from harness.predict.fitted import machine_of, work_of
+from harness.predict.fitted import machine_of
 from harness.predict.interval import interval
 from harness.predict.learned import Learned, Measurement, prior_digest, read_learned
-from harness.predict.prefill import INT8_RATIO, prefill_base, prompt_of
-from harness.predict.speed import predict_speed
+from harness.predict.prefill import INT8_RATIO, prefill_base
 from harness.published.cells import Cells
 from harness.published.posterior import posterior
 from harness.published.rows import Row, api_named, row_of, runtime_named
-from harness.records.derive import summarise
 from harness.records.imports import read_results
 from harness.records.imports.pasted import from_text
 from harness.records.store import write_atomically
@@ -162,40 +159,6 @@ def _known_device(said: str) -> str:
         return load_device(said).name
     except UnknownNameError:
         return ""
-
-
-def likeness(record: RunRecord, weights: Weights) -> DeviceProfile:
-    """A machine that cannot be probed: the known device that is most like it, after what one run of a model taught.
-
-    Of all devices and their apis it is the one with the least |ln(predicted / measured)| of decode and of the prompt
-    together. How much memory the machine has is not known, and judged by nothing.
-
-    Raises:
-        InputError: The run has no decode speed, or none of a prompt, that can be believed.
-    """
-    summary, s = summarise(record), record.scenario
-    speeds = {phase: test.value for phase in _PHASES if (test := summary.test(phase)) and test.value}
-    if len(speeds) < len(_PHASES):
-        raise InputError(f"the first run gave nothing to predict from: {record.outcome}: {record.detail}")
-
-    def off(device: DeviceProfile) -> float:
-        told = predict_speed(weights, device, s, shipped())
-        middles = {"decode": told.decode_tokens_per_s.mid, "prefill": told.prefill_tokens_per_s.mid}
-        return sum(abs(math.log(middles[phase] / speed)) for phase, speed in speeds.items())
-
-    plain = (replace(load_device(name), calibrations=(), learned="", doubts=()) for name in device_names())
-    of_api = ((device, engine, api) for device in plain for engine in device.engines for api in engine.apis)
-    near = min((replace(d, engines=(replace(engine, apis=(api,)),)) for d, engine, api in of_api), key=off)
-    machine, depth = machine_of(near, s), s.depth_tokens + s.new_tokens / 2
-    prompt, work = prompt_of(weights.shape, s.prompt_tokens, s.depth_tokens), work_of(weights, s, depth)
-    nothing = Row(Cells({}, "", 0), "", (), 0.0, chip=machine.chip, work=work, machine=machine, prompt=prompt)
-    rows = [nothing._replace(phase=p, measured=v, depth_tokens=depth) for p, v in speeds.items()]
-    after, path = posterior(shipped(), rows).coefficients, learned_file(NOT_PROBED)
-    learned = Learned(device=NOT_PROBED, measurements=(), prior=prior_digest(), coefficients=after)
-    write_atomically(path, json.encode(learned))
-    unknown = Figure(value=float(2**42), source="not known: what runs there fits", confidence="assumed")
-    pools = tuple(replace(pool, total_bytes=unknown, usable_bytes=unknown, entitled_bytes=None) for pool in near.pools)
-    return replace(near, name=NOT_PROBED, pools=pools, learned=str(path))
 
 
 def _measurements(record: RunRecord) -> list[Measurement]:

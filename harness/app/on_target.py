@@ -96,15 +96,11 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
     """Run ``job``, whose ``path`` is what the user named, and keep its record.
 
     Raises:
-        RefusedError: On a target, what llama-bench cannot do; what a server decides by itself.
+        RefusedError: On a target, what llama-bench cannot do.
         CouldNotRunError: The target cannot be used.
-        ServerError: The server cannot be reached.
     """
-    model = None
-    if job.server is None:
-        located = obtain(job.path, quant)
-        model = _identity(located)
-        job = msgspec.structs.replace(job, path=str(located.path.absolute()))
+    located = obtain(job.path, quant)
+    model, job = _identity(located), msgspec.structs.replace(job, path=str(located.path.absolute()))
 
     def hear(window: Window) -> None:
         how.listener.say(f"{window.since_start_s:6.0f} s  {window.tokens_per_s:.2f} tokens/s")
@@ -114,7 +110,7 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
             hear(msgspec.convert(data, Window))
 
     with Pipeline(how._replace(listener=Listener(how.listener.say))) as pipeline:
-        if programs is None or model is None:
+        if programs is None:
             return pipeline.measure(plan(job, model), on_event=told)
         if job.duty_ratio < 1 or job.runtime != "llamacpp" or how.resume:
             raise RefusedError("on a target llama-bench decodes without pauses: leave out --duty, --runtime, --resume")

@@ -14,7 +14,7 @@ from harness.app.resolve import ResolvedModel, resolve_model, with_kept_costs
 from harness.catalog.guess import sizes_in
 from harness.catalog.names import match
 from harness.catalog.paths import as_path
-from harness.domain.device import NOT_PROBED, DeviceProfile
+from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Prediction
 from harness.domain.record import MachineFingerprint, ModelIdentity, Outcome, RunRecord
 from harness.domain.result import Generation, Result
@@ -245,8 +245,7 @@ def _served(cell: Cell, options: Options, device: DeviceProfile | None, pipeline
     assert asked is not None
 
     def predicted(scenario: Scenario, here: bool) -> Prediction | None:
-        probe = device if here or (device and device.name == NOT_PROBED) else None  # of this machine it tells no other
-        return _predict(model, probe, scenario, pipeline.heard.say)
+        return _predict(model, device if here else None, scenario, pipeline.heard.say)  # it tells of no other machine
 
     planned = plan_served(msgspec.structs.replace(asked, **options.of_job(cell.scenario)), predicted)
     quant = planned.model.quant if planned.model else ""

@@ -89,7 +89,7 @@ def drift_ratio(device: DeviceProfile) -> float:
     then = device.pool("ram").measured_read_bytes_per_s
     limit = machine.memory().limit_bytes
     now = read_bandwidth(default_thread_count(), min(_DRIFT_BYTES, limit // 8), pass_count=3)
-    return abs(math.log(now.bytes_per_s / then.value)) if then else 0.0
+    return abs(math.log(now / then.value)) if then else 0.0
 
 
 def disturbance(window_s: float = 0.4) -> tuple[str, ...]:
@@ -100,6 +100,6 @@ def disturbance(window_s: float = 0.4) -> tuple[str, ...]:
     return probe.finish().doubts
 
 
-def _alone(say: Callable[[str], None]) -> AbstractContextManager[bool]:
+def _alone(say: Callable[[str], None]) -> AbstractContextManager[None]:
     """What is timed for a profile waits its turn as every measurement does."""
     return machine_lock(lock_path(), on_wait=lambda who: say(f"waiting for {who} to finish"))

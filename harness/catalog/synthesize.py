@@ -65,7 +65,7 @@ def synthesize(
     metadata = metadata_of(weights.shape, name=name or path.stem, quant=weights.quant)
     metadata |= {"general.synthetic": True, SYNTHETIC_KEY: "synthetic"}
     total = sum(t.size_bytes + padding_bytes(t.size_bytes) for t in weights.tensors)
-    source = _Source(seed, total, progress or no_progress, routed=weights.shape.experts is not None)
+    source = BlockSource(seed, total, progress or no_progress, routed=weights.shape.experts is not None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_room(path.parent, total + len(header_bytes(metadata, weights.tensors)))
@@ -75,10 +75,10 @@ def synthesize(
     return path
 
 
-class _Source:
+class BlockSource:
     """Bytes for tensors: one random chunk a type, entered at another block for each tensor, repeated as needed."""
 
-    def __init__(self, seed: int, total_bytes: int, progress: Progress, *, routed: bool) -> None:
+    def __init__(self, seed: int, total_bytes: int, progress: Progress = no_progress, *, routed: bool = False) -> None:
         self.random = np.random.default_rng(seed)
         self.routed = routed
         self.chunks: dict[str, NDArray[np.uint8]] = {}

@@ -174,7 +174,9 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return add
 
 
-def option(name: str, default: object = None, *, least: int | None = None, of: str = "") -> Callable[[F], F]:
+def option(
+    name: str, default: object = None, *, least: int | None = None, of: str = "", **more: Any
+) -> Callable[[F], F]:
     """An option as the table of shared options has it, with another default or least number; ``of`` ends its help."""
     row = dict(TABLES["shared"][name])
     row["help"] = row["help"].format(of=of)
@@ -187,7 +189,7 @@ def option(name: str, default: object = None, *, least: int | None = None, of: s
             row["type"] = kind(*row.pop(key))
     if "numbers" in row:
         row["callback"] = numbers(*row.pop("numbers"))
-    return click.option(*row.pop("flags"), **row)
+    return click.option(*row.pop("flags"), **row, **more)
 
 
 _KINDS: Final[dict[str, Callable[..., Any]]] = {
@@ -221,9 +223,21 @@ def seed(of: str, default: int = 0) -> Callable[[F], F]:
     return option("seed", default, of=of)
 
 
+def _here(_context: click.Context, _option: click.Parameter, text: str) -> str:
+    if text.partition(":")[0] == "server" or "," in text:
+        raise click.BadParameter(
+            f"found {text!r}, expected one name of software that runs here; `run` and `serve-load` measure servers"
+        )
+    return text
+
+
 def runtime(*, several: bool = False) -> Callable[[F], F]:
-    """``--runtime``; :func:`sides_of` reads it."""
-    return option("runtime", of="; several, measured in turns: llamacpp,ik" if several else "")
+    """``--runtime``; with ``several`` it may be a server, and :func:`sides_of` reads it."""
+    if several:
+        return option(
+            "runtime", of="; server:URL for a server that is running; several, measured in turns: llamacpp,ik"
+        )
+    return option("runtime", callback=_here)
 
 
 def _placement(_context: click.Context, param: click.Parameter, text: str | None) -> "Placement | None":
@@ -270,7 +284,7 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
 
     ``--as`` and ``--memory-limit``, where the verb has them, are in its limits, its notes and the threads.
     """
-    names = [*(["cpus"] if bound else []), "wait", "resume", "out"]
+    names = [*(["cpus"] if bound else []), "resume", "out"]
     options = together(option("timeout", timeout_s), *map(option, names))
 
     def add(function: F) -> F:
@@ -278,7 +292,6 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
         def measured(
             *arguments: Any,
             timeout_s: float,
-            wait: bool,
             resume: bool,
             out: Path | None,
             cpus: tuple[int, ...] = (),
@@ -307,15 +320,16 @@ def measuring(timeout_s: float = 1800.0, *, bound: bool = True) -> Callable[[F],
                 from harness.app.emulate import NOT_EMULATED, emulation_of
                 from harness.app.resolve import resolve_device
 
-                held = emulation_of(resolve_device(emulated), memory_bytes=memory_bytes)
+                device = resolve_device(emulated)
+                held = emulation_of(device, memory_bytes)
                 memory_bytes = held.memory_limit_bytes
-                notes |= {"emulates": held.device, "not_emulated": list(NOT_EMULATED)}
+                notes |= {"emulates": device.name, "not_emulated": list(NOT_EMULATED)}
                 cores = min(held.thread_count, cores or held.thread_count)
             if cores and given.get("thread_count") in {0, (0,)}:
                 given["thread_count"] = cores if given["thread_count"] == 0 else (cores,)
             limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes, cpus=cpus)
             with RunProgress() as progress:
-                how = How(wait=wait, resume=resume, folder=out, limits=limits, listener=progress, notes=notes)
+                how = How(resume=resume, folder=out, limits=limits, listener=progress, notes=notes)
                 if not here and given["programs"] is None:
                     return _there(given["target"], how)
                 return function(*arguments, how=how, **given)
@@ -369,12 +383,3 @@ def sides_of(given: dict[str, Any], models: object = True) -> list[tuple[str, "S
         ServedJob(url=url, model=model, scenario=Scenario(), patience=patience) if url else None for _, url in parts
     ]
     return [(name, job) for (name, _), job in zip(parts, asked, strict=True)]
-
-
-def one_side(given: dict[str, Any], models: object) -> tuple[str, "ServedJob | None"]:
-    """The runtime of a verb that takes one; errors as of :func:`sides_of`."""
-    runtimes = given["runtime"]
-    side, *others = sides_of(given, models)
-    if others:
-        raise click.UsageError(f"--runtime: found {runtimes!r}, expected one")
-    return side

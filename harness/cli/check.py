@@ -25,7 +25,6 @@ _DOCTOR = "`edge-harness doctor` says what disturbs this machine or is missing o
 @options.api
 @options.placement()
 @options.runtime()
-@options.server_model
 @options.repetitions()
 @options.memory_limit
 @click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
@@ -48,8 +47,6 @@ def check(
 ) -> Answer:
     """Check what this machine does with each MODEL against what was predicted; without one, a small default model.
 
-    With --runtime server MODEL is what that server runs; a server elsewhere is predicted from one short run of it.
-
     Exit status: 0 it ran, 1 an error above --max-error (decode, prefill, peak memory), 3 inconclusive, 4 could not run.
     """
     from harness.app.check import check as run_check
@@ -61,10 +58,7 @@ def check(
     from harness.report.answer import check_line
     from harness.report.check import write_check_report
 
-    name, server = options.one_side(fields, models or True)
-    if server and len(models) != 1:
-        raise click.UsageError("--runtime server: name the one MODEL that it runs")
-    chosen = Options(runtime=name, server=server, repetitions=repetitions, how=how)
+    chosen = Options(runtime=fields.pop("runtime"), repetitions=repetitions, how=how)
     scenario, on = scenario_from(fields), (target, programs)
     found = run_check(models, quant, scenario, chosen, probe_again=probe_again, depths=depth_tokens, on=on)
     written = write_check_report(list(found.records), report)
@@ -75,8 +69,6 @@ def check(
     lines = [*reasons(found.records), *broken, f"report: {written}"]
 
     def show() -> None:
-        if server:
-            click.echo(f"Predicted from {found.basis}.")
         for record, comparison in pairs:
             click.echo(check_line(record, comparison))
         for record, comparison in pairs:
@@ -86,6 +78,6 @@ def check(
         say(*lines)
         click.echo(f"Next: {_NEXT if status == Exit.OK else _DOCTOR}")
 
-    document: dict[str, Any] = {"device": found.device, "predicted_from": found.basis, "records": found.records}
+    document: dict[str, Any] = {"device": found.device, "records": found.records}
     document |= {"comparisons": comparisons, "broken": broken}
     return Answer(document, show, Exit.BROKEN if broken else status)

@@ -86,6 +86,8 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> 
 
         profile, path = probe_on(target, programs, out)
     else:
+        from msgspec.structs import replace
+
         from harness.measure.probe import DEVICE_NAME, probe_machine, save_profile
 
         progress = console(stderr=True)
@@ -93,9 +95,9 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> 
         def say(line: str) -> None:
             progress.print(f"  {line} ...")
 
-        calibrations = () if quick else _calibrations(say)
-        name = out.stem if out else DEVICE_NAME
-        profile = probe_machine(quick=quick, progress=say, name=name, calibrations=calibrations)
+        costs = () if quick else _calibrations(say)
+        profile = probe_machine(quick=quick, progress=say, name=out.stem if out else DEVICE_NAME)
+        profile = replace(profile, calibrations=costs)
         path = save_profile(profile, out)
 
     def show() -> None:

@@ -1,6 +1,5 @@
 """``edge-harness serve-load``: several requests at once against a server, and where it is saturated."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -54,10 +53,6 @@ def _rates(_context: click.Context, _option: click.Parameter, text: str) -> tupl
     callback=_rates,
     help="Open loop: requests per second that arrive at random (Poisson), such as 0.5,1,2.",
 )
-@click.option(
-    "--trace", type=options.FILE_HERE,
-    help="Replay a file of JSON lines with at_s, prompt_tokens and new_tokens.",
-)  # fmt: skip
 @click.option("--requests", "request_count", type=options.Count(1, 100_000), default=32, show_default=True,
               help="Requests at each level of load.")  # fmt: skip
 @click.option(
@@ -77,7 +72,6 @@ def _rates(_context: click.Context, _option: click.Parameter, text: str) -> tupl
     default=0,
     help="Tokens that all prompts begin with, which a server can cache.",
 )
-@click.option("--turns", type=options.Count(1, 100), default=1, help="Requests in each conversation.")
 @click.option(
     "--goodput",
     "limits_s",
@@ -95,11 +89,10 @@ def serve_load(
     silence_s: float,
     users: tuple[int, ...],
     rates: tuple[float, ...],
-    trace: Path | None,
     how: "options.How",
     **asked: Any,
 ) -> Answer:
-    """Put load on a server: by users, by rate, or by a trace.
+    """Put load on a server: by users, or by rate.
 
     With MODEL, the model that the server runs, the throughput for each number of users is predicted first. 99th
     percentiles come with the upper end of their 95 % interval where there are enough requests for one.
@@ -108,20 +101,19 @@ def serve_load(
     """
     from harness.app.fit import throughput_of
     from harness.cli._records import answer_of
-    from harness.measure.jobs.load import LoadJob, plan, read_trace
+    from harness.measure.jobs.load import LoadJob, plan
     from harness.measure.pipeline import Pipeline
     from harness.runtimes.server.stream import Patience
 
-    if not url or sum(map(bool, (users, rates, trace))) != 1:
-        raise click.UsageError("expected --url with one of --users, --rate and --trace")
+    if not url or bool(users) == bool(rates):
+        raise click.UsageError("expected --url with either --users or --rate")
     if how.resume:
         raise click.UsageError("--resume cannot be applied to a server that is already running")
     job = LoadJob(
         url=url,
         model=server_model,
-        levels=tuple(map(float, users)) or rates or (0.0,),
+        levels=tuple(map(float, users)) or rates,
         open_loop=bool(rates),
-        trace=read_trace(trace) if trace else (),
         patience=Patience(silence_s=silence_s),
         **asked,
     )

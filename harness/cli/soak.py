@@ -12,7 +12,7 @@ from harness.errors import Exit
 
 
 @click.command("soak", cls=Verb)
-@click.argument("model", default="")
+@click.argument("model")
 @options.quant
 @click.option(
     "--minutes", type=options.Amount(), default=10.0, show_default=True, help="How long to decode, in minutes."
@@ -52,7 +52,6 @@ from harness.errors import Exit
 @options.api
 @options.placement()
 @options.runtime()
-@options.server_model
 @options.on_target
 @options.measuring(86_400)
 def soak(
@@ -66,8 +65,6 @@ def soak(
 ) -> Answer:
     """Decode for minutes: burst speed, throttling, sustained speed, energy.
 
-    With --runtime server:URL the server's own model decodes, and no MODEL is named.
-
     Exit status: 0 it ran to its end, 3 a limit of heat or battery ended it, 4 it could not run.
     """
     from harness.app.on_target import soak
@@ -79,10 +76,7 @@ def soak(
 
     if asked["minutes"] * 60 > how.limits.wall_s:
         raise click.UsageError(f"--minutes: found {asked['minutes']:g}, expected no more than --timeout allows")
-    name, server = options.one_side(asked, model)
-    if server and model:
-        raise click.UsageError("a server has loaded its model already: leave out MODEL; --server-model chooses one")
-    of_job = options.fields_of(SoakJob, asked) | {"runtime": name, "server": server}
+    of_job = options.fields_of(SoakJob, asked)
     scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": 1})
     job = SoakJob(path=model, scenario=scenario, meter=str(meter or ""), **of_job)
     record = soak(job, quant, target, programs, how)

@@ -17,6 +17,7 @@ from harness.measure.runner import check_scenario
 
 CELLS_MAX: Final = 100_000
 _NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
+_SOME: Final = Meta(min_length=1)
 
 
 class _Asked(Frozen, frozen=True, kw_only=True):
@@ -34,17 +35,17 @@ class _Asked(Frozen, frozen=True, kw_only=True):
     patience_s: Annotated[float, Meta(ge=0, le=10**6)] = 20.0
 
 
-class Matrix(_Asked, frozen=True, kw_only=True):
+class RunMatrix(_Asked, frozen=True, kw_only=True):
     """All that is to be measured.
 
     Devices are the names that their workers go by; models are names or paths as the devices know them, each device
     fetches them for itself; an empty quant is a model's usual one.
     """
 
-    devices: tuple[str, ...]
-    models: tuple[str, ...]
-    quants: tuple[str, ...] = ("",)
-    depths: tuple[int, ...] = (0,)
+    devices: Annotated[tuple[str, ...], _SOME]
+    models: Annotated[tuple[str, ...], _SOME]
+    quants: Annotated[tuple[str, ...], _SOME] = ("",)
+    depths: Annotated[tuple[int, ...], _SOME] = (0,)
 
 
 class Task(_Asked, frozen=True, kw_only=True):
@@ -62,14 +63,11 @@ class Task(_Asked, frozen=True, kw_only=True):
         return f"{re.sub(r'[^0-9A-Za-z._-]+', '-', words)[:80].strip('-.')}-{digest}"
 
 
-def load_matrix(path: Path) -> Matrix:
+def load_matrix(path: Path) -> RunMatrix:
     """Read a matrix file; BadDataError where it is no such TOML, asks for nothing, or a value makes no sense."""
-    matrix = convert(floats(read_document(path)), Matrix, str(path))
+    matrix = convert(floats(read_document(path)), RunMatrix, str(path))
     for field in ("devices", "models", "quants", "depths"):
-        values = getattr(matrix, field)
-        if not values:
-            raise BadDataError(path, field, "an empty list", "at least one")
-        if len(set(values)) != len(values):
+        if len(set(values := getattr(matrix, field))) != len(values):
             raise BadDataError(path, field, "the same one twice", "each one once")
     for index, device in enumerate(matrix.devices):
         if not is_device_name(device):
@@ -90,7 +88,7 @@ def is_device_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def tasks_of(matrix: Matrix) -> list[Task]:
+def tasks_of(matrix: RunMatrix) -> list[Task]:
     """All cells, the devices in turn so that each one has work from the start."""
     asked = {name: getattr(matrix, name) for name in _Asked.__struct_fields__ if name != "scenario"}
     scenarios = [msgspec.structs.replace(matrix.scenario, depth_tokens=depth) for depth in matrix.depths]

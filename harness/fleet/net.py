@@ -8,11 +8,9 @@ import os
 import re
 import secrets
 import ssl
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from harness.errors import CouldNotRunError, RefusedError, optional
 from harness.fleet.matrix import is_device_name
@@ -34,56 +32,57 @@ _SETTINGS: Final = {
 }
 
 
-class Tls(NamedTuple):
-    """Files of Dask's TLS settings; all three or none."""
-
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-
-
-def dask() -> Any:
-    """The package, with our settings; MissingPackageError where it is not installed."""
+def dask(**settings: Any) -> Any:
+    """The package, with our settings and those given; MissingPackageError where it is not installed."""
     with optional("distributed", "fleet"):
         import dask.config
         import distributed
-    dask.config.set(_SETTINGS)
+    dask.config.set(_SETTINGS | settings)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is told by us, in one line
     return distributed
 
 
-def security_of(tls: Tls) -> Any:
-    """Dask's security object; None without TLS.
+def write_key(path: Path) -> None:
+    """Write the key of a new fleet with its certificate, for every machine of it; only the file's owner can read it.
 
     Raises:
-        RefusedError: Only some of the files are given, or one is not there or holds something else.
+        RefusedError: The file is there already, or cannot be written.
+        MissingPackageError: The extra ``fleet`` is not installed.
     """
-    if not any(tls):
+    with optional("cryptography", "fleet"):
+        made = dask().Security.temporary()
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(made.tls_client_key + made.tls_client_cert)
+    except OSError as error:
+        raise RefusedError(f"{path}: {error.strerror}; a key that is there is never replaced") from error
+
+
+def security_of(tls: Path | None) -> Any:
+    """Dask's security object, for which one file is authority, certificate and key; None without TLS.
+
+    Raises:
+        RefusedError: The file is not there, or holds something else.
+    """
+    if tls is None:
         return None
-    if missing := [name for name, path in tls._asdict().items() if path is None]:
-        raise RefusedError(f"TLS wants all three files; missing: {', '.join(f'--tls-{name}' for name in missing)}")
-    for path in tls:
-        if path is not None and not path.is_file():
-            raise RefusedError(f"{path}: no such file")
     try:  # here, or the first connection would end in a traceback
-        context = ssl.create_default_context(cafile=tls.ca)
-        context.load_cert_chain(tls.cert or "", tls.key)
+        ssl.create_default_context(cafile=tls).load_cert_chain(tls)
     except OSError as error:
         raise RefusedError(
-            f"--tls-ca, --tls-cert, --tls-key: no PEM of certificates and their key ({error})"
+            f"--tls: found no certificate with its key in {tls} ({error}), expected a file of `edge-harness fleet key`"
         ) from error
-    own = {"cert": str(tls.cert), "key": str(tls.key)}
-    files = {f"tls_{role}_{part}": own[part] for role in ("client", "worker", "scheduler") for part in own}
-    return dask().Security(tls_ca_file=str(tls.ca), require_encryption=True, **files)
+    parts = {f"tls_{role}_{part}": str(tls) for role in ("client", "worker", "scheduler") for part in ("cert", "key")}
+    return dask().Security(tls_ca_file=str(tls), require_encryption=True, **parts)
 
 
 @contextlib.contextmanager
-def client_of(scheduler: str, tls: Tls) -> Iterator[Any]:
+def client_of(scheduler: str, tls: Path | None) -> Iterator[Any]:
     """A connected client, for the length of a ``with`` block.
 
     Raises:
         CouldNotRunError: No scheduler answers there.
-        RefusedError: The address or the TLS files are wrong.
+        RefusedError: The address or the key is wrong.
         MissingPackageError: The extra ``fleet`` is not installed.
     """
     check_address(scheduler, tls)
@@ -108,35 +107,29 @@ def unreachable(scheduler: str, error: BaseException) -> CouldNotRunError:
     )
 
 
-def check_address(scheduler: str, tls: Tls) -> str:
+def check_address(scheduler: str, tls: Path | None) -> str:
     """The host of an address that can be meant.
 
     Raises:
-        RefusedError: Not ``tcp://host:port`` or ``tls://host:port``, not of the kind the TLS files want, or beyond this
-            machine without TLS.
+        RefusedError: Not ``tcp://host:port``, or ``tls://host:port`` with a key; or beyond this machine without one.
     """
-    wanted = "tls" if any(tls) else "tcp"
+    wanted = "tls" if tls else "tcp"
     kind, separator, rest = scheduler.partition("://")
     host, _, port = rest.rpartition(":")
-    if not separator or kind not in {"tcp", "tls"} or not host or not port.isdigit():
-        raise RefusedError(f"{scheduler!r} is no address such as {wanted}://192.168.1.10:8786")
-    if kind != wanted:
-        raise RefusedError(
-            f"{scheduler}: with --tls-ca, --tls-cert and --tls-key it is tls://"
-            if wanted == "tls"
-            else f"{scheduler}: a tls:// address needs --tls-ca, --tls-cert and --tls-key"
-        )
+    if not separator or kind != wanted or not host or not port.isdigit():
+        with_key = "with --tls" if tls else "without --tls"
+        raise RefusedError(f"--scheduler: found {scheduler!r}, expected {wanted}://HOST:PORT {with_key}")
     check_reach(host, tls)
     return host.strip("[]")
 
 
-def check_reach(host: str, tls: Tls) -> None:
-    """Refuse to be reached from, or to trust, another machine without certificates: Dask runs what it is sent.
+def check_reach(host: str, tls: Path | None) -> None:
+    """Refuse to be reached from, or to trust, another machine without a key: Dask runs what it is sent.
 
     Raises:
         RefusedError: The host is not this machine alone, and there is no TLS.
     """
-    if any(tls):
+    if tls:
         return
     try:
         alone = ipaddress.ip_address(host.strip("[]")).is_loopback
@@ -145,11 +138,11 @@ def check_reach(host: str, tls: Tls) -> None:
     if not alone:
         raise RefusedError(
             f"{host}: without TLS a fleet stays on this machine (127.0.0.1), since whoever reaches it can run code. "
-            "Make certificates with: edge-harness fleet certs MACHINE... and give --tls-ca, --tls-cert and --tls-key"
+            "Make a key with: edge-harness fleet key, copy it to every machine, and name it with --tls"
         )
 
 
-def serve_device(scheduler: str, device: str, tls: Tls, *, host: str = "", said: Callable[[str], None]) -> None:
+def serve_device(scheduler: str, device: str, tls: Path | None, *, host: str = "", said: Callable[[str], None]) -> None:
     """Be a device's worker until the scheduler goes away: one measurement at a time.
 
     Raises:
@@ -188,22 +181,21 @@ def serve_device(scheduler: str, device: str, tls: Tls, *, host: str = "", said:
     asyncio.run(serve())
 
 
-def up(host: str, port: int, local_count: int, tls: Tls, *, said: Callable[[str], None]) -> None:
-    """A scheduler, and workers on this machine to try it with, until interrupted.
-
-    The local workers share this machine and so its lock: they measure in turn.
+def up(host: str, port: int, tls: Path | None, device_wait_s: float, *, said: Callable[[str], None]) -> None:
+    """A scheduler, until interrupted; a cell whose device has no worker for ``device_wait_s`` fails.
 
     Raises:
         RefusedError: The address is not this machine alone, and there is no TLS.
         CouldNotRunError: The address is taken.
     """
     check_reach(host, tls)
+    dask(**{"distributed.scheduler.no-workers-timeout": device_wait_s})
 
     async def serve() -> None:
         scheduler = dask().Scheduler(
             host=host,
             port=port,
-            protocol="tls" if any(tls) else "tcp",
+            protocol="tls" if tls else "tcp",
             security=security_of(tls),
             dashboard=False,
             dashboard_address="127.0.0.1:0",
@@ -213,23 +205,10 @@ def up(host: str, port: int, local_count: int, tls: Tls, *, said: Callable[[str]
         except (OSError, RuntimeError) as error:  # Dask wraps what went wrong at the start
             raise CouldNotRunError(f"no scheduler can listen at {host}:{port}: {error.__cause__ or error}") from error
         said(f"scheduler at {scheduler.address}")
-        workers = [_local_worker(scheduler.address, f"local-{n + 1}", tls) for n in range(local_count)]
         try:
             await scheduler.finished()
         finally:
-            for worker in workers:
-                worker.terminate()
-            for worker in workers:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    worker.wait(5)
-                worker.kill()
             await scheduler.close()
 
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(serve())
-
-
-def _local_worker(address: str, device: str, tls: Tls) -> "subprocess.Popen[bytes]":
-    files = [part for name, path in tls._asdict().items() if path for part in (f"--tls-{name}", str(path))]
-    command = [sys.executable, "-m", "harness", "fleet", "worker", "--scheduler", address, "--device", device, *files]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)})

@@ -21,7 +21,7 @@ from harness.errors import HarnessError
 from harness.measure import page_cache
 from harness.measure.memory_watch import read_memory
 from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
-from harness.measure.validity import Limits, child_probe
+from harness.measure.validity import Tolerances, child_probe
 
 Emit = Callable[[str, Any], None]
 
@@ -66,11 +66,6 @@ class Bench(NamedTuple):
     shape: ModelShape
     batches: Sequence[int]
     depth: int = 0
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of all matrices that a pass reads, the tied output matrix included."""
-        return sum(tensor.size_bytes for tensor in matrices(self.shape, self.type_name))
 
 
 def dimensions(role: str, type_name: str, fill_bytes: int) -> ModelShape:
@@ -251,7 +246,7 @@ class _Timing:
         job = self.job
         self._begin(bench)
         # Threads of a driver that plays a GPU wait for each other: what others take shows in their CPU time alone.
-        probe = child_probe(limits=Limits(cpu_stall_ratio=1.0) if job.software else Limits())
+        probe = child_probe(limits=Tolerances(cpu_stall_ratio=1.0) if job.software else Tolerances())
         if job.api != "cpu" and not turn:
             _passes(session, batch, bench.depth, 0.0)  # the driver compiles its shaders for a batch when it meets it
         for _ in range(1 + job.retries):

@@ -36,8 +36,6 @@ def main() -> None:
     _limit(job["data_limit_bytes"])
     if job["cpus"]:
         os.sched_setaffinity(0, job["cpus"])
-    if job["nice"]:
-        os.nice(job["nice"])
     status = _run(job)
     sys.stdout.flush()
     sys.stderr.flush()

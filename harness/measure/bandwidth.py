@@ -12,7 +12,7 @@ and at least 256 MiB. A hypervisor may tell a cache that it shares out, or one f
 import timeit
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,19 +28,6 @@ WorkingSets = tuple[tuple[int, float], ...]
 """Pairs (bytes that all threads together go through, bytes/s), smallest first."""
 
 
-class Bandwidth(NamedTuple):
-    """Bytes read, each counted once, over the wall time: of a kernel's best pass and of its middle one.
-
-    Far under the best one, the middle one says that the machine was disturbed.
-    """
-
-    kernel: str
-    bytes_per_s: float
-    median_bytes_per_s: float
-    thread_count: int
-    array_bytes: int
-
-
 def array_bytes(last_cache_bytes: int, limit_bytes: int) -> int:
     """Bytes one pass goes through: four times the last-level cache, at least 256 MiB, at most an eighth of RAM."""
     return min(max(MINIMUM_BYTES, CACHE_MULTIPLE * last_cache_bytes), limit_bytes // 8)
@@ -54,15 +41,11 @@ READ_KERNELS: Final[dict[str, Callable[[Array], object]]] = {
 """Different libraries prefetch differently; the fastest of them is nearest to what the memory gives."""
 
 
-def read_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -> Bandwidth:
-    """Read bandwidth of ``thread_count`` threads together: the best pass of the best kernel.
-
-    Counts every byte once: the dot product of an array with itself reads it once.
-    """
+def read_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -> float:
+    """Bytes/s that ``thread_count`` threads read together: the best pass of the best kernel, each byte counted once."""
     with ThreadPoolExecutor(thread_count) as pool:
         arrays = _arrays(pool, thread_count, size_bytes // thread_count // 4)
-        found = [_passes(pool, name, kernel, pass_count, arrays) for name, kernel in READ_KERNELS.items()]
-    return max(found, key=lambda one: one.bytes_per_s)
+        return max(_best_pass(pool, kernel, pass_count, arrays) for kernel in READ_KERNELS.values())
 
 
 def sweep(thread_count: int, last_cache_bytes: int, limit_bytes: int) -> WorkingSets:
@@ -71,17 +54,17 @@ def sweep(thread_count: int, last_cache_bytes: int, limit_bytes: int) -> Working
     A small one is gone through many times in one call, so that a call lasts a hundredth of a second.
     """
     most = array_bytes(last_cache_bytes, limit_bytes)
-    found: list[tuple[int, float]] = []
+    sets: list[tuple[int, float]] = []
     with ThreadPoolExecutor(thread_count) as pool:
         whole = [array.view(np.uint8) for array in _arrays(pool, thread_count, max(most // thread_count // 4, 1024))]
         size = 1 << 20
         while size <= most:
             parts = [array[: size // thread_count] for array in whole]
-            times = max(1, round(_PASS_S * (found[-1][1] if found else 1e10) / size))
+            times = max(1, round(_PASS_S * (sets[-1][1] if sets else 1e10) / size))
             kernel = _again(READ_KERNELS["minimum of bytes"], times)
-            found.append((size, _passes(pool, "", kernel, 5 if times > 1 else 3, parts).bytes_per_s * times))
+            sets.append((size, _best_pass(pool, kernel, 5 if times > 1 else 3, parts) * times))
             size *= 2
-    return tuple(found)
+    return tuple(sets)
 
 
 def cache_found(working_sets: WorkingSets) -> int:
@@ -121,10 +104,9 @@ def _arrays(pool: ThreadPoolExecutor, thread_count: int, count: int) -> list[Arr
     return list(pool.map(lambda _: np.full(count, 0.5, np.float32), range(thread_count)))
 
 
-def _passes(
-    pool: ThreadPoolExecutor, name: str, kernel: Callable[[Array], object], pass_count: int, arrays: Sequence[Array]
-) -> Bandwidth:
-    """Best and middle of several passes of a kernel over the arrays of all threads."""
-    total = sum(array.nbytes for array in arrays)
+def _best_pass(
+    pool: ThreadPoolExecutor, kernel: Callable[[Array], object], pass_count: int, arrays: Sequence[Array]
+) -> float:
+    """Bytes/s of the fastest of several passes of a kernel over the arrays of all threads."""
     times = timeit.repeat(lambda: list(pool.map(kernel, arrays)), number=1, repeat=pass_count)
-    return Bandwidth(name, total / min(times), total / float(np.median(times)), len(arrays), total)
+    return sum(array.nbytes for array in arrays) / min(times)

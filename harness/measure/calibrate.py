@@ -71,7 +71,7 @@ Times = Mapping[Key, Mapping[int, float]]
 """Mean time of a pass in each round, by what was timed."""
 
 
-class Size(NamedTuple):
+class TinySize(NamedTuple):
     """Bytes of a tiny model's weights, and what decided that they are not more."""
 
     fill_bytes: int
@@ -80,7 +80,7 @@ class Size(NamedTuple):
 
 def sized(
     cache_bytes: int, limit_bytes: int, folder_bytes: int, budget_s: float, *, in_memory: bool = False, threads: int = 1
-) -> Size:
+) -> TinySize:
     """How large tiny models may be: several times the cache, within memory, disk and time.
 
     Args:
@@ -109,7 +109,7 @@ def sized(
             f"the engine is not timed: {bound} leaves {format_bytes(size)} for each tiny model, expected at least "
             f"{format_bytes(LEAST_FILL_BYTES)}"
         )
-    return Size(int(size), bound)
+    return TinySize(int(size), bound)
 
 
 def seconds_of(type_count: int) -> float:
@@ -147,9 +147,8 @@ def calibrate(
     wanted = sorted({t for t in types if t in TINY_TYPES and t != "F32"})
     if not wanted:
         raise RefusedError(f"none of the types {sorted(set(types))} can be calibrated")
-    host, say = machine.fingerprint(), progress or (lambda _line: None)
-    place = _place(thread_count, repack, api, runtime)
-    before = None if fresh else _load(place)
+    say = progress or (lambda _line: None)
+    before = None if fresh else _load(_place(thread_count, repack, api, runtime))
     timed = before.types if before is not None else ()
     missing = [t for t in wanted if t not in {c.type_name for c in timed}]
     if before is not None and not missing:
@@ -160,7 +159,11 @@ def calibrate(
     told = machine.cpu().last_cache_bytes
     sets = working_sets or (sweep(threads, told, limit) if api == "cpu" else ())
     cache = cache_found(sets)
-    size = Size(fill_bytes, "the caller") if fill_bytes else _sized_here(cache, limit, budget_s / len(missing), threads)
+    size = (
+        TinySize(fill_bytes, "the caller")
+        if fill_bytes
+        else _sized_here(cache, limit, budget_s / len(missing), threads)
+    )
     # A GPU's speed changes in stretches of up to seconds, and one visit of its benches takes a minute and more.
     visits, rounds, stretch_s = (2, 2, 0.12) if api == "cpu" else (1, 5, 0.4)
     if here.quota_count is not None and here.quota_count < threads:
@@ -184,31 +187,40 @@ def calibrate(
     if api == "cpu":
         models = f"tiny models of {format_bytes(size.fill_bytes)} ({size.bound})"
         say(f"timing the engine on {models}: about {budget_s:.0f} s")
-    timing = _run(job, say, limit_s)
-    found = timing.costs(missing, job)
-    if (chosen := timing.last("threads").get("chosen", 0)) and len(job.thread_choices) > 1:
+    events, took_s = _run(job, say, limit_s)
+    last = {name: data[-1] for name, data in events.items()}
+    costs = fit(events["timing"], missing, size.fill_bytes, job.cached_bytes)
+    if (chosen := last.get("threads", {}).get("chosen", 0)) and len(job.thread_choices) > 1:
         keep_thread_count(here, chosen)
-    held = job.cached_bytes
+    held, new = job.cached_bytes, costs.types
     if api == "cpu" and size.fill_bytes < 2 * cache:
-        held = size.fill_bytes
-        found = msgspec.structs.replace(found, types=tuple(beyond_cache(c, sets[-1][1]) for c in found.types))
-    found = msgspec.structs.replace(
-        found,
+        held, new = size.fill_bytes, tuple(beyond_cache(cost, sets[-1][1]) for cost in new)
+    repacked = {model["type_name"] for model in events["built"] if model["repacked"]}
+    isa, process = last.get("engine", {}).get("isa"), last.get("process", {})
+    failures = dict.fromkeys(f"{e['type_name']} {e['role']}: {e['why']}" for e in events["failed"])
+    disturbed = float(np.mean([e["doubted"] for e in events["timing"]]))
+    costs = msgspec.structs.replace(
+        costs,
         api=api,
         engine_version=plugins.usable_runtime(runtime).package(),
         thread_count=chosen or threads,
-        machine=host.fingerprint,
+        machine=machine.fingerprint().fingerprint,
         cached_shares=cached_shares(sets, held) if held else (),
         bound=size.bound,
-        types=(*timed, *found.types),
+        process_anonymous_bytes=process.get("anonymous_bytes", 0),
+        process_file_bytes=process.get("file_bytes", 0),
+        isa=None if isa is None else tuple(isa),
+        built_bytes=sum(model["size_bytes"] for model in events["built"]),
+        took_s=took_s,
+        lacking=(*costs.lacking, *failures),
+        types=(*timed, *(msgspec.structs.replace(c, repacked=c.type_name in repacked) for c in new)),
+        disturbed_ratio=disturbed if disturbed > DISTURBED_RATIO else 0.0,
     )
-    disturbed = float(np.mean([e["doubted"] for e in timing.events["timing"]]))
-    if disturbed > DISTURBED_RATIO:
-        found = msgspec.structs.replace(found, disturbed_ratio=disturbed)
+    if costs.disturbed_ratio:
         say(f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs")
     else:
-        write_atomically(_place(thread_count, repack, api, runtime), msgspec.json.encode(found))
-    return found
+        write_atomically(_place(thread_count, repack, api, runtime), msgspec.json.encode(costs))
+    return costs
 
 
 def kept(
@@ -418,79 +430,41 @@ def _spread(times: Times) -> float:
     return float(np.quantile(deviations, 0.9)) if deviations else 0.0
 
 
-class _Timing:
-    """What the child told, started anew after each bench that ended it."""
-
-    def __init__(self) -> None:
-        self.events: dict[str, list[Any]] = defaultdict(list)
-        self.failed: dict[tuple[str, str], str] = {}
-        self.took_s = 0.0
-
-    def take(self, events: Iterable[tuple[str, Any]]) -> tuple[str, str]:
-        """Everything of one child; type and role of the bench it was at."""
-        for name, data in events:
-            self.events[name].append(data)
-        for data in self.events["failed"]:
-            self.failed[data["type_name"], data["role"]] = data["why"]
-        begun = self.events["begin"]
-        return (begun[-1]["type_name"], begun[-1]["role"]) if begun else ("", "")
-
-    def last(self, name: str) -> Mapping[str, Any]:
-        """The last event of that name; empty without any."""
-        return self.events[name][-1] if self.events[name] else {}
-
-    def costs(self, types: Sequence[str], job: Job) -> Calibration:
-        """The fit, with what else was told."""
-        found = fit(self.events["timing"], types, job.fill_bytes, job.cached_bytes)
-        built = self.events["built"]
-        repacked = {model["type_name"] for model in built if model["repacked"]}
-        isa = self.last("engine").get("isa")
-        return msgspec.structs.replace(
-            found,
-            process_anonymous_bytes=self.last("process").get("anonymous_bytes", 0),
-            process_file_bytes=self.last("process").get("file_bytes", 0),
-            isa=None if isa is None else tuple(isa),
-            built_bytes=sum(model["size_bytes"] for model in built),
-            took_s=self.took_s,
-            lacking=(*found.lacking, *(f"{' '.join(name)}: {why}" for name, why in self.failed.items())),
-            types=tuple(msgspec.structs.replace(c, repacked=c.type_name in repacked) for c in found.types),
-        )
-
-
-def _run(job: Job, say: Progress, limit_s: float) -> _Timing:
-    """Timings of the child; a bench that ends it is left out, and the child started again for the others.
+def _run(job: Job, say: Progress, limit_s: float) -> tuple[dict[str, list[Any]], float]:
+    """Events of the child by name, and seconds; a bench that ends it is left out, and it is started again for others.
 
     Raises:
         EngineError: It took longer than ``limit_s`` before anything was timed, or ended more than a few times.
     """
+    events: dict[str, list[Any]] = defaultdict(list)
+    took_s = 0.0
 
     def on_event(name: str, data: Any) -> None:
         if name == "group":
             say(f"timing the engine, {data['number'] + 1} of {data['count']}: {data['name']}")
 
-    timing = _Timing()
     for attempt in range(1 + _RESTARTS):
-        left_s = limit_s - timing.took_s
-        result = run_child("harness.measure._calibrate_child:run", job, limits=Limits(wall_s=left_s), on_event=on_event)
-        timing.took_s += result.duration_s
-        bench = timing.take(result.events)
+        limits = Limits(wall_s=limit_s - took_s)
+        result = run_child("harness.measure._calibrate_child:run", job, limits=limits, on_event=on_event)
+        took_s += result.duration_s
+        for name, data in result.events:
+            events[name].append(data)
         if result.outcome == "ok":
-            return timing
-        if (
-            result.outcome == "timed out" and timing.events["timing"]
-        ):  # on a busy machine something is better than nothing
-            timing.failed[bench] = result.outcome
-            return timing
+            return events, took_s
+        begun = events["begin"][-1] if events["begin"] else {"type_name": "", "role": ""}
+        bench = begun["type_name"], begun["role"]
+        events["failed"].append({**begun, "why": result.outcome})
+        if result.outcome == "timed out" and events["timing"]:  # on a busy machine something is better than nothing
+            return events, took_s
         if result.outcome in {"timed out", "interrupted"} or bench in {("", ""), *job.skipped} or attempt == _RESTARTS:
             raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
         say(f"the engine ended at a tiny model ({' '.join(bench)}: {result.outcome}): it is left out")
-        timing.failed[bench] = result.outcome
         budget_s = max(job.budget_s - result.duration_s, job.budget_s / 3)
         job = msgspec.structs.replace(job, skipped=(*job.skipped, bench), budget_s=budget_s)
     raise AssertionError
 
 
-def _sized_here(cache_bytes: int, limit_bytes: int, budget_s: float, threads: int) -> Size:
+def _sized_here(cache_bytes: int, limit_bytes: int, budget_s: float, threads: int) -> TinySize:
     """:func:`sized` for this machine's temporary folder."""
     folder = Path(tempfile.gettempdir()).resolve()
     mounts = [m for m in psutil.disk_partitions(all=True) if folder.is_relative_to(m.mountpoint)]

@@ -37,7 +37,7 @@ OnEvent = Callable[[str, Any], None]
 
 
 class Limits(NamedTuple):
-    """What a child may use: time, memory, a priority that is lower by so much (nice(1)), and CPUs (none named: all).
+    """What a child may use: time, memory, and CPUs (none named: all).
 
     A limit of memory is held by a control group where ``use_group`` and the system let one be made (then the page cache
     of files it reads first counts too), else by a watchdog on anonymous memory.
@@ -46,7 +46,6 @@ class Limits(NamedTuple):
     wall_s: float = 1800.0
     memory_bytes: int | None = None
     use_group: bool = True
-    nice: int = 0
     cpus: tuple[int, ...] = ()
 
 
@@ -164,7 +163,6 @@ class _Run:
             # More than it may hold, since much of what is reserved is never touched: it only stops what grows faster
             # than the watchdog looks.
             "data_limit_bytes": None if most is None else 2 * most + (512 << 20),
-            "nice": self._limits.nice,
             "cpus": self._limits.cpus,
         }
         assert process.stdin is not None

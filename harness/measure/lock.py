@@ -31,24 +31,19 @@ def lock_path() -> Path:
 
 @contextmanager
 def machine_lock(
-    path: Path,
-    *,
-    wait: bool = True,
-    timeout_s: float = 3600.0,
-    on_wait: Callable[[str], None] | None = None,
-) -> Iterator[bool]:
+    path: Path, *, timeout_s: float = 3600.0, on_wait: Callable[[str], None] = lambda _who: None
+) -> Iterator[None]:
     """Hold the lock for the body of the ``with``; a holder further up in this thread is not waited for.
 
-    The file is made when absent, and never removed: removing it would let two holders in. With ``wait``, another
-    holder's end is waited for, ``timeout_s`` at most, and ``on_wait`` is told once who holds it. Without, the lock may
-    not be held (False): another measured run is going on meanwhile.
+    The file is made when absent, and never removed: removing it would let two holders in. Another holder's end is
+    waited for, ``timeout_s`` at most, and ``on_wait`` is told once who holds it.
 
     Raises:
         CouldNotRunError: The wait took longer than ``timeout_s``, or there can be no lock file.
     """
     mine = path, threading.get_ident()
     if mine in _HELD:
-        yield True
+        yield
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,28 +51,23 @@ def machine_lock(
     except OSError as error:
         raise CouldNotRunError(f"no lock file {path}: {error.strerror}") from error
     with file:
-        held = _try_lock(file)
-        if not held and wait:
-            if on_wait:
-                on_wait(holder(path))
+        if not _try_lock(file):
+            on_wait(holder(path))
             until_s = time.monotonic() + timeout_s
-            while not (held := _try_lock(file)):
+            while not _try_lock(file):
                 if time.monotonic() > until_s:
                     raise CouldNotRunError(
-                        f"another measured run ({holder(path)}) held the machine for {timeout_s:g} s; "
-                        "end it, or use --no-wait"
+                        f"another measured run ({holder(path)}) held the machine for {timeout_s:g} s; end it first"
                     )
                 time.sleep(_POLL_S)
-        if held:
-            with contextlib.suppress(OSError):  # a full disk: the lock holds, its label is missing
-                file.truncate(0)
-                file.write(f"{os.getpid()}\n".encode())
-            _HELD.add(mine)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, its label is missing
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n".encode())
+        _HELD.add(mine)
         try:
-            yield held
+            yield
         finally:
-            if held:
-                _HELD.discard(mine)
+            _HELD.discard(mine)
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -75,7 +75,7 @@ class Cpu(NamedTuple):
         return max(self.caches, default=Cache(0, 0, 0)).size_bytes
 
 
-class Memory(NamedTuple):
+class Ram(NamedTuple):
     """RAM as this process may use it; ``limit_bytes`` is the smallest of all and of every control group's limit.
 
     ``nodes`` are NUMA nodes with CPUs, ``other_bytes`` lie in nodes without (a GPU's memory, memory behind a link) and
@@ -110,18 +110,18 @@ def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cp
     )
 
 
-def memory(*, root: Path = Path("/")) -> Memory:
+def memory(*, root: Path = Path("/")) -> Ram:
     """RAM and the limit that binds; what others in a group with a limit hold is not available."""
     text = read_text(root / "proc/meminfo")
     if text is None:
         now = psutil.virtual_memory()
-        return Memory(now.total, now.available, now.total)
+        return Ram(now.total, now.available, now.total)
     kib = {m[1]: int(m[2]) for m in re.finditer(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
     node_count, other = _nodes(root)
     total = max(kib.get("MemTotal", 0) * 1024 - other, 0)
     limit = min(total, cgroup.memory_limit_bytes(root=root) or total)
     free = min(kib.get("MemAvailable", kib.get("MemFree", 0)) * 1024, total)
-    return Memory(total, min(free, cgroup.memory_room_bytes(root=root) or free), limit, node_count, other)
+    return Ram(total, min(free, cgroup.memory_room_bytes(root=root) or free), limit, node_count, other)
 
 
 def fingerprint(*, root: Path = Path("/")) -> MachineFingerprint:
@@ -137,7 +137,7 @@ def fingerprint(*, root: Path = Path("/")) -> MachineFingerprint:
 
 
 def fingerprint_of(
-    system: str, kernel: str, processor: Cpu, ram: Memory, *, python: str = "", device: str = "this machine"
+    system: str, kernel: str, processor: Cpu, ram: Ram, *, python: str = "", device: str = "this machine"
 ) -> MachineFingerprint:
     """The same of a machine that is known."""
     kinds = [(round(kind.speed, 1), len(kind.cpus)) for kind in processor.cores.kinds]

@@ -24,7 +24,7 @@ from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure.child import ChildResult, Limits, OnEvent, run_child
 from harness.measure.lock import lock_path, machine_lock
 from harness.measure.machine import fingerprint
-from harness.measure.runner import OTHER_RUN_DOUBT, judged, memory_of, new_record
+from harness.measure.runner import judged, memory_of, new_record
 from harness.records.history import History
 from harness.records.store import save
 
@@ -83,12 +83,10 @@ class Listener:
 class How(NamedTuple):
     """How measurements are run and kept, whatever they measure.
 
-    ``wait`` for another measured run to end; ``resume``: take results of at most a day; ``keep`` records in the
-    history, and as files in ``folder``; ``limits`` of each child; ``listener`` is told; ``notes`` are for each record's
-    ``extra``, as the device that is emulated.
+    ``resume``: take results of at most a day; ``keep`` records in the history, and as files in ``folder``; ``limits``
+    of each child; ``listener`` is told; ``notes`` are for each record's ``extra``, as the device that is emulated.
     """
 
-    wait: bool = True
     resume: bool = False
     keep: bool = True
     folder: Path | None = None
@@ -109,17 +107,11 @@ class Pipeline(contextlib.ExitStack):
         self.how, self.heard = how, how.listener
         self.history = open_history()
         self.machine = fingerprint()
-        self.alone = True
 
     def __enter__(self) -> Self:
-        lock = machine_lock(
-            lock_path(),
-            wait=self.how.wait,
-            on_wait=lambda who: self.heard.say(f"waiting for {who} to finish"),
+        self.enter_context(
+            machine_lock(lock_path(), on_wait=lambda who: self.heard.say(f"waiting for {who} to finish"))
         )
-        self.alone = self.enter_context(lock)
-        if not self.alone:
-            self.heard.say("another measured run is going on: results will be marked as disturbed")
         return self
 
     def measure(self, plan: Measurement, *, on_event: OnEvent | None = None) -> RunRecord:
@@ -143,9 +135,6 @@ class Pipeline(contextlib.ExitStack):
         result = run_child(plan.entry, plan.job, limits=self.how.limits, on_event=hear, environment=plan.environment)
         events = result.events
         samples = [msgspec.convert(data, Sample) for data in events_named(result, "sample")]
-        if not self.alone:
-            replace = msgspec.structs.replace
-            samples = [replace(s, validity=s.validity.doubted(OTHER_RUN_DOUBT)) for s in samples]
         record = new_record(
             scenario=plan.scenario,
             workload=plan.workload,

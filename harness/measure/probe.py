@@ -5,7 +5,7 @@ import platform
 import re
 import sys
 import timeit
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,6 @@ from harness.catalog.devices import device_names, dump_device, load_device
 from harness.catalog.paths import cache_dir, home_dir
 from harness.cpus import read_text
 from harness.domain.device import (
-    Calibration,
     ComputeEngine,
     DeviceKind,
     DeviceProfile,
@@ -42,47 +41,32 @@ Progress = Callable[[str], None]
 
 
 def probe_machine(
-    *,
-    quick: bool,
-    progress: Progress | None = None,
-    calibrations: tuple[Calibration, ...] = (),
-    folder: Path | None = None,
-    name: str = DEVICE_NAME,
+    *, quick: bool, progress: Progress | None = None, folder: Path | None = None, name: str = DEVICE_NAME
 ) -> DeviceProfile:
-    """Measure bandwidth, matrix products, storage, RAM and its limits, cores, instruction sets and sensors.
+    """Measure bandwidth, matrix products, storage, RAM and its limits, cores, instruction sets and battery.
 
     ``quick``: fewer passes and a smaller file, some ten seconds on two cores. The storage is that of the cache folder,
     where models rest, unless one is given.
     """
-    say, measured, threads = progress or (lambda _line: None), _measured, default_thread_count()
+    say, threads = progress or (lambda _line: None), default_thread_count()
     say("cores, instruction sets and limits")
     cpu, ram = machine.cpu(), machine.memory()
     size = array_bytes(cpu.last_cache_bytes, ram.limit_bytes)
     say("memory bandwidth, reading")
-    read = read_bandwidth(threads, size, pass_count=6 if quick else 20)
+    speed = read_bandwidth(threads, size, pass_count=6 if quick else 20)
     sets = sweep(threads, cpu.last_cache_bytes, ram.limit_bytes)
     say("matrix products")
     fp32 = fp32_peak(pass_count=3 if quick else 10)
     say("storage")
-    storage = storage_under(folder or cache_dir(), measured, file_bytes=256 * 2**20 if quick else 2**30)
-    # The theoretical figure cannot be seen from inside; what a read kernel gets is the ceiling that counts.
-    read_figure = measured(
-        read.bytes_per_s,
-        f"{read.kernel}, {read.thread_count} threads over {read.array_bytes >> 20} MiB, "
-        f"best of several; middle pass {read.median_bytes_per_s / 1e9:.1f} GB/s",
-    )
-    plain = _profile(name, cpu, ram, read_figure, fp32, storage)
-    pool = replace(plain.pool("ram"), working_sets=sets)
-    say("sensors")
-    peaks = _peaks(fp32, cpu.isa, engine_peaks(calibrations))
+    storage = storage_under(folder or cache_dir(), _measured, file_bytes=256 * 2**20 if quick else 2**30)
+    say("battery")
     battery = sensors.battery_joules()
+    # The theoretical figure cannot be seen from inside; what a read kernel gets is the ceiling that counts.
+    read = _measured(speed, f"the best pass of three kernels, {threads} threads over {size >> 20} MiB")
     return replace(
-        plain,
-        pools=(pool,),
-        engines=(replace(plain.engine(), peak_flops_per_s=peaks),),
-        power=Power(battery_joules=measured(battery, "full charge as the battery reports it") if battery else None),
-        calibrations=calibrations,
-        notes=_notes(cpu, ram, sets, sensors.report()),
+        _profile(name, cpu, ram, read, fp32, storage, sets),
+        power=Power(battery_joules=_measured(battery, "full charge as the battery reports it") if battery else None),
+        notes=f"Last-level cache {cpu.last_cache_bytes >> 20} MiB as it is told, {cache_found(sets) >> 20} MiB seen.",
     )
 
 
@@ -94,12 +78,11 @@ def rough_machine() -> DeviceProfile:
     cpu, ram = machine.cpu(), machine.memory()
     beyond = min(2 * cpu.last_cache_bytes, 4 * _ROUGH_BYTES)
     size = min(array_bytes(cpu.last_cache_bytes, ram.limit_bytes), max(_ROUGH_BYTES, beyond))
-    read = read_bandwidth(default_thread_count(), size, pass_count=5)
-    figure = Figure(value=read.bytes_per_s, source="read for a moment, no probe", confidence="assumed")
+    speed = read_bandwidth(default_thread_count(), size)
+    read = Figure(value=speed, source="read for a moment, no probe", confidence="assumed")
     disk = Figure(value=_ROUGH_STORAGE_BYTES_PER_S, source="assumed: a cheap solid-state disk", confidence="assumed")
     storage = Storage(technology="not measured", sequential_read_bytes_per_s=disk)
-    fp32 = fp32_peak(size_dim=512, pass_count=2)
-    profile = _profile(DEVICE_NAME, cpu, ram, figure, fp32, storage)
+    profile = _profile(DEVICE_NAME, cpu, ram, read, fp32_peak(size_dim=512, pass_count=2), storage)
     return replace(profile, doubts=("read from its parts in a moment: `edge-harness check` probes it",))
 
 
@@ -115,7 +98,13 @@ def own_profile() -> DeviceProfile | None:
 
 
 def _profile(
-    name: str, cpu: machine.Cpu, ram: machine.Memory, read: Figure, fp32: Figure, storage: Storage
+    name: str,
+    cpu: machine.Cpu,
+    ram: machine.Ram,
+    read: Figure,
+    fp32: Figure,
+    storage: Storage,
+    working_sets: WorkingSets = (),
 ) -> DeviceProfile:
     limit_words = "installed RAM" if ram.limit_bytes == ram.total_bytes else "memory limit of the control group"
     # What the system and others hold now is gone for us too.
@@ -127,15 +116,16 @@ def _profile(
         usable_bytes=_measured(usable, f"{limit_words}, less what others hold now"),
         bandwidth_bytes_per_s=read,
         measured_read_bytes_per_s=read,
+        working_sets=working_sets,
     )
     engine = ComputeEngine(
         kind="cpu",
         name=cpu.model,
         pool="ram",
         apis=("cpu",),
-        core_count=cpu.physical_core_count,
+        core_count=cpu.cores.core_count,
         isa=cpu.isa,
-        peak_flops_per_s=_peaks(fp32, cpu.isa, {}),
+        peak_flops_per_s={"fp32": fp32} | estimated_peaks(fp32, cpu.isa),
     )
     return DeviceProfile(
         name=name,
@@ -179,71 +169,21 @@ def fp32_peak(*, size_dim: int = 2048, pass_count: int = 4) -> Figure:
     out = np.empty_like(a)
     np.matmul(a, b, out=out)
     times = timeit.repeat(lambda: np.matmul(a, b, out=out), number=1, repeat=pass_count)
-    how = f"numpy BLAS, {size_dim} x {size_dim}, best of {pass_count}"
-    return Figure(value=2 * size_dim**3 / min(times), source=how, confidence="measured")
+    return _measured(2 * size_dim**3 / min(times), f"numpy BLAS, {size_dim} x {size_dim}, best of {pass_count}")
 
 
 def estimated_peaks(fp32: Figure, isa: tuple[str, ...] | None) -> dict[str, Figure]:
-    """fp16 and int8 from the fp32 peak and the widest instruction for each; a calibrated engine's own replace them.
+    """fp16 and int8 from the fp32 peak and the widest instruction for each.
 
     fp16 without half-precision arithmetic (x86) converts and multiplies in fp32: the same peak.
     """
-    found = {}
+    peaks = {}
     for dtype, field in (("fp16", "fp16_ratio"), ("int8", "int8_ratio")):
         ratio, name = best_ratio(isa, field)
         why = "instruction sets not told" if isa is None else name or "no vector extension"
         source = f"{ratio:g} x the measured fp32 peak ({why})"
-        found[dtype] = Figure(value=fp32.value * ratio, source=source, confidence="assumed")
-    return found
-
-
-def _peaks(fp32: Figure, isa: tuple[str, ...] | None, engine: Mapping[str, Figure]) -> dict[str, Figure]:
-    found = {"fp32": fp32} | estimated_peaks(fp32, isa) | dict(engine)
-    begin = f"edge-harness devices probe, {_today()}"
-    return {dtype: replace(peak, source=f"{begin}: {peak.source}") for dtype, peak in found.items()}
-
-
-def engine_peaks(calibrations: tuple[Calibration, ...]) -> dict[str, Figure]:
-    """fp16 and int8 peaks that the engine's own products reached at its largest batch.
-
-    Operations per second = 2 x batch / (seconds per byte x bytes per weight).
-    """
-    from harness.domain.ggml import BLOCKS
-
-    found: dict[str, Figure] = {}
-    for calibration in calibrations:
-        for dtype, type_name in (("fp16", "F16"), ("int8", "Q8_0")):
-            cost = next((c for c in calibration.types if c.type_name == type_name), None)
-            if cost is None:
-                continue
-            batch, seconds = cost.batch_seconds_per_byte[-1]
-            per_weight_s = seconds * BLOCKS[type_name].bits_per_weight / 8
-            source = f"{type_name} products of {batch} tokens in {calibration.engine_version}"
-            found[dtype] = Figure(value=2 * batch / per_weight_s, source=source, confidence="measured")
-    return found
-
-
-def _notes(cpu: machine.Cpu, ram: machine.Memory, sets: WorkingSets, found: sensors.SensorReport) -> str:
-    lines = [
-        f"Last-level cache {cpu.last_cache_bytes / 2**20:.0f} MiB as it is told, {cache_found(sets) >> 20} MiB seen."
-    ]
-    if len(cpu.cores.kinds) > 1:
-        kinds = ", ".join(f"{len(kind.cpus)} of speed {kind.speed:.2f}" for kind in cpu.cores.kinds)
-        lines.append(f"Cores of unlike kinds: {kinds}.")
-    if ram.nodes > 1:
-        lines.append(f"{ram.nodes} NUMA nodes.")
-    if ram.other_bytes:
-        lines.append(f"{ram.other_bytes / 2**30:.1f} GiB lie in memory nodes without a CPU and are not counted.")
-    if ram.limit_bytes < ram.total_bytes:
-        lines.append(f"Control group limits memory to {ram.limit_bytes / 2**30:.2f} GiB.")
-    if cpu.quota_count is not None:
-        lines.append(f"CPU quota {cpu.quota_count:g}.")
-    if found.energy_counters:
-        lines.append("Energy counters: " + ", ".join(found.energy_counters) + ".")
-    if found.thermal_zones:
-        lines.append("Thermal zones: " + ", ".join(name for name, _ in found.thermal_zones) + ".")
-    lines += [note[0].upper() + note[1:] + "." for note in found.notes]
-    return " ".join(lines)
+        peaks[dtype] = Figure(value=fp32.value * ratio, source=source, confidence="assumed")
+    return peaks
 
 
 def _system() -> OperatingSystem:

@@ -4,7 +4,7 @@ import secrets
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -17,8 +17,6 @@ from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
 from harness.onnx.files import combined_hash, model_files, size_bytes
 from harness.records.derive import disturbances
-
-OTHER_RUN_DOUBT: Final = "another measured run was going on: let it end first, or leave out --no-wait"
 
 
 def judged(record: RunRecord, repetitions: int) -> RunRecord:

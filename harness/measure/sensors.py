@@ -114,7 +114,7 @@ class EnergyMeter:
         return sum(told) if len(told) == len(used) else None
 
 
-_SCOPES: Final = {"nvml": "NVIDIA board", "amdgpu": "AMD board", "powermetrics": "chip (powermetrics)"}
+_SCOPES: Final = {"nvml": "NVIDIA board", "amdgpu": "AMD board"}
 
 
 def _cards(root: Path) -> list[GpuReading]:

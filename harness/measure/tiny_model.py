@@ -1,14 +1,10 @@
 """Small llama-like models of any type: an engine's costs can be timed on them before a real model is there."""
 
 from pathlib import Path
-from typing import IO, Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final
 
 from harness.catalog.gguf_write import Value, metadata_of, write_gguf
-from harness.catalog.synthesize import SYNTHETIC_TYPES, random_blocks
-from harness.domain.ggml import BLOCKS
+from harness.catalog.synthesize import SYNTHETIC_TYPES, BlockSource
 from harness.domain.model import ModelShape, Tensor
 from harness.predict.tensors import tensors_of
 from harness.predict.weights import tensor_of
@@ -26,7 +22,6 @@ _FILE_ORDER: Final = (
 )
 """Tensors of a layer as converters write them: by their names in the original checkpoint, not in the order in which
 they are read, so that a tiny model lies in memory as a real one does."""
-_CHUNK_BYTES: Final = 4 << 20
 
 TINY_TYPES: Final = SYNTHETIC_TYPES - {"IQ1_M", "MXFP4", "NVFP4", "Q1_0", "Q2_0"}
 """Types that a tiny model can be made of."""
@@ -75,21 +70,8 @@ def write_tiny(path: Path, shape: ModelShape, type_name: str) -> None:
         KeyError: No tiny model can be made of that type.
         ValueError: A row is no whole number of blocks.
     """
-    draw = np.random.default_rng(1)
-    chunks: dict[str, NDArray[np.uint8]] = {}
-
-    def fill(out: IO[bytes], tensor: Tensor) -> None:
-        if tensor.type_name == "F32":
-            out.write(np.ones(tensor.element_count, np.float32).tobytes())
-            return
-        if tensor.type_name not in chunks:
-            count = _CHUNK_BYTES // BLOCKS[tensor.type_name].size_bytes
-            chunks[tensor.type_name] = random_blocks(tensor.type_name, count, draw)
-        chunk = chunks[tensor.type_name].data
-        for start in range(0, tensor.size_bytes, len(chunk)):
-            out.write(chunk[: tensor.size_bytes - start])
-
-    told = metadata_of(shape, name="tiny", quant=type_name).items()
-    metadata: dict[str, Value] = {key: value for key, value in told if not key.startswith("tokenizer.")}
+    tensors = tiny_tensors(shape, type_name)
+    whole = metadata_of(shape, name="tiny", quant=type_name).items()
+    metadata: dict[str, Value] = {key: value for key, value in whole if not key.startswith("tokenizer.")}
     metadata |= {"tokenizer.ggml.model": "none", "llama.vocab_size": shape.vocab_count}
-    write_gguf(path, metadata, tiny_tensors(shape, type_name), fill)
+    write_gguf(path, metadata, tensors, BlockSource(1, 0).fill)

@@ -29,7 +29,7 @@ from harness.measure.sensors import EnergyMeter, cpu_frequency_hz, hottest_celsi
 _TICKS_PER_S: Final[int] = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
-class Limits(NamedTuple):
+class Tolerances(NamedTuple):
     """Where belief ends; each is a share of the sample's wall time unless its name says otherwise.
 
     Attributes:
@@ -53,7 +53,7 @@ class Limits(NamedTuple):
     tick_count: int = 4
 
 
-LIMITS: Final = Limits()
+LIMITS: Final = Tolerances()
 
 
 class Counters(NamedTuple):
@@ -88,7 +88,7 @@ class ValidityProbe:
         *,
         disk_expected: bool = False,
         own_pids: Iterable[int] = (),
-        limits: Limits = LIMITS,
+        limits: Tolerances = LIMITS,
         root: Path = Path("/"),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -215,7 +215,7 @@ def judge(
     before: Counters,
     after: Counters,
     *,
-    limits: Limits = LIMITS,
+    limits: Tolerances = LIMITS,
     disk_expected: bool = False,
     temperature_celsius: float | None = None,
     quota_count: float | None = None,

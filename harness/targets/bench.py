@@ -31,7 +31,7 @@ from harness.onnx.files import model_files
 from harness.records.imports.llama_bench import from_document
 from harness.runtimes.executable import placed
 from harness.targets.facts import Facts, battery_percent, celsius, doubts, drained_joules, facts, fingerprint, ready
-from harness.targets.shell import LOST, Counters, Frame, Running, ShellTarget
+from harness.targets.shell import LOST, CounterFrames, Frame, Running, ShellTarget
 
 PROGRAM: Final = "llama-bench"
 _ELF_MACHINES: Final = {"x86_64": 62, "arm64-v8a": 183}
@@ -47,7 +47,7 @@ class BenchJob(Frozen, frozen=True, kw_only=True):
     """What is measured on a target; less charge than ``battery_percent_min`` is refused.
 
     ``programs`` is a folder here with llama-bench, or with a folder for each ABI that has it; ``limits`` say how long
-    it may take, and its priority and CPUs there.
+    it may take, and its CPUs there.
     """
 
     scenario: Scenario
@@ -236,7 +236,6 @@ def _prepared(
     file = target.put(path, model.sha256, progress=progress)
     s, kv, cpus = job.scenario, job.scenario.kv_type.lower(), job.limits.cpus
     words: list[object] = ["taskset", f"{sum(1 << cpu for cpu in cpus):x}"] if cpus else []
-    words += ["nice", "-n", job.limits.nice] if job.limits.nice else []
     words += [there, "-m", file, *tests, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
     words += ([] if s.mmap else ["--load-mode", "none"]) + ([] if s.repack else ["--repack", 0])
     words += ["-ctk", kv, "-ctv", kv, *placed(s), "-o", "json", "--progress"]
@@ -245,7 +244,7 @@ def _prepared(
 
 
 def _read(
-    target: ShellTarget, running: Running, status: int, output: str, log: Sequence[str], counters: Counters
+    target: ShellTarget, running: Running, status: int, output: str, log: Sequence[str], counters: CounterFrames
 ) -> tuple[Outcome, str, RunRecord | None]:
     last = " / ".join(log[-2:])
     if status == 0:
@@ -266,7 +265,7 @@ def _read(
     return ("crashed" if status > 128 else "refused"), f"llama-bench ended with {signal}: {last}", None
 
 
-def _judged(sample: Sample, begun_s: float, epoch_s: float, running: Running, counters: Counters) -> Sample:
+def _judged(sample: Sample, begun_s: float, epoch_s: float, running: Running, counters: CounterFrames) -> Sample:
     """The sample with what the device's counters say of it, and the energy where it tells."""
     frames = counters.around(begun_s, begun_s + sample.duration_s, patience_s=0)
     validity, energy = Validity(doubts=("the device's counters stopped: nothing is known of its state",)), None

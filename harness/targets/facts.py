@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+
 from harness.catalog.devices import device_names, load_device
 from harness.cpus import numbers
-from harness.domain.device import ComputeEngine, DeviceProfile, Figure, MemoryPool, Power, Storage
+from harness.domain.device import ComputeEngine, DeviceProfile, Figure, MemoryPool, Storage
 from harness.domain.record import MachineFingerprint
 from harness.errors import CouldNotRunError
 from harness.measure import machine, sensors
@@ -38,8 +40,7 @@ _APP_RATIO: Final = 0.5
 class Facts(NamedTuple):
     """One reading of a target: its kernel's files, and ``/dumpsys/*`` where it is Android, and what they say.
 
-    ``system`` is the kernel's name, version and machine; ``abi`` the binary interface as Android names it; ``clusters``
-    are cores by their highest frequency in kHz, slowest first, empty where it is not told.
+    ``system`` is the kernel's name, version and machine; ``abi`` the binary interface as Android names it.
     """
 
     frame: Frame
@@ -48,9 +49,8 @@ class Facts(NamedTuple):
     chip: str
     title: str
     android: bool
-    clusters: dict[int, int]
     cpu: machine.Cpu
-    ram: machine.Memory
+    ram: machine.Ram
     battery_joules: float | None
     zones: tuple[tuple[str, float], ...]
 
@@ -63,17 +63,14 @@ def facts(target: ShellTarget) -> Facts:
     frame = Frame(time.monotonic(), files_in((separator + rest).splitlines()))
     system, release, arch = first.splitlines()[:3]
     named = dict(re.findall(r"^\[ro\.(\w+\.\w+)\]: \[(.+)\]$", first, re.MULTILINE))
-    cpus = frame.files.get("/proc/cpuinfo", "")
-    model = re.search(r"^(?:model name|Hardware|Model)\s*:\s*(.+)$", cpus, re.MULTILINE)
-    chip = _joined(named, "soc") or (model[1].strip() if model else arch)
-    khz = [int(t) for n, t in frame.files.items() if n.endswith("cpuinfo_max_freq") and t.strip().isdigit()]
-    online = numbers(frame.files.get("/sys/devices/system/cpu/online"))
-    online |= frozenset(range(len(re.findall(r"^processor\s*:", cpus, re.MULTILINE)) or 1)) if not online else set()
+    count = sum(line.startswith("processor") for line in frame.files.get("/proc/cpuinfo", "").splitlines())
+    online = numbers(frame.files.get("/sys/devices/system/cpu/online")) or frozenset(range(count or 1))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         frame.write(root)
         cpu, ram = machine.cpu(root=root, affinity=online), machine.memory(root=root)
         joules, zones = sensors.battery_joules(root=root), sensors.thermal_zones(root=root)
+    chip = _joined(named, "soc") or cpu.model
     return Facts(
         frame=frame,
         system=(system, release, arch),
@@ -81,7 +78,6 @@ def facts(target: ShellTarget) -> Facts:
         chip=chip,
         title=_joined(named, "product") or chip,
         android=bool(named),
-        clusters={k: khz.count(k) for k in sorted(set(khz))},
         cpu=cpu,
         ram=ram,
         battery_joules=joules,
@@ -181,9 +177,6 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         )
     cpu, ram = known.cpu, known.ram
     usable = min(ram.available_bytes, ram.total_bytes * (_APP_RATIO if known.android else 1.0))
-    disk = storage_bytes_per_s(target)
-    clocks = ", ".join(f"{count} x {khz / 1e6:.2f} GHz" for khz, count in known.clusters.items())
-    zones = ", ".join(zone for zone, _ in known.zones) or "none"
     pool = MemoryPool(
         name="ram",
         technology=like.pool("ram").technology if like else "not told",
@@ -192,29 +185,43 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         bandwidth_bytes_per_s=like.pool("ram").bandwidth_bytes_per_s if like else read or measured(0, ""),
         measured_read_bytes_per_s=read,
     )
-    unread = Figure(value=1e8, source="not measured: dd past the page cache does not work there", confidence="assumed")
     engine = ComputeEngine(
-        kind="cpu", name=known.chip, pool="ram", apis=("cpu",), core_count=cpu.physical_core_count, isa=cpu.isa
+        kind="cpu", name=known.chip, pool="ram", apis=("cpu",), core_count=cpu.cores.core_count, isa=cpu.isa
     )
-    power = like.power if like else Power()
-    battery = measured(known.battery_joules, "full charge") if known.battery_joules else power.battery_joules
-    return DeviceProfile(
+    disk, unread = storage_bytes_per_s(target), "not measured: dd past the page cache does not work there"
+    assumed = Figure(value=1e8, source=unread, confidence="assumed")
+    storage = Storage(
+        technology=like.storage.technology if like else "not told",
+        sequential_read_bytes_per_s=measured(disk, "dd past the page cache") if disk else assumed,
+    )
+    profile = like or DeviceProfile(
         name=name,
         title=known.title,
-        kind=like.kind if like else "phone" if known.android else "board",
-        vendor=like.vendor if like else known.title.split()[0],
-        chip=like.chip if like else known.chip,
+        kind="phone" if known.android else "board",
+        vendor=known.title.split()[0],
+        chip=known.chip,
+        os="linux",
+        year=today.year,
+        pools=(pool,),
+        engines=(engine,),
+        storage=storage,
+    )
+    battery, replace = known.battery_joules, msgspec.structs.replace
+    cores = " + ".join(f"{len(kind.cpus)} of speed {kind.speed:.2f}" for kind in cpu.cores.kinds)
+    return replace(
+        profile,
+        name=name,
+        title=known.title,
         os="android" if known.android else "linux",
-        year=like.year if like else today.year,
-        pools=(pool, *(p for p in like.pools if p.name != "ram")) if like else (pool,),
-        engines=tuple(e if e.kind != "cpu" else engine for e in like.engines) if like else (engine,),
-        storage=Storage(
-            technology=like.storage.technology if like else "not told",
-            sequential_read_bytes_per_s=measured(disk, "dd past the page cache") if disk else unread,
-        ),
-        power=Power(battery_joules=battery, sustained_watts=power.sustained_watts),
+        pools=(pool, *(p for p in profile.pools if p.name != "ram")),
+        engines=tuple(e if e.kind != "cpu" else engine for e in profile.engines),
+        storage=storage,
+        power=replace(profile.power, battery_joules=measured(battery, "full charge")) if battery else profile.power,
+        calibrations=(),
+        learned="",
         notes=f"{f'Bandwidth and peaks are those of {like.title}' if like else 'Bandwidth as measured'}. "
-        f"Cores: {clocks or cpu.logical_cpu_count}. Thermal zones: {zones}.",
+        f"Cores: {cores}. "
+        f"Thermal zones: {', '.join(zone for zone, _ in known.zones) or 'none'}.",
     )
 
 

@@ -204,7 +204,7 @@ class ShellTarget:
         self.shell(self._end(f"{self.folder}/run.pid"), check=False)
 
     @contextlib.contextmanager
-    def counters(self, *, period_s: float = 0.5) -> Iterator["Counters"]:
+    def counters(self, *, period_s: float = 0.5) -> Iterator["CounterFrames"]:
         """Frames of the device's counters, and of the command that is started, while the block runs; in one shell."""
         own = "/proc/$1/stat /proc/$1/io /proc/$1/status /proc/$2/stat"
         script = (
@@ -216,7 +216,7 @@ class ShellTarget:
         process = subprocess.Popen(
             self.argv(script), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-        found = Counters(process)
+        found = CounterFrames(process)
         try:
             yield found
         finally:
@@ -224,7 +224,7 @@ class ShellTarget:
             process.wait()
 
 
-class Counters:
+class CounterFrames:
     """Frames as they arrive; a device that sends one without end is no longer read."""
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:

@@ -157,7 +157,7 @@ def machine_here(laws: Mapping[str, PassLaw]) -> Machine:
     one = np.ones((512, 512), np.float32)
     return Machine(
         slowness=core_s() / REFERENCE_TASK_S,
-        read_bytes_per_s=read_bandwidth(1, 256 << 20, pass_count=3).bytes_per_s,
+        read_bytes_per_s=read_bandwidth(1, 256 << 20, pass_count=3),
         flops_per_s=2 * 512**3 / _usual_s(lambda: one @ one),
         laws=laws,
         spread_ratio=_SPREAD_HERE,

@@ -18,9 +18,9 @@ from harness.cli._command import HEADINGS, RULES, TABLES, Rule
 from harness.cli._options import PARTS, Amount, Count, Size
 from harness.errors import InputError, UnknownNameError
 
-SHARED = {"--timeout", "--wait", "--resume", "--out", "--json", "--cpus"}
+SHARED = {"--timeout", "--resume", "--out", "--json", "--cpus"}
 """What every verb that measures takes."""
-MEASURING = {"run", "check", "speculate", "stream", "ladder", "emulate"}
+MEASURING = {"run", "check", "speculate", "stream", "ladder"}
 SYSTEMS = plugins.entry_names("edge_harness.workloads") if find_spec("harness.workloads") else []
 
 
@@ -274,8 +274,10 @@ MOST_OPTIONS = {"fit": 31}
         (["run", "m", "--placement", "-ngl many"], "found '-ngl many', expected numbers"),
         (["run", "m", "--placement", "--fast"], "found '--fast', expected auto, or flags of llama.cpp"),
         (["run", "m", "--without", "gpu"], "found 'gpu', expected some of flash-attention, repack, mmap"),
-        (["soak"], "Missing argument MODEL"),
+        (["soak"], "Missing argument 'MODEL'"),
         (["soak", "m", "--runtime", "ik,llamacpp"], "found 'ik,llamacpp', expected one"),
+        (["check", "m", "--runtime", "server:http://h"], "expected one name of software that runs here"),
+        (["soak", "m", "--runtime", "server:http://h"], "expected one name of software that runs here"),
         (["run", "m", "--runtime", "server"], "expected names, or server:URL"),
         (["run", "m", "--runtime", "ort,ort"], "expected each of them once"),
         (["soak", "m", "--minutes", "2000"], "found 2000, expected no more than --timeout allows"),

@@ -18,7 +18,8 @@ import pytest
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.app.run import Options, cells_of, run_cells
-from harness.fleet.certs import make_certificates
+from harness.fleet.matrix import load_matrix, tasks_of
+from harness.fleet.net import write_key
 from harness.measure.pipeline import How
 from harness.records.derive import summarise
 from harness.records.store import load
@@ -76,9 +77,11 @@ class Net:
         self.processes.append(process)
         return process
 
-    def begin(self, devices: tuple[str, ...] = DEVICES) -> None:
-        make_certificates(self.folder / "certs", [HUB, *DEVICES])
-        up = self.start(HUB, "up", "--host", "10.213.0.1", "--port", "0", *self.tls(HUB), home="hub")
+    def begin(self, devices: tuple[str, ...] = DEVICES, wait_s: str = "30") -> None:
+        write_key(self.folder / "fleet.pem")
+        up = self.start(
+            HUB, "up", "--host", "10.213.0.1", "--port", "0", "--device-wait", wait_s, *self.tls, home="hub"
+        )
         self.address = up.stdout.readline().split()[-1]  # type: ignore[union-attr]
         assert "10.213.0.1" in self.address
         for device in devices:
@@ -86,19 +89,15 @@ class Net:
 
     def worker(self, device: str, home: str = "") -> None:
         process = self.start(
-            f"eh{device}", "worker", "--scheduler", self.address, "--device", device, *self.tls(device),
+            f"eh{device}", "worker", "--scheduler", self.address, "--device", device, *self.tls,
             home=home or device,
         )  # fmt: skip
         assert "serves" in process.stdout.readline()  # type: ignore[union-attr]
         self.workers[device] = process
 
-    def tls(self, machine: str) -> list[str]:
-        folder = self.folder / "certs"
-        return [
-            f"--tls-ca={folder}/ca.pem",
-            f"--tls-cert={folder}/{machine}.pem",
-            f"--tls-key={folder}/{machine}-key.pem",
-        ]
+    @property
+    def tls(self) -> list[str]:
+        return [f"--tls={self.folder}/fleet.pem"]
 
     def remove(self) -> None:
         for process in self.processes:
@@ -147,9 +146,11 @@ def python_in(space: str, code: str, *words: str, status: int = 0) -> str:
 
 def test_no_port_is_reached_from_another_machine_without_certificates(net: Net) -> None:
     """Scheduler, workers (there are no nannies) and their pages, each tried at the machine's outer address."""
-    up = net.start(HUB, "up", "--port", "0", "--local", "2", home="hub")
+    up = net.start(HUB, "up", "--port", "0", home="hub")
     net.address = up.stdout.readline().split()[-1]  # type: ignore[union-attr]
-    time.sleep(3)
+    for name in ("first", "second"):
+        worker = net.start(HUB, "worker", "--scheduler", net.address, "--device", name, home=name)
+        assert "serves" in worker.stdout.readline()  # type: ignore[union-attr]
     code = "import socket, time; s = socket.create_server(('0.0.0.0', 7777)); time.sleep(30)"
     net.processes.append(subprocess.Popen(["ip", "netns", "exec", HUB, sys.executable, "-c", code], text=True))
     time.sleep(1)
@@ -165,15 +166,14 @@ def test_no_port_is_reached_from_another_machine_without_certificates(net: Net) 
 
 def test_with_certificates_only_their_holders_join(net: Net, tmp_path: Path) -> None:
     net.begin(("phone",))  # joins: it waits for the line that it serves
-    make_certificates(tmp_path / "other", ["stranger"])
-    stranger = [f"--tls-ca={tmp_path}/other/ca.pem", f"--tls-cert={tmp_path}/other/stranger.pem",
-                f"--tls-key={tmp_path}/other/stranger-key.pem"]  # fmt: skip
+    write_key(tmp_path / "other.pem")
+    stranger = [f"--tls={tmp_path}/other.pem"]
     plain = net.address.replace("tls://", "tcp://")
     for words, said in (
-        (["worker", "--scheduler", plain, "--device", "laptop"], "edge-harness fleet certs"),
-        (["worker", "--scheduler", net.address, "--device", "laptop"], "needs --tls-ca"),
+        (["worker", "--scheduler", plain, "--device", "laptop"], "edge-harness fleet key"),
+        (["worker", "--scheduler", net.address, "--device", "laptop"], "expected tcp://HOST:PORT without --tls"),
         (["worker", "--scheduler", net.address, "--device", "laptop", *stranger], "no scheduler answered"),
-        (["up", "--host", "0.0.0.0"], "edge-harness fleet certs"),
+        (["up", "--host", "0.0.0.0"], "edge-harness fleet key"),
     ):
         process = net.start("ehlaptop", *words, home="laptop")
         _, err = process.communicate(timeout=60)
@@ -210,7 +210,7 @@ def fake(folder: Path, name: str, **fields: Any) -> str:
 
 def run_matrix(net: Net, path: Path, *more: str) -> "subprocess.Popen[str]":
     out = str(net.folder / "out")
-    words = ("run", str(path), "--scheduler", net.address, "--out", out, "--json", *net.tls(HUB), *more)
+    words = ("run", str(path), "--scheduler", net.address, "--out", out, "--json", *net.tls, *more)
     return net.start(HUB, *words, home="hub")
 
 
@@ -221,10 +221,11 @@ def test_one_killed_and_one_slow(net: Net, tmp_path: Path, replaced: bool) -> No
     models = [
         fake(tmp_path, name, sleeps=True, load_s=0.5, decode_s_per_token=1 / rate) for name, rate in rates.items()
     ]
-    net.begin()
+    net.begin(wait_s="30" if replaced else "3")
     slow_line("laptop")
 
-    running = run_matrix(net, write_matrix(tmp_path, DEVICES, models), "--device-wait", "30" if replaced else "3")
+    path = write_matrix(tmp_path, DEVICES, models)
+    running = run_matrix(net, path)
     wait_for_first_result_of("board", tmp_path / "out")
     net.workers["board"].kill()
     if replaced:
@@ -243,15 +244,14 @@ def test_one_killed_and_one_slow(net: Net, tmp_path: Path, replaced: bool) -> No
         assert {r["machine"]["device"] for r in lost} == {"board"}
         assert all("no worker of board was there for 3 s" in r["detail"] for r in lost)
     # The merged result is right: each record is the one that its device kept, and has that model's known speed.
-    for line in json.loads((tmp_path / "out" / "summary.json").read_bytes()):
-        record = load(tmp_path / "out" / line["file"])
-        assert record.outcome == line["outcome"]
+    for task in tasks_of(load_matrix(path)):
+        record = load(tmp_path / "out" / f"{task.key}.json")
         if record.outcome != "ok":
             continue
-        assert record.machine.device == line["device"]
+        assert record.machine.device == task.device
         decode = summarise(record).test("decode")
         assert decode is not None
-        assert decode.value == pytest.approx(rates[Path(line["model"]).stem])
+        assert decode.value == pytest.approx(rates[Path(task.model).stem])
 
 
 def slow_line(device: str) -> None:
@@ -297,7 +297,7 @@ def test_a_fleet_costs_little(net: Net, tmp_path: Path) -> None:
 
 
 def between(folder: Path) -> float:
-    times = sorted(f.stat().st_mtime for f in folder.glob("*.json") if f.name != "summary.json")
+    times = sorted(f.stat().st_mtime for f in folder.glob("*.json"))
     return times[-1] - times[0]
 
 
@@ -316,7 +316,7 @@ def test_a_fleet_measures_what_the_device_measures_alone(net: Net, tmp_path: Pat
     assert record["outcome"] in {"ok", "inconclusive"}
     best, wall = {}, {}
     for place in (tmp_path / "alone", tmp_path / "out"):
-        (file,) = [f for f in place.glob("*.json") if f.name != "summary.json"]
+        (file,) = place.glob("*.json")
         found = load(file)
         # The best sample: whatever else the machine does can only make one slower.
         best[place.name] = max(s.token_count / s.duration_s for s in found.samples if s.phase == "decode")
@@ -330,8 +330,6 @@ def test_a_fleet_measures_what_the_device_measures_alone(net: Net, tmp_path: Pat
 
 def alone(path: Path, folder: Path, *, runtime: str) -> float:
     """Wall time of the same cells by ``edge-harness run``'s own use case in this process."""
-    from harness.fleet.matrix import load_matrix
-
     matrix = load_matrix(path)
     options = Options(
         runtime=runtime,

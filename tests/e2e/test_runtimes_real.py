@@ -8,9 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -75,7 +73,7 @@ def url(tiny: Path, port: int):
 
 
 def measured(planned, tmp_path: Path) -> RunRecord:
-    with Pipeline(How(keep=False, wait=False, folder=tmp_path)) as pipeline:
+    with Pipeline(How(keep=False, folder=tmp_path)) as pipeline:
         return pipeline.measure(planned)
 
 
@@ -302,88 +300,3 @@ def test_first_tokens_that_are_no_character_are_not_lost(url: str) -> None:
     assert not prompts
     ((_, sample),) = told
     assert (sample.token_count, len(sample.token_times_s)) == (6, 6)
-
-
-FORWARD = """
-import asyncio, sys
-async def carry(reader, writer):
-    while data := await reader.read(1 << 16):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
-async def meet(reader, writer):
-    there = await asyncio.open_connection("127.0.0.1", int(sys.argv[2]))
-    await asyncio.gather(carry(reader, there[1]), carry(there[0], writer))
-async def main():
-    async with await asyncio.start_server(meet, "127.0.0.1", int(sys.argv[1])) as server:
-        print("serving", flush=True)
-        await server.serve_forever()
-asyncio.run(main())
-"""
-
-
-@pytest.fixture(scope="module")
-def larger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    """A model of 60 MB, more than a program that only passes bytes on, and the port of its server."""
-    pytest.importorskip("xllamacpp")
-    model = synthesize_tiny(tmp_path_factory.mktemp("models") / "served.gguf", "Q8_0", layer_count=24)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
-    process = start(model, port)
-    yield model, port
-    process.kill()
-    process.wait()
-
-
-def check(model: Path, port: int, tmp_path: Path) -> tuple[int, dict[str, Any]]:
-    words = ["check", str(model), "--runtime", f"server:http://127.0.0.1:{port}", "--json"]
-    words += ["-p", "64", "-n", "16", "-c", "512", "--depth", "0,128", "-r", "2", "--report", str(tmp_path / "r.md")]
-    home = {**os.environ, "EDGE_HARNESS_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "harness", *words]
-    done = subprocess.run(command, env=home, capture_output=True, text=True, timeout=200, check=False)
-    assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, json.loads(done.stdout)
-
-
-def test_a_server_behind_a_line_is_predicted_from_one_short_run(larger: tuple[Path, int], tmp_path: Path) -> None:
-    model, port = larger
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        near = int(free.getsockname()[1])
-    line = subprocess.Popen([sys.executable, "-c", FORWARD, str(near), str(port)], stdout=subprocess.PIPE)
-    assert line.stdout is not None
-    line.stdout.readline()
-    try:
-        status, told = check(model, near, tmp_path)
-    finally:
-        line.kill()
-        line.wait()
-    assert told["predicted_from"].startswith(
-        "one measurement of the server (pp16 and tg4), since its process here hold"
-    )
-    first, *others = told["records"]
-    assert first["prediction"] is None, "it is what the others are predicted from"
-    if first["outcome"] != "ok":  # too busy a machine for anything to be predicted from it
-        assert (status, others) == (3, [])
-        return
-    assert f"from {told['predicted_from']}" in (tmp_path / "r.md").read_text()
-    assert [r["scenario"]["depth_tokens"] for r in others] == [0, 128]
-    known = {s["label"]: s["token_count"] / s["duration_s"] for s in first["samples"] if not s["warm_up"]}
-    for record, comparison in zip(others, told["comparisons"][1:], strict=True):
-        speed = record["prediction"]["speed"]
-        # What it says of a run four times as long is near to what it was told, whatever device it is like.
-        assert 0.5 < speed["decode_tokens_per_s"]["mid"] / known["tg4"] < 2
-        assert 0.5 < speed["prefill_tokens_per_s"]["mid"] / known["pp16"] < 4
-        assert {row["name"] for row in comparison["rows"] if row["measured"]} >= {"decode", "prefill", "first token"}
-
-
-@pytest.mark.slow
-def test_a_server_here_is_predicted_from_the_probe(larger: tuple[Path, int], tmp_path: Path) -> None:
-    pytest.importorskip("llama_cpp")
-    status, told = check(*larger, tmp_path)
-    assert status in {0, 3}, told
-    assert told["predicted_from"] == "the probe of this machine, on which the server runs"
-    assert [r["scenario"]["depth_tokens"] for r in told["records"]] == [0, 128]
-    for record, comparison in zip(told["records"], told["comparisons"], strict=True):
-        assert record["prediction"]["device"] == "this-machine"
-        rows = {row["name"]: row for row in comparison["rows"]}
-        assert all(rows[name]["measured"] for name in ("decode", "prefill", "first token", "peak memory"))

@@ -2,24 +2,21 @@
 
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
 from harness.domain.record import Outcome, Phase, Validity
-from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.measure.memory_watch import MemoryWatch, Reading
 from harness.measure.protocol import Emit, GenerateJob
 from harness.measure.validity import Watch, child_probe
 from harness.records.derive import needed_count
 from harness.records.imports.llama_bench import samples_of
-from harness.runtimes.executable import RUNTIME, command, common, rows
+from harness.runtimes.executable import RUNTIME, command, rows
 
 _NAMED: Final = ("build_commit", "backends", "cpu_info", "gpu_info")
 """What a row of llama-bench says of the engine."""
@@ -64,37 +61,6 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
     if not told:
         raise EngineError(f"the program printed no result: {output[-200:]!r}")
     emit("memory", {"mark": "end", **memory})
-
-
-def text_nll(path: Path, scenario: Scenario, text: Path, chunk_count: int) -> list[float]:
-    """Negative log-probability (nats) of each scored token of the first chunks of ``text``, by llama-perplexity.
-
-    Raises:
-        EngineError: The program is missing, refused the model, or crashed.
-    """
-    with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
-        logits = Path(folder) / "logits"
-        # One chunk a batch: with several the kernels sum in another order than where a chunk is read alone.
-        sizes = ["-c", "512", "-b", "512", "--chunks", str(chunk_count), "-f", str(text)]
-        _run([*common("llama-perplexity", path, scenario), *sizes, "--save-all-logits", str(logits)])
-        return read_nll(logits)
-
-
-def read_nll(logits: Path) -> list[float]:
-    """Negative log-probability (nats) of each scored token, of a file that ``--save-all-logits`` wrote.
-
-    ``_logits_``; three int32: tokens of a chunk and of the vocabulary, and chunks; their tokens (int32); a row for each
-    token of a chunk's second half but the last: step and least value (float32), and for each of the vocabulary how many
-    steps (uint16) it is above that. The least is 16 nats below the likeliest, and a rarer token counts as if it were
-    there (``log_softmax`` of llama.cpp's tools/perplexity/perplexity.cpp).
-    """
-    size, vocab_count, chunk_count = np.fromfile(logits, "<i4", 3, offset=8)
-    tokens = np.fromfile(logits, "<i4", chunk_count * size, offset=20).reshape(chunk_count, size)
-    truth = tokens[:, size // 2 + 1 :].ravel()
-    row = np.dtype([("step", "<f4"), ("least", "<f4"), ("steps", "<u2", 2 * ((vocab_count + 1) // 2))])
-    held = np.memmap(logits, row, "r", 20 + tokens.nbytes)
-    found = held["least"] + held["step"].astype(np.float64) * held["steps"][np.arange(truth.size), truth]
-    return [-float(value) for value in found]
 
 
 def _run(given: list[str]) -> tuple[str, Validity, dict[str, int]]:

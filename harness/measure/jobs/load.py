@@ -1,4 +1,4 @@
-"""Several requests at once against a server: closed loop by users, open loop by rate, or a trace of arrivals.
+"""Several requests at once against a server: a closed loop by users, or an open loop by rate.
 
 Words as vLLM's serving benchmark and AIPerf use them: TTFT, inter-token latency (ITL), end-to-end latency (E2EL) of
 each request, request and output throughput of a level, goodput (requests a second that met every limit). A closed loop
@@ -11,18 +11,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from msgspec import Meta
 
 from harness.domain.base import Frozen
-from harness.domain.foreign import fault, json_of, read_limited
 from harness.domain.record import Phase, Sample
 from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, RefusedError
+from harness.errors import RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.jobs.served import memory_mark, with_room
 from harness.measure.pipeline import Measurement, events_named
@@ -36,14 +33,6 @@ MOST_AT_ONCE: Final = 512
 """Requests in flight; an open loop that needs more has left the server far behind."""
 
 
-class Arrival(Frozen, frozen=True, kw_only=True):
-    """One line of a trace: when a request is sent, and how long it is."""
-
-    at_s: Annotated[float, Meta(ge=0, le=1e6)]
-    prompt_tokens: Annotated[int, Meta(ge=1, le=1 << 24)]
-    new_tokens: Annotated[int, Meta(ge=1, le=1 << 24)]
-
-
 class LoadJob(Frozen, frozen=True, kw_only=True):
     """What load to put on a server.
 
@@ -51,9 +40,7 @@ class LoadJob(Frozen, frozen=True, kw_only=True):
         levels: Users (closed loop) or requests a second (open loop, Poisson), one level after the other.
         prompt_tokens: Least and most of each request's own prompt, equally likely between; so are ``new_tokens``.
         prefix_tokens: Tokens with which every prompt begins.
-        turns: Requests of a conversation: each prompt has all before it, the answers among it.
         limits_s: Longest ``ttft``, ``itl`` (mean of the request) and ``e2el`` of a request that counts as good.
-        trace: Requests at given times, in place of levels.
     """
 
     url: str
@@ -63,28 +50,11 @@ class LoadJob(Frozen, frozen=True, kw_only=True):
     prompt_tokens: tuple[int, int] = (128, 128)
     new_tokens: tuple[int, int] = (64, 64)
     prefix_tokens: int = 0
-    turns: int = 1
     limits_s: dict[str, float] = {}
-    trace: tuple[Arrival, ...] = ()
     seed: int = 1
     model: str = ""
     key_variable: str = KEY_VARIABLE
     patience: Patience = Patience()
-
-
-def read_trace(path: Path) -> tuple[Arrival, ...]:
-    """Requests of a file of JSON lines, in order of time; BadDataError where a line is none."""
-    found = []
-    for number, line in enumerate(read_limited(path).splitlines(), 1):
-        if line.strip():
-            document = json_of(line, place := f"{path}:{number}", "at_s, prompt_tokens and new_tokens")
-            try:
-                found.append(msgspec.convert(document, Arrival))
-            except msgspec.ValidationError as error:
-                raise fault(error, document, Arrival, place) from error
-    if not found:
-        raise BadDataError(path, "", "no request", "lines with at_s, prompt_tokens and new_tokens")
-    return tuple(sorted(found, key=lambda a: a.at_s))
 
 
 def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Measurement:
@@ -94,24 +64,22 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
 
     Raises:
         RefusedError: The longest request does not fit the server's context, a limit has no such name, or users have
-            nothing to ask; what is to be predicted is no closed loop of single requests, or the server runs elsewhere.
+            nothing to ask; what is to be predicted is no closed loop, or the server runs elsewhere.
         ServerError: It cannot be reached.
     """
     if unknown := set(job.limits_s) - {"ttft", "itl", "e2el"}:
         raise RefusedError(f"--limit: found {', '.join(sorted(unknown))}, expected ttft, itl or e2el")
-    talks = -(-job.request_count // job.turns)
-    if not (job.open_loop or job.trace) and max(job.levels) > talks:
+    if not job.open_loop and max(job.levels) > job.request_count:
         raise RefusedError(
-            f"--users: found {max(job.levels):.0f}, expected at most {talks}, or more --requests for them"
+            f"--users: found {max(job.levels):.0f}, expected at most {job.request_count}, or more --requests for them"
         )
-    lengths = [(a.prompt_tokens, a.new_tokens) for a in job.trace] or [(job.prompt_tokens[1], job.new_tokens[1])]
-    needed = job.prefix_tokens + job.turns * max(p + n for p, n in lengths)
-    server = with_room(_server(job), needed)
+    prompt_most, new_most = job.prefix_tokens + job.prompt_tokens[1], job.new_tokens[1]
+    server = with_room(_server(job), prompt_most + new_most)
 
     predicted: dict[float, float] = {}
     if predict is not None:
-        if job.open_loop or job.trace or job.turns > 1 or not server.local:
-            raise RefusedError("MODEL: predicted is a server on this machine, by --users and without --turns")
+        if job.open_loop or not server.local:
+            raise RefusedError("MODEL: predicted is a server on this machine, by --users")
         prompt, new = (round(sum(ends) / 2) for ends in (job.prompt_tokens, job.new_tokens))
         usual = Scenario(prompt_tokens=prompt, new_tokens=new, depth_tokens=job.prefix_tokens)
         most = server.described.slot_count or MOST_AT_ONCE
@@ -128,9 +96,9 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
         entry=f"{__name__}:run_load",
         job=job,
         scenario=Scenario(
-            context_tokens=max(needed, server.described.context_tokens),
-            prompt_tokens=job.prefix_tokens + max(p for p, _ in lengths),
-            new_tokens=max(n for _, n in lengths),
+            context_tokens=max(prompt_most + new_most, server.described.context_tokens),
+            prompt_tokens=prompt_most,
+            new_tokens=new_most,
         ),
         read=read,
         runtime="server",
@@ -152,39 +120,38 @@ def run_load(arguments: Mapping[str, Any], emit: Emit) -> None:
     job = msgspec.convert(arguments, LoadJob)
     server = _server(job)
     emit("engine", server.identity(Scenario()))
-    for level in (0.0,) if job.trace else job.levels:
+    for level in job.levels:
         Level(job, level, server, emit).run()
         emit("memory", memory_mark(server, "loaded"))
     emit("memory", memory_mark(server, "end"))
 
 
 class Level:
-    """One level of load, of so many users or requests a second; of 0 for a trace."""
+    """One level of load, of so many users or requests a second."""
 
     def __init__(self, job: LoadJob, level: float, server: AttachedServer, emit: Emit) -> None:
         self._job, self._level, self._server, self._emit = job, level, server, emit
         self._random = random.Random(f"{job.seed} {level}")
         prefix = random.Random(job.seed)
-        self._prefix = server.prompt(job.prefix_tokens, prefix, words=job.turns > 1) if job.prefix_tokens else None
+        self._prefix: Any = server.prompt(job.prefix_tokens, prefix) if job.prefix_tokens else None
         self._done: list[tuple[float, Answer | ServerError]] = []
-        unit = "requests/s" if job.open_loop else "users"
-        self.label = "@ trace" if job.trace else f"@ {level:g} {unit}"
+        self.label = f"@ {level:g} {'requests/s' if job.open_loop else 'users'}"
 
     def run(self) -> None:
         """Send, wait for every answer, tell; ServerError where no request succeeded."""
-        conversations = self._conversations()
+        requests = self._requests()
         # Prompts are made before the clock starts: fitting them asks the server.
-        paced = self._job.open_loop or bool(self._job.trace)
+        paced = self._job.open_loop
         watch = Watch(child_probe(self._server.pid))
         with watch, ThreadPoolExecutor(MOST_AT_ONCE if paced else int(self._level)) as users:
             sent: list[Future[None]] = []
-            for at_s, requests in conversations:
+            for at_s, request in requests:
                 time.sleep(max(0.0, watch.start_s + at_s - time.perf_counter()))
                 if paced and sum(not each.done() for each in sent) >= MOST_AT_ONCE:
                     error = ServerError(f"not sent: {MOST_AT_ONCE} requests were waiting already", "refused")
                     self._done.append((time.perf_counter(), error))
                     continue
-                sent.append(users.submit(self._converse, requests))
+                sent.append(users.submit(self._ask, request))
             for each in sent:
                 each.result()
         answers = [(at_s, a) for at_s, a in self._done if isinstance(a, Answer)]
@@ -231,43 +198,28 @@ class Level:
         }
         return all(taken[name] <= most for name, most in self._job.limits_s.items())
 
-    def _conversations(self) -> list[tuple[float, list[Request]]]:
-        """When each conversation begins, and its requests (of the later ones only what is new in them)."""
+    def _requests(self) -> list[tuple[float, Request]]:
+        """When each request is sent, and what it asks for."""
         job, draw = self._job, self._random
-        if job.trace:
-            return [(a.at_s, [self._request(a.prompt_tokens, a.new_tokens, 0)]) for a in job.trace]
-        at_s, found = 0.0, []
-        for _ in range(-(-job.request_count // job.turns)):
-            lengths = [(draw.randint(*job.prompt_tokens), draw.randint(*job.new_tokens)) for _ in range(job.turns)]
-            turns = [self._request(prompt, new, turn) for turn, (prompt, new) in enumerate(lengths)]
-            found.append((at_s, turns))
-            at_s += draw.expovariate(self._level / job.turns) if job.open_loop else 0.0
-        return found
+        at_s, requests = 0.0, []
+        for _ in range(job.request_count):
+            length, new = draw.randint(*job.prompt_tokens), draw.randint(*job.new_tokens)
+            prompt = self._server.prompt(length, draw)
+            if isinstance(prompt, str):
+                prompt = " ".join(filter(None, (self._prefix, prompt)))
+            else:
+                prompt = (*(self._prefix or ()), *prompt)
+            requests.append((at_s, Request(prompt=prompt, new_tokens=new, reuse=self._prefix is not None)))
+            at_s += draw.expovariate(self._level) if job.open_loop else 0.0
+        return requests
 
-    def _request(self, prompt_tokens: int, new_tokens: int, turn: int) -> Request:
-        prompt = self._server.prompt(prompt_tokens, self._random, words=self._job.turns > 1)
-        reuse = self._prefix is not None or self._job.turns > 1
-        return Request(prompt=prompt if turn else _joined(self._prefix, prompt), new_tokens=new_tokens, reuse=reuse)
-
-    def _converse(self, requests: list[Request]) -> None:
-        """One conversation; it ends with the first request that fails."""
-        said: str | tuple[int, ...] | None = None
-        for request in requests:
-            prompt = _joined(said, request.prompt)
-            sent_s = time.perf_counter()
-            try:
-                answer = self._server.ask(msgspec.structs.replace(request, prompt=prompt))
-                if cut := answer.doubts(request.new_tokens, alone=False):
-                    raise ServerError("; ".join(cut))  # noqa: TRY301 - counted with those that failed
-            except ServerError as error:
-                self._done.append((sent_s, error))
-                return
+    def _ask(self, request: Request) -> None:
+        sent_s = time.perf_counter()
+        try:
+            answer = self._server.ask(request)
+            if cut := answer.doubts(request.new_tokens, alone=False):
+                raise ServerError("; ".join(cut))  # noqa: TRY301 - counted with those that failed
+        except ServerError as error:
+            self._done.append((sent_s, error))
+        else:
             self._done.append((sent_s, answer))
-            said = f"{prompt}{answer.text}" if isinstance(prompt, str) else prompt
-
-
-def _joined(first: Any, then: str | tuple[int, ...]) -> str | tuple[int, ...]:
-    """Both words or both tokens, one after the other; ``first`` may be None."""
-    if first is None:
-        return then
-    return f"{first} {then}" if isinstance(then, str) else (*first, *then)

@@ -1,7 +1,7 @@
 """How well a model predicts a text, beside a reference that reads the same tokens."""
 
 from collections.abc import Callable
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,10 +12,8 @@ from harness import plugins
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
-from harness.measure.jobs import executable
 from harness.measure.jobs.served import ServedJob, attached
 from harness.measure.validity import Watch, child_probe
-from harness.runtimes.executable import Executable
 from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
 from harness.runtimes.llamacpp.quality import Scores, chunks_of, score, text_nll
 from harness.runtimes.llamacpp.session import LlamaSession
@@ -81,8 +79,7 @@ def run_text(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         HarnessError: It or the model cannot be used.
     """
     job = msgspec.convert(arguments, TextJob)
-    shipped = files("harness") / "data" / "text" / "python-reference.txt"
-    text = shipped.read_text(encoding="utf-8")
+    text = (files("harness") / "data" / "text" / "python-reference.txt").read_text(encoding="utf-8")
     if job.server is not None:
         try:
             emit("nll", PromptScorer(attached(job.server)).text_nll(text, job.chunk_count))
@@ -93,8 +90,5 @@ def run_text(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     if isinstance(runtime, LlamaCpp):
         with runtime.open(Path(job.path), job.scenario) as session:
             emit("nll", text_nll(session, text, job.chunk_count).tolist())
-    elif isinstance(runtime, Executable):
-        with as_file(shipped) as file:
-            emit("nll", executable.text_nll(Path(job.path), job.scenario, file, job.chunk_count))
     else:
-        raise RefusedError("scored are llama.cpp and ik in process, llama-perplexity, and servers")
+        raise RefusedError("scored are llama.cpp and ik in process, and servers")

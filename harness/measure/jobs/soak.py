@@ -1,13 +1,12 @@
 """Decoding for minutes: what runs in the child, and what its windows say."""
 
-import random
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
-from functools import partial
+from contextlib import closing
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import psutil
@@ -20,23 +19,18 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure import sensors
 from harness.measure.child import ChildResult
-from harness.measure.jobs.served import ServedJob, attached, memory_mark
 from harness.measure.machine import fingerprint
 from harness.measure.pipeline import Measurement, events_named, key_of
 from harness.measure.protocol import Emit
 from harness.ports import Runtime, Session
-from harness.runtimes.server import AttachedServer
-from harness.runtimes.server.answer import Request
 from harness.stats.change import fall
-
-BATTERY_PERCENT_MIN: Final = 10.0
 
 
 class SoakJob(Frozen, frozen=True, kw_only=True):
     """What to run; each window decodes from an empty cache, again when the context is full.
 
     Attributes:
-        path: Model's file; empty where a ``server`` is asked.
+        path: Model's file.
         window_s: Least length of a window.
         duty_ratio: Share of the time to decode in; the rest it sleeps after each window.
         celsius_max: Hotter ends the run, as less charge than ``battery_percent_min`` does; None for no limit.
@@ -47,12 +41,11 @@ class SoakJob(Frozen, frozen=True, kw_only=True):
     path: str
     scenario: Scenario
     runtime: str = "llamacpp"
-    server: ServedJob | None = None
     minutes: float = 10.0
     window_s: float = 5.0
     duty_ratio: float = 1.0
     celsius_max: float | None = None
-    battery_percent_min: float = BATTERY_PERCENT_MIN
+    battery_percent_min: float = 10.0
     idle_s: float = 5.0
     meter: str = ""
 
@@ -61,50 +54,41 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     """Entry point of the child: tells ``engine``, each ``window``, and ``stopped`` where a limit ended it.
 
     Raises:
-        HarnessError: The runtime, the model or the server cannot be used; ``outcome`` says how a server failed.
+        HarnessError: The runtime or the model cannot be used.
     """
     job = msgspec.convert(arguments, SoakJob)
-    runtime: Runtime | AttachedServer = plugins.usable_runtime(job.runtime) if job.server is None else _server(job)
-    here = not isinstance(runtime, AttachedServer) or runtime.local
-    if not here and (job.celsius_max is not None or job.battery_percent_min != BATTERY_PERCENT_MIN):
-        raise RefusedError("heat and battery of a server elsewhere are unknown: leave out --max-celsius, --min-battery")
+    runtime: Runtime = plugins.usable_runtime(job.runtime)
     if job.celsius_max is not None and sensors.hottest_celsius() is None:
         raise RefusedError("this machine has no sensor of temperature: leave out --max-celsius")
     clock = getattr(runtime, "clock", None)
     now_s: Callable[[], float] = clock.now_s if clock is not None else time.perf_counter
     emit("engine", runtime.identity(job.scenario))
     meter, idle_watts = sensors.EnergyMeter(), 0.0
-    scope = meter.source if here else "not available"
-    if scope != "not available":
+    if meter.source != "not available":
         meter.start()
         time.sleep(job.idle_s)
         idle_watts = (meter.finish_joules() or 0.0) / job.idle_s
-    with ExitStack() as opened:
-        if isinstance(runtime, AttachedServer):
-            decoding: Callable[[], Iterator[int]] = partial(iter, _answers(job, runtime))
-        else:
-            session = opened.enter_context(closing(runtime.open(Path(job.path), job.scenario)))
-            decoding = partial(_decoded, session, job.scenario.context_tokens)
-        next(decoding())  # the first pass of an engine may read the file or make shaders: it is no window's
-        emit("energy", {"scope": scope, "idle_watts": idle_watts, "started_unix_s": time.time()})
+    with closing(runtime.open(Path(job.path), job.scenario)) as session:
+        # The first pass of an engine may read the file or make shaders: it is no window's.
+        next(_decoded(session, job.scenario.context_tokens))
+        emit("energy", {"scope": meter.source, "idle_watts": idle_watts, "started_unix_s": time.time()})
         start_s = now_s()
         while (since_s := now_s() - start_s) < 60 * job.minutes:
             meter.start()
-            count, begin_s = 0, now_s()
-            for made in decoding():  # each window begins with an empty cache: a growing one would look like heat
-                count += made
-                if now_s() - begin_s >= job.window_s:
-                    break
-            duration_s, joules = now_s() - begin_s, meter.finish_joules() if here else None
+            begin_s = now_s()
+            # Each window begins with an empty cache: a growing one would look like heat.
+            made = _decoded(session, job.scenario.context_tokens)
+            count = next(count for count in made if now_s() - begin_s >= job.window_s)
+            duration_s, joules = now_s() - begin_s, meter.finish_joules()
             window = Window(
                 since_start_s=since_s,
                 duration_s=duration_s,
                 token_count=count,
-                celsius=sensors.hottest_celsius() if here else None,
-                frequency_hz=sensors.cpu_frequency_hz() if here else None,
+                celsius=sensors.hottest_celsius(),
+                frequency_hz=sensors.cpu_frequency_hz(),
                 joules=max(joules - idle_watts * duration_s, 0.0) if joules is not None else None,
-                battery_percent=sensors.battery_percent() if here else None,
-                resident_bytes=_resident_bytes(runtime, emit),
+                battery_percent=sensors.battery_percent(),
+                resident_bytes=int(psutil.Process().memory_info().rss),
             )
             emit("window", window)
             if limit := limit_reached(window, job):
@@ -114,47 +98,15 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
                 time.sleep(duration_s * (1 / job.duty_ratio - 1))
 
 
-def _server(job: SoakJob) -> AttachedServer:
-    assert job.server is not None
-    return attached(job.server, job.scenario.context_tokens, job.scenario)
-
-
 def _decoded(session: Session, context_tokens: int) -> Iterator[int]:
-    """Decodes from an empty cache for as long as it is asked, one token at a time."""
+    """Decodes from an empty cache for as long as it is asked, one token at a time; tells how many there were."""
     token = 1
-    while True:
-        session.clear()
-        for position in range(context_tokens):
-            session.decode((token,), position=position)
-            token = session.greedy()
-            yield 1
-
-
-def _answers(job: SoakJob, server: AttachedServer) -> Iterator[int]:
-    """Tokens of one answer after the other, each to a prompt of one token.
-
-    By the speed of the last one each takes a quarter of a window, so that a window ends in time also when it slows
-    down; it ends with its answer, and what the way to the server takes is in its time.
-    """
-    assert job.server is not None
-    source, count = random.Random(job.server.seed), 8
-    part_s = min(job.window_s / 4, job.server.patience.answer_s / 10)
-    while True:
-        asked = Request(prompt=server.prompt(1, source), new_tokens=count, context_tokens=job.scenario.context_tokens)
-        answer = server.ask(asked)
-        speed = answer.new_tokens / answer.duration_s
-        count = max(1, min(round(part_s * speed), job.scenario.context_tokens - 1))
-        yield answer.new_tokens
-
-
-def _resident_bytes(runtime: Runtime | AttachedServer, emit: Emit) -> int | None:
-    """Memory of what decodes; that of a server is told as ``memory`` too, since it is not the child's."""
-    if not isinstance(runtime, AttachedServer):
-        return int(psutil.Process().memory_info().rss)
-    found = memory_mark(runtime, "loaded")
-    for mark in ("loaded", "end"):  # the peak counts from the one to the other, and a window may be the last
-        emit("memory", found | {"mark": mark})
-    return found["rss_bytes"] or None
+    for made in itertools.count():
+        if made % context_tokens == 0:
+            session.clear()
+        session.decode((token,), position=made % context_tokens)
+        token = session.greedy()
+        yield made + 1
 
 
 def limit_reached(window: Window, job: SoakJob) -> str:
@@ -166,16 +118,8 @@ def limit_reached(window: Window, job: SoakJob) -> str:
     return ""
 
 
-def plan(job: SoakJob, model: ModelIdentity | None = None) -> Measurement:
-    """The run as the pipeline takes it, of a model's file or of what a server, which is asked once, says that it runs.
-
-    Raises:
-        RefusedError: The server decides by itself what is asked for, or its context is shorter.
-        ServerError: It cannot be reached.
-    """
-    key = key_of("soak", model.sha256, job, fingerprint().fingerprint) if model else ""
-    if job.server is not None:
-        model = _server(job).model()
+def plan(job: SoakJob, model: ModelIdentity) -> Measurement:
+    """The run of a model's file as the pipeline takes it."""
     return Measurement(
         workload="soak",
         entry=f"{__name__}:run",
@@ -184,7 +128,7 @@ def plan(job: SoakJob, model: ModelIdentity | None = None) -> Measurement:
         read=lambda child: _read(child, job),
         runtime=job.runtime,
         model=model,
-        key=key,
+        key=key_of("soak", model.sha256, job, fingerprint().fingerprint),
     )
 
 

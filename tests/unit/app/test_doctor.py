@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.app.doctor import compiler_command, machine_apis
+from harness.app.doctor import machine_apis
 
 HIDE = """
 import sys
@@ -76,25 +76,6 @@ def test_with_an_engine_its_apis_are_named(tmp_path: Path) -> None:
     assert any(name.startswith("device ") and f["detail"].startswith("cpu: ") for name, f in found.items())
     assert "next: an engine" not in found
     assert "other engines" not in found
-
-
-@pytest.mark.parametrize(
-    ("platform", "distribution", "command"),
-    [
-        ("linux", "debian", "apt-get"),
-        ("linux", "linuxmint ubuntu debian", "apt-get"),
-        ("linux", "rocky rhel centos fedora", "dnf"),
-        ("linux", "opensuse-leap suse opensuse", "zypper"),
-        ("linux", "manjaro arch", "pacman"),
-        ("linux", "alpine", "apk"),
-        ("linux", "unheard-of", "package manager"),
-        ("darwin", "", "xcode-select"),
-        ("win32", "", "winget"),
-        ("freebsd14", "", "C++17"),
-    ],
-)
-def test_one_command_for_each_system(platform: str, distribution: str, command: str) -> None:
-    assert command in compiler_command(platform, distribution)
 
 
 def test_a_processor_is_always_there() -> None:

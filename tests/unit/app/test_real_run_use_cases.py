@@ -1,23 +1,16 @@
 """Advice, prompts, frontier, budgets and emulation: the arithmetic around the real runs."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from msgspec.structs import replace
 
-from bench.tiny_gguf import synthesize_tiny
-from harness.app.emulate import emulation_of, find_boundary, predicted_bytes, predicted_context
+from harness.app.emulate import emulation_of
 from harness.app.speculate import PROMPT_CLASSES, load_prompts
 from harness.catalog.devices import load_device
-from harness.catalog.gguf import read_gguf
 from harness.cli import cli
-from harness.domain.record import result_of
-from harness.domain.result import Boundary
 from harness.errors import BadDataError, RefusedError
 from harness.measure.jobs.speculate import advise
-from harness.records.metrics import metric_values
 from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
 
 
@@ -64,41 +57,6 @@ def test_a_file_with_one_prompt_serves_where_no_number_is_given(tmp_path):
     assert "1 prompts" in str(CliRunner().invoke(cli, [*given, "--prompt-count", "2"]).exception)
 
 
-def test_predicted_context_is_the_longest_that_fits(tmp_path: Path) -> None:
-    weights = read_gguf(synthesize_tiny(tmp_path / "t.gguf", "Q8_0")).weights()
-    emulation = emulation_of(load_device("raspberry-pi-4"))
-    longest = predicted_context(weights, emulation)
-    assert longest % 256 == 0
-    assert predicted_bytes(weights, longest, emulation) <= emulation.memory_limit_bytes
-    if longest < 1 << 21:
-        assert predicted_bytes(weights, longest + 256, emulation) > emulation.memory_limit_bytes
-
-
-@pytest.mark.parametrize(
-    ("asked", "words"),
-    [
-        ({"memory_bytes": 1 << 40}, "--memory-limit: found 1024.00 GiB, expected at most"),
-        ({"entitled": True}, "--entitled changes nothing: raspberry-pi-4: one limit"),
-    ],
-)
-def test_what_the_device_does_not_give_is_refused(asked: dict[str, Any], words: str) -> None:
-    with pytest.raises(RefusedError, match=words):
-        emulation_of(load_device("raspberry-pi-4"), **asked)
-
-
-@pytest.mark.engine
-def test_boundary_is_found_by_real_runs(tmp_path: Path) -> None:
-    pytest.importorskip("llama_cpp")
-
-    path = synthesize_tiny(tmp_path / "t.gguf", "Q8_0", layer_count=8, kv_head_count=8)
-    # 8 layers x 2 x 512 x 2 bytes = 16 KiB a token: 300 MB hold some 15 000 tokens beside the process.
-    emulation = replace(emulation_of(load_device("raspberry-pi-4")), memory_limit_bytes=300_000_000)
-    record = find_boundary(path, emulation, tolerance_ratio=0.05)
-    found = result_of(record, Boundary)
-    assert record.outcome == "ok"
-    assert metric_values(record, "longest_context_tokens") == [found.found_tokens]
-    assert dict(found.tried)[found.found_tokens] == "ok"
-    assert found.found_tokens > 0
-    assert found.found_tokens < found.failed_tokens
-    if found.enforced:
-        assert found.found_peak_bytes <= 300_000_000
+def test_more_memory_than_the_device_gives_is_refused() -> None:
+    with pytest.raises(RefusedError, match=r"--memory-limit: found 1024\.00 GiB, expected at most"):
+        emulation_of(load_device("raspberry-pi-4"), 1 << 40)

@@ -1,6 +1,5 @@
 """A matrix goes on after failures, is found again, and tells how it ended; on the fake runtime, children and all."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from harness.app.run import Options, cells_of, exit_of, run_cells
 from harness.catalog.paths import home_dir
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, RefusedError, UnknownNameError
-from harness.measure.lock import machine_lock
 from harness.measure.pipeline import How, open_history
 
 BASE = Scenario(context_tokens=128, prompt_tokens=16, new_tokens=4, thread_count=1)
@@ -71,16 +69,6 @@ def test_a_resumed_matrix_measures_only_what_is_missing(tmp_path: Path) -> None:
     # Another scenario, or a changed file, is another cell.
     (again,) = run_cells(cells_of([first], "", BASE, depth_tokens=(8,)), OPTIONS._replace(how=How(resume=True)))
     assert again.run_id != done.run_id
-
-
-def test_a_run_beside_another_is_marked(tmp_path: Path) -> None:
-    with machine_lock(home_dir() / "run.lock"), ThreadPoolExecutor(1) as other:
-        cells = cells_of([model(tmp_path, "m")], "", BASE)
-        (record,) = other.submit(run_cells, cells, OPTIONS._replace(how=How(wait=False))).result()
-
-    assert record.outcome == "inconclusive"
-    assert "another measured run was going on" in record.detail
-    assert exit_of([record]) == Exit.INCONCLUSIVE
 
 
 def test_a_result_is_not_lost_with_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

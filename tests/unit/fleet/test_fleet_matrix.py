@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.fleet.matrix import load_matrix, tasks_of
-from harness.fleet.net import Tls, check_address, client_of, security_of
+from harness.fleet.net import check_address, client_of, security_of
 from harness.fleet.run import measure, run_fleet
 
 GOOD = 'devices = ["phone", "laptop"]\nmodels = ["smollm2-135m", "/m/x.gguf"]\n'
@@ -61,23 +61,21 @@ def test_what_is_no_task_is_refused_by_the_device() -> None:
 @pytest.mark.parametrize("address", ["", "host", "host:8786", "http://h:1", "tcp://:1", "tcp://h:", "tls://h:8786"])
 def test_addresses_that_cannot_be_meant(address: str) -> None:
     with pytest.raises(RefusedError):
-        check_address(address, Tls())
+        check_address(address, None)
 
 
-def test_half_of_the_tls_files_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match="--tls-cert, --tls-key"):
-        security_of(Tls(ca=tmp_path))
-    with pytest.raises(RefusedError, match="no such file"):
-        security_of(Tls(tmp_path / "a", tmp_path / "b", tmp_path / "c"))
-    with pytest.raises(RefusedError, match="tls://"):
-        check_address("tcp://h:1", Tls(tmp_path, tmp_path, tmp_path))
+def test_a_key_that_is_not_there_and_an_address_of_the_other_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="No such file"):
+        security_of(tmp_path / "a")
+    with pytest.raises(RefusedError, match="expected tls://HOST:PORT with --tls"):
+        check_address("tcp://h:1", tmp_path / "a")
 
 
 def test_no_scheduler_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setattr("harness.fleet.net.CONNECT_S", 1.0)
     with pytest.raises(CouldNotRunError, match=r"no scheduler answered at tcp://127\.0\.0\.1:9"):
-        client_of("tcp://127.0.0.1:9", Tls()).__enter__()
+        client_of("tcp://127.0.0.1:9", None).__enter__()
 
 
 def test_nothing_is_written_where_nothing_was_measured(tmp_path: Path) -> None:

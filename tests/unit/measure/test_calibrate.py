@@ -1,5 +1,6 @@
 """The fit finds costs that were put in; tiny models load; a real calibration of one type runs end to end."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ from harness.errors import EngineError, RefusedError
 from harness.measure import calibrate
 from harness.measure._calibrate_child import DEPTH_TOKENS, MAX_LAYERS, Bench, Job, dimensions, plan
 from harness.measure.child import ChildResult
-from harness.measure.tiny_model import TINY_TYPES, tiny_shape, write_tiny
+from harness.measure.tiny_model import TINY_TYPES, matrices, tiny_shape, write_tiny
 from harness.records.store import write_atomically
 
 FILL = 8 << 20
@@ -40,6 +41,11 @@ C, R, U = 4e-11, 9e-9, 2e-6
 LINK, WAITING = 5e9, 0.6
 
 
+def weight_bytes(bench: Bench) -> int:
+    """Bytes of all matrices that a pass reads, the tied output matrix included."""
+    return sum(tensor.size_bytes for tensor in matrices(bench.shape, bench.type_name))
+
+
 def invented_time(role: str, batch: int, depth: int) -> float:
     """Time of a bench on an imaginary engine whose costs are the constants above."""
     s = dimensions(role, "Q8_0" if role in WEIGHTY else "F16", FILL)
@@ -49,10 +55,10 @@ def invented_time(role: str, batch: int, depth: int) -> float:
         growth = 1 + 0.5 * (batch - 1)
         q, kv = s.head_count * s.head_dim, s.kv_head_count * s.head_dim
         row_count = s.layer_count * (q + 2 * kv + 2 * s.hidden_dim + 2 * s.feed_forward_dim) + s.vocab_count
-        products = growth * (bench.weight_bytes * C + row_count * R + (7 * s.layer_count + 1) * U)
+        products = growth * (weight_bytes(bench) * C + row_count * R + (7 * s.layer_count + 1) * U)
         time += products
         if role.endswith("apart"):
-            time += bench.weight_bytes / LINK + WAITING * products
+            time += weight_bytes(bench) / LINK + WAITING * products
         if batch >= 32:
             time += s.layer_count * 4 * s.head_count * s.head_dim * batch * (batch + 1) / 2 * PER_PREFILL_FLOP
     if role in {"grouped", "ungrouped"}:
@@ -168,7 +174,7 @@ def test_the_cache_s_speed_is_that_of_a_model_that_fits_it() -> None:
     bench = Bench("mid cached", "Q8_0", shape, ())
     q, kv = shape.head_count * shape.head_dim, shape.kv_head_count * shape.head_dim
     rows = shape.layer_count * (q + 2 * kv + 2 * shape.hidden_dim + 2 * shape.feed_forward_dim) + shape.vocab_count
-    seconds = T0 + shape.layer_count * (L0 + L1) + bench.weight_bytes * 0.6 * C + rows * R
+    seconds = T0 + shape.layer_count * (L0 + L1) + weight_bytes(bench) * 0.6 * C + rows * R
     seconds += (7 * shape.layer_count + 1) * U
     events = [*invented_events(), event("Q8_0", "mid cached", 1, 0, [seconds])]
     (cost,) = calibrate.fit(events, ["Q8_0"], FILL, size).types
@@ -219,7 +225,7 @@ def test_no_tiny_model_has_more_layers_than_the_engine_takes(fill: int) -> None:
         for bench in group:
             assert bench.shape.layer_count <= MAX_LAYERS
             if bench.role in {"narrow", "mid", "wide", "head"}:
-                assert 0.75 * fill < bench.weight_bytes < 1.5 * fill
+                assert 0.75 * fill < weight_bytes(bench) < 1.5 * fill
 
 
 def test_a_bench_that_ends_the_engine_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,18 +243,18 @@ def test_a_bench_that_ends_the_engine_is_left_out(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(calibrate, "run_child", child)
     job = Job(types=("Q8_0",), fill_bytes=FILL, cached_bytes=0, thread_choices=(2,), runtime="llamacpp")
     lines: list[str] = []
-    timing = calibrate._run(job, lines.append, 100.0)
+    events, took_s = calibrate._run(job, lines.append, 100.0)
     assert [one.skipped for one in asked] == [(), (("Q8_0", "narrow"),)]
-    assert len(timing.events["timing"]) == len(timings) and timing.took_s == 6.0
+    assert len(events["timing"]) == len(timings) and took_s == 6.0
     assert any("Q8_0 narrow" in line for line in lines)
-    assert "Q8_0 narrow: crashed" in timing.costs(["Q8_0"], job).lacking
+    assert events["failed"] == [{"type_name": "Q8_0", "role": "narrow", "why": "crashed"}]
 
 
 def test_benches_exceed_the_cache_they_are_meant_for() -> None:
     for group in plan(["Q4_1", "F16"], 96 << 20):
         for bench in group:
             if bench.role in {"narrow", "mid", "wide", "head"}:
-                assert bench.weight_bytes > 0.75 * (96 << 20)
+                assert weight_bytes(bench) > 0.75 * (96 << 20)
 
 
 def test_types_that_no_tiny_model_has_are_refused() -> None:
@@ -299,14 +305,15 @@ def test_a_calibration_runs_in_a_child() -> None:
     pytest.importorskip("llama_cpp")
     asked = {"types": ("Q8_0",), "fill_bytes": 4 << 20, "cached_bytes": 1 << 20, "rounds": 1, "stretch_s": 0.02}
     job = Job(**asked, thread_choices=(2, 1), runtime="llamacpp", retries=0, budget_s=300.0)
-    timing = calibrate._run(job, lambda _line: None, 300.0)
-    events, process = timing.events["timing"], timing.last("process")
+    told, _ = calibrate._run(job, lambda _line: None, 300.0)
+    events, (process,) = told["timing"], told["process"]
     # Every bench is timed at both visits, its long batches at the first alone.
     deep = [(event["batch"], event["turn"]) for event in events if event["role"] == "deep"]
     assert {(1, 0), (1, 1), (512, 0)} <= set(deep) and (512, 1) not in deep
-    found = timing.costs(["Q8_0"], job)
-    assert timing.last("threads")["chosen"] in {1, 2}
-    assert found.isa is not None and found.built_bytes > 4 * (4 << 20) and not found.lacking
+    found = calibrate.fit(events, ["Q8_0"], job.fill_bytes, job.cached_bytes)
+    assert told["threads"][0]["chosen"] in {1, 2}
+    assert told["engine"][0]["isa"] is not None and not found.lacking and not told["failed"]
+    assert sum(model["size_bytes"] for model in told["built"]) > 4 * (4 << 20)
     (cost,) = found.types
     assert [batch for batch, _ in cost.cached_ratios] == [1, 4]
     assert [batch for batch, _ in cost.batch_seconds_per_byte] == [1, 2, 3, 4, 5, 8, 16, 64, 512]
@@ -338,11 +345,10 @@ def test_a_calibration_is_kept_unless_it_was_disturbed(
         events[index]["doubted"] = True
     runs: list[Job] = []
 
-    def run(job: Job, *_: object) -> calibrate._Timing:
+    def run(job: Job, *_: object) -> tuple[dict[str, list[dict]], float]:
         runs.append(job)
-        timing = calibrate._Timing()
-        timing.take([*(("timing", e) for e in events), ("process", {"anonymous_bytes": 33, "file_bytes": 44})])
-        return timing
+        process = {"anonymous_bytes": 33, "file_bytes": 44}
+        return defaultdict(list, {"timing": events, "process": [process]}), 1.0
 
     monkeypatch.setattr(calibrate, "_run", run)
     lines: list[str] = []

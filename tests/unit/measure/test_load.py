@@ -1,8 +1,6 @@
 """Load on a server that computes nothing: a token every 10 ms, and as many requests at once as it is told."""
 
-import itertools
 import json
-import re
 import threading
 import time
 from math import comb
@@ -15,8 +13,8 @@ import pytest
 from bench.faults.replay_server import END, STREAM_HEAD, event, page, replay
 from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, RefusedError
-from harness.measure.jobs.load import LoadJob, plan, read_trace, run_load
+from harness.errors import RefusedError
+from harness.measure.jobs.load import LoadJob, plan, run_load
 from harness.measure.pipeline import How, Pipeline
 from harness.predict import speed
 from harness.records.derive import times_of
@@ -106,57 +104,18 @@ def test_open_loop_counts_what_it_refuses_and_what_was_good():
     assert {s.label for s in samples} == {"ttft @ 50 requests/s", "tg @ 50 requests/s", "e2el @ 50 requests/s"}
 
 
-def test_turns_send_what_was_said_before():
-    _, _, server = run(paced(slots=1), levels=(1.0,), request_count=3, turns=3, prefix_tokens=4)
+def test_all_prompts_begin_with_the_prefix():
+    _, _, server = run(paced(slots=1), levels=(1.0,), request_count=3, prefix_tokens=4)
     prompts = [asked["prompt"] for path, asked in server.asked if path == "/completion"]
-    # 4 shared and 8 own words; each later turn has all before it, the five letters of the answer, and 8 more words.
-    assert [len(p.split()) for p in prompts] == [12, 20, 28]
-    assert all(later.startswith(former + "aaaaa ") for former, later in itertools.pairwise(prompts))
+    assert [len(p) for p in prompts] == [12, 12, 12]
+    assert len({tuple(p[:4]) for p in prompts}) == 1
     assert all(asked["cache_prompt"] for path, asked in server.asked if path == "/completion")
 
 
-def test_a_trace_is_sent_at_its_times(tmp_path):
-    path = tmp_path / "t.jsonl"
-    path.write_text(
-        '{"at_s": 0.2, "prompt_tokens": 3, "new_tokens": 2}\n{"at_s": 0, "prompt_tokens": 7, "new_tokens": 1}\n'
-    )
-    trace = read_trace(path)
-    levels, _, server = run(paced(slots=4), levels=(0.0,), trace=trace)
-    assert [len(a["prompt"]) for p, a in server.asked if p == "/completion"] == [7, 3]
-    assert levels[0].duration_s >= 0.2
-    assert levels[0].new_tokens == 3
-
-
-GOOD = b'{"at_s": 0, "prompt_tokens": 1, "new_tokens": 1}'
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"", "no request"),
-        (b"[1]", "t.jsonl:1: found an array"),
-        (b'{"at_s": 0}', "t.jsonl:1: prompt_tokens: found nothing"),
-        (GOOD + b"\n\n" + GOOD.replace(b": 0", b": -1"), "t.jsonl:3: at_s: found -1, expected"),
-        (GOOD.replace(b": 0", b": 1e308"), "at_s: found 1e+308"),
-        (GOOD.replace(b": 0", b": NaN"), "t.jsonl:1: found no JSON"),
-        (GOOD.replace(b's": 1,', b's": 9223372036854775808,'), "prompt_tokens: found 9223372036854775808"),
-        (GOOD.replace(b's": 1}', b's": 0}'), "new_tokens: found 0, expected at least 1"),
-        (b"\xff\xfe" + GOOD, "t.jsonl:1: found no JSON"),
-        (b"[" * 100_000, "t.jsonl:1: found no JSON"),
-    ],
-)
-def test_a_bad_trace_is_one_clear_error(tmp_path, data, words):
-    path = tmp_path / "t.jsonl"
-    path.write_bytes(data)
-    with pytest.raises(BadDataError, match=re.escape(words)):
-        read_trace(path)
-
-
-@pytest.mark.parametrize(("users", "asked"), [(3.0, {"request_count": 2}), (2.0, {"request_count": 6, "turns": 6})])
-def test_users_who_would_have_nothing_to_ask_are_refused(users, asked):
-    """A level of so many users would be one of fewer: each conversation has one user."""
-    with pytest.raises(RefusedError, match=r"--users: found [23], expected at most [12]"):
-        plan(LoadJob(url="http://127.0.0.1:1", levels=(1.0, users), **asked))
+def test_users_who_would_have_nothing_to_ask_are_refused():
+    """A level of so many users would be one of fewer."""
+    with pytest.raises(RefusedError, match="--users: found 3, expected at most 2"):
+        plan(LoadJob(url="http://127.0.0.1:1", levels=(1.0, 3.0), request_count=2))
 
 
 def test_a_request_longer_than_the_context_is_refused_before_the_run():
@@ -165,7 +124,7 @@ def test_a_request_longer_than_the_context_is_refused_before_the_run():
 
 
 def test_through_the_pipeline_to_a_record(tmp_path):
-    with replay(paced(slots=2)) as server, Pipeline(How(keep=False, wait=False, folder=tmp_path)) as pipeline:
+    with replay(paced(slots=2)) as server, Pipeline(How(keep=False, folder=tmp_path)) as pipeline:
         record = pipeline.measure(plan(LoadJob(url=server.url, levels=(1.0, 2.0), request_count=4, new_tokens=(5, 5))))
     assert record.outcome in {"ok", "inconclusive"}
     assert isinstance(record.result, Load)
@@ -187,15 +146,14 @@ def test_throughput_is_predicted_before_the_run_for_as_many_as_there_are_slots(t
         return 10.0 * scenario.batch_count
 
     lengths = {"prompt_tokens": (4, 8), "new_tokens": (4, 6), "prefix_tokens": 3, "request_count": 4}
-    with replay(paced(slots=2)) as server, Pipeline(How(keep=False, wait=False, folder=tmp_path)) as pipeline:
+    with replay(paced(slots=2)) as server, Pipeline(How(keep=False, folder=tmp_path)) as pipeline:
         planned = plan(LoadJob(url=server.url, levels=(1.0, 2.0, 4.0), **lengths), predict)
         assert asked == [(1, 6, 5, 3), (2, 6, 5, 3), (2, 6, 5, 3)]
         record = pipeline.measure(planned)
         assert [v.predicted_tokens_per_s for v in record.result.levels] == [10.0, 20.0, 20.0]
         assert record.result.predicted_saturation == 2
-        for other in ({"open_loop": True}, {"turns": 2}):
-            with pytest.raises(RefusedError, match="predicted is a server on this machine, by --users"):
-                plan(LoadJob(url=server.url, levels=(1.0,), **lengths, **other), predict)
+        with pytest.raises(RefusedError, match="predicted is a server on this machine, by --users"):
+            plan(LoadJob(url=server.url, levels=(1.0,), **lengths, open_loop=True), predict)
 
 
 def test_throughput_of_a_closed_loop_by_hand(monkeypatch):

@@ -1,12 +1,13 @@
 """Bandwidth, disk, matrix products and the profile that comes of them."""
 
+import timeit
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from harness.catalog.devices import load_device
-from harness.domain.device import Calibration, Figure, TypeCost
+from harness.domain.device import Figure
 from harness.measure import bandwidth, disk, probe
 
 MIB = 2**20
@@ -27,9 +28,9 @@ def test_arrays_exceed_the_cache(cache: int, limit: int, expected: int) -> None:
 
 def test_read_counts_each_byte_once() -> None:
     found = bandwidth.read_bandwidth(2, 16 * MIB, pass_count=2)
-    assert found.array_bytes == 16 * MIB
-    assert found.thread_count == 2
-    assert 0 < found.median_bytes_per_s <= found.bytes_per_s
+    array = np.full(4 * MIB, 0.5, np.float32)  # as many bytes, by one thread
+    one_s = min(timeit.repeat(lambda: np.dot(array, array), number=1, repeat=5))
+    assert 0.3 < found * one_s / (16 * MIB) < 8
 
 
 def test_read_kernels_look_at_every_byte() -> None:
@@ -107,28 +108,6 @@ def test_fp32_peak_is_measured() -> None:
     found = probe.fp32_peak(size_dim=128, pass_count=2)
     assert found.value > 1e6
     assert found.confidence == "measured"
-
-
-def calibration(*types: TypeCost) -> Calibration:
-    return Calibration(
-        api="cpu",
-        engine_version="engine 1",
-        thread_count=2,
-        types=types,
-        token_overhead_s=1e-4,
-        layer_overhead_s=2e-5,
-        kv_read_bytes_per_s=1e10,
-        attention_flops_per_s=1e10,
-    )
-
-
-def test_engine_peaks_come_from_its_largest_batch() -> None:
-    # Q8_0 has 34/32 bytes a weight. 512 tokens at 1 ns a byte: 2 x 512 / (1e-9 x 1.0625) operations a second.
-    found = probe.engine_peaks(
-        (calibration(TypeCost(type_name="Q8_0", batch_seconds_per_byte=((1, 1e-10), (512, 1e-9)))),)
-    )
-    assert found["int8"].value == pytest.approx(2 * 512 / (1e-9 * 1.0625))
-    assert "fp16" not in found
 
 
 def test_quick_probe_writes_a_profile_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ def test_what_has_no_vector_sets_that_matter_says_so(cpus: dict[str, machine.Cpu
 def test_a_fingerprint_is_of_one_machine(trees: Path, cpus: dict[str, machine.Cpu]) -> None:
     found = defaultdict(set)
     for name, cpu in cpus.items():
-        ram = machine.memory(root=trees / name) if (trees / name / "proc/meminfo").exists() else machine.Memory(0, 0, 0)
+        ram = machine.memory(root=trees / name) if (trees / name / "proc/meminfo").exists() else machine.Ram(0, 0, 0)
         # After a restart the kernel takes a little more for itself, and clocks and free memory are others.
         later = ram._replace(total_bytes=int(ram.total_bytes * 0.998), limit_bytes=int(ram.limit_bytes * 0.998))
         prints = [machine.fingerprint_of("Linux", "6", cpu, one).fingerprint for one in (ram, later)]

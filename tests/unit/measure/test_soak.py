@@ -1,28 +1,19 @@
-"""Soaks: limits and sums by hand, and real runs whose CPU quota is cut in their middle, also those of servers."""
+"""Soaks: limits and sums by hand, and real runs whose CPU quota is cut in their middle."""
 
 import contextlib
 import threading
-import time
 
 import msgspec
 import pytest
 
-from bench.faults.replay_server import END, STREAM_HEAD, replay
-from bench.faults.servers import MODELS, PROPS, last, stall, token
-from bench.running_servers import running
 from bench.soak_cut import Quota
-from bench.tiny_gguf import synthesize_tiny
-from harness.domain.placement import Placement
 from harness.domain.result import Soak, Window
 from harness.domain.scenario import Scenario
-from harness.errors import CouldNotRunError, RefusedError
+from harness.errors import CouldNotRunError
 from harness.measure import sensors
 from harness.measure.child import Limits, run_child
-from harness.measure.jobs.served import ServedJob
-from harness.measure.jobs.soak import SoakJob, limit_reached, plan, summarise
-from harness.measure.pipeline import How, Pipeline
+from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
 from harness.measure.tiny_model import tiny_shape, write_tiny
-from harness.runtimes.server.stream import Patience
 
 JOB = SoakJob(path="x.gguf", scenario=Scenario(), celsius_max=90, battery_percent_min=20)
 
@@ -103,95 +94,19 @@ def test_a_quota_cut_in_mid_run_is_found(tmp_path, minutes, window_s, cut_s, quo
         assert soak.sustained_tokens_per_s / soak.burst_tokens_per_s == pytest.approx(quota_us / 1e5, abs=0.03)
 
 
-@pytest.mark.engine
-@pytest.mark.parametrize("server", ["llama-server", "xllamacpp"])
-def test_a_cut_of_a_servers_quota_is_found(tmp_path, server):
-    """A real server in the group that is cut: its tokens are fewer, and its memory is what is told."""
-    minutes, window_s, cut_s = 0.2, 0.5, 6.0
-    found, outcome = soaked(tmp_path, minutes, window_s, cut_s, 20_000, server)
-    assert outcome == "ok"
-    soak = summarise(found, JOB)
-    assert soak is not None and soak.knee_s is not None
-    longest_s = max(w.duration_s for w in found)  # a window ends with an answer, and one was under way
-    assert longest_s < 12 * window_s
-    assert abs(soak.knee_s - cut_s) <= longest_s + 0.7
-    assert soak.drop_ratio > 0.5
-    assert all((w.resident_bytes or 0) > 5_000_000 for w in found)
-
-
-def paced(answer_count, then):
-    """Pages of a llama-server with a token every 5 ms, which does ``then`` after so many answers."""
-    count = [0]
-
-    def complete(connection, asked):
-        count[0] += asked["n_predict"] > 1  # with one token asked for, the words of a prompt are counted
-        if count[0] > answer_count:
-            then(connection, asked)
-            return
-        connection.sendall(STREAM_HEAD)
-        for number in range(1, asked["n_predict"] + 1):
-            time.sleep(0.005)
-            connection.sendall(token(number))
-        connection.sendall(last(asked["n_predict"]) + END)
-
-    return {"/props": PROPS, "/v1/models": MODELS, "/completion": complete}
-
-
-@pytest.mark.parametrize(
-    ("then", "outcome", "words"),
-    [
-        (stall(STREAM_HEAD, token(1)), "timed out", "stalled: no byte for 0.3 s"),
-        (lambda connection, _: connection.close(), "crashed", "closed the connection"),
-    ],
-)
-def test_a_server_that_fails_is_recorded_with_its_windows(then, outcome, words):
-    with replay(paced(12, then)) as server:
-        record = soak_of(server.url)
-    assert (record.outcome, record.runtime) == (outcome, "server")
-    assert words in record.detail
-    assert isinstance(record.result, Soak)
-    windows = record.result.windows
-    assert len(windows) >= 2
-    assert all(w.duration_s >= 0.2 and w.token_count / w.duration_s < 200 for w in windows)  # 5 ms a token at least
-
-
-def soak_of(url, **further):
-    asked = ServedJob(url=url, scenario=Scenario(), patience=Patience(silence_s=0.3))
-    scenario = further.pop("scenario", Scenario(context_tokens=512))
-    job = SoakJob(path="", runtime="server", server=asked, scenario=scenario, minutes=0.5, window_s=0.2, idle_s=0.1)
-    with Pipeline(How(keep=False, wait=False)) as pipeline:
-        return pipeline.measure(plan(job))
-
-
-@pytest.mark.parametrize(
-    ("scenario", "words"),
-    [
-        (Scenario(api="vulkan"), "api: a server has its own"),
-        (Scenario(placement=Placement(gpu_layers=3)), "placement: a server has its own"),
-        (Scenario(context_tokens=8192), "a context of 4096 tokens, and the run needs 8192"),
-    ],
-)
-def test_what_a_server_decides_itself_is_refused(scenario, words):
-    with replay(paced(99, stall())) as server, pytest.raises(RefusedError, match=words):
-        soak_of(server.url, scenario=scenario)
-
-
 @pytest.mark.slow
 def test_a_run_without_a_cut_shows_no_fall(tmp_path):
     soak = summarise(soaked(tmp_path, 10.0, 5.0, None, 0)[0], JOB)
     assert soak is not None and soak.knee_s is None
 
 
-def soaked(folder, minutes, window_s, cut_s, quota_us, server=""):
-    """Windows and outcome of a real run, here or by a real server; its CPU quota is cut ``cut_s`` after its start."""
+def soaked(folder, minutes, window_s, cut_s, quota_us):
+    """Windows and outcome of a real run; its CPU quota is cut ``cut_s`` after its start."""
     path = folder / "tiny.gguf"
     scenario = Scenario(context_tokens=256, thread_count=1)
     job = SoakJob(path=str(path), scenario=scenario, minutes=minutes, window_s=window_s, idle_s=0.1)
-    if server:
-        synthesize_tiny(path, "Q8_0")
-    else:
-        pytest.importorskip("llama_cpp")
-        write_tiny(path, tiny_shape(2, 256, 512, 4, 4), "Q8_0")
+    pytest.importorskip("llama_cpp")
+    write_tiny(path, tiny_shape(2, 256, 512, 4, 4), "Q8_0")
     found: list[Window] = []
 
     def hear(name, data):
@@ -203,9 +118,6 @@ def soaked(folder, minutes, window_s, cut_s, quota_us, server=""):
     with contextlib.ExitStack() as stack:
         try:
             quota = stack.enter_context(Quota())
-            if server:
-                asked = ServedJob(url=stack.enter_context(running(server, path, threads=1)), scenario=scenario)
-                job = msgspec.structs.replace(job, server=asked)
         except CouldNotRunError as error:
             pytest.skip(str(error))
         limits = Limits(wall_s=60 * minutes + 60, use_group=False)

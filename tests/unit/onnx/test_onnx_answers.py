@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.engine_answers import AnswersJob, ask, score_text, surprise
+from bench.engine_answers import AnswersJob, ask, greedy_tokens, score_text, surprise
 from bench.fake import RUNTIME as FAKE
 from bench.tiny_onnx import reference_logits, tiny_weights, write_tiny_decoder
 from bench.versus_ort import REFERENCE, InconclusiveError, Speed, missed, ratios
 from harness.app.locate import obtain
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
-from harness.measure.answers import AnswersJob as GreedyJob
-from harness.measure.answers import greedy_tokens
-from harness.measure.pipeline import prepare
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -74,8 +71,6 @@ def test_answers_of_a_child_are_those_of_the_formula(folder: Path, tmp_path: Pat
         rows = reference_logits(WEIGHTS, chunk)
         expected += [np.log(np.exp(rows[i]).sum()) - rows[i][chunk[i + 1]] for i in range(16, 31)]
     assert told.nll == pytest.approx(expected, abs=1e-4)
-    greedy = GreedyJob(path=job.path, runtime="ort", prompt_tokens=told.prompt, greedy_count=5)
-    assert tuple(prepare("harness.measure.answers:run_answers", greedy)["greedy"]) == told.greedy
     sequence = list(told.prompt)
     for token in told.greedy:
         assert token == reference_logits(WEIGHTS, sequence)[-1].argmax()

@@ -1,7 +1,5 @@
 """The commands that llama.cpp's programs get, and what is read of their output; the programs here are scripts."""
 
-import math
-import struct
 from pathlib import Path
 
 import pytest
@@ -10,7 +8,6 @@ from msgspec.structs import replace
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.measure.jobs.executable import read_nll
 from harness.runtimes import executable
 
 NEW = "-fa <on|off|auto> --load-mode --repack --no-op-offload"
@@ -74,28 +71,6 @@ def test_what_a_program_lacks_is_refused(programs, monkeypatch: pytest.MonkeyPat
         words(Scenario(batch_count=2, context_tokens=8192))
     monkeypatch.setenv(executable.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
     assert executable.FOLDER_VARIABLE in (executable.RUNTIME.missing() or "")
-
-
-def test_a_text_is_scored_with_the_same_options(programs) -> None:
-    programs(NEW, "llama-perplexity")
-    s = Scenario(thread_count=3, kv_type="Q8_0", mmap=False, repack=False)
-    assert " ".join(executable.common("llama-perplexity", Path("m.gguf"), s)[1:]) == (
-        "-m m.gguf -t 3 -ub 512 -ctk q8_0 -ctv q8_0 -fa on -ngl 0 --no-op-offload -lm none --no-repack"
-    )
-
-
-def test_log_probabilities_are_read_as_perplexity_cpp_writes_them(tmp_path: Path) -> None:
-    """Two chunks of 8 tokens of a vocabulary of 5: three scored tokens each, rows of 2 floats and 6 halves."""
-    tokens = [0, 1, 2, 3, 4, 0, 1, 2, 4, 3, 2, 1, 0, 4, 3, 2]
-    told = struct.pack("<8s3i16i", b"_logits_", 8, 5, 2, *tokens)
-    for row in range(6):
-        told += struct.pack("<2f6H", 0.25 * (row + 1), -20.0, 4, 8, 12, 16, 20, 0)
-    path = tmp_path / "logits"
-    path.write_bytes(told)
-    # Scored are tokens 5, 6, 7 of each chunk: 0 1 2, then 4 3 2; a log-probability is steps x step - 20.
-    by_hand = [20 - 0.25 * 4, 20 - 0.5 * 8, 20 - 0.75 * 12, 20 - 1.0 * 20, 20 - 1.25 * 16, 20 - 1.5 * 12]
-    assert all(map(math.isclose, read_nll(path), by_hand))
-    assert len(read_nll(path)) == 6
 
 
 def test_rows_are_read_among_other_lines() -> None:

@@ -97,7 +97,7 @@ def test_folder_is_found_and_measured(folder: Path, tmp_path: Path) -> None:
     assert (located.name, located.format) == ("tiny-llama", "mlx")
     job = GenerateJob(path=str(located.path), scenario=SCENARIO, runtime="mlx", repetitions=1, patience_s=0.1)
     planned = generate.plan(job, None, name=located.name)
-    with Pipeline(How(keep=False, wait=False, folder=tmp_path)) as pipeline:
+    with Pipeline(How(keep=False, folder=tmp_path)) as pipeline:
         record = pipeline.measure(planned)
     assert record.outcome in {"ok", "inconclusive"}, record.detail
     assert {"load @ cold", "pp8"} <= {s.label for s in record.samples}

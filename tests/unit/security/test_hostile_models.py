@@ -155,7 +155,7 @@ def test_a_model_in_parts_is_the_model(tmp_path: Path) -> None:
         assert found.shape == alone.shape
         assert {t.name for t in found.tensors} == {t.name for t in alone.tensors}
     assert said("models", "show", str(first)) == said("fit", str(first), "-d", DEVICE) == Exit.OK
-    assert said("stream", str(first), "--ram-budget", "1GiB", "--no-predict", "--no-wait") == Exit.USAGE
+    assert said("stream", str(first), "--ram-budget", "1GiB", "--no-predict") == Exit.USAGE
 
 
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in PARTS.items() for value in values])

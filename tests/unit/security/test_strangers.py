@@ -15,7 +15,7 @@ from harness.catalog.hub import read_repository
 from harness.domain.foreign import inside, read_stream
 from harness.errors import BadDataError, CouldNotRunError, HarnessError
 from harness.targets.facts import facts
-from harness.targets.shell import Counters, Frame, ShellTarget, files_in
+from harness.targets.shell import CounterFrames, Frame, ShellTarget, files_in
 
 LEADING_OUT = [
     "../evil",
@@ -121,7 +121,7 @@ def test_counters_without_end_are_no_longer_read(line: bytes) -> None:
 
     tracemalloc.start()
     try:
-        counters = Counters(Process())  # type: ignore[arg-type]
+        counters = CounterFrames(Process())  # type: ignore[arg-type]
         with counters._more:
             counters._more.wait_for(lambda: counters.ended, 30)
         _, peak_bytes = tracemalloc.get_traced_memory()
