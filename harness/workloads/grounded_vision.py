@@ -7,6 +7,7 @@ copy as small as a vision model would see; ``find`` looks for text in the whole 
 
 import random
 from collections.abc import Collection, Mapping, Sequence
+from operator import eq
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -47,26 +48,31 @@ class GroundedVision(Declared, name="grounded_vision"):
         return State(RapidOCR(params={"Global.log_level": "error", **threads}), size["copy_px"], size["image_px"])
 
     def step(self, state: State, case: Case) -> dict[str, Any]:
-        """The texts of the regions, or of the whole picture; with the right texts beside them where they are known."""
+        """The texts of the regions, or of the whole picture; ``hits`` says of each right text whether it was read."""
         import numpy as np
 
-        picture, regions, texts = _opened(case, state.image_px)
-        if case["kind"] == "find":
-            # Said each time: the engine keeps what it was told last.
-            found = state.engine(np.asarray(picture), use_det=True, use_cls=False, use_rec=True)
-            return {"texts": list(found.txts or ()), "right": texts}
-        if case["kind"] not in {"read", "copy"}:
-            raise RefusedError(f"kind: found {case['kind']!r}, expected read, copy or find")
-        if case["kind"] == "copy":
-            picture = picture.copy()
+        kind, (picture, regions, right) = case["kind"], _opened(case, state.image_px)
+        parts = [picture]
+        if kind == "copy":
             picture.thumbnail((state.copy_px, state.copy_px))
-        read = []
-        for left, top, right, bottom in checked(regions):
+        if kind in {"read", "copy"}:
             x, y = picture.size
-            part = picture.crop((round(left * x), round(top * y), max(1, round(right * x)), max(1, round(bottom * y))))
-            line = state.engine(np.asarray(part), use_det=False, use_cls=False, use_rec=True)
-            read.append(line.txts[0] if line.txts else "")
-        return {"texts": read, "right": texts}
+            edges = np.array(checked(regions)) * (x, y, x, y)
+            parts = [
+                picture.crop((left, top, max(left + 1, right), max(top + 1, bottom)))
+                for left, top, right, bottom in edges.round().astype(int).tolist()
+            ]
+        elif kind != "find":
+            raise RefusedError(f"kind: found {kind!r}, expected read, copy or find")
+        texts: list[str] = []
+        for part in parts:
+            # Said each time: the engine keeps what it was told last.
+            lines = state.engine(np.asarray(part), use_det=kind == "find", use_cls=False, use_rec=True).txts or ()
+            texts += lines if kind == "find" else [*lines, ""][:1]
+        plain = [text.replace(" ", "") for text in texts]
+        wanted = [text.replace(" ", "") for text in right]
+        hits = [text in plain for text in wanted] if kind == "find" else list(map(eq, wanted, plain))
+        return {"texts": texts, "right": right, "hits": hits}
 
     def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
         """FLOP of the networks' layers, a column of a line and a pixel of the picture; four lines in a made picture."""
@@ -83,24 +89,10 @@ class GroundedVision(Declared, name="grounded_vision"):
         """Of each kind the share of texts that were read exactly, blanks left aside."""
         scores = {}
         for kind in ("read", "copy", "find"):
-            rows = [a for c, a in zip(cases, answers, strict=True) if c["kind"] == kind and a["right"]]
-            right = [[_joined(text) for text in a["right"]] for a in rows]
-            read = [[_joined(text) for text in a["texts"]] for a in rows]
-            if kind == "find":
-                hits = [text in texts for wanted, texts in zip(right, read, strict=True) for text in wanted]
-            else:
-                hits = [
-                    a == b
-                    for wanted, texts in zip(right, read, strict=True)
-                    for a, b in zip(wanted, texts, strict=True)
-                ]
+            hits = [hit for c, a in zip(cases, answers, strict=True) if c["kind"] == kind for hit in a["hits"]]
             if hits:
                 scores[kind] = share(sum(hits), len(hits))
         return scores
-
-
-def _joined(text: str) -> str:
-    return text.replace(" ", "")
 
 
 def checked(regions: Sequence[Any]) -> Sequence[Any]:

@@ -1,22 +1,25 @@
 """How long a step takes: passes of its parts by their own laws, and the rest scaled by single-core speed.
 
-t = sum of passes + max(F / P, M / W) + g r
+t = sum of passes + max(F / P, M / W) + n f + g r
 
 A language model's passes are predicted as any run of it (``harness.predict``). A graph's pass of n tokens takes
 a + b n, two figures timed on this machine before the first step. F are FLOP of dense products of one thread and P its
-rate, M bytes read in order and W the bandwidth of one thread. g is the rest, measured once on the reference core, and
-r how much slower the machine's core is on scalar code: timed here, by published single-core scores on a device.
+rate, M bytes read in order and W the bandwidth of one thread, n flushes to the disk and f what one takes. g is the
+rest, measured once on the reference core, and r how much slower the machine's core is on scalar code: timed here, by
+published single-core scores on a device.
 """
 
 import copy
 import csv
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import cache, partial
 from importlib.resources import files
 from statistics import median
+from tempfile import NamedTemporaryFile
 from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -46,6 +49,8 @@ SERIAL_SHARE: Final = 0.6
 CORE_FLOPS_PER_S: Final = 2.0e10
 """Peak of one core where a profile gives none: 2 fused operations x 4 lanes x 2.5 GHz, NEON's least."""
 _KIND_SCORES: Final = {"phone": 1700.0, "tablet": 1700.0, "board": 750.0, "laptop": 2300.0, "edge-server": 1300.0}
+FLUSH_S: Final = 2e-3
+"""Seconds of a flush to the disk where nobody timed one: between a workstation's NVMe and a phone's flash. Assumed."""
 _SPREAD_HERE: Final = 1.35
 _SPREAD_THERE: Final = 2.0
 _PROBED_SHAPES: Final = ((1, 16), (8, 64))
@@ -74,6 +79,7 @@ class Machine(NamedTuple):
         slowness: Time of scalar code over that on the reference core.
         read_bytes_per_s: Of one thread.
         flops_per_s: Of dense fp32 products on one thread.
+        flush_s: To force a few pages to the disk.
         laws: Of each part that runs there; a step with a part that has none gets no number.
         spread_ratio: The interval is mid / spread to mid x spread.
         basis: Where the figures come from, in words.
@@ -82,6 +88,7 @@ class Machine(NamedTuple):
     slowness: float
     read_bytes_per_s: float
     flops_per_s: float
+    flush_s: float = FLUSH_S
     laws: Mapping[str, PassLaw] = {}
     spread_ratio: float = _SPREAD_THERE
     basis: str = ""
@@ -93,8 +100,7 @@ class StepPrediction(Frozen, frozen=True, kw_only=True):
     Attributes:
         kind: Of the step.
         latency_s: None where a part cannot run there.
-        parts_s: Seconds of each part, of ``products``, ``reading`` and ``glue``; they add up but for the shorter of
-            products and reading.
+        parts_s: Seconds of each part, of ``products`` or ``reading``, whichever takes longer, ``disk`` and ``glue``.
         resident_bytes: Held beside the parts.
         note: Why there is no number, or what it rests on.
     """
@@ -127,7 +133,7 @@ def _predict(kind: str, cost: Cost, machine: Machine) -> StepPrediction:
         parts[one.part] = parts.get(one.part, 0.0) + law(one)
     products_s, reading_s = cost.flops_count / machine.flops_per_s, cost.moved_bytes / machine.read_bytes_per_s
     longer = {"products": products_s} if products_s > reading_s else {"reading": reading_s}
-    parts |= longer | {"glue": cost.glue_s * machine.slowness}
+    parts |= longer | {"disk": cost.flush_count * machine.flush_s, "glue": cost.glue_s * machine.slowness}
     mid, spread = sum(parts.values()), machine.spread_ratio
     return StepPrediction(
         kind=kind,
@@ -159,6 +165,7 @@ def machine_here(laws: Mapping[str, PassLaw]) -> Machine:
         slowness=core_s() / REFERENCE_TASK_S,
         read_bytes_per_s=read_bandwidth(1, 256 << 20, pass_count=3),
         flops_per_s=2 * 512**3 / _usual_s(lambda: one @ one),
+        flush_s=_flush_s(),
         laws=laws,
         spread_ratio=_SPREAD_HERE,
         basis="timed here before the run",
@@ -216,6 +223,17 @@ def core_s() -> float:
     return _usual_s(task)
 
 
+def _flush_s() -> float:
+    with NamedTemporaryFile() as file:
+
+        def append() -> None:
+            file.write(bytes(32 << 10))
+            file.flush()
+            os.fsync(file.fileno())
+
+        return _usual_s(append, rounds=9)
+
+
 def _usual_s(task: Callable[[], object], *, rounds: int = 25) -> float:
     times = []
     for _ in range(rounds):
@@ -233,10 +251,10 @@ def laws_of(parts: "Parts") -> dict[str, Law]:
 def _law(graph: "OnnxModel") -> Law:
     times = {}
     for rows, tokens in _PROBED_SHAPES:
-        ids = np.full((graph.fixed_rows or rows, graph.fixed_tokens or tokens), 7, np.int64)
+        ids = np.full((rows, graph.fixed_tokens or tokens), 7, np.int64)
         forward = partial(graph.forward, ids, np.ones_like(ids), np.zeros_like(ids))
         forward()
         times[ids.size] = _usual_s(forward, rounds=5)
     (small, small_s), (large, large_s) = min(times.items()), max(times.items())
-    token_s = max((large_s - small_s) / max(large - small, 1), 0.0)  # 0 where every pass of the graph is alike
+    token_s = max((large_s - small_s) / (large - small), 0.0)
     return Law(base_s=max(small_s - token_s * small, 0.0), token_s=token_s)

@@ -100,18 +100,15 @@ def held_out(x: Floats, labels: NDArray[np.bool_], feature_count: int = 0) -> ND
 def fit(x: Floats, labels: NDArray[np.bool_]) -> tuple[Floats, float]:
     """Weights [dim] and bias of a logistic regression on standardised columns, with a ridge penalty.
 
-    With more columns than rows it is solved in the rows' own span, where the optimum lies. RefusedError where all
-    labels are alike.
+    RefusedError where all labels are alike.
     """
     if not 0 < np.count_nonzero(labels) < len(labels):
         raise RefusedError(f"a probe needs labels of both kinds, {len(labels)} are alike")
     mean, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
-    rows = (x - mean) / deviation
-    basis = np.linalg.svd(rows, full_matrices=False)[2] if rows.shape[1] > len(rows) else np.eye(rows.shape[1])
-    design = np.concatenate([rows @ basis.T, np.ones((len(rows), 1))], axis=1)
-    penalty = np.append(np.full(len(basis), _PENALTY), 0.0)
+    design = np.column_stack([(x - mean) / deviation, np.ones(len(x))])
+    penalty = np.append(np.full(x.shape[1], _PENALTY), 0.0)
     solved = logistic(design, labels, penalty)
-    weights: Floats = (solved[:-1] @ basis) / deviation
+    weights: Floats = solved[:-1] / deviation
     return weights, float(solved[-1] - mean @ weights)
 
 

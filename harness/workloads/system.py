@@ -70,6 +70,7 @@ class Cost(Frozen, frozen=True, kw_only=True):
         moved_bytes: ... and bytes that it reads from memory in order, a matrix beyond the caches; the longer counts.
         resident_bytes: Memory that the system holds beside its parts.
         file_bytes: Mapped or cached file bytes beside its parts.
+        flush_count: Times that a few pages are forced to the disk and waited for.
         glue_s: Seconds of everything else on the reference core; scaled by single-core speed, on any other.
     """
 
@@ -78,6 +79,7 @@ class Cost(Frozen, frozen=True, kw_only=True):
     moved_bytes: float = 0.0
     resident_bytes: int = 0
     file_bytes: int = 0
+    flush_count: int = 0
     glue_s: float = 0.0
 
 

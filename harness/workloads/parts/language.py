@@ -12,6 +12,7 @@ from ctypes import create_string_buffer
 from functools import cache
 from math import exp
 from pathlib import Path
+from statistics import mean
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -38,18 +39,11 @@ class Written(NamedTuple):
 
     Attributes:
         text: Without the token that ended it.
-        token_count: Tokens drawn, the ending one included.
-        log_probability: Sum over these, in nats at temperature 1.
+        confidence: Geometric mean probability of its tokens, the ending one included, at temperature 1.
     """
 
     text: str
-    token_count: int
-    log_probability: float
-
-    @property
-    def confidence(self) -> float:
-        """Geometric mean probability of its tokens."""
-        return exp(self.log_probability / self.token_count)
+    confidence: float
 
 
 class LanguageModel:
@@ -125,19 +119,18 @@ class LanguageModel:
         self.read(tokens)
         rng = np.random.default_rng(seed)
         drawn: list[int] = []
-        total = 0.0
+        taken: list[float] = []
         while True:
             chances = log_softmax(self.session.logits())
             token = int(chances.argmax())
             if temperature > 0:
                 weights = np.exp((chances - chances.max()) / temperature)
                 token = int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum()))
-            total += float(chances[token])
-            if self.session.is_end(token) or ends(self.session.detokenize([token])):
-                return Written(self.session.detokenize(drawn).strip(), len(drawn) + 1, total)
-            drawn.append(token)
-            if len(drawn) == most_tokens:
-                return Written(self.session.detokenize(drawn).strip(), len(drawn), total)
+            taken.append(float(chances[token]))
+            is_end = self.session.is_end(token) or ends(self.session.detokenize([token]))
+            drawn += [] if is_end else [token]
+            if is_end or len(drawn) == most_tokens:
+                return Written(self.session.detokenize(drawn).strip(), exp(mean(taken)))
             self.read([*tokens, *drawn])
 
     def options(self, prompt: Prompt, options: Sequence[str] = YES_NO) -> NDArray[np.float64]:

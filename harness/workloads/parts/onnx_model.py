@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.foreign import json_of, read_limited
-from harness.errors import BadDataError, MissingPackageError, RefusedError
+from harness.errors import BadDataError, RefusedError, optional
 from harness.onnx.session import OnnxSession
 from harness.workloads.parts import Meter
 
@@ -34,8 +34,7 @@ class OnnxModel:
         thread_count: CPU threads of ONNX Runtime.
 
     Attributes:
-        fixed_rows: Rows of every pass, where the graph takes no other number; shorter passes are filled up.
-        fixed_tokens: The same of the tokens.
+        fixed_tokens: Tokens of every row, where the graph takes no other number; shorter texts are filled up.
 
     Raises:
         MissingPackageError: onnxruntime or tokenizers is not installed.
@@ -44,10 +43,8 @@ class OnnxModel:
     """
 
     def __init__(self, folder: Path, name: str, *, thread_count: int = 1) -> None:
-        try:
+        with optional("tokenizers", "onnx"):
             from tokenizers import Tokenizer
-        except ImportError as error:
-            raise MissingPackageError("tokenizers", "onnx") from error
         text = read_limited(folder / "tokenizer.json", _TOKENIZER_BYTES, "a tokenizer")
         try:
             self._tokenizer = Tokenizer.from_buffer(text)
@@ -68,8 +65,8 @@ class OnnxModel:
         shape = self._engine.raw.get_inputs()[0].shape
         if len(shape) != 2:
             raise BadDataError(path, "the first input", str(shape), "[rows, tokens]")
-        self.fixed_rows, self.fixed_tokens = (size if isinstance(size, int) else None for size in shape)
-        if self.fixed_tokens is not None:
+        self.fixed_tokens = shape[1] if isinstance(shape[1], int) else 0
+        if self.fixed_tokens:
             self._tokenizer.enable_truncation(self.fixed_tokens)
 
     def forward(self, ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
@@ -82,19 +79,18 @@ class OnnxModel:
         """Texts or pairs of texts, 32 of like length at a time: their positions, the output, and the mask."""
         coded = self._tokenizer.encode_batch(list(texts))
         order = sorted(range(len(texts)), key=lambda at: len(coded[at].ids))
-        batch = self.fixed_rows or _BATCH
-        for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
+        for start in range(0, len(order), _BATCH):
+            rows = order[start : start + _BATCH]
             width = self.fixed_tokens or len(coded[rows[-1]].ids)
-            ids, mask, types = np.zeros((3, self.fixed_rows or len(rows), width), np.int64)
+            ids, mask, types = np.zeros((3, len(rows), width), np.int64)
             for at, row in enumerate(rows):
                 count = len(coded[row].ids)
                 ids[at, :count] = coded[row].ids
                 types[at, :count] = coded[row].type_ids
                 mask[at, :count] = 1
-            with self.meter.count(width, len(ids)):
+            with self.meter.count(width, len(rows)):
                 output = self.forward(ids, mask, types)
-            yield rows, output[: len(rows)], mask[: len(rows)]
+            yield rows, output, mask
 
 
 class Encoder(OnnxModel):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.foreign import json_of, read_limited
-from harness.errors import BadDataError, MissingPackageError
+from harness.errors import BadDataError, MissingPackageError, optional
 
 Floats = NDArray[np.float32]
 CONFIG: Final = "cfg.json"
@@ -141,8 +141,6 @@ def save(autoencoder: SparseAutoencoder, folder: Path, **metadata: Any) -> None:
 
 
 def _safetensors() -> Any:
-    try:
+    with optional("safetensors", "sae"):
         import safetensors.numpy
-    except ImportError as error:
-        raise MissingPackageError("safetensors", "sae") from error
     return safetensors.numpy

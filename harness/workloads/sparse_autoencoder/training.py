@@ -60,13 +60,13 @@ class Trainer:
         self.plan = plan
         self._rng = np.random.default_rng(plan.seed)
         dim, features = x.shape[1], plan.feature_count
-        self.scale = np.float32(np.sqrt(dim / np.mean(np.einsum("ij,ij->i", x, x, dtype=np.float64))))
+        self.scale = float(np.sqrt(dim / np.mean(np.einsum("ij,ij->i", x, x, dtype=np.float64))))
         self._x: Floats = x * self.scale
         mean = self._x.mean(axis=0, dtype=np.float64).astype(np.float32)
         self._variance = float(np.mean(np.sum((self._x - mean) ** 2, axis=1, dtype=np.float64)))
         decoder = self._rng.standard_normal((features, dim), dtype=np.float32)
         decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
-        encoder = np.ascontiguousarray(decoder.T) * np.float32(ENCODER_START)
+        encoder = np.ascontiguousarray(decoder.T) * ENCODER_START
         self.parameters = {"W_enc": encoder, "b_enc": np.zeros(features, np.float32), "W_dec": decoder, "b_dec": mean}
         self._moments = {name: (np.zeros_like(p), np.zeros_like(p)) for name, p in self.parameters.items()}
         self.silent_tokens = np.zeros(features, np.int64)
@@ -79,7 +79,7 @@ class Trainer:
         h: Floats = centred @ p["W_enc"] + p["b_enc"]
         z = self._chosen(h, self.plan.active_count)
         error: Floats = z @ p["W_dec"] + p["b_dec"] - x
-        factor = np.float32(2 / (len(x) * self._variance))
+        factor = 2 / (len(x) * self._variance)
         d_y = error * factor
         d_h: Floats = (d_y @ p["W_dec"].T) * (z > 0)
         d_decoder: Floats = z.T @ d_y
@@ -88,7 +88,7 @@ class Trainer:
             half = max(1, x.shape[1] // 2)
             left = self._chosen(h[:, dead], min(len(dead), half))
             # Few dead features cannot explain much: their term weighs less (as in SAELens).
-            weight = factor * np.float32(self.plan.aux_coefficient * min(1.0, len(dead) / half))
+            weight = factor * self.plan.aux_coefficient * min(1.0, len(dead) / half)
             d_left = (left @ p["W_dec"][dead] + error) * weight
             d_h[:, dead] += (d_left @ p["W_dec"][dead].T) * (left > 0)
             d_decoder[dead] += left.T @ d_left
@@ -104,14 +104,15 @@ class Trainer:
         decoder, along = self.parameters["W_dec"], gradients["W_dec"]
         along -= np.einsum("ij,ij->i", along, decoder)[:, None] * decoder
         self._step_index += 1
+        done = self._step_index / self.plan.step_count
+        rate = self.plan.rate * min(1.0, done / 0.05, (1 - done) / 0.4 + 1e-3)
         for name, g in gradients.items():
-            moments = []
-            for beta, held, value in zip(_BETAS, self._moments[name], (g, g * g), strict=True):
-                np.add(held, (value - held) * np.float32(1 - beta), out=held)
-                moments.append(held / np.float32(1 - beta**self._step_index))
-            spread = np.sqrt(moments[1]) + np.float32(1e-8)
-            self.parameters[name] -= np.float32(self._rate()) * moments[0] / spread
-        decoder /= np.maximum(np.linalg.norm(decoder, axis=1, keepdims=True), np.float32(1e-12))
+            usual = []
+            for beta, moment, value in zip(_BETAS, self._moments[name], (g, g * g), strict=True):
+                np.add(moment, (value - moment) * (1 - beta), out=moment)
+                usual.append(moment / (1 - beta**self._step_index))
+            self.parameters[name] -= rate * usual[0] / (np.sqrt(usual[1]) + 1e-8)
+        decoder /= np.maximum(np.linalg.norm(decoder, axis=1, keepdims=True), 1e-12)
         self.silent_tokens += len(x)
         self.silent_tokens[active] = 0
 
@@ -139,7 +140,3 @@ class Trainer:
         z = np.zeros_like(h)
         np.put_along_axis(z, codes.indices, np.maximum(codes.values, 0), axis=1)
         return z
-
-    def _rate(self) -> float:
-        done = self._step_index / self.plan.step_count
-        return self.plan.rate * min(1.0, done / 0.05, (1 - done) / 0.4 + 1e-3)

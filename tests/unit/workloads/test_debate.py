@@ -63,7 +63,7 @@ def test_both_sides_are_cut_to_as_many_words_in_each_round():
 
 def test_an_arm_that_persuades_as_its_placebo_does_is_no_signal():
     """Truth wins 12 of 12 after speeches, and 12 of 12 after empty ones: nothing is left."""
-    arms = ("alone", "consultancy", "debate", "debate, placebo", "with the passage")
+    arms = ("alone", "debate", "debate, placebo", "with the passage")
     won = {arm: {"log_odds": 1.0, "turned_ratio": 0.0} for arm in arms}
     won["alone"] = {"log_odds": -1.0, "turned_ratio": 0.0}
     score = SYSTEM.score([CASE] * 12, [{"verdicts": won}] * 12)
