@@ -2,20 +2,18 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli import _options as options
 from harness.cli._command import Verb
-from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, model_file
 from harness.errors import RefusedError
 from harness.units import format_bytes, format_number
 
 if TYPE_CHECKING:
     from harness.predict.streamed import StreamingOutlook
-    from harness.runtimes.llamacpp.expert_streaming import Schedule
 
 
 @click.command("stream", cls=Verb)
@@ -42,13 +40,6 @@ if TYPE_CHECKING:
     "--plain-mmap", is_flag=True, help="For comparison: map the file and let the system choose what stays in memory."
 )
 @click.option(
-    "--schedule",
-    type=click.Choice(["auto", "experts", "blocks"]),
-    default="auto",
-    show_default=True,
-    help="What is streamed; auto takes experts if the model has them and everything else fits, blocks otherwise.",
-)
-@click.option(
     "--predict/--no-predict",
     "says_first",
     default=True,
@@ -67,7 +58,6 @@ def stream(
     prompt_count: int | None,
     repetitions: int,
     plain_mmap: bool,
-    schedule: str,
     says_first: bool,
     target: str,
     programs: Path | None,
@@ -84,7 +74,6 @@ def stream(
     from harness.app.resolve import scenario_from
     from harness.app.speculate import fastest_copy, load_prompts
     from harness.app.stream import stream
-    from harness.catalog.gguf import read_weights
     from harness.cli._records import answer_of
     from harness.measure.jobs.stream import StreamJob
 
@@ -92,8 +81,6 @@ def stream(
         raise RefusedError(f"llama-bench cannot stream: install edge-harness on {target} and leave out --programs")
     texts = load_prompts(prompts, prompt_count)[: prompt_count or 2] * repetitions
     path = model_file(model, quant)
-    dense = read_weights(path).shape.experts is None
-    refuse_typed({"schedule"}, "with a model that has no experts", when=dense and schedule == "experts")
     if draft not in {"", "lookup"}:
         draft = str(fastest_copy(model_file(draft)))
     budget_bytes = options.budget_of(ram_budget, path.stat().st_size)
@@ -108,7 +95,7 @@ def stream(
     if says_first:
         outlook = stream_outlook(path, budget_bytes, scenario, beside, say=partial(click.echo, err=True))
         if outlook is not None:
-            predicted, words = _beforehand(outlook, plain_mmap, bool(draft), schedule)
+            predicted, words = _beforehand(outlook, plain_mmap, bool(draft))
             how.listener.say(words)
     job = StreamJob(
         model=str(path),
@@ -117,20 +104,19 @@ def stream(
         draft=draft,
         mode="mapped" if plain_mmap else "streamed",
         scenario=scenario,
-        schedule=cast("Schedule", schedule),
         **of_job,
     )
     record = stream(job, predicted_tokens_per_s=predicted, how=how)
     return answer_of(record)
 
 
-def _beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool, schedule: str) -> tuple[float | None, str]:
+def _beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool) -> tuple[float | None, str]:
     """Tokens a second that are expected, and one line that says so."""
     source = "predicted from this machine's profile"
     if mapped:
         naive = outlook.naive_tokens_per_s
         return naive, f"{source}: {format_number(naive)} tokens/s, all of it read again"
-    if schedule != "blocks" and outlook.expert_cache_tokens_per_s:
+    if outlook.expert_cache_tokens_per_s:
         rate = outlook.expert_cache_tokens_per_s
         hits = f"{outlook.expert_hit_ratio:.0%} of the wanted experts in memory"
         return rate, f"{source}: {format_number(rate)} tokens/s with {hits}"

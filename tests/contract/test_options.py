@@ -170,7 +170,7 @@ TAKES_SEVERAL = {"--prompt", "--tokens", "--depth", "--threads", "--batch", "--u
 
 
 VALUES = {
-    "--draft": "lookup", "--api": "cpu", "--runtime": "server:http://127.0.0.1:1", "--schedule": "blocks",
+    "--draft": "lookup", "--api": "cpu", "--runtime": "server:http://127.0.0.1:1",
     "--placement": "-ngl 1", "--goodput": "ttft=1", "--trend": "decode_tokens_per_s",
     "--export": "x.jsonl", "--kv-type": "Q8_0", "--without": "mmap",
 }  # fmt: skip

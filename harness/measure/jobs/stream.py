@@ -18,7 +18,7 @@ from harness.predict.repack import repacked_bytes, rewrites_all
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
-from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, Schedule, open_streamed
+from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, open_streamed
 from harness.runtimes.llamacpp.laid_memory import anonymous_bytes, read_sparsely
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, measure_pass_s, plain
@@ -35,7 +35,6 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
     Attributes:
         mode: Streamed by this harness, or left to the system's page cache.
         draft: Draft model in memory; empty for none, ``lookup`` for the text itself.
-        schedule: What is streamed: whole blocks, experts, or whichever suits the model and the budget.
     """
 
     model: str
@@ -46,7 +45,6 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
     new_tokens: int = 24
     scenario: Scenario = Scenario(context_tokens=512)
     batch_tokens: int = 32
-    schedule: Schedule = "auto"
 
 
 def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
@@ -71,9 +69,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
             emit("answer", timed.answer(partial(plain, session, session.tokenize(text), job.new_tokens)))
         return
     drafter = _drafter(job)
-    streamed, reason = open_streamed(
-        path, job.scenario, job.budget_bytes, schedule=job.schedule, batch_tokens=job.batch_tokens
-    )
+    streamed, reason = open_streamed(path, job.scenario, job.budget_bytes, batch_tokens=job.batch_tokens)
     with streamed:
         emit("schedule", {"name": streamed.name, "reason": reason})
         emit("expert_plan" if streamed.name == "experts" else "plan", streamed.plan)

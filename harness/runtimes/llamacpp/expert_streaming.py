@@ -16,7 +16,7 @@ import ctypes
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,6 @@ from harness.runtimes.llamacpp.expert_pages import ExpertPages, Key
 from harness.runtimes.llamacpp.session import DATA_OFFSET, NAME_OFFSET, NB_OFFSET, NE_OFFSET, SOURCES_OFFSET
 from harness.runtimes.llamacpp.stream_plan import ExpertLayout, FileLayout, expert_layout_of, merged_pages, plan_experts
 from harness.runtimes.llamacpp.streaming import StreamedSession
-
-Schedule = Literal["auto", "experts", "blocks"]
 
 _TYPE_I32: Final = 26
 
@@ -225,16 +223,11 @@ def _choice_of(node: int) -> NDArray[np.int32]:
 
 
 def open_streamed(
-    path: Path,
-    scenario: Scenario,
-    budget_bytes: int,
-    *,
-    schedule: Schedule = "auto",
-    batch_tokens: int = 32,
+    path: Path, scenario: Scenario, budget_bytes: int, *, batch_tokens: int = 32
 ) -> tuple[StreamedSession | ExpertStreamedSession, str]:
     """Open a model under a budget.
 
-    ``auto`` streams experts where a model has them and everything else fits, and blocks otherwise: where not even what
+    Experts are streamed where a model has them and everything else fits, and blocks otherwise: where not even what
     every token reads fits, most of it has to be read in every pass anyway. The text says why it streams blocks although
     the model has experts; empty otherwise.
 
@@ -243,12 +236,10 @@ def open_streamed(
         EngineError: The engine refused the file.
     """
     reason = ""
-    if schedule == "experts" or (schedule == "auto" and expert_layout_of(path) is not None):
+    if expert_layout_of(path) is not None:
         try:
             return ExpertStreamedSession(path, scenario, budget_bytes, batch_tokens=batch_tokens), reason
         except RefusedError as refusal:
-            if schedule == "experts":
-                raise
             reason = str(refusal)
     try:
         return StreamedSession(path, scenario, budget_bytes, batch_tokens=batch_tokens), reason

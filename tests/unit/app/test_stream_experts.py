@@ -76,7 +76,3 @@ def test_tokens_limit_and_figures(mixture: Path) -> None:
     assert use.single_read_bytes == pytest.approx(missed, rel=0.03)
     assert half.bound_ratio is not None
     assert half.bound_ratio > 0
-
-    blocks = stream(mixture, budget, schedule="blocks")
-    assert (blocks.schedule, blocks.schedule_reason) == ("blocks", "")
-    assert blocks.outputs == expected.outputs
