@@ -2,8 +2,8 @@
 
 ``llama-cpp-python`` compiles it for the machine; ``xllamacpp`` brings it built, inside its extension module; a release
 of llama.cpp lies in the folder that ``LLAMA_CPP_LIB_PATH`` names, as for llama-cpp-python. Only the functions that are
-called here are declared. Structures are those of the builds that both pinned packages bring, and the defaults that the
-library fills in say at the start whether it has the same. Source: llama.cpp, include/llama.h.
+called here are declared, in ``data/llama_cpp.toml``, and the defaults that the library fills in say at the start
+whether it has the same structures.
 """
 
 import ctypes
@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from harness.domain.base import shipped_table
 from harness.errors import EngineError, MissingPackageError
 
 LOG_LINES_KEPT: Final = 400
@@ -61,131 +62,33 @@ class EngineLog:
 ENGINE_LOG: Final = EngineLog()
 
 
-_PTR, _INT, _UINT, _BOOL, _FLOAT, _SIZE = (
-    ctypes.c_void_p, ctypes.c_int32, ctypes.c_uint32, ctypes.c_bool, ctypes.c_float, ctypes.c_size_t
-)  # fmt: skip
-_EvalCallback: Final = ctypes.CFUNCTYPE(_BOOL, _PTR, _BOOL, _PTR)
-_LogCallback: Final = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, _PTR)
-
-
-def _fields(*groups: tuple[str, Any]) -> list[tuple[str, Any]]:
-    """Fields of a structure from names, separated by spaces, that share a type."""
-    return [(name, kind) for names, kind in groups for name in names.split()]
-
-
-class _ModelParams(ctypes.Structure):
-    _fields_ = _fields(
-        ("devices tensor_buft_overrides", _PTR),
-        ("n_gpu_layers split_mode load_mode lazy_mode main_gpu", _INT),
-        ("tensor_split", ctypes.POINTER(_FLOAT)),
-        ("progress_callback progress_callback_user_data kv_overrides", _PTR),
-        ("vocab_only check_tensors use_extra_bufts no_host no_alloc load_mtp", _BOOL),
-    )
-
-
-class _ContextParams(ctypes.Structure):
-    _fields_ = _fields(
-        ("n_ctx n_batch n_ubatch n_seq_max n_rs_seq n_outputs_max n_outputs_max_per_seq", _UINT),
-        ("n_threads n_threads_batch ctx_type rope_scaling_type pooling_type attention_type flash_attn_type", _INT),
-        ("rope_freq_base rope_freq_scale yarn_ext_factor yarn_attn_factor yarn_beta_fast yarn_beta_slow", _FLOAT),
-        ("yarn_orig_ctx", _UINT),
-        ("defrag_thold", _FLOAT),
-        ("cb_eval", _EvalCallback),
-        ("cb_eval_user_data", _PTR),
-        ("type_k type_v", _INT),
-        ("abort_callback abort_callback_data", _PTR),
-        ("embeddings offload_kqv no_perf op_offload swa_full kv_unified", _BOOL),
-        ("samplers", _PTR),
-        ("n_samplers", _SIZE),
-        ("ctx_other", _PTR),
-    )
-
-
-class _Batch(ctypes.Structure):
-    _fields_ = _fields(
-        ("n_tokens", _INT),
-        ("token", ctypes.POINTER(_INT)),
-        ("embd", ctypes.POINTER(_FLOAT)),
-        ("pos n_seq_id", ctypes.POINTER(_INT)),
-        ("seq_id", ctypes.POINTER(ctypes.POINTER(_INT))),
-        ("logits", ctypes.POINTER(ctypes.c_int8)),
-    )
-
-
-class _ChatMessage(ctypes.Structure):
-    _fields_ = _fields(("role content", ctypes.c_char_p))
-
-
-class _ImportanceData(ctypes.Structure):
-    _fields_ = _fields(("name", ctypes.c_char_p), ("data", ctypes.POINTER(_FLOAT)), ("size", _SIZE))
-
-
-class _QuantizeParams(ctypes.Structure):
-    _fields_ = _fields(
-        ("nthread ftype output_tensor_type token_embedding_type", _INT),
-        ("allow_requantize quantize_output_tensor only_copy pure keep_split dry_run", _BOOL),
-        ("imatrix", ctypes.POINTER(_ImportanceData)),
-        ("kv_overrides tt_overrides prune_layers", _PTR),
-        ("max_buf_size", _SIZE),
-    )
-
-
-_TEXT, _INTS, _FLOATS = ctypes.c_char_p, ctypes.POINTER(_INT), ctypes.POINTER(_FLOAT)
-_CALLS: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
-    "llama_backend_init": (None, ()),
-    "llama_log_set": (None, (_LogCallback, _PTR)),
-    "llama_version": (_TEXT, ()),
-    "llama_print_system_info": (_TEXT, ()),
-    "llama_max_devices": (_SIZE, ()),
-    "llama_model_default_params": (_ModelParams, ()),
-    "llama_context_default_params": (_ContextParams, ()),
-    "llama_model_quantize_default_params": (_QuantizeParams, ()),
-    "llama_model_quantize": (_UINT, (_TEXT, _TEXT, ctypes.POINTER(_QuantizeParams))),
-    "llama_model_load_from_file": (_PTR, (_TEXT, _ModelParams)),
-    "llama_model_free": (None, (_PTR,)),
-    "llama_init_from_model": (_PTR, (_PTR, _ContextParams)),
-    "llama_free": (None, (_PTR,)),
-    "llama_n_ctx": (_UINT, (_PTR,)),
-    "llama_n_batch": (_UINT, (_PTR,)),
-    "llama_decode": (_INT, (_PTR, _Batch)),
-    "llama_synchronize": (None, (_PTR,)),
-    "llama_get_logits": (_FLOATS, (_PTR,)),
-    "llama_get_logits_ith": (_FLOATS, (_PTR, _INT)),
-    "llama_get_memory": (_PTR, (_PTR,)),
-    "llama_memory_clear": (None, (_PTR, _BOOL)),
-    "llama_memory_seq_rm": (_BOOL, (_PTR, _INT, _INT, _INT)),
-    "llama_memory_seq_cp": (None, (_PTR, _INT, _INT, _INT, _INT)),
-    "llama_memory_seq_pos_max": (_INT, (_PTR, _INT)),
-    "llama_model_get_vocab": (_PTR, (_PTR,)),
-    "llama_vocab_n_tokens": (_INT, (_PTR,)),
-    "llama_vocab_type": (_INT, (_PTR,)),
-    "llama_vocab_get_text": (_TEXT, (_PTR, _INT)),
-    "llama_vocab_get_add_bos": (_BOOL, (_PTR,)),
-    "llama_vocab_bos": (_INT, (_PTR,)),
-    "llama_vocab_is_eog": (_BOOL, (_PTR, _INT)),
-    "llama_tokenize": (_INT, (_PTR, _TEXT, _INT, _INTS, _INT, _BOOL, _BOOL)),
-    "llama_detokenize": (_INT, (_PTR, _INTS, _INT, _TEXT, _INT, _BOOL, _BOOL)),
-    "llama_chat_apply_template": (_INT, (_TEXT, ctypes.POINTER(_ChatMessage), _SIZE, _BOOL, _TEXT, _INT)),
+_INTERFACE: Final = shipped_table("data/llama_cpp.toml")
+_EvalCallback: Final = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)
+_LogCallback: Final = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_KINDS: Final[dict[str, Any]] = {
+    "void": None,
+    "ptr": ctypes.c_void_p,
+    "int": ctypes.c_int32,
+    "uint": ctypes.c_uint32,
+    "bool": ctypes.c_bool,
+    "float": ctypes.c_float,
+    "size": ctypes.c_size_t,
+    "text": ctypes.c_char_p,
+    "byte": ctypes.c_int8,
+    "eval": _EvalCallback,
+    "log": _LogCallback,
 }
-"""Type of the result and of the arguments of every function that is called."""
 
-_DEFAULTS: Final[dict[str, tuple[tuple[str, int], ...]]] = {
-    "llama_model_default_params": (
-        ("n_gpu_layers load_mode", -1),
-        ("main_gpu vocab_only check_tensors no_host no_alloc load_mtp", 0),
-        ("split_mode lazy_mode use_extra_bufts", 1),
-    ),
-    "llama_context_default_params": (
-        ("rope_scaling_type pooling_type attention_type flash_attn_type yarn_ext_factor defrag_thold", -1),
-        ("n_rs_seq n_outputs_max ctx_type rope_freq_base yarn_orig_ctx embeddings kv_unified n_samplers", 0),
-        ("n_seq_max n_outputs_max_per_seq type_k type_v offload_kqv no_perf op_offload swa_full", 1),
-        ("n_threads n_threads_batch", 4),
-        ("n_ctx n_ubatch", 512),
-        ("n_batch", 2048),
-    ),
-}
-"""What the library fills in: shifted fields would hold something else. Source: llama.cpp, src/llama-context.cpp and
-src/llama-model.cpp."""
+
+def _kind(word: str) -> Any:
+    """The type that a word of the table names."""
+    return ctypes.POINTER(_kind(word[1:])) if word.startswith("*") else _KINDS[word]
+
+
+for _name, _lines in _INTERFACE["structures"].items():
+    _fields = [(_field, _kind(_words[0])) for _words in map(str.split, _lines) for _field in _words[1:]]
+    _KINDS[_name] = type(_name, (ctypes.Structure,), {"_fields_": _fields})
+
 
 PACKAGES: Final = {"llama_cpp": ("llama-cpp-python", "llama"), "xllamacpp": ("xllamacpp", "xllamacpp")}
 """Modules whose packages bring the library, the one compiled for the machine first, with their names and extras."""
@@ -197,8 +100,9 @@ class Library:
     LLAMA_LOAD_MODE_NONE, LLAMA_LOAD_MODE_MMAP = 0, 1
     LLAMA_FLASH_ATTN_TYPE_AUTO, LLAMA_FLASH_ATTN_TYPE_DISABLED = -1, 0
     LLAMA_SPLIT_MODE_LAYER, LLAMA_SPLIT_MODE_ROW = 1, 2
-    llama_batch, llama_model_imatrix_data, llama_chat_message = _Batch, _ImportanceData, _ChatMessage
-    llama_token = llama_pos = llama_seq_id = _INT
+    llama_batch, llama_model_imatrix_data = _KINDS["Batch"], _KINDS["ImportanceData"]
+    llama_chat_message = _KINDS["ChatMessage"]
+    llama_token = llama_pos = llama_seq_id = ctypes.c_int32
     ggml_backend_sched_eval_callback = _EvalCallback
     has_devices = True
     """Whether it lists its devices, so that a placement can name them."""
@@ -219,13 +123,13 @@ class Library:
         self.llama_backend_init()
 
     def _check_layout(self) -> None:
-        for call, defaults in _DEFAULTS.items():
+        for call, defaults in _INTERFACE["defaults"].items():
             params = getattr(self, call)()
-            for names, expected in defaults:
+            for expected, names in defaults.items():
                 for field in names.split():
-                    if (value := getattr(params, field)) != expected:
+                    if (value := getattr(params, field)) != int(expected):
                         raise EngineError(
-                            f"the llama.cpp of {brought_by} has another layout than is known here: {call} gives "
+                            f"the llama.cpp of {self.brought_by} has another layout than is known here: {call} gives "
                             f"{field} = {value}, expected {expected}. Install the version that edge-harness pins: "
                             "pip install 'edge-harness[xllamacpp]'"
                         )
@@ -235,10 +139,9 @@ class Library:
         self.llama_log_set(self._log, None)
 
     def __getattr__(self, name: str) -> Any:
-        if name not in _CALLS:
+        if name not in _INTERFACE["calls"]:
             raise AttributeError(name)
-        result, arguments = _CALLS[name]
-        function = self.function(name, result, *arguments)
+        function = self.function(name, *map(_kind, _INTERFACE["calls"][name].split()))
         setattr(self, name, function)
         return function
 

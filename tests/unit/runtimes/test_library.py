@@ -22,21 +22,22 @@ each = pytest.mark.parametrize("module", PACKAGES)
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (binding._ModelParams, "llama_model_params"),
-        (binding._ContextParams, "llama_context_params"),
-        (binding._Batch, "llama_batch"),
-        (binding._QuantizeParams, "llama_model_quantize_params"),
-        (binding._ImportanceData, "llama_model_imatrix_data"),
+        ("ModelParams", "llama_model_params"),
+        ("ContextParams", "llama_context_params"),
+        ("Batch", "llama_batch"),
+        ("QuantizeParams", "llama_model_quantize_params"),
+        ("ImportanceData", "llama_model_imatrix_data"),
     ],
 )
-def test_structures_are_those_of_llama_cpp_python(ours: type[ctypes.Structure], theirs: str) -> None:
+def test_structures_are_those_of_llama_cpp_python(ours: str, theirs: str) -> None:
     reference = getattr(pytest.importorskip("llama_cpp.llama_cpp"), theirs)
 
     def layout(kind: type[ctypes.Structure]) -> list[tuple[str, int, int]]:
         return [(name, getattr(kind, name).offset, getattr(kind, name).size) for name, *_ in kind._fields_]
 
-    assert layout(ours) == layout(reference)
-    assert ctypes.sizeof(ours) == ctypes.sizeof(reference)
+    kind = binding._KINDS[ours]
+    assert layout(kind) == layout(reference)
+    assert ctypes.sizeof(kind) == ctypes.sizeof(reference)
 
 
 @pytest.mark.engine
@@ -72,9 +73,8 @@ def test_both_packages_give_the_same_tokens(tmp_path: Path) -> None:
 def test_a_library_of_another_layout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     if not PACKAGES:
         pytest.skip("no package brings llama.cpp here")
-    shifted = {"llama_context_default_params": (("n_ctx", 2048),)}
-    monkeypatch.setattr(binding, "_DEFAULTS", shifted)
-    with pytest.raises(EngineError, match=r"another layout .* n_ctx = 512, expected 2048"):
+    monkeypatch.setitem(binding._INTERFACE, "defaults", {"llama_context_default_params": {"2048": "n_ctx"}})
+    with pytest.raises(EngineError, match=r"of a newer one has another layout .* n_ctx = 512, expected 2048"):
         binding.Library(binding.installed()[PACKAGES[0]], "a newer one")
 
 
