@@ -50,9 +50,8 @@ class _IkLibrary(Library):
             return super().__getattr__(name)
         return getattr(self._api, name)
 
-    def function(self, name: str, result: Any, *arguments: Any) -> Any:
-        """A function of llama.cpp or ggml by today's name."""
-        return super().function(_NAMES.get(name, name), result, *arguments)
+    def _symbol(self, name: str) -> Any:
+        return super()._symbol(_NAMES.get(name, name))
 
     def llama_get_memory(self, context: Any) -> Any:
         """The cache is part of the context."""
@@ -72,11 +71,9 @@ class _IkLibrary(Library):
 
     def llama_detokenize(self, vocab: Any, ids: Any, count: int, out: Any, room: int, _rm: bool, special: bool) -> int:
         """Text of tokens, piece by piece: the library's own wants the model, which a vocabulary does not lead to."""
-        kinds = (ctypes.c_void_p, ctypes.c_int32, ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_bool)
-        call = self.function("llama_token_to_piece_vocab", ctypes.c_int32, *kinds)
         piece, text = ctypes.create_string_buffer(512), b""
         for token in ids[:count]:
-            length = call(vocab, token, piece, len(piece), 0, special)
+            length = self.llama_token_to_piece_vocab(vocab, token, piece, len(piece), 0, special)
             text += piece.raw[: max(0, length)]
         if len(text) > room:
             return -len(text)

@@ -45,37 +45,15 @@ class GgmlDevice(NamedTuple):
         return any(word in self.description.lower() for word in ("llvmpipe", "swiftshader"))
 
 
-class _Props(ctypes.Structure):
-    _fields_ = [
-        ("name", ctypes.c_char_p),
-        ("description", ctypes.c_char_p),
-        ("memory_free", ctypes.c_size_t),
-        ("memory_total", ctypes.c_size_t),
-        ("type", ctypes.c_int),
-        ("device_id", ctypes.c_char_p),
-        ("caps", ctypes.c_bool * 5),
-    ]
-
-
-class _BufferOverride(ctypes.Structure):
-    _fields_ = [("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p)]
-
-
 def devices(lib: Library | None = None) -> tuple[GgmlDevice, ...]:
     """Every device, the engine's own order; EngineError where the library lacks the functions that list them."""
     lib = lib or library()
-    pointer, size = ctypes.c_void_p, ctypes.c_size_t
-    count = lib.function("ggml_backend_dev_count", size)()
-    get = lib.function("ggml_backend_dev_get", pointer, size)
-    props_of = lib.function("ggml_backend_dev_get_props", None, pointer, ctypes.POINTER(_Props))
-    registry_of = lib.function("ggml_backend_dev_backend_reg", pointer, pointer)
-    registry_name = lib.function("ggml_backend_reg_name", ctypes.c_char_p, pointer)
     found = []
-    for index in range(count):
-        handle = get(index)
-        props = _Props()
-        props_of(handle, ctypes.byref(props))
-        registry = registry_name(registry_of(handle)).decode().lower()
+    for index in range(lib.ggml_backend_dev_count()):
+        handle = lib.ggml_backend_dev_get(index)
+        props = lib.device_props()
+        lib.ggml_backend_dev_get_props(handle, ctypes.byref(props))
+        registry = lib.ggml_backend_reg_name(lib.ggml_backend_dev_backend_reg(handle)).decode().lower()
         description = (props.description or b"").decode("utf-8", "replace")
         found.append(
             GgmlDevice(
@@ -162,10 +140,10 @@ def place(params: Any, api: str, placement: Placement, lib: Library) -> list[Any
         params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
         kept.append(shares)
     if placement.cpu_moe:
-        cpu = lib.function("ggml_backend_cpu_buffer_type", ctypes.c_void_p)()
+        cpu = lib.ggml_backend_cpu_buffer_type()
         blocks = placement.cpu_moe  # a pattern that no tensor has is no error
         patterns = [rf"blk\.{block}\.ffn_(up|down|gate|gate_up)_(ch|)exps".encode() for block in range(blocks)]
-        overrides = (_BufferOverride * (blocks + 1))(*[_BufferOverride(p, cpu) for p in patterns], _BufferOverride())
+        overrides = (lib.buffer_override * (blocks + 1))(*[(p, cpu) for p in patterns])
         params.tensor_buft_overrides = ctypes.cast(overrides, ctypes.c_void_p)
         kept += [overrides, patterns]
     return kept

@@ -102,6 +102,7 @@ class Library:
     LLAMA_SPLIT_MODE_LAYER, LLAMA_SPLIT_MODE_ROW = 1, 2
     llama_batch, llama_model_imatrix_data = _KINDS["Batch"], _KINDS["ImportanceData"]
     llama_chat_message = _KINDS["ChatMessage"]
+    device_props, buffer_override = _KINDS["DeviceProps"], _KINDS["BufferOverride"]
     llama_token = llama_pos = llama_seq_id = ctypes.c_int32
     ggml_backend_sched_eval_callback = _EvalCallback
     has_devices = True
@@ -141,15 +142,16 @@ class Library:
     def __getattr__(self, name: str) -> Any:
         if name not in _INTERFACE["calls"]:
             raise AttributeError(name)
-        function = self.function(name, *map(_kind, _INTERFACE["calls"][name].split()))
+        function = self._symbol(name)
+        function.restype, *arguments = map(_kind, _INTERFACE["calls"][name].split())
+        function.argtypes = arguments
         setattr(self, name, function)
         return function
 
-    def function(self, name: str, result: Any, *arguments: Any) -> Any:
+    def _symbol(self, name: str) -> Any:
         """A function of llama.cpp or ggml, wherever it lies; EngineError where this build leaves it out."""
         for shared in (*self._objects, *self._beside):
             if (function := getattr(shared, name, None)) is not None:
-                function.restype, function.argtypes = result, list(arguments)
                 return function
         raise EngineError(f"the llama.cpp of {self.brought_by} has no {name}; that of llama-cpp-python has")
 

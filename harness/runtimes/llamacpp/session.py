@@ -315,11 +315,7 @@ class _TapHook:
 
     def __init__(self, tap: Tap, lib: Library) -> None:
         self._tap = tap
-        address, size = ctypes.c_void_p, ctypes.c_size_t
-        self._is_contiguous = lib.function("ggml_is_contiguous", ctypes.c_bool, address)
-        self._get, self._set = (
-            lib.function(f"ggml_backend_tensor_{verb}", None, address, address, size, size) for verb in ("get", "set")
-        )
+        self._lib = lib
         self._names: dict[bytes, str | None] = {}  # None for what is not wanted
         self._failure: BaseException | None = None
 
@@ -344,20 +340,20 @@ class _TapHook:
         return self._names[raw]
 
     def _hand_over(self, node: int, name: str) -> None:
-        if ctypes.c_int.from_address(node).value != _TYPE_F32 or not self._is_contiguous(node):
+        if ctypes.c_int.from_address(node).value != _TYPE_F32 or not self._lib.ggml_is_contiguous(node):
             raise EngineError(f"{name} is no plain float32 tensor in this build of llama.cpp")
         sizes = [int(n) for n in (ctypes.c_int64 * 4).from_address(node + NE_OFFSET)]
         while len(sizes) > 2 and sizes[-1] == 1:
             sizes.pop()
         values = np.empty(sizes[::-1], np.float32)
-        self._get(node, values.ctypes.data, 0, values.nbytes)
+        self._lib.ggml_backend_tensor_get(node, values.ctypes.data, 0, values.nbytes)
         replaced = self._tap(name, values)
         if replaced is None:
             return
         if replaced.shape != values.shape:
             raise EngineError(f"{name}: the tap gave values of shape {replaced.shape}, expected {values.shape}")
         replaced = np.ascontiguousarray(replaced, np.float32)
-        self._set(node, replaced.ctypes.data, 0, replaced.nbytes)
+        self._lib.ggml_backend_tensor_set(node, replaced.ctypes.data, 0, replaced.nbytes)
 
     def raise_failure(self) -> None:
         """Raise what went wrong during the last pass, once."""
