@@ -212,6 +212,14 @@ def speeds_by_depth(
     return tuple((d, s.decode_tokens_per_s) for d, s in made)
 
 
+def next_turn(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, new_tokens: int) -> Interval:
+    """Seconds to the first token of an answer to so many tokens more, all before them in the cache."""
+    kept = scenario.depth_tokens + scenario.prompt_tokens + scenario.new_tokens
+    return predict_speed(
+        model.weights, device, replace(scenario, depth_tokens=kept, prompt_tokens=new_tokens)
+    ).ttft_warm_s
+
+
 def outlook(
     model: ResolvedModel, device: DeviceProfile, scenario: Scenario, speed: SpeedPrediction, minutes: float
 ) -> tuple[Sustained | None, Energy | None]:

@@ -1,5 +1,6 @@
 """Every way to run a model on a device, best first: whole, split, over several cards, by the CPU, or from storage."""
 
+from bisect import bisect_left
 from typing import Any
 
 from msgspec.structs import replace
@@ -75,6 +76,22 @@ def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **aske
     for way in sorted(running, key=lambda way: way.request_s):
         kinds.setdefault(way.how if _fits(way) else way.how.partition(" ")[2], way)
     return list(kinds.values()) or [usual]
+
+
+def longest_context(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **asked: Any) -> int:
+    """The longest context, in steps of 256 tokens from the scenario's own, in which the model stays in memory.
+
+    Whole on the usual engine where it fits so at all, else by any way; at most what the model was made for.
+    """
+    is_whole = _fits(_way(model, device, scenario, asked, is_usual=True))
+
+    def is_too_long(context_tokens: int) -> bool:
+        longer = replace(scenario, context_tokens=context_tokens)
+        way = _way(model, device, longer, asked) if is_whole else ways(model, device, longer, **asked)[0]
+        return not _fits(way)
+
+    steps = range(scenario.context_tokens, (model.weights.shape.context_max_tokens or 1 << 17) + 1, 256)
+    return steps[max(bisect_left(steps, True, key=is_too_long) - 1, 0)] if steps else scenario.context_tokens
 
 
 def _fits(way: Way) -> bool:

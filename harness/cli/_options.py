@@ -186,7 +186,8 @@ def option(
         row["count"] = [least]
     for key, kind in _KINDS.items():
         if key in row:
-            row["type"] = kind(*row.pop(key))
+            bounds = row.pop(key)
+            row["type"] = kind(**bounds) if isinstance(bounds, dict) else kind(*bounds)
     if "numbers" in row:
         row["callback"] = numbers(*row.pop("numbers"))
     return click.option(*row.pop("flags"), **row, **more)

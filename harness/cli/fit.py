@@ -1,6 +1,6 @@
 """``edge-harness fit``: does this model fit on that device, how fast, and what would help."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -13,7 +13,7 @@ from harness.errors import Exit
 from harness.units import format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from harness.app.explain import ExplanationTable
     from harness.app.resolve import ResolvedModel
@@ -23,12 +23,46 @@ if TYPE_CHECKING:
     from harness.predict.advice import Advice
     from harness.predict.energy import Energy, Sustained
 
+    Row = tuple[str, Interval | None, Callable[[float], str], str]
+
+_PAGE_TOKENS = 650
+"""Of a page of English text, 500 words."""
+_TURN_TOKENS = 64
+"""Of the next thing that a user says."""
+_HANDHELD = ("phone", "tablet")
+
+
+class _Asked(NamedTuple):
+    """One model on one device: its answer, and what a comparison says of it."""
+
+    answer: Answer
+    cells: tuple[str, ...]
+
+
+_QUANTITIES = (
+    "answer",
+    "tokens/s",
+    "first token",
+    "memory",
+    "how",
+    "llama.cpp",
+    "tokens/s over minutes",
+    "J per token",
+)
+
 
 @click.command(cls=Verb)
-@click.argument("model")
-@click.option("--device", "-d", default="this", show_default=True, help="Device name, profile file, or `this` machine.")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "--device",
+    "-d",
+    "devices",
+    multiple=True,
+    metavar="DEVICE",
+    help="Device by its name, its parts or a file; several are compared. [default: this machine]",
+)
 @options.quant
-@options.context()
+@options.option("context_or_most")
 @options.prompt()
 @options.tokens(128)
 @click.option("--depth", "depth_tokens", type=options.Count(0), default=0, help="Tokens already in the cache.")
@@ -63,117 +97,184 @@ if TYPE_CHECKING:
 )
 @options.placement()
 @click.option(
+    "--price", metavar="KWH[,ELSEWHERE]", help="Price of a kWh, and of a million tokens elsewhere: 0.30,0.60."
+)
+@click.option(
+    "--measured", type=options.Amount(), help="Decode speed that was measured, in tokens/s: say what may explain it."
+)
+@click.option(
     "--explain", "explained", is_flag=True, help="Show every term behind the speed, and what would disprove it."
 )
 @click.option("--advice/--no-advice", "with_advice", default=True, help="Say what would make it fit, or faster.")
 @answers
 @click.pass_context
-def fit(
+def fit(context: click.Context, /, models: tuple[str, ...], devices: tuple[str, ...], **asked: Any) -> Answer:
+    """Predict the memory and the speed of a model on a device; several of either are columns of one table.
+
+    MODEL is a name, a .gguf, a config.json or a .toml. Without --api and --placement the best way to run it is found.
+
+    Exit status: 0 it fits, 1 it does not, or not fast enough (any of several).
+    """
+    pairs = [(model, device) for model in models for device in devices or ("this",)]
+    several = [_one(context, model, device, **asked) for model, device in pairs]
+    if len(several) == 1:
+        return several[0].answer
+    names = [f"{model}, {device}" for model, device in pairs]
+    rows = [*zip(_QUANTITIES, *(one.cells for one in several), strict=True)]
+    shown = [row for row in rows if any(row[1:])]
+    documents = [one.answer.document for one in several]
+    return Answer(documents, lambda: say(table("", ("", *names), shown)), min(one.answer.status for one in several))
+
+
+class _Question(NamedTuple):
+    """A model, a device and a scenario, with all that ``predict`` is asked; and what was assumed on the way."""
+
+    model: "ResolvedModel"
+    device: "DeviceProfile"
+    scenario: "Scenario"
+    asked: dict[str, Any]
+    notes: list[str]
+    is_longest: bool
+
+
+def _question(
     context: click.Context,
-    /,
     model: str,
     device: str,
+    *,
     quant: str,
     target_tokens_per_s: float | None,
     minutes: float | None,
     entitled: bool,
     draft: str | None,
-    verifier: str | None,
     beside: tuple[str, ...],
     ram_budget: str | None,
-    explained: bool,
-    with_advice: bool,
     program: str | None,
     **fields: Any,
-) -> Answer:
-    """Predict the memory and the speed of a model on a device.
-
-    MODEL is a name, a .gguf, a config.json or a .toml. Without --api and --placement the best way to run it is found.
-
-    Exit status: 0 it fits, 1 it does not, or not fast enough.
-    """
+) -> _Question:
     from harness.app import fit as use
-    from harness.app.explain import explain
-    from harness.app.plans import plan_remote, plan_speculation
     from harness.app.resolve import THIS_MACHINE, resolve_device, resolve_model, scenario_from
-    from harness.app.ways import ways
+    from harness.app.ways import longest_context
 
     fields["program"] = program if program is not None else "" if device in THIS_MACHINE else "llama-server"
+    if is_longest := not fields["context_tokens"]:
+        needed_tokens = fields["depth_tokens"] + fields["prompt_tokens"] + fields["new_tokens"]
+        fields["context_tokens"] = -(-needed_tokens // 256) * 256
     scenario = scenario_from(fields)
     resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
+    notes = list(resolved.notes)
     if ram_budget:
         profile = use.within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
+        notes.append(f"the app may use {format_bytes(profile.pool('ram').usable_bytes.value)} of RAM")
     several = profile.card_count > 1  # -d "2x rtx 3090"
     refuse_typed({"placement"}, "with several cards, over which the best split is looked for", when=several)
-    scenario, made = _made_by_program(context, resolved, profile, scenario, fields) if program else (scenario, ())
     small = resolve_model(draft) if draft else None
-    asked: dict[str, Any] = {"target_tokens_per_s": target_tokens_per_s, "entitled": entitled, "draft": small,
-                             "minutes": minutes, "beside": tuple(use.companion(text) for text in beside)}  # fmt: skip
+    companions = tuple(map(use.companion, beside))
+    asked: dict[str, Any] = {"entitled": entitled, "draft": small, "beside": companions, "minutes": minutes}
+    asked["target_tokens_per_s"] = target_tokens_per_s
+    if is_longest:
+        fields["context_tokens"] = longest_context(resolved, profile, scenario, **asked)
+        scenario = scenario_from(fields)
+    given = typed(context)
+    made = program and use.made_by_program(
+        resolved,
+        profile,
+        scenario,
+        context_asked="context_tokens" in given,
+        layers_asked="placement" in given,
+    )
+    if made:
+        scenario = made.scenario
+        notes.append(made.why)
+        fields |= {name: getattr(scenario, name) for name in ("context_tokens", "ubatch_tokens", "placement")}
     refuse_idle(context, lambda values: use.predict(resolved, profile, scenario_from(fields | values), **asked))
-    listed = ways(resolved, profile, scenario, **asked)
+    if device in THIS_MACHINE:
+        notes += use.timing_notes(resolved, profile, scenario)
+    return _Question(resolved, profile, scenario, asked, notes, is_longest)
+
+
+def _one(
+    context: click.Context,
+    model: str,
+    device: str,
+    *,
+    verifier: str | None,
+    price: str | None,
+    measured: float | None,
+    explained: bool,
+    with_advice: bool,
+    **asked: Any,
+) -> _Asked:
+    from harness.app import fit as use
+    from harness.app.explain import explain
+    from harness.app.locate import repository_of
+    from harness.app.measured import causes
+    from harness.app.plans import plan_remote, plan_speculation
+    from harness.app.resolve import THIS_MACHINE, resolve_device
+    from harness.app.ways import ways
+    from harness.report.answer import commands, first_line, measured_line, next_step, other_ways
+
+    question = _question(context, model, device, **asked)
+    resolved, profile, small = question.model, question.device, question.asked["draft"]
+    listed = ways(resolved, profile, question.scenario, **question.asked)
     best, now, scenario = listed[0], listed[0].prediction, listed[0].scenario
-    late, energy = use.outlook(resolved, profile, scenario, now.speed, minutes or 10)
-    timed = use.timing_notes(resolved, profile, scenario) if device in THIS_MACHINE else ()
-    if ram_budget:
-        made = (*made, f"the app may use {format_bytes(profile.pool('ram').usable_bytes.value)} of RAM")
-    notes = (*resolved.notes, *made, *_notes(now, resolved, profile, scenario), *timed)
-    changes = use.advice_for(resolved, profile, scenario, now, **asked) if with_advice else []
+    late, energy = use.outlook(resolved, profile, scenario, now.speed, question.asked["minutes"] or 10)
+    notes = [*question.notes, *_notes(now, resolved, profile, scenario)]
+    changes = use.advice_for(resolved, profile, scenario, now, **question.asked) if with_advice else []
     speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None
     why = explain(resolved, profile, scenario) if explained else ()
+    slower = causes(measured, best, resolved, profile, late) if measured else []
     remote = None
     if verifier is not None and small is not None:
         there, _, trip_ms = verifier.partition("@")
         trip_s = options.Amount(most=60_000).convert(trip_ms or "40", None, context) / 1e3
         remote = plan_remote(now, resolved, small, profile, resolve_device(there), scenario, trip_s)
+    deep = () if now.verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
+    decode = deep[0][1] if deep else now.speed.decode_tokens_per_s
+    starts = [] if profile.kind in _HANDHELD else commands(best, resolved, repository_of(resolved.name))
+    target, but = question.asked["target_tokens_per_s"], _rests_on(resolved, scenario, question.is_longest)
+    spoken = first_line(best, profile, late, decode=decode, target_tokens_per_s=target, but=but)
+    over = [*_over_minutes(late, energy), *_cost(price, energy)]
 
     def show() -> None:
-        from harness.report.answer import first_line, next_step, other_ways
-
-        deep = () if now.verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
-        decode, but = deep[0][1] if deep else None, _rests_on(resolved, scenario)
-        click.echo(first_line(best, profile, late, decode=decode, target_tokens_per_s=target_tokens_per_s, but=but))
-        say(*filter(None, (other_ways(listed),)))
-        _render(
-            now,
-            changes,
-            notes,
-            _memory_table(now, profile.title),
-            _speed_table(now, deep),
-            _warm_table(late, energy),
-        )
-        gains = speculation and now.verdict.word == "fits" and any(case.gamma for case in speculation.cases)
+        below = [f"  {one.tokens_per_s:.3g} tokens/s if {one.cause}: {one.advice}" for one in slower]
+        beside = measured_line(measured, now) if measured else ""
+        for line in filter(None, (spoken, beside, *below, other_ways(listed), *starts)):
+            click.echo(line)
+        turn = use.next_turn(resolved, profile, scenario, _TURN_TOKENS)
+        say(_memory_table(now, profile.title))
+        say(_intervals("speed", _speeds(now, deep, turn)), _intervals("over minutes", over))
+        verdict = now.verdict
+        console().print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
+        say(*(f"  {reason}" for reason in (*verdict.reasons, *now.speed.unsettled, *notes)))
+        if changes:
+            say(_advice_table(changes))
+        gains = speculation and verdict.word == "fits" and any(case.gamma for case in speculation.cases)
         render_plans(listed, speculation if small or gains else None, remote)
-        say(*(_explained(part) for part in why))
-        say(*filter(None, (next_step(best, device in THIS_MACHINE, bool(changes)),)))
+        say(*map(_explained, why), *filter(None, (next_step(best, device in THIS_MACHINE, bool(changes)),)))
 
     document = {"scenario": scenario, "prediction": now, "ways": listed, "advice": changes, "notes": notes}
-    document |= {"sustained": late, "energy": energy, "speculation": speculation}
-    document |= ({"explanation": why} if why else {}) | ({"remote": remote} if remote else {})
-    return Answer(document, show, Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK)
-
-
-def _made_by_program(
-    context: click.Context,
-    model: "ResolvedModel",
-    device: "DeviceProfile",
-    scenario: "Scenario",
-    fields: dict[str, Any],
-) -> "tuple[Scenario, tuple[str, ...]]":
-    """The scenario that a program makes of the device by itself, in ``fields`` too, and what to say of it."""
-    from harness.app.fit import made_by_program
-
-    given = typed(context)
-    made = made_by_program(
-        model, device, scenario, context_asked="context_tokens" in given, layers_asked="placement" in given
+    document |= {"sustained": late, "energy": energy, "speculation": speculation, "commands": starts}
+    parts = {"explanation": why, "remote": remote, "may_be": slower}
+    document |= {name: part for name, part in parts.items() if part}
+    cells = (
+        spoken.partition(":")[0],
+        _between(decode, format_number),
+        _between(now.speed.ttft_warm_s, format_seconds),
+        f"{format_bytes(now.verdict.needed_bytes)} of {format_bytes(now.verdict.available_bytes)}",
+        best.how,
+        best.flags,
+        _between(late.tokens_per_s, format_number) if late else "",
+        _between(energy.joules_per_token, format_number) if energy else "",
     )
-    if made is None:
-        return scenario, ()
-    fields |= {name: getattr(made.scenario, name) for name in ("context_tokens", "ubatch_tokens", "placement")}
-    return made.scenario, (made.why,)
+    status = Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK
+    return _Asked(Answer(document, show, status), cells)
 
 
-def _rests_on(model: "ResolvedModel", scenario: "Scenario") -> str:
-    """What the answer is true of, where nobody knows the model or it was made for less; empty where all is known."""
+def _rests_on(model: "ResolvedModel", scenario: "Scenario", is_longest: bool) -> str:
+    """What the answer is true of: the longest context, a guess, more than the model was made for; empty for none."""
+    if is_longest:
+        return f"with a context of up to {scenario.context_tokens:,} tokens"
     most_tokens = model.weights.shape.context_max_tokens
     if most_tokens and scenario.context_tokens > most_tokens:
         return f"in a context longer than the {most_tokens:,} tokens it was made for"
@@ -207,15 +308,6 @@ def _explained(part: "ExplanationTable") -> Table:
     return table(part.title, part.columns, rows, right=numeric)
 
 
-def _render(now: "Prediction", changes: "list[Advice]", notes: tuple[str, ...], *tables: Table) -> None:
-    say(*tables)
-    verdict = now.verdict
-    console().print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
-    say(*(f"  {reason}" for reason in (*verdict.reasons, *now.speed.unsettled, *notes)))
-    if changes:
-        say(_advice_table(changes))
-
-
 def _memory_table(now: "Prediction", title: str) -> Table:
     rows: list[tuple[str, ...]] = [
         (part.name, part.pool, format_bytes(part.anonymous_bytes), format_bytes(part.file_bytes), part.reason)
@@ -228,45 +320,79 @@ def _memory_table(now: "Prediction", title: str) -> Table:
     return table(head, ("part", "pool", "held", "mapped", "why"), rows, right=(2, 3))
 
 
-def _speed_table(now: "Prediction", deep: "tuple[tuple[int, Interval], ...]") -> Table:
-    speed = now.speed
-
-    def row(name: str, value: "Interval", show: "Callable[[float], str]" = format_number) -> tuple[str, str, str]:
-        return name, show(value.mid), f"{show(value.low)} to {show(value.high)}"
-
-    rows = [
-        row("decode, tokens/s", speed.decode_tokens_per_s),
-        *(row(f"decode after {tokens} tokens of context", value) for tokens, value in deep),
-        row("prefill, tokens/s", speed.prefill_tokens_per_s),
-        row("first token, loaded", speed.ttft_warm_s, format_seconds),
-        row("first token, from storage", speed.ttft_cold_s, format_seconds),
-        row("load, from storage", speed.load_cold_s, format_seconds),
+def _speeds(now: "Prediction", deep: "tuple[tuple[int, Interval], ...]", turn: "Interval") -> "list[Row]":
+    speed, read = now.speed, now.speed.prefill_tokens_per_s
+    page_s = read.through(lambda rate: _PAGE_TOKENS / rate)
+    rows: list[Row] = [
+        ("decode, tokens/s", speed.decode_tokens_per_s, format_number, ""),
+        *((f"decode after {tokens} tokens of context", value, format_number, "") for tokens, value in deep),
+        ("prefill, tokens/s", read, format_number, ""),
+        (f"reading a page ({_PAGE_TOKENS} tokens)", page_s, format_seconds, ""),
+        ("first token, loaded", speed.ttft_warm_s, format_seconds, ""),
+        (f"first token of the next turn ({_TURN_TOKENS} tokens more)", turn, format_seconds, "the cache is kept"),
+        ("first token, from storage", speed.ttft_cold_s, format_seconds, ""),
+        ("load, from storage", speed.load_cold_s, format_seconds, ""),
     ]
     if "storage" not in speed.limits:
         reads = f"{format_bytes(speed.active_bytes)} a token"
-        rows.append(("ceiling, tokens/s", format_number(speed.roofline_tokens_per_s), reads))
-    return table("", ("speed", "expected", "90 %"), rows, right=(1,))
+        rows.append(("ceiling, tokens/s", _exact(speed.roofline_tokens_per_s), format_number, reads))
+    return rows
 
 
-def _warm_table(late: "Sustained | None", energy: "Energy | None") -> Table:
-    def row(name: str, value: "Interval | None", why: str) -> tuple[str, ...]:
-        if value is None:
-            return name, "not known", "", why
-        return name, format_number(value.mid), f"{format_number(value.low)} to {format_number(value.high)}", why
-
-    after = "not known what the device can give off" if late is None else late.evidence
+def _over_minutes(late: "Sustained | None", energy: "Energy | None") -> "list[Row]":
+    after = "not known how much heat the device can shed" if late is None else late.evidence
     minutes, speed = (late.minutes, late.tokens_per_s) if late else (10, None)
-    rows = [row(f"decode after {minutes:g} minutes, tokens/s", speed, after)]
+    rows: list[Row] = [(f"decode after {minutes:g} minutes, tokens/s", speed, format_number, after)]
     if late is not None and late.knee_s is not None:
-        rows.append(("slows down after, s", f"{late.knee_s:.0f}", "", "when it reaches what it can give off"))
+        rows.append(("throttles after, s", _exact(late.knee_s), format_number, "thermal limit"))
     if energy is None:
-        rows.append(row("energy of a token, J", None, "nobody stated the card's power"))
-    else:
-        rows.append(row("energy of a token, J", energy.joules_per_token, energy.scope))
-        rows.append(row("energy of a token, warm, J", energy.sustained_joules_per_token, energy.evidence))
-        if energy.tokens_per_charge is not None:
-            rows.append(row("tokens of a charge", energy.tokens_per_charge, "warm where known"))
-    return table("", ("over minutes", "expected", "90 %", "by"), rows, right=(1,))
+        return [*rows, ("energy of a token, J", None, format_number, "nobody stated the card's power")]
+    rows.append(("energy of a token, J", energy.joules_per_token, format_number, energy.scope))
+    rows.append(("energy of a token, warm, J", energy.sustained_joules_per_token, format_number, energy.evidence))
+    if (charge := energy.tokens_per_charge) is not None:
+        rows.append(("tokens per battery charge", charge, format_number, "warm where known"))
+        if speed is not None:
+            rows.append(
+                (
+                    "hours of writing per charge",
+                    charge.through(lambda tokens: tokens / speed.mid / 3600),
+                    format_number,
+                    "",
+                )
+            )
+    return rows
+
+
+def _cost(price: str | None, energy: "Energy | None") -> "list[Row]":
+    """What a million tokens cost in electricity, beside what they cost elsewhere."""
+    if price is None:
+        return []
+    kwh, *elsewhere = (options.Amount(most=1e6).convert(part, None, None) for part in price.split(",", 1))
+    joules = energy and (energy.sustained_joules_per_token or energy.joules_per_token)
+    beside = f"; {elsewhere[0]:g} elsewhere" if elsewhere else ""
+    cost = joules.through(lambda each: each * kwh / 3.6) if joules else None
+    return [("electricity of a million tokens", cost, format_number, f"at {kwh:g} a kWh{beside}")]
+
+
+def _exact(value: float) -> "Interval":
+    from harness.domain.prediction import Interval
+
+    return Interval(mid=value, low=value, high=value)
+
+
+def _between(value: "Interval", form: "Callable[[float], str]") -> str:
+    return f"{form(value.mid)} ({form(value.low)} to {form(value.high)})"
+
+
+def _intervals(title: str, rows: "Sequence[Row]") -> Table:
+    """Quantities with their intervals, each in its own form."""
+    cells = [
+        (name, form(value.mid), f"{form(value.low)} to {form(value.high)}" if value.low < value.high else "", why)
+        if value is not None
+        else (name, "not known", "", why)
+        for name, value, form, why in rows
+    ]
+    return table("", (title, "expected", "90 %", "by"), cells, right=(1,))
 
 
 def _advice_table(changes: "list[Advice]") -> Table:

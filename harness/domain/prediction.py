@@ -1,5 +1,6 @@
 """What the feasibility model says, and how sure it is."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from harness.domain.base import Frozen
@@ -15,6 +16,11 @@ class Interval(Frozen, frozen=True, kw_only=True):
     mid: float
     low: float
     high: float
+
+    def through(self, law: Callable[[float], float]) -> "Interval":
+        """What a law that only rises, or only falls, makes of it."""
+        low, mid, high = sorted(map(law, (self.low, self.mid, self.high)))
+        return Interval(mid=mid, low=low, high=high)
 
 
 class MemoryPart(Frozen, frozen=True, kw_only=True):

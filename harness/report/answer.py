@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
+from harness.app.resolve import ResolvedModel
 from harness.app.ways import Way
 from harness.domain.device import DeviceProfile
-from harness.domain.prediction import Interval
+from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord
 from harness.predict.energy import Sustained
 from harness.records.compare import Comparison
@@ -102,6 +103,46 @@ def other_ways(ways: Sequence[Way]) -> str:
         flags = f" ({way.flags})" if way.flags else ""
         return f"Next best: {way.how}{flags}, {speed_words(decode.low, decode.mid, decode.high)}."
     return ""
+
+
+def commands(way: Way, model: ResolvedModel, repository: str) -> list[str]:
+    """What to type to run it so: by llama-server, and by Ollama where the model is whole; nothing where it does not run.
+
+    ``repository`` is one of the hub that has a file of it, empty where none is known.
+    """
+    asked, flags = way.scenario, way.flags
+    if not way.runs or (way.prediction.verdict.word == "fits with streaming" and not flags):
+        return []
+    file = f"-hf {repository}:{model.quant}" if repository else f"-m {model.path or f'{model.name}-{model.quant}.gguf'}"
+    types = f"-ctk {asked.kv_type.lower()} -ctv {(asked.value_type or asked.kv_type).lower()}"
+    words = [
+        f"llama-server {file} -c {asked.context_tokens}",
+        flags,
+        types if asked.kv_type != "F16" or asked.value_type else "",
+        f"-np {asked.batch_count} --kv-unified" if asked.batch_count > 1 else "",
+        f"-t {asked.thread_count}" if asked.thread_count else "",
+    ]
+    lines = [" ".join(filter(None, words))]
+    if repository and way.is_usual:
+        lines.append(
+            f"OLLAMA_CONTEXT_LENGTH={asked.context_tokens} ollama serve & ollama run hf.co/{repository}:{model.quant}"
+        )
+    return lines
+
+
+def measured_line(measured: float, now: Prediction) -> str:
+    """What a measured decode speed says beside the prediction."""
+    decode = now.speed.decode_tokens_per_s
+    between = f"{format_number(decode.low)} to {format_number(decode.high)} tokens/s predicted"
+    if measured > now.speed.roofline_tokens_per_s:
+        says = f"more than the memory can deliver, so that the profile of {now.device} is wrong"
+    elif measured > decode.high:
+        says = f"faster than expected; `edge-harness learn --device {now.device}` takes it into account"
+    elif measured >= decode.low:
+        says = "as expected"
+    else:
+        says = f"slower than expected, {measured / decode.mid:.0%} of the likeliest"
+    return f"Measured {measured:g} tokens/s, {between}: {says}."
 
 
 def next_step(way: Way, here: bool, has_advice: bool) -> str:
