@@ -27,7 +27,7 @@ from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
 from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX
 from harness.predict.weights import weights_of
-from harness.records.ladder import COLUMNS, cells, rungs_of
+from harness.records.ladder import cells, rungs_of
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.library import brought_by
 from harness.runtimes.llamacpp.quantize import QUANTS
@@ -94,8 +94,7 @@ def ladder(
         for quant in quants:
             made = shop.rung(quant)
             for rung in rungs_of(made):
-                said = zip(COLUMNS[1:], cells(rung)[1:], strict=True)
-                pipeline.heard.say(f"{quant}: " + ", ".join(f"{name} {cell}" for name, cell in said if cell))
+                pipeline.heard.say(", ".join(filter(None, cells(rung))))
             records += made
     return records
 

@@ -1,6 +1,5 @@
 """Which model for a task on a device: ranked by published quality, among those that fit and are fast enough."""
 
-from functools import lru_cache
 from typing import Final, Literal, get_args
 
 from msgspec.structs import replace
@@ -71,37 +70,34 @@ def recommend(
         RefusedError: Nobody published a score of that model for this task.
     """
     least = _score(quality_of, task) - _SAME_POINTS if quality_of else 0.0
-    best: dict[str, Choice] = {}
+    best = []
     for name, row in _TABLE["scores"].items():
         if row.get(task, -1.0) < least:
             continue
-        for quant in (*_MIXTURES, ""):
-            if not quant and name in best:
-                continue
+        for quant in (*_MIXTURES, ""):  # the first that will do loses the least; else whatever way there is
             model = resolve_model(name, quant or _SPLIT_MIXTURE)
             way = ways(model, device, scenario)[0] if not quant else None
             now, how = (way.prediction, way.how) if way else (predict(model, device, scenario), "")
             late = outlook(model, device, scenario, now.speed, minutes)[0] if minutes else None
             speed = float((late.tokens_per_s if late else now.speed.decode_tokens_per_s).mid)
-            runs = way.runs if way else now.verdict.word == "fits"
-            if not runs or speed < min_tokens_per_s:
+            if not (way.runs if way else now.verdict.word == "fits") or speed < min_tokens_per_s:
                 continue
-            growth = perplexity_growth_percent(now.quant, _count(name))
-            rank = row[task] * (1 - (growth or 0.0) / 100)
-            if name not in best or rank > best[name].rank_score:
-                best[name] = Choice(
-                    model=name,
-                    quant=now.quant,
-                    how=how,
-                    score=row[task],
-                    perplexity_percent=growth,
-                    rank_score=round(rank, 2),
-                    tokens_per_s=speed,
-                    needed_bytes=now.verdict.needed_bytes,
-                    source=f"{benchmark(task)}: {_TABLE['sources'][row['source']]}",
-                )
-    ranked, fastest, listed = sorted(best.values(), key=lambda c: -c.rank_score), 0.0, []
-    for choice in ranked:
+            growth = perplexity_growth_percent(now.quant, sum(t.element_count for t in model.weights.tensors))
+            choice = Choice(
+                model=name,
+                quant=now.quant,
+                how=how,
+                score=row[task],
+                perplexity_percent=growth,
+                rank_score=round(row[task] * (1 - (growth or 0.0) / 100), 2),
+                tokens_per_s=speed,
+                needed_bytes=now.verdict.needed_bytes,
+                source=f"{benchmark(task)}: {_TABLE['sources'][row['source']]}",
+            )
+            best.append(choice)
+            break
+    fastest, listed = 0.0, []
+    for choice in sorted(best, key=lambda choice: -choice.rank_score):
         listed.append(replace(choice, is_front=choice.tokens_per_s > fastest))
         fastest = max(fastest, choice.tokens_per_s)
     return listed
@@ -115,8 +111,3 @@ def _score(model: str, task: Task) -> float:
             f"no published {benchmark(task)} of {name} is known here; known: {', '.join(sorted(scores))}"
         )
     return float(scores[name][task])
-
-
-@lru_cache(maxsize=256)
-def _count(name: str) -> float:
-    return float(sum(t.element_count for t in resolve_model(name, "F16").weights.tensors))

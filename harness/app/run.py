@@ -65,32 +65,22 @@ class Options(NamedTuple):
         return {"scenario": scenario, **{name: getattr(self, name) for name in same}}
 
 
-def sweep(base: Scenario, **axes: Sequence[Any]) -> list[Scenario]:
-    """Every combination of the values of some fields, such as ``depth_tokens=(0, 2048)``; the last one varies fastest.
+def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence[Any]) -> list[Cell]:
+    """Every model in every combination of some fields' values, such as ``depth_tokens=(0, 2048)``.
 
     A number of threads of 0 becomes the physical cores, so that a record says how many there were.
-
-    Raises:
-        RefusedError: A scenario does not fit its context.
-    """
-    scenarios = []
-    for values in itertools.product(*axes.values()):
-        scenario = msgspec.structs.replace(base, **dict(zip(axes, values, strict=True)))
-        count = scenario.thread_count or default_thread_count()
-        scenarios.append(msgspec.structs.replace(scenario, thread_count=count))
-        check_scenario(scenario)
-    return scenarios
-
-
-def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence[Any]) -> list[Cell]:
-    """Every model in every scenario of a :func:`sweep`.
 
     Raises:
         UnknownNameError: No such model or mixture.
         RefusedError: A scenario does not fit its context.
     """
     mixture = quant_named(quant) if quant else ""
-    scenarios = sweep(base, **axes)
+    scenarios = []
+    for values in itertools.product(*axes.values()):
+        scenario = msgspec.structs.replace(base, **dict(zip(axes, values, strict=True)))
+        count = scenario.thread_count or default_thread_count()
+        scenarios.append(msgspec.structs.replace(scenario, thread_count=count))
+        check_scenario(scenario)
     cells = []
     for model in models:
         if model and as_path(model) is None:

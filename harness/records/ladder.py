@@ -146,14 +146,6 @@ def _change(change: Change) -> str:
 
 
 def caveats(rungs: Sequence[Rung]) -> list[str]:
-    """What to keep in mind when reading the cells."""
+    """What to keep in mind when reading the cells: from what a quantized source was made anew."""
     sources = sorted({rung.requantized_from for rung in rungs} - {""})
-    lines = [f"Requantized from {source}: the loss of that first step is in no figure here." for source in sources]
-    # A mixture is named after the family of most of its weights: Q4 of Q4_K_M, IQ4 of IQ4_XS.
-    family = [(r.quant, next(iter(r.quality.types)).partition("_")[0]) for r in rungs if r.quality and r.quality.types]
-    if wider := [quant for quant, most in family if most != quant.partition("_")[0]]:
-        rows = "since this model's rows are not a multiple of 256"
-        lines.append(f"{', '.join(wider)}: most weights are of a wider type (see mostly), {rows}.")
-    if disturbed := [rung.quant for rung in rungs if rung.speed_outcome == "inconclusive"]:
-        lines.append(f"~ {', '.join(disturbed)}: the machine was disturbed throughout; do not believe these speeds.")
-    return lines
+    return [f"Requantized from {source}: the loss of that first step is in no figure here." for source in sources]

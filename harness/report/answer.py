@@ -106,7 +106,7 @@ def other_ways(ways: Sequence[Way]) -> str:
 
 
 def commands(way: Way, model: ResolvedModel, repository: str) -> list[str]:
-    """What to type to run it so: by llama-server, and by Ollama where the model is whole; nothing where it does not run.
+    """What to type to run it so: by llama-server, and by Ollama where the model is whole; empty where it does not run.
 
     ``repository`` is one of the hub that has a file of it, empty where none is known.
     """
