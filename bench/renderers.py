@@ -325,15 +325,21 @@ def output(path: Path) -> str:
 
 
 def answer(most: str, *words: str) -> str:
-    """The first ``most`` lines that commands print now, in a home with nothing learnt; ``&&`` is between two."""
+    """The first lines that commands print now, in a home with nothing learnt; ``&&`` is between two.
+
+    ``most`` is how many, with words of further lines after it: ``1+kv_cache+page``.
+    """
+    count, *parts = most.replace("_", " ").split("+")
     shown = []
     with TemporaryDirectory() as home:
         for line in " ".join(words).split(" && "):
             done = CliRunner(env={"EDGE_HARNESS_HOME": home, "COLUMNS": "150"}).invoke(cli, shlex.split(line))
-            if done.exit_code or isinstance(done.exception, HarnessError):
+            if done.exit_code not in {0, 1} or isinstance(done.exception, HarnessError):
                 raise ValueError(f"{line}: {done.exception}")
             kept = [text.rstrip() for text in done.stdout.replace(home, "~").splitlines()]
-            shown += [f"$ edge-harness {line}", *[text for text in kept if text][: int(most)]]
+            lines = [text for text in kept if text]
+            more = [text for text in lines[int(count) :] if any(part in text for part in parts)]
+            shown += [f"$ edge-harness {line}", *lines[: int(count)], *more]
     return "```text\n" + "\n".join(shown) + "\n```"
 
 

@@ -13,7 +13,6 @@ from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, MemoryPrediction, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
-from harness.predict.advice import Advice, Variant, advise
 from harness.predict.co_resident import Companion, shared_speed, with_companions
 from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.fitted import work_of
@@ -25,7 +24,6 @@ from harness.predict.speed import closed_loop_tokens_per_s, predict_speed
 from harness.predict.streamed import mapped_speed, plan_under_budget
 from harness.predict.timed import matrices
 from harness.predict.verdict import check_entitlement, judge, with_target
-from harness.predict.weights import weights_of
 from harness.runtimes._threads import default_thread_count
 
 
@@ -118,7 +116,7 @@ def held_to(
     if beside:
         judged, said = shared_speed(judged, device, beside, device.pool_for(now.api))
     if minutes is not None:
-        late = outlook(model, device, scenario, judged, minutes)[0]
+        late = outlook(model, device, scenario, judged.decode_tokens_per_s, minutes)[0]
         if late is None:
             said = (*said, f"speed after {minutes:g} minutes is not known of this device: judged on its first seconds")
         else:
@@ -221,14 +219,18 @@ def next_turn(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, n
 
 
 def outlook(
-    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, speed: SpeedPrediction, minutes: float
+    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, decode: Interval, minutes: float
 ) -> tuple[Sustained | None, Energy | None]:
-    """Decode speed after ``minutes`` and energy of a token; None for what is not known of the device."""
+    """Decode speed after ``minutes`` and energy of a token, both after the prompt; None for what is not known.
+
+    ``decode`` is the speed of the first seconds there, tokens/s.
+    """
     api = device.api(scenario.api)
     if scenario.batch_count > 1:  # both laws are of one sequence
         return None, None
-    work = work_of(model.weights, scenario, scenario.depth_tokens + scenario.new_tokens / 2)
-    asked = device, api, work, speed.decode_tokens_per_s, minutes
+    depth_tokens = scenario.depth_tokens + scenario.prompt_tokens
+    work = work_of(model.weights, scenario, depth_tokens + scenario.new_tokens / 2)
+    asked = device, api, work, decode, minutes
     return sustained(*asked), predict_energy(*asked)
 
 
@@ -260,40 +262,6 @@ def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile
 
 def _asked(value: float) -> Figure:
     return Figure(value=value, source="asked for", confidence="assumed")
-
-
-def advice_for(
-    model: ResolvedModel,
-    device: DeviceProfile,
-    scenario: Scenario,
-    now: Prediction,
-    *,
-    beside: Sequence[Companion] = (),
-    **asked: Any,
-) -> list[Advice]:
-    """Ranked changes for what ``predict`` said; mixtures other than the given one are computed from the shape.
-
-    ``asked`` are the other arguments that ``predict`` was given.
-    """
-
-    def evaluate(variant: Variant) -> Prediction:
-        changed = model
-        if variant.quant != model.quant:
-            changed = model._replace(quant=variant.quant, weights=weights_of(model.weights.shape, variant.quant))
-        return predict(changed, variant.device, variant.scenario, beside=beside, **asked)
-
-    without = []
-    for left in beside:
-        rest = [c for c in beside if c is not left]
-        without.append(("beside", f"leave out {left.name}", predict(model, device, scenario, beside=rest, **asked)))
-    return advise(
-        now,
-        model.weights.shape,
-        Variant(model.quant, scenario, device),
-        evaluate,
-        parameter_count=sum(t.element_count for t in model.weights.tensors),
-        more=without,
-    )
 
 
 def companion(text: str) -> Companion:

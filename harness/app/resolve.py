@@ -53,6 +53,11 @@ class ResolvedModel(NamedTuple):
     repo: str = ""
     file: str = ""
 
+    @property
+    def reads_only(self) -> bool:
+        """Whether it is an encoder, which writes nothing."""
+        return self.card is not None and self.card.family == "encoder"
+
 
 def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     """The model that ``ref`` names, as people write it, or the one in a ``.gguf``, ``config.json`` or ``.toml``.
@@ -156,6 +161,11 @@ def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:
 
     device = own_profile() or rough_machine()
     return device if scenario is None else with_kept_costs(device, scenario)
+
+
+def usual_program(device: str) -> str:
+    """The program that is asked about where none is named: on this machine the harness itself."""
+    return "" if device in THIS_MACHINE else "llama-server"
 
 
 def with_kept_costs(device: DeviceProfile, scenario: Scenario) -> DeviceProfile:

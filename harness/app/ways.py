@@ -13,8 +13,10 @@ from harness.domain.placement import Placement
 from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
+from harness.predict.advice import Advice, Variant, advise
 from harness.predict.splits import best_split
 from harness.predict.streamed import plan_under_budget, streamed_ways
+from harness.predict.weights import weights_of
 
 
 class Way(Frozen, frozen=True, kw_only=True):
@@ -83,15 +85,43 @@ def longest_context(model: ResolvedModel, device: DeviceProfile, scenario: Scena
 
     Whole on the usual engine where it fits so at all, else by any way; at most what the model was made for.
     """
-    is_whole = _fits(_way(model, device, scenario, asked, is_usual=True))
+    is_whole = _fits(_ways(model, device, scenario, asked, is_usual=True)[0])
 
     def is_too_long(context_tokens: int) -> bool:
         longer = replace(scenario, context_tokens=context_tokens)
-        way = _way(model, device, longer, asked) if is_whole else ways(model, device, longer, **asked)[0]
+        way = (
+            _ways(model, device, longer, asked, is_usual=True)[0]
+            if is_whole
+            else ways(model, device, longer, **asked)[0]
+        )
         return not _fits(way)
 
     steps = range(scenario.context_tokens, (model.weights.shape.context_max_tokens or 1 << 17) + 1, 256)
     return steps[max(bisect_left(steps, True, key=is_too_long) - 1, 0)] if steps else scenario.context_tokens
+
+
+def advice_for(
+    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, now: Prediction, **asked: Any
+) -> list[Advice]:
+    """Ranked changes for what the best way gives now, each answered by the best way there is after it.
+
+    Mixtures other than the given one are computed from the shape; ``asked`` is what :func:`ways` was given.
+    """
+
+    def evaluate(variant: Variant, **changed: Any) -> Prediction:
+        other = model
+        if variant.quant != model.quant:
+            other = model._replace(quant=variant.quant, weights=weights_of(model.weights.shape, variant.quant))
+        return ways(other, variant.device, variant.scenario, **(asked | changed))[0].prediction
+
+    unchanged = Variant(model.quant, scenario, device)
+    beside = asked.get("beside", ())
+    without = [
+        ("beside", f"leave out {left.name}", evaluate(unchanged, beside=[one for one in beside if one is not left]))
+        for left in beside
+    ]
+    count = sum(t.element_count for t in model.weights.tensors)
+    return advise(now, model.weights.shape, unchanged, evaluate, parameter_count=count, more=without)
 
 
 def _fits(way: Way) -> bool:

@@ -153,10 +153,10 @@ def _question(
     **fields: Any,
 ) -> _Question:
     from harness.app import fit as use
-    from harness.app.resolve import THIS_MACHINE, resolve_device, resolve_model, scenario_from
+    from harness.app.resolve import THIS_MACHINE, resolve_device, resolve_model, scenario_from, usual_program
     from harness.app.ways import longest_context
 
-    fields["program"] = program if program is not None else "" if device in THIS_MACHINE else "llama-server"
+    fields["program"] = program if program is not None else usual_program(device)
     if is_longest := not fields["context_tokens"]:
         needed_tokens = fields["depth_tokens"] + fields["prompt_tokens"] + fields["new_tokens"]
         fields["context_tokens"] = -(-needed_tokens // 256) * 256
@@ -211,16 +211,18 @@ def _one(
     from harness.app.measured import causes
     from harness.app.plans import plan_remote, plan_speculation
     from harness.app.resolve import THIS_MACHINE, resolve_device
-    from harness.app.ways import ways
+    from harness.app.ways import advice_for, ways
     from harness.report.answer import commands, first_line, measured_line, next_step, other_ways
 
     question = _question(context, model, device, **asked)
     resolved, profile, small = question.model, question.device, question.asked["draft"]
     listed = ways(resolved, profile, question.scenario, **question.asked)
     best, now, scenario = listed[0], listed[0].prediction, listed[0].scenario
-    late, energy = use.outlook(resolved, profile, scenario, now.speed, question.asked["minutes"] or 10)
+    deep = () if now.verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
+    decode = deep[0][1] if deep else now.speed.decode_tokens_per_s
+    late, energy = use.outlook(resolved, profile, scenario, decode, question.asked["minutes"] or 10)
     notes = [*question.notes, *_notes(now, resolved, profile, scenario)]
-    changes = use.advice_for(resolved, profile, scenario, now, **question.asked) if with_advice else []
+    changes = advice_for(resolved, profile, question.scenario, now, **question.asked) if with_advice else []
     speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None
     why = explain(resolved, profile, scenario) if explained else ()
     slower = causes(measured, best, resolved, profile, late) if measured else []
@@ -229,11 +231,10 @@ def _one(
         there, _, trip_ms = verifier.partition("@")
         trip_s = options.Amount(most=60_000).convert(trip_ms or "40", None, context) / 1e3
         remote = plan_remote(now, resolved, small, profile, resolve_device(there), scenario, trip_s)
-    deep = () if now.verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
-    decode = deep[0][1] if deep else now.speed.decode_tokens_per_s
     starts = [] if profile.kind in _HANDHELD else commands(best, resolved, repository_of(resolved.name))
-    target, but = question.asked["target_tokens_per_s"], _rests_on(resolved, scenario, question.is_longest)
-    spoken = first_line(best, profile, late, decode=decode, target_tokens_per_s=target, but=but)
+    said = {"target_tokens_per_s": question.asked["target_tokens_per_s"], "reads_only": resolved.reads_only}
+    but = _rests_on(resolved, scenario, question.is_longest)
+    spoken = first_line(best, profile, late, decode=decode, but=but, **said)
     over = [*_over_minutes(late, energy), *_cost(price, energy)]
 
     def show() -> None:

@@ -35,9 +35,9 @@ def matrix(kv_type: str, api: str, **asked: Any) -> Answer:
     from rich.progress import track
 
     from harness.app.matrix import ask, columns
-    from harness.app.resolve import scenario_from
+    from harness.app.resolve import scenario_from, usual_program
 
-    grid = ask(scenario=scenario_from({"kv_type": kv_type, "api": api}), **asked)
+    grid = ask(scenario=scenario_from({"kv_type": kv_type, "api": api, "program": usual_program("")}), **asked)
     screen = console(stderr=True)
     off = not screen.is_terminal
     cells = list(track(grid.cells(), "predicting", grid.cell_count, console=screen, transient=True, disable=off))

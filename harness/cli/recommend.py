@@ -28,9 +28,9 @@ def recommend(
     """
     from harness.app.recommend import TASKS, benchmark
     from harness.app.recommend import recommend as rank
-    from harness.app.resolve import resolve_device, scenario_from
+    from harness.app.resolve import resolve_device, scenario_from, usual_program
 
-    scenario = scenario_from(fields)
+    scenario = scenario_from(fields | {"program": usual_program(device)})
     profile = resolve_device(device, scenario)
     kind = next(t for t in TASKS if t == task)
     choices = rank(profile, kind, scenario, min_tokens_per_s=min_speed, minutes=minutes or 0.0, quality_of=quality_of)

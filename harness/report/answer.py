@@ -38,11 +38,12 @@ def first_line(
     decode: Interval | None = None,
     target_tokens_per_s: float | None = None,
     but: str = "",
+    reads_only: bool = False,
 ) -> str:
     """Whether the model runs on the device by its best way, how fast, and in how much of its memory.
 
     ``decode`` is the speed at the depth that the prompt leads to, where it is another than the prediction's; ``but``
-    what the answer rests on, where that is no more than a guess.
+    what the answer rests on, where that is no more than a guess. What ``reads_only`` (an encoder) writes nothing.
     """
     now, asked = way.prediction, way.scenario
     verdict, speed, users = now.verdict, now.speed, asked.batch_count
@@ -51,6 +52,13 @@ def first_line(
     if not way.runs:
         return f"No: it needs {memory}, and no split or streaming makes up for the rest ({name})."
     decode = decode or speed.decode_tokens_per_s
+    if reads_only:
+        read, read_s = speed.prefill_tokens_per_s, _span(speed.ttft_warm_s)
+        between = f"{format_number(read.low, 2)} to {format_number(read.high, 2)}"
+        spoken = (
+            f"reads about {format_number(read.mid, 2)} tokens/s ({between}), {asked.prompt_tokens} tokens in {read_s}"
+        )
+        return f"{_verdict_word(way, None)}: {spoken}, uses {memory} ({name})."
     settles = next((text.partition(": ")[2] for text in speed.unsettled if text.startswith("decode")), "")
     low, mid, high = (rate / users for rate in (decode.low, decode.mid, decode.high))
     spoken = speed_words(low, mid, high, settles)
@@ -66,7 +74,7 @@ def first_line(
         parts.append(f"{way.how}{' (' if way.flags else ''}{way.flags}{')' if way.flags else ''}")
     parts.append(f"uses {memory}" if verdict.needed_bytes <= verdict.available_bytes else f"needs {memory}")
     streams = verdict.word == "fits with streaming"
-    if late is not None and not streams and late.tokens_per_s.mid < 0.97 * speed.decode_tokens_per_s.mid:
+    if late is not None and not streams and late.tokens_per_s.mid < 0.97 * decode.mid:
         parts.append(f"after {late.minutes:g} minutes about {format_number(late.tokens_per_s.mid, 2)} tokens/s")
     word = _verdict_word(way, target_tokens_per_s)
     word += f", {but}" if but else ""
