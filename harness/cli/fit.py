@@ -232,10 +232,12 @@ def _one(
         trip_s = options.Amount(most=60_000).convert(trip_ms or "40", None, context) / 1e3
         remote = plan_remote(now, resolved, small, profile, resolve_device(there), scenario, trip_s)
     starts = [] if profile.kind in _HANDHELD else commands(best, resolved, repository_of(resolved.name))
-    said = {"target_tokens_per_s": question.asked["target_tokens_per_s"], "reads_only": resolved.reads_only}
-    but = _rests_on(resolved, scenario, question.is_longest)
-    spoken = first_line(best, profile, late, decode=decode, but=but, **said)
-    over = [*_over_minutes(late, energy), *_cost(price, energy)]
+    said: dict[str, Any] = {
+        "but": _rests_on(resolved, scenario, question.is_longest),
+        "reads_only": resolved.reads_only,
+    }
+    said["target_tokens_per_s"] = question.asked["target_tokens_per_s"]
+    spoken = first_line(best, profile, late, decode=decode, **said)
 
     def show() -> None:
         below = [f"  {one.tokens_per_s:.3g} tokens/s if {one.cause}: {one.advice}" for one in slower]
@@ -244,7 +246,10 @@ def _one(
             click.echo(line)
         turn = use.next_turn(resolved, profile, scenario, _TURN_TOKENS)
         say(_memory_table(now, profile.title))
-        say(_intervals("speed", _speeds(now, deep, turn)), _intervals("over minutes", over))
+        say(
+            _intervals("speed", _speeds(now, deep, turn)),
+            _intervals("over minutes", [*_over_minutes(late, energy), *_cost(price, energy)]),
+        )
         verdict = now.verdict
         console().print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
         say(*(f"  {reason}" for reason in (*verdict.reasons, *now.speed.unsettled, *notes)))
