@@ -55,7 +55,9 @@ def format_rate(bytes_per_s: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Duration with three significant digits in the unit that suits it (``31.2 ms``, ``4.05 s``)."""
+    """Duration with three significant digits in the unit that suits it (``31.2 ms``, ``4.05 s``, ``12.5 min``)."""
+    if abs(seconds) >= 600:
+        return f"{seconds / 60:.3g} min" if abs(seconds) < 36_000 else f"{seconds / 3600:,.3g} h"
     for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
         if abs(seconds) >= unit:
             return f"{seconds / unit:.3g} {name}"

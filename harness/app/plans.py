@@ -8,14 +8,12 @@ from msgspec.structs import replace
 
 from harness.app.fit import in_memory, predict, within_budget
 from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
-from harness.app.this_machine import probed
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError
-from harness.measure.machine import cpu
 from harness.predict.passes import Pass
 from harness.predict.repack import rewrites_all
 from harness.predict.speculative import VERIFIED_S, BestLength, best_gamma, expected_tokens_per_cycle
@@ -174,6 +172,9 @@ def stream_outlook(
     predicted. Weights are not repacked while they are streamed; a draft, held beside them, is. ``say`` is told what is
     timed first, where that was not kept.
     """
+    from harness.app.this_machine import probed  # engines and sensors, which no other plan asks
+    from harness.measure.machine import cpu
+
     try:
         plain = replace(scenario, repack=False, ubatch_tokens=_PASS_TOKENS)
         model = resolve_model(str(path))

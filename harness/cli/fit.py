@@ -281,6 +281,8 @@ def _rests_on(model: "ResolvedModel", scenario: "Scenario", is_longest: bool) ->
     """What the answer is true of: the longest context, a guess, more than the model was made for; empty for none."""
     if is_longest:
         return f"with a context of up to {scenario.context_tokens:,} tokens"
+    if any("mmproj" in note for note in model.notes):
+        return "without its image tower (mmproj)"
     most_tokens = model.weights.shape.context_max_tokens
     if most_tokens and scenario.context_tokens > most_tokens:
         return f"in a context longer than the {most_tokens:,} tokens it was made for"

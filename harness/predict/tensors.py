@@ -4,6 +4,7 @@ Source: llama.cpp (release packed in llama-cpp-python 0.3.36), src/models/*.cpp 
 sizes, src/llama-arch.cpp for the spelling of names.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from harness.domain.base import shipped_table
@@ -24,6 +25,7 @@ _ALTUP_COUNT: Final = 4
 _LAUREL_RANK_DIM: Final = 64
 
 
+@lru_cache(maxsize=1 << 14)
 def block_of(name: str) -> int:
     """Number of the block that a tensor belongs to; -1 for none."""
     return int(name.split(".")[1]) if name.startswith("blk.") else -1

@@ -18,6 +18,10 @@ _SHORT_TOKENS: Final = 512
 _UNSURE_RATIO: Final = 4.0
 """High over low of a 90 % interval from which a speed is not known well enough to say a number."""
 
+_SLOW_TOKENS_PER_S: Final = 2.0
+_HARDLY_TOKENS_PER_S: Final = 0.5
+"""Decode speeds below which nobody would simply say yes: people read some five tokens a second."""
+
 
 def speed_words(low: float, mid: float, high: float, settles: str = "") -> str:
     """A speed as a person would say it: a number where it is known well, its range where it is not.
@@ -88,7 +92,9 @@ def _verdict_word(way: Way, target_tokens_per_s: float | None) -> str:
     if verdict.word == "too slow":
         reaches = target_tokens_per_s is not None and decode.high >= target_tokens_per_s
         return "Perhaps, but probably slower than wanted" if reaches else "It runs, but is slower than wanted"
-    if verdict.word == "fits with streaming":
+    if decode.mid / way.scenario.batch_count < _HARDLY_TOKENS_PER_S:
+        return "Very slowly"
+    if verdict.word == "fits with streaming" or decode.mid / way.scenario.batch_count < _SLOW_TOKENS_PER_S:
         return "Slowly"
     likely_bytes = verdict.needed_bytes + (peak.high - peak.mid) / 2  # more than that in one run of five
     is_full = way.is_usual and likely_bytes > verdict.available_bytes
