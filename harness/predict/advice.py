@@ -1,5 +1,6 @@
 """Changes that would make a model fit, or fit better: each with its predicted gain and its cost in quality."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -94,10 +95,15 @@ def advise(
         )
 
     def tried(variants: Iterable[tuple[str, str, Variant]]) -> Iterator[Advice]:
+        enough: Counter[str] = Counter()
         for kind, change, variant in variants:
+            if enough[kind] == MOST_OF_A_KIND:  # what follows costs more quality
+                continue
             # no such tensor table, or a KV row that its blocks do not divide
             with suppress(HarnessError, ValueError):
-                yield made(kind, change, variant, evaluate(variant))
+                one = made(kind, change, variant, evaluate(variant))
+                enough[kind] += one.word == "fits" and _worth(now, one)
+                yield one
 
     has_cache = shape.kv_head_count > 0
     listed = [*tried(_variants(asked, has_cache=has_cache)), *(made(k, c, asked, then) for k, c, then in more)]
