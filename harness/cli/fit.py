@@ -36,19 +36,7 @@ class _Asked(NamedTuple):
     """One model on one device: its answer, and what a comparison says of it."""
 
     answer: Answer
-    cells: tuple[str, ...]
-
-
-_QUANTITIES = (
-    "answer",
-    "tokens/s",
-    "first token",
-    "memory",
-    "how",
-    "llama.cpp",
-    "tokens/s over minutes",
-    "J per token",
-)
+    cells: dict[str, str]
 
 
 @click.command(cls=Verb)
@@ -120,10 +108,9 @@ def fit(context: click.Context, /, models: tuple[str, ...], devices: tuple[str, 
     if len(several) == 1:
         return several[0].answer
     names = [f"{model}, {device}" for model, device in pairs]
-    rows = [*zip(_QUANTITIES, *(one.cells for one in several), strict=True)]
-    shown = [row for row in rows if any(row[1:])]
+    rows = [(name, *(one.cells.get(name, "") for one in several)) for name in several[0].cells]
     documents = [one.answer.document for one in several]
-    return Answer(documents, lambda: say(table("", ("", *names), shown)), min(one.answer.status for one in several))
+    return Answer(documents, lambda: say(table("", ("", *names), rows)), min(one.answer.status for one in several))
 
 
 class _Question(NamedTuple):
@@ -217,7 +204,8 @@ def _one(
     question = _question(context, model, device, **asked)
     resolved, profile, small = question.model, question.device, question.asked["draft"]
     listed = ways(resolved, profile, question.scenario, **question.asked)
-    best, now, scenario = listed[0], listed[0].prediction, listed[0].scenario
+    best, now, verdict = listed[0], listed[0].prediction, listed[0].prediction.verdict
+    scenario = best.scenario
     deep = () if now.verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
     decode = deep[0][1] if deep else now.speed.decode_tokens_per_s
     late, energy = use.outlook(resolved, profile, scenario, decode, question.asked["minutes"] or 10)
@@ -232,25 +220,24 @@ def _one(
         trip_s = options.Amount(most=60_000).convert(trip_ms or "40", None, context) / 1e3
         remote = plan_remote(now, resolved, small, profile, resolve_device(there), scenario, trip_s)
     starts = [] if profile.kind in _HANDHELD else commands(best, resolved, repository_of(resolved.name))
-    said: dict[str, Any] = {
-        "but": _rests_on(resolved, scenario, question.is_longest),
-        "reads_only": resolved.reads_only,
-    }
-    said["target_tokens_per_s"] = question.asked["target_tokens_per_s"]
-    spoken = first_line(best, profile, late, decode=decode, **said)
+    spoken = first_line(
+        best,
+        profile,
+        late,
+        decode=decode,
+        target_tokens_per_s=question.asked["target_tokens_per_s"],
+        but=_rests_on(resolved, scenario, question.is_longest),
+        reads_only=resolved.reads_only,
+    )
+    turn = use.next_turn(resolved, profile, scenario, _TURN_TOKENS)
+    rows = [*_speeds(now, deep, turn), *_over_minutes(late, energy), *_cost(price, energy)]
 
     def show() -> None:
         below = [f"  {one.tokens_per_s:.3g} tokens/s if {one.cause}: {one.advice}" for one in slower]
-        beside = measured_line(measured, now) if measured else ""
-        for line in filter(None, (spoken, beside, *below, other_ways(listed), *starts)):
+        beside = [measured_line(measured, now)] if measured else []
+        for line in filter(None, (spoken, *beside, *below, other_ways(listed), *starts)):
             click.echo(line)
-        turn = use.next_turn(resolved, profile, scenario, _TURN_TOKENS)
-        say(_memory_table(now, profile.title))
-        say(
-            _intervals("speed", _speeds(now, deep, turn)),
-            _intervals("over minutes", [*_over_minutes(late, energy), *_cost(price, energy)]),
-        )
-        verdict = now.verdict
+        say(_memory_table(now, profile.title), _intervals(rows))
         console().print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
         say(*(f"  {reason}" for reason in (*verdict.reasons, *now.speed.unsettled, *notes)))
         if changes:
@@ -263,18 +250,11 @@ def _one(
     document |= {"sustained": late, "energy": energy, "speculation": speculation, "commands": starts}
     parts = {"explanation": why, "remote": remote, "may_be": slower}
     document |= {name: part for name, part in parts.items() if part}
-    cells = (
-        spoken.partition(":")[0],
-        _between(decode, format_number),
-        _between(now.speed.ttft_warm_s, format_seconds),
-        f"{format_bytes(now.verdict.needed_bytes)} of {format_bytes(now.verdict.available_bytes)}",
-        best.how,
-        best.flags,
-        _between(late.tokens_per_s, format_number) if late else "",
-        _between(energy.joules_per_token, format_number) if energy else "",
-    )
-    status = Exit.BROKEN if now.verdict.word in {"does not fit", "too slow"} else Exit.OK
-    return _Asked(Answer(document, show, status), cells)
+    cells = {"answer": spoken.partition(":")[0], "how": best.how, "llama.cpp": best.flags}
+    cells["memory"] = f"{format_bytes(verdict.needed_bytes)} of {format_bytes(verdict.available_bytes)}"
+    cells |= {name: _between(value, form) for name, value, form, _ in rows if value is not None}
+    fails = verdict.word in {"does not fit", "too slow"}
+    return _Asked(Answer(document, show, Exit.BROKEN if fails else Exit.OK), cells)
 
 
 def _rests_on(model: "ResolvedModel", scenario: "Scenario", is_longest: bool) -> str:
@@ -392,7 +372,7 @@ def _between(value: "Interval", form: "Callable[[float], str]") -> str:
     return f"{form(value.mid)} ({form(value.low)} to {form(value.high)})"
 
 
-def _intervals(title: str, rows: "Sequence[Row]") -> Table:
+def _intervals(rows: "Sequence[Row]") -> Table:
     """Quantities with their intervals, each in its own form."""
     cells = [
         (name, form(value.mid), f"{form(value.low)} to {form(value.high)}" if value.low < value.high else "", why)
@@ -400,7 +380,7 @@ def _intervals(title: str, rows: "Sequence[Row]") -> Table:
         else (name, "not known", "", why)
         for name, value, form, why in rows
     ]
-    return table("", (title, "expected", "90 %", "by"), cells, right=(1,))
+    return table("", ("", "expected", "90 %", "by"), cells, right=(1,))
 
 
 def _advice_table(changes: "list[Advice]") -> Table:
