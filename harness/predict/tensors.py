@@ -3,8 +3,8 @@
 ``data/tensors.csv`` has a line for each, with the condition under which a model or a block has it.
 
 Source: llama.cpp (release packed in llama-cpp-python 0.3.36), src/models/*.cpp (``load_arch_tensors``) for names and
-sizes, src/llama-arch.cpp for the spelling of names. Widths of Gemma 3n that no other family has (4 streams, rank 64) and
-the indexer's heads (32 of 128, GLM-5's config.json) are numbers there.
+sizes, src/llama-arch.cpp for the spelling of names. Widths that one family alone has are numbers there: 4 streams and a
+rank of 64 (Gemma 3n), 32 heads of 128 of an indexer (GLM-5's config.json).
 """
 
 import csv
