@@ -16,26 +16,23 @@ Weights of norms and routers are too small to be followed. Recurrent mixers and 
 widest tensors.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.resources import files
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
 from harness.domain.ggml import row_bytes
-from harness.domain.model import LatentAttention, ModelShape
+from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
+from harness.predict.facts import Facts, amount, block_facts, holds
 from harness.predict.kv_cache import Cells, cells_of
 from harness.predict.passes import OFFLOAD_TOKENS
 
-_UNNORMED: Final = frozenset({"olmo2", "exaone4"})
-"""No norm before attention and feed-forward blocks, but after them."""
-_PARALLEL: Final = frozenset({"cohere2", "command-r", "falcon", "phi2"})
-"""Attention and feed-forward block side by side."""
-_GATED: Final = frozenset({"qwen35", "qwen35moe", "qwen3next"})
-"""Gated delta nets, and queries that come with a gate."""
 HOST: Final = -1
 """The CPU, where a layout names cards by their numbers."""
 _NODES_AHEAD: Final = 20
@@ -80,243 +77,125 @@ class _Node:
     reads: list["_Node"] = field(default_factory=list)
 
 
+class _Line(NamedTuple):
+    """One line of the graph's table: a node, or another name for one where there is no ``width``."""
+
+    name: str
+    same: str | None
+    weight: str | None
+    sources: str | None
+    width: str | None
+    states: str | None
+    times: str | None
+    side: str | None
+    in_place: str | None
+
+
+_WRITTEN: Final = re.compile(
+    r"(\w+) = (?:(\w+)|([\w.]*)\(([\w, ]*)\) ([\w*+]+)(?:, states ([\w*+]+))?(?:, x (\w+),)?(?: @(\w+))?( in place)?)"
+)
+
+
+@cache
+def _table() -> dict[str, list[tuple[str, list[_Line]]]]:
+    """Parts of ``data/graph.txt``: lines by the condition under which they hold."""
+    parts: dict[str, list[tuple[str, list[_Line]]]] = {}
+    sections: list[tuple[str, list[_Line]]] = []
+    for text in files("harness").joinpath("data/graph.txt").read_text(encoding="utf-8").splitlines():
+        if text.startswith("=="):
+            parts[text.strip("= ")] = sections = []
+        elif text.startswith("["):
+            sections.append((text.strip("[]"), []))
+        elif text and not text.startswith("#"):
+            line = _WRITTEN.fullmatch(text)
+            assert line, text
+            sections[-1][1].append(_Line(*line.groups()))
+    return parts
+
+
 class _Graph:
-    """The nodes of a batch in the order in which llama.cpp lists them; widths are F32 entries of a token."""
+    """The nodes of a batch in the order in which llama.cpp lists them (``data/graph.txt``)."""
 
     def __init__(
         self, shape: ModelShape, cells: Cells, layout: Layout, tokens: int, outputs: int, *, fused: bool
     ) -> None:
-        self.shape, self.tokens, self.types, self.streams, self.fused = shape, tokens, cells.types, cells.streams, fused
-        self.in_place_rope = shape.architecture == "olmoe" and not layout.reorders
-        self.output = layout.output
-        self.sequences, self.kept = cells.sequences, cells.state_rows / cells.sequences
-        self.host_bytes, self.nodes = dict(layout.host_bytes), list[_Node]()
-        self.cells = {"full": cells.full, "sliding": cells.sliding(shape.sliding_window_tokens)}
-        kinds: list[str] = sorted({shape.layer_kind(b) for b in range(shape.layer_count)} & set(self.cells))
+        self.tokens, self.sequences, self.host_bytes = tokens, cells.sequences, dict(layout.host_bytes)
+        self.nodes = list[_Node]()
+        of_kind = {"full": cells.full, "sliding": cells.sliding(shape.sliding_window_tokens)}
+        kinds: list[str] = sorted({shape.layer_kind(b) for b in range(shape.layer_count)} & set(of_kind))
         rows = 1 if fused or not cells.scattered else shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
-        self.places = {k: (_Node(8 * tokens), _Node(8 * tokens * rows)) for k in kinds}
-        self.masks: dict[str, _Node] = {k: _Node(min(cells.mask_bytes, 4) * tokens * self.cells[k]) for k in kinds}
-        self.position, token, chosen = _Node(4 * tokens), _Node(4 * tokens), _Node(4 * outputs)
-        unused = _Node(4 * tokens * shape.hidden_dim)  # embeddings instead of tokens: never read, so never freed
-        places = (row for pair in self.places.values() for row in pair)
-        self.inputs = [token, unused, self.position, *places, *self.masks.values(), chosen]
-        if not cells.embeddings:
-            self.inputs.remove(unused)
+        places = {kind: (_Node(8 * tokens), _Node(8 * tokens * rows)) for kind in kinds}
+        masks = {kind: _Node(min(cells.mask_bytes, 4) * tokens * of_kind[kind]) for kind in kinds}
+        token, position, chosen = _Node(4 * tokens), _Node(4 * tokens), _Node(4 * outputs)
+        unused = [_Node(4 * tokens * shape.hidden_dim)]  # embeddings instead of tokens: never read, so never freed
+        rows_of_all = (row for pair in places.values() for row in pair)
+        self.inputs = [token, *unused * cells.embeddings, position, *rows_of_all, *masks.values(), chosen]
         if shape.indexer_layer_count:  # of the rows that its indexer may choose
-            self.inputs.append(_Node(2 * tokens * self.cells["full"]))
-        self.copied_masks = cells.mask_bytes > 4  # F32, and a copy in F16 where it is read
-        self.token, self.chosen, self.outputs = token, chosen, outputs
-        x = self.add(shape.hidden_dim, token, side=HOST)
-        self.layer_inputs = self.inputs_of_layers(x) if shape.per_layer_input_dim else None
+            self.inputs.append(_Node(2 * tokens * of_kind["full"]))
+        self.names = {"token": token, "position": position, "chosen": chosen}
+        whole = block_facts(shape, 0)
+        self.compute("begin", whole, layout.output, layout.output, layout.output)
         for block in _typical(shape, layout):
-            x = self.block(x, block, *layout.blocks[block])
-        self.product("output", shape.vocab_count, self.norm(x, layout.output), side=layout.output)
+            facts = block_facts(shape, block) | {"fused": fused, "last": block == shape.layer_count - 1}
+            facts |= _further_facts(shape, cells, facts, can_turn_in_place=not layout.reorders)
+            kind = shape.layer_kind(block)
+            if kind in masks:
+                facts |= _cache_facts(cells, of_kind[kind], facts)
+                facts["copies_mask"] = cells.mask_bytes > 4 and masks[kind] in self.inputs  # F32, read as F16
+                self.names |= {"mask": masks[kind], "key_rows": places[kind][0], "value_rows": places[kind][1]}
+            self.compute("mix", facts, *layout.blocks[block])
+            if kind in masks:
+                masks[kind] = self.names["mask"]
+            self.tokens = outputs if facts["last"] else tokens
+            self.compute("feed", facts, *layout.blocks[block])
+        self.compute("end", whole, layout.output, layout.output, layout.output)
 
-    def block(self, x: _Node, block: int, side: int, experts: int, cache: int) -> _Node:
-        """One block: attention or a mixer, or both, and a feed-forward part after it or beside it."""
-        shape, hidden, arch = self.shape, self.shape.hidden_dim, self.shape.architecture
-        kind, before, routed = shape.layer_kind(block), x, shape.is_moe_layer(block)
-        c = normed = x if arch in _UNNORMED else self.norm(x, side)
-        if arch == "falcon-h1":
-            mixed = self.mixer(c, side, cache)
-            c = self.add(hidden, self.attention(c, side, cache, "full"), mixed, in_place=True)
-        elif kind in self.cells:
-            c = self.attention(c, side, cache, kind, stored=block < shape.layer_count - shape.kv_shared_layer_count)
-        elif kind == "recurrent":
-            c = self.mixer(c, side, cache)
-        if block == shape.layer_count - 1:  # only tokens whose logits are wanted go on
-            self.tokens = self.outputs
-            c, before = self.add(hidden, c, self.chosen), self.add(hidden, before, self.chosen)
-            normed = self.add(hidden, normed, self.chosen) if arch in _PARALLEL else normed
-            if self.layer_inputs is not None:
-                self.layer_inputs = self.add(shape.per_layer_input_dim, self.layer_inputs, self.chosen)
-        if arch in _PARALLEL:
-            inner = self.feed_forward(normed, side, experts, routed=routed)
-            return self.add(hidden, self.add(hidden, inner, before, in_place=True), c, in_place=True)
-        x = self.add(hidden, c, before, in_place=True)
-        if "-" not in shape.layer_pattern or kind == "none":
-            c = x if arch in _UNNORMED else self.norm(x, side)
-            if arch == "gemma4" and routed:  # a dense block beside the experts
-                dense = self.gated("", shape.feed_forward_dim, c, side=side)
-                routed_part = self.feed_forward(self.norm(x, side), side, experts, routed=True)
-                c = self.add(hidden, dense, routed_part, in_place=True)
-            else:
-                c = self.feed_forward(c, side, experts, routed=routed)
-            x = self.add(hidden, c, x, in_place=True)
-        if self.layer_inputs is not None:
-            each = self.product("inp_gate", shape.per_layer_input_dim, x, side=side)
-            each = self.add(shape.per_layer_input_dim, each, self.layer_inputs, in_place=True)
-            x = self.add(hidden, x, self.product("proj", hidden, each, side=side), in_place=True)
-        return x
+    def compute(self, part: str, facts: Facts, side: int, experts: int, cache: int) -> None:
+        """Add the nodes of a part of the table whose weights, experts and cache lie on these sides."""
+        sides = {"host": HOST, "cache": cache, "cpu": HOST if cache == HOST != side else None}
+        for line in (line for when, lines in _table()[part] if holds(when, facts) for line in lines):
+            if line.width is None:
+                self.names[line.name] = self.names[line.same or ""]
+                continue
+            states = amount(line.states, facts) if line.states else 0
+            size = 4 * (self.tokens * amount(line.width, facts) + self.sequences * states)
+            for _ in range(facts[line.times] if line.times else 1):
+                sources = tuple(self.names[name] for name in (line.sources or "").split(", ") if name)
+                node = _Node(size, sources, sides[line.side] if line.side else None, in_place=bool(line.in_place))
+                if line.weight:
+                    node.side = experts if line.weight.endswith("_exps") else side
+                    node.weight_bytes = self.host_bytes.get(line.weight, 0)
+                elif line.side == "cache":
+                    node.copy_bytes = facts.get(f"{line.name}_bytes", 0)
+                self.nodes.append(node)
+                self.names[line.name] = node
 
-    def add(
-        self, width: float, *sources: _Node, side: int | None = None, in_place: bool = False, states: float = 0
-    ) -> _Node:
-        """A node of so many entries for each token, and of ``states`` for each sequence."""
-        size = int(4 * (self.tokens * width + self.sequences * states))
-        self.nodes.append(_Node(size, sources, side, in_place=in_place))
-        return self.nodes[-1]
 
-    def product(self, name: str, width: float, *sources: _Node, side: int, in_place: bool = False) -> _Node:
-        """A product with the weight of that name."""
-        node = self.add(width, *sources, side=side, in_place=in_place)
-        node.weight_bytes = self.host_bytes.get(name, 0)
-        return node
+def _further_facts(shape: ModelShape, cells: Cells, facts: Facts, *, can_turn_in_place: bool) -> Facts:
+    """What the lines of the graph ask of a block beside its widths."""
+    of_all_heads = shape.architecture in {"olmoe", "olmo2"}  # one norm over all heads; else a view of heads stays
+    turns = not of_all_heads or (can_turn_in_place and shape.architecture == "olmoe")
+    used = shape.experts.used_count if shape.experts is not None else 0
+    rows = 0 if facts["first_mamba"] else 2 * facts.get("ssm_group_count", 0) * facts.get("ssm_state_dim", 0)
+    return {
+        "latent": shape.latent is not None and shape.architecture != "minicpm3",
+        "flat_norm": of_all_heads,
+        "rotates_in_place": shape.qk_norm and turns,
+        "queries_and_gate": 1 + facts["delta_net"],
+        "kept_states": cells.state_rows // cells.sequences,
+        "ssm_row_dim": facts.get("ssm_inner_dim", 0) + rows,
+        "ssm_kept_taps": facts.get("ssm_conv_dim", 1) - 1,
+        "widest_feed_forward_dim": max(shape.feed_forward_dim, shape.kv_shared_feed_forward_dim),
+        "moe_further_count": used - 2,
+    }
 
-    def norm(self, x: _Node, side: int, *, in_place: bool = True) -> _Node:
-        """RMS norm and its weight."""
-        width = x.size / 4 / self.tokens
-        return self.product("norm", width, self.add(width, x, in_place=in_place), side=side, in_place=True)
 
-    def mask(self, kind: str) -> _Node:
-        """The mask as fused attention reads it."""
-        mask = self.masks[kind]
-        if self.copied_masks and mask in self.inputs:
-            mask = self.masks[kind] = self.add(self.cells[kind] / 2, mask)
-        return mask
-
-    def inputs_of_layers(self, x: _Node) -> _Node:
-        """What each layer of a Gemma E model gets of a token: rows of its table beside a projection, layer by layer."""
-        width = self.shape.per_layer_input_dim * self.shape.layer_count
-        rows = self.add(width, self.token, side=HOST)
-        projected = self.norm(self.product("per_layer_model_proj", width, x, side=self.output), self.output)
-        return self.add(width, self.add(width, projected, rows, in_place=True))
-
-    def attention(self, c: _Node, side: int, cache: int, kind: str, *, stored: bool = True) -> _Node:
-        """Queries, keys and values, their places in the cache, scores, output; without ``stored`` an earlier cache."""
-        s, sliding = self.shape, kind == "sliding" and self.shape.sliding_head_dim > 0
-        head = s.sliding_head_dim if sliding else s.head_dim
-        key = ((s.sliding_kv_head_count if sliding else 0) or s.kv_head_count) * head
-        value_head = head if sliding else s.value_head_dim or s.head_dim
-        value, queries, result = key // head * value_head, s.head_count * head, s.head_count * value_head
-        if s.latent is not None and s.architecture != "minicpm3":
-            return self.latent_attention(c, side, cache, kind, s.latent)
-        flat = s.architecture in {"olmoe", "olmo2"}  # one norm over all heads; else a view of heads stays as it is
-        gated = s.architecture in _GATED
-
-        def turned(x: _Node, width: float, *, view: bool = False) -> _Node:
-            if s.qk_norm:
-                normed = self.add(width, x, in_place=flat and not view)
-                x = self.product("norm", width, normed, side=side, in_place=True)
-            return self.add(width, x, self.position, in_place=s.qk_norm and (not flat or self.in_place_rope))
-
-        full = self.product("attn_q", queries * (2 if gated else 1), c, side=side)
-        q = turned(full, queries, view=gated)
-        keys = values = self.places[kind][0]
-        if stored:
-            k = self.product("attn_k", key, c, side=side) if s.values_are_keys and not sliding else None
-            v = self.add(value, k) if k is not None else self.product("attn_v", value, c, side=side)
-            k = turned(k if k is not None else self.product("attn_k", key, c, side=side), key)
-            keys, values = (self.add(0, x, row, side=cache) for x, row in zip((k, v), self.places[kind], strict=True))
-            cells, widths = self.cells[kind] * self.streams, zip(self.types, (key, value), strict=True)
-            keys.copy_bytes, values.copy_bytes = (cells * row_bytes(type_name, width) for type_name, width in widths)
-        if self.fused:
-            c = self.add(result, q, keys, values, self.mask(kind))
-        else:
-            scores = self.add(s.head_count * self.cells[kind], keys, q)
-            scores = self.add(s.head_count * self.cells[kind], scores, self.masks[kind], in_place=True)
-            c = self.add(result, self.add(result, values, scores), side=HOST if cache == HOST != side else None)
-        if gated:
-            c = self.add(result, c, self.add(result, full), in_place=True)
-        return self.product("attn_output", s.hidden_dim, c, side=side)
-
-    def latent_attention(self, c: _Node, side: int, cache: int, kind: str, latent: LatentAttention) -> _Node:
-        """Multi-head latent attention with the heads' matrices absorbed: one row of keys, values are a part of it."""
-        s, rank, rope = self.shape, latent.kv_rank_dim, latent.rope_head_dim
-        heads, width = s.head_count, rank + rope
-        if latent.q_rank_dim:
-            c_q = self.norm(self.product("attn_q_a", latent.q_rank_dim, c, side=side), side)
-        q = self.product("attn_q", heads * (latent.nope_head_dim + rope), c_q if latent.q_rank_dim else c, side=side)
-        absorbed = self.product("attn_k_b", heads * rank, q, side=side)
-        q = self.add(heads * width, absorbed, self.add(heads * rope, q, self.position))
-        both = self.product("attn_kv_a_mqa", width, c, side=side)
-        normed = self.product("norm", rank, self.add(rank, both), side=side, in_place=True)
-        k = self.add(width, normed, self.add(rope, both, self.position))
-        keys = self.add(0, k, self.places[kind][0], side=cache)
-        keys.copy_bytes = self.cells[kind] * self.streams * row_bytes(self.types[0], width)
-        if self.fused:
-            c = self.add(heads * rank, q, keys, self.mask(kind))
-            c = self.product("attn_v_b", heads * latent.value_head_dim, c, side=side)
-        else:
-            scores = self.add(heads * self.cells[kind], keys, q)
-            scores = self.add(heads * self.cells[kind], scores, self.masks[kind], in_place=True)
-            c = self.add(heads * rank, self.add(0, keys), scores)
-            c = self.product("attn_v_b", heads * latent.value_head_dim, c, side=side)
-        c = self.add(heads * latent.value_head_dim, c)
-        return self.product("attn_output", s.hidden_dim, c, side=side)
-
-    def mixer(self, c: _Node, side: int, cache: int) -> _Node:
-        """A layer with a state: what is kept of the convolution and of the state is read, and written back."""
-        r, hidden, arch = self.shape.recurrent, self.shape.hidden_dim, self.shape.architecture
-        if r is None:
-            return c
-        inner, groups, state = r.inner_dim, 2 * r.group_count * r.state_dim, r.inner_dim * r.state_dim
-
-        def convolved(width: int, x: _Node, before: _Node) -> _Node:
-            joined = self.add(width, before, x, states=(r.conv_dim - 1) * width)
-            self.add(0, joined, side=cache)
-            return self.add(width, joined)
-
-        def kept(width: int) -> _Node:
-            return self.add(0, side=cache, states=(r.conv_dim - 1) * width)
-
-        if arch in {"lfm2", "lfm2moe"}:
-            parts, before = self.product("shortconv.in_proj", 3 * hidden, c, side=side), kept(hidden)
-            mixed = convolved(hidden, self.add(hidden, parts), before)
-            return self.product("shortconv.out_proj", hidden, self.add(hidden, parts, mixed, in_place=True), side=side)
-        if arch in _GATED:
-            before = kept(inner + groups)
-            qkv = self.product("attn_qkv", inner + groups, c, side=side)
-            old = self.add(0, side=cache, states=state)
-            mixed = convolved(inner + groups, qkv, before)
-            queries, keys = self.add(groups / 2, mixed), self.add(groups / 2, mixed)
-            rates = [self.product("ssm_alpha", r.head_count, c, side=side) for _ in range(2)]
-            y = self.add(inner, queries, keys, mixed, *rates, old, states=state * self.kept)
-            self.add(0, y, side=cache)
-            normed = self.product("norm", inner, self.add(inner, y), side=side, in_place=True)
-            y = self.add(inner, normed, self.product("attn_gate", inner, c, side=side), in_place=True)
-            return self.product("ssm_out", hidden, y, side=side)
-        first = arch in {"mamba", "jamba"}  # Mamba-1: B, C and dt come from a second matrix
-        width = inner if first else inner + groups
-        before = kept(width)
-        parts = self.product("ssm_in", 2 * inner + (0 if first else groups + r.head_count), c, side=side)
-        mixed = convolved(width, parts, before)
-        if first:
-            rank = -(-hidden // 16)
-            both = self.product("ssm_x", rank + 2 * r.state_dim, mixed, side=side)
-            step = self.product("ssm_dt", inner, self.add(rank, both), side=side)
-        else:
-            both = step = self.add(r.head_count, parts)
-        y = self.add(inner, mixed, both, step, states=state * self.kept)
-        self.add(0, y, side=cache)
-        gate = self.add(inner, parts)
-        y = self.add(inner, y, self.add(inner, mixed, in_place=first), in_place=True)
-        return self.product("ssm_out", hidden, self.add(inner, gate, y), side=side)
-
-    def feed_forward(self, c: _Node, side: int, experts: int, *, routed: bool) -> _Node:
-        """Gate, up, their product, down; of a mixture the router, and the sum over the experts of a token."""
-        e, hidden = self.shape.experts, self.shape.hidden_dim
-        if e is None or not routed:
-            return self.gated("", max(self.shape.feed_forward_dim, self.shape.kv_shared_feed_forward_dim), c, side=side)
-        scores = self.add(e.expert_count, self.product("router", e.expert_count, c, side=side), in_place=True)
-        order = self.add(e.expert_count, scores)
-        share = self.add(e.used_count, scores, order)
-        down = self.gated("_exps", e.used_count * e.feed_forward_dim, c, order, side=experts, copies=e.used_count)
-        down = self.add(e.used_count * hidden, down, share, in_place=True)
-        total = self.add(hidden, down)
-        for _ in range(e.used_count - 2):
-            total = self.add(hidden, total, down, in_place=True)
-        if e.shared_feed_forward_dim:
-            shared = self.gated("_shexp", e.shared_feed_forward_dim, c, side=side)
-            total = self.add(hidden, total, shared, in_place=True)
-        return total
-
-    def gated(self, kind: str, inner: float, *sources: _Node, side: int, copies: int = 1) -> _Node:
-        """The feed-forward part of a block, or of its experts."""
-        names = ("gate", "up") if self.shape.gated_feed_forward else ("up",)
-        parts = [self.product(f"ffn_{name}{kind}", inner, *sources, side=side) for name in names]
-        product = self.add(inner, *parts, in_place=len(parts) == 1)
-        return self.product(f"ffn_down{kind}", copies * self.shape.hidden_dim, product, *sources[1:], side=side)
+def _cache_facts(cells: Cells, cell_count: int, facts: Facts) -> Facts:
+    """Cells of a block's cache, and the bytes of a copy of its keys and of its values."""
+    latent = facts["latent"] and facts["latent_kv_rank_dim"] + facts["latent_rope_head_dim"]
+    rows = zip(cells.types, (latent or facts["key_row_dim"], facts["value_row_dim"]), strict=True)
+    keys, values = (cell_count * cells.streams * row_bytes(type_name, width) for type_name, width in rows)
+    return {"cells": cell_count, "half_cells": cell_count // 2, "keys_bytes": keys, "values_bytes": values}
 
 
 def _typical(shape: ModelShape, layout: Layout) -> Iterator[int]:

@@ -1,5 +1,6 @@
 """What the tables of tensors and of compute graphs are read with: widths of a block, and which lines hold for it."""
 
+from functools import cache
 from math import prod
 from typing import Final
 
@@ -18,16 +19,27 @@ TRAITS: Final = {what: frozenset(names.split()) for what, names in _TABLES["tens
 """Architectures by what their blocks have; ``known`` are those whose tensors are known."""
 
 
+@cache
+def _terms(text: str) -> list[list[int | str]]:
+    return [[int(name) if name.isdigit() else name for name in term.split("*")] for term in text.split("+")]
+
+
+@cache
+def _words(condition: str) -> list[tuple[str, bool]]:
+    return [(word.lstrip("!"), not word.startswith("!")) for word in condition.split()]
+
+
 def amount(text: str, facts: Facts) -> int:
     """A sum of products as a table gives it, such as ``2*ssm_inner_dim+ssm_head_count``; KeyError for other names."""
-    return sum(
-        prod(int(name) if name.isdigit() else facts[name] for name in term.split("*")) for term in text.split("+")
-    )
+    total = 0
+    for term in _terms(text):
+        total += prod([facts[name] if isinstance(name, str) else name for name in term])
+    return total
 
 
 def holds(condition: str, facts: Facts) -> bool:
     """Whether each word of a condition holds, and none of those with a ``!`` before them."""
-    return all(bool(facts.get(word.lstrip("!"))) != word.startswith("!") for word in condition.split())
+    return all(bool(facts.get(word)) is wanted for word, wanted in _words(condition))
 
 
 def block_facts(shape: ModelShape, block: int) -> Facts:

@@ -56,14 +56,14 @@ def quant_named(name: str) -> str:
 class Placed(NamedTuple):
     """A tensor with what the rules ask of it, worked out once for all mixtures.
 
-    ``kind`` is what it is to the rules, ``index`` its number among those of its kind.
+    ``kind`` is what it is to the rules, ``number`` that among those of its kind.
     """
 
     name: str
     dims: tuple[int, ...]
     kind: str
     layer: int
-    index: int
+    number: int
     quantised: bool
     kept_half: bool
     group: str
@@ -148,7 +148,7 @@ def _model_facts(shape: ModelShape, importance_matrix: bool) -> Facts:
 
 def _tensor_facts(placed: Placed, base: str, facts: Facts) -> Facts:
     """What the rules ask of a tensor beside its model; in a mixture of experts its block counts as its number."""
-    index, count = placed.index, facts["layer_count"]
+    index, count = placed.number, facts["layer_count"]
     if placed.kind == "value":
         count = facts["value_count"]
     elif facts["mixture"]:
@@ -158,7 +158,7 @@ def _tensor_facts(placed: Placed, base: str, facts: Facts) -> Facts:
     return facts | {
         "uneven": placed.dims[0] % BLOCKS[base].elements,
         "stacked": len(placed.dims) > 2 and placed.dims[2] > 1,
-        "seen_early": placed.index < eighth,
+        "seen_early": placed.number < eighth,
         "early": early,
         "first_two": index < 2,
         "first_four": index < 4,
