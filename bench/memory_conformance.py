@@ -136,7 +136,7 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
     from harness.catalog.synthesize import synthesize
     from harness.domain.scenario import Scenario
     from harness.measure.machine import cpu
-    from harness.predict.compute_buffer import reserved_compute_bytes
+    from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
     from harness.predict.kv_cache import kv_cache_bytes
     from harness.predict.memory import weight_parts
     from harness.predict.repack import repacked_bytes
@@ -179,7 +179,7 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
                 ids = {"kv_type": kv_type, "context_tokens": context, "sequence_count": sequences}
                 cache = kv_cache_bytes(shape, context, kv_type, sequence_count=sequences)
                 note("cache", logged.get("KV", []) + logged.get("RS", []), cache, **ids)
-                reserved = reserved_compute_bytes(shape, case)
+                reserved = scratch_bytes(shape, case, whole_layout(shape, "cpu"))[HOST]
                 note("compute buffer", logged.get("compute", []), reserved, **ids)
     return rows
 

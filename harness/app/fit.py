@@ -17,8 +17,8 @@ from harness.predict.co_resident import Companion, shared_speed, with_companions
 from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
-from harness.predict.memory import with_draft
-from harness.predict.placed import memory_of, with_cards
+from harness.predict.memory import memory_of, with_draft
+from harness.predict.placed import with_cards
 from harness.predict.program_fit import ProgramFit, program_fit
 from harness.predict.speed import closed_loop_tokens_per_s, predict_speed
 from harness.predict.streamed import mapped_speed, plan_under_budget

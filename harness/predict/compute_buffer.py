@@ -327,11 +327,6 @@ def whole_layout(shape: ModelShape, api: str) -> Layout:
     return Layout(((side, side, side),) * shape.layer_count, side, reorders=api == "vulkan")
 
 
-def reserved_compute_bytes(shape: ModelShape, scenario: Scenario, api: str = "cpu") -> int:
-    """Bytes of the compute buffer that llama.cpp reserves where all of a model lies with that api's engine."""
-    return scratch_bytes(shape, scenario, whole_layout(shape, api))[HOST if api == "cpu" else 0]
-
-
 def touched_compute_bytes(shape: ModelShape, scenario: Scenario) -> int:
     """Bytes of scratch that a run makes resident on a CPU.
 

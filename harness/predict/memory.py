@@ -1,4 +1,4 @@
-"""Peak memory of one run: every part, split into what must be held and what the system may drop and read again."""
+"""Memory of one run, part by part and pool by pool: what must be held, and what the system may drop and read again."""
 
 import csv
 import math
@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from harness.domain.device import ComputeEngine, DeviceProfile, PoolName
 from harness.domain.model import ModelShape, Weights
+from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction
 from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
@@ -23,8 +24,10 @@ from harness.predict.kv_cache import (
     row_pair_bytes,
     state_bytes,
 )
+from harness.predict.placed import card_of, layout_of, parts_of
 from harness.predict.repack import is_repacked, repacked_bytes, repacked_types
-from harness.predict.weights import has_merges, has_output, header_bytes
+from harness.predict.tensors import block_of
+from harness.predict.weights import has_merges, has_output, header_bytes, role_of
 from harness.units import MIB, format_bytes
 
 RUNTIME_ANONYMOUS_BYTES: Final = 25 * MIB
@@ -42,50 +45,46 @@ _PLAIN_TOKEN_BYTES: Final = 157
 with (files("harness") / "data" / "driver_share.csv").open(encoding="utf-8") as _table:
     _DRIVERS: Final = list(csv.DictReader(_table))
 
-_SPREAD_RATIO: Final = 0.03
+SPREAD_RATIO: Final = 0.03
 """Half width of the 90 % interval of the peak: scratch is not exact, and it is some 10 % of a run."""
 _SPREAD_BYTES: Final = 12 * MIB
 """Its constant share: the runtime's own pages differ between builds and interpreters."""
 
 
-def predict_memory(
-    weights: Weights, scenario: Scenario, *, api: str | None = None, device: DeviceProfile | None = None
+def memory_of(
+    weights: Weights, scenario: Scenario, device: DeviceProfile | None = None, placement: Placement | None = None
 ) -> MemoryPrediction:
-    """Memory of a run at its peak.
+    """Memory of a run, whole on one engine or split: at its peak, and what its program adds over many turns.
 
-    Parts: weights (mapped from the file, or held), repacked weights, KV cache, compute buffer, vocabulary, runtime.
-    The peak is the larger of the running state and the end of loading, when the header is still there twice.
+    Parts: weights (mapped from the file, or held), repacked weights, KV cache, compute buffer, vocabulary, runtime; of
+    a GPU those of each card, and what lies with the CPU. On a CPU the peak is the larger of the running state and the
+    end of loading, when the header is still there twice.
 
-    ``api`` None asks the scenario, then the device, whose CPU decides what is repacked and whose engines the pool.
+    The scenario's api counts, else the device's usual one; ``placement`` stands in for the scenario's. The device's
+    CPU decides what is repacked, its engines the pool; without one all lies in RAM.
 
     Raises:
+        UnknownNameError: No such program.
         ValueError: The KV type's blocks do not divide a row of keys.
     """
-    api = api or (device.api(scenario.api) if device else scenario.api or "cpu")
+    api, shape = device.api(scenario.api) if device else scenario.api or "cpu", weights.shape
+    scenario = replace(scenario, placement=Placement() if api == "npu" else placement or scenario.placement)
+    share = driver_share(api, device)
+    merges = has_merges(shape) and not weights.synthetic
     parts = (
         *weight_parts(weights, scenario, api, device),
-        *context_parts(weights.shape, scenario, api, device),
-        *process_parts(weights.shape, api, device, merges=has_merges(weights.shape) and not weights.synthetic),
+        *context_parts(shape, scenario, api, device, weights),
+        *process_parts(shape, api, device, merges=merges, card_count=len(scenario.placement.tensor_split) or 1),
     )
     total = total_bytes(parts)
     if api == "cpu":  # the end of loading: no cache and no scratch yet, but the header is mapped and parsed
         loaded = (p for p in parts if p.name not in {"kv cache", "compute buffer"})
         total = max(total, total_bytes(loaded) + load_extra_bytes(weights, scenario))
-    spread = _SPREAD_RATIO * total + _SPREAD_BYTES
-    return predicted(parts, total, spread, driver_share(api, device), later_parts(weights.shape, scenario))
-
-
-def predicted(
-    parts: tuple[MemoryPart, ...],
-    total: float,
-    spread_bytes: float,
-    share: Interval,
-    later: tuple[MemoryPart, ...] = (),
-) -> MemoryPrediction:
-    """Parts with the interval of their sum: ``spread_bytes`` each way, beside what the driver's ``share`` may be."""
-    low = total - math.hypot(spread_bytes, share.mid - share.low)
-    high = total + math.hypot(spread_bytes, share.high - share.mid)
-    return MemoryPrediction(parts=parts, peak_bytes=Interval(mid=total, low=low, high=high), later=later)
+    spread = SPREAD_RATIO * total + _SPREAD_BYTES
+    low = total - math.hypot(spread, share.mid - share.low)
+    high = total + math.hypot(spread, share.high - share.mid)
+    peak = Interval(mid=total, low=low, high=high)
+    return MemoryPrediction(parts=parts, peak_bytes=peak, later=later_parts(shape, scenario))
 
 
 def total_bytes(parts: Iterable[MemoryPart]) -> int:
@@ -96,19 +95,18 @@ def total_bytes(parts: Iterable[MemoryPart]) -> int:
 def with_draft(memory: MemoryPrediction, draft: MemoryPrediction) -> MemoryPrediction:
     """Memory of a model and its draft in one process: everything twice but the runtime and the driver."""
     extra = (replace(p, name=f"draft {p.name}") for p in draft.parts if p.name not in {"runtime", "driver"})
-    return with_parts(memory, tuple(extra), _SPREAD_RATIO)
+    return with_parts(memory, tuple(extra), SPREAD_RATIO)
 
 
 def with_parts(memory: MemoryPrediction, extra: tuple[MemoryPart, ...], spread_ratio: float) -> MemoryPrediction:
     """Memory with further parts, whose bytes are known to ``spread_ratio``: half of their 90 % interval."""
     added, peak = total_bytes(extra), memory.peak_bytes
-    mid, spread = peak.mid + added, peak.high - peak.mid + spread_ratio * added
-    low = peak.low + added * (1 - spread_ratio)
-    return MemoryPrediction(
-        parts=(*memory.parts, *extra),
-        peak_bytes=Interval(mid=mid, low=low, high=mid + spread),
-        later=memory.later,
+    interval = Interval(
+        mid=peak.mid + added,
+        low=peak.low + added * (1 - spread_ratio),
+        high=peak.high + added * (1 + spread_ratio),
     )
+    return MemoryPrediction(parts=(*memory.parts, *extra), peak_bytes=interval, later=memory.later)
 
 
 def weight_parts(
@@ -117,32 +115,99 @@ def weight_parts(
     """Parts that depend on the weights and not on the context."""
     if api == "cpu":
         return _cpu_weights(weights, scenario, device)
-    return _gpu_weights(weights, scenario, (device.pool_for(api) if device else "ram"))
+    placement, pool, shape = scenario.placement, _pool_of(api, device), weights.shape
+    tables = sum([t.size_bytes for t in weights.tensors if role_of(t.name) == "embedding"])
+    if _is_whole(shape, scenario):
+        table = sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight")
+        copied = 0 if has_output(weights) else table
+        on_cards, with_cpu = [_tensor_bytes(weights) - tables + copied], tables
+        place = "the card's memory" if pool == "vram" else "memory wired for the GPU"
+        reasons = [f"all matrices in {place}"]
+        other, why = "token table", "rows are looked up by the CPU"
+    else:
+        parts, cards = parts_of(weights, placement), _card_blocks(shape, placement)
+        on_cards = [
+            sum(t.size_bytes for t in parts.gpu.tensors if (b := block_of(t.name)) in blocks or (b < 0 and last))
+            for blocks, last in cards
+        ]
+        reasons = [f"{len(blocks)} blocks" for blocks, _ in cards]
+        with_cpu = tables + sum(
+            t.size_bytes for part in (parts.cpu, parts.experts) for t in part.tensors if role_of(t.name) != "embedding"
+        )
+        start = parts.first_gpu_block
+        other = "weights with the CPU"
+        why = f"{start} blocks, the experts of {max(placement.cpu_moe - start, 0)} more, the token table"
+    held, mapped = (0, with_cpu) if scenario.mmap else (with_cpu, 0)
+    return (
+        *_by_card("weights", on_cards, reasons, pool),
+        MemoryPart(name=other, anonymous_bytes=held, file_bytes=mapped, reason=why),
+    )
 
 
 def context_parts(
-    shape: ModelShape, scenario: Scenario, api: str, device: DeviceProfile | None
+    shape: ModelShape, scenario: Scenario, api: str, device: DeviceProfile | None, weights: Weights | None = None
 ) -> tuple[MemoryPart, ...]:
     """Parts that depend on the context, the batch and the model's shape: cache and scratch.
+
+    Of a split the ``weights`` decide what is copied to a card when it is needed.
 
     Raises:
         ValueError: The KV type's blocks do not divide a row of keys.
     """
-    pool = device.pool_for(api) if device else "ram"
-    kv = _kv_part(shape, scenario, pool)
+    pool, cells, placement = _pool_of(api, device), cells_of(scenario), scenario.placement
+    cache = block_cache_bytes(shape, cells)
+    count = cells.streams * cells.full if shape.kv_head_count else cells.sequences
+    records = CELL_RECORD_BYTES * count
+    why = f"{count} cells of {scenario.kv_type}, zeroed when the context is made"
     if api == "cpu":
         reserved = scratch_bytes(shape, scenario, whole_layout(shape, api))[HOST]
         reason = f"activations of a batch, as touched; the engine may reserve {format_bytes(reserved)} of address space"
         touched = touched_compute_bytes(shape, scenario)
-        return kv, MemoryPart(name="compute buffer", anonymous_bytes=touched, reason=reason, pool=pool)
-    scratch = scratch_bytes(shape, scenario, whole_layout(shape, api))
-    reason = "scratch and logits of a full batch, allocated for good"
-    logits = 4 * shape.vocab_count * cells_of(scenario).sequences
+        return (
+            MemoryPart(name="kv cache", anonymous_bytes=sum(cache) + records, reason=why, pool=pool),
+            MemoryPart(name="compute buffer", anonymous_bytes=touched, reason=reason, pool=pool),
+        )
+    layout = whole_layout(shape, api)
+    if weights is not None and not _is_whole(shape, scenario):
+        layout = layout_of(parts_of(weights, placement), scenario, api, placement.tensor_split or (1.0,))
+    scratch = scratch_bytes(shape, scenario, layout)
+    on_cards = [sum(cache[b] for b in blocks) * placement.kv_on_gpu for blocks, _ in _card_blocks(shape, placement)]
+    on_host = scratch[HOST] + 4 * shape.vocab_count * cells.sequences
+    reserved_for_good = "scratch and logits of a full batch, allocated for good"
+    with_cpu = sum(cache) - sum(on_cards)
     return (
-        kv,
-        MemoryPart(name="compute buffer", anonymous_bytes=scratch[0], reason=reason, pool=pool),
-        MemoryPart(name="host buffer", anonymous_bytes=scratch[HOST] + logits, reason="inputs of a batch, logits"),
-        *cell_records(shape, scenario, pool),
+        *_by_card("kv cache", on_cards, [why], pool),
+        *_by_card("compute buffer", [scratch.get(n, 0) for n in range(len(on_cards))], [reserved_for_good], pool),
+        MemoryPart(name="kv cache with the CPU", anonymous_bytes=with_cpu, reason="of the CPU's blocks"),
+        MemoryPart(name="host buffer", anonymous_bytes=on_host, reason="inputs of a batch, logits"),
+        MemoryPart(name="cell records", anonymous_bytes=records, reason=f"{CELL_RECORD_BYTES} bytes a cell"),
+    )
+
+
+def process_parts(
+    shape: ModelShape, api: str, device: DeviceProfile | None, *, merges: bool | None = None, card_count: int = 1
+) -> tuple[MemoryPart, ...]:
+    """Parts of the process itself: driver, vocabulary (with merge rules or not; None: by its family), interpreter.
+
+    The last is what the probe of the device measured, else what the stock CPU wheel takes.
+    """
+    calibrated = {c.api: c for c in device.calibrations if c.process_anonymous_bytes} if device else {}
+    measured = calibrated.get(api) or calibrated.get("cpu")
+    merges = has_merges(shape) if merges is None else merges
+    each = _MERGED_TOKEN_BYTES if merges else _PLAIN_TOKEN_BYTES
+    vocabulary = int(_MODEL_RECORD_BYTES + each * shape.vocab_count)
+    context = int(driver_share(api, device).mid)
+    return (
+        *(_by_card("driver", [context] * card_count, [f"{api} context"], _pool_of(api, device)) if context else ()),
+        MemoryPart(
+            name="vocabulary", anonymous_bytes=vocabulary, reason=f"{shape.vocab_count} tokens, {each} bytes each"
+        ),
+        MemoryPart(
+            name="runtime",
+            anonymous_bytes=measured.process_anonymous_bytes if measured else RUNTIME_ANONYMOUS_BYTES,
+            file_bytes=measured.process_file_bytes if measured else RUNTIME_FILE_BYTES,
+            reason="interpreter and engine",
+        ),
     )
 
 
@@ -157,26 +222,61 @@ def driver_share(api: str, device: DeviceProfile | None) -> Interval:
     return Interval(mid=mid, low=low, high=high)
 
 
-def process_parts(
-    shape: ModelShape, api: str, device: DeviceProfile | None, *, merges: bool | None = None
-) -> tuple[MemoryPart, ...]:
-    """Parts of the process itself: driver, vocabulary (with merge rules or not; None: by its family), interpreter.
+def later_parts(shape: ModelShape, scenario: Scenario) -> tuple[MemoryPart, ...]:
+    """What the scenario's program adds over many turns, at most, in the host's memory.
 
-    The last is what the probe of the device measured, else what the stock CPU wheel takes.
+    States of sliding and recurrent layers are saved at turns, so many a slot; the cache of tokens of other prompts is
+    kept up to a limit.
+
+    Source: llama.cpp, tools/server/server-context.cpp (checkpoints), server-task.h (prompt cache).
     """
-    told = {c.api: c for c in device.calibrations if c.process_anonymous_bytes} if device else {}
-    measured = told.get(api) or told.get("cpu")
-    merges = has_merges(shape) if merges is None else merges
-    context = int(driver_share(api, device).mid)
-    pool = device.pool_for(api) if device else "ram"
-    driver = MemoryPart(name="driver", anonymous_bytes=context, reason=f"{api} context", pool=pool)
-    runtime = MemoryPart(
-        name="runtime",
-        anonymous_bytes=measured.process_anonymous_bytes if measured else RUNTIME_ANONYMOUS_BYTES,
-        file_bytes=measured.process_file_bytes if measured else RUNTIME_FILE_BYTES,
-        reason="interpreter and engine",
-    )
-    return (*((driver,) if context else ()), _vocabulary(shape, merges=merges), runtime)
+    program, cells = program_named(scenario.program), cells_of(scenario)
+    _, sliding, recurrent = layer_counts(shape)
+    window = shape.sliding_window_tokens
+    seen = window if program.checkpoint_cells == "window" else cells.sliding(window)
+    one = recurrent * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
+    if sliding and not cells.whole:
+        one += sliding * min(seen, cells.full) * row_pair_bytes(shape, *cells.types, sliding=True)
+    parts = []
+    if one and program.checkpoints:
+        count = program.checkpoints * cells.sequences
+        reason = f"up to {count} saved states of {format_bytes(one)}; --ctx-checkpoints caps them"
+        parts.append(MemoryPart(name="checkpoints", anonymous_bytes=one * count, reason=reason))
+    if program.cache_ram_mib:
+        reason = "caches of other prompts, up to this; --cache-ram caps them"
+        parts.append(MemoryPart(name="prompt cache", anonymous_bytes=program.cache_ram_mib * MIB, reason=reason))
+    return tuple(parts)
+
+
+def load_extra_bytes(weights: Weights, scenario: Scenario) -> int:
+    """Bytes that exist while loading only: the parsed header, and its pages where the file is mapped."""
+    return (2 if scenario.mmap else 1) * _header_bytes(weights)
+
+
+def _pool_of(api: str, device: DeviceProfile | None) -> PoolName:
+    return device.pool_for(api) if device else "ram"
+
+
+def _is_whole(shape: ModelShape, scenario: Scenario) -> bool:
+    return scenario.placement.whole(routed=shape.experts is not None)
+
+
+def _card_blocks(shape: ModelShape, placement: Placement) -> list[tuple[set[int], bool]]:
+    """Of each card its blocks, and whether what comes after all blocks is there too."""
+    count, shares = shape.layer_count, placement.tensor_split or (1.0,)
+    start = placement.first_gpu_block(count)
+    cards = [card_of(block, start, count, shares) for block in range(start, count + 1)]
+    return [
+        ({start + i for i, one in enumerate(cards[:-1]) if one == card}, cards[-1:] == [card])
+        for card in range(len(shares))
+    ]
+
+
+def _by_card(name: str, sizes: list[int], reasons: list[str], pool: PoolName) -> Iterable[MemoryPart]:
+    """A part of each card, with its number where there are several."""
+    for card, size in enumerate(sizes):
+        own = f"{name}, card {card}" if len(sizes) > 1 else name
+        yield MemoryPart(name=own, anonymous_bytes=size, reason=reasons[min(card, len(reasons) - 1)], pool=pool)
 
 
 def _cpu_weights(weights: Weights, scenario: Scenario, device: DeviceProfile | None) -> tuple[MemoryPart, ...]:
@@ -202,90 +302,6 @@ def _repacked_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeE
         return 0
     types = repacked_types(engine.isa if engine else None)
     return sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight" and is_repacked(t, types))
-
-
-def _gpu_weights(weights: Weights, scenario: Scenario, pool: PoolName) -> tuple[MemoryPart, ...]:
-    """All matrices in GPU buffers, which nobody can take back; the token table stays with the CPU."""
-    names = {"token_embd.weight", "per_layer_token_embd.weight"}
-    tables = {t.name: t.size_bytes for t in weights.tensors if t.name in names}
-    table = sum(tables.values())
-    copied = 0 if has_output(weights) else tables.get("token_embd.weight", 0)
-    on_gpu = _tensor_bytes(weights) - table + copied
-    where = "the card's memory" if pool == "vram" else "memory wired for the GPU"
-    return (
-        MemoryPart(name="weights", anonymous_bytes=on_gpu, reason=f"all matrices in {where}", pool=pool),
-        MemoryPart(
-            name="token table",
-            anonymous_bytes=0 if scenario.mmap else table,
-            file_bytes=table if scenario.mmap else 0,
-            reason="rows are looked up by the CPU",
-        ),
-    )
-
-
-def cell_records(shape: ModelShape, scenario: Scenario, pool: PoolName) -> tuple[MemoryPart, ...]:
-    """What the host keeps of each cell, where the cache lies on a card; else the cache's part counts it."""
-    if pool == "ram":
-        return ()
-    reason = f"{CELL_RECORD_BYTES} bytes a cell"
-    return (MemoryPart(name="cell records", anonymous_bytes=_record_bytes(shape, scenario), reason=reason),)
-
-
-def _record_bytes(shape: ModelShape, scenario: Scenario) -> int:
-    cells = cells_of(scenario)
-    return CELL_RECORD_BYTES * (cells.streams * cells.full if shape.kv_head_count else cells.sequences)
-
-
-def later_parts(shape: ModelShape, scenario: Scenario) -> tuple[MemoryPart, ...]:
-    """What the scenario's program adds over many turns, at most, in the host's memory.
-
-    States of sliding and recurrent layers are saved at turns, so many a slot; the cache of tokens of other prompts is
-    kept up to a limit.
-
-    Source: llama.cpp, tools/server/server-context.cpp (checkpoints), server-task.h (prompt cache).
-    """
-    program, cells = program_named(scenario.program), cells_of(scenario)
-    _, sliding, recurrent = layer_counts(shape)
-    seen = (
-        shape.sliding_window_tokens
-        if program.checkpoint_cells == "window"
-        else cells.sliding(shape.sliding_window_tokens)
-    )
-    one = recurrent * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
-    if sliding and not cells.whole:
-        one += sliding * min(seen, cells.full) * row_pair_bytes(shape, *cells.types, sliding=True)
-    parts = []
-    if one and program.checkpoints:
-        count = program.checkpoints * cells.sequences
-        reason = f"up to {count} saved states of {format_bytes(one)}; --ctx-checkpoints caps them"
-        parts.append(MemoryPart(name="checkpoints", anonymous_bytes=one * count, reason=reason))
-    if program.cache_ram_mib:
-        reason = "caches of other prompts, up to this; --cache-ram caps them"
-        parts.append(MemoryPart(name="prompt cache", anonymous_bytes=program.cache_ram_mib * MIB, reason=reason))
-    return tuple(parts)
-
-
-def _kv_part(shape: ModelShape, scenario: Scenario, pool: PoolName) -> MemoryPart:
-    engine = cells_of(scenario)
-    cells = engine.streams * engine.full if shape.kv_head_count else engine.sequences
-    size = sum(block_cache_bytes(shape, engine))
-    return MemoryPart(
-        name="kv cache",
-        anonymous_bytes=size + (_record_bytes(shape, scenario) if pool == "ram" else 0),
-        reason=f"{cells} cells of {scenario.kv_type}, zeroed when the context is made",
-        pool=pool,
-    )
-
-
-def _vocabulary(shape: ModelShape, *, merges: bool) -> MemoryPart:
-    each = _MERGED_TOKEN_BYTES if merges else _PLAIN_TOKEN_BYTES
-    size = int(_MODEL_RECORD_BYTES + each * shape.vocab_count)
-    return MemoryPart(name="vocabulary", anonymous_bytes=size, reason=f"{shape.vocab_count} tokens, {each} bytes each")
-
-
-def load_extra_bytes(weights: Weights, scenario: Scenario) -> int:
-    """Bytes that exist while loading only: the parsed header, and its pages where the file is mapped."""
-    return (2 if scenario.mmap else 1) * _header_bytes(weights)
 
 
 def _tensor_bytes(weights: Weights) -> int:

@@ -20,7 +20,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.program import ollama_batch, ollama_context, program_named
 from harness.domain.scenario import Scenario
-from harness.predict.placed import memory_of
+from harness.predict.memory import memory_of
 from harness.units import MIB, format_bytes
 
 LEAST_CONTEXT_TOKENS: Final = 4096

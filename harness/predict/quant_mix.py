@@ -13,6 +13,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from math import prod
 from typing import Final, NamedTuple
@@ -73,18 +74,24 @@ def in_llama_order(tensors: Mapping[str, tuple[int, ...]]) -> list[Placed]:
     """Tensors in the order in which llama.cpp walks them: no block first, then by block, then by name."""
     placed, numbers = list[Placed](), Counter[str]()
     for name, dims in sorted(tensors.items(), key=lambda item: (block_of(item[0]), item[0])):
-        matrix = len(dims) > 1
-        quantised = matrix and name.endswith("weight") and not re.search(_TABLES["kept"], name)
-        half = matrix and bool(re.search(_TABLES["kept_half"], name))
-        kind, group = (
-            next((word for pattern, word in _TABLES[what] if re.search(pattern, name)), "other")
-            for what in ("kinds", "groups")
-        )
+        kind, group, kept, half = _named(name.split(".", 2)[-1] if name.startswith("blk.") else name)
+        quantised = len(dims) > 1 and name.endswith("weight") and not kept
         if kind == "table" and "output.weight" not in tensors:
             kind = group = "output"
-        placed.append(Placed(name, dims, kind, block_of(name), numbers[kind], quantised, half, group))
+        placed.append(Placed(name, dims, kind, block_of(name), numbers[kind], quantised, half and len(dims) > 1, group))
         numbers[kind] += quantised
     return placed
+
+
+@cache
+def _named(name: str) -> tuple[str, str, bool, bool]:
+    """Of a tensor's name within its block: kind, group, whether it is kept, and whether it is kept in 16 bits."""
+    kind, group = (
+        next((word for pattern, word in _TABLES[what] if re.search(pattern, name)), "other")
+        for what in ("kinds", "groups")
+    )
+    kept, half = (bool(re.search(_TABLES[what], name)) for what in ("kept", "kept_half"))
+    return kind, group, kept, half
 
 
 def types_in_order(
@@ -105,7 +112,10 @@ def types_in_order(
     """
     quant = quant_named(quant)
     base = BASE_TYPE[quant]
-    rules = [rule for rule in _RULES if rule["mixtures"] == "any" or quant in rule["mixtures"].split()]
+    rules = {
+        kind: [r for r in _RULES if r["tensor"] in {kind, "any"} and {quant, "any"} & set(r["mixtures"].split())]
+        for kind in {one.kind for one in placed}
+    }
     of_model = _model_facts(shape, quant in NEEDS_IMPORTANCE_MATRIX if importance_matrix is None else importance_matrix)
     of_model["value_count"] = sum(one.kind == "value" for one in placed)
     types = dict[str, str]()
@@ -116,9 +126,8 @@ def types_in_order(
         elif base in {"F32", "F16", "BF16"}:
             types[one.name] = base
         else:
-            own = [rule for rule in rules if rule["tensor"] in {one.kind, "any"}]
-            facts = _tensor_facts(one, base, of_model) if own else of_model
-            chosen = next((rule["type"] for rule in own if holds(rule["when"], facts)), "same")
+            facts = _tensor_facts(one, base, of_model) if rules[one.kind] else of_model
+            chosen = next((rule["type"] for rule in rules[one.kind] if holds(rule["when"], facts)), "same")
             types[one.name] = _fitting(base if chosen == "same" else chosen, one.dims[0])
     for group, wanted in zip(GROUPS, bits, strict=False):
         if wanted:

@@ -11,7 +11,7 @@ from harness.domain.model import ModelShape, Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import MemoryPrediction
 from harness.domain.scenario import Scenario
-from harness.predict.placed import SPREAD_RATIO, placed_memory
+from harness.predict.memory import SPREAD_RATIO, memory_of
 
 
 def best_split(weights: Weights, device: DeviceProfile, scenario: Scenario, card_count: int = 1) -> Placement | None:
@@ -24,19 +24,19 @@ def best_split(weights: Weights, device: DeviceProfile, scenario: Scenario, card
     Raises:
         ValueError: The KV type's blocks do not divide a row of keys.
     """
-    shares = (1.0,) * card_count
-    listed = [replace(step, kv_on_gpu=scenario.placement.kv_on_gpu) for step in steps(weights.shape, shares)]
-    api = device.api(scenario.api)
+    listed = [
+        replace(step, kv_on_gpu=scenario.placement.kv_on_gpu) for step in steps(weights.shape, (1.0,) * card_count)
+    ]
 
-    def memory_of(placement: Placement) -> MemoryPrediction:
-        return placed_memory(weights, replace(scenario, placement=placement), device, api, shares)
+    def memory(placement: Placement) -> MemoryPrediction:
+        return memory_of(weights, scenario, device, placement)
 
-    def room(placement: Placement) -> bool:
-        return fullest_card(memory_of(placement)) * (1 + SPREAD_RATIO) <= device.pool("vram").usable_bytes.value
+    def has_room(placement: Placement) -> bool:
+        return fullest_card(memory(placement)) * (1 + SPREAD_RATIO) <= device.pool("vram").usable_bytes.value
 
-    first = bisect_left(listed, True, key=room)
+    first = bisect_left(listed, True, key=has_room)
     for placement in listed[first : first + _LOOK_AHEAD]:
-        if room(placement) and ram_bytes(memory_of(placement)) <= device.pool("ram").usable_bytes.value:
+        if has_room(placement) and ram_bytes(memory(placement)) <= device.pool("ram").usable_bytes.value:
             return placement
     return None
 

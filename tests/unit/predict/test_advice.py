@@ -8,7 +8,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.predict.advice import Advice, Variant, advise
-from harness.predict.memory import predict_memory
+from harness.predict.memory import memory_of
 from harness.predict.quality import perplexity_growth_percent
 from harness.predict.verdict import judge
 from harness.predict.weights import weights_of
@@ -20,7 +20,7 @@ LLAMA = load_model("llama-3.1-8b")
 def evaluate(variant: Variant) -> Prediction:
     """Real memory and verdict; for the speed the plain ceiling, bandwidth / bytes."""
     weights = weights_of(LLAMA.shape, variant.quant)
-    memory = predict_memory(weights, variant.scenario, device=variant.device)
+    memory = memory_of(weights, variant.scenario, variant.device)
     ceiling = variant.device.pool("ram").bandwidth_bytes_per_s.value / weights.file_bytes
     exact = Interval(mid=ceiling, low=ceiling, high=ceiling)
     speed = SpeedPrediction(

@@ -7,7 +7,7 @@ from harness.domain.model import Experts, ModelShape
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.predict.compute_buffer import HOST, Layout, scratch_bytes
-from harness.predict.placed import placed_memory
+from harness.predict.memory import memory_of
 from harness.predict.weights import weights_of
 from harness.units import MIB
 
@@ -86,7 +86,7 @@ def test_each_pool_is_that_of_the_engine(api, row):
     placement = Placement(gpu_layers=layers, cpu_moe=experts, kv_on_gpu=kv_on_gpu)
     scenario = Scenario(context_tokens=context, ubatch_tokens=ubatch, flash_attention=fused, api=api,
                         placement=placement)  # fmt: skip
-    memory = placed_memory(weights_of(SHAPES[name], "Q8_0"), scenario, load_device("rtx-4060-desktop"), api)
+    memory = memory_of(weights_of(SHAPES[name], "Q8_0"), scenario, load_device("rtx-4060-desktop"))
     for pool, logged in (("vram", gpu_mib), ("ram", host_mib)):
         buffers = ("weights", "kv cache", "compute buffer", "host buffer")
         told = sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(buffers))

@@ -7,8 +7,8 @@ from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.domain.model import Tensor, Weights
 from harness.domain.scenario import Scenario
-from harness.predict.compute_buffer import reserved_compute_bytes
-from harness.predict.memory import predict_memory
+from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
+from harness.predict.memory import memory_of
 from harness.predict.repack import repacked_bytes, repacked_types, rewrites_all
 from harness.predict.weights import weights_of
 from harness.units import MIB
@@ -46,7 +46,7 @@ def test_measured_peaks(model: str, untied: bool, quant: str, context: int, repa
     if untied:
         shape = msgspec.structs.replace(shape, tied_embeddings=False)
     scenario = Scenario(context_tokens=context, prompt_tokens=500, new_tokens=8, repack=repack)
-    memory = predict_memory(weights_of(shape, quant), scenario, api="cpu", device=_device(AVX512))
+    memory = memory_of(weights_of(shape, quant), scenario, _device(AVX512))
     assert memory.peak_bytes.mid / MIB == pytest.approx(peak_mib, rel=0.03)
     assert memory.peak_bytes.low / MIB <= peak_mib <= memory.peak_bytes.high / MIB
 
@@ -106,14 +106,15 @@ def test_what_is_repacked_depends_on_the_cpu() -> None:
     ],
 )
 def test_reserved_scratch_is_that_of_the_log(model: str, context: int, mib: float) -> None:
-    size = reserved_compute_bytes(load_model(model).shape, Scenario(context_tokens=context, ubatch_tokens=512))
+    shape, scenario = load_model(model).shape, Scenario(context_tokens=context, ubatch_tokens=512)
+    size = scratch_bytes(shape, scenario, whole_layout(shape, "cpu"))[HOST]
     assert size / MIB == pytest.approx(mib, rel=0.001)
 
 
 def test_without_mmap_nothing_is_file_backed_but_code() -> None:
     weights = weights_of(load_model("smollm2-135m").shape, "Q4_K_M")
-    mapped = predict_memory(weights, Scenario(), api="cpu")
-    read = predict_memory(weights, Scenario(mmap=False), api="cpu")
+    mapped = memory_of(weights, Scenario())
+    read = memory_of(weights, Scenario(mmap=False))
     assert read.file_bytes < mapped.file_bytes
     assert read.anonymous_bytes > mapped.anonymous_bytes
     by_name = {p.name: p for p in read.parts}
@@ -123,7 +124,7 @@ def test_without_mmap_nothing_is_file_backed_but_code() -> None:
 
 def test_a_card_holds_weights_cache_and_scratch_in_its_own_pool() -> None:
     device = load_device("rtx-4090-desktop")
-    memory = predict_memory(weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M"), Scenario(), device=device)
+    memory = memory_of(weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M"), Scenario(), device)
     pools = {p.name: p.pool for p in memory.parts}
     assert pools["weights"] == pools["kv cache"] == pools["compute buffer"] == "vram"
     assert pools["token table"] == pools["runtime"] == "ram"
@@ -132,15 +133,13 @@ def test_a_card_holds_weights_cache_and_scratch_in_its_own_pool() -> None:
 
 
 def test_a_unified_gpu_holds_everything_in_ram() -> None:
-    memory = predict_memory(
-        weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M"), Scenario(), device=load_device("iphone-16-pro")
-    )
+    memory = memory_of(weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M"), Scenario(), load_device("iphone-16-pro"))
     assert {p.pool for p in memory.parts} == {"ram"}
     assert memory.anonymous_bytes > 4.5e9
 
 
 def test_parts_add_up() -> None:
-    memory = predict_memory(weights_of(load_model("qwen3-8b").shape, "Q4_K_M"), Scenario(), api="cpu")
+    memory = memory_of(weights_of(load_model("qwen3-8b").shape, "Q4_K_M"), Scenario())
     assert memory.anonymous_bytes + memory.file_bytes == sum(p.anonymous_bytes + p.file_bytes for p in memory.parts)
     assert memory.peak_bytes.mid >= memory.anonymous_bytes + memory.file_bytes
     assert memory.peak_bytes.low < memory.peak_bytes.mid < memory.peak_bytes.high

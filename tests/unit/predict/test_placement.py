@@ -19,8 +19,9 @@ from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, decode_seconds
 from harness.predict.fitted import Fitted, work_of
 from harness.predict.kv_cache import block_cache_bytes, cells_of, kv_cache_bytes
+from harness.predict.memory import memory_of
 from harness.predict.passes import Engines, Pass, pass_terms
-from harness.predict.placed import card_of, parts_of, placed_memory
+from harness.predict.placed import card_of, parts_of
 from harness.predict.placement import Terms, fitted_link
 from harness.predict.speed import split_of
 from harness.predict.splits import fullest_card, steps
@@ -164,7 +165,7 @@ def test_the_usual_questions_have_an_answer(model, quant, device, cards, ram_gib
     order = list(steps(weights.shape, shares))
     here = order.index(best.scenario.placement)
     on_card = [
-        fullest_card(placed_memory(weights, Scenario(placement=step), profile, "cuda", shares))
+        fullest_card(memory_of(weights, Scenario(placement=step), profile))
         for step in order[max(here - 1, 0) : here + 1]
     ]
     assert on_card[-1] * 1.03 <= limit and (here == 0 or on_card[0] * 1.03 > limit)
@@ -172,9 +173,7 @@ def test_the_usual_questions_have_an_answer(model, quant, device, cards, ram_gib
 
 def test_memory_of_a_split_is_the_whole_shared_out():
     device = load_device("rtx-4060-desktop")
-    whole, split = (
-        placed_memory(MOE, Scenario(placement=p), device, "cuda") for p in (Placement(), Placement(cpu_moe=20))
-    )
+    whole, split = (memory_of(MOE, Scenario(placement=p), device) for p in (Placement(), Placement(cpu_moe=20)))
 
     def weights(memory, pool):
         return sum(p.anonymous_bytes + p.file_bytes for p in memory.parts if p.pool == pool and "weights" in p.name)

@@ -10,8 +10,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
 from harness.predict.kv_cache import block_cache_bytes, cells_of
-from harness.predict.memory import later_parts
-from harness.predict.placed import memory_of
+from harness.predict.memory import later_parts, memory_of
 from harness.predict.program_fit import program_fit
 from harness.predict.weights import weights_of
 from harness.units import GIB, MIB

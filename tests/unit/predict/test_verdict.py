@@ -7,7 +7,7 @@ from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, SpeedPrediction
 from harness.domain.scenario import Scenario
-from harness.predict.memory import predict_memory
+from harness.predict.memory import memory_of
 from harness.predict.verdict import judge, needed_bytes_of, with_target
 from harness.predict.weights import weights_of
 from harness.units import GIB
@@ -84,7 +84,7 @@ def test_a_missed_target_is_a_no_that_names_the_limit() -> None:
 @pytest.mark.parametrize(("quant", "word"), [("Q4_K_M", "does not fit"), ("IQ2_XXS", "fits")])
 def test_a_70b_on_a_card_of_24_gib(quant: str, word: str) -> None:
     # 39.6 GiB and 17.8 GiB of tensors
-    memory = predict_memory(weights_of(load_model("llama-3.1-70b").shape, quant), Scenario(), device=CARD)
+    memory = memory_of(weights_of(load_model("llama-3.1-70b").shape, quant), Scenario(), CARD)
     verdict = judge(memory, None, CARD)
     assert verdict.word == word
     if word == "does not fit":

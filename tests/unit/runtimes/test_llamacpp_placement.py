@@ -12,7 +12,7 @@ from harness.domain.model import Experts, ModelShape
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
-from harness.predict.placed import placed_memory
+from harness.predict.memory import memory_of
 from harness.predict.weights import weights_of
 
 pytest.importorskip("llama_cpp")
@@ -120,9 +120,7 @@ def test_a_split_computes_the_same_and_lies_where_it_was_predicted(model: Path, 
     found, laid = _logits(model, _scenario("vulkan", placement))
     scale = np.abs(reference).max()
     assert np.abs(found - reference).max() / scale < 0.05  # other kernels, other rounding
-    memory = placed_memory(
-        read_gguf(model).weights(), _scenario("vulkan", placement), load_device("rtx-4060-desktop"), "vulkan"
-    )
+    memory = memory_of(read_gguf(model).weights(), _scenario("vulkan", placement), load_device("rtx-4060-desktop"))
     for pool in ("vram", "ram"):
         host = [b.size_bytes for b in laid if b.on_host == (pool == "ram")]
         names = ("weights", "kv cache", "compute buffer", "host buffer")
