@@ -1,58 +1,73 @@
-"""Fit of the few terms of the law of placement, each card predicted without its own rows, and sweeps of placements."""
+"""Fit of the few terms of the law of placement, cards predicted without their own rows, and sweeps of placements."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.predict.coefficients import shipped
-from harness.predict.placement import Terms
-from harness.published.placement_rows import PlacedRow, as_row, predicted_s, read_placed_rows
+from harness.predict.placement import SHIPPED, Terms
+from harness.published.placement_rows import Placed, placed_rows
 from harness.published.row_work import ModelOf
-from harness.published.rows import TRUSTED
+from harness.published.rows import TRUSTED, Row
 from harness.published.score import Judged, judge_shipped
 
 Array = NDArray[np.float64]
 GROUPS: Final = frozenset({"split placement, decode", "split placement, prefill"})
+FOLDS: Final = 10
+ROWS_OF_A_VOTE: Final = 3
 NOISE: Final = 0.15
 """Spread of one measurement in ln t, with what a row does not tell of its host."""
 
 
-def judged_by(row: PlacedRow) -> bool:
-    """Whether it counts: predictable, of trust A or B."""
-    return row.split is not None and row.raw.get("trust", "") in TRUSTED
+Case = tuple[Row, Placed]
+"""A row of trust A or B, and what the laws see of it."""
+
+
+def cases(model_of: ModelOf) -> list[Case]:
+    """Published splits that count."""
+    pairs = placed_rows(None, model_of)
+    return [(row, placed) for row, placed in pairs if placed is not None and row.raw.get("trust", "") in TRUSTED]
 
 
 def left_out(model_of: ModelOf) -> list[Judged]:
-    """Published splits by terms fitted without any row of the card in question."""
-    rows = [row for row in read_placed_rows(None, model_of) if judged_by(row)]
-    fitted = {gpu: fit_terms([row for row in rows if row.gpu != gpu]) for gpu in {row.gpu for row in rows}}
-    return judge_shipped([as_row(row, fitted[row.gpu]) for row in rows], shipped())
+    """Published splits, each tenth of the cards predicted by terms fitted without any row of these cards."""
+    listed = cases(model_of)
+    chips = sorted({row.chip for row, _ in listed})
+    judged = []
+    for fold in range(FOLDS):
+        out = set(chips[fold::FOLDS])
+        terms = fit_terms([case for case in listed if case[0].chip not in out])
+        rows = [row._replace(law=partial(placed.law, terms)) for row, placed in listed if row.chip in out]
+        judged += judge_shipped(rows, shipped())
+    return judged
 
 
-def sweep_of(row: PlacedRow) -> tuple[str, ...]:
+def sweep_of(case: Case) -> tuple[str, ...]:
     """What stays the same while a sweep moves layers or experts."""
+    raw, phase = case[0].raw, case[1].phase
     same = ("device", "model", "quant", "kv_type", "n_ubatch", "n_threads", "runtime", "context_depth", "backend")
-    return (row.phase, row.raw.get("test", ""), *(row.raw.get(name, "") for name in same))
+    return (phase, raw.get("test", ""), *(raw.get(name, "") for name in same))
 
 
-def sweeps_found(rows: Sequence[PlacedRow], predicted: Mapping[int, float]) -> list[bool]:
+def sweeps_found(listed: Sequence[Case], terms: Terms) -> list[bool]:
     """Of each sweep of three placements or more, whether the law finds its best within a step, or 0.9 of its speed."""
-    sweeps: dict[tuple[str, ...], dict[float, list[PlacedRow]]] = {}
-    for row in rows:
-        sweeps.setdefault(sweep_of(row), {}).setdefault(round(row.step, 4), []).append(row)
-    found = []
+    sweeps: dict[tuple[str, ...], dict[float, list[Case]]] = {}
+    for case in listed:
+        sweeps.setdefault(sweep_of(case), {}).setdefault(round(case[1].step, 4), []).append(case)
+    answers = []
     for steps in sweeps.values():
         if len(steps) < 3:
             continue
         order = sorted(steps)
-        measured = [float(np.median([r.tokens_per_s for r in steps[s]])) for s in order]
-        said = [float(np.median([predicted[id(r)] for r in steps[s]])) for s in order]
-        best, chosen = int(np.argmax(measured)), int(np.argmax(said))
-        found.append(abs(best - chosen) <= 1 or measured[chosen] >= 0.9 * measured[best])
-    return found
+        measured = [float(np.median([row.measured for row, _ in steps[s]])) for s in order]
+        predicted = [float(np.median([placed.tokens_per_s(terms) for _, placed in steps[s]])) for s in order]
+        best, chosen = int(np.argmax(measured)), int(np.argmax(predicted))
+        answers.append(abs(best - chosen) <= 1 or measured[chosen] >= 0.9 * measured[best])
+    return answers
 
 
 _PRIOR_SD: Final = Terms(
@@ -60,27 +75,32 @@ _PRIOR_SD: Final = Terms(
 )
 
 
-def fit_terms(rows: Sequence[PlacedRow]) -> Terms:
-    """Terms of the law from rows of trust A and B: robust least squares in ln t, pulled to the priors.
+def fit_terms(listed: Sequence[Case]) -> Terms:
+    """Terms of the law: robust least squares in ln t, pulled to the priors; of each vote three rows are enough.
 
     A vote (GPU x model x quantisation x phase) weighs 1 whatever its rows, a GPU no more than the root of its votes.
     """
     from scipy.optimize import least_squares
 
-    rows = [row for row in rows if judged_by(row)]
-    if not rows:
+    rows_in: Counter[tuple[str, ...]] = Counter()
+    few = []
+    for case in listed:
+        rows_in[case[0].vote] += 1
+        if rows_in[case[0].vote] <= ROWS_OF_A_VOTE:
+            few.append(case)
+    if not few:
         return Terms()
-    vote_of = [(row.gpu, row.raw["model"], row.raw["quant"], row.phase) for row in rows]
-    rows_in, votes_in = Counter(vote_of), Counter((gpu, phase) for gpu, _, _, phase in set(vote_of))
-    weight = np.array([1 / rows_in[v] / np.sqrt(votes_in[v[0], v[3]]) for v in vote_of])
-    target = np.log([row.token_count / row.tokens_per_s for row in rows])
+    votes_in = Counter((vote[1], vote[-1]) for vote in rows_in)
+    votes = [row.vote for row, _ in few]
+    weight = np.array([1 / min(rows_in[v], ROWS_OF_A_VOTE) / np.sqrt(votes_in[v[1], v[-1]]) for v in votes])
+    measured = np.log([row.measured for row, _ in few])
     prior, sd = np.array(Terms()), np.array(_PRIOR_SD)
 
     def residuals(theta: Array) -> Array:
         terms = Terms(*theta.tolist())
-        error = (np.log([predicted_s(row, terms) for row in rows]) - target) / NOISE
+        error = (measured - np.log([placed.tokens_per_s(terms) for _, placed in few])) / NOISE
         robust = np.sign(error) * np.sqrt(2 * (np.sqrt(1 + error**2) - 1))
         pulled: Array = np.concatenate([np.sqrt(weight) * robust, (theta - prior) / sd])
         return pulled
 
-    return Terms(*least_squares(residuals, prior, diff_step=1e-4, ftol=1e-4).x.tolist())
+    return Terms(*least_squares(residuals, np.array(SHIPPED), diff_step=1e-4, ftol=1e-4).x.tolist())

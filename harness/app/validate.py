@@ -7,7 +7,7 @@ from harness.predict.coefficients import shipped
 from harness.published.cells import kind_of
 from harness.published.heat_rows import KINDS, heat_rows
 from harness.published.other_rows import batch_rows, speculation_rows, streaming_rows
-from harness.published.placement_rows import placement_rows
+from harness.published.placement_rows import placed_rows
 from harness.published.rows import Row, read_rows
 from harness.published.score import Report, judge_shipped, report
 
@@ -38,7 +38,7 @@ def rows_of(path: Path) -> list[Row]:
         case "batch":
             return batch_rows(path, model_of)
         case "placement":
-            return placement_rows(path, model_of)
+            return [row for row, _ in placed_rows(path, model_of)]
     return read_rows(path, model_of)
 
 
@@ -46,7 +46,7 @@ def shipped_others() -> list[Row]:
     """All published rows that ship with the package but speeds of one sequence."""
     return [
         *batch_rows(None, model_of),
-        *placement_rows(None, model_of),
+        *(row for row, _ in placed_rows(None, model_of)),
         *speculation_rows(),
         *streaming_rows(),
         *(row for kind in KINDS for row, _ in heat_rows(kind, model_of)),

@@ -9,11 +9,11 @@ from typing import Final
 
 from harness.domain.prediction import Interval
 from harness.predict.coefficients import shipped
-from harness.predict.decode import Machine, Work, decode_gradient
-from harness.predict.fitted import SPREAD_BY_LN, few_tokens
+from harness.predict.decode import Machine, Work
+from harness.predict.fitted import Fitted, few_tokens
 from harness.predict.interval import interval
 from harness.predict.moe import ROUTED_RATIO, SYSTEM_BYTES, hit_ratio, streamed_token_s
-from harness.predict.passes import Pass
+from harness.predict.passes import Part, Pass
 from harness.predict.quant_class import bits_of, quant_class
 from harness.predict.speculative import (
     MIXTURE_SLOPE,
@@ -71,10 +71,8 @@ def _speculation(raw: Cells) -> Row:
         tokens = expected_tokens_per_cycle(min(rate, 1.0), int(gamma))
     elif kind.startswith("accepted/drafted") and gamma and rate:
         tokens = 1 + gamma * rate
-    count = _size(raw["target"])[1]
-    reason = why_not(
-        (not outside(raw), outside(raw)), (tokens and speedup, "no acceptance"), (count, "no size of the target")
-    )
+    count, why = _size(raw["target"])[1], outside(raw)
+    reason = why_not((not why, why), (tokens and speedup, "no acceptance"), (count, "no size of the target"))
     vote = "speculation", raw["device"], re.split(r"[ ,]", raw["method"].lower())[0], raw["target"]
     machine, law = _machine(raw["device"]), None if reason else partial(_speedup, raw, tokens)
     return Row(raw, "speculative speedup", vote, speedup, tokens, reason, law, machine=machine)
@@ -131,39 +129,35 @@ def streaming_rows(path: Path | None = None) -> list[Row]:
 
 
 def _streaming(raw: Cells) -> Row:
-    size, disk, speed, ram, active, params = raw.numbers(
-        "model_bytes", "storage_read_gb_s", "tokens_per_s", "ram_bytes_or_budget", "active_params_b", "params_b"
-    )
-    moe = raw["arch"].startswith("moe")
+    size, disk, speed, ram, card, active, params = raw.numbers(
+        "model_bytes", "storage_read_gb_s", "tokens_per_s", "ram_bytes_or_budget", "vram_bytes", "active_params_b",
+        "params_b",
+    )  # fmt: skip
+    moe, why = raw["arch"].startswith("moe"), outside(raw)
     group = "experts read from disk" if moe else "weights mapped from disk"
     vote = group, raw.get("device", ""), raw.get("model", ""), raw.get("quant", ""), raw.get("system", "")
     reason = why_not(
-        (not outside(raw), outside(raw)),
+        (not why, why),
         ("sparse" not in raw["arch"], "reads only neurons that fire"),
         (size and disk and speed and ram, "no size, disk, memory or speed"),
         (not moe or (active and params), "no active parameters"),
     )
-    law = partial(_streamed_tokens_per_s, raw, moe=moe)
-    read = size * (active / params if moe and params else 1.0)
-    return Row(raw, group, vote, speed, disk * 1e9 / read if read else 0.0, reason, None if reason else law)
-
-
-def _streamed_tokens_per_s(raw: Cells, *, moe: bool) -> Interval:
-    size, disk, ram, card, active, params = raw.numbers(
-        "model_bytes", "storage_read_gb_s", "ram_bytes_or_budget", "vram_bytes", "active_params_b", "params_b"
-    )
+    if reason:
+        return Row(raw, group, vote, speed, reason=reason)
+    read = size * (active / params if moe else 1.0)
     host = _host_bytes_per_s(raw.get("device", ""))
     limited = "limit" in raw.get("system", "").lower()
     if moe:
         kept = min((ram if limited else max(ram - SYSTEM_BYTES, 0.5 * ram)) + card, size)
-        read = size * active / params
         hit = hit_ratio(256, 256 * kept / size)
         compute_s = read / (_EXPERTS_RATIO * host) + _WAITING_S
-        return interval(1 / streamed_token_s(ROUTED_RATIO * read, hit, disk * 1e9, compute_s), _SPREADS["experts"])
-    mapped = max(size - card, 0.0)
-    compute_s = mapped / host + min(size, card) / _CARD_BYTES_PER_S
-    seconds = compute_s + mmap_read_s(mapped, ram, BUSY_DISK_RATIO * disk * 1e9, limited=limited)
-    return interval(1 / seconds, _SPREADS["mapped"])
+        seconds = streamed_token_s(ROUTED_RATIO * read, hit, disk * 1e9, compute_s)
+    else:
+        mapped = max(size - card, 0.0)
+        seconds = mapped / host + min(size, card) / _CARD_BYTES_PER_S
+        seconds += mmap_read_s(mapped, ram, BUSY_DISK_RATIO * disk * 1e9, limited=limited)
+    law = partial(interval, 1 / seconds, _SPREADS["experts" if moe else "mapped"])
+    return Row(raw, group, vote, speed, disk * 1e9 / read, law=law)
 
 
 def _host_bytes_per_s(device: str) -> float:
@@ -176,24 +170,11 @@ def _host_bytes_per_s(device: str) -> float:
 def batch_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
     """Tokens/s of all sequences together; several processes at once are several engines, and left aside.
 
-    Where a run's one sequence was measured too, its other rows are predicted by the ratio as well, in a group of
-    their own.
-
     Raises:
         BadDataError: Columns are missing, or a number is none.
     """
     rows = [_batch(raw, model_of) for raw in read_cells("batch.csv", path, "batch")]
-    alone = {_run(row): row for row in rows if not row.reason and _count(row) == 1}
-    related = [
-        row._replace(group=f"{row.group}, where one was measured", law=partial(_related, row, alone[_run(row)]))
-        for row in rows
-        if not row.reason and _count(row) > 1 and _run(row) in alone
-    ]
-    return [row for row in rows if row.reason or _count(row) > 1] + related
-
-
-def _count(row: Row) -> int:
-    return int(row.raw.number("batch_npl"))
+    return [row for row in rows if row.reason or row.raw.number("batch_npl") > 1]
 
 
 def _batch(raw: Cells, model_of: ModelOf) -> Row:
@@ -210,32 +191,17 @@ def _batch(raw: Cells, model_of: ModelOf) -> Row:
         (count, "no number of sequences"), (raw.number("n_processes") in {0, 1}, "several processes")
     )
     group = "experts, several sequences" if row.group == "moe" else "several sequences"
-    law = None if reason else partial(_together, row)
+    law = None if reason else partial(_together, row, count)
     promised = count * row.promised
     return row._replace(
         group=group, vote=(*row.vote, str(count)), phase="", work=None, reason=reason, law=law, promised=promised
     )
 
 
-def _together(row: Row) -> Interval:
+def _together(row: Row, count: int) -> Interval:
     """Speed of a batch by the law."""
     assert row.work is not None
-    count, belief = _count(row), shipped()
-    seconds = few_tokens(row.work, row.machine, Pass(1, 0.0, sequences=count), belief.values).total_s
-    gradient = decode_gradient(row.work, row.machine, belief.values)
-    own = belief.half_width(gradient, "decode", row.work, row.machine)
-    return interval(count / seconds, math.hypot(own, SPREAD_BY_LN[0] * math.log(count)))
-
-
-def _related(row: Row, alone: Row) -> Interval:
-    """Speed of a batch from that of one sequence, by the law's ratio."""
-    assert row.law is not None and alone.law is not None
-    mine, single = row.law(), alone.law()
-    assert isinstance(mine, Interval) and isinstance(single, Interval)
-    return interval(mine.mid / single.mid * alone.measured, 0.1 + SPREAD_BY_LN[0] * math.log(_count(row)))
-
-
-def _run(row: Row) -> tuple[str, ...]:
-    """What the batches of one run share."""
-    names = ("source", "chip", "runtime", "model", "quant", "n_threads", "prompt_tokens")
-    return tuple(row.raw.get(name, "") for name in names)
+    engine, part, asked = Fitted(row.machine, shipped()), Part(row.work), Pass(1, sequences=count)
+    speed = count / engine.seconds([part], asked).total_s
+    slower, faster = engine.spread(part, asked)
+    return Interval(mid=speed, low=speed * math.exp(-slower), high=speed * math.exp(faster))

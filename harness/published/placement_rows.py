@@ -38,54 +38,47 @@ _HOST_GB_S: Final = 89.6
 """Bandwidth of a host that a row does not tell of: two channels of DDR5-5600 x 64 bit."""
 
 
-class PlacedRow(NamedTuple):
-    """One published test of a split placement, ``decode`` or ``prefill``.
+class Placed(NamedTuple):
+    """A predictable row of a split placement, as the laws see it.
 
-    ``gpu`` is the card's canonical name, ``split`` None with a ``reason`` when the row is not predictable, ``step``
-    where the placement stands among others: share of blocks and of experts with the CPU. ``copies``: whether a GPU
-    knows the type, so that prompts may have it copied there.
+    ``card`` is the name of the first card, ``step`` where the placement stands among others: share of blocks and of
+    experts with the CPU. ``copies``: whether a GPU knows the type, so that prompts may have it copied there.
     """
 
-    raw: Cells
-    gpu: str
-    phase: str
-    tokens_per_s: float
     asked: Pass
-    split: Split | None
+    split: Split
+    card: str
     cards: tuple[Machine, ...]
     host: Machine
-    copies: bool = True
-    step: float = 0.0
-    reason: str = ""
+    copies: bool
+    step: float
 
     @property
-    def token_count(self) -> float:
-        """Tokens that the time of the test is of."""
-        return self.asked.tokens
+    def phase(self) -> str:
+        """``decode`` or ``prefill``."""
+        return "decode" if self.asked.tokens == 1 else "prefill"
+
+    def tokens_per_s(self, terms: Terms) -> float:
+        """Speed by these terms of the link."""
+        link = fitted_link(
+            link_bytes_per_s(self.cards[0], self.card),
+            self.host,
+            terms,
+            shared_memory=self.cards[0].traits.memory == "lpddr" or not self.copies,
+            expert_ratio=self.split.expert_ratio,
+        )
+        cards = tuple(Fitted(machine, shipped()) for machine in self.cards)
+        host = Fitted(self.host._replace(runtime="llama.cpp"), shipped())
+        engines = Engines(cards, host, link, (1 / len(cards),) * len(cards))
+        return self.asked.tokens / float(pass_terms(self.split, engines, self.asked).total_s)
+
+    def law(self, terms: Terms = SHIPPED) -> Interval:
+        """The same with its interval."""
+        return interval(self.tokens_per_s(terms), SPREADS[self.phase])
 
 
-def placement_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
-    """Rows of a file, or of the shipped one, judged by the shipped terms.
-
-    Raises:
-        BadDataError: The file cannot be read, lacks columns, or has a number that is none.
-    """
-    return [as_row(row) for row in read_placed_rows(path, model_of)]
-
-
-def as_row(row: PlacedRow, terms: Terms = SHIPPED) -> Row:
-    """The row with the law by these terms."""
-
-    def law() -> Interval:
-        return interval(row.token_count / predicted_s(row, terms), SPREADS[row.phase])
-
-    vote = "placement", row.gpu, row.raw.get("model", ""), row.raw.get("quant", ""), row.phase
-    group = f"split placement, {row.phase}"
-    return Row(row.raw, group, vote, row.tokens_per_s, reason=row.reason, law=None if row.reason else law, chip=row.gpu)
-
-
-def read_placed_rows(path: Path | None, model_of: ModelOf) -> list[PlacedRow]:
-    """Rows of a file, or of the shipped one.
+def placed_rows(path: Path | None, model_of: ModelOf) -> list[tuple[Row, Placed | None]]:
+    """Rows of a file, or of the shipped one, judged by the shipped terms; None for what cannot be predicted.
 
     Raises:
         BadDataError: The file cannot be read, lacks columns, or has a number that is none.
@@ -93,7 +86,7 @@ def read_placed_rows(path: Path | None, model_of: ModelOf) -> list[PlacedRow]:
     return [_row(raw, model_of) for raw in read_cells("partial_offload.csv", path, "placement")]
 
 
-def _row(raw: Cells, model_of: ModelOf) -> PlacedRow:
+def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, Placed | None]:
     speed, params, size, active = raw.numbers("tokens_per_s", "params_b", "model_bytes", "active_params_b")
     phase, count, depth, known_test = test_named(raw.get("test", ""), raw.get("context_depth", ""))
     quant, cards, host = raw.get("quant", ""), _cards(raw), _host(raw)
@@ -106,11 +99,13 @@ def _row(raw: Cells, model_of: ModelOf) -> PlacedRow:
         (cards, "no bandwidth of the GPU"),
         (not several, "several machines"),
     )
+    chip = chip_key(raw.get("gpu_chip", ""))
+    vote = "placement", chip, raw.get("model", ""), raw.get("quant", ""), phase
+    row = Row(raw, f"split placement, {phase}", vote, speed, reason=reason, chip=chip)
+    if reason or known is None:
+        return row, None
     tokens, seen = (1, depth + count / 2) if phase == "decode" else (int(count), depth)
     asked = Pass(tokens, seen, ubatch_tokens=round(raw.number("n_ubatch")) or 512)
-    row = PlacedRow(raw, chip_key(raw.get("gpu_chip", "")), phase, speed, asked, None, cards, host, reason=reason)
-    if reason or known is None:
-        return row
     weights = _weights(known, size, quant)
     placement = _placement(raw, weights)
     split = split_of(weights, Scenario(placement=placement), asked)
@@ -120,8 +115,10 @@ def _row(raw: Cells, model_of: ModelOf) -> PlacedRow:
         narrow = widths / (2 * latent.kv_rank_dim + latent.rope_head_dim)
         split = split._replace(main=split.main._replace(attention_flops=split.main.attention_flops * narrow))
     step = (placement.first_gpu_block(blocks) + placement.cpu_moe) / blocks
+    card = raw.get("gpu_chip", "").split("+")[0].strip()
     # Types that ik_llama.cpp interleaves for a CPU (_R4) have no kernel on a GPU.
-    return row._replace(split=split, copies="_R4" not in quant.upper(), step=step)
+    placed = Placed(asked, split, card, cards, host, "_R4" not in quant.upper(), step)
+    return row._replace(law=placed.law), placed
 
 
 @lru_cache(maxsize=512)
@@ -206,19 +203,3 @@ def _host(raw: Cells) -> Machine:
     gb_s = raw.number("cpu_bandwidth_gb_s") or _HOST_GB_S
     other = "ik" if raw.get("runtime", "").lower().startswith("ik_") else "llama.cpp"
     return Machine("cpu", gb_s * 1e9, traits_of(raw.get("cpu_chip", ""), "cpu", gb_s * 1e9), runtime=other)
-
-
-def predicted_s(row: PlacedRow, terms: Terms) -> float:
-    """Seconds of a predictable row's test by token (decode) or of the whole prompt (prefill)."""
-    assert row.split is not None
-    chip = row.raw.get("gpu_chip", "").split("+")[0].strip()
-    link = fitted_link(
-        link_bytes_per_s(row.cards[0], chip),
-        row.host,
-        terms,
-        shared_memory=row.cards[0].traits.memory == "lpddr" or not row.copies,
-        expert_ratio=row.split.expert_ratio,
-    )
-    cards = tuple(Fitted(machine, shipped()) for machine in row.cards)
-    host = Fitted(row.host._replace(runtime="llama.cpp"), shipped())
-    return float(pass_terms(row.split, Engines(cards, host, link, (1 / len(cards),) * len(cards)), row.asked).total_s)

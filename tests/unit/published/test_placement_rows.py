@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.fits.placement import fit_terms, judged_by, sweep_of, sweeps_found
+from bench.fits.placement import cases, fit_terms, sweep_of, sweeps_found
 from harness.app.published import model_of
 from harness.errors import BadDataError
 from harness.predict.coefficients import shipped
 from harness.predict.placement import SHIPPED
 from harness.published.cells import kind_of
-from harness.published.placement_rows import as_row, placement_rows, predicted_s, read_placed_rows
+from harness.published.placement_rows import placed_rows
 from harness.published.score import judge_shipped, report
 
 HEADER = "gpu_chip,offload_mode,n_gpu_layers,n_cpu_moe,model,quant,test,tokens_per_s,n_layers,model_bytes,params_b,arch"
@@ -25,11 +25,11 @@ def rows_in(tmp_path: Path, *lines: str, header: str = HEADER) -> Path:
 
 @pytest.fixture(scope="module")
 def placed():
-    return read_placed_rows(None, model_of)
+    return cases(model_of)
 
 
 def test_the_shipped_rows_meet_their_targets(placed):
-    rows = [as_row(row) for row in placed[::3]]
+    rows = [row for row, _ in placed[::3]]
     found = report(rows, judge_shipped(rows, shipped())).groups
     for phase in ("decode", "prefill"):
         score = found[f"split placement, {phase}"]
@@ -40,20 +40,19 @@ def test_the_shipped_rows_meet_their_targets(placed):
 
 
 def test_the_best_placement_of_a_sweep_is_found(placed):
-    in_sweep = Counter(sweep_of(row) for row in placed if judged_by(row))
-    rows = [row for row in placed if judged_by(row) and in_sweep[sweep_of(row)] > 2][:500]
-    found = sweeps_found(rows, {id(row): row.token_count / predicted_s(row, SHIPPED) for row in rows})
+    in_sweep = Counter(map(sweep_of, placed))
+    found = sweeps_found([case for case in placed if in_sweep[sweep_of(case)] > 2][:500], SHIPPED)
     assert len(found) >= 20
     assert sum(found) / len(found) >= 0.8
 
 
 def test_a_card_that_no_row_was_fitted_on_is_predicted(placed):
-    """Fitted on every twentieth row of other cards, which is enough for nine terms."""
-    terms = fit_terms([row for row in placed if row.gpu != "4070 laptop"][::20])
+    """Fitted on every tenth row of other cards, which is enough for nine terms."""
+    terms = fit_terms([case for case in placed if case[0].chip != "4070 laptop"][::10])
     errors = sorted(
-        abs(r.token_count / predicted_s(r, terms) / r.tokens_per_s - 1)
-        for r in placed
-        if judged_by(r) and r.gpu == "4070 laptop" and r.phase == "decode"
+        abs(case.tokens_per_s(terms) / row.measured - 1)
+        for row, case in placed
+        if row.chip == "4070 laptop" and case.phase == "decode"
     )
     assert len(errors) > 300
     assert errors[len(errors) // 2] <= 0.20
@@ -76,12 +75,12 @@ def test_what_a_row_says_of_its_split(tmp_path, mode, layers, moe, detail, block
     header = HEADER + ",gpu_bandwidth_gb_s,backend,offload_detail,trust"
     split = f"RTX 4090,{mode},{layers},{moe},Qwen3-30B-A3B,Q4_K_M,tg128,50,48,18560000000,30.53,moe"
     line = f'{split},1008,cuda+cpu,"{detail}",A'
-    (row,) = read_placed_rows(rows_in(tmp_path, line, header=header), model_of)
-    assert row.split is not None, row.reason
-    assert row.split.cpu.work.layer_count == pytest.approx(blocks * 48)
-    all_experts = sum(part.work.weight_bytes for part in (row.split.main, row.split.cpu, row.split.experts))
-    assert row.split.experts.work.weight_bytes / all_experts <= 1
-    everything = row.split.copied_expert_bytes
+    ((row, case),) = placed_rows(rows_in(tmp_path, line, header=header), model_of)
+    assert case is not None, row.reason
+    assert case.split.cpu.work.layer_count == pytest.approx(blocks * 48)
+    all_experts = sum(part.work.weight_bytes for part in (case.split.main, case.split.cpu, case.split.experts))
+    assert case.split.experts.work.weight_bytes / all_experts <= 1
+    everything = case.split.copied_expert_bytes
     assert everything == pytest.approx(experts * 16.9e9, rel=0.08)
 
 
@@ -90,12 +89,12 @@ def test_experts_of_a_recipe_that_is_not_llama_cpps_have_what_the_rest_leaves(tm
     # 1.266 GB of the file's 11.8
     header = HEADER + ",gpu_bandwidth_gb_s,backend,offload_detail,trust"
     split = "RTX 4090,all experts on CPU,99,,Qwen3-30B-A3B,UD-Q2_K_XL,tg128,50,48,11800000000,30.53,moe"
-    (row,) = read_placed_rows(rows_in(tmp_path, f"{split},1008,cuda+cpu,exps=CPU,A", header=header), model_of)
-    assert row.split is not None, row.reason
-    assert row.split.copied_expert_bytes == pytest.approx(10.534e9, rel=1e-3)
-    assert row.split.experts.work.weight_bytes == pytest.approx(10.534e9 * 8 / 128, rel=1e-3)
+    ((row, case),) = placed_rows(rows_in(tmp_path, f"{split},1008,cuda+cpu,exps=CPU,A", header=header), model_of)
+    assert case is not None, row.reason
+    assert case.split.copied_expert_bytes == pytest.approx(10.534e9, rel=1e-3)
+    assert case.split.experts.work.weight_bytes == pytest.approx(10.534e9 * 8 / 128, rel=1e-3)
     # what the GPU reads: all else but the token table, 151936 x 2048
-    assert row.split.main.work.weight_bytes == pytest.approx((1.543e9 - 0.311e9) * 6.5625 / 8, rel=5e-3)
+    assert case.split.main.work.weight_bytes == pytest.approx((1.543e9 - 0.311e9) * 6.5625 / 8, rel=5e-3)
 
 
 @pytest.mark.parametrize(
@@ -109,9 +108,9 @@ def test_a_bad_file_is_named(tmp_path, lines, header, told):
     path = rows_in(tmp_path, *lines, header=header)
     assert kind_of(path) == "placement"
     with pytest.raises(BadDataError, match=told):
-        placement_rows(path, model_of)
+        placed_rows(path, model_of)
 
 
 def test_a_row_that_lacks_something_is_kept_with_its_reason(tmp_path):
     path = rows_in(tmp_path, "Mystery card,-ngl layers,9,,unknown,Q4_0,tg128,5,,,,")
-    assert [row.reason for row in placement_rows(path, model_of)] == ["no model bytes"]
+    assert [row.reason for row, _ in placed_rows(path, model_of)] == ["no model bytes"]
