@@ -21,7 +21,7 @@ from harness.predict.memory import memory_of, with_draft
 from harness.predict.placed import with_cards
 from harness.predict.program_fit import ProgramFit, program_fit
 from harness.predict.speed import closed_loop_tokens_per_s, predict_speed
-from harness.predict.streamed import mapped_speed, plan_under_budget
+from harness.predict.streamed import plan_under_budget, streamed_ways
 from harness.predict.timed import matrices
 from harness.predict.verdict import check_entitlement, judge, with_target
 from harness.runtimes._threads import default_thread_count
@@ -49,7 +49,8 @@ def predict(
     if now.verdict.word == "fits with streaming":
         plan = plan_under_budget(model.weights, device, now)
         total = sum(t.size_bytes for t in model.weights.tensors)
-        now = replace(now, speed=mapped_speed(plan, now.speed, scenario, total))
+        listed = streamed_ways(plan, now.speed, scenario, total)
+        now = replace(now, speed=next(way.speed for way in listed if way.how.startswith("mapped")))
     return held_to(now, model, device, scenario, target_tokens_per_s, minutes, beside=asked.get("beside", ()))
 
 

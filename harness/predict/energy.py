@@ -10,7 +10,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
 from harness.predict.decode import Work
 from harness.predict.heat import Load, heat_terms, knee_seconds, limit_watts, load_of, share_kept, watts
-from harness.predict.interval import combined
+from harness.predict.interval import combined, interval
 
 DEFAULT_MINUTES: Final = 10.0
 _RATIO_SPREAD: Final = 0.2
@@ -138,4 +138,4 @@ def _pooled(share: Interval, ratio: float) -> Interval:
     weight = own**-2 / (own**-2 + _RATIO_SPREAD**-2)
     middle = math.exp(weight * math.log(share.mid) + (1 - weight) * math.log(ratio))
     width = 1.645 * (own**-2 + _RATIO_SPREAD**-2) ** -0.5
-    return Interval(mid=middle, low=middle * math.exp(-width), high=middle * math.exp(width))
+    return interval(middle, width)

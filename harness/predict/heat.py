@@ -30,6 +30,7 @@ from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
 from harness.predict.decode import Work
+from harness.predict.interval import interval
 
 FILE: Final = "data/heat.json"
 _SHARPNESS: Final = 4.0
@@ -105,7 +106,7 @@ class HeatTerms(Frozen, frozen=True, kw_only=True):
         rows = zip(slopes, self.covariance, strict=True)
         variance = sum(g * sum(c * h for c, h in zip(row, slopes, strict=True)) for g, row in rows)
         width = 1.645 * math.sqrt(max(variance, 0.0) + floor**2)
-        return Interval(mid=middle, low=middle * math.exp(-width), high=middle * math.exp(width))
+        return interval(middle, width)
 
 
 @lru_cache(maxsize=1)

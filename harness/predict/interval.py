@@ -35,17 +35,16 @@ UNSETTLED_RATIO: Final = 4.0
 Array = NDArray[np.float64]
 
 
-def interval(mid: float, spread: float, extra: float = 0.0) -> Interval:
-    """``mid`` with ``spread`` in ln to either side; ``extra`` is a further one, added in squares."""
-    factor = math.exp(math.hypot(spread, extra))
-    return Interval(mid=mid, low=mid / factor, high=mid * factor)
+def interval(mid: float, below: float, above: float | None = None) -> Interval:
+    """``mid`` with this spread in ln below it, and above it the same unless told."""
+    return Interval(mid=mid, low=mid * math.exp(-below), high=mid * math.exp(below if above is None else above))
 
 
 def combined(middle: float, ends: tuple[float, float], own: Interval) -> Interval:
     """``middle`` with the width of ``own`` and that between ``ends``, independent of each other: squares in ln add."""
     low = math.hypot(math.log(own.mid / own.low), max(math.log(middle / ends[0]), 0.0))
     high = math.hypot(math.log(own.high / own.mid), max(math.log(ends[1] / middle), 0.0))
-    return Interval(mid=middle, low=middle * math.exp(-low), high=middle * math.exp(high))
+    return interval(middle, low, high)
 
 
 def scale_classes(phase: str, work: Work, machine: Machine, *, known: bool) -> tuple[str, ...]:

@@ -226,7 +226,7 @@ def _rate(split: Split, engines: Engines, asked: Pass, seconds: float) -> Interv
         above, below = math.hypot(slower, SPREAD_BY_LN[0] * ln), math.hypot(faster, SPREAD_BY_LN[1] * ln)
     else:
         above, below = engines.cards[0].spread(split.main, asked)
-    return Interval(mid=mid, low=mid * math.exp(-above), high=mid * math.exp(below))
+    return interval(mid, above, below)
 
 
 def first_token(prompt_tokens: int, decode: Interval, prefill: Interval, sequence_count: int = 1) -> Interval:

@@ -7,9 +7,9 @@ from msgspec.structs import asdict, replace
 
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
-from harness.domain.prediction import Interval, Prediction, SpeedPrediction
+from harness.domain.prediction import Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
-from harness.predict.interval import UNSETTLED_RATIO
+from harness.predict.interval import UNSETTLED_RATIO, interval
 from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
 from harness.predict.speed import first_token
 from harness.predict.streaming import BUSY_DISK_RATIO, StreamingPlan, plan_even_split
@@ -121,26 +121,14 @@ def streamed_ways(
     return sorted(ways, key=lambda way: -way.speed.decode_tokens_per_s.mid)
 
 
-def mapped_speed(
-    plan: StreamingOutlook, speed: SpeedPrediction, scenario: Scenario, total_bytes: int
-) -> SpeedPrediction:
-    """Speed where the system alone reads a mapped file again, as llama.cpp runs it."""
-    read_s = total_bytes / plan.disk_bytes_per_s
-    return _slowed(speed, plan.naive_tokens_per_s, read_s, DENSE_SPREAD, scenario)
-
-
 def _slowed(
     speed: SpeedPrediction, tokens_per_s: float, read_s: float, spread: tuple[float, float], scenario: Scenario
 ) -> SpeedPrediction:
     """``speed`` at another rate of decoding, and with ``read_s`` more for each batch of a prompt."""
-
-    def around(mid: float) -> Interval:
-        return Interval(mid=mid, low=mid * math.exp(-spread[0]), high=mid * math.exp(spread[1]))
-
     tokens = scenario.batch_count * max(scenario.prompt_tokens, 1)
     batches = math.ceil(tokens / scenario.ubatch_tokens)
-    decode = around(tokens_per_s)
-    prefill = around(tokens / (tokens / speed.prefill_tokens_per_s.mid + batches * read_s))
+    decode = interval(tokens_per_s, *spread)
+    prefill = interval(tokens / (tokens / speed.prefill_tokens_per_s.mid + batches * read_s), *spread)
     first = first_token(scenario.prompt_tokens, decode, prefill, scenario.batch_count)
     share = 1 - tokens_per_s / speed.decode_tokens_per_s.mid
     limits = {name: (1 - share) * part for name, part in speed.limits.items()} | {"storage": share}

@@ -9,26 +9,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Final, NamedTuple
 
-_APPLE_CORES: Final = {
-    "": (8, 10, 10, 10, 10),
-    "pro": (16, 19, 18, 20, 20),
-    "max": (32, 38, 40, 40, 40),
-    "ultra": (64, 76, 80, 80, 80),
-}
-"""GPU cores of the full chip of each tier, M1 to M5, where the name does not say."""
-
-_APPLE_CORE_TFLOPS: Final = {1: 0.325, 2: 0.358, 3: 0.355, 4: 0.425, 5: 0.44}
-"""fp32 peak of one GPU core by generation: 128 lanes x 2 x clock. fp16 runs at the same rate."""
-
 _HANDHELD: Final = ("qualcomm", "mali")
-
-INT8_RATIOS: Final = {
-    "none": 1.0, "neon": 2.0, "dot": 4.0, "i8mm": 8.0, "sme": 8.0,
-    "avx": 1.0, "avx2": 2.0, "avxvnni": 4.0, "avx512": 2.0, "avx512vnni": 4.0, "amx": 4.0,
-}  # fmt: skip
-"""Products of int8 that a lane of 32 bits takes by the CPU's instructions, against multiplications of fp32: a widening
-multiplication 2 (SMLAL; VPMADDUBSW is followed by two more), a dot product 4 (SDOT, VPDPBUSD), a product of matrices 8
-(SMMLA) and more (TDPBSSD). Source: Arm A-profile and Intel architecture reference manuals."""
 
 
 class Traits(NamedTuple):
@@ -41,7 +22,7 @@ class Traits(NamedTuple):
         known_peak: Whether the peaks come from the table rather than from the bandwidth.
         core_count: GPU cores where the name gives them, threads that run on a CPU; 0 otherwise.
         memory: ``hbm gddr lpddr ddr``; empty where unknown. ``lpddr`` is shared with the CPU.
-        isa: Instructions that a CPU multiplies int8 with, a key of ``INT8_RATIOS``; empty elsewhere.
+        isa: Instructions that a CPU multiplies int8 with, as in ``int8_ratios.csv``; empty elsewhere.
     """
 
     family: str
@@ -152,7 +133,12 @@ def _apple(text: str) -> tuple[int, str, int] | None:
     if not found or re.search(r"nvidia|geforce|radeon|intel", text):
         return None
     generation, tier = int(found[1]), found[2] or ""
-    return generation, tier, _cores(text) or _APPLE_CORES[tier][min(generation, 5) - 1]
+    return generation, tier, _cores(text) or int(_apple_gpu(generation, tier)[0])
+
+
+def _apple_gpu(generation: int, tier: str) -> tuple[str, ...]:
+    """GPU cores of the full chip, and the fp32 peak of one in TFLOP/s."""
+    return first_cells("apple_gpus.csv", f"m{min(generation, 5)} {tier}".strip())
 
 
 @lru_cache(maxsize=4096)
@@ -168,8 +154,8 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
     if api == "npu":
         return _npu_traits(text, bandwidth_bytes_per_s)
     if apple := _apple(text):
-        generation, _, cores = apple
-        flops = cores * _APPLE_CORE_TFLOPS.get(generation, 0.44) * 1e12
+        generation, tier, cores = apple
+        flops = cores * float(_apple_gpu(generation, tier)[1]) * 1e12
         return Traits(f"apple-m{generation}", flops, flops, True, cores, "lpddr")
     if _APPLE_PHONE.search(text) and not _NOT_APPLE.search(text):
         flops = 36.0 * bandwidth_bytes_per_s
@@ -194,7 +180,7 @@ _NOT_APPLE: Final = re.compile(r"nvidia|rtx|cortex|arc|radeon")
 def _cpu_traits(text: str, bandwidth_bytes_per_s: float, thread_count: int) -> Traits:
     flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
     _, isa = first_cells("chip_names.csv", text, "isa") or ("", "avx2")
-    matrix = INT8_RATIOS[isa] * flops
+    matrix = float(first_cells("int8_ratios.csv", isa)[0]) * flops
     if _apple(text) or (_APPLE_PHONE.search(text) and not _NOT_APPLE.search(text)):
         family = "apple-cpu" if _apple(text) else "apple-phone"
         return Traits(family, flops, matrix, known, count, "lpddr", isa)

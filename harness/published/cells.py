@@ -9,32 +9,13 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Final, Literal
 
+from harness.domain.base import shipped_table
 from harness.domain.foreign import read_limited
 from harness.errors import BadDataError
 
 Kind = Literal["speed", "speculation", "streaming", "placement", "energy", "thermal", "batch"]
 
-_COLUMNS: Final[dict[Kind, tuple[str, ...]]] = {
-    "speculation": ("speedup", "acceptance_rate", "target", "method", "device", "gamma", "acceptance_kind"),
-    "streaming": (
-        "storage_read_gb_s", "ram_bytes_or_budget", "arch", "model_bytes", "tokens_per_s", "params_b",
-        "active_params_b",
-    ),
-    "placement": ("offload_mode", "n_gpu_layers", "n_cpu_moe", "gpu_chip", "model", "quant", "test", "tokens_per_s"),
-    "energy": ("joules_per_token", "power_scope", "device", "chip", "device_class", "backend", "model", "quant"),
-    "thermal": ("run_id", "t_s", "device", "chip", "device_class", "backend", "model", "quant", "tokens_per_s"),
-    "batch": ("batch_npl", "tg_tokens_per_s_total", "chip", "backend", "model", "quant", "memory_bandwidth_gb_s"),
-    "speed": ("chip", "backend", "test", "tokens_per_s", "memory_bandwidth_gb_s", "model", "quant"),
-}  # fmt: skip
-"""Columns without which there is no answer; the first two tell a file's kind, in this order: speeds come last."""
-_NUMBERS: Final[dict[Kind, tuple[str, ...]]] = {
-    "speculation": ("gamma", "acceptance_rate", "mean_accepted_tokens", "draft_cost_ratio_c", "speedup"),
-    "placement": (
-        "n_gpus", "n_gpu_layers", "n_layers", "n_cpu_moe", "params_b", "active_params_b", "model_bytes", "bytes_on_cpu",
-        "gpu_bandwidth_gb_s", "cpu_bandwidth_gb_s", "n_ubatch", "tokens_per_s",
-    ),
-}  # fmt: skip
-"""Cells that are numbers or blank even in rows that nothing else is asked of."""
+_COLUMNS: Final[dict[Kind, dict[str, list[str]]]] = shipped_table("data/columns.toml", "harness.published")
 
 
 class Cells(dict[str, str]):
@@ -84,7 +65,7 @@ def kind_of(path: Path) -> Kind:
     """
     with _opened(path) as reader:
         header = set(reader.fieldnames or ())
-    return next((kind for kind, columns in _COLUMNS.items() if header.issuperset(columns[:2])), "speed")
+    return next((kind for kind, columns in _COLUMNS.items() if header.issuperset(columns["needed"][:2])), "speed")
 
 
 def read_cells(name: str, path: Path | None, kind: Kind) -> list[Cells]:
@@ -98,11 +79,11 @@ def read_cells(name: str, path: Path | None, kind: Kind) -> list[Cells]:
             return read_cells(name, shipped, kind)
     rows = []
     with _opened(path) as reader:
-        if missing := [column for column in _COLUMNS[kind] if column not in (reader.fieldnames or ())]:
+        if missing := [column for column in _COLUMNS[kind]["needed"] if column not in (reader.fieldnames or ())]:
             raise BadDataError(path, "header", f"no column {', '.join(missing)}", f"the columns of {name}")
         for cells in reader:
             row = {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)}
             row["trust"] = row.get("trust", "").upper()
             rows.append(Cells(row, path, reader.line_num))
-            list(rows[-1].numbers(*_NUMBERS.get(kind, ())))
+            list(rows[-1].numbers(*_COLUMNS[kind].get("numbers", ())))
     return rows

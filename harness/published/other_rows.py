@@ -1,6 +1,5 @@
 """Published speedups of speculative decoding, speeds of streaming and of several sequences together, as rows."""
 
-import math
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -203,5 +202,4 @@ def _together(row: Row, count: int) -> Interval:
     assert row.work is not None
     engine, part, asked = Fitted(row.machine, shipped()), Part(row.work), Pass(1, sequences=count)
     speed = count / engine.seconds([part], asked).total_s
-    slower, faster = engine.spread(part, asked)
-    return Interval(mid=speed, low=speed * math.exp(-slower), high=speed * math.exp(faster))
+    return interval(speed, *engine.spread(part, asked))
