@@ -53,6 +53,7 @@ def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> K
     )
 
 
+@lru_cache(maxsize=1)
 def shipped_rows() -> list[Row]:
     """The published speeds that ship with the package."""
     return read_rows(None, model_of)

@@ -1,11 +1,13 @@
 """The laws against published measurements, by what ships."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from harness.app.published import model_of, shipped_rows
 from harness.predict.coefficients import shipped
-from harness.published.cells import kind_of
-from harness.published.heat_rows import KINDS, heat_rows
+from harness.published.cells import Kind, kind_of
+from harness.published.heat_rows import heat_rows
 from harness.published.other_rows import batch_rows, speculation_rows, streaming_rows
 from harness.published.placement_rows import placed_rows
 from harness.published.rows import Row, read_rows
@@ -28,26 +30,20 @@ def rows_of(path: Path) -> list[Row]:
     Raises:
         BadDataError: It cannot be read, lacks columns, or has a number that is none.
     """
-    match kind_of(path):
-        case "energy" | "thermal" as kind:
-            return [row for row, _ in heat_rows(kind, model_of, path)]
-        case "speculation":
-            return speculation_rows(path)
-        case "streaming":
-            return streaming_rows(path)
-        case "batch":
-            return batch_rows(path, model_of)
-        case "placement":
-            return [row for row, _ in placed_rows(path, model_of)]
-    return read_rows(path, model_of)
+    return _READERS[kind_of(path)](path)
 
 
 def shipped_others() -> list[Row]:
     """All published rows that ship with the package but speeds of one sequence."""
-    return [
-        *batch_rows(None, model_of),
-        *(row for row, _ in placed_rows(None, model_of)),
-        *speculation_rows(),
-        *streaming_rows(),
-        *(row for kind in KINDS for row, _ in heat_rows(kind, model_of)),
-    ]
+    return [row for kind, read in _READERS.items() if kind != "speed" for row in read(None)]
+
+
+_READERS: Final[dict[Kind, Callable[[Path | None], list[Row]]]] = {
+    "speed": lambda path: read_rows(path, model_of),
+    "batch": lambda path: batch_rows(path, model_of),
+    "placement": lambda path: [row for row, _ in placed_rows(path, model_of)],
+    "speculation": speculation_rows,
+    "streaming": streaming_rows,
+    "energy": lambda path: [row for row, _ in heat_rows("energy", model_of, path)],
+    "thermal": lambda path: [row for row, _ in heat_rows("thermal", model_of, path)],
+}

@@ -74,9 +74,9 @@ def render(result: "Report") -> None:
         title = f"Prompts by {name.partition(',')[0]}" if "," in name else f"Decode by {name}"
         cells = [_cells(n, s) for n, s in list(part.items())[:20]]
         out.print(table(f"{title}, trust A and B", columns, cells, right))
-    names = ("line", "chip", "api", "model", "quant", "test")
-    misses = [[*(str(getattr(m, n)) for n in names), f"{m.measured:.3g}", f"{m.predicted:.3g}"] for m in result.worst]
-    out.print(table("Worst rows", (*names, "measured", "predicted"), misses, (0, 6, 7)))
+    names, said = ("line", "chip", "model", "quant", "test", "api"), ("measured", "predicted")
+    misses = [[format(m[name], ".3g") if name in said else str(m[name]) for name in m] for m in result.worst]
+    out.print(table("Worst rows", (*names, *said), misses, (0, 6, 7)))
     lost = ", ".join(f"{count} {reason}" for reason, count in result.unpredictable.items()) or "none"
     click.echo(f"not predictable: {sum(result.unpredictable.values())} rows ({lost})")
     if not result.rows_count:

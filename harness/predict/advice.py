@@ -125,36 +125,37 @@ def _order(advice: Advice) -> tuple[int, float, float]:
 
 
 def _variants(asked: Variant, *, has_cache: bool) -> Iterator[tuple[str, str, Variant]]:
+    """One change each: narrower weights, a narrower cache, a shorter context, the system's higher limit."""
     scenario = asked.scenario
     for quant in _narrower(asked.quant):
         yield "quant", f"quantise to {quant}", asked._replace(quant=quant)
-    if scenario.kv_type in _WIDE_CACHES and has_cache:
-        for kv_type in ("Q8_0", "Q4_0"):
-            smaller = replace(scenario, kv_type=kv_type, flash_attention=True)
-            yield "kv", f"keep the KV cache in {kv_type}", asked._replace(scenario=smaller)
+    for kv_type in ("Q8_0", "Q4_0") if has_cache and scenario.kv_type in _WIDE_CACHES else ():
+        yield "kv", f"keep the KV cache in {kv_type}", asked._replace(scenario=_narrow_cache(scenario, kv_type))
     for context in _shorter(scenario) if has_cache else ():
         cut = replace(scenario, context_tokens=context)
         yield "context", f"cut the context to {context}", asked._replace(scenario=cut)
-    if limited := [pool for pool in asked.device.pools if pool.entitled_bytes is not None]:
-        pools = tuple(
-            replace(pool, usable_bytes=pool.entitled_bytes) if pool in limited else pool for pool in asked.device.pools
-        )
-        yield (
-            "entitlement",
-            "ask for the higher memory limit",
-            asked._replace(device=replace(asked.device, pools=pools)),
-        )
+    if any(pool.entitled_bytes for pool in asked.device.pools):
+        pools = tuple(replace(p, usable_bytes=p.entitled_bytes or p.usable_bytes) for p in asked.device.pools)
+        changed = asked._replace(device=replace(asked.device, pools=pools))
+        yield "entitlement", "ask for the higher memory limit", changed
+
+
+def _narrow_cache(scenario: Scenario, kv_type: str) -> Scenario:
+    return replace(scenario, kv_type=kv_type, flash_attention=True)
 
 
 def _combinations(asked: Variant) -> Iterator[tuple[str, str, Variant]]:
     """Narrower weights, a narrower cache and a shorter context together, where none of them alone is enough."""
     scenario = asked.scenario
-    narrow = replace(scenario, kv_type="Q8_0", flash_attention=True) if scenario.kv_type in _WIDE_CACHES else scenario
+    narrow = _narrow_cache(scenario, "Q8_0") if scenario.kv_type in _WIDE_CACHES else scenario
     for quant in (asked.quant, *_narrower(asked.quant)):
         for context in (scenario.context_tokens, *_shorter(scenario)):
-            words = [f"quantise to {quant}"] if quant != asked.quant else []
-            words += [f"keep the KV cache in {narrow.kv_type}"] if narrow is not scenario else []
-            words += [f"cut the context to {context}"] if context != scenario.context_tokens else []
+            changes = (
+                (quant != asked.quant, f"quantise to {quant}"),
+                (narrow is not scenario, f"keep the KV cache in {narrow.kv_type}"),
+                (context != scenario.context_tokens, f"cut the context to {context}"),
+            )
+            words = [change for made, change in changes if made]
             if len(words) > 1:
                 changed = asked._replace(quant=quant, scenario=replace(narrow, context_tokens=context))
                 yield "several", ", ".join(words), changed

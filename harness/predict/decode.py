@@ -16,17 +16,12 @@ import math
 from collections.abc import Mapping
 from functools import lru_cache
 from string import Formatter
-from typing import Any, Final, NamedTuple, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Final, NamedTuple
 
 from harness.domain.base import shipped_table
 from harness.predict.quant_class import interleaved
 from harness.predict.terms import Features, gradient_of, laws_of
 from harness.predict.traits import Traits
-
-Share = TypeVar("Share", float, NDArray[np.float64])
 
 SMOOTHNESS: Final = 3.0
 """p above."""
@@ -280,16 +275,14 @@ def decode_gradient(work: Work, machine: Machine, values: Mapping[str, float]) -
     return gradient_of(listed, decode_parts(decode_base(work, machine), laws_of(listed, values))[1])
 
 
-def capped(share: Share) -> Share:
-    """``share``, one or [rows], with a soft limit of 1: never above it."""
-    limited: Share = share * cap_slope(share) ** (1 / CAP_SHARPNESS)
-    return limited
+def capped(share: Any) -> Any:
+    """``share``, a number or an array [rows], with a soft limit of 1: never above it."""
+    return share * cap_slope(share) ** (1 / CAP_SHARPNESS)
 
 
-def cap_slope(share: Share) -> Share:
+def cap_slope(share: Any) -> Any:
     """D ln capped / d ln share."""
-    slope: Share = 1 / (1 + share**CAP_SHARPNESS)
-    return slope
+    return 1 / (1 + share**CAP_SHARPNESS)
 
 
 def decode_seconds(work: Work, machine: Machine, values: Mapping[str, float]) -> Terms:

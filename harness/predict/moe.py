@@ -1,18 +1,15 @@
-"""Mixtures of experts: bytes of a token, and how often the experts it wants are cached already.
+"""Mixtures of experts: bytes of a token, and how often the experts it wants are in memory already.
 
-Routing is skewed: expert i of n is wanted with probability p_i ~ 1 / i^z. A cache of C experts that drops the least
-recently used one hits with h = sum p_i (1 - exp(-p_i T)), T such that sum (1 - exp(-p_i T)) = C (Che's approximation:
-Che, Tung & Wang 2002); one that keeps the most wanted hits with the sum of the C largest p_i.
-
-A token wants k different experts of a layer, so the first few are wanted nearly always, and no oftener. With choices
-drawn one after the other without putting back, expert i is among them with about pi_i = 1 - exp(-p_i t), t such that
-sum pi_i = k (Rosen 1997, asymptotic theory for order sampling; each expert's exponential clock has rung by t). Then
-LRU hits with h = sum pi_i (1 - (1 - pi_i)^T) / k, T such that sum (1 - (1 - pi_i)^T) = C, and keeping the most wanted
-with the sum of the C largest pi_i / k.
+Routing is skewed: expert i of n is wanted with probability p_i ~ 1 / i^z. A token wants k different experts of a layer,
+so the first few are wanted nearly always, and no oftener. With choices drawn one after the other without putting back,
+expert i is among them with about pi_i = 1 - exp(-p_i t), t such that sum pi_i = k (Rosen 1997, asymptotic theory for
+order sampling; each expert's exponential clock has rung by t). A memory of C experts that keeps the most wanted hits
+with the sum of the C largest pi_i / k, which is the most that any can where choices are independent (Aho, Denning &
+Ullman 1971).
 """
 
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +17,9 @@ from numpy.typing import NDArray
 from harness.domain.model import Weights
 from harness.predict.weights import role_of
 
-DEFAULT_SKEW: Final = 0.9
-"""z. Between two reported hit ratios, each with about a fifth of the experts in RAM (streaming.csv): 71 % asks for 1.1,
-38 to 41 % for 0.65, each choice by itself under LRU; for 1.2 and 0.75 where a token wants 8 different ones of 256.
-Routers trained for balance are flatter."""
+DEFAULT_SKEW: Final = 0.7
+"""z: by the middle of 89 published speeds of mixtures read from disk (streaming.csv), which keep experts in ways of
+their own. Routers trained for balance are flatter."""
 
 ROUTED_RATIO: Final = 0.6
 """Share of a token's active weights in routed experts, where the shape is not known: attention, shared experts and
@@ -32,8 +28,6 @@ dense layers are needed by every token and stay in RAM. Assumed; ``expert_bytes`
 SYSTEM_BYTES: Final = 5e9
 """Of RAM, what a system and its programs keep from a cache of experts: the rest of a Mac's was cache in published runs
 (mlx-lm issue 1438 and others in streaming.csv)."""
-
-Policy = Literal["lru", "lfu"]
 
 _LONGEST: Final = 2.0**60
 
@@ -57,43 +51,22 @@ def inclusion(expert_count: int, used_count: int, skew: float = DEFAULT_SKEW) ->
     return wanted
 
 
-def hit_ratio(
-    expert_count: int,
-    cached_count: float,
-    *,
-    skew: float = DEFAULT_SKEW,
-    policy: Policy = "lru",
-    used_count: int = 1,
-    reuse_ratio: float = 0.0,
-) -> float:
-    """Share of wanted experts that the cache holds.
+def hit_ratio(expert_count: int, cached_count: float, *, used_count: int = 1, skew: float = DEFAULT_SKEW) -> float:
+    """Share of wanted experts that a memory of the most wanted holds.
 
-    Routers choose again what the last token chose: with probability r beyond popularity, and those the cache has, since
-    they came last (it holds at least the k of one token): h' = h + r (1 - h).
-
-    ``cached_count`` of a layer's experts may be a fraction (a mean over layers); ``skew`` is z, 0 for uniform routing;
-    ``used_count`` is k, 1 to count each choice by itself; ``reuse_ratio`` is r; ``lfu`` keeps the most wanted ones.
+    ``cached_count`` of a layer's experts may be a fraction (a mean over layers); ``used_count`` is k; ``skew`` is z, 0
+    for uniform routing.
 
     Raises:
-        ValueError: No experts, or a negative cache.
+        ValueError: No experts, or a negative number in memory.
     """
     if expert_count < 1 or cached_count < 0:
         raise ValueError(f"needs an expert and no negative cache, got {expert_count} and {cached_count}")
     if cached_count >= expert_count:
         return 1.0
     wanted = inclusion(expert_count, used_count, skew)
-    total = float(wanted.sum())
-    if policy == "lfu":
-        whole = int(cached_count)
-        hit = float(wanted[:whole].sum() + (cached_count - whole) * wanted[whole]) / total
-        return hit + reuse_ratio * (1 - hit)
-
-    def held(time: float) -> NDArray[np.float64]:
-        left = np.exp(-wanted * time) if used_count <= 1 else (1 - wanted) ** time
-        return 1 - left
-
-    hit = float((wanted * held(_solve(held, cached_count))).sum()) / total
-    return hit + reuse_ratio * (1 - hit)
+    whole = int(cached_count)
+    return float((wanted[:whole].sum() + (cached_count - whole) * wanted[whole]) / wanted.sum())
 
 
 def _solve(shares: Callable[[float], NDArray[np.float64]], total: float) -> float:

@@ -129,15 +129,11 @@ def closed_loop_tokens_per_s(weights: Weights, device: DeviceProfile, scenario: 
     return scenario.new_tokens / (prompt_s + scenario.new_tokens / together.decode_tokens_per_s.mid)
 
 
-def is_split(device: DeviceProfile, scenario: Scenario, *, routed: bool) -> bool:
-    """Whether parts of a model (with experts: ``routed``) lie in several memories or on several cards."""
-    engine = device.engine_for(device.api(scenario.api))
-    return engine is not None and engine.kind == "gpu" and not scenario.placement.whole(routed=routed)
-
-
 def _placed(weights: Weights, device: DeviceProfile, scenario: Scenario) -> Scenario:
     """The scenario without a placement that its engine does not have."""
-    if is_split(device, scenario, routed=weights.shape.experts is not None):
+    engine = device.engine_for(device.api(scenario.api))
+    has_cards = engine is not None and engine.kind == "gpu"
+    if has_cards and not scenario.placement.whole(routed=weights.shape.experts is not None):
         return scenario
     return replace(scenario, placement=Placement())
 

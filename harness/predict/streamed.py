@@ -173,6 +173,6 @@ def _expert_cache(
     if room <= 0:
         return 0.0, 0.0
     cached = min(float(experts.expert_count), experts.expert_count * room / all_experts)
-    hit = hit_ratio(experts.expert_count, cached, policy="lfu", used_count=experts.used_count)
+    hit = hit_ratio(experts.expert_count, cached, used_count=experts.used_count)
     active = all_experts * experts.used_count / experts.expert_count
     return 1.0 / streamed_token_s(active, hit, disk_bytes_per_s, compute_s), hit

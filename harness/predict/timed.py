@@ -176,15 +176,8 @@ def at_batch(table: tuple[tuple[int, float], ...], batch_tokens: float) -> float
     """
     if not table:
         return 0.0
-    before = table[0]
-    if batch_tokens <= before[0]:
-        return before[1]
-    for point in table[1:]:
-        if batch_tokens <= point[0]:
-            share = (batch_tokens - before[0]) / (point[0] - before[0])
-            return before[1] + share * (point[1] - before[1])
-        before = point
-    return before[1] * batch_tokens / before[0]
+    sizes, costs = zip(*table, strict=True)
+    return float(np.interp(batch_tokens, sizes, costs)) * max(batch_tokens / sizes[-1], 1.0)
 
 
 def type_cost(calibration: Calibration, type_name: str) -> tuple[TypeCost, float]:

@@ -148,7 +148,7 @@ def _streaming(raw: Cells) -> Row:
     limited = "limit" in raw.get("system", "").lower()
     if moe:
         kept = min((ram if limited else max(ram - SYSTEM_BYTES, 0.5 * ram)) + card, size)
-        hit = hit_ratio(256, 256 * kept / size)
+        hit = hit_ratio(256, 256 * kept / size, used_count=8)
         compute_s = read / (_EXPERTS_RATIO * host) + _WAITING_S
         seconds = streamed_token_s(ROUTED_RATIO * read, hit, disk * 1e9, compute_s)
     else:

@@ -57,7 +57,7 @@ class Row(NamedTuple):
     measured: float
     promised: float = 0.0
     reason: str = ""
-    law: Callable[[], Interval | float | None] | None = None
+    law: Callable[[], Interval | None] | None = None
     phase: str = ""
     chip: str = ""
     work: Work | None = None

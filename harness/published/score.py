@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from harness.domain.base import Frozen
-from harness.domain.prediction import Interval
 from harness.predict.coefficients import Coefficients
 from harness.predict.interval import interval
 from harness.published.rows import Row, is_trusted, predictable
@@ -51,19 +50,6 @@ class Score(Frozen, frozen=True, kw_only=True):
     best_constant: tuple[float, float] | None = None
 
 
-class Miss(Frozen, frozen=True, kw_only=True):
-    """A row far from its prediction, in the row's unit."""
-
-    line: int
-    chip: str
-    api: str
-    model: str
-    quant: str
-    test: str
-    measured: float
-    predicted: float
-
-
 class Report(Frozen, frozen=True, kw_only=True):
     """Outcome of a validation.
 
@@ -75,7 +61,7 @@ class Report(Frozen, frozen=True, kw_only=True):
         groups: By group of rows: trusted and not excluded; and the same of all rows, named ``... (all rows)``.
         tables: ``hardware``, ``api``, ``class``, ``quant``, ``runtime``: trusted decode rows split by each;
             ``hardware of experts``; ``hardware, prompts`` and ``api, prompts``: trusted prefill rows.
-        worst: Trusted rows farthest off.
+        worst: Trusted rows farthest off, in the row's unit: line, chip, api, model, quant, test, measured, predicted.
     """
 
     left_out: str
@@ -84,7 +70,7 @@ class Report(Frozen, frozen=True, kw_only=True):
     headline: Score | None
     groups: dict[str, Score]
     tables: dict[str, dict[str, Score]]
-    worst: tuple[Miss, ...]
+    worst: tuple[dict[str, str | float], ...]
 
 
 class Judged(NamedTuple):
@@ -126,12 +112,8 @@ def judge_shipped(rows: Iterable[Row], coefficients: Coefficients) -> list[Judge
             ln_s, gradient = row.predicted(coefficients.values)
             result.append(judged(row, ln_s, coefficients.half_width(gradient, row.phase, row.work, row.machine)))
         elif said is not None:
-            result.append(Judged(row, *_ends(said)))
+            result.append(Judged(row, said.mid, said.low, said.high))
     return result
-
-
-def _ends(said: Interval | float) -> tuple[float, ...]:
-    return (said.mid, said.low, said.high) if isinstance(said, Interval) else (said,)
 
 
 def judged(row: Row, ln_s: float, half_width: float) -> Judged:
@@ -205,7 +187,8 @@ def report(rows: Sequence[Row], judged: Sequence[Judged], *, left_out: str = "")
         groups={name: found for name, found in groups.items() if found is not None},
         tables={name: found for name, found in tables.items() if found},
         worst=tuple(
-            Miss(line=j.row.raw.line, **j.row.described, measured=j.row.measured, predicted=j.predicted) for j in worst
+            {"line": j.row.raw.line, **j.row.described, "measured": j.row.measured, "predicted": j.predicted}
+            for j in worst
         ),
     )
 
