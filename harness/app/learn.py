@@ -106,27 +106,22 @@ def learn(device: DeviceProfile, new: Iterable[Measurement]) -> Lesson:
     """
     path = learned_file(device.name)
     old = read_learned(path).measurements if path.is_file() else ()
-    taken, rows = [], []
-    for one in dict.fromkeys((*old, *(replace(one, api=_api(one, device)) for one in new))):
-        row, why = _row(one, device)
-        taken.append(Taken(measurement=one, doubt=why))
-        rows.append(row)
-    used = [row for row in rows if row is not None]
+    pairs = [(one, *_row(one, device)) for one in dict.fromkeys((*old, *(_by_api(one, device) for one in new)))]
+    used = [row for _, row, _ in pairs if row is not None]
     if not used:
-        why = "; ".join(sorted({t.doubt for t in taken})) or "no measurement was given, and none is kept"
+        why = "; ".join(sorted({why for *_, why in pairs})) or "no measurement was given, and none is kept"
         raise RefusedError(f"nothing to learn of {device.name}: {why}")
     after, *others = posterior(shipped(), used)
     by_others = zip(*others, strict=True)
-    for i, row in enumerate(rows):
+    taken = []
+    for one, row, why in pairs:
+        before, now, doubt = None, None, why
         if row is not None:
             ln_s, spread = next(by_others)
-            taken[i] = replace(
-                taken[i],
-                before=_speed(row, shipped()),
-                after=_speed(row, after),
-                doubt=_contradiction(row, ln_s, spread) if len(used) > 1 else "",
-            )
-    kept = tuple(t.measurement for t, row in zip(taken, rows, strict=True) if row is not None)
+            before, now = _speed(row, shipped()), _speed(row, after)
+            doubt = _contradiction(row, ln_s, spread) if len(used) > 1 else ""
+        taken.append(Taken(measurement=one, before=before, after=now, doubt=doubt))
+    kept = tuple(one for one, row, _ in pairs if row is not None)
     learned = Learned(device=device.name, measurements=kept, prior=prior_digest(), coefficients=after)
     write_atomically(path, json.encode(learned))
     return Lesson(device=device.name, taken=tuple(taken), path=str(path))
@@ -191,9 +186,10 @@ def _runtime(record: RunRecord) -> str:
     return "llama.cpp" if name.startswith(("llama", "pasted")) else runtime_named(name)
 
 
-def _api(one: Measurement, device: DeviceProfile) -> str:
+def _by_api(one: Measurement, device: DeviceProfile) -> Measurement:
+    """The measurement with the api that it means on this device."""
     named = api_named(one.api) if one.api else ""
-    return device.api("" if named == "other" else named)
+    return replace(one, api=device.api("" if named == "other" else named))
 
 
 def _row(one: Measurement, device: DeviceProfile) -> tuple[Row | None, str]:

@@ -14,9 +14,10 @@ from harness.domain.model import Weights
 from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError
+from harness.predict.fitted import machine_of
 from harness.predict.passes import Pass
 from harness.predict.repack import rewrites_all
-from harness.predict.speculative import VERIFIED_S, BestLength, best_gamma, expected_tokens_per_cycle
+from harness.predict.speculative import HEADS, VERIFIED_S, BestLength, best_gamma, draft_s, expected_tokens_per_cycle
 from harness.predict.speed import pass_seconds, predict_speed
 from harness.predict.streamed import StreamingOutlook, looked_up_bytes, plan_under_budget
 from harness.predict.weights import matrix_types
@@ -36,7 +37,7 @@ class SpeculationCase(BestLength, frozen=True, kw_only=True):
 
 
 class SpeculationPlan(Frozen, frozen=True, kw_only=True):
-    """Whether drafting pays, by a draft model or by ``prompt lookup`` (whose drafts cost nothing).
+    """Whether drafting pays, by a draft model, a head on the target or ``prompt lookup`` (whose drafts cost nothing).
 
     Costs are the time of a drafted token over that of a decoded one, and of a pass over 2, 3, ... tokens over that of
     one; ``measured`` says whether the latter come from this machine's own calibration.
@@ -59,24 +60,41 @@ def plan_speculation(
     model: ResolvedModel,
     device: DeviceProfile,
     scenario: Scenario,
-    draft: ResolvedModel | None = None,
+    draft: ResolvedModel | str | None = None,
     *,
     draft_device: DeviceProfile | None = None,
 ) -> SpeculationPlan:
-    """Best draft length for each acceptance rate, or "do not"; without a draft model, prompt lookup is judged.
+    """Best draft length for each acceptance rate, or "do not".
 
-    ``draft_device`` is the same device with the costs of a draft that is repacked beside a target that is not.
+    ``draft`` is a model, one of ``HEADS`` (a head of a few layers on the target: ``mtp``, ``eagle``; ``dflash`` drafts
+    all tokens in one pass), or None for prompt lookup. The scenario's depth counts; its ``draft_tokens`` fix the length
+    where they are given. ``draft_device`` is the same device with the costs of a draft that is repacked beside a target
+    that is not.
     """
-    cost, measured = _verify_cost(model.weights, device, scenario)
-    ratio = 0.0
-    if draft is not None:
-        target_rate = predict_speed(model.weights, device, scenario).decode_tokens_per_s.mid
-        ratio = target_rate / predict_speed(draft.weights, draft_device or device, scenario).decode_tokens_per_s.mid
-    best = {alpha: best_gamma(alpha, ratio, cost, _MAX_GAMMA) for alpha in ACCEPTANCES}
+    verify, measured = _verify_cost(model.weights, device, scenario)
+    cost, ratio, drafter = verify, 0.0, "prompt lookup"
+    acceptances = list(ACCEPTANCES)
+    target = predict_speed(model.weights, device, scenario)
+    if isinstance(draft, str):
+        machine = machine_of(device, scenario)
+        drafting = draft_s(draft, machine, 0.0, target.active_bytes) * target.decode_tokens_per_s.mid
+        drafter = f"{draft} (published runs accept {HEADS[draft]:.2f})"
+        acceptances = sorted({*acceptances, HEADS[draft]})
+        if draft == "dflash":
+            drafter += f", {drafting:.2f} of a decoded token for a whole draft"
+            cost = lambda k: verify(k) + drafting  # noqa: E731 - one draft, whatever its length
+        else:
+            ratio = drafting
+    elif draft is not None:
+        drafter = f"{draft.name} {draft.quant}"
+        own = predict_speed(draft.weights, draft_device or device, scenario)
+        ratio = target.decode_tokens_per_s.mid / own.decode_tokens_per_s.mid
+    fixed = scenario.draft_tokens
+    best = {alpha: best_gamma(alpha, ratio, cost, fixed or _MAX_GAMMA, fixed or 1) for alpha in acceptances}
     return SpeculationPlan(
-        drafter=f"{draft.name} {draft.quant}" if draft else "prompt lookup",
+        drafter=drafter,
         draft_cost_ratio=ratio,
-        verify_cost_ratio=tuple(cost(k) for k in range(2, _MAX_GAMMA + 2)),
+        verify_cost_ratio=tuple(verify(k) for k in range(2, _MAX_GAMMA + 2)),
         measured=measured,
         cases=tuple(SpeculationCase(acceptance_ratio=a, gamma=b.gamma, speedup=b.speedup) for a, b in best.items()),
     )

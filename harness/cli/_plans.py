@@ -20,7 +20,7 @@ def render_plans(ways: "Sequence[Way]", speculation: "SpeculationPlan | None", r
         source = "as measured on this machine" if speculation.measured else "as apis of this kind have it"
         costs = ", ".join(f"{c:.2f}" for c in speculation.verify_cost_ratio[:4])
         rows = [
-            (f"{c.acceptance_ratio:.1f}", str(c.gamma) if c.gamma else "do not", f"{c.speedup:.2f}x" if c.gamma else "")
+            (f"{c.acceptance_ratio:.2g}", str(c.gamma) if c.gamma else "do not", f"{c.speedup:.2f}x" if c.gamma else "")
             for c in speculation.cases
         ]
         say(

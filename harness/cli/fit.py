@@ -70,7 +70,10 @@ class _Asked(NamedTuple):
     "--minutes", type=options.Amount(), help="Judge --min-speed after so many minutes, once throttling has set in."
 )
 @click.option(
-    "--draft", metavar="MODEL", help="Draft model to load as well: a name or a file, NAME:QUANT for its quantisation."
+    "--draft",
+    metavar="MODEL",
+    help="Draft model to load as well: a name or a file, NAME:QUANT for its quantisation. Or a head on the model: mtp, "
+    "eagle or dflash; mtp:3 drafts 3 tokens at a time.",
 )
 @click.option(
     "--verifier",
@@ -143,6 +146,7 @@ def _question(
     from harness.app.resolve import THIS_MACHINE, resolve_device, resolve_model, scenario_from, usual_program
     from harness.app.ways import longest_context
 
+    head, fields["draft_tokens"] = _head(draft or "")
     fields["program"] = program if program is not None else usual_program(device)
     if is_longest := not fields["context_tokens"]:
         needed_tokens = fields["depth_tokens"] + fields["prompt_tokens"] + fields["new_tokens"]
@@ -155,7 +159,7 @@ def _question(
         notes.append(f"the app may use {format_bytes(profile.pool('ram').usable_bytes.value)} of RAM")
     several = profile.card_count > 1  # -d "2x rtx 3090"
     refuse_typed({"placement"}, "with several cards, over which the best split is looked for", when=several)
-    small = resolve_model(draft) if draft else None
+    small = resolve_model(draft) if draft and not head else None
     companions = tuple(map(use.companion, beside))
     asked: dict[str, Any] = {"entitled": entitled, "draft": small, "beside": companions, "minutes": minutes}
     asked["target_tokens_per_s"] = target_tokens_per_s
@@ -178,6 +182,17 @@ def _question(
     if device in THIS_MACHINE:
         notes += use.timing_notes(resolved, profile, scenario)
     return _Question(resolved, profile, scenario, asked, notes, is_longest)
+
+
+def _head(draft: str) -> tuple[str, int]:
+    """The head that --draft names, empty for a model; and the tokens it drafts at a time, 0 where nobody says."""
+    from harness.predict.speculative import HEADS
+
+    word, _, length = draft.partition(":")
+    if word not in HEADS:
+        return "", 0
+    refuse_typed({"verifier"}, "with a head that drafts, which lies with its target")
+    return word, options.Count(1, 64).convert(length, None, click.get_current_context()) if length else 0
 
 
 def _one(
@@ -211,7 +226,8 @@ def _one(
     late, energy = use.outlook(resolved, profile, scenario, decode, question.asked["minutes"] or 10)
     notes = [*question.notes, *_notes(now, resolved, profile, scenario)]
     changes = advice_for(resolved, profile, question.scenario, now, **question.asked) if with_advice else []
-    speculation = plan_speculation(resolved, profile, scenario, small) if with_advice or small else None
+    drafter = small or _head(asked["draft"] or "")[0] or None
+    speculation = plan_speculation(resolved, profile, scenario, drafter) if with_advice or drafter else None
     why = explain(resolved, profile, scenario) if explained else ()
     slower = causes(measured, best, resolved, profile, late) if measured else []
     remote = None

@@ -81,8 +81,11 @@ class Fitted(NamedTuple):
         part, values = together(parts), self.belief.values
         if asked.tokens >= OFFLOAD_TOKENS:
             prompt = Prompt(asked.tokens, part.attention_flops)
-            prompt_s = asked.sequences * prefill_seconds(part.work, self.machine, prompt, values)
-            return Terms(0.0, prompt_s, 0.0, 0.0)
+            prompt_s = prefill_seconds(part.work, self.machine, prompt, values)
+            if part.work.moe:  # by published batches the law of prompts is too fast for the fewest tokens of mixtures
+                few = Pass(OFFLOAD_TOKENS - 1, asked.depth_tokens)
+                prompt_s = max(prompt_s, few_tokens(part.work, self.machine, few, values).total_s)
+            return Terms(0.0, asked.sequences * prompt_s, 0.0, 0.0)
         return few_tokens(part.work, self.machine, asked, values)
 
     def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
@@ -136,7 +139,13 @@ def few_tokens(work: Work, machine: Machine, asked: Pass, values: Mapping[str, f
         few = min(count, _FEW_TOKENS.get(machine.api, count))
         few_s = read_s + (few - 1) * 2 * work.weight_count / rate
         both_s = max(few_s, both_s) if few < count else few_s
-    both_s = min(both_s, count * (one.weights_s + one.dequantisation_s))  # one after another is always possible
+    # one after another is always possible, and for a dense model as a prompt; nothing is faster than one token
+    one_s = one.weights_s + one.dequantisation_s
+    most_s = count * one_s
+    if not work.moe:
+        as_prompt = Prompt(max(count, OFFLOAD_TOKENS), 0.0)
+        most_s = min(most_s, prefill_seconds(work, machine, as_prompt, values) - one.overhead_s)
+    both_s = max(min(both_s, most_s), one_s)
     read_s = min(read_s, both_s)
     return Terms(one.overhead_s, read_s, both_s - read_s, asked.sequences * one.kv_s)
 

@@ -12,7 +12,7 @@ from harness.domain.scenario import Scenario
 from harness.predict.interval import UNSETTLED_RATIO, interval
 from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
 from harness.predict.speed import first_token
-from harness.predict.streaming import BUSY_DISK_RATIO, StreamingPlan, plan_even_split
+from harness.predict.streaming import BUSY_DISK_RATIO, StreamingPlan, mmap_read_s, pass_s, plan_even_split
 from harness.predict.tensors import block_of
 from harness.predict.weights import has_output, role_of
 
@@ -80,22 +80,18 @@ def plan_under_budget(
     busy, mapped = device.storage.busy_read_bytes_per_s, device.storage.mapped_read_bytes_per_s
     disk = busy.value if busy else BUSY_DISK_RATIO * device.storage.sequential_read_bytes_per_s.value
     compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
-    asked = layers, held, budget, disk, compute_s
-    plan = plan_even_split(*asked, mapped_bytes_per_s=mapped.value if mapped else None, limited=limited)
-    with_drafts = 0.0
-    if drafts and plan.bound != "memory":
-        rates = (
-            plan_even_split(*asked, expected_tokens_per_pass=tokens, batch_cost_ratio=cost) for tokens, cost in drafts
-        )
-        with_drafts = max(rate.tokens_per_s for rate in rates)
+    plan = plan_even_split(layers, held, budget, disk, compute_s)
+    naive_s = compute_s + mmap_read_s(total, budget - held, mapped.value if mapped else disk, limited=limited)
+    lengths = drafts if plan.bound != "memory" else ()
+    with_drafts = (tokens / pass_s(plan.streamed_bytes, disk, compute_s * cost) for tokens, cost in lengths)
     cached_rate, hit = _expert_cache(weights, held, budget, disk, compute_s)
     return StreamingOutlook(
         **asdict(plan),
         budget_bytes=budget,
         missing_bytes=max(held + total - budget, 0),
         disk_bytes_per_s=disk,
-        naive_tokens_per_s=1.0 / plan.naive_seconds_per_pass,
-        speculative_tokens_per_s=with_drafts,
+        naive_tokens_per_s=1.0 / naive_s,
+        speculative_tokens_per_s=max(with_drafts, default=0.0),
         expert_cache_tokens_per_s=cached_rate,
         expert_hit_ratio=hit,
     )

@@ -55,8 +55,7 @@ class StreamingPlan(Frozen, frozen=True, kw_only=True):
         streamed_bytes: Read again in each pass.
         buffer_bytes: RAM for layers on their way.
         seconds_per_pass: One pass over all layers.
-        tokens_per_s: With the expected tokens of a pass.
-        naive_seconds_per_pass: The same model mapped, in the same RAM.
+        tokens_per_s: Of decoding; 0 where not even the buffers fit.
         bound: What limits: ``memory`` says that not even the buffers fit.
     """
 
@@ -65,7 +64,6 @@ class StreamingPlan(Frozen, frozen=True, kw_only=True):
     buffer_bytes: int
     seconds_per_pass: float
     tokens_per_s: float
-    naive_seconds_per_pass: float
     bound: Bound
 
 
@@ -111,40 +109,31 @@ def evenly_spread(count: int, of: int) -> tuple[int, ...]:
     return tuple(i * of // count for i in range(count))
 
 
+def pass_s(streamed_bytes: float, disk_bytes_per_s: float, compute_s: float) -> float:
+    """t(pass) above."""
+    seconds: float = ((streamed_bytes / disk_bytes_per_s) ** SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS)
+    return seconds
+
+
 def plan_even_split(
-    layer_bytes: Sequence[int],
-    resident_bytes: int,
-    budget_bytes: int,
-    disk_bytes_per_s: float,
-    compute_s_per_token: float,
-    *,
-    expected_tokens_per_pass: float = 1.0,
-    batch_cost_ratio: float = 1.0,
-    mapped_bytes_per_s: float | None = None,
-    limited: bool = False,
+    layer_bytes: Sequence[int], resident_bytes: int, budget_bytes: int, disk_bytes_per_s: float, compute_s: float
 ) -> StreamingPlan:
     """Split under a RAM budget, an equal part of every layer streamed: how this harness streams.
 
     Parts are those of :func:`least_split`: whole huge pages, of which a layer that may begin anywhere holds one less
     than its size would; where layers are too small for them, any size. What is held beside the layers grows by
-    :func:`margin_bytes`. Reading goes on through the whole pass and from one pass into the next:
+    :func:`margin_bytes`. Reading goes on through the whole pass and from one pass into the next (:func:`pass_s`).
 
-        t(pass) = ((n s / D)^p + t_c^p)^(1/p),    p = 3
-
-    ``resident_bytes`` must be held anyway: KV cache, scratch, output matrix, runtime. ``compute_s_per_token`` is a pass
-    over one token with everything in RAM; with verified drafts it takes ``batch_cost_ratio`` times that and yields
-    ``expected_tokens_per_pass``. ``mapped_bytes_per_s`` is what faults on a mapped file were seen to reach (None: the
-    disk's speed); ``limited``: the budget is a limit of the process's own group rather than all memory there is.
+    ``resident_bytes`` must be held anyway: KV cache, scratch, output matrix, runtime. ``compute_s`` is a pass over one
+    token with everything in RAM.
 
     Raises:
         ValueError: A size is negative, or a speed not above 0.
     """
     if min([resident_bytes, budget_bytes, *layer_bytes], default=0) < 0 or disk_bytes_per_s <= 0:
         raise ValueError("sizes must be at least 0 and the disk's speed above 0")
-    total, room, count = sum(layer_bytes), budget_bytes - resident_bytes, len(layer_bytes)
-    compute_s = compute_s_per_token * batch_cost_ratio
-    naive_s = compute_s + mmap_read_s(total, room, mapped_bytes_per_s or disk_bytes_per_s, limited=limited)
-    excess = total - room + margin_bytes(total)
+    total, count = sum(layer_bytes), len(layer_bytes)
+    excess = total - (budget_bytes - resident_bytes) + margin_bytes(total)
     split, streamed = None, 0
     bound: Bound = "compute"
     if excess > 0:
@@ -154,14 +143,13 @@ def plan_even_split(
         )
         streamed = split.streamed_bytes if split else total
         bound = "memory" if split is None else "storage" if streamed / disk_bytes_per_s > compute_s else "compute"
-    pass_s = ((streamed / disk_bytes_per_s) ** SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS)
+    seconds = pass_s(streamed, disk_bytes_per_s, compute_s)
     return StreamingPlan(
         pinned_count=round(count * (1 - streamed / total)) if total else count,
         streamed_bytes=streamed,
         buffer_bytes=split.slot_count * split.part_bytes if split else 0,
-        seconds_per_pass=pass_s,
-        tokens_per_s=expected_tokens_per_pass / pass_s if pass_s and bound != "memory" else 0.0,
-        naive_seconds_per_pass=naive_s,
+        seconds_per_pass=seconds,
+        tokens_per_s=1 / seconds if seconds and bound != "memory" else 0.0,
         bound=bound,
     )
 

@@ -177,7 +177,8 @@ def at_batch(table: tuple[tuple[int, float], ...], batch_tokens: float) -> float
     if not table:
         return 0.0
     sizes, costs = zip(*table, strict=True)
-    return float(np.interp(batch_tokens, sizes, costs)) * max(batch_tokens / sizes[-1], 1.0)
+    beyond: float = max(batch_tokens / sizes[-1], 1.0)
+    return float(np.interp(batch_tokens, sizes, costs)) * beyond
 
 
 def type_cost(calibration: Calibration, type_name: str) -> tuple[TypeCost, float]:

@@ -157,7 +157,7 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
         generation, tier, cores = apple
         flops = cores * float(_apple_gpu(generation, tier)[1]) * 1e12
         return Traits(f"apple-m{generation}", flops, flops, True, cores, "lpddr")
-    if _APPLE_PHONE.search(text) and not _NOT_APPLE.search(text):
+    if _is_apple_phone(text):
         flops = 36.0 * bandwidth_bytes_per_s
         tensor = 3.0 if re.search(r"\ba(19|2\d)\b|iphone 1[7-9]", text) else 1.0
         return Traits("apple-phone", flops, tensor * flops, False, 0, "lpddr")
@@ -177,11 +177,15 @@ _APPLE_PHONE: Final = re.compile(r"iphone|ipad|\ba1\d( pro| bionic)?\b")
 _NOT_APPLE: Final = re.compile(r"nvidia|rtx|cortex|arc|radeon")
 
 
+def _is_apple_phone(text: str) -> bool:
+    return bool(_APPLE_PHONE.search(text)) and not _NOT_APPLE.search(text)
+
+
 def _cpu_traits(text: str, bandwidth_bytes_per_s: float, thread_count: int) -> Traits:
     flops, known, count = thread_flops(text, thread_count, bandwidth_bytes_per_s)
     _, isa = first_cells("chip_names.csv", text, "isa") or ("", "avx2")
     matrix = float(first_cells("int8_ratios.csv", isa)[0]) * flops
-    if _apple(text) or (_APPLE_PHONE.search(text) and not _NOT_APPLE.search(text)):
+    if _apple(text) or _is_apple_phone(text):
         family = "apple-cpu" if _apple(text) else "apple-phone"
         return Traits(family, flops, matrix, known, count, "lpddr", isa)
     _, family = first_cells("chip_names.csv", text, "cpu") or ("", "x86-cpu")
@@ -190,7 +194,7 @@ def _cpu_traits(text: str, bandwidth_bytes_per_s: float, thread_count: int) -> T
 
 def _npu_traits(text: str, bandwidth_bytes_per_s: float) -> Traits:
     """An accelerator: its data sheet's operations are no rate that a token sees, so its bandwidth is its measure."""
-    apple = _apple(text) or (_APPLE_PHONE.search(text) and not _NOT_APPLE.search(text))
+    apple = _apple(text) or _is_apple_phone(text)
     _, family = first_cells("chip_names.csv", text, "npu") or ("", "npu")
     flops = 300.0 * bandwidth_bytes_per_s
     return Traits("apple-npu" if apple else family, flops, flops, False, memory="lpddr")

@@ -8,6 +8,8 @@ from harness.app.plans import plan_speculation
 from harness.app.resolve import resolve_device, resolve_model
 from harness.domain.device import Figure
 from harness.domain.scenario import Scenario
+from harness.predict.speculative import HEADS, expected_tokens_per_cycle
+from harness.predict.speed import predict_speed
 from harness.predict.streamed import layer_bytes, plan_under_budget
 from harness.units import GIB
 
@@ -55,6 +57,35 @@ def test_free_drafts_pay_more_when_more_are_accepted() -> None:
     assert plan.draft_cost_ratio == 0.0
     assert speedups == sorted(speedups)
     assert speedups[-1] > 1.03
+
+
+@pytest.mark.parametrize("head", ["mtp", "eagle", "dflash"])
+@pytest.mark.parametrize("device", ["rtx-4090-desktop", "macbook-pro-m3-max", "raspberry-pi-5-16gb"])
+def test_a_head_costs_its_share_of_the_bytes_and_its_length_can_be_fixed(head: str, device: str) -> None:
+    """A head of 3 % (a block of 15 %) of what a token reads, at the bandwidth, and its launches."""
+    model, profile = resolve_model("llama-3.1-8b", "Q4_K_M"), resolve_device(device)
+    speed = predict_speed(model.weights, profile, Scenario())
+    pool = profile.pool(profile.pool_for(profile.api("")))
+    share, launches = (0.15, 4e-3) if head == "dflash" else (0.03, 0.5e-3)
+    drafting = share * speed.active_bytes / pool.bandwidth_bytes_per_s.value + launches
+
+    plan = plan_speculation(model, profile, replace(Scenario(), draft_tokens=4), head)
+
+    cycle = drafting * speed.decode_tokens_per_s.mid * (1 if head == "dflash" else 4) + plan.verify_cost_ratio[3]
+    for case in plan.cases:
+        gain = expected_tokens_per_cycle(case.acceptance_ratio, 4) / cycle
+        assert (case.gamma, case.speedup) == ((4, pytest.approx(gain)) if gain > 1.03 else (0, 1.0))
+    assert any(case.acceptance_ratio == HEADS[head] for case in plan.cases)
+
+
+def test_a_mixture_gains_less_from_drafts_than_a_dense_model_of_its_speed() -> None:
+    """Each drafted token reads experts of its own."""
+    device = resolve_device("rtx-4090-desktop")
+    dense, mixture = (
+        plan_speculation(resolve_model(name, "Q4_K_M"), device, Scenario(), "mtp")
+        for name in ("llama-3.2-3b", "qwen3-30b-a3b")
+    )
+    assert mixture.verify_cost_ratio[1] > dense.verify_cost_ratio[1]
 
 
 def test_streaming_is_bounded_by_the_disk_and_beats_mapping() -> None:

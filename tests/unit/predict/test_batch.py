@@ -1,5 +1,7 @@
 """Several sequences together: the law's two ends and bounds, and published batches that it was not fitted on."""
 
+import itertools
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -81,6 +83,15 @@ def test_users_and_verified_drafts_are_one_pass():
     deep = [pass_seconds(MODEL.weights, device, Scenario(), p) for p in (Pass(1, 8000, 4), Pass(4, 8000, 1))]
     cache_s = 8000 * 131_072 / 1008e9  # 32 layers x 2 x 8 heads x 128 x 2 bytes a token, at the specification
     assert deep[0] - deep[1] > 3 * cache_s
+
+
+@pytest.mark.parametrize("name", ["rtx-4090-desktop", "rtx-3060-desktop", "macbook-pro-m3-max", "ryzen-9-7950x"])
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen3-30b-a3b", "smollm2-135m"])
+def test_more_tokens_in_a_pass_never_take_less_time(name: str, model: str) -> None:
+    """Up to 64 tokens, over the change from kernels for few tokens to those of prompts, but for rounding."""
+    weights, device = resolve_model(model, "Q4_K_M").weights, load_device(name)
+    times = [pass_seconds(weights, device, Scenario(), Pass(n)) for n in (1, 2, 4, 8, 12, 16, 17, 24, 31, 32, 48, 64)]
+    assert all(later > 0.999 * earlier for earlier, later in itertools.pairwise(times))
 
 
 @pytest.mark.parametrize("kv_type", ["F16", "Q8_0"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from harness.predict.coefficients import shipped
 from harness.predict.moe import hit_ratio, inclusion, popularity, streamed_token_s
-from harness.predict.streaming import mmap_read_s, plan_even_split
+from harness.predict.streaming import mmap_read_s, pass_s, plan_even_split
 from harness.published.other_rows import speculation_rows, streaming_rows
 from harness.published.score import judge_shipped, report
 
@@ -26,10 +26,9 @@ def test_equal_parts_of_all_layers_by_hand():
     assert plan.pinned_count == 6  # 5.6 GB stay
     # 2 s of reading and 0.5 s of arithmetic share cores: the cube root of 8 + 0.125
     assert plan.seconds_per_pass == pytest.approx(2.0104, abs=1e-4)
-    # 3 tokens a pass at 1.6 times the arithmetic mostly hide in it (cube root of 8 + 0.512); at 5 times they do not
-    drafted = plan_even_split([GB] * 10, 2 * GB, 9 * GB, disk, 0.5, expected_tokens_per_pass=3, batch_cost_ratio=1.6)
-    assert drafted.tokens_per_s == pytest.approx(3 / 2.0418, rel=1e-4)
-    assert plan_even_split([GB] * 10, 2 * GB, 9 * GB, disk, 0.5, batch_cost_ratio=5).bound == "compute"
+    # a pass of 1.6 times the arithmetic mostly hides in it (cube root of 8 + 0.512); one of 5 times does not
+    assert pass_s(plan.streamed_bytes, disk, 1.6 * 0.5) == pytest.approx(2.0418, rel=1e-4)
+    assert plan_even_split([GB] * 10, 2 * GB, 9 * GB, disk, 5 * 0.5).bound == "compute"
 
 
 def test_equal_parts_take_fewer_slots_before_giving_up():
