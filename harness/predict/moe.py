@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from harness.domain.model import Weights
 from harness.predict.weights import role_of
 
-DEFAULT_SKEW: Final = 0.7
+DEFAULT_SKEW: Final = 0.75
 """z: by the middle of 89 published speeds of mixtures read from disk (streaming.csv), which keep experts in ways of
 their own. Routers trained for balance are flatter."""
 

@@ -19,7 +19,7 @@ from harness.predict.weights import has_output, role_of
 DENSE_SPREAD: Final = (0.24, 0.41)
 """How far ln(speed) may lie below and above where layers are streamed: published mapped models (streaming.csv), without
 those whose memory nearly holds them."""
-EXPERTS_SPREAD: Final = (0.97, 0.56)
+EXPERTS_SPREAD: Final = (0.79, 0.56)
 """The same where experts are: 5 % and 95 % quantiles of 88 published runs."""
 
 

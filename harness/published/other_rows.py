@@ -21,6 +21,7 @@ from harness.predict.speculative import (
     draft_s,
     expected_tokens_per_cycle,
 )
+from harness.predict.streamed import EXPERTS_SPREAD
 from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s
 from harness.predict.traits import first_cells, traits_of
 from harness.published.cells import Cells, read_cells
@@ -35,7 +36,7 @@ _EXPERTS_RATIO: Final = 0.6
 """Speed of reading experts that are fetched one by one, to that of a whole matrix."""
 _WAITING_S: Final = 0.018
 """Of a token, what blocks wait for their router's choice: 0.3 to 0.6 ms each, where all experts are in memory."""
-_SPREADS: Final = {"speculation": 0.5, "mapped": 0.5, "experts": 1.0}
+_SPREADS: Final = {"speculation": 0.5, "mapped": 0.5}
 """Half of a 90 % interval in ln of what has no fitted spread: 90 % quantile of the shipped rows' errors."""
 _SAME: Final = {"Q4_K_4": "Q4_K_M", "Q8R16": "Q8_0"}
 """Layouts of one vendor's build, of the same bits as llama.cpp's."""
@@ -155,7 +156,7 @@ def _streaming(raw: Cells) -> Row:
         mapped = max(size - card, 0.0)
         seconds = mapped / host + min(size, card) / _CARD_BYTES_PER_S
         seconds += mmap_read_s(mapped, ram, BUSY_DISK_RATIO * disk * 1e9, limited=limited)
-    law = partial(interval, 1 / seconds, _SPREADS["experts" if moe else "mapped"])
+    law = partial(interval, 1 / seconds, *(EXPERTS_SPREAD if moe else (_SPREADS["mapped"],)))
     return Row(raw, group, vote, speed, disk * 1e9 / read, law=law)
 
 
