@@ -125,6 +125,7 @@ class _Question(NamedTuple):
     asked: dict[str, Any]
     notes: list[str]
     is_longest: bool
+    drafter: "ResolvedModel | str | None"
 
 
 def _question(
@@ -181,7 +182,7 @@ def _question(
     refuse_idle(context, lambda values: use.predict(resolved, profile, scenario_from(fields | values), **asked))
     if device in THIS_MACHINE:
         notes += use.timing_notes(resolved, profile, scenario)
-    return _Question(resolved, profile, scenario, asked, notes, is_longest)
+    return _Question(resolved, profile, scenario, asked, notes, is_longest, small or head or None)
 
 
 def _head(draft: str) -> tuple[str, int]:
@@ -226,14 +227,15 @@ def _one(
     late, energy = use.outlook(resolved, profile, scenario, decode, question.asked["minutes"] or 10)
     notes = [*question.notes, *_notes(now, resolved, profile, scenario)]
     changes = advice_for(resolved, profile, question.scenario, now, **question.asked) if with_advice else []
-    drafter = small or _head(asked["draft"] or "")[0] or None
-    speculation = plan_speculation(resolved, profile, scenario, drafter) if with_advice or drafter else None
+    speculation = (
+        plan_speculation(resolved, profile, scenario, question.drafter) if with_advice or question.drafter else None
+    )
     why = explain(resolved, profile, scenario) if explained else ()
     slower = causes(measured, best, resolved, profile, late) if measured else []
     remote = None
     if verifier is not None and small is not None:
-        there, _, trip_ms = verifier.partition("@")
-        trip_s = options.Amount(most=60_000).convert(trip_ms or "40", None, context) / 1e3
+        there, _, trip = verifier.partition("@")
+        trip_s = options.Amount(most=60_000).convert(trip or "40", None, context) / 1e3
         remote = plan_remote(now, resolved, small, profile, resolve_device(there), scenario, trip_s)
     starts = [] if profile.kind in _HANDHELD else commands(best, resolved, repository_of(resolved.name))
     spoken = first_line(
