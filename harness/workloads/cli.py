@@ -31,8 +31,7 @@ def list_() -> Answer:
     """List every system with its parts, its sizes and the columns of its cases."""
     from harness.workloads.registry import load_all
 
-    gone: list[str] = []
-    systems = load_all(missing=lambda _name, why: gone.append(why))
+    systems, gone = load_all()
     rows = [[s.name, ", ".join(s.parts) or "-", ", ".join(s.sizes), s.extra or "-", s.title] for s in systems]
     document = [
         {
@@ -45,7 +44,9 @@ def list_() -> Answer:
         }
         for system in systems
     ]
-    return Answer(document, lambda: say(table("", ["system", "parts", "sizes", "extra", "what it does"], rows), *gone))
+    return Answer(
+        document, lambda: say(table("", ["system", "parts", "sizes", "extra", "what it does"], rows), *gone.values())
+    )
 
 
 @workloads.command("run", epilog="edge-harness workloads run memory_store")
@@ -90,11 +91,9 @@ def run(
     from harness.workloads.table import median_error
 
     is_alone = len(names) == 1
-    refuse_typed({"cases"}, "where one system is named", when=not is_alone)
-    skipped: dict[str, str] = {}
-    systems = load_all(names, missing=skipped.__setitem__)
-    if is_alone:
-        _refuse_unused(systems[0].parts)
+    refuse_typed({"cases"}, "unless one system is named", when=not is_alone)
+    systems, skipped = load_all(names)
+    _refuse_unused(text for system in systems for text in system.parts)
     given = Given(
         language=model_file(model) if model else None,
         encoder=folder_of(encoder) if encoder else None,
@@ -120,15 +119,16 @@ def run(
     lines = [f"not run: {name}: {why}" for name, why in skipped.items()]
     lines += [f"median error: {middle:.1%}"] if middle is not None and not is_alone else []
     document = {"runs": runs, "skipped": skipped, "median_error_ratio": middle}
-    return Answer(runs[0] if is_alone and runs else document, lambda: _show(runs, lines), _status(runs))
+    status = _status(runs) or (Exit.COULD_NOT_RUN if names and skipped else Exit.OK)
+    return Answer(runs[0] if is_alone and runs else document, lambda: _show(runs, lines), status)
 
 
 def _refuse_unused(wanted: Iterable[str]) -> None:
-    """Refuse a part that the system does not take (UsageError)."""
+    """Refuse a part that none of the systems takes (UsageError)."""
     taken = {name for text in wanted for name in text.removesuffix("?").split("|")}
     for name, option in (("language", "model"), ("encoder", "encoder"), ("nli", "nli")):
         refuse_typed(
-            {option}, f"here: this system takes {', '.join(sorted(taken)) or 'no model'}", when=name not in taken
+            {option}, f"here: what runs takes {', '.join(sorted(taken)) or 'no model'}", when=name not in taken
         )
 
 

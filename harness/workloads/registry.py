@@ -1,6 +1,6 @@
 """Systems by name: the entry points of the group ``edge_harness.workloads``, ours among them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from harness import plugins
 from harness.errors import EngineError
@@ -25,16 +25,16 @@ def load(name: str) -> System:
     return system
 
 
-def load_all(wanted: Iterable[str] = (), *, missing: Callable[[str, str], object]) -> list[System]:
-    """The named systems, all unless some are named; ``missing`` is told the name of one that is gone, and why.
+def load_all(wanted: Iterable[str] = ()) -> tuple[list[System], dict[str, str]]:
+    """The named systems, all unless some are named; and of those that are declared and gone, why.
 
     Raises:
         UnknownNameError: None of a name is declared.
     """
-    systems = []
+    systems, gone = [], {}
     for name in list(wanted) or names():
         try:
             systems.append(load(name))
         except EngineError as error:
-            missing(name, str(error))
-    return systems
+            gone[name] = str(error)
+    return systems, gone

@@ -107,7 +107,8 @@ class Parts(NamedTuple):
         turns = [("system", instruction)]
         for first, second, answer in examples:
             turns += [("user", _PAIR.format(first, second)), ("assistant", answer)]
-        chances = [self.language.yes([*turns, ("user", _PAIR.format(*pair))]) for pair in [_NOTHING, *pairs]]
+        asked = [[*turns, ("user", _PAIR.format(*pair))] for pair in [_NOTHING, *pairs]]
+        chances = [float(self.language.options(prompt)[0]) for prompt in asked]
         odds = [log(max(chance, 1e-12)) - log(max(1 - chance, 1e-12)) for chance in chances]
         # What the model says of nothing is its leaning, and is taken off (Zhao et al. 2021, "Calibrate Before Use").
         return [1 / (1 + exp(odds[0] - one)) for one in odds[1:]]

@@ -145,10 +145,6 @@ class LanguageModel:
         shares: NDArray[np.float64] = np.exp(scores - np.logaddexp.reduce(scores))
         return shares
 
-    def yes(self, prompt: Prompt) -> float:
-        """Probability of Yes against No."""
-        return float(self.options(prompt)[0])
-
     def _spellings(self, option: str) -> list[int]:
         """First tokens of an answer that begins with the option; after a space only where both are one token."""
         found = set()
