@@ -2,7 +2,9 @@
 
     python -m bench campaign                         # all parts, about a quarter of an hour on a quiet machine
     python -m bench campaign --only check,stream
-    python -m bench campaign --only systems          # figures and times of every system: hours
+    python -m bench campaign --only systems          # times and figures of systems that need no judge: some minutes
+    python -m bench campaign --only systems --on ssh://user@board     # the same there
+    python -m bench campaign --only judged           # those that a language model judges: hours
     python -m bench docs                             # then the pages show them
 
 Nothing else may run meanwhile: records of a disturbed machine are kept, and say so.
@@ -19,19 +21,11 @@ import click
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 TARGET, DRAFT = "qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"
 CASES = REPORTS.parent / "docs" / "workloads" / "cases"
-SYSTEMS = (
-    ("calibration",),
-    ("memory_store",),
-    ("training_efficiency",),
-    ("grounded_vision",),
-    ("reasoning",),
-    ("probe", "--model", "smollm2-135m"),
-    ("sparse_autoencoder", "--model", "smollm2-135m"),
-    ("reasoning", "--model", TARGET, "--cases", str(CASES / "contradictions.jsonl")),
-    ("grounding_qa", "--model", TARGET, "--cases", str(CASES / "support.jsonl")),
-    ("debate", "--model", TARGET, "--cases", str(CASES / "debates.jsonl"), "--timeout", "7200"),
-)
-"""Systems with their models and cases; those that judge with a language model take hours on two cores."""
+SYSTEMS = ("calibration", "memory_store", "training_efficiency", "grounded_vision", "reasoning")
+SMALL = "smollm2-135m"
+JUDGED = {"reasoning": "contradictions", "grounding_qa": "support", "debate": "debates"}
+"""Systems with cases that a language model judges."""
+_JUDGING = ("--evaluate", "--model", TARGET, "--timeout", "7200")
 PARTS: dict[str, tuple[str, list[list[str]]]] = {
     "check": ("check/default.json", [["check", "-n", "64"]]),
     "models": (
@@ -52,13 +46,24 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
     ),
     "systems": (
         "workloads/systems.json",
-        [["workloads", "run", name, "--evaluate", *options] for name, *options in SYSTEMS],
+        [
+            ["workloads", "run", *SYSTEMS, "--evaluate"],
+            ["workloads", "run", "probe", "sparse_autoencoder", "--model", SMALL, "--evaluate"],
+        ],
+    ),
+    "judged": (
+        "workloads/judged.json",
+        [
+            ["workloads", "run", name, *_JUDGING, "--cases", str(CASES / f"{cases}.jsonl")]
+            for name, cases in JUDGED.items()
+        ],
     ),
     "ladder": (
-        "ladder/smollm2-135m.json",
-        [["ladder", "smollm2-135m", "--quants", "F16,Q8_0,Q4_K_M,Q4_0,Q2_K,IQ2_XXS", "--chunks", "4"]],
+        f"ladder/{SMALL}.json",
+        [["ladder", SMALL, "--quants", "F16,Q8_0,Q4_K_M,Q4_0,Q2_K,IQ2_XXS", "--chunks", "4"]],
     ),
 }
+_LONG = {"systems", "judged"}
 OUTPUTS: dict[str, list[str]] = {
     "fit.txt": ["fit", "llama-3.2-3b", "-q", "Q4_K_M", "-d", "macbook-air-m3", "--no-advice"],
     "check.txt": ["check"],
@@ -95,16 +100,21 @@ def gathered(folder: Path) -> str:
 
 
 @click.command()
-@click.option("--only", default=",".join(name for name in PARTS if name != "systems"), show_default=True)
+@click.option(
+    "--only", default=",".join(name for name in PARTS if name not in {"systems", "judged"}), show_default=True
+)
+@click.option("--on", metavar="TARGET", help="Run the parts on a target; their records get a file of its own.")
 @click.option("--outputs/--no-outputs", default=True, help="Also keep what fit and check print.")
-def main(only: str, outputs: bool) -> None:
+def main(only: str, on: str | None, outputs: bool) -> None:
     """Run the parts and write their records."""
     for name in only.split(","):
         path, commands = PARTS[name]
         with tempfile.TemporaryDirectory() as folder:
             for arguments in commands:
-                run(arguments, Path(folder))
+                run([*arguments, "--on", on] if on else arguments, Path(folder))
             target = REPORTS / path
+            if on:
+                target = target.with_stem(f"{target.stem}-{on.partition(':')[0]}")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(gathered(Path(folder)), encoding="utf-8")
     for name, arguments in OUTPUTS.items() if outputs else ():

@@ -241,35 +241,32 @@ def ladder_table(*paths: Path) -> str:
 
 
 def system_figures(workload: str, *paths: Path) -> str:
-    """Figures of the newest record of a system with each set of parts, with their intervals; times of its steps."""
-    runs = {str(run.parts): (record, run) for record, run in results_of(System, *paths) if record.workload == workload}
+    """Figures of the newest record of a system with each set of parts, with their intervals."""
+    from harness.workloads.table import figures, parts_of
+
+    runs = {parts_of(record): record for record, _ in results_of(System, *paths) if record.workload == workload}
     if not runs:
         return "*not measured yet*"
-    names = list(dict.fromkeys(name for _, run in runs.values() for name, _ in _flat(run.quality)))
-    cells = [dict(_flat(run.quality)) for _, run in runs.values()]
-    for figures, (record, _) in zip(cells, runs.values(), strict=True):
-        for kind in dict.fromkeys(s.label for s in record.samples):
-            times = [s.duration_s for s in record.samples if s.label == kind]
-            is_quiet = record.outcome == "ok"
-            figures[f"{kind}, median time"] = format_seconds(median(times)) if is_quiet else record.outcome
-            names.append(f"{kind}, median time")
-    titles = [", ".join(run.parts.values()) or "no model" for _, run in runs.values()]
-    rows = [[name, *(figures.get(name, "-") for figures in cells)] for name in dict.fromkeys(names)]
-    return table(["figure", *titles], rows) + f"\n\n{source([record for record, _ in runs.values()])}"
+    columns = [dict(figures(record)) for record in runs.values()]
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [[name, *(column.get(name, "-") for column in columns)] for name in names]
+    return table(["figure", *runs], rows) + f"\n\n{source(list(runs.values()))}"
 
 
-def _flat(told: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, str]]:
-    """Each number, text or None of a tree of figures by its path; intervals stand beside their own figure."""
-    for name, value in told.items():
-        path = f"{place}{name}".replace("_", " ")
-        interval = told.get(f"{name}_interval", told.get("interval") if name == "share" else None)
-        ends = f" ({interval[0]:.3g} to {interval[1]:.3g})" if interval and None not in interval else ""
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}, ")
-        elif isinstance(value, bool | int | float):
-            yield path, f"{value:.3g}{ends}"
-        elif value is None or isinstance(value, str):
-            yield path, value or "-"
+def system_times(*paths: Path) -> str:
+    """Each step of each system, its parts and where it ran: measured beside predicted, and the median of the errors."""
+    from harness.workloads.run import compare as steps_of
+    from harness.workloads.table import STEP_COLUMNS, parts_of, step_cells
+
+    records = [record for record, _ in results_of(System, *paths)]
+    steps = [(record, step) for record in records for step in steps_of(record)]
+    rows = [
+        [record.workload, parts_of(record), record.machine.device, *step_cells(step), record.outcome]
+        for record, step in steps
+    ]
+    errors = [abs(s.error_ratio) for r, s in steps if s.error_ratio is not None and r.outcome == "ok"]
+    said = f"Median of the errors of {len(errors)} undisturbed steps: {median(errors):.0%}.\n\n" if errors else ""
+    return table(["system", "parts", "on", *STEP_COLUMNS, "outcome"], rows) + f"\n\n{said}{source(records)}"
 
 
 def metric(path: Path, name: str) -> str:
