@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from harness.domain.device import DeviceProfile
 from harness.domain.record import RunRecord
 from harness.domain.result import System as SystemResult
@@ -9,7 +11,7 @@ from harness.predict.co_resident import Companion
 from harness.report.panels import Panel
 from harness.workloads.cases import size_of
 from harness.workloads.parts.minilm import ANONYMOUS_BYTES
-from harness.workloads.predict import machine_there
+from harness.workloads.predict import machine_there, predict_steps
 from harness.workloads.registry import load, names
 from harness.workloads.system import Cost
 
@@ -46,10 +48,8 @@ def companion(text: str) -> Companion:
 
 def _drawn(cost: Cost, device: DeviceProfile) -> float:
     """Bytes/s of a step's own reading, without its passes: those of an encoder draw little, as its products decide."""
-    machine = machine_there(device, None, {})
-    seconds = max(cost.moved_bytes / machine.read_bytes_per_s, cost.flops_count / machine.flops_per_s)
-    seconds += cost.glue_s * machine.slowness
-    return cost.moved_bytes / seconds if seconds else 0.0
+    (step,) = predict_steps({"": replace(cost, passes=())}, machine_there(device, None, {}))
+    return cost.moved_bytes / step.latency_s.mid if step.latency_s and step.latency_s.mid else 0.0
 
 
 def panel(record: RunRecord) -> Panel | None:

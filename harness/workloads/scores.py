@@ -1,10 +1,11 @@
 """Scores that several systems give: F1 with an interval, and what answering only when sure would gain."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from statistics import harmonic_mean, mean
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.stats.calibration.metrics import accuracy_at, aurc, ece, equal_width
 from harness.stats.intervals import RESAMPLES, binomial_test, share_interval
@@ -26,19 +27,20 @@ def signal(right_count: int, count: int, chance: float = 0.5) -> dict[str, Any]:
 
 def f1(said: Sequence[bool], true: Sequence[bool]) -> dict[str, Any]:
     """Precision, recall and F1 of "yes", F1 with its 95 % bootstrap interval, beside F1 of always saying yes."""
-    table = np.array([said, true], np.float64)
-
-    def of(rows: Any) -> float:
-        return float(2 * rows.prod(axis=0).sum() / max(1.0, rows.sum()))
-
+    table = np.array([said, true], np.bool_)
     count = table.shape[1]
-    both, said_count, true_count = (float(row.sum()) for row in (table.prod(axis=0), *table))
+
+    def of(rows: Any) -> Any:
+        return 2 * rows.all(axis=0).sum(axis=-1) / np.maximum(rows.sum(axis=(0, -1)), 1)
+
+    drawn = of(table[:, np.random.default_rng(0).integers(0, count, (RESAMPLES, count))])
+    both, said_count, true_count = (int(row.sum()) for row in (table.all(axis=0), *table))
     return {
         "case_count": count,
-        "precision": both / max(1.0, said_count),
-        "recall": both / max(1.0, true_count),
-        "f1": _drawn(of(table), lambda rng: of(table[:, rng.integers(0, count, count)])),
-        "always_yes_f1": 2 * true_count / max(1.0, count + true_count),
+        "precision": both / max(1, said_count),
+        "recall": both / max(1, true_count),
+        "f1": _with_interval(float(of(table)), drawn),
+        "always_yes_f1": 2 * true_count / max(1, count + true_count),
     }
 
 
@@ -51,20 +53,16 @@ def process_f1(located: Sequence[float], accepted: Sequence[float]) -> dict[str,
     counts = {"wrong_count": len(located), "right_count": len(accepted)}
     if not (len(located) and len(accepted)):
         return counts | {"f1": None}
-    means = {"located": mean(located), "accepted": mean(accepted)}
-
-    parts = np.array(located), np.array(accepted)
-
-    def again(rng: np.random.Generator) -> float:
-        return harmonic_mean([float(rng.choice(part, len(part)).mean()) for part in parts])
-
-    return counts | means | {"f1": _drawn(harmonic_mean(means.values()), again)}
-
-
-def _drawn(middle: float, again: Callable[[np.random.Generator], float]) -> dict[str, float]:
-    """A figure with its 95 % bootstrap interval."""
     rng = np.random.default_rng(0)
-    low, high = np.percentile([again(rng) for _ in range(RESAMPLES)], [2.5, 97.5])
+    means = {"located": mean(located), "accepted": mean(accepted)}
+    drawn = [rng.choice(np.array(part), (RESAMPLES, len(part))).mean(axis=1) for part in (located, accepted)]
+    scores = 2 * np.prod(drawn, axis=0) / np.maximum(np.sum(drawn, axis=0), 1e-12)
+    return counts | means | {"f1": _with_interval(harmonic_mean(means.values()), scores)}
+
+
+def _with_interval(middle: float, drawn: NDArray[np.float64]) -> dict[str, float]:
+    """A figure with its 95 % bootstrap interval."""
+    low, high = np.percentile(drawn, [2.5, 97.5])
     return {"mid": middle, "low": float(low), "high": float(high)}
 
 

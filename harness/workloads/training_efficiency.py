@@ -76,8 +76,7 @@ class TrainingEfficiency(Declared, name="training_efficiency"):
         """Published runs, then LoRA of a small model on five devices."""
         text = files("harness.workloads").joinpath("training_runs.csv").read_text("utf-8")
         rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
-        kinds = {"name": str, "device_hours": float, "peak_flops_per_s": float, "stated_mfu": float}
-        runs = [{"kind": "mfu"} | {k: kinds.get(k, int)(v) for k, v in row.items() if v} for row in rows]
+        runs = [{"kind": "mfu"} | {k: self.columns[k].kind(v) for k, v in row.items() if v} for row in rows]
         devices = ("iphone-16-pro", "pixel-9-pro", "raspberry-pi-5", "macbook-air-m3", "ryzen-7-7840hs")
         return [*runs, *({"kind": "lora", "model": "llama-3.2-1b", "device": device} for device in devices)]
 

@@ -129,14 +129,14 @@ class Memory(Declared, name="memory_store"):
         if kind == "ask":
             hits = store.retrieve(text, top_k=_TOP, words_only=state.words_only, now_s=case.get("time_s"))
             return {"found": [hit.memory.source for hit in hits], "texts": [hit.memory.content for hit in hits[:3]]}
-        about = ""
+        about, fields = "", {"source": case.get("id", ""), "created_s": case.get("time_s")}
         if case.get("single") and {"subject", "relation"} <= case.keys():
             about = f"{case['subject']} {case['relation']}".casefold()
             for older in store.about(about)[:1] if state.parts.can_contradict else ():
                 if state.parts.contradiction([(older.content, text)])[0] >= CONTRADICTED:
-                    store.update(older.memory_id, text, source=case.get("id", ""))
+                    store.update(older.memory_id, text, **fields)
                     return {"replaced": [older.source]}
-        store.store(text, source=case.get("id", ""), about=about, created_s=case.get("time_s"))
+        store.store(text, about=about, **fields)
         return {"replaced": []}
 
     def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:

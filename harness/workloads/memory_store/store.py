@@ -204,16 +204,18 @@ class MemoryStore:
         """
         return self._insert(list(memories))
 
-    def update(self, memory_id: int, content: str, *, source: str = "") -> int:
+    def update(self, memory_id: int, content: str, **fields: Any) -> int:
         """Replace a memory by a newer text; returns the identifier of the new version.
 
-        The old version is found no more, but stays in ``history`` until any version is forgotten. RefusedError where
-        there is no such memory, or it is superseded already.
+        Its source and fact are the old ones unless ``fields`` say otherwise. The old version is found no more, but
+        stays in ``history`` until any version is forgotten. RefusedError where there is no such memory, or it is
+        superseded already.
         """
         old = self.get(memory_id)
         if not old.is_current:
             raise RefusedError(f"memory {memory_id} is superseded: update {self.history(memory_id)[-1].memory_id}")
-        return self._insert([NewMemory(content, source or old.source, old.about)], memory_id)[0]
+        kept = {"source": old.source, "about": old.about}
+        return self._insert([NewMemory(content, **kept | fields)], memory_id)[0]
 
     def get(self, memory_id: int) -> Memory:
         """One memory, superseded ones included; RefusedError where there is none."""

@@ -18,7 +18,8 @@ from harness.errors import BadDataError, RefusedError
 def test_update_supersedes_with_history(store):
     first = store.store("Ada lives in Porto")
     second = store.update(first, "Ada lives in Riga")
-    third = store.update(second, "Ada lives in Quito")
+    third = store.update(second, "Ada lives in Quito", created_s=NOW_S - 5)
+    assert store.get(third).created_s == NOW_S - 5
     assert [h.memory.content for h in store.retrieve("Where does Ada live?")] == ["Ada lives in Quito"]
     assert [m.content.split()[-1] for m in store.history(first)] == ["Porto", "Riga", "Quito"]
     assert [m.is_current for m in store.history(third)] == [False, False, True]
