@@ -19,7 +19,7 @@ def shipped(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader((DATA / name).read_text().splitlines()))
 
 
-SPEEDS = [r for r in shipped("decode.csv")[::15] if r["model_bytes"] and r["memory_bandwidth_gb_s"]]
+SPEEDS = [r for r in shipped("decode.csv")[::50] if r["model_bytes"] and r["memory_bandwidth_gb_s"]]
 
 
 def write(path: Path, rows: list[dict[str, str]], columns: list[str] | None = None, **how: str) -> Path:

@@ -12,8 +12,8 @@ from harness.errors import InputError, RefusedError
 from harness.report.choices import choices
 from harness.units import MIB
 
-DEVICES = ("iphone-16-pro", "rtx-4060-desktop", "raspberry-pi-5-16gb", "macbook-pro-m3-max")
-MODELS = ("llama-3.2-1b", "llama-3.1-8b", "qwen3-30b-a3b", "llama-3.3-70b")
+DEVICES = ("iphone-16-pro", "rtx-4060-desktop")
+MODELS = ("llama-3.2-1b", "qwen3-30b-a3b", "llama-3.3-70b")
 MARKS = {"0": "fits", "1": "fits with streaming", "2": "does not fit", "3": "fits"}
 
 
@@ -27,7 +27,7 @@ def test_a_cell_is_the_answer_that_fit_gives(tables) -> None:
     for d, device in enumerate(tables.devices):
         for m, model in enumerate(tables.models):
             for q, quant in enumerate(tables.quants):
-                cell = tables.cells[((d * 4 + m) * 2 + q) * 2 + 1]
+                cell = tables.cells[((d * 3 + m) * 2 + q) * 2 + 1]
                 asked = Scenario(context_tokens=32768)
                 best = ways(resolve_model(model.name, quant), load_device(device.name), asked)[0]
                 verdict, speed = best.prediction.verdict, best.prediction.speed.decode_tokens_per_s
@@ -47,7 +47,7 @@ def test_a_cell_is_the_answer_that_fit_gives(tables) -> None:
 
 def test_what_is_shown_first_is_the_usual_mixture_in_the_second_context(tables) -> None:
     for d in range(len(DEVICES)):
-        assert tables.shown(d) == tuple(tables.cells[((d * 4 + m) * 2 + 0) * 2 + 1] for m in range(4))
+        assert tables.shown(d) == tuple(tables.cells[((d * 3 + m) * 2 + 0) * 2 + 1] for m in range(3))
 
 
 def test_a_page_s_tables_stay_small(tables) -> None:
