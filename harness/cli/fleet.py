@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 scheduler = click.option("--scheduler", required=True, help="Address of the scheduler: tcp://host:8786, or tls://.")
-tls = click.option(
-    "--tls", type=options.FILE, help="Key of the fleet, as `fleet key` writes it; the same on every machine."
-)
+tls = click.option("--tls", type=options.FILE, help="Key of the fleet, the same on every machine; `fleet up` makes it.")
 
 
 @click.group(cls=Verbs)
@@ -84,7 +82,8 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
 def up(host: str, port: int, device_wait_s: float, tls: Path | None) -> None:
     """Start the scheduler; Ctrl-C ends it.
 
-    Whoever can reach a scheduler can run code on it, so beyond this machine it requires --tls.
+    Whoever can reach a scheduler can run code on it, so beyond this machine it requires --tls. Where that file is not
+    there, a key is made: copy it to every machine of the fleet. Whoever has it can run code on all of them.
     """
     from harness.fleet.net import up as serve
 
@@ -104,16 +103,3 @@ def worker(scheduler: str, device: str, host: str, tls: Path | None) -> None:
     from harness.fleet.net import serve_device
 
     serve_device(scheduler, device, tls, host=host, said=click.echo)
-
-
-@fleet.command()
-@click.option("--out", "-o", type=options.FILE, default=Path("fleet.pem"), show_default=True, help="File for the key.")
-def key(out: Path) -> None:
-    """Make the key of a fleet.
-
-    Copy the file to every machine of the fleet and name it with --tls. Whoever has it can run code on all of them.
-    """
-    from harness.fleet.net import write_key
-
-    write_key(out)
-    click.echo(f"--tls {out}")

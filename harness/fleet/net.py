@@ -70,7 +70,7 @@ def security_of(tls: Path | None) -> Any:
         ssl.create_default_context(cafile=tls).load_cert_chain(tls)
     except OSError as error:
         raise RefusedError(
-            f"--tls: found no certificate with its key in {tls} ({error}), expected a file of `edge-harness fleet key`"
+            f"--tls: found no certificate with its key in {tls} ({error}), expected a key of `edge-harness fleet up`"
         ) from error
     parts = {f"tls_{role}_{part}": str(tls) for role in ("client", "worker", "scheduler") for part in ("cert", "key")}
     return dask().Security(tls_ca_file=str(tls), require_encryption=True, **parts)
@@ -138,7 +138,7 @@ def check_reach(host: str, tls: Path | None) -> None:
     if not alone:
         raise RefusedError(
             f"{host}: without TLS a fleet stays on this machine (127.0.0.1), since whoever reaches it can run code. "
-            "Make a key with: edge-harness fleet key, copy it to every machine, and name it with --tls"
+            "Give --tls FILE: `edge-harness fleet up` makes the key, which every machine of the fleet needs"
         )
 
 
@@ -189,6 +189,9 @@ def up(host: str, port: int, tls: Path | None, device_wait_s: float, *, said: Ca
         CouldNotRunError: The address is taken.
     """
     check_reach(host, tls)
+    if tls and not tls.exists():
+        write_key(tls)
+        said(f"made the key {tls}: copy it to every machine of the fleet, and name it with --tls there")
     dask(**{"distributed.scheduler.no-workers-timeout": device_wait_s})
 
     async def serve() -> None:

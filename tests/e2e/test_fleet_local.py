@@ -31,7 +31,8 @@ class Fleet:
         self.folder, self.tls = folder, tls
         self.processes: list[subprocess.Popen[str]] = []
         self.scheduler = self.start("up", "--port", "0", "--device-wait", "3")
-        self.address = self.scheduler.stdout.readline().split()[-1]  # type: ignore[union-attr]
+        lines = self.scheduler.stdout
+        self.address = next(line for line in lines if "scheduler at" in line).split()[-1]  # type: ignore[union-attr]
 
     def start(self, *args: str, home: str = "home") -> "subprocess.Popen[str]":
         environment = os.environ | {"EDGE_HARNESS_HOME": str(self.folder / home)}
@@ -179,10 +180,7 @@ def test_every_port_is_of_this_machine_alone(fleet: Fleet) -> None:
 def test_tls_is_needed_where_it_is_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     command = [sys.executable, "-m", "harness", "fleet"]
-    made = subprocess.run(
-        [*command, "key", "--out", str(tmp_path / "key.pem")], capture_output=True, text=True, timeout=60, check=True
-    )
-    fleet = Fleet(tmp_path, *made.stdout.split())  # the option as it is printed
+    fleet = Fleet(tmp_path, "--tls", str(tmp_path / "key.pem"))
     try:
         assert fleet.address.startswith("tls://")
         fleet.worker("phone")

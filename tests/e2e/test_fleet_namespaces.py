@@ -170,10 +170,10 @@ def test_with_certificates_only_their_holders_join(net: Net, tmp_path: Path) -> 
     stranger = [f"--tls={tmp_path}/other.pem"]
     plain = net.address.replace("tls://", "tcp://")
     for words, said in (
-        (["worker", "--scheduler", plain, "--device", "laptop"], "edge-harness fleet key"),
+        (["worker", "--scheduler", plain, "--device", "laptop"], "Give --tls FILE"),
         (["worker", "--scheduler", net.address, "--device", "laptop"], "expected tcp://HOST:PORT without --tls"),
         (["worker", "--scheduler", net.address, "--device", "laptop", *stranger], "no scheduler answered"),
-        (["up", "--host", "0.0.0.0"], "edge-harness fleet key"),
+        (["up", "--host", "0.0.0.0"], "Give --tls FILE"),
     ):
         process = net.start("ehlaptop", *words, home="laptop")
         _, err = process.communicate(timeout=60)

@@ -20,15 +20,15 @@ def test_this_machine_alone_needs_no_key(host: str) -> None:
     "host", ["0.0.0.0", "", "[::]", "192.168.1.10", "10.0.0.1", "board.local", "localhost.evil.example"]
 )
 def test_anything_else_does(host: str) -> None:
-    with pytest.raises(RefusedError, match="edge-harness fleet key"):
+    with pytest.raises(RefusedError, match="Give --tls FILE"):
         check_reach(host, None)
     check_reach(host, KEY)
 
 
 def test_neither_scheduler_nor_client_nor_worker_leaves_the_machine() -> None:
-    with pytest.raises(RefusedError, match="fleet key"):
+    with pytest.raises(RefusedError, match="Give --tls FILE"):
         up("0.0.0.0", 0, None, 60.0, said=print)
-    with pytest.raises(RefusedError, match="fleet key"):
+    with pytest.raises(RefusedError, match="Give --tls FILE"):
         check_address("tcp://192.168.1.10:8786", None)
     assert check_address("tcp://127.0.0.1:8786", None) == "127.0.0.1"
     assert check_address("tls://[fe80::1]:8786", KEY) == "fe80::1"
