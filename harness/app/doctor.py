@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Iterator
 from ctypes.util import find_library
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
@@ -47,7 +46,7 @@ Found = Iterator[tuple[str, State, str]]
 
 def examine() -> list[Finding]:
     """Everything, in the order of importance."""
-    parts = (_next_step, _folders, _runtimes, _apis, _packages, _machine, _measuring)
+    parts = (_next_step, _folders, _runtimes, _apis, _machine, _measuring)
     return [Finding(name=name, state=state, detail=detail) for part in parts for name, state, detail in part()]
 
 
@@ -63,12 +62,11 @@ def _next_step() -> Found:
         yield "next: an engine", "missing", f"{quick}; compiled for this machine it is faster: {compiled}"
     else:
         yield "next: an engine", "missing", compiled
-    others = [f"run --runtime {n}" for n in plugins.names("harness.runtimes") if n in {"server", "executable"}]
-    ready = (
-        f", and a llama.cpp package of your system (brew, winget, conda) for {' or '.join(others)}" if others else ""
+    yield (
+        "other engines",
+        "ok",
+        "pip install 'edge-harness[onnx]' runs ONNX models; fit, matrix and report need no engine",
     )
-    detail = f"pip install 'edge-harness[onnx]' runs ONNX models{ready}; fit, matrix and report need no engine"
-    yield "other engines", "ok", detail
 
 
 def machine_apis() -> list[str]:
@@ -136,14 +134,6 @@ def _apis() -> Found:
         command = 'CMAKE_ARGS="..." pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python'
         without = f"the engine was built without {', '.join(unused)}"
         yield "apis of this machine", "limited", f"{without}; to build it in: {command} with {build}"
-
-
-def _packages() -> Found:
-    for package, extra in _TABLES["extras"].items():
-        try:
-            yield package, "ok", version(package)
-        except PackageNotFoundError:
-            yield package, "missing", f"optional: pip install 'edge-harness[{extra}]'"
 
 
 def _machine() -> Found:

@@ -108,6 +108,7 @@ class TypeCost(Frozen, frozen=True, kw_only=True):
         batch_seconds_per_row: The same for each weight row: beginning and ending its dot products. Empty for none.
         batch_seconds_per_product: The same for each matrix product: quantising its input, barriers. Empty for none.
         cached_ratios: Pairs (tokens in the batch, cost of a byte out of the cache over that of one out of memory).
+        load_s_per_byte: Time of a byte in a load out of the page cache, mapped and rewritten; 0 where not measured.
     """
 
     type_name: str
@@ -116,6 +117,7 @@ class TypeCost(Frozen, frozen=True, kw_only=True):
     batch_seconds_per_row: tuple[tuple[int, float], ...] = ()
     batch_seconds_per_product: tuple[tuple[int, float], ...] = ()
     cached_ratios: tuple[tuple[int, float], ...] = ()
+    load_s_per_byte: Time = 0.0
 
 
 class Calibration(Frozen, frozen=True, kw_only=True):

@@ -230,7 +230,8 @@ class _Timing:
             write_tiny(path, bench.shape, bench.type_name)
             # A downloaded model comes into the page cache by being read, not by being written: so does this one.
             page_cache.drop(path)
-            size = path.stat().st_size
+            page_cache.read_through(path)
+            size, begin_s = path.stat().st_size, time.perf_counter()
             session = self.runtime.open(path, scenario, batch_tokens=max(*bench.batches, 512 if bench.depth else 16))
         except (HarnessError, OSError, MemoryError) as error:
             self.emit("failed", {"type_name": bench.type_name, "role": bench.role, "why": str(error)[:200]})
@@ -238,7 +239,8 @@ class _Timing:
         finally:
             path.unlink(missing_ok=True)  # what is mapped stays; nothing is left behind when the process dies
         repacked = any("REPACK" in buffer.device for buffer in session.buffers)
-        self.emit("built", {"type_name": bench.type_name, "size_bytes": size, "repacked": repacked})
+        load_s = time.perf_counter() - begin_s
+        self.emit("built", {"type_name": bench.type_name, "size_bytes": size, "repacked": repacked, "load_s": load_s})
         return session
 
     def _time_bench(self, bench: Bench, session: Any, batch: int, turn: int) -> None:

@@ -58,7 +58,7 @@ _PASS_S_PER_BYTE: Final = 1.2e-8
 _OVERHEADS_S, _TYPE_S = 6.0, 9.0
 _LEAST_BUDGET_S: Final = 25.0
 _RESTARTS: Final = 4
-_CACHE_VERSION: Final = 6
+_CACHE_VERSION: Final = 7
 DISTURBED_RATIO: Final = 0.25
 """Share of disturbed stretches above which a calibration is used but not kept."""
 _LACKING_SPREAD_RATIO: Final = 0.1
@@ -196,10 +196,12 @@ def calibrate(
     if api == "cpu" and size.fill_bytes < 2 * cache:
         held, new = size.fill_bytes, tuple(beyond_cache(cost, sets[-1][1]) for cost in new)
     repacked = {model["type_name"] for model in events["built"] if model["repacked"]}
+    loads, replace = load_costs(events["built"]), msgspec.structs.replace
+    new = tuple(replace(c, repacked=c.type_name in repacked, load_s_per_byte=loads.get(c.type_name, 0.0)) for c in new)
     isa, process = last.get("engine", {}).get("isa"), last.get("process", {})
     failures = dict.fromkeys(f"{e['type_name']} {e['role']}: {e['why']}" for e in events["failed"])
     disturbed = float(np.mean([e["doubted"] for e in events["timing"]]))
-    costs = msgspec.structs.replace(
+    costs = replace(
         costs,
         api=api,
         engine_version=plugins.usable_runtime(runtime).package(),
@@ -213,7 +215,7 @@ def calibrate(
         built_bytes=sum(model["size_bytes"] for model in events["built"]),
         took_s=took_s,
         lacking=(*costs.lacking, *failures),
-        types=(*timed, *(msgspec.structs.replace(c, repacked=c.type_name in repacked) for c in new)),
+        types=(*timed, *new),
         disturbed_ratio=disturbed if disturbed > DISTURBED_RATIO else 0.0,
     )
     if costs.disturbed_ratio:
@@ -392,6 +394,14 @@ def _type_cost(
         batch_seconds_per_product=tuple(tables[2]),
         cached_ratios=tuple(ratios),
     )
+
+
+def load_costs(built: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds that a load takes for each byte of a type, mapping and rewriting: tiny models differ in size alone."""
+    loads: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for model in built:
+        loads[model["type_name"]].append((model["size_bytes"], model["load_s"]))
+    return {name: nonnegative_fit([(1.0, size) for size, _ in of], [s for _, s in of])[1] for name, of in loads.items()}
 
 
 def beyond_cache(cost: TypeCost, memory_bytes_per_s: float) -> TypeCost:

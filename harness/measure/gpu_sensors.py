@@ -28,17 +28,11 @@ class GpuReading(NamedTuple):
     energy_joules: float | None = None
     throttled: tuple[str, ...] = ()
     apart: bool = True
-    celsius: float | None = None
-    frequency_hz: float | None = None
-    busy_ratio: float | None = None
-    memory_used_bytes: float | None = None
 
     def describe(self) -> str:
-        """Its name, and what it tells just now."""
-        told = (self.power_watts, self.celsius, self.frequency_hz, self.busy_ratio, self.memory_used_bytes)
-        forms = ("{:.0f} W", "{:.0f} C", "{:.2g} Hz", "{:.0%} busy", "{:.3g} bytes held")
-        now = [form.format(value) for form, value in zip(forms, told, strict=True) if value is not None]
-        return ", ".join([f"{self.name} ({self.source})", *now])
+        """Its name, and its power just now."""
+        watts = "" if self.power_watts is None else f", {self.power_watts:.0f} W"
+        return f"{self.name} ({self.source}){watts}"
 
 
 def gpu_readings(*, root: Path = Path("/")) -> tuple[GpuReading, ...]:
@@ -98,21 +92,17 @@ def _kernel(root: Path) -> tuple[GpuReading, ...]:
         if source not in {"amdgpu", "xe", "i915"}:
             continue
 
-        def value(*names: str, scale: float, folder: Path = folder) -> float | None:
-            return next((v / scale for name in names if (v := read_int(folder / name)) is not None), None)
+        def millionths(*names: str, folder: Path = folder) -> float | None:
+            return next((v / 1e6 for name in names if (v := read_int(folder / name)) is not None), None)
 
         found.append(
             GpuReading(
                 name=f"{source} {folder.name}",
                 source=source,
-                power_watts=value("power1_average", "power1_input", scale=1e6),
-                energy_joules=value("energy1_input", scale=1e6),
+                power_watts=millionths("power1_average", "power1_input"),
+                energy_joules=millionths("energy1_input"),
                 # amdgpu tells the voltage of a northbridge where the GPU is part of a processor, and only there.
                 apart=not (folder / "in1_input").exists(),
-                celsius=value("temp1_input", scale=1e3),
-                frequency_hz=value("freq1_input", scale=1.0),
-                busy_ratio=value("device/gpu_busy_percent", scale=100.0),
-                memory_used_bytes=value("device/mem_info_vram_used", scale=1.0),
             )
         )
     return tuple(found)

@@ -33,6 +33,14 @@ def cached_ratio(*files: Path) -> float | None:
     return sum(told) / max(1, sum(size for _, size in found)) if len(told) == len(found) else None
 
 
+def read_through(path: Path) -> None:
+    """Bring a file into the page cache by reading it, where not all of it lies there."""
+    if (cached_ratio(path) or 0.0) < 1.0:
+        with path.open("rb", buffering=0) as file:
+            while file.read(1 << 24):
+                pass
+
+
 def _cached_ratio(path: Path) -> float | None:
     """Share of one file's pages. Source: mincore(2)."""
     try:

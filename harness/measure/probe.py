@@ -2,7 +2,6 @@
 
 import datetime
 import platform
-import re
 import sys
 import timeit
 from collections.abc import Callable
@@ -131,7 +130,7 @@ def _profile(
         name=name,
         title=f"This machine ({cpu.model})",
         kind=_kind(),
-        vendor=_vendor(),
+        vendor="Apple" if _system() == "macos" else (cpu.board or cpu.model or "unknown").split()[0],
         chip=cpu.model,
         os=_system(),
         year=_today().year,
@@ -189,13 +188,6 @@ def estimated_peaks(fp32: Figure, isa: tuple[str, ...] | None) -> dict[str, Figu
 def _system() -> OperatingSystem:
     names: dict[str, OperatingSystem] = {"Darwin": "macos", "Windows": "windows"}
     return "android" if hasattr(sys, "getandroidapilevel") else names.get(platform.system(), "linux")
-
-
-def _vendor() -> str:
-    if platform.system() == "Darwin":
-        return "Apple"
-    text = read_text(Path("/sys/class/dmi/id/sys_vendor")) or read_text(Path("/proc/device-tree/model")) or ""
-    return re.sub(r"[^\x20-\x7e]", "", text).strip() or "unknown"
 
 
 def _kind() -> DeviceKind:

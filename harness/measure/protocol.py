@@ -170,7 +170,7 @@ class Protocoller:
         for attempt in range(1 + WARM_LOAD_RETRIES):
             # With the file cold it would be a cold load by accident: read it in first.
             for file in model_files(Path(self.job.path)):
-                _read_through(file)
+                page_cache.read_through(file)
             with self.watch() as watch:
                 session = self._open()
             self.emit("sample", watch.sample("load", "load", 0))
@@ -311,10 +311,3 @@ class Protocoller:
         if row.size > 1 and row.min() == row.max():
             # Quantising activations turns NaN into zeros: a model that is all NaN inside may end in equal logits.
             raise EngineError("all logits are the same: the file is damaged; check its hash")
-
-
-def _read_through(path: Path) -> None:
-    if (page_cache.cached_ratio(path) or 0.0) < 1.0:
-        with path.open("rb", buffering=0) as file:
-            while file.read(1 << 24):
-                pass

@@ -106,6 +106,13 @@ def test_fit_finds_what_was_put_in() -> None:
         assert table[1] == (4, pytest.approx(2.5 * unit, rel=1e-4))
 
 
+def test_a_load_is_told_by_its_bytes() -> None:
+    """0.02 s beside 3 ns a byte of Q4_0."""
+    built = [{"type_name": "Q4_0", "size_bytes": size, "load_s": 0.02 + 3e-9 * size} for size in (16e6, 96e6, 98e6)]
+    assert calibrate.load_costs(built) == {"Q4_0": pytest.approx(3e-9)}
+    assert calibrate.load_costs([]) == {}
+
+
 def test_copies_for_a_long_prompt_are_told_from_the_waiting_for_them() -> None:
     roles = [f"{width} few{apart}" for width in ("narrow", "wide") for apart in ("", " apart")]
     events = [event("Q8_0", role, b, 0, [invented_time(role, b, 0)]) for role in roles for b in (64, 512)]

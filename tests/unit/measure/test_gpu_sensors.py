@@ -21,26 +21,13 @@ def tree(root: Path, name: str, files: dict[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("name", "files", "expected"),
     [
-        # microwatts, millidegrees
+        # microwatts
+        ("amdgpu", {"power1_average": "187000000"}, GpuReading("amdgpu hwmon3", "amdgpu", 187.0, None)),
+        # a part of a processor tells its northbridge's voltage
         (
             "amdgpu",
-            {"power1_average": "187000000", "temp1_input": "64000"},
-            GpuReading("amdgpu hwmon3", "amdgpu", 187.0, None, celsius=64.0),
-        ),
-        # a part of a processor tells its northbridge's voltage; hertz, percent, bytes
-        (
-            "amdgpu",
-            {
-                "power1_input": "15000000",
-                "in1_input": "700",
-                "freq1_input": "2200000000",
-                "device/gpu_busy_percent": "45",
-                "device/mem_info_vram_used": "536870912",
-            },
-            GpuReading(
-                *("amdgpu hwmon3", "amdgpu", 15.0),
-                apart=False, frequency_hz=2.2e9, busy_ratio=0.45, memory_used_bytes=536870912.0,
-            ),
+            {"power1_input": "15000000", "in1_input": "700"},
+            GpuReading("amdgpu hwmon3", "amdgpu", 15.0, apart=False),
         ),
         ("xe", {"energy1_input": "5000000"}, GpuReading("xe hwmon3", "xe", None, 5.0)),
         ("amdgpu", {}, GpuReading("amdgpu hwmon3", "amdgpu")),
