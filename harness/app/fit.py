@@ -74,8 +74,6 @@ def in_memory(
         there = ", ".join(sorted({name for one in device.engines for name in one.apis}))
         raise RefusedError(f"{device.name} has no api {api!r}; it has {there}")
     shape = model.weights.shape
-    if scenario.placement.gpu_layers == "auto":
-        raise RefusedError("--placement auto has many answers: leave it out, and `fit` finds the best")
     if draft is not None and abs(draft.weights.shape.vocab_count - shape.vocab_count) > PADDING_TOKENS:
         counts = f"{draft.weights.shape.vocab_count} tokens, the target has {shape.vocab_count}"
         raise RefusedError(f"{draft.name} cannot draft for {model.name}: other vocabulary ({counts})")

@@ -44,7 +44,7 @@ class Rule(NamedTuple):
         if other is None or (self.verbs and path_of(context) not in self.verbs):
             return []
         value = context.params.get(other.name or "")
-        text = str(getattr(value, "gpu_layers", value))  # of a placement what is told apart is `auto`
+        text = str(value)
         if self.value:
             holds = re.fullmatch(self.value, text, re.IGNORECASE) is not None
         else:

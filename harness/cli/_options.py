@@ -18,7 +18,7 @@ import click
 from harness.cli._command import TABLES
 from harness.cli._output import Answer, F, answers
 from harness.printable import clean_lines
-from harness.units import format_bytes, parse_bytes
+from harness.units import parse_bytes
 
 if TYPE_CHECKING:
     from harness.domain.placement import Placement
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 FILE: Final = click.Path(dir_okay=False, path_type=Path)
 FILE_HERE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER: Final = click.Path(file_okay=False, path_type=Path)
-FOLDER_HERE: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 REPORTS: Final = {".html": "html", ".htm": "html", ".md": "md", ".json": "json"}
 """Formats of a report by the ending of its file."""
 
@@ -56,24 +55,16 @@ _MOST_SHARES: Final = 10
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
-    """A size in bytes, of at least ``least``: a number without its letter is a slip."""
+    """A size in bytes."""
 
     name = "size"
 
-    def __init__(self, least: int = 1) -> None:
-        self.least = least
-
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Bytes of the text; a usage error says what was found and expected."""
-        if isinstance(value, int):
-            return value
         try:
-            size_bytes = parse_bytes(value)
+            return value if isinstance(value, int) else parse_bytes(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-        if size_bytes < self.least:
-            self.fail(f"found {value!r}, expected at least {format_bytes(self.least)}, such as 12GiB", param, ctx)
-        return size_bytes
 
 
 class Count(click.ParamType):  # type: ignore[type-arg]

@@ -14,8 +14,8 @@ class Placement(Frozen, frozen=True, kw_only=True):
     It counts for an api that drives a GPU; with ``cpu`` everything lies with the CPU and none of it applies.
 
     Attributes:
-        gpu_layers: Layers that lie with the GPU, counted from the last one down; the output counts as one (``-ngl``).
-            ``all``; ``auto`` lets the model find the best placement.
+        gpu_layers: Layers that lie with the GPU, counted from the last one down, or ``all``; the output counts as
+            one (``-ngl``).
         cpu_moe: The experts of so many blocks, counted from the first, stay with the CPU (``--n-cpu-moe``).
         tensor_split: Share of the blocks on each card, in any unit (``-ts``); empty: by free memory.
         split_mode: Cards one after the other (``layer``), or each with a part of every matrix (``row``).
@@ -23,7 +23,7 @@ class Placement(Frozen, frozen=True, kw_only=True):
         kv_on_gpu: Whether the cache lies with its block; else all of it lies with the CPU (``-nkvo``).
     """
 
-    gpu_layers: int | Literal["all", "auto"] = "all"
+    gpu_layers: int | Literal["all"] = "all"
     cpu_moe: int = 0
     tensor_split: tuple[float, ...] = ()
     split_mode: Literal["layer", "row"] = "layer"
@@ -69,13 +69,9 @@ _CARDS_MAX: Final = 64
 def placement_of(text: str) -> Placement:
     """The placement that options of llama.cpp's programs ask for, as :meth:`Placement.flags` writes them.
 
-    ``auto`` stands for the best one, which a prediction looks for.
-
     Raises:
         ValueError: It is none of these options, or a value is none of its kind; says what was found and expected.
     """
-    if text.strip() == "auto":
-        return Placement(gpu_layers="auto")
     given: dict[str, Any] = {}
     words = iter(shlex.split(text))
     for word in words:
@@ -83,9 +79,7 @@ def placement_of(text: str) -> Placement:
             given["kv_on_gpu"] = False
             continue
         if word not in _FLAGS:
-            raise ValueError(
-                f"found {word!r}, expected auto, or flags of llama.cpp such as -ngl 20 --n-cpu-moe 7 -nkvo"
-            )
+            raise ValueError(f"found {word!r}, expected flags of llama.cpp such as -ngl 20 --n-cpu-moe 7 -nkvo")
         value = next(words, "")
         given[_FLAGS[word]] = (
             [part for part in value.split(",") if part] if word in {"-ts", "--tensor-split"} else value

@@ -54,7 +54,7 @@ def test_two_cards_hold_what_one_does_not(tmp_path: Path) -> None:
             "--placement has no meaning with several cards",
         ),
         (("fit", *MIXTURE, "--placement", "-ngl many"), "many"),
-        (("fit", *MIXTURE, "--placement", "auto"), "leave it out"),
+        (("fit", *MIXTURE, "--placement", "auto"), "expected flags of llama.cpp"),
         (("fit", *MIXTURE, "--placement", "-ts 0,0"), "shares such as -ts 3,1"),
         (("models", "show", "smollm2-135m", "--provider", "openvino"), "ONNX graph"),
         (("validate", "--rows", str(ROWS), "--leave-out", "source"), "--rows has no meaning with --leave-out"),

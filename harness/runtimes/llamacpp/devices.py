@@ -116,11 +116,9 @@ def place(params: Any, api: str, placement: Placement, lib: Library) -> list[Any
     With ``cpu`` the engine gets an empty list of devices: it then touches no GPU, whatever it was built with.
 
     Raises:
-        RefusedError: No device of that api, fewer cards than the split names, or layers left for the model to choose.
+        RefusedError: No device of that api, or fewer cards than the split names.
     """
     chosen = devices_of(api, lib)
-    if placement.gpu_layers == "auto" and chosen:
-        raise RefusedError("gpu_layers auto is for a prediction: `fit` finds the number to run with")
     if len(placement.tensor_split) > max(len(chosen), 1) and chosen:
         raise RefusedError(f"the split names {len(placement.tensor_split)} cards, the api {api} has {len(chosen)}")
     if placement.main_gpu >= max(len(chosen), 1):

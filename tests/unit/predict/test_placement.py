@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from harness.app.fit import predict
-from harness.app.resolve import ResolvedModel, resolve_model
+from harness.app.resolve import resolve_model
 from harness.app.ways import ways
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
@@ -187,6 +186,3 @@ def test_memory_of_a_split_is_the_whole_shared_out():
 def test_refusals_say_what_is_missing():
     with pytest.raises(RefusedError, match="no card of its own"):
         ways(resolve_model("smollm2-135m"), replace(load_device("raspberry-pi-5"), card_count=2), Scenario())
-    auto = Scenario(placement=Placement(gpu_layers="auto"))
-    with pytest.raises(RefusedError, match="`fit` finds the best"):
-        predict(ResolvedModel("m", "Q4_K_M", DENSE), load_device("rtx-4060-desktop"), auto)
