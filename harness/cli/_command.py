@@ -80,7 +80,7 @@ def typed(context: click.Context) -> dict[str, click.Parameter]:
 
 def _flags(command: click.Command) -> dict[str, click.Parameter]:
     """Parameters by each of their flags; an argument by its name in capitals."""
-    names = {p.human_readable_name: p for p in command.params if p.param_type_name == "argument"}
+    names = {p.human_readable_name.strip("[]."): p for p in command.params if p.param_type_name == "argument"}
     return names | {flag: p for p in command.params for flag in (*p.opts, *p.secondary_opts)}
 
 

@@ -220,9 +220,9 @@ def _one(
     question = _question(context, model, device, **asked)
     resolved, profile, small = question.model, question.device, question.asked["draft"]
     listed = ways(resolved, profile, question.scenario, **question.asked)
-    best, now, verdict = listed[0], listed[0].prediction, listed[0].prediction.verdict
-    scenario = best.scenario
-    deep = () if now.verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
+    best, now, scenario = listed[0], listed[0].prediction, listed[0].scenario
+    verdict = now.verdict
+    deep = () if verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
     decode = deep[0][1] if deep else now.speed.decode_tokens_per_s
     late, energy = use.outlook(resolved, profile, scenario, decode, question.asked["minutes"] or 10)
     notes = [*question.notes, *_notes(now, resolved, profile, scenario)]
@@ -232,11 +232,11 @@ def _one(
     )
     why = explain(resolved, profile, scenario) if explained else ()
     slower = causes(measured, best, resolved, profile, late) if measured else []
-    remote = None
-    if verifier is not None and small is not None:
-        there, _, trip = verifier.partition("@")
-        trip_s = options.Amount(most=60_000).convert(trip or "40", None, context) / 1e3
-        remote = plan_remote(now, resolved, small, profile, resolve_device(there), scenario, trip_s)
+    beside = measured_line(measured, now) if measured else ""
+    there, _, trip_ms = (verifier or "").partition("@")
+    trip_s = options.Amount(most=60_000).convert(trip_ms or "40", None, context) / 1e3
+    given = now, resolved, small, profile
+    remote = plan_remote(*given, resolve_device(there), scenario, trip_s) if there and small else None
     starts = [] if profile.kind in _HANDHELD else commands(best, resolved, repository_of(resolved.name))
     spoken = first_line(
         best,
@@ -247,13 +247,13 @@ def _one(
         but=_rests_on(resolved, scenario, question.is_longest),
         reads_only=resolved.reads_only,
     )
-    turn = use.next_turn(resolved, profile, scenario, _TURN_TOKENS)
-    rows = [*_speeds(now, deep, turn), *_over_minutes(late, energy), *_cost(price, energy)]
+    cost = _cost(price, energy)
+    speeds = _speeds(now, deep, use.next_turn(resolved, profile, scenario, _TURN_TOKENS))
+    rows = [*speeds, *_over_minutes(late, energy), *cost]
 
     def show() -> None:
         below = [f"  {one.tokens_per_s:.3g} tokens/s if {one.cause}: {one.advice}" for one in slower]
-        beside = [measured_line(measured, now)] if measured else []
-        for line in filter(None, (spoken, *beside, *below, other_ways(listed), *starts)):
+        for line in filter(None, (spoken, beside, *below, other_ways(listed), *starts)):
             click.echo(line)
         say(_memory_table(now, profile.title), _intervals(rows))
         console().print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
@@ -266,13 +266,14 @@ def _one(
 
     document = {"scenario": scenario, "prediction": now, "ways": listed, "advice": changes, "notes": notes}
     document |= {"sustained": late, "energy": energy, "speculation": speculation, "commands": starts}
-    parts = {"explanation": why, "remote": remote, "may_be": slower}
+    parts = {"explanation": why, "remote": remote, "electricity": cost and cost[0][1],
+             "measured": beside and {"says": beside, "may_be": slower}}  # fmt: skip
     document |= {name: part for name, part in parts.items() if part}
     cells = {"answer": spoken.partition(":")[0], "how": best.how, "llama.cpp": best.flags}
     cells["memory"] = f"{format_bytes(verdict.needed_bytes)} of {format_bytes(verdict.available_bytes)}"
     cells |= {name: _between(value, form) for name, value, form, _ in rows if value is not None}
-    fails = verdict.word in {"does not fit", "too slow"}
-    return _Asked(Answer(document, show, Exit.BROKEN if fails else Exit.OK), cells)
+    status = Exit.BROKEN if verdict.word in {"does not fit", "too slow"} else Exit.OK
+    return _Asked(Answer(document, show, status), cells)
 
 
 def _rests_on(model: "ResolvedModel", scenario: "Scenario", is_longest: bool) -> str:

@@ -79,6 +79,8 @@ class Fitted(NamedTuple):
     def seconds(self, parts: Sequence[Part], asked: Pass) -> Terms:
         """Seconds of these parts, together, by cause."""
         part, values = together(parts), self.belief.values
+        if asked.tokens >= OFFLOAD_TOKENS and not part.work.weight_bytes and not part.attention_flops:
+            return Terms(0.0, 0.0, 0.0, 0.0)  # a cache alone, which a prompt only writes
         if asked.tokens >= OFFLOAD_TOKENS:
             prompt = Prompt(asked.tokens, part.attention_flops)
             prompt_s = prefill_seconds(part.work, self.machine, prompt, values)

@@ -41,7 +41,7 @@ def bad_values(option: click.Option) -> list[str]:
     if isinstance(kind, Amount):
         return [str(kind.above) if not kind.or_zero else "-0.1", "nan", "inf", "-1", "", str(kind.most * 99)]
     if isinstance(kind, Size):
-        return ["0", "-5MB", "nan", "", "5 parsecs", "99999999999GiB", *(["12"] if kind.least > 12 else [])]
+        return ["0", "-5MB", "nan", "", "5 parsecs", "99999999999GiB"]
     if isinstance(kind, click.IntRange | click.FloatRange):
         found = ["nan", ""] if isinstance(kind, click.IntRange) else [""]
         found += [str(kind.min - 1)] if kind.min is not None else []
@@ -198,7 +198,7 @@ def cases_of_rules() -> list[tuple[str, Rule, str]]:
     for rule in RULES:
         for name, command in COMMANDS.items():
             flags = {opt for o in command.params for opt in (*o.opts, *o.secondary_opts)} | {
-                a.human_readable_name for a in command.params if isinstance(a, click.Argument)
+                a.human_readable_name.strip("[].") for a in command.params if isinstance(a, click.Argument)
             }
             required = {opt for o in command.params if o.required for opt in o.opts}
             cause = rule.beside or rule.without
@@ -272,7 +272,7 @@ MOST_OPTIONS = {"fit": 31}
         (["models", "show", "qwen3-4b", "--provider", "cpu"], "--provider has no meaning but for an ONNX graph"),
         (["run", "m", "--cpus", "4095"], "--cpus: found [4095], expected some of"),
         (["run", "m", "--placement", "-ngl many"], "found '-ngl many', expected numbers"),
-        (["run", "m", "--placement", "--fast"], "found '--fast', expected auto, or flags of llama.cpp"),
+        (["run", "m", "--placement", "--fast"], "found '--fast', expected flags of llama.cpp"),
         (["run", "m", "--without", "gpu"], "found 'gpu', expected some of flash-attention, repack, mmap"),
         (["soak"], "Missing argument 'MODEL'"),
         (["soak", "m", "--runtime", "ik,llamacpp"], "found 'ik,llamacpp', expected one"),

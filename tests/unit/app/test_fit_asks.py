@@ -51,7 +51,7 @@ def test_several_devices_are_columns_of_what_each_says_alone() -> None:
 def test_a_measured_speed_is_explained(measured: float, says: str, cause: str) -> None:
     asked = ("llama-3.1-8b", "-d", "rtx-4060-desktop", "--measured", str(measured))
     decode = fit(*asked, "--json")["prediction"]["speed"]["decode_tokens_per_s"]
-    found = fit(*asked, "--json").get("may_be", [])
+    found = fit(*asked, "--json")["measured"]["may_be"]
     assert (decode["low"] <= measured <= decode["high"]) == (says != "slower than expected")
     assert says == "faster than the memory" or says in fit(*asked)
     assert cause in "".join(one["cause"] for one in found)
