@@ -68,7 +68,7 @@ OUTPUTS: dict[str, list[str]] = {
     "fit.txt": ["fit", "llama-3.2-3b", "-q", "Q4_K_M", "-d", "macbook-air-m3", "--no-advice"],
     "check.txt": ["check"],
     "seed-iphone.txt": [
-        "fit", "llama-3-8b", "-q", "Q4_K_M", "-d", "iphone-16-pro", "-c", "2048", "--entitled", "--target", "15",
+        "fit", "llama-3-8b", "-q", "Q4_K_M", "-d", "iphone-16-pro", "-c", "2048", "--entitled", "--min-speed", "15",
         "--no-advice",
     ],
     "moe-phone.txt": ["fit", "hypothetical-moe-70b-a7b", "-d", "galaxy-s25-ultra"],

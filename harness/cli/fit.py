@@ -319,6 +319,7 @@ def _memory_table(now: "Prediction", title: str) -> Table:
     rows: list[tuple[str, ...]] = [
         (part.name, part.pool, format_bytes(part.anonymous_bytes), format_bytes(part.file_bytes), part.reason)
         for part in now.memory.parts
+        if part.anonymous_bytes or part.file_bytes
     ]
     peak = now.memory.peak_bytes
     between = f"90 %: {format_bytes(peak.low)} to {format_bytes(peak.high)}"
