@@ -96,7 +96,7 @@ class Memory(Declared, name="memory_store"):
         return {
             "tell": Cost(**held, glue_s=0.6e-3),
             "ask": Cost(**held, moved_bytes=4.0 * 384 * count, glue_s=1.0e-3 + 2e-8 * count),
-            "forget": Cost(resident_bytes=resident, flush_count=3, glue_s=1.0e-3),
+            "forget": Cost(resident_bytes=resident, flush_count=3, glue_s=1.8e-3),
         }
 
     def prepare(self, parts: Parts, size: Size, context: Context) -> State:

