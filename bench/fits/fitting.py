@@ -270,7 +270,7 @@ def _pooled(groups: NDArray[np.int64], square: Array, free: Array, start: Array,
     return np.sqrt((count * start**2 + above[groups]) / (count + below[groups]))
 
 
-CERTAIN_RATIO: Final = 0.5
+CERTAIN_RATIO: Final = 0.25
 """What rows must have told of a level (1 - variance / variance before them) for its ties to other terms to be kept."""
 
 

@@ -123,9 +123,12 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
         return f"w/chip {machine.side}:{machine.chip}|{machine.api}" in self.terms
 
     def least_known(self, gradient: Mapping[str, float]) -> str:
-        """The term whose own uncertainty adds most to that of ln t."""
-        spreads = np.sqrt(np.diag(self.covariance_of(gradient)))
-        return max(zip(gradient, spreads, strict=True), key=lambda item: abs(gradient[item[0]]) * item[1])[0]
+        """The term without a row that adds most to the uncertainty of ln t; empty where none adds a fifth of it."""
+        slopes = np.array(list(gradient.values()))
+        parts = dict(zip(gradient, slopes * (self.covariance_of(gradient) @ slopes), strict=True))
+        least = sum(parts.values()) / 5
+        unheard = [key for key in gradient if parts[key] > least and getattr(self.terms.get(key), "rows_count", 0) == 0]
+        return max(unheard, key=lambda key: parts[key], default="")
 
 
 def noise_class(phase: str, machine: Machine) -> str:

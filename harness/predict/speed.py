@@ -217,9 +217,8 @@ def _rate(split: Split, engines: Engines, asked: Pass, seconds: float) -> Interv
     """Tokens/s of all sequences together, with the interval of whoever told the costs; wider for a split."""
     mid = asked.token_count / float(seconds)
     if split.away or len(engines.shares) > 1:
-        slower, faster = RESIDUALS["prefill" if asked.tokens > 1 else "decode"]
-        ln = math.log(asked.sequences)
-        above, below = math.hypot(slower, SPREAD_BY_LN[0] * ln), math.hypot(faster, SPREAD_BY_LN[1] * ln)
+        more = SPREAD_BY_LN * math.log(asked.sequences)
+        above, below = (math.hypot(one, more) for one in RESIDUALS["prefill" if asked.tokens > 1 else "decode"])
     else:
         above, below = engines.cards[0].spread(split.main, asked)
     return interval(mid, above, below)

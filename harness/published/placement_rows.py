@@ -23,7 +23,7 @@ from harness.predict.decode import Machine
 from harness.predict.fitted import Fitted
 from harness.predict.interval import interval
 from harness.predict.passes import Engines, Pass, Split, pass_terms
-from harness.predict.placement import SHIPPED, Terms, fitted_link, link_bytes_per_s
+from harness.predict.placement import RESIDUALS, SHIPPED, Terms, fitted_link, link_bytes_per_s
 from harness.predict.quant_mix import quant_named
 from harness.predict.speed import split_of
 from harness.predict.traits import chip_key, traits_of
@@ -32,8 +32,6 @@ from harness.published.cells import Cells, read_cells
 from harness.published.row_work import Known, ModelOf, rest_bytes_each
 from harness.published.rows import Row, api_named, test_named, why_not
 
-SPREADS: Final = {"decode": 0.35, "prefill": 0.6}
-"""Half of a 90 % interval in ln: what cards left out of the fit of the terms were off by."""
 _HOST_GB_S: Final = 89.6
 """Bandwidth of a host that a row does not tell of: two channels of DDR5-5600 x 64 bit."""
 
@@ -74,7 +72,7 @@ class Placed(NamedTuple):
 
     def law(self, terms: Terms = SHIPPED) -> Interval:
         """The same with its interval."""
-        return interval(self.tokens_per_s(terms), SPREADS[self.phase])
+        return interval(self.tokens_per_s(terms), *RESIDUALS[self.phase])
 
 
 def placed_rows(path: Path | None, model_of: ModelOf) -> list[tuple[Row, Placed | None]]:
