@@ -13,27 +13,34 @@ import msgspec
 from harness.app.doctor import Finding
 from harness.app.explain import ExplanationTable
 from harness.app.learn import Lesson
+from harness.app.measured import SpeedCause
 from harness.app.plans import RemotePlan, SpeculationPlan
 from harness.app.recommend import Choice
 from harness.app.trend import Change, Trend
 from harness.cli._output import JSON_VERSION
 from harness.domain.budget import Budget
 from harness.domain.device import DeviceProfile
-from harness.domain.prediction import Prediction
+from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.gates.judge import Judgement
 from harness.predict.advice import Advice
 from harness.predict.energy import Energy, Sustained
-from harness.predict.streamed import StreamingOutlook
 from harness.records.compare import Comparison
 from harness.records.ladder import Rung
 
 PUBLISHED: Final = Path(__file__).resolve().parents[1] / "docs" / "json-schema.json"
 
 
+class Measured(TypedDict):
+    """What a measured speed says beside the prediction, and what may explain it."""
+
+    says: str
+    may_be: list[SpeedCause]
+
+
 class Fit(TypedDict, total=False):
-    """What is predicted, or the placements that were searched."""
+    """What is predicted, with the ways to run it."""
 
     scenario: Required[Scenario]
     prediction: Prediction
@@ -42,10 +49,12 @@ class Fit(TypedDict, total=False):
     sustained: Sustained | None
     energy: Energy | None
     speculation: SpeculationPlan | None
-    streaming: StreamingOutlook | None
     explanation: tuple[ExplanationTable, ...]
     remote: RemotePlan
     ways: list[Any]
+    commands: list[str]
+    measured: Measured
+    electricity: Interval
 
 
 class Check(TypedDict):
@@ -117,6 +126,7 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
     **dict.fromkeys(("validate", "gate update", "tune"), (dict[str, Any],)),
 }
 SEVERAL: Final[dict[str, tuple[Any, ...]]] = {
+    "fit": (Fit,),
     "run": (RunRecord,),
     "fleet run": (RunRecord,),
     "doctor": (Finding,),

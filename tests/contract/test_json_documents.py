@@ -38,7 +38,8 @@ def test_every_verb_with_json_has_a_schema() -> None:
     "words",
     [
         ["fit", "llama-3.2-3b", "-d", "iphone-15-pro"],
-        ["fit", "qwen3-30b-a3b", "-d", "rtx-4060-desktop, 32GB"],
+        ["fit", "qwen3-30b-a3b", "-d", "rtx-4060-desktop, 32GB", "--price", "0.3,1", "--measured", "9"],
+        ["fit", "llama-3.2-3b", "-d", "iphone-15-pro", "-d", "macbook-air-m3", "--no-advice"],
         ["matrix", "-d", "iphone-12", "-m", "llama-3.2-1b"],
         ["recommend", "macbook-air-m3"],
         ["history", RECORD, RECORD],
