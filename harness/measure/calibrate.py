@@ -14,6 +14,7 @@ two benches is that of the same round, since a machine may change its speed betw
 
 import contextlib
 import hashlib
+import math
 import shutil
 import tempfile
 from collections import defaultdict
@@ -31,7 +32,7 @@ from harness.cpus import cores
 from harness.domain.device import Calibration, TypeCost
 from harness.errors import EngineError, MissingPackageError, RefusedError
 from harness.measure import machine
-from harness.measure._calibrate_child import DEPTH_TOKENS, Job, dimensions
+from harness.measure._calibrate_child import DEPTH_TOKENS, WORD_COUNT, Job, dimensions
 from harness.measure.bandwidth import WorkingSets, cache_found, cached_shares, sweep
 from harness.measure.child import Limits, run_child
 from harness.measure.tiny_model import TINY_TYPES, matrices
@@ -57,6 +58,8 @@ _PASS_S_PER_BYTE: Final = 1.2e-8
 """Of all passes of a type's benches in one round, with one thread: 140 tokens together, each reading the weights."""
 _OVERHEADS_S, _TYPE_S = 6.0, 9.0
 _LEAST_BUDGET_S: Final = 25.0
+_MERGES_RATIO: Final = 1.4
+"""A real vocabulary has merges too: SmolLM2's takes 1.3 and 1.6 times as long as as many words, in two builds."""
 _RESTARTS: Final = 4
 _CACHE_VERSION: Final = 7
 DISTURBED_RATIO: Final = 0.25
@@ -216,6 +219,7 @@ def calibrate(
         took_s=took_s,
         lacking=(*costs.lacking, *failures),
         types=(*timed, *new),
+        vocabulary_s_per_entry=vocabulary_cost(events["built"]),
         disturbed_ratio=disturbed if disturbed > DISTURBED_RATIO else 0.0,
     )
     if costs.disturbed_ratio:
@@ -396,11 +400,21 @@ def _type_cost(
     )
 
 
+def vocabulary_cost(built: Iterable[Mapping[str, Any]]) -> float:
+    """Seconds that a load takes for each entry of a vocabulary; 0 where none was loaded."""
+    times: dict[str, float] = {}
+    for model in built:
+        times[model["role"]] = min(model["load_s"], times.get(model["role"], math.inf))
+    more_s = times.get("words", 0.0) - times.get("shallow", 0.0)
+    return _MERGES_RATIO * max(more_s, 0.0) / WORD_COUNT
+
+
 def load_costs(built: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Seconds that a load takes for each byte of a type, mapping and rewriting: tiny models differ in size alone."""
     loads: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for model in built:
-        loads[model["type_name"]].append((model["size_bytes"], model["load_s"]))
+        if model["role"] != "words":
+            loads[model["type_name"]].append((model["size_bytes"], model["load_s"]))
     return {name: nonnegative_fit([(1.0, size) for size, _ in of], [s for _, s in of])[1] for name, of in loads.items()}
 
 

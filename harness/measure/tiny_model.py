@@ -63,15 +63,16 @@ def matrices(shape: ModelShape, type_name: str) -> list[Tensor]:
     return [tensor for tensor in tiny_tensors(shape, type_name) if len(tensor.dims) > 1]
 
 
-def write_tiny(path: Path, shape: ModelShape, type_name: str) -> None:
-    """Write a model of ``tiny_tensors``.
+def write_tiny(path: Path, shape: ModelShape, type_name: str, *, words: bool = False) -> None:
+    """Write a model of ``tiny_tensors``, without a tokenizer unless with ``words``.
 
     Raises:
         KeyError: No tiny model can be made of that type.
         ValueError: A row is no whole number of blocks.
     """
     tensors = tiny_tensors(shape, type_name)
-    whole = metadata_of(shape, name="tiny", quant=type_name).items()
-    metadata: dict[str, Value] = {key: value for key, value in whole if not key.startswith("tokenizer.")}
-    metadata |= {"tokenizer.ggml.model": "none", "llama.vocab_size": shape.vocab_count}
+    metadata: dict[str, Value] = metadata_of(shape, name="tiny", quant=type_name)
+    if not words:
+        metadata = {key: value for key, value in metadata.items() if not key.startswith("tokenizer.")}
+        metadata |= {"tokenizer.ggml.model": "none", "llama.vocab_size": shape.vocab_count}
     write_gguf(path, metadata, tensors, BlockSource(1, 0).fill)

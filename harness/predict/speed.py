@@ -270,7 +270,8 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
         cached_s = 0.0 if from_storage else weights.file_bytes / PAGE_CACHE_BYTES_PER_S
         return interval(LOAD_OVERHEAD_S + stored_s + cached_s, _LOAD_SPREAD)
     types, mapping_s = {c.type_name: c for c in costs.types}, 1 / MAP_BYTES_PER_S
-    warm_s = LOAD_FIXED_S + weights.shape.vocab_count * VOCABULARY_S_PER_ENTRY + weights.file_bytes * mapping_s
+    entry_s = costs.vocabulary_s_per_entry or VOCABULARY_S_PER_ENTRY
+    warm_s = LOAD_FIXED_S + weights.shape.vocab_count * entry_s + weights.file_bytes * mapping_s
     for matrix in matrices(weights):
         if (cost := types.get(matrix.tensor.type_name)) is not None:
             rewriting_s = 1 / REPACK_BYTES_PER_S if cost.repacked and scenario.repack else 0.0

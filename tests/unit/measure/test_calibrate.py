@@ -108,9 +108,20 @@ def test_fit_finds_what_was_put_in() -> None:
 
 def test_a_load_is_told_by_its_bytes() -> None:
     """0.02 s beside 3 ns a byte of Q4_0."""
-    built = [{"type_name": "Q4_0", "size_bytes": size, "load_s": 0.02 + 3e-9 * size} for size in (16e6, 96e6, 98e6)]
+    built = [
+        {"role": "wide", "type_name": "Q4_0", "size_bytes": size, "load_s": 0.02 + 3e-9 * size}
+        for size in (16e6, 96e6, 98e6)
+    ]
     assert calibrate.load_costs(built) == {"Q4_0": pytest.approx(3e-9)}
     assert calibrate.load_costs([]) == {}
+
+
+def test_a_vocabulary_is_told_by_its_entries() -> None:
+    """32,768 words take 0.1 s more than none; a real vocabulary has merges too, and takes 1.4 times as long."""
+    seconds = (("shallow", 0.05), ("shallow", 0.02), ("words", 0.12))
+    built = [{"role": role, "load_s": load_s} for role, load_s in seconds]
+    assert calibrate.vocabulary_cost(built) == pytest.approx(1.4 * 0.1 / 32_768)
+    assert calibrate.vocabulary_cost([]) == 0.0
 
 
 def test_copies_for_a_long_prompt_are_told_from_the_waiting_for_them() -> None:
