@@ -84,8 +84,7 @@ def in_memory(
             memory = with_draft(memory, memory_of(draft.weights, scenario, device, placement=Placement()))
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
-    speed = predict_speed(model.weights, device, scenario)
-    memory, speed = _widened(memory, speed, model, device, scenario)
+    memory, speed = _widened(memory, model, scenario), _speed(model, device, scenario)
     if beside:
         memory = with_companions(memory, beside)
     check_entitlement(entitled, device)
@@ -161,32 +160,33 @@ DOUBT_RATIO: Final = 1.3
 """A machine probed beside other load was predicted some 10 to 15 % wrong; twice that leaves room for more load."""
 
 
-def _widened(
-    memory: MemoryPrediction,
-    speed: SpeedPrediction,
-    model: ResolvedModel,
-    device: DeviceProfile,
-    scenario: Scenario,
-) -> tuple[MemoryPrediction, SpeedPrediction]:
-    """Memory and speed with the intervals of what is in doubt: a model or quantisation nobody knows, a busy probe.
+def _speed(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> SpeedPrediction:
+    """The speed, its decode interval as wide as what is in doubt asks: a busy probe, a quantisation that nobody knows.
 
-    The cache may be that of any of the nearest known models; the weights may have any bits that such files have, and
-    decode reads them: its interval widens by the same ratio.
+    Weights may have any bits that files of the named quantisation have, and decode reads them.
     """
+    speed = predict_speed(model.weights, device, scenario)
     costs = device.calibration(device.api(scenario.api))
-    if device.doubts or (costs is not None and costs.disturbed_ratio):
-        sure = speed.decode_tokens_per_s
-        unsure = replace(sure, low=sure.low / DOUBT_RATIO, high=sure.high * DOUBT_RATIO)
-        speed = replace(speed, decode_tokens_per_s=unsure)
-    if model.bits is None and model.guess is None:
-        return memory, speed
-    less = more = 0.0
-    held = sum(t.size_bytes for t in model.weights.tensors)
-    if model.bits is not None:
-        count = sum(t.element_count for t in model.weights.tensors)
-        less, more = (min(model.bits[0] * count / 8 - held, 0.0), max(model.bits[1] * count / 8 - held, 0.0))
+    unsure = DOUBT_RATIO if device.doubts or (costs is not None and costs.disturbed_ratio) else 1.0
+    less, more = _weights_between(model)
     decode = speed.decode_tokens_per_s
-    decode = replace(decode, low=decode.low * held / (held + more), high=decode.high * held / (held + less))
+    decode = replace(decode, low=decode.low / unsure / more, high=decode.high * unsure / less)
+    return replace(speed, decode_tokens_per_s=decode)
+
+
+def _weights_between(model: ResolvedModel) -> tuple[float, float]:
+    """Least and most bytes of the weights, over those counted; 1 and 1 where the quantisation is known."""
+    if model.bits is None:
+        return 1.0, 1.0
+    held = sum(t.size_bytes for t in model.weights.tensors)
+    count = sum(t.element_count for t in model.weights.tensors)
+    return min(model.bits[0] * count / 8 / held, 1.0), max(model.bits[1] * count / 8 / held, 1.0)
+
+
+def _widened(memory: MemoryPrediction, model: ResolvedModel, scenario: Scenario) -> MemoryPrediction:
+    """The same of memory; the cache of a model that nobody knows may be that of any of the nearest known ones."""
+    held = sum(t.size_bytes for t in model.weights.tensors)
+    less, more = ((ratio - 1) * held for ratio in _weights_between(model))
     if model.guess is not None:
         caches = [
             kv_cache_bytes(shape, scenario.context_tokens, scenario.kv_type, ubatch_tokens=scenario.ubatch_tokens)
@@ -194,8 +194,7 @@ def _widened(
         ]
         less, more = less + min(caches) - caches[0], more + max(caches) - caches[0]
     peak = memory.peak_bytes
-    peak = replace(peak, low=max(peak.low + less, 0.0), high=peak.high + more)
-    return replace(memory, peak_bytes=peak), replace(speed, decode_tokens_per_s=decode)
+    return replace(memory, peak_bytes=replace(peak, low=max(peak.low + less, 0.0), high=peak.high + more))
 
 
 def speeds_by_depth(
@@ -205,16 +204,14 @@ def speeds_by_depth(
     room = scenario.context_tokens - scenario.new_tokens
     prompt = scenario.depth_tokens + scenario.prompt_tokens
     depths = [prompt, *(d for d in (scenario.context_tokens // 2, room) if prompt < d <= room)]
-    made = [(d, predict_speed(model.weights, device, replace(scenario, depth_tokens=d))) for d in dict.fromkeys(depths)]
+    made = [(d, _speed(model, device, replace(scenario, depth_tokens=d))) for d in dict.fromkeys(depths)]
     return tuple((d, s.decode_tokens_per_s) for d, s in made)
 
 
 def next_turn(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, new_tokens: int) -> Interval:
     """Seconds to the first token of an answer to so many tokens more, all before them in the cache."""
     kept = scenario.depth_tokens + scenario.prompt_tokens + scenario.new_tokens
-    return predict_speed(
-        model.weights, device, replace(scenario, depth_tokens=kept, prompt_tokens=new_tokens)
-    ).ttft_warm_s
+    return _speed(model, device, replace(scenario, depth_tokens=kept, prompt_tokens=new_tokens)).ttft_warm_s
 
 
 def outlook(
