@@ -181,6 +181,7 @@ class Verb(click.Command):
             flag = next((opt for opt in parameter.opts if opt in HEADINGS), "")
             if parameter.name in (ctx.default_map or {}):
                 value = (ctx.default_map or {})[parameter.name]
+                value = ", ".join(value) if isinstance(value, list) else value
                 record = (record[0], f"{record[1].partition('  [default')[0]}  [{value} in {_config_file().name}]")
             sections[HEADINGS.get(flag, "Options")].append(record)
         for heading, rows in sections.items():
