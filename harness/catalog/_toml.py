@@ -1,12 +1,10 @@
-"""Strict TOML: read into a struct, with errors that name file, field, found and expected; and write it back.
+"""Strict TOML: read into a struct, with errors that name file, field, found and expected.
 
 Numbers are read as decimals, not binary floats: a figure in vendor units (60.3 GB/s) then becomes its SI value with one
-rounding, and a profile written out loads back equal to the last bit.
+rounding.
 """
 
-import json
 import tomllib
-from collections.abc import Mapping, Sequence
 from decimal import Context, Decimal
 from importlib.resources.abc import Traversable
 from typing import Any, Final, TypeVar
@@ -70,50 +68,6 @@ def floats(value: Any) -> Any:
 def scaled(quantity: Decimal, factor: float) -> float:
     """``quantity`` times ``factor``, rounded once."""
     return float(EXACT.multiply(quantity, Decimal(factor)))
-
-
-def unscaled(value: float, factor: float) -> Decimal:
-    """The shortest decimal that ``scaled`` turns into ``value``."""
-    short = Decimal(repr(value / factor)).normalize()
-    return short if scaled(short, factor) == value else EXACT.divide(Decimal(value), Decimal(factor)).normalize()
-
-
-def dump(document: Mapping[str, Any]) -> str:
-    """TOML text of nested mappings, sequences, strings, numbers and booleans.
-
-    Mappings that hold a ``value`` (figures) stand inline; other mappings become tables, sequences of mappings arrays
-    of tables.
-    """
-    return "\n".join(_table(document, "")).strip() + "\n"
-
-
-def _table(table: Mapping[str, Any], path: str) -> list[str]:
-    lines: list[str] = []
-    parts: list[str] = []
-    for key, value in table.items():
-        is_table = isinstance(value, Mapping) and "value" not in value
-        if is_table or (isinstance(value, Sequence) and value and isinstance(value[0], Mapping)):
-            head = f"[{path}{key}]" if is_table else f"[[{path}{key}]]"
-            for item in [value] if is_table else value:
-                parts += ["", head, *_table(item, f"{path}{key}.")]
-        else:
-            lines.append(f"{key} = {_inline(value)}")
-    return lines + parts
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        # JSON's escapes are TOML's, but for DEL, which JSON leaves alone.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{k} = {_inline(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, Decimal):
-        return f"{value:f}" if -7 < value.adjusted() < 16 else str(value)
-    if isinstance(value, int | float):
-        return repr(value)
-    return "[" + ", ".join(_inline(v) for v in value) + "]"
 
 
 def _quantity(kind: type[Positive], value: Any) -> Positive:

@@ -44,20 +44,14 @@ def check_budget(budget: Budget, path: Path | str, place: str) -> None:
         found = " and ".join(given) if given else "no limit"
         raise BadDataError(path, place, found, f"exactly one of: {', '.join(LIMITS)}")
     name, limit = next(iter(given.items()))
-    if not 0 < limit < float("inf"):
-        raise BadDataError(path, f"{place}.{name}", repr(limit), "a positive number")
+    if limit == float("inf"):
+        raise BadDataError(path, f"{place}.{name}", repr(limit), "a finite number")
     higher = budget.metric in HIGHER_IS_BETTER
     if (name == "floor" and not higher) or (name == "ceiling" and higher):
         right = "floor" if higher else "ceiling"
         raise BadDataError(path, f"{place}.{name}", f"a {name} on {budget.metric}", f"a {right} for this metric")
-    if name == "slowdown_ratio" and limit >= 1:
-        raise BadDataError(path, f"{place}.{name}", repr(limit), "a share below 1, such as 0.10")
     if name == "roofline_ratio" and budget.metric != "decode_tokens_per_s":
         raise BadDataError(path, f"{place}.{name}", f"metric {budget.metric}", "decode_tokens_per_s")
-    if not 0.5 <= budget.confidence < 1:
-        raise BadDataError(path, f"{place}.confidence", repr(budget.confidence), "a level in [0.5, 1)")
-    if budget.inconclusive_limit < 1:
-        raise BadDataError(path, f"{place}.inconclusive_limit", repr(budget.inconclusive_limit), "1 or more")
     if unknown := sorted(set(budget.pin) - set(PINS)):
         raise BadDataError(path, f"{place}.pin.{unknown[0]}", "an unknown key", f"one of: {', '.join(PINS)}")
     if budget.predicted and name not in {"floor", "ceiling"}:

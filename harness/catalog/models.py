@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.resources.abc import Traversable
-from typing import Any, Final
+from typing import Any
 
 from harness.catalog._shape_check import check_shape
 from harness.catalog._toml import convert, read_document
 from harness.catalog.paths import as_path, data_files, sound_names, table_rows
-from harness.domain.model import ModelCard, ModelFile, ModelShape
+from harness.domain.model import ModelCard, ModelFile
 from harness.errors import BadDataError, UnknownNameError, what_is_there
 
 
@@ -62,46 +62,18 @@ def _shapes() -> dict[str, dict[str, str]]:
     return {row["name"]: row for row in table_rows("models", "shapes")}
 
 
-_COLUMNS: Final = {
-    "layers": "layer_count", "hidden": "hidden_dim", "vocab": "vocab_count", "heads": "head_count",
-    "kv_heads": "kv_head_count", "head": "head_dim", "inner": "feed_forward_dim", "context": "context_max_tokens",
-}  # fmt: skip
-_CAVEATS: Final = {
-    "encoder": "an encoder: it reads text and writes none. Its speed is that of prompts, and it keeps no cache",
-    "stand-in": "its matrices are counted under an architecture with the same ones; norms and biases differ a little",
-}
-"""What short words of the table's notes stand for."""
-
-
 def _of_row(row: dict[str, str]) -> ModelCard:
-    """A card from a row of the table of shapes; ``more`` holds fields as ``experts.used_count=8``, alone for yes."""
-    shape: dict[str, Any] = {"architecture": row["architecture"]}
-    shape |= {field: int(row[column]) for column, field in _COLUMNS.items()}
-    for word in row["more"].split():
-        field, _, value = word.partition("=")
-        part, _, inner = field.rpartition(".")
-        target = shape.setdefault(part, {}) if part else shape
-        target[inner] = value if field == "layer_pattern" else int(value or 1)
+    """A card from a row of the table of shapes: columns are paths to fields, ``more`` has others with their values."""
     place = f"models/tables/shapes.csv, {row['name']}"
-    known = convert(shape, ModelShape, place, strict=False)
-    check_shape(known, place)
-    count, active = round(float(row["params_b"]) * 1e9), float(row["active_b"] or 0)
-    if (experts := known.experts) and not active:
-        one = (2 + known.gated_feed_forward) * (experts.latent_dim or known.hidden_dim) * experts.feed_forward_dim
-        routed = sum(map(known.is_moe_layer, range(known.layer_count)))
-        active = (count - (experts.expert_count - experts.used_count) * one * routed) / 1e9
-    return ModelCard(
-        name=row["name"],
-        title=row["title"],
-        family="encoder" if row["notes"] == "encoder" else row["architecture"],
-        licence="see its repository",
-        source=row["source"],
-        shape=known,
-        parameter_count=count,
-        active_parameter_count=round(active * 1e9) or count,
-        checked=row["checked"],
-        caveat=_CAVEATS.get(row["notes"], row["notes"]),
-    )
+    document: dict[str, Any] = {}
+    for path, text in [*row.items(), *(word.split("=") for word in row["more"].split())]:
+        *tables, field = path.split(".")
+        table = document
+        for name in tables:
+            table = table.setdefault(name, {})
+        if path != "more":
+            table[field] = text
+    return _checked(convert(document, ModelCard, place, strict=False), place)
 
 
 def _card(file: Traversable) -> ModelCard:
@@ -110,7 +82,10 @@ def _card(file: Traversable) -> ModelCard:
     name = file.name.removesuffix(".toml")
     if "name" in document:
         raise BadDataError(place, "name", repr(document["name"]), "no such key: a model's name is its file's stem")
-    card = convert(document | {"name": name}, ModelCard, place)
+    return _checked(convert(document | {"name": name}, ModelCard, place), place)
+
+
+def _checked(card: ModelCard, place: str) -> ModelCard:
     check_shape(card.shape, place)
     for index, model_file in enumerate(card.files):
         _check_file(model_file, f"files[{index}]", place)

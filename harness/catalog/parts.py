@@ -42,6 +42,11 @@ class Part(NamedTuple):
     asked: str = ""
 
     @property
+    def called(self) -> str:
+        """The name that was meant: the sibling's, where the row stands for one."""
+        return self.asked or self.row["name"]
+
+    @property
     def bandwidth_gb_s(self) -> float:
         """GB/s of its memory; 0 where nobody knows."""
         return float(self.row["gb_s"] or 0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,7 +13,17 @@ from harness.errors import MissingPackageError
 from harness.units import GB, GIB, TERA, format_bytes, format_rate
 
 if TYPE_CHECKING:
-    from harness.domain.device import Calibration, DeviceProfile, Figure
+    from harness.domain.device import Calibration, DeviceProfile
+
+_WORDS: "Final[dict[str, Callable[[float], str]]]" = {
+    "_bytes_per_s": format_rate,
+    "_bytes": format_bytes,
+    "_flops_per_s": lambda value: f"{value / TERA:.3g} T/s",
+    "_ratio": "{:.0%}".format,
+    "_joules": lambda value: f"{value / 3600:.1f} Wh",
+    "_watts": "{:g} W".format,
+}
+"""How figures are shown, by how the name of their field ends."""
 
 
 @click.group(cls=Verbs)
@@ -132,29 +142,21 @@ def _summary(profile: "DeviceProfile") -> dict[str, object]:
 
 def _figures_table(profile: "DeviceProfile") -> Table:
     rows: list[tuple[str, ...]] = []
-
-    def add(name: str, figure: "Figure | None", words: "Callable[[float], str]") -> None:
-        if figure is not None:
-            rows.append((name, words(figure.value), figure.confidence, figure.source))
-
-    for pool in profile.pools:
-        add(f"{pool.name} total ({pool.technology})", pool.total_bytes, format_bytes)
-        add(f"{pool.name} for one app", pool.usable_bytes, format_bytes)
-        add(f"{pool.name} on request", pool.entitled_bytes, format_bytes)
-        add(f"{pool.name} bandwidth", pool.bandwidth_bytes_per_s, format_rate)
-        add(f"{pool.name} read, measured", pool.measured_read_bytes_per_s, format_rate)
-        add(f"{pool.name} copy, measured", pool.measured_copy_bytes_per_s, format_rate)
-    for engine in profile.engines:
-        for dtype, peak in engine.peak_flops_per_s.items():
-            add(f"{engine.kind} peak {dtype}", peak, lambda value: f"{value / TERA:.3g} T/s")
-        add(f"{engine.kind} kept after ten minutes", engine.sustained_ratio, "{:.0%}".format)
-    disk, power = profile.storage, profile.power
-    add(f"storage, in sequence ({disk.technology})", disk.sequential_read_bytes_per_s, format_rate)
-    add("storage, at random", disk.random_read_bytes_per_s, format_rate)
-    add("storage, mapped", disk.mapped_read_bytes_per_s, format_rate)
-    add("storage, all threads computing", disk.busy_read_bytes_per_s, format_rate)
-    add("battery", power.battery_joules, lambda value: f"{value / 3600:.1f} Wh")
-    add("power, sustained", power.sustained_watts, "{:g} W".format)
-    add("power, peak", power.peak_watts, "{:g} W".format)
+    named = [(pool.name, pool) for pool in profile.pools] + [(engine.kind, engine) for engine in profile.engines]
+    for part_name, part in (*named, ("storage", profile.storage), ("power", profile.power)):
+        for field in part.__struct_fields__:
+            value = getattr(part, field)
+            name, show = next(
+                ((field.removesuffix(end), words) for end, words in _WORDS.items() if field.endswith(end)), (field, str)
+            )
+            label = f"{part_name} {name.replace('_', ' ')}"
+            figures = {label: value}
+            if isinstance(value, dict):
+                figures = {f"{label} {dtype}": peak for dtype, peak in value.items()}
+            rows += [
+                (words, show(figure.value), figure.confidence, figure.source)
+                for words, figure in figures.items()
+                if hasattr(figure, "confidence")
+            ]
     title = f"{profile.title} ({profile.chip}, {profile.os}, {profile.year})"
     return table(title, ("figure", "value", "known by", "source"), rows, right=(1,))

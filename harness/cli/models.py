@@ -67,16 +67,15 @@ def show(model: str, quant: str | None, provider: str) -> Answer:
             refuse_typed({"quant"}, "for an ONNX graph")
             return _onnx(graph, provider)
     refuse_typed({"provider"}, "but for an ONNX graph")
-    if path is not None and path.suffix == ".gguf" and path.exists() and quant is None:
-        return _gguf(path)
-    return _named(model, quant)
+    return _decoder(model, quant)
 
 
-def _named(name: str, quant: str | None) -> Answer:
-    """What a name is taken for: a card, a repository of the hub, a config.json, or a bounded guess."""
+def _decoder(name: str, quant: str | None) -> Answer:
+    """What a name is taken for: a card, a file, a repository of the hub, or a bounded guess."""
     import msgspec
 
     from harness.app.resolve import resolve_model
+    from harness.domain.ggml import BLOCKS
     from harness.domain.model import ModelCard
     from harness.predict.kv_cache import kv_cache_bytes
 
@@ -95,11 +94,19 @@ def _named(name: str, quant: str | None) -> Answer:
     context = min(shape.context_max_tokens or _CACHE_TOKENS, _CACHE_TOKENS)
     cache = kv_cache_bytes(shape, context)
     likely = sorted((cache, *(kv_cache_bytes(other, context) for other in (guess.around if guess else ()))))
+    types: dict[str, dict[str, int]] = {}
+    for tensor in model.weights.tensors:
+        sums = types.setdefault(tensor.type_name, {"tensors": 0, "weights": 0, "size_bytes": 0})
+        sums["tensors"] += 1
+        sums["weights"] += tensor.element_count
+        sums["size_bytes"] += tensor.size_bytes
     kind = "guess" if guess else "card" if model.card else "file" if model.path else "hub" if model.repo else "shape"
     document = msgspec.to_builtins(card) | {
         "kind": kind,
         "quant": model.quant,
         "file_bytes": model.weights.file_bytes,
+        "synthetic": model.weights.synthetic,
+        "types": types,
         "why": model.notes,
         "like": guess.like if guess else (),
         "cache": {"context_tokens": context, "bytes": cache, "low_bytes": likely[0], "high_bytes": likely[-1]},
@@ -114,6 +121,12 @@ def _named(name: str, quant: str | None) -> Answer:
 
     def tell() -> None:
         say(table(f"{card.title} ({card.family})", ("field", "value"), rows))
+        by_type = [
+            (name, str(sums["tensors"]), f"{sums['weights']:,}", format_bytes(sums["size_bytes"]), f"{bits:.4g}")
+            for name, sums in types.items()
+            if (bits := BLOCKS[name].bits_per_weight)
+        ]
+        say(table("", ("type", "tensors", "weights", "bytes", "bits/weight"), by_type, right=(1, 2, 3, 4)))
         for note in filter(None, (*model.notes, card.notes)):
             click.echo(f"  {note}")
 
@@ -164,36 +177,6 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int) -> An
     return Answer(document, lambda: click.echo(str(path)))
 
 
-def _gguf(path: Path) -> Answer:
-    """What a GGUF file says of itself: its shape, and its tensors by type."""
-    import msgspec
-
-    from harness.catalog.gguf import read_whole
-    from harness.domain.ggml import BLOCKS
-
-    header = read_whole(path)
-    weights = header.weights()
-    sums: dict[str, tuple[int, int, int]] = {}
-    for tensor in weights.tensors:
-        count, elements, size = sums.get(tensor.type_name, (0, 0, 0))
-        sums[tensor.type_name] = count + 1, elements + tensor.element_count, size + tensor.size_bytes
-    by_type = sorted(((name, *of_type) for name, of_type in sums.items()), key=lambda row: -row[3])
-    document = {
-        "name": header.name,
-        "quant": weights.quant,
-        "synthetic": weights.synthetic,
-        "file_bytes": weights.file_bytes,
-        "shape": weights.shape,
-        "types": [{"type": t, "tensors": n, "weights": c, "size_bytes": b} for t, n, c, b in by_type],
-    }
-    kind = "random weights, " if weights.synthetic else ""
-    title = f"{header.name}: {weights.quant}, {kind}{format_bytes(weights.file_bytes)}, {len(weights.tensors)} tensors"
-    shape = [(k, str(v)) for k, v in msgspec.to_builtins(weights.shape).items() if v not in (None, 0, False)]
-    rows = [(t, str(n), f"{c:,}", format_bytes(b), f"{BLOCKS[t].bits_per_weight:.4g}") for t, n, c, b in by_type]
-    types = table("", ("type", "tensors", "weights", "bytes", "bits/weight"), rows, right=(1, 2, 3, 4))
-    return Answer(document, lambda: say(table(title, ("field", "value"), shape), types))
-
-
 def _onnx(path: Path, provider: str) -> Answer:
     """What an ONNX file says of itself, what is wrong with how it is stored, and whether a provider runs all of it."""
     from harness.onnx.files import lint, quantization, size_bytes
@@ -240,7 +223,7 @@ def _rows(card: "ModelCard") -> list[tuple[str, str]]:
     for key, value in msgspec.to_builtins(card.shape).items():
         if isinstance(value, dict):
             rows += [(f"{key}.{inner}", str(v)) for inner, v in value.items()]
-        elif value is not None:
+        elif value not in {None, 0, ""}:
             rows.append((key, str(value)))
     for file in card.files:
         origins = [f"hub {file.hub.repo}/{file.hub.file}"] if file.hub else []
@@ -254,8 +237,8 @@ def _rows(card: "ModelCard") -> list[tuple[str, str]]:
 def _summary(card: "ModelCard") -> dict[str, object]:
     own = ("name", "title", "family", "licence", "parameter_count", "active_parameter_count", "default_quant")
     of_shape = {name: getattr(card.shape, name) for name in ("architecture", "context_max_tokens")}
-    found = {name: getattr(card, name) for name in own} | of_shape
-    return found | {"kind": _kind(card), "quants": [f.quant for f in card.files]}
+    fields = {name: getattr(card, name) for name in own} | of_shape
+    return fields | {"kind": _kind(card), "quants": [f.quant for f in card.files]}
 
 
 def _kind(card: "ModelCard") -> str:

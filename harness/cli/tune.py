@@ -82,7 +82,7 @@ def tune(model: str, profile: Path | None, how: "options.How", **asked: Any) -> 
 
 def profile_of(tuned: "Tuned") -> str:
     """The winner as defaults of the verbs that run a model, in the form of ``edge-harness.toml``."""
-    from harness.catalog._toml import dump
+    import tomli_w
 
     winner = tuned.winner
     without = [
@@ -96,7 +96,7 @@ def profile_of(tuned: "Tuned") -> str:
     }
     defaults |= {"without": ",".join(without)} if without else {}
     shared = {name: defaults[name] for name in ("runtime", "threads")}
-    return f"# {headline(tuned)}\n" + dump({"run": defaults, "check": shared})
+    return f"# {headline(tuned)}\n" + tomli_w.dumps({"run": defaults, "check": shared})
 
 
 def headline(tuned: "Tuned") -> str:

@@ -1,8 +1,11 @@
 """What a release may cost: budgets for the gate."""
 
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
+
+from msgspec import Meta
 
 from harness.domain.base import Frozen
+from harness.domain.device import Speed
 
 Metric = Literal[
     "decode_tokens_per_s",
@@ -85,13 +88,13 @@ class Budget(Frozen, frozen=True, kw_only=True):
     model: str = "*"
     workload: str = "generate"
     label: str = ""
-    floor: float | None = None
-    ceiling: float | None = None
-    baseline_ratio: float | None = None
-    slowdown_ratio: float | None = None
-    prediction_ratio: float | None = None
-    roofline_ratio: float | None = None
+    floor: Speed | None = None
+    ceiling: Speed | None = None
+    baseline_ratio: Speed | None = None
+    slowdown_ratio: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    prediction_ratio: Speed | None = None
+    roofline_ratio: Speed | None = None
     predicted: bool = False
-    confidence: float = 0.95
-    inconclusive_limit: int = 3
+    confidence: Annotated[float, Meta(ge=0.5, lt=1)] = 0.95
+    inconclusive_limit: Annotated[int, Meta(ge=1)] = 3
     pin: dict[str, Any] = {}

@@ -29,7 +29,7 @@ NOT_PROBED = "not-probed"
 class Figure(Frozen, frozen=True, kw_only=True):
     """A number with its evidence. The unit is in the name of the field that holds it."""
 
-    value: float
+    value: Annotated[float, Meta(ge=1e-30, le=1e30)]
     source: str
     confidence: Confidence
 

@@ -24,6 +24,7 @@ from harness.printable import clean
 
 MOST_BYTES: Final = 64 << 20
 """Of a file where nothing else is said."""
+_BOUNDS: Final = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
 
 
 def read_limited(path: Traversable, most_bytes: int = MOST_BYTES, expected: str = "a file") -> bytes:
@@ -107,7 +108,7 @@ def fault(error: msgspec.ValidationError, document: Any, into: Any, place: Path 
     if key := re.match(r"Object missing required field `(.*)`", text):
         return BadDataError(place, inside + key[1], "nothing", "this key")
     if both := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text, re.DOTALL):
-        bound = re.sub(r"^int >= ", "at least ", re.sub(r"^int <= ", "at most ", both[1].replace("`", "")))
+        bound = re.sub(r"^(?:int|float) ([<>]=?)", lambda sign: _BOUNDS[sign[1]], both[1].replace("`", ""))
         return BadDataError(place, path, _found(document, path, both[2] or "something else"), bound)
     return BadDataError(place, path, _found(document, path, "something else"), clean(text.replace("`", "'")))
 

@@ -7,10 +7,14 @@ Instruction Set Characteristics"; llama.cpp, ``llama_print_system_info``; Intel 
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
+
+from harness.domain.base import Frozen, shipped_table
 
 
-class InstructionSet(NamedTuple):
+class InstructionSet(Frozen, frozen=True, kw_only=True):
     """Names of one set, and what its instructions do beside an fp32 multiply-add of the same width.
 
     ``flags`` are words of /proc/cpuinfo, each choice needing all of its own; ``key`` is macOS' name, ``engine`` that in
@@ -18,26 +22,15 @@ class InstructionSet(NamedTuple):
     """
 
     flags: tuple[str, ...]
-    key: str
     engine: str
-    int8_ratio: float
+    key: str = ""
+    int8_ratio: float = 0.0
     fp16_ratio: float = 0.0
 
 
 ISA: Final[Mapping[str, InstructionSet]] = {
-    "avx2": InstructionSet(("avx2",), "hw.optional.avx2_0", "AVX2", 2),
-    "avx_vnni": InstructionSet(("avx_vnni",), "", "AVX_VNNI", 4),
-    "avx512": InstructionSet(("avx512f avx512bw avx512dq avx512vl",), "hw.optional.avx512f", "AVX512", 2),
-    "avx512_vnni": InstructionSet(("avx512_vnni",), "", "AVX512_VNNI", 4),
-    "amx": InstructionSet(("amx_tile amx_int8",), "", "AMX_INT8", 16),
-    "neon": InstructionSet(("asimd", "neon"), "hw.optional.arm64", "NEON", 2),
-    "fp16": InstructionSet(("asimdhp",), "hw.optional.arm.FEAT_FP16", "FP16_VA", 0, 2),
-    "dotprod": InstructionSet(("asimddp",), "hw.optional.arm.FEAT_DotProd", "DOTPROD", 4, 2),
-    "i8mm": InstructionSet(("i8mm",), "hw.optional.arm.FEAT_I8MM", "MATMUL_INT8", 8),
-    "sve": InstructionSet(("sve",), "", "SVE", 2, 2),
+    name: msgspec.convert(row, InstructionSet) for name, row in shipped_table("data/instruction_sets.toml").items()
 }
-"""VNNI and dotprod: four products into each 32-bit lane; i8mm: eight; maddubs + maddwd without VNNI: four, in three
-instructions instead of one, about two. A core with dotprod (Arm v8.2) multiplies halves at twice the rate of fp32."""
 
 
 def isa_of_flags(words: Collection[str]) -> tuple[str, ...]:

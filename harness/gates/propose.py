@@ -5,8 +5,8 @@ from math import ceil, floor, log10
 from typing import Any, Final, Literal
 
 import msgspec
+import tomli_w
 
-from harness.catalog._toml import dump
 from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
 from harness.domain.record import RunRecord
 from harness.gates.pins import pins_of
@@ -53,7 +53,7 @@ def to_toml(budgets: Sequence[Budget]) -> str:
         {k: v for k, v in msgspec.to_builtins(b).items() if v is not None and usual.get(k) != v and v != {}}
         for b in budgets
     ]
-    return dump({"budget": fields})
+    return tomli_w.dumps({"budget": fields})
 
 
 def _budgets(runs: Sequence[RunRecord], preset: Preset) -> list[Budget]:

@@ -38,7 +38,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         ('[[budget]]\nmetric = "ttft_s"\nceiling = 1\nbaseline_ratio = 1.1\n', "ceiling and baseline_ratio"),
         ('[[budget]]\nmetric = "ttft_s"\nfloor = 1\n', "a ceiling for this metric"),
         ('[[budget]]\nmetric = "decode_tokens_per_s"\nceiling = 1\n', "a floor for this metric"),
-        ('[[budget]]\nmetric = "ttft_s"\nceiling = -1\n', "positive"),
+        ('[[budget]]\nmetric = "ttft_s"\nceiling = -1\n', "found -1, expected above 0"),
         ('[[budget]]\nmetric = "ttft_s"\nceiling = nan\n', "ceiling"),
         ('[[budget]]\nmetric = "ttft_s"\nceiling = "1"\n', "ceiling"),
         ('[[budget]]\nmetric = "ttft_s"\nroofline_ratio = 0.5\n', "decode_tokens_per_s"),

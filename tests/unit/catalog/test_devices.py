@@ -2,12 +2,15 @@
 
 import json
 import math
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from harness.catalog.devices import dump_device, load_device
 from harness.catalog.machine import mac_working_set
@@ -303,7 +306,7 @@ def profiles(draw: st.DrawFn) -> DeviceProfile:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(profile=profiles())
 def test_a_dumped_profile_loads_back_equal(tmp_path_factory: pytest.TempPathFactory, profile: DeviceProfile) -> None:
     """To the last bit of every number and the last character of every text."""
@@ -313,16 +316,23 @@ def test_a_dumped_profile_loads_back_equal(tmp_path_factory: pytest.TempPathFact
 
 
 lines = GOOD.splitlines()
+
+
+@cache
+def probed() -> list[str]:
+    return dump_device(load_device("raspberry-pi-5")).splitlines()
+
+
 values = st.sampled_from(
     ["1", "-1", "nan", "1e400", "true", '"x"', "[]", "[1, 'a']", "{}", "{ value = 1 }", "1979-05-27", "''"]
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_a_spoilt_file_is_read_or_refused_in_one_line(tmp_path_factory: pytest.TempPathFactory, data) -> None:
     """Lines lost, doubled, swapped, cut short, or with another value: never anything but a profile or BadDataError."""
-    spoilt = list(lines)
+    spoilt = list(data.draw(st.sampled_from([lines, probed()])))
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(spoilt) - 1))
         match data.draw(st.sampled_from(["lose", "double", "swap", "cut", "value", "junk"])):
@@ -357,20 +367,38 @@ def test_a_spoilt_file_is_read_or_refused_in_one_line(tmp_path_factory: pytest.T
     ],
 )
 def test_a_calibration_that_cannot_be(tmp_path: Path, key: str, value: str) -> None:
-    table = {
-        "api": '"cpu"',
-        "engine_version": '"1"',
-        "thread_count": "2",
-        "types": "[]",
-        "token_overhead_s": "0.001",
-        "layer_overhead_s": "0.0001",
-        "kv_read_bytes_per_s": "1e10",
-        "attention_flops_per_s": "1e11",
-    }
-    calibration = "\n".join(f"{k} = {v}" for k, v in (table | {key: value}).items())
+    costs = Calibration(
+        api="cpu", engine_version="1", thread_count=2, types=(), token_overhead_s=0.001, layer_overhead_s=0.0001,
+        kv_read_bytes_per_s=1e10, attention_flops_per_s=1e11,
+    )  # fmt: skip
+    text = dump_device(replace(load_device(write(tmp_path, GOOD)), calibrations=(costs,)))
+    assert load_device(write(tmp_path, text)).calibrations == (costs,)
 
-    with pytest.raises(BadDataError, match="calibration"):
-        load_device(write(tmp_path, f"{GOOD}\n[[calibration]]\n{calibration}\n"))
+    with pytest.raises(BadDataError, match="calibrations"):
+        load_device(write(tmp_path, re.sub(f"^{key} = .*$", f"{key} = {value}", text, flags=re.MULTILINE)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ('pool = "ram"', 'pool = "vram"', "engine[0].pool"),
+        ("value = 8053063680.0", "value = 9e9", "ram.usable_bytes.value"),
+        ("value = 51200000000.0", "value = 0.0", "pools[0].bandwidth_bytes_per_s.value"),
+        ("value = 51200000000.0", "value = nan", "pools[0].bandwidth_bytes_per_s.value"),
+        ('name = "ram"', 'name = "vram"', "ram"),
+        ('vendor = "Nobody"', 'vender = "Nobody"', "vender"),
+    ],
+)
+def test_a_profile_as_a_probe_writes_it_is_checked_too(tmp_path: Path, old: str, new: str, field: str) -> None:
+    text = dump_device(load_device(write(tmp_path, GOOD)))
+    assert old in text
+    text = text.replace(old, new)
+    if old.startswith("name"):
+        text = text.replace('pool = "ram"', 'pool = "vram"')
+
+    with pytest.raises(BadDataError) as caught:
+        load_device(write(tmp_path, text))
+    assert caught.value.field == field
 
 
 def test_list_and_show(tmp_path: Path) -> None:
