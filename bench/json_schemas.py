@@ -135,8 +135,8 @@ SEVERAL: Final[dict[str, tuple[Any, ...]]] = {
     "gate init": (Budget,),
     "recommend": (Choice,),
     "history": (Trend, dict[str, Any]),
-    "models list": (Named,),
-    "devices list": (Named,),
+    "models show": (Named,),
+    "devices show": (Named,),
 }
 """Verbs whose document is a list, under ``items``."""
 

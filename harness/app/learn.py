@@ -45,7 +45,7 @@ SLOWEST_RATIO: Final = 0.01
 _PHASES: Final = ("prefill", "decode")
 _REASONS: Final = {
     "no parameters": "no model of that name is known",
-    "no model bytes": "its size is not known: name a model of `models list` and a mixture of llama.cpp, such as Q4_K_M",
+    "no model bytes": "its size is not known: name a model of `models show` and a mixture of llama.cpp, such as Q4_K_M",
 }
 
 

@@ -7,7 +7,7 @@ is 2**30 bytes, as operating systems count RAM; peaks are 10**12 operations/s.
 
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from importlib.resources.abc import Traversable
@@ -145,22 +145,19 @@ class DeviceFiles:
 
     def __init__(self) -> None:
         self._known = data_files("devices")
+        self._names, self._chips = _index_of(tuple((name, str(file)) for name, file in self._known.items()))
 
     def __getitem__(self, name: str) -> DeviceProfile:
         return _profile(self._known[name])
 
     def called(self, name: str) -> DeviceProfile | None:
         """The one file of that name or title, or the only one of that chip."""
-        hits = self._with(name, lambda n, head: _sized_or_not(n, head["title"])) or self._with(name, _chip_of)
+        hits = _looked_up(self._names, name) or _looked_up(self._chips, name)
         return self[hits[0]] if len(hits) == 1 else None
 
     def of_chip(self, chip: str) -> list[DeviceProfile]:
         """The files of devices with that chip."""
-        return [self[name] for name in self._with(chip, _chip_of)]
-
-    def _with(self, name: str, names_of: Callable[[str, dict[str, str]], list[str]]) -> list[str]:
-        keys = set(keys_of([name]))
-        return [n for n, file in self._known.items() if keys & set(keys_of(names_of(n, _heads(str(file)))))]
+        return [self[name] for name in _looked_up(self._chips, chip)]
 
     def near(self, name: str) -> list[str]:
         """Names of files that look like this one."""
@@ -168,21 +165,30 @@ class DeviceFiles:
         return [n for n in known if n.startswith(wanted)][:3] or get_close_matches(wanted, known, n=2, cutoff=0.6)
 
 
-def _chip_of(_: str, head: dict[str, str]) -> list[str]:
-    return [head["chip"].partition(",")[0]]
+_Index = dict[str, set[str]]
 
 
-def _sized_or_not(*names: str) -> list[str]:
-    """Names with and without the size of memory or the words in brackets that they end with."""
-    ends = r"(?:[-, ]+\d+ ?gb| \(.*\))$"
-    return [text for name in names for text in (name, re.sub(ends, "", name, flags=re.IGNORECASE))]
+def _looked_up(index: _Index, name: str) -> list[str]:
+    return sorted({hit for key in keys_of([name]) for hit in index.get(key, ())})
 
 
-@lru_cache(maxsize=512)
-def _heads(place: str) -> dict[str, str]:
-    """Title and chip of a device file, without reading the rest of it."""
-    head = Path(place).read_bytes().decode(errors="replace").partition("\n[")[0]
-    return {"title": "", "chip": "", **dict(re.findall(r'^(title|chip) = "(.*)"$', head, re.MULTILINE))}
+@lru_cache(maxsize=8)
+def _index_of(files: tuple[tuple[str, str], ...]) -> tuple[_Index, _Index]:
+    """Names of device files by the keys of their names and titles, and of their chips; only their heads are read.
+
+    A name and a title count with and without the size of memory or the words in brackets that they end with.
+    """
+    names: _Index = {}
+    chips: _Index = {}
+    for name, place in files:
+        text = Path(place).read_bytes().decode(errors="replace").partition("\n[")[0]
+        head = {"title": "", "chip": "", **dict(re.findall(r'^(title|chip) = "(.*)"$', text, re.MULTILINE))}
+        called = (name, head["title"])
+        short = (re.sub(r"(?i)(?:[-, ]+\d+ ?gb| \(.*\))$", "", each) for each in called)
+        for index, texts in ((names, (*called, *short)), (chips, (head["chip"].partition(",")[0],))):
+            for key in keys_of(texts):
+                index.setdefault(key, set()).add(name)
+    return names, chips
 
 
 def dump_device(profile: DeviceProfile) -> str:

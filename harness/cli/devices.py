@@ -28,42 +28,21 @@ _WORDS: "Final[dict[str, Callable[[float], str]]]" = {
 
 @click.group(cls=Verbs)
 def devices() -> None:
-    """List, show and probe device profiles."""
-
-
-@devices.command("list")
-@answers
-def list_devices() -> Answer:
-    """List every device with its RAM, what one app may use of it, and its bandwidth."""
-    from harness.catalog.devices import device_names, load_device
-
-    profiles = [load_device(name) for name in device_names()]
-
-    def row(p: "DeviceProfile") -> tuple[str, ...]:
-        pool = p.pool(p.engine().pool)
-        sizes = f"{pool.total_bytes.value / GIB:g}", f"{pool.usable_bytes.value / GIB:.1f}"
-        return p.name, p.kind, *sizes, f"{pool.bandwidth_bytes_per_s.value / GB:.1f}"
-
-    def show() -> None:
-        columns = ("device", "kind", "GiB", "for one app", "GB/s")
-        console().print(table(f"{len(profiles)} devices", columns, map(row, profiles), right=(2, 3, 4)))
-        click.echo(
-            "and any card, phone, computer, chip or CPU by its name: edge-harness devices show 'rtx 3080 laptop'"
-        )
-
-    return Answer([_summary(p) for p in profiles], show)
+    """Show and probe device profiles."""
 
 
 @devices.command()
-@click.argument("device")
+@click.argument("device", required=False)
 @answers
-def show(device: str) -> Answer:
-    """Show every figure of DEVICE with its source and confidence.
+def show(device: str | None) -> Answer:
+    """Show every figure of DEVICE with its source and confidence; or list the devices that have files of their own.
 
     DEVICE is a name, a path to a .toml, or a line of parts: "rtx 4070 super + 64GB ddr5-6000", "m6: 16GB, 170GB/s".
     """
     from harness.app.resolve import resolve_device
 
+    if device is None:
+        return _list()
     profile = resolve_device(device)
 
     def shown() -> None:
@@ -82,6 +61,26 @@ def show(device: str) -> Answer:
             click.echo(f"  {note}")
 
     return Answer(profile, shown)
+
+
+def _list() -> Answer:
+    from harness.catalog.devices import device_names, load_device
+
+    profiles = [load_device(name) for name in device_names()]
+
+    def row(p: "DeviceProfile") -> tuple[str, ...]:
+        pool = p.pool(p.engine().pool)
+        sizes = f"{pool.total_bytes.value / GIB:g}", f"{pool.usable_bytes.value / GIB:.1f}"
+        return p.name, p.kind, *sizes, f"{pool.bandwidth_bytes_per_s.value / GB:.1f}"
+
+    def show() -> None:
+        columns = ("device", "kind", "GiB", "for one app", "GB/s")
+        console().print(table(f"{len(profiles)} devices", columns, map(row, profiles), right=(2, 3, 4)))
+        click.echo(
+            "and any card, phone, computer, chip or CPU by its name: edge-harness devices show 'rtx 3080 laptop'"
+        )
+
+    return Answer(profiles, show)
 
 
 @devices.command()
@@ -126,18 +125,6 @@ def _calibrations(say: Callable[[str], None]) -> "tuple[Calibration, ...]":
     except MissingPackageError as error:
         say(f"the engine is not timed: {error}")
         return ()
-
-
-def _summary(profile: "DeviceProfile") -> dict[str, object]:
-    pool = profile.pool(profile.engine().pool)
-    sizes = ("total_bytes", "usable_bytes", "bandwidth_bytes_per_s")
-    found = {name: getattr(profile, name) for name in ("name", "title", "kind", "chip", "os", "year")}
-    found |= {"pool": pool.name, **{name: getattr(pool, name).value for name in sizes}}
-    return found | {
-        "bandwidth_confidence": pool.bandwidth_bytes_per_s.confidence,
-        "apis": [api for engine in profile.engines for api in engine.apis],
-        "calibrated": [c.api for c in profile.calibrations],
-    }
 
 
 def _figures_table(profile: "DeviceProfile") -> Table:

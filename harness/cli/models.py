@@ -21,13 +21,36 @@ _CACHE_TOKENS = 32_768
 
 @click.group(cls=Verbs)
 def models() -> None:
-    """List and show models, fetch and make their files."""
+    """Show models, fetch and make their files."""
 
 
-@models.command("list")
+@models.command()
+@click.argument("model", required=False)
+@click.option("--quant", "-q", help="Quantisation, where the name has none.")
+@click.option("--provider", default="", help="For an ONNX graph: say whether this execution provider runs all of it.")
 @answers
-def list_models() -> Answer:
-    """List every model with its size, shape and the files that can be pulled."""
+def show(model: str | None, quant: str | None, provider: str) -> Answer:
+    """Show what MODEL is taken for and why: identity, shape, files, tensors, size of its cache; or list all models.
+
+    MODEL is a name, hf:org/repo, or a path to a card, a config.json, a GGUF file or an ONNX folder.
+    """
+    from harness.catalog.paths import as_path
+
+    if model is None:
+        refuse_typed({"quant", "provider"}, "without a MODEL")
+        return _list()
+    path = as_path(model)
+    if path is not None and path.suffix not in {".gguf", ".toml"}:
+        from harness.onnx.files import onnx_model
+
+        if (graph := onnx_model(path)) is not None:
+            refuse_typed({"quant"}, "for an ONNX graph")
+            return _onnx(graph, provider)
+    refuse_typed({"provider"}, "but for an ONNX graph")
+    return _decoder(model, quant)
+
+
+def _list() -> Answer:
     from harness.catalog.models import load_card, model_names
 
     cards = [load_card(name) for name in model_names()]
@@ -45,29 +68,6 @@ def list_models() -> Answer:
     ]
     view = table(f"{len(rows)} models", columns, rows, right=(1, 2, 3))
     return Answer([_summary(card) for card in cards], lambda: say(view))
-
-
-@models.command()
-@click.argument("model")
-@click.option("--quant", "-q", help="Quantisation, where the name has none.")
-@click.option("--provider", default="", help="For an ONNX graph: say whether this execution provider runs all of it.")
-@answers
-def show(model: str, quant: str | None, provider: str) -> Answer:
-    """Show what MODEL is taken for and why: identity, shape, files or tensors, and the size of its cache.
-
-    MODEL is a name, hf:org/repo, or a path to a card, a config.json, a GGUF file or an ONNX folder.
-    """
-    from harness.catalog.paths import as_path
-
-    path = as_path(model)
-    if path is not None and path.suffix not in {".gguf", ".toml"}:
-        from harness.onnx.files import onnx_model
-
-        if (graph := onnx_model(path)) is not None:
-            refuse_typed({"quant"}, "for an ONNX graph")
-            return _onnx(graph, provider)
-    refuse_typed({"provider"}, "but for an ONNX graph")
-    return _decoder(model, quant)
 
 
 def _decoder(name: str, quant: str | None) -> Answer:

@@ -50,9 +50,9 @@ def test_columns_that_can_be_spared_go_first_and_are_named() -> None:
 
 
 TABLES = (
-    ["devices", "list"],
+    ["devices", "show"],
     ["devices", "show", "iphone-15-pro"],
-    ["models", "list"],
+    ["models", "show"],
     ["models", "show", "llama-3.2-3b"],
     ["fit", "llama-3.2-3b", "-d", "iphone-15-pro"],
     ["fit", "qwen3-30b-a3b", "-d", "rtx-4060-desktop, 32GB"],
@@ -103,13 +103,13 @@ def run(*words: str, redirect: str = "", **environment: str) -> subprocess.Compl
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_or_closed_output_is_one_sentence() -> None:
-    full, closed = run("devices", "list", redirect=">/dev/full"), run("devices", "list", redirect=">&-")
+    full, closed = run("devices", "show", redirect=">/dev/full"), run("devices", "show", redirect=">&-")
     assert (full.returncode, closed.returncode) == (4, 4)
     assert full.stderr.startswith(
         "edge-harness: cannot go on: the output: No space left on device (the traceback is in "
     )
     assert closed.stderr == "edge-harness: standard output is closed; send it to a file, or to /dev/null\n"
-    assert run("devices", "list", redirect="2>&-").returncode == 0
+    assert run("devices", "show", redirect="2>&-").returncode == 0
 
 
 def test_an_unknown_home_is_one_sentence() -> None:
@@ -130,7 +130,7 @@ def test_an_unknown_home_in_a_path_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("devices", "list"), ("matrix", "-d", "iphone-1*", "-m", "llama-3.2-1b"), ("models", "list")]
+    "words", [("devices", "show"), ("matrix", "-d", "iphone-1*", "-m", "llama-3.2-1b"), ("models", "show")]
 )
 def test_a_broken_file_of_the_users_is_named_and_skipped(words: tuple[str, ...], tmp_path: Path) -> None:
     for kind in ("devices", "models"):

@@ -103,7 +103,7 @@ def test_a_draft_takes_room_of_its_own(tmp_path: Path) -> None:
         ),
         (("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--placement", "-sm row"), ": split mode changes nothing"),
         (("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--draft", "qwen3-0.6b"), "other vocabulary (151936 tokens"),
-        (("matrix", "-m", "nope"), "models list"),
+        (("matrix", "-m", "nope"), "models show"),
         (("matrix", "-m", ","), "names with a comma between"),
         (("matrix", "-m", "smollm2-135m", "-d", "raspberry-pi-5", "--entitled"), "--entitled changes nothing"),
         (("fit", "smollm2-135m", "-d", "raspberry-pi-5", "--entitled"), "--entitled changes nothing"),

@@ -13,8 +13,8 @@ import pytest
         pytest.param(["fit", "smollm2-135m", "-d", "raspberry-pi-5"], 0, id="fits"),
         pytest.param(["fit", "smollm2-135m", "-d", "raspberry-pi-5", "--json"], 0, id="document"),
         pytest.param(["fit", "llama-3.1-405b", "-d", "raspberry-pi-5", "--no-advice"], 1, id="does not fit"),
-        pytest.param(["devices", "list"], 0, id="long list"),
-        pytest.param(["models", "list", "--json"], 0, id="long document"),
+        pytest.param(["devices", "show"], 0, id="long list"),
+        pytest.param(["models", "show", "--json"], 0, id="long document"),
     ],
 )
 def test_a_closed_pipe_changes_no_verdict(words: list[str], status: int) -> None:

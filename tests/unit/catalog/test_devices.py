@@ -404,7 +404,7 @@ def test_a_profile_as_a_probe_writes_it_is_checked_too(tmp_path: Path, old: str,
 def test_list_and_show(tmp_path: Path) -> None:
     run = CliRunner().invoke
 
-    listed = json.loads(run(COMMAND, ["list", "--json"], catch_exceptions=False).stdout)["items"]
+    listed = json.loads(run(COMMAND, ["show", "--json"], catch_exceptions=False).stdout)["items"]
     shown = json.loads(run(COMMAND, ["show", write(tmp_path, GOOD), "--json"], catch_exceptions=False).stdout)
     words = run(COMMAND, ["show", "raspberry-pi-5"], catch_exceptions=False).stdout
 

@@ -166,7 +166,7 @@ def test_own_models_are_found(tmp_path: Path) -> None:
 def test_list_and_show(tmp_path: Path) -> None:
     run = CliRunner().invoke
 
-    listed = json.loads(run(COMMAND, ["list", "--json"], catch_exceptions=False).stdout)["items"]
+    listed = json.loads(run(COMMAND, ["show", "--json"], catch_exceptions=False).stdout)["items"]
     shown = json.loads(run(COMMAND, ["show", write(tmp_path, GOOD), "--json"], catch_exceptions=False).stdout)
     words = run(COMMAND, ["show", "smollm2-135m"], catch_exceptions=False).stdout
 

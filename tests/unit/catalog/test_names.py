@@ -114,12 +114,12 @@ def test_a_name_is_the_card_that_people_mean(name: str, card: str, mixture: str)
         ("Qwen3.5-27B-DFlash FP16", "draft head"),  # a drafter for the model of that size, not the model
         ("T5-XXL 11B", "encoder"),
         ("whisper-large-v3", "encoder"),
-        ("mistral-9999b", "models list"),  # no model has so many parameters
-        ("x-0.001b", "models list"),
+        ("mistral-9999b", "models show"),  # no model has so many parameters
+        ("x-0.001b", "models show"),
         ("llama-3.2-1b:Q9", "no quantisation named 'Q9'"),
         ("Speculative sampling", "method"),
         ("lama-3.1", "Did you mean"),
-        ("nonsense", "models list"),
+        ("nonsense", "models show"),
         ("qwen", "Did you mean"),
     ],
 )
