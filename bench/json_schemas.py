@@ -15,7 +15,7 @@ from harness.app.explain import ExplanationTable
 from harness.app.learn import Lesson
 from harness.app.measured import SpeedCause
 from harness.app.plans import RemotePlan, SpeculationPlan
-from harness.app.recommend import Choice
+from harness.app.recommend import Ranking
 from harness.app.trend import Change, Trend
 from harness.cli._output import JSON_VERSION
 from harness.domain.budget import Budget
@@ -118,6 +118,7 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
     "check": (Check,),
     "ladder": (LadderAnswer,),
     "learn": (Learnt,),
+    "recommend": (Ranking,),
     "devices show": (DeviceProfile,),
     "devices probe": (DeviceProfile,),
     "history": (Shown, dict[str, int]),
@@ -133,7 +134,6 @@ SEVERAL: Final[dict[str, tuple[Any, ...]]] = {
     "gate judge": (Judgement,),
     "gate live": (Judgement,),
     "gate init": (Budget,),
-    "recommend": (Choice,),
     "history": (Trend, dict[str, Any]),
     "models show": (Named,),
     "devices show": (Named,),

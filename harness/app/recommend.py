@@ -7,11 +7,13 @@ from msgspec.structs import replace
 from harness.app.fit import outlook, predict
 from harness.app.resolve import resolve_model
 from harness.app.ways import ways
+from harness.catalog.models import model_names
 from harness.domain.base import Frozen, shipped_table
 from harness.domain.device import DeviceProfile
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.quality import perplexity_growth_percent
+from harness.units import format_number
 
 Task = Literal["chat", "code", "reasoning", "vision"]
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
@@ -44,6 +46,13 @@ class Choice(Frozen, frozen=True, kw_only=True):
     is_front: bool = False
 
 
+class Ranking(Frozen, frozen=True, kw_only=True):
+    """Choices, best first, and why each other model that is known here is none of them."""
+
+    choices: tuple[Choice, ...]
+    left_out: dict[str, str]
+
+
 _TABLE: Final = shipped_table("data/quality.toml")
 
 
@@ -60,7 +69,7 @@ def recommend(
     min_tokens_per_s: float = 0.0,
     minutes: float = 0.0,
     quality_of: str = "",
-) -> list[Choice]:
+) -> Ranking:
     """Models with the best mixture of each that fits and is fast enough (for ``minutes``), best first.
 
     Where nobody knows what the device keeps after minutes, its first seconds count. With ``quality_of`` those alone
@@ -71,17 +80,27 @@ def recommend(
     """
     least = _score(quality_of, task) - _SAME_POINTS if quality_of else 0.0
     best = []
+    left_out = dict.fromkeys(model_names(), f"no published {benchmark(task)} is known here")
     for name, row in _TABLE["scores"].items():
-        if row.get(task, -1.0) < least:
+        if task not in row:
             continue
+        if row[task] < least:
+            left_out[name] = f"its {benchmark(task)} is below that of {quality_of}"
+            continue
+        left_out[name], reached = "it does not fit", 0.0
         for quant in (*_MIXTURES, ""):  # the first that will do loses the least; else whatever way there is
             model = resolve_model(name, quant or _SPLIT_MIXTURE)
             way = ways(model, device, scenario)[0] if not quant else None
             now, how = (way.prediction, way.how) if way else (predict(model, device, scenario), "")
             late = outlook(model, device, scenario, now.speed.decode_tokens_per_s, minutes)[0] if minutes else None
             speed = float((late.tokens_per_s if late else now.speed.decode_tokens_per_s).mid)
-            if not (way.runs if way else now.verdict.word == "fits") or speed < min_tokens_per_s:
+            if not (way.runs if way else now.verdict.word == "fits"):
                 continue
+            reached = max(reached, speed)
+            if speed < min_tokens_per_s:
+                left_out[name] = f"too slow: {format_number(reached)} tokens/s"
+                continue
+            del left_out[name]
             growth = perplexity_growth_percent(now.quant, sum(t.element_count for t in model.weights.tensors))
             choice = Choice(
                 model=name,
@@ -100,7 +119,7 @@ def recommend(
     for choice in sorted(best, key=lambda choice: -choice.rank_score):
         listed.append(replace(choice, is_front=choice.tokens_per_s > fastest))
         fastest = max(fastest, choice.tokens_per_s)
-    return listed
+    return Ranking(choices=tuple(listed), left_out=left_out)
 
 
 def _score(model: str, task: Task) -> float:

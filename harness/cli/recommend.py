@@ -8,6 +8,9 @@ from harness.cli._output import Answer, answers, say, table
 from harness.errors import Exit
 from harness.units import format_bytes, format_number
 
+_NAMED_COUNT = 8
+"""Models that are left out for one reason and named."""
+
 
 @click.command(cls=Verb)
 @click.argument("device")
@@ -33,7 +36,7 @@ def recommend(
     scenario = scenario_from(fields | {"program": usual_program(device)})
     profile = resolve_device(device, scenario)
     kind = next(t for t in TASKS if t == task)
-    choices = rank(profile, kind, scenario, min_tokens_per_s=min_speed, minutes=minutes or 0.0, quality_of=quality_of)
+    ranking = rank(profile, kind, scenario, min_tokens_per_s=min_speed, minutes=minutes or 0.0, quality_of=quality_of)
     lines = [
         (
             "*" if c.is_front else "",
@@ -46,10 +49,19 @@ def recommend(
             c.how or "whole",
             c.source,
         )
-        for c in choices
+        for c in ranking.choices
     ]
     heading = f"{task} on {profile.title}; * none is both better and faster; rank: the score less the perplexity lost"
     heads = ("", "model", "quant", benchmark(kind), "rank", "tokens/s", "needs", "how", "source")
     none = f"no model with a published {benchmark(kind)} fits on {profile.title} and is fast enough: ask for less"
-    view = table(heading, heads, lines, right=(3, 4, 5, 6), spare=("source", "rank", "needs")) if choices else none
-    return Answer(choices, lambda: say(view), Exit.OK if choices else Exit.BROKEN)
+    view = table(heading, heads, lines, right=(3, 4, 5, 6), spare=("source", "rank", "needs")) if lines else none
+    by_reason: dict[str, list[str]] = {}
+    for model, reason in ranking.left_out.items():
+        head, _, figure = reason.partition(": ")
+        by_reason.setdefault(head, []).append(f"{model} ({figure})" if figure else model)
+    notes = [
+        f"Left out, {reason}: {', '.join(models[:_NAMED_COUNT])}"
+        + (f" and {len(models) - _NAMED_COUNT} more, which --json names" if len(models) > _NAMED_COUNT else "")
+        for reason, models in sorted(by_reason.items(), key=lambda group: len(group[1]))
+    ]
+    return Answer(ranking, lambda: say(view, *notes), Exit.OK if lines else Exit.BROKEN)

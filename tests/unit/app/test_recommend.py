@@ -28,7 +28,8 @@ def test_every_score_is_of_a_card_and_has_a_source() -> None:
 
 def test_what_is_recommended_fits_and_is_fast_enough() -> None:
     device = resolve_device("rtx-4090-desktop")
-    choices = recommend(device, "code", SCENARIO, min_tokens_per_s=30)
+    ranking = recommend(device, "code", SCENARIO, min_tokens_per_s=30)
+    choices = ranking.choices
 
     assert choices
     assert [c.rank_score for c in choices] == sorted((c.rank_score for c in choices), reverse=True)
@@ -42,15 +43,26 @@ def test_what_is_recommended_fits_and_is_fast_enough() -> None:
         assert choice.is_front != beaten
 
 
+def test_every_model_is_recommended_or_left_out_for_a_reason() -> None:
+    ranking = recommend(resolve_device("raspberry-pi-5"), "chat", SCENARIO, min_tokens_per_s=5)
+    chosen = {choice.model for choice in ranking.choices}
+    assert chosen | set(ranking.left_out) == set(model_names())
+    assert not chosen & set(ranking.left_out)
+    # 405B weights at 2 bits are 100 GB, and a Pi 5 has 8; 8B at 2 bits are 2.4 GB of 17 GB/s, on a CPU; gpt2 is of 2019
+    assert ranking.left_out["llama-3.1-405b"] == "it does not fit"
+    assert ranking.left_out["llama-3.1-8b"].startswith("too slow: ")
+    assert ranking.left_out["gpt2"] == "no published MMLU-Pro is known here"
+
+
 def test_a_higher_wish_leaves_fewer_models() -> None:
     device = resolve_device("macbook-air-m2")
-    slow, fast = (recommend(device, "chat", SCENARIO, min_tokens_per_s=v) for v in (5, 40))
+    slow, fast = (recommend(device, "chat", SCENARIO, min_tokens_per_s=v).choices for v in (5, 40))
     assert {c.model for c in fast} < {c.model for c in slow}
 
 
 def test_minutes_count_what_a_phone_keeps() -> None:
     phone = resolve_device("iphone-17-pro")
-    burst, kept = (recommend(phone, "chat", SCENARIO, minutes=m) for m in (0, 10))
+    burst, kept = (recommend(phone, "chat", SCENARIO, minutes=m).choices for m in (0, 10))
     speeds = {(c.model, c.quant): c.tokens_per_s for c in burst}
     for choice in kept:  # published runs of iPhones keep 38 to 67 % after ten minutes
         assert 0.3 * speeds[choice.model, choice.quant] < choice.tokens_per_s < 0.9 * speeds[choice.model, choice.quant]
@@ -58,7 +70,7 @@ def test_minutes_count_what_a_phone_keeps() -> None:
 
 def test_what_is_as_good_as_a_model_has_its_score_or_more() -> None:
     device = resolve_device("macbook-pro-m3-max")
-    listed, equal = (recommend(device, "chat", SCENARIO, quality_of=name) for name in ("", "llama3.1:70b"))
+    listed, equal = (recommend(device, "chat", SCENARIO, quality_of=name).choices for name in ("", "llama3.1:70b"))
     # Llama 3.1 70B has 66.4; a point less is the same.
     assert [c.model for c in equal] == [c.model for c in listed if c.score >= 66.4 - 1]
     assert 0 < len(equal) < len(listed)
@@ -71,7 +83,7 @@ def test_a_model_without_a_published_score_is_refused() -> None:
 
 def test_the_verb_speaks_json_and_fails_when_nothing_fits() -> None:
     done = CliRunner().invoke(COMMAND, ["iphone-16-pro", "--quality-of", "llama-3.1-8b", "--json"])
-    assert json.loads(done.stdout)["items"]
+    assert json.loads(done.stdout)["choices"]
     none = CliRunner().invoke(
         COMMAND, ["raspberry-pi-4", "--task", "vision", "--min-speed", "50"], standalone_mode=False
     )
