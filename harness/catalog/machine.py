@@ -483,6 +483,12 @@ def _by_figures(name: str, ram: Memory, files: "DeviceFiles") -> DeviceProfile:
     )
 
 
+def power_modes(device: DeviceProfile) -> dict[float, dict[str, str]]:
+    """Rows of the table of power modes that are the device's, by their watts; of two that fit the first counts."""
+    rows = reversed(table_rows("devices", "power_modes"))
+    return {float(row["watts"]): row for row in rows if row["device"] in device.title.lower()}
+
+
 def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
     """The device held to so many watts: by its table of modes, else its arithmetic by the root of the share.
 
@@ -490,14 +496,10 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
         InputError: The limit is none of the device: above what it takes, or below a fifth of it.
     """
     limit, best = device.power.peak_watts or device.power.sustained_watts, device.engine()
-    modes = [
-        row
-        for row in table_rows("devices", "power_modes")
-        if row["device"] in device.title.lower() and float(row["watts"]) == watts
-    ]
+    mode = power_modes(device).get(watts)
     flops, moved, why = 1.0, 1.0, "but nobody tells what it takes without: speeds are those without a limit"
-    if modes:
-        flops, moved, why = float(modes[0]["flops"]), float(modes[0]["bandwidth"]), modes[0]["source"]
+    if mode:
+        flops, moved, why = float(mode["flops"]), float(mode["bandwidth"]), mode["source"]
     elif limit is not None:
         if not 0.2 * limit.value <= watts <= 1.05 * limit.value:
             raise InputError(f"{watts:g} W is no limit of {device.title}, which takes {limit.value:g} W")

@@ -20,7 +20,21 @@ LAYERS: Final[tuple[Layer, ...]] = ("devices", "chips", "cards", "cpus")
 _DROPPED: Final = re.compile(TABLES["part_dropped"])
 _SPELLINGS: Final = tuple((re.compile(pattern), text) for pattern, text in TABLES["part_spellings"])
 _ROOM: Final = re.compile(TABLES["part_room"])
-_BEFORE: Final = ("rtx", "gtx", "rx", "gt", "core", "ryzen", "iphone", "galaxy", "arc", "jetson", "snapdragon", "redmi")
+_BEFORE: Final = (
+    "rtx",
+    "gtx",
+    "rx",
+    "gt",
+    "core",
+    "ryzen",
+    "iphone",
+    "galaxy",
+    "arc",
+    "jetson",
+    "snapdragon",
+    "redmi",
+    "pro",
+)
 """What people leave out of a name: ``4090``, ``S23 Ultra``."""
 _NEAR_COUNT: Final = 4
 _SHORT: Final = 4

@@ -40,6 +40,7 @@ def show(device: str | None) -> Answer:
     DEVICE is a name, a path to a .toml, or a line of parts: "rtx 4070 super + 64GB ddr5-6000", "m6: 16GB, 170GB/s".
     """
     from harness.app.resolve import resolve_device
+    from harness.catalog.machine import power_modes
 
     if device is None:
         return _list()
@@ -57,6 +58,9 @@ def show(device: str | None) -> Answer:
             click.echo(f"  calibrated: {calibration.api}, {calibration.engine_version}: {kinds}")
         if profile.learned:
             click.echo(f"  speeds learnt from measurements: {profile.learned}")
+        if modes := power_modes(profile):
+            watts = ", ".join(f"{watts:g}" for watts in sorted(modes))
+            click.echo(f"  power modes of {watts} W: name one behind the device, such as {min(modes):g}W")
         for note in filter(None, (*profile.readings, profile.notes)):
             click.echo(f"  {note}")
 
