@@ -88,24 +88,24 @@ def cores(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> 
     return Cores(_kinds(_speeds(root, list(firsts.values()), parts)), len(allowed), cpu_quota_count(root=root))
 
 
-def portable_cores(told: Mapping[str, str]) -> Cores:
+def portable_cores(facts: Mapping[str, str]) -> Cores:
     """The cores as macOS tells them in its ``sysctl``, and psutil elsewhere."""
     levels: list[CoreKind] = []
     start = 0
     for number in range(8):
-        count = told.get(f"hw.perflevel{number}.physicalcpu", "")
+        count = facts.get(f"hw.perflevel{number}.physicalcpu", "")
         if count.isdigit():
-            name = told.get(f"hw.perflevel{number}.name", "").lower()
+            name = facts.get(f"hw.perflevel{number}.name", "").lower()
             speed = _LEVEL_SPEEDS.get(name, _LEVEL_SPEEDS["efficiency"]) if number else 1.0
             levels.append(CoreKind(speed, tuple(range(start, start + int(count)))))
             start += int(count)
-    logical = told.get("hw.logicalcpu", "")
+    logical = facts.get("hw.logicalcpu", "")
     if levels and logical.isdigit():
         return Cores(tuple(levels), int(logical))
     import psutil
 
-    found = int(told.get("hw.physicalcpu", 0)) or psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    return Cores((CoreKind(1.0, tuple(range(found))),), int(logical or psutil.cpu_count() or found))
+    physical = int(facts.get("hw.physicalcpu", 0)) or psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    return Cores((CoreKind(1.0, tuple(range(physical))),), int(logical or psutil.cpu_count() or physical))
 
 
 def sysctl() -> dict[str, str]:
@@ -128,7 +128,7 @@ def allowed_cpus() -> frozenset[int]:
 
 def parts_of(text: str) -> dict[int, str]:
     """``implementer/part`` of each Arm CPU in /proc/cpuinfo; of CPU 0 alone where old kernels tell one for all."""
-    found: dict[int, str] = {}
+    parts: dict[int, str] = {}
     index = 0
     implementer = ""
     for name, value in re.findall(r"^(processor|CPU implementer|CPU part)\s*:\s*(\S+)", text, re.MULTILINE):
@@ -137,8 +137,8 @@ def parts_of(text: str) -> dict[int, str]:
         elif name == "CPU implementer":
             implementer = value
         elif name == "CPU part":
-            found[index] = f"{implementer}/{value}"
-    return found
+            parts[index] = f"{implementer}/{value}"
+    return parts
 
 
 def _speeds(root: Path, cpus: list[int], parts: Mapping[int, str]) -> dict[int, float]:
@@ -179,10 +179,10 @@ def _kinds(speeds: Mapping[int, float]) -> tuple[CoreKind, ...]:
 
 def numbers(text: str | None) -> frozenset[int]:
     """The numbers in a list of the kernel's kind, ``0-3,8``."""
-    found: set[int] = set()
+    members: set[int] = set()
     for first, last in re.findall(r"(\d+)(?:-(\d+))?", text or ""):
-        found |= set(range(int(first), min(int(last or first), int(first) + 65_536) + 1))
-    return frozenset(found)
+        members |= set(range(int(first), min(int(last or first), int(first) + 65_536) + 1))
+    return frozenset(members)
 
 
 def read_text(path: Path) -> str | None:
@@ -238,10 +238,10 @@ def cgroup_folders(controller: str, *, pid: int | str = "self", root: Path = Pat
 
 def cpu_quota_count(*, root: Path = Path("/")) -> float | None:
     """CPUs' worth of time that the tightest quota allows (2.0: two full CPUs); None without a quota."""
-    found: list[float] = []
+    quotas: list[float] = []
     for version, folder in cgroup_folders("cpu", root=root):
         names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if version == 1 else ("cpu.max",)
         words = " ".join(read_text(folder / name) or "" for name in names).split()
         if len(words) == 2 and all(word.isdigit() and int(word) for word in words):  # else "max", or -1: no quota
-            found.append(int(words[0]) / int(words[1]))
-    return min(found, default=None)
+            quotas.append(int(words[0]) / int(words[1]))
+    return min(quotas, default=None)

@@ -69,13 +69,13 @@ def load_entry(group: str, name: str, kind: str) -> Any:
 
 def every(group: str) -> list[Any]:
     """Everything of a group that is there; what is declared and gone is left out."""
-    found = []
+    objects = []
     for name in entry_names(group):
         try:
-            found.append(load_entry(group, name, group))
+            objects.append(load_entry(group, name, group))
         except EngineError:
             continue
-    return found
+    return objects
 
 
 def _is_gone(entry: "EntryPoint", error: Exception) -> bool:

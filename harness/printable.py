@@ -37,7 +37,7 @@ def escape_markdown(text: str) -> str:
     return " ".join(text.translate({ord(sign): f"&#{ord(sign)};" for sign in "&\\`*_{}[]<>#|!@~"}).split())
 
 
-class Stream(io.TextIOWrapper):
+class CleanStream(io.TextIOWrapper):
     """A text stream over the bytes of another one; a reader that has gone away (``| head``) changes nothing else.
 
     Attributes:
@@ -46,7 +46,7 @@ class Stream(io.TextIOWrapper):
 
     def __init__(self, raw: Any, *, cleans: bool = True) -> None:
         super().__init__(raw.buffer, encoding=raw.encoding, errors="replace", line_buffering=raw.line_buffering)
-        self.styled = Stream(raw, cleans=False) if cleans else None
+        self.styled = CleanStream(raw, cleans=False) if cleans else None
 
     def write(self, text: str) -> int:
         """Write the text, cleaned; once nobody reads, to nowhere."""
@@ -84,7 +84,7 @@ def cleaned_streams() -> Iterator[None]:
     if not all(hasattr(stream, "buffer") for stream in before):  # text that goes to no terminal
         yield
         return
-    made = [Stream(stream) for stream in before]
+    made = [CleanStream(stream) for stream in before]
     sys.stdout, sys.stderr = made
     try:
         yield

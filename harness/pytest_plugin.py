@@ -124,17 +124,17 @@ def _budgets(request: pytest.FixtureRequest, limits: dict[str, Any]) -> "list[Bu
     from harness.domain.budget import Budget
     from harness.errors import BadDataError
 
-    found: list[Budget] = []
+    budgets: list[Budget] = []
     asked = [({"metric": m.args[0]} if m.args else {}) | m.kwargs for m in request.node.iter_markers("edge_budget")]
     try:
         for fields in [*asked, *([limits] if limits else [])]:
             budget = msgspec.convert(fields, Budget)
             check_budget(budget, request.node.nodeid, "edge_budget")
-            found.append(budget)
+            budgets.append(budget)
         if file := request.config.getoption("--edge-budgets") or request.config.getini("edge_budgets"):
-            found += load_budgets(request.config.rootpath / file)
+            budgets += load_budgets(request.config.rootpath / file)
     except (msgspec.ValidationError, BadDataError) as error:
         raise pytest.UsageError(f"{request.node.nodeid}: {error}") from error
-    if not found:
+    if not budgets:
         raise pytest.UsageError(f"{request.node.nodeid}: no budget: mark it, name a file, or give a limit")
-    return found
+    return budgets

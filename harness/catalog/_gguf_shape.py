@@ -95,9 +95,11 @@ class Keys:
 
     def routed(self) -> dict[str, int]:
         """Fields of the experts; shared ones are as wide as routed ones where the file does not say."""
-        found = self.part("experts")
-        width = self.number(*self.keys["shared"]["feed_forward_dim"], found["shared_count"] * found["feed_forward_dim"])
-        return found | {"shared_count": found["shared_count"] or int(width > 0), "shared_feed_forward_dim": width}
+        fields = self.part("experts")
+        width = self.number(
+            *self.keys["shared"]["feed_forward_dim"], fields["shared_count"] * fields["feed_forward_dim"]
+        )
+        return fields | {"shared_count": fields["shared_count"] or int(width > 0), "shared_feed_forward_dim": width}
 
 
 class _Header(Keys):
@@ -111,11 +113,11 @@ class _Header(Keys):
         """Everything together."""
         # Extra blocks that predict further tokens stand in the file and are not run in plain decoding.
         layers = max(0, self.number("block_count", most=100_000) - self.number("nextn_predict_layers", 0))
-        hidden = self.number("embedding_length")
+        fields: dict[str, Any] = self.part("shape")
         recurrent = self.recurrent(layers)
         heads = self.number("attention.head_count", 0 if recurrent else None)
         kv_heads, sliding_kv_heads = self.kv_heads(heads)
-        head = self.number("attention.key_length", hidden // heads if heads else 0)
+        head = self.number("attention.key_length", fields["hidden_dim"] // heads if heads else 0)
         value_head = self.number("attention.value_length", head)
         window = self.window()
         # llama.cpp fixes the layers with keys and values of their own to 20 for Gemma 3n.
@@ -125,9 +127,9 @@ class _Header(Keys):
             # llama.cpp writes the compressed row as the key; the heads themselves stand in the *_mla keys.
             head, value_head, kv_heads = latent.nope_head_dim + latent.rope_head_dim, latent.value_head_dim, heads
         return ModelShape(
+            **fields,
             architecture=self.architecture,
             layer_count=layers,
-            hidden_dim=hidden,
             vocab_count=self.vocab(),
             head_count=heads,
             kv_head_count=kv_heads,
@@ -136,7 +138,6 @@ class _Header(Keys):
             feed_forward_dim=self.feed_forward(),
             gated_feed_forward=self.is_gated(),
             tied_embeddings=bool(self.dims) and "output.weight" not in self.dims,
-            context_max_tokens=self.number("context_length", 0),
             sliding_window_tokens=window,
             sliding_step_count=self.sliding_step(layers) if window else 0,
             attention_bias=any(name.endswith(("attn_q.bias", "attn_qkv.bias")) for name in self.dims),
@@ -147,9 +148,7 @@ class _Header(Keys):
             kv_shared_layer_count=self.number("attention.shared_kv_layers", sharing),
             kv_shared_feed_forward_dim=self.shared_feed_forward(),
             sliding_kv_head_count=sliding_kv_heads,
-            sliding_head_dim=self.number("attention.key_length_swa", 0),
             values_are_keys=self.architecture == "gemma4" and len(self.full_value_matrices(layers)) == 0,
-            per_layer_input_dim=self.number("embedding_length_per_layer_input", 0),
             layer_pattern=self.mixers(layers)[0],
         )
 
@@ -227,8 +226,8 @@ class _Header(Keys):
 
     def moe_places(self) -> tuple[int, int]:
         """Leading dense layers and step of the layers with a router, from the tensors where there are any."""
-        found = re.compile(r"blk\.(\d+)\.ffn_gate_inp\.weight")
-        places = sorted(int(m[1]) for name in self.dims if (m := found.fullmatch(name)))
+        router = re.compile(r"blk\.(\d+)\.ffn_gate_inp\.weight")
+        places = sorted(int(m[1]) for name in self.dims if (m := router.fullmatch(name)))
         if self.architecture.startswith("nemotron_h"):
             return 0, 1  # its pattern tells which blocks route
         if not places:
@@ -267,9 +266,9 @@ class _Header(Keys):
         """Latent attention, if any."""
         if not self.number("attention.kv_lora_rank", 0):
             return None
-        found = self.part("latent")
-        found["nope_head_dim"] = max(0, found.pop("key_dim") - found["rope_head_dim"])
-        return LatentAttention(**found)
+        fields = self.part("latent")
+        fields["nope_head_dim"] = max(0, fields.pop("key_dim") - fields["rope_head_dim"])
+        return LatentAttention(**fields)
 
     def recurrent(self, layers: int) -> Recurrent | None:
         """State-space layers, if any."""

@@ -104,6 +104,6 @@ def _check_against(
         ("kv_head_count x head_dim", keys, "attn_k", (1,)),
         ("feed_forward_dim", shape.feed_forward_dim, "ffn_up", (1, 2, 0.5)),  # a few count both halves
     ):
-        found = {sizes[-1] for name, sizes in dims.items() if name.endswith(f".{part}.weight")}
-        if latent is None and found and found.isdisjoint(ratio * value for ratio in ratios):
-            refuse(field, value, f"{max(found)}, as the matrices of the file have it")
+        widths = {sizes[-1] for name, sizes in dims.items() if name.endswith(f".{part}.weight")}
+        if latent is None and widths and widths.isdisjoint(ratio * value for ratio in ratios):
+            refuse(field, value, f"{max(widths)}, as the matrices of the file have it")

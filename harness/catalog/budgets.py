@@ -41,8 +41,8 @@ def check_budget(budget: Budget, path: Path | str, place: str) -> None:
     """Refuse a budget without exactly one sound limit; BadDataError as for a file, ``path`` and ``place`` say where."""
     given = {name: getattr(budget, name) for name in LIMITS if getattr(budget, name) is not None}
     if len(given) != 1:
-        found = " and ".join(given) if given else "no limit"
-        raise BadDataError(path, place, found, f"exactly one of: {', '.join(LIMITS)}")
+        limits = " and ".join(given) if given else "no limit"
+        raise BadDataError(path, place, limits, f"exactly one of: {', '.join(LIMITS)}")
     name, limit = next(iter(given.items()))
     if limit == float("inf"):
         raise BadDataError(path, f"{place}.{name}", repr(limit), "a finite number")

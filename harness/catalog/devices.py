@@ -58,7 +58,7 @@ BANDWIDTH_TOLERANCE: Final = 0.02
 """How far a stated bandwidth may lie from rate x width / 8: vendors round (100 for 102.4 would not pass)."""
 
 
-class Amount(Frozen, frozen=True, kw_only=True):
+class WrittenFigure(Frozen, frozen=True, kw_only=True):
     """A figure above 0 in the unit of its key."""
 
     value: Positive
@@ -78,7 +78,11 @@ def _table_of(part: type[Frozen], *more: tuple[Any, ...], but: Collection[str] =
     """Type of the table that a part of the profile is in the file; ``more`` are fields that only the file has."""
     fields: list[tuple[Any, ...]] = []
     for field in msgspec.structs.fields(part):
-        kind = {Figure: Amount, Figure | None: Amount | None, dict[str, Figure]: dict[str, Amount]}.get(field.type)
+        kind = {
+            Figure: WrittenFigure,
+            Figure | None: WrittenFigure | None,
+            dict[str, Figure]: dict[str, WrittenFigure],
+        }.get(field.type)
         default = msgspec.field(default=field.default, default_factory=field.default_factory)  # type: ignore[call-overload]
         if field.name not in but:
             fields.append((_as_written(field.name)[0], kind or field.type, default))
@@ -86,7 +90,10 @@ def _table_of(part: type[Frozen], *more: tuple[Any, ...], but: Collection[str] =
 
 
 _POOL: Final = _table_of(
-    MemoryPool, ("transfer_mt_s", Amount | None, None), ("bus_width_bits", Amount | None, None), but={"name"}
+    MemoryPool,
+    ("transfer_mt_s", WrittenFigure | None, None),
+    ("bus_width_bits", WrittenFigure | None, None),
+    but={"name"},
 )
 _FILE: Final = _table_of(
     DeviceProfile,
@@ -291,6 +298,6 @@ def _part(kind: type[P], table: Any, **more: Any) -> P:
 def _in_si(value: Any, factor: float) -> Any:
     if isinstance(value, dict):
         return {dtype: _in_si(peak, factor) for dtype, peak in value.items()}
-    if isinstance(value, Amount):
+    if isinstance(value, WrittenFigure):
         return Figure(value=scaled(value.value, factor), source=value.source, confidence=value.confidence)
     return value

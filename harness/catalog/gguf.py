@@ -136,10 +136,10 @@ def read_gguf(path: Path) -> GgufFile:
 
 def parts_of(name: str) -> list[str]:
     """Names of all files of a model that is split over several, from that of any of them; else the name alone."""
-    found = SPLIT.search(name)
-    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+    part = SPLIT.search(name)
+    if part is None or not 1 <= int(part[1]) <= int(part[2]):
         return [name]
-    return [SPLIT.sub(f"-{i:05d}-of-{found[2]}.gguf", name) for i in range(1, int(found[2]) + 1)]
+    return [SPLIT.sub(f"-{i:05d}-of-{part[2]}.gguf", name) for i in range(1, int(part[2]) + 1)]
 
 
 def joined(headers: list[GgufFile]) -> GgufFile:
@@ -151,9 +151,11 @@ def joined(headers: list[GgufFile]) -> GgufFile:
     tensors = tuple(tensor for header in headers for tensor in header.tensors)
     for number, header in enumerate(headers):
         for key, count in (("no", number), ("count", len(headers)), ("tensors.count", len(tensors))):
-            found = header.metadata.get(f"split.{key}", count)
-            if found != count and (len(headers) > 1 or found not in {0, 1}):
-                raise BadDataError(header.path, f"split.{key}", repr(found)[:80], f"{count}, by the names of the files")
+            stated = header.metadata.get(f"split.{key}", count)
+            if stated != count and (len(headers) > 1 or stated not in {0, 1}):
+                raise BadDataError(
+                    header.path, f"split.{key}", repr(stated)[:80], f"{count}, by the names of the files"
+                )
     for name, count in Counter(tensor.name for tensor in tensors).items():
         if count > 1:
             raise BadDataError(headers[0].path, name, "the tensor in several parts", "each name once")
@@ -162,14 +164,9 @@ def joined(headers: list[GgufFile]) -> GgufFile:
     return headers[0]._replace(metadata=metadata, tensors=tensors, file_bytes=size)
 
 
-def read_whole(path: Path) -> GgufFile:
-    """The header of a model in all its files, whichever of them is named; errors as ``read_gguf`` and ``joined``."""
-    return joined([read_gguf(path.with_name(name)) for name in parts_of(path.name)])
-
-
 def read_weights(path: Path) -> Weights:
-    """Every tensor of a model, in all its files; errors as ``read_whole``."""
-    return read_whole(path).weights()
+    """Every tensor of a model in all its files, whichever of them is named; errors as ``read_gguf`` and ``joined``."""
+    return joined([read_gguf(path.with_name(name)) for name in parts_of(path.name)]).weights()
 
 
 def header_of(head: bytes, size: int, path: Path) -> GgufFile | None:
@@ -179,10 +176,10 @@ def header_of(head: bytes, size: int, path: Path) -> GgufFile | None:
         BadDataError: As ``read_gguf``.
     """
     try:
-        found = _Reader(path, head, size).read()
+        header = _Reader(path, head, size).read()
     except struct.error:  # a number past what is here; lengths are checked against the whole file's size
         return None
-    return found if found.data_offset_bytes <= len(head) else None
+    return header if header.data_offset_bytes <= len(head) else None
 
 
 class _Reader:
@@ -322,6 +319,6 @@ class _Reader:
                 raise self.bad(t.name, f"data at {t.offset_bytes}", f"at least {last_end}: it overlaps {last_name}")
             last_end, last_name = t.offset_bytes + t.size_bytes, t.name
             if start + last_end > self.size:
-                found = f"data up to byte {start + last_end}"
-                raise self.bad(t.name, found, f"a file of that size, it has {self.size}")
+                extent = f"data up to byte {start + last_end}"
+                raise self.bad(t.name, extent, f"a file of that size, it has {self.size}")
         return tuple(replace(t, offset_bytes=start + t.offset_bytes) for t in tensors)

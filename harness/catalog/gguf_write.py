@@ -96,12 +96,12 @@ def _typed(value: Value) -> bytes:
 def metadata_of(shape: ModelShape, *, name: str, quant: str) -> dict[str, Value]:
     """Metadata of a file with this shape: identity, hyper-parameters, and a vocabulary of the right size."""
     file_type = ARCHITECTURES["file_types"].get(quant)
-    found: dict[str, Value] = {"general.architecture": shape.architecture, "general.name": name}
+    metadata: dict[str, Value] = {"general.architecture": shape.architecture, "general.name": name}
     if file_type is not None:
-        found["general.file_type"] = file_type
-    found["general.quantization_version"] = 2
-    found |= {f"{shape.architecture}.{key}": value for key, value in _hyper_parameters(shape)}
-    return found | _vocabulary(shape)
+        metadata["general.file_type"] = file_type
+    metadata["general.quantization_version"] = 2
+    metadata |= {f"{shape.architecture}.{key}": value for key, value in _hyper_parameters(shape)}
+    return metadata | _vocabulary(shape)
 
 
 def _hyper_parameters(shape: ModelShape) -> Iterator[tuple[str, Value]]:

@@ -81,9 +81,9 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
     plain = next((c for c in near if c.shape.recurrent is None and c.shape.latent is None), near[0])
     template = near[0] if _RECURRENT.search(name) else plain
     like = tuple(card.name for card in near)
-    told = "stated" if params_b else "in its name"
+    origin = "stated" if params_b else "in its name"
     why = (
-        f"nobody's card: {total:g}B parameters ({told}), {active:g}B for each token; attention and cache bounded by "
+        f"nobody's card: {total:g}B parameters ({origin}), {active:g}B for each token; attention and cache bounded by "
         f"the nearest known models, {', '.join(like)}"
     )
     return Guess(
@@ -157,7 +157,7 @@ def _width(own: int, missing: float, per_width: float) -> int:
     return max(1, round(wanted / _WIDTH_STEP)) * _WIDTH_STEP
 
 
-def _billions(found: re.Match[str] | None) -> float:
-    if found is None:
+def _billions(size: re.Match[str] | None) -> float:
+    if size is None:
         return 0.0
-    return float(found[1]) * (1.0 if found[2].lower() == "b" else 1e-3)
+    return float(size[1]) * (1.0 if size[2].lower() == "b" else 1e-3)

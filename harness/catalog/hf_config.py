@@ -60,8 +60,8 @@ class _Config(Keys):
 
     def shape(self) -> ModelShape:
         """Everything together."""
-        hidden = self.number("hidden_size", "d_model")
-        layers = self.number("num_hidden_layers", "n_layer")
+        fields: dict[str, Any] = self.part("shape")
+        hidden = fields["hidden_dim"]
         latent, experts, recurrent = self.latent(), self.experts(), self.recurrent(hidden)
         pattern = self.pattern(recurrent)
         pure = recurrent is not None and recurrent.attention_step_count == 0 and not pattern
@@ -75,21 +75,18 @@ class _Config(Keys):
         window, step = self.sliding()
         own = self.architecture == "gemma4"
         if own:  # its plain figures are those of the sliding layers
-            sliding = {"sliding_head_dim": head, "sliding_kv_head_count": kv_heads}
+            fields["sliding_head_dim"], sliding_kv_heads = head, kv_heads
             head = self.number("global_head_dim", head)
             kv_heads = self.number("num_global_key_value_heads", kv_heads)
-            sliding["sliding_kv_head_count"] *= kv_heads != sliding["sliding_kv_head_count"]
+            fields["sliding_kv_head_count"] = sliding_kv_heads * (kv_heads != sliding_kv_heads)
         all_moe = experts is not None and experts.dense_layer_count == 0 and experts.layer_step_count == 1
         if self.architecture == "nemotron_h" and experts:
             self.architecture, all_moe = "nemotron_h_moe", True
         inner = 0 if pure or all_moe else self.inner_dim()
-        shared_layers = self.number("num_kv_shared_layers", 0)
-        wide = own and shared_layers and self.flag("use_double_wide_mlp", default=False)
+        wide = own and fields["kv_shared_layer_count"] and self.flag("use_double_wide_mlp", default=False)
         return ModelShape(
+            **fields,
             architecture=self.architecture,
-            layer_count=layers,
-            hidden_dim=hidden,
-            vocab_count=self.number("vocab_size"),
             head_count=heads,
             kv_head_count=kv_heads,
             head_dim=head,
@@ -97,7 +94,6 @@ class _Config(Keys):
             feed_forward_dim=inner,
             gated_feed_forward=not self.has("ungated"),
             tied_embeddings=self.flag("tie_word_embeddings", default=self.has("tied") or pure),
-            context_max_tokens=self.number("max_position_embeddings", 0),
             sliding_window_tokens=window,
             sliding_step_count=step,
             attention_bias=self.flag("attention_bias", default=self.has("biased")),
@@ -105,12 +101,9 @@ class _Config(Keys):
             experts=experts,
             latent=latent,
             recurrent=recurrent,
-            kv_shared_layer_count=shared_layers,
             kv_shared_feed_forward_dim=2 * inner if wide else 0,
             values_are_keys=own and self.flag("attention_k_eq_v", default=False),
-            per_layer_input_dim=self.number("hidden_size_per_layer_input", 0),
             layer_pattern=pattern,
-            **(sliding if own else {}),
         )
 
     def inner_dim(self) -> int:
@@ -147,8 +140,8 @@ class _Config(Keys):
         """The routed part, if any."""
         if self.number(*self.keys["experts"]["expert_count"]) <= 1:
             return None
-        found = self.routed()
-        return Experts(**found | {"layer_step_count": found["layer_step_count"] or 1})
+        routed = self.routed()
+        return Experts(**routed | {"layer_step_count": routed["layer_step_count"] or 1})
 
     def latent(self) -> LatentAttention | None:
         """Latent attention, if any."""
@@ -159,16 +152,16 @@ class _Config(Keys):
         kind = ARCHITECTURES["recurrent"].get(self.architecture)
         if kind is None:
             return None
-        found = self.part(kind)
-        inner = found.pop("expand", 0) * hidden or found["head_count"] * found.pop("head_dim")
-        found["inner_dim"] = found.get("inner_dim") or inner
+        fields = self.part(kind)
+        inner = fields.pop("expand", 0) * hidden or fields["head_count"] * fields.pop("head_dim")
+        fields["inner_dim"] = fields.get("inner_dim") or inner
         step, offset = 0, 0
         if kind == "delta_net":
             step = self.number("full_attention_interval", 4)
             offset = step - 1
         elif kind == "hybrid":
             step, offset = self.period()
-        return Recurrent(**found, attention_step_count=step, attention_offset_count=offset)
+        return Recurrent(**fields, attention_step_count=step, attention_offset_count=offset)
 
     def period(self) -> tuple[int, int]:
         """Step and first index of the attention layers of a hybrid; 0 where its pattern tells."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from harness.catalog.parts import Part, find, spelled, squashed
+from harness.catalog.parts import TablePart, find, spelled, squashed
 from harness.catalog.paths import table_rows
 from harness.domain.base import shipped_table
 from harness.domain.device import ComputeEngine, Confidence, DeviceProfile, Figure, MemoryPool, Power
@@ -33,7 +33,7 @@ _MACOS: Final = 26
 """The system that a Mac is taken to run where nobody says."""
 
 
-class Memory(NamedTuple):
+class MemoryWords(NamedTuple):
     """What a line says of RAM; 0 and empty where it says nothing."""
 
     gb: float = 0.0
@@ -51,41 +51,41 @@ class Named(NamedTuple):
     gb: float = 0.0
 
 
-class Line(NamedTuple):
+class PartsLine(NamedTuple):
     """A line cut into its parts: names, figures of memory, watts."""
 
     names: tuple[Named, ...]
-    ram: Memory = Memory()
+    ram: MemoryWords = MemoryWords()
     watts: float = 0.0
 
 
-def fits(profile: DeviceProfile, line: Line) -> bool:
+def fits(profile: DeviceProfile, line: PartsLine) -> bool:
     """Whether what a line says of memory is what a device file has."""
     ram = line.ram
     sizes = {round(pool.total_bytes.value / GIB) for pool in profile.pools}
     return not (ram.kind or ram.gb_s or ram.channels) and (not ram.gb or ram.gb in sizes)
 
 
-def parse(ref: str) -> Line:
+def parse(ref: str) -> PartsLine:
     """Cut a line into the names of parts and the figures beside them."""
     text = " ".join(ref.lower().replace("_", " ").split())
     text = re.sub(r"\([^)]*\)", lambda inner: inner[0].replace(",", " "), text)
     if _PATTERNS["identifier"].fullmatch(text):
-        return Line((Named(text),))
+        return PartsLine((Named(text),))
     if " " not in text:  # the name of a device that a line made
         text = re.sub(r"(?<=[a-z0-9])\+(?=[a-z0-9])", " + ", text.replace("-", " "))
     text = _PATTERNS["dropped"].sub("", text)
     watts = _PATTERNS["watts"].search(text)
     if watts:
         text = text[: watts.start()] + text[watts.end() :]
-    names, ram = [], Memory()
+    names, ram = [], MemoryWords()
     for segment in _PATTERNS["cut"].split(text):
         rest, memory = _memory(segment)
         if memory.gb and find(segment):  # the size is part of a name
             names.append(Named(segment.strip(), gb=memory.gb))
             continue
-        ram = Memory(*(new or old for new, old in zip(memory, ram, strict=True)))
-        rest = " ".join(rest.strip(" ,:-@()").split()) if memory != Memory() else segment.strip(" ,:@")
+        ram = MemoryWords(*(new or old for new, old in zip(memory, ram, strict=True)))
+        rest = " ".join(rest.strip(" ,:-@()").split()) if memory != MemoryWords() else segment.strip(" ,:@")
         if not rest or rest in _DATA["fillers"]:
             continue
         count, bare = _PATTERNS["count"].search(rest), _PATTERNS["count"].sub("", rest, count=1)
@@ -93,14 +93,14 @@ def parse(ref: str) -> Line:
             names.append(Named(bare, _number(next(filter(None, count.groups()))), memory.gb))
         else:
             names.append(Named(rest, gb=memory.gb))
-    return Line(tuple(names), ram, float(watts[1]) if watts else 0.0)
+    return PartsLine(tuple(names), ram, float(watts[1]) if watts else 0.0)
 
 
 def _number(word: str) -> int:
     return int(_DATA["words"].get(word, word))
 
 
-def _memory(segment: str) -> tuple[str, Memory]:
+def _memory(segment: str) -> tuple[str, MemoryWords]:
     """The segment without its figures of memory, and these."""
     said: dict[str, str] = {}
     for pattern in _MEMORY:
@@ -108,7 +108,7 @@ def _memory(segment: str) -> tuple[str, Memory]:
             said |= {name: text for name, text in hit.groupdict().items() if text}
             segment = f"{segment[: hit.start()]} {segment[hit.end() :]}"
     sticks = int(said.get("sticks", 0))
-    memory = Memory(
+    memory = MemoryWords(
         gb=float(said.get("gb") or sticks * float(said.get("each", 0))),
         kind=said.get("kind") or ("ddr" + said["generation"] if "generation" in said else ""),
         mt_s=int(said.get("mt_s") or round(int(said.get("mb_s", 0)) / 8)),
@@ -118,21 +118,21 @@ def _memory(segment: str) -> tuple[str, Memory]:
     return segment, memory
 
 
-class Taken(NamedTuple):
+class TakenPart(NamedTuple):
     """A part that a name was taken for, how many of it, and what there is to say of that."""
 
     number: int
-    part: Part
+    part: TablePart
     readings: list[str]
 
 
-def build(line: Line, ref: str, files: "DeviceFiles") -> DeviceProfile | None:
+def build(line: PartsLine, ref: str, files: "DeviceFiles") -> DeviceProfile | None:
     """The device of a line; None where one of its names is nobody's. ``files`` are the devices to fill gaps from.
 
     Raises:
         InputError: Two parts of a kind, or a limit of power that is none of the device.
     """
-    parts: dict[str, Taken] = {}
+    parts: dict[str, TakenPart] = {}
     for name, count, gb in line.names:
         hits = find(name)
         if not hits:
@@ -146,9 +146,9 @@ def build(line: Line, ref: str, files: "DeviceFiles") -> DeviceProfile | None:
             )
         if role in parts:
             raise InputError(f"{ref!r}: {name!r} and {parts[role].part.row['name']!r} are two of a kind; name one")
-        parts[role] = Taken(count, best, _readings(best, hits, name))
+        parts[role] = TakenPart(count, best, _readings(best, hits, name))
         if role == "card" and line.ram.gb in best.sizes_gb and not (line.ram.kind or line.ram.gb_s):
-            line = line._replace(ram=Memory())  # it is the card's own
+            line = line._replace(ram=MemoryWords())  # it is the card's own
     if not parts:
         return _by_figures(ref, line.ram, files) if line.ram.kind or line.ram.gb_s else None
     device = _own_file(*parts.values(), line=line, files=files) if len(parts) == 1 else None
@@ -162,7 +162,7 @@ def build(line: Line, ref: str, files: "DeviceFiles") -> DeviceProfile | None:
     return held_to(device, line.watts) if line.watts else device
 
 
-def _own_file(taken: Taken, *, line: Line, files: "DeviceFiles") -> DeviceProfile | None:
+def _own_file(taken: TakenPart, *, line: PartsLine, files: "DeviceFiles") -> DeviceProfile | None:
     """The device file of just this device or card, with the memory that the line asks for."""
     part, is_card = taken.part, taken.part.layer == "cards"
     alike = [p for key in part.row["keys"].split(";") for p in files.of_chip(key)] if is_card else []
@@ -172,12 +172,12 @@ def _own_file(taken: Taken, *, line: Line, files: "DeviceFiles") -> DeviceProfil
         pool = profile.pool(profile.engine().pool)
         same = abs(pool.bandwidth_bytes_per_s.value / GB / (part.bandwidth_gb_s or 1) - 1) < 0.03
         sized = round(pool.total_bytes.value / GIB) in part.sizes_gb
-        if same and sized and taken.number == 1 and (line.ram == Memory() or fits(profile, line)):
+        if same and sized and taken.number == 1 and (line.ram == MemoryWords() or fits(profile, line)):
             return profile
     return None
 
 
-def _name(line: Line, parts: dict[str, Taken]) -> str:
+def _name(line: PartsLine, parts: dict[str, TakenPart]) -> str:
     """A name that is one of a file too, from which the same device is made again."""
     ram = line.ram
     names = [
@@ -189,14 +189,14 @@ def _name(line: Line, parts: dict[str, Taken]) -> str:
     return slug("+".join(filter(None, (*names, memory.strip()))))
 
 
-def _best(hits: Sequence[Part], gb: float) -> Part:
+def _best(hits: Sequence[TablePart], gb: float) -> TablePart:
     """Of what a name means the one that has so much memory, else the first that has figures."""
     known = [part for part in hits if part.bandwidth_gb_s] or list(hits)
     layer = [part for part in known if part.layer == known[0].layer]
     return next((part for part in layer if gb and gb in part.sizes_gb), layer[0])
 
 
-def _readings(part: Part, hits: Sequence[Part], name: str) -> list[str]:
+def _readings(part: TablePart, hits: Sequence[TablePart], name: str) -> list[str]:
     """What a name was taken for, where it says more or less than the row, and what else it means."""
     row, asked = part.row, squashed(spelled(name))
     said = [f"{row['name']} counts; {part.rest!r} is not known by itself"] if part.rest else []
@@ -229,13 +229,13 @@ def also(profile: DeviceProfile, name: str) -> DeviceProfile:
     return profile
 
 
-def _figures(part: Part) -> str:
+def _figures(part: TablePart) -> str:
     sizes = f"{'/'.join(f'{size:g}' for size in part.sizes_gb)} GB, " if part.sizes_gb else ""
     chip = f"{part.row['chip']}, " if part.row.get("chip") else ""
     return f"{part.row['name']} ({chip}{sizes}{part.bandwidth_gb_s:g} GB/s)"
 
 
-def _host(part: Part, ram: Memory, files: "DeviceFiles") -> DeviceProfile:
+def _host(part: TablePart, ram: MemoryWords, files: "DeviceFiles") -> DeviceProfile:
     """A device, chip or CPU with its RAM, filled up from the device file of the same chip or of its kind."""
     row = part.row
     chip = row.get("chip") or row["name"]
@@ -299,14 +299,14 @@ def _figure(value: float, source: str, confidence: Confidence = "secondary") -> 
     return Figure(value=value, source=source, confidence=confidence)
 
 
-def _bandwidth(part: Part, silicon: Part, ram: Memory, base: DeviceProfile) -> Figure:
+def _bandwidth(part: TablePart, silicon: TablePart, ram: MemoryWords, base: DeviceProfile) -> Figure:
     """Bandwidth of the RAM: as said, by its kind and channels, by the row's own, else the chip's or the template's."""
     row = part.row if part.bandwidth_gb_s else silicon.row
     kind = ram.kind or row["memory"].lower() or "ddr5"
     rates = re.findall(r"((?:LP)?DDR\d[XT]?)-(\d+)", row.get("other_memory", ""))
     own = {row["memory"].lower(): float(row["mt_s"] or 0)} | {k.lower(): float(rate) for k, rate in rates}
-    if told := _told(ram, kind, round(own.get(kind, 0)), int(float(row["bits"] or 128))):
-        return told
+    if stated := _stated(ram, kind, round(own.get(kind, 0)), int(float(row["bits"] or 128))):
+        return stated
     if row["gb_s"]:
         trust: Confidence = row["quality"] if row["quality"] in {"verified", "secondary"} else "from_memory"  # type: ignore[assignment]
         return _figure(float(row["gb_s"]) * GB, f"{row['name']}: {row['source'] or 'recalled'}", trust)
@@ -315,7 +315,7 @@ def _bandwidth(part: Part, silicon: Part, ram: Memory, base: DeviceProfile) -> F
     )
 
 
-def _told(ram: Memory, kind: str, mt_s: int, bits: int) -> Figure | None:
+def _stated(ram: MemoryWords, kind: str, mt_s: int, bits: int) -> Figure | None:
     """What a line says of the RAM's bandwidth: itself, or its kind and channels; None where it says neither."""
     if ram.gb_s:
         return _figure(ram.gb_s * GB, "said")
@@ -329,12 +329,12 @@ def rate_of(kind: str, mt_s: int, bits: int) -> Figure:
     return _figure(round(mt_s * bits * payload / 8000, 1) * GB, f"{kind.upper()}: {mt_s} MT/s x {bits} bit / 8")
 
 
-def _ram(gb: float, told: str, bandwidth: Figure, taken_gib: float, system: str, technology: str) -> MemoryPool:
+def _ram(gb: float, source: str, bandwidth: Figure, taken_gib: float, system: str, technology: str) -> MemoryPool:
     usable, entitled, why = usable_gb(gb, taken_gib, system)
     return MemoryPool(
         name="ram",
         technology=technology.upper() or "RAM",
-        total_bytes=_figure(gb * GIB, told),
+        total_bytes=_figure(gb * GIB, source),
         usable_bytes=_figure(usable * GIB, why, "assumed"),
         entitled_bytes=_figure(entitled * GIB, why, "assumed") if entitled else None,
         bandwidth_bytes_per_s=bandwidth,
@@ -366,7 +366,7 @@ def usable_gb(gb: float, taken_gib: float, system: str) -> tuple[float, float, s
     return gb - taken_gib, 0.0, f"{gb:g} GiB less {taken_gib:.3g} for the system and resident programs"
 
 
-def _kind_of(part: Part) -> "tuple[Any, Any, str, float]":
+def _kind_of(part: TablePart) -> "tuple[Any, Any, str, float]":
     """Kind of device, operating system, device file that stands for it, GiB that others hold."""
     row = part.row
     is_server = part.layer == "cpus" and re.search(r"Xeon|EPYC|Altra|Graviton", row["name"])
@@ -383,7 +383,7 @@ def _first(table: str, text: str) -> tuple[str, ...]:
     return tuple(next((words for pattern, words in _DATA[table].items() if re.search(pattern, text)), ()))
 
 
-def _engines(silicon: Part, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
+def _engines(silicon: TablePart, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
     """The CPU of a chip, and its GPU where the row names one, the better first."""
     row = silicon.row
     cores = row.get("cores") or (re.findall(r"(\d+)-core CPU", row["name"]) or ["0"])[0]
@@ -410,15 +410,15 @@ def _engines(silicon: Part, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
     return (gpu, cpu) if first else (cpu, gpu)
 
 
-def _with_card(taken: Taken, host: DeviceProfile | None, ram: Memory, files: "DeviceFiles") -> DeviceProfile:
+def _with_card(taken: TakenPart, host: DeviceProfile | None, ram: MemoryWords, files: "DeviceFiles") -> DeviceProfile:
     """A card in the host that is named, else in the usual one of its form."""
     card, row = taken.part, taken.part.row
     usual = files[_DATA["card_hosts"][row["form"]]]
     base, beside = host or usual, host.title if host else ""
-    if host is None and ram != Memory():
+    if host is None and ram != MemoryWords():
         pool = usual.pool("ram")
         gb = ram.gb or pool.total_bytes.value / GIB
-        bandwidth = _told(ram, ram.kind or "ddr5", 0, 128) or pool.bandwidth_bytes_per_s
+        bandwidth = _stated(ram, ram.kind or "ddr5", 0, 128) or pool.bandwidth_bytes_per_s
         base = replace(usual, pools=(_ram(gb, "said", bandwidth, 2.0, usual.os, ram.kind or "DDR5"),))
         beside = f"{gb:g}GB"
     gb = float(row["gb"])
@@ -462,11 +462,11 @@ def _with_card(taken: Taken, host: DeviceProfile | None, ram: Memory, files: "De
     )
 
 
-def _by_figures(name: str, ram: Memory, files: "DeviceFiles") -> DeviceProfile:
+def _by_figures(name: str, ram: MemoryWords, files: "DeviceFiles") -> DeviceProfile:
     """A machine of which only the memory is told: a chip that nobody lists, or RAM alone."""
     base = files["laptop-ddr5" if ram.kind.startswith("lp") or not ram.kind else "desktop-ddr5"]
     kind = ram.kind or "lpddr5x"
-    bandwidth = _told(ram, kind, 0, 128) or rate_of(kind, 4800, 128)
+    bandwidth = _stated(ram, kind, 0, 128) or rate_of(kind, 4800, 128)
     gb = ram.gb or base.pool("ram").total_bytes.value / GIB
     half = "" if ram.gb_s else f"; at half the width it has {bandwidth.value / GB / 2:.4g} GB/s"
     title = f"{name}, {gb:g} GB, {bandwidth.value / GB:g} GB/s" if ram.gb_s else name

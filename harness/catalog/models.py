@@ -45,8 +45,8 @@ def load_card(ref: str) -> ModelCard:
     path = as_path(ref)
     if path is not None and (path.suffix == ".toml" or path.exists()):
         if path.suffix != ".toml":
-            found = f"the ending {path.suffix!r}" if path.is_file() else what_is_there(path)
-            raise BadDataError(path, "", found, "a .gguf, config.json or .toml")
+            instead = f"the ending {path.suffix!r}" if path.is_file() else what_is_there(path)
+            raise BadDataError(path, "", instead, "a .gguf, config.json or .toml")
         return _card(path)
     known = data_files("models")
     if ref in known:
@@ -90,8 +90,8 @@ def _checked(card: ModelCard, place: str) -> ModelCard:
     for index, model_file in enumerate(card.files):
         _check_file(model_file, f"files[{index}]", place)
     if card.active_parameter_count > card.parameter_count:
-        found, most = card.active_parameter_count, card.parameter_count
-        raise BadDataError(place, "active_parameter_count", str(found), f"at most parameter_count, {most}")
+        active, most = card.active_parameter_count, card.parameter_count
+        raise BadDataError(place, "active_parameter_count", str(active), f"at most parameter_count, {most}")
     return card
 
 
@@ -102,8 +102,8 @@ def _check_file(file: ModelFile, at: str, place: str) -> None:
     if registry is None:
         return
     if not registry.packages or len(registry.packages) != len(registry.members):
-        found = f"{len(registry.members)} for {len(registry.packages)} packages"
-        raise BadDataError(place, f"{at}.registry.members", found, "one each")
+        counts = f"{len(registry.members)} for {len(registry.packages)} packages"
+        raise BadDataError(place, f"{at}.registry.members", counts, "one each")
     for index, package in enumerate(registry.packages):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+", package):
             raise BadDataError(place, f"{at}.registry.packages[{index}]", repr(package), "name==version")

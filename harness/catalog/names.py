@@ -73,13 +73,13 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
         RefusedError: The name is a draft head's, a method's or an encoder's.
     """
     name = clean(name, _NAME_MAX)
-    found, why, quant = _card_of(name, params_b)
-    if found is not None:
-        if found.name != name and found.checked:
-            why += f"; its shape was read for {found.checked}"
+    card, why, quant = _card_of(name, params_b)
+    if card is not None:
+        if card.name != name and card.checked:
+            why += f"; its shape was read for {card.checked}"
         if _IMAGES.search(name):
             why += "; the language model alone: its image tower (mmproj) comes on top"
-        return Match(found, None, quant, why)
+        return Match(card, None, quant, why)
     if (other := _NO_MODEL.search(_unbracketed(name))) and not params_b:
         raise RefusedError(f"{name!r}: {other[1]} is a draft head, a method or an encoder, not a decoder of its own")
     sizes = {key(text): row for text, row in TABLES["sizes"].items()}
@@ -174,16 +174,16 @@ def _sized(name: str | None, params_b: float) -> ModelCard | None:
 @lru_cache(maxsize=4)
 def _index(root: str, names: tuple[str, ...]) -> dict[str, str]:  # noqa: ARG001 - the folder is part of the key
     """Cards' names by key; a card's own name wins over titles and aliases."""
-    found: dict[str, str] = {}
+    names_by_key: dict[str, str] = {}
     cards = list(named())
     for name, _ in cards:
-        found.setdefault(key(name), name)
+        names_by_key.setdefault(key(name), name)
     for name, (title, *aliases) in cards:
         for alias in (split(title)[0], *aliases):
-            found.setdefault(key(alias), name)
-    for name in list(found):  # Ollama leaves out the active parameters: qwen3.6:35b is Qwen3.6 35B A3B
-        found.setdefault(re.sub(r"-a-\d+(?:\.\d+)?[bm]$", "", name), found[name])
-    return found
+            names_by_key.setdefault(key(alias), name)
+    for name in list(names_by_key):  # Ollama leaves out the active parameters: qwen3.6:35b is Qwen3.6 35B A3B
+        names_by_key.setdefault(re.sub(r"-a-\d+(?:\.\d+)?[bm]$", "", name), names_by_key[name])
+    return names_by_key
 
 
 def load_model(ref: str) -> ModelCard:

@@ -47,7 +47,7 @@ _MAKERS: Final = {
 Row = dict[str, str]
 
 
-class Part(NamedTuple):
+class TablePart(NamedTuple):
     """A row of a table, words of the name that it does not explain, and the name of a sibling that it stands for."""
 
     layer: Layer
@@ -102,7 +102,7 @@ def _index(layer: Layer) -> dict[str, list[Row]]:
     return index
 
 
-def find(name: str) -> list[Part]:
+def find(name: str) -> list[TablePart]:
     """What a name can mean, likeliest first; none where no key is exactly that of the name or of a part of it.
 
     A part counts where the other words are a kind of computer, a maker or a year (``MacBook Pro 16 M3 Max``).
@@ -123,7 +123,7 @@ def find(name: str) -> list[Part]:
     return []
 
 
-def _hits(key: str, text: str) -> list[Part]:
+def _hits(key: str, text: str) -> list[TablePart]:
     """Rows of a key, but for those of another maker than the text names."""
     named = {maker for word, maker in _MAKERS.items() if word in text}
     hits = []
@@ -134,7 +134,7 @@ def _hits(key: str, text: str) -> list[Part]:
             own = squashed(spelled(row["name"]))
             asked = key if sibling and key not in own and own not in key and "radeon" not in key else ""
             if not rival:
-                hits.append(Part(layer, row, asked=f"{row['maker']} {asked.upper()}" if asked else ""))
+                hits.append(TablePart(layer, row, asked=f"{row['maker']} {asked.upper()}" if asked else ""))
     # M5 is first a chip, and then what somebody calls a computer
     return sorted(hits, key=lambda part: len(key) < _SHORT and part.layer == "devices")
 
@@ -164,10 +164,10 @@ def _variants(text: str) -> Iterator[str]:
 def near(name: str) -> list[str]:
     """Names of rows that look like this one, best first."""
     wanted = [*_variants(spelled(name))]
-    found: dict[str, None] = {}
+    close: dict[str, None] = {}
     for layer in LAYERS:
         index = _index(layer)
         begun = [key for key in index if key[:1] == wanted[0][:1]] if wanted else []
         for key in get_close_matches(wanted[0] if wanted else "", begun, n=_NEAR_COUNT, cutoff=0.75):
-            found[index[key][0]["name"]] = None
-    return list(found)[:_NEAR_COUNT]
+            close[index[key][0]["name"]] = None
+    return list(close)[:_NEAR_COUNT]

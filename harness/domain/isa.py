@@ -39,9 +39,9 @@ def isa_of_flags(words: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name, one in ISA.items() if any(set(choice.split()) <= have for choice in one.flags))
 
 
-def isa_of_keys(told: Mapping[str, str]) -> tuple[str, ...] | None:
+def isa_of_keys(facts: Mapping[str, str]) -> tuple[str, ...] | None:
     """Sets of a Mac by its ``sysctl``; None where that tells nothing."""
-    return tuple(name for name, one in ISA.items() if told.get(one.key) == "1") if told else None
+    return tuple(name for name, one in ISA.items() if facts.get(one.key) == "1") if facts else None
 
 
 def isa_of_engine(system_info: str) -> tuple[str, ...] | None:
@@ -52,5 +52,5 @@ def isa_of_engine(system_info: str) -> tuple[str, ...] | None:
 
 def best_ratio(isa: Collection[str] | None, of: str) -> tuple[float, str]:
     """The greatest ratio, ``int8_ratio`` or ``fp16_ratio``, of those sets, and whose it is; 1 where none has any."""
-    found = [(float(getattr(ISA[name], of)), name) for name in isa or () if name in ISA]
-    return max(found, default=(0.0, ""), key=lambda one: one[0]) if any(r for r, _ in found) else (1.0, "")
+    ratios = [(float(getattr(ISA[name], of)), name) for name in isa or () if name in ISA]
+    return max(ratios, default=(0.0, ""), key=lambda one: one[0]) if any(r for r, _ in ratios) else (1.0, "")

@@ -51,11 +51,11 @@ def split(name: str) -> tuple[str, str]:
 
     A mixture after a colon, a space or a dash counts, and one in a file's name (``-Q4_K_M.gguf``); of two the first.
     """
-    found = [match for match in _IN_NAME.finditer(name) if match.start(1) > 0]
+    quantisations = [match for match in _IN_NAME.finditer(name) if match.start(1) > 0]
     rest = name
-    for match in reversed(found):
+    for match in reversed(quantisations):
         rest = rest[: match.start()] + rest[match.end() :]
-    return rest.strip(" -_.:"), found[0][1] if found else ""
+    return rest.strip(" -_.:"), quantisations[0][1] if quantisations else ""
 
 
 def understood(text: str) -> Quantisation | None:
@@ -69,15 +69,15 @@ def understood(text: str) -> Quantisation | None:
     own_output = str(_TABLES["own_output"].get(owner.lower(), ""))
     owned = _TABLES["owners"].get(owner.lower(), [])
     for pattern, stands, bits, low, high, why in [*owned, *([] if plain in _MIXTURES else _TABLES["rules"])]:
-        found = re.fullmatch(pattern, plain)
-        if found is None:
+        match = re.fullmatch(pattern, plain)
+        if match is None:
             continue
         if stands == "bits":
-            named = float(next(g for g in found.groups() if g))
+            named = float(next(g for g in match.groups() if g))
             bits = [named + more for more in bits]  # noqa: PLW2901 - the rule's are relative to the name's
             mixture = next(m for most, m in _TABLES["up_to_bits"] if bits[4] <= most)
         else:
-            mixture = found.expand(stands)
+            mixture = match.expand(stands)
         mixture = SAME.get(mixture, mixture)
         if low:
             why = f"{why}; published files have {low:g} to {high:g} of the bytes computed"  # noqa: PLW2901
@@ -89,8 +89,8 @@ def understood(text: str) -> Quantisation | None:
 
 def mixture_in(words: str) -> str:
     """The mixture in llama.cpp's own words: ``qwen2 1B Q4_K - Medium`` is ``Q4_K_M``; empty where they name none."""
-    found = _IN_WORDS.search(words)
-    if found is None:
+    match = _IN_WORDS.search(words)
+    if match is None:
         return ""
-    known = understood(found[0])
-    return known.mixture if known and not known.low else found[1]
+    known = understood(match[0])
+    return known.mixture if known and not known.low else match[1]

@@ -84,13 +84,13 @@ def _head_dims(past: list[Port], folder: Path, name: str) -> tuple[int, ...]:
         return tuple(_fixed(p, 3, name) for p in past)
     for file, keys in (("genai_config.json", ("model", "decoder", "head_size")), ("config.json", ("head_dim",))):
         try:
-            found = json_of(read_limited(folder / file), folder / file, "a configuration")
+            value = json_of(read_limited(folder / file), folder / file, "a configuration")
             for key in keys:
-                found = found[key]
+                value = value[key]
         except (BadDataError, KeyError, TypeError):
             continue
-        if isinstance(found, int) and found > 0:
-            return (found,) * len(past)
+        if isinstance(value, int) and value > 0:
+            return (value,) * len(past)
     raise RefusedError(f"{name} does not say how large its heads are, nor does a configuration beside it")
 
 

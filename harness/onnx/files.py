@@ -123,8 +123,8 @@ def quantization(graph: OnnxGraph) -> str:
 
 def quant_label(graph: OnnxGraph) -> str:
     """The mixture's short name for tables and records: ``INT4``, ``INT8``, ``F32``, ``F16`` ..."""
-    found = quantization(graph)
-    return next((kind.upper() for kind in ("int4", "int8", "int2") if kind in found), found)
+    named = quantization(graph)
+    return next((kind.upper() for kind in ("int4", "int8", "int2") if kind in named), named)
 
 
 def _leaves(name: str) -> bool:
