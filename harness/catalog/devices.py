@@ -136,7 +136,7 @@ def _described(ref: str) -> DeviceProfile:
     """The device of a line: of a device file where that is all it names, else made of the parts of the tables."""
     line = machine.parse(aliased(clean(ref)))
     files = DeviceFiles()
-    only = line.names[0] if len(line.names) == 1 and line.names[0].count == 1 else None
+    only = line.names[0] if len(line.names) == 1 and line.names[0].number == 1 else None
     whole = files.called(only.name) if only else None
     if only and whole and machine.fits(whole, line):
         whole = machine.also(whole, only.name)
@@ -220,7 +220,7 @@ def _profile(file: Traversable) -> DeviceProfile:
         _check_calibrations(profile.calibrations, place)
         return profile
     described = convert(document, _FILE, place)
-    pools = {name: pool for name in _POOLS if (pool := getattr(described, name))}
+    pools: dict[str, Any] = {each: pool for each in _POOLS if (pool := getattr(described, each))}
     _check(pools, described.engine, "gib", place)
     for pool_name, pool in pools.items():
         _check_bandwidth(pool_name, pool, place)

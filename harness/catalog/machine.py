@@ -47,7 +47,7 @@ class Named(NamedTuple):
     """A name in a line: how many of it, and the memory that stands beside it (GB, 0 for none)."""
 
     name: str
-    count: int = 1
+    number: int = 1
     gb: float = 0.0
 
 
@@ -84,7 +84,7 @@ def parse(ref: str) -> PartsLine:
         if memory.gb and find(segment):  # the size is part of a name
             names.append(Named(segment.strip(), gb=memory.gb))
             continue
-        ram = MemoryWords(*(new or old for new, old in zip(memory, ram, strict=True)))
+        ram = MemoryWords._make(new or old for new, old in zip(memory, ram, strict=True))
         rest = " ".join(rest.strip(" ,:-@()").split()) if memory != MemoryWords() else segment.strip(" ,:@")
         if not rest or rest in _DATA["fillers"]:
             continue
