@@ -122,13 +122,13 @@ def measure_file(
 
 def read(ended: ChildResult) -> Speculation | None:
     """What the child found, over the prompts that it got through; None when it got through none."""
-    told, answers = events_named(ended, "advice"), events_named(ended, "answer")
-    if not told or not answers:
+    advices, answers = events_named(ended, "advice"), events_named(ended, "answer")
+    if not advices or not answers:
         return None
     slow = [msgspec.convert(a["plain"], Decoding) for a in answers]
     fast = [msgspec.convert(a["speculative"], Decoding) for a in answers]
     differences = tuple({"prompt": i, **a["difference"]} for i, a in enumerate(answers) if a["difference"])
-    advice = msgspec.convert(told[0], DraftAdvice, strict=False)
+    advice = msgspec.convert(advices[0], DraftAdvice, strict=False)
     plain_sum, fast_sum = total(slow), total(fast)
     by_position = list(zip(fast_sum.accepted_by_position, fast_sum.tried_by_position, strict=True))
     tried = sum(fast_sum.tried_by_position)

@@ -123,8 +123,8 @@ def _beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool) -> tup
     if outlook.bound == "memory":
         return None, f"{source}: the budget is hardly enough, or too small, for what must stay in memory"
     rate = outlook.tokens_per_s
-    told = f"{source}: {format_number(rate)} tokens/s, {format_bytes(outlook.streamed_bytes)} from storage a pass"
+    words = f"{source}: {format_number(rate)} tokens/s, {format_bytes(outlook.streamed_bytes)} from storage a pass"
     if drafted and outlook.speculative_tokens_per_s:
         drafted_rate = outlook.speculative_tokens_per_s
-        return drafted_rate, f"{told}; {format_number(drafted_rate)} with drafts at an acceptance of 0.8"
-    return rate, told
+        return drafted_rate, f"{words}; {format_number(drafted_rate)} with drafts at an acceptance of 0.8"
+    return rate, words

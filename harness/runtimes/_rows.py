@@ -178,9 +178,9 @@ def read_config(path: Path, *place: str, expected: str) -> dict[str, Any]:
 
     BadDataError where there is no such file (``expected`` says what should be there), or no such number.
     """
-    found = value = json_of(read_limited(path, expected=expected), path, expected)
+    config = value = json_of(read_limited(path, expected=expected), path, expected)
     for key in place:
         value = value.get(key) if isinstance(value, dict) else None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise BadDataError(path, ".".join(place), say(value), "a number of tokens")
-    return dict(found)
+    return dict(config)

@@ -85,12 +85,12 @@ def as_made(scenario: Scenario) -> Scenario:
 
 def rows(output: str) -> list[dict[str, Any]]:
     """The JSON lines among what a program printed."""
-    found = []
+    objects = []
     for line in output.splitlines():
         with suppress(ValueError):
             row = json.loads(line)
-            found += [row] if isinstance(row, dict) else []
-    return found
+            objects += [row] if isinstance(row, dict) else []
+    return objects
 
 
 def common(name: str, path: Path, scenario: Scenario) -> list[str]:
@@ -100,12 +100,12 @@ def common(name: str, path: Path, scenario: Scenario) -> list[str]:
         RefusedError: It has no such option.
         EngineError: There is no such program.
     """
-    found = program(name)
-    if found is None:
+    file = program(name)
+    if file is None:
         raise EngineError(f"no {name} beside llama-bench")
     text, s, single = _output(name, "--help"), scenario, name == "llama-bench"
     fused = ("on" if "on|off" in text else "1") if s.flash_attention else ("off" if "on|off" in text else "0")
-    given = [found, "-m", str(path), "-t", str(s.thread_count or default_thread_count()), "-ub", str(s.ubatch_tokens)]
+    given = [file, "-m", str(path), "-t", str(s.thread_count or default_thread_count()), "-ub", str(s.ubatch_tokens)]
     given += ["-ctk", s.kv_type.lower(), "-ctv", s.kv_type.lower(), "-fa", fused, *placed(s, text, single=single)]
     if "--load-mode" in text:
         mapped = ["-lm", "mmap" if s.mmap else "none"]

@@ -59,9 +59,9 @@ class MlxSession(Tokenized, OneSequence):
         mx, rows = self._mx, []
         for start in range(0, len(tokens), self._step_tokens):
             part = mx.array([list(tokens[start : start + self._step_tokens])])
-            found = self._model(part, cache=self._cache)
+            logit_rows = self._model(part, cache=self._cache)
             last = start + self._step_tokens >= len(tokens)
-            wanted = found[0] if logits == "all" else found[0, -1:]
+            wanted = logit_rows[0] if logits == "all" else logit_rows[0, -1:]
             # MLX computes what is asked for and nothing before: the cache alone where no logits are kept.
             if logits == "all" or (logits == "last" and last):
                 rows.append(wanted.astype(mx.float32))

@@ -35,7 +35,7 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
         raise EngineError(reason)
     if job.greedy:
         raise EngineError("--greedy: these programs choose no tokens")
-    s, told = job.scenario, False
+    s, is_named = job.scenario, False
     tests: list[Phase] = ["prefill"] if s.prompt_tokens else []
     tests += ["decode"] if s.new_tokens else []
     for phase in tests:
@@ -44,11 +44,11 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
             started_s = time.monotonic()
             output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions))
             printed = rows(output)
-            if printed and not told:
+            if printed and not is_named:
                 named = {k: printed[0][k] for k in _NAMED if k in printed[0]}
                 identity = RUNTIME.identity(s)
                 emit("engine", msgspec.structs.replace(identity, options={**identity.options, **named}))
-                told = True
+                is_named = True
             emit("memory", {"mark": "loaded", **memory})
             samples = [sample for row in printed for sample in samples_of(row, "llama-bench")]
             for sample in samples:
@@ -58,7 +58,7 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
             patience_s -= time.monotonic() - started_s if validity.doubts else 0.0
         if clean < needed_count(job.repetitions):
             break  # already inconclusive: no further test that nobody would believe
-    if not told:
+    if not is_named:
         raise EngineError(f"the program printed no result: {output[-200:]!r}")
     emit("memory", {"mark": "end", **memory})
 

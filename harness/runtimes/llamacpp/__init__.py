@@ -28,7 +28,7 @@ class LlamaCpp:
         """Why it cannot be used here; None when it can."""
         from harness.runtimes.llamacpp.library import PACKAGES, installed
 
-        if self.module in (found := installed()) or (found and not self.module):
+        if self.module in (libraries := installed()) or (libraries and not self.module):
             return None
         return str(MissingPackageError(*PACKAGES[self.module or "xllamacpp"]))
 
@@ -40,8 +40,8 @@ class LlamaCpp:
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Version, instruction sets compiled in, and the options a run of ``scenario`` uses."""
-        found = f"{self.library().llama_version().decode()} ({self.package()})"
-        return self._described("llama.cpp", found, self.library(), scenario)
+        version = f"{self.library().llama_version().decode()} ({self.package()})"
+        return self._described("llama.cpp", version, self.library(), scenario)
 
     def package(self) -> str:
         """The package that brings it, with its version; MissingPackageError where there is none."""

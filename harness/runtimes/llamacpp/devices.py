@@ -48,14 +48,14 @@ class GgmlDevice(NamedTuple):
 def devices(lib: Library | None = None) -> tuple[GgmlDevice, ...]:
     """Every device, the engine's own order; EngineError where the library lacks the functions that list them."""
     lib = lib or library()
-    found = []
+    listed = []
     for index in range(lib.ggml_backend_dev_count()):
         handle = lib.ggml_backend_dev_get(index)
         props = lib.device_props()
         lib.ggml_backend_dev_get_props(handle, ctypes.byref(props))
         registry = lib.ggml_backend_reg_name(lib.ggml_backend_dev_backend_reg(handle)).decode().lower()
         description = (props.description or b"").decode("utf-8", "replace")
-        found.append(
+        listed.append(
             GgmlDevice(
                 name=(props.name or b"").decode(),
                 description=description,
@@ -66,7 +66,7 @@ def devices(lib: Library | None = None) -> tuple[GgmlDevice, ...]:
                 handle=int(handle),
             )
         )
-    return tuple(found)
+    return tuple(listed)
 
 
 def kind_of(number: int, description: str) -> DeviceKind:
@@ -95,8 +95,8 @@ def devices_of(api: str, lib: Library | None = None) -> tuple[GgmlDevice, ...]:
         return ()
     every = [d for d in devices(lib) if d.is_gpu]
     cards = any(d.kind == "gpu" for d in every)
-    found = tuple(d for d in every if d.api == api and (d.kind == "gpu" or not cards))
-    if not found:
+    chosen = tuple(d for d in every if d.api == api and (d.kind == "gpu" or not cards))
+    if not chosen:
         arguments = shipped_table("data/install.toml")["apis"].get(api)
         build = (
             f'; an engine for it: CMAKE_ARGS="{arguments}" pip install --force-reinstall --no-cache-dir '
@@ -107,7 +107,7 @@ def devices_of(api: str, lib: Library | None = None) -> tuple[GgmlDevice, ...]:
         raise RefusedError(
             f"the installed llama.cpp sees no device of api {api!r}, only of {', '.join(apis(lib))}{build}"
         )
-    return found
+    return chosen
 
 
 def place(params: Any, api: str, placement: Placement, lib: Library) -> list[Any]:

@@ -61,13 +61,13 @@ class ExpertStreamedSession(BudgetedSession):
         self.session.batch_tokens = self.plan.batch_tokens
 
     def _read_layout(self, path: Path) -> FileLayout:
-        found = expert_layout_of(path)
-        if found is None:
+        layout = expert_layout_of(path)
+        if layout is None:
             raise RefusedError(f"{path.name} has no routed experts")
-        self._experts: ExpertLayout = found
-        self._stack_of = {s.name.encode(): (n, s.late) for n, stacks in found.layers.items() for s in stacks}
-        self._last_mark = BLOCK_MARK + str(len(found.base.blocks) - 1).encode()
-        return found.base
+        self._experts: ExpertLayout = layout
+        self._stack_of = {s.name.encode(): (n, s.late) for n, stacks in layout.layers.items() for s in stacks}
+        self._last_mark = BLOCK_MARK + str(len(layout.base.blocks) - 1).encode()
+        return layout.base
 
     def _make_plan(self, room_bytes: int) -> bool:
         if set(self._choice_names.values()) != set(self._experts.layers):

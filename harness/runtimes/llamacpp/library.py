@@ -159,8 +159,8 @@ class Library:
     def _beside(self) -> list[Any]:
         """The ggml libraries beside libllama, the registry first, which finds what the base declares too."""
         stems = ("*ggml", "*ggml-base", "*ggml-cpu")
-        found = [path for stem in stems for path in sorted(self.path.parent.glob(f"{stem}.*"))[:1]]
-        return [ctypes.CDLL(str(path)) for path in found]
+        paths = [path for stem in stems for path in sorted(self.path.parent.glob(f"{stem}.*"))[:1]]
+        return [ctypes.CDLL(str(path)) for path in paths]
 
 
 def installed() -> dict[str, Path]:
@@ -172,8 +172,8 @@ def installed() -> dict[str, Path]:
         if (spec := find_spec(module)) is not None and spec.origin:
             folders[module] = Path(spec.origin).parent / inner
     stems = ("libllama.so", "libllama.dylib", "llama.dll", "libllama.dll", "xllamacpp*.so", "xllamacpp*.pyd")
-    found = {module: [p for stem in stems for p in sorted(folder.glob(stem))] for module, folder in folders.items()}
-    return {module: paths[0] for module, paths in found.items() if paths}
+    libraries = {module: [p for stem in stems for p in sorted(folder.glob(stem))] for module, folder in folders.items()}
+    return {module: paths[0] for module, paths in libraries.items() if paths}
 
 
 def brought_by(module: str = "") -> str:

@@ -110,9 +110,9 @@ class LlamaSession(Rows):
             hook = eval_hook
             self._hook = lib.ggml_backend_sched_eval_callback(lambda node, ask, _user: bool(hook(node, ask)))
             params.cb_eval = self._hook
-        told = len(ENGINE_LOG.sizes)
+        line_count = len(ENGINE_LOG.sizes)
         self._context = lib.llama_init_from_model(self._model, params)
-        self.buffers += buffers(ENGINE_LOG.sizes[told:])
+        self.buffers += buffers(ENGINE_LOG.sizes[line_count:])
         if not self._context:
             self.close()
             raise EngineError(
@@ -134,10 +134,10 @@ class LlamaSession(Rows):
         params.use_extra_bufts = scenario.repack
         # A fork has devices of its own kind, and is asked for its CPU alone.
         held = place(params, scenario.api or "cpu", scenario.placement, lib) if lib.has_devices else []
-        told = len(ENGINE_LOG.sizes)
+        line_count = len(ENGINE_LOG.sizes)
         self._model = lib.llama_model_load_from_file(str(path).encode(), params)
         del held
-        self.buffers = buffers(ENGINE_LOG.sizes[told:])
+        self.buffers = buffers(ENGINE_LOG.sizes[line_count:])
         if not self._model:
             raise EngineError(f"llama.cpp would not load {path}: {_reason()}")
         self.vocab = lib.llama_model_get_vocab(self._model)

@@ -216,7 +216,7 @@ def expert_layout_of(path: Path) -> ExpertLayout | None:
             rest.append(extent)
     if base.mapped is not None:  # pages that the token table shares with a neighbour must not be laid over empty
         rest += [Extent(base.mapped.start, base.mapped.start + 1), Extent(base.mapped.end - 1, base.mapped.end)]
-    layers = {n: tuple(found[k] for k in _USE_ORDER if k in found) for n, found in sorted(stacks.items())}
+    layers = {n: tuple(stack[k] for k in _USE_ORDER if k in stack) for n, stack in sorted(stacks.items())}
     rest_bytes = sum(e.end - e.start for e in merged_pages(rest))
     return ExpertLayout(experts.expert_count, experts.used_count, layers, tuple(rest), rest_bytes, base)
 
