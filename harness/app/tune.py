@@ -55,6 +55,8 @@ _SAMPLES: Final = 2
 """Samples of each test in one turn."""
 _FIRST_ROUND_RATIO: Final = 1.5
 """After one round a setting that took so many times as long as the best leaves."""
+_LEAST_DRAFT_S: Final = 20.0
+"""With less time left no draft is looked at."""
 _NLL_TOLERANCE: Final = 0.005
 """Nats a token by which answers may differ where they are to be kept: other kernels round otherwise."""
 
@@ -199,9 +201,8 @@ def tune(
 
         race = Race(run, say=say)
         answers = Answers(loss, allowed_nats=_NLL_TOLERANCE + math.log1p(quality_ratio))
-        # Half of the time is for the first race, a fifth for the second, the rest for the turns against the defaults
-        # and for a draft.
-        for share in (0.5, 0.7):
+        # Half of the time is for the first race, the rest for the second, turns against the defaults, and a draft.
+        for share in (0.5, 0.65):
             outlooks = {setting: _outlook(resolved, setting, asked, device) for setting in stage}
             predicted |= {setting: outlook and outlook.request_s for setting, outlook in outlooks.items()}
             pruned = pruned_by_prediction(outlooks, memory_bytes)
@@ -212,10 +213,11 @@ def tune(
             racing.sort(key=lambda setting: p.mid if (p := predicted[setting]) else math.inf)
             winner = race.run(racing, until_s=began_s + within_s * share)
             stage = list(neighbours(winner, asked, kept=quality_ratio == 0))
-        gain = race.against(winner, defaults, until_s=began_s + within_s * 0.9)
-    drafting = None
-    if time.monotonic() - began_s < within_s and asked.batch_count == 1 and winner.runtime == "llamacpp":
-        drafting = drafted(resolved, winner.scenario(asked), how)
+        gain = race.against(winner, defaults, until_s=began_s + within_s * 0.8)
+    left_s, drafting = began_s + within_s - time.monotonic(), None
+    if left_s > _LEAST_DRAFT_S and asked.batch_count == 1 and winner.runtime == "llamacpp":
+        bounded = how._replace(limits=how.limits._replace(wall_s=left_s))
+        drafting = drafted(resolved, winner.scenario(asked), bounded)
     left = never_ran | wrong | race.left
     by_speed = sorted(race.turns, key=lambda setting: _typical(race.turns[setting]))
     runners = tuple(

@@ -19,6 +19,7 @@ from harness.app.tune import (
     _drafts_for,
     candidates,
     commands,
+    drafted,
     neighbours,
     request_s,
     scenario_of,
@@ -29,6 +30,8 @@ from harness.cli.tune import headline, profile_of
 from harness.domain.record import SCHEMA_VERSION, UNKNOWN_MACHINE, RunRecord, Sample
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
+from harness.measure.child import Limits
+from harness.measure.pipeline import How
 from harness.stats.intervals import Estimate
 
 SETTINGS = [Setting(runtime="r", thread_count=count) for count in range(1, 9)]
@@ -217,6 +220,21 @@ def test_drafts_are_smaller_files_with_the_same_tokenizer(tmp_path: Path, monkey
     small = synthesize_tiny(tmp_path / "small.gguf", "Q8_0", layer_count=1)
     (tmp_path / "broken.gguf").write_bytes(b"GGUF")
     assert _drafts_for(target) == [small.resolve()]
+
+
+@pytest.mark.engine
+def test_a_draft_is_measured_beside_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
+    model = resolve_model(str(synthesize_tiny(tmp_path / "target.gguf", "Q8_0", layer_count=16)))
+    synthesize_tiny(tmp_path / "small.gguf", "Q8_0", layer_count=1)
+    limited = How(keep=False, wait=False, limits=Limits(wall_s=40.0))
+    drafting = drafted(model, Scenario(thread_count=1), limited)
+    if drafting is not None:  # random weights repeat themselves, so that lookup mostly pays
+        assert Path(drafting.draft).name in {"lookup", "small.gguf"}
+        assert drafting.gain.sample_count >= 1
+        assert drafting.draft_tokens >= 1
 
 
 def test_a_runtime_that_cannot_race_is_refused_by_name() -> None:
