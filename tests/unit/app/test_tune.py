@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.app.resolve import resolve_model
+from harness.app.speculate import load_prompts
 from harness.app.tune import (
     GOALS,
     Drafting,
@@ -227,9 +228,11 @@ def test_a_draft_is_measured_beside_none(tmp_path: Path, monkeypatch: pytest.Mon
     pytest.importorskip("llama_cpp")
     monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
-    model = resolve_model(str(synthesize_tiny(tmp_path / "target.gguf", "Q8_0", layer_count=16)))
+    model = resolve_model(str(synthesize_tiny(tmp_path / "target.gguf", "Q8_0", layer_count=8)))
     synthesize_tiny(tmp_path / "small.gguf", "Q8_0", layer_count=1)
-    limited = How(keep=False, wait=False, limits=Limits(wall_s=40.0))
+    few = load_prompts("code", 5)
+    monkeypatch.setattr("harness.app.tune.load_prompts", lambda _: few)
+    limited = How(keep=False, limits=Limits(wall_s=40.0))
     drafting = drafted(model, Scenario(thread_count=1), limited)
     if drafting is not None:  # random weights repeat themselves, so that lookup mostly pays
         assert Path(drafting.draft).name in {"lookup", "small.gguf"}
