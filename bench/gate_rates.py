@@ -4,9 +4,10 @@
     python -m bench gate_rates MODEL.gguf --record reports/gates/neighbour.json --neighbour 0.5     # half a core used
 
 Real decoding on the real engine. A gate compares two builds of the same model in turns; in an A/A gate both are the
-same, in the others the candidate is really slowed: after each token it works on for a share of that token's time. What
-was measured is appended gate by gate beside the record (``.jsonl``), so that a campaign goes on where it stopped: it
-measures for at most ``--seconds``. The record is the table that the documents show, of the gates that there are.
+same, in the others the candidate is really slower: after each token it works on for a share of that token's time, it
+has one thread where the baseline has all, or its prompts are handed over in small pieces. What was measured is appended
+gate by gate beside the record (``.jsonl``), so that a campaign goes on where it stopped: it measures for at most
+``--seconds``. The record is the table that the documents show, of the gates that there are.
 
 The peers judge the same runs: ``pytest-benchmark --benchmark-compare-fail=mean:5%`` (the real plug-in, replaying the
 recorded times through its own timer; it asks for no more runs, so it gets the first six) and, where its program is
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -38,9 +39,36 @@ from harness.measure.runner import identify, new_record
 from harness.measure.validity import ValidityProbe
 from harness.runtimes.llamacpp.session import LlamaSession
 
-SLOWDOWNS: Final = (0.05, 0.10, 0.20)
+_PROMPT_TOKENS: Final = 128
+
+
+class Planted(NamedTuple):
+    """What is done to a candidate.
+
+    Attributes:
+        slowdown: Share of each token's time that it works on for.
+        thread_count: 0: as the baseline.
+        piece_tokens: Its prompts are handed over in pieces of so many tokens; 0: it decodes, and has no prompt.
+    """
+
+    slowdown: float = 0.0
+    thread_count: int = 0
+    piece_tokens: int = 0
+
+
+SAME: Final = "none"
+KINDS: Final[dict[str, Planted]] = {
+    SAME: Planted(),
+    "5%": Planted(slowdown=0.05),
+    "10%": Planted(slowdown=0.10),
+    "20%": Planted(slowdown=0.20),
+    "one thread": Planted(thread_count=1),
+    "prompts: none": Planted(piece_tokens=_PROMPT_TOKENS),
+    "prompts in pieces of 16": Planted(piece_tokens=16),
+}
 BUDGET: Final = Budget(metric="itl_p50_s", baseline_ratio=1.03)
 """The median time of a token: on a machine shared with others it varies half as much as the mean does."""
+PROMPT_BUDGET: Final = Budget(metric="prefill_tokens_per_s", baseline_ratio=0.97)
 _NEIGHBOUR: Final = """
 import os, select, sys, time
 if os.fork():
@@ -58,10 +86,10 @@ while not ended:
 
 
 class Side:
-    """One build: a session that decodes ``token_count`` tokens a sample, slowed by a share of each token's time."""
+    """One build: a session that takes a prompt, or decodes ``token_count`` tokens, a sample; slowed as was planted."""
 
-    def __init__(self, session: LlamaSession, path: Path, slowdown: float, token_count: int) -> None:
-        self.session, self.slowdown, self.token_count = session, slowdown, token_count
+    def __init__(self, session: LlamaSession, path: Path, planted: Planted, token_count: int) -> None:
+        self.session, self.planted, self.token_count = session, planted, token_count
         self.machine, self.model = fingerprint(), identify(path, None)
 
     def __call__(self) -> RunRecord:
@@ -78,21 +106,23 @@ class Side:
         )
 
     def _sample(self, position: int) -> Sample:
+        piece = self.planted.piece_tokens or 1
+        count = _PROMPT_TOKENS if self.planted.piece_tokens else self.token_count
         probe = ValidityProbe()
         probe.start()
         began, start = time.time(), time.perf_counter()
         times = []
-        for offset in range(self.token_count):
-            token_start = time.perf_counter()
-            self.session.decode([1 + offset], position=position + offset)
-            until = token_start + (time.perf_counter() - token_start) * (1.0 + self.slowdown)
+        for offset in range(0, count, piece):
+            piece_start = time.perf_counter()
+            self.session.decode([1 + offset + n for n in range(piece)], position=position + offset)
+            until = piece_start + (time.perf_counter() - piece_start) * (1.0 + self.planted.slowdown)
             while time.perf_counter() < until:
                 pass
-            times.append(time.perf_counter() - token_start)
+            times.append((time.perf_counter() - piece_start) / piece)
         return Sample(
-            phase="decode",
-            label=f"tg{self.token_count}",
-            token_count=self.token_count,
+            phase="prefill" if self.planted.piece_tokens else "decode",
+            label=f"{'pp' if self.planted.piece_tokens else 'tg'}{count}",
+            token_count=count,
             duration_s=time.perf_counter() - start,
             started_unix_s=began,
             token_times_s=tuple(times),
@@ -101,13 +131,13 @@ class Side:
 
 
 class Gate(NamedTuple):
-    """One gate: its number, the real slowdown, our answer, what it saw, and the times of the tokens of each run.
+    """One gate: its number, what was planted, our answer, what it saw, and the times of a token of each run.
 
     ``disturbed_count`` of the runs were marked as disturbed.
     """
 
     number: int
-    slowdown: float
+    kind: str
     answer: str
     ratio: float | None
     detectable: float | None
@@ -116,24 +146,33 @@ class Gate(NamedTuple):
     baseline_s: list[list[float]]
 
 
-def schedule(same: int, slowed: int) -> list[float]:
-    """Slowdown of each gate, mixed by a fixed seed, so that no phase of the machine falls on one kind alone."""
-    kinds = [0.0] * same + [s for s in SLOWDOWNS for _ in range(slowed)]
+def schedule(same: int, slowed: int) -> list[str]:
+    """Kind of each gate, mixed by a fixed seed, so that no phase of the machine falls on one kind alone."""
+    kinds = [SAME] * same + [kind for kind in KINDS if kind != SAME for _ in range(slowed)]
     Random(1).shuffle(kinds)
     return kinds
 
 
 def measure(
-    path: Path, kinds: list[float], done: int, token_count: int, max_turns: int, until_s: float
+    path: Path, kinds: list[str], done: int, token_count: int, max_turns: int, until_s: float
 ) -> Iterator[Gate]:
     """Run the gates from number ``done`` on, until all are done or the clock passes ``until_s``."""
-    with LlamaSession(path, Scenario(context_tokens=256), output_tokens=1) as session:
-        base = Side(session, path, 0.0, token_count)
+    with ExitStack() as open_sessions:
+        sessions = {
+            threads: open_sessions.enter_context(
+                LlamaSession(path, Scenario(context_tokens=256, thread_count=threads), output_tokens=1)
+            )
+            for threads in sorted({planted.thread_count for planted in KINDS.values()})
+        }
         for number in range(done, len(kinds)):
             if time.monotonic() > until_s:
                 return
-            candidate = Side(session, path, kinds[number], token_count)
-            (judged,), new, old = gate_in_turns([BUDGET], candidate, base, max_turns=max_turns)
+            planted = KINDS[kinds[number]]
+            plain = Planted(piece_tokens=_PROMPT_TOKENS if planted.piece_tokens else 0)
+            candidate = Side(sessions[planted.thread_count], path, planted, token_count)
+            base = Side(sessions[0], path, plain, token_count)
+            budget = PROMPT_BUDGET if planted.piece_tokens else BUDGET
+            (judged,), new, old = gate_in_turns([budget], candidate, base, max_turns=max_turns)
             samples = [[s for record in side for s in record.samples] for side in (new, old)]
             disturbed_count = sum(bool(s.validity.doubts) for side in samples for s in side)
             seen = (judged.answer, judged.value, judged.detectable_ratio, disturbed_count)
@@ -158,7 +197,7 @@ def neighbour(share: float) -> Iterator[None]:
 
 
 def rates(gates: list[Gate], doctor: str | None) -> tuple[list[str], list[list[str]]]:
-    """Columns, and one row for each slowdown: our answers, and the peers' on the same runs."""
+    """Columns, and one row for each kind: our answers, and the peers' on the same runs."""
     columns = [
         "slowdown",
         "gates",
@@ -171,12 +210,12 @@ def rates(gates: list[Gate], doctor: str | None) -> tuple[list[str], list[list[s
     ]
     columns += ["inference-doctor: passed, failed, inconclusive"] if doctor else []
     rows = []
-    for slowdown in (0.0, *SLOWDOWNS):
-        mine = [g for g in gates if g.slowdown == slowdown]
+    for kind in KINDS:
+        mine = [g for g in gates if g.kind == kind]
         runs = [Runs(_means(g.baseline_s), _means(g.candidate_s)) for g in mine]
         turns = sum(len(g.candidate_s) for g in mine) / max(1, len(mine))
         disturbed_ratio = sum(g.disturbed_count for g in mine) / max(1, 2 * sum(len(g.candidate_s) for g in mine))
-        row = [f"{slowdown:.0%}" if slowdown else "none", len(mine), *_count([g.answer for g in mine])]
+        row = [kind, len(mine), *_count([g.answer for g in mine])]
         row += [f"{turns:.1f}", f"{disturbed_ratio:.0%}", sum(map(pytest_benchmark_fails, runs))]
         if doctor:
             threshold = (BUDGET.baseline_ratio or 1.0) - 1.0
@@ -228,7 +267,7 @@ def main(
             file.write(json.dumps(gate._asdict()) + "\n")
             file.flush()
             click.echo(
-                f"{len(gates)}/{len(kinds)} slowed {gate.slowdown:.0%}: {gate.answer} ({gate.ratio}) "
+                f"{len(gates)}/{len(kinds)} slowed by {gate.kind}: {gate.answer} ({gate.ratio}) "
                 f"after {len(gate.candidate_s)} turns",
                 err=True,
             )

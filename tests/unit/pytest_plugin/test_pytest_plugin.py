@@ -32,57 +32,60 @@ def project(pytester: pytest.Pytester, monkeypatch):
     return run
 
 
-HELD = f"""
+HEAD = f"""
 import pytest
 from pathlib import Path
 from harness.records.store import load
 
 RECORD = load(Path({str(REAL)!r}))
-
-@pytest.mark.edge_budget("decode_tokens_per_s", floor=%s)
-def test_speed(edge_budget):
+"""
+HELD = """
+@pytest.mark.edge_budget(%s)
+def test_%s(edge_budget):
     edge_budget(RECORD)
 """
 
 
+def held(**markers: str) -> str:
+    """A file of tests with one budget each."""
+    return HEAD + "".join(HELD % (arguments, name) for name, arguments in markers.items())
+
+
 # The record's five clean decode samples are 127.7, 121.3, 139.0, 133.9 and 142.7 tokens/s: all above 50, all below 500,
 # and two on one side of 133, three on the other.
-@pytest.mark.parametrize(
-    ("limit", "outcome"),
-    [("50", "passed"), ("500", "failed"), ("133", "skipped")],
-)
-def test_three_answers(project, limit: str, outcome: str) -> None:
-    project(HELD % limit).assert_outcomes(**{outcome: 1})
+SPEED = "'decode_tokens_per_s', floor={}"
 
 
-def test_a_broken_budget_prints_its_evidence(project) -> None:
-    result = project(HELD % "500")
+def test_three_answers_with_their_evidence(project) -> None:
+    source = held(kept=SPEED.format(50), broken=SPEED.format(500), open=SPEED.format(133))
 
+    result = project(source, "-v")
+
+    result.assert_outcomes(passed=1, failed=1, skipped=1)
+    result.stdout.fnmatch_lines(["*test_kept PASSED*", "*test_broken FAILED*", "*test_open SKIPPED*"])
     result.stdout.fnmatch_lines(["*FAIL  decode_tokens_per_s*", "*limit  at least 500 tokens/s*"])
 
 
-def test_inconclusive_may_be_made_to_fail(project, pytester) -> None:
+def test_a_file_of_budgets_and_inconclusive_made_to_fail(project, pytester) -> None:
     pytester.makeini("[pytest]\nedge_inconclusive = fail\n")
+    budget = '[[budget]]\nmetric = "peak_memory_bytes"\nceiling = 1\n'
+    pytester.path.joinpath("budgets.toml").write_text(budget)
+    bare = "\ndef test_bare(edge_budget):\n    edge_budget(RECORD)\n"
 
-    project(HELD % "133").assert_outcomes(failed=1)
+    result = project(held(open=SPEED.format(133)) + bare, "--edge-budgets", "budgets.toml", "-v")
 
-
-def test_budgets_from_a_file(project, pytester) -> None:
-    source = (HELD % 1).replace('@pytest.mark.edge_budget("decode_tokens_per_s", floor=1)\n', "")
-    text = '[[budget]]\nmetric = "peak_memory_bytes"\nceiling = 1\n'
-    pytester.path.joinpath("budgets.toml").write_text(text)
-
-    project(source, "--edge-budgets", "budgets.toml").assert_outcomes(failed=1)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*decode_tokens_per_s*", "*FAIL  peak_memory_bytes*"])
 
 
-@pytest.mark.parametrize("arguments", ["'no_such_metric', floor=1", "'decode_tokens_per_s'", "'load_s', floor=1"])
-def test_a_wrong_marker_is_an_error_in_words(project, arguments: str) -> None:
-    source = (HELD % 1).replace('"decode_tokens_per_s", floor=1', arguments)
+def test_a_wrong_marker_is_an_error_in_words(project) -> None:
+    wrong = ("'no_such_metric', floor=1", "'decode_tokens_per_s'", "'load_s', floor=1")
 
-    result = project(source)
+    result = project(held(**{f"wrong{n}": arguments for n, arguments in enumerate(wrong)}))
 
     assert result.ret != 0
-    assert "edge_budget" in result.stdout.str()
+    for n in range(len(wrong)):
+        result.stdout.fnmatch_lines([f"*UsageError*test_wrong{n}*"])
 
 
 def test_plugin_costs_unrelated_suites_nothing(tmp_path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.app.results import gather
@@ -58,7 +58,8 @@ samples = st.builds(
 )
 
 
-@given(st.lists(samples, max_size=4).map(tuple), st.text(max_size=50))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.lists(samples, max_size=3).map(tuple), st.text(max_size=50))
 def test_round_trip(given_samples: tuple[Sample, ...], detail: str) -> None:
     before = record(samples=given_samples, detail=detail, extra={"n": [1, {"deep": None}]})
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import harness.stats.intervals as intervals
 from harness.stats.intervals import hodges_lehmann, quantile_interval, ratio_interval
 
 
@@ -45,8 +46,9 @@ def test_common_drift_cancels() -> None:
 
 
 @pytest.mark.parametrize("count", [6, 10, 20])
-def test_ratio_interval_covers_the_truth(count: int) -> None:
+def test_ratio_interval_covers_the_truth(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise of 3 % on both sides, truth 0.95: a 95 % interval must cover it in about 95 of 100 runs."""
+    monkeypatch.setattr(intervals, "RESAMPLES", 500)
     generator = np.random.default_rng(7)
     hits = 0
     for _ in range(200):
