@@ -1,9 +1,9 @@
-"""Pictures of the product for the documents: the report on a screen, on a phone, in the dark, on paper; two answers.
+"""Pictures of the product for the documents: the report on several screens, two answers, a gate's comment.
 
     python -m bench pictures        # writes docs/pictures/*.png; needs a Chromium on PATH and the extra `report`
 
 The report is that of the records in ``reports/check``, ``reports/stream`` and ``reports/ladder``; the answers are those
-kept in ``reports/output``.
+kept in ``reports/output``; the comment is of a build that is a fifth slower.
 """
 
 import html
@@ -13,8 +13,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import click
+from msgspec.structs import replace
 
 from bench.renderers import records_of
+from harness.gates.evaluate import evaluate
+from harness.gates.formats import badge, markdown
+from harness.gates.propose import propose
 from harness.report.choices import choices
 from harness.report.document import build
 from harness.report.formats.html import render
@@ -61,6 +65,9 @@ def main() -> None:
         for name in ("check", "fit"):
             view.set_content(_terminal((ROOT / "reports" / "output" / f"{name}.txt").read_text(encoding="utf-8")))
             view.locator("pre").screenshot(path=FOLDER / f"{name}.png")
+        view = browser.new_page(viewport={"width": 860, "height": 500})
+        view.set_content(_comment())
+        view.locator("main").screenshot(path=FOLDER / "gate-comment.png")
         browser.close()
 
 
@@ -68,6 +75,20 @@ def _records() -> list[Path]:
     return [
         ROOT / "reports" / name for name in ("check/default.json", "stream/records.json", "ladder/smollm2-135m.json")
     ]
+
+
+def _comment() -> str:
+    """The comment and the badge of a build that is a fifth slower, as a page shows its Markdown."""
+    from markdown_it import MarkdownIt
+
+    (run,) = records_of(ROOT / "reports" / "check" / "default.json")
+    earlier = [replace(run, run_id=f"earlier-{n}", created=f"2026-01-0{n}T00:00:00Z") for n in range(1, 7)]
+    slower = tuple(replace(s, duration_s=s.duration_s * (1.25 if s.phase == "decode" else 1.0)) for s in run.samples)
+    judged = evaluate(propose(earlier, "phone"), [replace(run, samples=slower)], baseline=earlier)
+    style = "main { font: 14px/1.5 sans-serif; padding: 14px; width: 830px } table { border-collapse: collapse } "
+    style += "td, th { border: 1px solid #d0d7de; padding: 5px 9px; text-align: left }"
+    body = MarkdownIt().enable("table").render(markdown(judged))
+    return f"<style>{style}</style><main>{badge(judged)}{body}</main>"
 
 
 def _terminal(text: str) -> str:

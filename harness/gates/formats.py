@@ -28,7 +28,7 @@ def terminal(judgements: Sequence[Judgement]) -> str:
             f"{'value':>13}  {_interval(j)}, {j.sample_count} sample(s)",
         ]
         if j.detectable_ratio is not None:
-            lines.append(f"{'would see':>13}  a change of {j.detectable_ratio:.1%} or more in 95 of 100 gates")
+            lines.append(f"{'shows':>13}  a change of {j.detectable_ratio:.1%} or more in 95 of 100 gates")
         lines.append(f"{'because':>13}  {j.reason}")
         lines += [f"{'evidence':>13}  {e}" for e in j.evidence[:8]]
         if len(j.evidence) > 8:
@@ -40,7 +40,7 @@ def terminal(judgements: Sequence[Judgement]) -> str:
 def markdown(judgements: Sequence[Judgement]) -> str:
     """A table for a pull request's comment, and a line of reason for each budget that did not pass."""
     lines = [
-        "| budget | limit | value [interval] | samples | would have seen | answer |",
+        "| budget | limit | value [interval] | samples | smallest change shown | answer |",
         "|---|---|---|---|---|---|",
     ]
     for j in judgements:
@@ -107,8 +107,7 @@ def badge(judgements: Sequence[Judgement]) -> str:
     """A small picture (SVG) of the worst answer, and of how many budgets passed."""
     answers = [j.answer for j in judgements]
     worst = next(answer for answer in ("fail", "could not run", "inconclusive", "pass") if answer in answers)
-    said = f"{answers.count('pass')} of {len(answers)} budgets" if worst != "pass" else f"{len(answers)} budgets"
-    right = f"{worst}, {said}"
+    right = f"{worst}: {answers.count('pass')} of {len(answers)} budgets kept"
     width = 82 + 7 * len(right)
     svg = ET.Element("svg", xmlns="http://www.w3.org/2000/svg", width=str(width), height="20", role="img")
     ET.SubElement(svg, "title").text = f"edge-harness: {right}"

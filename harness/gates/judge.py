@@ -130,7 +130,7 @@ def judge(
         high=estimate.high,
         sample_count=estimate.sample_count,
         margin_ratio=margin,
-        detectable_ratio=detectable(*counts, spread, level) if estimate.low and estimate.sample_count > 2 else None,
+        detectable_ratio=detectable(estimate, spread, level) if estimate.sample_count > 2 else None,
         reason=reason,
         evidence=tuple(evidence),
     )

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.stats.runs import Spread, detectable
+from harness.stats.runs import Spread, detectable, estimate_of_runs
 
 _PATHS: Final = 100_000
 _SPREADS: Final = (0.005, 0.01, 0.02, 0.04)
@@ -32,9 +32,13 @@ def look_confidence(looks: tuple[int, ...], confidence: float) -> float:
 
 
 def plan_line(looks: tuple[int, ...], confidence: float) -> str:
-    """What a gate in turns will find, by the spread from turn to turn that it will meet."""
+    """How far from its limit a build must lie for a gate in turns to decide, by the spread from turn to turn."""
     level, most = look_confidence(looks, confidence), looks[-1]
-    shares = [f"{detectable(most, 0, Spread(each, most), level):.1%} at {each:.1%}" for each in _SPREADS]
+    shares = []
+    for ratio in _SPREADS:
+        spread = Spread(ratio, most, "turn")
+        share = detectable(estimate_of_runs([[1.0]] * most, spread, level), spread, level)
+        shares.append(f"{share:.1%} at {ratio:.1%}")
     looked = ", ".join(map(str, looks))
     return (
         f"looks after {looked} turns; in 95 of 100 gates the last one decides about a build that lies this far from "

@@ -65,14 +65,16 @@ def estimate_of_runs(runs: Runs, spread: Spread, level: float, baseline: Runs = 
     return Estimate(exp(mid), exp(mid - half), exp(mid + half), count)
 
 
-def detectable(candidate_count: int, baseline_count: int, spread: Spread, level: float) -> float:
-    """Smallest slowdown that so many runs show in 95 of 100 gates, as a share; ``baseline_count`` 0: a fixed limit.
+def detectable(estimate: Estimate, spread: Spread, level: float) -> float | None:
+    """Smallest slowdown that an interval as wide shows in 95 of 100 gates, as a share; None without one.
 
     Source:
         J. Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., chapter 2.
     """
-    sides = 1.0 / candidate_count + (1.0 / baseline_count if baseline_count else 0.0)
-    return 1.0 - exp(-_quantiles(spread, level) * spread.ratio * sqrt(sides))
+    if not estimate.low or not estimate.high:
+        return None
+    half = log(estimate.high / estimate.low) / 2.0
+    return 1.0 - exp(-half * (1.0 + _quantile(POWER, spread) / _quantile(1.0 - (1.0 - level) / 2.0, spread)))
 
 
 def runs_needed(distance: float, baseline_count: int, spread: Spread, level: float) -> int | None:
@@ -82,7 +84,8 @@ def runs_needed(distance: float, baseline_count: int, spread: Spread, level: flo
     """
     if not spread.ratio:
         return 1
-    room = (distance / (_quantiles(spread, level) * spread.ratio)) ** 2
+    quantiles = _quantile(1.0 - (1.0 - level) / 2.0, spread) + _quantile(POWER, spread)
+    room = (distance / (quantiles * spread.ratio)) ** 2
     room -= 1.0 / baseline_count if baseline_count else 0.0
     return max(1, ceil(1.0 / room)) if room > 0 else None
 
@@ -94,11 +97,6 @@ def _variance(runs: Runs, spread: Spread) -> float:
         for values in runs
     ]
     return (spread.ratio**2 + fmean(each**2 for each in own)) / len(runs)
-
-
-def _quantiles(spread: Spread, level: float) -> float:
-    """Half widths of an interval and of the power, in standard errors."""
-    return _quantile(1.0 - (1.0 - level) / 2.0, spread) + _quantile(POWER, spread)
 
 
 def _quantile(share: float, spread: Spread) -> float:

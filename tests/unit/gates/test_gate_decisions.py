@@ -326,7 +326,8 @@ def test_ten_percent_is_found_and_nothing_else(noise: float) -> None:
 
 def test_what_turns_can_show_by_hand() -> None:
     # t(.975, 2) = 4.302653, t(.95, 2) = 2.919986; three turns with a spread of 1 %
-    assert detectable(3, 0, Spread(0.01, 3), 0.95) == pytest.approx(1 - exp(-7.222639 * 0.01 / 3**0.5), rel=1e-5)
+    turns = estimate_of_runs([[1.0]] * 3, Spread(0.01, 3), 0.95)
+    assert detectable(turns, Spread(0.01, 3), 0.95) == pytest.approx(1 - exp(-7.222639 * 0.01 / 3**0.5), rel=1e-5)
     # z(.975) + z(.95) = 3.604817; (3.604817 x 0.02 / ln(1.05 / 1.03))^2 = 14.06 runs, with the spread assumed
     assert runs_needed(log(1.05 / 1.03), 0, Spread(0.02, 0), 0.95) == 15
     assert runs_needed(0.0, 0, Spread(0.02, 0), 0.95) is None
