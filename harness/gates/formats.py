@@ -143,8 +143,12 @@ def _limit(judgement: Judgement) -> str:
 
 
 def _interval(judgement: Judgement) -> str:
-    value, low, high = (_quantity(v, judgement) for v in (judgement.value, judgement.low, judgement.high))
-    return value if judgement.low is None or judgement.high is None else f"{value} [{low} .. {high}]"
+    value, low, high = judgement.value, judgement.low, judgement.high
+    if value is None or low is None or high is None:
+        return _quantity(value, judgement)
+    if judgement.relative_to:
+        return f"{value:.3f} [{low:.3f} .. {high:.3f}] x {judgement.relative_to}"
+    return f"{_quantity(value, judgement)} [{_quantity(low, judgement)} .. {_quantity(high, judgement)}]"
 
 
 def _message(judgement: Judgement) -> str:

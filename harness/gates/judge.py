@@ -105,8 +105,9 @@ def judge(
     margin = (estimate.mid / limit - 1.0) * (1 if higher else -1)
     reason = f"{abs(margin):.1%} {'inside' if margin >= 0 else 'outside'} the limit"
     if budget.slowdown_ratio is not None:
-        change = f"{max(estimate.mid, 1 / estimate.mid) - 1:.1%} off the baseline"
-        reason = f"{change}, where {budget.slowdown_ratio:.0%} must be found"
+        change = 1.0 - min(estimate.mid, 1.0 / estimate.mid)
+        side = "slower" if (estimate.mid < 1.0) == higher else "faster"
+        reason = f"{change:.1%} {side} than the baseline, where {budget.slowdown_ratio:.0%} slower must be found"
     if estimate.low is None:
         reason += f", but {estimate.sample_count} sample(s) give no interval: at least 3 are needed"
     elif answer == "inconclusive":
@@ -117,7 +118,7 @@ def judge(
             settled = f"more {spread.unit}s, or a quieter machine, would settle it"
         reason += f", but the interval holds the limit; {spread.words}; {settled}"
     elif finds_slowdown:
-        reason += f": {'slower beyond noise' if answer == 'fail' else 'the interval leaves that out'}"
+        reason += f": {'beyond noise' if answer == 'fail' else 'the interval leaves that out'}"
     else:
         reason += ", with the whole interval on that side"
     return Judgement(
