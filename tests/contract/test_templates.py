@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,14 @@ def commands() -> list[tuple[str, str]]:
     found += [("hook", h["entry"]) for r in hooks["repos"] for h in r["hooks"]]
     make = (TEMPLATES / "edge.mk").read_text().replace("$(EDGE)", "edge-harness")
     found += [("make", line.strip()) for line in make.splitlines() if line.startswith("\t")]
+    found += [("extras", line.removeprefix("timeout 10 ").partition(" || ")[0]) for _, line in extras()]
     return [(where, line) for where, line in found if re.match("edge-harness [a-z]", line)]
+
+
+def extras() -> list[tuple[str, str]]:
+    """Each extra with a command that the job by night runs for it."""
+    lines = (ROOT / ".ci" / "extras.txt").read_text().splitlines()
+    return [(name, line) for name, _, line in (each.partition(": ") for each in lines if not each.startswith("#"))]
 
 
 @pytest.mark.parametrize(("where", "line"), commands())
@@ -43,7 +51,17 @@ def test_command_has_these_options(where: str, line: str) -> None:
 
 
 def test_there_is_a_command_in_each() -> None:
-    assert {where for where, _ in commands()} == {"action", "hook", "make"}
+    assert {where for where, _ in commands()} == {"action", "hook", "make", "extras"}
+
+
+def test_each_extra_of_this_platform_is_tried_by_night() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    job = yaml.safe_load((ROOT / ".github" / "workflows" / "nightly-extras.yml").read_text())["jobs"]["extra"]
+    # mlx runs on Macs alone; sae keeps what the extra llama makes.
+    wanted = {*declared, "none"} - {"all", "test", "mlx", "sae"}
+
+    assert {name for name, _ in extras()} == wanted
+    assert set(job["strategy"]["matrix"]["name"]) == wanted
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make on this machine")
