@@ -16,7 +16,7 @@ from harness.app.learn import Lesson
 from harness.app.measured import SpeedCause
 from harness.app.plans import RemotePlan, SpeculationPlan
 from harness.app.recommend import Ranking
-from harness.app.trend import Change, Trend
+from harness.app.trend import MetricChange, Trend
 from harness.cli._output import JSON_VERSION
 from harness.domain.budget import Budget
 from harness.domain.device import DeviceProfile
@@ -72,7 +72,7 @@ class Shown(TypedDict):
     records: list[RunRecord]
     comparisons: list[Comparison | None]
     errors: list[dict[str, float | None]]
-    differences: list[list[Change]]
+    differences: list[list[MetricChange]]
     not_alike: list[list[str]]
 
 

@@ -23,7 +23,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.fitted import machine_of
 from harness.published.rows import predictable, source_key
-from harness.records.compare import Row, compare
+from harness.records.compare import ComparedRow, compare
 from harness.records.imports import read_results
 from harness.records.ladder import COLUMNS, cells, rungs_of
 from harness.records.metrics import metric_values
@@ -62,7 +62,7 @@ def results_of(kind: type[K], *paths: Path) -> list[tuple[RunRecord, K]]:
     return [(record, record.result) for record in records_of(*paths) if isinstance(record.result, kind)]
 
 
-def _compared(records: list[RunRecord], names: Collection[str]) -> Iterator[tuple[RunRecord, Row, float]]:
+def _compared(records: list[RunRecord], names: Collection[str]) -> Iterator[tuple[RunRecord, ComparedRow, float]]:
     """Each row of these names that was predicted and measured, with its record and what was measured."""
     for record in records:
         comparison = compare(record)

@@ -22,7 +22,7 @@ WORSE_RATIO: Final = 1.002
 """Perplexity moves by up to this where kernels of the same weights round activations otherwise."""
 
 
-class Change(Frozen, frozen=True, kw_only=True):
+class MetricChange(Frozen, frozen=True, kw_only=True):
     """How one metric of a run differs: ``better``, ``worse``, ``no difference shown``, ``too few samples`` in a word.
 
     The ratio is after / before, of the medians, with its 95 % interval (None with fewer than 3 samples on a side).
@@ -58,10 +58,10 @@ class Trend(Frozen, frozen=True, kw_only=True):
     name: str
     metric: Metric
     points: tuple[Point, ...]
-    step: Change | None
+    step: MetricChange | None
 
 
-def _change(metric: Metric, old: Sequence[float], new: Sequence[float], spread: Spread) -> Change:
+def _change(metric: Metric, old: Sequence[float], new: Sequence[float], spread: Spread) -> MetricChange:
     mid, low, high, _ = estimate_of_runs([new], spread, 0.95, [old])
     if low is None or high is None:
         word = "too few samples"
@@ -69,7 +69,7 @@ def _change(metric: Metric, old: Sequence[float], new: Sequence[float], spread: 
         word = "no difference shown"
     else:
         word = "better" if (low > 1) == (metric in HIGHER_IS_BETTER) else "worse"
-    return Change(
+    return MetricChange(
         metric=metric,
         unit=UNITS[metric],
         before=median(old),
@@ -81,7 +81,7 @@ def _change(metric: Metric, old: Sequence[float], new: Sequence[float], spread: 
     )
 
 
-def differences(before: RunRecord, after: RunRecord) -> list[Change]:
+def differences(before: RunRecord, after: RunRecord) -> list[MetricChange]:
     """Changes of all metrics that both runs hold."""
     changes = []
     for metric in METRICS:

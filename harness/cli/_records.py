@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from harness.cli._output import Answer, Table, say, table
 
 if TYPE_CHECKING:
-    from harness.app.trend import Change, Trend
+    from harness.app.trend import MetricChange, Trend
     from harness.domain.record import RunRecord
     from harness.records.compare import Comparison
 
@@ -87,7 +87,7 @@ def _row(trend: "Trend") -> tuple[str, ...]:
     return (trend.name, str(len(values)), bars, *change[1:])
 
 
-def _cells(change: "Change") -> tuple[str, ...]:
+def _cells(change: "MetricChange") -> tuple[str, ...]:
     from harness.report.text import amount
 
     none = change.low is None or change.high is None

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from harness.gates.propose import Preset
 
 FORMATS = ("terminal", "markdown", "junit", "github", "badge")
+FILES = {".txt": "terminal", ".md": "markdown", ".xml": "junit", ".svg": "badge"}
+"""Format of a file by its ending."""
 PRESETS = ("limits", "regression", "phone", "first-token")
 
 
@@ -48,13 +50,17 @@ def gate() -> None:
     """  # noqa: D301 - click reads the backspace as "do not wrap"
 
 
-_out = click.option("--out", "-o", type=options.FILE, help="Write there instead of on stdout.")
 _shared = options.together(
     answers,
     click.option("--budget", "budget", type=click.Path(path_type=Path), required=True, help="Budgets file (TOML)."),
-    click.option("--no-streak", is_flag=True, help="Do not count an inconclusive answer: it was counted already."),
     click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True),
-    _out,
+    click.option(
+        "--out",
+        "-o",
+        multiple=True,
+        type=options.Ending(*FILES),
+        help=f"Write there too; the ending is the format: {', '.join(FILES)}. Repeatable.",
+    ),
 )
 
 
@@ -139,7 +145,7 @@ def update(results: tuple[str, ...], folder: Path) -> Answer:
     show_default=True,
     help="limits: what was reached; regression: 10 % of the baseline's speed; phone: that and 200 MB; first-token.",
 )
-@_out
+@click.option("--out", "-o", type=options.FILE, help="Write there instead of on stdout.")
 @answers
 def init(results: tuple[str, ...], preset: "Preset", out: Path | None) -> Answer:
     """Propose budgets from results, or from the run history when none is named.
@@ -159,7 +165,7 @@ def init(results: tuple[str, ...], preset: "Preset", out: Path | None) -> Answer
     return put(to_toml(budgets), out, budgets)
 
 
-def _answer(judgements: "list[Judgement]", budget: Path, *, form: str, out: Path | None, no_streak: bool) -> Answer:
+def _answer(judgements: "list[Judgement]", budget: Path, *, form: str, out: tuple[Path, ...]) -> Answer:
     from msgspec.structs import replace
 
     from harness.catalog.budgets import budget_lines
@@ -167,15 +173,16 @@ def _answer(judgements: "list[Judgement]", budget: Path, *, form: str, out: Path
     from harness.gates import formats
     from harness.gates.evaluate import exit_code
     from harness.gates.streaks import with_streaks
+    from harness.records.store import write_atomically
 
+    refuse_typed({"form"}, "with --json", when=click.get_current_context().params["as_json"])
     lines = budget_lines(budget, len(judgements))
-    if not no_streak:
-        judgements = with_streaks(judgements, home_dir() / "gate-streaks.json")
+    judgements = with_streaks(judgements, home_dir() / "gate-streaks.json")
     judgements = [replace(j, file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]
-    render, as_json = getattr(formats, form), click.get_current_context().params["as_json"]
-    refuse_typed({"form"}, "with --json, but for a file: name it with --out", when=as_json and out is None)
-    status = exit_code(judgements)
-    if out is not None:
-        kept = sum(j.answer == "pass" for j in judgements)
-        click.echo(f"edge-harness: gate: {status.name.lower()}, {kept} of {len(judgements)} budgets kept", err=True)
-    return put(clean_lines(render(judgements)), out, judgements, status)
+
+    def rendered(name: str) -> str:
+        return clean_lines(getattr(formats, name)(judgements))
+
+    for path in out:
+        write_atomically(path, rendered(FILES[path.suffix.lower()]).encode())
+    return Answer(judgements, lambda: click.echo(rendered(form), nl=False), exit_code(judgements))

@@ -10,9 +10,9 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._command import Verb
-from harness.cli._output import json_option, put
+from harness.cli._output import put
 from harness.errors import RefusedError
-from harness.printable import clean_lines, escaped
+from harness.printable import clean_lines
 
 
 def _formats() -> list[str]:
@@ -24,7 +24,7 @@ def _formats() -> list[str]:
 @click.command(cls=Verb)
 @click.argument("results", nargs=-1, metavar="[RESULT]...")
 @click.option("--out", "-o", type=options.FILE, help="Write there; its ending is a format.")
-@click.option("--format", "-f", "form", type=click.Choice(_formats()), help="html unless --out or --json says more.")
+@click.option("--format", "-f", "form", type=click.Choice(_formats()), help="html unless --out says more.")
 @click.option(
     "--devices",
     "-d",
@@ -42,13 +42,11 @@ def _formats() -> list[str]:
     "--contexts", "-c", callback=options.numbers(1), help="Contexts to predict; four usual ones unless given."
 )
 @click.option("--predictions/--no-predictions", default=None, help="Whether to predict devices and models at all.")
-@json_option
 def report(
     results: tuple[str, ...],
     out: Path | None,
     form: str | None,
     predictions: bool | None,
-    as_json: bool,
     **asked: Any,
 ) -> None:
     """Report on each RESULT: a record, a folder of them, a run of the history, or another tool's file.
@@ -60,8 +58,8 @@ def report(
     from harness.report.choices import beside
     from harness.report.document import build
 
-    endings = options.REPORTS | {".csv": "csv"}
-    form = form or ("json" if as_json else endings.get(out.suffix.lower()) if out else "html")
+    endings = {".html": "html", ".htm": "html", ".md": "md", ".csv": "csv"}
+    form = form or (endings.get(out.suffix.lower()) if out else "html")
     if form is None:
         raise click.UsageError(f"{out}: give a --format, or one of the endings {', '.join(endings)}")
     if form == "html" and out is None:
@@ -73,9 +71,7 @@ def report(
     given = {name: each for name, each in asked.items() if each}
     predicted = beside(records, **given) if wanted else None
     document = build(records, predicted, command=("edge-harness", *sys.argv[1:]))
-    text = import_module(f"harness.report.formats.{form.replace('-', '_')}").render(records, document)
-    is_json = form not in {"html", "md", "csv"}
-    text = escaped(text) if is_json else clean_lines(text)
+    text = clean_lines(import_module(f"harness.report.formats.{form}").render(records, document))
     put(text, out).show()
     if out is not None:
         click.echo(f"{out}: {len(records)} runs, {len(text.encode()) / 1e6:.2f} MB", err=True)

@@ -14,7 +14,7 @@ from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
 from harness.stats.intervals import Estimate
 from harness.stats.runs import Spread, detectable, runs_needed
 
-Answer = Literal["pass", "fail", "inconclusive", "could not run"]
+GateAnswer = Literal["pass", "fail", "inconclusive", "could not run"]
 
 
 SINGLE_VALUE_SPREAD: dict[Metric, float] = {
@@ -44,7 +44,7 @@ class Judgement(Frozen, frozen=True, kw_only=True):
     """
 
     budget: Budget
-    answer: Answer
+    answer: GateAnswer
     limit: float
     relative_to: str = ""
     value: float | None = None
@@ -67,7 +67,7 @@ def ratio_limit(budget: Budget) -> float:
     return kept if budget.metric in HIGHER_IS_BETTER else 1.0 / kept
 
 
-def decide(estimate: Estimate, limit: float, *, higher_is_better: bool, finds_slowdown: bool = False) -> Answer:
+def decide(estimate: Estimate, limit: float, *, higher_is_better: bool, finds_slowdown: bool = False) -> GateAnswer:
     """Three answers from an interval and a limit; without an interval, inconclusive.
 
     Where a slowdown must be found, of which ``limit`` is the ratio, broken means: the interval leaves out "no change",

@@ -13,7 +13,7 @@ GATED: Final = ("decode", "prefill", "peak memory")
 """Rows that ``--max-error`` judges. Times of loading hang on what else the disk does, and are shown only."""
 
 
-class Row(Frozen, frozen=True, kw_only=True):
+class ComparedRow(Frozen, frozen=True, kw_only=True):
     """One quantity.
 
     Attributes:
@@ -51,10 +51,10 @@ class Comparison(Frozen, frozen=True, kw_only=True):
     """All rows of one run, and what they say of the profile."""
 
     run_id: str
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedRow, ...]
     notes: tuple[str, ...] = ()
 
-    def worst(self) -> Row | None:
+    def worst(self) -> ComparedRow | None:
         """The row with the largest error among those that are judged."""
         judged = [row for row in self.rows if row.name in GATED and row.error_ratio is not None]
         return max(judged, key=lambda row: abs(row.error_ratio or 0.0), default=None)
@@ -94,7 +94,7 @@ _PARTS: Final = ("weights", "token table", "kv cache", "compute buffer", "host b
 """Parts of a prediction that are buffers of the engine; the rest is the process's own."""
 
 
-def _pools(record: RunRecord, memory: MemoryPrediction) -> list[Row]:
+def _pools(record: RunRecord, memory: MemoryPrediction) -> list[ComparedRow]:
     """The engine's buffers in each pool, where it has a GPU: what it said it laid there, and what was predicted."""
     sizes = {"vram": 0, "ram": 0}
     for buffer in record.result.buffers if isinstance(record.result, Generation) else ():
@@ -109,11 +109,11 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> list[Row]:
     return rows
 
 
-def _row(name: str, unit: str, predicted: Interval, test: Measured | None = None, reading: int = 0) -> Row:
+def _row(name: str, unit: str, predicted: Interval, test: Measured | None = None, reading: int = 0) -> ComparedRow:
     """The row of a test, or of one ``reading`` of memory in bytes, which is 0 where there is none."""
     measured, count = (test.value, test.sample_count) if test else (float(reading) or None, int(reading > 0))
     doubted = test is not None and measured is None and test.doubted_value is not None
-    return Row(
+    return ComparedRow(
         name=name,
         unit=unit,
         predicted=predicted.mid,

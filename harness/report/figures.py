@@ -41,7 +41,7 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
         depth(runs),
         trend(records),
         memory(runs),
-        *latency(runs, records),
+        *latency(runs),
         ladder(records),
         frontier(report.choices, runs) if report.choices else None,
         acceptance(records),
@@ -56,8 +56,8 @@ def labelled(runs: Sequence[RunView]) -> list[tuple[str, RunView]]:
     labels: list[tuple[str, RunView]] = []
     counts: Counter[str] = Counter()
     for run in runs:
-        how = "" if run.workload == "generate" else f", {run.workload}"
-        name = clean(title_of(run.name, run.quant, run.scenario.depth_tokens) + how, 60)
+        how = "" if run.record.workload == "generate" else f", {run.record.workload}"
+        name = clean(title_of(run.name, run.quant, run.record.scenario.depth_tokens) + how, 60)
         counts[name] += 1
         labels.append((name if counts[name] == 1 else f"{name} #{counts[name]}", run))
     return labels
@@ -96,7 +96,7 @@ def depth(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     rows: list[Row] = []
     for _, run in runs:
         name = clean(f"{title_of(run.name, run.quant, 0)}, {run.device}", 60)
-        at: Row = {"name": name, "depth": run.scenario.depth_tokens}
+        at: Row = {"name": name, "depth": run.record.scenario.depth_tokens}
         test = next((t for t in run.tests if t.phase == "decode" and t.value is not None), None)
         if test:
             rows.append(at | {"kind": "measured", "speed": test.value, "low": test.low, "high": test.high})
@@ -130,9 +130,9 @@ def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     bars: list[Row] = []
     peaks: list[Row] = []
     for label, run in runs[-ROWS_MAX:]:
-        if run.memory is None:
+        if run.record.prediction is None:
             continue
-        for order, part in enumerate(run.memory.parts):
+        for order, part in enumerate(run.record.prediction.memory.parts):
             size = part.anonymous_bytes + part.file_bytes
             words = {"pool": part.pool, "reason": part.reason, "size": f"{format_bytes(size)} predicted"}
             kept = {"held": format_bytes(part.anonymous_bytes), "mapped": format_bytes(part.file_bytes)}
@@ -144,13 +144,12 @@ def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     return plotted("memory", [*bars, *peaks], drawn=bars, peaks=peaks)
 
 
-def latency(runs: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -> list[Figure | None]:
+def latency(runs: Sequence[tuple[str, RunView]]) -> list[Figure | None]:
     """Distribution of token times, and their course over an answer."""
-    by_id = {record.run_id: record for record in records}
     shares: list[Row] = []
     course: list[Row] = []
     for label, run in reversed(runs):
-        samples = [s.token_times_s for s in by_id[run.run_id].believed("decode") if s.token_times_s]
+        samples = [s.token_times_s for s in run.record.believed("decode") if s.token_times_s]
         if not samples or len({r["name"] for r in shares}) >= SERIES_MAX:
             continue
         times_ms = np.concatenate([np.asarray(s) for s in samples]) * 1e3
@@ -168,7 +167,7 @@ def latency(runs: Sequence[tuple[str, RunView]], records: Sequence[RunRecord]) -
 
 def frontier(choices: Choices, runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     """Size against published loss of quality, for the models that ran or else for a small, a middle and a large one."""
-    ran = [m.name for m in choices.models if any(run.model and run.name.startswith(m.name) for _, run in runs)]
+    ran = [m.name for m in choices.models if any(run.record.model and run.name.startswith(m.name) for _, run in runs)]
     known = [m.name for m in choices.models]
     wanted = ran[-3:] or [known[i * (len(known) - 1) // 4] for i in (1, 2, 3)]
     rows: list[Row] = []

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from harness.domain.record import RunRecord
-from harness.records.compare import Row
+from harness.records.compare import ComparedRow
 from harness.records.derive import Measured, summarise
 from harness.units import format_amount, format_bytes, format_seconds
 
@@ -30,7 +30,7 @@ def title_of(name: str, quant: str, depth_tokens: int) -> str:
     return f"{name}{' ' + quant if quant and quant.lower() not in name.lower() else ''}{depth}"
 
 
-def compared(row: Row) -> tuple[str, str, str, str, str]:
+def compared(row: ComparedRow) -> tuple[str, str, str, str, str]:
     """What was predicted, its interval, what was measured, the error of the prediction, and whether it lies inside."""
     between = f"{amount(row.unit, row.low)} to {amount(row.unit, row.high)}"
     error = "–" if row.error_ratio is None else f"{100 * row.error_ratio:+.1f} %"

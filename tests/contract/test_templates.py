@@ -1,5 +1,6 @@
 """The templates parse, and every command in them exists with its options."""
 
+import json
 import os
 import re
 import shlex
@@ -104,6 +105,8 @@ def steps_of(action: Path, inputs: dict[str, str], folder: Path, bin_folder: Pat
     summary.touch()
     status = 0
     for step in document["runs"]["steps"]:
+        if "uses" in step:  # the cache: the folder is kept from one call to the next
+            continue
         condition = step.get("if", "")
         wanted = all(
             (given[m[1]] == m[3]) == (m[2] == "==") for m in re.finditer(r"inputs\.(\w+) (==|!=) '(\w*)'", condition)
@@ -170,6 +173,20 @@ def test_the_action_is_red_where_it_must_be(
     assert f"status={status}" in (folder / "output.txt").read_text()
     assert said in summary
     assert (folder / "gate.svg").read_text().startswith("<svg")
+
+
+def test_a_runner_that_never_calms_does_not_stay_green(repository: tuple[Path, Path]) -> None:
+    folder, programs = repository
+    record = json.loads((ROOT / "tests" / "records" / "v1-smollm2-135m.json").read_text())
+    for sample in record["samples"]:
+        sample["validity"] = {**sample.get("validity", {}), "doubts": ["other processes used 80 % of all CPU time"]}
+    (folder / "edge-results").mkdir()
+    (folder / "edge-results" / "busy.json").write_text(json.dumps(record))
+    (folder / "budgets.toml").write_text('[[budget]]\nmetric = "decode_tokens_per_s"\nfloor = 100\n')
+
+    ended = [steps_of(ACTION, {"install": ""}, folder, programs)[0] for _ in range(3)]
+
+    assert ended == [0, 0, 1]
 
 
 def test_the_workflow_may_read_alone() -> None:

@@ -20,7 +20,15 @@ def render(_records: Sequence[RunRecord], report: Report) -> str:
     writer.writerow(COLUMNS)
     for run in report.runs:
         rows = {row.name: row for row in run.comparison.rows} if run.comparison else {}
-        head = (run.run_id, run.created, run.device, run.name, run.quant, run.workload, run.outcome)
+        head = (
+            run.record.run_id,
+            run.record.created,
+            run.device,
+            run.name,
+            run.quant,
+            run.record.workload,
+            run.record.outcome,
+        )
         for test in run.tests:
             row = rows.get(test.phase) if test.phase in {"decode", "prefill"} else None
             said = (row.predicted, row.low, row.high) if row else (None, None, None)

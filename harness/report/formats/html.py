@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from harness import __version__
 from harness.domain.record import RunRecord
 from harness.errors import optional
 from harness.printable import clean
@@ -54,6 +55,7 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
     drawn = [f._replace(svg=Markup(f.svg)) for f in figures(report, records)]  # noqa: S704 - escaped by its serialiser
     return environment.from_string(page).render(
         report=report,
+        harness_version=__version__,
         policy=policy,
         css=Markup(css),  # noqa: S704 - our own file
         js=Markup(js),  # noqa: S704 - our own file
@@ -64,7 +66,7 @@ def render(records: Sequence[RunRecord], report: Report) -> str:
         start_device=start_device,
         start_model=start_model,
         named=named,
-        runs=[(label, run) for label, run in named if run.workload == "generate"],
+        runs=[(label, run) for label, run in named if run.record.workload == "generate"],
         figures=drawn,
         sections=sections(records),
     )

@@ -1,7 +1,8 @@
 """Markdown for a pull request's comment: short, every name escaped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from harness import __version__
 from harness.domain.record import RunRecord
 from harness.printable import clean
 from harness.printable import escape_markdown as escape
@@ -16,30 +17,33 @@ _MEANING = (
 )
 
 
-def render(records: Sequence[RunRecord], report: Report) -> str:
+def render(_records: Sequence[RunRecord], report: Report) -> str:
     """Three tables at most: runs, predictions beside measurements, and what fits where."""
     named = labelled(report.runs)
     lines = ["### edge-harness report", ""]
     if named:
-        lines += _runs(named, {record.run_id: record for record in records}) + _agreement(named)
+        lines += _runs(named) + _agreement(named)
     if report.choices:
         lines += _fits(report)
-    machines = {f"{r.machine.cpu_model}, {r.machine.core_count} cores, {r.machine.system}" for r in report.runs}
-    engines = {f"{r.engine.name} {r.engine.version}" for r in report.runs if r.engine}
-    said = [f"edge-harness {report.harness_version}", *sorted(machines), *sorted(engines)]
+    machines = {
+        f"{r.record.machine.cpu_model}, {r.record.machine.core_count} cores, {r.record.machine.system}"
+        for r in report.runs
+    }
+    engines = {f"{r.record.engine.name} {r.record.engine.version}" for r in report.runs if r.record.engine}
+    said = [f"edge-harness {__version__}", *sorted(machines), *sorted(engines)]
     lines.append(f"<sub>{escape('; '.join(clean(s, 200) for s in said))}</sub>")
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _runs(named: list[tuple[str, RunView]], records: Mapping[str, RunRecord]) -> list[str]:
+def _runs(named: list[tuple[str, RunView]]) -> list[str]:
     rows = []
     for label, run in named:
-        cells = run_cells(records[run.run_id])
-        if run.workload != "generate":
+        cells = run_cells(run.record)
+        if run.record.workload != "generate":
             tests = ", ".join(f"{test.label}: {amount(test.unit, test.value)}" for test in run.tests)
             cells = (tests, *["–"] * 4, cells[-1])
-        detail = f" ({clean(run.detail, 160)})" if run.detail else ""
-        rows.append((label, *cells, f"{SIGNS.get(run.outcome, '❌')} {run.outcome}{detail}"))
+        detail = f" ({clean(run.record.detail, 160)})" if run.record.detail else ""
+        rows.append((label, *cells, f"{SIGNS.get(run.record.outcome, '❌')} {run.record.outcome}{detail}"))
     return _table(("run", *RUN_COLUMNS, "outcome"), rows)
 
 

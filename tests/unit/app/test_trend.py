@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.app.trend import Change, differences, not_alike, trends
+from harness.app.trend import MetricChange, differences, not_alike, trends
 from harness.domain.record import RunRecord
 from harness.records.store import load, save
 
@@ -23,7 +23,7 @@ def scaled(run_id: str, factor: float, created: str = "2026-01-02T00:00:00+00:00
     return msgspec.structs.replace(record, run_id=run_id, created=created, samples=samples)
 
 
-def difference(before: RunRecord, after: RunRecord, metric: str) -> Change | None:
+def difference(before: RunRecord, after: RunRecord, metric: str) -> MetricChange | None:
     return next((change for change in differences(before, after) if change.metric == metric), None)
 
 

@@ -30,7 +30,7 @@ from harness.domain.record import (
 from harness.domain.scenario import Scenario
 from harness.errors import Exit
 from harness.gates.evaluate import evaluate, exit_code
-from harness.gates.judge import Answer, decide, judge
+from harness.gates.judge import GateAnswer, decide, judge
 from harness.gates.propose import Preset, propose
 from harness.gates.streaks import with_streaks
 from harness.stats.intervals import Estimate
@@ -130,7 +130,7 @@ FLOOR = Budget(metric="decode_tokens_per_s", floor=9.0)
         (None, None, True, "inconclusive"),
     ],
 )
-def test_three_answers(low: float | None, high: float | None, higher: bool, answer: Answer) -> None:
+def test_three_answers(low: float | None, high: float | None, higher: bool, answer: GateAnswer) -> None:
     assert decide(Estimate(1.0, low, high, 6), 1.0, higher_is_better=higher) == answer
 
 
@@ -176,7 +176,7 @@ def test_three_answers(low: float | None, high: float | None, higher: bool, answ
         ),
     ],
 )  # fmt: skip
-def test_each_budget(budget: Budget, run: Run, answer: Answer, status: Exit) -> None:
+def test_each_budget(budget: Budget, run: Run, answer: GateAnswer, status: Exit) -> None:
     records = [run.record()]
     predict = None if budget.device == "*" else (lambda _device, _model: PREDICTION)
 
@@ -201,7 +201,7 @@ def turns(ratio: float, wobble: float = 0.0) -> tuple[list[RunRecord], list[RunR
     ("ratio", "wobble", "answer"),
     [(1.0, 0.0, "pass"), (0.98, 0.0, "pass"), (0.9, 0.0, "fail"), (0.96, 0.05, "inconclusive")],
 )
-def test_turns_cancel_drift(ratio: float, wobble: float, answer: Answer) -> None:
+def test_turns_cancel_drift(ratio: float, wobble: float, answer: GateAnswer) -> None:
     new, old = turns(ratio, wobble)
 
     (judgement,) = evaluate([Budget(metric="decode_tokens_per_s", baseline_ratio=0.97)], new, baseline=old)

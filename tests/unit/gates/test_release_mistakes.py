@@ -166,12 +166,18 @@ def test_a_machine_that_never_calms_does_not_stay_green(folder: Path, monkeypatc
     assert [gate([], monkeypatch) for _ in range(4)] == [3, 3, 1, 1]
 
 
-def test_an_answer_that_was_counted_already_is_not_counted_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gate that is asked for several formats counts once: ``--no-streak`` for all but the first."""
+def test_an_answer_in_several_formats_is_counted_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "budgets.toml").write_text(BUDGETS)
     save(disturbed(GOOD), folder / "results" / "busy.json")
-    asked = [[], ["--no-streak", "--format", "junit"], ["--no-streak", "--format", "badge"]]
+    files = ["gate.md", "gate.xml", "gate.svg", "gate.txt"]
 
-    statuses = [[gate(words, monkeypatch) for words in asked] for _ in range(3)]
+    statuses = [gate([word for name in files for word in ("-o", name)], monkeypatch) for _ in range(3)]
 
-    assert statuses == [[3, 3, 3], [3, 3, 3], [1, 3, 3]]
+    assert statuses == [3, 3, 1]
+    assert all("budget" in (folder / name).read_text() for name in files)
+
+
+def test_an_ending_without_a_format_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "budgets.toml").write_text(BUDGETS)
+
+    assert gate(["-o", "gate.pdf"], monkeypatch) == 2
