@@ -17,11 +17,11 @@ def gather(references: Iterable[str]) -> list[RunRecord]:
     Raises:
         BadDataError: A file is no results, or there is neither a file nor a run of that name.
     """
-    found: dict[str, RunRecord] = {}
+    records: dict[str, RunRecord] = {}
     for reference in references:
         for record in _of(reference):
-            found.setdefault(record.run_id, record)
-    return list(found.values())
+            records.setdefault(record.run_id, record)
+    return list(records.values())
 
 
 def _of(reference: str) -> list[RunRecord]:

@@ -275,15 +275,15 @@ def _least_disturbed(
         return replace(whole, answer="inconclusive")
     new, old = ([v**sign for v in side] for side in sides)
     level = level if disturbed else 1.0 - (1.0 - level) / 4.0
-    found = _judge_pairs(budget, (new, old), level, whole.evidence)
-    agrees = whole.low <= (found.value or 0.0) <= whole.high
-    if not disturbed and (found.answer == "inconclusive" or not agrees):
+    spared = _judge_pairs(budget, (new, old), level, whole.evidence)
+    agrees = whole.low <= (spared.value or 0.0) <= whole.high
+    if not disturbed and (spared.answer == "inconclusive" or not agrees):
         return whole
     why = f"; by the fastest {_FASTEST:.0%} of each run's tokens, which others disturbed least"
     if agrees:
-        return replace(found, reason=found.reason + why)
+        return replace(spared, reason=spared.reason + why)
     apart = f"{budget.metric} itself lies elsewhere (ratio {whole.low:.3f} to {whole.high:.3f})"
-    return replace(found, answer="inconclusive", reason=f"{found.reason}{why}, but {apart}")
+    return replace(spared, answer="inconclusive", reason=f"{spared.reason}{why}, but {apart}")
 
 
 def _disturbance(records: Sequence[RunRecord]) -> str:

@@ -76,21 +76,22 @@ def from_document(document: Any, source: Path | str) -> RunRecord:
     """The same from a JSON document already parsed."""
     if not isinstance(document, dict):
         raise BadDataError(source, "", type(document).__name__, "a JSON object: a run record")
-    found = document.get("schema_version")
-    if not isinstance(found, int) or isinstance(found, bool):
-        raise BadDataError(source, "schema_version", say(found), f"a version from 1 to {SCHEMA_VERSION}")
-    if found > SCHEMA_VERSION:
+    version = document.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise BadDataError(source, "schema_version", say(version), f"a version from 1 to {SCHEMA_VERSION}")
+    if version > SCHEMA_VERSION:
         most = f"at most {SCHEMA_VERSION}: update edge-harness to read it"
-        raise BadDataError(source, "schema_version", str(found), most)
-    while found < SCHEMA_VERSION:
-        if found not in MIGRATIONS:
-            raise BadDataError(source, "schema_version", str(found), f"a version from 1 to {SCHEMA_VERSION}")
+        raise BadDataError(source, "schema_version", str(version), most)
+    while version < SCHEMA_VERSION:
+        if version not in MIGRATIONS:
+            raise BadDataError(source, "schema_version", str(version), f"a version from 1 to {SCHEMA_VERSION}")
         try:
-            document = MIGRATIONS[found](document)
+            document = MIGRATIONS[version](document)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BadDataError(source, "", f"a broken record of version {found} ({error!r})", "a run record") from error
-        found += 1
-        document["schema_version"] = found
+            what = f"a broken record of version {version} ({error!r})"
+            raise BadDataError(source, "", what, "a run record") from error
+        version += 1
+        document["schema_version"] = version
     try:
         record = msgspec.convert(document, RunRecord, str_keys=True)
     except msgspec.ValidationError as error:

@@ -76,8 +76,8 @@ def plotted(
 
 def chart(name: str, **given: Any) -> Chart:
     """A chart of ``charts.json`` with what it asks for."""
-    found: Chart = _filled(_charts()[name], given)
-    return found
+    specification: Chart = _filled(_charts()[name], given)
+    return specification
 
 
 @cache

@@ -36,7 +36,7 @@ _LEAST_KL = 1e-4
 def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
     """Every figure that these results hold, in the order of the page."""
     runs = labelled(report.runs)
-    found = [
+    drawn = [
         agreement(runs),
         depth(runs),
         trend(records),
@@ -48,7 +48,7 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
         soaks(records),
         loads(records),
     ]
-    return [each for each in found if each is not None]
+    return [each for each in drawn if each is not None]
 
 
 def labelled(runs: Sequence[RunView]) -> list[tuple[str, RunView]]:

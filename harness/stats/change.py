@@ -27,13 +27,13 @@ def fall(values: Sequence[float]) -> int | None:
     n = len(x)
     if n < 4 * _EDGE:
         return None
-    at, found = _largest(x)
+    at, size = _largest(x)
     if 1 - np.exp(np.median(x[at:]) - np.median(x[:at])) < _LEAST_RATIO:
         return None
     draw = np.random.default_rng(1)
     blocks = np.array_split(x, n // min(max(n // 16, 1), _BLOCK))
     chance = [_largest(np.concatenate([blocks[i] for i in draw.permutation(len(blocks))]))[1] for _ in range(_SHUFFLES)]
-    return at if (1 + sum(c >= found for c in chance)) / (1 + _SHUFFLES) <= _LEVEL else None
+    return at if (1 + sum(c >= size for c in chance)) / (1 + _SHUFFLES) <= _LEVEL else None
 
 
 def _largest(x: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[int, float]:

@@ -97,7 +97,7 @@ def filled(blank: S, paths: Mapping[str, str], *documents: Any) -> S:
     """``blank`` with the fields whose paths lead to a value in one of the documents: text, or whole numbers."""
     values: dict[str, Any] = {}
     for name, path in paths.items():
-        value = next((found for document in documents if (found := at(document, path)) is not None), None)
+        value = next((each for document in documents if (each := at(document, path)) is not None), None)
         kept = count(value) if isinstance(getattr(blank, name), int) else text(value).strip()
         values |= {name: kept} if kept else {}
     return replace(blank, **values)
@@ -120,8 +120,8 @@ def record(
         BadDataError: There are no samples, or too many; or an amount is none that a record may have.
     """
     if not 0 < len(samples) <= SAMPLES_MAX:
-        found = f"{len(samples)} samples" if samples else "no measurement"
-        raise BadDataError(str(source), "", found, f"results of {tool}, at most {SAMPLES_MAX} samples")
+        size = f"{len(samples)} samples" if samples else "no measurement"
+        raise BadDataError(str(source), "", size, f"results of {tool}, at most {SAMPLES_MAX} samples")
     table = TOOLS.get(tool, {})
     created = dated(next((v for d in documents if (v := at(d, table.get("created", ""))) is not None), None))
     identity = filled(_MODEL, table.get("model", {}), *documents)

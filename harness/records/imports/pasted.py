@@ -80,10 +80,10 @@ def _as_json(row: dict[str, str]) -> dict[str, Any]:
 
 def _tokens(test: str) -> dict[str, int] | None:
     """Prompt, new tokens and depth of ``pp512``, ``tg128 @ d2048`` or ``pp512+tg128``."""
-    found = re.fullmatch(r"(?:pp(\d+))?\+?(?:tg(\d+))?(?: ?@ ?d(\d+))?", test)
-    if not found or not (found[1] or found[2]):
+    match = re.fullmatch(r"(?:pp(\d+))?\+?(?:tg(\d+))?(?: ?@ ?d(\d+))?", test)
+    if not match or not (match[1] or match[2]):
         return None
-    return {name: int(text or 0) for name, text in zip(("n_prompt", "n_gen", "n_depth"), found.groups(), strict=True)}
+    return {name: int(text or 0) for name, text in zip(("n_prompt", "n_gen", "n_depth"), match.groups(), strict=True)}
 
 
 def _amount(text: str) -> float:
@@ -102,13 +102,13 @@ def _answer(words: list[tuple[str, str, str]], text: str) -> dict[str, Any]:
 
 
 def _line(line: str, source: Path | str, index: int) -> RunRecord:
-    found = _LINE.fullmatch(line) if len(line) < _LINE_MAX else None
-    written = re.sub(r"[\s,;|]+", " ", found[1]).removesuffix(".gguf") if found else ""
+    match = _LINE.fullmatch(line) if len(line) < _LINE_MAX else None
+    written = re.sub(r"[\s,;|]+", " ", match[1]).removesuffix(".gguf") if match else ""
     name, quant = split(written)
-    speeds = [0.0 if value == "-" else number(value, -1.0) for value in (found[3], found[5])] if found else [-1.0]
-    if found is None or min(speeds) < 0 or not any(speeds) or not quant or not written.endswith(quant):
+    speeds = [0.0 if value == "-" else number(value, -1.0) for value in (match[3], match[5])] if match else [-1.0]
+    if match is None or min(speeds) < 0 or not any(speeds) or not quant or not written.endswith(quant):
         raise BadDataError(source, f"line {index}", repr(line[:80]), _FORMS)
-    prompt, new = int(found[2] or PROMPT_TOKENS), int(found[4] or NEW_TOKENS)
+    prompt, new = int(match[2] or PROMPT_TOKENS), int(match[4] or NEW_TOKENS)
     tests = (("prefill", "pp", prompt), ("decode", "tg", new))
     samples = [sample(p, f"{t}{n}", n, n / v) for (p, t, n), v in zip(tests, speeds, strict=True) if v]  # type: ignore[arg-type]
     scenario = Scenario(prompt_tokens=prompt, new_tokens=new)

@@ -78,15 +78,15 @@ def _hash(text: str) -> str:
 
 def _largest(choices: Choices) -> list[tuple[str, str, str]]:
     """For each kind of device the largest model that fits on at least half of them."""
-    found = []
+    largest = []
     for kind in dict.fromkeys(d.kind for d in choices.devices):
         rows = [choices.shown(d) for d, device in enumerate(choices.devices) if device.kind == kind]
         for model, answers in reversed(list(zip(choices.models, zip(*rows, strict=True), strict=True))):
             fit = sum(answer.mark == "0" for answer in answers)
             if 2 * fit >= len(rows):
-                found.append((kind, model.title, f"fits on {fit} of {len(rows)}"))
+                largest.append((kind, model.title, f"fits on {fit} of {len(rows)}"))
                 break
-    return found[:4]
+    return largest[:4]
 
 
 def _start(choices: Choices, named: Sequence[tuple[str, RunView]]) -> tuple[int, int]:
