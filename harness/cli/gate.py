@@ -45,7 +45,7 @@ def gate() -> None:
       edge-harness gate init RESULT...                      propose budgets
       edge-harness gate update RESULT... --to FOLDER        keep runs as the baseline
 
-    Exit status: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 no evidence (no run speaks for a budget, or one crashed).
+    Exit status: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 no evidence (no run matches a budget, or one crashed).
     A budget that stays inconclusive, three gates in a row unless it says otherwise, fails.
     """  # noqa: D301 - click reads the backspace as "do not wrap"
 
@@ -90,9 +90,14 @@ def judge(
 
 
 @gate.command("live")
-@click.option("--candidate", required=True, metavar="COMMAND", help="Prints one record: edge-harness run MODEL --json")
-@click.option("--baseline", required=True, metavar="COMMAND", help="The same for the build to compare with.")
-@click.option("--max-turns", type=click.IntRange(6, 1000), default=24, show_default=True, help="Turns at most.")
+@click.option(
+    "--candidate",
+    required=True,
+    metavar="COMMAND",
+    help="Command that prints one record, such as: edge-harness run MODEL --json",
+)
+@click.option("--baseline", required=True, metavar="COMMAND", help="The same, for the build to compare with.")
+@click.option("--max-turns", type=click.IntRange(6, 1000), default=24, show_default=True, help="Most turns to take.")
 @click.option("--timeout", "timeout_s", type=options.Amount(0, 1e6), default=900.0, help="Seconds for one command.")
 @_shared
 def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget: Path, **shown: Any) -> Answer:
@@ -132,7 +137,7 @@ def update(results: tuple[str, ...], folder: Path) -> Answer:
     from harness.gates.baselines import update as keep
 
     added, removed = keep(folder, gather(results))
-    line = f"{folder}: {added} run(s) added, {removed} old one(s) removed"
+    line = f"{folder}: {added} runs added, {removed} old ones removed"
     return Answer({"added": added, "removed": removed}, lambda: click.echo(line))
 
 
@@ -143,7 +148,8 @@ def update(results: tuple[str, ...], folder: Path) -> Answer:
     type=click.Choice(PRESETS),
     default="limits",
     show_default=True,
-    help="limits: what was reached; regression: 10 % of the baseline's speed; phone: that and 200 MB; first-token.",
+    help="limits: hold what was reached. regression: find speeds 10 % below the baseline. phone: that, and at most "
+    "200 MB more memory. first-token: limit the time to the first token.",
 )
 @click.option("--out", "-o", type=options.FILE, help="Write there instead of on stdout.")
 @answers

@@ -16,9 +16,9 @@ from harness.cli._output import Answer, answers, say, table
 @click.option("--model", default="", help="Only runs of this model.")
 @click.option("--device", default="", help="Only runs on this device.")
 @click.option("--workload", default="", help="Only runs of this workload.")
-@click.option("--outcome", default="", help="Only runs that ended so: ok, inconclusive, crashed ...")
+@click.option("--outcome", default="", help="Only runs with this outcome: ok, inconclusive, crashed ...")
 @click.option("--limit", type=click.IntRange(1, 10**9), show_default="20; all of them with --export and --trend")
-@click.option("--import", "imported", type=click.Path(path_type=Path), help="Keep the records of this file or folder: "
+@click.option("--import", "imported", type=click.Path(path_type=Path), help="Add the records of this file or folder: "
               "another history (.sqlite), JSON lines (.jsonl), or results that `report` reads.")  # fmt: skip
 @click.option(
     "--export", "exported", type=options.Ending(".jsonl"), help="Write the records that match to this .jsonl."

@@ -79,8 +79,8 @@ class Budget(Frozen, frozen=True, kw_only=True):
         roofline_ratio: Least share of the roofline: of the speed that bandwidth alone would allow. Decode only.
         predicted: Judge the prediction for ``device`` instead of a measurement.
         inconclusive_limit: Gates in a row that may end inconclusive before the budget counts as broken.
-        pin: What a run must be, beside its names, to speak for the budget: machine, model file, quantisation, runtime,
-            fields of its scenario.
+        pin: What a run must be, beside its names, for the budget to judge it: machine, model file, quantisation,
+            runtime, fields of its scenario.
     """
 
     metric: Metric

@@ -1,4 +1,4 @@
-"""Bring budgets and records together: which runs speak for which budget, and what they say."""
+"""Bring budgets and records together: which runs match which budget, and how they are judged."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ def evaluate(
     """Judge every budget: one judgement each, in their order.
 
     ``baseline`` is for budgets that compare with one, and tells the others how much runs differ; ``predict`` is for
-    those with ``predicted``. A budget for which no run speaks could not be judged, which no gate passes. After the
+    those with ``predicted``. A budget that no run matches could not be judged, and no gate passes that. After the
     turns in ``looks`` the decision is looked at while more runs come in: the level of each look's interval is raised so
     that all looks together keep the budget's (``plan.look_confidence``).
 
@@ -81,7 +81,7 @@ def _one(
         detail = broken[-1].detail.partition("\n")[0]
         reason = f"{broken[-1].run_id}: {broken[-1].outcome}" + (f" ({detail})" if detail else "")
     elif compares and not earlier:
-        reason = "no run of the baseline speaks for this budget: name some with --baseline"
+        reason = "no baseline run matches this budget: name some with --baseline"
     if reason:
         ids = tuple(r.run_id for r in broken or runs)
         return Judgement(budget=budget, answer="could not run", limit=limit, reason=reason, evidence=ids)
@@ -137,11 +137,11 @@ def _estimate(
 
 
 def _no_evidence(budget: Budget, named: Sequence[RunRecord], records: Sequence[RunRecord]) -> str:
-    """Why no run speaks for a budget: what is pinned and differs, or what the runs are of instead."""
+    """Why no run matches a budget: what is pinned and differs, or what the runs are of instead."""
     if named:
-        return f"no run speaks for this budget: {difference(budget, named[-1])}"
+        return f"no run matches this budget: {difference(budget, named[-1])}"
     there = sorted({f"{r.workload} {r.name} on {r.machine.device}" for r in records})
-    return f"no run speaks for this budget: there is {'; '.join(there[:3]) or 'no run at all'}"
+    return f"no run matches this budget: there is {'; '.join(there[:3]) or 'no run at all'}"
 
 
 def _without_clean(budget: Budget, runs: Sequence[RunRecord], limit: float, relative_to: str) -> Judgement:
@@ -161,7 +161,7 @@ def _without_clean(budget: Budget, runs: Sequence[RunRecord], limit: float, rela
 
 
 def matches(budget: Budget, record: RunRecord) -> bool:
-    """Whether a run is one the budget speaks of; ``*`` and shell patterns match names, without regard to case."""
+    """Whether a run matches the names in a budget; ``*`` and shell patterns match names, without regard to case."""
     model = record.model.name if record.model else ""
     return (
         budget.workload == record.workload

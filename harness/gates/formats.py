@@ -120,7 +120,7 @@ def badge(judgements: Sequence[Judgement]) -> str:
 
 
 def _title(budget: Budget) -> str:
-    """What a budget speaks of: ``decode_tokens_per_s tg128, smollm2-135m on raspberry-pi-5``."""
+    """What a budget is about: ``decode_tokens_per_s tg128, smollm2-135m on raspberry-pi-5``."""
     label = f" {budget.label}" if budget.label else ""
     what = "" if budget.workload == "generate" else f"{budget.workload}: "
     return clean(f"{what}{budget.metric}{label}, {budget.model} on {budget.device}", 300)

@@ -30,7 +30,7 @@ _RULES: Final[dict[Preset, dict[Metric, str]]] = {
 
 
 def propose(records: Sequence[RunRecord], preset: Preset = "limits") -> list[Budget]:
-    """Budgets for each device, model and setting that the runs speak of, pinned to them.
+    """Budgets for each device, model and setting among the runs, pinned to them.
 
     ``limits`` hold speed, first token and memory to what was reached: the limit lies ``LEAST_MARGIN_RATIO`` beyond the
     worse end of the 95 % interval, rounded to three digits away from it. ``regression`` finds speeds that are 10 %

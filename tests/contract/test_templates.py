@@ -153,7 +153,7 @@ def repository(tmp_path: Path) -> tuple[Path, Path]:
     [
         pytest.param(1e12, "*", 0, "pass", id="kept"),
         pytest.param(1.0, "*", 1, "fail", id="broken"),
-        pytest.param(1e12, "a-model-that-was-renamed", 4, "no run speaks for this budget", id="no evidence"),
+        pytest.param(1e12, "a-model-that-was-renamed", 4, "no run matches this budget", id="no evidence"),
     ],
 )
 def test_the_action_is_red_where_it_must_be(

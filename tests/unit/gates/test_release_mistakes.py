@@ -65,10 +65,10 @@ ABSENT = "absent"
 NAME = GOOD.model.name if GOOD.model else ""
 MISTAKES = {
     "a typo in the model's name": mistake(
-        GOOD, edit=lambda t: t.replace(f'"{NAME}"', f'"{NAME}x"'), says="no run speaks for this budget"
+        GOOD, edit=lambda t: t.replace(f'"{NAME}"', f'"{NAME}x"'), says="no run matches this budget"
     ),
     "a typo in the device's name": mistake(
-        GOOD, edit=lambda t: t.replace(f'"{GOOD.machine.device}"', '"borad"'), says="no run speaks for this budget"
+        GOOD, edit=lambda t: t.replace(f'"{GOOD.machine.device}"', '"borad"'), says="no run matches this budget"
     ),
     "a model that was renamed": mistake(model(name="another"), says="there is generate another"),
     "a typo in a metric": mistake(
@@ -104,10 +104,10 @@ MISTAKES = {
         GOOD, slower(GOOD, 1.5), status=1, says="run slow alone"
     ),
     "a baseline that is missing": mistake(
-        GOOD, edit=lambda t: RATIO, says="no run of the baseline speaks for this budget"
+        GOOD, edit=lambda t: RATIO, says="no baseline run matches this budget"
     ),
     "a baseline of another model": mistake(
-        GOOD, edit=lambda t: RATIO + f'model = "{NAME}"\n', words="--baseline other", says="no run of the baseline"
+        GOOD, edit=lambda t: RATIO + f'model = "{NAME}"\n', words="--baseline other", says="no baseline run"
     ),
     "a baseline's folder that is not there": mistake(
         GOOD, edit=lambda t: RATIO, words="--baseline nowhere/", status=2, says="nowhere"
