@@ -27,6 +27,8 @@ SERIES_MAX = 8
 """Lines of one chart: more cannot be told apart."""
 ROWS_MAX = 48
 """Rows of one chart; the tables hold all."""
+STACKS_MAX = 16
+"""Runs whose memory is drawn part by part, the newest: each has some six marks."""
 _LISTED = (0.5, 0.9, 0.99, 1.0)
 """Shares of the tokens whose times are listed."""
 _LEAST_KL = 1e-4
@@ -129,7 +131,7 @@ def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     """Predicted parts, measured peak."""
     bars: list[Row] = []
     peaks: list[Row] = []
-    for label, run in runs[-ROWS_MAX:]:
+    for label, run in runs[-STACKS_MAX:]:
         if run.record.prediction is None:
             continue
         for order, part in enumerate(run.record.prediction.memory.parts):
