@@ -108,12 +108,14 @@ def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:
         missing = ", ".join(r.run_id for r, c in zip(records, comparisons, strict=True) if c is None)
         raise RefusedError(f"nothing was predicted before {missing}: run edge-harness check")
     broken = gate(comparisons, max_error_percent)
+    # A folder of runs is no order in which they should be compared.
+    pairs = list(pairwise(records)) if len(records) == len(names) else []
     document = {
         "records": records,
         "comparisons": comparisons,
         "errors": [{row.name: row.error_ratio for row in c.rows} if c else {} for c in comparisons],
-        "differences": [differences(*pair) for pair in pairwise(records)],
-        "not_alike": [not_alike(*pair) for pair in pairwise(records)],
+        "differences": [differences(*pair) for pair in pairs],
+        "not_alike": [not_alike(*pair) for pair in pairs],
     }
 
     def show() -> None:
@@ -121,7 +123,7 @@ def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:
             show_record(record)
             if comparison:
                 say(comparison_table(comparison, record_title(record)), *comparison.notes)
-        for pair in pairwise(records):
+        for pair in pairs:
             say(*difference_view(*pair))
         say(*broken)
 
