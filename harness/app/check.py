@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 
@@ -29,13 +29,6 @@ _CALIBRATION_S: Final = 120.0
 """Least time for the engine's calibration, where the limit of a child allows it."""
 
 
-class Checked(NamedTuple):
-    """What a check found: the profile that it predicted from, and each run."""
-
-    device: DeviceProfile
-    records: list[RunRecord]
-
-
 def check(
     models: Sequence[str],
     quant: str,
@@ -45,8 +38,10 @@ def check(
     probe_again: bool = False,
     depths: Sequence[int] = (0,),
     on: tuple[str, Path | None] = ("local", None),
-) -> Checked:
-    """Run each model at each depth, each with its prediction made beforehand; ``on`` a target with its programs.
+) -> tuple[DeviceProfile, list[RunRecord]]:
+    """Run each model at each depth, each with its prediction made beforehand; the profile it came from, and each run.
+
+    ``on`` is a target with its programs.
 
     Raises:
         HarnessError: A name is unknown, the machine could not be probed, or nothing predicts that runtime.
@@ -56,7 +51,7 @@ def check(
         scenario = msgspec.structs.replace(scenario, mmap=False)
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depth_tokens=depths)
     if on[1] is not None:
-        return Checked(*run_on(on[0], cells, options, on[1]))
+        return run_on(on[0], cells, options, on[1])
     runtime = plugins.usable_runtime(options.runtime)
     if "gguf" not in getattr(runtime, "formats", ("gguf",)):
         raise RefusedError(f"--runtime {options.runtime}: nothing predicts it before a run; `edge-harness run` runs it")
@@ -86,7 +81,7 @@ def check(
         device = probed(set(), scenario, say=listener.say)
     if not scenario.api:
         cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
-    return Checked(device, run_cells(cells, options, device=device))
+    return device, run_cells(cells, options, device=device)
 
 
 def _engines(cell: Cell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]) -> Iterator[Scenario]:

@@ -18,7 +18,7 @@ from harness.errors import HarnessError
 from harness.measure import machine, sensors
 from harness.measure.cgroup import LimitGroup
 from harness.measure.engine_devices import engine_devices
-from harness.measure.gpu_sensors import absence, gpu_readings
+from harness.measure.gpu_sensors import gpu_readings
 from harness.measure.pipeline import open_history
 from harness.runtimes._threads import default_thread_count
 from harness.runtimes.llamacpp.library import installed
@@ -164,10 +164,8 @@ def _measuring() -> Found:
     else:
         instead = "a limit on private memory and a watchdog stand in"
         yield "memory limits", "limited", f"no right to make control groups: {instead}"
-    gpus = gpu_readings()
-    missing = absence(gpus)
-    told = [gpu.describe() for gpu in gpus]
-    yield "GPU counters", "limited" if missing else "ok", "; ".join([*told, missing]).strip("; ")
+    gpus = "; ".join(gpu.describe() for gpu in gpu_readings())
+    yield "GPU counters", "ok" if gpus else "limited", gpus or "none; pip install nvidia-ml-py reads an NVIDIA card's"
     found = sensors.report()
     have = [*found.energy_counters, *found.batteries, *(name for name, _ in found.thermal_zones)]
     state: State = "ok" if found.energy_counters or found.batteries else "limited"

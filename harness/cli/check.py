@@ -60,13 +60,13 @@ def check(
 
     chosen = Options(runtime=fields.pop("runtime"), repetitions=repetitions, how=how)
     scenario, on = scenario_from(fields), (target, programs)
-    found = run_check(models, quant, scenario, chosen, probe_again=probe_again, depths=depth_tokens, on=on)
-    written = write_check_report(list(found.records), report)
-    status = exit_of(found.records)
-    comparisons = [compare(record) for record in found.records]
+    device, records = run_check(models, quant, scenario, chosen, probe_again=probe_again, depths=depth_tokens, on=on)
+    written = write_check_report(list(records), report)
+    status = exit_of(records)
+    comparisons = [compare(record) for record in records]
     broken = gate(comparisons, max_error_percent) if status == Exit.OK else []
-    pairs = list(zip(found.records, comparisons, strict=True))
-    lines = [*reasons(found.records), *broken, f"report: {written}"]
+    pairs = list(zip(records, comparisons, strict=True))
+    lines = [*reasons(records), *broken, f"report: {written}"]
 
     def show() -> None:
         for record, comparison in pairs:
@@ -74,10 +74,10 @@ def check(
         for record, comparison in pairs:
             if comparison is not None:
                 say(comparison_table(comparison, record_title(record)), *comparison.notes)
-        say(run_table(found.records))
+        say(run_table(records))
         say(*lines)
         click.echo(f"Next: {_NEXT if status == Exit.OK else _DOCTOR}")
 
-    document: dict[str, Any] = {"device": found.device, "records": found.records}
+    document: dict[str, Any] = {"device": device, "records": records}
     document |= {"comparisons": comparisons, "broken": broken}
     return Answer(document, show, Exit.BROKEN if broken else status)

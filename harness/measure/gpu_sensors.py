@@ -1,6 +1,6 @@
 """Power, heat and throttling of GPUs: NVML where its package is, else the kernel's own files.
 
-What a machine does not tell is None, and :func:`absence` says why. Sources: NVML API reference (units: milliwatts,
+What a machine does not tell is None. Sources: NVML API reference (units: milliwatts,
 millijoules, degrees Celsius); Linux Documentation/gpu/amdgpu/thermal.rst and
 ABI/testing/sysfs-driver-intel-xe-hwmon (microwatts, microjoules, millidegrees, hertz).
 """
@@ -38,16 +38,6 @@ class GpuReading(NamedTuple):
 def gpu_readings(*, root: Path = Path("/")) -> tuple[GpuReading, ...]:
     """Every GPU that tells anything; of another ``root`` what its files tell."""
     return (*(_nvml() if root == Path("/") else ()), *_kernel(root))
-
-
-def absence(readings: tuple[GpuReading, ...]) -> str:
-    """Why no GPU, or not all of it, is told; empty where each tells its power and its heat."""
-    if readings:
-        silent = [r.name for r in readings if r.power_watts is None and r.energy_joules is None]
-        return f"no power from {', '.join(silent)}" if silent else ""
-    if find_spec("pynvml") is None and Path("/proc/driver/nvidia").exists():
-        return "GPU counters: not available; pip install nvidia-ml-py reads an NVIDIA card's"
-    return "GPU counters: not available"
 
 
 def _nvml() -> tuple[GpuReading, ...]:

@@ -52,7 +52,6 @@ class Facts(NamedTuple):
     cpu: machine.Cpu
     ram: machine.Ram
     battery_joules: float | None
-    zones: tuple[tuple[str, float], ...]
 
 
 def facts(target: ShellTarget) -> Facts:
@@ -69,7 +68,7 @@ def facts(target: ShellTarget) -> Facts:
         root = Path(folder)
         frame.write(root)
         cpu, ram = machine.cpu(root=root, affinity=online), machine.memory(root=root)
-        joules, zones = sensors.battery_joules(root=root), sensors.thermal_zones(root=root)
+        joules = sensors.battery_joules(root=root)
     chip = _joined(named, "soc") or cpu.model
     return Facts(
         frame=frame,
@@ -81,7 +80,6 @@ def facts(target: ShellTarget) -> Facts:
         cpu=cpu,
         ram=ram,
         battery_joules=joules,
-        zones=zones,
     )
 
 
@@ -220,8 +218,7 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         calibrations=(),
         learned="",
         notes=f"{f'Bandwidth and peaks are those of {like.title}' if like else 'Bandwidth as measured'}. "
-        f"Cores: {cores}. "
-        f"Thermal zones: {', '.join(zone for zone, _ in known.zones) or 'none'}.",
+        f"Cores: {cores}.",
     )
 
 

@@ -1,11 +1,11 @@
-"""Counters of GPUs: the kernel's files in their units, absence said, throttling a doubt."""
+"""Counters of GPUs: the kernel's files in their units, throttling a doubt."""
 
 from pathlib import Path
 
 import pytest
 
 from harness.measure import gpu_sensors
-from harness.measure.gpu_sensors import GpuReading, absence, gpu_readings
+from harness.measure.gpu_sensors import GpuReading, gpu_readings
 from harness.measure.sensors import EnergyMeter
 from harness.measure.validity import ValidityProbe
 
@@ -39,12 +39,6 @@ def test_the_kernels_files(tmp_path: Path, name: str, files: dict[str, str], exp
 
 def test_other_sensors_are_no_gpu(tmp_path: Path):
     assert not [r for r in gpu_readings(root=tree(tmp_path, "k10temp", {"temp1_input": "50000"})) if r.source != "nvml"]
-
-
-def test_absence_is_said():
-    assert "not available" in absence(())
-    assert absence((GpuReading("card", "amdgpu"),)) == "no power from card"
-    assert absence((GpuReading("card", "amdgpu", power_watts=3.0),)) == ""
 
 
 def test_a_throttled_gpu_is_a_doubt(monkeypatch: pytest.MonkeyPatch):
