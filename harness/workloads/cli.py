@@ -78,7 +78,7 @@ def run(
     programs: Path | None,
     **fields: Any,
 ) -> Answer:
-    """Predict the systems named (all unless some are), answer their cases on the clock, and score the answers.
+    """Predict the named systems, or all of them; answer their cases on the clock, and score the answers.
 
     With --on and --programs the language model runs on the target, and the rest of the cost is scaled from here.
 
