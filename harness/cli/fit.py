@@ -104,7 +104,7 @@ def fit(context: click.Context, /, models: tuple[str, ...], devices: tuple[str, 
 
     MODEL is a name, a .gguf, a config.json or a .toml. Without --api and --placement the best way to run it is found.
 
-    Exit status: 0 it fits, 1 it does not, or not fast enough (any of several).
+    Exit status: 0 it fits (of several: one does), 1 it does not, or not fast enough.
     """
     pairs = [(model, device) for model in models for device in devices or ("this",)]
     several = [_one(context, model, device, **asked) for model, device in pairs]
@@ -322,7 +322,7 @@ def _memory_table(now: "Prediction", title: str) -> Table:
         if part.anonymous_bytes or part.file_bytes
     ]
     peak = now.memory.peak_bytes
-    between = f"90 %: {format_bytes(peak.low)} to {format_bytes(peak.high)}"
+    between = f"held and mapped together, 90 %: {format_bytes(peak.low)} to {format_bytes(peak.high)}"
     rows.append(("in all", "", format_bytes(now.memory.anonymous_bytes), format_bytes(now.memory.file_bytes), between))
     head = f"memory of {now.model} {now.quant} on {title}, {now.api}"
     return table(head, ("part", "pool", "held", "mapped", "why"), rows, right=(2, 3))
