@@ -39,11 +39,11 @@ def show(device: str | None) -> Answer:
 
     DEVICE is a name, a path to a .toml, or a line of parts: "rtx 4070 super + 64GB ddr5-6000", "m6: 16GB, 170GB/s".
     """
+    if device is None:
+        return _list()
     from harness.app.resolve import resolve_device
     from harness.catalog.machine import power_modes
 
-    if device is None:
-        return _list()
     profile = resolve_device(device)
 
     def shown() -> None:

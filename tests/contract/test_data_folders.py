@@ -198,7 +198,7 @@ def test_layers_by_kind(name: str, full: int, sliding: int, recurrent: int) -> N
 def test_listing_imports_no_engine_and_no_numpy(verb: str, tmp_path: Path) -> None:
     code = (
         "import sys; from click.testing import CliRunner; from harness.cli import cli;"
-        f"r = CliRunner().invoke(cli, ['{verb}', 'list', '--json']); assert r.exit_code == 0, r.output;"
+        f"r = CliRunner().invoke(cli, ['{verb}', 'show', '--json']); assert r.exit_code == 0, r.output;"
         "print([m for m in ('numpy', 'llama_cpp', 'onnxruntime', 'torch', 'pandas') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
