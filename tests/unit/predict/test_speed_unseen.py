@@ -283,8 +283,8 @@ def test_one_measurement_tells_the_rest_of_a_machine():
     def widths(coefficients):
         return [j.high / j.low for j in judge_shipped(rest, coefficients)]
 
-    # not to nothing: a machine has levels of its own, so one row is no word on all of it
-    assert errors(told, "decode") < 0.7 * errors(shipped(), "decode")
+    # not to nothing: a machine has levels of its own, and others' rows of this chip speak against a slow one
+    assert errors(told, "decode") < 0.8 * errors(shipped(), "decode")
     assert errors(told, "prefill") < errors(shipped(), "prefill")  # one row of decode says little of prompts
     assert np.median(widths(told)) < np.median(widths(shipped()))
 
