@@ -185,31 +185,35 @@ def tune(
     say = how.listener.say
     predicted: dict[Setting, Interval | None] = {}
     never_ran: dict[Setting, str] = {}
-    wrong: dict[Setting, str] = {}
+    usual, allowed_nats = default_thread_count(), _NLL_TOLERANCE + math.log1p(quality_ratio)
     with Pipeline(how) as pipeline:
 
-        def run(setting: Setting) -> float:
-            options = Options(runtime=setting.runtime, repetitions=_SAMPLES, cold_loads=0, how=how, patience_s=0.0)
-            return request_s(
-                run_cell(Cell(model, quant, setting.scenario(asked)), options, None, pipeline), memory_bytes
-            )
-
-        def loss(setting: Setting) -> float:
-            cell = Cell(model, quant, setting.scenario(asked))
-            tokens = answers_of(cell, Options(runtime=setting.runtime, how=how), pipeline)
+        @cache
+        def loss(kind: Setting) -> float:
+            cell = Cell(model, quant, kind.scenario(asked))
+            tokens = answers_of(cell, Options(runtime=kind.runtime, how=how), pipeline)
             return math.fsum(tokens) / len(tokens) if tokens else math.nan
 
+        def run(setting: Setting) -> float:
+            # Each kind is asked once for its answers: threads and micro-batches do not change them.
+            nats, expected = (loss(replace(s, thread_count=usual, ubatch_tokens=512)) for s in (setting, defaults))
+            if nats - expected > allowed_nats:
+                raise RefusedError(f"worse answers: {nats:.3f} nats a token, {expected:.3f} are expected")
+            cell = Cell(model, quant, setting.scenario(asked))
+            options = Options(runtime=setting.runtime, repetitions=_SAMPLES, cold_loads=0, how=how, patience_s=0.0)
+            return request_s(run_cell(cell, options, None, pipeline), memory_bytes)
+
         race = Race(run, say=say)
-        answers = Answers(loss, allowed_nats=_NLL_TOLERANCE + math.log1p(quality_ratio))
         # Half of the time is for the first race, the rest for the second, turns against the defaults, and a draft.
         for share in (0.5, 0.65):
+            if race.turns and time.monotonic() > began_s + within_s * share:
+                break  # the first race took all of the time there is for races
             outlooks = {setting: _outlook(resolved, setting, asked, device) for setting in stage}
             predicted |= {setting: outlook and outlook.request_s for setting, outlook in outlooks.items()}
             pruned = pruned_by_prediction(outlooks, memory_bytes)
             never_ran |= pruned
             say(f"{len(stage)} settings, of which {len(pruned)} cannot win by the prediction and never run")
-            wrong |= answers.worse([setting for setting in stage if setting not in pruned])
-            racing = [setting for setting in stage if setting not in pruned | wrong]
+            racing = [setting for setting in stage if setting not in pruned]
             racing.sort(key=lambda setting: p.mid if (p := predicted[setting]) else math.inf)
             winner = race.run(racing, until_s=began_s + within_s * share)
             stage = list(neighbours(winner, asked, kept=quality_ratio == 0))
@@ -218,7 +222,7 @@ def tune(
     if left_s > _LEAST_DRAFT_S and asked.batch_count == 1 and winner.runtime == "llamacpp":
         bounded = how._replace(limits=how.limits._replace(wall_s=left_s))
         drafting = drafted(resolved, winner.scenario(asked), bounded)
-    left = never_ran | wrong | race.left
+    left = never_ran | race.left
     by_speed = sorted(race.turns, key=lambda setting: _typical(race.turns[setting]))
     runners = tuple(
         Runner(
@@ -283,28 +287,6 @@ def _tokenizer_of(path: Path) -> list[Any]:
     return [read_gguf(path).metadata.get(f"tokenizer.ggml.{name}") for name in ("model", "pre", "bos_token_id")]
 
 
-class Answers:
-    """Which settings answer worse than the first one asked; ``loss`` gives one's nats a token, NaN where it gives none.
-
-    Each kind is asked once: threads and micro-batches do not change answers.
-    """
-
-    def __init__(self, loss: Callable[[Setting], float], *, allowed_nats: float) -> None:
-        self._loss, self._allowed_nats = cache(loss), allowed_nats
-        self._reference = math.nan
-
-    def worse(self, settings: Sequence[Setting]) -> dict[Setting, str]:
-        """Those that are worse, with the reason."""
-        reasons: dict[Setting, str] = {}
-        for setting in sorted(settings, key=lambda each: each.runtime != "llamacpp"):
-            nats = self._loss(replace(setting, thread_count=default_thread_count(), ubatch_tokens=512))
-            if math.isnan(self._reference):
-                self._reference = nats
-            if nats - self._reference > self._allowed_nats:
-                reasons[setting] = f"worse answers: {nats:.3f} nats a token, {self._reference:.3f} are expected"
-        return reasons
-
-
 class Race:
     """Settings against each other; ``take`` runs one of them once and gives its seconds.
 
@@ -333,7 +315,10 @@ class Race:
         while racing and (done == 0 or (not self._settled(racing) and self._now_s() + round_s < until_s)):
             began_s = self._now_s()
             for setting in racing if done % 2 == 0 else reversed(racing):
-                self._turn(setting)
+                if done == 0 and self._now_s() > until_s and any(each in self.turns for each in racing):
+                    self.left[setting] = "the time was up before it ran"
+                else:
+                    self._turn(setting)
             done += 1
             self.rounds += 1
             round_s = self._now_s() - began_s

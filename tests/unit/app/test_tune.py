@@ -112,6 +112,16 @@ def test_a_setting_that_cannot_run_leaves_with_its_reason() -> None:
         Race(take, now_s=lambda: 0.0).run(SETTINGS[1:3], until_s=1e9)
 
 
+def test_what_has_not_run_when_the_time_is_up_never_does() -> None:
+    machine = Machine(lambda _: 1.0)
+    race = Race(machine.take, now_s=machine.now_s)
+
+    assert race.run(SETTINGS, until_s=2.5) in SETTINGS[:3]
+
+    assert len(machine.runs) == 3
+    assert race.left[SETTINGS[3]] == "the time was up before it ran"
+
+
 def test_it_ends_when_its_time_is_up() -> None:
     machine = Machine(lambda _: 1.0, noise=0.05)
     Race(machine.take, now_s=machine.now_s).run(SETTINGS, until_s=50.0)
