@@ -28,6 +28,7 @@ from msgspec.structs import asdict, replace
 
 from harness import plugins
 from harness.app.fit import predict
+from harness.app.locate import obtain
 from harness.app.resolve import ResolvedModel, resolve_model, with_kept_costs
 from harness.app.run import Cell, Options, answers_of, run_cell
 from harness.app.speculate import load_prompts, speculate
@@ -55,6 +56,7 @@ _SAMPLES: Final = 2
 """Samples of each test in one turn."""
 _FIRST_ROUND_RATIO: Final = 1.5
 """After one round a setting that took so many times as long as the best leaves."""
+NOT_RUN: Final = "the time was up before it ran"
 _LEAST_DRAFT_S: Final = 20.0
 """With less time left no draft is looked at."""
 _NLL_TOLERANCE: Final = 0.005
@@ -179,6 +181,7 @@ def tune(
     began_s = time.monotonic()
     asked = scenario_of(goal)
     resolved = resolve_model(model, quant or None)
+    path = obtain(model, quant, progress=how.listener.fetched).path
     stage = list(candidates(usable(runtimes)))
     winner = defaults = stage[0]
     how = how._replace(keep=False)  # some hundred short runs are no history of the machine
@@ -221,7 +224,7 @@ def tune(
     left_s, drafting = began_s + within_s - time.monotonic(), None
     if left_s > _LEAST_DRAFT_S and asked.batch_count == 1 and winner.runtime == "llamacpp":
         bounded = how._replace(limits=how.limits._replace(wall_s=left_s))
-        drafting = drafted(resolved, winner.scenario(asked), bounded)
+        drafting = drafted(path, winner.scenario(asked), bounded)
     left = never_ran | race.left
     by_speed = sorted(race.turns, key=lambda setting: _typical(race.turns[setting]))
     runners = tuple(
@@ -243,21 +246,19 @@ def tune(
         rounds=race.rounds,
         never_ran_ratio=len(never_ran) / len(runners),
         seconds=time.monotonic() - began_s,
-        commands=commands(winner, resolved, asked, drafting),
+        commands=commands(winner, path, asked, drafting),
         drafting=drafting,
     )
 
 
-def drafted(model: ResolvedModel, scenario: Scenario, how: How) -> Drafting | None:
+def drafted(path: Path, scenario: Scenario, how: How) -> Drafting | None:
     """Prompt lookup and the smaller files here with the model's vocabulary: the best of them in turns with none.
 
-    None where none is expected to pay, or the model's file is not here.
+    None where none is expected to pay.
     """
-    if model.path is None:
-        return None
     job = SpeculationJob(
-        target=str(model.path),
-        drafts=("lookup", *map(str, _drafts_for(model.path))),
+        target=str(path),
+        drafts=("lookup", *map(str, _drafts_for(path))),
         prompts=load_prompts("code"),
         new_tokens=64,
         scenario=replace(scenario, context_tokens=1024),
@@ -316,7 +317,7 @@ class Race:
             began_s = self._now_s()
             for setting in racing if done % 2 == 0 else reversed(racing):
                 if done == 0 and self._now_s() > until_s and any(each in self.turns for each in racing):
-                    self.left[setting] = "the time was up before it ran"
+                    self.left[setting] = NOT_RUN
                 else:
                     self._turn(setting)
             done += 1
@@ -490,16 +491,13 @@ def _seconds(asked: Scenario, prefill_tokens_per_s: float, decode_tokens_per_s: 
     return asked.batch_count * (asked.prompt_tokens / prefill_tokens_per_s + asked.new_tokens / decode_tokens_per_s)
 
 
-def commands(
-    setting: Setting, model: ResolvedModel, asked: Scenario, drafting: Drafting | None = None
-) -> dict[str, str]:
-    """The winner as commands of the programs that people run; the file is the model's own where it is here.
+def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting | None = None) -> dict[str, str]:
+    """The winner as commands of the programs that people run, on the model's ``file``.
 
     Source:
         llama.cpp, common/arg.cpp; Ollama, docs/modelfile.md (parameters num_thread, num_batch, num_ctx); abetlen,
         llama-cpp-python, ``Llama.__init__``.
     """
-    file = str(model.path) if model.path else f"{model.name}-{model.quant}.gguf"
     cache = setting.kv_type.lower()
     words = [f"-t {setting.thread_count}", f"-c {asked.context_tokens}", f"-ub {setting.ubatch_tokens}"]
     words += [f"-b {max(2048, setting.ubatch_tokens)}", f"-fa {'on' if setting.flash_attention else 'off'}"]
@@ -515,7 +513,7 @@ def commands(
     return {
         "llama-server": f"llama-server -m {file} {' '.join(server)}",
         "llama-cli": f"llama-cli -m {file} {' '.join(words)}",
-        "llama-cpp-python": f"Llama({file!r}, {python})",
+        "llama-cpp-python": f"Llama({str(file)!r}, {python})",
         "Ollama Modelfile": "\n".join(modelfile),
     }
 

@@ -67,6 +67,7 @@ def tune(model: str, profile: Path | None, how: "options.How", **asked: Any) -> 
     Exit status: 0 well, 3 no difference beyond noise, 4 nothing ran.
     """
     from harness.app.this_machine import this_machine
+    from harness.app.tune import NOT_RUN
     from harness.app.tune import tune as race
     from harness.errors import Exit
 
@@ -77,6 +78,7 @@ def tune(model: str, profile: Path | None, how: "options.How", **asked: Any) -> 
 
         write_atomically(profile, profile_of(tuned).encode())
     settled = tuned.winner == tuned.defaults or (tuned.gain.low or 0.0) > 1.0
+    settled = settled and not any(runner.left == NOT_RUN for runner in tuned.runners)
     return Answer(tuned, lambda: _show(tuned), Exit.OK if settled else Exit.INCONCLUSIVE)
 
 
@@ -101,7 +103,12 @@ def profile_of(tuned: "Tuned") -> str:
 
 def headline(tuned: "Tuned") -> str:
     """The answer in one line."""
+    from harness.app.tune import NOT_RUN
+
     gain = tuned.gain
+    not_run = sum(runner.left == NOT_RUN for runner in tuned.runners)
+    if not_run:
+        return f"{tuned.model}: the time was up before {not_run} of {len(tuned.runners)} settings ran: raise --within."
     if tuned.winner == tuned.defaults:
         return f"{tuned.model}: the defaults of llama.cpp are the fastest found ({tuned.winner.words})."
     if gain.low is None or gain.high is None:

@@ -9,12 +9,13 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.app.resolve import resolve_model
 from harness.app.speculate import load_prompts
 from harness.app.tune import (
     GOALS,
+    NOT_RUN,
     Drafting,
     Race,
+    Runner,
     Setting,
     Tuned,
     _drafts_for,
@@ -194,7 +195,7 @@ def test_a_run_without_an_answer_has_no_seconds(fields: dict[str, object], reaso
 
 
 def test_commands_hold_the_winner() -> None:
-    model = resolve_model("smollm2-135m")
+    model = Path("m.gguf")
     setting = Setting(runtime="llamacpp", thread_count=3, ubatch_tokens=128, kv_type="Q8_0", repack=False)
 
     lines = commands(setting, model, scenario_of("users=4"))
@@ -220,7 +221,7 @@ def test_commands_hold_the_winner() -> None:
 def test_a_draft_that_pays_is_in_the_command(draft: str, low: float, words: str) -> None:
     drafting = Drafting(draft=draft, draft_tokens=5, gain=Estimate(1.2, low, 1.3, 8))
     setting = Setting(runtime="llamacpp", thread_count=2)
-    lines = commands(setting, resolve_model("smollm2-135m"), scenario_of("chat"), drafting)
+    lines = commands(setting, Path("m.gguf"), scenario_of("chat"), drafting)
     assert lines["llama-server"].endswith(words)
     assert lines["llama-cli"].endswith("-fa on")
 
@@ -238,7 +239,7 @@ def test_a_draft_is_measured_beside_none(tmp_path: Path, monkeypatch: pytest.Mon
     pytest.importorskip("llama_cpp")
     monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
-    model = resolve_model(str(synthesize_tiny(tmp_path / "target.gguf", "Q8_0", layer_count=8)))
+    model = synthesize_tiny(tmp_path / "target.gguf", "Q8_0", layer_count=8)
     synthesize_tiny(tmp_path / "small.gguf", "Q8_0", layer_count=1)
     few = load_prompts("code", 5)
     monkeypatch.setattr("harness.app.tune.load_prompts", lambda _: few)
@@ -268,6 +269,12 @@ def tuned(gain: Estimate, winner: Setting) -> Tuned:
 
 
 FAST = Setting(runtime="ik", thread_count=2, ubatch_tokens=128, repack=False)
+
+
+def test_a_race_that_was_cut_short_is_no_answer() -> None:
+    left = Runner(setting=FAST, left=NOT_RUN)
+    cut = replace(tuned(Estimate(1.0, 1.0, 1.0, 0), Setting(runtime="llamacpp", thread_count=4)), runners=(left,))
+    assert "the time was up before 1 of 1 settings ran" in headline(cut)
 
 
 @pytest.mark.parametrize(
