@@ -140,6 +140,7 @@ class Calibration(Frozen, frozen=True, kw_only=True):
             the link aside: on a driver that plays the GPU the thread that waits for it holds a core.
         process_anonymous_bytes: What the process holds before a model is loaded: interpreter, engine; 0: not measured.
         process_file_bytes: Code pages of the same once it has computed.
+        load_layer_s: What a load takes for each layer beside its bytes; 0 where not measured.
         vocabulary_s_per_entry: What a load takes for each entry of the vocabulary; 0 where not measured.
         cached_shares: Pairs (bytes that a pass reads, share of them that the caches give), smallest first.
         isa: Instruction sets that the engine was built with and found on this machine; None where it tells none.
@@ -168,6 +169,7 @@ class Calibration(Frozen, frozen=True, kw_only=True):
     copied_product_ratio: float = 0.0
     process_anonymous_bytes: Annotated[int, Meta(ge=0)] = 0
     process_file_bytes: Annotated[int, Meta(ge=0)] = 0
+    load_layer_s: Time = 0.0
     vocabulary_s_per_entry: Time = 0.0
     cached_shares: tuple[tuple[int, float], ...] = ()
     isa: tuple[str, ...] | None = None

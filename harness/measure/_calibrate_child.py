@@ -246,9 +246,9 @@ class _Timing:
         finally:
             path.unlink(missing_ok=True)  # what is mapped stays; nothing is left behind when the process dies
         repacked = any("REPACK" in buffer.device for buffer in session.buffers)
-        load_s, role = time.perf_counter() - begin_s, bench.role
-        told = {"role": role, "type_name": bench.type_name, "size_bytes": size, "repacked": repacked, "load_s": load_s}
-        self.emit("built", told)
+        load_s, layer_count = time.perf_counter() - begin_s, bench.shape.layer_count
+        told = {"size_bytes": size, "layer_count": layer_count, "repacked": repacked, "load_s": load_s}
+        self.emit("built", {"role": bench.role, "type_name": bench.type_name, **told})
         return session
 
     def _time_bench(self, bench: Bench, session: Any, batch: int, turn: int) -> None:

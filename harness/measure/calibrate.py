@@ -61,7 +61,7 @@ _LEAST_BUDGET_S: Final = 25.0
 _MERGES_RATIO: Final = 1.4
 """A real vocabulary has merges too: SmolLM2's takes 1.3 and 1.6 times as long as as many words, in two builds."""
 _RESTARTS: Final = 4
-_CACHE_VERSION: Final = 7
+_CACHE_VERSION: Final = 8
 DISTURBED_RATIO: Final = 0.25
 """Share of disturbed stretches above which a calibration is used but not kept."""
 _LACKING_SPREAD_RATIO: Final = 0.1
@@ -199,7 +199,7 @@ def calibrate(
     if api == "cpu" and size.fill_bytes < 2 * cache:
         held, new = size.fill_bytes, tuple(beyond_cache(cost, sets[-1][1]) for cost in new)
     repacked = {model["type_name"] for model in events["built"] if model["repacked"]}
-    loads, replace = load_costs(events["built"]), msgspec.structs.replace
+    (loads, load_layer_s), replace = load_costs(events["built"]), msgspec.structs.replace
     new = tuple(replace(c, repacked=c.type_name in repacked, load_s_per_byte=loads.get(c.type_name, 0.0)) for c in new)
     isa, process = last.get("engine", {}).get("isa"), last.get("process", {})
     failures = dict.fromkeys(f"{e['type_name']} {e['role']}: {e['why']}" for e in events["failed"])
@@ -220,6 +220,7 @@ def calibrate(
         lacking=(*costs.lacking, *failures),
         types=(*timed, *new),
         vocabulary_s_per_entry=vocabulary_cost(events["built"]),
+        load_layer_s=load_layer_s,
         disturbed_ratio=disturbed if disturbed > DISTURBED_RATIO else 0.0,
     )
     if costs.disturbed_ratio:
@@ -409,13 +410,17 @@ def vocabulary_cost(built: Iterable[Mapping[str, Any]]) -> float:
     return _MERGES_RATIO * max(more_s, 0.0) / WORD_COUNT
 
 
-def load_costs(built: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Seconds that a load takes for each byte of a type, mapping and rewriting: tiny models differ in size alone."""
-    loads: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for model in built:
-        if model["role"] != "words":
-            loads[model["type_name"]].append((model["size_bytes"], model["load_s"]))
-    return {name: nonnegative_fit([(1.0, size) for size, _ in of], [s for _, s in of])[1] for name, of in loads.items()}
+def load_costs(built: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], float]:
+    """Seconds that a load takes for each byte of a type, mapped and rewritten, and for each layer."""
+    models = [model for model in built if model["role"] != "words"]
+    names = sorted({model["type_name"] for model in models})
+    if not models:
+        return {}, 0.0
+    rows = [
+        (1.0, m["layer_count"], *(m["size_bytes"] if m["type_name"] == name else 0.0 for name in names)) for m in models
+    ]
+    _, layer_s, *byte_s = nonnegative_fit(rows, [model["load_s"] for model in models])
+    return dict(zip(names, byte_s, strict=True)), layer_s
 
 
 def beyond_cache(cost: TypeCost, memory_bytes_per_s: float) -> TypeCost:

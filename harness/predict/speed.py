@@ -272,6 +272,7 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
     types, mapping_s = {c.type_name: c for c in costs.types}, 1 / MAP_BYTES_PER_S
     entry_s = costs.vocabulary_s_per_entry or VOCABULARY_S_PER_ENTRY
     warm_s = LOAD_FIXED_S + weights.shape.vocab_count * entry_s + weights.file_bytes * mapping_s
+    warm_s += weights.shape.layer_count * costs.load_layer_s
     for matrix in matrices(weights):
         if (cost := types.get(matrix.tensor.type_name)) is not None:
             rewriting_s = 1 / REPACK_BYTES_PER_S if cost.repacked and scenario.repack else 0.0

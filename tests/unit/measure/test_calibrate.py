@@ -106,14 +106,21 @@ def test_fit_finds_what_was_put_in() -> None:
         assert table[1] == (4, pytest.approx(2.5 * unit, rel=1e-4))
 
 
-def test_a_load_is_told_by_its_bytes() -> None:
-    """0.02 s beside 3 ns a byte of Q4_0."""
+def test_a_load_is_told_by_its_bytes_and_layers() -> None:
+    """0.02 s beside 4 ms a layer, 3 ns a byte of Q4_0 and 0.2 ns a byte of Q8_0."""
+    sizes = ((1, 16e6), (72, 96e6), (5, 98e6), (12, 16e6))
     built = [
-        {"role": "wide", "type_name": "Q4_0", "size_bytes": size, "load_s": 0.02 + 3e-9 * size}
-        for size in (16e6, 96e6, 98e6)
+        {
+            **{"role": "wide", "type_name": name, "size_bytes": size, "layer_count": layers},
+            "load_s": 0.02 + 4e-3 * layers + each * size,
+        }
+        for name, each in (("Q4_0", 3e-9), ("Q8_0", 2e-10))
+        for layers, size in sizes
     ]
-    assert calibrate.load_costs(built) == {"Q4_0": pytest.approx(3e-9)}
-    assert calibrate.load_costs([]) == {}
+    byte_s, layer_s = calibrate.load_costs(built)
+    assert byte_s == {"Q4_0": pytest.approx(3e-9), "Q8_0": pytest.approx(2e-10)}
+    assert layer_s == pytest.approx(4e-3)
+    assert calibrate.load_costs([]) == ({}, 0.0)
 
 
 def test_a_vocabulary_is_told_by_its_entries() -> None:
