@@ -71,7 +71,9 @@ def scenario_of(row: dict[str, str]) -> Scenario | None:
     shared = row["kv_unified"] == "true" or slots == 1
     fused = row["flash_attn"] in {"1", "on", "enabled"} or (row["flash_attn"] in {"", "auto"} and build >= 6325)
     ubatch, context = int(row["n_ubatch"] or 512), int(row["n_ctx"])
-    layers = re.match(r"\d+", row["n_gpu_layers"])
+    layers = re.match(r"(\d+)(?:/(\d+))?", row["n_gpu_layers"])
+    # Layers that draft are counted in the log, and no blocks of the shape.
+    drafting = int(layers[2]) - int(row["n_layers"]) - 1 if layers and layers[2] and row["n_layers"] else 0
     return Scenario(
         context_tokens=context,
         ubatch_tokens=ubatch,
@@ -83,7 +85,7 @@ def scenario_of(row: dict[str, str]) -> Scenario | None:
         if "swa_full" in row["notes"]
         else f"llama-server b{build} -np {slots}" + (" -kvu" if shared else ""),
         placement=Placement(
-            gpu_layers=int(layers[0]) if layers else "all",
+            gpu_layers=max(int(layers[1]) - max(drafting, 0), 0) if layers else "all",
             cpu_moe=int(row["n_cpu_moe"] or (1000 if _experts_away(row) else 0)),
         ),
         draft_tokens=_drafts(row["notes"]),
@@ -96,8 +98,9 @@ def slots_unclear(row: dict[str, str]) -> bool:
 
 
 def _drafts(notes: str) -> int:
+    """Tokens drafted at a time, as the log tells; where it only has a draft context, 2, as its writer's other logs."""
     told = re.search(r"(\d+) rs_seq", notes)
-    return int(told[1]) if told else 0
+    return int(told[1]) if told else 2 * bool(re.search(r"draft (cache|context)", notes))
 
 
 def _experts_away(row: dict[str, str]) -> bool:

@@ -224,7 +224,7 @@ def _plan(graph: _Graph, layout: Layout, tokens: int) -> Iterator[tuple[_Node, S
                 node.side = side
             else:
                 side = node.side if of_all or node.side != HOST else None
-    piece, copies, copied = list[_Node](), list[tuple[_Node, list[_Node]]](), dict[tuple[_Node, int | None], _Node]()
+    piece, copies, copied = list[_Node](), list[tuple[_Node, list[_Node]]](), dict[tuple[_Node, object], _Node]()
     for node in graph.nodes:
         moved = node.weight_bytes is not None and home[node] != node.side
         if piece and (node.side != piece[-1].side or (moved and copies)):
@@ -233,11 +233,13 @@ def _plan(graph: _Graph, layout: Layout, tokens: int) -> Iterator[tuple[_Node, S
         if moved:
             node.reads.append(_Node(node.weight_bytes or 0, side=node.side))
             copies.append((node.reads[0], []))
+        kept = not node.size and not node.copy_bytes  # a state: it is written from a view, and each view has a copy
         for source in node.sources:
-            if source.side != node.side and (source, node.side) not in copied:
-                copied[source, node.side] = _Node(source.copy_bytes or source.size, side=node.side)
-                copies.append((copied[source, node.side], [source]))
-            node.reads.append(copied.get((source, node.side), source))
+            at = source, node if kept else node.side
+            if source.side != node.side and at not in copied:
+                copied[at] = _Node(source.copy_bytes or source.size, side=node.side)
+                copies.append((copied[at], [source]))
+            node.reads.append(copied.get(at, source))
         piece.append(node)
     yield from _finished(piece, copies, reorders=layout.reorders)
 

@@ -56,9 +56,6 @@ class Endpoint:
         key_variable: Environment variable that holds the key; it is never stored.
         patience: How long the server is waited for.
 
-    Attributes:
-        keeps: Whether the connection is kept for the next request; by one thread only.
-
     Raises:
         RefusedError: The address is none of an HTTP server, or has a name and password in it.
     """
@@ -79,8 +76,6 @@ class Endpoint:
         self.base = parts.path.rstrip("/").removesuffix("/v1")
         self.patience = patience
         self._key = os.environ.get(key_variable, "")
-        self.keeps = False
-        self.idle: http.client.HTTPConnection | None = None
 
     def json(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """JSON at ``path``, or in answer to ``body``; None where there is no such page. Errors as ``exchange``."""
@@ -100,12 +95,9 @@ class Endpoint:
         """Send a request, waiting while the server loads its model; ServerError for an error as the answer, or none."""
         deadline_s = time.monotonic() + self.patience.ready_s
         while True:
-            kept = self.idle is not None
             try:
                 return Exchange(self, method, path, body, self._key)
             except ServerError as error:
-                if kept and error.outcome == "crashed":  # a server may close an idle connection at any time
-                    continue
                 if error.status != 503:
                     raise
                 if time.monotonic() > deadline_s:
@@ -122,13 +114,11 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
     """
 
     def __init__(self, endpoint: Endpoint, method: str, path: str, body: Mapping[str, Any] | None, key: str) -> None:
-        self._patience, self._expired, self._path, self._endpoint = endpoint.patience, False, path, endpoint
+        self._patience, self._expired, self._path = endpoint.patience, False, path
         kind = http.client.HTTPSConnection if endpoint.secure else http.client.HTTPConnection
-        kept, endpoint.idle = endpoint.idle, None
-        self._connection = kept or kind(endpoint.host, endpoint.port, timeout=self._patience.silence_s)
+        self._connection = kind(endpoint.host, endpoint.port, timeout=self._patience.silence_s)
         try:
-            if kept is None:
-                self._connection.connect()
+            self._connection.connect()
         except OSError as error:
             where = f"port {endpoint.port}"
             raise ServerError(f"nothing answers at {where}: {error.strerror or error}", "refused") from error
@@ -138,8 +128,7 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
         self._watch = threading.Timer(self._patience.answer_s, self._expire)
         self._watch.daemon = True
         self._watch.start()
-        headers = {"Content-Type": "application/json", "Accept": "*/*"}
-        headers["Connection"] = "keep-alive" if endpoint.keeps else "close"
+        headers = {"Content-Type": "application/json", "Accept": "*/*", "Connection": "close"}
         if key:
             headers["Authorization"] = f"Bearer {key}"
         payload = None if body is None else json.dumps(body).encode()
@@ -187,12 +176,7 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
     def close(self) -> None:
         """End it; a server that still computes sees the connection go. Safe to call twice."""
         self._watch.cancel()
-        answer, is_open = getattr(self, "_response", None), self._connection.sock is not None
-        if self._endpoint.keeps and is_open and answer is not None and (answer.isclosed() or answer.length == 0):
-            answer.close()
-            self._endpoint.idle = self._connection
-        else:
-            self._connection.close()
+        self._connection.close()
 
     def __exit__(self, *_: object) -> None:
         self.close()
