@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PureWindowsPath
 from typing import Any, ClassVar, Final
 
-from harness.domain.base import Frozen
+from msgspec.structs import replace
+
+from harness.domain.base import Frozen, shipped_table
 from harness.domain.quant import mixture_in
 from harness.errors import RefusedError
 from harness.printable import clean
 from harness.runtimes.server.answer import Answer, Collector, Request
 from harness.runtimes.server.stream import Endpoint, Exchange, Line, ServerError
+
+_TOLD: Final = shipped_table("data/servers.toml")
 
 
 class Described(Frozen, frozen=True, kw_only=True):
@@ -66,12 +70,19 @@ class OpenAI:
         RefusedError where it has no model of that name, or several and none was named.
         """
         card = self._choose(_rows(self.endpoint.json("/v1/models"), "data"), "id")
-        return Described(
-            software="vllm" if card.get("owned_by") == "vllm" else self.software,
-            version=_text(_dict(self.endpoint.json("/version")).get("version")),
-            model=_file_name(self.model),
-            context_tokens=_count(card.get("max_model_len")) or 0,
-        )
+        told = self._described(card=card, version=self.endpoint.json("/version"))
+        return replace(told, software="vllm") if card.get("owned_by") == "vllm" else told
+
+    def _described(self, **pages: Any) -> Described:
+        """What pages of the server tell, as the table has it for its kind."""
+        facts: dict[str, Any] = {"software": self.software, "model": _file_name(self.model)}
+        for name, places in _TOLD[self.software].items():
+            if name == "answer":
+                continue
+            found = (_at(pages, place.format_map(facts)) for place in places.split())
+            value = next((one for one in found if one), None)
+            facts[name] = _count(value) or 0 if name.endswith(("_count", "_tokens", "_bytes")) else _text(value)
+        return Described(**facts)
 
     def _choose(self, rows: list[dict[str, Any]], key: str) -> dict[str, Any]:
         """The model's own row; the only one where none was named."""
@@ -181,14 +192,7 @@ class OpenAI:
                 found.piece(line.at_s, str(text))
             if choice.get("finish_reason"):
                 found.tell(finish=_text(choice["finish_reason"]))
-        usage, timings, stats = (_dict(data.get(k)) for k in ("usage", "timings", "stats"))
-        found.tell(
-            new_tokens=_count(usage.get("completion_tokens"), "usage.completion_tokens"),
-            prompt_tokens=_count(usage.get("prompt_tokens"), "usage.prompt_tokens"),
-            cached_tokens=_count(_dict(usage.get("prompt_tokens_details")).get("cached_tokens"), "cached_tokens"),
-            prompt_s=_seconds(timings.get("prompt_ms"), 1e-3),
-            decode_s=_seconds(timings.get("predicted_ms"), 1e-3) or _seconds(stats.get("generation_time"), 1.0),
-        )
+        found.tell(**_answer_facts(data, "openai"))
 
 
 class LlamaServer(OpenAI):
@@ -201,18 +205,8 @@ class LlamaServer(OpenAI):
         """``/props`` and the model's own card; errors as :meth:`OpenAI.describe`."""
         props = _dict(self.endpoint.json("/props"))
         rows = _rows(self.endpoint.json("/v1/models"), "data")
-        meta = _dict(self._choose(rows, "id").get("meta"))
-        return Described(
-            software=self.software,
-            version=_text(props.get("build_info")),
-            model=_file_name(self.model),
-            quant=mixture_in(_text(props.get("model_ftype") or meta.get("ftype"))),
-            parameter_count=_count(meta.get("n_params")) or 0,
-            size_bytes=_count(meta.get("size")) or 0,
-            context_tokens=_count(_dict(props.get("default_generation_settings")).get("n_ctx")) or 0,
-            vocab_count=_count(meta.get("n_vocab")) or 0,
-            slot_count=_count(props.get("total_slots")) or 0,
-        )
+        told = self._described(props=props, card=self._choose(rows, "id"))
+        return replace(told, quant=mixture_in(told.quant))
 
     def count_tokens(self, text: str) -> int | None:
         """Tokens of ``text``, by ``/tokenize``."""
@@ -249,19 +243,12 @@ class LlamaServer(OpenAI):
             found.piece(line.at_s, str(data.get("content") or ""), count)
         if data.get("stop") is not True:
             return
-        timings = _dict(data.get("timings"))
         found.complete = True
-        new_tokens = _count(data.get("tokens_predicted"), "tokens_predicted") or 0
+        facts = {"new_tokens": 0} | _answer_facts(data, self.software)
+        new_tokens = facts["new_tokens"]
         if found.token_count < new_tokens <= found.wanted:
             found.piece(line.at_s, "", new_tokens)  # the last ones are no whole character: they come with the end
-        found.tell(
-            new_tokens=new_tokens,
-            prompt_tokens=_count(data.get("tokens_evaluated"), "tokens_evaluated"),
-            cached_tokens=_count(timings.get("cache_n"), "timings.cache_n"),
-            prompt_s=_seconds(timings.get("prompt_ms"), 1e-3),
-            decode_s=_seconds(timings.get("predicted_ms"), 1e-3),
-            finish=_text(data.get("stop_type")),
-        )
+        found.tell(**facts)
 
 
 class LMStudio(OpenAI):
@@ -274,14 +261,7 @@ class LMStudio(OpenAI):
         """The model's row of ``/api/v0/models``: the loaded one where none was named."""
         rows = [r for r in _rows(self.endpoint.json("/api/v0/models"), "data") if r.get("type") != "embeddings"]
         loaded = [r for r in rows if r.get("state") == "loaded"]
-        card = self._choose(loaded if loaded and not self.model else rows, "id")
-        return Described(
-            software=self.software,
-            model=self.model,
-            quant=_text(card.get("quantization")),
-            architecture=_text(card.get("arch")),
-            context_tokens=_count(card.get("loaded_context_length") or card.get("max_context_length")) or 0,
-        )
+        return self._described(card=self._choose(loaded if loaded and not self.model else rows, "id"))
 
 
 class Ollama(OpenAI):
@@ -297,19 +277,8 @@ class Ollama(OpenAI):
         if self.model and ":" not in self.model:
             self.model += ":latest"
         card = self._choose(running if len(running) == 1 and not self.model else rows, "name")
-        shown = _dict(self.endpoint.json("/api/show", {"model": self.model}))
-        details, info = _dict(shown.get("details")) or _dict(card.get("details")), _dict(shown.get("model_info"))
-        architecture = _text(info.get("general.architecture") or details.get("family"))
-        return Described(
-            software=self.software,
-            version=_text(_dict(self.endpoint.json("/api/version")).get("version")),
-            model=self.model,
-            quant=_text(details.get("quantization_level")),
-            architecture=architecture,
-            parameter_count=_count(info.get("general.parameter_count")) or 0,
-            size_bytes=_count(card.get("size")) or 0,
-            context_tokens=_count(info.get(f"{architecture}.context_length")) or 0,
-        )
+        shown = self.endpoint.json("/api/show", {"model": self.model})
+        return self._described(card=card, shown=shown, version=self.endpoint.json("/api/version"))
 
     def unload(self) -> bool:
         """By ``keep_alive: 0``."""
@@ -328,15 +297,7 @@ class Ollama(OpenAI):
         if data.get("done") is not True:
             return
         found.complete = True
-        found.tell(
-            new_tokens=_count(data.get("eval_count"), "eval_count"),
-            prompt_tokens=_count(data.get("prompt_eval_count"), "prompt_eval_count"),
-            cached_tokens=_count(data.get("prompt_eval_cached_count"), "prompt_eval_cached_count"),
-            prompt_s=_seconds(data.get("prompt_eval_duration"), 1e-9),
-            decode_s=_seconds(data.get("eval_duration"), 1e-9),
-            load_s=_seconds(data.get("load_duration"), 1e-9),
-            finish=_text(data.get("done_reason")),
-        )
+        found.tell(**_answer_facts(data, self.software))
 
 
 _PINGS_MAX: Final = 10_000
@@ -361,6 +322,28 @@ def dialect_of(endpoint: Endpoint, model: str = "") -> OpenAI:
         if speaks(endpoint):
             return dialect(endpoint, model)
     raise ServerError(f"what answers at port {endpoint.port} is no server of models: it has no /v1/models", "refused")
+
+
+def _at(value: Any, place: str) -> Any:
+    """What stands at a place such as ``usage/prompt_tokens``; None where there is nothing."""
+    for name in place.split("/"):
+        value = _dict(value).get(name)
+    return value
+
+
+def _answer_facts(data: dict[str, Any], software: str) -> dict[str, Any]:
+    """Fields of an answer that an event tells; ServerError for a count that is none."""
+    facts = dict[str, Any]()
+    for name, places in _TOLD[software]["answer"].items():
+        for place in places.split():
+            value = _at(data, place)
+            if name.endswith("_s"):
+                value = _seconds(value, 1e-3 if place.endswith("_ms") else 1e-9 if place.endswith("_duration") else 1.0)
+            elif name.endswith("_tokens"):
+                value = _count(value, place.replace("/", "."))
+            if value is not None:
+                facts.setdefault(name, value if name != "finish" else _text(value))
+    return facts
 
 
 def _dict(value: Any) -> dict[str, Any]:
