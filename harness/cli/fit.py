@@ -323,6 +323,9 @@ def _memory_table(now: "Prediction", title: str) -> Table:
     ]
     peak = now.memory.peak_bytes
     between = f"held and mapped together, 90 %: {format_bytes(peak.low)} to {format_bytes(peak.high)}"
+    if {part.pool for part in now.memory.parts} == {"ram"} and now.verdict.needed_bytes < peak.low:
+        needed = format_bytes(now.verdict.needed_bytes)
+        between += f"; {needed} of it must stay, the rest is pages of the file that nothing reads again"
     rows.append(("in all", "", format_bytes(now.memory.anonymous_bytes), format_bytes(now.memory.file_bytes), between))
     head = f"memory of {now.model} {now.quant} on {title}, {now.api}"
     return table(head, ("part", "pool", "held", "mapped", "why"), rows, right=(2, 3))
