@@ -3,8 +3,7 @@
     python -m bench.published_memory ../shared/data/published/gpu_memory.csv
 
 Each row is one log: weights, cache, compute buffer of the card and of the host. A pool is compared where the row tells
-what decides it. Rows of forks and of models that no card knows are counted and left out. The last table is the driver's
-share: what a card held beyond the buffers.
+what decides it. Rows of forks and of models that no card knows are counted and left out.
 """
 
 import csv

@@ -74,9 +74,11 @@ def program_fit(
     def answer(one: Scenario, words: str) -> ProgramFit:
         left = pool.usable_bytes.value - held(one)
         fits = left >= 0
-        return ProgramFit(scenario=one, fits=fits, why=f"{program.written} fits by itself: {words}")
+        return ProgramFit(
+            scenario=one, fits=fits, why=f"{program.written} fits the model to the memory by itself: {words}"
+        )
 
-    everything = f"all {scenario.context_tokens} tokens of context, all layers on the card"
+    everything = f"you get all {scenario.context_tokens:,} tokens of context and all layers on the card"
     if (most := held(scenario)) <= room:
         return answer(scenario, everything)
     if not context_asked and trained > LEAST_CONTEXT_TOKENS:
@@ -86,7 +88,9 @@ def program_fit(
             share = (room - least) / (most - least)
             tokens = LEAST_CONTEXT_TOKENS + share * (scenario.context_tokens - LEAST_CONTEXT_TOKENS)
             shorter = replace(scenario, context_tokens=int(tokens) // _STEP_TOKENS * _STEP_TOKENS)
-            return answer(shorter, f"{shorter.context_tokens} of {trained} tokens of context, all layers on the card")
+            return answer(
+                shorter, f"you get {shorter.context_tokens:,} of {trained:,} tokens of context, all layers on the card"
+            )
         scenario = shortest
     engine = device.engine_for(api)
     if layers_asked or engine is None or engine.kind != "gpu":
@@ -101,7 +105,7 @@ def _moved(weights: Weights, scenario: Scenario, fits: Callable[[Scenario], bool
     def placed(**changes: int) -> Scenario:
         return replace(scenario, placement=replace(scenario.placement, **changes))
 
-    context = f"{scenario.context_tokens} tokens of context"
+    context = f"you get {scenario.context_tokens:,} tokens of context"
     if weights.shape.experts is not None and fits(placed(cpu_moe=blocks)):
         moved = bisect_left(range(blocks + 1), True, key=lambda count: fits(placed(cpu_moe=count)))
         return placed(cpu_moe=moved), f"{context}, experts of {moved} of {blocks} layers with the CPU"
