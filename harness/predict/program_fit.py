@@ -74,9 +74,7 @@ def program_fit(
     def answer(one: Scenario, words: str) -> ProgramFit:
         left = pool.usable_bytes.value - held(one)
         fits = left >= 0
-        return ProgramFit(
-            scenario=one, fits=fits, why=f"{program.written} fits the model to the memory by itself: {words}"
-        )
+        return ProgramFit(scenario=one, fits=fits, why=f"{program.written} fits the model by itself: {words}")
 
     everything = f"you get all {scenario.context_tokens:,} tokens of context and all layers on the card"
     if (most := held(scenario)) <= room:
@@ -88,9 +86,8 @@ def program_fit(
             share = (room - least) / (most - least)
             tokens = LEAST_CONTEXT_TOKENS + share * (scenario.context_tokens - LEAST_CONTEXT_TOKENS)
             shorter = replace(scenario, context_tokens=int(tokens) // _STEP_TOKENS * _STEP_TOKENS)
-            return answer(
-                shorter, f"you get {shorter.context_tokens:,} of {trained:,} tokens of context, all layers on the card"
-            )
+            got = f"you get {shorter.context_tokens:,} of {trained:,} tokens of context"
+            return answer(shorter, f"{got}, all layers on the card")
         scenario = shortest
     engine = device.engine_for(api)
     if layers_asked or engine is None or engine.kind != "gpu":

@@ -5,12 +5,14 @@ import pytest
 from bench.memory_conformance import KINDS
 from harness.catalog.devices import load_device
 from harness.catalog.models import load_card
+from harness.domain.placement import Placement
 from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
 from harness.predict.kv_cache import block_cache_bytes, cells_of
 from harness.predict.memory import later_parts, memory_of
+from harness.predict.placed import layout_of, parts_of
 from harness.predict.program_fit import program_fit
 from harness.predict.weights import weights_of
 from harness.units import GIB, MIB
@@ -108,6 +110,18 @@ def test_buffers_are_those_of_published_start_ups(row):
     for side, printed in ((0, compute_mib), (HOST, host_mib)):
         if printed is not None:
             assert scratch[side] / MIB == pytest.approx(printed, rel=0.002)
+
+
+@pytest.mark.parametrize(
+    ("model", "layers", "drafts", "printed_mib"), [("qwen3.5-9b", 31, 0, 128.44), ("qwen3.8-27b", 61, 2, 313.47)]
+)
+def test_the_host_copies_each_view_of_a_state_that_it_keeps(model, layers, drafts, printed_mib):
+    """Published start-ups of llama-server b9849 by Vulkan: 2 and 3 recurrent layers with the CPU, 1 and 3 states each."""
+    weights, placement = weights_of(load_card(model).shape, "Q4_K_M"), Placement(gpu_layers=layers)
+    scenario = Scenario(program="llama-server b9849 -np 4 -kvu", context_tokens=8192, ubatch_tokens=2048,
+                        placement=placement, draft_tokens=drafts)  # fmt: skip
+    layout = layout_of(parts_of(weights, placement), scenario, "vulkan", (1.0,))
+    assert scratch_bytes(weights.shape, scenario, layout)[HOST] / MIB == pytest.approx(printed_mib, rel=0.001)
 
 
 @pytest.mark.parametrize(
