@@ -116,7 +116,7 @@ def test_buffers_are_those_of_published_start_ups(row):
     ("model", "layers", "drafts", "printed_mib"), [("qwen3.5-9b", 31, 0, 128.44), ("qwen3.8-27b", 61, 2, 313.47)]
 )
 def test_the_host_copies_each_view_of_a_state_that_it_keeps(model, layers, drafts, printed_mib):
-    """Published start-ups of llama-server b9849 by Vulkan: 2 and 3 recurrent layers with the CPU, 1 and 3 states each."""
+    """Published start-ups of llama-server b9849 by Vulkan: 2 and 3 recurrent layers with the CPU, 1 and 3 states."""
     weights, placement = weights_of(load_card(model).shape, "Q4_K_M"), Placement(gpu_layers=layers)
     scenario = Scenario(program="llama-server b9849 -np 4 -kvu", context_tokens=8192, ubatch_tokens=2048,
                         placement=placement, draft_tokens=drafts)  # fmt: skip
