@@ -70,11 +70,10 @@ def memory_of(
     api, shape = device.api(scenario.api) if device else scenario.api or "cpu", weights.shape
     scenario = replace(scenario, placement=Placement() if api == "npu" else placement or scenario.placement)
     share = driver_share(api, device)
-    merges = has_merges(shape) and not weights.synthetic
     parts = (
         *weight_parts(weights, scenario, api, device),
-        *context_parts(shape, scenario, api, device, weights),
-        *process_parts(shape, api, device, merges=merges, card_count=len(scenario.placement.tensor_split) or 1),
+        *_context_parts(weights, scenario, api, device),
+        *_process_parts(weights, api, device, len(scenario.placement.tensor_split) or 1),
     )
     total = total_bytes(parts)
     if api == "cpu":  # the end of loading: no cache and no scratch yet, but the header is mapped and parsed
@@ -144,16 +143,11 @@ def weight_parts(
     )
 
 
-def context_parts(
-    shape: ModelShape, scenario: Scenario, api: str, device: DeviceProfile | None, weights: Weights | None = None
+def _context_parts(
+    weights: Weights, scenario: Scenario, api: str, device: DeviceProfile | None
 ) -> tuple[MemoryPart, ...]:
-    """Parts that depend on the context, the batch and the model's shape: cache and scratch.
-
-    Of a split the ``weights`` decide what is copied to a card when it is needed.
-
-    Raises:
-        ValueError: The KV type's blocks do not divide a row of keys.
-    """
+    """Cache and scratch; of a split the weights decide what is copied to a card when it is needed."""
+    shape = weights.shape
     pool, cells, placement = _pool_of(api, device), cells_of(scenario), scenario.placement
     cache = block_cache_bytes(shape, cells)
     count = cells.streams * cells.full if shape.kv_head_count else cells.sequences
@@ -168,7 +162,7 @@ def context_parts(
             MemoryPart(name="compute buffer", anonymous_bytes=touched, reason=reason, pool=pool),
         )
     layout = whole_layout(shape, api)
-    if weights is not None and not _is_whole(shape, scenario):
+    if not _is_whole(shape, scenario):
         layout = layout_of(parts_of(weights, placement), scenario, api, placement.tensor_split or (1.0,))
     scratch = scratch_bytes(shape, scenario, layout)
     on_cards = [sum(cache[b] for b in blocks) * placement.kv_on_gpu for blocks, _ in _card_blocks(shape, placement)]
@@ -184,16 +178,12 @@ def context_parts(
     )
 
 
-def process_parts(
-    shape: ModelShape, api: str, device: DeviceProfile | None, *, merges: bool | None = None, card_count: int = 1
-) -> tuple[MemoryPart, ...]:
-    """Parts of the process itself: driver, vocabulary (with merge rules or not; None: by its family), interpreter.
-
-    The last is what the probe of the device measured, else what the stock CPU wheel takes.
-    """
+def _process_parts(weights: Weights, api: str, device: DeviceProfile | None, card_count: int) -> tuple[MemoryPart, ...]:
+    """Driver, vocabulary, and the interpreter: as the probe of the device measured it, else as the stock wheel's."""
     calibrated = {c.api: c for c in device.calibrations if c.process_anonymous_bytes} if device else {}
     measured = calibrated.get(api) or calibrated.get("cpu")
-    merges = has_merges(shape) if merges is None else merges
+    shape = weights.shape
+    merges = has_merges(shape) and not weights.synthetic
     each = _MERGED_TOKEN_BYTES if merges else _PLAIN_TOKEN_BYTES
     vocabulary = int(_MODEL_RECORD_BYTES + each * shape.vocab_count)
     context = int(driver_share(api, device).mid)
