@@ -29,7 +29,8 @@ def test_fit_answers_with_nothing_downloaded(tmp_path: Path) -> None:
     answer = json.loads(done.stdout)
     parts = {p["name"]: p for p in answer["prediction"]["memory"]["parts"]}
     # 2 x 32 x 8 x 128 x 2 bytes x 8192 = 2**30, and 85 bytes of record for each of 8192 cells
-    assert parts["kv cache"]["anonymous_bytes"] == 2**30 + 85 * 8192
+    assert parts["kv cache"]["anonymous_bytes"] == 2**30
+    assert parts["cell records"]["anonymous_bytes"] == 85 * 8192
     assert answer["prediction"]["verdict"]["word"] == "fits with streaming"
     assert answer["prediction"]["speed"]["decode_tokens_per_s"]["mid"] < 60e9 / 4.617e9  # the roofline
     assert answer["advice"][0]["kind"] == "entitlement"
