@@ -22,9 +22,9 @@ pytestmark = pytest.mark.skipif(not NAMES, reason="no recorded machines beside t
 READ = re.compile(
     "proc/|cpu/(online|present)$|cpulist$|(capacity|max_freq|midr_el1|product_name)$|node[0-9]+/meminfo$"
     "|(thread_siblings_list|core_cpus_list|cpu_core/cpus|cpu_atom/cpus|cpu_lowpower/cpus|cgroup.type)$"
-    "|cache/index[^01]/(level|size|type|shared_cpu_list)$"
+    "|cache/index[0-9]+/(level|size|type|shared_cpu_list)$"
 )
-"""Files that are read here: of the caches those beyond the first level."""
+"""Files that are read here."""
 UNTOLD_CACHES = ("phone-", "cadvisor-rpi4", "ul-armv7", "ul-ppc-qemu", "ul-rv64-milkvpioneer", "ul-s390")
 """Their kernels tell no cache, or that of some CPUs alone."""
 FASTEST_KINDS = {  # threads of the cores worth it: not the efficiency cores where they are slow and few beside the fast
