@@ -97,7 +97,7 @@ def test_an_unknown_run_is_said_so(environment: dict[str, str]) -> None:
     done = verb("history", "20200101", environment=environment)
 
     assert done.returncode == 2
-    assert "List them with" in done.stderr
+    assert "no history yet" in done.stderr
 
 
 @pytest.mark.parametrize(
