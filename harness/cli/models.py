@@ -149,6 +149,25 @@ def pull(model: str, quant: str | None) -> Answer:
 
 
 @models.command()
+@click.argument("checkpoint", type=options.FOLDER)
+@click.argument("folder", type=options.FOLDER)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "int4"]),
+    default="int4",
+    show_default=True,
+    help="Precision of the graph's matrices.",
+)
+@answers
+def export(checkpoint: Path, folder: Path, precision: str) -> Answer:
+    """Export CHECKPOINT, the folder of a Hugging Face model, to an ONNX FOLDER for `run --runtime ort`, by optimum."""
+    from harness.onnx.export import export as export_onnx
+
+    path = export_onnx(checkpoint, folder, precision)
+    return _onnx(path, "")
+
+
+@models.command()
 @click.argument("model")
 @click.option("--quant", "-q", help="Mixture, such as IQ2_XXS; the model's default where not given.")
 @click.option("--out", "-o", type=options.FILE, help="File; in the cache by default.")
