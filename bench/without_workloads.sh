@@ -29,8 +29,8 @@ fails_with() { # status, words of its message, command
 }
 
 $eh --help > help.txt
-$eh devices list > /dev/null
-$eh models list > /dev/null
+$eh devices show > /dev/null
+$eh models show > /dev/null
 $eh fit llama-3.2-1b -d iphone-16-pro > /dev/null
 $eh matrix --help > /dev/null
 fails_with 4 "which is not there" $eh workloads list

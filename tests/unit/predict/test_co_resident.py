@@ -2,8 +2,9 @@
 
 import pytest
 
-from harness.app.fit import advice_for, companion, predict
+from harness.app.fit import companion, predict
 from harness.app.resolve import resolve_model
+from harness.app.ways import advice_for
 from harness.catalog.devices import load_device
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
