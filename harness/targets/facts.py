@@ -52,6 +52,7 @@ class Facts(NamedTuple):
     cpu: machine.Cpu
     ram: machine.Ram
     battery_joules: float | None
+    zones: tuple[tuple[str, float], ...]
 
 
 def facts(target: ShellTarget) -> Facts:
@@ -68,7 +69,7 @@ def facts(target: ShellTarget) -> Facts:
         root = Path(folder)
         frame.write(root)
         cpu, ram = machine.cpu(root=root, affinity=online), machine.memory(root=root)
-        joules = sensors.battery_joules(root=root)
+        joules, zones = sensors.battery_joules(root=root), sensors.thermal_zones(root=root)
     chip = _joined(named, "soc") or cpu.model
     return Facts(
         frame=frame,
@@ -80,6 +81,7 @@ def facts(target: ShellTarget) -> Facts:
         cpu=cpu,
         ram=ram,
         battery_joules=joules,
+        zones=zones,
     )
 
 
@@ -218,7 +220,7 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         calibrations=(),
         learned="",
         notes=f"{f'Bandwidth and peaks are those of {like.title}' if like else 'Bandwidth as measured'}. "
-        f"Cores: {cores}.",
+        f"Cores: {cores}. Thermal zones: {', '.join(zone for zone, _ in known.zones) or 'none'}.",
     )
 
 
