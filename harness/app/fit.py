@@ -14,6 +14,7 @@ from harness.domain.prediction import Interval, MemoryPrediction, Prediction, Sp
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.co_resident import Companion, shared_speed, with_companions
+from harness.predict.speculative import BLOCK_RATIO, HEAD_RATIO
 from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
@@ -258,6 +259,13 @@ def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile
 
 def _asked(value: float) -> Figure:
     return Figure(value=value, source="asked for", confidence="assumed")
+
+
+def head_beside(head: str, model: ResolvedModel) -> list[Companion]:
+    """The weights of a head that drafts; an MTP head's lie in the model's own file."""
+    ratio = {"eagle": HEAD_RATIO, "dflash": BLOCK_RATIO}.get(head)
+    why = "weights of the head that drafts, as a share of the model's"
+    return [Companion(f"{head} head", round(ratio * model.weights.file_bytes), reason=why)] if ratio else []
 
 
 def companion(text: str) -> Companion:

@@ -221,10 +221,11 @@ def tune(
             winner = race.run(racing, until_s=began_s + within_s * share)
             stage = list(neighbours(winner, asked, kept=quality_ratio == 0))
         gain = race.against(winner, defaults, until_s=began_s + within_s * 0.8)
-    left_s, drafting = began_s + within_s - time.monotonic(), None
-    if left_s > _LEAST_DRAFT_S and asked.batch_count == 1 and winner.runtime == "llamacpp":
-        bounded = how._replace(limits=how.limits._replace(wall_s=left_s))
-        drafting = drafted(path, winner.scenario(asked), bounded)
+        left_s, drafting = began_s + within_s - time.monotonic(), None
+        if left_s > _LEAST_DRAFT_S and asked.batch_count == 1 and winner.runtime == "llamacpp":
+            bounded = how._replace(limits=how.limits._replace(wall_s=left_s))
+            with suppress(HarnessError):  # the race has its winner without a draft
+                drafting = drafted(path, winner.scenario(asked), bounded)
     left = never_ran | race.left
     by_speed = sorted(race.turns, key=lambda setting: _typical(race.turns[setting]))
     runners = tuple(
@@ -275,10 +276,10 @@ def drafted(path: Path, scenario: Scenario, how: How) -> Drafting | None:
 
 def _drafts_for(target: Path) -> list[Path]:
     """Files at most half as large with the same tokenizer, beside the model's or among the downloaded ones."""
-    files = {path.resolve() for folder in (target.parent, cache_dir() / "models") for path in folder.rglob("*.gguf")}
+    files = {*target.parent.glob("*.gguf"), *(cache_dir() / "models").rglob("*.gguf")}
     drafts = []
     for path in sorted(files):
-        with suppress(HarnessError):
+        with suppress(HarnessError, OSError):
             if 2 * path.stat().st_size <= target.stat().st_size and _tokenizer_of(path) == _tokenizer_of(target):
                 drafts.append(path)
     return drafts

@@ -35,7 +35,9 @@ def read_document(file: Traversable) -> dict[str, Any]:
     """
     place = str(file)
     data = read_limited(file, FILE_MAX_BYTES, "a TOML file of at most 1 MiB")
-    if any(key.count(b".") > _DEEPEST for line in data.splitlines() for key in line.split(b"=")[:-1]):
+    lines = data.splitlines()
+    headers = [line for line in lines if line.lstrip().startswith(b"[") and b"," not in line]
+    if any(key.count(b".") > _DEEPEST for key in (*headers, *(key for line in lines for key in line.split(b"=")[:-1]))):
         raise BadDataError(place, "", f"a key of more than {_DEEPEST} parts", "a TOML file")  # quadratic in its parts
     try:
         return tomllib.loads(data.decode(), parse_float=Decimal)

@@ -216,6 +216,12 @@ def _profile(file: Traversable) -> DeviceProfile:
     document = read_document(file)
     if "engines" in document:
         profile = convert(floats(document) | {"name": name}, DeviceProfile, place)
+        if profile.learned:
+            raise BadDataError(
+                place, "learned", repr(profile.learned[:80]), "no such key: `learn` keeps that by itself"
+            )
+        if not profile.engines:
+            raise BadDataError(place, "engines", "none", "at least one engine")
         _check({pool.name: pool for pool in profile.pools}, profile.engines, "bytes", place)
         _check_calibrations(profile.calibrations, place)
         return profile

@@ -24,7 +24,7 @@ from harness.catalog.paths import cache_dir
 from harness.domain.foreign import inside, read_limited
 from harness.domain.model import HubSource, ModelFile, ModelShape, Weights
 from harness.domain.quant import split, understood
-from harness.errors import BadDataError, FetchError, HarnessError, UnknownNameError, optional
+from harness.errors import BadDataError, FetchError, HarnessError, RefusedError, UnknownNameError, optional
 
 _CHUNK_BYTES: Final = 1 << 16
 _LISTING_MAX_BYTES: Final = 16 << 20
@@ -290,4 +290,7 @@ def _reach(repo: str) -> None:
 def _client() -> Any:
     with optional("huggingface-hub", "hub"):
         import huggingface_hub
+    if huggingface_hub.__version__.startswith("0."):  # what the extra `export` brings; its sessions have no streams
+        version = huggingface_hub.__version__
+        raise RefusedError(f"huggingface-hub {version}: 1.0 or later reads the hub; install the extra `hub` elsewhere")
     return huggingface_hub

@@ -64,5 +64,7 @@ def _alternatives(name: str, value: Any) -> "Iterator[tuple[str, list[Any]]]":
             if getattr(value, field) != default:
                 others = [default, 0] if field == "gpu_layers" else [default]
                 yield f": {field.replace('_', ' ')}", [replace(value, **{field: other}) for other in others]
+    elif (name, value) == ("context_tokens", 0):
+        return  # the longest context that fits, whichever that is
     elif name in usual and name != "api" and str(value).upper() != str(usual[name]).upper():
         yield "", [value - 1 or 2] if name == "thread_count" else [usual[name]]

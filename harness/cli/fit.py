@@ -107,11 +107,15 @@ def fit(context: click.Context, /, models: tuple[str, ...], devices: tuple[str, 
     Exit status: 0 it fits (of several: one does), 1 it does not, or not fast enough.
     """
     pairs = [(model, device) for model in models for device in devices or ("this",)]
+    refuse_typed({"explained", "measured", "verifier"}, "with several models or devices", when=len(pairs) > 1)
+    if (verifier := asked["verifier"] or "").startswith("@"):
+        raise click.UsageError(f"--verifier: found {verifier!r}, expected DEVICE or DEVICE@MILLISECONDS")
     several = [_one(context, model, device, **asked) for model, device in pairs]
     if len(several) == 1:
         return several[0].answer
     names = [f"{model}, {device}" for model, device in pairs]
-    rows = [(name, *(one.cells.get(name, "") for one in several)) for name in several[0].cells]
+    labels = dict.fromkeys(name for one in several for name in one.cells)
+    rows = [(label, *(one.cells.get(label, "") for one in several)) for label in labels]
     documents = [one.answer.document for one in several]
     return Answer(documents, lambda: say(table("", ("", *names), rows)), min(one.answer.status for one in several))
 
@@ -161,7 +165,7 @@ def _question(
     several = profile.card_count > 1  # -d "2x rtx 3090"
     refuse_typed({"placement"}, "with several cards, over which the best split is looked for", when=several)
     small = resolve_model(draft) if draft and not head else None
-    companions = tuple(map(use.companion, beside))
+    companions = (*map(use.companion, beside), *use.head_beside(head, resolved))
     asked: dict[str, Any] = {"entitled": entitled, "draft": small, "beside": companions, "minutes": minutes}
     asked["target_tokens_per_s"] = target_tokens_per_s
     if is_longest:

@@ -1,5 +1,6 @@
 """``edge-harness speculate``: does a draft make this model faster, and how much."""
 
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -7,7 +8,7 @@ import click
 from harness.cli import _options as options
 from harness.cli._command import Verb
 from harness.cli._output import Answer, model_file
-from harness.errors import Exit
+from harness.errors import EngineError, Exit
 
 
 @click.command("speculate", cls=Verb)
@@ -85,4 +86,6 @@ def _drafts(draft: str) -> tuple[str, ...]:
     if draft == "lookup":
         return ("lookup",)
     given = model_file(draft)
-    return (str(fastest_copy(given)), str(given))
+    with suppress(EngineError):  # the quantizer does not take every file
+        return (str(fastest_copy(given)), str(given))
+    return (str(given),)

@@ -74,6 +74,7 @@ def stream(
     from harness.app.resolve import scenario_from
     from harness.app.speculate import fastest_copy, load_prompts
     from harness.app.stream import stream
+    from harness.catalog.gguf import parts_of
     from harness.cli._records import answer_of
     from harness.measure.jobs.stream import StreamJob
 
@@ -81,6 +82,10 @@ def stream(
         raise RefusedError(f"llama-bench cannot stream: install edge-harness on {target} and leave out --programs")
     texts = load_prompts(prompts, prompt_count)[: prompt_count or 2] * repetitions
     path = model_file(model, quant)
+    if len(parts_of(path.name)) > 1:
+        raise RefusedError(
+            f"{path.name} is a model in parts, which is not streamed: join them by `llama-gguf-split --merge`"
+        )
     if draft not in {"", "lookup"}:
         draft = str(fastest_copy(model_file(draft)))
     budget_bytes = options.budget_of(ram_budget, path.stat().st_size)

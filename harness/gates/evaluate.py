@@ -108,6 +108,9 @@ def _judge_runs(
     spoken = [(side, r.run_id) for side, r in zip(values, runs, strict=True) if side]
     if not spoken or (relative_to == "baseline" and not compared):
         return _without_clean(budget, [*runs, *earlier] if relative_to == "baseline" else runs, limit, relative_to)
+    if any(v <= 0 for side in compared for v in side):
+        nothing = "the baseline is 0, of which nothing is a ratio: give the budget a ceiling or a floor"
+        return Judgement(budget=budget, answer="could not run", limit=limit, relative_to=relative_to, reason=nothing)
     spread = spread_of_runs(previous)
 
     def judged(sides: Sequence[tuple[list[float], str]], share: float) -> Judgement:

@@ -144,17 +144,19 @@ def metered_joules(path: Path, start_unix_s: float, end_unix_s: float) -> float 
     Power is taken as straight between two readings (trapezoid rule). Lines that are no two numbers are headers.
 
     Raises:
-        BadDataError: Its times go back.
+        BadDataError: Its times go back, or it holds no reading.
     """
     points: list[tuple[float, float]] = []
     for line in read_limited(path).decode("utf-8-sig", "replace").splitlines():
         with contextlib.suppress(ValueError):
             second, power = line.split(",")[:2]
             points.append((float(second), float(power)))
+    if not points:
+        raise BadDataError(path, "", "no line of two numbers", "lines of unix seconds and watts")
     times = [at for at, _ in points]
     if times != sorted(times):
         raise BadDataError(path, "", "times that go back", "unix seconds in growing order")
-    if not points or times[0] > start_unix_s or times[-1] < end_unix_s:
+    if times[0] > start_unix_s or times[-1] < end_unix_s:
         return None
     inside = [start_unix_s, *(t for t in times if start_unix_s < t < end_unix_s), end_unix_s]
     watts = np.interp(inside, times, [w for _, w in points])

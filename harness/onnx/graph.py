@@ -164,6 +164,8 @@ def _without_weights(view: mmap.mmap, at: int, end: int, kind: str) -> bytearray
         inner = _MESSAGES.get(kind, {}).get(key >> 3)
         if inner and length > _LONG_BYTES:
             body = _without_weights(view, at, stop, inner)
+            if len(header) + len(body) > _HEADER_BYTES:
+                raise ValueError(f"more than {_HEADER_BYTES} bytes beside the weights")
             header += _as_varint(key) + _as_varint(len(body)) + body
         elif length <= _LONG_BYTES or kind != "tensor" or key >> 3 not in _WEIGHT_FIELDS:
             if len(header) + length > _HEADER_BYTES:

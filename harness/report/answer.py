@@ -151,7 +151,8 @@ def measured_line(measured: float, now: Prediction) -> str:
     if measured > now.speed.roofline_tokens_per_s:
         says = f"more than the memory can deliver, so that the profile of {now.device} is wrong"
     elif measured > decode.high:
-        says = f"faster than expected; `edge-harness learn --device {now.device}` takes it into account"
+        line = f"{now.model} {now.quant} - {measured:g}"
+        says = f"faster than expected; `edge-harness learn --device {now.device} --line '{line}'` takes it into account"
     elif measured >= decode.low:
         says = "as expected"
     else:

@@ -172,7 +172,8 @@ class DraftPolicy:
     def wants_look(self, lag_tokens: int) -> bool:
         """Whether to ask the draft, ``lag_tokens`` behind, about what came: while it is off, in its share of time."""
         cost_s = lag_tokens * self._look_token_s
-        return not self.best()[0] and self._look_s + cost_s <= _LOOK_SHARE_RATIO * self._elapsed_s
+        is_off = not self.draft_tokens and not self.best()[0]
+        return is_off and self._look_s + cost_s <= _LOOK_SHARE_RATIO * self._elapsed_s
 
     def saw_look(self, pairs: Sequence[tuple[int, bool]], lag_tokens: int, duration_s: float) -> None:
         """Learn from such a look: (bucket, agreed) of each token."""

@@ -129,7 +129,9 @@ class Memory(Declared, name="memory_store"):
         if kind == "ask":
             hits = store.retrieve(text, top_k=_TOP, words_only=state.words_only, now_s=case.get("time_s"))
             return {"found": [hit.memory.source for hit in hits], "texts": [hit.memory.content for hit in hits[:3]]}
-        about, fields = "", {"source": case.get("id", ""), "created_s": case.get("time_s")}
+        about, fields = "", {"created_s": case.get("time_s")}
+        if "id" in case:
+            fields["source"] = case["id"]
         if case.get("single") and {"subject", "relation"} <= case.keys():
             about = f"{case['subject']} {case['relation']}".casefold()
             for older in store.about(about)[:1] if state.parts.can_contradict else ():

@@ -260,7 +260,9 @@ class MemoryStore:
         words = " OR ".join(f'"{word}"' for word in _telling(query))
         matched = self._select("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", words) if words else []
         for memory_id, score in matched:
-            scores[np.searchsorted(self._rows["id"], memory_id)] = score
+            at = np.searchsorted(self._rows["id"], memory_id)
+            if at < len(scores):  # else another process has just stored it
+                scores[at] = score
         scores = scores[alive] / np.float32(scores.max() or 1.0)
         if not words_only:
             # Row by row: twice as fast as BLAS where no cache holds them.
