@@ -14,13 +14,13 @@ from harness.domain.prediction import Interval, MemoryPrediction, Prediction, Sp
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.co_resident import Companion, shared_speed, with_companions
-from harness.predict.speculative import BLOCK_RATIO, HEAD_RATIO
 from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import memory_of, with_draft
 from harness.predict.placed import with_cards
 from harness.predict.program_fit import ProgramFit, program_fit
+from harness.predict.speculative import BLOCK_RATIO, HEAD_RATIO
 from harness.predict.speed import closed_loop_tokens_per_s, predict_speed
 from harness.predict.streamed import plan_under_budget, streamed_ways
 from harness.predict.timed import matrices
