@@ -21,7 +21,7 @@ from harness.catalog._progress import Progress, no_progress
 from harness.catalog.gguf import SPLIT, GgufFile, header_of, joined, parts_of
 from harness.catalog.hf_config import CONFIG_MAX_BYTES, read_hf_config
 from harness.catalog.paths import cache_dir
-from harness.domain.foreign import inside, read_limited
+from harness.domain.foreign import inside, read_limited, read_stream
 from harness.domain.model import HubSource, ModelFile, ModelShape, Weights
 from harness.domain.quant import split, understood
 from harness.errors import BadDataError, FetchError, HarnessError, RefusedError, UnknownNameError, optional
@@ -71,7 +71,7 @@ def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
     if not file:
         names = _files(repo)
         if "config.json" in names:
-            config = _kept(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
+            config = _document(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
             return Repository(read_hf_config(config), None, f"config.json of {repo}")
         file = _chosen(repo, [n for n in names if n.endswith(".gguf") and "mmproj" not in n], quant)
     weights = joined([_header(repo, part) for part in parts_of(file)]).weights()
@@ -135,8 +135,23 @@ def _header(repo: str, file: str) -> GgufFile:
         size_file.write_text(str(total))
 
 
+def _document(repo: str, name: str, url: str, most_bytes: int) -> Path:
+    """A small document of the hub in the cache, of at most so many bytes; it appears there whole or not at all."""
+    path, place = inside(_folder(repo), name, repo), f"{repo}/{name}"
+    if not path.is_file():
+        _reach(repo)
+        with _answer(repo, url) as (status, _, chunks):
+            if status != 200:
+                raise FetchError(f"{place}: the hub answered {status}: there is no such file, or it wants a token")
+            data = read_stream(chunks, place, most_bytes)
+        own = path.with_name(f"{path.name}.{os.getpid()}")
+        own.write_bytes(data)
+        own.replace(path)
+    return path
+
+
 def _kept(repo: str, name: str, url: str, most_bytes: int) -> Path:
-    """A file of the hub in the cache, of at most so many bytes, fetched where it is not there yet."""
+    """A file of the hub in the cache, of at most so many bytes; a fetch that was cut goes on where it was."""
     path = inside(_folder(repo), name, repo)
     if not path.is_file():
         _reach(repo)
@@ -153,7 +168,7 @@ def _files(repo: str) -> list[str]:
     Raises:
         BadDataError: The hub's listing is no such list.
     """
-    listing = _kept(repo, "listing.json", f"{_endpoint()}/api/models/{repo}", _LISTING_MAX_BYTES)
+    listing = _document(repo, "listing.json", f"{_endpoint()}/api/models/{repo}", _LISTING_MAX_BYTES)
     try:
         return [each.rfilename for each in msgspec.json.decode(read_limited(listing), type=_Listing).siblings]
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -213,7 +213,6 @@ def _one(
     **asked: Any,
 ) -> _Asked:
     from harness.app import fit as use
-    from harness.app.explain import explain
     from harness.app.locate import repository_of
     from harness.app.measured import causes
     from harness.app.plans import plan_remote, plan_speculation
@@ -234,7 +233,7 @@ def _one(
     speculation = (
         plan_speculation(resolved, profile, scenario, question.drafter) if with_advice or question.drafter else None
     )
-    why = explain(resolved, profile, scenario) if explained else ()
+    why = _why(resolved, profile, scenario) if explained else ()
     slower = causes(measured, best, resolved, profile, late) if measured else []
     beside = measured_line(measured, now) if measured else ""
     there, _, trip_ms = (verifier or "").partition("@")
@@ -308,6 +307,13 @@ def _notes(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile", s
         reasons = "; ".join(part.reason for part in now.memory.later)
         notes.append(f"{scenario.program} may add {format_bytes(later)} of RAM over many turns: {reasons}")
     return notes
+
+
+def _why(model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario") -> "tuple[ExplanationTable, ...]":
+    """What the speed is made of; imported when it is asked for, since it brings the published rows."""
+    from harness.app.explain import explain
+
+    return explain(model, device, scenario)
 
 
 def _explained(part: "ExplanationTable") -> Table:

@@ -31,12 +31,13 @@ def best_split(weights: Weights, device: DeviceProfile, scenario: Scenario, card
     def memory(placement: Placement) -> MemoryPrediction:
         return memory_of(weights, scenario, device, placement)
 
-    def has_room(placement: Placement) -> bool:
-        return fullest_card(memory(placement)) * (1 + SPREAD_RATIO) <= device.pool("vram").usable_bytes.value
+    def has_room(held: MemoryPrediction) -> bool:
+        return fullest_card(held) * (1 + SPREAD_RATIO) <= device.pool("vram").usable_bytes.value
 
-    first = bisect_left(listed, True, key=has_room)
+    first = bisect_left(listed, True, key=lambda placement: has_room(memory(placement)))
     for placement in listed[first : first + _LOOK_AHEAD]:
-        if has_room(placement) and ram_bytes(memory(placement)) <= device.pool("ram").usable_bytes.value:
+        held = memory(placement)
+        if has_room(held) and ram_bytes(held) <= device.pool("ram").usable_bytes.value:
             return placement
     return None
 

@@ -48,6 +48,7 @@ def _table(name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     return tuple((pattern, tuple(cells)) for pattern, *cells in rows)
 
 
+@lru_cache(maxsize=4096)
 def first_cells(name: str, text: str, kind: str = "") -> tuple[str, ...]:
     """Cells of the first pattern of a table that the text holds, of those whose first cell is ``kind``; () for none."""
     rows = (row for row in _table(name) if not kind or row[1][0] == kind)

@@ -25,15 +25,6 @@ from harness.workloads.system import Case, Context, Cost, Declared, Pass, Size
 _TRAIN_SHARE: Final = 0.9
 _CASE_CHARS: Final = 1000
 _KEPT_FEATURES: Final = 64
-_SIZE: Final = {
-    "dim": 576,
-    "layer": 0,
-    "expansion_ratio": 8,
-    "active_count": 32,
-    "train_tokens": 32_768,
-    "step_count": 600,
-}
-"""``dim`` is the width of the model's stream, 576 of SmolLM2-135M; the dictionary has so many features times that."""
 
 
 class State(NamedTuple):
