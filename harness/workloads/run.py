@@ -26,6 +26,7 @@ from harness.workloads.child import SystemJob
 from harness.workloads.child import run as child_run
 from harness.workloads.parts import needed
 from harness.workloads.predict import (
+    REFERENCE_TASK_S,
     Law,
     Machine,
     PassLaw,
@@ -132,20 +133,21 @@ def run(
             spoken["language"] = language_law(weights, device, scenario)
         here = machine_here(spoken)
 
-        def timed(laws: Mapping[str, Any]) -> Machine:
-            graphs: dict[str, PassLaw] = {part: Law(**law).seconds for part, law in laws.items()}
-            return here._replace(laws=spoken | graphs)
+        def timed(units: Mapping[str, Any]) -> Machine:
+            graphs: dict[str, PassLaw] = {part: Law(**law).seconds for part, law in units["laws"].items()}
+            return here._replace(laws=spoken | graphs, slowness=units["core"]["best_s"] / REFERENCE_TASK_S)
 
         def read(ended: ChildResult) -> SystemResult:
             events = dict(ended.events)
-            predicted = predict_steps(costs, timed(events["laws"])) if "laws" in events else ()
+            units = {name: events.get(name, {}) for name in ("laws", "core")}
+            predicted = predict_steps(costs, timed(units)) if units["core"] else ()
             return SystemResult(
                 size=chosen,
                 seed=job.seed,
                 prepare_s=events.get("prepared", {}).get("duration_s"),
                 quality=events.get("quality", {}),
                 predicted=tuple(msgspec.to_builtins(step) for step in predicted),
-                units={"laws": events.get("laws", {}), "steps": events_named(ended, "step")},
+                units=units | {"steps": events_named(ended, "step")},
                 parts={part: Path(path).name or "MiniLM" for part, path in parts.items()},
                 answers=tuple(events_named(ended, "answer")),
             )
@@ -168,7 +170,8 @@ def run(
     elsewhere = {}
     for name_there, profile in profiles.items():
         laws = {"language": language_law(weights, profile, usual)} if weights is not None else {}
-        machine = machine_there(profile, timed(record.result.units.get("laws", {})), laws)
+        here_now = timed(record.result.units) if record.result.units.get("core") else None
+        machine = machine_there(profile, here_now, laws)
         elsewhere[name_there] = predict_steps(costs, machine)
     return SystemRun(name=name, record=record, steps=compare(record), elsewhere=elsewhere)
 
