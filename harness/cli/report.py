@@ -1,6 +1,7 @@
 """``edge-harness report``: one self-contained page, or the same for a comment, a spreadsheet or another tool."""
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -11,6 +12,7 @@ import click
 from harness.cli import _options as options
 from harness.cli._command import Verb
 from harness.cli._output import put
+from harness.domain.record import RunRecord
 from harness.errors import RefusedError
 from harness.printable import clean_lines
 
@@ -41,12 +43,14 @@ def _formats() -> list[str]:
 @click.option(
     "--contexts", "-c", callback=options.numbers(1), help="Contexts to predict; four usual ones unless given."
 )
+@click.option("--budget", "-b", type=options.FILE, help="Budgets to draw the results beside, as `gate` judges them.")
 @click.option("--predictions/--no-predictions", default=None, help="Whether to predict devices and models at all.")
 def report(
     results: tuple[str, ...],
     out: Path | None,
     form: str | None,
     predictions: bool | None,
+    budget: Path | None,
     **asked: Any,
 ) -> None:
     """Report on each RESULT: a record, a folder of them, a run of the history, or another tool's file.
@@ -63,15 +67,28 @@ def report(
     if form is None:
         raise click.UsageError(f"{out}: give a --format, or one of the endings {', '.join(endings)}")
     if form == "html" and out is None:
-        raise click.UsageError("a page wants a file: -o report.html")
+        raise click.UsageError("a page needs a file: -o report.html")
+    if form != "html" and budget:
+        raise click.UsageError("--budget is drawn on a page alone (-o report.html); `gate` says it in text")
     records = gather(results)
     wanted = predictions if predictions is not None else any(asked.values()) or form == "html" or not records
     if not wanted and not records:
         raise RefusedError("nothing to report: no RESULT, and no predictions wanted")
     given = {name: each for name, each in asked.items() if each}
     predicted = beside(records, **given) if wanted else None
-    document = build(records, predicted, command=("edge-harness", *sys.argv[1:]))
+    judged = _judged(budget, records) if budget else ()
+    document = build(records, predicted, command=("edge-harness", *sys.argv[1:]), budgets=judged)
     text = clean_lines(import_module(f"harness.report.formats.{form}").render(records, document))
     put(text, out).show()
     if out is not None:
         click.echo(f"{out}: {len(records)} runs, {len(text.encode()) / 1e6:.2f} MB", err=True)
+
+
+def _judged(path: Path, records: Sequence[RunRecord]) -> tuple[dict[str, Any], ...]:
+    from harness.app.plans import predicted
+    from harness.catalog.budgets import load_budgets
+    from harness.gates.evaluate import evaluate
+    from harness.gates.formats import chart_rows
+
+    absolute = [budget for budget in load_budgets(path) if not (budget.baseline_ratio or budget.slowdown_ratio)]
+    return chart_rows(evaluate(absolute, records, predict=predicted))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 from xml.etree import ElementTree as ET
 
 from harness.domain.budget import HIGHER_IS_BETTER, Budget
@@ -98,6 +99,20 @@ def junit(judgements: Sequence[Judgement]) -> str:
     ET.indent(suites)
     text = _NOT_XML.sub("", ET.tostring(suites, encoding="unicode"))
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
+
+
+def chart_rows(judgements: Sequence[Judgement]) -> tuple[dict[str, Any], ...]:
+    """What a page draws of each budget: its words, and its value and interval as shares of its limit (None unknown)."""
+    rows = []
+    for j in judgements:
+        shares = {
+            name: value / j.limit if value is not None and j.limit else None
+            for name, value in (("share", j.value), ("low", j.low), ("high", j.high))
+        }
+        words = {"name": _title(j.budget), "answer": j.answer, "limit": _limit(j), "value": _interval(j)}
+        line = None if j.relative_to or j.budget.predicted else j.limit
+        rows.append(words | shares | {"metric": j.budget.metric, "line": line, "reason": j.reason})
+    return tuple(rows)
 
 
 _COLOURS = {"pass": "#2e7d32", "fail": "#c62828", "inconclusive": "#8d6e00", "could not run": "#c62828"}

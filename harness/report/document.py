@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import PureWindowsPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness.domain.record import RunRecord
 from harness.printable import clean
@@ -56,12 +56,14 @@ class Report(NamedTuple):
         runs: First those that were predicted, then the others; of each the oldest first.
         choices: Predictions for many devices and models; None when none were asked for.
         command: The command line that made it.
+        budgets: What each budget came to, as ``harness.gates.formats.chart_rows`` gives it.
     """
 
     created: str
     runs: tuple[RunView, ...]
     choices: Choices | None
     command: tuple[str, ...]
+    budgets: tuple[dict[str, Any], ...] = ()
 
 
 def build(
@@ -70,6 +72,7 @@ def build(
     *,
     command: Sequence[str] = (),
     created: str = "",
+    budgets: Sequence[dict[str, Any]] = (),
 ) -> Report:
     """Make the report of some runs and predictions: first the runs that were predicted, then the others, as they came.
 
@@ -80,6 +83,7 @@ def build(
         command=without_folders(command),
         runs=tuple(view(r) for r in sorted(records, key=lambda r: (r.prediction is None, r.created, r.run_id))),
         choices=choices,
+        budgets=tuple(budgets),
     )
 
 

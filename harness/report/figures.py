@@ -40,8 +40,9 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
     runs = labelled(report.runs)
     drawn = [
         agreement(runs),
+        budgets(report),
         depth(runs),
-        trend(records),
+        trend(records, report),
         memory(runs),
         *latency(runs),
         ladder(records),
@@ -93,6 +94,15 @@ def agreement(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     )
 
 
+def budgets(report: Report) -> Figure | None:
+    """What each budget came to, as a share of its limit."""
+    rows = [dict(row) for row in report.budgets]
+    drawn = [row for row in rows if row["share"] is not None]
+    ends = [value for row in drawn for value in (row["share"], row["low"], row["high"]) if value]
+    shares = [min(0.8, *ends) / 1.05, max(1.25, *ends) * 1.05] if ends else [0.8, 1.25]
+    return plotted("budgets", rows, drawn=drawn, wide_px=720, shares=shares)
+
+
 def depth(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     """Decode speed over the depth of the context, measured and predicted, of models that ran at several depths."""
     rows: list[Row] = []
@@ -114,8 +124,8 @@ def depth(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     return plotted("depth", rows)
 
 
-def trend(records: Sequence[RunRecord]) -> Figure | None:
-    """Decode speed over time, of models that ran three times or more."""
+def trend(records: Sequence[RunRecord], report: Report) -> Figure | None:
+    """Decode speed over time, of models that ran three times or more, with the limits that budgets set for it."""
     courses = [course for course in trends(records, "decode_tokens_per_s") if len(course.points) > 2]
     rows: list[Row] = []
     for course in courses[-SERIES_MAX:]:
@@ -124,7 +134,8 @@ def trend(records: Sequence[RunRecord]) -> Figure | None:
             between = "" if point.low is None else f"{digits(point.low)} to {digits(point.high or point.low)}"
             speeds = {"speed": point.value, "low": point.low, "high": point.high, "between": between}
             rows.append({"name": name, "created": point.created, "run": point.run_id} | speeds)
-    return plotted("trend", rows)
+    lines = [{"line": row["line"]} for row in report.budgets if row["metric"] == "decode_tokens_per_s" and row["line"]]
+    return plotted("trend", rows, limits=lines)
 
 
 def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:

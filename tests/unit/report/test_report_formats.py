@@ -5,9 +5,12 @@ import io
 from importlib import import_module
 from pkgutil import iter_modules
 
+import msgspec
 import pytest
+from click.testing import CliRunner
 from report_records import HOSTILE, record
 
+from harness.cli import cli
 from harness.report import formats
 from harness.report.document import build
 
@@ -102,3 +105,24 @@ def test_folders_of_people_are_not_published(word: str, shown: str) -> None:
     (run,) = build([record(command=("edge-harness", "run", word))], command=(word,)).runs
 
     assert run.command == ("edge-harness", "run", shown)
+
+
+def test_budgets_are_drawn_beside_their_limits(tmp_path) -> None:
+    pytest.importorskip("vl_convert", reason="the report extra is not installed")
+    budgets = tmp_path / "budgets.toml"
+    budgets.write_text(
+        '[[budget]]\nmetric = "decode_tokens_per_s"\nfloor = 5.0\n\n'
+        '[[budget]]\nmetric = "load_s"\nmodel = "no-such"\nceiling = 1\n'
+    )
+    result, page = tmp_path / "result.json", tmp_path / "page.html"
+    result.write_bytes(msgspec.json.encode(record(rates=(10.0, 10.2, 9.8, 10.1, 9.9, 10.0))))
+
+    done = CliRunner().invoke(cli, ["report", str(result), "-b", str(budgets), "--no-predictions", "-o", str(page)])
+
+    assert done.exit_code == 0, done.output
+    section = page.read_text().partition('<section id="budgets"')[2].partition("</section>")[0]
+    # ten tokens in a second are twice the floor; no run speaks for the other budget
+    assert "decode_tokens_per_s, * on *: pass, 10" in section
+    assert section.count("could not run") == 1
+    refused = CliRunner().invoke(cli, ["report", str(result), "-b", str(budgets), "-f", "md"])
+    assert refused.exit_code == 2
