@@ -10,19 +10,19 @@ from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, res
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
 from harness.domain.drafting import PADDING_TOKENS
 from harness.domain.placement import Placement
-from harness.domain.prediction import Interval, MemoryPrediction, Prediction, SpeedPrediction
+from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.co_resident import Companion, shared_speed, with_companions
 from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
-from harness.predict.memory import memory_of, with_draft
+from harness.predict.memory import SPREAD_RATIO, memory_of, with_draft, with_parts
 from harness.predict.placed import with_cards
 from harness.predict.program_fit import ProgramFit, program_fit
 from harness.predict.speculative import BLOCK_RATIO, HEAD_RATIO
 from harness.predict.speed import closed_loop_tokens_per_s, predict_speed
-from harness.predict.streamed import plan_under_budget, streamed_ways
+from harness.predict.streamed import Streamed, plan_under_budget, streamed_ways
 from harness.predict.timed import matrices
 from harness.predict.verdict import check_entitlement, judge, with_target
 from harness.runtimes._threads import default_thread_count
@@ -48,10 +48,8 @@ def predict(
     """
     now = in_memory(model, device, scenario, **asked)
     if now.verdict.word == "fits with streaming":
-        plan = plan_under_budget(model.weights, device, now)
-        total = sum(t.size_bytes for t in model.weights.tensors)
-        listed = streamed_ways(plan, now.speed, scenario, total)
-        now = replace(now, speed=next(way.speed for way in listed if way.how.startswith("mapped")))
+        mapped = next(way for way in streamed(model, device, scenario, now) if way.how.startswith("mapped"))
+        now = replace(now, speed=mapped.speed)
     return held_to(now, model, device, scenario, target_tokens_per_s, minutes, beside=asked.get("beside", ()))
 
 
@@ -85,6 +83,10 @@ def in_memory(
             memory = with_draft(memory, memory_of(draft.weights, scenario, device, placement=Placement()))
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
+    if model.tower_bytes:
+        why, pool = "what looks at images, in F16 as published", device.pool_for(api)
+        tower = MemoryPart(name="image tower", anonymous_bytes=model.tower_bytes, reason=why, pool=pool)
+        memory = with_parts(memory, (tower,), SPREAD_RATIO)
     memory, speed = _widened(memory, model, scenario), _speed(model, device, scenario)
     if beside:
         memory = with_companions(memory, beside)
@@ -98,6 +100,12 @@ def in_memory(
         speed=speed,
         verdict=judge(memory, speed, device, entitled=entitled),
     )
+
+
+def streamed(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, now: Prediction) -> list[Streamed]:
+    """Ways to read from storage what has no room in memory, the fastest first."""
+    plan = plan_under_budget(model.weights, device, now)
+    return streamed_ways(plan, now.speed, scenario, sum(t.size_bytes for t in model.weights.tensors))
 
 
 def held_to(
@@ -209,10 +217,25 @@ def speeds_by_depth(
     return tuple((d, s.decode_tokens_per_s) for d, s in made)
 
 
-def next_turn(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, new_tokens: int) -> Interval:
-    """Seconds to the first token of an answer to so many tokens more, all before them in the cache."""
-    kept = scenario.depth_tokens + scenario.prompt_tokens + scenario.new_tokens
-    return _speed(model, device, replace(scenario, depth_tokens=kept, prompt_tokens=new_tokens)).ttft_warm_s
+def first_token_s(
+    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, kept_tokens: int, new_tokens: int
+) -> Interval:
+    """Seconds to the first token of an answer to so many new tokens, ``kept_tokens`` before them in the cache."""
+    asked = replace(scenario, depth_tokens=kept_tokens, prompt_tokens=new_tokens)
+    return _speed(model, device, asked).ttft_warm_s
+
+
+def image_s(model: ResolvedModel, scenario: Scenario, read: Interval) -> Interval | None:
+    """Seconds of an image of 1024 x 1024 pixels in a prompt that is read at ``read`` tokens/s; None if it sees none.
+
+    The tower computes at the rate at which the prompt does: nobody published a time of its own, so that the interval
+    reaches from nothing for it to twice that.
+    """
+    if model.tower is None or not model.tower.image_tokens:
+        return None
+    tokens = model.tower.image_tokens
+    more = model.tower.image_flops / (2 * work_of(model.weights, scenario, 0).prompt_weight_count)
+    return Interval(mid=(tokens + more) / read.mid, low=tokens / read.high, high=(tokens + 2 * more) / read.low)
 
 
 def outlook(

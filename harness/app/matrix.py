@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 from msgspec.structs import replace
@@ -14,13 +13,10 @@ from harness.catalog.models import model_names
 from harness.catalog.names import load_model
 from harness.catalog.paths import as_path
 from harness.domain.device import DeviceProfile
-from harness.domain.model import ModelCard, ModelShape
 from harness.domain.prediction import Interval
 from harness.domain.quant import split
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError
-from harness.predict.verdict import check_entitlement
-from harness.predict.weights import weights_of
 
 MOST_CELLS: Final = 20_000
 """Cells of one table: at some ten milliseconds each, a few minutes."""
@@ -53,41 +49,29 @@ class Cell(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """What is asked about; cells follow in the order of the fields, the context running fastest."""
+    """What is asked about, each model in each mixture; cells follow in the order of the fields, contexts fastest."""
 
     devices: list[DeviceProfile]
-    models: list[tuple[str, ModelCard | None, ModelShape]]
-    quants: list[str]
+    models: list[ResolvedModel]
     contexts: list[int]
     scenario: Scenario
-    entitled: bool
 
     @property
     def cell_count(self) -> int:
         """Answers in all."""
-        return len(self.devices) * len(self.models) * len(self.quants) * len(self.contexts)
+        return len(self.devices) * len(self.models) * len(self.contexts)
 
     def cells(self) -> Iterator[Cell]:
-        """Every answer, computed as it is asked for.
-
-        Raises:
-            RefusedError: A model's architecture has no table of tensors.
-        """
-        resolved = [
-            ResolvedModel(name, quant, weights_of(shape, quant), card)
-            for name, card, shape in self.models
-            for quant in self.quants
-        ]
+        """Every answer, computed as it is asked for."""
         for device in self.devices:
-            for model in resolved:
+            for model in self.models:
                 for context in self.contexts:
                     yield self._cell(device, model, context)
 
     def _cell(self, device: DeviceProfile, model: ResolvedModel, context: int) -> Cell:
         asked = device.name, device.api(self.scenario.api), model.name, model.quant, context
-        entitled = self.entitled and any(pool.entitled_bytes for pool in device.pools)
         try:
-            best = ways(model, device, replace(self.scenario, context_tokens=context), entitled=entitled)[0]
+            best = ways(model, device, replace(self.scenario, context_tokens=context))[0]
         except RefusedError:
             return Cell(*asked, 0, 0, "", "impossible", None)
         verdict = best.prediction.verdict
@@ -110,35 +94,23 @@ def ask(
     quants: Sequence[str] = ("Q4_K_M",),
     contexts: Sequence[int] = (4096,),
     scenario: Scenario | None = None,
-    entitled: bool = False,
 ) -> Grid:
     """Everything that the patterns match.
 
     Raises:
         UnknownNameError: A pattern matches nothing, or there is no such mixture.
         InputError: More than ``MOST_CELLS`` cells.
-        RefusedError: None of the systems offers the higher limit to which apps are said to be ``entitled``.
+        RefusedError: A model's architecture has no table of tensors.
     """
     profiles = [load_device(name) for name in matching("device", devices, device_names())]
-    subjects = [subject(name) for name in matching("model", models, model_names())]
-    check_entitlement(entitled, *profiles)
+    subjects = matching("model", models, model_names())
     names = list(dict.fromkeys(mixture_of(quant)[0] for quant in quants))
-    grid = Grid(profiles, subjects, names, list(dict.fromkeys(contexts)), scenario or Scenario(), entitled)
-    if grid.cell_count > MOST_CELLS:
-        counts = (
-            f"{len(profiles)} devices x {len(subjects)} models x {len(names)} mixtures x {len(grid.contexts)} contexts"
-        )
-        raise InputError(f"{grid.cell_count} cells ({counts}): at most {MOST_CELLS} at once, so name fewer of them")
-    return grid
-
-
-def subject(ref: str) -> tuple[str, ModelCard | None, ModelShape]:
-    """Name, card and shape of a model that was asked about, by a name or by a path."""
-    if as_path(ref):
-        model = resolve_model(ref)
-        return Path(ref).stem, model.card, model.weights.shape
-    card = load_model(ref)
-    return ref, card, card.shape
+    lengths = list(dict.fromkeys(contexts))
+    if (count := len(profiles) * len(subjects) * len(names) * len(lengths)) > MOST_CELLS:
+        counts = f"{len(profiles)} devices x {len(subjects)} models x {len(names)} mixtures x {len(lengths)} contexts"
+        raise InputError(f"{count} cells ({counts}): at most {MOST_CELLS} at once, so name fewer of them")
+    asked = [resolve_model(name, quant) for name in subjects for quant in names]
+    return Grid(profiles, asked, lengths, scenario or Scenario())
 
 
 def columns(cells: Sequence[Cell]) -> dict[str, list[Any]]:
@@ -166,5 +138,10 @@ def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[s
         hits = [name for name in known if fnmatchcase(name, pattern)]
         if not hits and kind == "model" and (quant := split(pattern)[1]):
             raise RefusedError(f"{pattern!r} names {quant}: name models here, and mixtures with --quants")
-        names |= set(hits or [load_model(pattern).name if kind == "model" else resolve_device(pattern).name])
+        if not hits and kind == "model":
+            load_model(pattern)  # no guess stands in a table, where nothing says that it is one
+            hits = [resolve_model(pattern).name]
+        elif not hits:
+            hits = [resolve_device(pattern).name]
+        names |= set(hits)
     return [*(name for name in known if name in names), *sorted(names.difference(known)), *paths]

@@ -51,9 +51,8 @@ class SpeculationPlan(Frozen, frozen=True, kw_only=True):
 
 
 def predicted(device: str, model: str) -> Prediction:
-    """What a device does with a ``model[:quant]`` in the usual scenario."""
-    name, _, quant = model.partition(":")
-    return predict(resolve_model(name, quant or None), resolve_device(device), Scenario())
+    """What a device does with a model in the usual scenario; its name may hold a quantisation, as everywhere."""
+    return predict(resolve_model(model), resolve_device(device), Scenario())
 
 
 def plan_speculation(

@@ -92,7 +92,8 @@ def recommend(
             model = resolve_model(name, quant or _SPLIT_MIXTURE)
             way = ways(model, device, scenario)[0] if not quant else None
             now, how = (way.prediction, way.how) if way else (predict(model, device, scenario), "")
-            late = outlook(model, device, scenario, now.speed.decode_tokens_per_s, minutes)[0] if minutes else None
+            asked = way.scenario if way else scenario
+            late = outlook(model, device, asked, now.speed.decode_tokens_per_s, minutes)[0] if minutes else None
             speed = float((late.tokens_per_s if late else now.speed.decode_tokens_per_s).mid)
             if not (way.runs if way else now.verdict.word == "fits"):
                 continue

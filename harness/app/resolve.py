@@ -14,6 +14,7 @@ from harness.catalog.hf_config import read_hf_config
 from harness.catalog.hub import read_repository
 from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_model, match
 from harness.catalog.paths import as_path
+from harness.catalog.vision import ImageTower, tower_of
 from harness.domain.device import APIS, Calibration, DeviceProfile
 from harness.domain.foreign import fault
 from harness.domain.ggml import BLOCKS, KV_TYPES
@@ -39,7 +40,7 @@ class ResolvedModel(NamedTuple):
 
     ``guess`` bounds it where nobody knows the model; ``bits`` are the fewest and most bits a weight of its quantisation
     where another mixture stands for that; ``notes`` say what was assumed on the way; ``repo`` and ``file`` where on the
-    hub it was read.
+    hub it was read; ``tower`` is what it looks at images with.
     """
 
     name: str
@@ -52,6 +53,12 @@ class ResolvedModel(NamedTuple):
     notes: tuple[str, ...] = ()
     repo: str = ""
     file: str = ""
+    tower: ImageTower | None = None
+
+    @property
+    def tower_bytes(self) -> int:
+        """Of the image tower, where the model was asked for as one that looks at images."""
+        return self.tower.file_bytes if self.tower and self.tower.is_asked else 0
 
     @property
     def reads_only(self) -> bool:
@@ -72,6 +79,17 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
         RefusedError: Its architecture has no table of tensors, or the name is none of a model.
         FetchError: The hub could not be asked.
     """
+    model = _language_model(ref, quant)
+    tower = tower_of(Path(ref).name, model.name)
+    if tower is None or not tower.is_asked:
+        return model._replace(tower=tower)
+    if tower.model:
+        return model._replace(name=model.name if model.path or model.repo else tower.model, tower=tower)
+    alone = "the language model alone: its image tower (mmproj) comes on top, and nobody told its size"
+    return model._replace(tower=tower, notes=(*model.notes, alone))
+
+
+def _language_model(ref: str, quant: str | None) -> ResolvedModel:
     if ref.startswith(HUB_PREFIX):
         return _from_hub(ref, quant)
     path = as_path(ref)

@@ -5,17 +5,17 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from harness.app.fit import held_to, in_memory
+from harness.app.fit import held_to, in_memory, streamed
 from harness.app.resolve import ResolvedModel
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.placement import Placement
-from harness.domain.prediction import Prediction
+from harness.domain.prediction import MemoryPrediction, Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.advice import Advice, Variant, advise
+from harness.predict.memory import memory_of
 from harness.predict.splits import best_split
-from harness.predict.streamed import plan_under_budget, streamed_ways
 from harness.predict.weights import weights_of
 
 
@@ -68,7 +68,9 @@ def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **aske
     usual = listed[0]
     if card_count > 1 or (is_open and not _fits(usual)):
         if has_card:
-            split = best_split(model.weights, device, scenario, card_count)
+            alone = memory_of(model.weights, scenario, device)
+            beside_bytes = _on_card(usual.prediction.memory) - _on_card(alone)  # a draft, an image tower
+            split = best_split(model.weights, device, scenario, card_count, beside_bytes)
             if split is not None:
                 listed += _ways(model, device, replace(scenario, placement=split), asked)
         if device.engine_for("cpu") is not None and device.api(scenario.api) != "cpu":
@@ -124,6 +126,10 @@ def advice_for(
     return advise(now, model.weights.shape, unchanged, evaluate, parameter_count=count, more=without)
 
 
+def _on_card(memory: MemoryPrediction) -> int:
+    return sum(part.anonymous_bytes for part in memory.parts if part.pool == "vram")
+
+
 def _fits(way: Way) -> bool:
     verdict = way.prediction.verdict
     return verdict.word == "fits" or (verdict.word == "too slow" and verdict.needed_bytes <= verdict.available_bytes)
@@ -140,10 +146,8 @@ def _ways(
     flags = "-ngl 0" if now.api == "cpu" else scenario.placement.flags(model.weights.shape.layer_count)
     made = [(placed, flags, is_usual, now.speed)]
     if now.verdict.word == "fits with streaming":
-        plan = plan_under_budget(model.weights, device, now)
-        total = sum(t.size_bytes for t in model.weights.tensors)
-        streamed = streamed_ways(plan, now.speed, scenario, total)
-        made = [(way.how, flags if way.how.startswith("mapped") else "", False, way.speed) for way in streamed]
+        listed = streamed(model, device, scenario, now)
+        made = [(way.how, flags if way.how.startswith("mapped") else "", False, way.speed) for way in listed]
     return [
         Way(
             how=how,

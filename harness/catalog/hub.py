@@ -236,7 +236,7 @@ def _download(
             total = headers.get("Content-Length" if status == 200 else "Content-Range", "").rpartition("/")[2]
             size = int(total) if re.fullmatch(r"\d{1,18}", total) else 0
             if size > most_bytes:
-                raise FetchError(f"{place}: it has {size} bytes, the card says {most_bytes}")
+                raise FetchError(f"{place}: found {size} bytes, expected {most_bytes}")
             for chunk in chunks:
                 done += len(chunk)
                 if done > (stop or most_bytes):

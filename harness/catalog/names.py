@@ -28,7 +28,6 @@ _DATE_OR_VERSION: Final = re.compile(TABLES["date_or_version"], re.IGNORECASE | 
 _NO_MODEL: Final = re.compile(rf"\b({TABLES['no_model']})\b", re.IGNORECASE)
 _WHOLE: Final = re.compile(r"(?i)\bmtp\b.*(?:gguf|q\d|ud-|bf16)|(?:q\d|ud-).*\bmtp\b")
 """A whole model that carries its prediction layer, not the layer alone."""
-_IMAGES: Final = re.compile(rf"\b(?:{TABLES['images']})\b", re.IGNORECASE)
 _SIZED: Final = re.compile(r"\d[bm]\b")
 _OTHER_SHAPE: Final = re.compile(r"\d[bm]\b|\bk-\d|rwkv|mamba|bitnet")
 """What beside a card's words tells that the model is another one."""
@@ -77,8 +76,6 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
     if card is not None:
         if card.name != name and card.checked:
             why += f"; its shape was read for {card.checked}"
-        if _IMAGES.search(name):
-            why += "; the language model alone: its image tower (mmproj) comes on top"
         return Match(card, None, quant, why)
     if (other := _NO_MODEL.search(_unbracketed(name))) and not params_b:
         raise RefusedError(f"{name!r}: {other[1]} is a draft head, a method or an encoder, not a decoder of its own")

@@ -20,29 +20,10 @@ LAYERS: Final[tuple[Layer, ...]] = ("devices", "chips", "cards", "cpus")
 _DROPPED: Final = re.compile(TABLES["part_dropped"])
 _SPELLINGS: Final = tuple((re.compile(pattern), text) for pattern, text in TABLES["part_spellings"])
 _ROOM: Final = re.compile(TABLES["part_room"])
-_BEFORE: Final = (
-    "rtx",
-    "gtx",
-    "rx",
-    "gt",
-    "core",
-    "ryzen",
-    "iphone",
-    "galaxy",
-    "arc",
-    "jetson",
-    "snapdragon",
-    "redmi",
-    "pro",
-)
-"""What people leave out of a name: ``4090``, ``S23 Ultra``."""
 _NEAR_COUNT: Final = 4
 _SHORT: Final = 4
 """Letters from which on a device's name without its maker is surely meant."""
-_MAKERS: Final = {
-    "nvidia": "NVIDIA", "geforce": "NVIDIA", "radeon": "AMD", "amd": "AMD", "ryzen": "AMD", "intel": "Intel"
-}  # fmt: skip
-"""Words of a name, and the only maker whose part it can be."""
+_MAKERS: Final[dict[str, str]] = TABLES["part_makers"]
 
 Row = dict[str, str]
 
@@ -153,7 +134,7 @@ def _aliases() -> dict[str, str]:
 def _variants(text: str) -> Iterator[str]:
     keys = keys_of([text])
     yield from keys
-    for before in _BEFORE:
+    for before in TABLES["part_before"].split():
         yield before + keys[-1] if keys else ""
     for key in keys:
         yield key.removesuffix("5g") if key.endswith("5g") else f"{key}5g"

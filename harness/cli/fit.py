@@ -1,5 +1,6 @@
 """``edge-harness fit``: does this model fit on that device, how fast, and what would help."""
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from harness.app.explain import ExplanationTable
+    from harness.app.plans import RemotePlan
     from harness.app.resolve import ResolvedModel
     from harness.domain.device import DeviceProfile
     from harness.domain.prediction import Interval, Prediction
@@ -27,16 +29,11 @@ if TYPE_CHECKING:
 
 _PAGE_TOKENS = 650
 """Of a page of English text, 500 words."""
+_PAGES = 20
+"""Of a document that is asked about where no prompt is."""
 _TURN_TOKENS = 64
 """Of the next thing that a user says."""
 _HANDHELD = ("phone", "tablet")
-
-
-class _Asked(NamedTuple):
-    """One model on one device: its answer, and what a comparison says of it."""
-
-    answer: Answer
-    cells: dict[str, str]
 
 
 @click.command(cls=Verb)
@@ -110,14 +107,14 @@ def fit(context: click.Context, /, models: tuple[str, ...], devices: tuple[str, 
     refuse_typed({"explained", "measured", "verifier"}, "with several models or devices", when=len(pairs) > 1)
     if (verifier := asked["verifier"] or "").startswith("@"):
         raise click.UsageError(f"--verifier: found {verifier!r}, expected DEVICE or DEVICE@MILLISECONDS")
-    several = [_one(context, model, device, **asked) for model, device in pairs]
+    several = [_one(context, model, device, asked) for model, device in pairs]
+    answered, cells = [answer for answer, _ in several], [one for _, one in several]
     if len(several) == 1:
-        return several[0].answer
+        return answered[0]
     names = [f"{model}, {device}" for model, device in pairs]
-    labels = dict.fromkeys(name for one in several for name in one.cells)
-    rows = [(label, *(one.cells.get(label, "") for one in several)) for label in labels]
-    documents = [one.answer.document for one in several]
-    return Answer(documents, lambda: say(table("", ("", *names), rows)), min(one.answer.status for one in several))
+    rows = [(label, *(one.get(label, "") for one in cells)) for label in dict.fromkeys(chain(*cells))]
+    status = min(answer.status for answer in answered)
+    return Answer([answer.document for answer in answered], lambda: say(table("", ("", *names), rows)), status)
 
 
 class _Question(NamedTuple):
@@ -132,42 +129,31 @@ class _Question(NamedTuple):
     drafter: "ResolvedModel | str | None"
 
 
-def _question(
-    context: click.Context,
-    model: str,
-    device: str,
-    *,
-    quant: str,
-    target_tokens_per_s: float | None,
-    minutes: float | None,
-    entitled: bool,
-    draft: str | None,
-    beside: tuple[str, ...],
-    ram_budget: str | None,
-    program: str | None,
-    **fields: Any,
-) -> _Question:
+def _question(context: click.Context, model: str, device: str, options_given: dict[str, Any]) -> _Question:
     from harness.app import fit as use
     from harness.app.resolve import THIS_MACHINE, resolve_device, resolve_model, scenario_from, usual_program
     from harness.app.ways import longest_context
+    from harness.domain.scenario import Scenario
 
-    head, fields["draft_tokens"] = _head(draft or "")
-    fields["program"] = program if program is not None else usual_program(device)
+    left = dict(options_given)
+    fields = options.fields_of(Scenario, left) | {"without": left["without"]}
+    head, fields["draft_tokens"] = _head(draft := left["draft"] or "")
+    if (program := fields["program"]) is None:
+        fields["program"] = usual_program(device)
     if is_longest := not fields["context_tokens"]:
         needed_tokens = fields["depth_tokens"] + fields["prompt_tokens"] + fields["new_tokens"]
         fields["context_tokens"] = -(-needed_tokens // 256) * 256
     scenario = scenario_from(fields)
-    resolved, profile = resolve_model(model, quant or None), resolve_device(device, scenario)
+    resolved, profile = resolve_model(model, left["quant"] or None), resolve_device(device, scenario)
     notes = list(resolved.notes)
-    if ram_budget:
-        profile = use.within_budget(profile, options.budget_of(ram_budget, resolved.weights.file_bytes))
+    if budget := left["ram_budget"]:
+        profile = use.within_budget(profile, options.budget_of(budget, resolved.weights.file_bytes))
         notes.append(f"the app may use {format_bytes(profile.pool('ram').usable_bytes.value)} of RAM")
     several = profile.card_count > 1  # -d "2x rtx 3090"
     refuse_typed({"placement"}, "with several cards, over which the best split is looked for", when=several)
     small = resolve_model(draft) if draft and not head else None
-    companions = (*map(use.companion, beside), *use.head_beside(head, resolved))
-    asked: dict[str, Any] = {"entitled": entitled, "draft": small, "beside": companions, "minutes": minutes}
-    asked["target_tokens_per_s"] = target_tokens_per_s
+    asked = {name: left[name] for name in ("entitled", "minutes", "target_tokens_per_s")}
+    asked |= {"draft": small, "beside": (*map(use.companion, left["beside"]), *use.head_beside(head, resolved))}
     if is_longest:
         fields["context_tokens"] = longest_context(resolved, profile, scenario, **asked)
         scenario = scenario_from(fields)
@@ -200,46 +186,33 @@ def _head(draft: str) -> tuple[str, int]:
     return word, options.Count(1, 64).convert(length, None, click.get_current_context()) if length else 0
 
 
-def _one(
-    context: click.Context,
-    model: str,
-    device: str,
-    *,
-    verifier: str | None,
-    price: str | None,
-    measured: float | None,
-    explained: bool,
-    with_advice: bool,
-    **asked: Any,
-) -> _Asked:
+def _one(context: click.Context, model: str, device: str, given: dict[str, Any]) -> tuple[Answer, dict[str, str]]:
+    """One model on one device: its answer, and what a comparison says of it."""
     from harness.app import fit as use
     from harness.app.locate import repository_of
     from harness.app.measured import causes
-    from harness.app.plans import plan_remote, plan_speculation
-    from harness.app.resolve import THIS_MACHINE, resolve_device
+    from harness.app.plans import plan_speculation
+    from harness.app.resolve import THIS_MACHINE
     from harness.app.ways import advice_for, ways
-    from harness.report.answer import commands, first_line, measured_line, next_step, other_ways
+    from harness.report.answer import commands, first_line, measured_line, next_step, other_ways, span
 
-    question = _question(context, model, device, **asked)
-    resolved, profile, small = question.model, question.device, question.asked["draft"]
+    question = _question(context, model, device, given)
+    resolved, profile, small, measured = question.model, question.device, question.asked["draft"], given["measured"]
     listed = ways(resolved, profile, question.scenario, **question.asked)
     best, now, scenario = listed[0], listed[0].prediction, listed[0].scenario
-    verdict = now.verdict
+    verdict, advised = now.verdict, given["with_advice"]
     deep = () if verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
     decode = deep[0][1] if deep else now.speed.decode_tokens_per_s
     late, energy = use.outlook(resolved, profile, scenario, decode, question.asked["minutes"] or 10)
-    notes = [*question.notes, *_notes(now, resolved, profile, scenario)]
-    changes = advice_for(resolved, profile, question.scenario, now, **question.asked) if with_advice else []
-    speculation = (
-        plan_speculation(resolved, profile, scenario, question.drafter) if with_advice or question.drafter else None
-    )
-    why = _why(resolved, profile, scenario) if explained else ()
-    slower = causes(measured, best, resolved, profile, late) if measured else []
-    beside = measured_line(measured, now) if measured else ""
-    there, _, trip_ms = (verifier or "").partition("@")
-    trip_s = options.Amount(most=60_000).convert(trip_ms or "40", None, context) / 1e3
-    given = now, resolved, small, profile
-    remote = plan_remote(*given, resolve_device(there), scenario, trip_s) if there and small else None
+    notes = [*question.notes, *_notes(now, profile, scenario)]
+    changes = advice_for(resolved, profile, question.scenario, now, **question.asked) if advised else []
+    drafter = question.drafter
+    speculation = plan_speculation(resolved, profile, scenario, drafter) if advised or drafter else None
+    why = _why(resolved, profile, scenario) if given["explained"] else ()
+    slower, beside = [], ""
+    if measured:
+        slower, beside = causes(measured, best, resolved, profile, late), measured_line(measured, now)
+    remote = _remote(context, given["verifier"], question, now, scenario) if given["verifier"] and small else None
     starts = [] if profile.kind in _HANDHELD else commands(best, resolved, repository_of(resolved.name))
     spoken = first_line(
         best,
@@ -250,13 +223,14 @@ def _one(
         but=_rests_on(resolved, scenario, question.is_longest),
         reads_only=resolved.reads_only,
     )
-    cost = _cost(price, energy)
-    speeds = _speeds(now, deep, use.next_turn(resolved, profile, scenario, _TURN_TOKENS))
-    rows = [*speeds, *_over_minutes(late, energy), *cost]
+    cost, reading = _cost(given["price"], energy), _reading(now, resolved, profile, scenario)
+    rows = [*_speeds(now, deep), *reading, *_over_minutes(late, energy), *cost]
 
     def show() -> None:
         below = [f"  {one.tokens_per_s:.3g} tokens/s if {one.cause}: {one.advice}" for one in slower]
-        for line in filter(None, (spoken, beside, *below, other_ways(listed), *starts)):
+        times = ", ".join(f"{name.removeprefix('reading ')} in {span(value)}" for name, value, *_ in reading if value)
+        times = f"It reads {times}." if times and not resolved.reads_only else ""
+        for line in filter(None, (spoken, beside, *below, other_ways(listed), *starts, times)):
             click.echo(line)
         say(_memory_table(now, profile.title), _intervals(rows))
         console().print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
@@ -274,16 +248,28 @@ def _one(
     document |= {name: part for name, part in parts.items() if part}
     cells = {"answer": spoken.partition(":")[0], "how": best.how, "llama.cpp": best.flags}
     cells["memory"] = f"{format_bytes(verdict.needed_bytes)} of {format_bytes(verdict.available_bytes)}"
-    cells |= {name: _between(value, form) for name, value, form, _ in rows if value is not None}
+    cells |= {name: span(value, form) for name, value, form, _ in rows if value is not None}
     status = Exit.BROKEN if verdict.word in {"does not fit", "too slow"} else Exit.OK
-    return _Asked(Answer(document, show, status), cells)
+    return Answer(document, show, status), cells
+
+
+def _remote(
+    context: click.Context, verifier: str, question: _Question, now: "Prediction", scenario: "Scenario"
+) -> "RemotePlan":
+    from harness.app.plans import plan_remote
+    from harness.app.resolve import resolve_device
+
+    place, _, trip_ms = verifier.partition("@")
+    trip_s = options.Amount(most=60_000).convert(trip_ms or "40", None, context) / 1e3
+    there = resolve_device(place)
+    return plan_remote(now, question.model, question.asked["draft"], question.device, there, scenario, trip_s)
 
 
 def _rests_on(model: "ResolvedModel", scenario: "Scenario", is_longest: bool) -> str:
     """What the answer is true of: the longest context, a guess, more than the model was made for; empty for none."""
     if is_longest:
         return f"with a context of up to {scenario.context_tokens:,} tokens"
-    if any("mmproj" in note for note in model.notes):
+    if model.tower and model.tower.is_asked and not model.tower_bytes:
         return "without its image tower (mmproj)"
     most_tokens = model.weights.shape.context_max_tokens
     if most_tokens and scenario.context_tokens > most_tokens:
@@ -291,14 +277,11 @@ def _rests_on(model: "ResolvedModel", scenario: "Scenario", is_longest: bool) ->
     return f"if {model.name}, which nobody here knows, is built like others of its size" if model.guess else ""
 
 
-def _notes(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario") -> list[str]:
+def _notes(now: "Prediction", device: "DeviceProfile", scenario: "Scenario") -> list[str]:
     """What the figures are of, where that is not one sequence by what is published of the device's kind."""
     notes = [f"{device.title}: {reading}" for reading in device.readings]
     if device.learned:
         notes.append(f"speed was learnt from measurements of this device, kept in {device.learned}")
-    most_tokens = model.weights.shape.context_max_tokens
-    if most_tokens and scenario.context_tokens > most_tokens:
-        notes.append(f"a context of {scenario.context_tokens} is beyond the {most_tokens} tokens of {now.model}")
     if scenario.batch_count > 1:
         each = format_number(now.speed.decode_tokens_per_s.mid / scenario.batch_count)
         notes.append(f"{scenario.batch_count} sequences together: speeds are those of all, {each} tokens/s for each")
@@ -341,22 +324,47 @@ def _memory_table(now: "Prediction", title: str) -> Table:
     return table(head, ("part", "pool", "held", "mapped", "why"), rows, right=(2, 3))
 
 
-def _speeds(now: "Prediction", deep: "tuple[tuple[int, Interval], ...]", turn: "Interval") -> "list[Row]":
-    speed, read = now.speed, now.speed.prefill_tokens_per_s
-    page_s = read.through(lambda rate: _PAGE_TOKENS / rate)
+def _speeds(now: "Prediction", deep: "tuple[tuple[int, Interval], ...]") -> "list[Row]":
+    speed = now.speed
     rows: list[Row] = [
         ("decode, tokens/s", speed.decode_tokens_per_s, format_number, ""),
         *((f"decode after {tokens} tokens of context", value, format_number, "") for tokens, value in deep),
-        ("prefill, tokens/s", read, format_number, ""),
-        (f"reading a page ({_PAGE_TOKENS} tokens)", page_s, format_seconds, ""),
+        ("prefill, tokens/s", speed.prefill_tokens_per_s, format_number, ""),
         ("first token, loaded", speed.ttft_warm_s, format_seconds, ""),
-        (f"first token of the next turn ({_TURN_TOKENS} tokens more)", turn, format_seconds, "the cache is kept"),
         ("first token, from storage", speed.ttft_cold_s, format_seconds, ""),
         ("load, from storage", speed.load_cold_s, format_seconds, ""),
     ]
     if "storage" not in speed.limits:
         reads = f"{format_bytes(speed.active_bytes)} a token"
         rows.append(("ceiling, tokens/s", _exact(speed.roofline_tokens_per_s), format_number, reads))
+    return rows
+
+
+def _reading(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario") -> "list[Row]":
+    """How long a document takes, an image if the model sees any, and the turn after them."""
+    from harness.app import fit as use
+
+    read, most_tokens = now.speed.prefill_tokens_per_s, model.weights.shape.context_max_tokens
+    if now.verdict.word == "does not fit":
+        return []
+    tokens = scenario.prompt_tokens
+    if tokens <= _PAGE_TOKENS:
+        tokens = _PAGE_TOKENS * (_PAGES if most_tokens > 2 * _PAGES * _PAGE_TOKENS else 1)
+    pages = round(tokens / _PAGE_TOKENS)
+    document = f"reading {f'{pages} pages' if pages > 1 else 'a page'} ({tokens:,} tokens)"
+    if now.verdict.word == "fits with streaming":
+        rows: list[Row] = [(document, read.through(lambda rate: tokens / rate), format_seconds, "")]
+    else:
+        seconds = use.first_token_s(model, device, scenario, 0, tokens)
+        turn = use.first_token_s(model, device, scenario, tokens, _TURN_TOKENS)
+        rows = [
+            (document, seconds, format_seconds, ""),
+            (f"reading the next turn's {_TURN_TOKENS} tokens", turn, format_seconds, "the cache is kept"),
+        ]
+    if model.tower and (image := use.image_s(model, scenario, read)):
+        words = f"reading an image of 1024x1024 ({model.tower.image_tokens:,} tokens)"
+        held = f"{format_bytes(model.tower.file_bytes)}{'' if model.tower_bytes else ' more'}"
+        rows.append((words, image, format_seconds, f"its tower ({held}) at the rate of the prompt: nobody timed one"))
     return rows
 
 
@@ -399,10 +407,6 @@ def _exact(value: float) -> "Interval":
     from harness.domain.prediction import Interval
 
     return Interval(mid=value, low=value, high=value)
-
-
-def _between(value: "Interval", form: "Callable[[float], str]") -> str:
-    return f"{form(value.mid)} ({form(value.low)} to {form(value.high)})"
 
 
 def _intervals(rows: "Sequence[Row]") -> Table:

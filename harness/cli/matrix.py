@@ -24,7 +24,6 @@ _MOST_ROWS = 40
 )
 @options.kv_type
 @click.option("--api", default="", help="Api; each device's usual one unless given.")
-@click.option("--entitled", is_flag=True, help="Apps have the higher memory limit their system offers.")
 @answers
 def matrix(kv_type: str, api: str, **asked: Any) -> Answer:
     """Predict every combination of devices, models, quantisation mixtures and contexts.

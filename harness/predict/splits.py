@@ -14,12 +14,14 @@ from harness.domain.scenario import Scenario
 from harness.predict.memory import SPREAD_RATIO, memory_of
 
 
-def best_split(weights: Weights, device: DeviceProfile, scenario: Scenario, card_count: int = 1) -> Placement | None:
+def best_split(
+    weights: Weights, device: DeviceProfile, scenario: Scenario, card_count: int = 1, beside_bytes: int = 0
+) -> Placement | None:
     """The first placement, from all on the cards to all with the CPU, that leaves room on both sides; None for none.
 
     What moves to the CPU is slower there, so the least that must move is best. Memory on a card falls from step to step
     but for its scratch, which may grow by a matrix: so the search ends with a look at the next few steps. The room left
-    on a card is that of the interval of its memory.
+    on a card is that of the interval of its memory; ``beside_bytes`` of one hold something else.
 
     Raises:
         ValueError: The KV type's blocks do not divide a row of keys.
@@ -32,7 +34,7 @@ def best_split(weights: Weights, device: DeviceProfile, scenario: Scenario, card
         return memory_of(weights, scenario, device, placement)
 
     def has_room(held: MemoryPrediction) -> bool:
-        return fullest_card(held) * (1 + SPREAD_RATIO) <= device.pool("vram").usable_bytes.value
+        return (fullest_card(held) + beside_bytes) * (1 + SPREAD_RATIO) <= device.pool("vram").usable_bytes.value
 
     first = bisect_left(listed, True, key=lambda placement: has_room(memory(placement)))
     for placement in listed[first : first + _LOOK_AHEAD]:

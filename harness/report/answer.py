@@ -1,6 +1,6 @@
 """The one plain sentence that an answer begins with, and what to do next."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from harness.app.resolve import ResolvedModel
@@ -57,7 +57,7 @@ def first_line(
         return f"No: it needs {memory}, and no split or streaming makes up for the rest ({name})."
     decode = decode or speed.decode_tokens_per_s
     if reads_only:
-        read, read_s = speed.prefill_tokens_per_s, _span(speed.ttft_warm_s)
+        read, read_s = speed.prefill_tokens_per_s, span(speed.ttft_warm_s)
         between = f"{format_number(read.low, 2)} to {format_number(read.high, 2)}"
         spoken = (
             f"reads about {format_number(read.mid, 2)} tokens/s ({between}), {asked.prompt_tokens} tokens in {read_s}"
@@ -73,7 +73,7 @@ def first_line(
     context = asked.depth_tokens + asked.prompt_tokens
     if context > _SHORT_TOKENS:
         spoken += f" after {context:,} tokens"
-    parts = [spoken, f"first token after {_span(speed.ttft_warm_s)}"]
+    parts = [spoken, f"first token after {span(speed.ttft_warm_s)}"]
     if not way.is_usual:
         parts.append(f"{way.how}{' (' if way.flags else ''}{way.flags}{')' if way.flags else ''}")
     parts.append(f"uses {memory}" if verdict.needed_bytes <= verdict.available_bytes else f"needs {memory}")
@@ -102,12 +102,10 @@ def _verdict_word(way: Way, target_tokens_per_s: float | None) -> str:
     return "Barely" if is_full or misses else "Yes"
 
 
-def _span(time: Interval) -> str:
-    """A time with its interval; where that is too wide, the interval alone."""
-    between = f"{format_seconds(time.low)} to {format_seconds(time.high)}"
-    if time.high > _UNSURE_RATIO * time.low:
-        return between
-    return f"{format_seconds(time.mid)} ({between})"
+def span(value: Interval, form: Callable[[float], str] = format_seconds) -> str:
+    """A quantity with its interval; where that is too wide, the interval alone."""
+    between = f"{form(value.low)} to {form(value.high)}"
+    return between if value.high > _UNSURE_RATIO * value.low else f"{form(value.mid)} ({between})"
 
 
 def other_ways(ways: Sequence[Way]) -> str:
@@ -131,6 +129,7 @@ def commands(way: Way, model: ResolvedModel, repository: str) -> list[str]:
     types = f"-ctk {asked.kv_type.lower()} -ctv {(asked.value_type or asked.kv_type).lower()}"
     words = [
         f"llama-server {file} -c {asked.context_tokens}",
+        "--mmproj mmproj-F16.gguf" if model.tower_bytes and not repository else "",
         flags,
         types if asked.kv_type != "F16" or asked.value_type else "",
         f"-np {asked.batch_count} --kv-unified" if asked.batch_count > 1 else "",
@@ -167,7 +166,9 @@ def next_step(way: Way, here: bool, has_advice: bool) -> str:
         change = "take a change of the table above, or " if has_advice else ""
         return f"Next: {change}ask `edge-harness recommend {now.device}` for models that do."
     if now.verdict.word == "fits with streaming":
-        return f"Next: `edge-harness stream {now.model}` reads it from storage." if not way.flags else ""
+        there, budget = "" if here else " on that device", f"{now.verdict.available_bytes >> 20}MiB"
+        command = f"edge-harness stream {now.model} -q {now.quant} --ram-budget {budget}"
+        return f"Next: `{command}`{there} reads it from storage." if not way.flags else ""
     if here:
         return f"Next: `edge-harness check {now.model} -q {now.quant}` runs it here and compares."
     return "Next: `edge-harness check` on that device compares this with what it really does."

@@ -4,15 +4,13 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from harness.app.matrix import Cell, ask
-from harness.app.resolve import PROBED_NAME
+from harness.app.resolve import PROBED_NAME, ResolvedModel
 from harness.catalog.devices import device_names
 from harness.catalog.models import model_names
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
-from harness.domain.model import ModelCard, ModelShape
 from harness.domain.record import RunRecord
 from harness.predict.quality import perplexity_growth_percent
-from harness.predict.weights import weights_of
 from harness.units import MIB
 
 DEFAULT_QUANTS: Final = ("Q3_K_M", "Q4_K_M", "Q5_K_M", "Q8_0", "F16")
@@ -114,16 +112,17 @@ def choices(
     """
     grid = ask(devices=devices, models=models, quants=quants, contexts=contexts)
     grid.devices.sort(key=lambda device: (_KINDS.index(device.kind), device.title.lower()))
-    sizes = {name: _size(card, shape) for name, card, shape in grid.models}
-    grid.models.sort(key=lambda model: (sizes[model[0]], model[0]))
+    sizes = {model.name: _size(model) for model in grid.models}
+    grid.models.sort(key=lambda model: (sizes[model.name], model.name))
+    mixtures = tuple(dict.fromkeys(model.quant for model in grid.models))
     return Choices(
         devices=tuple(_device_line(device) for device in grid.devices),
-        models=tuple(_model_line(*model) for model in grid.models),
-        quants=tuple(grid.quants),
+        models=tuple(_model_line(model, sizes[model.name]) for model in grid.models[:: len(mixtures)]),
+        quants=mixtures,
         contexts=tuple(grid.contexts),
-        quality=tuple(_quality(quant, sizes[name]) for name, _, _ in grid.models for quant in grid.quants),
+        quality=tuple(_quality(model.quant, sizes[model.name]) for model in grid.models),
         cells=tuple(_shown(cell) for cell in grid.cells()),
-        default_quant=grid.quants.index("Q4_K_M") if "Q4_K_M" in grid.quants else 0,
+        default_quant=mixtures.index("Q4_K_M") if "Q4_K_M" in mixtures else 0,
         default_context=min(1, len(grid.contexts) - 1),
     )
 
@@ -155,20 +154,20 @@ def beside(records: Sequence[RunRecord], **asked: Any) -> Choices:
 _KINDS: Final = ("phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server")
 
 
-def _size(card: ModelCard | None, shape: ModelShape) -> int:
+def _size(model: ResolvedModel) -> int:
     """Weights, as published or else as counted."""
-    stated = card.parameter_count if card else 0
-    return stated or sum(t.element_count for t in weights_of(shape, "F16").tensors)
+    stated = model.card.parameter_count if model.card else 0
+    return stated or sum(t.element_count for t in model.weights.tensors)
 
 
-def _model_line(name: str, card: ModelCard | None, shape: ModelShape) -> ModelLine:
-    count = _size(card, shape)
+def _model_line(model: ResolvedModel, count: int) -> ModelLine:
+    card = model.card
     return ModelLine(
-        name=name,
-        title=card.title if card else name,
+        name=model.name,
+        title=card.title if card else model.name,
         parameters_b=round(count / 1e9, 2),
         active_b=round(((card.active_parameter_count if card else 0) or count) / 1e9, 2),
-        context_max_tokens=shape.context_max_tokens,
+        context_max_tokens=model.weights.shape.context_max_tokens,
     )
 
 

@@ -106,7 +106,7 @@ def test_a_draft_takes_room_of_its_own(tmp_path: Path) -> None:
         (("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop", "--draft", "qwen3-0.6b"), "other vocabulary (151936 tokens"),
         (("matrix", "-m", "nope"), "models show"),
         (("matrix", "-m", ","), "names with a comma between"),
-        (("matrix", "-m", "smollm2-135m", "-d", "raspberry-pi-5", "--entitled"), "--entitled changes nothing"),
+        (("matrix", "-m", "smollm2-135m", "-d", "raspberry-pi-5", "--entitled"), "answers several devices"),
         (("fit", "smollm2-135m", "-d", "raspberry-pi-5", "--entitled"), "--entitled changes nothing"),
         (("history", "--outcome", "crahsed"), "Did you mean 'crashed'?"),
         (("matrix", "-m", "llama3.1:8b-q8_0"), "mixtures with --quants"),

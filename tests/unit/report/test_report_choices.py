@@ -8,7 +8,7 @@ from harness.app.resolve import resolve_model
 from harness.app.ways import ways
 from harness.catalog.devices import load_device
 from harness.domain.scenario import Scenario
-from harness.errors import InputError, RefusedError
+from harness.errors import InputError
 from harness.report.choices import choices
 from harness.units import MIB
 
@@ -68,16 +68,6 @@ def test_a_cell_that_cannot_be_says_so(scenario: Scenario, possible: list[str]) 
 
     assert [cell.device for cell in cells if cell.verdict != "impossible"] == possible
     assert all((cell.decode_tokens_per_s is None) == (cell.verdict == "impossible") for cell in cells)
-
-
-def test_the_higher_limit_counts_where_there_is_one_and_is_refused_where_there_is_none() -> None:
-    plain, entitled = (
-        [cell.available_bytes for cell in ask(devices=DEVICES[:2], models=MODELS[:1], entitled=e).cells()]
-        for e in (False, True)
-    )
-    assert (entitled[0] > plain[0], entitled[1] == plain[1]) == (True, True)
-    with pytest.raises(RefusedError, match="--entitled changes nothing"):
-        ask(devices=DEVICES[1:2], models=MODELS[:1], entitled=True)
 
 
 def test_columns_hold_a_row_a_cell_with_the_interval() -> None:

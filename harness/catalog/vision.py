@@ -1,0 +1,45 @@
+"""Image towers (mmproj files): what models that look at images hold and do beside their language model.
+
+``models/tables/vision.csv`` has a row a model: bytes of the file in F16; tokens of an image of 1024 x 1024 pixels and
+the patches that it is cut into; layers of the tower that look at the whole image, and their width.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+from harness.catalog.names import TABLES, key
+from harness.catalog.paths import table_rows
+from harness.domain.quant import split
+
+_IMAGES: Final = re.compile(rf"\b(?:{TABLES['images']})\b", re.IGNORECASE)
+
+
+class ImageTower(NamedTuple):
+    """The tower of one model.
+
+    Attributes:
+        model: Name of the whole, as the table has it; empty where it is in none.
+        file_bytes: Of its file in F16; 0 where nobody told.
+        image_tokens: That an image of 1024 x 1024 pixels is in a prompt; 0 where nobody told.
+        image_flops: Of the tower for that image: two for each weight and patch, and of whole attention.
+        is_asked: Whether the model's name says images (VL, Vision), rather than that it can see as well.
+    """
+
+    model: str
+    file_bytes: int
+    image_tokens: int
+    image_flops: float
+    is_asked: bool
+
+
+def tower_of(asked: str, card: str) -> ImageTower | None:
+    """The tower of a model by the name that was asked for, or that of its card; None for one that sees nothing."""
+    is_asked = _IMAGES.search(asked) is not None
+    for name in (asked, card):
+        words = f"{key(split(name)[0])}-"
+        for row in table_rows("models", "vision"):
+            if words.startswith(f"{key(row['name'])}-"):
+                size, tokens, patches, layers, hidden = (int(row[c]) for c in list(row)[1:6])
+                flops = patches * (size + 4 * patches * hidden * layers)
+                return ImageTower(row["name"], size, tokens, flops, is_asked)
+    return ImageTower("", 0, 0, 0.0, is_asked) if is_asked else None
