@@ -27,7 +27,7 @@ from bench.versus_llama_bench import a_pair, run_ours
 from harness.app.resolve import with_kept_costs
 from harness.app.this_machine import this_machine
 from harness.catalog.gguf import read_weights
-from harness.cli._options import numbers
+from harness.cli._parameters import numbers
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError
 from harness.predict.speed import predict_speed

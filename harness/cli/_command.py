@@ -14,6 +14,8 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from harness.cli._output import Answer
+from harness.cli._parameters import parameters_of
 from harness.domain.base import shipped_table
 from harness.errors import BadDataError, InputError
 
@@ -126,10 +128,23 @@ class Verb(click.Command):
     context_class = HelpContext
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
+        self._is_whole = False
         super().__init__(*arguments, **settings)
-        for parameter in self.params:
-            if parameter.type is click.STRING and parameter.name in _CATALOGS:
-                parameter.type = CatalogName(_CATALOGS[parameter.name])
+
+    @property
+    def params(self) -> list[click.Parameter]:
+        """Those of the table beside the verb's module, then those of its decorators; read when first asked for."""
+        if not self._is_whole and self.callback is not None:
+            self._is_whole = True
+            self._params[:0] = parameters_of(self.callback)
+            for parameter in self._params:
+                if parameter.type is click.STRING and parameter.name in _CATALOGS:
+                    parameter.type = CatalogName(_CATALOGS[parameter.name])
+        return self._params
+
+    @params.setter
+    def params(self, params: list[click.Parameter]) -> None:
+        self._params = params
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -165,11 +180,13 @@ class Verb(click.Command):
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the verb, unless the table excludes something that was typed."""
+        """Run the verb, unless the table excludes something that was typed; print its answer, if it gives one."""
         for rule in RULES:
             for fault in rule.faults(ctx):
                 raise click.UsageError(fault, ctx)
-        return super().invoke(ctx)
+        as_json = ctx.params.pop("as_json", False)
+        answer = super().invoke(ctx)
+        return answer.told(path_of(ctx) if as_json else "") if isinstance(answer, Answer) else answer
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options under their headings; a default from the user's file says so."""

@@ -4,13 +4,11 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
-from harness.cli._command import path_of
 from harness.errors import Exit
 from harness.printable import MESSAGE_MAX, clean, clean_lines, escaped
 
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.catalog._progress import Progress
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 PIPED_WIDTH: Final = 140
 """Columns of a table that goes to a file or a pipe."""
@@ -29,11 +25,6 @@ _PROSE_WIDTH: Final = 24
 """Columns that a cell of words keeps at least before another column is dropped for it."""
 
 
-def json_option(function: F) -> F:
-    """Add ``--json``: one JSON document on stdout, tables and progress on stderr."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(function)
-
-
 class Answer(NamedTuple):
     """What a verb found: ``document`` (or what makes it) for ``--json``; ``show`` prints the same for people."""
 
@@ -41,21 +32,13 @@ class Answer(NamedTuple):
     show: Callable[[], object]
     status: int = Exit.OK
 
-
-def answers(function: F) -> F:
-    """Make a verb of a function that returns an :class:`Answer`: it takes ``--json`` and prints one or the other."""
-
-    @wraps(function)
-    def answered(*arguments: Any, as_json: bool, **given: Any) -> int:
-        answer: Answer = function(*arguments, **given)
-        if as_json:
-            document = answer.document() if callable(answer.document) else answer.document
-            emit_json(document, path_of(click.get_current_context()))
+    def told(self, verb: str) -> int:
+        """Print it, as the JSON document of ``verb`` where one is named; its exit status."""
+        if verb:
+            emit_json(self.document() if callable(self.document) else self.document, verb)
         else:
-            answer.show()
-        return int(answer.status)
-
-    return json_option(cast("F", answered))
+            self.show()
+        return int(self.status)
 
 
 def emit_json(document: Any, verb: str) -> None:

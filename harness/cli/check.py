@@ -15,23 +15,7 @@ _DOCTOR = "`edge-harness doctor` says what disturbs this machine or is missing o
 
 
 @click.command(cls=Verb)
-@click.argument("models", nargs=-1, metavar="[MODEL...]")
-@options.quant
-@options.context()
-@options.prompt()
-@options.tokens(64)
-@options.depths
-@options.threads
-@options.api
-@options.placement()
-@options.runtime()
-@options.repetitions()
-@options.memory_limit
-@click.option("--probe", "probe_again", is_flag=True, help="Measure this machine again.")
-@click.option("--max-error", "max_error_percent", type=options.Amount(), help="Exit 1 above this error, in percent.")
-@click.option("--report", type=options.Ending(*options.REPORTS), help="Report: .html, .md, or .json for records.")
-@options.on_target
-@options.measuring()
+@options.measuring
 def check(
     models: tuple[str, ...],
     quant: str,

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from harness.cli import _options as options
 from harness.cli._command import Verbs
-from harness.cli._output import Answer, Table, answers, console, table
+from harness.cli._output import Answer, Table, console, table
 from harness.errors import MissingPackageError
 from harness.units import GB, GIB, TERA, format_bytes, format_rate
 
@@ -32,8 +31,6 @@ def devices() -> None:
 
 
 @devices.command()
-@click.argument("device", required=False)
-@answers
 def show(device: str | None) -> Answer:
     """Show every figure of DEVICE with its source and confidence; or list the devices that have files of their own.
 
@@ -88,10 +85,6 @@ def _list() -> Answer:
 
 
 @devices.command()
-@click.option("--quick", is_flag=True, help="Some ten seconds: fewer passes, and the engine is not timed.")
-@click.option("--out", "-o", type=options.Ending(".toml"), help="File to write; your own devices folder unless given.")
-@options.on_target
-@answers
 def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> Answer:
     """Measure this machine and write its profile (then usable as --device this-machine); or one behind --on."""
     if target != "local":

@@ -3,12 +3,11 @@
 import click
 
 from harness.cli._command import Verb
-from harness.cli._output import Answer, answers, say, table
+from harness.cli._output import Answer, say, table
 from harness.errors import Exit
 
 
 @click.command(cls=Verb)
-@answers
 def doctor() -> Answer:
     """Examine folders, engines, optional packages, limits and sensors; exit 4 when something is broken."""
     from harness.app.doctor import examine

@@ -8,7 +8,8 @@ import click
 from harness.cli import _options as options
 from harness.cli._command import Verb, typed
 from harness.cli._effect import refuse_idle, refuse_typed
-from harness.cli._output import Answer, Table, answers, console, say, table
+from harness.cli._output import Answer, Table, console, say, table
+from harness.cli._parameters import Amount, Count
 from harness.cli._plans import render_plans
 from harness.errors import Exit
 from harness.units import format_bytes, format_number, format_seconds
@@ -37,64 +38,6 @@ _HANDHELD = ("phone", "tablet")
 
 
 @click.command(cls=Verb)
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option(
-    "--device",
-    "-d",
-    "devices",
-    multiple=True,
-    metavar="DEVICE",
-    help="Device by its name, its parts or a file; several are compared. [default: this machine]",
-)
-@options.quant
-@options.option("context_or_most")
-@options.prompt()
-@options.tokens(128)
-@click.option("--depth", "depth_tokens", type=options.Count(0), default=0, help="Tokens already in the cache.")
-@click.option(
-    "--batch", "--users", "batch_count", type=options.Count(1, 4096), default=1, help="Sequences decoded together."
-)
-@options.ubatch
-@options.kv_type
-@options.value_type
-@options.program
-@options.api
-@options.threads
-@options.without
-@click.option("--entitled", is_flag=True, help="Assume the app has the entitlement for more memory.")
-@click.option("--min-speed", "target_tokens_per_s", type=options.Amount(), help="Decode speed wanted, in tokens/s.")
-@click.option(
-    "--minutes", type=options.Amount(), help="Judge --min-speed after so many minutes, once throttling has set in."
-)
-@click.option(
-    "--draft",
-    metavar="MODEL",
-    help="Draft model to load as well: a name or a file, NAME:QUANT for its quantisation. Or a head on the model: mtp, "
-    "eagle or dflash; mtp:3 drafts 3 tokens at a time.",
-)
-@click.option(
-    "--verifier",
-    metavar="DEVICE[@MS]",
-    help="Device elsewhere that verifies what --draft drafts here, and the round trip to it. [default: 40 ms]",
-)
-@click.option(
-    "--with", "beside", multiple=True, metavar="WORKLOAD[:SIZE]", help="What shares the app's memory; may be repeated."
-)
-@click.option(
-    "--ram-budget", metavar="SIZE", help="RAM the app may use: 2GiB, 600MB, or 0.6x the size of the model's file."
-)
-@options.placement()
-@click.option(
-    "--price", metavar="KWH[,ELSEWHERE]", help="Price of a kWh, and of a million tokens elsewhere: 0.30,0.60."
-)
-@click.option(
-    "--measured", type=options.Amount(), help="Decode speed that was measured, in tokens/s: say what may explain it."
-)
-@click.option(
-    "--explain", "explained", is_flag=True, help="Show every term behind the speed, and what would disprove it."
-)
-@click.option("--advice/--no-advice", "with_advice", default=True, help="Say what would make it fit, or faster.")
-@answers
 @click.pass_context
 def fit(context: click.Context, /, models: tuple[str, ...], devices: tuple[str, ...], **asked: Any) -> Answer:
     """Predict the memory and the speed of a model on a device; several of either are columns of one table.
@@ -183,7 +126,7 @@ def _head(draft: str) -> tuple[str, int]:
     if word not in HEADS:
         return "", 0
     refuse_typed({"verifier"}, "with a head that drafts, which lies with its target")
-    return word, options.Count(1, 64).convert(length, None, click.get_current_context()) if length else 0
+    return word, Count(1, 64).convert(length, None, click.get_current_context()) if length else 0
 
 
 def _one(context: click.Context, model: str, device: str, given: dict[str, Any]) -> tuple[Answer, dict[str, str]]:
@@ -260,7 +203,7 @@ def _remote(
     from harness.app.resolve import resolve_device
 
     place, _, trip_ms = verifier.partition("@")
-    trip_s = options.Amount(most=60_000).convert(trip_ms or "40", None, context) / 1e3
+    trip_s = Amount(most=60_000).convert(trip_ms or "40", None, context) / 1e3
     there = resolve_device(place)
     return plan_remote(now, question.model, question.asked["draft"], question.device, there, scenario, trip_s)
 
@@ -396,7 +339,7 @@ def _cost(price: str | None, energy: "Energy | None") -> "list[Row]":
     """What a million tokens cost in electricity, beside what they cost elsewhere."""
     if price is None:
         return []
-    kwh, *elsewhere = (options.Amount(most=1e6).convert(part, None, None) for part in price.split(",", 1))
+    kwh, *elsewhere = (Amount(most=1e6).convert(part, None, None) for part in price.split(",", 1))
     joules = energy and (energy.sustained_joules_per_token or energy.joules_per_token)
     beside = f"; {elsewhere[0]:g} elsewhere" if elsewhere else ""
     cost = joules.through(lambda each: each * kwh / 3.6) if joules else None

@@ -6,16 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli import _options as options
 from harness.cli._command import Verbs
-from harness.cli._output import Answer, answers, console, say
+from harness.cli._output import Answer, console, say
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
-
-
-scheduler = click.option("--scheduler", required=True, help="Address of the scheduler: tcp://host:8786, or tls://.")
-tls = click.option("--tls", type=options.FILE, help="Key of the fleet, the same on every machine; `fleet up` makes it.")
 
 
 @click.group(cls=Verbs)
@@ -24,20 +19,6 @@ def fleet() -> None:
 
 
 @fleet.command("run")
-@click.argument("matrix", type=options.FILE, metavar="MATRIX.toml")
-@scheduler
-@click.option(
-    "--out",
-    "-o",
-    "folder",
-    type=options.FOLDER,
-    default=Path("fleet-results"),
-    show_default=True,
-    help="Folder for the results.",
-)
-@click.option("--resume", is_flag=True, help="Keep the results that are already in --out, and measure the rest.")
-@tls
-@answers
 def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
     """Measure every cell of a matrix on the connected devices.
 
@@ -72,13 +53,6 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
 
 
 @fleet.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8786, show_default=True, help="Port to listen on.")
-@click.option(
-    "--device-wait", "device_wait_s", type=options.Amount(), default=60.0, show_default=True,
-    help="Seconds that a cell waits for a device that is absent.",
-)  # fmt: skip
-@tls
 def up(host: str, port: int, device_wait_s: float, tls: Path | None) -> None:
     """Start the scheduler; Ctrl-C ends it.
 
@@ -91,10 +65,6 @@ def up(host: str, port: int, device_wait_s: float, tls: Path | None) -> None:
 
 
 @fleet.command()
-@scheduler
-@click.option("--device", required=True, help="Name of this device in the matrix.")
-@click.option("--host", default="", help="Address of this device that the scheduler can reach.")
-@tls
 def worker(scheduler: str, device: str, host: str, tls: Path | None) -> None:
     """Make this machine a device of the fleet.
 

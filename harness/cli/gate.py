@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli import _options as options
 from harness.cli._command import Verbs
 from harness.cli._effect import refuse_typed
-from harness.cli._output import Answer, answers, put
+from harness.cli._output import Answer, put
 from harness.errors import RefusedError
 from harness.printable import clean_lines
 from harness.units import format_seconds
@@ -19,10 +18,8 @@ if TYPE_CHECKING:
     from harness.gates.judge import Judgement
     from harness.gates.propose import Preset
 
-FORMATS = ("terminal", "markdown", "junit", "github", "badge")
 FILES = {".txt": "terminal", ".md": "markdown", ".xml": "junit", ".svg": "badge"}
 """Format of a file by its ending."""
-PRESETS = ("limits", "regression", "phone", "first-token")
 
 
 class _Gate(Verbs):
@@ -50,25 +47,7 @@ def gate() -> None:
     """  # noqa: D301 - click reads the backspace as "do not wrap"
 
 
-_shared = options.together(
-    answers,
-    click.option("--budget", "budget", type=click.Path(path_type=Path), required=True, help="Budgets file (TOML)."),
-    click.option("--format", "form", type=click.Choice(FORMATS), default="terminal", show_default=True),
-    click.option(
-        "--out",
-        "-o",
-        multiple=True,
-        type=options.Ending(*FILES),
-        help=f"Write there too; the ending is the format: {', '.join(FILES)}. Repeatable.",
-    ),
-)
-
-
 @gate.command("judge")
-@click.argument("results", nargs=-1, metavar="RESULT...")
-@click.option("--baseline", multiple=True, help="Result, or folder of results, to compare with; repeatable.")
-@click.option("--against", metavar="COMMIT", help="Read the folders named with --baseline as they were in this commit.")
-@_shared
 def judge(
     results: tuple[str, ...],
     baseline: tuple[str, ...],
@@ -90,16 +69,6 @@ def judge(
 
 
 @gate.command("live")
-@click.option(
-    "--candidate",
-    required=True,
-    metavar="COMMAND",
-    help="Command that prints one record, such as: edge-harness run MODEL --json",
-)
-@click.option("--baseline", required=True, metavar="COMMAND", help="The same, for the build to compare with.")
-@click.option("--max-turns", type=click.IntRange(6, 1000), default=24, show_default=True, help="Most turns to take.")
-@click.option("--timeout", "timeout_s", type=options.Amount(0, 1e6), default=900.0, help="Seconds for one command.")
-@_shared
 def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget: Path, **shown: Any) -> Answer:
     """Run a build in turns with its baseline until the decision is clear."""
     from harness.catalog.budgets import load_budgets
@@ -125,9 +94,6 @@ def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget
 
 
 @gate.command("update")
-@click.argument("results", nargs=-1, metavar="RESULT...", required=True)
-@click.option("--to", "folder", type=options.FOLDER, required=True, help="Folder of the baseline, kept with the code.")
-@answers
 def update(results: tuple[str, ...], folder: Path) -> Answer:
     """Keep results as the baseline: the newest 20 runs of each model, machine and setting.
 
@@ -142,17 +108,6 @@ def update(results: tuple[str, ...], folder: Path) -> Answer:
 
 
 @gate.command("init")
-@click.argument("results", nargs=-1, metavar="[RESULT]...")
-@click.option(
-    "--preset",
-    type=click.Choice(PRESETS),
-    default="limits",
-    show_default=True,
-    help="limits: hold what was reached. regression: find speeds 10 % below the baseline. phone: that, and at most "
-    "200 MB more memory. first-token: limit the time to the first token.",
-)
-@click.option("--out", "-o", type=options.FILE, help="Write there instead of on stdout.")
-@answers
 def init(results: tuple[str, ...], preset: "Preset", out: Path | None) -> Answer:
     """Propose budgets from results, or from the run history when none is named.
 
@@ -181,7 +136,6 @@ def _answer(judgements: "list[Judgement]", budget: Path, *, form: str, out: tupl
     from harness.gates.streaks import with_streaks
     from harness.records.store import write_atomically
 
-    refuse_typed({"form"}, "with --json", when=click.get_current_context().params["as_json"])
     lines = budget_lines(budget, len(judgements))
     judgements = with_streaks(judgements, home_dir() / "gate-streaks.json")
     judgements = [replace(j, file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]

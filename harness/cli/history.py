@@ -6,29 +6,11 @@ from typing import Any, get_args
 
 import click
 
-from harness.cli import _options as options
 from harness.cli._command import Verb
-from harness.cli._output import Answer, answers, say, table
+from harness.cli._output import Answer, say, table
 
 
 @click.command(cls=Verb)
-@click.argument("runs", nargs=-1, metavar="[RUN]...")
-@click.option("--model", default="", help="Only runs of this model.")
-@click.option("--device", default="", help="Only runs on this device.")
-@click.option("--workload", default="", help="Only runs of this workload.")
-@click.option("--outcome", default="", help="Only runs with this outcome: ok, inconclusive, crashed ...")
-@click.option("--limit", type=click.IntRange(1, 10**9), show_default="20; all of them with --export and --trend")
-@click.option("--import", "imported", type=click.Path(path_type=Path), help="Add the records of this file or folder: "
-              "another history (.sqlite), JSON lines (.jsonl), or results that `report` reads.")  # fmt: skip
-@click.option(
-    "--export", "exported", type=options.Ending(".jsonl"), help="Write the records that match to this .jsonl."
-)
-@click.option("--trend", metavar="METRIC", help="Course of a metric over comparable runs, such as decode_tokens_per_s.")
-@click.option(
-    "--max-error", "max_error_percent", type=options.Amount(or_zero=True),
-    help="Exit 1 where a prediction of a RUN is further off than this, in percent.",
-)  # fmt: skip
-@answers
 def history(
     runs: tuple[str, ...],
     imported: Path | None,

@@ -12,28 +12,7 @@ from harness.errors import Exit
 
 
 @click.command("ladder", cls=Verb)
-@click.argument("model")
-@click.option(
-    "--quants", callback=options.words, metavar="Q,Q,...", help="Quantisations to try. [default: fifteen usual ones]"
-)
-@click.option(
-    "--text", type=options.FILE_HERE, help="Text to measure quality on. [default: one that ships with edge-harness]"
-)
-@click.option(
-    "--chunks",
-    default=8,
-    type=click.IntRange(0),
-    show_default=True,
-    help="Chunks of 512 tokens of the text to score; 0 for all.",
-)
-@click.option("--no-speed", is_flag=True, help="Measure size and quality only.")
-@options.tokens(64)
-@options.prompt()
-@options.threads
-@options.repetitions(3)
-@options.memory_limit
-@click.option("--keep", type=options.FOLDER, help="Folder to keep the quantised files in.")
-@options.measuring()
+@options.measuring
 def ladder(
     model: str,
     quants: tuple[str, ...],

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli import _options as options
 from harness.cli._command import Verb
-from harness.cli._output import Answer, answers, say, table
+from harness.cli._output import Answer, say, table
 from harness.errors import Exit, HarnessError
 from harness.units import format_number
 
@@ -18,14 +17,6 @@ if TYPE_CHECKING:
 
 
 @click.command("learn", cls=Verb)
-@click.argument("records", nargs=-1, type=click.Path(exists=True, path_type=Path))
-@click.option("--device", metavar="DEVICE", help="Take all measurements for this device, whatever they name.")
-@click.option(
-    "--line", "lines", multiple=True, help="One measurement: 'qwen3-8b Q4_K_M 512.3 45.1' (pp512, tg128); repeatable."
-)
-@click.option("--forget", "forgotten", is_flag=True, help="Forget what measurements taught of the --device.")
-@click.option("--out", "-o", type=options.FOLDER, help="Folder that also gets each device's file, to share.")
-@answers
 def learn(
     records: tuple[Path, ...], device: str | None, lines: tuple[str, ...], forgotten: bool, out: Path | None
 ) -> Answer:

@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli import _options as options
 from harness.cli._command import Verb
-from harness.cli._output import Answer, answers, console, say, table
+from harness.cli._output import Answer, console, say, table
 from harness.units import format_bytes, format_number
 
 if TYPE_CHECKING:
@@ -16,15 +15,6 @@ _MOST_ROWS = 40
 
 
 @click.command(cls=Verb)
-@click.option("--devices", "-d", default="*", callback=options.words, help="Patterns such as `iphone-*,pixel-*`.")
-@click.option("--models", "-m", default="*", callback=options.words, help="Patterns such as `llama-3*`.")
-@click.option("--quants", "-q", default="Q4_K_M", callback=options.words, show_default=True, help="Mixtures.")
-@click.option(
-    "--contexts", "-c", default="4096", callback=options.numbers(1), show_default=True, help="Tokens of KV cache."
-)
-@options.kv_type
-@click.option("--api", default="", help="Api; each device's usual one unless given.")
-@answers
 def matrix(kv_type: str, api: str, **asked: Any) -> Answer:
     """Predict every combination of devices, models, quantisation mixtures and contexts.
 

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli import _options as options
 from harness.cli._command import Verbs
 from harness.cli._effect import refuse_typed
-from harness.cli._output import Answer, answers, bar, say, table
+from harness.cli._output import Answer, bar, say, table
 from harness.errors import RefusedError
 from harness.units import format_bytes
 
@@ -25,10 +24,6 @@ def models() -> None:
 
 
 @models.command()
-@click.argument("model", required=False)
-@click.option("--quant", "-q", help="Quantisation, where the name has none.")
-@click.option("--provider", default="", help="For an ONNX graph: say whether this execution provider runs all of it.")
-@answers
 def show(model: str | None, quant: str | None, provider: str) -> Answer:
     """Show what MODEL is taken for and why: identity, shape, files, tensors, size of its cache; or list all models.
 
@@ -134,9 +129,6 @@ def _decoder(name: str, quant: str | None) -> Answer:
 
 
 @models.command()
-@click.argument("model")
-@click.option("--quant", "-q", help="Which of its files; its default where not given.")
-@answers
 def pull(model: str, quant: str | None) -> Answer:
     """Fetch a file of MODEL (a name or hf:org/repo) into the cache, verified; an interrupted pull goes on."""
     from harness.app.locate import obtain
@@ -149,16 +141,6 @@ def pull(model: str, quant: str | None) -> Answer:
 
 
 @models.command()
-@click.argument("checkpoint", type=options.FOLDER)
-@click.argument("folder", type=options.FOLDER)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "int4"]),
-    default="int4",
-    show_default=True,
-    help="Precision of the graph's matrices.",
-)
-@answers
 def export(checkpoint: Path, folder: Path, precision: str) -> Answer:
     """Export CHECKPOINT, the folder of a Hugging Face model, to an ONNX FOLDER for `run --runtime ort`, by optimum."""
     from harness.onnx.export import export as export_onnx
@@ -168,11 +150,6 @@ def export(checkpoint: Path, folder: Path, precision: str) -> Answer:
 
 
 @models.command()
-@click.argument("model")
-@click.option("--quant", "-q", help="Mixture, such as IQ2_XXS; the model's default where not given.")
-@click.option("--out", "-o", type=options.FILE, help="File; in the cache by default.")
-@options.seed("the weights")
-@answers
 def synthesize(model: str, quant: str | None, out: Path | None, seed: int) -> Answer:
     """Write a file with MODEL's true shapes and random weights: real size and speed, no meaning.
 

@@ -2,9 +2,8 @@
 
 import click
 
-from harness.cli import _options as options
 from harness.cli._command import Verb
-from harness.cli._output import Answer, answers, say, table
+from harness.cli._output import Answer, say, table
 from harness.errors import Exit
 from harness.units import format_bytes, format_number
 
@@ -13,15 +12,6 @@ _NAMED_COUNT = 8
 
 
 @click.command(cls=Verb)
-@click.argument("device")
-@click.option("--task", type=click.Choice(["chat", "code", "reasoning", "vision"]), default="chat", show_default=True)
-@click.option("--min-speed", type=options.Amount(), default=5.0, show_default=True, help="Decode speed, tokens/s.")
-@click.option("--minutes", type=options.Amount(most=1e5), help="For how long it must hold; throttling counts.")
-@click.option("--quality-of", default="", metavar="MODEL", help="Only models as good as MODEL by published scores.")
-@options.context()
-@options.kv_type
-@options.api
-@answers
 def recommend(
     device: str, task: str, min_speed: float, minutes: float | None, quality_of: str, **fields: int | str
 ) -> Answer:

@@ -4,12 +4,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any
 
 import click
 
-from harness.cli import _options as options
 from harness.cli._command import Verb
 from harness.cli._output import put
 from harness.domain.record import RunRecord
@@ -17,34 +15,7 @@ from harness.errors import RefusedError
 from harness.printable import clean_lines
 
 
-def _formats() -> list[str]:
-    from harness.report import formats
-
-    return [m.name.replace("_", "-") for m in iter_modules(formats.__path__) if not m.name.startswith("_")]
-
-
 @click.command(cls=Verb)
-@click.argument("results", nargs=-1, metavar="[RESULT]...")
-@click.option("--out", "-o", type=options.FILE, help="Write there; its ending is a format.")
-@click.option("--format", "-f", "form", type=click.Choice(_formats()), help="html unless --out says more.")
-@click.option(
-    "--devices",
-    "-d",
-    callback=options.words,
-    help="Patterns of devices to predict. Default: the machines of the results, and five others.",
-)
-@click.option(
-    "--models",
-    "-m",
-    callback=options.words,
-    help="Patterns of models to predict. Default: the models of the results, and four others.",
-)
-@click.option("--quants", "-q", callback=options.words, help="Mixtures to predict; five usual ones unless given.")
-@click.option(
-    "--contexts", "-c", callback=options.numbers(1), help="Contexts to predict; four usual ones unless given."
-)
-@click.option("--budget", "-b", type=options.FILE, help="Budgets to draw the results beside, as `gate` judges them.")
-@click.option("--predictions/--no-predictions", default=None, help="Whether to predict devices and models at all.")
 def report(
     results: tuple[str, ...],
     out: Path | None,

@@ -11,40 +11,7 @@ from harness.cli._output import Answer, say
 
 
 @click.command(cls=Verb)
-@click.argument("models", nargs=-1, metavar="MODEL...")
-@options.quant
-@options.context()
-@options.prompt(least=0)
-@options.tokens(128, least=0)
-@options.depths
-@options.several_threads
-@click.option(
-    "--batch",
-    "batch_count",
-    default="1",
-    callback=options.numbers(1, 256),
-    help="Sequences to decode together, or several numbers: 1,2,4,8.",
-)
-@options.ubatch
-@options.kv_type
-@options.without
-@options.api
-@options.placement()
-@options.runtime(several=True)
-@options.server_model
-@options.repetitions()
-@click.option(
-    "--cold-loads",
-    type=options.Count(0, 100),
-    default=1,
-    show_default=True,
-    help="Times the model is loaded with none of it in the page cache.",
-)
-@click.option("--greedy", is_flag=True, help="Include choosing each token from its logits in the time.")
-@options.memory_limit
-@options.emulated
-@options.on_target
-@options.measuring()
+@options.measuring
 def run(
     models: tuple[str, ...],
     quant: str,

@@ -7,12 +7,13 @@ import click
 from harness.cli import _options as options
 from harness.cli._command import Verb
 from harness.cli._output import Answer
+from harness.cli._parameters import Amount, whole
 
 
 def _range(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, int]:
     low, _, high = text.partition("-")
     try:
-        found = options.whole(low), options.whole(high or low)
+        found = whole(low), whole(high or low)
     except ValueError:
         found = (0, 0)
     if not 1 <= found[0] <= found[1]:
@@ -27,61 +28,19 @@ def _limits(_context: click.Context, _option: click.Parameter, texts: tuple[str,
         if name in found:
             raise click.BadParameter(f"found {name} twice, expected one limit of each")
         try:
-            found[name] = options.Amount().convert(most.removesuffix("s"), _option, _context)
+            found[name] = Amount().convert(most.removesuffix("s"), _option, _context)
         except click.BadParameter:
             raise click.BadParameter(f"found {text!r}, expected seconds such as ttft=0.5") from None
     return found
 
 
 def _rates(_context: click.Context, _option: click.Parameter, text: str) -> tuple[float, ...]:
-    number = options.Amount()
+    number = Amount()
     return tuple(number.convert(part, _option, _context) for part in text.split(",")) if text else ()
 
 
 @click.command("serve-load", cls=Verb)
-@click.argument("named", default="", metavar="[MODEL]")
-@click.option("--url", default="", metavar="URL", help="Address of the server: http://127.0.0.1:8080.")
-@options.server_model
-@options.silence
-@click.option(
-    "--users", callback=options.numbers(1, 10_000), help="Closed loop: numbers of users at once, such as 1,2,4,8,16."
-)
-@click.option(
-    "--rate",
-    "rates",
-    default="",
-    callback=_rates,
-    help="Open loop: requests per second that arrive at random (Poisson), such as 0.5,1,2.",
-)
-@click.option("--requests", "request_count", type=options.Count(1, 100_000), default=32, show_default=True,
-              help="Requests at each level of load.")  # fmt: skip
-@click.option(
-    "--prompt",
-    "prompt_tokens",
-    default="128",
-    callback=_range,
-    help="Tokens in each prompt, or a range such as 64-256.",
-)
-@click.option(
-    "--tokens", "new_tokens", default="64", callback=_range, help="Tokens to generate for each request, or a range."
-)
-@click.option(
-    "--prefix",
-    "prefix_tokens",
-    type=options.Count(0),
-    default=0,
-    help="Tokens that all prompts begin with, which a server can cache.",
-)
-@click.option(
-    "--goodput",
-    "limits_s",
-    multiple=True,
-    callback=_limits,
-    metavar="NAME=S",
-    help="Latency within which a request counts as good, in seconds: ttft=0.5, itl=0.05 or e2el=5.",
-)
-@options.seed("lengths, prompts and arrivals", 1)
-@options.measuring(bound=False)
+@options.measuring
 def serve_load(
     named: str,
     url: str,
@@ -107,8 +66,6 @@ def serve_load(
 
     if not url or bool(users) == bool(rates):
         raise click.UsageError("expected --url with either --users or --rate")
-    if how.resume:
-        raise click.UsageError("--resume cannot be applied to a server that is already running")
     job = LoadJob(
         url=url,
         model=server_model,

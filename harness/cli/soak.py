@@ -12,48 +12,7 @@ from harness.errors import Exit
 
 
 @click.command("soak", cls=Verb)
-@click.argument("model")
-@options.quant
-@click.option(
-    "--minutes", type=options.Amount(), default=10.0, show_default=True, help="How long to decode, in minutes."
-)
-@click.option(
-    "--window",
-    "window_s",
-    type=options.Amount(),
-    default=5.0,
-    show_default=True,
-    help="Seconds that one speed is taken over.",
-)
-@click.option(
-    "--duty",
-    "duty_ratio",
-    type=options.Amount(0, 1),
-    default=1.0,
-    show_default=True,
-    help="Share of the time to decode in, with pauses between.",
-)
-@click.option(
-    "--max-celsius", "celsius_max", type=options.Amount(), help="Stop as soon as a sensor is hotter than this, in °C."
-)
-@click.option(
-    "--min-battery",
-    "battery_percent_min",
-    type=options.Amount(-1, 100),
-    default=10.0,
-    show_default=True,
-    help="Stop as soon as the battery holds less than this, in percent.",
-)
-@click.option(
-    "--meter", type=options.FILE, help="File that an external power meter writes: lines of unix seconds and watts."
-)
-@options.context(512)
-@options.threads
-@options.api
-@options.placement()
-@options.runtime()
-@options.on_target
-@options.measuring(86_400)
+@options.measuring
 def soak(
     model: str,
     quant: str,

@@ -12,26 +12,7 @@ from harness.errors import EngineError, Exit
 
 
 @click.command("speculate", cls=Verb)
-@click.argument("model")
-@click.option(
-    "--draft",
-    required=True,
-    metavar="M",
-    help="Draft model (name or file; plain Q4_0 is tried too), or 'lookup' for prompt lookup.",
-)
-@click.option("--gamma", type=options.Count(1, 63, auto=0), default="auto", metavar="N|auto",
-              help="Tokens drafted in each cycle; auto adapts it.")  # fmt: skip
-@options.quant
-@options.prompts
-@options.tokens(96, least=2)
-@options.context(1024)
-@options.threads
-@options.api
-@options.placement()
-@options.repetitions(1)
-@options.memory_limit
-@options.emulated
-@options.measuring()
+@options.measuring
 def speculate(
     model: str,
     draft: str,

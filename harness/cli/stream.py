@@ -17,38 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("stream", cls=Verb)
-@click.argument("model")
-@click.option(
-    "--ram-budget",
-    required=True,
-    metavar="SIZE",
-    help="RAM the run may use: 600MB, 1.5GiB, or 0.6x the size of the model's file.",
-)
-@click.option(
-    "--draft",
-    default="",
-    metavar="M",
-    help="Draft model to keep in memory, within the budget and in plain Q4_0; or 'lookup' for prompt lookup.",
-)
-@options.quant
-@options.prompts
-@options.tokens(16, least=2)
-@options.context(512)
-@options.threads
-@options.repetitions(1)
-@click.option(
-    "--plain-mmap", is_flag=True, help="For comparison: map the file and let the system choose what stays in memory."
-)
-@click.option(
-    "--predict/--no-predict",
-    "says_first",
-    default=True,
-    show_default=True,
-    help="Predict the speed first; the engine is timed once for it, on tiny models.",
-)
-@options.emulated
-@options.on_target
-@options.measuring()
+@options.measuring
 def stream(
     model: str,
     ram_budget: str,

@@ -32,32 +32,7 @@ def _share(_context: click.Context, option: click.Parameter, text: str) -> float
 
 
 @click.command(cls=Verb)
-@click.argument("model", metavar="MODEL")
-@options.quant
-@click.option(
-    "--for",
-    "goal",
-    default="chat",
-    show_default=True,
-    help="chat, prompt (long prompts), agent (a long history), or users=8.",
-)
-@click.option("--within", "within_s", callback=_seconds, default="10m", show_default=True, help="Time for it all.")
-@options.memory_limit
-@click.option(
-    "--quality",
-    "quality_ratio",
-    callback=_share,
-    default="keep",
-    show_default=True,
-    help="keep, or how much perplexity may grow for speed, such as 0.5%.",
-)
-@click.option("--runtimes", callback=options.words, help="Runtimes to race; all that can be used here unless given.")
-@click.option(
-    "--profile",
-    type=options.Ending(".toml"),
-    help="Write the winner there as defaults of `run` and `check`: edge-harness.toml, or a file to copy into it.",
-)
-@options.measuring()
+@options.measuring
 def tune(model: str, profile: Path | None, how: "options.How", **asked: Any) -> Answer:
     """Race settings of MODEL on this machine: runtime, threads, layout, micro-batch, flash attention, cache.
 

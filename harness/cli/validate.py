@@ -6,22 +6,13 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli._command import Verb
-from harness.cli._output import Answer, answers, console, table
+from harness.cli._output import Answer, console, table
 
 if TYPE_CHECKING:
     from harness.published.score import Report, Score
 
 
 @click.command("validate", cls=Verb)
-@click.option(
-    "--rows",
-    type=click.Path(path_type=Path),
-    help="A CSV file with the columns of the shipped rows: of speeds, batches, speculative decoding, streaming, "
-    "split placements, energy or heat.",
-)
-@click.option("--leave-out", "by", metavar="WHAT", help="Refit without each chip, source, chip+source, family, runtime "
-              "or what came last in time, and judge that; in a checkout of the project only.")  # fmt: skip
-@answers
 def validate(rows: Path | None, by: str | None) -> Answer:
     """Errors of the predictions on published measurements, beside the best constant.
 

@@ -9,7 +9,7 @@ import click
 from harness.cli import _options as options
 from harness.cli._command import Verbs
 from harness.cli._effect import refuse_typed
-from harness.cli._output import Answer, answers, model_file, say, table
+from harness.cli._output import Answer, model_file, say, table
 from harness.errors import Exit, HarnessError
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ def workloads() -> None:
 
 
 @workloads.command("list", epilog="edge-harness workloads list")
-@answers
 def list_() -> Answer:
     """List every system with its parts, its sizes and the columns of its cases."""
     from harness.workloads.registry import load_all
@@ -50,24 +49,7 @@ def list_() -> Answer:
 
 
 @workloads.command("run", epilog="edge-harness workloads run memory_store")
-@click.argument("names", nargs=-1, metavar="[NAME...]")
-@click.option(
-    "--cases", type=options.FILE_HERE, help="Your own cases, JSON lines; `workloads list --json` names columns."
-)
-@click.option("--size", default="default", show_default=True, help="A named size, or parts such as entry_count=5000.")
-@click.option("--model", metavar="MODEL", help="Language model: a name, name:quant or file.")
-@click.option("--encoder", metavar="FOLDER", help="Sentence encoder: a folder or hf:org/name; MiniLM unless given.")
-@click.option("--nli", metavar="FOLDER", help="NLI cross-encoder: a folder or hf:org/name with model.onnx.")
-@click.option("--evaluate", is_flag=True, help="Answer every case, not only enough of them to time each step.")
-@click.option("--predict-for", "devices", multiple=True, metavar="DEVICE", help="Also predict for it; repeatable.")
-@options.repetitions(30)
-@click.option(
-    "--threads", "-t", "thread_count", type=options.Count(1, 1024), default=1, show_default=True, help="CPU threads."
-)
-@options.seed("the built-in cases", 1)
-@options.memory_limit
-@options.on_target
-@options.measuring()
+@options.measuring
 def run(
     names: tuple[str, ...],
     cases: Path | None,

@@ -15,7 +15,7 @@ from bench.tiny_gguf import synthesize_tiny
 from harness import plugins
 from harness.cli import cli
 from harness.cli._command import HEADINGS, RULES, TABLES, Rule
-from harness.cli._options import PARTS, Amount, Count, Size
+from harness.cli._parameters import PARTS, Amount, Count, Size
 from harness.errors import InputError, UnknownNameError
 
 SHARED = {"--timeout", "--resume", "--out", "--json", "--cpus"}
