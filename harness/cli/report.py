@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from harness.cli._command import Verb
+from harness.cli._effect import refuse_typed
 from harness.cli._output import put
 from harness.domain.record import RunRecord
 from harness.errors import RefusedError
@@ -39,10 +40,9 @@ def report(
         raise click.UsageError(f"{out}: give a --format, or one of the endings {', '.join(endings)}")
     if form == "html" and out is None:
         raise click.UsageError("a page needs a file: -o report.html")
-    if form != "html" and budget:
-        raise click.UsageError("--budget is drawn on a page alone (-o report.html); `gate` says it in text")
     records = gather(results)
-    wanted = predictions if predictions is not None else any(asked.values()) or form == "html" or not records
+    refuse_typed({"budget", "predictions", *asked}, f"in {form}: a page (.html) has it", when=form != "html")
+    wanted = form == "html" and predictions is not False
     if not wanted and not records:
         raise RefusedError("nothing to report: no RESULT, and no predictions wanted")
     given = {name: each for name, each in asked.items() if each}

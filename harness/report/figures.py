@@ -6,18 +6,13 @@ from math import isfinite
 
 import numpy as np
 
-from harness.app.resolve import resolve_model
 from harness.app.trend import trends
 from harness.domain.record import RunRecord
 from harness.domain.result import Load, Soak, Speculation, Stream
-from harness.errors import HarnessError
-from harness.predict.quality import perplexity_growth_percent
-from harness.predict.quant_mix import quant_named
 from harness.printable import clean
 from harness.records.derive import times_of
 from harness.records.ladder import cells, rungs_of
 from harness.report.charts import Figure, Row, chart, figure, plotted
-from harness.report.choices import Choices
 from harness.report.document import Report, RunView
 from harness.report.text import amount, compared, digits, title_of
 from harness.stats.intervals import quantile_interval
@@ -46,7 +41,6 @@ def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
         memory(runs),
         *latency(runs),
         ladder(records),
-        frontier(report.choices, runs) if report.choices else None,
         acceptance(records),
         soaks(records),
         loads(records),
@@ -176,26 +170,6 @@ def latency(runs: Sequence[tuple[str, RunView]]) -> list[Figure | None]:
             ms = float(np.median(middle[token : token + step]))
             course.append({"name": label, "token": token, "ms": ms, "is_listed": token % (10 * step) == 0})
     return [plotted("latency", shares), plotted("course", course)]
-
-
-def frontier(choices: Choices, runs: Sequence[tuple[str, RunView]]) -> Figure | None:
-    """Size against published loss of quality, for the models that ran or else for a small, a middle and a large one."""
-    ran = [m.name for m in choices.models if any(run.record.model and run.name.startswith(m.name) for _, run in runs)]
-    known = [m.name for m in choices.models]
-    wanted = ran[-3:] or [known[i * (len(known) - 1) // 4] for i in (1, 2, 3)]
-    rows: list[Row] = []
-    for name in dict.fromkeys(wanted):
-        for quant in ("Q2_K", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "F16"):
-            try:
-                model = resolve_model(name, quant_named(quant))
-            except HarnessError:
-                continue
-            count = sum(t.element_count for t in model.weights.tensors)
-            loss = 0.0 if quant == "F16" else perplexity_growth_percent(quant, count)
-            if loss is not None:
-                gib = sum(t.size_bytes for t in model.weights.tensors) / GIB
-                rows.append({"model": name, "quant": quant, "gib": gib, "loss": max(loss, 0.0)})
-    return plotted("frontier", rows)
 
 
 def ladder(records: Sequence[RunRecord]) -> Figure | None:

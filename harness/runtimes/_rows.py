@@ -13,6 +13,7 @@ from harness.domain.foreign import json_of, read_limited, say
 from harness.errors import BadDataError, EngineError, RefusedError, optional
 
 TOKENIZER_FILE: Final = "tokenizer.json"
+_TOKENIZER_BYTES: Final = 64 << 20
 
 
 def check_logits(logits: str) -> None:
@@ -22,7 +23,7 @@ def check_logits(logits: str) -> None:
 
 
 class Tokenized:
-    """Text of a model whose folder holds ``tokenizer.json`` (EngineError where it does not)."""
+    """Text of a model whose folder holds ``tokenizer.json`` (BadDataError where it does not)."""
 
     _folder: Path
 
@@ -32,10 +33,9 @@ class Tokenized:
         with optional("tokenizers", "onnx"):
             from tokenizers import Tokenizer
         path = self._folder / TOKENIZER_FILE
-        if not path.is_file():
-            raise EngineError(f"the model's folder has no {TOKENIZER_FILE}")
+        text = read_limited(path, _TOKENIZER_BYTES, "a tokenizer")
         try:
-            tokenizer = Tokenizer.from_file(str(path))
+            tokenizer = Tokenizer.from_buffer(text)
         except Exception as error:  # the package raises plain Exceptions
             raise BadDataError(path, "", str(error)[:200], "a tokenizer of the package tokenizers") from error
         tokenizer.no_truncation()

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from harness.catalog.gguf import read_gguf
 from harness.errors import EngineError, RefusedError
 from harness.ports import EndPass
+from harness.runtimes.llamacpp.quality import log_probabilities
 from harness.workloads.parts import Parts
-from harness.workloads.parts.language import LanguageModel, log_softmax
+from harness.workloads.parts.language import LanguageModel
 
 Floats = NDArray[np.float32]
 WINDOW_TOKENS: Final = 512
@@ -83,8 +84,8 @@ class ResidualStream:
         self._change = ordinary_changed
         self.language.forget()
         self.language.read(tokens, logits="all")
-        rows = [self.language.session.logits(at) for at in range(1, len(tokens) - 1)]
-        return -float(np.mean([log_softmax(row)[token] for row, token in zip(rows, tokens[2:], strict=True)]))
+        logs = log_probabilities(self.language.session.all_logits()[1:-1])
+        return -float(logs[range(len(logs)), tokens[2:]].mean(dtype=np.float64))
 
 
 def ordinary(values: Floats) -> NDArray[np.bool_]:

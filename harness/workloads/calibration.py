@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from harness.errors import RefusedError, WrongAnswerError
 from harness.stats.calibration import metrics, smooth
-from harness.workloads.parts import Parts
-from harness.workloads.system import Case, Context, Cost, Declared, Size
+from harness.workloads.system import Case, Cost, Size, System
 
 _SETS = 12
 _TOLERANCE_SIGMAS = 5
@@ -17,7 +16,7 @@ FEWEST_ROWS = 200
 """Below so many rows an ECE is noise: ten bins of perfectly calibrated data give 0.066 at 200."""
 
 
-class Calibration(Declared, name="calibration"):
+class Calibration(System, table="calibration"):
     """ECE, smooth ECE and AURC of sets of confidences.
 
     The built-in sets draw outcomes with the probability ``confidence ** 1.5``, so that their ECE is known but for the
@@ -35,10 +34,7 @@ class Calibration(Declared, name="calibration"):
             made.append({"confidences": confidences, "outcomes": outcomes, "implied_ece": implied})
         return made
 
-    def prepare(self, parts: Parts, size: Size, context: Context) -> None:
-        """Nothing is built."""
-
-    def step(self, state: None, case: Case) -> Any:
+    def step(self, state: Any, case: Case) -> Any:
         """The figures of one set."""
         confidences, outcomes = _array(case, "confidences", np.float64), _array(case, "outcomes", np.bool_)
         if len(confidences) < FEWEST_ROWS:

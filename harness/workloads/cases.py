@@ -20,10 +20,7 @@ def read_cases(path: Path, system: System) -> list[Case]:
         RefusedError: The file is neither, or holds no case.
     """
     if path.suffix != ".jsonl":
-        known = getattr(system, "read_cases", None)
-        if known is None:
-            raise RefusedError(f"{path}: found {path.suffix or 'no ending'}, expected .jsonl for {system.name}")
-        return list(known(path))
+        return list(system.read_cases(path))
     cases: list[Case] = []
     for number, line in enumerate(read_limited(path, _MOST_BYTES, "JSON lines").splitlines(), 1):
         if line.strip():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._command import Verbs
+from harness.cli._command import Verbs, typed
 from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, model_file, say, table
 from harness.errors import Exit, HarnessError
@@ -25,29 +25,6 @@ def workloads() -> None:
     """Run, predict and evaluate systems beside a language model: memory, calibration, reasoning and others."""
 
 
-@workloads.command("list", epilog="edge-harness workloads list")
-def list_() -> Answer:
-    """List every system with its parts, its sizes and the columns of its cases."""
-    from harness.workloads.registry import load_all
-
-    systems, gone = load_all()
-    rows = [[s.name, ", ".join(s.parts) or "-", ", ".join(s.sizes), s.extra or "-", s.title] for s in systems]
-    document = [
-        {
-            "name": system.name,
-            "title": system.title,
-            "parts": list(system.parts),
-            "extra": system.extra,
-            "sizes": system.sizes,
-            "columns": {name: column.what for name, column in system.columns.items()},
-        }
-        for system in systems
-    ]
-    return Answer(
-        document, lambda: say(table("", ["system", "parts", "sizes", "extra", "what it does"], rows), *gone.values())
-    )
-
-
 @workloads.command("run", epilog="edge-harness workloads run memory_store")
 @options.measuring
 def run(
@@ -60,7 +37,7 @@ def run(
     programs: Path | None,
     **fields: Any,
 ) -> Answer:
-    """Predict the named systems, or all of them; answer their cases on the clock, and score the answers.
+    """Predict the named systems, answer their cases on the clock, and score the answers; without a NAME list them all.
 
     With --on and --programs the language model runs on the target, and the rest of the cost is scaled from here.
 
@@ -72,6 +49,9 @@ def run(
     from harness.workloads.run import run as run_here
     from harness.workloads.table import median_error
 
+    if not names:
+        refuse_typed(typed(click.get_current_context()).keys() - {"as_json"}, "without a NAME")
+        return _listed()
     is_alone = len(names) == 1
     refuse_typed({"cases"}, "unless one system is named", when=not is_alone)
     systems, skipped = load_all(names)
@@ -101,8 +81,25 @@ def run(
     lines = [f"not run: {name}: {why}" for name, why in skipped.items()]
     lines += [f"median error: {middle:.1%}"] if middle is not None and not is_alone else []
     document = {"runs": runs, "skipped": skipped, "median_error_ratio": middle}
-    status = _status(runs) or (Exit.COULD_NOT_RUN if names and skipped else Exit.OK)
+    status = _status(runs) or (Exit.COULD_NOT_RUN if skipped else Exit.OK)
     return Answer(runs[0] if is_alone and runs else document, lambda: _show(runs, lines), status)
+
+
+def _listed() -> Answer:
+    """Every system with its parts, its sizes and the columns of its cases."""
+    from harness.workloads.registry import load_all
+
+    systems, gone = load_all()
+    rows = [[s.name, ", ".join(s.parts) or "-", ", ".join(s.sizes), s.extra or "-", s.title] for s in systems]
+    shown = ("name", "title", "parts", "extra", "sizes")
+    document = [
+        {name: getattr(system, name) for name in shown}
+        | {"columns": {name: column.what for name, column in system.columns.items()}}
+        for system in systems
+    ]
+    return Answer(
+        document, lambda: say(table("", ["system", "parts", "sizes", "extra", "what it does"], rows), *gone.values())
+    )
 
 
 def _refuse_unused(wanted: Iterable[str]) -> None:

@@ -26,7 +26,7 @@ from harness.workloads.facts import fact_cases
 from harness.workloads.parts import Parts
 from harness.workloads.parts.language import LanguageModel
 from harness.workloads.scores import signal
-from harness.workloads.system import Case, Context, Cost, Declared, Pass, Size
+from harness.workloads.system import Case, Context, Cost, Pass, Size, System
 
 _ARGUE: Final = (
     "You take part in a debate about a passage that the judge cannot read. Argue for your claim in one or two short "
@@ -54,7 +54,7 @@ class State(NamedTuple):
     speech_tokens: int
 
 
-class Debate(Declared, name="debate"):
+class Debate(System, table="debate"):
     """Debates and their placebos, one case a step."""
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from harness.errors import BadDataError, RefusedError, optional
 from harness.workloads.parts import Parts
 from harness.workloads.scores import share
-from harness.workloads.system import Case, Context, Cost, Declared, Size
+from harness.workloads.system import Case, Context, Cost, Size, System
 
 MOST_REGIONS: Final = 16
 _LETTERS: Final = "ABCDEFGHKLMNPRTUVXYZ23456789"
@@ -34,7 +34,7 @@ class State(NamedTuple):
     image_px: int
 
 
-class GroundedVision(Declared, name="grounded_vision"):
+class GroundedVision(System, table="grounded_vision"):
     """Regions of pictures, read."""
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:

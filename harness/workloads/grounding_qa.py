@@ -14,7 +14,7 @@ from harness.errors import RefusedError
 from harness.workloads.facts import fact_cases
 from harness.workloads.parts import Parts
 from harness.workloads.scores import f1, selection, share
-from harness.workloads.system import Case, Context, Cost, Declared, Pass, Size
+from harness.workloads.system import Case, Cost, Pass, Size, System
 
 _ANSWER: Final = (
     "Answer the question from the passage, in a few words. If the passage does not tell the answer, say: unknown."
@@ -24,7 +24,7 @@ _ANSWER_TOKENS: Final = 24
 _CONTAINED_RATIO: Final = 0.8
 
 
-class GroundingQa(Declared, name="grounding_qa"):
+class GroundingQa(System, table="grounding_qa"):
     """Support of claims, and answers that are withheld where they have none."""
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
@@ -39,10 +39,6 @@ class GroundingQa(Declared, name="grounding_qa"):
             }
             for row, is_true in zip(rows, cycle((False, True)), strict=False)
         ]
-
-    def prepare(self, parts: Parts, size: Size, context: Context) -> Parts:
-        """Nothing but the parts."""
-        return parts
 
     def step(self, state: Parts, case: Case) -> dict[str, Any]:
         """The probability of support; for a question the answer too, and whether it is given."""

@@ -19,7 +19,7 @@ from harness.workloads.activations import ResidualStream, ordinary
 from harness.workloads.facts import shipped_text
 from harness.workloads.parts import Parts
 from harness.workloads.scores import signal
-from harness.workloads.system import Case, Context, Cost, Declared, Pass, Size
+from harness.workloads.system import Case, Context, Cost, Pass, Size, System
 
 Floats = NDArray[np.float64]
 FOLDS: Final = 5
@@ -27,7 +27,7 @@ _WORDS: Final = 24
 _PENALTY: Final = 1e-2
 
 
-class Probe(Declared, name="probe"):
+class Probe(System, table="probe"):
     """Activations of labelled texts."""
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:

@@ -53,8 +53,7 @@ class Given(NamedTuple):
 
     def parts_of(self, system: System) -> dict[str, str]:
         """The parts of a system and their paths, empty for what is fetched; RefusedError where one is missing."""
-        named = {"language": self.language, "encoder": self.encoder, "nli": self.nli}
-        paths = {name: str(path.absolute()) for name, path in named.items() if path is not None}
+        paths = {name: str(path.absolute()) for name, path in self._asdict().items() if path is not None}
         return {name: paths.get(name, "") for name in sorted(needed(system.parts, {"encoder", *paths}))}
 
 

@@ -1,7 +1,7 @@
 """What a system beside a language model is: one object, timed, predicted, evaluated and planned for.
 
-A system is one file that ends in ``SYSTEM = ...``; a package declares it under the entry point group
-``edge_harness.workloads``::
+A system is one file with a :class:`System`, which ends in ``SYSTEM = ...``; a package declares it under the entry point
+group ``edge_harness.workloads``::
 
     [project.entry-points."edge_harness.workloads"]
     my_memory = "my_package.memory:SYSTEM"
@@ -13,9 +13,10 @@ same object, and so does ``cost``, from which the time is predicted before the r
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.domain.base import Frozen, shipped_table
+from harness.errors import RefusedError
 
 if TYPE_CHECKING:
     from harness.workloads.parts import Parts
@@ -99,7 +100,7 @@ class Context(NamedTuple):
     thread_count: int = 1
 
 
-class System(Protocol):
+class System:
     """A system that runs beside a language model.
 
     Attributes:
@@ -111,49 +112,46 @@ class System(Protocol):
         columns: Columns of its cases. ``kind`` names what a step does, where there are several kinds; it is the label
             of the step's time.
         sizes: Named parameter sets, ``default`` among them.
-
-    A system may also have ``read_cases(path) -> Sequence[Case]``, which reads a public data set in another format than
-    JSON lines; RefusedError where the file is none it knows.
     """
 
-    name: str
+    name: str = ""
     title: str
-    extra: str
-    parts: Sequence[str]
-    columns: Mapping[str, Column]
-    sizes: Mapping[str, Size]
+    extra: str = ""
+    parts: Sequence[str] = ()
+    columns: Mapping[str, Column] = {}
+    sizes: Mapping[str, Size] = {"default": {}}
+
+    def __init_subclass__(cls, *, table: str = "") -> None:
+        """``table`` names what ``systems.toml`` declares of a system that ships."""
+        rows = shipped_table("systems.toml", "harness.workloads")[table] | {"name": table} if table else {}
+        for key, value in rows.items():
+            setattr(cls, key, value)
+        if rows:
+            cls.columns = {name: Column(KINDS[kind], *of) for name, (kind, *of) in rows["columns"].items()}
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
         """The built-in cases, in the order in which they are put."""
+        raise NotImplementedError
+
+    def read_cases(self, path: Path) -> Sequence[Case]:
+        """Cases of a public data set that is no JSON lines; RefusedError where the file is none that is known."""
+        raise RefusedError(f"{path}: found {path.suffix or 'no ending'}, expected .jsonl for {self.name}")
 
     def prepare(self, parts: "Parts", size: Size, context: Context) -> Any:
-        """The state that ``step`` works on, built outside the clock."""
+        """The state that ``step`` works on, built outside the clock; the parts themselves unless it says otherwise."""
+        return parts
 
     def step(self, state: Any, case: Case) -> Any:
         """Answer one case; JSON values, kept in the record."""
+        raise NotImplementedError
 
     def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
         """What one step of each kind takes with these parts (``step`` where there is one kind)."""
+        raise NotImplementedError
 
     def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
         """Figures of the answers; WrongAnswerError where an answer is wrong whatever the model."""
-
-
-class Declared:
-    """Gives a system of ours what ``systems.toml`` declares of it; see :class:`System` for the attributes."""
-
-    name: str
-    title: str
-    extra: str
-    parts: Sequence[str]
-    columns: Mapping[str, Column]
-    sizes: Mapping[str, Size]
-
-    def __init_subclass__(cls, *, name: str) -> None:
-        table = shipped_table("systems.toml", "harness.workloads")[name]
-        columns = {key: Column(KINDS[kind], *others) for key, (kind, *others) in table["columns"].items()}
-        for key, value in (table | {"name": name, "columns": columns}).items():
-            setattr(cls, key, value)
+        return {}
 
 
 def kind_of(case: Case) -> str:

@@ -21,9 +21,8 @@ from typing import Any
 
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
-from harness.workloads.parts import Parts
 from harness.workloads.predict import machine_there
-from harness.workloads.system import Case, Context, Cost, Declared, Size
+from harness.workloads.system import Case, Cost, Size, System
 
 _LORA = {"rank": 16, "batch_tokens": 512, "train_tokens": 1_000_000, "bits_per_weight": 4.5, "assumed_mfu": 0.3}
 
@@ -69,7 +68,7 @@ def _exact(number: object) -> Fraction:
     return Fraction(str(number))
 
 
-class TrainingEfficiency(Declared, name="training_efficiency"):
+class TrainingEfficiency(System, table="training_efficiency"):
     """A run or a fine-tuning as a case; needs no model."""
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:
@@ -80,10 +79,7 @@ class TrainingEfficiency(Declared, name="training_efficiency"):
         devices = ("iphone-16-pro", "pixel-9-pro", "raspberry-pi-5", "macbook-air-m3", "ryzen-7-7840hs")
         return [*runs, *({"kind": "lora", "model": "llama-3.2-1b", "device": device} for device in devices)]
 
-    def prepare(self, parts: Parts, size: Size, context: Context) -> None:
-        """Nothing."""
-
-    def step(self, state: None, case: Case) -> dict[str, Any]:
+    def step(self, state: Any, case: Case) -> dict[str, Any]:
         """FLOP and MFU of a run, or what a fine-tuning takes."""
         if case.get("kind") == "lora":
             return lora(case)

@@ -67,19 +67,16 @@ def test_a_runtime_whose_batches_differ_from_its_steps_is_found(tmp_path: Path) 
 
 SYSTEM = """
 from harness.report.panels import Panel
-from harness.workloads.system import Column, Cost
+from harness.workloads.system import Column, Cost, System
 
 
-class Sums:
-    name, title, extra, parts = "sums", "Sums of numbers", "", ()
+class Sums(System):
+    name, title = "sums", "Sums of numbers"
     columns = {"numbers": Column(list, "What is added.")}
     sizes = {"default": {"count": 1000}}
 
     def cases(self, size, seed):
         return [{"numbers": list(range(size["count"]))}] * 5
-
-    def prepare(self, parts, size, context):
-        return None
 
     def step(self, state, case):
         return sum(case["numbers"])
@@ -163,7 +160,7 @@ def test_a_strangers_plug_ins_are_listed_checked_and_measured(tmp_path: Path) ->
         "check_system(their_sums.SYSTEM, model.parent); check_runtime(their_runtime.RUNTIME, model)"
     )
     subprocess.run([sys.executable, "-c", contract, str(model)], env=environment, check=True, timeout=60)
-    assert "sums" in [w["name"] for w in verb("workloads", "list")]
+    assert "sums" in [w["name"] for w in verb("workloads", "run")]
     own = tmp_path / "own.jsonl"
     own.write_text('{"numbers": [1, 2]}\n{"numbers": [3]}\n')
     built_in = verb("workloads", "run", "sums", "-r", "3", "--size", "count=100", "--predict-for", "their-board")

@@ -8,7 +8,7 @@ from harness.printable import clean
 from harness.printable import escape_markdown as escape
 from harness.report.document import Report, RunView
 from harness.report.figures import labelled
-from harness.report.text import RUN_COLUMNS, amount, compared, digits, run_cells
+from harness.report.text import RUN_COLUMNS, amount, compared, run_cells
 
 SIGNS = {"ok": "✅", "inconclusive": "❔"}
 _MEANING = (
@@ -18,13 +18,11 @@ _MEANING = (
 
 
 def render(_records: Sequence[RunRecord], report: Report) -> str:
-    """Three tables at most: runs, predictions beside measurements, and what fits where."""
+    """Runs, and their predictions beside their measurements."""
     named = labelled(report.runs)
     lines = ["### edge-harness report", ""]
     if named:
         lines += _runs(named) + _agreement(named)
-    if report.choices:
-        lines += _fits(report)
     machines = {
         f"{r.record.machine.cpu_model}, {r.record.machine.core_count} cores, {r.record.machine.system}"
         for r in report.runs
@@ -62,25 +60,6 @@ def _agreement(named: list[tuple[str, RunView]]) -> list[str]:
     columns = ("run", "quantity", "predicted", "90 % interval", "measured", "error", "")
     head = ["<details><summary>Predicted against measured</summary>", "", _MEANING, ""]
     return [*head, *_table(columns, rows), "</details>", ""]
-
-
-def _fits(report: Report, devices_max: int = 20) -> list[str]:
-    """The largest model that fits on each device."""
-    c = report.choices
-    assert c is not None
-    rows = []
-    for d, device in enumerate(c.devices[:devices_max]):
-        answers = c.shown(d)
-        marks = [answer.mark for answer in answers]
-        fits = [m for m, mark in enumerate(marks) if mark == "0"]
-        best = c.models[fits[-1]].title if fits else "none"
-        speed = f"{digits(answers[fits[-1]].speed)} tokens/s" if fits else "–"
-        rows.append((device.title, *(str(marks.count(mark)) for mark in "0312"), best, speed))
-    quant, context = c.quants[c.default_quant], c.contexts[c.default_context]
-    head = f"Predicted in {escape(quant)} with {context} tokens of context:"
-    rest = [f"… and {len(c.devices) - devices_max} devices more.", ""] if len(c.devices) > devices_max else []
-    columns = ("device", "fit", "fit split", "fit with streaming", "do not", "largest that fits", "its speed")
-    return [head, "", *_table(columns, rows), *rest]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -13,7 +13,7 @@ from harness.workloads.memory_store import datasets
 from harness.workloads.memory_store.store import MemoryStore, NewMemory
 from harness.workloads.parts import Parts
 from harness.workloads.scores import share
-from harness.workloads.system import Case, Context, Cost, Declared, Pass, Size
+from harness.workloads.system import Case, Context, Cost, Pass, Size, System
 
 CONTRADICTED: Final = 0.5
 """Probability of a contradiction from which on a newer statement of the same fact replaces the older."""
@@ -49,7 +49,7 @@ class State(NamedTuple):
         return self.stores[conversation]
 
 
-class Memory(Declared, name="memory_store"):
+class Memory(System, table="memory_store"):
     """Hybrid retrieval over everything that was told, durable writes, provable forgetting.
 
     A newer text replaces an older one only where the case says that both state the same fact (``subject`` and

@@ -23,6 +23,7 @@ from harness.catalog.gguf import read_gguf
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.ports import Session
+from harness.runtimes.llamacpp.quality import log_probabilities
 from harness.workloads.parts import Meter
 
 Prompt = str | Sequence[tuple[str, str]]
@@ -121,7 +122,7 @@ class LanguageModel:
         drawn: list[int] = []
         taken: list[float] = []
         while True:
-            chances = log_softmax(self.session.logits())
+            chances = log_probabilities(self.session.logits())
             token = int(chances.argmax())
             if temperature > 0:
                 weights = np.exp((chances - chances.max()) / temperature)
@@ -139,7 +140,7 @@ class LanguageModel:
         Spellings in lower case and after a space count with each option.
         """
         self.read(self.tokens(prompt))
-        chances = log_softmax(self.session.logits())
+        chances = log_probabilities(self.session.logits())
         spellings = [self._spellings(option) for option in options]
         scores = np.array([np.logaddexp.reduce(chances[tokens]) for tokens in spellings])
         shares: NDArray[np.float64] = np.exp(scores - np.logaddexp.reduce(scores))
@@ -153,13 +154,6 @@ class LanguageModel:
             if len(tokens) == 1 or not text.startswith(" "):
                 found.add(tokens[0])
         return sorted(found)
-
-
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Log-probabilities [vocab_count], nats."""
-    gaps = logits.astype(np.float64) - float(logits.max())
-    chances: NDArray[np.float64] = gaps - np.log(np.exp(gaps).sum())
-    return chances
 
 
 def chat_words(library: Any, template: str, path: Path) -> ChatWords:

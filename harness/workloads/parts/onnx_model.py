@@ -12,20 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.foreign import json_of, read_limited
-from harness.errors import BadDataError, RefusedError, optional
+from harness.errors import BadDataError, RefusedError
 from harness.onnx.session import OnnxSession
+from harness.runtimes._rows import Tokenized
 from harness.workloads.parts import Meter
 
 MOST_TOKENS: Final = 512
 _CONFIG_BYTES: Final = 1 << 20
-_TOKENIZER_BYTES: Final = 64 << 20
 _BATCH: Final = 32
 
 Array = NDArray[np.float32]
 Text = str | tuple[str, str]
 
 
-class OnnxModel:
+class OnnxModel(Tokenized):
     """A text model in a folder.
 
     Args:
@@ -43,21 +43,14 @@ class OnnxModel:
     """
 
     def __init__(self, folder: Path, name: str, *, thread_count: int = 1) -> None:
-        with optional("tokenizers", "onnx"):
-            from tokenizers import Tokenizer
-        text = read_limited(folder / "tokenizer.json", _TOKENIZER_BYTES, "a tokenizer")
-        try:
-            self._tokenizer = Tokenizer.from_buffer(text)
-        except Exception as error:
-            raise BadDataError(folder / "tokenizer.json", "", str(error)[:200], "a tokenizer") from error
+        self.folder = self._folder = folder
         config_path = folder / "config.json"
         self.config = json_of(
             read_limited(config_path, _CONFIG_BYTES, "a configuration"), config_path, "a configuration"
         )
         most = self.config.get("max_position_embeddings", MOST_TOKENS)
-        self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(min(MOST_TOKENS, most if isinstance(most, int) and most > 0 else MOST_TOKENS))
-        self.folder, self.name = folder, folder.name
+        self.name = folder.name
         self.meter = Meter(name)
         places = [folder / "model.onnx", folder / "onnx" / "model.onnx"]
         path = next((path for path in places if path.is_file()), places[0])

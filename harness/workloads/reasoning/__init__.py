@@ -21,7 +21,7 @@ from harness.workloads.reasoning.arithmetic import first_wrong, wrong_equality
 from harness.workloads.reasoning.made import made_statements, made_trace
 from harness.workloads.reasoning.programs import EXAMPLES, INSTRUCTION, doubted, worked
 from harness.workloads.scores import f1, process_f1
-from harness.workloads.system import Case, Context, Cost, Declared, Pass, Size
+from harness.workloads.system import Case, Context, Cost, Pass, Size, System
 
 SAME_THING: Final = 0.3
 """Cosine of two statements from which on they may be about the same thing."""
@@ -37,7 +37,7 @@ class State(NamedTuple):
     seed: int
 
 
-class Reasoning(Declared, name="reasoning"):
+class Reasoning(System, table="reasoning"):
     """Checks of a chain of thought."""
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:

@@ -20,7 +20,7 @@ from harness.workloads.probe import FOLDS, held_out
 from harness.workloads.scores import signal
 from harness.workloads.sparse_autoencoder.model import CONFIG, SparseAutoencoder, load, save
 from harness.workloads.sparse_autoencoder.training import Plan, Trainer
-from harness.workloads.system import Case, Context, Cost, Declared, Pass, Size
+from harness.workloads.system import Case, Context, Cost, Pass, Size, System
 
 _TRAIN_SHARE: Final = 0.9
 _CASE_CHARS: Final = 1000
@@ -34,7 +34,7 @@ class State(NamedTuple):
     autoencoder: SparseAutoencoder
 
 
-class SparseAutoencoderSystem(Declared, name="sparse_autoencoder"):
+class SparseAutoencoderSystem(System, table="sparse_autoencoder"):
     """A dictionary on the stream of a language model."""
 
     def cases(self, size: Size, seed: int) -> Sequence[Case]:

@@ -84,7 +84,7 @@ def test_what_it_cannot_do_is_said(session, folder: Path, tmp_path: Path) -> Non
         session.decode([5] * 65, position=0)
     with pytest.raises(RefusedError, match="cannot share"):
         session.fork(0, 1)
-    with pytest.raises(EngineError, match=r"no tokenizer\.json"):
+    with pytest.raises(BadDataError, match=r"tokenizer\.json"):
         session.tokenize("a")
     with pytest.raises(RefusedError, match="cache of type Q8_0"):
         RUNTIME.open(folder, Scenario(kv_type="Q8_0"))
