@@ -18,7 +18,7 @@ from harness.catalog.devices import load_device
 from harness.cli import cli
 from harness.domain.budget import Metric
 from harness.domain.record import K, RunRecord
-from harness.domain.result import Generation, Quality, Soak, Speculation, Stream, System
+from harness.domain.result import Generation, Quality, Soak, Speculation, Stream, SystemResult
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.fitted import machine_of
@@ -244,7 +244,7 @@ def system_figures(workload: str, *paths: Path) -> str:
     """Figures of the newest record of a system with each set of parts, with their intervals."""
     from harness.workloads.table import figures, parts_of
 
-    runs = {parts_of(record): record for record, _ in results_of(System, *paths) if record.workload == workload}
+    runs = {parts_of(record): record for record, _ in results_of(SystemResult, *paths) if record.workload == workload}
     if not runs:
         return "*not measured yet*"
     columns = [dict(figures(record)) for record in runs.values()]
@@ -258,7 +258,7 @@ def system_times(*paths: Path) -> str:
     from harness.workloads.run import compare as steps_of
     from harness.workloads.table import STEP_COLUMNS, parts_of, step_cells
 
-    records = [record for record, _ in results_of(System, *paths)]
+    records = [record for record, _ in results_of(SystemResult, *paths)]
     steps = [(record, step) for record in records for step in steps_of(record)]
     rows = [
         [record.workload, parts_of(record), record.machine.device, *step_cells(step), record.outcome]

@@ -19,7 +19,7 @@ from bench.renderers import runtimes_table
 from bench.running_servers import PROGRAMS, running
 from harness import plugins
 from harness.app.ladder import Asked, ladder
-from harness.app.run import Cell, Options, run_in_turns
+from harness.app.run import Options, RunCell, run_in_turns
 from harness.app.this_machine import this_machine
 from harness.app.trend import answer_beside
 from harness.domain.scenario import Scenario
@@ -90,7 +90,7 @@ def main(
         with ExitStack() as stack:
             sides = sides_of(runtimes.split(","), model, how, repetitions, stack)
             (found,) = run_in_turns(
-                [[(Cell(str(model), "", scenario), side) for side in sides.values()]], device=this_machine()
+                [[(RunCell(str(model), "", scenario), side) for side in sides.values()]], device=this_machine()
             )
         for name, record in zip(sides, found, strict=True):
             named = msgspec.structs.replace(record, extra={**record.extra, "side": name})

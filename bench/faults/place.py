@@ -12,7 +12,7 @@ import msgspec
 import psutil
 
 from bench import fake
-from harness.app.run import Cell, Options, cells_of, run_cells
+from harness.app.run import Options, RunCell, cells_of, run_cells
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
@@ -131,7 +131,7 @@ class Place:
             self.done.add(record.run_id)
         return record
 
-    def cells(self, models: Sequence[Path]) -> list[Cell]:
+    def cells(self, models: Sequence[Path]) -> list[RunCell]:
         """Cells of several models."""
         return cells_of([str(m) for m in models], "", SCENARIO)
 

@@ -10,7 +10,7 @@ import msgspec
 from harness import plugins
 from harness.app.locate import obtain
 from harness.app.on_target import run_on
-from harness.app.run import Cell, Options, cells_of, run_cells
+from harness.app.run import Options, RunCell, cells_of, run_cells
 from harness.app.this_machine import probed
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
@@ -84,7 +84,7 @@ def check(
     return device, run_cells(cells, options, device=device)
 
 
-def _engines(cell: Cell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]) -> Iterator[Scenario]:
+def _engines(cell: RunCell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]) -> Iterator[Scenario]:
     """The scenario on the CPU, and for each GPU wholly there and split: half of the experts, or of the layers."""
     replace = msgspec.structs.replace
     yield replace(cell.scenario, api="cpu")
@@ -111,7 +111,7 @@ def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | No
     return lines
 
 
-def _seen(cells: Sequence[Cell], listener: Listener) -> tuple[dict[str, ModelShape], set[str]]:
+def _seen(cells: Sequence[RunCell], listener: Listener) -> tuple[dict[str, ModelShape], set[str]]:
     """Shapes, and weight types, of all models that can be had; the others fail later, each in its own record."""
     shapes: dict[str, ModelShape] = {}
     found: set[str] = set()

@@ -9,7 +9,7 @@ import msgspec
 
 from harness.app.fit import predict
 from harness.app.locate import Located, obtain
-from harness.app.run import Cell, Options
+from harness.app.run import Options, RunCell
 from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
@@ -55,7 +55,9 @@ def _name(target: ShellTarget) -> str:
     return "on-" + re.sub(r"[^a-z0-9]+", "-", facts(target).title.lower()).strip("-")
 
 
-def run_on(on: str, cells: Sequence[Cell], options: Options, programs: Path) -> tuple[DeviceProfile, list[RunRecord]]:
+def run_on(
+    on: str, cells: Sequence[RunCell], options: Options, programs: Path
+) -> tuple[DeviceProfile, list[RunRecord]]:
     """Predict, run and keep each cell on a target, which is probed first where no profile of it is kept.
 
     Raises:

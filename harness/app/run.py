@@ -35,7 +35,7 @@ from harness.runtimes.executable import as_made
 from harness.runtimes.server.dialects import Described
 
 
-class Cell(NamedTuple):
+class RunCell(NamedTuple):
     """One model in one scenario."""
 
     model: str
@@ -65,7 +65,7 @@ class Options(NamedTuple):
         return {"scenario": scenario, **{name: getattr(self, name) for name in same}}
 
 
-def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence[Any]) -> list[Cell]:
+def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence[Any]) -> list[RunCell]:
     """Every model in every combination of some fields' values, such as ``depth_tokens=(0, 2048)``.
 
     A number of threads of 0 becomes the physical cores, so that a record says how many there were.
@@ -85,11 +85,11 @@ def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence
     for model in models:
         if model and as_path(model) is None:
             match(model)
-        cells += [Cell(model, mixture, scenario) for scenario in scenarios]
+        cells += [RunCell(model, mixture, scenario) for scenario in scenarios]
     return cells
 
 
-def run_cells(cells: Sequence[Cell], options: Options, *, device: DeviceProfile | None = None) -> list[RunRecord]:
+def run_cells(cells: Sequence[RunCell], options: Options, *, device: DeviceProfile | None = None) -> list[RunRecord]:
     """Run every cell; a record for each, also for those that could not run. Stops early only when interrupted.
 
     Predictions are made from ``device``, the profile of this machine; none without it. Raises as `run_in_turns`.
@@ -98,7 +98,7 @@ def run_cells(cells: Sequence[Cell], options: Options, *, device: DeviceProfile 
 
 
 def run_in_turns(
-    groups: Sequence[Sequence[tuple[Cell, Options]]], *, device: DeviceProfile | None = None
+    groups: Sequence[Sequence[tuple[RunCell, Options]]], *, device: DeviceProfile | None = None
 ) -> list[list[RunRecord]]:
     """Run the members of each group in turns: two rounds, the second in the opposite order; one for a single member.
 
@@ -143,7 +143,7 @@ def exit_of(records: Sequence[RunRecord]) -> int:
     return Exit.INCONCLUSIVE if "inconclusive" in outcomes else Exit.OK
 
 
-def _cell_key(cell: Cell, options: Options, machine: MachineFingerprint, turn: int) -> str:
+def _cell_key(cell: RunCell, options: Options, machine: MachineFingerprint, turn: int) -> str:
     """Key under which a cell's result is found again: everything that decides it, and its ``turn`` beside others."""
     path = as_path(cell.model)
     state = ""
@@ -156,7 +156,7 @@ def _cell_key(cell: Cell, options: Options, machine: MachineFingerprint, turn: i
     return key_of(cell.model, state, cell.quant, cell.scenario, asked, machine.fingerprint)
 
 
-def answers_of(cell: Cell, options: Options, pipeline: Pipeline) -> tuple[float, ...]:
+def answers_of(cell: RunCell, options: Options, pipeline: Pipeline) -> tuple[float, ...]:
     """Negative log-probability of each scored token of the shipped text; empty where the runtime gives none.
 
     Also empty where the first turn was done before: its record has them.
@@ -175,7 +175,7 @@ def answers_of(cell: Cell, options: Options, pipeline: Pipeline) -> tuple[float,
 
 
 def run_cell(
-    cell: Cell,
+    cell: RunCell,
     options: Options,
     device: DeviceProfile | None,
     pipeline: Pipeline,
@@ -229,7 +229,7 @@ def _answering(planned: Measurement, answers: tuple[float, ...]) -> Measurement:
     return planned._replace(read=read)
 
 
-def _served(cell: Cell, options: Options, device: DeviceProfile | None, pipeline: Pipeline) -> Measurement:
+def _served(cell: RunCell, options: Options, device: DeviceProfile | None, pipeline: Pipeline) -> Measurement:
     """A run on a server; predicted from MODEL where one was named, since a server shows no tensors."""
     asked, model = options.server, resolve_model(cell.model, cell.quant or None) if cell.model else None
     assert asked is not None

@@ -30,7 +30,7 @@ from harness import plugins
 from harness.app.fit import predict
 from harness.app.locate import obtain
 from harness.app.resolve import ResolvedModel, resolve_model, with_kept_costs
-from harness.app.run import Cell, Options, answers_of, run_cell
+from harness.app.run import Options, RunCell, answers_of, run_cell
 from harness.app.speculate import load_prompts, speculate
 from harness.catalog.gguf import read_gguf
 from harness.catalog.paths import cache_dir
@@ -193,7 +193,7 @@ def tune(
 
         @cache
         def loss(kind: Setting) -> float:
-            cell = Cell(model, quant, kind.scenario(asked))
+            cell = RunCell(model, quant, kind.scenario(asked))
             tokens = answers_of(cell, Options(runtime=kind.runtime, how=how), pipeline)
             return math.fsum(tokens) / len(tokens) if tokens else math.nan
 
@@ -202,7 +202,7 @@ def tune(
             nats, expected = (loss(replace(s, thread_count=usual, ubatch_tokens=512)) for s in (setting, defaults))
             if nats - expected > allowed_nats:
                 raise RefusedError(f"worse answers: {nats:.3f} nats a token, {expected:.3f} are expected")
-            cell = Cell(model, quant, setting.scenario(asked))
+            cell = RunCell(model, quant, setting.scenario(asked))
             options = Options(runtime=setting.runtime, repetitions=_SAMPLES, cold_loads=0, how=how, patience_s=0.0)
             return request_s(run_cell(cell, options, None, pipeline), memory_bytes)
 

@@ -175,7 +175,7 @@ class Quality(Frozen, frozen=True, kw_only=True, tag="quality", tag_field="kind"
     importance: bool = False
 
 
-class System(Frozen, frozen=True, kw_only=True, tag="system", tag_field="kind"):
+class SystemResult(Frozen, frozen=True, kw_only=True, tag="system", tag_field="kind"):
     """A system beside a language model: a memory store, a calibration, a verifier ...
 
     Attributes:
@@ -363,4 +363,4 @@ class Soak(Frozen, frozen=True, kw_only=True, tag="soak", tag_field="kind"):
     stopped: str = ""
 
 
-Result = Generation | Speculation | Stream | Quality | System | Boundary | Load | Soak
+Result = Generation | Speculation | Stream | Quality | SystemResult | Boundary | Load | Soak

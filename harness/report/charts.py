@@ -23,7 +23,7 @@ Row = dict[str, Any]
 Chart = dict[str, Any]
 
 
-class Figure(NamedTuple):
+class PageFigure(NamedTuple):
     """One figure; ``note`` says what to see in it."""
 
     key: str
@@ -40,7 +40,7 @@ def figure(
     *,
     wide_px: int = _WIDE_PX,
     **given: Any,
-) -> Figure | None:
+) -> PageFigure | None:
     """A figure drawn for wide and for narrow pages, of which a style sheet shows the one that fits; None without rows.
 
     ``key`` is its anchor on the page and its name in ``figures.toml``; ``table`` has the same numbers for those who
@@ -56,12 +56,12 @@ def figure(
         _drawn(chart(key, **given), width, f"{key}-{kind}", text["label"], kind)
         for kind, width in (("wide", wide_px), ("narrow", _NARROW_PX))
     )
-    return Figure(key, text["title"], text["note"].format(**given), svg, tuple(text["columns"]), tuple(table))
+    return PageFigure(key, text["title"], text["note"].format(**given), svg, tuple(text["columns"]), tuple(table))
 
 
 def plotted(
     key: str, rows: Sequence[Row], *, drawn: Sequence[Row] | None = None, wide_px: int = _WIDE_PX, **given: Any
-) -> Figure | None:
+) -> PageFigure | None:
     """A figure of rows, of which ``drawn`` are in the plot (all unless given); None without rows.
 
     ``figures.toml`` has the words of a mark (``says``) and the cells of the table, which a row's fields are put in; a

@@ -48,7 +48,7 @@ class RunView(NamedTuple):
         return without_folders(self.record.command)
 
 
-class Report(NamedTuple):
+class RunReport(NamedTuple):
     """A whole report.
 
     Attributes:
@@ -73,12 +73,12 @@ def build(
     command: Sequence[str] = (),
     created: str = "",
     budgets: Sequence[dict[str, Any]] = (),
-) -> Report:
+) -> RunReport:
     """Make the report of some runs and predictions: first the runs that were predicted, then the others, as they came.
 
     ``command`` is the command line, for the section on how it was made; ``created`` the time to state, else now.
     """
-    return Report(
+    return RunReport(
         created=created or datetime.now(UTC).isoformat(timespec="seconds"),
         command=without_folders(command),
         runs=tuple(view(r) for r in sorted(records, key=lambda r: (r.prediction is None, r.created, r.run_id))),

@@ -12,8 +12,8 @@ from harness.domain.result import Load, Soak, Speculation, Stream
 from harness.printable import clean
 from harness.records.derive import times_of
 from harness.records.ladder import cells, rungs_of
-from harness.report.charts import Figure, Row, chart, figure, plotted
-from harness.report.document import Report, RunView
+from harness.report.charts import PageFigure, Row, chart, figure, plotted
+from harness.report.document import RunReport, RunView
 from harness.report.text import amount, compared, digits, title_of
 from harness.stats.intervals import quantile_interval
 from harness.units import GIB, format_bytes
@@ -30,7 +30,7 @@ _LEAST_KL = 1e-4
 """Nats below which a divergence is drawn there."""
 
 
-def figures(report: Report, records: Sequence[RunRecord]) -> list[Figure]:
+def figures(report: RunReport, records: Sequence[RunRecord]) -> list[PageFigure]:
     """Every figure that these results hold, in the order of the page."""
     runs = labelled(report.runs)
     drawn = [
@@ -60,7 +60,7 @@ def labelled(runs: Sequence[RunView]) -> list[tuple[str, RunView]]:
     return labels
 
 
-def agreement(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
+def agreement(runs: Sequence[tuple[str, RunView]]) -> PageFigure | None:
     """Measured against predicted, with intervals."""
     rows: list[Row] = []
     for label, run in runs:
@@ -88,7 +88,7 @@ def agreement(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     )
 
 
-def budgets(report: Report) -> Figure | None:
+def budgets(report: RunReport) -> PageFigure | None:
     """What each budget came to, as a share of its limit."""
     rows = [dict(row) for row in report.budgets]
     drawn = [row for row in rows if row["share"] is not None]
@@ -97,7 +97,7 @@ def budgets(report: Report) -> Figure | None:
     return plotted("budgets", rows, drawn=drawn, wide_px=720, shares=shares)
 
 
-def depth(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
+def depth(runs: Sequence[tuple[str, RunView]]) -> PageFigure | None:
     """Decode speed over the depth of the context, measured and predicted, of models that ran at several depths."""
     rows: list[Row] = []
     for _, run in runs:
@@ -118,7 +118,7 @@ def depth(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     return plotted("depth", rows)
 
 
-def trend(records: Sequence[RunRecord], report: Report) -> Figure | None:
+def trend(records: Sequence[RunRecord], report: RunReport) -> PageFigure | None:
     """Decode speed over time, of models that ran three times or more, with the limits that budgets set for it."""
     courses = [course for course in trends(records, "decode_tokens_per_s") if len(course.points) > 2]
     rows: list[Row] = []
@@ -132,7 +132,7 @@ def trend(records: Sequence[RunRecord], report: Report) -> Figure | None:
     return plotted("trend", rows, limits=lines)
 
 
-def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
+def memory(runs: Sequence[tuple[str, RunView]]) -> PageFigure | None:
     """Predicted parts, measured peak."""
     bars: list[Row] = []
     peaks: list[Row] = []
@@ -151,7 +151,7 @@ def memory(runs: Sequence[tuple[str, RunView]]) -> Figure | None:
     return plotted("memory", [*bars, *peaks], drawn=bars, peaks=peaks)
 
 
-def latency(runs: Sequence[tuple[str, RunView]]) -> list[Figure | None]:
+def latency(runs: Sequence[tuple[str, RunView]]) -> list[PageFigure | None]:
     """Distribution of token times, and their course over an answer."""
     shares: list[Row] = []
     course: list[Row] = []
@@ -172,7 +172,7 @@ def latency(runs: Sequence[tuple[str, RunView]]) -> list[Figure | None]:
     return [plotted("latency", shares), plotted("course", course)]
 
 
-def ladder(records: Sequence[RunRecord]) -> Figure | None:
+def ladder(records: Sequence[RunRecord]) -> PageFigure | None:
     """Divergence of each measured quantisation over its size, and over its speed where that was measured."""
     rows: list[Row] = []
     table: list[tuple[str, ...]] = []
@@ -196,7 +196,7 @@ def ladder(records: Sequence[RunRecord]) -> Figure | None:
     return figure("ladder", table, plots=plots)
 
 
-def acceptance(records: Sequence[RunRecord]) -> Figure | None:
+def acceptance(records: Sequence[RunRecord]) -> PageFigure | None:
     """Accepted share by place in the draft, where runs with speculation tell it."""
     rows: list[Row] = []
     for record in records:
@@ -212,7 +212,7 @@ def acceptance(records: Sequence[RunRecord]) -> Figure | None:
     return plotted("acceptance", rows)
 
 
-def soaks(records: Sequence[RunRecord]) -> Figure | None:
+def soaks(records: Sequence[RunRecord]) -> PageFigure | None:
     """Speed over minutes."""
     rows: list[Row] = []
     for record, soak in [(r, r.result) for r in records if isinstance(r.result, Soak)][:SERIES_MAX]:
@@ -223,7 +223,7 @@ def soaks(records: Sequence[RunRecord]) -> Figure | None:
     return plotted("soak", rows)
 
 
-def loads(records: Sequence[RunRecord]) -> Figure | None:
+def loads(records: Sequence[RunRecord]) -> PageFigure | None:
     """Latency of requests over the load on a server."""
     rows: list[Row] = []
     several = [(r, r.result) for r in records if isinstance(r.result, Load)][: SERIES_MAX // 4]

@@ -14,7 +14,7 @@ from harness.catalog.gguf import read_gguf
 from harness.errors import EngineError, RefusedError
 from harness.ports import EndPass
 from harness.runtimes.llamacpp.quality import log_probabilities
-from harness.workloads.parts import Parts
+from harness.workloads.parts import SystemParts
 from harness.workloads.parts.language import LanguageModel
 
 Floats = NDArray[np.float32]
@@ -31,7 +31,7 @@ class ResidualStream:
         RefusedError: No such block, or the last one: llama.cpp computes it for tokens alone whose logits are asked for.
     """
 
-    def __init__(self, parts: Parts, layer: int = 0, *, thread_count: int = 1) -> None:
+    def __init__(self, parts: SystemParts, layer: int = 0, *, thread_count: int = 1) -> None:
         assert parts.language is not None
         self.path = path = parts.language.path
         shape = read_gguf(path).shape()
@@ -84,7 +84,8 @@ class ResidualStream:
         self._change = ordinary_changed
         self.language.forget()
         self.language.read(tokens, logits="all")
-        logs = log_probabilities(self.language.session.all_logits()[1:-1])
+        session = self.language.session
+        logs = log_probabilities(np.stack([session.logits(at) for at in range(1, len(tokens) - 1)]))
         return -float(logs[range(len(logs)), tokens[2:]].mean(dtype=np.float64))
 
 

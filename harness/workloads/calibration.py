@@ -16,7 +16,7 @@ FEWEST_ROWS = 200
 """Below so many rows an ECE is noise: ten bins of perfectly calibrated data give 0.066 at 200."""
 
 
-class Calibration(System, table="calibration"):
+class CalibrationSystem(System, table="calibration"):
     """ECE, smooth ECE and AURC of sets of confidences.
 
     The built-in sets draw outcomes with the probability ``confidence ** 1.5``, so that their ECE is known but for the
@@ -80,4 +80,4 @@ def _array(case: Case, name: str, dtype: Any) -> NDArray[Any]:
         raise RefusedError(f"{name}: {error}") from error
 
 
-SYSTEM = Calibration()
+SYSTEM = CalibrationSystem()

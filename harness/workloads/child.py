@@ -12,7 +12,7 @@ import msgspec
 
 from harness.domain.base import Frozen
 from harness.workloads.cases import read_cases
-from harness.workloads.parts import Parts, open_parts
+from harness.workloads.parts import SystemParts, open_parts
 from harness.workloads.registry import load
 from harness.workloads.system import Case, Context, System, kind_of
 
@@ -84,7 +84,7 @@ def _answer(
     system: System,
     state: Any,
     cases: Sequence[Case],
-    parts: Parts,
+    parts: SystemParts,
     job: SystemJob,
     emit: Callable[[str, Any], None],
 ) -> list[Any]:
@@ -123,7 +123,7 @@ def _answer(
     return answers
 
 
-def _counted(parts: Parts, duration_s: float) -> dict[str, float]:
+def _counted(parts: SystemParts, duration_s: float) -> dict[str, float]:
     """Of one step: passes, tokens read (in passes of several) and written (of one) and seconds of each part; glue."""
     row = {"glue_s": duration_s}
     for meter in parts.meters:

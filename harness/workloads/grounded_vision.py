@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.errors import BadDataError, RefusedError, optional
-from harness.workloads.parts import Parts
+from harness.workloads.parts import SystemParts
 from harness.workloads.scores import share
 from harness.workloads.system import Case, Context, Cost, Size, System
 
@@ -26,7 +26,7 @@ _CONVOLUTION_SHARE: Final = 0.28
 """Rate of convolutions with few channels over that of large products, on one thread (measured on Zen 3)."""
 
 
-class State(NamedTuple):
+class VisionState(NamedTuple):
     """The reader, the longer side of a small copy, and the width of made pictures."""
 
     engine: Any
@@ -42,14 +42,14 @@ class GroundedVision(System, table="grounded_vision"):
         numbers = range(1000 * seed, 1000 * seed + size["case_count"])
         return [{"kind": kind, "seed": number} for kind in ("read", "copy", "find") for number in numbers]
 
-    def prepare(self, parts: Parts, size: Size, context: Context) -> State:
+    def prepare(self, parts: SystemParts, size: Size, context: Context) -> VisionState:
         """Load the networks, which are in the package; MissingPackageError where it is not installed."""
         with optional("rapidocr", "vision"):
             from rapidocr import RapidOCR
         threads = {"EngineConfig.onnxruntime.intra_op_num_threads": context.thread_count}
-        return State(RapidOCR(params={"Global.log_level": "error", **threads}), size["copy_px"], size["image_px"])
+        return VisionState(RapidOCR(params={"Global.log_level": "error", **threads}), size["copy_px"], size["image_px"])
 
-    def step(self, state: State, case: Case) -> dict[str, Any]:
+    def step(self, state: VisionState, case: Case) -> dict[str, Any]:
         """The texts of the regions, or of the whole picture; ``hits`` says of each right text whether it was read."""
         import numpy as np
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from harness.errors import RefusedError
 from harness.workloads.facts import fact_cases
-from harness.workloads.parts import Parts
+from harness.workloads.parts import SystemParts
 from harness.workloads.scores import f1, selection, share
-from harness.workloads.system import Case, Cost, Pass, Size, System
+from harness.workloads.system import Case, Cost, PartPass, Size, System
 
 _ANSWER: Final = (
     "Answer the question from the passage, in a few words. If the passage does not tell the answer, say: unknown."
@@ -40,7 +40,7 @@ class GroundingQa(System, table="grounding_qa"):
             for row, is_true in zip(rows, cycle((False, True)), strict=False)
         ]
 
-    def step(self, state: Parts, case: Case) -> dict[str, Any]:
+    def step(self, state: SystemParts, case: Case) -> dict[str, Any]:
         """The probability of support; for a question the answer too, and whether it is given."""
         if case["kind"] == "support" and "claim" in case:
             return {"support": state.entailment([(case["passage"], case["claim"])])[0]}
@@ -57,11 +57,13 @@ class GroundingQa(System, table="grounding_qa"):
 
     def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
         """A pair of some 70 tokens judged; a question of some 70 tokens read, and an answer of some 8 written."""
-        judged = Pass(part="nli", tokens=70) if "nli" in parts else Pass(part="language", tokens=80, depth_tokens=20)
+        judged = (
+            PartPass(part="nli", tokens=70) if "nli" in parts else PartPass(part="language", tokens=80, depth_tokens=20)
+        )
         costs = {"support": Cost(passes=(judged,), glue_s=2e-3)}
         if "language" in parts:
-            read = Pass(part="language", tokens=80, depth_tokens=40)
-            write = Pass(part="language", count=7, depth_tokens=120)
+            read = PartPass(part="language", tokens=80, depth_tokens=40)
+            write = PartPass(part="language", count=7, depth_tokens=120)
             costs["answer"] = Cost(passes=(read, write, judged), glue_s=0.02)
         return costs
 

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from harness.domain.device import DeviceProfile
 from harness.domain.record import RunRecord
-from harness.domain.result import System as SystemResult
+from harness.domain.result import SystemResult
 from harness.predict.co_resident import Companion
 from harness.report.panels import Panel
 from harness.workloads.cases import size_of

@@ -33,10 +33,10 @@ from harness.domain.prediction import Interval
 from harness.domain.scenario import Scenario
 from harness.predict.co_resident import read_bytes_per_s
 from harness.predict.speed import predict_speed
-from harness.workloads.system import Cost, Pass
+from harness.workloads.system import Cost, PartPass
 
 if TYPE_CHECKING:
-    from harness.workloads.parts import Parts
+    from harness.workloads.parts import SystemParts
     from harness.workloads.parts.onnx_model import OnnxModel
 
 REFERENCE_SCORE: Final = 2600.0
@@ -57,7 +57,7 @@ _PROBED_SHAPES: Final = ((1, 16), (8, 64))
 _TEXT: Final = "The harbour was quiet when they came back, and nobody on the pier asked where the two boats had been."
 
 
-PassLaw = Callable[[Pass], float]
+PassLaw = Callable[[PartPass], float]
 """Seconds of passes that are alike."""
 
 
@@ -67,12 +67,12 @@ class Law(NamedTuple):
     base_s: float
     token_s: float
 
-    def seconds(self, one: Pass) -> float:
+    def seconds(self, one: PartPass) -> float:
         """Seconds of passes that are alike."""
         return one.count * (self.base_s + self.token_s * one.rows * one.tokens)
 
 
-class Machine(NamedTuple):
+class StepMachine(NamedTuple):
     """What decides the time of a step.
 
     Attributes:
@@ -117,12 +117,12 @@ class StepPrediction(Frozen, frozen=True, kw_only=True):
         return max(self.parts_s, key=lambda name: self.parts_s[name], default="")
 
 
-def predict_steps(costs: Mapping[str, Cost], machine: Machine) -> tuple[StepPrediction, ...]:
+def predict_steps(costs: Mapping[str, Cost], machine: StepMachine) -> tuple[StepPrediction, ...]:
     """Every kind of step on a machine."""
     return tuple(_predict(kind, cost, machine) for kind, cost in costs.items())
 
 
-def _predict(kind: str, cost: Cost, machine: Machine) -> StepPrediction:
+def _predict(kind: str, cost: Cost, machine: StepMachine) -> StepPrediction:
     held = cost.resident_bytes + cost.file_bytes
     parts: dict[str, float] = {}
     for one in cost.passes:
@@ -156,12 +156,12 @@ def language_law(weights: Weights, device: DeviceProfile, scenario: Scenario) ->
     return lambda one: one.count * seconds_of(one.rows * one.tokens, one.depth_tokens)
 
 
-def machine_here(laws: Mapping[str, PassLaw]) -> Machine:
+def machine_here(laws: Mapping[str, PassLaw]) -> StepMachine:
     """The machine that this runs on, timed now, with the laws of the parts; its core is timed beside the steps."""
     from harness.measure.bandwidth import read_bandwidth
 
     one = np.ones((512, 512), np.float32)
-    return Machine(
+    return StepMachine(
         slowness=1.0,
         read_bytes_per_s=read_bandwidth(1, 256 << 20, pass_count=3),
         flops_per_s=2 * 512**3 / _least_s(lambda: one @ one, 0.3),
@@ -172,7 +172,7 @@ def machine_here(laws: Mapping[str, PassLaw]) -> Machine:
     )
 
 
-def machine_there(device: DeviceProfile, here: Machine | None, laws: Mapping[str, PassLaw]) -> Machine:
+def machine_there(device: DeviceProfile, here: StepMachine | None, laws: Mapping[str, PassLaw]) -> StepMachine:
     """A device by its profile, with laws of its own; parts that have none by what they take here, scaled."""
     cpu = next((engine for engine in device.engines if engine.kind == "cpu"), None)
     cores = max(1, cpu.core_count if cpu else 1)
@@ -183,7 +183,7 @@ def machine_there(device: DeviceProfile, here: Machine | None, laws: Mapping[str
         return lambda one: ratio * law(one)
 
     known = {name: scaled(law, slowness / here.slowness) for name, law in here.laws.items()} if here else {}
-    return Machine(
+    return StepMachine(
         slowness=slowness,
         read_bytes_per_s=read_bytes_per_s(device) * (SERIAL_SHARE if cores > 1 else 1.0),
         flops_per_s=peak.value / cores if peak else CORE_FLOPS_PER_S,
@@ -252,7 +252,7 @@ def _usual_s(task: Callable[[], object], *, rounds: int = 25) -> float:
     return median(times)
 
 
-def laws_of(parts: "Parts") -> dict[str, Law]:
+def laws_of(parts: "SystemParts") -> dict[str, Law]:
     """The law of each graph among the parts, from passes of two shapes."""
     return {graph.meter.name: _law(graph) for graph in (parts.encoder, parts.nli) if graph is not None}
 

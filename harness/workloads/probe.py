@@ -17,9 +17,9 @@ from harness.errors import RefusedError
 from harness.stats.logistic import logistic
 from harness.workloads.activations import ResidualStream, ordinary
 from harness.workloads.facts import shipped_text
-from harness.workloads.parts import Parts
+from harness.workloads.parts import SystemParts
 from harness.workloads.scores import signal
-from harness.workloads.system import Case, Context, Cost, Pass, Size, System
+from harness.workloads.system import Case, Context, Cost, PartPass, Size, System
 
 Floats = NDArray[np.float64]
 FOLDS: Final = 5
@@ -42,7 +42,7 @@ class Probe(System, table="probe"):
             cases.append({"text": " ".join(stretch if is_whole else rng.sample(stretch, _WORDS)), "label": is_whole})
         return cases
 
-    def prepare(self, parts: Parts, size: Size, context: Context) -> ResidualStream:
+    def prepare(self, parts: SystemParts, size: Size, context: Context) -> ResidualStream:
         """Open the model with a tap on the block ``layer``, the middle one for 0."""
         return ResidualStream(parts, size["layer"], thread_count=context.thread_count)
 
@@ -55,7 +55,7 @@ class Probe(System, table="probe"):
 
     def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
         """Half a pass over some 40 tokens: it ends at the layer."""
-        return {"step": Cost(passes=(Pass(part="language", tokens=40, count=0.5),), glue_s=3e-4)}
+        return {"step": Cost(passes=(PartPass(part="language", tokens=40, count=0.5),), glue_s=3e-4)}
 
     def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
         """Accuracy in five folds beside the commoner label, labels in random order, and the words alone."""

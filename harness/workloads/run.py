@@ -14,7 +14,7 @@ from harness.catalog.gguf import read_weights
 from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
 from harness.domain.record import RunRecord
-from harness.domain.result import System as SystemResult
+from harness.domain.result import SystemResult
 from harness.domain.scenario import Scenario
 from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
@@ -28,8 +28,8 @@ from harness.workloads.parts import needed
 from harness.workloads.predict import (
     REFERENCE_TASK_S,
     Law,
-    Machine,
     PassLaw,
+    StepMachine,
     StepPrediction,
     language_law,
     machine_here,
@@ -132,7 +132,7 @@ def run(
             spoken["language"] = language_law(weights, device, scenario)
         here = machine_here(spoken)
 
-        def timed(units: Mapping[str, Any]) -> Machine:
+        def timed(units: Mapping[str, Any]) -> StepMachine:
             graphs: dict[str, PassLaw] = {part: Law(**law).seconds for part, law in units["laws"].items()}
             return here._replace(laws=spoken | graphs, slowness=units["core"]["best_s"] / REFERENCE_TASK_S)
 
@@ -212,7 +212,7 @@ def run_on(
     """
     from harness.app.on_target import probe_on
     from harness.app.on_target import run_on as bench_on
-    from harness.app.run import Cell, Options
+    from harness.app.run import Options, RunCell
 
     system = load(name)
     costs = system.cost(given.parts_of(system), size_of(system, size))
@@ -223,7 +223,7 @@ def run_on(
         read = [one.rows * one.tokens for one in spoken if one.rows * one.tokens > 1]
         depth = round(median(one.depth_tokens for one in spoken))
         scenario = Scenario(prompt_tokens=max(1, round(median(read or [1]))), new_tokens=16, depth_tokens=depth)
-        cell = Cell(model=str(given.language), quant=quant, scenario=scenario)
+        cell = RunCell(model=str(given.language), quant=quant, scenario=scenario)
         device, (record,) = bench_on(on, [cell], Options(how=how), programs)
         laws = _measured_laws(record)
         basis = f"language passes by llama-bench there; {basis}"

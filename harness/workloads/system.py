@@ -19,7 +19,7 @@ from harness.domain.base import Frozen, shipped_table
 from harness.errors import RefusedError
 
 if TYPE_CHECKING:
-    from harness.workloads.parts import Parts
+    from harness.workloads.parts import SystemParts
 
 Case = Mapping[str, Any]
 """One line of a case file: JSON values by column."""
@@ -44,7 +44,7 @@ class Column(NamedTuple):
     needed: bool = True
 
 
-class Pass(Frozen, frozen=True, kw_only=True):
+class PartPass(Frozen, frozen=True, kw_only=True):
     """Passes of one part that are alike.
 
     Attributes:
@@ -75,7 +75,7 @@ class Cost(Frozen, frozen=True, kw_only=True):
         glue_s: Seconds of everything else on the reference core; scaled by single-core speed, on any other.
     """
 
-    passes: tuple[Pass, ...] = ()
+    passes: tuple[PartPass, ...] = ()
     flops_count: float = 0.0
     moved_bytes: float = 0.0
     resident_bytes: int = 0
@@ -137,7 +137,7 @@ class System:
         """Cases of a public data set that is no JSON lines; RefusedError where the file is none that is known."""
         raise RefusedError(f"{path}: found {path.suffix or 'no ending'}, expected .jsonl for {self.name}")
 
-    def prepare(self, parts: "Parts", size: Size, context: Context) -> Any:
+    def prepare(self, parts: "SystemParts", size: Size, context: Context) -> Any:
         """The state that ``step`` works on, built outside the clock; the parts themselves unless it says otherwise."""
         return parts
 

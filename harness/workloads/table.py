@@ -5,7 +5,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from harness.domain.record import RunRecord
-from harness.domain.result import System as SystemResult
+from harness.domain.result import SystemResult
 from harness.printable import clean
 from harness.units import format_bytes, format_seconds
 

@@ -13,15 +13,17 @@ from typing import Any
 
 import msgspec
 
-from harness.workloads.parts import Parts, needed
-from harness.workloads.predict import Machine, predict_steps
+from harness.workloads.parts import SystemParts, needed
+from harness.workloads.predict import StepMachine, predict_steps
 from harness.workloads.system import Context, System, kind_of
 
 _MOST_CASES = 20
-_MACHINE = Machine(slowness=1.0, read_bytes_per_s=1e10, flops_per_s=1e10, laws={})
+_MACHINE = StepMachine(slowness=1.0, read_bytes_per_s=1e10, flops_per_s=1e10, laws={})
 
 
-def check_system(system: System, folder: Path, *, size: str = "default", parts: Parts | None = None) -> dict[str, Any]:
+def check_system(
+    system: System, folder: Path, *, size: str = "default", parts: SystemParts | None = None
+) -> dict[str, Any]:
     """The figures of a system that declares its cost, prepares, answers its first built-in cases, and scores them.
 
     Raises:
@@ -31,7 +33,7 @@ def check_system(system: System, folder: Path, *, size: str = "default", parts: 
     assert system.name.isidentifier(), f"the name is an identifier: {system.name!r}"
     assert system.title, "a title for people"
     assert "default" in system.sizes, "a size named default"
-    parts = parts or Parts()
+    parts = parts or SystemParts()
     there = needed(system.parts, parts.names)
     chosen = system.sizes[size]
     cases = list(system.cases(chosen, 1))[:_MOST_CASES]
@@ -48,6 +50,6 @@ def check_system(system: System, folder: Path, *, size: str = "default", parts: 
     msgspec.json.encode(answers)  # a TypeError says which value is none of JSON's
     figures = dict(system.score(cases, answers))
     msgspec.json.encode(figures)
-    if parts == Parts():
+    if parts == SystemParts():
         assert all(step.latency_s is not None for step in predict_steps(costs, _MACHINE)), "no part, so no missing law"
     return figures

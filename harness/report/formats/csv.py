@@ -5,7 +5,7 @@ import io
 from collections.abc import Sequence
 
 from harness.domain.record import RunRecord
-from harness.report.document import Report
+from harness.report.document import RunReport
 
 COLUMNS = (
     "run_id", "created", "device", "name", "quant", "workload", "outcome", "phase", "label", "unit", "median", "low",
@@ -13,7 +13,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def render(_records: Sequence[RunRecord], report: Report) -> str:
+def render(_records: Sequence[RunRecord], report: RunReport) -> str:
     """Comma-separated text; a cell that a spreadsheet would take for a formula is kept as text."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

@@ -13,7 +13,7 @@ from harness.domain.record import RunRecord
 from harness.errors import optional
 from harness.printable import clean
 from harness.report.choices import Choices, profile_of
-from harness.report.document import Report, RunView
+from harness.report.document import RunReport, RunView
 from harness.report.figures import figures, labelled
 from harness.report.panels import sections
 from harness.report.text import amount, digits
@@ -25,7 +25,7 @@ _TOO_WIDE: Final = (
 )
 
 
-def render(records: Sequence[RunRecord], report: Report) -> str:
+def render(records: Sequence[RunRecord], report: RunReport) -> str:
     """The whole page; the records are its runs themselves, for the time of each token.
 
     Raises:

@@ -6,7 +6,7 @@ from harness import __version__
 from harness.domain.record import RunRecord
 from harness.printable import clean
 from harness.printable import escape_markdown as escape
-from harness.report.document import Report, RunView
+from harness.report.document import RunReport, RunView
 from harness.report.figures import labelled
 from harness.report.text import RUN_COLUMNS, amount, compared, run_cells
 
@@ -17,7 +17,7 @@ _MEANING = (
 )
 
 
-def render(_records: Sequence[RunRecord], report: Report) -> str:
+def render(_records: Sequence[RunRecord], report: RunReport) -> str:
     """Runs, and their predictions beside their measurements."""
     named = labelled(report.runs)
     lines = ["### edge-harness report", ""]

@@ -11,9 +11,9 @@ import numpy as np
 from harness.errors import RefusedError, WrongAnswerError
 from harness.workloads.memory_store import datasets
 from harness.workloads.memory_store.store import MemoryStore, NewMemory
-from harness.workloads.parts import Parts
+from harness.workloads.parts import SystemParts
 from harness.workloads.scores import share
-from harness.workloads.system import Case, Context, Cost, Pass, Size, System
+from harness.workloads.system import Case, Context, Cost, PartPass, Size, System
 
 CONTRADICTED: Final = 0.5
 """Probability of a contradiction from which on a newer statement of the same fact replaces the older."""
@@ -26,7 +26,7 @@ _TEXT_TOKENS: Final = 14
 """Tokens of a built-in text or question, on average."""
 
 
-class State(NamedTuple):
+class MemoryState(NamedTuple):
     """The open stores by conversation, who judges, and whether words alone are scored.
 
     Each conversation has a file of its own: what others said neither moves a score nor shows through it. A memory's
@@ -35,7 +35,7 @@ class State(NamedTuple):
 
     folder: Path
     stores: dict[str, MemoryStore]
-    parts: Parts
+    parts: SystemParts
     words_only: bool
 
     def store_of(self, conversation: str) -> MemoryStore:
@@ -49,7 +49,7 @@ class State(NamedTuple):
         return self.stores[conversation]
 
 
-class Memory(System, table="memory_store"):
+class MemorySystem(System, table="memory_store"):
     """Hybrid retrieval over everything that was told, durable writes, provable forgetting.
 
     A newer text replaces an older one only where the case says that both state the same fact (``subject`` and
@@ -92,17 +92,17 @@ class Memory(System, table="memory_store"):
         """
         count = size["entry_count"]
         resident = 4 * 384 * count + 300 * count + (16 << 20)
-        held: dict[str, Any] = {"passes": (Pass(part="encoder", tokens=_TEXT_TOKENS),), "resident_bytes": resident}
+        held: dict[str, Any] = {"passes": (PartPass(part="encoder", tokens=_TEXT_TOKENS),), "resident_bytes": resident}
         return {
             "tell": Cost(**held, glue_s=0.6e-3),
             "ask": Cost(**held, moved_bytes=4.0 * 384 * count, glue_s=1.0e-3 + 2e-8 * count),
             "forget": Cost(resident_bytes=resident, flush_count=3, glue_s=1.8e-3),
         }
 
-    def prepare(self, parts: Parts, size: Size, context: Context) -> State:
+    def prepare(self, parts: SystemParts, size: Size, context: Context) -> MemoryState:
         """A store that holds so many other memories, with vectors drawn by the seed."""
         assert parts.encoder is not None
-        state = State(context.folder, {}, parts, bool(size["words_only"]))
+        state = MemoryState(context.folder, {}, parts, bool(size["words_only"]))
         store = state.store_of(_ALL)
         rng = np.random.default_rng(context.seed)
         places = rng.choice(self.words["places"], size["entry_count"])
@@ -114,7 +114,7 @@ class Memory(System, table="memory_store"):
         store.erase()
         return state
 
-    def step(self, state: State, case: Case) -> Any:
+    def step(self, state: MemoryState, case: Case) -> Any:
         """Tell, ask or forget; RefusedError for another kind, or one that lacks its text."""
         kind, text = case["kind"], case.get("text")
         store = state.store_of(case.get("conversation", _ALL))
@@ -166,4 +166,4 @@ class Memory(System, table="memory_store"):
         return figures | ({"forgotten_count": sum(map(len, forgotten))} if forgotten else {})
 
 
-SYSTEM = Memory()
+SYSTEM = MemorySystem()

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import RefusedError
-from harness.workloads.system import Context, Pass
+from harness.workloads.system import Context, PartPass
 
 if TYPE_CHECKING:
     from harness.workloads.parts.language import LanguageModel
@@ -46,7 +46,7 @@ class Meter:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.passes: list[Pass] = []
+        self.passes: list[PartPass] = []
         self.seconds = 0.0
 
     @contextmanager
@@ -55,16 +55,16 @@ class Meter:
         begin = perf_counter()
         yield
         self.seconds += perf_counter() - begin
-        self.passes.append(Pass(part=self.name, tokens=tokens, rows=rows, depth_tokens=depth_tokens))
+        self.passes.append(PartPass(part=self.name, tokens=tokens, rows=rows, depth_tokens=depth_tokens))
 
-    def take(self) -> tuple[list[Pass], float]:
+    def take(self) -> tuple[list[PartPass], float]:
         """The passes since the last call, and their seconds."""
         taken = self.passes, self.seconds
         self.passes, self.seconds = [], 0.0
         return taken
 
 
-class Parts(NamedTuple):
+class SystemParts(NamedTuple):
     """The parts that are there; None for one that is not."""
 
     language: "LanguageModel | None" = None
@@ -133,7 +133,7 @@ def needed(wanted: Iterable[str], there: Iterable[str]) -> frozenset[str]:
     return frozenset(chosen)
 
 
-def open_parts(paths: Mapping[str, str], context: Context) -> Parts:
+def open_parts(paths: Mapping[str, str], context: Context) -> SystemParts:
     """Open the parts that are named, each from its path; the encoder is MiniLM, fetched once, where it has none."""
     language = encoder = nli = None
     threads = context.thread_count
@@ -151,4 +151,4 @@ def open_parts(paths: Mapping[str, str], context: Context) -> Parts:
         from harness.workloads.parts.onnx_model import PairClassifier
 
         nli = PairClassifier(Path(paths["nli"]), thread_count=threads)
-    return Parts(language, encoder, nli)
+    return SystemParts(language, encoder, nli)

@@ -16,12 +16,12 @@ from typing import Any, Final, NamedTuple
 
 from harness.domain.foreign import json_of, read_limited
 from harness.errors import BadDataError, RefusedError
-from harness.workloads.parts import Parts
+from harness.workloads.parts import SystemParts
 from harness.workloads.reasoning.arithmetic import first_wrong, wrong_equality
 from harness.workloads.reasoning.made import made_statements, made_trace
 from harness.workloads.reasoning.programs import EXAMPLES, INSTRUCTION, doubted, worked
 from harness.workloads.scores import f1, process_f1
-from harness.workloads.system import Case, Context, Cost, Pass, Size, System
+from harness.workloads.system import Case, Context, Cost, PartPass, Size, System
 
 SAME_THING: Final = 0.3
 """Cosine of two statements from which on they may be about the same thing."""
@@ -29,10 +29,10 @@ PROGRAM_TOKENS: Final = 160
 _MOST_BYTES: Final = 64 << 20
 
 
-class State(NamedTuple):
+class ReasoningState(NamedTuple):
     """The parts, programs for each problem, and the seed."""
 
-    parts: Parts
+    parts: SystemParts
     program_count: int
     seed: int
 
@@ -56,11 +56,11 @@ class Reasoning(System, table="reasoning"):
                 raise BadDataError(path, f"[{at}]", json.dumps(row)[:80], "problem, steps and label")
         return [{"kind": "critic", **{key: row[key] for key in ("problem", "steps", "label")}} for row in rows]
 
-    def prepare(self, parts: Parts, size: Size, context: Context) -> State:
+    def prepare(self, parts: SystemParts, size: Size, context: Context) -> ReasoningState:
         """Nothing but the parts."""
-        return State(parts, size["program_count"], context.seed)
+        return ReasoningState(parts, size["program_count"], context.seed)
 
-    def step(self, state: State, case: Case) -> dict[str, Any]:
+    def step(self, state: ReasoningState, case: Case) -> dict[str, Any]:
         """The first faulty step, -1 for none, and why; of statements the pair likeliest to contradict each other."""
         steps = case["steps"]
         if not steps or not all(isinstance(step, str) for step in steps):
@@ -82,17 +82,17 @@ class Reasoning(System, table="reasoning"):
         """Five equalities; ten pairs of statements of some 15 tokens; programs of some 60 tokens each."""
         costs = {"arithmetic": Cost(glue_s=6.5e-4)}
         if "nli" in parts:
-            passes: tuple[Pass, ...] = (Pass(part="nli", tokens=32, rows=10),)
+            passes: tuple[PartPass, ...] = (PartPass(part="nli", tokens=32, rows=10),)
         else:
-            passes = (Pass(part="language", tokens=32, count=10, depth_tokens=20),)
+            passes = (PartPass(part="language", tokens=32, count=10, depth_tokens=20),)
         if "encoder" in parts:
-            passes += (Pass(part="encoder", tokens=16, rows=5),)
+            passes += (PartPass(part="encoder", tokens=16, rows=5),)
         if parts:
             costs["contradiction"] = Cost(passes=passes, glue_s=5e-4)
         if "language" in parts:
             count = float(size["program_count"])
-            read = Pass(part="language", tokens=70, depth_tokens=250)
-            write = Pass(part="language", count=60 * count, depth_tokens=350)
+            read = PartPass(part="language", tokens=70, depth_tokens=250)
+            write = PartPass(part="language", count=60 * count, depth_tokens=350)
             costs["critic"] = Cost(passes=(read, write), glue_s=1e-3 + 60 * count * 1e-3)
         return costs
 
@@ -117,7 +117,7 @@ class Reasoning(System, table="reasoning"):
                     scores[kind]["exact_checks_alone"] = _located([a["exact_only"] for _, a in labelled], labels)
         return scores
 
-    def _contradiction(self, parts: Parts, steps: Sequence[str]) -> dict[str, Any]:
+    def _contradiction(self, parts: SystemParts, steps: Sequence[str]) -> dict[str, Any]:
         pairs = list(combinations(range(len(steps)), 2))
         if parts.encoder is not None:
             vectors = parts.encoder.embed(steps)
@@ -128,7 +128,7 @@ class Reasoning(System, table="reasoning"):
         top = max(range(len(pairs)), key=chances.__getitem__)
         return {"probability": chances[top], "pair": list(pairs[top]), "pair_count": len(pairs)}
 
-    def _programs(self, state: State, problem: str) -> list[list[Any]]:
+    def _programs(self, state: ReasoningState, problem: str) -> list[list[Any]]:
         if state.parts.language is None:
             raise RefusedError("a critic writes programs: name a language model with --model")
         turns = [("system", INSTRUCTION)]

@@ -15,19 +15,19 @@ import numpy as np
 from harness.errors import RefusedError
 from harness.workloads.activations import WINDOW_TOKENS, Floats, ResidualStream, ordinary
 from harness.workloads.facts import shipped_text
-from harness.workloads.parts import Parts
+from harness.workloads.parts import SystemParts
 from harness.workloads.probe import FOLDS, held_out
 from harness.workloads.scores import signal
 from harness.workloads.sparse_autoencoder.model import CONFIG, SparseAutoencoder, load, save
 from harness.workloads.sparse_autoencoder.training import Plan, Trainer
-from harness.workloads.system import Case, Context, Cost, Pass, Size, System
+from harness.workloads.system import Case, Context, Cost, PartPass, Size, System
 
 _TRAIN_SHARE: Final = 0.9
 _CASE_CHARS: Final = 1000
 _KEPT_FEATURES: Final = 64
 
 
-class State(NamedTuple):
+class DictionaryState(NamedTuple):
     """The stream and the dictionary."""
 
     stream: ResidualStream
@@ -44,7 +44,7 @@ class SparseAutoencoderSystem(System, table="sparse_autoencoder"):
         losses = [{"kind": "loss", "text": piece} for piece in pieces[:4]]
         return [*({"kind": "encode", "text": piece} for piece in pieces), *losses]
 
-    def prepare(self, parts: Parts, size: Size, context: Context) -> State:
+    def prepare(self, parts: SystemParts, size: Size, context: Context) -> DictionaryState:
         """Open the model with a tap; load the dictionary from the cache, or train it and keep it there."""
         stream = ResidualStream(parts, size["layer"], thread_count=context.thread_count)
         if stream.dim != size["dim"]:
@@ -63,9 +63,9 @@ class SparseAutoencoderSystem(System, table="sparse_autoencoder"):
         width = len(autoencoder.decoder_bias)
         if width != stream.dim:
             raise RefusedError(f"{folder}: a dictionary for {width} values; the model's activations have {stream.dim}")
-        return State(stream, autoencoder)
+        return DictionaryState(stream, autoencoder)
 
-    def step(self, state: State, case: Case) -> dict[str, Any]:
+    def step(self, state: DictionaryState, case: Case) -> dict[str, Any]:
         """Encode and decode the ordinary tokens of a text; for ``loss`` the three losses, in nats."""
         stream = state.stream
         tokens = stream.tokens(case["text"])
@@ -97,7 +97,7 @@ class SparseAutoencoderSystem(System, table="sparse_autoencoder"):
         glue = 1e-3 + tokens * (8e-6 + 4e-9 * features + 2e-6)
         weights = dim * features
         held: dict[str, Any] = {"moved_bytes": 4.0 * weights, "resident_bytes": 8 * weights}
-        half, whole = (Pass(part="language", tokens=tokens, count=count) for count in (0.5, 3.0))
+        half, whole = (PartPass(part="language", tokens=tokens, count=count) for count in (0.5, 3.0))
         return {
             "encode": Cost(passes=(half,), flops_count=product, glue_s=glue, **held),
             "loss": Cost(passes=(whole,), flops_count=product, glue_s=glue + 3 * tokens * 1e-3, **held),

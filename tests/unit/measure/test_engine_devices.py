@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.app.check import _engines
-from harness.app.run import Cell
+from harness.app.run import RunCell
 from harness.catalog.devices import dump_device, load_device
 from harness.catalog.names import load_model
 from harness.domain.device import Calibration, TypeCost
@@ -70,12 +70,12 @@ def test_measured_costs_add_part_by_part():
 
 
 def test_a_check_covers_every_engine_and_a_split():
-    cell = Cell("qwen3-30b-a3b", "", Scenario())
+    cell = RunCell("qwen3-30b-a3b", "", Scenario())
     asked = list(_engines(cell, {"qwen3-30b-a3b": load_model("qwen3-30b-a3b").shape}, {"vulkan": CARD}))
     assert [(s.api, s.placement) for s in asked] == [
         ("cpu", Placement()), ("vulkan", Placement()), ("vulkan", Placement(cpu_moe=24)),
     ]  # fmt: skip
-    cell = Cell("qwen3-8b", "", Scenario())
+    cell = RunCell("qwen3-8b", "", Scenario())
     *_, split = _engines(cell, {"qwen3-8b": load_model("qwen3-8b").shape}, {"vulkan": CARD})
     assert split.placement == Placement(gpu_layers=19)
     assert next(iter(_engines(cell, {}, {}))).api == "cpu"

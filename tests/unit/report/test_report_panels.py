@@ -6,7 +6,7 @@ import pytest
 from report_records import HOSTILE, record
 
 from harness.domain.record import Sample
-from harness.domain.result import System
+from harness.domain.result import SystemResult
 from harness.records.store import load
 from harness.report.document import build
 from harness.report.formats import html
@@ -29,7 +29,9 @@ def measured(**more):
         "predicted": (predicted,),
     }
     samples = [sample("ask", 0.001), sample("tell", 0.002)]
-    return record(workload="memory_store", model=None, samples=samples, prediction=None, result=System(**(told | more)))
+    return record(
+        workload="memory_store", model=None, samples=samples, prediction=None, result=SystemResult(**(told | more))
+    )
 
 
 def test_a_step_stands_beside_its_prediction() -> None:

@@ -14,12 +14,12 @@ from harness.workloads.predict import (
     REFERENCE_SCORE,
     SERIAL_SHARE,
     Law,
-    Machine,
+    StepMachine,
     machine_there,
     predict_steps,
     single_core,
 )
-from harness.workloads.system import Column, Cost, Pass
+from harness.workloads.system import Column, Cost, PartPass
 
 SYSTEM = SimpleNamespace(
     name="sums",
@@ -71,7 +71,7 @@ def test_sizes_by_name_and_by_parts():
             size_of(SYSTEM, bad)
 
 
-MACHINE = Machine(
+MACHINE = StepMachine(
     slowness=2.0,
     read_bytes_per_s=1e9,
     flops_per_s=1e10,
@@ -83,9 +83,9 @@ MACHINE = Machine(
 def test_a_step_is_the_sum_of_its_passes_the_longer_stream_and_scaled_glue():
     cost = Cost(
         passes=(
-            Pass(part="language", tokens=20),
-            Pass(part="language", count=5),
-            Pass(part="encoder", tokens=30, rows=2),
+            PartPass(part="language", tokens=20),
+            PartPass(part="language", count=5),
+            PartPass(part="encoder", tokens=30, rows=2),
         ),
         flops_count=1e8,
         moved_bytes=5e7,
@@ -102,7 +102,7 @@ def test_a_step_is_the_sum_of_its_passes_the_longer_stream_and_scaled_glue():
 
 
 def test_a_part_that_nobody_timed_gets_no_number():
-    (step,) = predict_steps({"x": Cost(passes=(Pass(part="nli", tokens=9),), glue_s=1.0)}, MACHINE)
+    (step,) = predict_steps({"x": Cost(passes=(PartPass(part="nli", tokens=9),), glue_s=1.0)}, MACHINE)
     assert (step.latency_s, step.limit) == (None, "")
     assert "nli passes cannot run there" in step.note
 
@@ -122,8 +122,10 @@ def test_on_a_target_only_what_ran_there_or_is_scaled_has_a_number(monkeypatch, 
         return load_device("iphone-16-pro"), [SimpleNamespace(samples=samples)]
 
     costs = {
-        "answer": Cost(passes=(Pass(part="language", tokens=60), Pass(part="language", count=10)), glue_s=0.003),
-        "search": Cost(passes=(Pass(part="encoder", tokens=12),)),
+        "answer": Cost(
+            passes=(PartPass(part="language", tokens=60), PartPass(part="language", count=10)), glue_s=0.003
+        ),
+        "search": Cost(passes=(PartPass(part="encoder", tokens=12),)),
     }
     system = SimpleNamespace(
         name="x", parts=("language", "encoder"), sizes={"default": {}}, cost=lambda _parts, _size: costs
@@ -148,7 +150,7 @@ def test_a_device_is_scaled_from_here_by_single_core_speed():
     there = machine_there(phone, MACHINE, {"language": MACHINE.laws["language"]})
     slowness = REFERENCE_SCORE / 3409
     assert there.slowness == pytest.approx(slowness)
-    assert there.laws["encoder"](Pass(part="encoder", tokens=10)) == pytest.approx(0.002 * slowness / 2.0)
-    assert there.laws["language"](Pass(part="language", tokens=10)) == 0.1
+    assert there.laws["encoder"](PartPass(part="encoder", tokens=10)) == pytest.approx(0.002 * slowness / 2.0)
+    assert there.laws["language"](PartPass(part="language", tokens=10)) == 0.1
     bandwidth = phone.pool("ram").bandwidth_bytes_per_s.value
     assert there.read_bytes_per_s == pytest.approx(SPEC_SHARE * SERIAL_SHARE * bandwidth)

@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import BadDataError, RefusedError
 from harness.workloads.grounded_vision import SYSTEM, State, checked, made
-from harness.workloads.parts import Parts
+from harness.workloads.parts import SystemParts
 from harness.workloads.system import Context
 
 
@@ -42,7 +42,7 @@ def test_texts_are_compared_without_blanks():
 def test_made_words_are_read_from_regions_and_not_from_a_small_copy(tmp_path):
     pytest.importorskip("rapidocr")
     size = SYSTEM.sizes["small"]
-    state = SYSTEM.prepare(Parts(), size, Context(tmp_path, tmp_path))
+    state = SYSTEM.prepare(SystemParts(), size, Context(tmp_path, tmp_path))
     cases = SYSTEM.cases(size, 1)
     score = SYSTEM.score(cases, [SYSTEM.step(state, case) for case in cases])
     assert score["read"]["mid"] >= 0.75

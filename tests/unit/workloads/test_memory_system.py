@@ -8,7 +8,7 @@ from memory_cases import HashingEmbedder
 
 from harness.errors import BadDataError, RefusedError, WrongAnswerError
 from harness.workloads.memory_store import SYSTEM
-from harness.workloads.parts import Parts
+from harness.workloads.parts import SystemParts
 from harness.workloads.system import Context
 
 SIZE = SYSTEM.sizes["empty"]
@@ -32,7 +32,7 @@ class Judge:
 @pytest.fixture
 def told(tmp_path):
     def tell(judge, *cases):
-        parts = Parts(encoder=HashingEmbedder(64), nli=judge)
+        parts = SystemParts(encoder=HashingEmbedder(64), nli=judge)
         state = SYSTEM.prepare(parts, SIZE, Context(tmp_path, tmp_path))
         return [SYSTEM.step(state, {"kind": "tell", **case}) for case in cases]
 
@@ -108,7 +108,7 @@ def test_figures_by_hand():
 
 
 def test_asked_and_forgotten(tmp_path):
-    state = SYSTEM.prepare(Parts(encoder=HashingEmbedder(64)), SIZE, Context(tmp_path, tmp_path))
+    state = SYSTEM.prepare(SystemParts(encoder=HashingEmbedder(64)), SIZE, Context(tmp_path, tmp_path))
     for key, text in (("a", "The kayak is in the shed."), ("b", "The violin is in the attic.")):
         SYSTEM.step(state, {"kind": "tell", "id": key, "text": text})
     assert SYSTEM.step(state, {"kind": "ask", "text": "Where is the kayak?"})["found"] == ["a", "b"]
@@ -123,7 +123,7 @@ def test_asked_and_forgotten(tmp_path):
 
 
 def test_conversations_are_files_of_their_own_however_many(tmp_path):
-    state = SYSTEM.prepare(Parts(encoder=HashingEmbedder(64)), SIZE, Context(tmp_path, tmp_path))
+    state = SYSTEM.prepare(SystemParts(encoder=HashingEmbedder(64)), SIZE, Context(tmp_path, tmp_path))
     for at in range(70):
         SYSTEM.step(state, {"kind": "tell", "id": f"{at}", "text": "The kayak is red.", "conversation": f"c{at}"})
     asked = {"kind": "ask", "text": "Which colour has the kayak?"}

@@ -9,7 +9,7 @@ import pytest
 from bench.fake import FakeClock, FakeModel, FakeSession
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, FetchError, RefusedError
-from harness.workloads.parts import Parts, needed
+from harness.workloads.parts import SystemParts, needed
 from harness.workloads.parts.language import LanguageModel, chat_words
 
 WORDS = ["[UNK]", "[CLS]", "[SEP]", "red", "green", "blue", "not"]
@@ -69,7 +69,7 @@ def test_labels_come_from_the_configuration(tmp_path):
     # logits of red against green: 3 + 4 and two words
     (chance,) = nli.probabilities([("red", "green")], "entail")
     assert chance == pytest.approx(np.exp(2) / (np.exp(2) + np.exp(7)))
-    assert Parts(nli=nli).contradiction([("red", "green")]) == pytest.approx([1 - chance])
+    assert SystemParts(nli=nli).contradiction([("red", "green")]) == pytest.approx([1 - chance])
     with pytest.raises(RefusedError, match="labels contradiction, entailment, and none for 'neutral'"):
         nli.probabilities([("red", "green")], "neutral")
 
@@ -152,7 +152,7 @@ def test_a_part_that_is_needed_is_asked_for():
     with pytest.raises(RefusedError, match="it needs nli or language: name one with --nli FOLDER or --model MODEL"):
         needed(("nli|language",), {"encoder"})
     with pytest.raises(RefusedError, match="nobody can judge"):
-        Parts().entailment([("a", "b")])
+        SystemParts().entailment([("a", "b")])
 
 
 def session() -> FakeSession:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import BadDataError, RefusedError
-from harness.workloads.parts import Parts
+from harness.workloads.parts import SystemParts
 from harness.workloads.reasoning import SYSTEM
 from harness.workloads.reasoning.arithmetic import first_wrong, wrong_equality
 from harness.workloads.reasoning.programs import doubted, value_of, worked
@@ -123,7 +123,7 @@ def test_critic_scores_stand_beside_rules_that_read_no_step():
 def test_contradictions_need_somebody_who_judges(tmp_path):
     case = {"kind": "contradiction", "steps": ["It rains.", "It does not rain."]}
     with pytest.raises(RefusedError, match="--nli"):
-        SYSTEM.step(SYSTEM.prepare(Parts(), SYSTEM.sizes["default"], Context(tmp_path, tmp_path)), case)
+        SYSTEM.step(SYSTEM.prepare(SystemParts(), SYSTEM.sizes["default"], Context(tmp_path, tmp_path)), case)
 
 
 def test_process_bench_is_read_and_another_file_is_refused(tmp_path):

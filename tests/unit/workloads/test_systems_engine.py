@@ -8,7 +8,7 @@ from harness.errors import RefusedError
 from harness.workloads.activations import ResidualStream
 from harness.workloads.debate import SYSTEM as DEBATE
 from harness.workloads.grounding_qa import SYSTEM as GROUNDING
-from harness.workloads.parts import Parts
+from harness.workloads.parts import SystemParts
 from harness.workloads.parts.language import LanguageModel
 from harness.workloads.probe import SYSTEM as PROBE
 from harness.workloads.reasoning import SYSTEM as REASONING
@@ -23,9 +23,9 @@ TEXT = 'def f(a, b):\n    return a + b  # says "7" (or so)\n' * 8
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> SystemParts:
     path = synthesize_tiny(tmp_path_factory.mktemp("systems") / "tiny.gguf", "Q8_0", layer_count=4)
-    return Parts(LanguageModel.open(path, context_tokens=2048))
+    return SystemParts(LanguageModel.open(path, context_tokens=2048))
 
 
 def test_activations_are_read_and_an_unchanged_stream_changes_nothing(parts):
