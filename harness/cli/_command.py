@@ -77,7 +77,8 @@ def typed(context: click.Context) -> dict[str, click.Parameter]:
     """Parameters that the user gave on the command line or by a variable, by their names."""
     parameters = {p.name or "": p for p in context.command.params}
     sources = {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
-    return {name: p for name, p in parameters.items() if context.get_parameter_source(name) in sources}
+    given = {name: p for name, p in parameters.items() if name in context.params}
+    return {name: p for name, p in given.items() if context.get_parameter_source(name) in sources}
 
 
 def _flags(command: click.Command) -> dict[str, click.Parameter]:

@@ -50,7 +50,7 @@ def run(
     from harness.workloads.table import median_error
 
     if not names:
-        refuse_typed(typed(click.get_current_context()).keys() - {"as_json"}, "without a NAME")
+        refuse_typed(typed(click.get_current_context()), "without a NAME")
         return _listed()
     is_alone = len(names) == 1
     refuse_typed({"cases"}, "unless one system is named", when=not is_alone)

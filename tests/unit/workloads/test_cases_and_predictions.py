@@ -19,13 +19,15 @@ from harness.workloads.predict import (
     predict_steps,
     single_core,
 )
-from harness.workloads.system import Column, Cost, PartPass
+from harness.workloads.system import Column, Cost, PartPass, System
 
-SYSTEM = SimpleNamespace(
-    name="sums",
-    columns={"text": Column(str, ""), "score": Column(float, "", needed=False), "many": Column(list, "", needed=False)},
-    sizes={"default": {"count": 10, "width": 2}, "large": {"count": 1000, "width": 2}},
-)
+class Sums(System):
+    name = "sums"
+    columns = {"text": Column(str, ""), "score": Column(float, "", needed=False), "many": Column(list, "", needed=False)}
+    sizes = {"default": {"count": 10, "width": 2}, "large": {"count": 1000, "width": 2}}
+
+
+SYSTEM = Sums()
 
 
 def test_lines_of_json_become_cases(tmp_path):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.errors import BadDataError, RefusedError
-from harness.workloads.grounded_vision import SYSTEM, State, checked, made
+from harness.workloads.grounded_vision import SYSTEM, VisionState, checked, made
 from harness.workloads.parts import SystemParts
 from harness.workloads.system import Context
 
@@ -32,7 +32,7 @@ def test_texts_are_compared_without_blanks():
     def engine(picture, *, use_det, **_):
         return SimpleNamespace(txts=["no such text", *right[:3]] if use_det else next(lines))
 
-    state = State(engine, copy_px=100, image_px=640)
+    state = VisionState(engine, copy_px=100, image_px=640)
     cases = [{"kind": "read", "seed": 1}, {"kind": "find", "seed": 1}]
     score = SYSTEM.score(cases, [SYSTEM.step(state, case) for case in cases])
     # of the four regions the first and the last are read rightly; in the whole picture the last is missed
