@@ -21,9 +21,14 @@ from harness.workloads.predict import (
 )
 from harness.workloads.system import Column, Cost, PartPass, System
 
+
 class Sums(System):
     name = "sums"
-    columns = {"text": Column(str, ""), "score": Column(float, "", needed=False), "many": Column(list, "", needed=False)}
+    columns = {
+        "text": Column(str, ""),
+        "score": Column(float, "", needed=False),
+        "many": Column(list, "", needed=False),
+    }
     sizes = {"default": {"count": 10, "width": 2}, "large": {"count": 1000, "width": 2}}
 
 
