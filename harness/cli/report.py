@@ -41,8 +41,8 @@ def report(
     if form == "html" and out is None:
         raise click.UsageError("a page needs a file: -o report.html")
     records = gather(results)
-    predictions: bool,
-    budget: Path | None,
+    refuse_typed({"budget", "predictions", *asked}, f"in {form}: a page (.html) has it", when=form != "html")
+    wanted = form == "html" and predictions
     if not wanted and not records:
         raise RefusedError("nothing to report: no RESULT, and no predictions wanted")
     given = {name: each for name, each in asked.items() if each}
