@@ -222,7 +222,7 @@ def parsed(name: str, words: list[str]) -> click.Context:
 @pytest.mark.parametrize(("name", "rule", "flag"), cases_of_rules(), ids=str)
 def test_each_rule_refuses_what_it_says_and_nothing_without_its_cause(name: str, rule: Rule, flag: str) -> None:
     options = {opt: o for o in COMMANDS[name].params for opt in (*o.opts, *o.secondary_opts)}
-    words = typed(options[flag], flag)
+    words = typed(options[flag], flag) if flag in options else [__file__]
     other = rule.beside or rule.without
     argument = other not in options
     beside = ["x"] if argument else typed(options[other], other)
