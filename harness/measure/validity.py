@@ -98,6 +98,7 @@ class ValidityProbe:
 
     def start(self) -> None:
         """Read the counters before the sample."""
+        self._gpus = gpu_readings(root=self._root)
         self._before = self.read()
 
     def finish(self) -> Validity:
@@ -110,12 +111,15 @@ class ValidityProbe:
             temperature_celsius=hottest_celsius(root=self._root),
             quota_count=cpu_quota_count(root=self._root),
         )
-        slowed = (
-            f"{gpu.name} ran slower than it could ({', '.join(gpu.throttled)}): cool it, or raise its limits"
-            for gpu in gpu_readings(root=self._root)
-            if gpu.throttled
-        )
-        return validity.doubted(*slowed)
+        doubts = dict[str, None]()  # what both readings tell is said once
+        for gpu in (*self._gpus, *gpu_readings(root=self._root)):
+            if gpu.throttled:
+                why = ", ".join(gpu.throttled)
+                doubts[f"{gpu.name} ran slower than it could ({why}): cool it, or raise its limits"] = None
+            ours, others = (sum(load for pid, load in gpu.loads if (pid in self._own) is own) for own in (True, False))
+            if ours and others > self._limits.other_load_ratio:  # a container may not see its own numbers
+                doubts[f"other programs took {others:.0%} of {gpu.name}: end them"] = None
+        return validity.doubted(*doubts)
 
     def read(self) -> Counters:
         """All counters now."""

@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
@@ -97,17 +98,26 @@ def devices_of(api: str, lib: Library | None = None) -> tuple[GgmlDevice, ...]:
     cards = any(d.kind == "gpu" for d in every)
     chosen = tuple(d for d in every if d.api == api and (d.kind == "gpu" or not cards))
     if not chosen:
-        arguments = shipped_table("data/install.toml")["apis"].get(api)
-        build = (
-            f'; an engine for it: CMAKE_ARGS="{arguments}" pip install --force-reinstall --no-cache-dir '
-            "--no-binary llama-cpp-python llama-cpp-python"
-            if arguments
-            else ""
-        )
+        build = build_command(api)
         raise RefusedError(
-            f"the installed llama.cpp sees no device of api {api!r}, only of {', '.join(apis(lib))}{build}"
+            f"the installed llama.cpp sees no device of api {api!r}, only of {', '.join(apis(lib))}"
+            + (f"; an engine for it: {build}" if build else "")
         )
     return chosen
+
+
+def build_command(api: str) -> str:
+    """The command that builds llama-cpp-python for an api, to be pasted as it is; empty where there is none.
+
+    A wheel that pip has kept was built for another one, and the packages that it needs stay as they are.
+    """
+    table = shipped_table("data/install.toml")
+    arguments = table["apis"].get(api)
+    if not arguments:
+        return ""
+    variable = f'$env:CMAKE_ARGS="{arguments}";' if sys.platform == "win32" else f'CMAKE_ARGS="{arguments}"'
+    pip = "pip install --force-reinstall --no-deps --no-cache-dir --no-binary llama-cpp-python"
+    return f"{variable} {pip} {table['engine']}"
 
 
 def place(params: Any, api: str, placement: Placement, lib: Library) -> list[Any]:

@@ -6,11 +6,13 @@ import platform
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from harness.app.doctor import machine_apis
+from harness.runtimes.llamacpp.devices import build_command
 
 HIDE = """
 import sys
@@ -80,3 +82,22 @@ def test_with_an_engine_its_apis_are_named(tmp_path: Path) -> None:
 
 def test_a_processor_is_always_there() -> None:
     assert machine_apis()[0] == "cpu"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a command of a POSIX shell")
+@pytest.mark.parametrize("api", ["cuda", "rocm", "sycl", "vulkan"])
+def test_the_command_for_a_gpu_can_be_pasted(tmp_path: Path, api: str) -> None:
+    pip = tmp_path / "pip"
+    pip.write_text('#!/bin/sh\nprintf "%s\\n" "$CMAKE_ARGS" "$@"\n')
+    pip.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/bin:/usr/bin"}
+    told = subprocess.run(["sh", "-c", build_command(api)], capture_output=True, text=True, env=environment, check=True)
+    arguments, *words = told.stdout.splitlines()
+    assert arguments.startswith("-DGGML_")
+    assert words[0] == "install"
+    assert {"--no-cache-dir", "--force-reinstall"} <= set(words)  # a wheel of the cache has no GPU in it
+    pinned = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]["llama"]
+    assert words[-1] in pinned
+    assert not build_command("npu")

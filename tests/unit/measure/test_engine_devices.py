@@ -49,7 +49,8 @@ def test_a_profile_with_a_gpu_is_written_and_read(tmp_path: Path, kind: str, poo
     assert again.pool_for("vulkan") == pool
     assert again.calibration("vulkan") == found.calibration("vulkan")
     if kind == "gpu":
-        assert again.pool("vram").usable_bytes.value == 7 * 2**30
+        # 1 GiB was held at the probe; of that 0.7 are idle use, the rest other programs'
+        assert again.pool("vram").usable_bytes.value == pytest.approx(7.3 * 2**30)
         assert again.pool("vram").bandwidth_bytes_per_s.value == pytest.approx(1e11)
 
 

@@ -1,6 +1,9 @@
 """Counters of GPUs: the kernel's files in their units, throttling a doubt."""
 
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -75,3 +78,91 @@ def test_a_card_counts_beside_its_processor_and_a_part_of_it_does_not(tmp_path: 
     assert used() == pytest.approx(503)
     (card / "in1_input").write_text("700")
     assert used() == pytest.approx(3)
+
+
+NVML = {
+    "nvmlInit": None,
+    "nvmlDeviceGetCount": 1,
+    "nvmlDeviceGetHandleByIndex": 7,
+    "nvmlDeviceGetName": b"NVIDIA H100",
+    "nvmlDeviceGetPowerUsage": 350_000,
+    "nvmlDeviceGetTotalEnergyConsumption": 5_000,
+    "nvmlDeviceGetTemperature": 61,
+    "nvmlDeviceGetClockInfo": 1980,
+    "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=40, memory=10),
+    "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=80 * 2**30, free=60 * 2**30, used=20 * 2**30),
+    "nvmlDeviceGetCurrentClocksEventReasons": 0x4 | 0x40,
+    "nvmlDeviceGetProcessUtilization": [SimpleNamespace(pid=11, smUtil=30), SimpleNamespace(pid=12, smUtil=10)],
+}
+"""Answers as NVML's reference has them: milliwatts, millijoules, MHz, bytes, per cent, bits."""
+
+
+def play(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> None:
+    """A package that answers so; what is missing it does not have, and what is an error it raises."""
+    module = ModuleType("pynvml")
+    module.NVMLError = type("NVMLError", (Exception,), {})  # type: ignore[attr-defined]
+    module.__spec__ = SimpleNamespace()  # type: ignore[assignment]
+
+    def function(answer: Any):
+        def call(*_: Any) -> Any:
+            if answer is Exception:
+                raise module.NVMLError  # type: ignore[attr-defined]
+            return answer
+
+        return call
+
+    for name, answer in answers.items():
+        setattr(module, name, function(answer))
+    monkeypatch.setitem(sys.modules, "pynvml", module)
+
+
+WHOLE = GpuReading(
+    "NVIDIA H100", "nvml", 350.0, 5.0, ("heat (hardware)",), celsius=61, clock_hz=1.98e9, busy_ratio=0.4,
+    held_bytes=20 * 2**30, loads=((11, 0.3), (12, 0.1)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, WHOLE),
+        # a package of 2021: another name for why a clock is held, and none for the loads of processes
+        (
+            {"nvmlDeviceGetCurrentClocksEventReasons": None, "nvmlDeviceGetProcessUtilization": None,
+             "nvmlDeviceGetCurrentClocksThrottleReasons": 0x8},
+            WHOLE._replace(throttled=("hardware slowdown",), loads=()),
+        ),
+        # a card that tells neither power nor energy
+        (
+            {"nvmlDeviceGetPowerUsage": Exception, "nvmlDeviceGetTotalEnergyConsumption": Exception},
+            WHOLE._replace(power_watts=None, energy_joules=None),
+        ),
+    ],
+)  # fmt: skip
+def test_nvml_as_its_packages_and_cards_answer(
+    monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], expected: GpuReading
+):
+    play(
+        monkeypatch,
+        **{name: answer for name, answer in (NVML | changed).items() if answer is not None or name == "nvmlInit"},
+    )
+    reading = next(r for r in gpu_readings() if r.source == "nvml")
+    assert reading._replace(clock_hz=round(reading.clock_hz or 0), power_watts=reading.power_watts) == expected
+    assert "61 °C, 1980 MHz, 40 % busy, 20.0 GiB held" in reading.describe()
+
+
+@pytest.mark.parametrize("missing", ["nvmlInit", "nvmlDeviceGetCount"])
+def test_a_machine_without_its_driver_has_no_card(monkeypatch: pytest.MonkeyPatch, missing: str):
+    play(monkeypatch, **NVML | {"nvmlInit": Exception, "nvmlDeviceGetCount": Exception, missing: Exception})
+    assert not [r for r in gpu_readings() if r.source == "nvml"]
+
+
+@pytest.mark.parametrize(
+    ("own", "doubted"),
+    [({11}, True), ({11, 12}, False), ({99}, False)],  # of a container's numbers nobody is known
+)
+def test_what_others_do_on_a_card_is_a_doubt(monkeypatch: pytest.MonkeyPatch, own: set[int], doubted: bool):
+    monkeypatch.setattr("harness.measure.validity.gpu_readings", lambda *, root: (WHOLE._replace(throttled=()),))
+    probe = ValidityProbe(own_pids=own)
+    probe.start()
+    assert any("other programs took 10% of NVIDIA H100" in doubt for doubt in probe.finish().doubts) == doubted
