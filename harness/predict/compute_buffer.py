@@ -43,6 +43,24 @@ _QUANTISED_BYTES: Final = 34 / 32
 """Of an entry of the inner activations that a CPU quantises for the product with the down matrix."""
 
 
+_WARM_TOKENS: Final = 46 * 46
+"""Of the image that towers for images of any size reserve their buffer for, when the model is loaded."""
+_WIDEST_RATIO: Final = 11.5
+"""Entries of a patch in the widest place of a tower's block, over its width: two feed-forward ones, queries to values,
+the stream. Published start-ups of Qwen3-VL-235B have 360 and 463 MiB beside the tower's file where this says 428."""
+
+
+def tower_buffer_bytes(patch_count: int, token_count: int, hidden_dim: int) -> int:
+    """Compute buffer of an image tower, in bytes; its patches and tokens are those of an image of 1024 x 1024 pixels.
+
+    One that merges 2 x 2 patches takes images of any size; others make every image one size.
+
+    Source: llama.cpp, tools/mtmd/clip.cpp (``set_warmup_n_tokens``); start-ups m060 and m061 of published logs.
+    """
+    patches = 4 * _WARM_TOKENS if patch_count == 4 * token_count else patch_count
+    return round(4 * _WIDEST_RATIO * hidden_dim * patches)
+
+
 class Layout(NamedTuple):
     """Where the parts of a model lie: the number of a card, or ``HOST``.
 

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from harness.domain.device import DeviceProfile, MemoryPool, PoolName
 from harness.domain.prediction import MemoryPart, MemoryPrediction, SpeedPrediction, Verdict, VerdictWord
 from harness.errors import RefusedError
+from harness.predict.traits import first_cells
 from harness.units import format_bytes, format_rate
 
 STREAMED_WINDOW_RATIO: Final = 1 / 16
@@ -56,17 +57,31 @@ def check_entitlement(entitled: bool, *devices: DeviceProfile) -> None:
 
 
 def judge(
-    memory: MemoryPrediction, speed: SpeedPrediction | None, device: DeviceProfile, *, entitled: bool = False
+    memory: MemoryPrediction,
+    speed: SpeedPrediction | None,
+    device: DeviceProfile,
+    *,
+    entitled: bool = False,
+    api: str = "",
 ) -> Verdict:
     """Verdict for one model on one device.
 
     Fits: what must be held and what is read for every token stay within what one app may use. Fits with streaming: all
     but the weights does, with a window of them. Otherwise it does not fit. A known speed names what binds a model that
-    fits; an app is ``entitled`` that has asked for the higher limit, where the system offers one.
+    fits; an app is ``entitled`` that has asked for the higher limit, where the system offers one: on a Mac it binds
+    what is wired for the GPU, and not the CPU's.
     """
+    entitled = entitled or (api == "cpu" and device.os == "macos")
     pools = sorted({part.pool for part in memory.parts}, key=lambda name: name != "vram")
     verdicts = [_judge_pool(memory, speed, device, device.pool(name), entitled=entitled) for name in pools]
-    return max(verdicts, key=lambda v: SEVERITY[v.word])
+    worst = max(verdicts, key=lambda v: SEVERITY[v.word])
+    engine = device.engine_for(device.api(api))
+    if engine is None or engine.kind != "gpu" or engine.pool != "ram":
+        return worst
+    limit = first_cells("os_limits.csv", f"{device.os} {device.vendor} {device.chip}".lower())
+    if not limit or worst.needed_bytes <= float(limit[0]) * device.pool("ram").total_bytes.value:
+        return worst
+    return replace(worst, reasons=(*worst.reasons, limit[1]))
 
 
 def with_target(verdict: Verdict, speed: SpeedPrediction, target_tokens_per_s: float, depth_tokens: int) -> Verdict:
