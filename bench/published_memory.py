@@ -20,10 +20,12 @@ import numpy as np
 from harness.app.resolve import resolve_model
 from harness.domain.ggml import KV_TYPES
 from harness.domain.placement import Placement
+from harness.domain.prediction import Interval
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.compute_buffer import HOST, scratch_bytes
 from harness.predict.kv_cache import block_cache_bytes, cells_of, state_bytes
+from harness.predict.memory import driver_bytes
 from harness.predict.placed import layout_of, parts_of
 from harness.units import MIB
 
@@ -34,6 +36,8 @@ _BUILDS: Final = (
     (date(2026, 6, 1), 9460), (date(2026, 8, 11), 10364), (date(2026, 10, 2), 11258),
 )  # fmt: skip
 _UNKNOWN_BUILD: Final = 8218
+_SHARED: Final = re.compile(r"\b(8060S|7[68]0M)")
+_TOWERS: Final = re.compile(r"VL\b|\dV\b|mmproj")
 _FORKS: Final = re.compile(r"ik_llama|fork|LLamaSharp|ipex|several", re.IGNORECASE)
 
 
@@ -115,6 +119,26 @@ def _mib(cell: str) -> float | None:
     return sum(float(part) for part in cell.split("+"))
 
 
+def driver_shares(row: dict[str, str]) -> Iterator[tuple[float, Interval]]:
+    """Of each card of a row what its driver took (MiB), by the table that a log ends with, and what is predicted.
+
+    What was in use before the program started is not its own; where the GPU shares the RAM its buffers with the host
+    are in the log's figure too. A card with an image tower, and one that another program held, are left out.
+    """
+    told = [float(cell) for cell in row["unaccounted_mib"].split(";") if cell]
+    if not told or "another process" in row["notes"]:
+        return
+    used, (total, free) = 0.0, (row[name].partition(";")[0] for name in ("total_mib", "free_before_mib"))
+    if total and free and float(total) - float(free) < told[0]:
+        used = float(total) - float(free)
+    if _SHARED.search(row["device"]):
+        if not used:
+            return
+        used += sum(_mib(row[name]) or 0 for name in ("cpu_model_mib", "host_compute_mib", "output_mib"))
+    first = bool(_TOWERS.search(row["model"] + row["notes"])) and len(told) > 1
+    yield from ((one - used, driver_bytes(row["api"], row["device"])) for one in told[first:])
+
+
 def compared(row: dict[str, str]) -> Iterator[Compared]:
     """The pools of a row that can be compared.
 
@@ -160,8 +184,10 @@ def compared(row: dict[str, str]) -> Iterator[Compared]:
 def main(table: Path, *, rows: bool) -> None:
     """Compare the start-ups in TABLE with what is predicted for them."""
     left, found = Counter[str](), list[Compared]()
+    drivers = defaultdict[str, list[tuple[float, Interval]]](list)
     with table.open(encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
+            drivers[row["api"]] += driver_shares(row)
             if _FORKS.search(row["build"] + row["notes"]):
                 left["forks"] += 1
                 continue
@@ -184,6 +210,14 @@ def main(table: Path, *, rows: bool) -> None:
         click.echo(
             f"{key:30} {len(errors):4} median {np.median(errors):7.2%} nine of ten {np.quantile(errors, 0.9):7.2%}"
         )
+    for api, shares in sorted(drivers.items()):
+        inside = sum(one.low <= share * MIB <= one.high for share, one in shares)
+        values = [share for share, _ in shares]
+        if values:
+            click.echo(
+                f"driver, {api:22} {len(values):4} median {np.median(values):6.0f} MiB, {min(values):.0f} to "
+                f"{max(values):.0f}; {inside} inside their intervals"
+            )
     click.echo("left out: " + ", ".join(f"{count} {why}" for why, count in left.items()))
 
 

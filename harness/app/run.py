@@ -23,7 +23,7 @@ from harness.errors import Exit, HarnessError, InputError, RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import TextJob
-from harness.measure.jobs.served import ServedJob
+from harness.measure.jobs.served import OF_SERVER, ServedJob
 from harness.measure.jobs.served import plan as plan_served
 from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of
 from harness.measure.protocol import GenerateJob
@@ -31,7 +31,7 @@ from harness.measure.runner import check_scenario
 from harness.onnx.files import onnx_model
 from harness.predict.quant_mix import quant_named
 from harness.runtimes._threads import default_thread_count
-from harness.runtimes.executable import as_made
+from harness.runtimes.executable import as_made, program, serving
 from harness.runtimes.server.dialects import Described
 
 
@@ -199,6 +199,8 @@ def run_cell(
         located = obtain(cell.model, cell.quant, progress=heard.fetched)
         _check_format(located, options.runtime)
         if options.runtime == "executable":
+            if program("llama-bench") is None:
+                return _started(cell, located, options, device, pipeline)
             cell = cell._replace(scenario=as_made(cell.scenario))
         planned = plan_generation(
             GenerateJob(path=str(located.path), runtime=options.runtime, **options.of_job(cell.scenario)),
@@ -247,6 +249,19 @@ def _served(cell: RunCell, options: Options, device: DeviceProfile | None, pipel
         notes = {"server_model": planned.model.name}
         planned = planned._replace(model=msgspec.structs.replace(planned.model, name=model.name), notes=notes)
     return planned
+
+
+def _started(
+    cell: Cell, located: Located, options: Options, device: DeviceProfile | None, pipeline: Pipeline
+) -> RunRecord:
+    """A run on a llama-server that is started for it, as the scenario places the model."""
+    scenario = cell.scenario
+    with serving(located.path, scenario) as url:
+        asked = msgspec.structs.replace(scenario, **OF_SERVER)
+        job = ServedJob(url=url, scenario=asked)
+        planned = _served(cell._replace(scenario=asked), options._replace(server=job), None, pipeline)
+        prediction = _predict(located.resolved(), device, scenario, pipeline.heard.say)
+        return pipeline.measure(planned._replace(scenario=scenario, prediction=prediction))
 
 
 def _contradicted(served: ModelIdentity, model: ResolvedModel) -> str:

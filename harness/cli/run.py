@@ -1,5 +1,6 @@
 """``edge-harness run``: measure models for real, each in a child process of its own."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import click
 
 from harness.cli import _options as options
 from harness.cli._command import Verb
+from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, say
 
 
@@ -34,6 +36,11 @@ def run(
     from harness.app.trend import answer_beside
     from harness.cli._records import difference_view, reasons, run_table
 
+    if programs is not None and target == "local":
+        from harness.runtimes.executable import FOLDER_VARIABLE
+
+        refuse_typed({"runtime"}, "with --programs, whose folder has the runtime")
+        os.environ[FOLDER_VARIABLE], fields["runtime"], programs = str(programs), "executable", None
     sides = options.sides_of(fields, models)
     of_runs = {name: fields.pop(name) for name in ("repetitions", "cold_loads", "greedy")}
     axes = {name: fields.pop(name) for name in ("depth_tokens", "thread_count", "batch_count")}

@@ -234,9 +234,15 @@ def _process_parts(weights: Weights, api: str, device: DeviceProfile | None, car
 def driver_share(api: str, device: DeviceProfile | None) -> Interval:
     """What the driver of ``api`` takes for itself, in bytes; 0 where the process was measured with it, and on a CPU."""
     costs = device.calibration(api) if device else None
-    chip = f"{device.vendor} {device.chip}".lower() if device else ""
-    row = next((r for r in _DRIVERS if r["api"] == api and re.search(r["chip"], chip)), None)
-    if row is None or (costs is not None and costs.process_anonymous_bytes):
+    if costs is not None and costs.process_anonymous_bytes:
+        return Interval(mid=0, low=0, high=0)
+    return driver_bytes(api, f"{device.vendor} {device.chip}" if device else "")
+
+
+def driver_bytes(api: str, chip: str) -> Interval:
+    """What an api's driver takes on a chip, by the start-ups that others published; 0 on a CPU."""
+    row = next((r for r in _DRIVERS if r["api"] == api and re.search(r["chip"], chip.lower())), None)
+    if row is None:
         return Interval(mid=0, low=0, high=0)
     mid, low, high = (int(row[f"{name}_mib"]) * MIB for name in ("mid", "low", "high"))
     return Interval(mid=mid, low=low, high=high)

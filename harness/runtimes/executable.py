@@ -1,14 +1,19 @@
 """llama.cpp's own programs, ``llama-bench`` and those beside it: what a release brings, without a compiler.
 
-They are looked for in the folder that ``EDGE_HARNESS_LLAMA_BIN`` names, else on the PATH. Source of the options and
-of what is printed: llama.cpp, tools/llama-bench/llama-bench.cpp and tools/perplexity/perplexity.cpp.
+They are looked for in the folder that ``EDGE_HARNESS_LLAMA_BIN`` names, else on the PATH. Where there is a llama-server
+and no llama-bench, it is started for a run, and asked. Source of the options and of what is printed: llama.cpp,
+tools/llama-bench/llama-bench.cpp and tools/perplexity/perplexity.cpp.
 """
 
 import json
 import os
 import shutil
+import socket
 import subprocess
-from contextlib import suppress
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +28,8 @@ from harness.predict.kv_cache import padded
 from harness.runtimes._threads import default_thread_count
 
 FOLDER_VARIABLE: Final = "EDGE_HARNESS_LLAMA_BIN"
+_START_S: Final = 60.0
+"""Until a server listens; it loads its model afterwards, and says so."""
 
 
 class Executable:
@@ -34,7 +41,7 @@ class Executable:
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""
-        if program("llama-bench"):
+        if program("llama-bench") or program("llama-server"):
             return None
         where = os.environ.get(FOLDER_VARIABLE)
         place = f"in {FOLDER_VARIABLE}={where}" if where else "on the PATH"
@@ -81,6 +88,42 @@ def as_made(scenario: Scenario) -> Scenario:
     """The scenario with the context that llama-bench makes, of the tokens of its tests alone: its memory is of that."""
     tokens = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens) + 2
     return replace(scenario, context_tokens=padded(tokens))
+
+
+@contextmanager
+def serving(path: Path, scenario: Scenario) -> Iterator[str]:
+    """A llama-server of the folder with the model in ``path``, for as long as it is asked; its address.
+
+    Raises:
+        RefusedError: It has no option for what the scenario asks.
+        EngineError: There is none, it ended, or it does not answer.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    given = [*common("llama-server", path, scenario), "-c", str(scenario.context_tokens), "--port", str(port)]
+    given += [
+        "-np",
+        str(scenario.batch_count),
+        *(["-fit", "off"] if "-fit" in _output("llama-server", "--help") else []),
+    ]
+    with tempfile.TemporaryFile() as log, subprocess.Popen(given, stdout=log, stderr=log) as process:
+        try:
+            until_s = time.monotonic() + _START_S
+            while not _answers(port):
+                if process.poll() is not None or time.monotonic() > until_s:
+                    log.seek(0)
+                    last = " ".join(log.read().decode(errors="replace").split())[-300:]
+                    raise EngineError(f"llama-server did not start (status {process.poll()}): {last}")
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 def rows(output: str) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from typing import Final
 import msgspec
 
 from harness.catalog._progress import Progress
-from harness.catalog.file_hash import sha256_of
 from harness.domain.base import Frozen
 from harness.domain.prediction import Prediction
 from harness.domain.record import MemoryUse, ModelIdentity, Outcome, RunRecord, Sample, Validity
@@ -232,11 +231,11 @@ def _prepared(
     ready(target, known, job.battery_percent_min)
     program = program_for(job.programs, known.abi)
     target.stop()
-    there = target.put(program, sha256_of(program), executable=True)
+    there = target.put_program(program)
     file = target.put(path, model.sha256, progress=progress)
     s, kv, cpus = job.scenario, job.scenario.kv_type.lower(), job.limits.cpus
     words: list[object] = ["taskset", f"{sum(1 << cpu for cpu in cpus):x}"] if cpus else []
-    words += [there, "-m", file, *tests, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
+    words += [*there, "-m", file, *tests, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
     words += ([] if s.mmap else ["--load-mode", "none"]) + ([] if s.repack else ["--repack", 0])
     words += ["-ctk", kv, "-ctv", kv, *placed(s), "-o", "json", "--progress"]
     words += ["-t", s.thread_count or len(cpus) or known.cpu.thread_count]

@@ -1,9 +1,10 @@
 """A device on which POSIX shell scripts run, reached by a command: all that targets share.
 
-Needed there: sh, cat, head, wc, df, mkdir, mv, sha256sum; Android's toybox and GNU have them.
+Needed there: sh, cat, cp, head, wc, df, mkdir, mv, sha256sum; Android's toybox and GNU have them.
 """
 
 import contextlib
+import hashlib
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import IO, Final, NamedTuple
 
 from harness.catalog._progress import Progress, no_progress
+from harness.catalog.file_hash import sha256_of
 from harness.domain.foreign import inside
 from harness.errors import CouldNotRunError
 
@@ -150,6 +152,25 @@ class ShellTarget:
             raise CouldNotRunError(f"{self.name}: {path.name} arrived with another hash and was removed: try again")
         self.shell(f"mv -f {part} {there}; rm -f {there}.pid")
         return place
+
+    def put_program(self, path: Path) -> tuple[str, ...]:
+        """Push a program, and the shared libraries beside it under their own names; the words that start it there.
+
+        Raises:
+            CouldNotRunError: As :meth:`put`.
+        """
+        places: dict[str, str] = {}
+        names: dict[str, str] = {}
+        for file in (path, *sorted(path.parent.glob("*.so*"))):
+            sha256 = sha256_of(file)
+            names[file.name] = places[sha256] = places.get(sha256) or self.put(file, sha256, executable=True)
+        if len(names) == 1:
+            return (names[path.name],)
+        release = hashlib.sha256(" ".join(places).encode()).hexdigest()[:16]
+        folder = f"{self.folder}/release-{release}"
+        copies = [f"cp {shlex.quote(there)} {shlex.quote(f'{folder}/{name}')}" for name, there in names.items()]
+        self.shell(" && ".join([f"mkdir -p {shlex.quote(folder)}", *copies]))
+        return "env", f"LD_LIBRARY_PATH={folder}", f"{folder}/{path.name}"
 
     def _place(self, path: Path, sha256: str) -> str:
         return f"{self.folder}/{sha256[:16]}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"

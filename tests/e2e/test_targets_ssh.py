@@ -56,6 +56,22 @@ def test_push_run_and_lose_a_machine_behind_ssh(tmp_path: Path, port: int):
     assert not Path(f"/proc/{lost.pid}").exists()
 
 
+def test_a_release_is_pushed_with_the_libraries_beside_its_program(tmp_path: Path):
+    """As it is unpacked: three names of one library, and a program that says where it looks for them."""
+    release = tmp_path / "release"
+    release.mkdir()
+    (release / "llama-bench").write_text('#!/bin/sh\nls "$LD_LIBRARY_PATH"; echo "$@"\n')
+    for name in ("libggml.so", "libggml.so.0", "libggml.so.0.20.0"):
+        (release / name).write_bytes(b"library")
+    target = target_named("local", folder=str(tmp_path / "there"))
+    words = target.put_program(release / "llama-bench")
+    found = subprocess.run([*words, "-p 1"], capture_output=True, text=True, check=True).stdout.split("\n")
+    assert found[:5] == ["libggml.so", "libggml.so.0", "libggml.so.0.20.0", "llama-bench", "-p 1"]
+    assert len(list((tmp_path / "there").glob("*libggml*"))) == 1  # the same bytes went once
+    (tmp_path / "alone").write_bytes(b"")
+    assert len(target.put_program(tmp_path / "alone")) == 1
+
+
 def test_a_host_that_is_not_known_and_one_that_is_not_there(tmp_path: Path, port: int):
     (tmp_path / "known_hosts").write_text("")
     with pytest.raises(CouldNotRunError, match="Host key verification failed"):

@@ -28,6 +28,9 @@ from harness.runtimes.server.answer import READ_LATE, Answer, Request
 from harness.runtimes.server.stream import KEY_VARIABLE, Patience
 
 _PROMPTS_MAX: Final = 8
+_OWN: Final = ("kv_type", "flash_attention", "repack", "mmap", "ubatch_tokens", "batch_count", "api", "placement")
+OF_SERVER: Final = {name: getattr(Scenario(), name) for name in _OWN}
+"""What of a scenario is decided where a server is started, as it is where nobody asks for it."""
 
 
 class ServedJob(GenerateJob, frozen=True, kw_only=True):
@@ -91,9 +94,7 @@ def attached(job: ServedJob, needed_tokens: int = 0, scenario: Scenario | None =
         RefusedError: Its context is shorter, or the scenario asks for what a server decides by itself.
         ServerError: It cannot be reached.
     """
-    own = ("kv_type", "flash_attention", "repack", "mmap", "ubatch_tokens", "batch_count", "api", "placement")
-    usual = Scenario()
-    if other := [name for name in own if getattr(scenario or usual, name) != getattr(usual, name)]:
+    if other := [name for name, usual in OF_SERVER.items() if getattr(scenario or Scenario(), name) != usual]:
         raise RefusedError(f"{', '.join(other)}: a server has its own; set it where the server is started")
     server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
     return with_room(server, needed_tokens)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from harness.catalog.devices import dump_device, load_device
-from harness.catalog.machine import mac_working_set
+from harness.catalog.machine import mac_working_set, usable_gb
 from harness.cli.devices import devices as COMMAND
 from harness.domain.device import (
     Calibration,
@@ -484,3 +484,40 @@ def test_a_macs_working_set_follows_its_system(gib, macos, working_set_mb):
     share, why = mac_working_set(gib, macos)
     assert share * gib * 2**30 / 1e6 == pytest.approx(working_set_mb, rel=5e-4)
     assert f"macOS {macos}" in why
+
+
+@pytest.mark.parametrize(
+    ("line", "system", "usable_gib"),
+    [
+        ("m4 max 64gb macos 15", "macos", 48.0),  # three quarters
+        ("m4 max 64gb", "macos", 51.84),  # macOS 26
+        ("rtx 4090 + 64GB ddr5-6000 + wsl2", "linux", 32.0),  # half of the RAM
+        ("rtx 4090 + 64GB ddr5-6000, windows 11", "windows", 53.76),
+        ("iphone-13-pro", "ios", 3.12),
+    ],
+)
+def test_what_an_app_may_hold_follows_the_system_in_a_line(line: str, system: str, usable_gib: float) -> None:
+    device = load_device(line)
+    assert (device.os, device.pool("ram").usable_bytes.value / 2**30) == (system, pytest.approx(usable_gib, rel=1e-3))
+    assert load_device(device.name).pool("ram").usable_bytes == device.pool("ram").usable_bytes
+
+
+@pytest.mark.parametrize(
+    ("gib", "system", "usable", "entitled"),
+    [(4, "ios", 2.1, 2.4), (6, "ios", 3.12, 4.2), (8, "ios", 3, 6), (16, "ipados", 5, 12), (8, "ipados", 5, 6)],
+)
+def test_what_ios_grants_an_app_is_what_apps_reported(gib: float, system: str, usable: float, entitled: float) -> None:
+    assert usable_gb(gib, 0, system)[:2] == (usable, entitled)
+
+
+@pytest.mark.parametrize(
+    ("line", "gb_s"),
+    [
+        ("rtx 4090 + 64GB ddr5-6000", 96.0),  # 6000 x 128 / 8
+        ("rtx 4090 + 512GB 12 channel ddr5-4800", 460.8),  # 4800 x 768 / 8
+        ("rtx 4090 + 512GB", 358.4),  # no board of two channels takes it: eight of DDR5-5600
+        ("rtx 3090 + 512GB 8 channel ddr4-3200", 204.8),
+    ],
+)
+def test_the_rams_bandwidth_is_said_by_its_parts(line: str, gb_s: float) -> None:
+    assert load_device(line).pool("ram").bandwidth_bytes_per_s.value / 1e9 == pytest.approx(gb_s)

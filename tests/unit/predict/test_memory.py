@@ -7,8 +7,8 @@ from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.domain.model import Tensor, Weights
 from harness.domain.scenario import Scenario
-from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
-from harness.predict.memory import memory_of
+from harness.predict.compute_buffer import HOST, scratch_bytes, tower_buffer_bytes, whole_layout
+from harness.predict.memory import memory_of, with_head
 from harness.predict.repack import repacked_bytes, repacked_types, rewrites_all
 from harness.predict.weights import weights_of
 from harness.units import MIB
@@ -143,3 +143,28 @@ def test_parts_add_up() -> None:
     assert memory.anonymous_bytes + memory.file_bytes == sum(p.anonymous_bytes + p.file_bytes for p in memory.parts)
     assert memory.peak_bytes.mid >= memory.anonymous_bytes + memory.file_bytes
     assert memory.peak_bytes.low < memory.peak_bytes.mid < memory.peak_bytes.high
+
+
+def test_a_head_that_drafts_has_a_context_of_its_own() -> None:
+    """The draft context of a log (Qwen3.8-27B with MTP, Vulkan, 4 slots of one cache): KV 32.00, compute 520.06 MiB."""
+    scenario = Scenario(
+        context_tokens=8192, ubatch_tokens=2048, program="llama-server b9849 -np 4 -kvu", api="vulkan", draft_tokens=2
+    )
+    weights, device = weights_of(load_model("qwen3.8-27b").shape, "Q5_K_M"), load_device("rtx-3090-desktop")
+    plain = memory_of(weights, scenario, device)
+    found = {part.name: part for part in with_head(plain, weights, scenario, device).parts}
+    assert found["draft kv cache"].anonymous_bytes == 32 * MIB
+    assert found["draft compute buffer"].anonymous_bytes == pytest.approx(520.06 * MIB, rel=0.05)
+    assert found["draft weights"].pool == "vram"
+
+
+@pytest.mark.parametrize(
+    ("patches", "tokens", "hidden", "low_mib", "high_mib"),
+    [
+        # Qwen3-VL-235B: what start-ups of 4 slots and of one hold beside the file of the tower
+        (4096, 1024, 1152, 360, 463),
+        (4096, 256, 1152, 200, 220),  # 896 x 896 always: 4,096 patches of 8,608 + 4,608 entries in F32
+    ],
+)
+def test_the_buffer_of_an_image_tower(patches: int, tokens: int, hidden: int, low_mib: float, high_mib: float) -> None:
+    assert low_mib * MIB < tower_buffer_bytes(patches, tokens, hidden) < high_mib * MIB

@@ -11,7 +11,7 @@ from harness.app.resolve import resolve_model
 from harness.app.ways import ways
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
-from harness.domain.placement import Placement
+from harness.domain.placement import Placement, placement_of
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.coefficients import shipped
@@ -186,3 +186,34 @@ def test_memory_of_a_split_is_the_whole_shared_out():
 def test_refusals_say_what_is_missing():
     with pytest.raises(RefusedError, match="no card of its own"):
         ways(resolve_model("smollm2-135m"), replace(load_device("raspberry-pi-5"), card_count=2), Scenario())
+
+
+@pytest.mark.parametrize(
+    ("written", "blocks"),
+    [
+        # as model pages and forums have them; all experts, in pieces, the first ten or twenty blocks
+        ("-ngl 99 -ot exps=CPU", 512),
+        (r"-ot '.ffn_.*_exps.=CPU'", 512),
+        (r"-ot '.ffn_(up|gate)_exps.=CPU' -ot 'ffn_down_exps=CPU'", 512),
+        (r"-ot 'blk\.[0-9]\.ffn_.*_exps=CPU'", 10),
+        (r"--override-tensor '\.([0-9]|1[0-9])\.ffn_(gate|up|down)_exps\.=CPU'", 20),
+    ],
+)
+def test_patterns_that_leave_experts_with_the_cpu(written: str, blocks: int):
+    assert placement_of(written).cpu_moe == blocks
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        r"-ot 'blk\.1[0-9]\.ffn_.*_exps=CPU'",
+        "-ot ffn=CPU",
+        "-ot exps=CUDA1",
+        "-ot '[=CPU'",
+        "-ot ffn_up_exps=CPU",
+        "-ot",
+    ],
+)
+def test_other_patterns_are_refused_with_what_is_taken(written: str):
+    with pytest.raises(ValueError, match=r"expected (patterns that leave the experts|regular expressions)"):
+        placement_of(written)

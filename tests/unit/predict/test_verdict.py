@@ -113,3 +113,31 @@ def test_what_is_over_the_cards_memory_is_said_by_system(os: str, words: str) ->
     verdict = judge(memory, None, replace(CARD, os=os))
     assert verdict.word == "does not fit"
     assert any(words in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("device", "api", "words"),
+    [
+        ("ryzen-7-8840u", "vulkan", "Windows lets a GPU that shares the RAM have half"),
+        ("ryzen-7-8840u", "cpu", ""),
+        ("ryzen 7 8840u linux", "vulkan", "raise ttm.pages_limit"),
+        ("macbook-air-m4", "metal", ""),  # its own limit is what may be used
+    ],
+)
+def test_a_gpu_that_shares_the_ram_has_half_of_it_by_default(device: str, api: str, words: str) -> None:
+    """20 GiB of 32, 9 of 16: what is installed allows it, and the driver's default does not."""
+    profile = load_device(device)
+    size = 20.0 if profile.pool("ram").total_bytes.value > 20 * GIB else 9.0
+    verdict = judge(parts(("weights", size, 0)), None, profile, api=api)
+    assert verdict.word == "fits"
+    assert any(words in reason for reason in verdict.reasons) == bool(words) or not words
+    assert not any("have half" in reason for reason in verdict.reasons) or words
+    less = judge(parts(("weights", size / 2, 0)), None, profile, api=api)
+    assert not any("have half" in reason for reason in less.reasons)
+
+
+def test_the_cpu_of_a_mac_is_not_held_to_what_is_wired_for_its_gpu() -> None:
+    """12 GiB of 16: Metal recommends 11.84 at most, and a process may map more."""
+    memory = parts(("weights", 12.0, 0))
+    assert judge(memory, None, load_device("macbook-air-m4"), api="metal").word != "fits"
+    assert judge(memory, None, load_device("macbook-air-m4"), api="cpu").word == "fits"
