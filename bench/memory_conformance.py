@@ -162,7 +162,7 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
             ENGINE_LOG.sizes.clear()
             scenario = Scenario(repack=repack, thread_count=1)
             with LlamaSession(path, scenario, output_tokens=512):
-                logged = _buffers(ENGINE_LOG.sizes)
+                logged = buffers_of(ENGINE_LOG.sizes)
             if repack:
                 # The engine's mapped part shrinks by what it rewrites; the file's pages were read all the same.
                 note("repacked weights", logged.get("repack", []), repacked_bytes(weights, isa))
@@ -175,7 +175,7 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
                     scenario, kv_type=kv_type, context_tokens=context, batch_count=sequences, thread_count=1
                 )
                 with LlamaSession(path, case, output_tokens=512):
-                    logged = _buffers(ENGINE_LOG.sizes)
+                    logged = buffers_of(ENGINE_LOG.sizes)
                 ids = {"kv_type": kv_type, "context_tokens": context, "sequence_count": sequences}
                 cache = kv_cache_bytes(shape, context, kv_type, sequence_count=sequences)
                 note("cache", logged.get("KV", []) + logged.get("RS", []), cache, **ids)
@@ -184,7 +184,7 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _buffers(lines: list[str]) -> dict[str, list[float]]:
+def buffers_of(lines: list[str]) -> dict[str, list[float]]:
     """Sizes in MiB by part; what the CPU backend rewrote is a part of its own."""
     sizes: dict[str, list[float]] = {}
     reserved = max((i for i, line in enumerate(lines) if "compute buffer size" in line), default=-1)

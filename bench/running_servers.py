@@ -31,24 +31,45 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def command_of(name: str, model: Path, port: int, threads: int = 0, slots: int = 1) -> list[str]:
+def command_of(
+    name: str, model: Path, port: int, threads: int = 0, slots: int = 1, context_tokens: int = 0
+) -> list[str]:
     """The command of a server with so many threads (0: physical cores), and requests at once where it can.
+
+    Without ``context_tokens`` each request has ``CONTEXT_TOKENS``.
 
     Raises:
         CouldNotRunError: There is no such program.
     """
     count, at = str(threads or default_thread_count()), [str(model), str(port)]
+    room = str(context_tokens or CONTEXT_TOKENS * slots)
     if name == "llama-server":
         found = program("llama-server") or shutil.which("llama-server")
         if found is None:
             raise CouldNotRunError("no llama-server: set EDGE_HARNESS_LLAMA_BIN to the folder of a release")
-        room = str(CONTEXT_TOKENS * slots)
-        return [found, "-m", at[0], "--port", at[1], "-t", count, "-c", room, "-np", str(slots), "-ngl", "0"]
+        return [
+            found,
+            "-m",
+            at[0],
+            "--port",
+            at[1],
+            "-t",
+            count,
+            "-c",
+            room,
+            "-np",
+            str(slots),
+            "-ngl",
+            "0",
+            "-dev",
+            "none",
+        ]
     if name == "llama-cpp-python":
-        options = ["--logits_all", "true", "--n_ctx", str(CONTEXT_TOKENS), "--n_threads", count]
+        logits = [] if context_tokens else ["--logits_all", "true"]
+        options = [*logits, "--n_ctx", room, "--n_threads", count]
         return [sys.executable, "-m", "llama_cpp.server", "--model", at[0], "--port", at[1], *options,
                 "--n_threads_batch", count]  # fmt: skip
-    return [sys.executable, "-m", "bench.running_servers", *at, count, str(slots)]
+    return [sys.executable, "-m", "bench.running_servers", *at, count, str(slots), room]
 
 
 @contextmanager
@@ -87,12 +108,12 @@ def _answering(url: str, process: "subprocess.Popen[bytes]", name: str) -> str:
 
 
 def main() -> None:
-    """Serve by xllamacpp: MODEL PORT THREADS SLOTS."""
+    """Serve by xllamacpp: MODEL PORT THREADS SLOTS CONTEXT."""
     xllamacpp = import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path, params.port = sys.argv[1], int(sys.argv[2])
     params.cpuparams.n_threads, params.n_parallel = int(sys.argv[3]), int(sys.argv[4])
-    params.n_ctx = CONTEXT_TOKENS * params.n_parallel
+    params.n_ctx = int(sys.argv[5])
     server = xllamacpp.Server(params)
     while server:
         time.sleep(60)
