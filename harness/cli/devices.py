@@ -87,7 +87,7 @@ def _list() -> Answer:
 @devices.command()
 def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> Answer:
     """Measure this machine and write its profile (then usable as --device this-machine); or one behind --on."""
-    if target != "local":
+    if target != "local" or programs is not None:
         from harness.app.on_target import probe_on
 
         profile, path = probe_on(target, programs, out)
