@@ -148,7 +148,7 @@ def one_quant(ref: str, named: str, asked: str) -> str:
 
 def _bits(quant: str, weights: Weights) -> tuple[float, float] | None:
     """Bits a weight that files of this quantisation have, where no mixture of llama.cpp is exactly meant."""
-    found = understood(quant)
+    found = understood(quant, weights.shape.architecture)
     if found is None or not found.low:
         return None
     computed = 8 * sum(t.size_bytes for t in weights.tensors) / sum(t.element_count for t in weights.tensors)

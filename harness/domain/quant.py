@@ -20,6 +20,7 @@ class Quantisation(Frozen, frozen=True, kw_only=True):
         low: Published bytes over computed ones, 5 % quantile; 0 where the mixture is exactly meant.
         high: The same, 95 % quantile.
         own_output: Architecture whose files store a matrix twice that is token table and output in one.
+        importance_matrix: Whether its maker is known to use one.
         why: What it is, and why that mixture; empty where the mixture is exactly meant.
     """
 
@@ -29,6 +30,7 @@ class Quantisation(Frozen, frozen=True, kw_only=True):
     low: float = 0.0
     high: float = 0.0
     own_output: str = ""
+    importance_matrix: bool = False
     why: str = ""
 
 
@@ -58,19 +60,24 @@ def split(name: str) -> tuple[str, str]:
     return rest.strip(" -_.:"), quantisations[0][1] if quantisations else ""
 
 
-def understood(text: str) -> Quantisation | None:
+def understood(text: str, architecture: str = "") -> Quantisation | None:
     """What a quantisation's name stands for; None for one that nobody knows.
 
-    ``unsloth:Q2_K_L`` is the recipe of that owner of a repository, where it has one of its own.
+    ``unsloth:Q2_K_L`` is the recipe of that owner of a repository, where it has one of its own: for all architectures,
+    or for the model's.
     """
-    owner, _, name = text.rpartition(":")
+    owner, _, name = text.lower().rpartition(":")
     plain = re.sub(r"[-_ ]+", "_", name.strip().upper()).strip("_")
     plain = SAME.get(plain, plain)
-    own_output = str(_TABLES["own_output"].get(owner.lower(), ""))
-    owned = _TABLES["owners"].get(owner.lower(), [])
-    for pattern, stands, bits, low, high, why in [*owned, *([] if plain in _MIXTURES else _TABLES["rules"])]:
+    about = {
+        "text": text,
+        "own_output": str(_TABLES["own_output"].get(owner, "")),
+        "importance_matrix": owner in _TABLES["importance_matrix"]["owners"],
+    }
+    owned = _TABLES["owners"].get(owner, [])
+    for pattern, stands, bits, low, high, why, *only in [*owned, *([] if plain in _MIXTURES else _TABLES["rules"])]:
         match = re.fullmatch(pattern, plain)
-        if match is None:
+        if match is None or (only and architecture not in only[0].split()):
             continue
         if stands == "bits":
             named = float(next(g for g in match.groups() if g))
@@ -81,10 +88,8 @@ def understood(text: str) -> Quantisation | None:
         mixture = SAME.get(mixture, mixture)
         if low:
             why = f"{why}; published files have {low:g} to {high:g} of the bytes computed"  # noqa: PLW2901
-        return Quantisation(
-            text=text, mixture=mixture, bits=tuple(bits), low=low, high=high, own_output=own_output, why=why
-        )
-    return Quantisation(text=text, mixture=plain, own_output=own_output) if plain in _MIXTURES else None
+        return Quantisation(**about, mixture=mixture, bits=tuple(bits), low=low, high=high, why=why)
+    return Quantisation(**about, mixture=plain) if plain in _MIXTURES else None
 
 
 def mixture_in(words: str) -> str:

@@ -73,17 +73,19 @@ def weights_of(shape: ModelShape, quant: str, *, importance_matrix: bool | None 
 
     Tensor types and bytes of llama.cpp's own mixtures are exact (see ``quant_mix``); only the header is estimated.
     Other recipes (``UD-Q4_K_XL``, ``unsloth:Q2_K_L``) have the bits that published files have. ``importance_matrix``
-    None: one is used only where llama.cpp demands it.
+    None: one is used where the maker of the files is known to, and where llama.cpp demands it.
 
     Raises:
         UnknownNameError: There is no such mixture, and no such recipe.
         RefusedError: No table of tensors for this architecture.
     """
-    recipe = understood(quant)
+    recipe = understood(quant, shape.architecture)
     if recipe is None:
         raise UnknownNameError("quantisation", quant, QUANTS)
     if recipe.own_output == shape.architecture:
         shape = replace(shape, tied_embeddings=False)
+    if importance_matrix is None and recipe.importance_matrix:
+        importance_matrix = True
     return _weights(shape, quant_named(recipe.mixture), recipe.bits, importance_matrix)
 
 
