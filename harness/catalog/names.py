@@ -128,6 +128,9 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
         bare = re.sub(r"(?i)[-_. ]mtp\b", "", bare)
     if key(bare) in keys and (card := _sized(keys[key(bare)], params_b)):
         return card, f"its words are those of {card.name}", quant
+    whose, _, own = bare.rpartition("/")[2].partition("_")  # Qwen_QwQ-32B: the owner before a line
+    if own and not re.search(r"\d", whose) and (card := _sized(keys.get(key(own)), params_b)):
+        return card, f"its words are those of {card.name}", quant
     made = None if _NO_MODEL.search(_unbracketed(bare)) else _made_of(bare, keys, params_b)
     return (*made, quant) if made else (None, "", quant)
 
