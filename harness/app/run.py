@@ -252,7 +252,7 @@ def _served(cell: RunCell, options: Options, device: DeviceProfile | None, pipel
 
 
 def _started(
-    cell: Cell, located: Located, options: Options, device: DeviceProfile | None, pipeline: Pipeline
+    cell: RunCell, located: Located, options: Options, device: DeviceProfile | None, pipeline: Pipeline
 ) -> RunRecord:
     """A run on a llama-server that is started for it, as the scenario places the model."""
     scenario = cell.scenario
