@@ -199,7 +199,7 @@ def run_cell(
         located = obtain(cell.model, cell.quant, progress=heard.fetched)
         _check_format(located, options.runtime)
         if options.runtime == "executable":
-            if program("llama-bench") is None:
+            if program("llama-bench") is None and program("llama-server"):
                 return _started(cell, located, options, device, pipeline)
             cell = cell._replace(scenario=as_made(cell.scenario))
         planned = plan_generation(

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
-from harness.errors import RefusedError
+from harness.errors import EngineError, RefusedError
 from harness.runtimes import executable
 
 NEW = "-fa <on|off|auto> --load-mode --repack --no-op-offload"
@@ -75,3 +75,11 @@ def test_what_a_program_lacks_is_refused(programs, monkeypatch: pytest.MonkeyPat
 
 def test_rows_are_read_among_other_lines() -> None:
     assert executable.rows('main: n_kv_max = 4096\n\n{"n_prompt": 64}\n[1, 2]\n') == [{"n_prompt": 64}]
+
+
+def test_a_server_that_ends_at_once_says_its_last_words(programs, tmp_path: Path) -> None:
+    programs(NEW + " -fit: off", "llama-server")
+    with pytest.raises(EngineError, match="did not start") as told, executable.serving(Path("m.gguf"), Scenario()):
+        pass
+    assert "-fit: off" in str(told.value)  # what it printed
+    assert executable.RUNTIME.missing() is None  # a folder with a server alone is used by it
