@@ -15,6 +15,7 @@ from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.co_resident import Companion, shared_speed, with_companions
+from harness.predict.compute_buffer import tower_buffer_bytes
 from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
@@ -94,7 +95,11 @@ def in_memory(
     if model.tower_bytes:
         why, pool = "what looks at images, in F16 as published", device.pool_for(api)
         tower = MemoryPart(name="image tower", anonymous_bytes=model.tower_bytes, reason=why, pool=pool)
-        memory = with_parts(memory, (tower,), SPREAD_RATIO)
+        scratch = tower_buffer_bytes(*model.tower.widths) if model.tower else 0
+        buffer = MemoryPart(
+            name="image buffer", anonymous_bytes=scratch, reason="its scratch for the largest image", pool=pool
+        )
+        memory = with_parts(memory, (tower, buffer), SPREAD_RATIO)
     memory, speed = _widened(memory, model, scenario), _speed(model, device, scenario)
     if beside:
         memory = with_companions(memory, beside)

@@ -23,6 +23,7 @@ class ImageTower(NamedTuple):
         image_tokens: That an image of 1024 x 1024 pixels is in a prompt; 0 where nobody told.
         image_flops: Of the tower for that image: two for each weight and patch, and of whole attention.
         is_asked: Whether the model's name says images (VL, Vision), rather than that it can see as well.
+        widths: Patches and tokens of that image, and entries of a patch between blocks; 0 where nobody told.
     """
 
     model: str
@@ -30,6 +31,7 @@ class ImageTower(NamedTuple):
     image_tokens: int
     image_flops: float
     is_asked: bool
+    widths: tuple[int, int, int] = (0, 0, 0)
 
 
 def tower_of(asked: str, card: str) -> ImageTower | None:
@@ -41,5 +43,5 @@ def tower_of(asked: str, card: str) -> ImageTower | None:
             if words.startswith(f"{key(row['name'])}-"):
                 size, tokens, patches, layers, hidden = (int(row[c]) for c in list(row)[1:6])
                 flops = patches * (size + 4 * patches * hidden * layers)
-                return ImageTower(row["name"], size, tokens, flops, is_asked)
+                return ImageTower(row["name"], size, tokens, flops, is_asked, (patches, tokens, hidden))
     return ImageTower("", 0, 0, 0.0, is_asked) if is_asked else None
