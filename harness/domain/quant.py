@@ -5,7 +5,7 @@ of published bytes over computed ones. Some depend on who made the file, which t
 """
 
 import re
-from typing import Final
+from typing import Any, Final
 
 from harness.domain.base import Frozen, shipped_table
 
@@ -69,7 +69,7 @@ def understood(text: str, architecture: str = "") -> Quantisation | None:
     owner, _, name = text.lower().rpartition(":")
     plain = re.sub(r"[-_ ]+", "_", name.strip().upper()).strip("_")
     plain = SAME.get(plain, plain)
-    about = {
+    about: dict[str, Any] = {
         "text": text,
         "own_output": str(_TABLES["own_output"].get(owner, "")),
         "importance_matrix": owner in _TABLES["importance_matrix"]["owners"],
