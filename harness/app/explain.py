@@ -111,13 +111,11 @@ def _terms(phase: str, slopes: dict[str, float], belief: Coefficients, machine: 
     A row has the factor on the term's quantity, one standard error of it, the published measurements that speak for it
     (0 where only the prior does), and its share of the square of the interval's width.
     """
-    keys = list(slopes)
-    spreads = [math.sqrt(v) for v in belief.covariance_of(keys).diagonal()]
     whole = belief.spread(slopes, phase, machine) ** 2
     rows = []
-    for key, spread in zip(keys, spreads, strict=True):
-        term = belief.terms.get(key)
-        value, doubt = belief.values.get(key, 0.0), (slopes[key] * spread) ** 2 / whole
+    for key, slope in slopes.items():
+        term, spread = belief.terms.get(key), belief.spread_of(key)
+        value, doubt = belief.values.get(key, 0.0), (slope * spread) ** 2 / whole
         if doubt >= _LEAST_DOUBT or abs(value) >= 0.02:
             votes = term.rows_count if term else 0
             rows.append((phase, words_of(key), math.exp(value), 100 * math.expm1(spread), votes, 100 * doubt))

@@ -2,23 +2,27 @@
 
 import base64
 import math
+import struct
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from importlib.resources import files
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from harness.domain.base import Frozen
 from harness.predict.decode import Machine, Work
 from harness.predict.interval import scale_of
 from harness.predict.terms import prior_of
 
+if TYPE_CHECKING:  # at run time where a machine is learnt: a question starts sooner without it
+    import numpy as np
+    from numpy.typing import NDArray
+
 FILE: Final = "data/coefficients.json"
 NOISE: Final = 0.15
 """Spread of one measurement in ln t where no row has told."""
+_CORRELATION: Final = struct.Struct("<e")
 
 
 class Coefficient(Frozen, frozen=True, kw_only=True):
@@ -44,19 +48,13 @@ class Covariance(Frozen, frozen=True, kw_only=True):
     correlations: str = ""
 
     @staticmethod
-    def of(keys: Iterable[str], matrix: NDArray[np.float64]) -> "Covariance":
+    def of(keys: Iterable[str], matrix: "NDArray[np.float64]") -> "Covariance":
         """From a covariance matrix [keys, keys]."""
+        import numpy as np
+
         spread = np.sqrt(np.diag(matrix))
         lower = (matrix / spread / spread[:, None])[np.tril_indices(len(matrix), -1)]
         return Covariance(keys=tuple(keys), correlations=base64.b64encode(lower.astype("<f2").tobytes()).decode())
-
-    def matrix(self, spreads: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The covariance [keys, keys] of terms with these standard errors."""
-        full = np.eye(len(self.keys))
-        lower = np.frombuffer(base64.b64decode(self.correlations), "<f2")
-        full[np.tril_indices(len(full), -1)] = lower
-        full = np.tril(full) + np.tril(full, -1).T
-        return np.asarray(full * spreads * spreads[:, None])
 
 
 class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
@@ -87,20 +85,42 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
         return {key: one.value for key, one in self.terms.items()}
 
     @cached_property
-    def _known(self) -> tuple[dict[str, int], NDArray[np.float64]]:
-        index = {key: i for i, key in enumerate(self.covariance.keys)}
-        return index, self.covariance.matrix(np.array([self.terms[key].spread for key in index]))
+    def _known(self) -> tuple[dict[str, int], bytes]:
+        """The place of each term that rows speak for, and the correlations."""
+        return {key: i for i, key in enumerate(self.covariance.keys)}, base64.b64decode(self.covariance.correlations)
 
-    def covariance_of(self, keys: Iterable[str]) -> NDArray[np.float64]:
-        """Covariance [keys, keys]; a term that no row spoke for has its prior's width and stands alone."""
+    def spread_of(self, key: str) -> float:
+        """Standard error of one term; the prior's where no row spoke for it."""
+        return self.terms[key].spread if key in self.terms else prior_of(key, self.widths)[1]
+
+    def covariance_of(self, keys: Iterable[str]) -> "NDArray[np.float64]":
+        """Covariance [keys, keys]; a term that no row spoke for stands alone."""
+        import numpy as np
+
         listed = list(keys)
-        index, matrix = self._known
-        alone = [self.terms[k].spread if k in self.terms else prior_of(k, self.widths)[1] for k in listed]
-        result = np.diag(np.square(alone))
+        index, packed = self._known
         at = [i for i, key in enumerate(listed) if key in index]
         inside = [index[listed[i]] for i in at]
-        result[np.ix_(at, at)] = matrix[np.ix_(inside, inside)]
-        return np.asarray(result)
+        known, result = np.eye(len(index)), np.eye(len(listed))
+        known[np.tril_indices(len(index), -1)] = np.frombuffer(packed, "<f2")
+        known += np.tril(known, -1).T
+        result[np.ix_(at, at)] = known[np.ix_(inside, inside)]
+        spreads = np.array([self.spread_of(key) for key in listed])
+        return np.asarray(result * spreads * spreads[:, None])
+
+    def _shares(self, gradient: Mapping[str, float]) -> dict[str, float]:
+        """What each term adds to g' S g."""
+        index, packed = self._known
+        pulls = [(index.get(key, -1), slope * self.spread_of(key)) for key, slope in gradient.items()]
+        shares = [own**2 for _, own in pulls]
+        for i, (at, own) in enumerate(pulls):
+            for j, (other, its) in enumerate(pulls[:i]):
+                if at >= 0 and other >= 0:
+                    row = max(at, other)  # of the lower triangle, two bytes an entry
+                    (correlation,) = _CORRELATION.unpack_from(packed, row * (row - 1) + 2 * min(at, other))
+                    shares[i] += own * its * correlation
+                    shares[j] += own * its * correlation
+        return dict(zip(gradient, shares, strict=True))
 
     def spread(self, gradient: Mapping[str, float], phase: str, machine: Machine) -> float:
         """Expected spread of ln(measured / predicted): sqrt(g' S g + noise^2), of a source that nobody knows.
@@ -109,9 +129,8 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
         """
         source = f"{'s' if phase == 'decode' else 'g'}/source {machine.side}:"
         asked = dict(gradient) if any(key.startswith(source) for key in gradient) else {**gradient, source: 1.0}
-        slopes = np.array(list(asked.values()))
         noise = self.noise.get(noise_class(phase, machine), NOISE)
-        return math.sqrt(max(float(slopes @ self.covariance_of(asked) @ slopes), 0.0) + noise**2)
+        return math.sqrt(max(sum(self._shares(asked).values()), 0.0) + noise**2)
 
     def half_width(self, gradient: Mapping[str, float], phase: str, work: Work, machine: Machine) -> float:
         """Half of the 90 % interval of ln(measured / predicted)."""
@@ -124,8 +143,7 @@ class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
 
     def least_known(self, gradient: Mapping[str, float]) -> str:
         """The term without a row that adds most to the uncertainty of ln t; empty where none adds a fifth of it."""
-        slopes = np.array(list(gradient.values()))
-        parts = dict(zip(gradient, slopes * (self.covariance_of(gradient) @ slopes), strict=True))
+        parts = self._shares(gradient)
         least = sum(parts.values()) / 5
         unheard = [key for key in gradient if parts[key] > least and getattr(self.terms.get(key), "rows_count", 0) == 0]
         return max(unheard, key=lambda key: parts[key], default="")

@@ -12,13 +12,14 @@ all before it, since drivers and kernels of some move more than others'. A class
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Final
 
 from harness.domain.prediction import Interval
 from harness.predict.decode import Machine, Work
+
+if TYPE_CHECKING:  # at run time where scales are fitted: a question starts sooner without it
+    import numpy as np
+    from numpy.typing import NDArray
 
 _POOL_SOURCES: Final = 5
 """Sources of decode that are mixed into each of its classes: one that a single table fills keeps a sixth of its own."""
@@ -31,8 +32,6 @@ UNKNOWN_SCALE: Final = 2.0
 
 UNSETTLED_RATIO: Final = 4.0
 """High / low from which a prediction is not known well enough to decide by."""
-
-Array = NDArray[np.float64]
 
 
 def interval(mid: float, below: float, above: float | None = None) -> Interval:
@@ -60,9 +59,14 @@ def scale_of(scales: Mapping[str, float], phase: str, work: Work, machine: Machi
 
 
 def class_scales(
-    classes: Sequence[tuple[str, ...]], sources: Sequence[str], values: Array, weights: Array
+    classes: Sequence[tuple[str, ...]],
+    sources: Sequence[str],
+    values: "NDArray[np.float64]",
+    weights: "NDArray[np.float64]",
 ) -> dict[str, float]:
     """Scales by phase and class of rows with these |ln(measured / predicted)| / s, sources and weights, each [rows]."""
+    import numpy as np
+
     left, source, result = values.copy(), np.array(sources), {}
     phases = np.array([name.partition("/")[0] for name, *_ in classes])
     for phase in sorted(set(phases)):
@@ -81,11 +85,11 @@ def class_scales(
 
 
 def _quantile(
-    values: Array,
-    weights: Array,
-    sources: NDArray[np.str_],
-    own: NDArray[np.bool_],
-    parent: NDArray[np.bool_] | None = None,
+    values: "NDArray[np.float64]",
+    weights: "NDArray[np.float64]",
+    sources: "NDArray[np.str_]",
+    own: "NDArray[np.bool_]",
+    parent: "NDArray[np.bool_] | None" = None,
     by_source: bool = True,
 ) -> float:
     """90 % quantile of ``own`` rows, among which a parent's rows count as a few sources, or else as a few votes.
@@ -95,6 +99,8 @@ def _quantile(
     counted, not rows: as many of equal votes as tell as much, (sum v)^2 / sum v^2 (Kish 1965, section 8.2), and a
     parent's as no more than they are mixed in for.
     """
+    import numpy as np
+
     w = weights * own
     count = _equal_sources(sources, w)
     if parent is not None:
@@ -107,7 +113,9 @@ def _quantile(
     return float(np.interp(min(0.9 + 0.4 / count, 1.0), share, values[order]))
 
 
-def _equal_sources(sources: NDArray[np.str_], weights: Array) -> float:
+def _equal_sources(sources: "NDArray[np.str_]", weights: "NDArray[np.float64]") -> float:
     """Sources of equal weight that tell as much as these."""
+    import numpy as np
+
     each = np.bincount(np.unique(sources, return_inverse=True)[1], weights)
     return float(each.sum() ** 2 / (each**2).sum())

@@ -8,11 +8,9 @@ with the sum of the C largest pi_i / k, which is the most that any can where cho
 Ullman 1971).
 """
 
-from collections.abc import Callable
+import math
+from functools import lru_cache
 from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from harness.domain.model import Weights
 from harness.predict.weights import role_of
@@ -32,23 +30,32 @@ SYSTEM_BYTES: Final = 5e9
 _LONGEST: Final = 2.0**60
 
 
-def popularity(expert_count: int, skew: float = DEFAULT_SKEW) -> NDArray[np.float64]:
+def popularity(expert_count: int, skew: float = DEFAULT_SKEW) -> tuple[float, ...]:
     """Probabilities [expert_count] of a Zipf law, most wanted first."""
-    weight = np.arange(1, expert_count + 1, dtype=np.float64) ** -skew
-    total: NDArray[np.float64] = weight / weight.sum()
-    return total
+    weights = [rank**-skew for rank in range(1, expert_count + 1)]
+    total = sum(weights)
+    return tuple(weight / total for weight in weights)
 
 
-def inclusion(expert_count: int, used_count: int, skew: float = DEFAULT_SKEW) -> NDArray[np.float64]:
+@lru_cache(maxsize=64)
+def inclusion(expert_count: int, used_count: int, skew: float = DEFAULT_SKEW) -> tuple[float, ...]:
     """Probabilities [expert_count] that a token wants each expert, most wanted first; they sum to ``used_count``."""
     p = popularity(expert_count, skew)
     if used_count <= 1:
         return p
     if used_count >= expert_count:
-        return np.ones(expert_count)
-    time = _solve(lambda t: 1 - np.exp(-p * t), used_count)
-    wanted: NDArray[np.float64] = 1 - np.exp(-p * time)
-    return wanted
+        return (1.0,) * expert_count
+
+    def rung(time: float) -> tuple[float, ...]:
+        return tuple(1 - math.exp(-one * time) for one in p)
+
+    low, high = 0.0, 1.0
+    while sum(rung(high)) < used_count and high < _LONGEST:
+        high *= 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(rung(middle)) < used_count else (low, middle)
+    return rung(high)
 
 
 def hit_ratio(expert_count: int, cached_count: float, *, used_count: int = 1, skew: float = DEFAULT_SKEW) -> float:
@@ -66,18 +73,7 @@ def hit_ratio(expert_count: int, cached_count: float, *, used_count: int = 1, sk
         return 1.0
     wanted = inclusion(expert_count, used_count, skew)
     whole = int(cached_count)
-    return float((wanted[:whole].sum() + (cached_count - whole) * wanted[whole]) / wanted.sum())
-
-
-def _solve(shares: Callable[[float], NDArray[np.float64]], total: float) -> float:
-    """The time at which rising shares sum to ``total``, which is less than their number."""
-    low, high = 0.0, 1.0
-    while shares(high).sum() < total and high < _LONGEST:
-        high *= 2
-    for _ in range(80):
-        middle = (low + high) / 2
-        low, high = (middle, high) if shares(middle).sum() < total else (low, middle)
-    return high
+    return (sum(wanted[:whole]) + (cached_count - whole) * wanted[whole]) / sum(wanted)
 
 
 def expert_bytes(weights: Weights) -> tuple[int, int]:

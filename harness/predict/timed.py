@@ -23,10 +23,9 @@ sequences fill the batches one after the other, and each looks back on itself al
 """
 
 import math
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
-
-import numpy as np
 
 from harness.domain.device import Calibration, DeviceProfile, TypeCost
 from harness.domain.ggml import BLOCKS
@@ -125,8 +124,7 @@ class Timed(NamedTuple):
         if not self.costs.cached_shares or asked.token_count >= PREFILL_TOKENS:
             return 0.0
         size = sum(m.tensor.size_bytes * _experts(m, asked.token_count)[0] for m in listed)
-        sizes, shares = zip(*self.costs.cached_shares, strict=True)
-        return float(np.interp(math.log(max(size, 1)), np.log(sizes), shares))
+        return _between([(math.log(held), share) for held, share in self.costs.cached_shares], math.log(max(size, 1)))
 
     def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
         """How far ln(time) may lie above and below: the calibration's own spread, more for types not timed."""
@@ -176,9 +174,16 @@ def at_batch(table: tuple[tuple[int, float], ...], batch_tokens: float) -> float
     """
     if not table:
         return 0.0
-    sizes, costs = zip(*table, strict=True)
-    beyond: float = max(batch_tokens / sizes[-1], 1.0)
-    return float(np.interp(batch_tokens, sizes, costs)) * beyond
+    return _between(table, batch_tokens) * max(batch_tokens / table[-1][0], 1.0)
+
+
+def _between(table: Sequence[tuple[float, float]], place: float) -> float:
+    """The value at a place of a table (place, value): linear between neighbours, beyond the ends that of the end."""
+    after = bisect(table, place, key=lambda row: row[0])
+    if after in {0, len(table)}:
+        return table[max(after - 1, 0)][1]
+    (left, low), (right, high) = table[after - 1 : after + 1]
+    return low + (high - low) / (right - left) * (place - left)
 
 
 def type_cost(calibration: Calibration, type_name: str) -> tuple[TypeCost, float]:
@@ -214,8 +219,7 @@ def product_seconds(matrix: Matrix, calibration: Calibration, tokens: int, cache
     share, batch = _experts(matrix, tokens)
     row_count = tensor.element_count // tensor.dims[0] * share
     if cached_share and cost.cached_ratios:
-        batches, ratios = zip(*cost.cached_ratios, strict=True)
-        factor *= 1 - cached_share * (1 - float(np.interp(batch, batches, ratios)))
+        factor *= 1 - cached_share * (1 - _between(cost.cached_ratios, batch))
     return (
         tensor.size_bytes * share * factor * at_batch(cost.batch_seconds_per_byte, batch)
         + row_count * at_batch(cost.batch_seconds_per_row, batch)

@@ -1,7 +1,7 @@
 """The one plain sentence that an answer begins with, and what to do next."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from harness.app.resolve import ResolvedModel
 from harness.app.ways import Way
@@ -9,9 +9,10 @@ from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord
 from harness.predict.energy import Sustained
-from harness.records.compare import Comparison
-from harness.records.derive import summarise
 from harness.units import format_bytes, format_number, format_seconds
+
+if TYPE_CHECKING:
+    from harness.records.compare import Comparison
 
 _SHORT_TOKENS: Final = 512
 """Context up to which nobody asks how deep it is."""
@@ -174,8 +175,10 @@ def next_step(way: Way, here: bool, has_advice: bool) -> str:
     return "Next: `edge-harness check` on that device compares this with what it really does."
 
 
-def check_line(record: RunRecord, comparison: Comparison | None) -> str:
+def check_line(record: RunRecord, comparison: "Comparison | None") -> str:
     """What a run showed, beside what was predicted before it."""
+    from harness.records.derive import summarise  # it brings numpy, and questions are answered without
+
     name, decode = f"{record.name} {record.quant}".strip(), summarise(record).test("decode")
     if record.outcome not in {"ok", "inconclusive"}:
         return f"{name} did not run: {record.outcome}: {record.detail.partition(chr(10))[0]}"
