@@ -10,6 +10,7 @@ file. Everything else comes through entry points, by group:
 * ``edge_harness.panels``: functions that make a section of the report of a record.
 """
 
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pkgutil import iter_modules
@@ -85,11 +86,12 @@ def _is_gone(entry: "EntryPoint", error: Exception) -> bool:
     return isinstance(error, AttributeError) and entry.module in str(error)
 
 
-def _entries(group: str) -> "list[EntryPoint]":
-    # Not at the top: it takes 4 MB, which every measured child would carry.
+@cache
+def _entries(group: str) -> "tuple[EntryPoint, ...]":
+    # Not at the top: it takes 4 MB, which every measured child would carry. Once: it reads a file of every package.
     from importlib.metadata import entry_points
 
-    return list(entry_points(group=group))
+    return tuple(entry_points(group=group))
 
 
 class Packaged:

@@ -5,6 +5,7 @@ under the entry point group ``edge_harness.verbs``. Modules whose names begin wi
 Verb modules import nothing heavy at the top: no engine, no numpy.
 """
 
+import gc
 import os
 import sys
 import warnings
@@ -140,6 +141,7 @@ def main() -> None:
     if sys.stdout is None:
         click.echo("edge-harness: standard output is closed; send it to a file, or to /dev/null", err=True)
         sys.exit(Exit.COULD_NOT_RUN)
+    gc.set_threshold(50_000)  # a question makes many small objects and few cycles: looking for them took a tenth of it
     warnings.showwarning = lambda text, *_: click.echo(f"edge-harness: {text}", err=True)
     message = ""
     with cleaned_streams():

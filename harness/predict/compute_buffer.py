@@ -83,7 +83,8 @@ class Layout(NamedTuple):
 class _Node:
     """One tensor of the graph: bytes (0: a view of the cache), those of its weight, and those of a copy of it.
 
-    ``side`` None follows the neighbours; ``reads`` are its sources as they lie on its side.
+    ``side`` None follows the neighbours; ``reads`` are its sources as they lie on its side, ``users`` what has yet to
+    read it, ``place`` is where it lies.
     """
 
     size: int
@@ -93,6 +94,8 @@ class _Node:
     in_place: bool = False
     copy_bytes: int = 0
     reads: list["_Node"] = field(default_factory=list)
+    users: int = 0
+    place: "tuple[_Buffer, int] | None" = None
 
 
 class _Line(NamedTuple):
@@ -129,6 +132,32 @@ def _table() -> dict[str, list[tuple[str, list[_Line]]]]:
             assert line, text
             sections[-1][1].append(_Line(*line.groups()))
     return parts
+
+
+class _Step(NamedTuple):
+    """A line of the table with the numbers of one block: F32 entries of a token and of a sequence, times, a copy."""
+
+    line: _Line
+    sources: tuple[str, ...] = ()
+    width: int = 0
+    states: int = 0
+    times: int = 1
+    copy_bytes: int = 0
+
+
+@lru_cache(maxsize=1 << 10)
+def _steps(part: str, known: frozenset[tuple[str, int]]) -> tuple[_Step, ...]:
+    """The lines of a part that hold for these facts: blocks share them, and so do the placements that are tried."""
+    facts, steps = dict(known), list[_Step]()
+    for line in (line for when, lines in _table()[part] if holds(when, facts) for line in lines):
+        if line.width is None:
+            steps.append(_Step(line))
+            continue
+        sources = tuple(name for name in (line.sources or "").split(", ") if name)
+        states = amount(line.states, facts) if line.states else 0
+        times = facts[line.times] if line.times else 1
+        steps.append(_Step(line, sources, amount(line.width, facts), states, times, facts.get(f"{line.name}_bytes", 0)))
+    return tuple(steps)
 
 
 class _Graph:
@@ -171,20 +200,19 @@ class _Graph:
     def compute(self, part: str, facts: Facts, side: int, experts: int, cache: int) -> None:
         """Add the nodes of a part of the table whose weights, experts and cache lie on these sides."""
         sides = {"host": HOST, "cache": cache, "cpu": HOST if cache == HOST != side else None}
-        for line in (line for when, lines in _table()[part] if holds(when, facts) for line in lines):
+        for line, names, width, states, times, copy_bytes in _steps(part, frozenset(facts.items())):
             if line.width is None:
                 self.names[line.name] = self.names[line.same or ""]
                 continue
-            states = amount(line.states, facts) if line.states else 0
-            size = 4 * (self.tokens * amount(line.width, facts) + self.sequences * states)
-            for _ in range(facts[line.times] if line.times else 1):
-                sources = tuple(self.names[name] for name in (line.sources or "").split(", ") if name)
+            size = 4 * (self.tokens * width + self.sequences * states)
+            for _ in range(times):
+                sources = tuple([self.names[name] for name in names])
                 node = _Node(size, sources, sides[line.side] if line.side else None, in_place=bool(line.in_place))
                 if line.weight:
                     node.side = experts if line.weight.endswith("_exps") else side
                     node.weight_bytes = self.host_bytes.get(line.weight, 0)
                 elif line.side == "cache":
-                    node.copy_bytes = facts.get(f"{line.name}_bytes", 0)
+                    node.copy_bytes = copy_bytes
                 self.nodes.append(node)
                 self.names[line.name] = node
 
@@ -267,16 +295,20 @@ def _finished(
 ) -> Iterator[tuple[_Node, Sequence[_Node]]]:
     """A piece in the order in which its backend computes it, what is copied to it first."""
     yield from copies
+    if not reorders or (piece and piece[0].side == HOST):
+        yield from ((node, node.reads) for node in piece)
+        return
     while piece:
-        taken = piece[:1]
-        for index, node in enumerate(piece[1 : _NODES_AHEAD if reorders and piece[0].side != HOST else 1], 1):
-            before = piece[index - 1]
+        near, taken = piece[:_NODES_AHEAD], piece[:1]
+        place = {node: index for index, node in enumerate(near)}
+        for index, node in enumerate(near[1:], 1):
+            before = near[index - 1]
             fused = before is taken[-1] and node.in_place and node.weight_bytes is None and before.size == node.size
-            waiting = piece[: index - 1] if fused else piece[:index]
-            if not any(one in node.sources for one in waiting):
+            waiting = index - 1 if fused else index
+            if all(place.get(one, waiting) >= waiting for one in node.sources):
                 taken.append(node)
         yield from ((node, node.reads) for node in taken)
-        piece = [node for node in piece if node not in taken]
+        piece = [node for node in near if node not in taken] + piece[_NODES_AHEAD:]
 
 
 class _Buffer:
@@ -324,20 +356,26 @@ def scratch_bytes(
     graph = _Graph(shape, cells, layout, tokens, min(outputs, tokens), fused=scenario.flash_attention)
     plan: list[tuple[_Node, Sequence[_Node]]] = [(node, ()) for node in graph.inputs]
     plan += _plan(graph, layout, tokens)
-    users = Counter(one for _, reads in plan for one in reads)
-    buffers, at = {HOST: _Buffer()}, dict[_Node, tuple[_Buffer, int]]()
+    for _, reads in plan:
+        for one in reads:
+            one.users += 1
+    buffers = {HOST: _Buffer()}
     for node, reads in plan:
         buffer = buffers.setdefault(HOST if node.side is None else node.side, _Buffer())
-        fitting = (one for one in reads if one.size == node.size and users[one] == 1 and one in at)
-        if node.in_place and (over := next((one for one in fitting if at[one][0] is buffer), None)):
-            at[node] = at.pop(over)
+        over = None
+        if node.in_place:
+            fitting = (one for one in reads if one.size == node.size and one.users == 1 and one.place)
+            over = next((one for one in fitting if one.place and one.place[0] is buffer), None)
+        if over is not None:
+            node.place, over.place = over.place, None
         elif node.size:
-            at[node] = buffer, buffer.take(node.size)
+            node.place = buffer, buffer.take(node.size)
         for one in reads:
-            users[one] -= 1
-            if not users[one] and one in at:
-                held, offset = at.pop(one)
+            one.users -= 1
+            if not one.users and one.place:
+                held, offset = one.place
                 held.give(offset, one.size)
+                one.place = None
     return {side: buffer.peak_bytes for side, buffer in buffers.items()}
 
 

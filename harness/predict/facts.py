@@ -1,6 +1,6 @@
 """What the tables of tensors and of compute graphs are read with: widths of a block, and which lines hold for it."""
 
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 from typing import Final
 
@@ -42,6 +42,7 @@ def holds(condition: str, facts: Facts) -> bool:
     return all(bool(facts.get(word)) is wanted for word, wanted in _words(condition))
 
 
+@lru_cache(maxsize=1 << 10)
 def block_facts(shape: ModelShape, block: int) -> Facts:
     """Facts of one block: fields of the shape, those of its parts with a prefix, and what follows from them.
 

@@ -1,5 +1,6 @@
 """A model split between a GPU's memory and the CPU's: what lies where."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -25,6 +26,7 @@ class Parts(NamedTuple):
     first_gpu_block: int
 
 
+@lru_cache(maxsize=64)
 def parts_of(weights: Weights, placement: Placement) -> Parts:
     """Where llama.cpp lays each tensor: blocks from ``first_gpu_block`` on, and the output, lie with the GPU.
 

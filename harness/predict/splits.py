@@ -1,7 +1,7 @@
 """Which split of a model between a GPU's memory and the CPU's is best: the one that moves least to the CPU."""
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from msgspec.structs import replace
@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape, Weights
 from harness.domain.placement import Placement
-from harness.domain.prediction import MemoryPrediction
+from harness.domain.prediction import MemoryPart
 from harness.domain.scenario import Scenario
-from harness.predict.memory import SPREAD_RATIO, memory_of
+from harness.predict.memory import SPREAD_RATIO, memory_of, weight_parts
 
 
 def best_split(
@@ -30,16 +30,19 @@ def best_split(
         replace(step, kv_on_gpu=scenario.placement.kv_on_gpu) for step in steps(weights.shape, (1.0,) * card_count)
     ]
 
-    def memory(placement: Placement) -> MemoryPrediction:
-        return memory_of(weights, scenario, device, placement)
+    api = device.api(scenario.api)
 
-    def has_room(held: MemoryPrediction) -> bool:
-        return (fullest_card(held) + beside_bytes) * (1 + SPREAD_RATIO) <= device.pool("vram").usable_bytes.value
+    def has_room(parts: Iterable[MemoryPart]) -> bool:
+        return (fullest_card(parts) + beside_bytes) * (1 + SPREAD_RATIO) <= device.pool("vram").usable_bytes.value
 
-    first = bisect_left(listed, True, key=lambda placement: has_room(memory(placement)))
+    def is_light_enough(placement: Placement) -> bool:
+        alone = weight_parts(weights, replace(scenario, placement=placement), api, device)  # they often tell
+        return has_room(alone) and has_room(memory_of(weights, scenario, device, placement).parts)
+
+    first = bisect_left(listed, True, key=is_light_enough)
     for placement in listed[first : first + _LOOK_AHEAD]:
-        held = memory(placement)
-        if has_room(held) and ram_bytes(held) <= device.pool("ram").usable_bytes.value:
+        parts = memory_of(weights, scenario, device, placement).parts
+        if has_room(parts) and ram_bytes(parts) <= device.pool("ram").usable_bytes.value:
             return placement
     return None
 
@@ -62,16 +65,16 @@ def steps(shape: ModelShape, shares: tuple[float, ...]) -> Iterator[Placement]:
         yield Placement(gpu_layers=layers, cpu_moe=moe, tensor_split=split)
 
 
-def fullest_card(memory: MemoryPrediction) -> int:
+def fullest_card(parts: Iterable[MemoryPart]) -> int:
     """Bytes on the card that has most."""
     by_card: dict[str, int] = {}
-    for part in memory.parts:
+    for part in parts:
         if part.pool == "vram":
             card = part.name.partition(", ")[2]
             by_card[card] = by_card.get(card, 0) + part.anonymous_bytes
     return max(by_card.values(), default=0)
 
 
-def ram_bytes(memory: MemoryPrediction) -> int:
+def ram_bytes(parts: Iterable[MemoryPart]) -> int:
     """Bytes in RAM, held or mapped."""
-    return sum(part.anonymous_bytes + part.file_bytes for part in memory.parts if part.pool == "ram")
+    return sum(part.anonymous_bytes + part.file_bytes for part in parts if part.pool == "ram")

@@ -1,6 +1,7 @@
 """Plug-ins are found by their name; a name of ours cannot be taken."""
 
 import importlib.metadata
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -10,13 +11,16 @@ from harness.errors import UnknownNameError
 
 
 @pytest.fixture
-def entries(monkeypatch: pytest.MonkeyPatch) -> None:
+def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def found(*, group: str, name: str = "") -> list[SimpleNamespace]:
         assert group == "edge_harness.runtimes"
         theirs = [SimpleNamespace(name=n, load=lambda n=n: f"their {n}") for n in ("ort", "mine")]
         return [e for e in theirs if not name or e.name == name]
 
     monkeypatch.setattr(importlib.metadata, "entry_points", found)
+    plugins._entries.cache_clear()
+    yield
+    plugins._entries.cache_clear()
 
 
 @pytest.mark.usefixtures("entries")

@@ -164,7 +164,7 @@ def test_the_usual_questions_have_an_answer(model, quant, device, cards, ram_gib
     order = list(steps(weights.shape, shares))
     here = order.index(best.scenario.placement)
     on_card = [
-        fullest_card(memory_of(weights, Scenario(placement=step), profile))
+        fullest_card(memory_of(weights, Scenario(placement=step), profile).parts)
         for step in order[max(here - 1, 0) : here + 1]
     ]
     assert on_card[-1] * 1.03 <= limit and (here == 0 or on_card[0] * 1.03 > limit)
