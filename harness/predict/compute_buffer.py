@@ -99,17 +99,17 @@ class _Node:
 
 
 class _Line(NamedTuple):
-    """One line of the graph's table: a node, or another name for one where there is no ``width``."""
+    """One line of the graph's table: a node, or another name for one where there is no ``width``; empty for nothing."""
 
     name: str
-    same: str | None
-    weight: str | None
-    sources: str | None
-    width: str | None
-    states: str | None
-    times: str | None
-    side: str | None
-    in_place: str | None
+    same: str
+    weight: str
+    sources: str
+    width: str
+    states: str
+    times: str
+    side: str
+    in_place: str
 
 
 _WRITTEN: Final = re.compile(
@@ -130,34 +130,30 @@ def _table() -> dict[str, list[tuple[str, list[_Line]]]]:
         elif text and not text.startswith("#"):
             line = _WRITTEN.fullmatch(text)
             assert line, text
-            sections[-1][1].append(_Line(*line.groups()))
+            sections[-1][1].append(_Line(*line.groups(default="")))
     return parts
 
 
 class _Step(NamedTuple):
-    """A line of the table with the numbers of one block: F32 entries of a token and of a sequence, times, a copy."""
+    """A line with the numbers of one block: F32 entries of a token and of a sequence, times, bytes of a copy."""
 
     line: _Line
-    sources: tuple[str, ...] = ()
+    sources: tuple[str, ...]
     width: int = 0
     states: int = 0
-    times: int = 1
+    times: int = 0
     copy_bytes: int = 0
 
 
 @lru_cache(maxsize=1 << 10)
-def _steps(part: str, known: frozenset[tuple[str, int]]) -> tuple[_Step, ...]:
-    """The lines of a part that hold for these facts: blocks share them, and so do the placements that are tried."""
+def _steps(part: str, known: frozenset[tuple[str, int]]) -> list[_Step]:
+    """The lines of a part that hold for these facts, which blocks and placements that are tried share."""
     facts, steps = dict(known), list[_Step]()
     for line in (line for when, lines in _table()[part] if holds(when, facts) for line in lines):
-        if line.width is None:
-            steps.append(_Step(line))
-            continue
-        sources = tuple(name for name in (line.sources or "").split(", ") if name)
-        states = amount(line.states, facts) if line.states else 0
-        times = facts[line.times] if line.times else 1
-        steps.append(_Step(line, sources, amount(line.width, facts), states, times, facts.get(f"{line.name}_bytes", 0)))
-    return tuple(steps)
+        numbers = [amount(text, facts) if text else 0 for text in (line.width, line.states, line.times or "1")]
+        sources = tuple(filter(None, line.sources.split(", ")))
+        steps.append(_Step(line, sources, *numbers, facts.get(f"{line.name}_bytes", 0)))
+    return steps
 
 
 class _Graph:
@@ -201,13 +197,13 @@ class _Graph:
         """Add the nodes of a part of the table whose weights, experts and cache lie on these sides."""
         sides = {"host": HOST, "cache": cache, "cpu": HOST if cache == HOST != side else None}
         for line, names, width, states, times, copy_bytes in _steps(part, frozenset(facts.items())):
-            if line.width is None:
-                self.names[line.name] = self.names[line.same or ""]
+            if line.same:
+                self.names[line.name] = self.names[line.same]
                 continue
             size = 4 * (self.tokens * width + self.sequences * states)
             for _ in range(times):
                 sources = tuple([self.names[name] for name in names])
-                node = _Node(size, sources, sides[line.side] if line.side else None, in_place=bool(line.in_place))
+                node = _Node(size, sources, sides.get(line.side), in_place=bool(line.in_place))
                 if line.weight:
                     node.side = experts if line.weight.endswith("_exps") else side
                     node.weight_bytes = self.host_bytes.get(line.weight, 0)
@@ -362,19 +358,16 @@ def scratch_bytes(
     buffers = {HOST: _Buffer()}
     for node, reads in plan:
         buffer = buffers.setdefault(HOST if node.side is None else node.side, _Buffer())
-        over = None
-        if node.in_place:
-            fitting = (one for one in reads if one.size == node.size and one.users == 1 and one.place)
-            over = next((one for one in fitting if one.place and one.place[0] is buffer), None)
-        if over is not None:
-            node.place, over.place = over.place, None
+        fitting = (one for one in reads if one.size == node.size and one.users == 1)
+        over = [one for one in fitting if node.in_place and one.place and one.place[0] is buffer]
+        if over:
+            node.place, over[0].place = over[0].place, None
         elif node.size:
             node.place = buffer, buffer.take(node.size)
         for one in reads:
             one.users -= 1
             if not one.users and one.place:
-                held, offset = one.place
-                held.give(offset, one.size)
+                one.place[0].give(one.place[1], one.size)
                 one.place = None
     return {side: buffer.peak_bytes for side, buffer in buffers.items()}
 
