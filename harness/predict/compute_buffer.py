@@ -139,10 +139,10 @@ class _Step(NamedTuple):
 
     line: _Line
     sources: tuple[str, ...]
-    width: int = 0
-    states: int = 0
-    times: int = 0
-    copy_bytes: int = 0
+    width: int
+    states: int
+    times: int
+    copy_bytes: int
 
 
 @lru_cache(maxsize=1 << 10)
@@ -150,9 +150,9 @@ def _steps(part: str, known: frozenset[tuple[str, int]]) -> list[_Step]:
     """The lines of a part that hold for these facts, which blocks and placements that are tried share."""
     facts, steps = dict(known), list[_Step]()
     for line in (line for when, lines in _table()[part] if holds(when, facts) for line in lines):
-        numbers = [amount(text, facts) if text else 0 for text in (line.width, line.states, line.times or "1")]
+        width, states, times = (amount(text or "0", facts) for text in (line.width, line.states, line.times or "1"))
         sources = tuple(filter(None, line.sources.split(", ")))
-        steps.append(_Step(line, sources, *numbers, facts.get(f"{line.name}_bytes", 0)))
+        steps.append(_Step(line, sources, width, states, times, facts.get(f"{line.name}_bytes", 0)))
     return steps
 
 
