@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -22,6 +23,9 @@ os.environ["EDGE_HARNESS_HOME"] = _HOME.name
 # Hundreds of processes are started: each would compile all that it imports.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Threads of a fit would wait for each other beside another process; what is measured in processes of its own has all.
+with patch.dict(os.environ, OPENBLAS_NUM_THREADS="1"):
+    import scipy.linalg  # noqa: F401
 
 GOLDEN = Path(__file__).parent / "golden"
 
