@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -120,6 +121,7 @@ EFFECTS = [
 ]
 
 
+@cache
 def predicted(*words: str) -> object:
     """What `fit` says besides repeating the question; None where it refuses."""
     done = CliRunner().invoke(cli, ["fit", "llama-3.2-3b", "--json", *words])
