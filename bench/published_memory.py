@@ -25,7 +25,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.compute_buffer import HOST, scratch_bytes
 from harness.predict.kv_cache import block_cache_bytes, cells_of, state_bytes
-from harness.predict.memory import driver_bytes
+from harness.predict.memory import driver_bytes, weight_parts
 from harness.predict.placed import layout_of, parts_of
 from harness.units import MIB
 
@@ -157,10 +157,14 @@ def compared(row: dict[str, str]) -> Iterator[Compared]:
         if printed:
             yield Compared(row["id"], row["api"], era, name, predicted / MIB, printed)
 
-    if row["quant"] and row["gpu_model_mib"] and model.bits is None:
-        placement = scenario.placement if scenario else Placement()
-        parts = parts_of(model.weights, placement)
-        yield from pool("weights", sum(t.size_bytes for t in parts.gpu.tensors), row["gpu_model_mib"])
+    by_pattern = not row["n_cpu_moe"] and _experts_away(row)  # nobody says of which blocks
+    if row["quant"] and row["gpu_model_mib"] and model.bits is None and not by_pattern:
+        asked = scenario or Scenario(api=row["api"])
+        parts = weight_parts(model.weights, asked, row["api"], None)
+        on_card = sum(
+            part.anonymous_bytes for part in parts if part.name.startswith("weights") and "CPU" not in part.name
+        )
+        yield from pool("weights", on_card, row["gpu_model_mib"])
     if scenario is None:
         return
     cells = cells_of(scenario)

@@ -148,8 +148,10 @@ def weight_parts(
     tables = sum([t.size_bytes for t in weights.tensors if role_of(t.name) == "embedding"])
     if _is_whole(shape, scenario):
         table = sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight")
+        # Metal maps the file from its first matrix to its last: a table beside an output is in that buffer.
+        mapped = table if api == "metal" and has_output(weights) and scenario.mmap else 0
         copied = 0 if has_output(weights) else table
-        on_cards, with_cpu = [_tensor_bytes(weights) - tables + copied], tables
+        on_cards, with_cpu = [_tensor_bytes(weights) - tables + copied + mapped], tables - mapped
         place = "the card's memory" if pool == "vram" else "memory wired for the GPU"
         reasons = [f"all matrices in {place}"]
         other, why = "token table", "rows are looked up by the CPU"
