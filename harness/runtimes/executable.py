@@ -26,10 +26,11 @@ from harness.errors import EngineError, RefusedError
 from harness.ports import Session
 from harness.predict.kv_cache import padded
 from harness.runtimes._threads import default_thread_count
+from harness.runtimes.server.stream import Endpoint, ServerError
 
 FOLDER_VARIABLE: Final = "EDGE_HARNESS_LLAMA_BIN"
-_START_S: Final = 60.0
-"""Until a server listens; it loads its model afterwards, and says so."""
+_START_S: Final = 600.0
+"""Until a server has loaded its model."""
 
 
 class Executable:
@@ -106,23 +107,24 @@ def serving(path: Path, scenario: Scenario) -> Iterator[str]:
         str(scenario.batch_count),
         *(["-fit", "off"] if "-fit" in _output("llama-server", "--help") else []),
     ]
+    url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryFile() as log, subprocess.Popen(given, stdout=log, stderr=log) as process:
         try:
             until_s = time.monotonic() + _START_S
-            while not _answers(port):
+            while not _answers(url):
                 if process.poll() is not None or time.monotonic() > until_s:
                     log.seek(0)
                     last = " ".join(log.read().decode(errors="replace").split())[-300:]
                     raise EngineError(f"llama-server did not start (status {process.poll()}): {last}")
                 time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
+            yield url
         finally:
             process.terminate()
 
 
-def _answers(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
+def _answers(url: str) -> bool:
+    with suppress(ServerError):
+        return Endpoint(url).json("/health") is not None
     return False
 
 
