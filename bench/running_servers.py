@@ -113,7 +113,7 @@ def main() -> None:
     params = xllamacpp.CommonParams()
     params.model.path, params.port = sys.argv[1], int(sys.argv[2])
     params.cpuparams.n_threads, params.n_parallel = int(sys.argv[3]), int(sys.argv[4])
-    params.n_ctx = int(sys.argv[5])
+    params.n_ctx, params.verbosity = int(sys.argv[5]), 4  # the buffers of the engine are told from 4 on
     server = xllamacpp.Server(params)
     while server:
         time.sleep(60)
