@@ -21,7 +21,7 @@ import numpy as np
 from harness.domain.device import Figure, Storage
 from harness.huge_pages import HUGE_PAGE_BYTES, parallel_read_bytes_per_s, read_buffer
 from harness.measure import page_cache
-from harness.runtimes._threads import default_thread_count
+from harness.runtimes._threads import default_thread_count, yield_to_readers
 
 BLOCK_BYTES: Final = 4 * 2**20
 BUSY_S: Final = 1.0
@@ -107,6 +107,7 @@ def _beside_computing(path: Path, size_bytes: int) -> float | None:
     stop, rates, array = threading.Event(), [], np.ones(BLOCK_BYTES, np.float32)
 
     def compute() -> None:
+        yield_to_readers(threading.get_native_id())
         while not stop.is_set():
             array.max()
 

@@ -147,6 +147,10 @@ class BudgetedSession(Closing):
         self.duration_s = 0.0
         self.stalls_s = [0.0] * len(self._layout.blocks)
 
+    def put_readers_first(self) -> None:
+        """Let the readers have a core whenever they want one: for a process that does nothing else, since it lasts."""
+        self._readers.go_first()
+
     def _failed(self) -> EngineError | None:
         return self._failure or self._readers.failure
 

@@ -11,15 +11,16 @@ import mmap
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError
 from harness.huge_pages import HUGE_PAGE_BYTES, READER_COUNT, parallel_read_bytes_per_s, read_buffer
+from harness.runtimes._threads import yield_to_readers
 from harness.runtimes.llamacpp.stream_plan import Extent, merged_pages, whole_pages
 
 _FILL_BYTES: Final = 8 * 2**20
@@ -136,85 +137,77 @@ class LaidMemory:
 
 
 class ReaderPool:
-    """Reads what is put in line, first come first served; ``read_bytes`` counts since the last :meth:`reset`.
+    """Threads that read what is put in line, first come first served.
 
     ``through_buffers`` reads into a huge page of each reader's own and copies from there. Into small pages that are in
-    memory already, a device reads at half the speed that it reads into huge ones; the copy costs less.
+    memory already, a device reads at half the speed that it reads into huge ones; the copy costs less. ``read_bytes``
+    counts since the last :meth:`reset`.
     """
 
     def __init__(self, memory: LaidMemory) -> None:
         self._memory = memory
         self.through_buffers = False
-        self._gate = threading.Condition()
-        self._chunks: deque[tuple[int, int, int]] = deque()
-        self._left: dict[int, int] = {}
-        self._stopped = False
-        self._threads: list[threading.Thread] = []
         self.failure: EngineError | None = None
+        self._pool = ThreadPoolExecutor(READER_COUNT, "stream", self._begin)
+        self._own = threading.local()
+        self._buffers = ExitStack()
+        self._numbers: set[int] = set()
+        self._reads: dict[int, list[Future[None]]] = {}
+        self._gate = threading.Lock()
         self.read_bytes = 0
         self._reading_s = 0.0
         self._busy_count = 0
         self._busy_since_s = 0.0
 
     def start(self) -> None:
-        """Start the threads."""
-        for number in range(READER_COUNT):
-            thread = threading.Thread(target=self._work, name=f"stream-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        """Start all threads, while they still have the priority of this one."""
+        together = threading.Barrier(READER_COUNT)
+        list(self._pool.map(lambda _: together.wait(), range(READER_COUNT)))
+
+    def _begin(self) -> None:
+        self._numbers.add(threading.get_native_id())
+        self._own.buffer = self._buffers.enter_context(read_buffer(CHUNK_BYTES)) if self.through_buffers else None
+
+    def go_first(self) -> None:
+        """Put all other threads of this process, for as long as it lives, behind the readers."""
+        for task in Path("/proc/self/task").iterdir():
+            if int(task.name) not in self._numbers:
+                yield_to_readers(int(task.name))
 
     def submit(self, ticket: int, extents: Iterable[Extent]) -> None:
         """Put whole pages in line; ``ticket`` is what :meth:`wait` asks for, and new each time."""
-        parts = [
-            (ticket, offset, min(CHUNK_BYTES, extent.end - offset))
+        self._reads[ticket] = [
+            self._pool.submit(self._read, offset, min(CHUNK_BYTES, extent.end - offset))
             for extent in extents
             for offset in range(extent.start, extent.end, CHUNK_BYTES)
         ]
-        if not parts:
-            return
-        with self._gate:
-            self._left[ticket] = len(parts)
-            self._chunks.extend(parts)
-            self._gate.notify_all()
 
     def wait(self, ticket: int) -> float:
         """Wait until all of that ticket is in memory, or a read failed; seconds waited."""
-        if ticket not in self._left:
-            return 0.0
         started_s = time.perf_counter()
-        with self._gate:
-            while ticket in self._left and self.failure is None and not self._stopped:
-                self._gate.wait(5.0)
+        try:
+            for read in self._reads.pop(ticket, ()):
+                read.result()
+        except EngineError as error:
+            self.failure = error
         return time.perf_counter() - started_s
 
-    def _work(self) -> None:
-        with read_buffer(CHUNK_BYTES) if self.through_buffers else nullcontext() as buffer:
-            while True:
-                with self._gate:
-                    while not self._chunks and not self._stopped:
-                        self._gate.wait()
-                    if self._stopped:
-                        return
-                    ticket, offset, size = self._chunks.popleft()
-                    if not self._busy_count:
-                        self._busy_since_s = time.perf_counter()
-                    self._busy_count += 1
-                try:
-                    if buffer is None:
-                        self._memory.read(offset, size)
-                    else:
-                        self._memory.read_through(buffer, offset, size)
-                except EngineError as error:
-                    self.failure = error
-                with self._gate:
-                    self._busy_count -= 1
-                    if not self._busy_count:
-                        self._reading_s += time.perf_counter() - self._busy_since_s
-                    self.read_bytes += size
-                    self._left[ticket] -= 1
-                    if self._left[ticket] == 0:
-                        del self._left[ticket]
-                        self._gate.notify_all()
+    def _read(self, offset: int, size: int) -> None:
+        with self._gate:
+            if not self._busy_count:
+                self._busy_since_s = time.perf_counter()
+            self._busy_count += 1
+        try:
+            if self._own.buffer is None:
+                self._memory.read(offset, size)
+            else:
+                self._memory.read_through(self._own.buffer, offset, size)
+        finally:
+            with self._gate:
+                self._busy_count -= 1
+                if not self._busy_count:
+                    self._reading_s += time.perf_counter() - self._busy_since_s
+                self.read_bytes += size
 
     def reset(self) -> None:
         """Count from here on."""
@@ -231,11 +224,8 @@ class ReaderPool:
 
     def stop(self) -> None:
         """End the threads."""
-        with self._gate:
-            self._stopped = True
-            self._gate.notify_all()
-        for thread in self._threads:
-            thread.join()
+        self._pool.shutdown(cancel_futures=True)
+        self._buffers.close()
 
 
 def anonymous_bytes() -> int:
