@@ -16,10 +16,9 @@ from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError
 from harness.predict.fitted import machine_of
 from harness.predict.passes import Pass
-from harness.predict.repack import rewrites_all
 from harness.predict.speculative import HEADS, VERIFIED_S, BestLength, best_gamma, draft_s, expected_tokens_per_cycle
 from harness.predict.speed import pass_seconds, predict_speed
-from harness.predict.streamed import StreamingOutlook, looked_up_bytes, plan_under_budget
+from harness.predict.streamed import StreamingOutlook, plan_under_budget
 from harness.predict.weights import matrix_types
 
 ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
@@ -60,15 +59,12 @@ def plan_speculation(
     device: DeviceProfile,
     scenario: Scenario,
     draft: ResolvedModel | str | None = None,
-    *,
-    draft_device: DeviceProfile | None = None,
 ) -> SpeculationPlan:
     """Best draft length for each acceptance rate, or "do not".
 
     ``draft`` is a model, one of ``HEADS`` (a head of a few layers on the target: ``mtp``, ``eagle``; ``dflash`` drafts
     all tokens in one pass), or None for prompt lookup. The scenario's depth counts; its ``draft_tokens`` fix the length
-    where they are given. ``draft_device`` is the same device with the costs of a draft that is repacked beside a target
-    that is not.
+    where they are given.
     """
     verify, measured = _verify_cost(model.weights, device, scenario)
     cost, ratio, drafter = verify, 0.0, "prompt lookup"
@@ -86,7 +82,7 @@ def plan_speculation(
             ratio = drafting
     elif draft is not None:
         drafter = f"{draft.name} {draft.quant}"
-        own = predict_speed(draft.weights, draft_device or device, scenario)
+        own = predict_speed(draft.weights, device, scenario)
         ratio = target.decode_tokens_per_s.mid / own.decode_tokens_per_s.mid
     fixed = scenario.draft_tokens
     best = {alpha: best_gamma(alpha, ratio, cost, fixed or _MAX_GAMMA, fixed or 1) for alpha in acceptances}
@@ -96,14 +92,6 @@ def plan_speculation(
         verify_cost_ratio=tuple(verify(k) for k in range(2, _MAX_GAMMA + 2)),
         measured=measured,
         cases=tuple(SpeculationCase(acceptance_ratio=a, gamma=b.gamma, speedup=b.speedup) for a, b in best.items()),
-    )
-
-
-def drafts_of(plan: SpeculationPlan) -> tuple[tuple[float, float], ...]:
-    """Tokens of a cycle at an acceptance of 0.8, and its cost over that of one token, for each length of draft."""
-    return tuple(
-        (expected_tokens_per_cycle(0.8, gamma), cost + gamma * plan.draft_cost_ratio)
-        for gamma, cost in enumerate(plan.verify_cost_ratio, 1)
     )
 
 
@@ -181,31 +169,22 @@ def plan_remote(
 
 
 def stream_outlook(
-    path: Path, budget_bytes: int, scenario: Scenario, draft: Path | None = None, *, say: Callable[[str], None]
+    path: Path, budget_bytes: int, scenario: Scenario, *, say: Callable[[str], None]
 ) -> StreamingOutlook | None:
     """What streaming a file under a budget will do on this machine, said before it runs.
 
     From the machine's storage and memory and the engine's costs on tiny models; None where the file cannot be
-    predicted. Weights are not repacked while they are streamed; a draft, held beside them, is. ``say`` is told what is
-    timed first, where that was not kept.
+    predicted. Weights are not repacked while they are streamed. ``say`` is told what is timed first, where that was not
+    kept.
     """
     from harness.app.this_machine import probed  # engines and sensors, which no other plan asks
-    from harness.measure.machine import cpu
 
     try:
         plain = replace(scenario, repack=False, ubatch_tokens=_PASS_TOKENS)
         model = resolve_model(str(path))
         device = probed(matrix_types(model.weights), plain, say=say)
-        small = resolve_model(str(draft)) if draft else None
-        now = in_memory(model, within_budget(device, budget_bytes), plain, draft=small)
-        drafts: tuple[tuple[float, float], ...] = ()
-        evictable = 0
-        if small is not None:
-            beside = probed(matrix_types(small.weights), replace(scenario, repack=True), say=say)
-            drafts = drafts_of(plan_speculation(model, device, plain, small, draft_device=beside))
-            # A draft that is rewritten stays mapped, and of its token table a few rows are looked up.
-            evictable = looked_up_bytes(small.weights) if rewrites_all(small.weights, cpu().isa) else 0
-        return plan_under_budget(model.weights, device, now, drafts, evictable_bytes=evictable, limited=True)
+        now = in_memory(model, within_budget(device, budget_bytes), plain)
+        return plan_under_budget(model.weights, device, now, limited=True)
     except InputError:
         return None
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from harness.app.speculate import measure_file
-from harness.domain.drafting import Decoding
+from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.record import RunRecord
 from harness.domain.result import Stream
 from harness.domain.streaming import ExpertPlan, ExpertUse, StreamPlan, StreamReport
@@ -35,7 +35,12 @@ def stream(job: StreamJob, *, predicted_tokens_per_s: float | None = None, how: 
     job = replace(job, model=str(model), draft=str(beside[0]) if beside else job.draft)
     how = how._replace(limits=how.limits._replace(memory_bytes=job.budget_bytes))
     read = partial(_read, job, predicted_tokens_per_s)
-    return measure_file("stream", job, model, beside, read, wanted_count=len(job.prompts), how=how)
+
+    def hear(event: str, data: Any) -> None:
+        if event == "advice":
+            how.listener.say(f"advice: {msgspec.convert(data, DraftAdvice, strict=False).words}")
+
+    return measure_file("stream", job, model, beside, read, wanted_count=len(job.prompts), how=how, on_event=hear)
 
 
 def _read(job: StreamJob, predicted_tokens_per_s: float | None, ended: ChildResult) -> Stream | None:
@@ -45,7 +50,9 @@ def _read(job: StreamJob, predicted_tokens_per_s: float | None, ended: ChildResu
     if not answers:
         return None
     chosen: dict[str, str] = events.get("schedule", {"name": "", "reason": ""})
-    costs = events.get("costs", {"verify_s": {}, "draft_s": 0.0})
+    advice = msgspec.convert(events["advice"], DraftAdvice, strict=False) if "advice" in events else None
+    if advice:  # from costs timed on the model itself, as it is streamed
+        predicted_tokens_per_s = advice.speedup_ratio / advice.verify_s[1]
     parts: dict[str, Any] = {
         name: msgspec.convert(events[name], kind) for name, kind in _PARTS.items() if name in events
     }
@@ -63,8 +70,8 @@ def _read(job: StreamJob, predicted_tokens_per_s: float | None, ended: ChildResu
         schedule=chosen["name"],
         schedule_reason=chosen["reason"],
         bound_ratio=ratio,
-        verify_s=msgspec.convert(costs["verify_s"], dict[int, float], strict=False),  # keys came as JSON's strings
-        draft_s=costs["draft_s"],
+        verify_s=advice.verify_s if advice else {},
+        draft_s=advice.draft_s if advice else 0.0,
         predicted_tokens_per_s=predicted_tokens_per_s,
         **parts,
     )

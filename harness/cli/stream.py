@@ -64,12 +64,11 @@ def stream(
         )
     of_job = options.fields_of(StreamJob, asked)
     scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": of_job["new_tokens"]})
-    beside = Path(draft) if draft not in {"", "lookup"} else None
     predicted = None
-    if says_first:
-        outlook = stream_outlook(path, budget_bytes, scenario, beside, say=partial(click.echo, err=True))
+    if says_first and not draft:  # with a draft it is said from the model's own costs, timed first
+        outlook = stream_outlook(path, budget_bytes, scenario, say=partial(click.echo, err=True))
         if outlook is not None:
-            predicted, words = _beforehand(outlook, plain_mmap, bool(draft))
+            predicted, words = _beforehand(outlook, plain_mmap)
             how.listener.say(words)
     job = StreamJob(
         model=str(path),
@@ -84,7 +83,7 @@ def stream(
     return answer_of(record)
 
 
-def _beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool) -> tuple[float | None, str]:
+def _beforehand(outlook: "StreamingOutlook", mapped: bool) -> tuple[float | None, str]:
     """Tokens a second that are expected, and one line that says so."""
     source = "predicted from this machine's profile"
     if mapped:
@@ -94,11 +93,7 @@ def _beforehand(outlook: "StreamingOutlook", mapped: bool, drafted: bool) -> tup
         rate = outlook.expert_cache_tokens_per_s
         hits = f"{outlook.expert_hit_ratio:.0%} of the wanted experts in memory"
         return rate, f"{source}: {format_number(rate)} tokens/s with {hits}"
-    if outlook.bound == "memory":
+    if not (rate := outlook.tokens_per_s):
         return None, f"{source}: the budget is hardly enough, or too small, for what must stay in memory"
-    rate = outlook.tokens_per_s
-    words = f"{source}: {format_number(rate)} tokens/s, {format_bytes(outlook.streamed_bytes)} from storage a pass"
-    if drafted and outlook.speculative_tokens_per_s:
-        drafted_rate = outlook.speculative_tokens_per_s
-        return drafted_rate, f"{words}; {format_number(drafted_rate)} with drafts at an acceptance of 0.8"
-    return rate, words
+    streamed = format_bytes(outlook.streamed_bytes)
+    return rate, f"{source}: {format_number(rate)} tokens/s, {streamed} from storage a pass"

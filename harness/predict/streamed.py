@@ -3,8 +3,9 @@
 import math
 from typing import Final, NamedTuple
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
+from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.prediction import Prediction, SpeedPrediction
@@ -12,7 +13,7 @@ from harness.domain.scenario import Scenario
 from harness.predict.interval import UNSETTLED_RATIO, interval
 from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
 from harness.predict.speed import first_token
-from harness.predict.streaming import BUSY_DISK_RATIO, StreamingPlan, mmap_read_s, pass_s, plan_even_split
+from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s, pass_s, streamed_bytes
 from harness.predict.tensors import block_of
 from harness.predict.weights import has_output, role_of
 
@@ -28,23 +29,26 @@ _SETTLES: Final = (
 )
 
 
-class StreamingOutlook(StreamingPlan, frozen=True, kw_only=True):
+class StreamingOutlook(Frozen, frozen=True, kw_only=True):
     """How a model larger than the memory there is would run: the split, and what other ways would give.
 
     Attributes:
+        pinned_count: Layers that stay in RAM, the bytes that stay counted as whole layers.
+        streamed_bytes: Read again in each pass.
+        tokens_per_s: Of decoding; 0 where not even the parts on their way fit.
         missing_bytes: Weights that have no room.
         disk_bytes_per_s: What the engine is served with while it computes.
         naive_tokens_per_s: The same file mapped, and left to the system.
-        speculative_tokens_per_s: Streaming with drafts of the best length at an acceptance of 0.8; 0 without a draft.
         expert_cache_tokens_per_s: Keeping the most wanted experts instead of layers; None for a dense model.
         expert_hit_ratio: Share of wanted experts that such a cache holds.
     """
 
-    budget_bytes: int
+    pinned_count: int
+    streamed_bytes: int
+    tokens_per_s: float
     missing_bytes: int
     disk_bytes_per_s: float
     naive_tokens_per_s: float
-    speculative_tokens_per_s: float = 0.0
     expert_cache_tokens_per_s: float | None = None
     expert_hit_ratio: float | None = None
 
@@ -57,41 +61,33 @@ class Streamed(NamedTuple):
 
 
 def plan_under_budget(
-    weights: Weights,
-    device: DeviceProfile,
-    now: Prediction,
-    drafts: tuple[tuple[float, float], ...] = (),
-    *,
-    evictable_bytes: int = 0,
-    limited: bool = False,
+    weights: Weights, device: DeviceProfile, now: Prediction, *, limited: bool = False
 ) -> StreamingOutlook:
-    """Split into pinned and streamed layers in the memory that the verdict of ``now`` (a draft included) counted with.
+    """Split into pinned and streamed layers in the memory that the verdict of ``now`` counted with.
 
-    The speed of ``now`` is that with all weights in memory. ``drafts``: (tokens of a cycle, its cost over that of one
-    token) by length. ``evictable_bytes`` need not stay, of what the prediction counts beside the model. ``limited``: a
-    control group keeps the process to the budget.
+    The speed of ``now`` is that with all weights in memory. ``limited``: a control group keeps the process to the
+    budget.
     """
     budget = now.verdict.available_bytes
     layers = layer_bytes(weights)
     total = sum(layers)
     # What is needed beside the layers, each of which the verdict's need counts once: cache, scratch, output matrix,
-    # runtime, draft. Of a token table that is no output matrix, a pass looks up a few rows; its pages can go.
-    held = max(0, now.verdict.needed_bytes - total - looked_up_bytes(weights) - evictable_bytes)
+    # runtime. Of a token table that is no output matrix, a pass looks up a few rows; its pages can go.
+    held = max(0, now.verdict.needed_bytes - total - looked_up_bytes(weights))
     busy, mapped = device.storage.busy_read_bytes_per_s, device.storage.mapped_read_bytes_per_s
     disk = busy.value if busy else BUSY_DISK_RATIO * device.storage.sequential_read_bytes_per_s.value
     compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
-    plan = plan_even_split(layers, held, budget, disk, compute_s)
+    streamed = streamed_bytes(layers, held, budget)
+    again = total if streamed is None else streamed
     naive_s = compute_s + mmap_read_s(total, budget - held, mapped.value if mapped else disk, limited=limited)
-    lengths = drafts if plan.bound != "memory" else ()
-    with_drafts = (tokens / pass_s(plan.streamed_bytes, disk, compute_s * cost) for tokens, cost in lengths)
     cached_rate, hit = _expert_cache(weights, held, budget, disk, compute_s)
     return StreamingOutlook(
-        **asdict(plan),
-        budget_bytes=budget,
+        pinned_count=round(len(layers) * (1 - again / total)),
+        streamed_bytes=again,
+        tokens_per_s=0.0 if streamed is None else 1 / pass_s(again, disk, compute_s),
         missing_bytes=max(held + total - budget, 0),
         disk_bytes_per_s=disk,
         naive_tokens_per_s=1.0 / naive_s,
-        speculative_tokens_per_s=max(with_drafts, default=0.0),
         expert_cache_tokens_per_s=cached_rate,
         expert_hit_ratio=hit,
     )

@@ -9,9 +9,8 @@ for every token.
 """
 
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
-from harness.domain.base import Frozen
 from harness.huge_pages import HUGE_PAGE_BYTES
 
 BUSY_DISK_RATIO: Final = 0.95
@@ -43,28 +42,6 @@ SMOOTHNESS: Final = 3.0
 the engine's threads share cores and memory. Measured with a model of 1.1 GB on two cores, as shares of the longer of
 the two: 0.98 where reading takes 5 times as long, 0.96 at 4, 0.92 at 2, 0.78 where both take the same (p = 3: 0.997,
 0.995, 0.96, 0.79)."""
-
-Bound = Literal["compute", "storage", "memory"]
-
-
-class StreamingPlan(Frozen, frozen=True, kw_only=True):
-    """How a model is split, and what a pass takes.
-
-    Attributes:
-        pinned_count: Layers that stay in RAM, the bytes that stay counted as whole layers.
-        streamed_bytes: Read again in each pass.
-        buffer_bytes: RAM for layers on their way.
-        seconds_per_pass: One pass over all layers.
-        tokens_per_s: Of decoding; 0 where not even the buffers fit.
-        bound: What limits: ``memory`` says that not even the buffers fit.
-    """
-
-    pinned_count: int
-    streamed_bytes: int
-    buffer_bytes: int
-    seconds_per_pass: float
-    tokens_per_s: float
-    bound: Bound
 
 
 class Split(NamedTuple):
@@ -115,43 +92,27 @@ def pass_s(streamed_bytes: float, disk_bytes_per_s: float, compute_s: float) -> 
     return seconds
 
 
-def plan_even_split(
-    layer_bytes: Sequence[int], resident_bytes: int, budget_bytes: int, disk_bytes_per_s: float, compute_s: float
-) -> StreamingPlan:
-    """Split under a RAM budget, an equal part of every layer streamed: how this harness streams.
+def streamed_bytes(layer_bytes: Sequence[int], resident_bytes: int, budget_bytes: int) -> int | None:
+    """Bytes read in each pass under a RAM budget, an equal part of every layer streamed: how this harness streams.
 
     Parts are those of :func:`least_split`: whole huge pages, of which a layer that may begin anywhere holds one less
     than its size would; where layers are too small for them, any size. What is held beside the layers grows by
-    :func:`margin_bytes`. Reading goes on through the whole pass and from one pass into the next (:func:`pass_s`).
+    :func:`margin_bytes`. None where not even the parts on their way fit.
 
-    ``resident_bytes`` must be held anyway: KV cache, scratch, output matrix, runtime. ``compute_s`` is a pass over one
-    token with everything in RAM.
+    ``resident_bytes`` must be held anyway: KV cache, scratch, output matrix, runtime.
 
     Raises:
-        ValueError: A size is negative, or a speed not above 0.
+        ValueError: A size is negative.
     """
-    if min([resident_bytes, budget_bytes, *layer_bytes], default=0) < 0 or disk_bytes_per_s <= 0:
-        raise ValueError("sizes must be at least 0 and the disk's speed above 0")
-    total, count = sum(layer_bytes), len(layer_bytes)
+    if min([resident_bytes, budget_bytes, *layer_bytes], default=0) < 0:
+        raise ValueError("sizes must be at least 0")
+    total = sum(layer_bytes)
     excess = total - (budget_bytes - resident_bytes) + margin_bytes(total)
-    split, streamed = None, 0
-    bound: Bound = "compute"
-    if excess > 0:
-        whole = [max(0, size // HUGE_PAGE_BYTES - 1) * HUGE_PAGE_BYTES for size in layer_bytes]
-        split = least_split(whole, excess, HUGE_PAGE_BYTES, SLOT_COUNT) or least_split(
-            layer_bytes, excess, 1, SLOT_COUNT
-        )
-        streamed = split.streamed_bytes if split else total
-        bound = "memory" if split is None else "storage" if streamed / disk_bytes_per_s > compute_s else "compute"
-    seconds = pass_s(streamed, disk_bytes_per_s, compute_s)
-    return StreamingPlan(
-        pinned_count=round(count * (1 - streamed / total)) if total else count,
-        streamed_bytes=streamed,
-        buffer_bytes=split.slot_count * split.part_bytes if split else 0,
-        seconds_per_pass=seconds,
-        tokens_per_s=1 / seconds if seconds and bound != "memory" else 0.0,
-        bound=bound,
-    )
+    if excess <= 0:
+        return 0
+    whole = [max(0, size // HUGE_PAGE_BYTES - 1) * HUGE_PAGE_BYTES for size in layer_bytes]
+    split = least_split(whole, excess, HUGE_PAGE_BYTES, SLOT_COUNT) or least_split(layer_bytes, excess, 1, SLOT_COUNT)
+    return split.streamed_bytes if split else None
 
 
 def mmap_read_s(mapped_bytes: float, cache_bytes: float, read_bytes_per_s: float, *, limited: bool = False) -> float:

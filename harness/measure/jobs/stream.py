@@ -11,6 +11,7 @@ from harness.catalog.gguf import read_weights
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
+from harness.measure.jobs.speculate import advise
 from harness.measure.jobs.timed import Timed, draft_step_s
 from harness.measure.machine import cpu
 from harness.onnx.files import model_files
@@ -27,6 +28,7 @@ Mode = Literal["streamed", "mapped"]
 _DRAFT_TOKENS = 15
 """Most drafted tokens of a cycle. Passes of the draft are no longer than this and the token before: room for the logits
 of more would be taken from the target's weights."""
+_PILOT_TOKENS = 16
 
 
 class StreamJob(Frozen, frozen=True, kw_only=True):
@@ -50,7 +52,7 @@ class StreamJob(Frozen, frozen=True, kw_only=True):
 def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     """Child's entry.
 
-    Events: ``engine``, ``schedule``, ``plan`` or ``expert_plan``, ``costs`` of a draft, a sample and an ``answer`` for
+    Events: ``engine``, ``schedule``, ``plan`` or ``expert_plan``, ``advice`` on a draft, a sample and an ``answer`` for
     each prompt, ``report``, ``expert_use``.
 
     Raises:
@@ -71,14 +73,15 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     drafter = _drafter(job)
     streamed, reason = open_streamed(path, job.scenario, job.budget_bytes, batch_tokens=job.batch_tokens)
     with streamed:
+        streamed.put_readers_first()
         emit("schedule", {"name": streamed.name, "reason": reason})
         emit("expert_plan" if streamed.name == "experts" else "plan", streamed.plan)
         session = streamed.session
         if isinstance(drafter, ModelDrafter) and isinstance(drafter.session, LlamaSession):
             check_same_vocabulary(session, drafter.session)
-        policy = _policy(session, drafter) if drafter else None
+        policy = _policy(session, drafter, session.tokenize(job.prompts[0])) if drafter else None
         if policy is not None:
-            emit("costs", {"verify_s": policy.costs.before_s, "draft_s": policy.costs.draft_s})
+            emit("advice", advise(policy))
         streamed.reset()
         generate = Speculator(session, drafter, policy).generate if drafter and policy else partial(plain, session)
         for text in job.prompts:
@@ -127,10 +130,11 @@ def _draft_session(path: Path, scenario: Scenario) -> LlamaSession:
     return LlamaSession(path, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
 
 
-def _policy(session: LlamaSession, drafter: Drafter) -> DraftPolicy:
-    """Costs measured on the streamed model; acceptance is assumed good until seen: a wrong draft costs no pass."""
+def _policy(session: LlamaSession, drafter: Drafter, prompt: list[int]) -> DraftPolicy:
+    """Costs measured on the streamed model, and where the draft would have agreed with some tokens after ``prompt``."""
     most = min(_DRAFT_TOKENS + 1, session.batch_tokens)  # fewer where the experts of a pass have little room
     verify_s = measure_pass_s(session, sorted({s for s in (1, 4, 8) if s <= most} | {most}), depth_tokens=0, count=2)
     draft_s = draft_step_s(drafter, [0] * 8)
-    seen = [(bucket, True) for bucket in (5, 6, 7)] + [(0, False), (1, False), (4, True)]
+    seen = drafter.agreement([*prompt, *plain(session, prompt, _PILOT_TOKENS).tokens], len(prompt) + 1)
+    drafter.forget()
     return DraftPolicy(CostTable(verify_s, draft_s), most_tokens=most - 1, seen=seen)
