@@ -22,7 +22,7 @@ class Decoding(Frozen, frozen=True, kw_only=True):
         accepted_by_position: Cycles whose i-th drafted token was accepted.
         draft_s: Time of drafting, catching up and probing included.
         answer_count: Answers summed up here.
-        widest_tokens: Tokens of the widest pass after the prompt, what it was filled up with included.
+        widest_tokens: Tokens of the widest pass after the prompt.
     """
 
     tokens: tuple[int, ...]

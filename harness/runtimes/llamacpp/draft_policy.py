@@ -4,8 +4,7 @@ The policy maximises tokens per second. With s_i the chance that the first i dra
 time to verify k tokens in one pass of the target and d the time to draft one, a cycle that drafts m tokens yields
 1 + s_1 + ... + s_m tokens in m d + V(m + 1) seconds. With r the best rate known, it drafts on as long as some m > j has
 a greater ``tokens - r * time`` than stopping at j; that is the renewal-reward optimum when r is the rate achieved. V is
-a table and not a line: kernels work on groups of rows, and a pass over 8 tokens may take less time than one over 5. A
-pass is then filled up to the size that takes least.
+a table and not a line: kernels work on groups of rows, and a pass over 8 tokens may take less time than one over 5.
 
 Costs and acceptance are learnt from every pass. Where no draft is worth its risk, passes are plain, and the draft is
 asked now and then whether it would have agreed with what came.
@@ -34,7 +33,7 @@ _LOOK_SHARE_RATIO: Final = 0.01
 
 
 class CostTable:
-    """Seconds of one pass of the target over k tokens, filled up where that is faster: measured, and corrected since.
+    """Seconds of one pass of the target over k tokens: measured, and corrected since.
 
     ``verify_s`` are seconds by number of tokens, batch 1 included, kept as ``before_s``; ``draft_s`` is the time to
     draft one.
@@ -57,16 +56,9 @@ class CostTable:
         slope = (self.before_s[b] - self.before_s[a]) / (b - a)
         return self.before_s[a] + slope * (size - a)
 
-    def _unfilled_s(self, size: int) -> float:
-        return self._now.get(size) or self._table(size) * (self._drift_ratio if size > 1 else 1.0)
-
-    def filled(self, size: int) -> int:
-        """The size of at least ``size`` tokens whose pass takes least: that one, or one that was timed."""
-        return min((size, *(s for s in self._sizes if s > size)), key=self._unfilled_s) if size > 1 else size
-
     def verify_s(self, size: int) -> float:
-        """Expected seconds of a pass over ``size`` tokens, filled up."""
-        return self._unfilled_s(self.filled(size))
+        """Expected seconds of a pass over ``size`` tokens."""
+        return self._now.get(size) or self._table(size) * (self._drift_ratio if size > 1 else 1.0)
 
     def speedup_ratio(self, draft_tokens: int, acceptance: float) -> float:
         """Speed over plain decoding at a draft length m and acceptance a, tokens independent.
@@ -79,7 +71,7 @@ class CostTable:
 
     def saw_pass(self, size: int, duration_s: float) -> None:
         """Learn from one pass of the target over ``size`` tokens in all."""
-        expected_s = self._unfilled_s(size)
+        expected_s = self.verify_s(size)
         self._seen[size] += 1
         # The first passes count for more: what was measured before may have been measured on a disturbed machine.
         weight = max(_TIME_WEIGHT, 1.0 / (self._seen[size] + 1))
@@ -182,16 +174,14 @@ class DraftPolicy:
         for bucket, agreed in pairs:
             self._count(bucket, agreed)
 
-    def saw_cycle(
-        self, buckets: Sequence[int], accepted_count: int, draft_s: float, verify_s: float, pass_tokens: int
-    ) -> None:
-        """Learn from one cycle, whose pass had ``pass_tokens`` in all.
+    def saw_cycle(self, buckets: Sequence[int], accepted_count: int, draft_s: float, verify_s: float) -> None:
+        """Learn from one cycle.
 
         It counts the tokens that were really compared: the accepted ones and the first rejected one.
         """
         self._elapsed_s += draft_s + verify_s
         self._drafted_cycles = self._drafted_cycles + 1 if buckets else 0
-        self.costs.saw_pass(pass_tokens, verify_s)
+        self.costs.saw_pass(len(buckets) + 1, verify_s)
         if buckets:
             self.costs.saw_draft(len(buckets), draft_s)
         for index, bucket in enumerate(buckets[: accepted_count + 1]):

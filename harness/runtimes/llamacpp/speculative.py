@@ -108,7 +108,6 @@ class Speculator:
         history = [*prompt, target.greedy()]
         end = len(prompt) + new_tokens
         cycles: list[_Cycle] = []
-        widest = 1
         while len(history) < end:
             look_s = self._look(history, len(prompt) + 1)
             t0_s = now_s()
@@ -116,18 +115,15 @@ class Speculator:
             proposal = drafter.propose(history, room, policy.go_on) if room > 0 else Proposal([], [])
             t1_s = now_s()
             size = 1 + len(proposal.tokens)
-            filling = self._filling(size, len(history) - 1)
-            pass_tokens = size + len(filling)
-            target.decode([history[-1], *proposal.tokens, *filling], position=len(history) - 1, logits="all")
+            target.decode([history[-1], *proposal.tokens], position=len(history) - 1, logits="all")
             accepted, token = self._verify(proposal.tokens)
             t2_s = now_s()
             history += [*proposal.tokens[:accepted], token]
-            if filling or accepted < len(proposal.tokens):
+            if accepted < len(proposal.tokens):
                 target.truncate(len(history) - 1)
-            widest = max(widest, pass_tokens)
             cycles.append(_Cycle(size - 1, accepted, t1_s - t0_s + look_s, t2_s - t1_s))
-            policy.saw_cycle(proposal.buckets, accepted, t1_s - t0_s, t2_s - t1_s, pass_tokens)
-        return _decoding_of(history[len(prompt) : end], now_s() - started_s, started_s - begun_s, cycles, widest)
+            policy.saw_cycle(proposal.buckets, accepted, t1_s - t0_s, t2_s - t1_s)
+        return _decoding_of(history[len(prompt) : end], now_s() - started_s, started_s - begun_s, cycles)
 
     def _look(self, history: Sequence[int], start: int) -> float:
         """Ask the draft whether it would have agreed with ``history`` from ``start`` on, if the policy wants to know.
@@ -142,12 +138,6 @@ class Speculator:
         duration_s = time.perf_counter() - started_s
         self.policy.saw_look(pairs, lag_tokens, duration_s)
         return duration_s
-
-    def _filling(self, size: int, position: int) -> list[int]:
-        """Tokens that fill a pass up to a size that takes less time; what they leave in the cache is taken back."""
-        wanted = self.policy.costs.filled(size)
-        room = min(self.target.batch_tokens, self.target.context_tokens - position)
-        return [0] * (wanted - size) if size < wanted <= room else []
 
     def _verify(self, drafted: Sequence[int]) -> tuple[int, int]:
         """(drafted tokens that are the target's own, its token after them)."""
@@ -166,9 +156,7 @@ class _Cycle(NamedTuple):
     verify_s: float
 
 
-def _decoding_of(
-    tokens: Sequence[int], duration_s: float, prefill_s: float, cycles: Sequence[_Cycle], widest_tokens: int
-) -> Decoding:
+def _decoding_of(tokens: Sequence[int], duration_s: float, prefill_s: float, cycles: Sequence[_Cycle]) -> Decoding:
     """An answer of such cycles."""
     lengths = tuple(c.drafted for c in cycles)
     positions = range(max(lengths, default=0))
@@ -185,7 +173,7 @@ def _decoding_of(
         draft_s=sum(c.draft_s for c in cycles),
         verify_s=sum(c.verify_s for c in cycles),
         lengths=lengths,
-        widest_tokens=widest_tokens,
+        widest_tokens=1 + max(lengths, default=0),
     )
 
 
