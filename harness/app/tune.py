@@ -6,9 +6,9 @@ ratio to the best, turn by turn, lies above 1 with its whole interval. The race 
 do not differ enough to matter, or when its time is up.
 
 There are two races: one of runtimes, threads and layouts of weights, which hang together, and one of the winner against
-what differs from it in one more thing (micro-batch, flash attention, cache). The winner then meets the defaults again,
-in turns of their own, and only these say how much faster it is: a winner of many is flattered by the turns that made it
-win.
+what differs from it in one more thing (micro-batch, flash attention, cache, placement on a GPU). The winner then meets
+the defaults again, in turns of their own, and only these say how much faster it is: a winner of many is flattered by
+the turns that made it win.
 
 Sources:
     K. Jamieson and A. Talwalkar 2016, "Non-stochastic best arm identification and hyperparameter optimization",
@@ -17,6 +17,7 @@ Sources:
 
 import itertools
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +30,7 @@ from msgspec.structs import asdict, replace
 from harness import plugins
 from harness.app.fit import predict
 from harness.app.locate import obtain
+from harness.app.on_target import run_on
 from harness.app.resolve import ResolvedModel, resolve_model, with_kept_costs
 from harness.app.run import Options, RunCell, answers_of, run_cell
 from harness.app.speculate import load_prompts, speculate
@@ -36,14 +38,17 @@ from harness.catalog.gguf import read_gguf
 from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
+from harness.domain.model import ModelShape
+from harness.domain.placement import Placement
 from harness.domain.prediction import Interval
 from harness.domain.record import RunRecord
 from harness.domain.result import Speculation
 from harness.domain.scenario import Scenario
-from harness.errors import HarnessError, RefusedError
+from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.machine import cpu
 from harness.measure.pipeline import How, Pipeline
+from harness.predict.splits import best_split, steps
 from harness.records.metrics import metric_values
 from harness.runtimes._threads import default_thread_count
 from harness.stats.intervals import Estimate, ratio_interval
@@ -51,7 +56,10 @@ from harness.stats.intervals import Estimate, ratio_interval
 MATTERS_RATIO: Final = 0.02
 """A difference below this is not worth another round."""
 _LEVEL: Final = 0.95
-_FINAL_TURNS: Final = 6
+_FINAL_LEVEL: Final = 0.99
+_FINAL_TURNS: Final = 8
+LEAD_RATIO: Final = 1.01
+"""A gain whose interval begins below is told to be none: of equal settings one in 250 then seems to be faster."""
 _SAMPLES: Final = 2
 """Samples of each test in one turn."""
 _FIRST_ROUND_RATIO: Final = 1.5
@@ -59,6 +67,11 @@ _FIRST_ROUND_RATIO: Final = 1.5
 NOT_RUN: Final = "the time was up before it ran"
 _LEAST_DRAFT_S: Final = 20.0
 """With less time left no draft is looked at."""
+_BENCH: Final = "llama-bench"
+_BLOCKS: Final = 9998
+"""More than any model has: the layers of a whole one."""
+_STEPS: Final = 2
+"""Placements looked at on each side of the best one."""
 _NLL_TOLERANCE: Final = 0.005
 """Nats a token by which answers may differ where they are to be kept: other kernels round otherwise."""
 
@@ -71,7 +84,7 @@ GOALS: Final[dict[str, dict[str, Any]]] = {
 
 
 class Setting(Frozen, frozen=True, kw_only=True):
-    """One way to run the model: the runtime and what it is told."""
+    """One way to run the model: the runtime, or the program, and what it is told."""
 
     runtime: str
     thread_count: int
@@ -79,6 +92,8 @@ class Setting(Frozen, frozen=True, kw_only=True):
     kv_type: str = "F16"
     flash_attention: bool = True
     repack: bool = True
+    api: str = ""
+    placement: Placement = Placement()
 
     def scenario(self, asked: Scenario) -> Scenario:
         """What is asked, in this way."""
@@ -86,12 +101,13 @@ class Setting(Frozen, frozen=True, kw_only=True):
 
     @property
     def words(self) -> str:
-        """The setting as options of llama.cpp, for people."""
-        parts = [self.runtime, f"-t {self.thread_count}", f"-ub {self.ubatch_tokens}"]
-        parts += [f"-ctk {self.kv_type.lower()} -ctv {self.kv_type.lower()}"] if self.kv_type != "F16" else []
-        parts += [] if self.flash_attention else ["-fa off"]
-        parts += [] if self.repack else ["--no-repack"]
-        return ", ".join(parts)
+        """The setting for people."""
+        return " ".join(filter(None, [self.runtime, self.scenario(Scenario()).flags, self.api and self.where]))
+
+    @property
+    def where(self) -> str:
+        """Where the layers lie, as options of llama.cpp's programs."""
+        return "-ngl 0" if self.api in {"", "cpu"} else self.placement.flags(_BLOCKS)
 
 
 class Runner(Frozen, frozen=True, kw_only=True):
@@ -130,8 +146,8 @@ class Tuned(Frozen, frozen=True, kw_only=True):
 
     Attributes:
         drafting: The best draft that lies here, measured with the winner; None where none was worth a run.
-        gain: How many times faster the winner is than the defaults, from turns of their own; its ends are None where
-            the time was up before six turns.
+        gain: How many times faster the winner is than the defaults, from turns of their own; its ends, of 99 %, are
+            None where the time was up before three turns.
         runners: All settings, the winner first, then by their speed; those that never ran last.
         never_ran_ratio: Share of the settings that the prediction left out.
     """
@@ -158,10 +174,13 @@ def tune(
     memory_bytes: int | None = None,
     quality_ratio: float = 0.0,
     runtimes: Sequence[str] = (),
+    api: str = "",
+    on: str = "local",
+    programs: Path | None = None,
     device: DeviceProfile | None = None,
     how: How = How(),
 ) -> Tuned:
-    """Find the fastest setting on this machine.
+    """Find the fastest setting on this machine, or on a target.
 
     Args:
         model: As every verb takes it.
@@ -171,6 +190,9 @@ def tune(
         memory_bytes: Settings that are predicted to need more, or did, are left out.
         quality_ratio: Growth of perplexity that may be paid for speed; 0 keeps the answers, and the cache in F16.
         runtimes: Those to race; all that can be used here unless given.
+        api: Driver of the GPU whose placements are raced; empty for the CPU.
+        on: Target where llama-bench runs.
+        programs: Folder with a llama-bench for the target, which then is all that runs; None for ``runtimes``.
         device: The profile of this machine, from which settings are predicted.
         how: As for every measurement.
 
@@ -182,29 +204,29 @@ def tune(
     asked = scenario_of(goal)
     resolved = resolve_model(model, quant or None)
     path = obtain(model, quant, progress=how.listener.fetched).path
-    stage = list(candidates(usable(runtimes)))
-    winner = defaults = stage[0]
     how = how._replace(keep=False)  # some hundred short runs are no history of the machine
     say = how.listener.say
+    usual, logical = default_thread_count(), cpu().logical_cpu_count
+    if programs is not None:
+        device = run_on(on, [], Options(how=how), programs)[0]
+        usual = logical = max(engine.core_count for engine in device.engines if engine.kind == "cpu")
+    split = best_split(resolved.weights, device, asked) if device and device.pool_for(api) == "vram" else None
+    first = Setting(runtime="", thread_count=usual, api=api, placement=split or Placement())
+    stage = list(candidates([_BENCH] if programs else usable(runtimes), first, logical))
+    winner = defaults = stage[0]
     predicted: dict[Setting, Interval | None] = {}
     never_ran: dict[Setting, str] = {}
-    usual, allowed_nats = default_thread_count(), _NLL_TOLERANCE + math.log1p(quality_ratio)
+    allowed_nats = _NLL_TOLERANCE + math.log1p(quality_ratio)
     with Pipeline(how) as pipeline:
-
-        @cache
-        def loss(kind: Setting) -> float:
-            cell = RunCell(model, quant, kind.scenario(asked))
-            tokens = answers_of(cell, Options(runtime=kind.runtime, how=how), pipeline)
-            return math.fsum(tokens) / len(tokens) if tokens else math.nan
+        door = Door(RunCell(model, quant, asked), pipeline, on, programs)
+        loss = cache(door.loss)
 
         def run(setting: Setting) -> float:
             # Each kind is asked once for its answers: threads and micro-batches do not change them.
             nats, expected = (loss(replace(s, thread_count=usual, ubatch_tokens=512)) for s in (setting, defaults))
             if nats - expected > allowed_nats:
                 raise RefusedError(f"worse answers: {nats:.3f} nats a token, {expected:.3f} are expected")
-            cell = RunCell(model, quant, setting.scenario(asked))
-            options = Options(runtime=setting.runtime, repetitions=_SAMPLES, cold_loads=0, how=how, patience_s=0.0)
-            return request_s(run_cell(cell, options, None, pipeline), memory_bytes)
+            return request_s(door.run(setting), memory_bytes)
 
         race = Race(run, say=say)
         # Half of the time is for the first race, the rest for the second, turns against the defaults, and a draft.
@@ -219,7 +241,7 @@ def tune(
             racing = [setting for setting in stage if setting not in pruned]
             racing.sort(key=lambda setting: p.mid if (p := predicted[setting]) else math.inf)
             winner = race.run(racing, until_s=began_s + within_s * share)
-            stage = list(neighbours(winner, asked, kept=quality_ratio == 0))
+            stage = list(neighbours(winner, asked, resolved.weights.shape, kept=quality_ratio == 0))
         gain = race.against(winner, defaults, until_s=began_s + within_s * 0.8)
         left_s, drafting = began_s + within_s - time.monotonic(), None
         if left_s > _LEAST_DRAFT_S and asked.batch_count == 1 and winner.runtime == "llamacpp":
@@ -250,6 +272,31 @@ def tune(
         commands=commands(winner, path, asked, drafting),
         drafting=drafting,
     )
+
+
+class Door(NamedTuple):
+    """Where settings run: by their runtime here, or by llama-bench from a folder of ``programs`` on a target."""
+
+    asked: RunCell
+    pipeline: Pipeline
+    on: str = "local"
+    programs: Path | None = None
+
+    def run(self, setting: Setting) -> RunRecord:
+        """A run of what is asked."""
+        cell, options = self._member(setting)
+        if self.programs is None:
+            return run_cell(cell, options, None, self.pipeline)
+        return run_on(self.on, [cell], options._replace(runtime="llamacpp"), self.programs)[1][0]
+
+    def loss(self, setting: Setting) -> float:
+        """Nats a token of the shipped text; not a number where the door tells none."""
+        tokens = () if self.programs else answers_of(*self._member(setting), self.pipeline)
+        return math.fsum(tokens) / len(tokens) if tokens else math.nan
+
+    def _member(self, setting: Setting) -> tuple[RunCell, Options]:
+        cell = self.asked._replace(scenario=setting.scenario(self.asked.scenario))
+        return cell, Options(setting.runtime, _SAMPLES, cold_loads=0, how=self.pipeline.how, patience_s=0.0)
 
 
 def drafted(path: Path, scenario: Scenario, how: How) -> Drafting | None:
@@ -292,7 +339,7 @@ def _tokenizer_of(path: Path) -> list[Any]:
 class Race:
     """Settings against each other; ``take`` runs one of them once and gives its seconds.
 
-    A setting whose run raises RefusedError leaves with that reason.
+    A setting whose run raises RefusedError or EngineError leaves with that reason.
     """
 
     def __init__(
@@ -336,24 +383,22 @@ class Race:
         """How many times faster the winner is than the defaults, from turns of their own; exactly 1 for itself."""
         if winner == defaults:
             return Estimate(1.0, 1.0, 1.0, 0)
-        new: list[float] = []
-        old: list[float] = []
-        pair_s = 0.0
-        while len(new) < _FINAL_TURNS and (len(new) < 1 or self._now_s() + pair_s < until_s):
+        turns: dict[Setting, list[float]] = {winner: [], defaults: []}
+        count, pair_s = 0, 0.0
+        while count < _FINAL_TURNS and (not count or self._now_s() + pair_s < until_s):
             began_s = self._now_s()
-            sides = [(winner, new), (defaults, old)]
             try:
-                for setting, values in sides if len(new) % 2 == 0 else reversed(sides):
-                    values.append(self._take(setting))
-            except RefusedError:  # the defaults do not run here: there is nothing to compare with
+                for setting in turns if count % 2 == 0 else reversed(turns):
+                    turns[setting].append(self._take(setting))
+            except (RefusedError, EngineError):  # the defaults do not run here: there is nothing to compare with
                 return Estimate(math.inf, None, None, 0)
-            pair_s = self._now_s() - began_s
-        return ratio_interval(old, new, confidence=_LEVEL)
+            count, pair_s = count + 1, self._now_s() - began_s
+        return ratio_interval(turns[defaults], turns[winner], confidence=_FINAL_LEVEL)
 
     def _turn(self, setting: Setting) -> None:
         try:
             self.turns.setdefault(setting, []).append(self._take(setting))
-        except RefusedError as error:
+        except (RefusedError, EngineError) as error:
             self.left[setting] = str(error)
 
     def _still_in(self, racing: list[Setting], *, is_first: bool) -> list[Setting]:
@@ -404,38 +449,47 @@ def scenario_of(goal: str) -> Scenario:
 def usable(runtimes: Sequence[str]) -> list[str]:
     """Runtimes that read GGUF files in process and can be used here; RefusedError where there is none.
 
-    A runtime that was asked for by name and cannot be used is refused with its reason.
+    One that was asked for by name and cannot be used is refused with its reason.
     """
-    names = list(runtimes) or plugins.names("harness.runtimes")
     there = []
-    for name in names:
+    for name in runtimes or plugins.names("harness.runtimes"):
         runtime = plugins.load("harness.runtimes", name, "RUNTIME")
         reads = "gguf" in getattr(runtime, "formats", ()) and not hasattr(runtime, "attach")
-        missing = runtime.missing()
-        if runtimes and (missing or not reads):
-            raise RefusedError(f"{name}: {missing or 'it reads no GGUF file in process'}")
-        if reads and not missing:
-            there.append(name)
+        why = runtime.missing() or ("" if reads else "it reads no GGUF file in process")
+        if runtimes and why:
+            raise RefusedError(f"{name}: {why}")
+        there += [] if why else [name]
     if not there:
         raise RefusedError("no runtime to race: pip install 'edge-harness[llama]' or 'edge-harness[ik]'")
     return sorted(there, key=lambda name: name != "llamacpp")
 
 
-def candidates(runtimes: Sequence[str]) -> Iterator[Setting]:
-    """Settings of the first race, the defaults first: each runtime with several numbers of threads, repacked or not."""
-    usual, logical = default_thread_count(), cpu().logical_cpu_count
-    threads = sorted({usual, max(1, usual // 2), max(1, usual - 1), logical}, key=lambda count: count != usual)
+def candidates(runtimes: Sequence[str], first: Setting, most_threads: int) -> Iterator[Setting]:
+    """Settings of the first race: each runtime with the threads of ``first``, which comes first, and other numbers.
+
+    All are repacked or not.
+    """
+    usual = first.thread_count
+    threads = dict.fromkeys([usual, *sorted({max(1, usual // 2), max(1, usual - 1), most_threads})])
     for runtime, count, repack in itertools.product(runtimes, threads, (True, False)):
-        yield Setting(runtime=runtime, thread_count=count, repack=repack)
+        yield replace(first, runtime=runtime, thread_count=count, repack=repack)
 
 
-def neighbours(winner: Setting, asked: Scenario, *, kept: bool) -> Iterator[Setting]:
-    """The winner, and what differs from it in one thing; a cache of fewer bits only where answers may change."""
+def neighbours(winner: Setting, asked: Scenario, shape: ModelShape, *, kept: bool) -> Iterator[Setting]:
+    """The winner, and what differs from it in one thing; a cache of fewer bits only where answers may change.
+
+    On a GPU also the next placements with less on it, and with more.
+    """
     yield winner
     for ubatch in (64, 128, 1024, 2048):
         if ubatch < asked.prompt_tokens * asked.batch_count or ubatch < winner.ubatch_tokens:
             yield replace(winner, ubatch_tokens=ubatch)
     yield replace(winner, flash_attention=False)
+    placements = list(steps(shape, winner.placement.tensor_split))
+    if winner.api not in {"", "cpu"} and winner.placement in placements:
+        at = placements.index(winner.placement)
+        for placement in placements[max(0, at - _STEPS) : at + _STEPS + 1]:
+            yield replace(winner, placement=placement)
     if not kept:
         yield replace(winner, kv_type="Q8_0")
 
@@ -453,17 +507,16 @@ def pruned_by_prediction(outlooks: Mapping[Setting, Outlook | None], memory_byte
     A setting cannot win when even the fast end of its interval is slower than the slow end of the best one's of the
     same runtime: settings of one runtime are told apart by the law, runtimes are not.
     """
-    reasons: dict[Setting, str] = {}
-    slowest_of_best: dict[str, float] = {}
-    for setting, outlook in outlooks.items():
-        if outlook and memory_bytes and outlook.memory_bytes > memory_bytes:
-            reasons[setting] = "predicted to need more memory than was given"
-        elif outlook:
-            best = slowest_of_best.get(setting.runtime, math.inf)
-            slowest_of_best[setting.runtime] = min(best, outlook.request_s.high)
-    for setting, outlook in outlooks.items():
-        if outlook and setting not in reasons and outlook.request_s.low > (best := slowest_of_best[setting.runtime]):
-            reasons[setting] = f"predicted {outlook.request_s.mid:.3g} s a request, the best at most {best:.3g}"
+    told = {setting: outlook for setting, outlook in outlooks.items() if outlook}
+    most = memory_bytes or math.inf
+    reasons = {s: "predicted to need more memory than was given" for s, o in told.items() if o.memory_bytes > most}
+    for setting, outlook in told.items():
+        rivals = (o for s, o in told.items() if s.runtime == setting.runtime and o.memory_bytes <= most)
+        best = min((rival.request_s.high for rival in rivals), default=math.inf)
+        if outlook.request_s.low > best:
+            reasons.setdefault(
+                setting, f"predicted {outlook.request_s.mid:.3g} s a request, the best at most {best:.3g}"
+            )
     return reasons
 
 
@@ -499,21 +552,18 @@ def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting |
         llama.cpp, common/arg.cpp; Ollama, docs/modelfile.md (parameters num_thread, num_batch, num_ctx); abetlen,
         llama-cpp-python, ``Llama.__init__``.
     """
-    cache = setting.kv_type.lower()
-    words = [f"-t {setting.thread_count}", f"-c {asked.context_tokens}", f"-ub {setting.ubatch_tokens}"]
-    words += [f"-b {max(2048, setting.ubatch_tokens)}", f"-fa {'on' if setting.flash_attention else 'off'}"]
-    words += [f"-ctk {cache} -ctv {cache}"] if setting.kv_type != "F16" else []
-    words += [] if setting.repack else ["--no-repack"]
-    server = [*words, f"-np {asked.batch_count}"] if asked.batch_count > 1 else words
+    given = f"-m {shlex.quote(str(file))} -c {asked.context_tokens} {setting.where}"
+    cli, server = (f"{given} {setting.scenario(replace(asked, batch_count=n)).flags}" for n in (1, asked.batch_count))
     if drafting and drafting.pays and drafting.draft != "lookup":
-        server = [*server, f"--spec-type draft-simple -md {drafting.draft} --spec-draft-n-max {drafting.draft_tokens}"]
+        draft = shlex.quote(drafting.draft)
+        server += f" --spec-type draft-simple -md {draft} --spec-draft-n-max {drafting.draft_tokens}"
     python = f"n_threads={setting.thread_count}, n_ctx={asked.context_tokens}, n_ubatch={setting.ubatch_tokens}"
     python += f", flash_attn={setting.flash_attention}"
     modelfile = [f"FROM {file}", f"PARAMETER num_thread {setting.thread_count}"]
     modelfile += [f"PARAMETER num_ctx {asked.context_tokens}", f"PARAMETER num_batch {setting.ubatch_tokens}"]
     return {
-        "llama-server": f"llama-server -m {file} {' '.join(server)}",
-        "llama-cli": f"llama-cli -m {file} {' '.join(words)}",
+        "llama-server": f"llama-server {server}",
+        "llama-cli": f"llama-cli {cli}",
         "llama-cpp-python": f"Llama({str(file)!r}, {python})",
         "Ollama Modelfile": "\n".join(modelfile),
     }

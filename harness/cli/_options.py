@@ -102,7 +102,7 @@ def _there(target: str, how: "How") -> Answer:
 
     context = click.get_current_context()
     given = context.params
-    if here := next((name for name in ("report", "meter", "keep", "folder") if given.get(name)), None):
+    if here := next((name for name in ("report", "meter", "keep", "folder", "profile") if given.get(name)), None):
         raise click.UsageError(f"--{here} is about files here: leave it out with edge-harness on the target")
     values = [given.get(name) or () for name in ("model", "models", "draft", "drafts", "prompts", "text", "cases")]
     paths = {Path(v) for value in values for v in ((value,) if isinstance(value, str | Path) else value)}

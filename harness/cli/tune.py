@@ -33,26 +33,27 @@ def _share(_context: click.Context, option: click.Parameter, text: str) -> float
 
 @click.command(cls=Verb)
 @options.measuring
-def tune(model: str, profile: Path | None, how: "options.How", **asked: Any) -> Answer:
-    """Race settings of MODEL on this machine: runtime, threads, layout, micro-batch, flash attention, cache.
+def tune(model: str, profile: Path | None, target: str, how: "options.How", **asked: Any) -> Answer:
+    """Race settings of MODEL: runtime, threads, layout, micro-batch, flash attention, cache, placement on a GPU.
 
-    What cannot win by the prediction never runs. The first line says how many times faster the winner is than the
-    defaults of llama.cpp, from turns of its own.
+    With --programs they are those of a release's llama-bench, here or on a target; with --on alone edge-harness there
+    races them. What cannot win by the prediction never runs. The first line says how many times faster the winner is
+    than the defaults of llama.cpp, from turns of its own.
 
     Exit status: 0 well, 3 no difference beyond noise, 4 nothing ran.
     """
     from harness.app.this_machine import this_machine
-    from harness.app.tune import NOT_RUN
+    from harness.app.tune import LEAD_RATIO, NOT_RUN
     from harness.app.tune import tune as race
     from harness.errors import Exit
 
     memory_bytes = how.limits.memory_bytes
-    tuned = race(model, memory_bytes=memory_bytes, device=this_machine(), how=how, **asked)
+    tuned = race(model, memory_bytes=memory_bytes, device=this_machine(), on=target, how=how, **asked)
     if profile is not None:
         from harness.records.store import write_atomically
 
         write_atomically(profile, profile_of(tuned).encode())
-    settled = tuned.winner == tuned.defaults or (tuned.gain.low or 0.0) > 1.0
+    settled = tuned.winner == tuned.defaults or (tuned.gain.low or 0.0) > LEAD_RATIO
     settled = settled and not any(runner.left == NOT_RUN for runner in tuned.runners)
     return Answer(tuned, lambda: _show(tuned), Exit.OK if settled else Exit.INCONCLUSIVE)
 
@@ -78,7 +79,7 @@ def profile_of(tuned: "Tuned") -> str:
 
 def headline(tuned: "Tuned") -> str:
     """The answer in one line."""
-    from harness.app.tune import NOT_RUN
+    from harness.app.tune import LEAD_RATIO, NOT_RUN
 
     gain = tuned.gain
     not_run = sum(runner.left == NOT_RUN for runner in tuned.runners)
@@ -87,9 +88,9 @@ def headline(tuned: "Tuned") -> str:
     if tuned.winner == tuned.defaults:
         return f"{tuned.model}: the defaults of llama.cpp are the fastest found ({tuned.winner.words})."
     if gain.low is None or gain.high is None:
-        return f"{tuned.model}: {tuned.winner.words} won, but the time was up before it met the defaults six times."
+        return f"{tuned.model}: {tuned.winner.words} won, but the time was up before it met the defaults three times."
     between = f"({gain.low:.2f} to {gain.high:.2f})"
-    if gain.low <= 1.0:
+    if gain.low <= LEAD_RATIO:
         return f"{tuned.model}: no difference from the defaults beyond noise: {gain.mid:.2f} times {between}."
     return f"{tuned.model}: {gain.mid:.2f} times faster than the defaults {between}: {tuned.winner.words}."
 

@@ -43,3 +43,17 @@ class Scenario(Frozen, frozen=True, kw_only=True):
     placement: Placement = Placement()
     program: str = ""
     draft_tokens: Tokens = 0
+
+    @property
+    def flags(self) -> str:
+        """What of it llama.cpp's programs do not do unasked, as their options: neither context nor placement."""
+        usual, keys = Scenario(), self.kv_type.lower()
+        options = {
+            f"-ctk {keys} -ctv {(self.value_type or keys).lower()}": keys != "f16" or self.value_type,
+            f"-np {self.batch_count} --kv-unified": self.batch_count > 1,
+            f"-t {self.thread_count}": self.thread_count,
+            f"-ub {self.ubatch_tokens}": self.ubatch_tokens != usual.ubatch_tokens,
+            "-fa off": not self.flash_attention,
+            "--no-repack": not self.repack,
+        }
+        return " ".join(words for words, is_told in options.items() if is_told)

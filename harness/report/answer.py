@@ -127,15 +127,8 @@ def commands(way: Way, model: ResolvedModel, repository: str) -> list[str]:
     if not way.runs or (way.prediction.verdict.word == "fits with streaming" and not flags):
         return []
     file = f"-hf {repository}:{model.quant}" if repository else f"-m {model.path or f'{model.name}-{model.quant}.gguf'}"
-    types = f"-ctk {asked.kv_type.lower()} -ctv {(asked.value_type or asked.kv_type).lower()}"
-    words = [
-        f"llama-server {file} -c {asked.context_tokens}",
-        "--mmproj mmproj-F16.gguf" if model.tower_bytes and not repository else "",
-        flags,
-        types if asked.kv_type != "F16" or asked.value_type else "",
-        f"-np {asked.batch_count} --kv-unified" if asked.batch_count > 1 else "",
-        f"-t {asked.thread_count}" if asked.thread_count else "",
-    ]
+    tower = "--mmproj mmproj-F16.gguf" if model.tower_bytes and not repository else ""
+    words = [f"llama-server {file} -c {asked.context_tokens}", tower, flags, asked.flags]
     lines = [" ".join(filter(None, words))]
     if repository and way.is_usual:
         lines.append(
