@@ -11,6 +11,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from importlib import import_module
 from statistics import median
 from typing import Any
 
@@ -52,8 +53,7 @@ def taken(settings: Iterable[Setting], take: Callable[[Setting], float]) -> dict
 
 def searched(settings: list[Setting], take: Callable[[Setting], float], within_s: float) -> Setting:
     """What Optuna's TPE comes to in that time."""
-    import optuna
-
+    optuna = import_module("optuna")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     names = ("runtime", "thread_count", "repack", "ubatch_tokens", "flash_attention")
     values = {name: sorted({getattr(each, name) for each in settings}) for name in names}
