@@ -36,9 +36,9 @@ def _share(_context: click.Context, option: click.Parameter, text: str) -> float
 def tune(model: str, profile: Path | None, target: str, how: "options.How", **asked: Any) -> Answer:
     """Race settings of MODEL: runtime, threads, layout, micro-batch, flash attention, cache, placement on a GPU.
 
-    With --programs they are those of a release's llama-bench, here or on a target; with --on alone edge-harness there
-    races them. What cannot win by the prediction never runs. The first line says how many times faster the winner is
-    than the defaults of llama.cpp, from turns of its own.
+    With --on edge-harness there races them; with --programs too, those of llama-bench are raced. What cannot win by the
+    prediction never runs. The first line says how many times faster the winner is than the defaults of llama.cpp, from
+    turns of its own.
 
     Exit status: 0 well, 3 no difference beyond noise, 4 nothing ran.
     """
