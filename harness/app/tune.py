@@ -31,7 +31,7 @@ from harness import plugins
 from harness.app.fit import predict
 from harness.app.locate import obtain
 from harness.app.on_target import run_on
-from harness.app.resolve import ResolvedModel, resolve_model, with_kept_costs
+from harness.app.resolve import ResolvedModel, resolve_model, scenario_from, with_kept_costs
 from harness.app.run import Options, RunCell, answers_of, run_cell
 from harness.app.speculate import load_prompts, speculate
 from harness.catalog.gguf import read_gguf
@@ -198,10 +198,11 @@ def tune(
 
     Raises:
         RefusedError: No such goal, no runtime that can be used, or no setting that ran.
+        UnknownNameError: Nothing is driven by that api.
         CouldNotRunError: Another measured run held the machine for too long.
     """
     began_s = time.monotonic()
-    asked = scenario_of(goal)
+    asked, api = scenario_of(goal), scenario_from({"api": api}).api
     resolved = resolve_model(model, quant or None)
     path = obtain(model, quant, progress=how.listener.fetched).path
     how = how._replace(keep=False)  # some hundred short runs are no history of the machine
