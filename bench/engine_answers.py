@@ -20,7 +20,7 @@ from harness.ports import Session
 from harness.runtimes.llamacpp.quality import chunks_of
 
 
-class AnswersJob(Frozen, frozen=True, kw_only=True):
+class AnswersJob(Frozen):
     """What to ask.
 
     Attributes:
@@ -48,7 +48,7 @@ class AnswersJob(Frozen, frozen=True, kw_only=True):
     prefill_tokens: int = 0
 
 
-class Answers(Frozen, frozen=True, kw_only=True):
+class Answers(Frozen):
     """What the model said.
 
     Attributes:

@@ -30,7 +30,7 @@ _BENCH: Final = Path(__file__).parent
 Fault = Literal["", "refuse", "fail", "abort", "segfault", "killed", "hang", "hog", "nan", "exit"]
 
 
-class FakeModel(Frozen, frozen=True, kw_only=True):
+class FakeModel(Frozen):
     """Costs and faults of one fake model; powers of two keep the sums exact.
 
     Attributes:

@@ -12,7 +12,7 @@ from harness.published.rows import Row, predictable
 from harness.published.score import hardware_of
 
 
-class Floor(Frozen, frozen=True, kw_only=True):
+class Floor(Frozen):
     """What two sources of one test differ by: |one / other - 1|, middle and 90th percentile of tests' medians.
 
     A test is a chip, api and runtime, a model by its weights, bytes and layers, and tokens of the prompt or before it

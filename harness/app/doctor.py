@@ -32,7 +32,7 @@ _WHEELS: Final = {("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")
 _COMPILERS: Final = ("c++", "g++", "clang++", "cl")
 
 
-class Finding(Frozen, frozen=True, kw_only=True):
+class Finding(Frozen):
     """One thing looked at."""
 
     name: str

@@ -24,7 +24,7 @@ _LEAST_DOUBT: Final = 0.005
 """Share of the interval's square below which a term is not listed, if it is also near 1."""
 
 
-class ExplanationTable(Frozen, frozen=True, kw_only=True):
+class ExplanationTable(Frozen):
     """One part of what an answer rests on: rows of words and numbers under headings that say their units."""
 
     title: str

@@ -49,7 +49,7 @@ _REASONS: Final = {
 }
 
 
-class Taken(Frozen, frozen=True, kw_only=True):
+class Taken(Frozen):
     """One measurement and the two beliefs around it, in tokens/s.
 
     ``doubt`` says why it contradicts the others of its machine, or could not be used; empty for none.
@@ -61,7 +61,7 @@ class Taken(Frozen, frozen=True, kw_only=True):
     doubt: str = ""
 
 
-class Lesson(Frozen, frozen=True, kw_only=True):
+class Lesson(Frozen):
     """What a device's measurements taught, and the file (``path``) that keeps it."""
 
     device: str

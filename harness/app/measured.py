@@ -18,7 +18,7 @@ _NEAR_RATIO = 1.3
 """Between a measured speed and that of a cause which may explain it."""
 
 
-class SpeedCause(Frozen, frozen=True, kw_only=True):
+class SpeedCause(Frozen):
     """One thing that may be otherwise than asked, the decode speed that it would give, and what to try."""
 
     cause: str

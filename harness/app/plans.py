@@ -29,13 +29,13 @@ _PASS_TOKENS: Final = 32
 """Most tokens of a pass while weights are streamed."""
 
 
-class SpeculationCase(BestLength, frozen=True, kw_only=True):
+class SpeculationCase(BestLength):
     """Advice for one acceptance rate."""
 
     acceptance_ratio: float
 
 
-class SpeculationPlan(Frozen, frozen=True, kw_only=True):
+class SpeculationPlan(Frozen):
     """Whether drafting pays, by a draft model, a head on the target or ``prompt lookup`` (whose drafts cost nothing).
 
     Costs are the time of a drafted token over that of a decoded one, and of a pass over 2, 3, ... tokens over that of
@@ -95,7 +95,7 @@ def plan_speculation(
     )
 
 
-class RemoteCase(SpeculationCase, frozen=True, kw_only=True):
+class RemoteCase(SpeculationCase):
     """The same with the verifier elsewhere, at the round trip that was asked about.
 
     ``break_even_s`` is the longest one at which it is as fast as decoding here; 0 where it never is.
@@ -105,7 +105,7 @@ class RemoteCase(SpeculationCase, frozen=True, kw_only=True):
     break_even_s: float
 
 
-class RemotePlan(Frozen, frozen=True, kw_only=True):
+class RemotePlan(Frozen):
     """A draft on this device, verified by the model on another over a network.
 
     Beside it the model on this device alone (0 where it does not fit), and on the other, which sends every token.

@@ -25,7 +25,7 @@ _SAME_POINTS: Final = 1.0
 """Scores that differ by less are the same: makers' prompts differ by more."""
 
 
-class Choice(Frozen, frozen=True, kw_only=True):
+class Choice(Frozen):
     """One model in one mixture on the device, its decode speed that after the minutes and at the depth asked for.
 
     ``score`` is the published one of the task's benchmark, at full precision; ``rank_score`` is lowered by the growth
@@ -46,7 +46,7 @@ class Choice(Frozen, frozen=True, kw_only=True):
     is_front: bool = False
 
 
-class Ranking(Frozen, frozen=True, kw_only=True):
+class Ranking(Frozen):
     """Choices, best first, and why each other model that is known here is none of them."""
 
     choices: tuple[Choice, ...]

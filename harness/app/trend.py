@@ -22,7 +22,7 @@ WORSE_RATIO: Final = 1.002
 """Perplexity moves by up to this where kernels of the same weights round activations otherwise."""
 
 
-class MetricChange(Frozen, frozen=True, kw_only=True):
+class MetricChange(Frozen):
     """How one metric of a run differs: ``better``, ``worse``, ``no difference shown``, ``too few samples`` in a word.
 
     The ratio is after / before, of the medians, with its 95 % interval (None with fewer than 3 samples on a side).
@@ -38,7 +38,7 @@ class MetricChange(Frozen, frozen=True, kw_only=True):
     word: str
 
 
-class Point(Frozen, frozen=True, kw_only=True):
+class Point(Frozen):
     """One run of a trend; the interval is that of its median, where there are six samples."""
 
     run_id: str
@@ -49,7 +49,7 @@ class Point(Frozen, frozen=True, kw_only=True):
     sample_count: int
 
 
-class Trend(Frozen, frozen=True, kw_only=True):
+class Trend(Frozen):
     """A metric over comparable runs of a ``name`` (model, mixture, scenario), oldest first.
 
     ``step`` is the last run against the one before it; None with one run.

@@ -83,7 +83,7 @@ GOALS: Final[dict[str, dict[str, Any]]] = {
 """What one request is, for each purpose; ``users=N`` is the chat of N users at a time."""
 
 
-class Setting(Frozen, frozen=True, kw_only=True):
+class Setting(Frozen):
     """One way to run the model: the runtime, or the program, and what it is told."""
 
     runtime: str
@@ -110,7 +110,7 @@ class Setting(Frozen, frozen=True, kw_only=True):
         return "-ngl 0" if self.api in {"", "cpu"} else self.placement.flags(_BLOCKS)
 
 
-class Runner(Frozen, frozen=True, kw_only=True):
+class Runner(Frozen):
     """What became of one setting.
 
     Attributes:
@@ -125,7 +125,7 @@ class Runner(Frozen, frozen=True, kw_only=True):
     left: str = ""
 
 
-class Drafting(Frozen, frozen=True, kw_only=True):
+class Drafting(Frozen):
     """What a draft adds to the winner: speed of decoding with it over that without, prompt by prompt.
 
     ``draft`` is a file's path, or ``lookup`` for prompt lookup; ``draft_tokens`` the most that one cycle drafted.
@@ -141,7 +141,7 @@ class Drafting(Frozen, frozen=True, kw_only=True):
         return (self.gain.low or 0.0) > 1.0
 
 
-class Tuned(Frozen, frozen=True, kw_only=True):
+class Tuned(Frozen):
     """The result of a race.
 
     Attributes:

@@ -19,7 +19,7 @@ from harness.predict.splits import best_split
 from harness.predict.weights import weights_of
 
 
-class Way(Frozen, frozen=True, kw_only=True):
+class Way(Frozen):
     """One way.
 
     Attributes:

@@ -17,7 +17,7 @@ from harness.errors import BadDataError
 _WEIGHTS_MAX: Final = (1 << 63) - 1
 
 
-class _Shaped(Frozen, frozen=True, kw_only=True):
+class _Shaped(Frozen):
     shape: ModelShape
 
 

@@ -11,7 +11,7 @@ from harness.errors import BadDataError
 LIMITS = ("floor", "ceiling", "baseline_ratio", "slowdown_ratio", "prediction_ratio", "roofline_ratio")
 
 
-class _BudgetFile(Frozen, frozen=True, kw_only=True):
+class _BudgetFile(Frozen):
     budget: tuple[Budget, ...]
 
 

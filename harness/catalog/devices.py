@@ -58,7 +58,7 @@ BANDWIDTH_TOLERANCE: Final = 0.02
 """How far a stated bandwidth may lie from rate x width / 8: vendors round (100 for 102.4 would not pass)."""
 
 
-class WrittenFigure(Frozen, frozen=True, kw_only=True):
+class WrittenFigure(Frozen):
     """A figure above 0 in the unit of its key."""
 
     value: Positive

@@ -36,7 +36,7 @@ _DENSE_MAX_B: Final = 100.0
 """From this size on a model of which nothing else is known is taken for a mixture of experts, as all are since 2024."""
 
 
-class Guess(Frozen, frozen=True, kw_only=True):
+class Guess(Frozen):
     """What is believed of an unknown model; parameters in 10**9.
 
     ``around`` are the shapes of the nearest known models, whose names are ``like``: their caches bound that of this

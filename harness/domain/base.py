@@ -3,12 +3,20 @@
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, dataclass_transform
 
 import msgspec
 
 
-class Frozen(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _FrozenMeta(msgspec.StructMeta):
+    """Makes every class below :class:`Frozen` immutable and keyword-only, which msgspec would ask of each again."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
+        return super().__new__(cls, name, bases, namespace, **{"frozen": True, "kw_only": True} | options)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Frozen(msgspec.Struct, metaclass=_FrozenMeta, frozen=True, forbid_unknown_fields=True):
     """Immutable, keyword-only, and strict when decoded: an unknown key is an error, never ignored."""
 
 

@@ -63,7 +63,7 @@ PINS: Final = (
 """Keys that a budget may pin: those of the run, then those of its scenario and placement."""
 
 
-class Budget(Frozen, frozen=True, kw_only=True):
+class Budget(Frozen):
     """One limit on one metric.
 
     Exactly one of the limits is set.

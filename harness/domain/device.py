@@ -26,7 +26,7 @@ NOT_PROBED = "not-probed"
 """Name of a machine of which one measurement told the speed, and nothing the memory."""
 
 
-class Figure(Frozen, frozen=True, kw_only=True):
+class Figure(Frozen):
     """A number with its evidence. The unit is in the name of the field that holds it."""
 
     value: Annotated[float, Meta(ge=1e-30, le=1e30)]
@@ -34,7 +34,7 @@ class Figure(Frozen, frozen=True, kw_only=True):
     confidence: Confidence
 
 
-class MemoryPool(Frozen, frozen=True, kw_only=True):
+class MemoryPool(Frozen):
     """RAM that engines share, or memory of its own on a card.
 
     Attributes:
@@ -57,7 +57,7 @@ class MemoryPool(Frozen, frozen=True, kw_only=True):
     working_sets: tuple[tuple[int, float], ...] = ()
 
 
-class ComputeEngine(Frozen, frozen=True, kw_only=True):
+class ComputeEngine(Frozen):
     """One thing on the device that multiplies matrices.
 
     Attributes:
@@ -80,7 +80,7 @@ class ComputeEngine(Frozen, frozen=True, kw_only=True):
     sustained_ratio: Figure | None = None
 
 
-class Storage(Frozen, frozen=True, kw_only=True):
+class Storage(Frozen):
     """Where the weights rest: read speeds past the page cache, also while all threads compute, and of a mapped file."""
 
     technology: str
@@ -90,7 +90,7 @@ class Storage(Frozen, frozen=True, kw_only=True):
     busy_read_bytes_per_s: Figure | None = None
 
 
-class Power(Frozen, frozen=True, kw_only=True):
+class Power(Frozen):
     """Energy of the device; None where unknown."""
 
     battery_joules: Figure | None = None
@@ -98,7 +98,7 @@ class Power(Frozen, frozen=True, kw_only=True):
     peak_watts: Figure | None = None
 
 
-class TypeCost(Frozen, frozen=True, kw_only=True):
+class TypeCost(Frozen):
     """What one quantisation type costs on one engine, as measured by timing it.
 
     Attributes:
@@ -120,7 +120,7 @@ class TypeCost(Frozen, frozen=True, kw_only=True):
     load_s_per_byte: Time = 0.0
 
 
-class Calibration(Frozen, frozen=True, kw_only=True):
+class Calibration(Frozen):
     """An engine's own costs on this device, learnt from tiny synthetic models before any real one runs.
 
     Attributes:
@@ -179,7 +179,7 @@ class Calibration(Frozen, frozen=True, kw_only=True):
     lacking: tuple[str, ...] = ()
 
 
-class DeviceProfile(Frozen, frozen=True, kw_only=True):
+class DeviceProfile(Frozen):
     """One phone, laptop, workstation or board, at stock clocks.
 
     Attributes:

@@ -10,7 +10,7 @@ PADDING_TOKENS: Final = 128
 """Rows that some makers add to the table so that its size is round: vocabularies that differ by more are others."""
 
 
-class Decoding(Frozen, frozen=True, kw_only=True):
+class Decoding(Frozen):
     """One answer and what it cost.
 
     Attributes:
@@ -56,7 +56,7 @@ class Decoding(Frozen, frozen=True, kw_only=True):
         return self.decoded_count / max(self.cycle_count, 1)
 
 
-class DraftAdvice(Frozen, frozen=True, kw_only=True):
+class DraftAdvice(Frozen):
     """Said before the run.
 
     Attributes:

@@ -14,7 +14,7 @@ import msgspec
 from harness.domain.base import Frozen
 
 
-class Block(Frozen, frozen=True, kw_only=True):
+class Block(Frozen):
     """Layout of one type, and what random weights of it need (their scales are half-precision numbers).
 
     Attributes:

@@ -14,7 +14,7 @@ import msgspec
 from harness.domain.base import Frozen, shipped_table
 
 
-class InstructionSet(Frozen, frozen=True, kw_only=True):
+class InstructionSet(Frozen):
     """Names of one set, and what its instructions do beside an fp32 multiply-add of the same width.
 
     ``flags`` are words of /proc/cpuinfo, each choice needing all of its own; ``key`` is macOS' name, ``engine`` that in

@@ -23,7 +23,7 @@ SomeWidth = Annotated[int, Meta(ge=1, le=1 << 22)]
 _PATTERN: Final[dict[str, LayerKind]] = {"a": "full", "s": "sliding", "r": "recurrent", "-": "none"}
 
 
-class Experts(Frozen, frozen=True, kw_only=True):
+class Experts(Frozen):
     """Mixture-of-experts part of a model.
 
     Attributes:
@@ -47,7 +47,7 @@ class Experts(Frozen, frozen=True, kw_only=True):
     latent_dim: Width = 0
 
 
-class LatentAttention(Frozen, frozen=True, kw_only=True):
+class LatentAttention(Frozen):
     """Multi-head latent attention (DeepSeek): one compressed row is cached instead of keys and values."""
 
     q_rank_dim: Width
@@ -57,7 +57,7 @@ class LatentAttention(Frozen, frozen=True, kw_only=True):
     value_head_dim: SomeWidth
 
 
-class Recurrent(Frozen, frozen=True, kw_only=True):
+class Recurrent(Frozen):
     """State-space or linear-attention layers of a pure or hybrid model.
 
     Attributes:
@@ -79,7 +79,7 @@ class Recurrent(Frozen, frozen=True, kw_only=True):
     attention_offset_count: Layers = 0
 
 
-class ModelShape(Frozen, frozen=True, kw_only=True):
+class ModelShape(Frozen):
     """What decides memory and speed of a decoder, as its published config.json or GGUF header states it.
 
     Attributes:
@@ -158,7 +158,7 @@ class ModelShape(Frozen, frozen=True, kw_only=True):
         )
 
 
-class Tensor(Frozen, frozen=True, kw_only=True):
+class Tensor(Frozen):
     """One weight tensor.
 
     Attributes:
@@ -179,7 +179,7 @@ class Tensor(Frozen, frozen=True, kw_only=True):
         return prod(self.dims)
 
 
-class Weights(Frozen, frozen=True, kw_only=True):
+class Weights(Frozen):
     """All tensors of one model file, real or computed from a shape and a quantisation mixture.
 
     Attributes:
@@ -194,7 +194,7 @@ class Weights(Frozen, frozen=True, kw_only=True):
     synthetic: bool = False
 
 
-class HubSource(Frozen, frozen=True, kw_only=True):
+class HubSource(Frozen):
     """A file in a repository of the model hub."""
 
     repo: str
@@ -202,7 +202,7 @@ class HubSource(Frozen, frozen=True, kw_only=True):
     revision: str = "main"
 
 
-class RegistrySource(Frozen, frozen=True, kw_only=True):
+class RegistrySource(Frozen):
     """A file carried by packages of the Python package registry, concatenated in the order given.
 
     Attributes:
@@ -214,7 +214,7 @@ class RegistrySource(Frozen, frozen=True, kw_only=True):
     members: tuple[str, ...]
 
 
-class ModelFile(Frozen, frozen=True, kw_only=True):
+class ModelFile(Frozen):
     """One quantised file of a model and where it can be had."""
 
     quant: str
@@ -225,7 +225,7 @@ class ModelFile(Frozen, frozen=True, kw_only=True):
     path: str = ""
 
 
-class ModelCard(Frozen, frozen=True, kw_only=True):
+class ModelCard(Frozen):
     """One model: identity, licence, shape, and the files there are.
 
     Attributes:

@@ -9,7 +9,7 @@ import msgspec
 from harness.domain.base import Frozen
 
 
-class Placement(Frozen, frozen=True, kw_only=True):
+class Placement(Frozen):
     """A split of a model between the memory of its GPUs and that of the CPU, in llama.cpp's terms.
 
     It counts for an api that drives a GPU; with ``cpu`` everything lies with the CPU and none of it applies.

@@ -10,7 +10,7 @@ VerdictWord = Literal["fits", "fits with streaming", "too slow", "does not fit"]
 """``too slow``: it fits, and misses the speed that was wanted."""
 
 
-class Interval(Frozen, frozen=True, kw_only=True):
+class Interval(Frozen):
     """A predicted quantity with its 90 % interval, in the unit of the field that holds it."""
 
     mid: float
@@ -23,7 +23,7 @@ class Interval(Frozen, frozen=True, kw_only=True):
         return Interval(mid=mid, low=low, high=high)
 
 
-class MemoryPart(Frozen, frozen=True, kw_only=True):
+class MemoryPart(Frozen):
     """One part of the memory needed.
 
     Attributes:
@@ -41,7 +41,7 @@ class MemoryPart(Frozen, frozen=True, kw_only=True):
     pool: PoolName = "ram"
 
 
-class MemoryPrediction(Frozen, frozen=True, kw_only=True):
+class MemoryPrediction(Frozen):
     """Memory at its peak, once loaded.
 
     Attributes:
@@ -70,7 +70,7 @@ class MemoryPrediction(Frozen, frozen=True, kw_only=True):
         return sum(p.file_bytes for p in self.parts)
 
 
-class SpeedPrediction(Frozen, frozen=True, kw_only=True):
+class SpeedPrediction(Frozen):
     """Speed of one scenario.
 
     Attributes:
@@ -97,7 +97,7 @@ class SpeedPrediction(Frozen, frozen=True, kw_only=True):
     unsettled: tuple[str, ...] = ()
 
 
-class Verdict(Frozen, frozen=True, kw_only=True):
+class Verdict(Frozen):
     """Does it fit, and what binds."""
 
     word: VerdictWord
@@ -107,7 +107,7 @@ class Verdict(Frozen, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
 
 
-class Prediction(Frozen, frozen=True, kw_only=True):
+class Prediction(Frozen):
     """Everything said of one model on one device in one scenario."""
 
     device: str

@@ -18,7 +18,7 @@ from harness.errors import RefusedError, UnknownNameError
 GIB: Final = 2**30
 
 
-class Program(Frozen, frozen=True, kw_only=True):
+class Program(Frozen):
     """What a program does where nothing is asked of it.
 
     Attributes:

@@ -4,7 +4,7 @@ from harness.domain.base import Frozen
 from harness.domain.model import Count
 
 
-class TextScore(Frozen, frozen=True, kw_only=True):
+class TextScore(Frozen):
     """Quality on one text.
 
     Attributes:
@@ -23,7 +23,7 @@ class TextScore(Frozen, frozen=True, kw_only=True):
     top1_agreement_error: float | None = None
 
 
-class Change(Frozen, frozen=True, kw_only=True):
+class Change(Frozen):
     """A value with its 95 % interval."""
 
     value: float
@@ -31,7 +31,7 @@ class Change(Frozen, frozen=True, kw_only=True):
     high: float
 
 
-class Temperature(Frozen, frozen=True, kw_only=True):
+class Temperature(Frozen):
     """A temperature fitted on the first half of the rows, judged on the second.
 
     Attributes:
@@ -45,7 +45,7 @@ class Temperature(Frozen, frozen=True, kw_only=True):
     nll_scaled: float
 
 
-class CalibrationChange(Frozen, frozen=True, kw_only=True):
+class CalibrationChange(Frozen):
     """Calibration of one model on one kind of rows, beside the reference's.
 
     Differences are this model minus the reference, with 95 % intervals from a bootstrap over the rows.

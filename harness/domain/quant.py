@@ -10,7 +10,7 @@ from typing import Any, Final
 from harness.domain.base import Frozen, shipped_table
 
 
-class Quantisation(Frozen, frozen=True, kw_only=True):
+class Quantisation(Frozen):
     """What a quantisation's name was taken for.
 
     Attributes:

@@ -46,7 +46,7 @@ from outside. ``aborted``: the engine's own assertion. ``refused``: the engine w
 Phase = Literal["load", "prefill", "decode", "first_token", "workload", "verify", "draft", "stream", "score"]
 
 
-class Validity(Frozen, frozen=True, kw_only=True):
+class Validity(Frozen):
     """What the machine was doing to the run while one sample was taken.
 
     Ratios are shares of the sample's wall time; None where the system does not tell.
@@ -74,7 +74,7 @@ class Validity(Frozen, frozen=True, kw_only=True):
         return replace(self, doubts=(*self.doubts, *doubts))
 
 
-class Sample(Frozen, frozen=True, kw_only=True):
+class Sample(Frozen):
     """One timed repetition.
 
     Attributes:
@@ -94,7 +94,7 @@ class Sample(Frozen, frozen=True, kw_only=True):
     energy_joules: float | None = None
 
 
-class MemorySample(Frozen, frozen=True, kw_only=True):
+class MemorySample(Frozen):
     """Memory of the child at one moment."""
 
     since_start_s: float
@@ -102,7 +102,7 @@ class MemorySample(Frozen, frozen=True, kw_only=True):
     file_bytes: Count
 
 
-class MemoryUse(Frozen, frozen=True, kw_only=True):
+class MemoryUse(Frozen):
     """Memory of the child process over its life.
 
     Attributes:
@@ -121,7 +121,7 @@ class MemoryUse(Frozen, frozen=True, kw_only=True):
     timeline: tuple[MemorySample, ...] = ()
 
 
-class MachineFingerprint(Frozen, frozen=True, kw_only=True):
+class MachineFingerprint(Frozen):
     """The machine a run was made on; no host name, no user name."""
 
     system: str
@@ -150,7 +150,7 @@ UNKNOWN_MACHINE: Final = MachineFingerprint(
 """A machine of which nothing was told."""
 
 
-class ModelIdentity(Frozen, frozen=True, kw_only=True):
+class ModelIdentity(Frozen):
     """The model that ran."""
 
     name: str
@@ -163,7 +163,7 @@ class ModelIdentity(Frozen, frozen=True, kw_only=True):
     requantized_from: str = ""
 
 
-class EngineIdentity(Frozen, frozen=True, kw_only=True):
+class EngineIdentity(Frozen):
     """The engine that ran it."""
 
     name: str
@@ -173,7 +173,7 @@ class EngineIdentity(Frozen, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
 
 
-class RunRecord(Frozen, frozen=True, kw_only=True):
+class RunRecord(Frozen):
     """One run: what was asked, what happened, and what the prediction had said beforehand.
 
     Attributes:

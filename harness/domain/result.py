@@ -17,7 +17,7 @@ from harness.domain.quality import CalibrationChange, TextScore
 from harness.domain.streaming import ExpertPlan, ExpertUse, StreamPlan, StreamReport
 
 
-class EngineBuffer(Frozen, frozen=True, kw_only=True):
+class EngineBuffer(Frozen):
     """One buffer as the engine's log told it.
 
     Attributes:
@@ -40,7 +40,7 @@ class EngineBuffer(Frozen, frozen=True, kw_only=True):
         return self.device.endswith("_Mapped")
 
 
-class ServerUse(Frozen, frozen=True, kw_only=True):
+class ServerUse(Frozen):
     """What the way to a server added, and what its processes used.
 
     Attributes:
@@ -54,7 +54,7 @@ class ServerUse(Frozen, frozen=True, kw_only=True):
     decode_path_ratio: float | None = None
 
 
-class Generation(Frozen, frozen=True, kw_only=True, tag="generation", tag_field="kind"):
+class Generation(Frozen, tag="generation", tag_field="kind"):
     """The protocol of llama-bench, with time to first token and the latency of each token.
 
     Attributes:
@@ -73,7 +73,7 @@ class Generation(Frozen, frozen=True, kw_only=True, tag="generation", tag_field=
     token_nll: tuple[float, ...] = ()
 
 
-class Speculation(Frozen, frozen=True, kw_only=True, tag="speculation", tag_field="kind"):
+class Speculation(Frozen, tag="speculation", tag_field="kind"):
     """Speculative beside plain decoding, on the same prompts.
 
     Attributes:
@@ -106,7 +106,7 @@ class Speculation(Frozen, frozen=True, kw_only=True, tag="speculation", tag_fiel
     unexplained_count: Count = 0
 
 
-class Stream(Frozen, frozen=True, kw_only=True, tag="stream", tag_field="kind"):
+class Stream(Frozen, tag="stream", tag_field="kind"):
     """Decoding with weights that exceed the memory they may take.
 
     Attributes:
@@ -154,7 +154,7 @@ class Stream(Frozen, frozen=True, kw_only=True, tag="stream", tag_field="kind"):
         return self.report.read_bytes / len(self.decoding.tokens)
 
 
-class Quality(Frozen, frozen=True, kw_only=True, tag="quality", tag_field="kind"):
+class Quality(Frozen, tag="quality", tag_field="kind"):
     """One quantisation of a model, scored on a text beside the least quantized one.
 
     Attributes:
@@ -175,7 +175,7 @@ class Quality(Frozen, frozen=True, kw_only=True, tag="quality", tag_field="kind"
     importance: bool = False
 
 
-class SystemResult(Frozen, frozen=True, kw_only=True, tag="system", tag_field="kind"):
+class SystemResult(Frozen, tag="system", tag_field="kind"):
     """A system beside a language model: a memory store, a calibration, a verifier ...
 
     Attributes:
@@ -199,7 +199,7 @@ class SystemResult(Frozen, frozen=True, kw_only=True, tag="system", tag_field="k
     units: dict[str, Any] = {}
 
 
-class Boundary(Frozen, frozen=True, kw_only=True, tag="boundary", tag_field="kind"):
+class Boundary(Frozen, tag="boundary", tag_field="kind"):
     """Longest context that a model can be run with under a device's memory limit, found by real runs.
 
     Attributes:
@@ -229,7 +229,7 @@ class Boundary(Frozen, frozen=True, kw_only=True, tag="boundary", tag_field="kin
         return self.predicted_bytes / self.found_peak_bytes - 1.0 if self.found_peak_bytes else None
 
 
-class LoadLevel(Frozen, frozen=True, kw_only=True):
+class LoadLevel(Frozen):
     """One level of load on a server; the latencies of its requests are samples with its label.
 
     Attributes:
@@ -270,7 +270,7 @@ class LoadLevel(Frozen, frozen=True, kw_only=True):
         return self.good_count / self.duration_s
 
 
-class Load(Frozen, frozen=True, kw_only=True, tag="load", tag_field="kind"):
+class Load(Frozen, tag="load", tag_field="kind"):
     """Requests at once against a server.
 
     Attributes:
@@ -308,7 +308,7 @@ def _enough(rates: Sequence[tuple[float, float]]) -> float | None:
     return enough if rates and enough != rates[-1][0] else None
 
 
-class Window(Frozen, frozen=True, kw_only=True):
+class Window(Frozen):
     """Some seconds of decoding. What the device does not tell is None.
 
     Attributes:
@@ -333,7 +333,7 @@ class Window(Frozen, frozen=True, kw_only=True):
         return self.token_count / self.duration_s
 
 
-class Soak(Frozen, frozen=True, kw_only=True, tag="soak", tag_field="kind"):
+class Soak(Frozen, tag="soak", tag_field="kind"):
     """Decoding for minutes.
 
     Attributes:

@@ -5,7 +5,7 @@ from harness.domain.model import Tokens
 from harness.domain.placement import Placement
 
 
-class Scenario(Frozen, frozen=True, kw_only=True):
+class Scenario(Frozen):
     """One way of using a model.
 
     Attributes:

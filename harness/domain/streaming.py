@@ -11,7 +11,7 @@ from harness.domain.model import Count
 PAGE_BYTES: Final = mmap.PAGESIZE
 
 
-class StreamPlan(Frozen, frozen=True, kw_only=True):
+class StreamPlan(Frozen):
     """What stays and what is read again in each pass.
 
     Attributes:
@@ -32,7 +32,7 @@ class StreamPlan(Frozen, frozen=True, kw_only=True):
     unit_bytes: Count = PAGE_BYTES
 
 
-class StreamReport(Frozen, frozen=True, kw_only=True):
+class StreamReport(Frozen):
     """What streaming did since the last reset.
 
     Attributes:
@@ -69,7 +69,7 @@ class StreamReport(Frozen, frozen=True, kw_only=True):
         return max(self.compute_s, streamed_bytes / self.probe_bytes_per_s if self.probe_bytes_per_s else 0.0)
 
 
-class ExpertPlan(Frozen, frozen=True, kw_only=True):
+class ExpertPlan(Frozen):
     """What stays and what comes when the router asks for it.
 
     Attributes:
@@ -105,7 +105,7 @@ class ExpertPlan(Frozen, frozen=True, kw_only=True):
         return min(self.expert_count * self.cache_bytes / self.expert_bytes, float(self.expert_count))
 
 
-class ExpertUse(Frozen, frozen=True, kw_only=True):
+class ExpertUse(Frozen):
     """What the router wanted since the last reset, and what of it was in memory.
 
     Attributes:

@@ -20,7 +20,7 @@ _NAME: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
 _SOME: Final = Meta(min_length=1)
 
 
-class _Asked(Frozen, frozen=True, kw_only=True):
+class _Asked(Frozen):
     """What every cell is measured with. Times and memory are limits of one cell.
 
     ``patience_s`` is the longest time a device spends on its disturbed samples.
@@ -35,7 +35,7 @@ class _Asked(Frozen, frozen=True, kw_only=True):
     patience_s: Annotated[float, Meta(ge=0, le=10**6)] = 20.0
 
 
-class RunMatrix(_Asked, frozen=True, kw_only=True):
+class RunMatrix(_Asked):
     """All that is to be measured.
 
     Devices are the names that their workers go by; models are names or paths as the devices know them, each device
@@ -48,7 +48,7 @@ class RunMatrix(_Asked, frozen=True, kw_only=True):
     depths: Annotated[tuple[int, ...], _SOME] = (0,)
 
 
-class Task(_Asked, frozen=True, kw_only=True):
+class Task(_Asked):
     """One cell, as it goes to a device."""
 
     device: str

@@ -33,7 +33,7 @@ SINGLE_VALUE_SPREAD: dict[Metric, float] = {
 """Metrics that one run settles, with the half width given to one value: peaks of repeated runs differ by under 1 %."""
 
 
-class Judgement(Frozen, frozen=True, kw_only=True):
+class Judgement(Frozen):
     """What one budget came to.
 
     Limit, value and its interval (``low``, ``high``) are in the metric's unit, or ratios to what ``relative_to`` names

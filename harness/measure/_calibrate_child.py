@@ -35,7 +35,7 @@ _CHOICE_S: Final = 0.4
 """What each number of threads is timed for, where kinds of core leave a choice."""
 
 
-class Job(Frozen, frozen=True, kw_only=True):
+class Job(Frozen):
     """What to time: types, bytes of a tiny model's weights, and of one that the cache holds (0 for none).
 
     ``thread_choices`` are numbers of threads to choose from, the first of one. Each group is visited so often, with the

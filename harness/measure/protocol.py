@@ -45,7 +45,7 @@ COLD_CACHED_RATIO: Final = 0.02
 """A load counts as cold when no more than this share of the file was in the page cache."""
 
 
-class GenerateJob(Frozen, frozen=True, kw_only=True):
+class GenerateJob(Frozen):
     """What the child is to measure.
 
     Attributes:

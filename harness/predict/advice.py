@@ -37,7 +37,7 @@ Evaluate = Callable[[Variant], Prediction]
 """The whole model, as one call; the advice tries variants through it."""
 
 
-class Advice(Frozen, frozen=True, kw_only=True):
+class Advice(Frozen):
     """One change.
 
     Attributes:

@@ -25,7 +25,7 @@ NOISE: Final = 0.15
 _CORRELATION: Final = struct.Struct("<e")
 
 
-class Coefficient(Frozen, frozen=True, kw_only=True):
+class Coefficient(Frozen):
     """One term of a log-linear law: the natural logarithm (or slope) that it adds, and its standard error.
 
     ``rows_count`` are votes that it applies to; 0: the prior alone stands.
@@ -36,7 +36,7 @@ class Coefficient(Frozen, frozen=True, kw_only=True):
     spread: float = 0.0
 
 
-class Covariance(Frozen, frozen=True, kw_only=True):
+class Covariance(Frozen):
     """How sure a fit is of its best known terms together; of any other each stands alone.
 
     Attributes:
@@ -57,7 +57,7 @@ class Covariance(Frozen, frozen=True, kw_only=True):
         return Covariance(keys=tuple(keys), correlations=base64.b64encode(lower.astype("<f2").tobytes()).decode())
 
 
-class Coefficients(Frozen, frozen=True, kw_only=True, dict=True):
+class Coefficients(Frozen, dict=True):
     """All terms of a fit, by key, and the spread that remained.
 
     Attributes:

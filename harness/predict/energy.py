@@ -17,7 +17,7 @@ _RATIO_SPREAD: Final = 0.2
 """Spread of ln share between models on one device: what a ratio measured with one model says of another."""
 
 
-class Sustained(Frozen, frozen=True, kw_only=True):
+class Sustained(Frozen):
     """Decode speed after some minutes of load from cold.
 
     Attributes:
@@ -33,7 +33,7 @@ class Sustained(Frozen, frozen=True, kw_only=True):
     evidence: str
 
 
-class Energy(Frozen, frozen=True, kw_only=True):
+class Energy(Frozen):
     """Joules of a token.
 
     Attributes:

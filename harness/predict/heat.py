@@ -45,7 +45,7 @@ PLAIN: Final = frozenset({"f16", "q8", "q4"})
 """Classes of types whose weights are numbers or plain blocks: one scale and a shift."""
 
 
-class Load(Frozen, frozen=True, kw_only=True):
+class Load(Frozen):
     """What one token costs on one engine, and what the device around it allows.
 
     Attributes:
@@ -79,7 +79,7 @@ class Load(Frozen, frozen=True, kw_only=True):
         return self.engine == "card" or not (self.handheld or self.kind in {"laptop", "board"})
 
 
-class HeatTerms(Frozen, frozen=True, kw_only=True):
+class HeatTerms(Frozen):
     """Fitted terms with their covariance.
 
     Attributes:

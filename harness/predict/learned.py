@@ -14,7 +14,7 @@ from harness.errors import BadDataError
 from harness.predict.coefficients import FILE, Coefficients, shipped
 
 
-class Measurement(Frozen, frozen=True, kw_only=True):
+class Measurement(Frozen):
     """One speed that somebody measured on a device.
 
     Attributes:
@@ -39,7 +39,7 @@ class Measurement(Frozen, frozen=True, kw_only=True):
     date: str = ""
 
 
-class Learned(Frozen, frozen=True, kw_only=True):
+class Learned(Frozen):
     """A device's measurements, which can be shared and merged, and the coefficients that follow from them.
 
     Attributes:

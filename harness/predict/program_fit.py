@@ -28,7 +28,7 @@ _STEP_TOKENS: Final = 256
 _OF_GPU: Final = ("weights", "kv cache", "compute buffer", "driver")
 
 
-class ProgramFit(Frozen, frozen=True, kw_only=True):
+class ProgramFit(Frozen):
     """What a user of a program gets.
 
     Attributes:

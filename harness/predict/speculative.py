@@ -43,7 +43,7 @@ STEP_COSTS: Final[Mapping[str, float]] = {
 """Cost of a whole cycle where a source tells no length of drafts: middle of published tokens a cycle over speedups."""
 
 
-class BestLength(Frozen, frozen=True, kw_only=True):
+class BestLength(Frozen):
     """Tokens to draft that pay most, and the speedup expected of them; 0 and 1 mean "do not"."""
 
     gamma: int

@@ -29,7 +29,7 @@ _SETTLES: Final = (
 )
 
 
-class StreamingOutlook(Frozen, frozen=True, kw_only=True):
+class StreamingOutlook(Frozen):
     """How a model larger than the memory there is would run: the split, and what other ways would give.
 
     Attributes:

@@ -22,7 +22,7 @@ MISSED: Final = 0.1
 """Share of measurements that a 90 % interval may miss."""
 
 
-class Score(Frozen, frozen=True, kw_only=True):
+class Score(Frozen):
     """Errors of one set of votes.
 
     Attributes:
@@ -50,7 +50,7 @@ class Score(Frozen, frozen=True, kw_only=True):
     best_constant: tuple[float, float] | None = None
 
 
-class Report(Frozen, frozen=True, kw_only=True):
+class Report(Frozen):
     """Outcome of a validation.
 
     Attributes:

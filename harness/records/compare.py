@@ -13,7 +13,7 @@ GATED: Final = ("decode", "prefill", "peak memory")
 """Rows that ``--max-error`` judges. Times of loading hang on what else the disk does, and are shown only."""
 
 
-class ComparedRow(Frozen, frozen=True, kw_only=True):
+class ComparedRow(Frozen):
     """One quantity.
 
     Attributes:
@@ -47,7 +47,7 @@ class ComparedRow(Frozen, frozen=True, kw_only=True):
         return None if self.measured is None or self.doubted else self.low <= self.measured <= self.high
 
 
-class Comparison(Frozen, frozen=True, kw_only=True):
+class Comparison(Frozen):
     """All rows of one run, and what they say of the profile."""
 
     run_id: str

@@ -15,7 +15,7 @@ _RATED: Final = frozenset(("prefill", "decode", "draft", "verify", "stream"))
 """Phases that are told as rates; a first token's time covers its whole prompt."""
 
 
-class Measured(Frozen, frozen=True, kw_only=True):
+class Measured(Frozen):
     """One test of a run: the median of its clean samples, with a 95 % interval where there are enough of them.
 
     Attributes:
@@ -38,7 +38,7 @@ class Measured(Frozen, frozen=True, kw_only=True):
     doubted_value: float | None = None
 
 
-class Latency(Frozen, frozen=True, kw_only=True):
+class Latency(Frozen):
     """Time of single tokens over all clean decode samples of a label."""
 
     label: str
@@ -48,7 +48,7 @@ class Latency(Frozen, frozen=True, kw_only=True):
     p99_s: float
 
 
-class Summary(Frozen, frozen=True, kw_only=True):
+class Summary(Frozen):
     """All figures of a run."""
 
     tests: tuple[Measured, ...]

@@ -29,7 +29,7 @@ _FROM_OLDER: Final = (
 _LZ4: Final = b"\x04\x22\x4d\x18"
 
 
-class HistoryEntry(Frozen, frozen=True, kw_only=True):
+class HistoryEntry(Frozen):
     """One line of the history."""
 
     run_id: str

@@ -20,7 +20,7 @@ COLUMNS: Final = (
 CALIBRATION_COLUMNS: Final = 3
 
 
-class Rung(Frozen, frozen=True, kw_only=True):
+class Rung(Frozen):
     """One quantisation of a model.
 
     Attributes:

@@ -18,7 +18,7 @@ DEFAULT_CONTEXTS: Final = (2048, 8192, 32768, 131072)
 _MARKS: Final = {"fits": "0", "fits with streaming": "1", "does not fit": "2", "fits split": "3", "impossible": "-"}
 
 
-class DeviceLine(Frozen, frozen=True, kw_only=True):
+class DeviceLine(Frozen):
     """A device as the page names it.
 
     Attributes:
@@ -36,7 +36,7 @@ class DeviceLine(Frozen, frozen=True, kw_only=True):
     flash_mb_per_s: int
 
 
-class ModelLine(Frozen, frozen=True, kw_only=True):
+class ModelLine(Frozen):
     """A model as the page names it; ``parameters_b`` in 10**9, 0 where unknown."""
 
     name: str
@@ -67,7 +67,7 @@ class Shown(NamedTuple):
     pool: str
 
 
-class Choices(Frozen, frozen=True, kw_only=True):
+class Choices(Frozen):
     """Answers for every device, model, mixture and context.
 
     Attributes:

@@ -42,7 +42,7 @@ _SOAK_TOKENS: Final = 16
 """Tokens of one repetition: some tenths of a second on a phone."""
 
 
-class BenchJob(Frozen, frozen=True, kw_only=True):
+class BenchJob(Frozen):
     """What is measured on a target; less charge than ``battery_percent_min`` is refused.
 
     ``programs`` is a folder here with llama-bench, or with a folder for each ABI that has it; ``limits`` say how long

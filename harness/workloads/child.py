@@ -23,7 +23,7 @@ _TIME_SHARE: Final = 0.9
 """Of the time limit, after which no new case begins: the run ends with what it has."""
 
 
-class SystemJob(Frozen, frozen=True, kw_only=True):
+class SystemJob(Frozen):
     """What the child is to do: the path of each part (empty: the one that is fetched), the file of cases or none.
 
     It ends once each kind of step was timed ``repetitions`` times; with ``evaluate`` after the last case.

@@ -94,7 +94,7 @@ class StepMachine(NamedTuple):
     basis: str = ""
 
 
-class StepPrediction(Frozen, frozen=True, kw_only=True):
+class StepPrediction(Frozen):
     """What a step should take.
 
     Attributes:

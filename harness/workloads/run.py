@@ -57,7 +57,7 @@ class Given(NamedTuple):
         return {name: paths.get(name, "") for name in sorted(needed(system.parts, {"encoder", *paths}))}
 
 
-class Step(Frozen, frozen=True, kw_only=True):
+class Step(Frozen):
     """One kind of step, measured beside predicted; ``error_ratio`` is predicted / measured median - 1.
 
     Attributes:
@@ -74,7 +74,7 @@ class Step(Frozen, frozen=True, kw_only=True):
     limit: str = ""
 
 
-class SystemRun(Frozen, frozen=True, kw_only=True):
+class SystemRun(Frozen):
     """A system that was run, what was predicted of it, and what is predicted of other devices.
 
     Attributes:

@@ -44,7 +44,7 @@ class Column(NamedTuple):
     needed: bool = True
 
 
-class PartPass(Frozen, frozen=True, kw_only=True):
+class PartPass(Frozen):
     """Passes of one part that are alike.
 
     Attributes:
@@ -62,7 +62,7 @@ class PartPass(Frozen, frozen=True, kw_only=True):
     depth_tokens: int = 0
 
 
-class Cost(Frozen, frozen=True, kw_only=True):
+class Cost(Frozen):
     """What one step takes, counted from its algorithm.
 
     Attributes:

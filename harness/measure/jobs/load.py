@@ -33,7 +33,7 @@ MOST_AT_ONCE: Final = 512
 """Requests in flight; an open loop that needs more has left the server far behind."""
 
 
-class LoadJob(Frozen, frozen=True, kw_only=True):
+class LoadJob(Frozen):
     """What load to put on a server.
 
     Attributes:

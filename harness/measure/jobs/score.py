@@ -23,7 +23,7 @@ from harness.stats.calibration.paired import calibration_change
 CHUNK_TOKENS: Final = 512
 
 
-class QualityJob(Frozen, frozen=True, kw_only=True):
+class QualityJob(Frozen):
     """What to score, of ``chunk_count`` chunks from the beginning (0: all), beside a least quantized ``reference``."""
 
     model: str
@@ -61,7 +61,7 @@ def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     emit("quality", scores.result())
 
 
-class TextJob(Frozen, frozen=True, kw_only=True):
+class TextJob(Frozen):
     """A runtime, and either the file that it loads or the server that it is; ``scenario`` as it is timed."""
 
     runtime: str

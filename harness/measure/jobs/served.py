@@ -33,7 +33,7 @@ OF_SERVER: Final = {name: getattr(Scenario(), name) for name in _OWN}
 """What of a scenario is decided where a server is started, as it is where nobody asks for it."""
 
 
-class ServedJob(GenerateJob, frozen=True, kw_only=True):
+class ServedJob(GenerateJob):
     """What the child asks a server for, beside the fields of a run; ``key_variable`` holds its key.
 
     ``model`` is its name for the model, empty where it has one only. ``reuse`` lets it take prompts from its cache:

@@ -26,7 +26,7 @@ from harness.ports import Runtime, Session
 from harness.stats.change import fall
 
 
-class SoakJob(Frozen, frozen=True, kw_only=True):
+class SoakJob(Frozen):
     """What to run; each window decodes from an empty cache, again when the context is full.
 
     Attributes:

@@ -32,7 +32,7 @@ PILOT_PROMPTS = 4
 after one."""
 
 
-class SpeculationJob(Frozen, frozen=True, kw_only=True):
+class SpeculationJob(Frozen):
     """What to run: ``new_tokens`` after each prompt.
 
     Attributes:

@@ -31,7 +31,7 @@ of more would be taken from the target's weights."""
 _PILOT_TOKENS = 16
 
 
-class StreamJob(Frozen, frozen=True, kw_only=True):
+class StreamJob(Frozen):
     """What to run, in ``budget_bytes`` in all, and passes of at most ``batch_tokens``.
 
     Attributes:

@@ -43,7 +43,7 @@ _MUL_MAT: Final = 29
 _CHUNK_COUNT, _CHUNK_TOKENS = 8, 512  # that are read for an importance matrix
 
 
-class QuantizeJob(Frozen, frozen=True, kw_only=True):
+class QuantizeJob(Frozen):
     """One file to make of a GGUF file in a mixture of :data:`QUANTS`.
 
     ``importance`` is the ``.npz`` file of an importance matrix, empty for none; ``pure`` gives every matrix

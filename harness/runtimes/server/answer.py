@@ -13,7 +13,7 @@ _SLACK_S: Final = 0.05
 READ_LATE: Final = "tokens waited here to be read: stop other programs, or ask for more tokens"
 
 
-class Request(Frozen, frozen=True, kw_only=True):
+class Request(Frozen):
     """One completion that is asked for; token ids where the server takes those.
 
     ``reuse`` lets it take the beginning of the prompt from its cache; ``context_tokens`` is the context it should have,
@@ -26,7 +26,7 @@ class Request(Frozen, frozen=True, kw_only=True):
     context_tokens: int = 4096
 
 
-class Answer(Frozen, frozen=True, kw_only=True):
+class Answer(Frozen):
     """One completion as it came; None where the server does not say.
 
     Attributes:

@@ -23,7 +23,7 @@ from harness.runtimes.server.stream import Endpoint, Exchange, Line, ServerError
 _TOLD: Final = shipped_table("data/servers.toml")
 
 
-class Described(Frozen, frozen=True, kw_only=True):
+class Described(Frozen):
     """What a server says of itself and of its model; empty or 0 where it says nothing.
 
     ``software`` is ``llama-server ollama lmstudio`` or ``openai`` for any other, ``context_tokens`` the longest of one

@@ -25,7 +25,7 @@ directions overshoots, and the first steps are spent on shrinking it."""
 _BETAS: Final = (0.9, 0.99)
 
 
-class Plan(Frozen, frozen=True, kw_only=True):
+class Plan(Frozen):
     """How to train.
 
     Attributes:
