@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.arrays import Singles
 from harness.domain.foreign import json_of, read_limited, say
 from harness.errors import BadDataError, EngineError, RefusedError, optional
 
@@ -72,7 +73,7 @@ class Rows(Closing):
     kept_count: int
 
     @abstractmethod
-    def logits(self, index: int = -1) -> NDArray[np.float32]:
+    def logits(self, index: int = -1) -> Singles:
         """Logits [vocab_count] of the ``index``-th token kept by the last decode."""
 
     def _check_kept(self, index: int) -> None:
@@ -109,11 +110,11 @@ class OneSequence(Rows):
         """Whether ``token`` ends a generation."""
         return token in self._end_tokens
 
-    def all_logits(self) -> NDArray[np.float32]:
+    def all_logits(self) -> Singles:
         """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
         return np.asarray(self._kept, np.float32)
 
-    def logits(self, index: int = -1) -> NDArray[np.float32]:
+    def logits(self, index: int = -1) -> Singles:
         """Logits [vocab_count] of the ``index``-th token kept by the last decode; EngineError where none are.
 
         A view (a copy where the graph computes in half precision): the next decode overwrites it.

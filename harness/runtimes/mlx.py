@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from harness.arrays import Singles
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError, optional
@@ -55,7 +55,7 @@ class MlxSession(Tokenized, OneSequence):
         self._cache = self._caches.make_prompt_cache(self._model)
         self._keep_nothing()
 
-    def _forward(self, tokens: Sequence[int], logits: str) -> NDArray[np.float32]:
+    def _forward(self, tokens: Sequence[int], logits: str) -> Singles:
         mx, rows = self._mx, []
         for start in range(0, len(tokens), self._step_tokens):
             part = mx.array([list(tokens[start : start + self._step_tokens])])

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from harness.arrays import Flags, Singles
 from harness.catalog.gguf import read_gguf
 from harness.errors import EngineError, RefusedError
 from harness.ports import EndPass
@@ -17,7 +17,6 @@ from harness.runtimes.llamacpp.quality import log_probabilities
 from harness.workloads.parts import SystemParts
 from harness.workloads.parts.language import LanguageModel
 
-Floats = NDArray[np.float32]
 WINDOW_TOKENS: Final = 512
 """Most tokens of a text that are read: one physical batch, so that a tap sees them together."""
 MASSIVE_RATIO: Final = 8.0
@@ -40,8 +39,8 @@ class ResidualStream:
         if not 0 <= self.layer < layer_count - 1:
             raise RefusedError(f"layer {layer}: {path.name} has blocks 0 to {layer_count - 2} before its last one")
         self._name = f"l_out-{self.layer}"
-        self._taken: Floats | None = None
-        self._change: Callable[[Floats], Floats] | None = None
+        self._taken: Singles | None = None
+        self._change: Callable[[Singles], Singles] | None = None
         self.language = LanguageModel.open(path, thread_count=thread_count, context_tokens=WINDOW_TOKENS, tap=self)
         self.language.meter = parts.language.meter
 
@@ -49,7 +48,7 @@ class ResidualStream:
         """That result alone."""
         return name == self._name
 
-    def __call__(self, name: str, values: Floats) -> Floats | None:
+    def __call__(self, name: str, values: Singles) -> Singles | None:
         """Keep the values and end the pass there, or change them and go on."""
         self._taken = values
         if self._change is None:
@@ -63,7 +62,7 @@ class ResidualStream:
             raise RefusedError(f"a text of {len(ids)} tokens has no activations to look at: {text[:40]!r}")
         return ids
 
-    def read(self, tokens: Sequence[int]) -> Floats:
+    def read(self, tokens: Sequence[int]) -> Singles:
         """Activations [tokens, dim]; EngineError where the model computes none of that name for each token."""
         self._taken, self._change = None, None
         self.language.forget()
@@ -73,10 +72,10 @@ class ResidualStream:
             raise EngineError(f"no result {self._name!r} for each of {len(tokens)} tokens")
         return self._taken
 
-    def loss(self, tokens: Sequence[int], change: Callable[[Floats], Floats] = lambda values: values) -> float:
+    def loss(self, tokens: Sequence[int], change: Callable[[Singles], Singles] = lambda values: values) -> float:
         """Mean loss of the tokens from the third on, nats, with ordinary tokens of the stream changed."""
 
-        def ordinary_changed(values: Floats) -> Floats:
+        def ordinary_changed(values: Singles) -> Singles:
             kept = ordinary(values)
             values[kept] = change(values[kept])
             return values
@@ -89,8 +88,8 @@ class ResidualStream:
         return -float(logs[range(len(logs)), tokens[2:]].mean(dtype=np.float64))
 
 
-def ordinary(values: Floats) -> NDArray[np.bool_]:
+def ordinary(values: Singles) -> Flags:
     """Which tokens [tokens] are not massive."""
     norms = np.linalg.norm(values, axis=1)
-    kept: NDArray[np.bool_] = norms <= MASSIVE_RATIO * np.median(norms)
+    kept: Flags = norms <= MASSIVE_RATIO * np.median(norms)
     return kept

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.arrays import Doubles, Flags
 from harness.errors import RefusedError
 from harness.stats.logistic import logistic
 from harness.workloads.activations import ResidualStream, ordinary
@@ -21,7 +22,6 @@ from harness.workloads.parts import SystemParts
 from harness.workloads.scores import signal
 from harness.workloads.system import Case, Context, Cost, PartPass, Size, System
 
-Floats = NDArray[np.float64]
 FOLDS: Final = 5
 _WORDS: Final = 24
 _PENALTY: Final = 1e-2
@@ -75,7 +75,7 @@ class Probe(System, table="probe"):
         }
 
 
-def held_out(x: Floats, labels: NDArray[np.bool_], feature_count: int = 0) -> NDArray[np.bool_]:
+def held_out(x: Doubles, labels: Flags, feature_count: int = 0) -> Flags:
     """Whether each row [rows, dim] is predicted rightly by a classifier fitted on the other four folds.
 
     Labels are spread evenly over the folds. With ``feature_count`` only so many columns are used: those whose means
@@ -97,7 +97,7 @@ def held_out(x: Floats, labels: NDArray[np.bool_], feature_count: int = 0) -> ND
     return right
 
 
-def fit(x: Floats, labels: NDArray[np.bool_]) -> tuple[Floats, float]:
+def fit(x: Doubles, labels: Flags) -> tuple[Doubles, float]:
     """Weights [dim] and bias of a logistic regression on standardised columns, with a ridge penalty.
 
     RefusedError where all labels are alike.
@@ -108,11 +108,11 @@ def fit(x: Floats, labels: NDArray[np.bool_]) -> tuple[Floats, float]:
     design = np.column_stack([(x - mean) / deviation, np.ones(len(x))])
     penalty = np.append(np.full(x.shape[1], _PENALTY), 0.0)
     solved = logistic(design, labels, penalty)
-    weights: Floats = solved[:-1] / deviation
+    weights: Doubles = solved[:-1] / deviation
     return weights, float(solved[-1] - mean @ weights)
 
 
-def words_of(texts: Sequence[str]) -> Floats:
+def words_of(texts: Sequence[str]) -> Doubles:
     """Which words each text has [texts, words]."""
     known = {word: at for at, word in enumerate(sorted({w for text in texts for w in text.lower().split()}))}
     table = np.zeros((len(texts), len(known)))
@@ -126,7 +126,7 @@ def packed(vector: NDArray[Any]) -> str:
     return base64.b64encode(np.clip(vector, -65504, 65504).astype("<f2").tobytes()).decode()
 
 
-def unpacked(text: str) -> Floats:
+def unpacked(text: str) -> Doubles:
     """What :func:`packed` gave."""
     return np.frombuffer(base64.b64decode(text), "<f2").astype(np.float64)
 

@@ -5,8 +5,8 @@ from statistics import harmonic_mean, mean
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from harness.arrays import Doubles
 from harness.stats.calibration.metrics import accuracy_at, aurc, ece, equal_width
 from harness.stats.intervals import RESAMPLES, binomial_test, share_interval
 from harness.stats.logistic import platt
@@ -60,7 +60,7 @@ def process_f1(located: Sequence[float], accepted: Sequence[float]) -> dict[str,
     return counts | means | {"f1": _with_interval(harmonic_mean(means.values()), scores)}
 
 
-def _with_interval(middle: float, drawn: NDArray[np.float64]) -> dict[str, float]:
+def _with_interval(middle: float, drawn: Doubles) -> dict[str, float]:
     """A figure with its 95 % bootstrap interval."""
     low, high = np.percentile(drawn, [2.5, 97.5])
     return {"mid": middle, "low": float(low), "high": float(high)}

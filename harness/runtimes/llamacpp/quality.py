@@ -10,18 +10,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.arrays import Doubles, Flags, Integers, Singles
 from harness.domain.quality import TextScore
 from harness.runtimes.llamacpp.session import LlamaSession
 
 
-def log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def log_probabilities(logits: Singles) -> Singles:
     """Log softmax over the last axis: [rows, vocab_count] to the same; sums in double precision."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     norm = np.log(np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64))
     return np.asarray(shifted - norm.astype(np.float32), np.float32)
 
 
-def standard_error(values: NDArray[np.float64]) -> float:
+def standard_error(values: Doubles) -> float:
     """Standard error of the mean of independent values."""
     return float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else 0.0
 
@@ -35,9 +36,9 @@ class Columns(NamedTuple):
         nll: Negative log-probability of the token that came, nats [n].
     """
 
-    confidence: NDArray[np.float64]
-    is_right: NDArray[np.bool_]
-    nll: NDArray[np.float64]
+    confidence: Doubles
+    is_right: Flags
+    nll: Doubles
 
 
 class Scores:
@@ -46,10 +47,10 @@ class Scores:
     def __init__(self) -> None:
         self._own: list[Columns] = []
         self._base: list[Columns] = []
-        self._kl: list[NDArray[np.float64]] = []
-        self._same: list[NDArray[np.bool_]] = []
+        self._kl: list[Doubles] = []
+        self._same: list[Flags] = []
 
-    def add(self, logs: NDArray[np.float32], truth: NDArray[np.int64], base: NDArray[np.float32]) -> None:
+    def add(self, logs: Singles, truth: Integers, base: Singles) -> None:
         """One chunk: log-probabilities [rows, vocab_count] for the tokens ``truth`` [rows], and the reference's."""
         top, base_top = logs.argmax(axis=1), base.argmax(axis=1)
         size = min(base.shape[1], logs.shape[1])
@@ -79,7 +80,7 @@ class Scores:
         )
 
 
-def _columns(logs: NDArray[np.float32], top: NDArray[np.intp], truth: NDArray[np.int64]) -> Columns:
+def _columns(logs: Singles, top: NDArray[np.intp], truth: Integers) -> Columns:
     rows = np.arange(truth.size)
     # Single precision may round a sure token's probability above 1.
     confidence = np.minimum(np.exp(logs[rows, top].astype(np.float64)), 1.0)
@@ -96,7 +97,7 @@ def chunks_of(tokens: Sequence[int], size: int, most: int, begin_token: int | No
     return chunks
 
 
-def score(session: LlamaSession, chunk: Sequence[int]) -> NDArray[np.float32]:
+def score(session: LlamaSession, chunk: Sequence[int]) -> Singles:
     """Log-probabilities of the tokens after the first half of a chunk: [chunk - 1 - chunk // 2, vocab_count]."""
     first = len(chunk) // 2
     session.clear()
@@ -105,7 +106,7 @@ def score(session: LlamaSession, chunk: Sequence[int]) -> NDArray[np.float32]:
     return log_probabilities(session.all_logits())
 
 
-def text_nll(session: LlamaSession, text: str, chunk_count: int, chunk_tokens: int = 512) -> NDArray[np.float64]:
+def text_nll(session: LlamaSession, text: str, chunk_count: int, chunk_tokens: int = 512) -> Doubles:
     """Negative log-probability (nats) of each scored token of the first chunks of ``text`` [n]."""
     losses = []
     for chunk in chunks_of(session.tokenize(text), chunk_tokens, chunk_count, session.begin_token):

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from harness.arrays import Doubles
 from harness.domain.base import Frozen
 from harness.domain.ggml import BLOCKS
 from harness.domain.scenario import Scenario
@@ -98,7 +98,7 @@ class _Collector:
     """Sums of squares of what enters each matrix."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, NDArray[np.float64]] = {}
+        self.sums: dict[str, Doubles] = {}
         self.rows: dict[str, int] = {}
 
     def hook(self, node: int, ask: bool) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.arrays import Singles
 from harness.domain.ggml import BLOCKS
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
@@ -256,7 +257,7 @@ class LlamaSession(Rows):
         if self._tap_hook is not None:
             self._tap_hook.raise_failure()
 
-    def logits(self, index: int = -1) -> NDArray[np.float32]:
+    def logits(self, index: int = -1) -> Singles:
         """Logits [vocab_count] of the ``index``-th token kept by the last decode, EngineError where there are none.
 
         A view: the next decode overwrites it.
@@ -269,7 +270,7 @@ class LlamaSession(Rows):
         block: Any = self._row.from_address(ctypes.addressof(row.contents))
         return np.frombuffer(block, np.float32)
 
-    def all_logits(self) -> NDArray[np.float32]:
+    def all_logits(self) -> Singles:
         """Logits [kept_count, vocab_count] of the last decode in the order of its tokens; a view."""
         rows = self.lib.llama_get_logits(self._context)
         if not rows or not self.kept_count:

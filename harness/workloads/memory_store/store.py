@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
+from harness.arrays import Doubles, Singles
 from harness.errors import BadDataError, RefusedError
 
-Floats = NDArray[np.float32]
 FORMAT: Final = 4
 RECENCY: Final = 0.05
 HALF_LIFE_S: Final = 30 * 86_400.0
@@ -73,7 +72,7 @@ class Embedder(Protocol):
     name: str
     dim: int
 
-    def embed(self, texts: Sequence[str]) -> Floats:
+    def embed(self, texts: Sequence[str]) -> Singles:
         """Vectors [len(texts), dim] of unit length."""
 
 
@@ -90,7 +89,7 @@ class NewMemory(NamedTuple):
     source: str = ""
     about: str = ""
     created_s: float | None = None
-    vector: Floats | None = None
+    vector: Singles | None = None
 
 
 class Memory(NamedTuple):
@@ -238,7 +237,7 @@ class MemoryStore:
         *,
         top_k: int = 5,
         words_only: bool = False,
-        vector: Floats | None = None,
+        vector: Singles | None = None,
         now_s: float | None = None,
     ) -> list[Hit]:
         """The memories that score best for a question, best first; of equal ones the older.
@@ -352,7 +351,7 @@ class MemoryStore:
         self._take(zip(ids, times, vectors, strict=True))
         return ids
 
-    def _vectors(self, items: Sequence[NewMemory]) -> list[Floats]:
+    def _vectors(self, items: Sequence[NewMemory]) -> list[Singles]:
         wanted = [item.content for item in items if item.vector is None]
         made = iter(self._embedder.embed(wanted)) if wanted else iter(())
         return [unit_vector(next(made) if i.vector is None else i.vector, self._embedder.dim) for i in items]
@@ -371,7 +370,7 @@ class MemoryStore:
                 raise BadDataError(self.path, "vector", "another width", f"{width} bytes")
             self._take((i, created_s, np.frombuffer(vector, "<f4")) for i, created_s, vector in chunk)
 
-    def _take(self, rows: Iterable[tuple[int, float, Floats]]) -> None:
+    def _take(self, rows: Iterable[tuple[int, float, Singles]]) -> None:
         """Append rows to the array, whose identifiers ascend; it grows by halves."""
         new = np.array([(*row, True) for row in rows], self._row_type)
         start, end = len(self._rows), len(self._rows) + len(new)
@@ -387,7 +386,7 @@ class MemoryStore:
         self._rows["vector"][gone] = 0.0
 
 
-def recency(created_s: NDArray[np.float64], now_s: float) -> Floats:
+def recency(created_s: Doubles, now_s: float) -> Singles:
     """2 ** (-age / half-life) of each time: 1 now, 1/2 after one half-life."""
     return np.asarray(np.exp2(-np.maximum(now_s - created_s, 0.0) / HALF_LIFE_S), np.float32)
 
@@ -398,7 +397,7 @@ def _telling(query: str) -> list[str]:
     return [word for word in words if word.lower() not in STOP_WORDS] or words
 
 
-def unit_vector(vector: Floats, dim: int) -> Floats:
+def unit_vector(vector: Singles, dim: int) -> Singles:
     """The vector [dim] at length 1; RefusedError where it has another shape, is not finite, or zero."""
     array = np.asarray(vector, np.float32)
     if array.shape != (dim,):

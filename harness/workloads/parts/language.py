@@ -16,9 +16,9 @@ from statistics import mean
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness import plugins
+from harness.arrays import Doubles
 from harness.catalog.gguf import read_gguf
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
@@ -134,7 +134,7 @@ class LanguageModel:
                 return Written(self.session.detokenize(drawn).strip(), exp(mean(taken)))
             self.read([*tokens, *drawn])
 
-    def options(self, prompt: Prompt, options: Sequence[str] = YES_NO) -> NDArray[np.float64]:
+    def options(self, prompt: Prompt, options: Sequence[str] = YES_NO) -> Doubles:
         """Probability of each option among them [options], by the first token of the answer.
 
         Spellings in lower case and after a space count with each option.
@@ -143,7 +143,7 @@ class LanguageModel:
         chances = log_probabilities(self.session.logits())
         spellings = [self._spellings(option) for option in options]
         scores = np.array([np.logaddexp.reduce(chances[tokens]) for tokens in spellings])
-        shares: NDArray[np.float64] = np.exp(scores - np.logaddexp.reduce(scores))
+        shares: Doubles = np.exp(scores - np.logaddexp.reduce(scores))
         return shares
 
     def _spellings(self, option: str) -> list[int]:

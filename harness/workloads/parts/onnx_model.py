@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.arrays import Integers, Singles
 from harness.domain.foreign import json_of, read_limited
 from harness.errors import BadDataError, RefusedError
 from harness.onnx.session import OnnxSession
@@ -21,7 +22,6 @@ MOST_TOKENS: Final = 512
 _CONFIG_BYTES: Final = 1 << 20
 _BATCH: Final = 32
 
-Array = NDArray[np.float32]
 Text = str | tuple[str, str]
 
 
@@ -62,13 +62,13 @@ class OnnxModel(Tokenized):
         if self.fixed_tokens:
             self._tokenizer.enable_truncation(self.fixed_tokens)
 
-    def forward(self, ids: NDArray[np.int64], mask: NDArray[np.int64], types: NDArray[np.int64]) -> NDArray[Any]:
+    def forward(self, ids: Integers, mask: Integers, types: Integers) -> NDArray[Any]:
         """The first output of one pass of [rows, tokens]; not counted by the meter."""
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         first: NDArray[Any] = self._engine.run(feeds)[0]
         return first
 
-    def passes(self, texts: Sequence[Text]) -> Iterator[tuple[list[int], NDArray[Any], NDArray[np.int64]]]:
+    def passes(self, texts: Sequence[Text]) -> Iterator[tuple[list[int], NDArray[Any], Integers]]:
         """Texts or pairs of texts, 32 of like length at a time: their positions, the output, and the mask."""
         coded = self._tokenizer.encode_batch(list(texts))
         order = sorted(range(len(texts)), key=lambda at: len(coded[at].ids))
@@ -97,9 +97,9 @@ class Encoder(OnnxModel):
         self.dim = self.embed(["a"]).shape[1]
         self.meter.take()
 
-    def embed(self, texts: Sequence[str]) -> Array:
+    def embed(self, texts: Sequence[str]) -> Singles:
         """Vectors [len(texts), dim]."""
-        rows: list[Array] = [np.zeros(0, np.float32)] * len(texts)
+        rows: list[Singles] = [np.zeros(0, np.float32)] * len(texts)
         for places, output, mask in self.passes(texts):
             rows_here = pooled(output, mask)
             for place, vector in zip(places, rows_here, strict=True):
@@ -107,13 +107,13 @@ class Encoder(OnnxModel):
         return np.stack(rows)
 
 
-def pooled(output: NDArray[Any], mask: NDArray[np.int64]) -> Array:
+def pooled(output: NDArray[Any], mask: Integers) -> Singles:
     """Unit vectors [rows, dim] of an output [rows, tokens, dim] or [rows, dim] and its mask [rows, tokens]."""
     vectors = output.astype(np.float32)
     if vectors.ndim == 3:
         weights = mask[:, :, None].astype(np.float32)
         vectors = (vectors * weights).sum(1) / weights.sum(1)
-    unit: Array = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    unit: Singles = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return unit
 
 
@@ -131,7 +131,7 @@ class PairClassifier(OnnxModel):
             raise BadDataError(folder / "config.json", "id2label", str(named)[:80], 'labels, {"0": "entailment", ...}')
         self.labels = tuple(str(named[key]).lower() for key in sorted(named, key=int))
 
-    def logits(self, pairs: Sequence[tuple[str, str]]) -> Array:
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> Singles:
         """Logits [len(pairs), labels]; BadDataError where the graph gives another number than the config names."""
         rows = np.zeros((len(pairs), len(self.labels)), np.float32)
         for places, output, _ in self.passes(pairs):

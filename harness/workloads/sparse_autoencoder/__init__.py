@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from harness.arrays import Singles
 from harness.errors import RefusedError
-from harness.workloads.activations import WINDOW_TOKENS, Floats, ResidualStream, ordinary
+from harness.workloads.activations import WINDOW_TOKENS, ResidualStream, ordinary
 from harness.workloads.facts import shipped_text
 from harness.workloads.parts import SystemParts
 from harness.workloads.probe import FOLDS, held_out
@@ -141,7 +142,7 @@ def dictionary_folder(cache: Path, stream: ResidualStream, size: Size) -> Path:
     return cache / "autoencoders" / f"{stream.path.stem}-l{stream.layer}-{sizes}"
 
 
-def training_rows(stream: ResidualStream, most_tokens: int) -> Floats:
+def training_rows(stream: ResidualStream, most_tokens: int) -> Singles:
     """Activations of the ordinary tokens of the first nine tenths of the text that ships, or of their beginning."""
     tokens = stream.language.session.tokenize(_split()[0])[:most_tokens]
     windows = [tokens[at : at + WINDOW_TOKENS] for at in range(0, len(tokens) - 1, WINDOW_TOKENS)]

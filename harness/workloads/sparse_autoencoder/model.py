@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from harness.arrays import Integers, Singles
 from harness.domain.foreign import json_of, read_limited
 from harness.errors import BadDataError, MissingPackageError, optional
 
-Floats = NDArray[np.float32]
 CONFIG: Final = "cfg.json"
 WEIGHTS: Final = "sae_weights.safetensors"
 _NAMES: Final = {"W_enc": "encoder", "b_enc": "encoder_bias", "W_dec": "decoder", "b_dec": "decoder_bias"}
@@ -29,8 +28,8 @@ _NAMES: Final = {"W_enc": "encoder", "b_enc": "encoder_bias", "W_dec": "decoder"
 class Codes(NamedTuple):
     """Features of each token: ``indices`` and ``values`` [tokens, k]; a value of 0 is not active."""
 
-    indices: NDArray[np.int64]
-    values: Floats
+    indices: Integers
+    values: Singles
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,29 +46,29 @@ class SparseAutoencoder:
         is_centred: Whether b_dec is taken off before encoding.
     """
 
-    encoder: Floats
-    encoder_bias: Floats
-    decoder: Floats
-    decoder_bias: Floats
+    encoder: Singles
+    encoder_bias: Singles
+    decoder: Singles
+    decoder_bias: Singles
     active_count: int = 0
-    threshold: Floats | float = 0.0
+    threshold: Singles | float = 0.0
     is_centred: bool = True
 
-    def encode(self, x: Floats) -> Codes:
+    def encode(self, x: Singles) -> Codes:
         """Features of activations [tokens, dim]."""
-        centred: Floats = x - self.decoder_bias if self.is_centred else x
-        h: Floats = centred @ self.encoder + self.encoder_bias
+        centred: Singles = x - self.decoder_bias if self.is_centred else x
+        h: Singles = centred @ self.encoder + self.encoder_bias
         h[h <= np.maximum(self.threshold, 0)] = 0
         return largest(h, self.active_count or max(1, int(np.count_nonzero(h, axis=1).max())))
 
-    def decode(self, codes: Codes) -> Floats:
+    def decode(self, codes: Codes) -> Singles:
         """Reconstruction [tokens, dim] from the active rows alone: 2 L0 dim operations a token."""
         rows = [values @ self.decoder[indices] for indices, values in zip(*codes, strict=True)]
-        y: Floats = np.stack(rows) + self.decoder_bias
+        y: Singles = np.stack(rows) + self.decoder_bias
         return y
 
 
-def largest(h: Floats, count: int) -> Codes:
+def largest(h: Singles, count: int) -> Codes:
     """The ``count`` largest values of each row."""
     chosen = np.argpartition(h, -count, axis=1)[:, -count:]
     return Codes(chosen, np.take_along_axis(h, chosen, axis=1))
@@ -93,7 +92,7 @@ def load(folder: Path) -> SparseAutoencoder:
     if config.get("normalize_activations", "none") not in {"none", None}:
         raise BadDataError(path, "normalize_activations", str(config["normalize_activations"])[:80], "none")
     try:
-        tensors: dict[str, Floats] = {k: v.astype(np.float32) for k, v in _safetensors().load_file(weights).items()}
+        tensors: dict[str, Singles] = {k: v.astype(np.float32) for k, v in _safetensors().load_file(weights).items()}
         arrays: dict[str, Any] = {ours: tensors[theirs] for theirs, ours in _NAMES.items()}
         if kind == "jumprelu":
             arrays["threshold"] = tensors["threshold"]

@@ -13,11 +13,11 @@ Kingma and Ba 2015; the mean of squares forgets after a hundred steps, since the
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from harness.arrays import Flags, Singles
 from harness.domain.base import Frozen
 from harness.errors import RefusedError
-from harness.workloads.sparse_autoencoder.model import Floats, SparseAutoencoder, largest
+from harness.workloads.sparse_autoencoder.model import SparseAutoencoder, largest
 
 ENCODER_START: Final = 0.1
 """Length of the encoder's columns before the first step: at full length the sum of the k loudest of many random
@@ -52,7 +52,7 @@ class Trainer:
         RefusedError: No activations, values that are not finite, or more active features than there are.
     """
 
-    def __init__(self, x: Floats, plan: Plan) -> None:
+    def __init__(self, x: Singles, plan: Plan) -> None:
         if len(x) == 0 or not np.isfinite(x).all():
             raise RefusedError("training needs activations, all of them finite")
         if not 0 < plan.active_count <= plan.feature_count:
@@ -61,7 +61,7 @@ class Trainer:
         self._rng = np.random.default_rng(plan.seed)
         dim, features = x.shape[1], plan.feature_count
         self.scale = float(np.sqrt(dim / np.mean(np.einsum("ij,ij->i", x, x, dtype=np.float64))))
-        self._x: Floats = x * self.scale
+        self._x: Singles = x * self.scale
         mean = self._x.mean(axis=0, dtype=np.float64).astype(np.float32)
         self._variance = float(np.mean(np.sum((self._x - mean) ** 2, axis=1, dtype=np.float64)))
         decoder = self._rng.standard_normal((features, dim), dtype=np.float32)
@@ -72,17 +72,17 @@ class Trainer:
         self.silent_tokens = np.zeros(features, np.int64)
         self._step_index = 0
 
-    def gradients(self, x: Floats) -> tuple[dict[str, Floats], NDArray[np.bool_]]:
+    def gradients(self, x: Singles) -> tuple[dict[str, Singles], Flags]:
         """(gradients, whether each feature is active) of one scaled batch."""
         p = self.parameters
-        centred: Floats = x - p["b_dec"]
-        h: Floats = centred @ p["W_enc"] + p["b_enc"]
+        centred: Singles = x - p["b_dec"]
+        h: Singles = centred @ p["W_enc"] + p["b_enc"]
         z = self._chosen(h, self.plan.active_count)
-        error: Floats = z @ p["W_dec"] + p["b_dec"] - x
+        error: Singles = z @ p["W_dec"] + p["b_dec"] - x
         factor = 2 / (len(x) * self._variance)
         d_y = error * factor
-        d_h: Floats = (d_y @ p["W_dec"].T) * (z > 0)
-        d_decoder: Floats = z.T @ d_y
+        d_h: Singles = (d_y @ p["W_dec"].T) * (z > 0)
+        d_decoder: Singles = z.T @ d_y
         dead = np.flatnonzero(self.silent_tokens >= self.plan.dead_after_tokens)
         if self.plan.aux_coefficient and len(dead):
             half = max(1, x.shape[1] // 2)
@@ -92,9 +92,9 @@ class Trainer:
             d_left = (left @ p["W_dec"][dead] + error) * weight
             d_h[:, dead] += (d_left @ p["W_dec"][dead].T) * (left > 0)
             d_decoder[dead] += left.T @ d_left
-        d_bias: Floats = d_h.sum(axis=0)
+        d_bias: Singles = d_h.sum(axis=0)
         d_b_dec = d_y.sum(axis=0) - d_bias @ p["W_enc"].T
-        active: NDArray[np.bool_] = np.any(z > 0, axis=0)
+        active: Flags = np.any(z > 0, axis=0)
         return {"W_enc": centred.T @ d_h, "b_enc": d_bias, "W_dec": d_decoder, "b_dec": d_b_dec}, active
 
     def step(self) -> None:
@@ -134,7 +134,7 @@ class Trainer:
         )
 
     @staticmethod
-    def _chosen(h: Floats, count: int) -> Floats:
+    def _chosen(h: Singles, count: int) -> Singles:
         """The ``count`` largest values of each row where they are above zero, and zeros."""
         codes = largest(h, count)
         z = np.zeros_like(h)
