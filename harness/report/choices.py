@@ -42,7 +42,6 @@ class ModelLine(Frozen):
     name: str
     title: str
     parameters_b: float
-    active_b: float
     context_max_tokens: int
 
 
@@ -166,7 +165,6 @@ def _model_line(model: ResolvedModel, count: int) -> ModelLine:
         name=model.name,
         title=card.title if card else model.name,
         parameters_b=round(count / 1e9, 2),
-        active_b=round(((card.active_parameter_count if card else 0) or count) / 1e9, 2),
         context_max_tokens=model.weights.shape.context_max_tokens,
     )
 

@@ -1,5 +1,6 @@
 """Real runs of the real engine, through the command line, on a small synthetic model."""
 
+import ctypes
 import json
 import os
 import signal
@@ -54,7 +55,9 @@ def verb(*arguments: str, environment: dict[str, str]) -> tuple[int, Any]:
 
 def length(session: Any, sequence: int) -> int:
     """Tokens of a sequence in the engine's cache."""
-    return int(session.lib.llama_memory_seq_pos_max(session._memory, sequence)) + 1
+    last_position = session.lib._symbol("llama_memory_seq_pos_max")
+    last_position.restype, last_position.argtypes = ctypes.c_int32, [ctypes.c_void_p, ctypes.c_int32]
+    return int(last_position(session._memory, sequence)) + 1
 
 
 def test_session_batches_agree_with_single_steps(tiny: Path) -> None:
