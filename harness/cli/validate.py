@@ -13,31 +13,18 @@ if TYPE_CHECKING:
 
 
 @click.command("validate", cls=Verb)
-def validate(rows: Path | None, by: str | None) -> Answer:
+def validate(rows: Path | None) -> Answer:
     """Errors of the predictions on published measurements, beside the best constant.
 
-    One vote for each chip x api x model x quant. Without --leave-out the shipped coefficients answer, which were fitted
-    on the shipped rows: judge them by a file that they never saw (--rows), or leave something out.
+    One vote for each chip x api x model x quant. The shipped coefficients answer. They were fitted on the shipped rows:
+    judge them by a file that they never saw (--rows).
     """
     import msgspec
 
     from harness.app import validate as use
 
-    result = use.validate(rows) if by is None else _leave_out(by)
+    result = use.validate(rows)
     return Answer(msgspec.to_builtins(result), lambda: render(result))
-
-
-def _leave_out(by: str) -> "Report":
-    """Fits are the maintainers' part, which the wheel does not hold."""
-    from importlib import import_module
-    from importlib.util import find_spec
-
-    from harness.errors import CouldNotRunError
-
-    if find_spec("bench") is None:
-        raise CouldNotRunError("fits are made in a checkout of the project: `python -m bench validation --by WHAT`")
-    found: Report = import_module("bench.validation").left_out(by)
-    return found
 
 
 def _percent(ratio: float | None) -> str:

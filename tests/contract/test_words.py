@@ -20,7 +20,7 @@ RETIRED = {
     r"\bfeasibility[/.]|\bfeasibility model\b": "harness/predict, the predictor",
     r"harness[./]backends|ports\.Backend": "harness/runtimes, ports.Runtime",
     r"harness[./]testing[./](?!contracts)": "bench",
-    r"--leave-one-chip-out|--leave-out 0\.\d": "--leave-out chip",
+    r"--leave-one-chip-out|validate --leave-out": "python -m bench validation --by chip",
     r"--new\b": "--tokens",
     r"lacks an extra is told|hangs on how|lets expect": "a sentence with a noun and a verb",
 }
