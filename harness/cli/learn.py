@@ -63,7 +63,7 @@ def learn(
         for line in passed_over:
             say(f"skipped: {line}")
         for name, count in sorted(unknown.items()):
-            say(f"{count} measurements of {name!r}, a device that is not known; --device NAME says which one it is")
+            say(f"not used, of a device named {name!r} that is not known: {count}; --device NAME says which one it is")
 
     document = {"lessons": lessons, "unknown": unknown, "passed_over": passed_over}
     return Answer(document, show, Exit.OK if lessons else Exit.BROKEN)

@@ -41,7 +41,7 @@ def report(
     if form == "html" and out is None:
         raise click.UsageError("a page needs a file: -o report.html")
     records = gather(results)
-    refuse_typed({"budget", "predictions", *asked}, f"in {form}: a page (.html) has it", when=form != "html")
+    refuse_typed({"budget", "predictions", *asked}, f"in {form}: only a page (.html) shows it", when=form != "html")
     wanted = form == "html" and predictions
     if not wanted and not records:
         raise RefusedError("nothing to report: no RESULT, and no predictions wanted")
