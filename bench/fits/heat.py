@@ -29,7 +29,7 @@ def fit(rows: Sequence[HeatRow], source: str) -> HeatTerms:
     """Terms for the rows: least squares of (ln predicted - ln measured) / noise and of the distance to the priors."""
     from scipy.optimize import least_squares
 
-    priors = shipped_table("data/heat_priors.toml", "harness.predict")
+    priors = shipped_table("heat_priors.toml", "bench.fits")
     keys = tuple(priors)
     mean = np.log([prior["start"] for prior in priors.values()])
     precision = np.array([1 / prior["width"] for prior in priors.values()])

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.fits import fitting
+from bench.fits.scales import class_scales
 from harness.predict.coefficients import Coefficients
-from harness.predict.interval import class_scales, scale_classes, scale_of
+from harness.predict.interval import scale_classes, scale_of
 from harness.published.posterior import own_square
 from harness.published.rows import Row, is_trusted, predictable
 from harness.published.score import Judged, judged

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 from harness.domain.base import shipped_table
 from harness.predict.quant_class import interleaved
 from harness.predict.terms import Features, gradient_of, laws_of
-from harness.predict.traits import Traits
+from harness.predict.traits import Traits, first_cells
 
 SMOOTHNESS: Final = 3.0
 """p above."""
@@ -31,8 +31,8 @@ CAP_SHARPNESS: Final = 8.0
 one minimum, whatever it starts from."""
 
 REFERENCE_YEAR: Final = 2025.0
-CURRENT_YEAR: Final = 2026.0
-"""Build year assumed for a question about today's engine."""
+CURRENT_YEAR: Final = 2026.7
+"""Build year assumed for a question about today's engine: no further than rows go."""
 
 BELOW_FOUR_BITS: Final = ("q3k", "q2k", "iq", "ternary", "w2", "w3")
 """Classes of quantisation."""
@@ -120,14 +120,14 @@ class Machine(NamedTuple):
             return f"phone {self.side.upper()}"
         family = self.traits.family
         if self.side == "cpu":
-            return "server CPU" if family in {"server-cpu", "neoverse-cpu"} else "desktop CPU"
+            return "server CPU" if family.endswith(("server-cpu", "neoverse-cpu")) else "desktop CPU"
         vendors = (("apple", "Apple GPU"), ("nvidia", "NVIDIA"), ("amd", "AMD"), ("intel", "Intel"))
         return next((name for start, name in vendors if family.startswith(start)), "other GPU")
 
     @property
     def year(self) -> float:
         """Years of the build since ``REFERENCE_YEAR``, no further than rows go."""
-        return min(max(self.build_year, 2023.0), 2026.7) - REFERENCE_YEAR
+        return min(max(self.build_year, 2023.0), CURRENT_YEAR) - REFERENCE_YEAR
 
     @property
     def other_runtime(self) -> str:
@@ -224,12 +224,20 @@ def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str,
         "recurrent": work.recurrent_ratio or None,
         "phone": 1.0 if machine.phone else None,
         "interleaved": 1.0 if interleaved(work.type_name) else None,
+        "repacked": 1.0 if is_cpu and _is_repacked(work, machine) else None,
+        "brain floats": 1.0 if work.type_name == "BF16" else None,
         "guessed peak": None if traits.known_peak else 1.0,
         "peak": math.log(traits.matrix_flops_per_s / 5e13),
         "size": math.log(size / 7e9),
         "short": math.log(min(max(prompt_tokens, 1.0), 512.0) / 512.0),
         "long": math.log(max(prompt_tokens, 512.0) / 512.0),
     }
+
+
+def _is_repacked(work: Work, machine: Machine) -> bool:
+    """Whether llama.cpp of that year rewrites the type side by side for a CPU's instructions."""
+    (year,) = first_cells("repacked.csv", f"{machine.traits.isa} {work.type_name.lower()}") or ("inf",)
+    return not machine.other_runtime and machine.build_year >= float(year)
 
 
 _LEAST_S: Final = 1e-30

@@ -41,7 +41,7 @@ from harness.predict.prefill import (
 )
 from harness.predict.quant_class import quant_class
 from harness.predict.terms import laws_of
-from harness.predict.traits import chip_key, shader_peak, traits_of
+from harness.predict.traits import PHONE_THREADS, chip_key, shader_peak, traits_of
 from harness.predict.weights import read_of
 
 SPREAD_BY_LN: Final = 0.1
@@ -168,7 +168,8 @@ def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
     engine = device.engine_for(api)
     bandwidth = device.pool(device.pool_for(api)).bandwidth_bytes_per_s.value
     name = f"{device.chip} {engine.name if engine is not None and engine.kind != 'cpu' else ''}".strip()
-    traits = traits_of(name, api, bandwidth, scenario.thread_count)
+    phone = device.kind in {"phone", "tablet"}
+    traits = traits_of(name, api, bandwidth, scenario.thread_count or PHONE_THREADS * phone)
     peaks = engine.peak_flops_per_s if engine is not None else {}
     # the laws were fitted with the peaks of the table; data sheets count fp16 by one of two rates of accumulation
     if api != "cpu" and peaks and not traits.known_peak:
@@ -180,7 +181,7 @@ def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
     # a card goes by its own name, a CPU by its own without the graphics in brackets
     card = engine is not None and device.pool_for(api) == "vram"
     own = engine.name if engine is not None and card else device.chip.partition("(")[0] if api == "cpu" else device.chip
-    return Machine(api, bandwidth, traits, phone=device.kind in {"phone", "tablet"}, chip=chip_key(own))
+    return Machine(api, bandwidth, traits, phone=phone, chip=chip_key(own))
 
 
 def fitted_costs(device: DeviceProfile, scenario: Scenario, api: str, belief: Coefficients) -> Fitted:

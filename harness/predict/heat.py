@@ -14,8 +14,7 @@ and x without a corner: governors step clocks before the limit is reached. What 
 surface gives off bounds P_limit: h A (T_skin - T_ambient) = 10 W/m2K x 0.024 m2 x 20 K, about 5 W (natural convection
 and radiation, Incropera ch. 9; skin limit 45 C, IEC 62368-1).
 
-Terms are kept as natural logarithms, fitted on published rows around priors from the literature
-(``data/heat_priors.toml``).
+Terms are kept as natural logarithms, fitted on published rows around priors from the literature.
 """
 
 import math
@@ -84,7 +83,7 @@ class HeatTerms(Frozen):
 
     Attributes:
         source: What they were fitted on.
-        terms: ln of each, keys as in ``data/heat_priors.toml``.
+        terms: ln of each, by key.
         covariance: Rows of their covariance, in the order of ``terms``.
         energy_floor: Spread of ln joules a token between two devices of one class that no term explains.
         share_floor: The same of ln share.

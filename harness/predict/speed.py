@@ -23,10 +23,6 @@ from harness.predict.tensors import block_of
 from harness.predict.timed import Timed, matrices, timed_costs
 from harness.predict.weights import role_of
 
-PAGE_CACHE_BYTES_PER_S: Final = 5e9
-"""Reading a file that is in the page cache, one thread: of the order of a memory copy. No measurement of the device."""
-LOAD_OVERHEAD_S: Final = 0.3
-"""Header, vocabulary, buffers: what a load costs beside its bytes (llama.cpp, vocabulary of 150k entries)."""
 _LOAD_SPREAD: Final = 0.45
 """ln of storage as read by a loader over its data sheet: within a factor 1.6."""
 
@@ -258,27 +254,27 @@ def _unsettled(phase: str, speed: Interval, part: Part, costs: Costs, asked: Pas
 def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_storage: bool) -> Interval:
     """Seconds to load from the page cache, or from storage.
 
-    An engine that was timed here: fixed + vocabulary x time of an entry + bytes of each type x the time of a byte that
-    its tiny models showed, where they showed none mapping and repacking speed. Any other: fixed + file / reading speed.
+    Fixed + vocabulary x time of an entry + layers x time of a layer + bytes x mapping + bytes of each type x what more
+    they take: as an engine's tiny models showed where it was timed here. Any other is taken to map the file as it is.
     """
     disk = device.storage.sequential_read_bytes_per_s
     if scenario.mmap and device.storage.mapped_read_bytes_per_s is not None:
         disk = device.storage.mapped_read_bytes_per_s  # a mapped file comes in by page faults
-    stored_s = weights.file_bytes / disk.value if from_storage else 0.0
     costs = device.calibration(device.api(scenario.api))
-    if costs is None:
-        cached_s = 0.0 if from_storage else weights.file_bytes / PAGE_CACHE_BYTES_PER_S
-        return interval(LOAD_OVERHEAD_S + stored_s + cached_s, _LOAD_SPREAD)
-    types, mapping_s = {c.type_name: c for c in costs.types}, 1 / MAP_BYTES_PER_S
-    entry_s = costs.vocabulary_s_per_entry or VOCABULARY_S_PER_ENTRY
-    warm_s = LOAD_FIXED_S + weights.shape.vocab_count * entry_s + weights.file_bytes * mapping_s
-    warm_s += weights.shape.layer_count * costs.load_layer_s
-    for matrix in matrices(weights):
-        if (cost := types.get(matrix.tensor.type_name)) is not None:
-            rewriting_s = 1 / REPACK_BYTES_PER_S if cost.repacked and scenario.repack else 0.0
-            more_s = max(cost.load_s_per_byte - mapping_s, 0.0) if cost.load_s_per_byte else rewriting_s
-            warm_s += matrix.tensor.size_bytes * more_s
-    return interval(warm_s + stored_s, _LOAD_SPREAD)
+    mapping_s, entry_s = 1 / MAP_BYTES_PER_S, VOCABULARY_S_PER_ENTRY
+    seconds = LOAD_FIXED_S + weights.file_bytes * mapping_s
+    if from_storage:
+        seconds += weights.file_bytes / disk.value
+    if costs is not None:
+        entry_s = costs.vocabulary_s_per_entry or entry_s
+        seconds += weights.shape.layer_count * costs.load_layer_s
+        types = {cost.type_name: cost for cost in costs.types}
+        for matrix in matrices(weights):
+            if (cost := types.get(matrix.tensor.type_name)) is not None:
+                rewriting_s = 1 / REPACK_BYTES_PER_S if cost.repacked and scenario.repack else 0.0
+                more_s = max(cost.load_s_per_byte - mapping_s, 0.0) if cost.load_s_per_byte else rewriting_s
+                seconds += matrix.tensor.size_bytes * more_s
+    return interval(seconds + weights.shape.vocab_count * entry_s, _LOAD_SPREAD)
 
 
 def _below(value: Interval, ceiling: float) -> Interval:

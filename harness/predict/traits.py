@@ -10,6 +10,8 @@ from importlib.resources import files
 from typing import Final, NamedTuple
 
 _HANDHELD: Final = ("qualcomm", "mali")
+PHONE_THREADS: Final = 4
+"""CPU threads of a phone where nobody says: what LiteRT-LM and llama.rn start with, whatever cores there are."""
 
 
 class Traits(NamedTuple):
@@ -138,7 +140,7 @@ def _apple(text: str) -> tuple[int, str, int] | None:
 
 
 def _apple_gpu(generation: int, tier: str) -> tuple[str, ...]:
-    """GPU cores of the full chip, and the fp32 peak of one in TFLOP/s."""
+    """GPU cores of the full chip, the fp32 peak of one in TFLOP/s, and its matrix peak over that."""
     return first_cells("apple_gpus.csv", f"m{min(generation, 5)} {tier}".strip())
 
 
@@ -156,8 +158,9 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
         return _npu_traits(text, bandwidth_bytes_per_s)
     if apple := _apple(text):
         generation, tier, cores = apple
-        flops = cores * float(_apple_gpu(generation, tier)[1]) * 1e12
-        return Traits(f"apple-m{generation}", flops, flops, True, cores, "lpddr")
+        _, each, ratio = map(float, _apple_gpu(generation, tier))
+        flops = cores * each * 1e12
+        return Traits(f"apple-m{generation}", flops, ratio * flops, True, cores, "lpddr")
     if _is_apple_phone(text):
         flops = 36.0 * bandwidth_bytes_per_s
         tensor = 3.0 if re.search(r"\ba(19|2\d)\b|iphone 1[7-9]", text) else 1.0

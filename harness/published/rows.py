@@ -15,7 +15,7 @@ from harness.domain.prediction import Interval
 from harness.predict.decode import BELOW_FOUR_BITS, DEEP_TOKENS, Machine, Work, decode_gradient, decode_seconds
 from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds, prompt_of
 from harness.predict.quant_class import quant_class
-from harness.predict.traits import chip_key, traits_of
+from harness.predict.traits import PHONE_THREADS, chip_key, traits_of
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, active_named, row_work
 
@@ -127,7 +127,7 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
     api = api_named(raw.get("backend", ""))
     phase, count, depth, ok = test_named(raw.get("test", ""), raw.get("context_depth", ""))
     phone = raw.get("device_class", "") in {"phone", "tablet"}
-    traits = traits_of(raw["chip"], api, bandwidth or 1e11, int(threads))
+    traits = traits_of(raw["chip"], api, bandwidth or 1e11, int(threads) or PHONE_THREADS * phone)
     chip = chip_key(raw["chip"])
     machine = Machine(api, bandwidth, traits, phone, runtime_named(raw.get("runtime", "")), _year(raw), chip)
     quant = quant_class(raw.get("quant", ""))

@@ -19,7 +19,7 @@ from harness.predict.heat import HeatTerms, Load, heat_terms, knee_seconds, shar
 from harness.published import heat_rows
 from harness.published.score import score
 
-PRIORS = shipped_table("data/heat_priors.toml", "harness.predict")
+PRIORS = shipped_table("heat_priors.toml", "bench.fits")
 TERMS = {key: math.log(value) for key, value in dict.fromkeys(PRIORS, 1.0).items()} | {
     "byte": math.log(50e-12),
     "operation/gpu": math.log(25e-12),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.fits import fitting
+from bench.fits.scales import class_scales
 from harness.app.published import model_of, shipped_rows
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
@@ -18,7 +19,7 @@ from harness.errors import BadDataError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, Work, decode_seconds
 from harness.predict.fitted import work_of
-from harness.predict.interval import class_scales, scale_of
+from harness.predict.interval import scale_of
 from harness.predict.prefill import Prompt, prefill_seconds, prompt_of
 from harness.predict.quant_class import interleaved
 from harness.predict.speed import predict_speed

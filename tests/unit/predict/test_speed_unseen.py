@@ -11,10 +11,11 @@ from msgspec.structs import replace
 
 from bench.fits import fitting
 from bench.fits.leave_out import Whole, fitted, judge_unseen, leave_out, left_out
+from bench.fits.scales import class_scales
 from harness.app.published import shipped_rows
 from harness.predict.coefficients import Coefficient, Coefficients, Covariance, shipped
 from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
-from harness.predict.interval import class_scales, interval
+from harness.predict.interval import interval
 from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds
 from harness.predict.traits import chip_key, traits_of
 from harness.published.posterior import OWN, OWN_WIDTH, posterior
