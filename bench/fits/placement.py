@@ -18,7 +18,7 @@ from harness.published.score import Judged, judge_shipped
 Array = NDArray[np.float64]
 GROUPS: Final = frozenset({"split placement, decode", "split placement, prefill"})
 FOLDS: Final = 10
-ROWS_OF_A_VOTE: Final = 3
+ROWS_OF_A_VOTE: Final = 6
 NOISE: Final = 0.15
 """Spread of one measurement in ln t, with what a row does not tell of its host."""
 
@@ -76,23 +76,21 @@ _PRIOR_SD: Final = Terms(
 
 
 def fit_terms(listed: Sequence[Case]) -> Terms:
-    """Terms of the law: robust least squares in ln t, pulled to the priors; of each vote three rows are enough.
+    """Terms of the law: robust least squares in ln t, pulled to the priors; of each vote a few rows, at even steps.
 
     A vote (GPU x model x quantisation x phase) weighs 1 whatever its rows, a GPU no more than the root of its votes.
     """
     from scipy.optimize import least_squares
 
-    rows_in: Counter[tuple[str, ...]] = Counter()
-    few = []
+    by_vote: dict[tuple[str, ...], list[Case]] = {}
     for case in listed:
-        rows_in[case[0].vote] += 1
-        if rows_in[case[0].vote] <= ROWS_OF_A_VOTE:
-            few.append(case)
+        by_vote.setdefault(case[0].vote, []).append(case)
+    few = [case for own in by_vote.values() for case in own[:: -(-len(own) // ROWS_OF_A_VOTE)]]
     if not few:
         return Terms()
-    votes_in = Counter((vote[1], vote[-1]) for vote in rows_in)
     votes = [row.vote for row, _ in few]
-    weight = np.array([1 / min(rows_in[v], ROWS_OF_A_VOTE) / np.sqrt(votes_in[v[1], v[-1]]) for v in votes])
+    rows_in, votes_in = Counter(votes), Counter((vote[1], vote[-1]) for vote in by_vote)
+    weight = np.array([1 / rows_in[v] / np.sqrt(votes_in[v[1], v[-1]]) for v in votes])
     measured = np.log([row.measured for row, _ in few])
     prior, sd = np.array(Terms()), np.array(_PRIOR_SD)
 

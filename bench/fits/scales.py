@@ -1,4 +1,4 @@
-"""Scales of intervals by phase and class, from what a fit missed of rows that it had not seen (``predict/interval.py``)."""
+"""Scales of intervals by phase and class, from what a fit missed of rows that it had not seen (``interval.py``)."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -221,10 +221,11 @@ def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str,
         "experts": experts,
         "experts' year": experts and machine.year,
         "experts' share": experts and work.log_share,
+        "experts' ratio": experts and math.log(16 * work.expert_ratio),
         "recurrent": work.recurrent_ratio or None,
         "phone": 1.0 if machine.phone else None,
         "interleaved": 1.0 if interleaved(work.type_name) else None,
-        "repacked": 1.0 if is_cpu and _is_repacked(work, machine) else None,
+        "kernel": 1.0 if _has_kernel(work, machine) else None,
         "brain floats": 1.0 if work.type_name == "BF16" else None,
         "guessed peak": None if traits.known_peak else 1.0,
         "peak": math.log(traits.matrix_flops_per_s / 5e13),
@@ -234,9 +235,11 @@ def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str,
     }
 
 
-def _is_repacked(work: Work, machine: Machine) -> bool:
-    """Whether llama.cpp of that year rewrites the type side by side for a CPU's instructions."""
-    (year,) = first_cells("repacked.csv", f"{machine.traits.isa} {work.type_name.lower()}") or ("inf",)
+def _has_kernel(work: Work, machine: Machine) -> bool:
+    """Whether llama.cpp of that year multiplies matrices in this type by a kernel of its own (``data/kernels.csv``)."""
+    traits = machine.traits
+    key = f"{machine.api} {traits.isa or traits.vendor} {work.type_name.lower()}"
+    (year,) = first_cells("kernels.csv", key) or ("inf",)
     return not machine.other_runtime and machine.build_year >= float(year)
 
 

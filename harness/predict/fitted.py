@@ -81,7 +81,7 @@ class Fitted(NamedTuple):
         if asked.tokens >= OFFLOAD_TOKENS and not part.work.weight_bytes and not part.attention_flops:
             return Terms(0.0, 0.0, 0.0, 0.0)  # a cache alone, which a prompt only writes
         if asked.tokens >= OFFLOAD_TOKENS:
-            prompt = Prompt(asked.tokens, part.attention_flops)
+            prompt = Prompt(asked.tokens, part.attention_flops, batch_tokens=asked.ubatch_tokens)
             prompt_s = prefill_seconds(part.work, self.machine, prompt, values)
             if part.work.moe:  # by published batches the law of prompts is too fast for the fewest tokens of mixtures
                 few = Pass(OFFLOAD_TOKENS - 1, asked.depth_tokens)
@@ -100,7 +100,7 @@ class Fitted(NamedTuple):
     def gradient(self, part: Part, asked: Pass) -> dict[str, float]:
         """D ln t / d term of a whole model; of few tokens that of one."""
         if asked.tokens >= OFFLOAD_TOKENS:
-            prompt = Prompt(asked.tokens, part.attention_flops)
+            prompt = Prompt(asked.tokens, part.attention_flops, batch_tokens=asked.ubatch_tokens)
             return prefill_gradient(part.work, self.machine, prompt, self.belief.values)
         return decode_gradient(part.work, self.machine, self.belief.values)
 

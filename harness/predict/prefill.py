@@ -1,13 +1,14 @@
 """Time of a prompt: arithmetic against the matrix peak, the attention's apart from that of the weights.
 
-    t(n) = g (o b L / 32 + n 2 N / (m P) + A / (h m P) + b B / W) (1 + (b - 1) / d) / b,   b = max(n / 512, 1)     [s]
+    t(n) = g (o b L / 32 + n 2 N / (m P) + A / (h m P) + b B / W) (1 + (b - 1) / d) / b,   b = max(n / u, 1)       [s]
 
-o: fixed cost of 32 layers for a batch of 512 tokens; L: layers; b: batches; n: prompt tokens; N: weights a token
-goes through, the output's not among them; P: fp16 matrix peak (FLOP/s), on a CPU of the threads that run; m: share of
-it that is reached, a product of factors by api, family, class of quantisation, size of the prompt and of the peak; A:
-FLOP of the attention, which reaches h of what the weights do; B: bytes of all weights, all experts among them, which
-every batch reads; W: bandwidth; g: what a chip, a runtime or a model takes beyond all of it; d: cards that each have a
-part of the layers, at most four, as batches follow one another through them (ggml-backend.cpp, pipeline parallelism).
+o: fixed cost of 32 layers for a batch; L: layers; b: batches of u tokens (llama.cpp's ubatch); n: prompt tokens; N:
+weights a token goes through, the output's not among them; P: fp16 matrix peak (FLOP/s), on a CPU of the threads that
+run; m: share of it that is reached, a product of factors by api, family, class of quantisation, kernels that there are,
+size of the prompt and of the peak; A: FLOP of the attention, which reaches h of what the weights do; B: bytes of all
+weights, all experts among them, which every batch reads; W: bandwidth; g: what a chip, a runtime or a model takes
+beyond all of it; d: cards that each have a part of the layers, at most four, as batches follow one another through them
+(ggml-backend.cpp, pipeline parallelism).
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from harness.predict.decode import Machine, Work, cap_slope, capped, features
 from harness.predict.terms import gradient_of, laws_of
 
 BATCH_TOKENS: Final = 512
-"""Tokens of a prompt that go through the weights together (llama.cpp's ubatch)."""
+"""Tokens of a prompt that go through the weights together where nobody says (llama.cpp's ubatch)."""
 INT8_RATIO: Final = 2.0
 """int8 against fp16 on matrix units; no prompt is faster than that."""
 BATCHES_AT_ONCE: Final = 4
@@ -26,11 +27,19 @@ BATCHES_AT_ONCE: Final = 4
 
 
 class Prompt(NamedTuple):
-    """A prompt: tokens, FLOP of the attention of all of them, and cards that each have a part of the layers."""
+    """A prompt.
+
+    Attributes:
+        tokens: Of it.
+        attention_flops: FLOP of the attention of all of them.
+        card_count: Cards that each have a part of the layers.
+        batch_tokens: Most tokens that go through the weights together.
+    """
 
     tokens: float
     attention_flops: float
     card_count: int = 1
+    batch_tokens: float = BATCH_TOKENS
 
 
 def prompt_of(shape: ModelShape, tokens: float, depth_tokens: float) -> Prompt:
@@ -52,7 +61,7 @@ def prompt_of(shape: ModelShape, tokens: float, depth_tokens: float) -> Prompt:
 def prefill_base(work: Work, machine: Machine, prompt: Prompt) -> dict[str, float]:
     """Seconds of weights (2 FLOP each and a token) and of attention at the matrix peak, and of reading all weights."""
     peak = machine.traits.matrix_flops_per_s
-    batches = max(prompt.tokens / BATCH_TOKENS, 1.0)
+    batches = max(prompt.tokens / prompt.batch_tokens, 1.0)
     turns = (1 + (batches - 1) / min(prompt.card_count, BATCHES_AT_ONCE)) / batches
     seconds = {
         "weights": 2 * prompt.tokens * (work.prompt_weight_count or work.weight_count) / peak,

@@ -42,7 +42,7 @@ WIDTHS: Final = {"e": 0.3, "k": 0.5, "h": 0.5, "e/moe": 0.3}
 """Of physical terms whose size is known better than within a factor two."""
 SLOPE_WIDTH: Final = 0.25
 """Of an exponent: speed as a power of bandwidth, threads, peak, size or length of the prompt; or of a trend by year."""
-SLOPES: Final = {"bandwidth", "threads", "peak", "share", "size", "short", "long", "year"}
+SLOPES: Final = {"bandwidth", "threads", "peak", "share", "size", "short", "long", "year", "ratio"}
 TERM_WIDTH: Final = 0.7
 LEVEL_WIDTH: Final = 0.25
 """Of a kind that no fit has met."""

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from harness.domain.prediction import Interval
 from harness.predict.decode import BELOW_FOUR_BITS, DEEP_TOKENS, Machine, Work, decode_gradient, decode_seconds
-from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds, prompt_of
+from harness.predict.prefill import BATCH_TOKENS, Prompt, prefill_gradient, prefill_seconds, prompt_of
 from harness.predict.quant_class import quant_class
 from harness.predict.traits import PHONE_THREADS, chip_key, traits_of
 from harness.published.cells import Cells, read_cells
@@ -24,6 +24,8 @@ _SEVERAL: Final = re.compile(r"spills to|partial offload|does not fit|two cards|
 """What notes say where the laws of one memory do not hold."""
 _CARDS: Final = re.compile(r"(?:^| )[*x] ?([2-9])\b|\b([2-9]) ?x ")
 """How the name of a machine tells that it has several cards of a kind."""
+_UBATCH: Final = re.compile(r"\b(?:n_)?ub(?:atch)?[ =](\d+)")
+"""How notes tell the most tokens that go through the weights together."""
 NEUTRAL_EXCLUSIONS: Final = ("", "moe", "deep context", "deep context; moe")
 """Marks that do not doubt the figure itself."""
 
@@ -149,7 +151,11 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
     work, prompt, promised = None, Prompt(count, 0.0), 0.0
     if not reason and known is not None:
         cards = _CARDS.search(raw.get("device", "")) if machine.side == "gpu" else None
-        prompt = prompt_of(known.shape, count, depth)._replace(card_count=int(cards[1] or cards[2]) if cards else 1)
+        batch = _UBATCH.search(raw.get("notes", ""))
+        prompt = prompt_of(known.shape, count, depth)._replace(
+            card_count=int(cards[1] or cards[2]) if cards else 1,
+            batch_tokens=int(batch[1]) if batch else BATCH_TOKENS,
+        )
         words = raw.get("quant", "").upper().split()
         work = row_work(known, size, quant, mean_depth)._replace(
             moe=moe,
