@@ -18,7 +18,7 @@ from harness.published.score import Judged, judge_shipped
 Array = NDArray[np.float64]
 GROUPS: Final = frozenset({"split placement, decode", "split placement, prefill"})
 FOLDS: Final = 10
-ROWS_OF_A_VOTE: Final = 6
+ROWS_OF_A_VOTE: Final = 3
 NOISE: Final = 0.15
 """Spread of one measurement in ln t, with what a row does not tell of its host."""
 

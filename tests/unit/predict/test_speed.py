@@ -17,7 +17,7 @@ from harness.cli.validate import validate as COMMAND
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.predict.coefficients import shipped
-from harness.predict.decode import Machine, Work, decode_seconds
+from harness.predict.decode import Machine, Work, decode_seconds, features
 from harness.predict.fitted import work_of
 from harness.predict.interval import scale_of
 from harness.predict.prefill import Prompt, prefill_seconds, prompt_of
@@ -65,6 +65,39 @@ def test_prefill_by_hand():
     # of experts a batch reads all 20 GB, though a token goes through 4
     experts = work._replace(prompt_bytes=20e9)
     assert prefill_seconds(experts, engine, Prompt(512, 1e12), values) - seconds == pytest.approx(40e-3)
+
+
+def test_a_prompt_reads_all_experts_once_a_micro_batch():
+    # 20 GB at 400 GB/s = 50 ms and 1 ms of launches: four times for 2,048 tokens by 512, once by 2,048
+    traits = traits_of("nobody's", "cuda", 4e11)._replace(matrix_flops_per_s=1e14)
+    work = Work(4e9, 9e9, 32, 0, "q4", prompt_weight_count=7e9, prompt_bytes=20e9)
+    engine, prompt = Machine("cuda", 4e11, traits, build_year=2025), Prompt(2048, 0.0)
+    few, once = (
+        prefill_seconds(work, engine, prompt._replace(batch_tokens=n), {"o/gpu": np.log(1e-3)}) for n in (512, 2048)
+    )
+    assert few - once == pytest.approx(3 * 51e-3)
+
+
+@pytest.mark.parametrize(
+    ("api", "chip", "type_name", "year", "fast"),
+    [
+        # dates of llama.cpp's pull requests 9921, 12332, 18096, 18888; on Adreno 18871 and 20919
+        ("cpu", "Snapdragon X Elite", "Q4_0", 2024.5, False),
+        ("cpu", "Snapdragon X Elite", "Q4_0", 2025.0, True),
+        ("cpu", "Raspberry Pi 5", "Q8_0", 2025.5, False),
+        ("cpu", "Apple M4", "Q6_K", 2026.2, True),
+        ("cpu", "Ryzen 9 7950X", "Q4_K_M", 2025.0, False),
+        ("cpu", "Ryzen 9 7950X", "Q4_K_M", 2025.5, True),
+        ("cpu", "Ryzen 9 7950X", "Q6_K", 2026.5, False),
+        ("opencl", "Adreno 830", "Q8_0", 2025.9, False),
+        ("opencl", "Adreno 830", "Q8_0", 2026.3, True),
+        ("opencl", "Adreno 830", "Q2_K", 2026.6, False),
+    ],
+)
+def test_a_kernel_exists_from_a_build_on(api, chip, type_name, year, fast):
+    work = Work(4e9, 9e9, 32, 0, quant_class(type_name), type_name=type_name)
+    engine = machine(api, 1e11, chip)._replace(build_year=year)
+    assert (f"m/kernel/{api}" in dict(features("prefill", work, engine)["mfu"])) is fast
 
 
 @pytest.mark.parametrize(

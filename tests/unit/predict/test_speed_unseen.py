@@ -56,11 +56,12 @@ PROMPT = Prompt(512, 4 * 128 * 32 * 32 * 512 * 356)
         ("Exynos 2400", "vulkan", "mali", "lpddr", None),
         ("iPhone 15 Pro", "metal", "apple-phone", "lpddr", None),
         ("A17 Pro", "metal", "apple-phone", "lpddr", None),
-        ("EPYC 9654", "cpu", "server-cpu", "ddr", None),
+        ("EPYC 9654", "cpu", "amd-server-cpu", "ddr", None),
+        ("Xeon Gold 6430", "cpu", "intel-server-cpu", "ddr", None),
         ("Ampere Altra Max", "cpu", "neoverse-cpu", "ddr", None),
         ("Orange Pi 5 Plus (RK3588)", "cpu", "arm-board-cpu", "ddr", None),
-        ("Core Ultra 9 288V", "cpu", "x86-cpu", "ddr", None),
-        ("Ryzen 9 7950X", "cpu", "x86-cpu", "ddr", None),
+        ("Core Ultra 9 288V", "cpu", "intel-cpu", "ddr", None),
+        ("Ryzen 9 7950X", "cpu", "amd-cpu", "ddr", None),
     ],
 )
 def test_a_new_name_finds_its_family(chip, api, family, memory, matrix_tflops):
@@ -84,6 +85,7 @@ def test_a_new_name_finds_its_family(chip, api, family, memory, matrix_tflops):
 def test_apple_names(chip, generation, tier, cores):
     traits = traits_of(chip, "metal", 4e11)
     assert (traits.family, traits.core_count) == (f"apple-m{generation}", cores)
+    assert traits.matrix_flops_per_s == (4 if generation == 5 else 1) * traits.peak_flops_per_s
     assert chip_key(chip) == f"m{generation}-{tier}-{cores}"
 
 
@@ -238,10 +240,10 @@ def guarded():
     ("group", "median", "p90"),
     [
         # bounds a little above what the page of methods reports; errors on what the fit saw are a third of these
-        ("dense", 0.145, 0.60),
+        ("dense", 0.142, 0.62),
         ("moe", 0.20, 0.9),
         ("sub-4-bit", 0.20, 0.75),
-        ("phone", 0.28, 0.80),
+        ("phone", 0.25, 0.88),
         ("deep", 0.13, 0.45),
         ("prefill", 0.30, 1.6),
     ],
@@ -285,7 +287,7 @@ def test_one_measurement_tells_the_rest_of_a_machine():
         return [j.high / j.low for j in judge_shipped(rest, coefficients)]
 
     # not to nothing: a machine has levels of its own, and others' rows of this chip speak against a slow one
-    assert errors(told, "decode") < 0.8 * errors(shipped(), "decode")
+    assert errors(told, "decode") < 0.85 * errors(shipped(), "decode")
     assert errors(told, "prefill") < errors(shipped(), "prefill")  # one row of decode says little of prompts
     assert np.median(widths(told)) < np.median(widths(shipped()))
 
