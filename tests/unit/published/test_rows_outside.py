@@ -94,7 +94,7 @@ def test_refused_rows_are_counted_and_not_predicted():
 def test_a_speedup_by_hand(monkeypatch):
     # a pass of 10 ms; a further token 1 ms + 2 x 7e9 / (0.5 x 1e13) s = 3.8 ms; a head of 0.03 x 7e9 / 1e12 s + 0.5 ms
     # = 0.71 ms: three drafts cost 1 + 3 x (0.38 + 0.071) = 2.353 passes and give 3 tokens
-    traits = traits_of("x", "cuda", 1e12)._replace(peak_flops_per_s=1e13, matrix_flops_per_s=2e13)  # no prompt is quicker
+    traits = traits_of("x", "cuda", 1e12)._replace(peak_flops_per_s=1e13, matrix_flops_per_s=2e13)
     machine = Machine("cuda", 1e12, traits)
     monkeypatch.setattr(other_rows, "_machine", lambda _: machine)
     cells = {"method": "MTP", "target": "x-7B Q8_0", "device": "x", "gamma": "3", "baseline_tps": "100"}
