@@ -40,7 +40,7 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
     tests += ["decode"] if s.new_tokens else []
     for phase in tests:
         clean, taken, patience_s = 0, 0, job.patience_s
-        while clean < job.repetitions and taken < job.attempts_max and patience_s > 0:
+        while not taken or (clean < job.repetitions and taken < job.attempts_max and patience_s > 0):
             started_s = time.monotonic()
             output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions))
             printed = rows(output)
@@ -56,7 +56,7 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
             taken += max(1, len(samples))
             clean += 0 if validity.doubts else len(samples)
             patience_s -= time.monotonic() - started_s if validity.doubts else 0.0
-        if clean < needed_count(job.repetitions):
+        if job.patience_s and clean < needed_count(job.repetitions):
             break  # already inconclusive: no further test that nobody would believe
     if not is_named:
         raise EngineError(f"the program printed no result: {output[-200:]!r}")

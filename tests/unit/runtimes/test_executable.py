@@ -83,3 +83,14 @@ def test_a_server_that_ends_at_once_says_its_last_words(programs, tmp_path: Path
         pass
     assert "-fit: off" in str(told.value)  # what it printed
     assert executable.RUNTIME.missing() is None  # a folder with a server alone is used by it
+
+
+def test_a_run_without_patience_takes_each_test_once(programs, tmp_path: Path) -> None:
+    from harness.measure.jobs.executable import run_executable
+
+    programs('{"n_prompt": 4, "n_gen": 0, "samples_ns": [2000000], "build_commit": "c"}')
+    told: list[str] = []
+    scenario = {"prompt_tokens": 4, "new_tokens": 2}
+    job = {"path": str(tmp_path / "m.gguf"), "scenario": scenario, "repetitions": 1, "patience_s": 0.0}
+    run_executable(job, lambda event, _data: told.append(event))
+    assert told.count("sample") == 2
