@@ -14,7 +14,7 @@ from harness.app.doctor import Finding
 from harness.app.explain import ExplanationTable
 from harness.app.learn import Lesson
 from harness.app.measured import SpeedCause
-from harness.app.plans import RemotePlan, SpeculationPlan
+from harness.app.plans import SpeculationPlan
 from harness.app.recommend import Ranking
 from harness.app.trend import MetricChange, Trend
 from harness.cli._output import JSON_VERSION
@@ -50,7 +50,6 @@ class Fit(TypedDict, total=False):
     energy: Energy | None
     speculation: SpeculationPlan | None
     explanation: tuple[ExplanationTable, ...]
-    remote: RemotePlan
     ways: list[Any]
     commands: list[str]
     measured: Measured

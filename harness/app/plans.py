@@ -11,12 +11,13 @@ from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
+from harness.domain.placement import Placement
 from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError
 from harness.predict.fitted import machine_of
 from harness.predict.passes import Pass
-from harness.predict.speculative import HEADS, VERIFIED_S, BestLength, best_gamma, draft_s, expected_tokens_per_cycle
+from harness.predict.speculative import HEADS, VERIFIED_S, BestLength, best_gamma, draft_s
 from harness.predict.speed import pass_seconds, predict_speed
 from harness.predict.streamed import StreamingOutlook, plan_under_budget
 from harness.predict.weights import matrix_types
@@ -59,12 +60,18 @@ def plan_speculation(
     device: DeviceProfile,
     scenario: Scenario,
     draft: ResolvedModel | str | None = None,
+    *,
+    elsewhere: tuple[DeviceProfile, float] | None = None,
 ) -> SpeculationPlan:
     """Best draft length for each acceptance rate, or "do not".
 
     ``draft`` is a model, one of ``HEADS`` (a head of a few layers on the target: ``mtp``, ``eagle``; ``dflash`` drafts
     all tokens in one pass), or None for prompt lookup. The scenario's depth counts; its ``draft_tokens`` fix the length
-    where they are given.
+    where they are given. With another device and seconds of a round trip to it, ``elsewhere``, drafts are verified
+    there; a few bytes a token go over the line, which the round trip holds.
+
+    Raises:
+        RefusedError: The model does not fit there.
     """
     verify, measured = _verify_cost(model.weights, device, scenario)
     cost, ratio, drafter = verify, 0.0, "prompt lookup"
@@ -84,87 +91,23 @@ def plan_speculation(
         drafter = f"{draft.name} {draft.quant}"
         own = predict_speed(draft.weights, device, scenario)
         ratio = target.decode_tokens_per_s.mid / own.decode_tokens_per_s.mid
-    fixed = scenario.draft_tokens
-    best = {alpha: best_gamma(alpha, ratio, cost, fixed or _MAX_GAMMA, fixed or 1) for alpha in acceptances}
+    fixed, most = scenario.draft_tokens, _MAX_GAMMA
+    if elsewhere:
+        there, trip_s = elsewhere
+        asked = replace(scenario, api="", placement=Placement())
+        now, most = predict(model, there, asked), _PASS_TOKENS - 1
+        if now.verdict.word != "fits":
+            raise RefusedError(f"{model.name} {model.quant} does not fit on {there.title}: it cannot verify there")
+        rate, own = now.speed.decode_tokens_per_s.mid, _verify_cost(model.weights, there, asked)[0]
+        cost = verify = lambda k: (own(k) / rate + trip_s) * target.decode_tokens_per_s.mid
+        drafter += f", verified on {there.title} with {trip_s * 1e3:g} ms there and back ({rate:.3g} tokens/s alone)"
+    best = {alpha: best_gamma(alpha, ratio, cost, fixed or most, fixed or 1) for alpha in acceptances}
     return SpeculationPlan(
         drafter=drafter,
         draft_cost_ratio=ratio,
         verify_cost_ratio=tuple(verify(k) for k in range(2, _MAX_GAMMA + 2)),
         measured=measured,
         cases=tuple(SpeculationCase(acceptance_ratio=a, gamma=b.gamma, speedup=b.speedup) for a, b in best.items()),
-    )
-
-
-class RemoteCase(SpeculationCase):
-    """The same with the verifier elsewhere, at the round trip that was asked about.
-
-    ``break_even_s`` is the longest one at which it is as fast as decoding here; 0 where it never is.
-    """
-
-    tokens_per_s: float
-    break_even_s: float
-
-
-class RemotePlan(Frozen):
-    """A draft on this device, verified by the model on another over a network.
-
-    Beside it the model on this device alone (0 where it does not fit), and on the other, which sends every token.
-    """
-
-    verifier: str
-    round_trip_s: float
-    here_tokens_per_s: float
-    there_tokens_per_s: float
-    cases: tuple[RemoteCase, ...]
-
-
-def plan_remote(
-    now: Prediction,
-    model: ResolvedModel,
-    draft: ResolvedModel,
-    device: DeviceProfile,
-    verifier: DeviceProfile,
-    scenario: Scenario,
-    round_trip_s: float,
-) -> RemotePlan:
-    """Draft here, verify there: the length of draft that is fastest at each acceptance rate.
-
-        v = E(a, g) / (g t_d + r + t_v(g + 1))          [tokens/s]
-
-    E: tokens of a cycle (Leviathan et al. 2023, equation 1); g: tokens drafted; t_d: time of one here; r: round trip;
-    t_v: one pass over g + 1 tokens there, the prefix kept. A few bytes a token go over the line, which r holds.
-
-    Raises:
-        RefusedError: The model does not fit on the verifier.
-    """
-    there = predict(model, verifier, replace(scenario, api=""))
-    if there.verdict.word != "fits":
-        raise RefusedError(f"{model.name} {model.quant} does not fit on {verifier.title}: it cannot verify there")
-    cost = _verify_cost(model.weights, verifier, replace(scenario, api=""))[0]
-    draft_s = 1 / predict_speed(draft.weights, device, scenario).decode_tokens_per_s.mid
-    there_rate = there.speed.decode_tokens_per_s.mid
-    here_rate = now.speed.decode_tokens_per_s.mid if now.verdict.word in {"fits", "too slow"} else 0.0
-    cases = []
-    for alpha in ACCEPTANCES:
-        computing = {g: g * draft_s + cost(g + 1) / there_rate for g in range(1, _PASS_TOKENS)}
-        rates = {g: expected_tokens_per_cycle(alpha, g) / (s + round_trip_s) for g, s in computing.items()}
-        gamma = max(rates, key=lambda g: rates[g])
-        slack = [expected_tokens_per_cycle(alpha, g) / here_rate - s for g, s in computing.items()] if here_rate else []
-        cases.append(
-            RemoteCase(
-                acceptance_ratio=alpha,
-                gamma=gamma,
-                speedup=rates[gamma] / here_rate if here_rate else 0.0,
-                tokens_per_s=rates[gamma],
-                break_even_s=max(0.0, *slack) if slack else 0.0,
-            )
-        )
-    return RemotePlan(
-        verifier=verifier.title,
-        round_trip_s=round_trip_s,
-        here_tokens_per_s=here_rate,
-        there_tokens_per_s=there_rate,
-        cases=tuple(cases),
     )
 
 

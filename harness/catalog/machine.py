@@ -44,6 +44,7 @@ class MemoryWords(NamedTuple):
     mt_s: int = 0
     channels: int = 0
     gb_s: float = 0.0
+    sticks: int = 0
 
 
 class Named(NamedTuple):
@@ -121,8 +122,9 @@ def _memory(segment: str) -> tuple[str, MemoryWords]:
         gb=float(said.get("gb") or sticks * float(said.get("each", 0))),
         kind=said.get("kind") or ("ddr" + said["generation"] if "generation" in said else ""),
         mt_s=int(said.get("mt_s") or round(int(said.get("mb_s", 0)) / 8)),
-        channels=_number(said["channels"]) if "channels" in said else min(sticks, 2),
+        channels=_number(said["channels"]) if "channels" in said else 0,
         gb_s=float(said.get("gb_s", 0)),
+        sticks=sticks,
     )
     return segment, memory
 
@@ -158,6 +160,9 @@ def build(line: PartsLine, ref: str, files: "DeviceFiles") -> DeviceProfile | No
         parts[role] = TakenPart(count, best, _readings(best, hits, name))
         if role == "card" and line.ram.gb in best.sizes_gb and not (line.ram.kind or line.ram.gb_s):
             line = line._replace(ram=MemoryWords())  # it is the card's own
+    if sticks := line.ram.sticks:  # as many channels as the CPU has, two where nobody tells
+        widest = int(float(parts["host"].part.row["bits"] or 128)) if "host" in parts else 128
+        line = line._replace(ram=line.ram._replace(channels=line.ram.channels or min(sticks, widest // 64), sticks=0))
     if not parts:
         return _by_figures(ref, line.ram, files) if line.ram.kind or line.ram.gb_s else None
     device = _own_file(*parts.values(), line=line, files=files) if len(parts) == 1 else None
@@ -246,6 +251,9 @@ def also(profile: DeviceProfile, name: str) -> DeviceProfile:
         if abs(part.bandwidth_gb_s * GB / pool.bandwidth_bytes_per_s.value - 1) < 0.03:
             said = [reading for reading in _readings(part, hits, name) if "also means" in reading]
             return replace(profile, readings=(*profile.readings, *said))
+    if hits and hits[0].bandwidth_gb_s:
+        said = [f"{profile.title} stands for it; it also means {_figures(hits[0])}"]
+        return replace(profile, readings=(*profile.readings, *said))
     return profile
 
 
@@ -271,6 +279,9 @@ def _host(part: TablePart, ram: MemoryWords, files: "DeviceFiles") -> DeviceProf
     said = [f"{gb:g} GB taken, {why}"] if not ram.gb and len(sizes) > 1 else []
     if sizes and ram.gb and ram.gb not in sizes and part.layer != "cpus":
         said.append(f"nobody lists it with {ram.gb:g} GB, only {', '.join(f'{size:g}' for size in sizes)}")
+    bandwidth = _bandwidth(part, silicon, ram, base)
+    if bandwidth.confidence == "assumed":
+        said.append(f"nobody tells the speed of its memory: that of {base.title} is taken")
     fewer = re.search(r"(?:(\d+)-core CPU, )?(\d+)-core GPU", chip if "(" in chip else silicon.row["name"])
     engines = base.engines if alike else _engines(silicon, base)
     if alike and fewer:
@@ -288,7 +299,7 @@ def _host(part: TablePart, ram: MemoryWords, files: "DeviceFiles") -> DeviceProf
         chip=base.chip if named_as_base else name,
         os=system,
         year=int(row["year"] or silicon.row["year"] or base.year),
-        pools=(_ram(gb, why, _bandwidth(part, silicon, ram, base), taken_gib, system, ram.kind or row["memory"]),),
+        pools=(_ram(gb, why, bandwidth, taken_gib, system, ram.kind or row["memory"]),),
         engines=tuple(engine for engine in engines if engine.pool == "ram"),
         power=base.power if alike and base.kind == kind else Power(),
         calibrations=(),

@@ -141,6 +141,9 @@ def _made_of(bare: str, keys: dict[str, str], params_b: float) -> tuple[ModelCar
         card = _sized(keys.get(key(text)), params_b) if re.search(r"\d", text) else None
         if card is not None:
             return card, f"it says itself that its base is {card.name}"
+    sized = {model for k, model in keys.items() if re.fullmatch(rf"{re.escape(key(bare))}-[\d.]+[bm]", k)}
+    if key(bare) and len(sized) == 1 and (card := _sized(sized.pop(), params_b)):
+        return card, f"{card.name} is the only size of it that is known"
     plain = re.sub(r"[-.]", "", key(bare))
     if re.search(r"\d-\d", bare):  # QWEN2-5-0-5B: a dash where others write a dot
         fits = {model for k, model in keys.items() if re.sub(r"[-.]", "", k) == plain}

@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING
 
 from harness.cli._output import Table, say, table
-from harness.units import format_number, format_seconds
+from harness.units import format_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.app.plans import RemotePlan, SpeculationPlan
+    from harness.app.plans import SpeculationPlan
     from harness.app.ways import Way
 
 
-def render_plans(ways: "Sequence[Way]", speculation: "SpeculationPlan | None", remote: "RemotePlan | None") -> None:
+def render_plans(ways: "Sequence[Way]", speculation: "SpeculationPlan | None") -> None:
     """Print ways where there are several, and the plans that there are."""
     if len(ways) > 1:
         say(_ways(ways))
@@ -28,29 +28,6 @@ def render_plans(ways: "Sequence[Way]", speculation: "SpeculationPlan | None", r
             f"decoded one; a pass over 2, 3, 4, 5 tokens costs {costs}, {source}",
             table("", ("acceptance", "draft length", "speedup"), rows, right=(0, 1, 2)),
         )
-    if remote:
-        say(_remote(remote))
-
-
-def _remote(plan: "RemotePlan") -> Table:
-    alone = f"alone here {format_number(plan.here_tokens_per_s)}" if plan.here_tokens_per_s else "it does not fit here"
-    never = "never" if plan.here_tokens_per_s else "any"
-    rows = [
-        (
-            f"{c.acceptance_ratio:.1f}",
-            str(c.gamma),
-            format_number(c.tokens_per_s),
-            f"{c.speedup:.2f}x" if c.speedup else "",
-            format_seconds(c.break_even_s) if c.break_even_s else never,
-        )
-        for c in plan.cases
-    ]
-    title = (
-        f"drafts here, verified on {plan.verifier}, {format_seconds(plan.round_trip_s)} there and back; tokens/s: "
-        f"{alone}, alone there {format_number(plan.there_tokens_per_s)}"
-    )
-    columns = ("acceptance", "draft length", "tokens/s", "over here alone", "pays below a round trip of")
-    return table(title, columns, rows, right=(0, 1, 2, 3, 4))
 
 
 def _ways(ways: "Sequence[Way]") -> Table:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from harness.app.explain import ExplanationTable
-    from harness.app.plans import RemotePlan
     from harness.app.resolve import ResolvedModel
     from harness.domain.device import DeviceProfile
     from harness.domain.prediction import Interval, Prediction
@@ -150,13 +149,14 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
     late, energy = use.outlook(resolved, profile, scenario, decode, question.asked["minutes"] or 10)
     notes = [*question.notes, *_notes(now, profile, scenario)]
     changes = advice_for(resolved, profile, question.scenario, now, **question.asked) if advised else []
-    drafter = question.drafter
-    speculation = plan_speculation(resolved, profile, scenario, drafter) if advised or drafter else None
+    drafter, there = question.drafter, _elsewhere(context, given["verifier"])
+    speculation = (
+        plan_speculation(resolved, profile, scenario, drafter, elsewhere=there) if advised or drafter else None
+    )
     why = _why(resolved, profile, scenario) if given["explained"] else ()
     slower, beside = [], ""
     if measured:
         slower, beside = causes(measured, best, resolved, profile, late), measured_line(measured, now)
-    remote = _remote(context, given["verifier"], question, now, scenario) if given["verifier"] and small else None
     starts = [] if profile.kind in _HANDHELD else commands(best, resolved, repository_of(resolved.name))
     spoken = first_line(
         best,
@@ -182,12 +182,12 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
         if changes:
             say(_advice_table(changes))
         gains = speculation and verdict.word == "fits" and any(case.gamma for case in speculation.cases)
-        render_plans(listed, speculation if small or gains else None, remote)
+        render_plans(listed, speculation if small or gains else None)
         say(*map(_explained, why), *filter(None, (next_step(best, device in THIS_MACHINE, bool(changes)),)))
 
     document = {"scenario": scenario, "prediction": now, "ways": listed, "advice": changes, "notes": notes}
     document |= {"sustained": late, "energy": energy, "speculation": speculation, "commands": starts}
-    parts = {"explanation": why, "remote": remote, "electricity": cost and cost[0][1],
+    parts = {"explanation": why, "electricity": cost and cost[0][1],
              "measured": beside and {"says": beside, "may_be": slower}}  # fmt: skip
     document |= {name: part for name, part in parts.items() if part}
     cells = {"answer": spoken.partition(":")[0], "how": best.how, "llama.cpp": best.flags}
@@ -197,16 +197,13 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
     return Answer(document, show, status), cells
 
 
-def _remote(
-    context: click.Context, verifier: str, question: _Question, now: "Prediction", scenario: "Scenario"
-) -> "RemotePlan":
-    from harness.app.plans import plan_remote
+def _elsewhere(context: click.Context, verifier: str | None) -> "tuple[DeviceProfile, float] | None":
+    """The device that --verifier names, and seconds there and back."""
     from harness.app.resolve import resolve_device
 
-    place, _, trip_ms = verifier.partition("@")
+    place, _, trip_ms = (verifier or "").partition("@")
     trip_s = Amount(most=60_000).convert(trip_ms or "40", None, context) / 1e3
-    there = resolve_device(place)
-    return plan_remote(now, question.model, question.asked["draft"], question.device, there, scenario, trip_s)
+    return (resolve_device(place), trip_s) if place else None
 
 
 def _rests_on(model: "ResolvedModel", scenario: "Scenario", is_longest: bool) -> str:

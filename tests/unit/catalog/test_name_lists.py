@@ -16,8 +16,9 @@ from harness.catalog.devices import load_device
 from harness.errors import HarnessError, UnknownNameError
 
 LISTS = Path(__file__).parents[2] / "data" / "names"
-LEAST_RIGHT_RATIO = {1: 0.95, 2: 0.95, 3: 0.85}
-"""The third lists are of rarer names: at first 89 of 101 devices, 49 of 100 models, 22 more guessed in their size."""
+LEAST_RIGHT_RATIO = {1: 0.95, 2: 0.95, 3: 0.85, 4: 0.95}
+"""The third lists are of rarer names: at first 89 of 101 devices, 49 of 100 models, 22 more guessed in their size.
+In the fourth, at first 340 of 365 devices and 314 of 342 models, 13 more guessed in their size."""
 MISTAKEN = {
     "Pixel 5": "Snapdragon 765G has a bus of 32 bit: 17.1 GB/s",
     "Nothing Phone 3a": "Snapdragon 7s Gen 3 has a bus of 32 bit: 25.6 GB/s",
@@ -25,6 +26,11 @@ MISTAKEN = {
     "Radxa ROCK 5 ITX": "it carries LPDDR5",
     "Llama-3.2-11B-Vision-Instruct": "the text part alone, 9.8 of 10.7",
     "SmolVLM-500M-Instruct": "the text part alone, 0.36 of 0.51",
+    "Galaxy A54": "nobody states the rate of its memory, and the answer says that",
+    "Galaxy A55 5G": "the same",
+    "SM-A546B": "the same",
+    "OnePlus 13": "its LPDDR5X may be of 9600 or of 10667 MT/s",
+    "qwen2.5-coder:1.5b": "its files store the output matrix apart from the token table: 1.78",
     "A16": "a phone's chip, NVIDIA's card and a Galaxy are called so: all are said",
 }
 """Rows of the lists whose expectation was wrong or ambiguous; the rest of them counts as it was written."""
@@ -53,7 +59,17 @@ def model_is_right(row: dict[str, str]) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("kind", "number"), [("devices", 1), ("devices", 2), ("devices", 3), ("models", 1), ("models", 2), ("models", 3)]
+    ("kind", "number"),
+    [
+        ("devices", 1),
+        ("devices", 2),
+        ("devices", 3),
+        ("devices", 4),
+        ("models", 1),
+        ("models", 2),
+        ("models", 3),
+        ("models", 4),
+    ],
 )
 def test_names_written_down_before_any_table_was_read(kind: str, number: int) -> None:
     is_right = {"devices": device_is_right, "models": model_is_right}[kind]
@@ -70,7 +86,7 @@ def test_names_written_down_before_any_table_was_read(kind: str, number: int) ->
     assert len(wrong) + len(refused) <= (1 - LEAST_RIGHT_RATIO[number]) * len(rows), (wrong, refused)
     siblings = {"Moto G Power 2024", "Orange Pi 5", "Beelink SER8", "Minisforum UM790 Pro", "Framework 16"}
     siblings |= {"ThinkPad T14s Gen 6 Snapdragon", "GMKtec K8 Plus"}  # a sibling's name for the chip
-    siblings |= {"CMP 170HX", "H800"}  # one of two memories, and the other is said
+    siblings |= {"CMP 170HX", "H800", "Snapdragon 8 Elite"}  # one of two memories, and the other is said
     silently = set(wrong) - siblings
     assert kind == "models" or not silently
     assert kind == "devices" or all(resolve_model(name).guess for name in silently)  # bounded, and said to be
@@ -125,7 +141,7 @@ def test_a_limit_of_power_slows_arithmetic_and_memory(line: str, flops: float, g
     ("name", "said"),
     [
         ("Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf", "no such file here"),
-        ("Qwen2.5-VL-7B-Instruct", "image tower"),
+        ("llava:7b", "image tower"),
         ("bge-m3", "an encoder"),
         ("DeepSeek-V4-Flash", "bounded guess"),
         ("LiquidAI/LFM2.5-8B-A1B", "read for LFM2"),
