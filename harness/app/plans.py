@@ -98,8 +98,8 @@ def plan_speculation(
         now, most = predict(model, there, asked), _PASS_TOKENS - 1
         if now.verdict.word != "fits":
             raise RefusedError(f"{model.name} {model.quant} does not fit on {there.title}: it cannot verify there")
-        rate, own = now.speed.decode_tokens_per_s.mid, _verify_cost(model.weights, there, asked)[0]
-        cost = verify = lambda k: (own(k) / rate + trip_s) * target.decode_tokens_per_s.mid
+        rate, passed = now.speed.decode_tokens_per_s.mid, _verify_cost(model.weights, there, asked)[0]
+        cost = verify = lambda k: (passed(k) / rate + trip_s) * target.decode_tokens_per_s.mid
         drafter += f", verified on {there.title} with {trip_s * 1e3:g} ms there and back ({rate:.3g} tokens/s alone)"
     best = {alpha: best_gamma(alpha, ratio, cost, fixed or most, fixed or 1) for alpha in acceptances}
     return SpeculationPlan(
