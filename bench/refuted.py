@@ -11,6 +11,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,8 +19,8 @@ from typing import Final, NamedTuple
 import click
 from msgspec.structs import replace
 
-from harness.app.resolve import resolve_model
-from harness.app.ways import Way, ways
+from harness.app.resolve import ResolvedModel, resolve_model
+from harness.app.ways import ways
 from harness.catalog.devices import load_device
 from harness.catalog.parts import find
 from harness.domain.device import DeviceProfile
@@ -148,18 +149,24 @@ def _held(profile: DeviceProfile, sizes: list[int], words: str, model_bytes: flo
     return replace(profile, pools=tuple(grown if p.name == "ram" else p for p in profile.pools))
 
 
+@lru_cache(maxsize=1024)
+def model_of(name: str, quant: str) -> ResolvedModel | None:
+    """The model of a run, in its quantisation or, where that is of no llama.cpp's, in its usual one."""
+    for asked in (quant or None, None):
+        with suppress(HarnessError, ValueError):
+            return resolve_model(name.partition(" (")[0], asked)
+    return None
+
+
 def verdict(run: Run) -> tuple[str, str]:
-    """(``agrees``, ``no``, ``above the ceiling``, ``bounded in words`` or ``not asked: ...``, the answer's first line)."""
+    """What comes of a run, and the answer's first line.
+
+    The first is ``agrees``, ``no``, ``above the ceiling``, ``bounded in words``, ``refused`` or ``not asked: ...``.
+    """
     device = device_of(run.device, run.chip, run.cards, run.model_bytes, run.ram_bytes)
-    if device is None:
-        return "not asked: nobody's device", ""
-    try:
-        model = resolve_model(run.model.partition(" (")[0], run.quant or None)
-    except (HarnessError, ValueError):
-        try:
-            model = resolve_model(run.model.partition(" (")[0])
-        except (HarnessError, ValueError):
-            return "not asked: nobody's model", ""
+    model = model_of(run.model, run.quant)
+    if device is None or model is None:
+        return f"not asked: nobody's {'model' if device else 'device'}", ""
     if run.model_bytes and not 0.8 < run.model_bytes / model.weights.file_bytes < 1.25:
         return "not asked: another recipe", ""
     scenario = Scenario(
@@ -175,17 +182,14 @@ def verdict(run: Run) -> tuple[str, str]:
         return "refused", str(error)
     best = listed[0]
     line = first_line(best, device, None)
-    if not best.runs:
-        return "no", line
-    if _BOUNDS.search(" ".join((line, *best.prediction.verdict.reasons))):
-        return "bounded in words", line
-    if run.speed > 1.02 * _ceiling(listed):
-        return "above the ceiling", f"{run.speed:g} of {_ceiling(listed):.3g} tokens/s: {line}"
-    return "agrees", line
-
-
-def _ceiling(listed: list[Way]) -> float:
-    return max(way.prediction.speed.roofline_tokens_per_s for way in listed)
+    ceiling = max(way.prediction.speed.roofline_tokens_per_s for way in listed)
+    faults = {
+        "no": not best.runs,
+        "bounded in words": _BOUNDS.search(" ".join((line, *best.prediction.verdict.reasons))),
+        "above the ceiling": run.speed > 1.02 * ceiling,
+    }
+    found = next((name for name, holds in faults.items() if holds), "agrees")
+    return found, f"{run.speed:g} of {ceiling:.3g} tokens/s; {line}"
 
 
 @click.command()

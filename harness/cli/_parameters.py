@@ -117,9 +117,10 @@ def numbers(
     return read
 
 
-def words(_context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
-    """Callback that reads words separated by commas."""
-    found = () if text is None else tuple(part.strip() for part in text.split(","))
+def words(_context: click.Context, option: click.Parameter, text: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Callback that reads words separated by commas, of an option that may be repeated or not."""
+    texts = text if isinstance(text, tuple) else (text,)
+    found = tuple(part.strip() for each in texts if each is not None for part in each.split(","))
     if not all(found):
         raise click.BadParameter(f"found {text!r}, expected names with a comma between", param=option)
     return found

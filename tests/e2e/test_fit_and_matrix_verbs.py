@@ -147,6 +147,16 @@ def test_matrix_takes_names_as_fit_does(tmp_path: Path) -> None:
     assert (found["device"], found["model"], found["quant"]) == (["rtx-4090-desktop"], ["llama-3.1-8b"], ["Q4_0"])
 
 
+def test_a_matrix_takes_repeated_names_as_more_of_them(tmp_path: Path) -> None:
+    words = ("-d", "iphone-12", "-d", "pixel-8,raspberry-pi-5", "-m", "smollm2-135m", "-m", "qwen2.5vl:3b")
+    table = json.loads(run("matrix", *words, "--json", home=tmp_path).stdout)
+    assert set(zip(table["device"], table["model"], strict=True)) == {
+        (device, model)
+        for device in ("iphone-12", "pixel-8", "raspberry-pi-5")
+        for model in ("smollm2-135m", "qwen2.5-vl-3b")
+    }
+
+
 def test_a_matrix_of_many_cells_is_a_row_a_device(tmp_path: Path) -> None:
     done = run("matrix", "-d", "rtx-*", "-m", "qwen3-8b,qwen3-4b", "-c", "4096,8192", home=tmp_path)
     assert done.returncode == 0
