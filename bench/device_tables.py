@@ -141,6 +141,7 @@ def catalogue(folder: Path) -> dict[str, list[dict[str, Any]]]:
         common(row, row["chip"], *re.findall(r"^(?:Radeon|Arc) \d+\w$", row["gpu"]))
         | {"ram_gb": row["memory_options_gb"], "gpu": row["gpu"], "gpu_cores": row["gpu_cores"]}
         for row in rows("socs.csv")
+        if row["kind"] != "npu"  # no computers of their own
     ]
     cpus = [
         common(row, row["cpu"]) | {"codename": row["codename"], "cores": row["cores"], "l3_mb": row["l3_mb"],

@@ -113,7 +113,9 @@ def _cards(words: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def device_of(device: str, chip: str, cards: int, model_bytes: float, ram_bytes: float) -> DeviceProfile | None:
+def device_of(
+    device: str, chip: str, cards: int, host: str, model_bytes: float, ram_bytes: float
+) -> DeviceProfile | None:
     """The device of a run, with the memory that its words tell or else enough for what it ran; None for nobody's."""
     sizes = [int(size) for size in _SIZE.findall(device)]
     bare = re.sub(r"\(.*?\)", " ", device)
@@ -122,12 +124,11 @@ def device_of(device: str, chip: str, cards: int, model_bytes: float, ram_bytes:
         if not words or _RUNS_ELSEWHERE.search(name):
             continue
         for size in (*sizes, 0):
-            asked = f"{words} {size}GB" if size else words
-            try:
-                profile = load_device(f"{cards}x {asked}" if cards > 1 else asked)
-            except (HarnessError, ValueError):
-                continue
-            return _held(profile, sizes, words, model_bytes, ram_bytes)
+            asked = f"{cards}x " * (cards > 1) + (f"{words} {size}GB" if size else words)
+            for beside in dict.fromkeys((re.sub(r"\(.*?\)|\bVM\b", " ", host).strip(), "")):
+                with suppress(HarnessError, ValueError):
+                    profile = load_device(f"{asked} + {beside}" if beside else asked)
+                    return _held(profile, sizes, words, model_bytes, ram_bytes)
     return None
 
 
@@ -163,10 +164,17 @@ def verdict(run: Run) -> tuple[str, str]:
 
     The first is ``agrees``, ``no``, ``above the ceiling``, ``bounded in words``, ``refused`` or ``not asked: ...``.
     """
-    device = device_of(run.device, run.chip, run.cards, run.model_bytes, run.ram_bytes)
+    if re.search(r"x ?2\b|dual", run.host):
+        return "not asked: two sockets", ""
+    device = device_of(run.device, run.chip, run.cards, run.host, run.model_bytes, run.ram_bytes)
     model = model_of(run.model, run.quant)
     if device is None or model is None:
         return f"not asked: nobody's {'model' if device else 'device'}", ""
+    pools = {round(pool.total_bytes.value / GIB) for pool in device.pools}
+    if re.search(r"\b(?:RTX|GTX|RX|Arc)\b", run.chip) and pools.isdisjoint(
+        map(int, _SIZE.findall(run.device) or pools)
+    ):
+        return "not asked: another memory", ""
     if run.model_bytes and not 0.8 < run.model_bytes / model.weights.file_bytes < 1.25:
         return "not asked: another recipe", ""
     scenario = Scenario(
@@ -186,7 +194,7 @@ def verdict(run: Run) -> tuple[str, str]:
     faults = {
         "no": not best.runs,
         "bounded in words": _BOUNDS.search(" ".join((line, *best.prediction.verdict.reasons))),
-        "above the ceiling": run.speed > 1.02 * ceiling,
+        "above the ceiling": model.bits is None and run.speed > 1.02 * ceiling,  # of a file of just these bytes
     }
     found = next((name for name, holds in faults.items() if holds), "agrees")
     return found, f"{run.speed:g} of {ceiling:.3g} tokens/s; {line}"

@@ -132,6 +132,8 @@ def held_to(
     beside: Sequence[Companion] = (),
 ) -> Prediction:
     """The prediction judged by a wanted speed, with all that lives in the app running, and after so many minutes."""
+    if now.verdict.word == "does not fit":
+        return now
     judged, said = now.speed, tuple[str, ...]()
     if beside:
         judged, said = shared_speed(judged, device, beside, device.pool_for(now.api))

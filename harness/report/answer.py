@@ -55,7 +55,7 @@ def first_line(
     name = f"{now.model} {now.quant} on {device.title}, {now.api}"
     memory = f"{format_bytes(verdict.needed_bytes)} of {format_bytes(verdict.available_bytes)}"
     if not way.runs:
-        return f"No: it needs {memory}, and no split or streaming makes up for the rest ({name})."
+        return f"No: it needs {memory}, and no split or streaming helps: {verdict.reasons[-1]} ({name})."
     decode = decode or speed.decode_tokens_per_s
     if reads_only:
         read, read_s = speed.prefill_tokens_per_s, span(speed.ttft_warm_s)

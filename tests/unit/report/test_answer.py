@@ -34,7 +34,7 @@ def way(word: str, low: float, mid: float, high: float, **asked: int) -> Way:
         ("fits", (15, 18, 21), "Yes: about 18 tokens/s (15 to 21), first token after 500 ms ("),
         ("fits", (4, 9, 18), "Yes: somewhere between 4 and 18 tokens/s (not known well enough)"),
         ("too slow", (15, 18, 21), "It runs, but is slower than wanted: about 18 tokens/s"),
-        ("does not fit", (15, 18, 21), "No: it needs 5.00 GiB of 10.00 GiB, and no split or streaming makes up for"),
+        ("does not fit", (15, 18, 21), "No: it needs 5.00 GiB of 10.00 GiB, and no split or streaming helps: "),
     ],
 )
 def test_first_line(word: str, speeds: tuple[float, float, float], words: str) -> None:
