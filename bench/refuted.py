@@ -86,7 +86,8 @@ def _run(file: str, line: int, row: dict[str, str]) -> Run:
     needed = _number(row.get("n_ctx")) or max(deepest + 128, told)
     needed = needed or _number(row.get("prompt_tokens")) + _number(row.get("gen_tokens")) or 512
     users = int(_number(row.get("batch_npl")) or _number(row.get("concurrency")) or 1)
-    decodes = file in {"decode", "partial_offload"} and test.startswith("tg")
+    beyond = _number(row.get("implied_eff")) > 1  # the row's own bytes and bandwidth contradict its speed
+    decodes = file in {"decode", "partial_offload"} and test.startswith("tg") and not beyond
     kv_type = (row.get("kv_type") or row.get("type_k") or "F16").upper()
     chip = row.get("gpu_chip") or row.get("chip") or ""
     return Run(
@@ -128,7 +129,8 @@ def device_of(
             for beside in dict.fromkeys((re.sub(r"\(.*?\)|\bVM\b", " ", host).strip(), "")):
                 with suppress(HarnessError, ValueError):
                     profile = load_device(f"{asked} + {beside}" if beside else asked)
-                    return _held(profile, sizes, words, model_bytes, ram_bytes)
+                    named = not any("known by its memory alone" in reading for reading in profile.readings)
+                    return _held(profile, sizes, words, model_bytes, ram_bytes) if named else None
     return None
 
 
@@ -190,7 +192,9 @@ def verdict(run: Run) -> tuple[str, str]:
         return "refused", str(error)
     best = listed[0]
     line = first_line(best, device, None)
-    ceiling = max(way.prediction.speed.roofline_tokens_per_s for way in listed)
+    fastest = max(pool.bandwidth_bytes_per_s.value for pool in device.pools) * run.cards
+    whole = fastest / best.prediction.speed.active_bytes  # another way than ours may hold more on the card
+    ceiling = max(whole, *(way.prediction.speed.roofline_tokens_per_s for way in listed))
     faults = {
         "no": not best.runs,
         "bounded in words": _BOUNDS.search(" ".join((line, *best.prediction.verdict.reasons))),
