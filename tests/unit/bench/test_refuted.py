@@ -7,7 +7,7 @@ import pytest
 from bench.refuted import FILES, runs_of, verdict
 
 PUBLISHED = Path(__file__).parents[3].parent / "shared" / "data" / "published"
-SAMPLED = 150
+SAMPLED = 40
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published rows of all files are not beside the project")
