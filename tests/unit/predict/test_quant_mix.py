@@ -7,8 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from harness.app.resolve import resolve_model
 from harness.catalog.names import load_model
 from harness.domain.model import ModelShape
+from harness.domain.quant import understood
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.quant_mix import (
     NEEDS_IMPORTANCE_MATRIX,
@@ -144,3 +146,28 @@ def test_every_card_can_be_quantised(quant: str) -> None:
     for model in ("phi-2", "falcon-mamba-7b", "jamba-v0.1", "deepseek-v3", "minicpm3-4b", "olmo-2-7b", "glm-4-9b"):
         weights = weights_of(load_model(model).shape, quant)
         assert weights.file_bytes > sum(t.size_bytes for t in weights.tensors) > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "quant", "published", "ratio"),
+    [
+        # sizes of files on their pages, rounded to 0.1 GiB; models that no recipe was fitted on
+        ("darwin-36b-opus", "bartowski:Q6_K", 30.06e9, 0.01),
+        ("darwin-36b-opus", "bartowski:Q4_K_M", 21.37e9, 0.01),
+        ("cydonia-24b", "bartowski:IQ4_XS", 12.78e9, 0.01),  # made with an importance matrix
+        ("hermes-4-14b", "bartowski:Q4_0", 8.59e9, 0.01),
+        ("apriel-1.5-15b", "bartowski:Q4_K_M", 8.80e9, 0.01),
+        # and what the recipes of 2026 were fitted on
+        ("gemma-4-31b", "bartowski:Q6_K", 26.74e9, 0.01),
+        ("granite-4.1-8b", "bartowski:Q4_K_M", 5.58e9, 0.015),
+        ("qwen3.5-9b", "unsloth:UD-Q4_K_XL", 5.955e9, 0.02),
+    ],
+)
+def test_files_of_owners_have_the_size_that_was_published(model: str, quant: str, published: float, ratio: float):
+    assert resolve_model(model, quant).weights.file_bytes == pytest.approx(published, rel=ratio)
+
+
+def test_a_recipe_for_one_architecture_is_no_other_models() -> None:
+    assert understood("bartowski:Q6_K", "llama") == understood("bartowski:Q6_K")
+    assert understood("bartowski:Q6_K", "gemma4").bits[3] == 7.98
+    assert understood("Q6_K", "gemma4").bits == ()  # of nobody in particular
