@@ -144,10 +144,9 @@ def catalogue(folder: Path) -> dict[str, list[dict[str, Any]]]:
         if row["kind"] != "npu"  # no computers of their own
     ]
     cpus = [
-        common(row, row["cpu"]) | {"codename": row["codename"], "cores": row["cores"], "l3_mb": row["l3_mb"],
-                                   "other_memory": row["other_memory"]}
+        common(row, row["cpu"]) | {name: row[name] for name in ("codename", "cores", "other_memory")}
         for row in rows("cpus.csv")
-    ]  # fmt: skip
+    ]
     devices.sort(key=lambda row: str(row["name"]))
     return {"devices": devices, "chips": chips, "cpus": cpus}
 

@@ -22,7 +22,7 @@ import click
 import numpy as np
 
 from bench.running_servers import PROGRAMS, running
-from harness.domain.record import RunRecord, result_of
+from harness.domain.record import RunRecord
 from harness.domain.result import Load
 from harness.errors import CouldNotRunError
 from harness.measure.jobs.load import LoadJob, plan
@@ -71,7 +71,8 @@ def theirs(program: Path, url: str, users: int, requests: int, data: Path) -> di
 
 def ours(record: RunRecord) -> dict[str, float]:
     """The same of one record of one level."""
-    (level,) = result_of(record, Load).levels
+    assert isinstance(record.result, Load), record.detail
+    (level,) = record.result.levels
     times = {phase: [s for s in record.samples if s.phase == phase] for phase in ("first_token", "decode", "workload")}
     first, whole = ([s.duration_s * 1e3 for s in times[p]] for p in ("first_token", "workload"))
     # guidellm's time between tokens is the mean of a request; ours of each gap is kept in the record beside it.

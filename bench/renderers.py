@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 from click.testing import CliRunner
@@ -17,8 +17,8 @@ from harness.app.published import shipped_rows
 from harness.catalog.devices import load_device
 from harness.cli import cli
 from harness.domain.budget import Metric
-from harness.domain.record import K, RunRecord
-from harness.domain.result import Generation, Quality, Soak, Speculation, Stream, SystemResult
+from harness.domain.record import RunRecord
+from harness.domain.result import Generation, Quality, Result, Soak, Speculation, Stream, SystemResult
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.fitted import machine_of
@@ -29,6 +29,8 @@ from harness.records.ladder import COLUMNS, cells, rungs_of
 from harness.records.metrics import metric_values
 from harness.report.document import without_folders
 from harness.units import format_bytes, format_seconds
+
+K = TypeVar("K", bound=Result)
 
 
 def source(records: list[RunRecord]) -> str:

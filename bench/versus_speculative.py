@@ -15,7 +15,6 @@ from statistics import median
 import click
 
 from harness.app.speculate import load_prompts, speculate
-from harness.domain.record import result_of
 from harness.domain.result import Speculation
 from harness.errors import CouldNotRunError
 from harness.measure.jobs.speculate import SpeculationJob
@@ -77,7 +76,8 @@ def main(target: Path, draft: Path, program: Path, prompts: str, prompt_count: i
                 sides[side] = theirs(program, target, draft, list(job.split()[1]), tokens)
             else:
                 record = speculate(job)
-                run = result_of(record, Speculation)
+                run = record.result
+                assert isinstance(run, Speculation), record.detail
                 sides[side] = run.speculative.tokens_per_s
                 sides["plain"] = run.plain.tokens_per_s
         ratios.append(sides["ours"] / sides["theirs"])

@@ -118,7 +118,7 @@ def in_memory(
 def streamed(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, now: Prediction) -> list[Streamed]:
     """Ways to read from storage what has no room in memory, the fastest first."""
     plan = plan_under_budget(model.weights, device, now)
-    return streamed_ways(plan, now.speed, scenario, sum(t.size_bytes for t in model.weights.tensors))
+    return streamed_ways(plan, now.speed, scenario, model.weights.tensor_bytes)
 
 
 def held_to(
@@ -202,14 +202,14 @@ def _weights_between(model: ResolvedModel) -> tuple[float, float]:
     """Least and most bytes of the weights, over those counted; 1 and 1 where the quantisation is known."""
     if model.bits is None:
         return 1.0, 1.0
-    held = sum(t.size_bytes for t in model.weights.tensors)
-    count = sum(t.element_count for t in model.weights.tensors)
+    held = model.weights.tensor_bytes
+    count = model.weights.weight_count
     return min(model.bits[0] * count / 8 / held, 1.0), max(model.bits[1] * count / 8 / held, 1.0)
 
 
 def _widened(memory: MemoryPrediction, model: ResolvedModel, scenario: Scenario) -> MemoryPrediction:
     """The same of memory; the cache of a model that nobody knows may be that of any of the nearest known ones."""
-    held = sum(t.size_bytes for t in model.weights.tensors)
+    held = model.weights.tensor_bytes
     less, more = ((ratio - 1) * held for ratio in _weights_between(model))
     if model.guess is not None:
         caches = [
@@ -296,7 +296,7 @@ def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile
 
 
 def _asked(value: float) -> Figure:
-    return Figure(value=value, source="asked for", confidence="assumed")
+    return Figure(value, "asked for", "assumed")
 
 
 def head_beside(head: str, model: ResolvedModel) -> list[Companion]:

@@ -202,7 +202,7 @@ class _Workshop:
             of_text = {"model": str(self.source), "text": str(self.text)}
             job["importance"] = str(self._made("importance.npz", "run_importance", of_text))
         try:
-            needed_bytes = sum(t.size_bytes for t in weights_of(self._weights.shape, quant).tensors)
+            needed_bytes = weights_of(self._weights.shape, quant).tensor_bytes
             check_room(self.folder, needed_bytes, advice="--keep names a folder on another disk")
         except RefusedError as error:
             raise EngineError(f"{quant} was not made: {error}") from error

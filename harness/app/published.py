@@ -45,7 +45,7 @@ def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> K
     return Known(
         name=found.card.name if found.card is not None else key(name),
         shape=shape,
-        params_b=sum(t.element_count for t in even.tensors) / 1e9,
+        params_b=even.weight_count / 1e9,
         file_bytes=float(even.file_bytes),
         sized=weights is not None and not split,
         read=read_of(even),

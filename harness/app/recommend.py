@@ -102,7 +102,7 @@ def recommend(
                 left_out[name] = f"too slow: {format_number(reached)} tokens/s"
                 continue
             del left_out[name]
-            growth = perplexity_growth_percent(now.quant, sum(t.element_count for t in model.weights.tensors))
+            growth = perplexity_growth_percent(now.quant, model.weights.weight_count)
             choice = Choice(
                 model=name,
                 quant=now.quant,

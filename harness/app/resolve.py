@@ -151,7 +151,7 @@ def _bits(quant: str, weights: Weights) -> tuple[float, float] | None:
     found = understood(quant, weights.shape.architecture)
     if found is None or not found.low:
         return None
-    computed = 8 * sum(t.size_bytes for t in weights.tensors) / sum(t.element_count for t in weights.tensors)
+    computed = 8 * weights.tensor_bytes / weights.weight_count
     return found.low * computed, found.high * computed
 
 

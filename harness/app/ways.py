@@ -122,7 +122,7 @@ def advice_for(
         ("beside", f"leave out {left.name}", evaluate(unchanged, beside=[one for one in beside if one is not left]))
         for left in beside
     ]
-    count = sum(t.element_count for t in model.weights.tensors)
+    count = model.weights.weight_count
     return advise(now, model.weights.shape, unchanged, evaluate, parameter_count=count, more=without)
 
 

@@ -6,9 +6,10 @@ Source: llama.cpp, src/llama-arch.cpp (names of the keys) and src/llama-model.cp
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from harness.catalog._shape_check import check_shape
 from harness.domain.base import shipped_table
@@ -22,6 +23,7 @@ SLIDING_STEPS: Final[dict[str, int]] = ARCHITECTURES["sliding_steps"]
 
 _LLAMA4_WINDOW_TOKENS: Final = 8192
 _GEMMA3N_KV_LAYERS: Final = 20
+LAYERS_MAX: Final = 100_000
 
 
 def quant_name(file_type: Any, tensors: Sequence[Tensor]) -> str:
@@ -44,22 +46,23 @@ def shape_from_metadata(
         BadDataError: A key that the architecture needs is missing or makes no sense.
     """
     dims = {t.name: t.dims for t in tensors}
-    shape = _Header(path, architecture, metadata, dims).shape()
+    shape = Header(path, architecture, metadata, f"{architecture}.", dims).shape()
     parts = metadata.get("split.count", 1)
     return check_shape(shape, path, dims if parts in {0, 1} else None)  # a part of a model has some tensors only
 
 
+@dataclass
 class Keys:
     """Figures of one model by the keys of its file, which all begin with ``prefix``, read with checks.
 
     ``form`` (``config`` or ``header``) names the tables of ``architectures.toml`` with the keys of each field.
     """
 
-    def __init__(
-        self, source: Path | str, architecture: str, values: Mapping[str, Any], *, form: str, prefix: str = ""
-    ) -> None:
-        self.source, self.architecture, self.values, self.prefix = source, architecture, values, prefix
-        self.keys: dict[str, dict[str, list[str | int]]] = ARCHITECTURES[form]
+    source: Path | str
+    architecture: str
+    values: Mapping[str, Any]
+    prefix: str = ""
+    form: ClassVar[str] = "config"
 
     def number(self, *keys: str | int | None, most: int = 1 << 40) -> int:
         """The first of ``keys`` there is, as a whole number; a number at the end stands for none.
@@ -89,30 +92,39 @@ class Keys:
             )
         return value
 
-    def part(self, name: str) -> dict[str, int]:
+    def part(self, table: str) -> dict[str, int]:
         """Fields of a part of the shape, by its table."""
-        return {field: self.number(*keys) for field, keys in self.keys[name].items()}
-
-    def routed(self) -> dict[str, int]:
-        """Fields of the experts; shared ones are as wide as routed ones where the file does not say."""
-        fields = self.part("experts")
-        width = self.number(
-            *self.keys["shared"]["feed_forward_dim"], fields["shared_count"] * fields["feed_forward_dim"]
-        )
-        return fields | {"shared_count": fields["shared_count"] or int(width > 0), "shared_feed_forward_dim": width}
+        return {name: self.number(*keys) for name, keys in ARCHITECTURES[self.form][table].items()}
 
 
-class _Header(Keys):
-    def __init__(
-        self, path: Path, architecture: str, metadata: Mapping[str, Any], dims: Mapping[str, tuple[int, ...]]
-    ) -> None:
-        super().__init__(path, architecture, metadata, form="header", prefix=f"{architecture}.")
-        self.dims = dims
+@dataclass
+class Header(Keys):
+    """A shape by the keys of a file's header, and by its tensors (``dims``) where it has any.
 
-    def shape(self) -> ModelShape:
-        """Everything together."""
+    ``letters`` are the kinds of a hybrid's layers where a configuration lists them.
+    """
+
+    dims: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    letters: str = ""
+    form = "header"
+
+    def told_by_tensors(self) -> dict[str, bool]:
+        """What the names of the tensors say, and no key."""
+        full = [f"blk.{i}.attn_v.weight" for i, slides in enumerate(self.slides()) if not slides]
+        return {
+            "gated_feed_forward": self.is_gated(),
+            "tied_embeddings": bool(self.dims) and "output.weight" not in self.dims,
+            "attention_bias": any(name.endswith(("attn_q.bias", "attn_qkv.bias")) for name in self.dims),
+            "qk_norm": self.has("attn_q_norm"),
+            # Layers that look at everything have no value matrix; a file without tensors counts as having them.
+            "values_are_keys": self.architecture == "gemma4"
+            and not any(name in self.dims or not self.dims for name in full),
+        }
+
+    def shape(self, traits: Mapping[str, bool] | None = None) -> ModelShape:
+        """Everything together; ``traits`` are fields that no key of a header tells, where they are known otherwise."""
         # Extra blocks that predict further tokens stand in the file and are not run in plain decoding.
-        layers = max(0, self.number("block_count", most=100_000) - self.number("nextn_predict_layers", 0))
+        layers = max(0, self.number("block_count", most=LAYERS_MAX) - self.number("nextn_predict_layers", 0))
         fields: dict[str, Any] = self.part("shape")
         recurrent = self.recurrent(layers)
         heads = self.number("attention.head_count", 0 if recurrent else None)
@@ -128,6 +140,7 @@ class _Header(Keys):
             head, value_head, kv_heads = latent.nope_head_dim + latent.rope_head_dim, latent.value_head_dim, heads
         return ModelShape(
             **fields,
+            **(self.told_by_tensors() if traits is None else traits),
             architecture=self.architecture,
             layer_count=layers,
             vocab_count=self.vocab(),
@@ -136,19 +149,14 @@ class _Header(Keys):
             head_dim=head,
             value_head_dim=0 if value_head == head else value_head,
             feed_forward_dim=self.feed_forward(),
-            gated_feed_forward=self.is_gated(),
-            tied_embeddings=bool(self.dims) and "output.weight" not in self.dims,
             sliding_window_tokens=window,
             sliding_step_count=self.sliding_step(layers) if window else 0,
-            attention_bias=any(name.endswith(("attn_q.bias", "attn_qkv.bias")) for name in self.dims),
-            qk_norm=self.has("attn_q_norm"),
             experts=self.experts(),
             latent=latent,
             recurrent=recurrent,
             kv_shared_layer_count=self.number("attention.shared_kv_layers", sharing),
             kv_shared_feed_forward_dim=self.shared_feed_forward(),
             sliding_kv_head_count=sliding_kv_heads,
-            values_are_keys=self.architecture == "gemma4" and len(self.full_value_matrices(layers)) == 0,
             layer_pattern=self.mixers(layers)[0],
         )
 
@@ -161,7 +169,8 @@ class _Header(Keys):
         most, slides = self.number("attention.head_count_kv", heads), self.slides()
         counts = self.listed("attention.head_count_kv")
         if not slides or len(set(counts)) < 2:
-            return most, 0
+            sliding = self.number("attention.head_count_kv_swa", most)
+            return most, sliding if sliding != most else 0
         full = max((n for n, s in zip(counts, slides, strict=True) if not s), default=0)
         sliding = max((n for n, s in zip(counts, slides, strict=True) if s), default=0)
         return full or sliding, sliding
@@ -180,29 +189,25 @@ class _Header(Keys):
         widths = self.listed("feed_forward_length") if self.architecture == "gemma4" else ()
         return widths[-1] if widths and widths[-1] != widths[0] else 0
 
-    def full_value_matrices(self, layers: int) -> list[str]:
-        """Value matrices of the layers that look at everything; a file without tensors counts as having them."""
-        full = [f"blk.{i}.attn_v.weight" for i, slides in enumerate(self.slides()[:layers]) if not slides]
-        return full if not self.dims or not full else [name for name in full if name in self.dims]
-
     def mixers(self, layers: int) -> tuple[str, int, int]:
         """Kinds of a hybrid's layers where its attention follows no period, else step and first index of attention.
 
         A layer without KV heads is recurrent.
         """
         counts, widths = self.listed("attention.head_count_kv"), self.listed("feed_forward_length")
+        kinds = self.letters or "".join("a" if heads else "r" for heads in counts[:layers])
         if self.architecture.startswith("nemotron_h"):
-            kinds = zip(counts[:layers], widths, strict=False)
-            return "".join("a" if n else "-" if w else "r" for n, w in kinds), 0, 0
-        places = [i for i, heads in enumerate(counts[:layers]) if heads]
+            own = zip(counts[:layers], widths, strict=False)
+            return self.letters or "".join("a" if n else "-" if w else "r" for n, w in own), 0, 0
+        places = [i for i, kind in enumerate(kinds) if kind == "a"]
         steps = {b - a for a, b in pairwise(places)}
         if len(places) not in {0, layers} and (len(steps) > 1 or places[0] >= min(steps, default=layers)):
-            return "".join("a" if n else "r" for n in counts[:layers]), 0, 0
+            return kinds, 0, 0
         if interval := self.number("full_attention_interval", 0):
             return "", interval, interval - 1
-        if places and len(counts) == layers:
+        if places and len(kinds) == layers:
             return "", min(steps, default=layers), places[0]
-        return "", int(self.architecture == "falcon-h1" and len(counts) != layers), 0
+        return "", int(self.architecture == "falcon-h1" and len(kinds) != layers), 0
 
     def has(self, *parts: str) -> bool:
         """Whether any block has one of these weights."""
@@ -259,8 +264,11 @@ class _Header(Keys):
             if used := self.number("expert_used_count", 0):
                 raise BadDataError(self.source, f"{self.prefix}expert_used_count", str(used), "0: expert_count is 0")
             return None
-        dense, step = self.moe_places()
-        return Experts(**self.routed(), dense_layer_count=dense, layer_step_count=step)
+        fields, (dense, step) = self.part("experts"), self.moe_places()
+        # Shared ones are as wide as routed ones where the file does not say.
+        width = self.number("expert_shared_feed_forward_length", fields["shared_count"] * fields["feed_forward_dim"])
+        fields |= {"shared_count": fields["shared_count"] or int(width > 0), "shared_feed_forward_dim": width}
+        return Experts(**fields, dense_layer_count=dense, layer_step_count=step)
 
     def latent(self) -> LatentAttention | None:
         """Latent attention, if any."""

@@ -19,14 +19,13 @@ import tomli_w
 from msgspec.structs import replace
 
 from harness.catalog import machine
-from harness.catalog._toml import Positive, convert, floats, read_document, scaled
+from harness.catalog._toml import convert, read_document
 from harness.catalog.parts import aliased, keys_of, near, spelled
 from harness.catalog.paths import as_path, data_files, learned_file, sound_names
 from harness.domain.base import Frozen
 from harness.domain.device import (
     Calibration,
     ComputeEngine,
-    Confidence,
     DeviceProfile,
     Figure,
     MemoryPool,
@@ -58,14 +57,6 @@ BANDWIDTH_TOLERANCE: Final = 0.02
 """How far a stated bandwidth may lie from rate x width / 8: vendors round (100 for 102.4 would not pass)."""
 
 
-class WrittenFigure(Frozen):
-    """A figure above 0 in the unit of its key."""
-
-    value: Positive
-    source: str
-    confidence: Confidence
-
-
 def _as_written(name: str) -> tuple[str, float]:
     """Key of a field in the file, and SI units in one of the key's."""
     for end, (written, factor) in _VENDOR_UNITS.items():
@@ -78,21 +69,16 @@ def _table_of(part: type[Frozen], *more: tuple[Any, ...], but: Collection[str] =
     """Type of the table that a part of the profile is in the file; ``more`` are fields that only the file has."""
     fields: list[tuple[Any, ...]] = []
     for field in msgspec.structs.fields(part):
-        kind = {
-            Figure: WrittenFigure,
-            Figure | None: WrittenFigure | None,
-            dict[str, Figure]: dict[str, WrittenFigure],
-        }.get(field.type)
         default = msgspec.field(default=field.default, default_factory=field.default_factory)  # type: ignore[call-overload]
         if field.name not in but:
-            fields.append((_as_written(field.name)[0], kind or field.type, default))
+            fields.append((_as_written(field.name)[0], field.type, default))
     return msgspec.defstruct(f"{part.__name__}Table", [*fields, *more], kw_only=True, forbid_unknown_fields=True)
 
 
 _POOL: Final = _table_of(
     MemoryPool,
-    ("transfer_mt_s", WrittenFigure | None, None),
-    ("bus_width_bits", WrittenFigure | None, None),
+    ("transfer_mt_s", Figure | None, None),
+    ("bus_width_bits", Figure | None, None),
     but={"name"},
 )
 _FILE: Final = _table_of(
@@ -214,7 +200,7 @@ def _profile(file: Traversable) -> DeviceProfile:
     place, name = str(file), file.name.removesuffix(".toml")
     document = read_document(file)
     if "engines" in document:
-        profile = convert(floats(document) | {"name": name}, DeviceProfile, place)
+        profile = convert(document | {"name": name}, DeviceProfile, place)
         if profile.learned:
             raise BadDataError(
                 place, "learned", repr(profile.learned[:80]), "no such key: `learn` keeps that by itself"
@@ -283,10 +269,9 @@ def _check_bandwidth(name: str, pool: Any, place: str) -> None:
         missing = "transfer_mt_s" if rate is None else "bus_width_bits"
         raise BadDataError(place, f"{name}.{missing}", "nothing", "transfer_mt_s and bus_width_bits, or neither")
     # MT/s x bits / 8 is MB/s; / 1000 is GB/s.
-    computed = float(rate.value * width.value / 8000)
-    stated = float(pool.bandwidth_gb_s.value)
+    computed, stated = rate.value * width.value / 8000, pool.bandwidth_gb_s.value
     if abs(stated - computed) > BANDWIDTH_TOLERANCE * computed:
-        expected = f"{computed:g} ({rate.value} MT/s x {width.value} bit / 8), within 2 %"
+        expected = f"{computed:g} ({rate.value:g} MT/s x {width.value:g} bit / 8), within 2 %"
         raise BadDataError(place, f"{name}.bandwidth_gb_s.value", f"{stated:g}", expected)
 
 
@@ -303,6 +288,6 @@ def _part(kind: type[P], table: Any, **more: Any) -> P:
 def _in_si(value: Any, factor: float) -> Any:
     if isinstance(value, dict):
         return {dtype: _in_si(peak, factor) for dtype, peak in value.items()}
-    if isinstance(value, WrittenFigure):
-        return Figure(value=scaled(value.value, factor), source=value.source, confidence=value.confidence)
+    if isinstance(value, Figure):
+        return replace(value, value=value.value * factor)
     return value

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import io
 import json
-import subprocess
 import sys
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import IO, Final
 from harness.catalog._progress import Progress, no_progress
 from harness.domain.model import RegistrySource
 from harness.errors import FetchError
+from harness.outside import output_of
 
 _CHUNK_BYTES: Final = 4 << 20
 _PIP_TIMEOUT_S: Final = 3600.0
@@ -64,14 +64,10 @@ def pip_download(requirement: str, folder: Path) -> Path:
         *(sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-cache-dir"),
         *("--disable-pip-version-check", "--no-input", "--quiet", "--dest", str(folder), requirement),
     ]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PIP_TIMEOUT_S)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise FetchError(f"{requirement}: pip did not end well: {error}") from error
+    output_of(command, f"{requirement}: pip could not fetch it", timeout_s=_PIP_TIMEOUT_S, fault=FetchError)
     wheels = list(folder.glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise FetchError(f"{requirement}: pip could not fetch it: {lines[-1] if lines else 'no wheel came'}")
+    if len(wheels) != 1:
+        raise FetchError(f"{requirement}: pip fetched {len(wheels)} wheels, expected one")
     return wheels[0]
 
 

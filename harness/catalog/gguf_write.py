@@ -129,7 +129,7 @@ def _attention(shape: ModelShape) -> Iterator[tuple[str, Value]]:
     if shape.latent:
         yield from _latent(shape, shape.latent)
         return
-    kinds = [shape.layer_kind(i) for i in range(shape.layer_count)]
+    kinds = shape.layer_kinds
     hybrid = shape.recurrent is not None and "full" in kinds and shape.architecture not in ARCHITECTURES["delta_net"]
     if hybrid and shape.architecture != "falcon-h1":
         yield "attention.head_count_kv", tuple(shape.kv_head_count if k == "full" else 0 for k in kinds)

@@ -28,8 +28,6 @@ from harness.errors import BadDataError, FetchError, HarnessError, RefusedError,
 
 _CHUNK_BYTES: Final = 1 << 16
 _LISTING_MAX_BYTES: Final = 16 << 20
-_FILE_MAX_BYTES: Final = 8 << 30
-"""Of a file whose size no card tells: an encoder or a classifier."""
 _ANSWER_S: Final = 4.0
 """Longest time for a first word of the hub: its client alone would try again for 20 s where there is no network."""
 _FIRST_BYTES: Final = 1 << 20
@@ -69,7 +67,7 @@ def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
         BadDataError: What it has is no config.json or no GGUF file.
     """
     if not file:
-        names = _files(repo)
+        names = names_in(repo)
         if "config.json" in names:
             config = _document(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
             return Repository(read_hf_config(config), None, f"config.json of {repo}")
@@ -83,7 +81,7 @@ def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
 
     Raises as ``read_repository``.
     """
-    file = file or _chosen(repo, [n for n in _files(repo) if n.endswith(".gguf") and "mmproj" not in n], quant)
+    file = file or _chosen(repo, [n for n in names_in(repo) if n.endswith(".gguf") and "mmproj" not in n], quant)
     client, described = _client(), []
     _reach(repo)
     for part in parts_of(file):
@@ -116,7 +114,7 @@ def _chosen(repo: str, files: list[str], quant: str) -> str:
 
 def _header(repo: str, file: str) -> GgufFile:
     """The header of one file; what has come of it lies in the cache."""
-    head = _folder(repo) / f"{file.replace('/', '--')}.head"
+    head = folder_of(repo) / f"{file.replace('/', '--')}.head"
     size_file = head.with_suffix(".size")
     stop = _FIRST_BYTES
     while True:
@@ -137,7 +135,7 @@ def _header(repo: str, file: str) -> GgufFile:
 
 def _document(repo: str, name: str, url: str, most_bytes: int) -> Path:
     """A small document of the hub in the cache, of at most so many bytes; it appears there whole or not at all."""
-    path, place = inside(_folder(repo), name, repo), f"{repo}/{name}"
+    path, place = inside(folder_of(repo), name, repo), f"{repo}/{name}"
     if not path.is_file():
         _reach(repo)
         with _answer(repo, url) as (status, _, chunks):
@@ -150,19 +148,7 @@ def _document(repo: str, name: str, url: str, most_bytes: int) -> Path:
     return path
 
 
-def _kept(repo: str, name: str, url: str, most_bytes: int) -> Path:
-    """A file of the hub in the cache, of at most so many bytes; a fetch that was cut goes on where it was."""
-    path = inside(_folder(repo), name, repo)
-    if not path.is_file():
-        _reach(repo)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
-        _download(f"{repo}/{name}", url, part, most_bytes)
-        part.replace(path)
-    return path
-
-
-def _files(repo: str) -> list[str]:
+def names_in(repo: str) -> list[str]:
     """Names of a repository's files.
 
     Raises:
@@ -196,18 +182,6 @@ def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progre
     if done < size_bytes:
         raise FetchError(f"{place}: the hub gave {done} of {size_bytes} bytes, which are kept: try again")
     return part
-
-
-def snapshot(repo: str, files: list[str]) -> Path:
-    """A folder with those of ``files`` that a repository has, fetched where they are not in the cache.
-
-    Raises:
-        MissingPackageError: The hub's client is not installed.
-        FetchError: The hub does not answer, or there is no such repository, or a file is too large.
-    """
-    for name in sorted(set(files) & set(_files(repo))):
-        _kept(repo, name, _url(repo, name), _FILE_MAX_BYTES)
-    return _folder(repo)
 
 
 def _download(
@@ -246,7 +220,8 @@ def _download(
     return done, size
 
 
-def _folder(repo: str) -> Path:
+def folder_of(repo: str) -> Path:
+    """Where what is kept of a repository lies; made if absent."""
     folder = cache_dir() / "hub" / repo.replace("/", "--")
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -326,10 +326,6 @@ def _scaled(figure: Figure, share: float, why: str) -> Figure:
     return replace(figure, value=figure.value * share, source=f"{figure.source}; {why}", confidence="assumed")
 
 
-def _figure(value: float, source: str, confidence: Confidence = "secondary") -> Figure:
-    return Figure(value=value, source=source, confidence=confidence)
-
-
 def _bandwidth(part: TablePart, silicon: TablePart, ram: MemoryWords, base: DeviceProfile) -> Figure:
     """Bandwidth of the RAM: as said, by its kind and channels, by the row's own, else the chip's or the template's."""
     row = part.row if part.bandwidth_gb_s else silicon.row
@@ -340,7 +336,7 @@ def _bandwidth(part: TablePart, silicon: TablePart, ram: MemoryWords, base: Devi
         return stated
     if row["gb_s"]:
         trust: Confidence = row["quality"] if row["quality"] in {"verified", "secondary"} else "from_memory"  # type: ignore[assignment]
-        return _figure(float(row["gb_s"]) * GB, f"{row['name']}: {row['source'] or 'recalled'}", trust)
+        return Figure(float(row["gb_s"]) * GB, f"{row['name']}: {row['source'] or 'recalled'}", trust)
     return replace(
         base.pool("ram").bandwidth_bytes_per_s, source=f"nobody tells it; as {base.name}", confidence="assumed"
     )
@@ -349,7 +345,7 @@ def _bandwidth(part: TablePart, silicon: TablePart, ram: MemoryWords, base: Devi
 def _stated(ram: MemoryWords, kind: str, mt_s: int, bits: int) -> Figure | None:
     """What a line says of the RAM's bandwidth: itself, or its kind and channels; None where it says neither."""
     if ram.gb_s:
-        return _figure(ram.gb_s * GB, "said")
+        return Figure(ram.gb_s * GB, "said", "secondary")
     rate = ram.mt_s or mt_s or _DATA["usual_mt_s"].get(kind, 0)
     return rate_of(kind, rate, 64 * ram.channels or bits) if rate and (ram.kind or ram.channels) else None
 
@@ -357,14 +353,15 @@ def _stated(ram: MemoryWords, kind: str, mt_s: int, bits: int) -> Figure | None:
 def rate_of(kind: str, mt_s: int, bits: int) -> Figure:
     """Bandwidth of memory of a kind: MT/s x bits / 8; LPDDR6 carries data in 256 of 288 bits."""
     payload = _LPDDR6_PAYLOAD if kind == "lpddr6" else 1
-    return _figure(round(mt_s * bits * payload / 8000, 1) * GB, f"{kind.upper()}: {mt_s} MT/s x {bits} bit / 8")
+    rate = round(mt_s * bits * payload / 8000, 1) * GB
+    return Figure(rate, f"{kind.upper()}: {mt_s} MT/s x {bits} bit / 8", "secondary")
 
 
 def _ram(gb: float, source: str, bandwidth: Figure, taken_gib: float, system: str, technology: str) -> MemoryPool:
     return MemoryPool(
         name="ram",
         technology=technology.upper() or "RAM",
-        total_bytes=_figure(gb * GIB, source),
+        total_bytes=Figure(gb * GIB, source, "secondary"),
         bandwidth_bytes_per_s=bandwidth,
         **_limits(gb, taken_gib, system),
     )
@@ -387,8 +384,8 @@ def _limits(gb: float, taken_gib: float, system: str) -> dict[str, Any]:
     """What an app may hold of so much RAM, by default and with an entitlement or a setting, as fields of a pool."""
     usable, entitled, why = usable_gb(gb, taken_gib, system)
     return {
-        "usable_bytes": _figure(usable * GIB, why, "assumed"),
-        "entitled_bytes": _figure(entitled * GIB, why, "assumed") if entitled else None,
+        "usable_bytes": Figure(usable * GIB, why, "assumed"),
+        "entitled_bytes": Figure(entitled * GIB, why, "assumed") if entitled else None,
     }
 
 
@@ -469,14 +466,14 @@ def _with_card(taken: TakenPart, host: DeviceProfile | None, ram: MemoryWords, f
     vram = MemoryPool(
         name="vram",
         technology=row["memory"],
-        total_bytes=_figure(gb * GIB, _CARD_SOURCE),
-        usable_bytes=_figure(max(gb - CARD_IDLE_GIB, 0.5 * gb) * GIB, idle, "assumed"),
-        bandwidth_bytes_per_s=_figure(card.bandwidth_gb_s * GB, _CARD_SOURCE),
+        total_bytes=Figure(gb * GIB, _CARD_SOURCE, "secondary"),
+        usable_bytes=Figure(max(gb - CARD_IDLE_GIB, 0.5 * gb) * GIB, idle, "assumed"),
+        bandwidth_bytes_per_s=Figure(card.bandwidth_gb_s * GB, _CARD_SOURCE, "secondary"),
     )
     rated = "fp32 peak times the architecture's rate, or the maker's data sheet; dense"
     peaks = {
-        "fp32": _figure(float(row["fp32_tflops"]) * TERA, _CARD_SOURCE),
-        "fp16": _figure(float(row["fp16_tflops"]) * TERA, rated, "from_memory"),
+        "fp32": Figure(float(row["fp32_tflops"]) * TERA, _CARD_SOURCE, "secondary"),
+        "fp16": Figure(float(row["fp16_tflops"]) * TERA, rated, "from_memory"),
     }
     name = f"{row['name'].replace(' Laptop', '')} Laptop GPU" if row["form"] == "laptop" else row["name"]
     gpu = ComputeEngine(
@@ -488,7 +485,7 @@ def _with_card(taken: TakenPart, host: DeviceProfile | None, ram: MemoryWords, f
         peak_flops_per_s={dtype: peak for dtype, peak in peaks.items() if peak.value},
     )
     called = f"{taken.number}x {row['name']}" if taken.number > 1 else row["name"]
-    watts = _figure(float(row["watts"]), f"{_CARD_SOURCE}, the card alone") if row["watts"] else None
+    watts = Figure(float(row["watts"]), f"{_CARD_SOURCE}, the card alone", "secondary") if row["watts"] else None
     return replace(
         base,
         title=" + ".join(filter(None, (called, beside))),
@@ -558,7 +555,7 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
         title=f"{device.title}, {watts:g} W",
         engines=tuple(_slowed(engine, flops, why) if engine == best else engine for engine in device.engines),
         pools=pools if moved != 1 else device.pools,
-        power=replace(device.power, sustained_watts=_figure(watts, "said"), peak_watts=None),
+        power=replace(device.power, sustained_watts=Figure(watts, "said", "secondary"), peak_watts=None),
         readings=(*device.readings, why),
     )
 

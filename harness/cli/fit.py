@@ -352,7 +352,7 @@ def _cost(price: str | None, energy: "Energy | None") -> "list[Row]":
 def _exact(value: float) -> "Interval":
     from harness.domain.prediction import Interval
 
-    return Interval(mid=value, low=value, high=value)
+    return Interval(value, value, value)
 
 
 def _intervals(rows: "Sequence[Row]") -> Table:

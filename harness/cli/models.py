@@ -83,7 +83,7 @@ def _decoder(name: str, quant: str | None) -> Answer:
         licence="not known",
         shape=shape,
         source="; ".join(model.notes[:1]) or "its file",
-        parameter_count=sum(tensor.element_count for tensor in model.weights.tensors),
+        parameter_count=model.weights.weight_count,
         active_parameter_count=round(guess.active_b * 1e9) if guess else 0,
     )
     context = min(shape.context_max_tokens or _CACHE_TOKENS, _CACHE_TOKENS)

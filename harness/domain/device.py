@@ -1,5 +1,6 @@
 """One device: what it has, where each figure comes from, and what was measured on it."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta
@@ -26,12 +27,17 @@ NOT_PROBED = "not-probed"
 """Name of a machine of which one measurement told the speed, and nothing the memory."""
 
 
-class Figure(Frozen):
+class Figure(Frozen, kw_only=False):
     """A number with its evidence. The unit is in the name of the field that holds it."""
 
-    value: Annotated[float, Meta(ge=1e-30, le=1e30)]
+    value: Annotated[float, Meta(gt=0, le=1e18)]
     source: str
     confidence: Confidence
+
+
+def measured(value: float, how: str) -> Figure:
+    """A figure that was measured today; ``how`` says by what, in the unit of the field that will hold it."""
+    return Figure(value, f"measured on {datetime.now(UTC).date()} by edge-harness devices probe: {how}", "measured")
 
 
 class MemoryPool(Frozen):

@@ -11,7 +11,6 @@ Whatever comes from a file, a device, a server, a mirror or an archive goes thro
 import os
 import re
 from collections.abc import Iterable
-from decimal import Decimal
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import UnionType
@@ -109,6 +108,7 @@ def fault(error: msgspec.ValidationError, document: Any, into: Any, place: Path 
         return BadDataError(place, inside + key[1], "nothing", "this key")
     if both := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text, re.DOTALL):
         bound = re.sub(r"^(?:int|float) ([<>]=?)", lambda sign: _BOUNDS[sign[1]], both[1].replace("`", ""))
+        bound = "a number" if bound == "float" else bound
         return BadDataError(place, path, _found(document, path, both[2] or "something else"), bound)
     return BadDataError(place, path, _found(document, path, "something else"), clean(text.replace("`", "'")))
 
@@ -129,7 +129,7 @@ def say(value: Any) -> str:
         return "nothing" if value is None else "a table"
     if isinstance(value, list):
         return "an array" if value else "an empty array"
-    text = str(value) if isinstance(value, Decimal) else repr(value)
+    text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

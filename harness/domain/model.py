@@ -146,6 +146,11 @@ class ModelShape(Frozen):
             return "full"
         return "sliding"
 
+    @property
+    def layer_kinds(self) -> tuple[LayerKind, ...]:
+        """The same of every block."""
+        return tuple(map(self.layer_kind, range(self.layer_count)))
+
     def is_moe_layer(self, layer: int) -> bool:
         """Whether block ``layer`` (from 0) routes its tokens to experts."""
         e = self.experts
@@ -192,6 +197,16 @@ class Weights(Frozen):
     file_bytes: int
     quant: str
     synthetic: bool = False
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of all tensors, without header and padding."""
+        return sum(tensor.size_bytes for tensor in self.tensors)
+
+    @property
+    def weight_count(self) -> int:
+        """Number of weights."""
+        return sum(tensor.element_count for tensor in self.tensors)
 
 
 class HubSource(Frozen):

@@ -10,7 +10,7 @@ VerdictWord = Literal["fits", "fits with streaming", "too slow", "does not fit"]
 """``too slow``: it fits, and misses the speed that was wanted."""
 
 
-class Interval(Frozen):
+class Interval(Frozen, kw_only=False):
     """A predicted quantity with its 90 % interval, in the unit of the field that holds it."""
 
     mid: float
@@ -20,7 +20,7 @@ class Interval(Frozen):
     def through(self, law: Callable[[float], float]) -> "Interval":
         """What a law that only rises, or only falls, makes of it."""
         low, mid, high = sorted(map(law, (self.low, self.mid, self.high)))
-        return Interval(mid=mid, low=low, high=high)
+        return Interval(mid, low, high)
 
 
 class MemoryPart(Frozen):
@@ -57,7 +57,7 @@ class MemoryPrediction(Frozen):
     def anonymous(self) -> Interval:
         """The same with its 90 % interval: half as wide as that of the peak, whose pages of files are less sure."""
         mid, width = float(self.anonymous_bytes), (self.peak_bytes.high - self.peak_bytes.low) / 4
-        return Interval(mid=mid, low=max(mid - width, 0.0), high=mid + width)
+        return Interval(mid, max(mid - width, 0.0), mid + width)
 
     @property
     def anonymous_bytes(self) -> int:

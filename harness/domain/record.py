@@ -11,7 +11,7 @@ changed, add the step from the old one to ``harness.records.store.MIGRATIONS``, 
 ``tests/records/v<N>-<name>.json``; a test loads one of every version there ever was, and fails while one is missing.
 """
 
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
 from msgspec.structs import replace
@@ -22,12 +22,9 @@ from harness.domain.model import Count
 from harness.domain.prediction import Prediction
 from harness.domain.result import Result
 from harness.domain.scenario import Scenario
-from harness.errors import CouldNotRunError
 from harness.printable import NAME_MAX
 
 SCHEMA_VERSION = 2
-
-K = TypeVar("K", bound=Result)
 
 Outcome = Literal[
     "ok",
@@ -226,10 +223,3 @@ class RunRecord(Frozen):
             for s in self.samples
             if s.phase == phase and not s.warm_up and not s.validity.doubts and (not label or s.label == label)
         )
-
-
-def result_of(record: RunRecord, kind: type[K]) -> K:
-    """The result of a record that must have one of that kind; CouldNotRunError, how the run ended, where not."""
-    if isinstance(record.result, kind):
-        return record.result
-    raise CouldNotRunError(f"{record.workload}: {record.outcome}: {record.detail}")

@@ -17,6 +17,10 @@ from harness.domain.quality import CalibrationChange, TextScore
 from harness.domain.streaming import ExpertPlan, ExpertUse, StreamPlan, StreamReport
 
 
+class ResultKind(Frozen, tag=str.lower, tag_field="kind"):
+    """A result, known in a file by the name of its type in small letters."""
+
+
 class EngineBuffer(Frozen):
     """One buffer as the engine's log told it.
 
@@ -54,7 +58,7 @@ class ServerUse(Frozen):
     decode_path_ratio: float | None = None
 
 
-class Generation(Frozen, tag="generation", tag_field="kind"):
+class Generation(ResultKind):
     """The protocol of llama-bench, with time to first token and the latency of each token.
 
     Attributes:
@@ -73,7 +77,7 @@ class Generation(Frozen, tag="generation", tag_field="kind"):
     token_nll: tuple[float, ...] = ()
 
 
-class Speculation(Frozen, tag="speculation", tag_field="kind"):
+class Speculation(ResultKind):
     """Speculative beside plain decoding, on the same prompts.
 
     Attributes:
@@ -106,7 +110,7 @@ class Speculation(Frozen, tag="speculation", tag_field="kind"):
     unexplained_count: Count = 0
 
 
-class Stream(Frozen, tag="stream", tag_field="kind"):
+class Stream(ResultKind):
     """Decoding with weights that exceed the memory they may take.
 
     Attributes:
@@ -154,7 +158,7 @@ class Stream(Frozen, tag="stream", tag_field="kind"):
         return self.report.read_bytes / len(self.decoding.tokens)
 
 
-class Quality(Frozen, tag="quality", tag_field="kind"):
+class Quality(ResultKind):
     """One quantisation of a model, scored on a text beside the least quantized one.
 
     Attributes:
@@ -175,7 +179,7 @@ class Quality(Frozen, tag="quality", tag_field="kind"):
     importance: bool = False
 
 
-class SystemResult(Frozen, tag="system", tag_field="kind"):
+class SystemResult(ResultKind, tag="system"):
     """A system beside a language model: a memory store, a calibration, a verifier ...
 
     Attributes:
@@ -199,7 +203,7 @@ class SystemResult(Frozen, tag="system", tag_field="kind"):
     units: dict[str, Any] = {}
 
 
-class Boundary(Frozen, tag="boundary", tag_field="kind"):
+class Boundary(ResultKind):
     """Longest context that a model can be run with under a device's memory limit, found by real runs.
 
     Attributes:
@@ -270,7 +274,7 @@ class LoadLevel(Frozen):
         return self.good_count / self.duration_s
 
 
-class Load(Frozen, tag="load", tag_field="kind"):
+class Load(ResultKind):
     """Requests at once against a server.
 
     Attributes:
@@ -333,7 +337,7 @@ class Window(Frozen):
         return self.token_count / self.duration_s
 
 
-class Soak(Frozen, tag="soak", tag_field="kind"):
+class Soak(ResultKind):
     """Decoding for minutes.
 
     Attributes:

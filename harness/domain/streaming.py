@@ -95,11 +95,6 @@ class ExpertPlan(Frozen):
         return self.cache_bytes < self.expert_bytes
 
     @property
-    def active_expert_bytes(self) -> float:
-        """Bytes of the experts that one token goes through."""
-        return self.expert_bytes * self.used_count / self.expert_count
-
-    @property
     def cached_count(self) -> float:
         """Experts of a layer that fit, on average."""
         return min(self.expert_count * self.cache_bytes / self.expert_bytes, float(self.expert_count))

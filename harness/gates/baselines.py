@@ -1,6 +1,5 @@
 """Runs that a gate compares with, kept beside the code: a folder of records, also as it was in another commit."""
 
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -8,6 +7,7 @@ from typing import Final
 from harness.domain.record import RunRecord
 from harness.errors import CouldNotRunError, InputError, RefusedError
 from harness.gates.pins import pins_of
+from harness.outside import output_of
 from harness.records.store import decode, load, save
 
 KEPT_RUNS: Final = 20
@@ -58,11 +58,4 @@ def at_commit(folder: str, commit: str) -> list[RunRecord]:
 
 
 def _git(*words: str) -> bytes:
-    try:
-        done = subprocess.run(["git", *words], capture_output=True, timeout=_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CouldNotRunError(f"git {words[0]}: {error}") from error
-    if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no word"]
-        raise CouldNotRunError(f"git {words[0]}: {last[0]}")
-    return done.stdout
+    return output_of(("git", *words), f"git {words[0]}", timeout_s=_TIMEOUT_S)

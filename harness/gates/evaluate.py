@@ -201,8 +201,8 @@ def predicted_interval(prediction: Prediction, budget: Budget) -> Interval | Non
         "ttft_s": speed.ttft_cold_s,
         "load_s": speed.load_cold_s,
         "peak_memory_bytes": prediction.memory.peak_bytes,
-        "peak_anonymous_bytes": Interval(mid=held, low=held, high=held),
-        "itl_p50_s": Interval(mid=1 / rate.mid, low=1 / rate.high, high=1 / rate.low) if rate.low > 0 else None,
+        "peak_anonymous_bytes": Interval(held, held, held),
+        "itl_p50_s": rate.through(lambda speed: 1 / speed) if rate.low > 0 else None,
     }.get(budget.metric)
 
 

@@ -5,7 +5,6 @@ two builds, two settings. Taking turns (A B, B A, A B ...) lets drift of the mac
 """
 
 import shlex
-import subprocess
 from collections.abc import Callable, Sequence
 
 from harness.app.results import single_record
@@ -14,6 +13,7 @@ from harness.domain.record import RunRecord
 from harness.errors import CouldNotRunError, Exit, InputError
 from harness.gates.evaluate import evaluate
 from harness.gates.judge import Judgement
+from harness.outside import output_of
 
 LOOKS: tuple[int, ...] = (6, 10, 16, 24)
 """Turns after which the decision is looked at; six are the fewest that can carry a 95 % interval."""
@@ -70,14 +70,9 @@ def run_side(command: str, *, timeout_s: float) -> RunRecord:
         raise InputError(f"{command!r}: found {error}, expected a command as a shell reads it") from error
     if not arguments:
         raise CouldNotRunError("an empty command cannot be run")
-    try:
-        done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
-    except OSError as error:
-        raise CouldNotRunError(f"{arguments[0]}: {error.strerror}") from error
-    except subprocess.TimeoutExpired as error:
-        raise CouldNotRunError(f"{command}: no end after {timeout_s:.0f} s") from error
     # Inconclusive and failed runs still print their record: the gate judges them as what they are.
-    if done.returncode not in {Exit.OK, Exit.INCONCLUSIVE, Exit.COULD_NOT_RUN} or not done.stdout.strip():
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no word on stderr"]
-        raise CouldNotRunError(f"{command}: exit status {done.returncode} and no record: {last[0]}")
-    return single_record(done.stdout, command)
+    ends = {Exit.OK, Exit.INCONCLUSIVE, Exit.COULD_NOT_RUN}
+    printed = output_of(arguments, command, timeout_s=timeout_s, ends=ends)
+    if not printed.strip():
+        raise CouldNotRunError(f"{command}: it printed no record")
+    return single_record(printed, command)

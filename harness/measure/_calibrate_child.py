@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from harness import plugins
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_table
 from harness.domain.ggml import row_bytes
 from harness.domain.isa import isa_of_engine
 from harness.domain.model import ModelShape
@@ -25,12 +25,12 @@ from harness.measure.validity import Tolerances, child_probe
 
 Emit = Callable[[str, Any], None]
 
+_TABLE: Final = shipped_table("data/tiny_models.toml")
 DEPTH_TOKENS: Final = 2048
 MAX_LAYERS: Final = 500
 """llama.cpp aborts above 512. Source: llama.cpp, src/llama-hparams.h, ``LLAMA_MAX_LAYERS``."""
 WORD_COUNT: Final = 1 << 15
 """Entries of the vocabulary whose load is timed."""
-_ATTENTION_LAYERS: Final = 6
 _CHOICE_S: Final = 0.4
 """What each number of threads is timed for, where kinds of core leave a choice."""
 
@@ -77,18 +77,15 @@ def dimensions(role: str, type_name: str, fill_bytes: int) -> ModelShape:
     ``narrow few`` and ``wide few`` are a sixth of the others: large batches are bound by arithmetic, not by memory.
     More layers than the engine takes are made wider instead.
     """
-    if role in {"shallow", "deep", "deep apart"}:
-        return tiny_shape(2 if role == "shallow" else 26, 64, 64, 1, 1)
-    if role == "head":
-        return tiny_shape(1, 512, 512, 8, 2, max(fill_bytes // row_bytes(type_name, 512), 256))
-    if role in {"grouped", "ungrouped"}:
-        return tiny_shape(_ATTENTION_LAYERS, 256, 256, 16, 2 if role == "grouped" else 16)
-    name, _, few = role.partition(" ")
-    width, wanted = {"narrow": 512, "mid": 1024, "wide": 2048}[name], fill_bytes / (6 if "few" in few else 1)
+    name, _, rest = role.partition(" ")
+    if name in _TABLE["shapes"]:
+        rows = (max(fill_bytes // row_bytes(type_name, 512), 256),) if name == "head" else ()
+        return tiny_shape(*_TABLE["shapes"][name], *rows)
+    width, wanted = _TABLE["widths"][name], fill_bytes / (6 if "few" in rest else 1)
     while True:
         one = tiny_shape(1, width, 2 * width, width // 64, max(width // 256, 1))
         layer = sum(tensor.size_bytes for tensor in matrices(one, type_name) if tensor.name.startswith("blk."))
-        count = max(round(wanted / layer), 1 if few else 2)
+        count = max(round(wanted / layer), 1 if rest else 2)
         if count <= MAX_LAYERS:
             return replace(one, layer_count=count)
         width *= 2
@@ -101,28 +98,18 @@ def plan(types: Sequence[str], fill_bytes: int, api: str = "cpu", cached_bytes: 
     its cache left with the CPU: every layer crosses to the CPU and back. ``few apart`` is ``few`` with all weights
     there: batches of a prompt copy each of them. ``mid cached`` is ``mid`` of a size that the CPU's cache holds.
     """
-    few_roles: tuple[str, ...] = ("narrow few", "wide few")
-    if api == "cpu":
-        overheads: tuple[str, ...] = ("shallow", "deep")
-        overhead, attention, products = [1, 2, 4, 8, 16, 64, 512], [1, 4], [1, 2, 3, 4, 5, 8, 16]
-    else:
-        overheads, few_roles = ("shallow", "deep", "deep apart"), (*few_roles, "narrow few apart", "wide few apart")
-        overhead, attention, products = [1, 4, 16], [1], [1, 2, 4, 8]
+    table = _TABLE["cpu" if api == "cpu" else "gpu"]
 
-    def benches(
-        roles: Sequence[str], type_name: str, batches: Sequence[int], depth: int = 0, size: int = fill_bytes
-    ) -> list[Bench]:
+    def benches(part: str, type_name: str = "F16", depth: int = 0, size: int = fill_bytes) -> list[Bench]:
+        roles, batches = table[part]["roles"], table[part]["batches"]
         return [Bench(role, type_name, dimensions(role, type_name, size), batches, depth) for role in roles]
 
-    yield benches(overheads, "F16", overhead)
-    yield [bench for depth in (0, DEPTH_TOKENS) for bench in benches(("grouped", "ungrouped"), "F16", attention, depth)]
+    yield benches("overheads")
+    yield [*benches("attention"), *benches("attention", depth=DEPTH_TOKENS)]
     for type_name in types:
-        yield [
-            *benches(("narrow", "mid", "wide"), type_name, products),
-            *benches(("head",), type_name, [b for b in products if b <= 8]),
-            *(benches(("mid cached",), type_name, [1, 4], size=cached_bytes) if cached_bytes else ()),
-            *benches(few_roles, type_name, (64, 512)),
-        ]
+        cached = benches("cached", type_name, size=cached_bytes) if cached_bytes else []
+        whole = [*benches("products", type_name), *benches("head", type_name)]
+        yield [*whole, *cached, *benches("few", type_name)]
 
 
 def run(arguments: Mapping[str, Any], emit: Emit) -> None:

@@ -11,14 +11,13 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 
-from harness.domain.device import Figure, Storage
+from harness.domain.device import Figure, Storage, measured
 from harness.huge_pages import HUGE_PAGE_BYTES, parallel_read_bytes_per_s, read_buffer
 from harness.measure import page_cache
 from harness.runtimes._threads import default_thread_count, yield_to_readers
@@ -30,13 +29,12 @@ BUSY_S: Final = 1.0
 Way = Literal["direct", "dropped", "uncached", "possibly cached"]
 
 
-def storage_under(folder: Path, measured: Callable[[float, str], Figure], *, file_bytes: int = 512 * 2**20) -> Storage:
+def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
     """The storage of a folder, by a file of incompressible bytes that is written, read back past the cache, removed.
 
     It is read in order by one reader, 4 MiB a call; mapped, every page touched in order (where pages can be dropped
     from the cache first); and by as many readers as streaming has, 2 MiB a call, while all threads compute (where the
-    page cache can be passed by). ``measured`` makes a figure of bytes/s and of the way. Where the folder cannot be
-    written or has no room, 100 MB/s are assumed.
+    page cache can be passed by). Where the folder cannot be written or has no room, 100 MB/s are assumed.
     """
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".disk-probe-") as inner:
@@ -45,7 +43,7 @@ def storage_under(folder: Path, measured: Callable[[float, str], Figure], *, fil
             sequential_s, way = _read(path, size)
             mapped_s, busy = _touch_all(path), _beside_computing(path, size)
     except OSError:
-        unread = Figure(value=1e8, source="not measured: the cache folder has no room", confidence="assumed")
+        unread = Figure(1e8, "not measured: the cache folder has no room", "assumed")
         return Storage(technology="not measured", sequential_read_bytes_per_s=unread)
     how = f"{way} reads of a {size >> 20} MiB file"
     touched = measured(size / mapped_s, "the file mapped, every page touched in order") if mapped_s else None

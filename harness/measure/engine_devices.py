@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from harness.catalog.machine import CARD_IDLE_GIB
-from harness.domain.device import Calibration, ComputeEngine, DeviceProfile, Figure, MemoryPool
+from harness.domain.device import Calibration, ComputeEngine, DeviceProfile, MemoryPool, measured
 from harness.errors import EngineError
 from harness.measure.child import Limits, run_child
 from harness.runtimes.llamacpp.devices import GgmlDevice
@@ -32,9 +32,8 @@ def with_gpu(profile: DeviceProfile, gpu: GgmlDevice, costs: Calibration) -> Dev
 
     Its bandwidth is what the runtime's own products of one token reached on tiny models.
     """
-    how = f"measured through {gpu.api} by the engine's own kernels on tiny models"
     speed = max(1 / cost.batch_seconds_per_byte[0][1] for cost in costs.types)
-    bandwidth = Figure(value=speed, source=how, confidence="measured")
+    bandwidth = measured(speed, f"through {gpu.api} by the engine's own kernels on tiny models")
     pools = profile.pools
     if gpu.kind == "gpu":  # an integrated one has no memory of its own
         told = f"as the driver of {gpu.name} reports it"
@@ -44,8 +43,8 @@ def with_gpu(profile: DeviceProfile, gpu: GgmlDevice, costs: Calibration) -> Dev
         vram = MemoryPool(
             name="vram",
             technology="as measured",
-            total_bytes=Figure(value=gpu.total_bytes, source=told, confidence="measured"),
-            usable_bytes=Figure(value=gpu.total_bytes - idle, source=free, confidence="measured"),
+            total_bytes=measured(gpu.total_bytes, told),
+            usable_bytes=measured(gpu.total_bytes - idle, free),
             bandwidth_bytes_per_s=bandwidth,
             measured_read_bytes_per_s=bandwidth,
         )

@@ -8,12 +8,11 @@ at exec, and never ``ru_maxrss``, which a child inherits from its parent: /bin/t
 import contextlib
 import re
 import threading
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from harness.domain.record import MemorySample, MemoryUse
+from harness.domain.record import MemoryUse
 
 FIRST_PERIOD_S: Final = 0.001
 PERIOD_S: Final = 0.02
@@ -22,8 +21,6 @@ LIMITED_PERIOD_S: Final = 0.1
 """While memory does not change, sampling slows down to this: each look takes a measured core from the engine, whose
 other threads then wait (two cores: ten looks a second cost 2 to 3 % of its speed). A limit has to be kept."""
 CHANGED_BYTES: Final = 1 << 20
-TIMELINE_COUNT: Final = 240
-_HELD_COUNT: Final = 8192
 _FIELDS: Final = re.compile(rb"^(Vm(?:RSS|HWM)|Rss(?:Anon|File|Shmem)):\s+(\d+)", re.MULTILINE)
 
 
@@ -85,27 +82,21 @@ class MemoryWatch:
     ) -> None:
         self._pid, self._limit_bytes, self._on_excess = pid, limit_bytes, on_excess
         self._done = threading.Event()
-        self._samples: list[MemorySample] = []
-        self._peak_rss_bytes = 0
+        self._highest = Reading(0, 0, 0, 0)
         self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)
 
     def start(self) -> None:
         """Begin to watch."""
-        self._started_s = time.monotonic()
         self._look()
         self._thread.start()
 
     def stop(self) -> MemoryUse:
-        """Stop watching, and tell what was seen."""
+        """Stop watching, and tell the most that was seen of each kind."""
         self._done.set()
         if self._thread.is_alive():
             self._thread.join()
-        return MemoryUse(
-            peak_rss_bytes=self._peak_rss_bytes,
-            peak_anonymous_bytes=max((s.anonymous_bytes for s in self._samples), default=0),
-            peak_file_bytes=max((s.file_bytes for s in self._samples), default=0),
-            timeline=thin(self._samples),
-        )
+        _, rss_bytes, anonymous_bytes, file_bytes = self._highest
+        return MemoryUse(peak_rss_bytes=rss_bytes, peak_anonymous_bytes=anonymous_bytes, peak_file_bytes=file_bytes)
 
     def _run(self) -> None:
         period_s, last_bytes = FIRST_PERIOD_S, 0
@@ -117,34 +108,12 @@ class MemoryWatch:
             last_bytes = held_bytes if moved else last_bytes
 
     def _look(self) -> int:
-        """Take a sample; the bytes that the process holds, 0 when it is gone."""
+        """Look once; the bytes that the process holds, 0 when it is gone."""
         reading = read_memory(self._pid) or (None if Path("/proc/self").exists() else read_portable(self._pid))
         if reading is None:
             return 0
-        self._peak_rss_bytes = max(self._peak_rss_bytes, reading.peak_rss_bytes)
-        self._samples.append(
-            MemorySample(
-                since_start_s=time.monotonic() - self._started_s,
-                anonymous_bytes=reading.anonymous_bytes,
-                file_bytes=reading.file_bytes,
-            )
-        )
-        if len(self._samples) > _HELD_COUNT:
-            self._samples = list(thin(self._samples, _HELD_COUNT // 2))
+        self._highest = Reading(*map(max, self._highest, reading))
         if self._limit_bytes is not None and reading.anonymous_bytes > self._limit_bytes:
             self._limit_bytes = None  # once is enough
             self._on_excess()
         return reading.anonymous_bytes + reading.file_bytes
-
-
-def thin(samples: Iterable[MemorySample], count: int = TIMELINE_COUNT) -> tuple[MemorySample, ...]:
-    """At most ``count`` samples, evenly chosen, with both peaks, the first and the last among them."""
-    kept = list(samples)
-    if len(kept) <= count:
-        return tuple(kept)
-    top = {
-        max(range(len(kept)), key=lambda i: kept[i].anonymous_bytes),
-        max(range(len(kept)), key=lambda i: kept[i].file_bytes),
-    }
-    even = {round(i * (len(kept) - 1) / (count - 3)) for i in range(count - 2)}
-    return tuple(kept[i] for i in sorted(top | even))

@@ -23,6 +23,7 @@ from harness.domain.device import (
     OperatingSystem,
     Power,
     Storage,
+    measured,
 )
 from harness.domain.isa import best_ratio
 from harness.measure import machine, sensors
@@ -57,14 +58,14 @@ def probe_machine(
     say("matrix products")
     fp32 = fp32_peak(pass_count=3 if quick else 10)
     say("storage")
-    storage = storage_under(folder or cache_dir(), _measured, file_bytes=256 * 2**20 if quick else 2**30)
+    storage = storage_under(folder or cache_dir(), file_bytes=256 * 2**20 if quick else 2**30)
     say("battery")
     battery = sensors.battery_joules()
     # The theoretical figure cannot be seen from inside; what a read kernel gets is the ceiling that counts.
-    read = _measured(speed, f"the best pass of three kernels, {threads} threads over {size >> 20} MiB")
+    read = measured(speed, f"the best pass of three kernels, {threads} threads over {size >> 20} MiB")
     return replace(
         _profile(name, cpu, ram, read, fp32, storage, sets),
-        power=Power(battery_joules=_measured(battery, "full charge as the battery reports it") if battery else None),
+        power=Power(battery_joules=measured(battery, "full charge as the battery reports it") if battery else None),
         notes=f"Last-level cache {cpu.last_cache_bytes >> 20} MiB as it is told, {cache_found(sets) >> 20} MiB seen.",
     )
 
@@ -78,8 +79,8 @@ def rough_machine() -> DeviceProfile:
     beyond = min(2 * cpu.last_cache_bytes, 4 * _ROUGH_BYTES)
     size = min(array_bytes(cpu.last_cache_bytes, ram.limit_bytes), max(_ROUGH_BYTES, beyond))
     speed = read_bandwidth(default_thread_count(), size)
-    read = Figure(value=speed, source="read for a moment, no probe", confidence="assumed")
-    disk = Figure(value=_ROUGH_STORAGE_BYTES_PER_S, source="assumed: a cheap solid-state disk", confidence="assumed")
+    read = Figure(speed, "read for a moment, no probe", "assumed")
+    disk = Figure(_ROUGH_STORAGE_BYTES_PER_S, "assumed: a cheap solid-state disk", "assumed")
     storage = Storage(technology="not measured", sequential_read_bytes_per_s=disk)
     profile = _profile(DEVICE_NAME, cpu, ram, read, fp32_peak(size_dim=512, pass_count=2), storage)
     return replace(profile, doubts=("read from its parts in a moment: `edge-harness check` probes it",))
@@ -108,24 +109,8 @@ def _profile(
     limit_words = "installed RAM" if ram.limit_bytes == ram.total_bytes else "memory limit of the control group"
     # What the system and others hold now is gone for us too.
     usable = min(ram.limit_bytes, ram.available_bytes)
-    pool = MemoryPool(
-        name="ram",
-        technology="as measured",
-        total_bytes=_measured(ram.total_bytes, "as the system reports it"),
-        usable_bytes=_measured(usable, f"{limit_words}, less what others hold now"),
-        bandwidth_bytes_per_s=read,
-        measured_read_bytes_per_s=read,
-        working_sets=working_sets,
-    )
-    engine = ComputeEngine(
-        kind="cpu",
-        name=cpu.model,
-        pool="ram",
-        apis=("cpu",),
-        core_count=cpu.cores.core_count,
-        isa=cpu.isa,
-        peak_flops_per_s={"fp32": fp32} | estimated_peaks(fp32, cpu.isa),
-    )
+    pool = ram_pool(ram, measured(usable, f"{limit_words}, less what others hold now"), read)
+    engine = cpu_engine(cpu, cpu.model)
     return DeviceProfile(
         name=name,
         title=f"This machine ({cpu.model})",
@@ -133,21 +118,34 @@ def _profile(
         vendor="Apple" if _system() == "macos" else (cpu.board or cpu.model or "unknown").split()[0],
         chip=cpu.model,
         os=_system(),
-        year=_today().year,
-        pools=(pool,),
-        engines=(engine,),
+        year=this_year(),
+        pools=(replace(pool, working_sets=working_sets),),
+        engines=(replace(engine, peak_flops_per_s={"fp32": fp32} | estimated_peaks(fp32, cpu.isa)),),
         storage=storage,
         machine=machine.fingerprint().fingerprint,
     )
 
 
-def _today() -> datetime.date:
-    return datetime.datetime.now(tz=datetime.UTC).date()
+def ram_pool(ram: machine.Ram, usable: Figure, read: Figure, technology: str = "as measured") -> MemoryPool:
+    """The RAM of a machine that was looked at; ``read`` is its bandwidth, as what goes through it got it."""
+    return MemoryPool(
+        name="ram",
+        technology=technology,
+        total_bytes=measured(ram.total_bytes, "as the system reports it"),
+        usable_bytes=usable,
+        bandwidth_bytes_per_s=read,
+        measured_read_bytes_per_s=read,
+    )
 
 
-def _measured(value: float, how: str) -> Figure:
-    source = f"measured on {_today()} by edge-harness devices probe: {how}"
-    return Figure(value=value, source=source, confidence="measured")
+def cpu_engine(cpu: machine.Cpu, name: str) -> ComputeEngine:
+    """The CPU of a machine that was looked at, without peaks."""
+    return ComputeEngine(kind="cpu", name=name, pool="ram", apis=("cpu",), core_count=cpu.cores.core_count, isa=cpu.isa)
+
+
+def this_year() -> int:
+    """The year in which it is measured."""
+    return datetime.datetime.now(tz=datetime.UTC).year
 
 
 def save_profile(profile: DeviceProfile, path: Path | None = None) -> Path:
@@ -168,7 +166,7 @@ def fp32_peak(*, size_dim: int = 2048, pass_count: int = 4) -> Figure:
     out = np.empty_like(a)
     np.matmul(a, b, out=out)
     times = timeit.repeat(lambda: np.matmul(a, b, out=out), number=1, repeat=pass_count)
-    return _measured(2 * size_dim**3 / min(times), f"numpy BLAS, {size_dim} x {size_dim}, best of {pass_count}")
+    return measured(2 * size_dim**3 / min(times), f"numpy BLAS, {size_dim} x {size_dim}, best of {pass_count}")
 
 
 def estimated_peaks(fp32: Figure, isa: tuple[str, ...] | None) -> dict[str, Figure]:
@@ -180,8 +178,7 @@ def estimated_peaks(fp32: Figure, isa: tuple[str, ...] | None) -> dict[str, Figu
     for dtype, field in (("fp16", "fp16_ratio"), ("int8", "int8_ratio")):
         ratio, name = best_ratio(isa, field)
         why = "instruction sets not told" if isa is None else name or "no vector extension"
-        source = f"{ratio:g} x the measured fp32 peak ({why})"
-        peaks[dtype] = Figure(value=fp32.value * ratio, source=source, confidence="assumed")
+        peaks[dtype] = Figure(fp32.value * ratio, f"{ratio:g} x the measured fp32 peak ({why})", "assumed")
     return peaks
 
 

@@ -70,7 +70,7 @@ def identify(path: Path, weights: Weights | None, *, name: str = "", quant: str 
         size_bytes=size_bytes(path),
         sha256=combined_hash(model_files(path)),
         architecture=weights.shape.architecture if weights else "",
-        parameter_count=sum(t.element_count for t in weights.tensors) if weights else 0,
+        parameter_count=weights.weight_count if weights else 0,
         synthetic=weights.synthetic if weights else False,
     )
 

@@ -6,14 +6,14 @@ of 32, accuracy level 4). Both run in child processes, because they import torch
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Final
 
-from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.errors import BadDataError, RefusedError
 from harness.onnx.files import MODEL_FILE
+from harness.outside import output_of
 
 QUANTS: Final = ("fp32", "int4")
 _EXPORT: Final = ("optimum.commands.optimum_cli", "export", "onnx", "--task", "text-generation-with-past")
@@ -56,9 +56,5 @@ def export(checkpoint: Path, folder: Path, quant: str) -> Path:
 def _python(module: str, *arguments: str) -> None:
     """Run a module's command line in a child of this interpreter."""
     offline = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=offline)
-    if done.returncode:
-        last = [line for line in done.stderr.splitlines() if line.strip()][-1:] or ["it said nothing"]
-        hint = ": pip install 'edge-harness[export]'" if "No module named" in last[0] else ""
-        raise CouldNotRunError(f"{module.partition('.')[0]} ended with {done.returncode}: {last[0][:400]}{hint}")
+    called = f"{module.partition('.')[0]} (of edge-harness[export])"
+    output_of((sys.executable, "-m", module, *arguments), called, timeout_s=None, environment=offline)

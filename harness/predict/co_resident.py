@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from harness.domain.device import DeviceProfile
-from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, SpeedPrediction
+from harness.domain.prediction import MemoryPart, MemoryPrediction, SpeedPrediction
 from harness.predict.memory import with_parts
 from harness.units import format_rate
 
@@ -80,7 +80,7 @@ def shared_speed(
     ratio, decode = total / (total + drawn), speed.decode_tokens_per_s
     scaled = replace(
         speed,
-        decode_tokens_per_s=Interval(mid=decode.mid * ratio, low=decode.low * ratio, high=decode.high * ratio),
+        decode_tokens_per_s=decode.through(lambda speed: speed * ratio),
         roofline_tokens_per_s=speed.roofline_tokens_per_s * ratio,
     )
     named = ", ".join(f"{name} draws {format_rate(draw)}" for name, draw in draws if draw)

@@ -165,7 +165,7 @@ class _Graph:
         self.tokens, self.sequences, self.host_bytes = tokens, cells.sequences, dict(layout.host_bytes)
         self.nodes = list[_Node]()
         of_kind = {"full": cells.full, "sliding": cells.sliding(shape.sliding_window_tokens)}
-        kinds: list[str] = sorted({shape.layer_kind(b) for b in range(shape.layer_count)} & set(of_kind))
+        kinds: list[str] = sorted({*shape.layer_kinds} & set(of_kind))
         rows = 1 if fused or not cells.scattered else shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
         places = {kind: (_Node(8 * tokens), _Node(8 * tokens * rows)) for kind in kinds}
         masks = {kind: _Node(min(cells.mask_bytes, 4) * tokens * of_kind[kind]) for kind in kinds}

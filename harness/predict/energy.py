@@ -67,9 +67,9 @@ def sustained(
     evidence = _evidence(load, device)
     knee = knee_seconds(load, burst.mid, terms.terms)
     if load.held_at_once:
-        share = Interval(mid=1.0, low=0.93, high=1.0)
+        share = Interval(1.0, 0.93, 1.0)
     elif knee is not None and minutes * 60 < knee:
-        share = Interval(mid=1.0, low=middle, high=1.0)
+        share = Interval(1.0, middle, 1.0)
     else:
         share = terms.interval(lambda t: share_kept(load, burst.mid, t), terms.share_floor)
         engine = device.engine_for(api)
@@ -77,7 +77,7 @@ def sustained(
         if ratio is not None and ratio.confidence in {"measured", "secondary"}:
             share = _pooled(share, ratio.value)
             evidence = "a share measured on such a device with another model, and the heat of this one"
-        share = Interval(mid=min(share.mid, 1.0), low=min(share.low, 1.0), high=min(share.high, 1.0))
+        share = share.through(lambda kept: min(kept, 1.0))
 
     def at(speed: float) -> float:
         return speed * share.mid * (share_kept(load, speed, terms.terms) or middle) / middle
@@ -112,8 +112,8 @@ def predict_energy(
     warm = joules(late.tokens_per_s, warm=True) if late is not None else None
     charge = None
     if battery is not None:
-        each = warm or cold
-        charge = Interval(mid=battery.value / each.mid, low=battery.value / each.high, high=battery.value / each.low)
+        full = battery.value
+        charge = (warm or cold).through(lambda each: full / each)
     scope = "card alone" if load.engine == "card" else "processor, without its memory chips"
     return Energy(
         scope="whole device" if load.whole else scope,

@@ -26,7 +26,7 @@ UNSETTLED_RATIO: Final = 4.0
 
 def interval(mid: float, below: float, above: float | None = None) -> Interval:
     """``mid`` with this spread in ln below it, and above it the same unless told."""
-    return Interval(mid=mid, low=mid * math.exp(-below), high=mid * math.exp(below if above is None else above))
+    return Interval(mid, mid * math.exp(-below), mid * math.exp(below if above is None else above))
 
 
 def combined(middle: float, ends: tuple[float, float], own: Interval) -> Interval:

@@ -115,7 +115,7 @@ def row_pair_bytes(shape: ModelShape, kv_type: str, value_type: str = "", *, sli
 
 def layer_counts(shape: ModelShape) -> tuple[int, int, int]:
     """Layers with a full cache, with a sliding one, and with a recurrent state."""
-    kinds = [shape.layer_kind(layer) for layer in range(shape.layer_count)]
+    kinds = shape.layer_kinds
     own = kinds[: shape.layer_count - shape.kv_shared_layer_count]
     recurrent = shape.layer_count if shape.architecture == "falcon-h1" else kinds.count("recurrent")
     return own.count("full"), own.count("sliding"), recurrent
@@ -182,7 +182,7 @@ def kv_read_bytes(shape: ModelShape, depth_tokens: float, kv_type: str = "F16") 
 
     Layers without rows of their own (Gemma 3n and 4) read those of an earlier layer once more.
     """
-    kinds = [shape.layer_kind(layer) for layer in range(shape.layer_count)]
+    kinds = shape.layer_kinds
     full, sliding, recurrent = kinds.count("full"), kinds.count("sliding"), layer_counts(shape)[2]
     total = 0.0
     if full:

@@ -82,7 +82,7 @@ def memory_of(
     spread = SPREAD_RATIO * total + _SPREAD_BYTES
     low = total - math.hypot(spread, share.mid - share.low)
     high = total + math.hypot(spread, share.high - share.mid)
-    peak = Interval(mid=total, low=low, high=high)
+    peak = Interval(total, low, high)
     return MemoryPrediction(parts=parts, peak_bytes=peak, later=later_parts(shape, scenario))
 
 
@@ -131,9 +131,9 @@ def with_parts(memory: MemoryPrediction, extra: tuple[MemoryPart, ...], spread_r
     """Memory with further parts, whose bytes are known to ``spread_ratio``: half of their 90 % interval."""
     added, peak = total_bytes(extra), memory.peak_bytes
     interval = Interval(
-        mid=peak.mid + added,
-        low=peak.low + added * (1 - spread_ratio),
-        high=peak.high + added * (1 + spread_ratio),
+        peak.mid + added,
+        peak.low + added * (1 - spread_ratio),
+        peak.high + added * (1 + spread_ratio),
     )
     return MemoryPrediction(parts=(*memory.parts, *extra), peak_bytes=interval, later=memory.later)
 
@@ -237,7 +237,7 @@ def driver_share(api: str, device: DeviceProfile | None) -> Interval:
     """What the driver of ``api`` takes for itself, in bytes; 0 where the process was measured with it, and on a CPU."""
     costs = device.calibration(api) if device else None
     if costs is not None and costs.process_anonymous_bytes:
-        return Interval(mid=0, low=0, high=0)
+        return Interval(0, 0, 0)
     return driver_bytes(api, f"{device.vendor} {device.chip}" if device else "")
 
 
@@ -245,9 +245,9 @@ def driver_bytes(api: str, chip: str) -> Interval:
     """What an api's driver takes on a chip, by the start-ups that others published; 0 on a CPU."""
     row = next((r for r in _DRIVERS if r["api"] == api and re.search(r["chip"], chip.lower())), None)
     if row is None:
-        return Interval(mid=0, low=0, high=0)
+        return Interval(0, 0, 0)
     mid, low, high = (int(row[f"{name}_mib"]) * MIB for name in ("mid", "low", "high"))
-    return Interval(mid=mid, low=low, high=high)
+    return Interval(mid, low, high)
 
 
 def later_parts(shape: ModelShape, scenario: Scenario) -> tuple[MemoryPart, ...]:

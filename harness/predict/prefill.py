@@ -48,7 +48,7 @@ def prompt_of(shape: ModelShape, tokens: float, depth_tokens: float) -> Prompt:
     Each pair of a query and a key in view costs two products of a head's width (scores and values), 2 FLOP an entry;
     latent attention runs in the width of its cache.
     """
-    kinds = [shape.layer_kind(layer) for layer in range(shape.layer_count)]  # those too that share another's cache
+    kinds = shape.layer_kinds  # those too that share another's cache
     if shape.latent is not None and shape.architecture != "minicpm3":
         width = 2 * shape.latent.kv_rank_dim + shape.latent.rope_head_dim
     else:

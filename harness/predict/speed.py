@@ -224,7 +224,7 @@ def first_token(prompt_tokens: int, decode: Interval, prefill: Interval, sequenc
     """Seconds of a prompt and a token, for each of so many sequences; both are rates of all of them."""
     ends = ((prefill.mid, decode.mid), (prefill.high, decode.high), (prefill.low, decode.low))
     mid, low, high = (sequence_count * (max(prompt_tokens, 1) / read + 1 / written) for read, written in ends)
-    return Interval(mid=mid, low=low, high=high)
+    return Interval(mid, low, high)
 
 
 _SETTLES: Final = (
@@ -279,7 +279,7 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
 
 def _below(value: Interval, ceiling: float) -> Interval:
     """No part of an interval lies above the roofline."""
-    return Interval(mid=min(value.mid, ceiling), low=min(value.low, ceiling), high=min(value.high, ceiling))
+    return value.through(lambda speed: min(speed, ceiling))
 
 
 def _sum(one: Interval, two: Interval) -> Interval:
@@ -287,4 +287,4 @@ def _sum(one: Interval, two: Interval) -> Interval:
     mid = one.mid + two.mid
     low = math.hypot(one.mid - one.low, two.mid - two.low)
     high = math.hypot(one.high - one.mid, two.high - two.mid)
-    return Interval(mid=mid, low=max(mid - low, 0.0), high=mid + high)
+    return Interval(mid, max(mid - low, 0.0), mid + high)

@@ -147,5 +147,5 @@ def read_of(weights: Weights) -> Read:
         routed += tensor.element_count if role == "expert" else 0
         size += part * tensor.size_bytes
         count += part * tensor.element_count
-    total = float(sum(tensor.size_bytes for tensor in weights.tensors))
+    total = float(weights.tensor_bytes)
     return Read(size, count, count - output_count, table, routed, total)

@@ -129,9 +129,9 @@ def _weights(known: Known, size_bytes: float, quant: str) -> Weights:
         weights = weights_of(known.shape, "F16")
     size, each = size_bytes or known.file_bytes, rest_bytes_each(known, size_bytes or known.file_bytes)
     routed = [tensor for tensor in weights.tensors if role_of(tensor.name) == "expert"]
-    rest_count = sum(t.element_count for t in weights.tensors) - sum(t.element_count for t in routed)
+    rest_count = weights.weight_count - sum(t.element_count for t in routed)
     in_routed = sum(tensor.size_bytes for tensor in routed)
-    even = size / sum(tensor.size_bytes for tensor in weights.tensors)
+    even = size / weights.tensor_bytes
     factor = (size - each * rest_count) / in_routed if each else even
 
     def held(tensor: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> list[ComparedRow]:
     for pool, size in sizes.items() if sizes["vram"] else ():
         predicted = float(sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(_PARTS)))
         if predicted:  # what is small and the host's is no part of a prediction for a GPU alone
-            exact = Interval(mid=predicted, low=predicted, high=predicted)
+            exact = Interval(predicted, predicted, predicted)
             rows.append(_row(f"buffers in {pool}", "bytes", exact, reading=size))
     return rows
 

@@ -156,7 +156,7 @@ _KINDS: Final = ("phone", "tablet", "laptop", "desktop", "workstation", "board",
 def _size(model: ResolvedModel) -> int:
     """Weights, as published or else as counted."""
     stated = model.card.parameter_count if model.card else 0
-    return stated or sum(t.element_count for t in model.weights.tensors)
+    return stated or model.weights.weight_count
 
 
 def _model_line(model: ResolvedModel, count: int) -> ModelLine:

@@ -5,10 +5,10 @@ Source: Android platform tools, packages/modules/adb, docs/user/adb.1.md and cli
 
 import re
 import shutil
-import subprocess
 from typing import Final
 
 from harness.errors import CouldNotRunError
+from harness.outside import output_of
 
 _TIMEOUT_S: Final = 20.0
 _STATES: Final = {
@@ -54,10 +54,4 @@ def adb_words(serial: str) -> tuple[str, ...]:
 def _adb(*words: str) -> str:
     if shutil.which("adb") is None:
         raise CouldNotRunError("adb is not installed: take it from Android's platform tools, or apt install adb")
-    try:
-        done = subprocess.run(("adb", *words), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise CouldNotRunError(f"adb {words[0]} did not answer within {_TIMEOUT_S:g} s: adb kill-server") from error
-    if done.returncode:
-        raise CouldNotRunError(f"adb {words[0]}: {(done.stderr or done.stdout).strip() or 'failed'}")
-    return done.stdout
+    return output_of(("adb", *words), f"adb {words[0]}", timeout_s=_TIMEOUT_S).decode(errors="replace")

@@ -1,6 +1,5 @@
 """What a target is, by reading alone: names, cores and clocks, memory, heat, battery; and the profile made of it."""
 
-import datetime
 import re
 import shlex
 import tempfile
@@ -13,10 +12,11 @@ import msgspec
 
 from harness.catalog.devices import device_names, load_device
 from harness.cpus import numbers
-from harness.domain.device import ComputeEngine, DeviceProfile, Figure, MemoryPool, Storage
+from harness.domain.device import DeviceProfile, Figure, Storage, measured
 from harness.domain.record import MachineFingerprint
 from harness.errors import CouldNotRunError
 from harness.measure import machine, sensors
+from harness.measure.probe import cpu_engine, ram_pool, this_year
 from harness.predict.traits import chip_key
 from harness.targets.shell import DUMPS, Frame, ShellTarget, files_in
 
@@ -163,12 +163,6 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
     """
     known = facts(target)
     like = next((p for n in device_names() if _same_chip((p := load_device(n)).chip, known.chip)), None)
-    today = datetime.datetime.now(tz=datetime.UTC).date()
-
-    def measured(value: float, how: str) -> Figure:
-        source = f"edge-harness devices probe on the device, {today}: {how}"
-        return Figure(value=value, source=source, confidence="measured")
-
     read = None if read_bytes_per_s is None else measured(read_bytes_per_s, "decode of a small F16 model, all threads")
     if like is None and read is None:
         raise CouldNotRunError(
@@ -177,22 +171,17 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         )
     cpu, ram = known.cpu, known.ram
     usable = min(ram.available_bytes, ram.total_bytes * (_APP_RATIO if known.android else 1.0))
-    pool = MemoryPool(
-        name="ram",
-        technology=like.pool("ram").technology if like else "not told",
-        total_bytes=measured(ram.total_bytes, "MemTotal"),
-        usable_bytes=measured(usable, "MemAvailable" + (", at most half of the RAM" if known.android else "")),
-        bandwidth_bytes_per_s=like.pool("ram").bandwidth_bytes_per_s if like else read or measured(0, ""),
-        measured_read_bytes_per_s=read,
-    )
-    engine = ComputeEngine(
-        kind="cpu", name=known.chip, pool="ram", apis=("cpu",), core_count=cpu.cores.core_count, isa=cpu.isa
-    )
+    told = measured(usable, "MemAvailable" + (", at most half of the RAM" if known.android else ""))
+    bandwidth = like.pool("ram").bandwidth_bytes_per_s if like else read
+    assert bandwidth is not None
+    pool = ram_pool(ram, told, bandwidth, like.pool("ram").technology if like else "not told")
+    pool, engine = msgspec.structs.replace(pool, measured_read_bytes_per_s=read), cpu_engine(cpu, known.chip)
     disk, unread = storage_bytes_per_s(target), "not measured: dd past the page cache does not work there"
-    assumed = Figure(value=1e8, source=unread, confidence="assumed")
     storage = Storage(
         technology=like.storage.technology if like else "not told",
-        sequential_read_bytes_per_s=measured(disk, "dd past the page cache") if disk else assumed,
+        sequential_read_bytes_per_s=measured(disk, "dd past the page cache")
+        if disk
+        else Figure(1e8, unread, "assumed"),
     )
     profile = like or DeviceProfile(
         name=name,
@@ -201,7 +190,7 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         vendor=known.title.split()[0],
         chip=known.chip,
         os="linux",
-        year=today.year,
+        year=this_year(),
         pools=(pool,),
         engines=(engine,),
         storage=storage,

@@ -137,7 +137,7 @@ def _predict(kind: str, cost: Cost, machine: StepMachine) -> StepPrediction:
     mid, spread = sum(parts.values()), machine.spread_ratio
     return StepPrediction(
         kind=kind,
-        latency_s=Interval(mid=mid, low=mid / spread, high=mid * spread),
+        latency_s=Interval(mid, mid / spread, mid * spread),
         parts_s={name: value for name, value in parts.items() if value},
         resident_bytes=held,
         note=machine.basis,

@@ -28,18 +28,20 @@ def signal(right_count: int, count: int, chance: float = 0.5) -> dict[str, Any]:
 def f1(said: Sequence[bool], true: Sequence[bool]) -> dict[str, Any]:
     """Precision, recall and F1 of "yes", F1 with its 95 % bootstrap interval, beside F1 of always saying yes."""
     table = np.array([said, true], np.bool_)
-    count = table.shape[1]
+    count, (said_count, true_count) = table.shape[1], table.sum(axis=1).tolist()
+    both = int(table.all(axis=0).sum())
+    # Cases of one kind are alike: drawing them with replacement is drawing how many there are of each kind.
+    kinds = np.array([both, said_count - both, true_count - both, count - said_count - true_count + both])
+    drawn = np.random.default_rng(0).multinomial(count, kinds / max(1, count), RESAMPLES)
 
-    def of(rows: Any) -> Any:
-        return 2 * rows.all(axis=0).sum(axis=-1) / np.maximum(rows.sum(axis=(0, -1)), 1)
+    def of(counts: Any) -> Any:
+        return 2 * counts[..., 0] / np.maximum(2 * counts[..., 0] + counts[..., 1] + counts[..., 2], 1)
 
-    drawn = of(table[:, np.random.default_rng(0).integers(0, count, (RESAMPLES, count))])
-    both, said_count, true_count = (int(row.sum()) for row in (table.all(axis=0), *table))
     return {
         "case_count": count,
         "precision": both / max(1, said_count),
         "recall": both / max(1, true_count),
-        "f1": _with_interval(float(of(table)), drawn),
+        "f1": _with_interval(float(of(kinds)), of(drawn)),
         "always_yes_f1": 2 * true_count / max(1, count + true_count),
     }
 

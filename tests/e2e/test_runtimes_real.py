@@ -10,7 +10,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import psutil
 import pytest
@@ -21,7 +20,6 @@ from harness.domain.result import Generation, Load
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.jobs import generate, load, served
-from harness.measure.jobs.score import TextJob, run_text
 from harness.measure.pipeline import How, Pipeline
 from harness.measure.protocol import GenerateJob
 from harness.runtimes import executable
@@ -240,7 +238,6 @@ HAVE_PROGRAMS = executable.program("llama-bench") is not None
     [
         (SCENARIO, {"pp12", "tg6"}),
         (Scenario(context_tokens=256, prompt_tokens=12, new_tokens=6, depth_tokens=8), {"pp12 @ d8", "tg6 @ d8"}),
-        (Scenario(context_tokens=256, prompt_tokens=12, new_tokens=6, batch_count=3), {"pp12 b3", "tg6 @ d12 b3"}),
     ],
 )
 def test_programs_give_their_raw_samples(tiny: Path, tmp_path: Path, scenario: Scenario, labels: set[str]) -> None:
@@ -258,22 +255,6 @@ def test_programs_give_their_raw_samples(tiny: Path, tmp_path: Path, scenario: S
         assert found == labels
     assert record.memory is not None
     assert record.memory.peak_rss_bytes > 2_000_000
-
-
-@pytest.mark.skipif(
-    executable.program("llama-perplexity") is None, reason=f"no llama-perplexity: set {executable.FOLDER_VARIABLE}"
-)
-def test_the_program_predicts_the_shipped_text_as_the_engine_in_process(tiny: Path) -> None:
-    pytest.importorskip("llama_cpp")
-    told: dict[str, list[float]] = {}
-    for runtime in ("llamacpp", "executable"):
-        job = TextJob(runtime=runtime, scenario=Scenario(thread_count=1), path=str(tiny), chunk_count=2)
-        run_text(msgspec.to_builtins(job), lambda _name, data, runtime=runtime: told.update({runtime: data}))
-    ours, theirs = np.array(told["llamacpp"]), np.array(told["executable"])
-    assert ours.size == theirs.size == 2 * 255
-    # Its file holds 65,536 steps of at most 16 nats; two batches of a chunk here, one there: kernels sum otherwise.
-    assert np.abs(ours - theirs).max() < 0.05
-    assert ours.mean() == pytest.approx(theirs.mean(), abs=1e-3)
 
 
 @pytest.mark.skipif(not HAVE_PROGRAMS, reason=f"no llama-bench: set {executable.FOLDER_VARIABLE}")

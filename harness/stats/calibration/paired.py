@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.quality import CalibrationChange, Change, Temperature
+from harness.domain.quality import CalibrationChange, Change
 from harness.errors import RefusedError
 from harness.stats.calibration.metrics import checked, ece, equal_width
 from harness.stats.calibration.smooth import smooth_ece, smoothing_width
@@ -18,15 +18,13 @@ _DRAWS: Final = 1000
 _SMOOTH_DRAWS: Final = 200
 
 
-def calibration_change(
-    before: Sequence[Any], after: Sequence[Any], temperature: Temperature | None = None
-) -> CalibrationChange:
+def calibration_change(before: Sequence[Any], after: Sequence[Any]) -> CalibrationChange:
     """Calibration of ``after`` beside ``before``, differences with 95 % bootstrap intervals.
 
     Whole rows are drawn, so that the pairing is kept; a smooth ECE keeps the width that each model's own rows ask for.
     Of the reference (``before``) and of the other model, in the order of the same rows: confidence of the top answer,
-    whether it was right, NLL of the true one in nats, each [n]. ``temperature`` is kept with the rest. RefusedError
-    where the two did not answer the same rows, or as ``metrics.checked``.
+    whether it was right, NLL of the true one in nats, each [n]. RefusedError where the two did not answer
+    the same rows, or as ``metrics.checked``.
     """
     (p0, y0), (p1, y1) = (checked(*side[:2]) for side in (before, after))
     n0, n1 = np.asarray(before[2], np.float64), np.asarray(after[2], np.float64)
@@ -61,7 +59,6 @@ def calibration_change(
         accuracy_change=accuracy,
         lost_count=int(((y0 == 1) & (y1 == 0)).sum()),
         gained_count=int(((y0 == 0) & (y1 == 1)).sum()),
-        temperature=temperature,
     )
 
 

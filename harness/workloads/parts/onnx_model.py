@@ -167,6 +167,6 @@ def folder_of(text: str) -> Path:
         if not folder.is_dir():
             raise BadDataError(folder, "", "no such folder", "a folder with model.onnx, tokenizer.json, config.json")
         return folder
-    from harness.catalog.hub import snapshot
+    from harness.catalog.fetch import snapshot
 
     return snapshot(text.removeprefix("hf:"), ["model.onnx", "onnx/model.onnx", "tokenizer.json", "config.json"])

@@ -8,7 +8,7 @@ import pytest
 from harness.app.stream import stream as run_stream
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import Experts, ModelShape
-from harness.domain.record import MemoryUse, result_of
+from harness.domain.record import MemoryUse
 from harness.domain.result import Stream
 from harness.domain.scenario import Scenario
 from harness.measure.jobs.stream import StreamJob
@@ -31,7 +31,9 @@ def job(model: Path, budget_bytes: int, **fields) -> StreamJob:
 
 
 def stream(model: Path, budget_bytes: int, **fields) -> Stream:
-    return result_of(run_stream(job(model, budget_bytes, **fields)), Stream)
+    result = run_stream(job(model, budget_bytes, **fields)).result
+    assert isinstance(result, Stream)
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,8 @@ def test_tokens_limit_and_figures(mixture: Path) -> None:
     plan = whole.expert_plan
     budget = unlimited - plan.available_bytes + plan.pinned_bytes + plan.expert_bytes // 2
     record = run_stream(job(mixture, budget))
-    half, memory = result_of(record, Stream), record.memory
+    half, memory = record.result, record.memory
+    assert isinstance(half, Stream)
     assert isinstance(memory, MemoryUse)
     # Each prompt is a sample with its validity, and the run is one of the history.
     assert [(s.phase, s.label, s.token_count) for s in record.samples] == [("decode", "tg24", 23)]

@@ -7,15 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from harness.domain.record import MemorySample
 from harness.errors import CouldNotRunError
 from harness.measure import page_cache
 from harness.measure.cgroup import LimitGroup
 from harness.measure.lock import holder, machine_lock
-from harness.measure.memory_watch import MemoryWatch, read_memory, thin
+from harness.measure.memory_watch import MemoryWatch, read_memory
 
 
 @pytest.fixture
@@ -85,20 +82,6 @@ def test_memory_of_a_process(tmp_path: Path) -> None:
     # Shared memory has no file to be read again from: it counts as anonymous.
     assert read_memory(7, root=tmp_path) == (300 * 1024, 500 * 1024, 110 * 1024, 190 * 1024)
     assert read_memory(8, root=tmp_path) is None
-
-
-@given(st.lists(st.tuples(st.integers(0, 10**12), st.integers(0, 10**12)), max_size=600), st.integers(8, 300))
-def test_thinning_keeps_the_peaks_and_the_ends(values: list[tuple[int, int]], count: int) -> None:
-    samples = [MemorySample(since_start_s=float(i), anonymous_bytes=a, file_bytes=f) for i, (a, f) in enumerate(values)]
-
-    kept = thin(samples, count)
-
-    assert len(kept) <= max(count, 0)
-    assert list(kept) == [s for s in samples if s in set(kept)]
-    if samples:
-        assert (kept[0], kept[-1]) == (samples[0], samples[-1])
-        assert max(s.anonymous_bytes for s in kept) == max(s.anonymous_bytes for s in samples)
-        assert max(s.file_bytes for s in kept) == max(s.file_bytes for s in samples)
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no posix_fadvise here")

@@ -65,13 +65,9 @@ def test_a_sweep_goes_from_a_mebibyte_to_beyond_the_cache(monkeypatch: pytest.Mo
     assert all(speed > 0 for _, speed in found)
 
 
-def figure(value: float, how: str) -> Figure:
-    return Figure(value=value, source=how, confidence="measured")
-
-
 def test_disk_reads_the_whole_file_and_leaves_nothing(tmp_path: Path) -> None:
-    found = disk.storage_under(tmp_path, figure, file_bytes=8 * MIB)
-    way, _, rest = found.sequential_read_bytes_per_s.source.partition(" reads of a ")
+    found = disk.storage_under(tmp_path, file_bytes=8 * MIB)
+    way, _, rest = found.sequential_read_bytes_per_s.source.partition(": ")[2].partition(" reads of a ")
     assert rest.startswith("8 MiB file")
     assert found.sequential_read_bytes_per_s.value > 0
     assert found.mapped_read_bytes_per_s is None or found.mapped_read_bytes_per_s.value > 0
@@ -88,8 +84,10 @@ def test_disk_falls_back_where_direct_reads_are_refused(tmp_path: Path, monkeypa
         return real(path, flags, *rest, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr("harness.measure.disk.os.open", refuse)
-    found = disk.storage_under(tmp_path, figure, file_bytes=4 * MIB)
-    assert found.sequential_read_bytes_per_s.source.startswith(("dropped", "uncached", "possibly cached"))
+    found = disk.storage_under(tmp_path, file_bytes=4 * MIB)
+    assert found.sequential_read_bytes_per_s.source.partition(": ")[2].startswith(
+        ("dropped", "uncached", "possibly cached")
+    )
 
 
 def test_estimated_peaks_follow_the_instruction_set() -> None:
@@ -114,7 +112,7 @@ def test_quick_probe_writes_a_profile_that_loads(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("harness.measure.probe.array_bytes", lambda *_: 8 * MIB)
     real_storage = disk.storage_under
-    small = lambda folder, measured, **_: real_storage(folder, measured, file_bytes=4 * MIB)  # noqa: E731
+    small = lambda folder, **_: real_storage(folder, file_bytes=4 * MIB)  # noqa: E731
     monkeypatch.setattr("harness.measure.probe.storage_under", small)
     real = probe.fp32_peak
     monkeypatch.setattr("harness.measure.probe.fp32_peak", lambda **_: real(size_dim=128, pass_count=1))
@@ -132,5 +130,5 @@ def test_quick_probe_writes_a_profile_that_loads(tmp_path: Path, monkeypatch: py
 
 
 def test_no_room_for_the_disk_test_is_said(tmp_path: Path) -> None:
-    found = disk.storage_under(tmp_path / "absent", figure, file_bytes=4 * MIB)
+    found = disk.storage_under(tmp_path / "absent", file_bytes=4 * MIB)
     assert found.technology == "not measured" and found.sequential_read_bytes_per_s.confidence == "assumed"
