@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import tomllib
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import harness.cli
 from bench.renderers import verbs
 from bench.tiny_gguf import synthesize_tiny
 from harness import plugins
@@ -250,6 +253,21 @@ def test_every_rule_and_heading_is_about_options_that_exist() -> None:
     examples = {name: TABLES["examples"].get(name) or command.epilog for name, command in COMMANDS.items()}
     assert [name for name, example in examples.items() if not example] == []
     assert set(TABLES["examples"]) <= set(COMMANDS)
+
+
+def test_every_row_of_options_is_some_verb_s() -> None:
+    """A table's list is named as a function of the module beside it; what is shared is taken by some verb."""
+    folder = Path(harness.cli.__file__).parent
+    tables = {p.stem: tomllib.loads(p.read_text(encoding="utf-8")) for p in folder.glob("*.toml")}
+    shared = tables.pop("_shared")
+    strays = [
+        (stem, name) for stem, table in tables.items() for name in table
+        if not hasattr(import_module(f"harness.cli.{stem}"), name)
+    ]  # fmt: skip
+    taken = {
+        name for table in tables.values() for rows in table.values() for row in rows for name in row.get("shared", ())
+    }
+    assert (strays, taken ^ set(shared)) == ([], set())
 
 
 def test_no_verb_has_more_options_than_a_person_reads() -> None:
