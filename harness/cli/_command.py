@@ -214,6 +214,10 @@ class Verb(click.Command):
                 formatter.write_text(example)
 
 
+verb = click.command(cls=Verb)
+"""Makes a verb of the function of that name, with the parameters of the table beside its module."""
+
+
 class Verbs(click.Group):
     """A group of verbs; a name that is none of them gets the nearest one, or what has come in its place."""
 

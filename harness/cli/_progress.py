@@ -1,6 +1,5 @@
 """Progress of measured runs on standard error: a bar for each model, plain lines where there is no terminal."""
 
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from harness.cli._output import console
@@ -35,7 +34,7 @@ class RunProgress(Listener):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
     def say(self, line: str) -> None:

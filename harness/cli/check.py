@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._output import Answer, say
 from harness.errors import Exit
 
@@ -14,7 +14,7 @@ _NEXT = "`edge-harness fit MODEL` predicts any model here; `edge-harness gate in
 _DOCTOR = "`edge-harness doctor` says what disturbs this machine or is missing on it."
 
 
-@click.command(cls=Verb)
+@verb
 @options.measuring
 def check(
     models: tuple[str, ...],

@@ -1,13 +1,11 @@
 """``edge-harness doctor``: what works here, and what to do where something does not."""
 
-import click
-
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
 from harness.errors import Exit
 
 
-@click.command(cls=Verb)
+@verb
 def doctor() -> Answer:
     """Examine folders, engines, optional packages, limits and sensors; exit 4 when something is broken."""
     from harness.app.doctor import examine

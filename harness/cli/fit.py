@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from harness.cli import _options as options
-from harness.cli._command import Verb, typed
+from harness.cli._command import typed, verb
 from harness.cli._effect import refuse_idle, refuse_typed
 from harness.cli._output import Answer, Table, console, say, table
 from harness.cli._parameters import Amount, Count
@@ -36,7 +36,7 @@ _TURN_TOKENS = 64
 _HANDHELD = ("phone", "tablet")
 
 
-@click.command(cls=Verb)
+@verb
 @click.pass_context
 def fit(context: click.Context, /, models: tuple[str, ...], devices: tuple[str, ...], **asked: Any) -> Answer:
     """Predict the memory and the speed of a model on a device; several of either are columns of one table.

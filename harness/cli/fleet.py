@@ -18,7 +18,7 @@ def fleet() -> None:
     """Measure a matrix of runs on many devices."""
 
 
-@fleet.command("run")
+@fleet.command()
 def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
     """Measure every cell of a matrix on the connected devices.
 

@@ -47,7 +47,7 @@ def gate() -> None:
     """  # noqa: D301 - click reads the backspace as "do not wrap"
 
 
-@gate.command("judge")
+@gate.command()
 def judge(
     results: tuple[str, ...],
     baseline: tuple[str, ...],
@@ -68,7 +68,7 @@ def judge(
     return _answer(evaluate(budgets, gather(results), baseline=before, predict=predicted), budget, **shown)
 
 
-@gate.command("live")
+@gate.command()
 def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget: Path, **shown: Any) -> Answer:
     """Run a build in turns with its baseline until the decision is clear."""
     from harness.catalog.budgets import load_budgets
@@ -93,7 +93,7 @@ def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget
     return _answer(judgements, budget, **shown)
 
 
-@gate.command("update")
+@gate.command()
 def update(results: tuple[str, ...], folder: Path) -> Answer:
     """Keep results as the baseline: the newest 20 runs of each model, machine and setting.
 
@@ -107,7 +107,7 @@ def update(results: tuple[str, ...], folder: Path) -> Answer:
     return Answer({"added": added, "removed": removed}, lambda: click.echo(line))
 
 
-@gate.command("init")
+@gate.command()
 def init(results: tuple[str, ...], preset: "Preset", out: Path | None) -> Answer:
     """Propose budgets from results, or from the run history when none is named.
 

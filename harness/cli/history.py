@@ -6,11 +6,11 @@ from typing import Any, get_args
 
 import click
 
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
 
 
-@click.command(cls=Verb)
+@verb
 def history(
     runs: tuple[str, ...],
     imported: Path | None,

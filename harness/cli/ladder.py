@@ -3,15 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import click
-
 from harness.cli import _options as options
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._output import Answer, model_file, say, table
 from harness.errors import Exit
 
 
-@click.command("ladder", cls=Verb)
+@verb
 @options.measuring
 def ladder(
     model: str,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
 from harness.errors import Exit, HarnessError
 from harness.units import format_number
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.domain.prediction import Interval
 
 
-@click.command("learn", cls=Verb)
+@verb
 def learn(
     records: tuple[Path, ...], device: str | None, lines: tuple[str, ...], forgotten: bool, out: Path | None
 ) -> Answer:

@@ -2,9 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._output import Answer, console, say, table
 from harness.units import format_bytes, format_number
 
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
 _MOST_ROWS = 40
 
 
-@click.command(cls=Verb)
+@verb
 def matrix(kv_type: str, api: str, **asked: Any) -> Answer:
     """Predict every combination of devices, models, quantisation mixtures and contexts.
 

@@ -1,8 +1,6 @@
 """``edge-harness recommend``: which model for a task on a device."""
 
-import click
-
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
 from harness.errors import Exit
 from harness.units import format_bytes, format_number
@@ -11,7 +9,7 @@ _NAMED_COUNT = 8
 """Models that are left out for one reason and named."""
 
 
-@click.command(cls=Verb)
+@verb
 def recommend(
     device: str, task: str, min_speed: float, minutes: float | None, quality_of: str, **fields: int | str
 ) -> Answer:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._effect import refuse_typed
 from harness.cli._output import put
 from harness.domain.record import RunRecord
@@ -16,7 +16,7 @@ from harness.errors import RefusedError
 from harness.printable import clean_lines
 
 
-@click.command(cls=Verb)
+@verb
 def report(
     results: tuple[str, ...],
     out: Path | None,

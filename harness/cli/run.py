@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, say
 
 
-@click.command(cls=Verb)
+@verb
 @options.measuring
 def run(
     models: tuple[str, ...],

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._output import Answer
 from harness.cli._parameters import Amount, whole
 
@@ -39,7 +39,7 @@ def _rates(_context: click.Context, _option: click.Parameter, text: str) -> tupl
     return tuple(number.convert(part, _option, _context) for part in text.split(",")) if text else ()
 
 
-@click.command("serve-load", cls=Verb)
+@verb
 @options.measuring
 def serve_load(
     named: str,

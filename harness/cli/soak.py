@@ -6,12 +6,12 @@ from typing import Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._output import Answer
 from harness.errors import Exit
 
 
-@click.command("soak", cls=Verb)
+@verb
 @options.measuring
 def soak(
     model: str,

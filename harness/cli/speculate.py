@@ -3,15 +3,13 @@
 from contextlib import suppress
 from typing import Any
 
-import click
-
 from harness.cli import _options as options
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._output import Answer, model_file
 from harness.errors import EngineError, Exit
 
 
-@click.command("speculate", cls=Verb)
+@verb
 @options.measuring
 def speculate(
     model: str,

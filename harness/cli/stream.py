@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._output import Answer, model_file
 from harness.errors import RefusedError
 from harness.units import format_bytes, format_number
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from harness.predict.streamed import StreamingOutlook
 
 
-@click.command("stream", cls=Verb)
+@verb
 @options.measuring
 def stream(
     model: str,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli import _options as options
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _share(_context: click.Context, option: click.Parameter, text: str) -> float
     return float(match[1]) / 100 if match else 0.0
 
 
-@click.command(cls=Verb)
+@verb
 @options.measuring
 def tune(model: str, profile: Path | None, target: str, how: "options.How", **asked: Any) -> Answer:
     """Race settings of MODEL: runtime, threads, layout, micro-batch, flash attention, cache, placement on a GPU.

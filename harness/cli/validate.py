@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli._command import Verb
+from harness.cli._command import verb
 from harness.cli._output import Answer, console, table
 
 if TYPE_CHECKING:
     from harness.published.score import Report, Score
 
 
-@click.command("validate", cls=Verb)
+@verb
 def validate(rows: Path | None) -> Answer:
     """Errors of the predictions on published measurements, beside the best constant.
 
