@@ -21,6 +21,7 @@ _UNSURE_RATIO: Final = 4.0
 
 _SLOW_TOKENS_PER_S: Final = 2.0
 _HARDLY_TOKENS_PER_S: Final = 0.5
+_READING_TOKENS_PER_S: Final = 5.0
 """Decode speeds below which nobody would simply say yes: people read some five tokens a second."""
 
 
@@ -95,8 +96,11 @@ def _verdict_word(way: Way, target_tokens_per_s: float | None) -> str:
         return "Perhaps, but probably slower than wanted" if reaches else "It runs, but is slower than wanted"
     if decode.mid / way.scenario.batch_count < _HARDLY_TOKENS_PER_S:
         return "Very slowly"
-    if verdict.word == "fits with streaming" or decode.mid / way.scenario.batch_count < _SLOW_TOKENS_PER_S:
+    streams = verdict.word == "fits with streaming"
+    if decode.mid / way.scenario.batch_count < (_READING_TOKENS_PER_S if streams else _SLOW_TOKENS_PER_S):
         return "Slowly"
+    if streams:
+        return "Yes, partly from storage"
     likely_bytes = verdict.needed_bytes + (peak.high - peak.mid) / 2  # more than that in one run of five
     is_full = way.is_usual and likely_bytes > verdict.available_bytes
     misses = target_tokens_per_s is not None and decode.low < target_tokens_per_s

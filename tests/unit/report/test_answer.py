@@ -34,6 +34,8 @@ def way(word: str, low: float, mid: float, high: float, **asked: int) -> Way:
         ("fits", (15, 18, 21), "Yes: about 18 tokens/s (15 to 21), first token after 500 ms ("),
         ("fits", (4, 9, 18), "Yes: somewhere between 4 and 18 tokens/s (not known well enough)"),
         ("too slow", (15, 18, 21), "It runs, but is slower than wanted: about 18 tokens/s"),
+        ("fits with streaming", (8, 11, 16), "Yes, partly from storage: about 11 tokens/s (8 to 16)"),
+        ("fits with streaming", (2, 3, 4), "Slowly: about 3 tokens/s (2 to 4)"),
         ("does not fit", (15, 18, 21), "No: it needs 5.00 GiB of 10.00 GiB, and no split or streaming helps: "),
     ],
 )
