@@ -16,6 +16,7 @@ from harness.errors import HarnessError
 from harness.predict.quality import perplexity_growth_percent
 from harness.predict.quant_mix import BASE_TYPE
 from harness.predict.verdict import SEVERITY
+from harness.units import MIB
 
 TRIED_QUANTS: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q4_0", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_M")
 """Mixtures worth a look: the usual one at each width."""
@@ -137,7 +138,11 @@ def _variants(asked: Variant, *, has_cache: bool) -> Iterator[tuple[str, str, Va
     if any(pool.entitled_bytes for pool in asked.device.pools):
         pools = tuple(replace(p, usable_bytes=p.entitled_bytes or p.usable_bytes) for p in asked.device.pools)
         changed = asked._replace(device=replace(asked.device, pools=pools))
-        yield "entitlement", "ask for the higher memory limit", changed
+        words = "ask for the higher memory limit"
+        if asked.device.os == "macos":  # what Metal may wire, until the next start of the system
+            limit_mib = max(pool.entitled_bytes.value for pool in asked.device.pools if pool.entitled_bytes) / MIB
+            words = f"raise the GPU's limit: sudo sysctl iogpu.wired_limit_mb={limit_mib:.0f}"
+        yield "entitlement", words, changed
 
 
 def _narrow_cache(scenario: Scenario, kv_type: str) -> Scenario:
