@@ -36,6 +36,8 @@ _BUILDS: Final = (
     (date(2026, 6, 1), 9460), (date(2026, 8, 11), 10364), (date(2026, 10, 2), 11258),
 )  # fmt: skip
 _UNKNOWN_BUILD: Final = 8218
+_HEADS_CACHED: Final = 5136
+"""The last build whose latent attention caches every head, as some rows say of theirs."""
 _SHARED: Final = re.compile(r"\b(8060S|7[68]0M)")
 _TOWERS: Final = re.compile(r"VL\b|\dV\b|mmproj")
 _FORKS: Final = re.compile(r"ik_llama|fork|LLamaSharp|ipex|several", re.IGNORECASE)
@@ -68,6 +70,8 @@ def scenario_of(row: dict[str, str]) -> Scenario | None:
     """What a row's program was asked for; None where its context or cache is not told."""
     build, kv_type, value_type = build_of(row), row["type_k"].upper() or "F16", row["type_v"].upper() or "F16"
     build = build or _UNKNOWN_BUILD
+    if "every head cached" in row["notes"]:
+        build = min(build, _HEADS_CACHED)
     if slots_unclear(row) or not row["n_ctx"] or kv_type not in KV_TYPES or value_type not in KV_TYPES:
         return None
     slots = int(row["n_seq"] or 1)

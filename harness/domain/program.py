@@ -34,6 +34,7 @@ class Program(Frozen):
         mask_bytes: Of one cell and token of the attention mask on the device, with flash attention.
         embeddings: Whether the graph has room for embeddings in place of tokens.
         scattered: Whether places in the cache are inputs of the graph (``ggml_set_rows``).
+        latent_cache: Whether latent attention keeps one row for all heads.
         checkpoints: Saved states a slot of sliding and recurrent layers.
         checkpoint_cells: What of a sliding cache one holds.
         cache_ram_mib: Most that it keeps of other prompts' states.
@@ -58,6 +59,7 @@ class Program(Frozen):
     mask_bytes: int = 2
     embeddings: bool = True
     scattered: bool = True
+    latent_cache: bool = True
     context_padding: int = 256
     sliding_extra: Literal["batch", "ubatch"] = "ubatch"
     checkpoints: int = 0

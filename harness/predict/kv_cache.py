@@ -6,6 +6,8 @@ src/llama-hparams.cpp (``n_embd_r``, ``n_embd_s``).
 
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape, Recurrent
 from harness.domain.program import program_named
@@ -38,6 +40,7 @@ class Cells(NamedTuple):
         mask_bytes: Of a cell and token of the attention mask on the device.
         embeddings: Whether there is room for embeddings in place of tokens.
         scattered: Whether each entry of the values has its place in the cache given, without fused attention.
+        latent: Whether latent attention keeps one row for all heads; else keys and values of each.
     """
 
     full: int
@@ -52,6 +55,7 @@ class Cells(NamedTuple):
     mask_bytes: int
     embeddings: bool
     scattered: bool
+    latent: bool = True
 
     def sliding(self, window_tokens: int) -> int:
         """Cells of one stream of a layer that looks back at a window."""
@@ -87,6 +91,7 @@ def cells_of(scenario: Scenario) -> Cells:
         mask_bytes=program.mask_bytes if scenario.flash_attention else 4,
         embeddings=program.embeddings,
         scattered=program.scattered,
+        latent=program.latent_cache,
     )
 
 
@@ -164,6 +169,8 @@ def block_cache_bytes(shape: ModelShape, cells: Cells) -> list[int]:
     """
     state = cells.state_rows * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
     kinds = [shape.layer_kind(block) for block in range(shape.layer_count - shape.kv_shared_layer_count)]
+    if not cells.latent:
+        shape = replace(shape, latent=None)
     of = {"recurrent": state}
     if "full" in kinds:
         of["full"] = cells.streams * cells.full * row_pair_bytes(shape, *cells.types)

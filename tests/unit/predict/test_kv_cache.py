@@ -1,9 +1,11 @@
 """KV cache against hand sums and against what llama.cpp's own log says of the same shapes."""
 
 import pytest
+from msgspec.structs import replace
 
 from harness.catalog.names import load_model
-from harness.predict.kv_cache import kv_cache_bytes, kv_read_bytes, padded
+from harness.domain.scenario import Scenario
+from harness.predict.kv_cache import block_cache_bytes, cells_of, kv_cache_bytes, kv_read_bytes, padded
 from harness.units import GIB, MIB
 
 
@@ -59,3 +61,12 @@ def test_states_do_not_grow_with_context() -> None:
     shape = load_model("mamba2-2.7b").shape
     assert kv_cache_bytes(shape, 512) == kv_cache_bytes(shape, 65536)
     assert kv_cache_bytes(shape, 512, sequence_count=3) == 3 * kv_cache_bytes(shape, 512)
+
+
+def test_latent_attention_cached_every_head_until_april_2025() -> None:
+    """DeepSeek-R1 with 8,192 cells, start-up of February 2025: 5,120 MiB for eight layers; 576 entries a row since."""
+    shape = load_model("deepseek-r1").shape
+    asked = Scenario(context_tokens=8192, program="llama-server b4700 -np 1", flash_attention=False)
+    assert block_cache_bytes(shape, cells_of(asked))[0] == 640 * MIB
+    later = replace(asked, program="llama-server b5200 -np 1")
+    assert block_cache_bytes(shape, cells_of(later))[0] == 8192 * 576 * 2
