@@ -77,7 +77,7 @@ def machine_apis() -> list[str]:
         "metal": sys.platform == "darwin",
         "cuda": Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi"),
         "rocm": Path("/dev/kfd").exists(),
-        "vulkan": find_library("vulkan") and icd,
+        "vulkan": find_library("vulkan-1") if sys.platform == "win32" else find_library("vulkan") and icd,
         "opencl": find_library("OpenCL") and any(Path("/etc/OpenCL/vendors").glob("*.icd")),
     }
     return [api for api, seen in there.items() if seen]

@@ -101,3 +101,10 @@ def test_the_command_for_a_gpu_can_be_pasted(tmp_path: Path, api: str) -> None:
     ]["llama"]
     assert words[-1] in pinned
     assert not build_command("npu")
+
+
+def test_vulkan_of_windows_is_its_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.app.doctor.find_library", lambda name: "found" if name == "vulkan-1" else None)
+    assert "vulkan" not in machine_apis()
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert "vulkan" in machine_apis()
