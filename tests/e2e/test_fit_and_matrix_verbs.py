@@ -24,7 +24,8 @@ def run(*args: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_fit_answers_with_nothing_downloaded(tmp_path: Path) -> None:
-    done = run("fit", "llama-3.1-8b", "-q", "Q4_K_M", "-d", "iphone-16-pro", "-c", "8192", "--json", home=tmp_path)
+    asked = ("fit", "llama-3.1-8b", "-q", "Q4_K_M", "-d", "iphone-16-pro", "-c", "8192", "--api", "metal", "--json")
+    done = run(*asked, home=tmp_path)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     parts = {p["name"]: p for p in answer["prediction"]["memory"]["parts"]}
