@@ -104,7 +104,7 @@ class MemoryUse(Frozen):
 
     Attributes:
         peak_rss_bytes: VmHWM of the child, after exec (never ru_maxrss, which inherits the parent's peak).
-        peak_pss_bytes: Highest proportional set size seen; None where the system does not tell.
+        peak_pss_bytes: Proportional set size, which nothing here reads any more; None in what is written now.
         baseline_bytes: Resident size of the child before the model was loaded (interpreter and engine code).
         cgroup_peak_bytes: Peak charged to the run's own cgroup, if it had one.
     """

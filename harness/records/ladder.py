@@ -30,7 +30,7 @@ class Rung(Frozen):
         quality: On the text; None when not measured.
         speed_outcome: ``ok``; ``inconclusive`` when the machine was disturbed throughout (the speeds are then not to
             be believed); another word with its reason when it did not run; empty when no speed was asked for.
-        peak_memory_bytes: Peak PSS (else RSS) of the process that ran it.
+        peak_memory_bytes: Peak resident size of the process that ran it.
         on_frontier: No other rung is smaller, faster and closer to the reference at once.
     """
 
@@ -95,7 +95,7 @@ def _rung(scored: RunRecord, timed: RunRecord | None) -> Rung:
         speed_outcome=timed.outcome if timed.outcome in {"ok", "inconclusive"} else _first_line(timed),
         decode_tokens_per_s=_rate(timed, "decode"),
         prefill_tokens_per_s=_rate(timed, "prefill"),
-        peak_memory_bytes=(memory.peak_pss_bytes or memory.peak_rss_bytes) if memory else None,
+        peak_memory_bytes=memory.peak_rss_bytes if memory else None,
     )
 
 

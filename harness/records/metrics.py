@@ -75,10 +75,6 @@ def _joules(samples: Sequence[Sample]) -> list[float]:
     return [s.energy_joules / s.token_count for s in samples if s.energy_joules is not None and s.token_count]
 
 
-def _peak(memory: MemoryUse) -> list[float]:
-    return [float(memory.peak_pss_bytes if memory.peak_pss_bytes is not None else memory.peak_rss_bytes)]
-
-
 def _perplexity(record: RunRecord) -> list[float]:
     result = record.result
     if isinstance(result, Generation):
@@ -93,7 +89,7 @@ _METRICS: Final[dict[Metric, tuple[str, Any, Callable[[Any], Sequence[float | No
     "itl_p50_s": ("s", "decode", partial(_latencies, share=0.5)),
     "itl_p99_s": ("s", "decode", partial(_latencies, share=0.99)),
     "load_s": ("s", "load", _durations),
-    "peak_memory_bytes": ("bytes", MemoryUse, _peak),
+    "peak_memory_bytes": ("bytes", MemoryUse, lambda m: [float(m.peak_rss_bytes)]),
     "peak_anonymous_bytes": ("bytes", MemoryUse, lambda m: [float(m.peak_anonymous_bytes)]),
     "file_bytes": ("bytes", ModelIdentity, lambda m: [float(m.size_bytes)]),
     "joules_per_token": ("J", "decode", _joules),

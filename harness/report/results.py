@@ -61,7 +61,7 @@ def result_tables(record: RunRecord) -> Iterator[ResultTable]:
     rows = [(label, *(figure(path, _at(result, path)) for path in (*paths, "")[:2])) for label, *paths in listed]
     memory = record.memory
     if memory is not None:
-        peak_bytes = memory.cgroup_peak_bytes or memory.peak_pss_bytes or memory.peak_rss_bytes
+        peak_bytes = memory.cgroup_peak_bytes or memory.peak_rss_bytes
         rows.append(("peak memory", format_bytes(peak_bytes), ""))
     shown = [row for row in rows if row[1]]
     columns = ("", "measured", "predicted") if any(row[2] for row in shown) else ("", "value")
