@@ -241,11 +241,11 @@ def guarded():
     [
         # bounds a little above what the page of methods reports; errors on what the fit saw are a third of these
         ("dense", 0.142, 0.62),
-        ("moe", 0.20, 0.9),
-        ("sub-4-bit", 0.20, 0.75),
+        ("moe", 0.155, 0.67),
+        ("sub-4-bit", 0.175, 0.66),
         ("phone", 0.25, 0.88),
-        ("deep", 0.13, 0.45),
-        ("prefill", 0.30, 1.6),
+        ("deep", 0.105, 0.445),
+        ("prefill", 0.255, 0.98),
     ],
 )
 def test_guard_of_errors_on_sources_left_out(group, median, p90):
