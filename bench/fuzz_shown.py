@@ -240,7 +240,7 @@ def _show_record(path: Path) -> None:
     page = path.with_name("page")
     status = int(Exit.OK)
     for form in FORMATS:
-        status = max(status, said("report", str(path), "--format", form, "--no-predictions", "--out", str(page)))
+        status = max(status, said("report", str(path), "--format", form, "--out", str(page)))
         if status == Exit.OK:
             check_printed(page.read_text(encoding="utf-8"), lines=False)
     _told(status)

@@ -23,6 +23,9 @@ os.environ["EDGE_HARNESS_HOME"] = _HOME.name
 # Hundreds of processes are started: each would compile all that it imports.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# A pytest that a test starts is no part of this suite: as one, pytest-benchmark would measure nothing.
+for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.pop(name, None)
 # Threads of a fit would wait for each other beside another process; what is measured in processes of its own has all.
 with patch.dict(os.environ, OPENBLAS_NUM_THREADS="1"):
     import scipy.linalg  # noqa: F401

@@ -16,6 +16,8 @@ from harness.errors import EngineError
 from harness.measure import machine
 from harness.measure.probe import save_profile
 
+pytestmark = pytest.mark.alone
+
 QUIET = load_device("laptop-ddr5")
 BUSY = "other processes used 50% of all CPU time: stop them"
 

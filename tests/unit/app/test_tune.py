@@ -39,6 +39,8 @@ from harness.measure.child import Limits
 from harness.measure.pipeline import How
 from harness.stats.intervals import Estimate
 
+pytestmark = pytest.mark.alone
+
 SHAPE = resolve_model("llama-3.2-1b", None).weights.shape
 SETTINGS = [Setting(runtime="r", thread_count=count) for count in range(1, 9)]
 

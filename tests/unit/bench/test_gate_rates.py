@@ -8,6 +8,8 @@ import pytest
 
 from bench.gate_rates import neighbour
 
+pytestmark = pytest.mark.alone
+
 
 def neighbours() -> list[psutil.Process]:
     """Processes that run the neighbour's code, wherever they hang."""

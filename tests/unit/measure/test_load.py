@@ -22,6 +22,8 @@ from harness.records.metrics import metric_values
 from harness.report.figures import loads
 from harness.stats.intervals import quantile_interval
 
+pytestmark = pytest.mark.alone
+
 TOKEN_S = 0.01
 
 

@@ -15,6 +15,8 @@ from harness.measure.jobs.load import LoadJob, run_load
 from harness.measure.jobs.served import ServedJob, run_served
 from harness.runtimes.server import RUNTIME
 
+pytestmark = pytest.mark.alone
+
 SCENARIO = Scenario(context_tokens=64, prompt_tokens=3, new_tokens=4, thread_count=1)
 
 
