@@ -21,7 +21,7 @@ VERBS = {
     "generate": ("run", "-n", "400", "-p", "64", "-c", "512", "-r", "400"),
     "speculate": ("speculate", "--draft", "lookup", "--tokens", "400", "-r", "50"),
     "stream": ("stream", "--ram-budget", "400MB", "--tokens", "300", "-r", "50", "--no-predict"),
-    "quality": ("ladder", "--quants", "Q4_0,Q5_0", "--no-speed", "--chunks", "0"),
+    "quality": ("ladder", "--quants", "Q4_0,Q5_0", "--no-speed", "--chunks", "4"),
 }
 
 
