@@ -239,12 +239,16 @@ def test_the_manual_has_every_verb_and_no_stray_request() -> None:
     assert requests == {".TH", ".SH", ".nf", ".fi"}
 
 
-def test_help_imports_no_engine_and_no_numpy() -> None:
+@pytest.mark.parametrize(
+    ("words", "own"), [(["--help"], set()), (["fit", "llama-3.2-3b", "-d", "iphone-12"], {"rich"})]
+)
+def test_what_is_predicted_imports_no_engine_and_no_numpy(words: list[str], own: set[str]) -> None:
     code = (
-        "import sys; sys.argv = ['edge-harness', '--help']\n"
+        f"import sys; sys.argv = {['edge-harness', *words]}\n"
         "try:\n  from harness.cli import main; main()\n"
         "except SystemExit: print(*sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stderr.split())
-    assert not loaded & {"numpy", "scipy", "rich", "llama_cpp", "onnxruntime", "torch", "jinja2", "psutil"}
+    heavy = {"numpy", "scipy", "rich", "llama_cpp", "onnxruntime", "torch", "jinja2", "psutil"}
+    assert loaded & heavy == own
