@@ -382,7 +382,9 @@ def published_answers(path: Path) -> str:
 def verbs(
     command: click.Command = cli, name: str = "edge-harness", parent: click.Context | None = None
 ) -> Iterator[click.Context]:
-    """A context of every verb, in the order of ``--help``; its ``command_path`` is what a user types."""
+    """A context of every verb that is installed, in the order of ``--help``; ``command_path`` is what a user types."""
+    if command.short_help == "(not installed)":
+        return
     context = click.Context(
         command,
         info_name=name,
