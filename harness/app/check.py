@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from harness import plugins
 from harness.app.locate import obtain
 from harness.app.on_target import run_on
@@ -48,7 +46,7 @@ def check(
     """
     listener = options.how.listener
     if options.runtime == "ik" and scenario.repack:  # it rewrites all weights in memory of its own, and maps no file
-        scenario = msgspec.structs.replace(scenario, mmap=False)
+        scenario = scenario.replace(mmap=False)
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depth_tokens=depths)
     if on[1] is not None:
         return run_on(on[0], cells, options, on[1])
@@ -86,14 +84,13 @@ def check(
 
 def _engines(cell: RunCell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]) -> Iterator[Scenario]:
     """The scenario on the CPU, and for each GPU wholly there and split: half of the experts, or of the layers."""
-    replace = msgspec.structs.replace
-    yield replace(cell.scenario, api="cpu")
+    yield cell.scenario.replace(api="cpu")
     for api in gpus:
-        yield replace(cell.scenario, api=api)
+        yield cell.scenario.replace(api=api)
         if (shape := shapes.get(cell.model)) is not None:
             half = shape.layer_count // 2
             split = Placement(cpu_moe=half) if shape.experts is not None else Placement(gpu_layers=half + 1)
-            yield replace(cell.scenario, api=api, placement=split)
+            yield cell.scenario.replace(api=api, placement=split)
 
 
 def gate(comparisons: Sequence[Comparison | None], max_error_percent: float | None) -> list[str]:

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from msgspec.structs import replace
-
 from harness import plugins
 from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model, with_kept_costs
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
@@ -51,7 +49,7 @@ def predict(
     now = in_memory(model, device, scenario, **asked)
     if now.verdict.word == "fits with streaming":
         mapped = next(way for way in streamed(model, device, scenario, now) if way.how.startswith("mapped"))
-        now = replace(now, speed=mapped.speed)
+        now = now.replace(speed=mapped.speed)
     return held_to(now, model, device, scenario, target_tokens_per_s, minutes, beside=asked.get("beside", ()))
 
 
@@ -84,7 +82,7 @@ def in_memory(
     try:
         device = with_cards(device, len(scenario.placement.tensor_split) or 1)
         drafts = scenario.draft_tokens or (head == "mtp" and program_named(scenario.program).drafts)
-        drafting = replace(scenario, draft_tokens=int(drafts))
+        drafting = scenario.replace(draft_tokens=int(drafts))
         memory = memory_of(model.weights, drafting, device)
         if head == "mtp":
             memory = with_head(memory, model.weights, drafting, device)
@@ -142,12 +140,12 @@ def held_to(
         if late is None:
             said = (*said, f"speed after {minutes:g} minutes is not known of this device: judged on its first seconds")
         else:
-            judged = replace(judged, decode_tokens_per_s=late.tokens_per_s)
+            judged = judged.replace(decode_tokens_per_s=late.tokens_per_s)
             said = (*said, f"judged on the speed after {minutes:g} minutes: {late.evidence}")
     verdict = now.verdict
     if target_tokens_per_s is not None:
         verdict = with_target(verdict, judged, target_tokens_per_s, scenario.depth_tokens)
-    return replace(now, verdict=replace(verdict, reasons=(*verdict.reasons, *said)))
+    return now.replace(verdict=verdict.replace(reasons=(*verdict.reasons, *said)))
 
 
 def made_by_program(
@@ -174,7 +172,7 @@ def throughput_of(model: str) -> Callable[[Scenario], float]:
     weights, device = resolve_model(model).weights, resolve_device(THIS_MACHINE[0])
 
     def told(scenario: Scenario) -> float:
-        s = replace(scenario, thread_count=default_thread_count())
+        s = scenario.replace(thread_count=default_thread_count())
         return closed_loop_tokens_per_s(weights, with_kept_costs(device, s), s)
 
     return told
@@ -194,8 +192,8 @@ def _speed(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> S
     unsure = DOUBT_RATIO if device.doubts or (costs is not None and costs.disturbed_ratio) else 1.0
     less, more = _weights_between(model)
     decode = speed.decode_tokens_per_s
-    decode = replace(decode, low=decode.low / unsure / more, high=decode.high * unsure / less)
-    return replace(speed, decode_tokens_per_s=decode)
+    decode = decode.replace(low=decode.low / unsure / more, high=decode.high * unsure / less)
+    return speed.replace(decode_tokens_per_s=decode)
 
 
 def _weights_between(model: ResolvedModel) -> tuple[float, float]:
@@ -218,7 +216,7 @@ def _widened(memory: MemoryPrediction, model: ResolvedModel, scenario: Scenario)
         ]
         less, more = less + min(caches) - caches[0], more + max(caches) - caches[0]
     peak = memory.peak_bytes
-    return replace(memory, peak_bytes=replace(peak, low=max(peak.low + less, 0.0), high=peak.high + more))
+    return memory.replace(peak_bytes=peak.replace(low=max(peak.low + less, 0.0), high=peak.high + more))
 
 
 def speeds_by_depth(
@@ -228,7 +226,7 @@ def speeds_by_depth(
     room = scenario.context_tokens - scenario.new_tokens
     prompt = scenario.depth_tokens + scenario.prompt_tokens
     depths = [prompt, *(d for d in (scenario.context_tokens // 2, room) if prompt < d <= room)]
-    made = [(d, _speed(model, device, replace(scenario, depth_tokens=d))) for d in dict.fromkeys(depths)]
+    made = [(d, _speed(model, device, scenario.replace(depth_tokens=d))) for d in dict.fromkeys(depths)]
     return tuple((d, s.decode_tokens_per_s) for d, s in made)
 
 
@@ -236,7 +234,7 @@ def first_token_s(
     model: ResolvedModel, device: DeviceProfile, scenario: Scenario, kept_tokens: int, new_tokens: int
 ) -> Interval:
     """Seconds to the first token of an answer to so many new tokens, ``kept_tokens`` before them in the cache."""
-    asked = replace(scenario, depth_tokens=kept_tokens, prompt_tokens=new_tokens)
+    asked = scenario.replace(depth_tokens=kept_tokens, prompt_tokens=new_tokens)
     return _speed(model, device, asked).ttft_warm_s
 
 
@@ -290,9 +288,9 @@ def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile
 
     def cut(pool: MemoryPool) -> MemoryPool:
         usable = min(ram_budget_bytes, pool.total_bytes.value)
-        return replace(pool, usable_bytes=_asked(usable), entitled_bytes=None) if pool.name == "ram" else pool
+        return pool.replace(usable_bytes=_asked(usable), entitled_bytes=None) if pool.name == "ram" else pool
 
-    return replace(device, pools=tuple(map(cut, device.pools)))
+    return device.replace(pools=tuple(map(cut, device.pools)))
 
 
 def _asked(value: float) -> Figure:

@@ -190,7 +190,7 @@ class _Workshop:
 
     def _identity(self, quant: str, path: Path) -> ModelIdentity:
         identity = identify(path, read_gguf(path).weights(), name=self.source.stem)
-        return msgspec.structs.replace(identity, quant=quant, requantized_from=self.requantized)
+        return identity.replace(quant=quant, requantized_from=self.requantized)
 
     def _file(self, quant: str, name: str) -> Path:
         """A file of the rung's folder, made once; EngineError where the quantizer or the disk cannot."""

@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 from msgspec import json
-from msgspec.structs import replace
 
 from harness.app.published import model_of
 from harness.catalog.devices import load_device
@@ -189,7 +188,7 @@ def _runtime(record: RunRecord) -> str:
 def _by_api(one: Measurement, device: DeviceProfile) -> Measurement:
     """The measurement with the api that it means on this device."""
     named = api_named(one.api) if one.api else ""
-    return replace(one, api=device.api("" if named == "other" else named))
+    return one.replace(api=device.api("" if named == "other" else named))
 
 
 def _row(one: Measurement, device: DeviceProfile) -> tuple[Row | None, str]:

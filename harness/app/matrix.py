@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, NamedTuple
 
-from msgspec.structs import replace
-
 from harness.app.resolve import ResolvedModel, mixture_of, resolve_device, resolve_model
 from harness.app.ways import ways
 from harness.catalog.devices import device_names, load_device
@@ -71,7 +69,7 @@ class Grid(NamedTuple):
     def _cell(self, device: DeviceProfile, model: ResolvedModel, context: int) -> Cell:
         asked = device.name, device.api(self.scenario.api), model.name, model.quant, context
         try:
-            best = ways(model, device, replace(self.scenario, context_tokens=context))[0]
+            best = ways(model, device, self.scenario.replace(context_tokens=context))[0]
         except RefusedError:
             return Cell(*asked, 0, 0, "", "impossible", None)
         verdict = best.prediction.verdict

@@ -2,8 +2,6 @@
 
 from contextlib import suppress
 
-from msgspec.structs import replace
-
 from harness.app.fit import predict, speeds_by_depth
 from harness.app.resolve import ResolvedModel
 from harness.app.ways import Way
@@ -31,18 +29,18 @@ def causes(
 ) -> list[SpeedCause]:
     """What is predicted to be about as slow as what was measured, the nearest first; at most three."""
     scenario, decode = way.scenario, way.prediction.speed.decode_tokens_per_s
-    halved = replace(device, pools=tuple(map(_halved, device.pools)), calibrations=())
+    halved = device.replace(pools=tuple(map(_halved, device.pools)), calibrations=())
     blocks = model.weights.shape.layer_count
     read_log = "look for `offloaded` in the program's log"
     others = [
         ("all layers are run by the CPU", f"install the build for your GPU, and {read_log}",
-         model, device, replace(scenario, api="cpu", placement=Placement())),
+         model, device, scenario.replace(api="cpu", placement=Placement())),
         ("half of the layers are run by the CPU", f"-ngl 99, a shorter context, and {read_log}",
-         model, device, replace(scenario, placement=Placement(gpu_layers=blocks // 2))),
+         model, device, scenario.replace(placement=Placement(gpu_layers=blocks // 2))),
         ("memory is at half its speed", "fill both channels, switch on its profile (XMP, EXPO), leave power saving",
          model, halved, scenario),
         ("one thread computes", "-t with the number of fast cores",
-         model, device, replace(scenario, thread_count=1)),
+         model, device, scenario.replace(thread_count=1)),
     ]  # fmt: skip
     for quant in ("Q8_0", "F16"):
         with suppress(HarnessError):  # no table of tensors for this architecture
@@ -71,4 +69,4 @@ def causes(
 
 def _halved(pool: MemoryPool) -> MemoryPool:
     bandwidth = pool.bandwidth_bytes_per_s
-    return replace(pool, bandwidth_bytes_per_s=replace(bandwidth, value=bandwidth.value / 2))
+    return pool.replace(bandwidth_bytes_per_s=bandwidth.replace(value=bandwidth.value / 2))

@@ -102,7 +102,7 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
         CouldNotRunError: The target cannot be used.
     """
     located = obtain(job.path, quant)
-    model, job = _identity(located), msgspec.structs.replace(job, path=str(located.path.absolute()))
+    model, job = _identity(located), job.replace(path=str(located.path.absolute()))
 
     def hear(window: Window) -> None:
         how.listener.say(f"{window.since_start_s:6.0f} s  {window.tokens_per_s:.2f} tokens/s")

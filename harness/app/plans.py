@@ -4,8 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from msgspec.structs import replace
-
 from harness.app.fit import in_memory, predict, within_budget
 from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
 from harness.domain.base import Frozen
@@ -94,7 +92,7 @@ def plan_speculation(
     fixed, most = scenario.draft_tokens, _MAX_GAMMA
     if elsewhere:
         there, trip_s = elsewhere
-        asked = replace(scenario, api="", placement=Placement())
+        asked = scenario.replace(api="", placement=Placement())
         now, most = predict(model, there, asked), _PASS_TOKENS - 1
         if now.verdict.word != "fits":
             raise RefusedError(f"{model.name} {model.quant} does not fit on {there.title}: it cannot verify there")
@@ -123,7 +121,7 @@ def stream_outlook(
     from harness.app.this_machine import probed  # engines and sensors, which no other plan asks
 
     try:
-        plain = replace(scenario, repack=False, ubatch_tokens=_PASS_TOKENS)
+        plain = scenario.replace(repack=False, ubatch_tokens=_PASS_TOKENS)
         model = resolve_model(str(path))
         device = probed(matrix_types(model.weights), plain, say=say)
         now = in_memory(model, within_budget(device, budget_bytes), plain)

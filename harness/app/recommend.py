@@ -2,8 +2,6 @@
 
 from typing import Final, Literal, get_args
 
-from msgspec.structs import replace
-
 from harness.app.fit import outlook, predict
 from harness.app.resolve import resolve_model
 from harness.app.ways import ways
@@ -118,7 +116,7 @@ def recommend(
             break
     fastest, listed = 0.0, []
     for choice in sorted(best, key=lambda choice: -choice.rank_score):
-        listed.append(replace(choice, is_front=choice.tokens_per_s > fastest))
+        listed.append(choice.replace(is_front=choice.tokens_per_s > fastest))
         fastest = max(fastest, choice.tokens_per_s)
     return Ranking(choices=tuple(listed), left_out=left_out)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_weights
@@ -204,9 +203,9 @@ def with_costs(device: DeviceProfile, costs: tuple[Calibration, ...]) -> DeviceP
     """The profile with these costs; its CPU has the instruction sets that the engine found, where that tells them."""
     told = next((c.isa for c in costs if c.api == "cpu" and c.isa is not None), None)
     if told is None:
-        return replace(device, calibrations=costs)
-    engines = tuple(replace(e, isa=told) if e.kind == "cpu" else e for e in device.engines)
-    return replace(device, calibrations=costs, engines=engines)
+        return device.replace(calibrations=costs)
+    engines = tuple(e.replace(isa=told) if e.kind == "cpu" else e for e in device.engines)
+    return device.replace(calibrations=costs, engines=engines)
 
 
 def scenario_from(fields: Mapping[str, Any]) -> Scenario:
@@ -267,7 +266,7 @@ def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
     published = 0 if bits else next((f.size_bytes for f in card.files if quant_named(f.quant) == mixture), 0)
     off = abs(weights.file_bytes / published - 1) if published else 0.0
     if off > _SAME_FILE_RATIO and card.shape.tied_embeddings:
-        untied = weights_of(replace(card.shape, tied_embeddings=False), quant)
+        untied = weights_of(card.shape.replace(tied_embeddings=False), quant)
         if abs(untied.file_bytes / published - 1) <= _SAME_FILE_RATIO:
             notes.append("the published file stores the output matrix apart from the token table it is tied to")
             weights, off = untied, abs(untied.file_bytes / published - 1)

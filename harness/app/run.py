@@ -5,8 +5,6 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from harness import plugins
 from harness.app.fit import predict
 from harness.app.locate import Located, obtain
@@ -77,9 +75,9 @@ def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence
     mixture = quant_named(quant) if quant else ""
     scenarios = []
     for values in itertools.product(*axes.values()):
-        scenario = msgspec.structs.replace(base, **dict(zip(axes, values, strict=True)))
+        scenario = base.replace(**dict(zip(axes, values, strict=True)))
         count = scenario.thread_count or default_thread_count()
-        scenarios.append(msgspec.structs.replace(scenario, thread_count=count))
+        scenarios.append(scenario.replace(thread_count=count))
         check_scenario(scenario)
     cells = []
     for model in models:
@@ -130,7 +128,7 @@ def run_in_turns(
 def _together(records: Sequence[RunRecord]) -> RunRecord:
     worst = next((r for r in records if r.outcome != "ok"), records[0])
     samples = tuple(sample for record in records for sample in record.samples)
-    return msgspec.structs.replace(records[0], samples=samples, outcome=worst.outcome, detail=worst.detail)
+    return records[0].replace(samples=samples, outcome=worst.outcome, detail=worst.detail)
 
 
 def exit_of(records: Sequence[RunRecord]) -> int:
@@ -165,7 +163,7 @@ def answers_of(cell: RunCell, options: Options, pipeline: Pipeline) -> tuple[flo
         return ()
     with contextlib.suppress(HarnessError):  # what keeps it from its answers is told by its run
         path = "" if options.server else str(obtain(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
-        alone = msgspec.structs.replace(cell.scenario, batch_count=1)  # the text is one sequence: it takes the cache
+        alone = cell.scenario.replace(batch_count=1)  # the text is one sequence: it takes the cache
         job = TextJob(runtime=options.runtime, scenario=alone, path=path, server=options.server)
         ended = pipeline.trial(f"{TextJob.__module__}:run_text", job)
         if losses := events_named(ended, "nll"):
@@ -226,7 +224,7 @@ def _answering(planned: Measurement, answers: tuple[float, ...]) -> Measurement:
 
     def read(ended: ChildResult) -> Result | None:
         result = planned.read(ended)
-        return msgspec.structs.replace(result, token_nll=answers) if isinstance(result, Generation) else result
+        return result.replace(token_nll=answers) if isinstance(result, Generation) else result
 
     return planned._replace(read=read)
 
@@ -239,7 +237,7 @@ def _served(cell: RunCell, options: Options, device: DeviceProfile | None, pipel
     def predicted(scenario: Scenario, here: bool) -> Prediction | None:
         return _predict(model, device if here else None, scenario, pipeline.heard.say)  # it tells of no other machine
 
-    planned = plan_served(msgspec.structs.replace(asked, **options.of_job(cell.scenario)), predicted)
+    planned = plan_served(asked.replace(**options.of_job(cell.scenario)), predicted)
     quant = planned.model.quant if planned.model else ""
     if model and quant and quant.upper() != model.quant.upper():
         raise RefusedError(f"the server runs {quant}, and {model.name} is {model.quant}: name the file it runs")
@@ -247,7 +245,7 @@ def _served(cell: RunCell, options: Options, device: DeviceProfile | None, pipel
         raise RefusedError(f"the server's model {planned.model.name!r} is not {model.name}: {why}")
     if model and planned.model:  # the user says that it is this model: it is compared under that name
         notes = {"server_model": planned.model.name}
-        planned = planned._replace(model=msgspec.structs.replace(planned.model, name=model.name), notes=notes)
+        planned = planned._replace(model=planned.model.replace(name=model.name), notes=notes)
     return planned
 
 
@@ -257,7 +255,7 @@ def _started(
     """A run on a llama-server that is started for it, as the scenario places the model."""
     scenario = cell.scenario
     with serving(located.path, scenario) as url:
-        asked = msgspec.structs.replace(scenario, **OF_SERVER)
+        asked = scenario.replace(**OF_SERVER)
         job = ServedJob(url=url, scenario=asked)
         planned = _served(cell._replace(scenario=asked), options._replace(server=job), None, pipeline)
         prediction = _predict(located.resolved(), device, scenario, pipeline.heard.say)

@@ -7,7 +7,6 @@ from statistics import median
 from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec.structs import replace
 
 from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_weights
@@ -79,7 +78,7 @@ def speculate(
     """
     target = Path(job.target).absolute()
     drafts = tuple(draft if draft == "lookup" else str(Path(draft).absolute()) for draft in job.drafts)
-    job = replace(job, target=str(target), drafts=drafts)
+    job = job.replace(target=str(target), drafts=drafts)
 
     def hear(event: str, data: Any) -> None:
         if event == "advice" and on_advice:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from msgspec.structs import replace
 
 from harness.app.speculate import measure_file
 from harness.domain.drafting import Decoding, DraftAdvice
@@ -32,7 +31,7 @@ def stream(job: StreamJob, *, predicted_tokens_per_s: float | None = None, how: 
     """
     model = Path(job.model).absolute()
     beside = [] if job.draft in {"", "lookup"} else [Path(job.draft).absolute()]
-    job = replace(job, model=str(model), draft=str(beside[0]) if beside else job.draft)
+    job = job.replace(model=str(model), draft=str(beside[0]) if beside else job.draft)
     how = how._replace(limits=how.limits._replace(memory_bytes=job.budget_bytes))
     read = partial(_read, job, predicted_tokens_per_s)
 

@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
-from msgspec.structs import replace
-
 from harness.app.resolve import with_costs
 from harness.domain.device import DeviceProfile
 from harness.domain.scenario import Scenario
@@ -60,7 +58,7 @@ def probed(
             before = disturbance()
             device = probe_machine(quick=True, progress=say)
             doubts = tuple(dict.fromkeys([*before, *disturbance()]))
-        device = replace(device, doubts=doubts)
+        device = device.replace(doubts=doubts)
         save_profile(device)
     if device.doubts:
         say(
@@ -73,14 +71,14 @@ def probed(
     asked |= {"fresh": again, "limit_s": limit_s, "working_sets": device.pool("ram").working_sets}
     with _alone(say):
         costs = calibrate(types, progress=say, **asked)
-        costs = replace(costs, spread_ratio=math.hypot(costs.spread_ratio, drift_ratio(device)))
+        costs = costs.replace(spread_ratio=math.hypot(costs.spread_ratio, drift_ratio(device)))
         device = with_costs(device, (costs,))
         for api, gpu in (gpus or {}).items():
             say(f"timing {gpu.name} ({gpu.description}){', which takes minutes' if gpu.is_software else ''}")
             asked |= {"api": api, "fill_bytes": SOFTWARE_FILL_BYTES if gpu.is_software else 0, "limit_s": 3 * limit_s}
             device = with_gpu(device, gpu, calibrate(types, progress=say, **asked))
     if gpus:
-        save_profile(replace(device, calibrations=()))
+        save_profile(device.replace(calibrations=()))
     return device
 
 

@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict
 
 from harness import plugins
 from harness.app.fit import predict
@@ -97,7 +97,7 @@ class Setting(Frozen):
 
     def scenario(self, asked: Scenario) -> Scenario:
         """What is asked, in this way."""
-        return replace(asked, **{name: value for name, value in asdict(self).items() if name != "runtime"})
+        return asked.replace(**{name: value for name, value in asdict(self).items() if name != "runtime"})
 
     @property
     def words(self) -> str:
@@ -224,7 +224,7 @@ def tune(
 
         def run(setting: Setting) -> float:
             # Each kind is asked once for its answers: threads and micro-batches do not change them.
-            nats, expected = (loss(replace(s, thread_count=usual, ubatch_tokens=512)) for s in (setting, defaults))
+            nats, expected = (loss(s.replace(thread_count=usual, ubatch_tokens=512)) for s in (setting, defaults))
             if nats - expected > allowed_nats:
                 raise RefusedError(f"worse answers: {nats:.3f} nats a token, {expected:.3f} are expected")
             return request_s(door.run(setting), memory_bytes)
@@ -310,7 +310,7 @@ def drafted(path: Path, scenario: Scenario, how: How) -> Drafting | None:
         drafts=("lookup", *map(str, _drafts_for(path))),
         prompts=load_prompts("code"),
         new_tokens=64,
-        scenario=replace(scenario, context_tokens=1024),
+        scenario=scenario.replace(context_tokens=1024),
     )
     result = speculate(job, how=how).result
     if not isinstance(result, Speculation) or not result.speculative.drafted_count:
@@ -473,7 +473,7 @@ def candidates(runtimes: Sequence[str], first: Setting, most_threads: int) -> It
     usual = first.thread_count
     threads = dict.fromkeys([usual, *sorted({max(1, usual // 2), max(1, usual - 1), most_threads})])
     for runtime, count, repack in itertools.product(runtimes, threads, (True, False)):
-        yield replace(first, runtime=runtime, thread_count=count, repack=repack)
+        yield first.replace(runtime=runtime, thread_count=count, repack=repack)
 
 
 def neighbours(winner: Setting, asked: Scenario, shape: ModelShape, *, kept: bool) -> Iterator[Setting]:
@@ -484,15 +484,15 @@ def neighbours(winner: Setting, asked: Scenario, shape: ModelShape, *, kept: boo
     yield winner
     for ubatch in (64, 128, 1024, 2048):
         if ubatch < asked.prompt_tokens * asked.batch_count or ubatch < winner.ubatch_tokens:
-            yield replace(winner, ubatch_tokens=ubatch)
-    yield replace(winner, flash_attention=False)
+            yield winner.replace(ubatch_tokens=ubatch)
+    yield winner.replace(flash_attention=False)
     placements = list(steps(shape, winner.placement.tensor_split))
     if winner.api not in {"", "cpu"} and winner.placement in placements:
         at = placements.index(winner.placement)
         for placement in placements[max(0, at - _STEPS) : at + _STEPS + 1]:
-            yield replace(winner, placement=placement)
+            yield winner.replace(placement=placement)
     if not kept:
-        yield replace(winner, kv_type="Q8_0")
+        yield winner.replace(kv_type="Q8_0")
 
 
 class Outlook(NamedTuple):
@@ -554,7 +554,7 @@ def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting |
         llama-cpp-python, ``Llama.__init__``.
     """
     given = f"-m {shlex.quote(str(file))} -c {asked.context_tokens} {setting.where}"
-    cli, server = (f"{given} {setting.scenario(replace(asked, batch_count=n)).flags}" for n in (1, asked.batch_count))
+    cli, server = (f"{given} {setting.scenario(asked.replace(batch_count=n)).flags}" for n in (1, asked.batch_count))
     if drafting and drafting.pays and drafting.draft != "lookup":
         draft = shlex.quote(drafting.draft)
         server += f" --spec-type draft-simple -md {draft} --spec-draft-n-max {drafting.draft_tokens}"

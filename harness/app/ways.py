@@ -3,8 +3,6 @@
 from bisect import bisect_left
 from typing import Any
 
-from msgspec.structs import replace
-
 from harness.app.fit import held_to, in_memory, streamed
 from harness.app.resolve import ResolvedModel
 from harness.domain.base import Frozen
@@ -72,9 +70,9 @@ def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **aske
             beside_bytes = _on_card(usual.prediction.memory) - _on_card(alone)  # a draft, an image tower
             split = best_split(model.weights, device, scenario, card_count, beside_bytes)
             if split is not None:
-                listed += _ways(model, device, replace(scenario, placement=split), asked)
+                listed += _ways(model, device, scenario.replace(placement=split), asked)
         if device.engine_for("cpu") is not None and device.api(scenario.api) != "cpu":
-            listed += _ways(model, device, replace(scenario, api="cpu", placement=Placement()), asked)
+            listed += _ways(model, device, scenario.replace(api="cpu", placement=Placement()), asked)
     running = [way for way in listed if _fits(way)] or [way for way in listed if way.runs]
     kinds: dict[str, Way] = {}
     for way in sorted(running, key=lambda way: way.request_s):
@@ -90,7 +88,7 @@ def longest_context(model: ResolvedModel, device: DeviceProfile, scenario: Scena
     is_whole = _fits(_ways(model, device, scenario, asked, is_usual=True)[0])
 
     def is_too_long(context_tokens: int) -> bool:
-        longer = replace(scenario, context_tokens=context_tokens)
+        longer = scenario.replace(context_tokens=context_tokens)
         way = (
             _ways(model, device, longer, asked, is_usual=True)[0]
             if is_whole
@@ -155,7 +153,7 @@ def _ways(
             is_usual=usual,
             scenario=scenario,
             prediction=held_to(
-                replace(now, speed=speed), model, device, scenario, *target, beside=asked.get("beside", ())
+                now.replace(speed=speed), model, device, scenario, *target, beside=asked.get("beside", ())
             ),
         )
         for how, flags, usual, speed in made

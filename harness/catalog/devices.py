@@ -16,7 +16,6 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import tomli_w
-from msgspec.structs import replace
 
 from harness.catalog import machine
 from harness.catalog._toml import convert, read_document
@@ -115,7 +114,7 @@ def load_device(ref: str) -> DeviceProfile:
 
 def _learned(profile: DeviceProfile) -> DeviceProfile:
     learned = learned_file(profile.name)
-    return replace(profile, learned=str(learned)) if learned.is_file() else profile
+    return profile.replace(learned=str(learned)) if learned.is_file() else profile
 
 
 def _described(ref: str) -> DeviceProfile:
@@ -289,5 +288,5 @@ def _in_si(value: Any, factor: float) -> Any:
     if isinstance(value, dict):
         return {dtype: _in_si(peak, factor) for dtype, peak in value.items()}
     if isinstance(value, Figure):
-        return replace(value, value=value.value * factor)
+        return value.replace(value=value.value * factor)
     return value

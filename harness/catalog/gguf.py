@@ -15,8 +15,6 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from msgspec.structs import replace
-
 from harness.catalog._gguf_shape import quant_name, shape_from_metadata
 from harness.domain.ggml import BLOCKS, TYPE_NAMES, row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
@@ -321,4 +319,4 @@ class _Reader:
             if start + last_end > self.size:
                 extent = f"data up to byte {start + last_end}"
                 raise self.bad(t.name, extent, f"a file of that size, it has {self.size}")
-        return tuple(replace(t, offset_bytes=start + t.offset_bytes) for t in tensors)
+        return tuple(t.replace(offset_bytes=start + t.offset_bytes) for t in tensors)

@@ -11,8 +11,6 @@ from functools import lru_cache
 from statistics import median
 from typing import Final
 
-from msgspec.structs import replace
-
 from harness.catalog.models import load_card
 from harness.catalog.paths import data_files
 from harness.domain.base import Frozen
@@ -142,13 +140,13 @@ def _scaled(card: ModelCard, total_b: float, active_b: float) -> ModelShape:
         rest = active_b * 1e9 - per_width * width * experts.used_count
         count = max(experts.used_count, round((total_b * 1e9 - rest) / (per_width * width)))
         shared = width * experts.shared_count if experts.shared_feed_forward_dim else 0
-        experts = replace(experts, feed_forward_dim=width, expert_count=count, shared_feed_forward_dim=shared)
-        return replace(shape, layer_count=layers, experts=experts)
+        experts = experts.replace(feed_forward_dim=width, expert_count=count, shared_feed_forward_dim=shared)
+        return shape.replace(layer_count=layers, experts=experts)
     missing = (total_b - own * layers / shape.layer_count) * 1e9
     inner = _width(shape.feed_forward_dim, missing, per_width) if shape.feed_forward_dim else 0
     if shape.recurrent is not None and not shape.feed_forward_dim:  # all weights are in the mixers
         layers = max(2, round(shape.layer_count * total_b / own))
-    return replace(shape, layer_count=layers, feed_forward_dim=inner)
+    return shape.replace(layer_count=layers, feed_forward_dim=inner)
 
 
 def _width(own: int, missing: float, per_width: float) -> int:

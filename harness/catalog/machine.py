@@ -9,8 +9,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from msgspec.structs import replace
-
 from harness.catalog.parts import TablePart, find, spelled, squashed
 from harness.catalog.paths import table_rows
 from harness.domain.base import shipped_table
@@ -170,9 +168,9 @@ def build(line: PartsLine, ref: str, files: "DeviceFiles") -> DeviceProfile | No
         host = _host(parts["host"].part, line.ram, files) if "host" in parts else None
         device = _with_card(parts["card"], host, line.ram, files) if "card" in parts else host
         assert device is not None
-        device = replace(device, name=_name(line, parts))
+        device = device.replace(name=_name(line, parts))
     readings = [reading for taken in parts.values() for reading in taken.readings]
-    device = replace(device, readings=(*device.readings, *readings))
+    device = device.replace(readings=(*device.readings, *readings))
     return under(device, line)
 
 
@@ -182,8 +180,8 @@ def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
         system, taken_ratio = _DATA["systems"][line.system.split()[0]]
         first, *others = sorted(device.pools, key=lambda pool: pool.name)
         gb = first.total_bytes.value / GIB
-        pools = (replace(first, **_limits(gb, taken_ratio * gb, line.system)), *others)
-        device = replace(device, name=slug(f"{device.name}+{line.system}"), os=system, pools=pools)
+        pools = (first.replace(**_limits(gb, taken_ratio * gb, line.system)), *others)
+        device = device.replace(name=slug(f"{device.name}+{line.system}"), os=system, pools=pools)
     return held_to(device, line.watts) if line.watts else device
 
 
@@ -250,10 +248,10 @@ def also(profile: DeviceProfile, name: str) -> DeviceProfile:
     for part in hits:
         if abs(part.bandwidth_gb_s * GB / pool.bandwidth_bytes_per_s.value - 1) < 0.03:
             said = [reading for reading in _readings(part, hits, name) if "also means" in reading]
-            return replace(profile, readings=(*profile.readings, *said))
+            return profile.replace(readings=(*profile.readings, *said))
     if hits and hits[0].bandwidth_gb_s:
         said = [f"{profile.title} stands for it; it also means {_figures(hits[0])}"]
-        return replace(profile, readings=(*profile.readings, *said))
+        return profile.replace(readings=(*profile.readings, *said))
     return profile
 
 
@@ -291,8 +289,7 @@ def _host(part: TablePart, ram: MemoryWords, files: "DeviceFiles") -> DeviceProf
     if re.match(r"Radeon \d|Arc", graphics):
         name = f"{name}, {graphics}"
     title = part.called
-    return replace(
-        base,
+    return base.replace(
         title=f"{title}, {gb:g} GB" if ram.gb else title,
         kind=kind,
         vendor=row["maker"] or base.vendor,
@@ -314,16 +311,16 @@ def _with_cores(engine: ComputeEngine, count: int) -> ComputeEngine:
         return engine
     share, why = count / engine.core_count, f"in proportion to {engine.core_count} cores"
     name = f"{count}-core Apple GPU" if engine.kind == "gpu" else f"{count} cores"
-    return replace(_slowed(engine, share, why), name=name, core_count=count)
+    return _slowed(engine, share, why).replace(name=name, core_count=count)
 
 
 def _slowed(engine: ComputeEngine, share: float, why: str) -> ComputeEngine:
     peaks = {kind: _scaled(peak, share, why) for kind, peak in engine.peak_flops_per_s.items()}
-    return replace(engine, peak_flops_per_s=peaks)
+    return engine.replace(peak_flops_per_s=peaks)
 
 
 def _scaled(figure: Figure, share: float, why: str) -> Figure:
-    return replace(figure, value=figure.value * share, source=f"{figure.source}; {why}", confidence="assumed")
+    return figure.replace(value=figure.value * share, source=f"{figure.source}; {why}", confidence="assumed")
 
 
 def _bandwidth(part: TablePart, silicon: TablePart, ram: MemoryWords, base: DeviceProfile) -> Figure:
@@ -337,8 +334,8 @@ def _bandwidth(part: TablePart, silicon: TablePart, ram: MemoryWords, base: Devi
     if row["gb_s"]:
         trust: Confidence = row["quality"] if row["quality"] in {"verified", "secondary"} else "from_memory"  # type: ignore[assignment]
         return Figure(float(row["gb_s"]) * GB, f"{row['name']}: {row['source'] or 'recalled'}", trust)
-    return replace(
-        base.pool("ram").bandwidth_bytes_per_s, source=f"nobody tells it; as {base.name}", confidence="assumed"
+    return base.pool("ram").bandwidth_bytes_per_s.replace(
+        source=f"nobody tells it; as {base.name}", confidence="assumed"
     )
 
 
@@ -426,14 +423,13 @@ def _engines(silicon: TablePart, base: DeviceProfile) -> tuple[ComputeEngine, ..
     row = silicon.row
     cores = row.get("cores") or (re.findall(r"(\d+)-core CPU", row["name"]) or ["0"])[0]
     isa = _first("isa", f"{row['maker']} {row.get('codename', '')} {row['name']} {row['year']}")
-    cpu = replace(
-        next(engine for engine in base.engines if engine.kind == "cpu"),
+    cpu = next(engine for engine in base.engines if engine.kind == "cpu").replace(
         name=f"{cores} cores of {row['name']}" if cores != "0" else f"CPU of {row['name']}",
         core_count=int(cores),
         peak_flops_per_s={},
         sustained_ratio=None,
     )
-    cpu = replace(cpu, isa=isa or cpu.isa)
+    cpu = cpu.replace(isa=isa or cpu.isa)
     graphics, units = row.get("gpu", ""), re.findall(r"\d+", row.get("gpu_cores", ""))
     if not graphics:
         return (cpu,)
@@ -459,7 +455,7 @@ def _with_card(taken: TakenPart, host: DeviceProfile | None, ram: MemoryWords, f
         if gb > _TWO_CHANNELS_GB and row["form"] == "desktop" and not ram.channels:
             ram = ram._replace(channels=8, kind=ram.kind or "ddr5")
         bandwidth = _stated(ram, ram.kind or "ddr5", 0, 128) or pool.bandwidth_bytes_per_s
-        base = replace(usual, pools=(_ram(gb, "said", bandwidth, 2.0, usual.os, ram.kind or "DDR5"),))
+        base = usual.replace(pools=(_ram(gb, "said", bandwidth, 2.0, usual.os, ram.kind or "DDR5"),))
         beside = f"{gb:g}GB"
     gb = float(row["gb"])
     idle = f"{gb:g} GiB less {CARD_IDLE_GIB} of idle use without a screen (measured on an RTX 3080)"
@@ -486,8 +482,7 @@ def _with_card(taken: TakenPart, host: DeviceProfile | None, ram: MemoryWords, f
     )
     called = f"{taken.number}x {row['name']}" if taken.number > 1 else row["name"]
     watts = Figure(float(row["watts"]), f"{_CARD_SOURCE}, the card alone", "secondary") if row["watts"] else None
-    return replace(
-        base,
+    return base.replace(
         title=" + ".join(filter(None, (called, beside))),
         vendor=row["maker"],
         chip=name,
@@ -510,8 +505,7 @@ def _by_figures(name: str, ram: MemoryWords, files: "DeviceFiles") -> DeviceProf
     gb = ram.gb or base.pool("ram").total_bytes.value / GIB
     half = "" if ram.gb_s else f"; at half the width it has {bandwidth.value / GB / 2:.4g} GB/s"
     title = f"{name}, {gb:g} GB, {bandwidth.value / GB:g} GB/s" if ram.gb_s else name
-    return replace(
-        base,
+    return base.replace(
         name=slug(f"{name}+{gb:g}gb-{ram.gb_s:g}gbps" if ram.gb_s else title),
         title=title,
         chip=name,
@@ -546,16 +540,15 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
         flops, why = min(1.0, watts / limit.value) ** _CAP_EXPONENT, "peak times the root of the share of power"
     why = f"held to {watts:g} W: {why}"
     pools = tuple(
-        replace(p, bandwidth_bytes_per_s=_scaled(p.bandwidth_bytes_per_s, moved, why)) if p.name == best.pool else p
+        p.replace(bandwidth_bytes_per_s=_scaled(p.bandwidth_bytes_per_s, moved, why)) if p.name == best.pool else p
         for p in device.pools
     )
-    return replace(
-        device,
+    return device.replace(
         name=f"{device.name}+{watts:g}w",
         title=f"{device.title}, {watts:g} W",
         engines=tuple(_slowed(engine, flops, why) if engine == best else engine for engine in device.engines),
         pools=pools if moved != 1 else device.pools,
-        power=replace(device.power, sustained_watts=Figure(watts, "said", "secondary"), peak_watts=None),
+        power=device.power.replace(sustained_watts=Figure(watts, "said", "secondary"), peak_watts=None),
         readings=(*device.readings, why),
     )
 

@@ -50,8 +50,6 @@ def refuse_idle(context: click.Context, again: "Callable[[dict[str, Any]], Predi
 
 def _alternatives(name: str, value: Any) -> "Iterator[tuple[str, list[Any]]]":
     """Other values of an option of the scenario, or of each part of a placement, that could give another answer."""
-    from msgspec.structs import replace
-
     from harness.domain.placement import Placement
     from harness.domain.scenario import Scenario
 
@@ -63,7 +61,7 @@ def _alternatives(name: str, value: Any) -> "Iterator[tuple[str, list[Any]]]":
             default = getattr(Placement(), field)
             if getattr(value, field) != default:
                 others = [default, 0] if field == "gpu_layers" else [default]
-                yield f": {field.replace('_', ' ')}", [replace(value, **{field: other}) for other in others]
+                yield f": {field.replace('_', ' ')}", [value.replace(**{field: other}) for other in others]
     elif (name, value) == ("context_tokens", 0):
         return  # the longest context that fits, whichever that is
     elif name in usual and name != "api" and str(value).upper() != str(usual[name]).upper():

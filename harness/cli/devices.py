@@ -92,8 +92,6 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> 
 
         profile, path = probe_on(target, programs, out)
     else:
-        from msgspec.structs import replace
-
         from harness.measure.probe import DEVICE_NAME, probe_machine, save_profile
 
         progress = console(stderr=True)
@@ -103,7 +101,7 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> 
 
         costs = () if quick else _calibrations(say)
         profile = probe_machine(quick=quick, progress=say, name=out.stem if out else DEVICE_NAME)
-        profile = replace(profile, calibrations=costs)
+        profile = profile.replace(calibrations=costs)
         path = save_profile(profile, out)
 
     def show() -> None:

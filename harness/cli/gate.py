@@ -127,7 +127,6 @@ def init(results: tuple[str, ...], preset: "Preset", out: Path | None) -> Answer
 
 
 def _answer(judgements: "list[Judgement]", budget: Path, *, form: str, out: tuple[Path, ...]) -> Answer:
-    from msgspec.structs import replace
 
     from harness.catalog.budgets import budget_lines
     from harness.catalog.paths import home_dir
@@ -138,7 +137,7 @@ def _answer(judgements: "list[Judgement]", budget: Path, *, form: str, out: tupl
 
     lines = budget_lines(budget, len(judgements))
     judgements = with_streaks(judgements, home_dir() / "gate-streaks.json")
-    judgements = [replace(j, file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]
+    judgements = [j.replace(file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]
 
     def rendered(name: str) -> str:
         return clean_lines(getattr(formats, name)(judgements))

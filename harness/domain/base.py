@@ -3,7 +3,7 @@
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Any, dataclass_transform
+from typing import Any, Self, dataclass_transform
 
 import msgspec
 
@@ -18,6 +18,10 @@ class _FrozenMeta(msgspec.StructMeta):
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Frozen(msgspec.Struct, metaclass=_FrozenMeta, frozen=True, forbid_unknown_fields=True):
     """Immutable, keyword-only, and strict when decoded: an unknown key is an error, never ignored."""
+
+    def replace(self, **changes: Any) -> Self:
+        """The same with other values of some fields."""
+        return msgspec.structs.replace(self, **changes)
 
 
 @cache

@@ -14,7 +14,6 @@ changed, add the step from the old one to ``harness.records.store.MIGRATIONS``, 
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
-from msgspec.structs import replace
 
 from harness.domain.base import Frozen
 from harness.domain.device import Time
@@ -68,7 +67,7 @@ class Validity(Frozen):
 
     def doubted(self, *doubts: str) -> "Validity":
         """The same with further doubts."""
-        return replace(self, doubts=(*self.doubts, *doubts))
+        return self.replace(doubts=(*self.doubts, *doubts))
 
 
 class Sample(Frozen):

@@ -74,7 +74,7 @@ def load_matrix(path: Path) -> RunMatrix:
             raise BadDataError(path, f"devices[{index}]", repr(device)[:60], "letters, digits, dots and dashes")
     for index, depth in enumerate(matrix.depths):
         try:
-            check_scenario(msgspec.structs.replace(matrix.scenario, depth_tokens=depth))
+            check_scenario(matrix.scenario.replace(depth_tokens=depth))
         except RefusedError as error:
             raise BadDataError(path, f"depths[{index}]", str(depth), f"one that can be run ({error})") from error
     count = len(matrix.devices) * len(matrix.models) * len(matrix.quants) * len(matrix.depths)
@@ -91,7 +91,7 @@ def is_device_name(name: str) -> bool:
 def tasks_of(matrix: RunMatrix) -> list[Task]:
     """All cells, the devices in turn so that each one has work from the start."""
     asked = {name: getattr(matrix, name) for name in _Asked.__struct_fields__ if name != "scenario"}
-    scenarios = [msgspec.structs.replace(matrix.scenario, depth_tokens=depth) for depth in matrix.depths]
+    scenarios = [matrix.scenario.replace(depth_tokens=depth) for depth in matrix.depths]
     return [
         Task(device=device, model=model, quant=quant, scenario=scenario, **asked)
         for model, quant, scenario, device in itertools.product(matrix.models, matrix.quants, scenarios, matrix.devices)

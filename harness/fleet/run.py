@@ -127,8 +127,8 @@ def measure(task_json: bytes) -> bytes:
         (record,) = run_cells(cells_of([task.model], task.quant, task.scenario), options, device=this_machine())
     except HarnessError as error:
         return encode(could_not_run(task, str(error), outcome="refused"))
-    machine = msgspec.structs.replace(record.machine, device=task.device)
-    return encode(msgspec.structs.replace(record, machine=machine))
+    machine = record.machine.replace(device=task.device)
+    return encode(record.replace(machine=machine))
 
 
 def could_not_run(task: Task, detail: str, *, outcome: Outcome = "failed") -> RunRecord:
@@ -138,6 +138,6 @@ def could_not_run(task: Task, detail: str, *, outcome: Outcome = "failed") -> Ru
         workload="generate",
         outcome=outcome,
         detail=detail,
-        machine=msgspec.structs.replace(UNKNOWN_MACHINE, device=task.device),
+        machine=UNKNOWN_MACHINE.replace(device=task.device),
         extra={"model": task.model, "quant": task.quant},
     )

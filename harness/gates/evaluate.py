@@ -6,8 +6,6 @@ from fnmatch import fnmatchcase
 from functools import partial
 from statistics import median
 
-from msgspec.structs import replace
-
 from harness.catalog.budgets import LIMITS
 from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.domain.prediction import Interval, Prediction
@@ -90,7 +88,7 @@ def _one(
     else:
         judged = _judge_runs(budget, runs, earlier, ratio_limit(budget) if compares else limit, level)
     if judged.answer == "inconclusive" and judged.value is not None:
-        judged = replace(judged, reason=judged.reason + _disturbance([*runs, *earlier] if compares else runs))
+        judged = judged.replace(reason=judged.reason + _disturbance([*runs, *earlier] if compares else runs))
     return judged
 
 
@@ -123,7 +121,7 @@ def _judge_runs(
     for each in spoken if len(spoken) > 1 and not compared else ():
         alone = judged([each], 1.0 - (1.0 - level) / len(spoken))
         if alone.answer == "fail":
-            return replace(alone, reason=f"run {each[1]} alone: {alone.reason}")
+            return alone.replace(reason=f"run {each[1]} alone: {alone.reason}")
     return judged(spoken, level)
 
 
@@ -153,14 +151,14 @@ def _without_clean(budget: Budget, runs: Sequence[RunRecord], limit: float, rela
     ids = tuple(r.run_id for r in runs)
     judged = Judgement(budget=budget, answer="could not run", limit=limit, relative_to=relative_to, evidence=ids)
     if not values:
-        return replace(judged, reason="the runs hold no sample of this metric")
+        return judged.replace(reason="the runs hold no sample of this metric")
     sign = -1 if budget.metric in HIGHER_IS_BETTER else 1
     best = sign * min(sign * v for v in values)
     if relative_to != "baseline" and sign * best > sign * limit * _DISTURBED_FACTOR**sign:
         reason = "every sample was disturbed, but not even the best of them comes near the limit"
-        return replace(judged, answer="fail", value=best, sample_count=len(values), reason=reason)
+        return judged.replace(answer="fail", value=best, sample_count=len(values), reason=reason)
     doubts = sorted({d for r in runs for s in r.samples for d in s.validity.doubts})
-    return replace(judged, answer="inconclusive", reason="every sample was disturbed: " + "; ".join(doubts[:3]))
+    return judged.replace(answer="inconclusive", reason="every sample was disturbed: " + "; ".join(doubts[:3]))
 
 
 def matches(budget: Budget, record: RunRecord) -> bool:
@@ -275,7 +273,7 @@ def _least_disturbed(
     sign = -1 if budget.metric in HIGHER_IS_BETTER else 1
     sides = _pairs(candidate, baseline, partial(latency_values, share=_FASTEST, label=budget.label))
     if len(sides[0]) != whole.sample_count or whole.low is None or whole.high is None:
-        return replace(whole, answer="inconclusive")
+        return whole.replace(answer="inconclusive")
     new, old = ([v**sign for v in side] for side in sides)
     level = level if disturbed else 1.0 - (1.0 - level) / 4.0
     spared = _judge_pairs(budget, (new, old), level, whole.evidence)
@@ -284,9 +282,9 @@ def _least_disturbed(
         return whole
     why = f"; by the fastest {_FASTEST:.0%} of each run's tokens, which others disturbed least"
     if agrees:
-        return replace(spared, reason=spared.reason + why)
+        return spared.replace(reason=spared.reason + why)
     apart = f"{budget.metric} itself lies elsewhere (ratio {whole.low:.3f} to {whole.high:.3f})"
-    return replace(spared, answer="inconclusive", reason=f"{spared.reason}{why}, but {apart}")
+    return spared.replace(answer="inconclusive", reason=f"{spared.reason}{why}, but {apart}")
 
 
 def _disturbance(records: Sequence[RunRecord]) -> str:
@@ -349,4 +347,4 @@ def _alternate(candidate: Sequence[RunRecord], baseline: Sequence[RunRecord]) ->
 
 def _believing(records: Sequence[RunRecord]) -> list[RunRecord]:
     """The same records with every doubt of their samples put aside."""
-    return [replace(r, samples=tuple(replace(s, validity=Validity()) for s in r.samples)) for r in records]
+    return [r.replace(samples=tuple(s.replace(validity=Validity()) for s in r.samples)) for r in records]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
 from harness.domain.foreign import json_of, read_limited
 from harness.errors import BadDataError
@@ -37,7 +36,7 @@ def with_streaks(judgements: Sequence[Judgement], path: Path) -> list[Judgement]
         if counts[key] >= limit:
             advice = "leave a core free, take more samples (-r), or gate in turns (gate live)"
             reason = f"inconclusive in {counts[key]} gates in a row, {limit} are allowed: {advice}; {judgement.reason}"
-            judgement = replace(judgement, answer="fail", reason=reason)  # noqa: PLW2901 - the same, decided
+            judgement = judgement.replace(answer="fail", reason=reason)  # noqa: PLW2901 - the same, decided
         answers.append(judgement)
     write_atomically(path, msgspec.json.encode({key: count for key, count in counts.items() if count}))
     return answers

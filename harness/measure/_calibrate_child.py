@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
 from harness import plugins
 from harness.domain.base import Frozen, shipped_table
@@ -87,7 +86,7 @@ def dimensions(role: str, type_name: str, fill_bytes: int) -> ModelShape:
         layer = sum(tensor.size_bytes for tensor in matrices(one, type_name) if tensor.name.startswith("blk."))
         count = max(round(wanted / layer), 1 if rest else 2)
         if count <= MAX_LAYERS:
-            return replace(one, layer_count=count)
+            return one.replace(layer_count=count)
         width *= 2
 
 

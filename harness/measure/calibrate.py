@@ -287,7 +287,7 @@ def fit(
         lacking=tuple(dict.fromkeys(lacking)),
     )
     link, ratio = _copies(times, found, fill_bytes)
-    return msgspec.structs.replace(found, link_bytes_per_s=link, copied_product_ratio=ratio)
+    return found.replace(link_bytes_per_s=link, copied_product_ratio=ratio)
 
 
 def stretches(events: Iterable[Mapping[str, Any]]) -> dict[Key, dict[int, float]]:
@@ -426,8 +426,7 @@ def load_costs(built: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], fl
 def beyond_cache(cost: TypeCost, memory_bytes_per_s: float) -> TypeCost:
     """The cost of a type that was timed on models which the caches hold: no byte comes faster than memory gives it."""
     least_s = 1 / memory_bytes_per_s
-    return msgspec.structs.replace(
-        cost,
+    return cost.replace(
         batch_seconds_per_byte=tuple((batch, max(s, least_s)) for batch, s in cost.batch_seconds_per_byte),
         cached_ratios=tuple((batch, min(s / least_s, 1.0)) for batch, s in cost.batch_seconds_per_byte),
     )
@@ -489,7 +488,7 @@ def _run(job: Job, say: Progress, limit_s: float) -> tuple[dict[str, list[Any]],
             raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
         say(f"the engine ended at a tiny model ({' '.join(bench)}: {result.outcome}): it is left out")
         budget_s = max(job.budget_s - result.duration_s, job.budget_s / 3)
-        job = msgspec.structs.replace(job, skipped=(*job.skipped, bench), budget_s=budget_s)
+        job = job.replace(skipped=(*job.skipped, bench), budget_s=budget_s)
     raise AssertionError
 
 

@@ -123,7 +123,7 @@ class _Run:
             reader.join(_GRACE_S)
             killed_for_memory = (group.oom_kill_count() if group else 0) or system_oom_kill_count() - oom_before
             if group:
-                memory = msgspec.structs.replace(memory, cgroup_peak_bytes=group.peak_bytes())
+                memory = memory.replace(cgroup_peak_bytes=group.peak_bytes())
                 group.remove()
         self._read_events()
         outcome, detail = classify(

@@ -1,7 +1,5 @@
 """The GPUs that the installed engine sees, asked in a child process: a driver must not live in this one."""
 
-from msgspec.structs import replace
-
 from harness.catalog.machine import CARD_IDLE_GIB
 from harness.domain.device import Calibration, ComputeEngine, DeviceProfile, MemoryPool, measured
 from harness.errors import EngineError
@@ -52,8 +50,7 @@ def with_gpu(profile: DeviceProfile, gpu: GgmlDevice, costs: Calibration) -> Dev
     engine = ComputeEngine(
         kind="gpu", name=gpu.description, pool="vram" if gpu.kind == "gpu" else "ram", apis=(gpu.api,)
     )
-    return replace(
-        profile,
+    return profile.replace(
         pools=pools,
         engines=(*(e for e in profile.engines if gpu.api not in e.apis), engine),
         calibrations=(*(c for c in profile.calibrations if c.api != gpu.api), costs),

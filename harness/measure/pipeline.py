@@ -155,7 +155,7 @@ class Pipeline(contextlib.ExitStack):
     def keep(self, record: RunRecord, *, key: str = "") -> RunRecord:
         """Append a record to the history and to the folder, and tell the listener; where the history fails, a file."""
         if self.how.notes:
-            record = msgspec.structs.replace(record, extra={**record.extra, **self.how.notes})
+            record = record.replace(extra={**record.extra, **self.how.notes})
         if self.how.keep:
             try:
                 self.history.extend([record], cell=self._cell(key))

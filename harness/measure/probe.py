@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from msgspec.structs import replace
 
 from harness.catalog.devices import device_names, dump_device, load_device
 from harness.catalog.paths import cache_dir, home_dir
@@ -63,8 +62,7 @@ def probe_machine(
     battery = sensors.battery_joules()
     # The theoretical figure cannot be seen from inside; what a read kernel gets is the ceiling that counts.
     read = measured(speed, f"the best pass of three kernels, {threads} threads over {size >> 20} MiB")
-    return replace(
-        _profile(name, cpu, ram, read, fp32, storage, sets),
+    return _profile(name, cpu, ram, read, fp32, storage, sets).replace(
         power=Power(battery_joules=measured(battery, "full charge as the battery reports it") if battery else None),
         notes=f"Last-level cache {cpu.last_cache_bytes >> 20} MiB as it is told, {cache_found(sets) >> 20} MiB seen.",
     )
@@ -83,7 +81,7 @@ def rough_machine() -> DeviceProfile:
     disk = Figure(_ROUGH_STORAGE_BYTES_PER_S, "assumed: a cheap solid-state disk", "assumed")
     storage = Storage(technology="not measured", sequential_read_bytes_per_s=disk)
     profile = _profile(DEVICE_NAME, cpu, ram, read, fp32_peak(size_dim=512, pass_count=2), storage)
-    return replace(profile, doubts=("read from its parts in a moment: `edge-harness check` probes it",))
+    return profile.replace(doubts=("read from its parts in a moment: `edge-harness check` probes it",))
 
 
 def own_profile() -> DeviceProfile | None:
@@ -119,8 +117,8 @@ def _profile(
         chip=cpu.model,
         os=_system(),
         year=this_year(),
-        pools=(replace(pool, working_sets=working_sets),),
-        engines=(replace(engine, peak_flops_per_s={"fp32": fp32} | estimated_peaks(fp32, cpu.isa)),),
+        pools=(pool.replace(working_sets=working_sets),),
+        engines=(engine.replace(peak_flops_per_s={"fp32": fp32} | estimated_peaks(fp32, cpu.isa)),),
         storage=storage,
         machine=machine.fingerprint().fingerprint,
     )

@@ -110,7 +110,7 @@ class Protocoller:
         job, s = self.job, self.job.scenario
         identity = self.runtime.identity(s)
         if (told := getattr(self.runtime, "model_options", None)) is not None:
-            identity = msgspec.structs.replace(identity, options={**identity.options, **told(Path(job.path))})
+            identity = identity.replace(options={**identity.options, **told(Path(job.path))})
         self.emit("engine", identity)
         memory_mark("baseline", self.emit)
         for _ in range(job.cold_loads):

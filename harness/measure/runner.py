@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from harness import __version__
 from harness.domain.model import Weights
 from harness.domain.record import SCHEMA_VERSION, MemoryUse, ModelIdentity, RunRecord
@@ -35,7 +33,7 @@ def judged(record: RunRecord, repetitions: int) -> RunRecord:
         reasons = [*reasons, f"the time limit ended it while it was disturbed: {doubts[-1]}"]
     if not reasons:
         return record
-    return msgspec.structs.replace(record, outcome="inconclusive", detail="\n".join(reasons))
+    return record.replace(outcome="inconclusive", detail="\n".join(reasons))
 
 
 def new_record(**fields: Any) -> RunRecord:
@@ -87,8 +85,7 @@ def memory_of(result: ChildResult) -> MemoryUse | None:
     # From "loaded" on the peak counts anew, so that repeated loads do not add up; "end" is the peak of one model.
     peak = max(marks[m]["peak_rss_bytes"] for m in ("loaded", "end") if m in marks) if "loaded" in marks else 0
     seen = [marks[m] for m in ("loaded", "end") if m in marks]
-    return msgspec.structs.replace(
-        memory,
+    return memory.replace(
         peak_rss_bytes=peak if "end" in marks else max(peak, memory.peak_rss_bytes),
         peak_anonymous_bytes=max([memory.peak_anonymous_bytes, *(m["anonymous_bytes"] for m in seen)]),
         peak_file_bytes=max([memory.peak_file_bytes, *(m["file_bytes"] for m in seen)]),

@@ -12,8 +12,6 @@ assumes that a core is free for it: what it takes of a core that the model also 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
-from msgspec.structs import replace
-
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import MemoryPart, MemoryPrediction, SpeedPrediction
 from harness.predict.memory import with_parts
@@ -78,8 +76,7 @@ def shared_speed(
     if not drawn or pool != "ram":
         return speed, ("what lives beside the model does not draw on the memory that its weights are read from",)
     ratio, decode = total / (total + drawn), speed.decode_tokens_per_s
-    scaled = replace(
-        speed,
+    scaled = speed.replace(
         decode_tokens_per_s=decode.through(lambda speed: speed * ratio),
         roofline_tokens_per_s=speed.roofline_tokens_per_s * ratio,
     )

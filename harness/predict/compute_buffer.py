@@ -24,8 +24,6 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Final, NamedTuple
 
-from msgspec.structs import replace
-
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
@@ -390,6 +388,6 @@ def touched_compute_bytes(shape: ModelShape, scenario: Scenario) -> int:
     layout, found = Layout(((HOST, HOST, HOST),) * shape.layer_count, HOST), 0
     for asked, cells in ((max(prompt, together), s.depth_tokens + prompt), (s.depth_tokens, s.depth_tokens)):
         tokens = max(min(asked, s.ubatch_tokens), 1)
-        scratch = scratch_bytes(shape, replace(s, context_tokens=cells * together), layout, tokens, together)[HOST]
+        scratch = scratch_bytes(shape, s.replace(context_tokens=cells * together), layout, tokens, together)[HOST]
         found = max(found, scratch + int(tokens * (_QUANTISED_BYTES * inner - 4 * shape.hidden_dim)))
     return _FIXED_BYTES + 4 * together * shape.vocab_count + found

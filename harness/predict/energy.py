@@ -3,8 +3,6 @@
 import math
 from typing import Final
 
-from msgspec.structs import replace
-
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
@@ -60,7 +58,7 @@ def sustained(
     """
     load, terms = load_of(device, api, work, whole=True), heat_terms()
     if not load.handheld:
-        load = replace(load, whole=False)
+        load = load.replace(whole=False)
     middle = share_kept(load, burst.mid, terms.terms)
     if middle is None or burst.mid <= 0:
         return None
@@ -84,7 +82,7 @@ def sustained(
 
     low, high = sorted((at(burst.low), at(burst.high)))
     speed = combined(burst.mid * share.mid, (low, high), share)
-    speed = replace(speed, high=min(speed.high, burst.high))
+    speed = speed.replace(high=min(speed.high, burst.high))
     return Sustained(minutes=minutes, share=share, tokens_per_s=speed, knee_s=knee, evidence=evidence)
 
 

@@ -22,8 +22,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from msgspec.structs import replace
-
 from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import Weights
@@ -188,7 +186,7 @@ def fitted_costs(device: DeviceProfile, scenario: Scenario, api: str, belief: Co
     """The costs of one engine of a device: a bandwidth adds no spread if verified, 5 % recalled, 15 % assumed."""
     confidence = device.pool(device.pool_for(api)).bandwidth_bytes_per_s.confidence
     doubt = {"from_memory": 0.05, "assumed": 0.15}.get(confidence, 0.0)
-    return Fitted(machine_of(device, replace(scenario, api=api)), belief, doubt)
+    return Fitted(machine_of(device, scenario.replace(api=api)), belief, doubt)
 
 
 def work_of(weights: Weights, scenario: Scenario, depth_tokens: float) -> Work:

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from importlib.resources import files
 from typing import Final
 
-from msgspec.structs import replace
-
 from harness.domain.device import ComputeEngine, DeviceProfile, PoolName
 from harness.domain.model import ModelShape, Weights
 from harness.domain.placement import Placement
@@ -68,7 +66,7 @@ def memory_of(
         ValueError: The KV type's blocks do not divide a row of keys.
     """
     api, shape = device.api(scenario.api) if device else scenario.api or "cpu", weights.shape
-    scenario = replace(scenario, placement=Placement() if api == "npu" else placement or scenario.placement)
+    scenario = scenario.replace(placement=Placement() if api == "npu" else placement or scenario.placement)
     share = driver_share(api, device)
     parts = (
         *weight_parts(weights, scenario, api, device),
@@ -93,7 +91,7 @@ def total_bytes(parts: Iterable[MemoryPart]) -> int:
 
 def with_draft(memory: MemoryPrediction, draft: MemoryPrediction) -> MemoryPrediction:
     """Memory of a model and its draft in one process: everything twice but the runtime and the driver."""
-    extra = (replace(p, name=f"draft {p.name}") for p in draft.parts if p.name not in {"runtime", "driver"})
+    extra = (p.replace(name=f"draft {p.name}") for p in draft.parts if p.name not in {"runtime", "driver"})
     return with_parts(memory, tuple(extra), SPREAD_RATIO)
 
 
@@ -108,7 +106,7 @@ def with_head(
     Source: llama.cpp, src/models/qwen35.cpp (``graph_mtp``); start-up m077 of published logs has 520 MiB for 504 here.
     """
     api, shape = device.api(scenario.api), weights.shape
-    block = replace(shape, layer_count=1, layer_pattern="a", kv_shared_layer_count=0, indexer_layer_count=0)
+    block = shape.replace(layer_count=1, layer_pattern="a", kv_shared_layer_count=0, indexer_layer_count=0)
     cells = cells_of(scenario)
     scratch = scratch_bytes(block, scenario, whole_layout(block, api))
     joined = 5 * 4 * cells.batch * shape.hidden_dim

@@ -3,8 +3,6 @@
 from functools import lru_cache
 from typing import NamedTuple
 
-from msgspec.structs import replace
-
 from harness.domain.device import DeviceProfile, MemoryPool
 from harness.domain.model import Tensor, Weights
 from harness.domain.placement import Placement
@@ -48,7 +46,7 @@ def parts_of(weights: Weights, placement: Placement) -> Parts:
             groups["experts" if away else "gpu"].append(tensor)
 
     def model(name: str, blocks: int) -> Weights:
-        return replace(weights, shape=replace(shape, layer_count=blocks), tensors=tuple(groups[name]))
+        return weights.replace(shape=shape.replace(layer_count=blocks), tensors=tuple(groups[name]))
 
     return Parts(
         model("gpu", max(shape.layer_count - start, 0)),
@@ -77,10 +75,10 @@ def with_cards(device: DeviceProfile, count: int) -> DeviceProfile:
     def several(pool: MemoryPool) -> MemoryPool:
         if pool.name != "vram":
             return pool
-        total, usable = (replace(f, value=f.value * count) for f in (pool.total_bytes, pool.usable_bytes))
-        return replace(pool, total_bytes=total, usable_bytes=usable)
+        total, usable = (f.replace(value=f.value * count) for f in (pool.total_bytes, pool.usable_bytes))
+        return pool.replace(total_bytes=total, usable_bytes=usable)
 
-    return device if count == 1 else replace(device, pools=tuple(several(pool) for pool in device.pools))
+    return device if count == 1 else device.replace(pools=tuple(several(pool) for pool in device.pools))
 
 
 def layout_of(parts: Parts, scenario: Scenario, api: str, shares: tuple[float, ...]) -> Layout:

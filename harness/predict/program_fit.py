@@ -13,8 +13,6 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
 
-from msgspec.structs import replace
-
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
@@ -60,9 +58,9 @@ def program_fit(
     if not context_asked:
         wanted = ollama_context(pool.total_bytes.value) if program.context_tokens < 0 else program.context_tokens
         context_asked = wanted > 0
-        scenario = replace(scenario, context_tokens=min(wanted or trained, trained))
+        scenario = scenario.replace(context_tokens=min(wanted or trained, trained))
     if program.ubatch_tokens < 0:
-        scenario = replace(scenario, ubatch_tokens=ollama_batch(scenario.context_tokens))
+        scenario = scenario.replace(ubatch_tokens=ollama_batch(scenario.context_tokens))
     room = pool.usable_bytes.value - program.fit_target_mib * MIB
 
     def held(one: Scenario) -> int:
@@ -80,12 +78,12 @@ def program_fit(
     if (most := held(scenario)) <= room:
         return answer(scenario, everything)
     if not context_asked and trained > LEAST_CONTEXT_TOKENS:
-        shortest = replace(scenario, context_tokens=LEAST_CONTEXT_TOKENS)
+        shortest = scenario.replace(context_tokens=LEAST_CONTEXT_TOKENS)
         least = held(shortest)
         if least <= room:
             share = (room - least) / (most - least)
             tokens = LEAST_CONTEXT_TOKENS + share * (scenario.context_tokens - LEAST_CONTEXT_TOKENS)
-            shorter = replace(scenario, context_tokens=int(tokens) // _STEP_TOKENS * _STEP_TOKENS)
+            shorter = scenario.replace(context_tokens=int(tokens) // _STEP_TOKENS * _STEP_TOKENS)
             got = f"you get {shorter.context_tokens:,} of {trained:,} tokens of context"
             return answer(shorter, f"{got}, all layers on the card")
         scenario = shortest
@@ -100,7 +98,7 @@ def _moved(weights: Weights, scenario: Scenario, fits: Callable[[Scenario], bool
     blocks = weights.shape.layer_count
 
     def placed(**changes: int) -> Scenario:
-        return replace(scenario, placement=replace(scenario.placement, **changes))
+        return scenario.replace(placement=scenario.placement.replace(**changes))
 
     context = f"you get {scenario.context_tokens:,} tokens of context"
     if weights.shape.experts is not None and fits(placed(cpu_moe=blocks)):

@@ -3,8 +3,6 @@
 import math
 from typing import Final
 
-from msgspec.structs import replace
-
 from harness.domain.device import Calibration, DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import Weights
@@ -118,8 +116,8 @@ def closed_loop_tokens_per_s(weights: Weights, device: DeviceProfile, scenario: 
     never idle (Lazowska et al. 1984, "Quantitative System Performance", chapter 5). The scenario's depth is what the
     prompts share, and is in the cache.
     """
-    alone = predict_speed(weights, device, replace(scenario, batch_count=1))
-    after = replace(scenario, depth_tokens=scenario.depth_tokens + scenario.prompt_tokens)
+    alone = predict_speed(weights, device, scenario.replace(batch_count=1))
+    after = scenario.replace(depth_tokens=scenario.depth_tokens + scenario.prompt_tokens)
     together = predict_speed(weights, device, after)
     prompt_s = scenario.prompt_tokens / alone.prefill_tokens_per_s.mid
     return scenario.new_tokens / (prompt_s + scenario.new_tokens / together.decode_tokens_per_s.mid)
@@ -131,7 +129,7 @@ def _placed(weights: Weights, device: DeviceProfile, scenario: Scenario) -> Scen
     has_cards = engine is not None and engine.kind == "gpu"
     if has_cards and not scenario.placement.whole(routed=weights.shape.experts is not None):
         return scenario
-    return replace(scenario, placement=Placement())
+    return scenario.replace(placement=Placement())
 
 
 def engines_of(device: DeviceProfile, scenario: Scenario, belief: Coefficients | None = None) -> Engines:

@@ -4,8 +4,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from msgspec.structs import replace
-
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape, Weights
 from harness.domain.placement import Placement
@@ -27,7 +25,7 @@ def best_split(
         ValueError: The KV type's blocks do not divide a row of keys.
     """
     listed = [
-        replace(step, kv_on_gpu=scenario.placement.kv_on_gpu) for step in steps(weights.shape, (1.0,) * card_count)
+        step.replace(kv_on_gpu=scenario.placement.kv_on_gpu) for step in steps(weights.shape, (1.0,) * card_count)
     ]
 
     api = device.api(scenario.api)
@@ -36,7 +34,7 @@ def best_split(
         return (fullest_card(parts) + beside_bytes) * (1 + SPREAD_RATIO) <= device.pool("vram").usable_bytes.value
 
     def is_light_enough(placement: Placement) -> bool:
-        alone = weight_parts(weights, replace(scenario, placement=placement), api, device)  # they often tell
+        alone = weight_parts(weights, scenario.replace(placement=placement), api, device)  # they often tell
         return has_room(alone) and has_room(memory_of(weights, scenario, device, placement).parts)
 
     first = bisect_left(listed, True, key=is_light_enough)

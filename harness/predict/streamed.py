@@ -3,8 +3,6 @@
 import math
 from typing import Final, NamedTuple
 
-from msgspec.structs import replace
-
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
@@ -124,8 +122,7 @@ def _slowed(
     first = first_token(scenario.prompt_tokens, decode, prefill, scenario.batch_count)
     share = 1 - tokens_per_s / speed.decode_tokens_per_s.mid
     limits = {name: (1 - share) * part for name, part in speed.limits.items()} | {"storage": share}
-    return replace(
-        speed,
+    return speed.replace(
         decode_tokens_per_s=decode,
         prefill_tokens_per_s=prefill,
         ttft_warm_s=first,

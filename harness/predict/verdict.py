@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from typing import Final
 
-from msgspec.structs import replace
-
 from harness.domain.device import DeviceProfile, MemoryPool, PoolName
 from harness.domain.prediction import MemoryPart, MemoryPrediction, SpeedPrediction, Verdict, VerdictWord
 from harness.errors import RefusedError
@@ -81,7 +79,7 @@ def judge(
     limit = first_cells("os_limits.csv", f"{device.os} {device.vendor} {device.chip}".lower())
     if not limit or worst.needed_bytes <= float(limit[0]) * device.pool("ram").total_bytes.value:
         return worst
-    return replace(worst, reasons=(*worst.reasons, limit[1]))
+    return worst.replace(reasons=(*worst.reasons, limit[1]))
 
 
 def with_target(verdict: Verdict, speed: SpeedPrediction, target_tokens_per_s: float, depth_tokens: int) -> Verdict:
@@ -91,7 +89,7 @@ def with_target(verdict: Verdict, speed: SpeedPrediction, target_tokens_per_s: f
         return verdict
     reason = f"{decode.mid:.3g} tokens/s predicted at depth {depth_tokens}, {target_tokens_per_s:.3g} wanted"
     limit = f"decode speed: {_largest_limit(speed)}"
-    return replace(verdict, word="too slow", binding_limit=limit, reasons=(reason, *verdict.reasons))
+    return verdict.replace(word="too slow", binding_limit=limit, reasons=(reason, *verdict.reasons))
 
 
 def _judge_pool(

@@ -4,8 +4,6 @@ from functools import lru_cache
 from math import prod
 from typing import Final, NamedTuple
 
-from msgspec.structs import replace
-
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
 from harness.domain.quant import understood
@@ -83,7 +81,7 @@ def weights_of(shape: ModelShape, quant: str, *, importance_matrix: bool | None 
     if recipe is None:
         raise UnknownNameError("quantisation", quant, QUANTS)
     if recipe.own_output == shape.architecture:
-        shape = replace(shape, tied_embeddings=False)
+        shape = shape.replace(tied_embeddings=False)
     if importance_matrix is None and recipe.importance_matrix:
         importance_matrix = True
     return _weights(shape, quant_named(recipe.mixture), recipe.bits, importance_matrix)

@@ -11,8 +11,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from msgspec.structs import replace
-
 from harness.domain.model import Tensor, Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval
@@ -136,9 +134,9 @@ def _weights(known: Known, size_bytes: float, quant: str) -> Weights:
 
     def held(tensor: Tensor) -> Tensor:
         is_rest = each and role_of(tensor.name) != "expert"
-        return replace(tensor, size_bytes=round(each * tensor.element_count if is_rest else factor * tensor.size_bytes))
+        return tensor.replace(size_bytes=round(each * tensor.element_count if is_rest else factor * tensor.size_bytes))
 
-    return replace(weights, tensors=tuple(map(held, weights.tensors)), quant=words[0] if words else "")
+    return weights.replace(tensors=tuple(map(held, weights.tensors)), quant=words[0] if words else "")
 
 
 _Share = Callable[[re.Match[str], float], float]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from harness.predict.coefficients import NOISE, Coefficient, Coefficients, Covariance, noise_class
@@ -87,7 +86,7 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
         terms[key] = Coefficient(value=float(theta[i]), rows_count=old.rows_count, spread=float(spread[i]))
     for phase, side in {(row.phase, row.machine.side) for row in rows}:
         terms[f"{'s' if phase == 'decode' else 'g'}/source {side}:"] = Coefficient(value=0.0, rows_count=len(rows))
-    found = replace(coefficients, terms=terms, covariance=Covariance.of(keys, after))
+    found = coefficients.replace(terms=terms, covariance=Covariance.of(keys, after))
     known = np.diag(inverse)
     return Belief(found, target - off / known, known**-0.5)
 

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Final
 
-from msgspec.structs import replace
-
 from harness.domain.base import Frozen
 from harness.domain.quality import Change
 from harness.domain.record import Phase, RunRecord
@@ -73,7 +71,7 @@ def mark_frontier(rungs: Sequence[Rung]) -> list[Rung]:
         return other.model == rung.model and other.cost != rung.cost and all(theirs <= own for theirs, own in both)
 
     made = [rung for rung in rungs if rung.outcome == "ok"]
-    return [replace(r, on_frontier=r in made and not any(beats(other, r) for other in made)) for r in rungs]
+    return [r.replace(on_frontier=r in made and not any(beats(other, r) for other in made)) for r in rungs]
 
 
 def _rung(scored: RunRecord, timed: RunRecord | None) -> Rung:
@@ -90,8 +88,7 @@ def _rung(scored: RunRecord, timed: RunRecord | None) -> Rung:
     if timed is None:
         return rung
     memory = timed.memory
-    return replace(
-        rung,
+    return rung.replace(
         speed_outcome=timed.outcome if timed.outcome in {"ok", "inconclusive"} else _first_line(timed),
         decode_tokens_per_s=_rate(timed, "decode"),
         prefill_tokens_per_s=_rate(timed, "prefill"),

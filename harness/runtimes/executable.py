@@ -18,8 +18,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from msgspec.structs import replace
-
 from harness.domain.record import EngineIdentity, Phase
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
@@ -88,7 +86,7 @@ def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> l
 def as_made(scenario: Scenario) -> Scenario:
     """The scenario with the context that llama-bench makes, of the tokens of its tests alone: its memory is of that."""
     tokens = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens) + 2
-    return replace(scenario, context_tokens=padded(tokens))
+    return scenario.replace(context_tokens=padded(tokens))
 
 
 @contextmanager

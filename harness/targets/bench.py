@@ -206,8 +206,7 @@ def _window(frames: Sequence[Frame], running: Running, since_s: float, duration_
     joules = drained_joules(frames[0], frames[-1]) if joules is None else joules
     scale = duration_s / (frames[-1].at_s - frames[0].at_s)
     memory = _memory(frames[-1:], running.pid)
-    return msgspec.structs.replace(
-        window,
+    return window.replace(
         celsius=validity.temperature_celsius_max,
         frequency_hz=validity.frequency_hz,
         joules=joules * scale if joules is not None else None,
@@ -272,7 +271,7 @@ def _judged(sample: Sample, begun_s: float, epoch_s: float, running: Running, co
         validity, joules = between(frames, running.pid, running.shell_pid)
         share = sample.duration_s / (frames[-1].at_s - frames[0].at_s)
         energy = joules * min(share, 1.0) if joules is not None else None
-    return msgspec.structs.replace(sample, validity=validity, started_unix_s=epoch_s + begun_s, energy_joules=energy)
+    return sample.replace(validity=validity, started_unix_s=epoch_s + begun_s, energy_joules=energy)
 
 
 def between(frames: Sequence[Frame], pid: int, shell_pid: int) -> tuple[Validity, float | None]:
@@ -288,7 +287,7 @@ def between(frames: Sequence[Frame], pid: int, shell_pid: int) -> tuple[Validity
             frames[-1].write(root)
             at[0] = frames[-1].at_s
     hottest = watch.validity.temperature_celsius_max or celsius(frames[-1])
-    told = msgspec.structs.replace(watch.validity, temperature_celsius_max=hottest)
+    told = watch.validity.replace(temperature_celsius_max=hottest)
     return told.doubted(*doubts(frames)), watch.joules
 
 

@@ -175,7 +175,7 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
     bandwidth = like.pool("ram").bandwidth_bytes_per_s if like else read
     assert bandwidth is not None
     pool = ram_pool(ram, told, bandwidth, like.pool("ram").technology if like else "not told")
-    pool, engine = msgspec.structs.replace(pool, measured_read_bytes_per_s=read), cpu_engine(cpu, known.chip)
+    pool, engine = pool.replace(measured_read_bytes_per_s=read), cpu_engine(cpu, known.chip)
     disk, unread = storage_bytes_per_s(target), "not measured: dd past the page cache does not work there"
     storage = Storage(
         technology=like.storage.technology if like else "not told",

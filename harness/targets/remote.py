@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
-
 from harness.catalog.file_hash import sha256_of
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
@@ -96,8 +94,7 @@ def run_there(
     records = [decode(document.encode(), f"{target.name}:{Path(name).name}") for name, document in found.items()]
     if status == 0 and not records:
         raise BadDataError(target.name, "", "no record", "the records of a verb that measures")
-    replace = msgspec.structs.replace
-    return Answered(status, text, tuple(replace(r, machine=replace(r.machine, device=target.name)) for r in records))
+    return Answered(status, text, tuple(r.replace(machine=r.machine.replace(device=target.name)) for r in records))
 
 
 def _without(words: Sequence[str], options: Sequence[str]) -> list[str]:

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-from msgspec.structs import replace
-
 from harness.domain.device import DeviceProfile
 from harness.domain.record import RunRecord
 from harness.domain.result import SystemResult
@@ -48,7 +46,7 @@ def companion(text: str) -> Companion:
 
 def _drawn(cost: Cost, device: DeviceProfile) -> float:
     """Bytes/s of a step's own reading, without its passes: those of an encoder draw little, as its products decide."""
-    (step,) = predict_steps({"": replace(cost, passes=())}, machine_there(device, None, {}))
+    (step,) = predict_steps({"": cost.replace(passes=())}, machine_there(device, None, {}))
     return cost.moved_bytes / step.latency_s.mid if step.latency_s and step.latency_s.mid else 0.0
 
 

@@ -24,7 +24,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-from msgspec.structs import replace
 
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
@@ -149,7 +148,7 @@ def language_law(weights: Weights, device: DeviceProfile, scenario: Scenario) ->
 
     @cache
     def seconds_of(tokens: int, depth_tokens: int) -> float:
-        asked = replace(scenario, prompt_tokens=tokens, depth_tokens=depth_tokens, new_tokens=1)
+        asked = scenario.replace(prompt_tokens=tokens, depth_tokens=depth_tokens, new_tokens=1)
         speed = predict_speed(weights, device, asked)
         return tokens / speed.prefill_tokens_per_s.mid if tokens > 1 else 1 / speed.decode_tokens_per_s.mid
 

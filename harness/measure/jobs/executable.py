@@ -47,12 +47,12 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
             if printed and not is_named:
                 named = {k: printed[0][k] for k in _NAMED if k in printed[0]}
                 identity = RUNTIME.identity(s)
-                emit("engine", msgspec.structs.replace(identity, options={**identity.options, **named}))
+                emit("engine", identity.replace(options={**identity.options, **named}))
                 is_named = True
             emit("memory", {"mark": "loaded", **memory})
             samples = [sample for row in printed for sample in samples_of(row, "llama-bench")]
             for sample in samples:
-                emit("sample", msgspec.structs.replace(sample, validity=validity))
+                emit("sample", sample.replace(validity=validity))
             taken += max(1, len(samples))
             clean += 0 if validity.doubts else len(samples)
             patience_s -= time.monotonic() - started_s if validity.doubts else 0.0

@@ -39,7 +39,7 @@ def plan(
     return Measurement(
         workload="generate",
         entry=getattr(plugins.load("harness.runtimes", job.runtime, "RUNTIME"), "entry", ENTRY),
-        job=msgspec.structs.replace(job, path=str(path.absolute())),
+        job=job.replace(path=str(path.absolute())),
         scenario=job.scenario,
         read=lambda ended: Generation(
             repetitions=job.repetitions,

@@ -84,11 +84,11 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
         usual = Scenario(prompt_tokens=prompt, new_tokens=new, depth_tokens=job.prefix_tokens)
         most = server.described.slot_count or MOST_AT_ONCE
         for users in job.levels:
-            predicted[users] = predict(msgspec.structs.replace(usual, batch_count=min(int(users), most)))
+            predicted[users] = predict(usual.replace(batch_count=min(int(users), most)))
 
     def read(result: ChildResult) -> Load | None:
         found = [msgspec.convert(data, LoadLevel) for data in events_named(result, "level")]
-        levels = tuple(msgspec.structs.replace(v, predicted_tokens_per_s=predicted.get(v.offered)) for v in found)
+        levels = tuple(v.replace(predicted_tokens_per_s=predicted.get(v.offered)) for v in found)
         return Load(levels=levels, open_loop=job.open_loop, limits_s=job.limits_s) if levels else None
 
     return Measurement(

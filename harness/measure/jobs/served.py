@@ -82,7 +82,7 @@ def plan(job: ServedJob, predict: Callable[[Scenario, bool], Prediction | None] 
         read=read,
         runtime="server",
         model=server.model(),
-        prediction=predict(msgspec.structs.replace(s, context_tokens=own_tokens), server.local),
+        prediction=predict(s.replace(context_tokens=own_tokens), server.local),
         wanted_count=job.repetitions,
     )
 
@@ -201,7 +201,7 @@ class Served(Protocoller):
         )
         if s.depth_tokens and not reuse:
             # What is in the cache before the test: sent once, then found there.
-            self.server.ask(msgspec.structs.replace(request, prompt=prompt[: s.depth_tokens], new_tokens=1))
+            self.server.ask(request.replace(prompt=prompt[: s.depth_tokens], new_tokens=1))
         meter = self._meter if self.server.local and not cold else None  # another machine's energy nobody here knows
         with self.watch(meter, disk_expected=cold) as watch:
             answer = self.server.ask(request)

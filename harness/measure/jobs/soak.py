@@ -161,7 +161,7 @@ def summarise(
         energy_scope = "external meter"
         spans = [(started_unix_s + w.since_start_s, w.duration_s) for w in windows]
         joules = [sensors.metered_joules(Path(job.meter), at, at + length_s) for at, length_s in spans]
-        windows = [msgspec.structs.replace(w, joules=j) for w, j in zip(windows, joules, strict=True)]
+        windows = [w.replace(joules=j) for w, j in zip(windows, joules, strict=True)]
     at = fall([w.tokens_per_s for w in windows])
     early, late = windows[: at or len(windows)], windows[-max(len(windows) // 4, 1) :]
     burst, level = median([w.tokens_per_s for w in early]), median([w.tokens_per_s for w in late])

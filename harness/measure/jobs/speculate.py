@@ -136,4 +136,4 @@ def _choose(
     others = {Path(name).name: a.speedup_ratio for a, _, name in candidates if name != chosen}
     if job.draft_tokens:
         policy = DraftPolicy(policy.costs, draft_tokens=job.draft_tokens)
-    return msgspec.structs.replace(advice, draft=Path(chosen).name, others=others), chosen, policy
+    return advice.replace(draft=Path(chosen).name, others=others), chosen, policy

@@ -65,7 +65,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     timed = Timed(emit, disk_expected=True)
     page_cache.drop(*model_files(path))  # pages that others left in the cache would be free for this run
     if job.mode == "mapped":
-        scenario = msgspec.structs.replace(job.scenario, mmap=True, repack=False, ubatch_tokens=job.batch_tokens)
+        scenario = job.scenario.replace(mmap=True, repack=False, ubatch_tokens=job.batch_tokens)
         session = LlamaSession(path, scenario, batch_tokens=job.batch_tokens, output_tokens=16)
         for text in job.prompts:
             emit("answer", timed.answer(partial(plain, session, session.tokenize(text), job.new_tokens)))
@@ -117,7 +117,7 @@ def _drafter(job: StreamJob) -> Drafter | None:
     if mapped and anonymous_bytes() - before_bytes < repacked_bytes(weights, isa):
         # This build of the engine rewrites less than ours knows of: what it computes from must not be evicted.
         session.close()
-        session, mapped = _draft_session(path, msgspec.structs.replace(scenario, mmap=False)), False
+        session, mapped = _draft_session(path, scenario.replace(mmap=False)), False
     session.decode([0] * (_DRAFT_TOKENS + 1), position=0)  # touch its buffers
     session.clear()
     if mapped:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from msgspec.structs import replace
-
 from harness import __version__
 from harness.domain.base import Frozen, shipped_table
 from harness.domain.record import (
@@ -100,7 +98,7 @@ def filled(blank: S, paths: Mapping[str, str], *documents: Any) -> S:
         value = next((each for document in documents if (each := at(document, path)) is not None), None)
         kept = count(value) if isinstance(getattr(blank, name), int) else text(value).strip()
         values |= {name: kept} if kept else {}
-    return replace(blank, **values)
+    return blank.replace(**values)
 
 
 def sample(phase: Phase, label: str, token_count: int, duration_s: float, at: float = 0.0) -> Sample:
@@ -125,7 +123,7 @@ def record(
     table = TOOLS.get(tool, {})
     created = dated(next((v for d in documents if (v := at(d, table.get("created", ""))) is not None), None))
     identity = filled(_MODEL, table.get("model", {}), *documents)
-    identity = replace(identity, **{"name": identity.name.rpartition("/")[2]} | {k: v for k, v in model.items() if v})
+    identity = identity.replace(**{"name": identity.name.rpartition("/")[2]} | {k: v for k, v in model.items() if v})
     engine = EngineIdentity(name=tool, version="", build="", thread_count=0)
     engine = filled(engine, table.get("engine", {}), *documents)
     stamp = re.sub(r"[^0-9T]", "", created)[:15]

@@ -12,8 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar, Final
 
-from msgspec.structs import replace
-
 from harness.domain.scenario import Scenario
 from harness.domain.streaming import StreamReport
 from harness.errors import EngineError, RefusedError
@@ -56,7 +54,7 @@ class BudgetedSession(Closing):
         self._held = ExitStack()
         self.session = LlamaSession(
             path,
-            replace(scenario, mmap=True, repack=False, ubatch_tokens=batch_tokens),
+            scenario.replace(mmap=True, repack=False, ubatch_tokens=batch_tokens),
             batch_tokens=batch_tokens,
             output_tokens=min(batch_tokens, 16),
             eval_hook=self._hook,

@@ -11,8 +11,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from msgspec.structs import replace
-
 from harness.catalog.gguf import read_gguf
 from harness.domain.streaming import PAGE_BYTES, ExpertPlan, StreamPlan
 from harness.errors import RefusedError
@@ -86,8 +84,7 @@ def plan_split(
         pages = [whole_pages(b, unit_bytes, base) for b in blocks]
         room = [p.end - p.start for p in pages]
         if (split := least_split(room, excess_bytes, unit_bytes, slots)) is not None:
-            return replace(
-                whole,
+            return whole.replace(
                 slot_bytes=split.part_bytes,
                 slot_count=split.slot_count,
                 pinned_bytes=total_bytes - split.streamed_bytes,

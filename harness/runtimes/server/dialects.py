@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PureWindowsPath
 from typing import Any, ClassVar, Final
 
-from msgspec.structs import replace
-
 from harness.domain.base import Frozen, shipped_table
 from harness.domain.quant import mixture_in
 from harness.errors import RefusedError
@@ -71,7 +69,7 @@ class OpenAI:
         """
         card = self._choose(_rows(self.endpoint.json("/v1/models"), "data"), "id")
         told = self._described(card=card, version=self.endpoint.json("/version"))
-        return replace(told, software="vllm") if card.get("owned_by") == "vllm" else told
+        return told.replace(software="vllm") if card.get("owned_by") == "vllm" else told
 
     def _described(self, **pages: Any) -> Described:
         """What pages of the server tell, as the table has it for its kind."""
@@ -206,7 +204,7 @@ class LlamaServer(OpenAI):
         props = _dict(self.endpoint.json("/props"))
         rows = _rows(self.endpoint.json("/v1/models"), "data")
         told = self._described(props=props, card=self._choose(rows, "id"))
-        return replace(told, quant=mixture_in(told.quant))
+        return told.replace(quant=mixture_in(told.quant))
 
     def count_tokens(self, text: str) -> int | None:
         """Tokens of ``text``, by ``/tokenize``."""
