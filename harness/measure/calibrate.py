@@ -199,13 +199,12 @@ def calibrate(
     if api == "cpu" and size.fill_bytes < 2 * cache:
         held, new = size.fill_bytes, tuple(beyond_cache(cost, sets[-1][1]) for cost in new)
     repacked = {model["type_name"] for model in events["built"] if model["repacked"]}
-    (loads, load_layer_s), replace = load_costs(events["built"]), msgspec.structs.replace
-    new = tuple(replace(c, repacked=c.type_name in repacked, load_s_per_byte=loads.get(c.type_name, 0.0)) for c in new)
+    loads, load_layer_s = load_costs(events["built"])
+    new = tuple(c.replace(repacked=c.type_name in repacked, load_s_per_byte=loads.get(c.type_name, 0.0)) for c in new)
     isa, process = last.get("engine", {}).get("isa"), last.get("process", {})
     failures = dict.fromkeys(f"{e['type_name']} {e['role']}: {e['why']}" for e in events["failed"])
     disturbed = float(np.mean([e["doubted"] for e in events["timing"]]))
-    costs = replace(
-        costs,
+    costs = costs.replace(
         api=api,
         engine_version=plugins.usable_runtime(runtime).package(),
         thread_count=chosen or threads,

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from msgspec.structs import replace
-
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
@@ -133,11 +131,11 @@ def _variants(asked: Variant, *, has_cache: bool) -> Iterator[tuple[str, str, Va
     for kv_type in ("Q8_0", "Q4_0") if has_cache and scenario.kv_type in _WIDE_CACHES else ():
         yield "kv", f"keep the KV cache in {kv_type}", asked._replace(scenario=_narrow_cache(scenario, kv_type))
     for context in _shorter(scenario) if has_cache else ():
-        cut = replace(scenario, context_tokens=context)
+        cut = scenario.replace(context_tokens=context)
         yield "context", f"cut the context to {context}", asked._replace(scenario=cut)
     if any(pool.entitled_bytes for pool in asked.device.pools):
-        pools = tuple(replace(p, usable_bytes=p.entitled_bytes or p.usable_bytes) for p in asked.device.pools)
-        changed = asked._replace(device=replace(asked.device, pools=pools))
+        pools = tuple(p.replace(usable_bytes=p.entitled_bytes or p.usable_bytes) for p in asked.device.pools)
+        changed = asked._replace(device=asked.device.replace(pools=pools))
         words = "ask for the higher memory limit"
         if asked.device.os == "macos":  # what Metal may wire, until the next start of the system
             limit_mib = max(pool.entitled_bytes.value for pool in asked.device.pools if pool.entitled_bytes) / MIB
@@ -146,7 +144,7 @@ def _variants(asked: Variant, *, has_cache: bool) -> Iterator[tuple[str, str, Va
 
 
 def _narrow_cache(scenario: Scenario, kv_type: str) -> Scenario:
-    return replace(scenario, kv_type=kv_type, flash_attention=True)
+    return scenario.replace(kv_type=kv_type, flash_attention=True)
 
 
 def _combinations(asked: Variant) -> Iterator[tuple[str, str, Variant]]:
@@ -162,7 +160,7 @@ def _combinations(asked: Variant) -> Iterator[tuple[str, str, Variant]]:
             )
             words = [change for made, change in changes if made]
             if len(words) > 1:
-                changed = asked._replace(quant=quant, scenario=replace(narrow, context_tokens=context))
+                changed = asked._replace(quant=quant, scenario=narrow.replace(context_tokens=context))
                 yield "several", ", ".join(words), changed
 
 

@@ -6,8 +6,6 @@ src/llama-hparams.cpp (``n_embd_r``, ``n_embd_s``).
 
 from typing import Final, NamedTuple
 
-from msgspec.structs import replace
-
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape, Recurrent
 from harness.domain.program import program_named
@@ -170,7 +168,7 @@ def block_cache_bytes(shape: ModelShape, cells: Cells) -> list[int]:
     state = cells.state_rows * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
     kinds = [shape.layer_kind(block) for block in range(shape.layer_count - shape.kv_shared_layer_count)]
     if not cells.latent:
-        shape = replace(shape, latent=None)
+        shape = shape.replace(latent=None)
     of = {"recurrent": state}
     if "full" in kinds:
         of["full"] = cells.streams * cells.full * row_pair_bytes(shape, *cells.types)

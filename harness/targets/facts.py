@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
-
 from harness.catalog.devices import device_names, load_device
 from harness.cpus import numbers
 from harness.domain.device import DeviceProfile, Figure, Storage, measured
@@ -195,17 +193,16 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
         engines=(engine,),
         storage=storage,
     )
-    battery, replace = known.battery_joules, msgspec.structs.replace
+    battery = known.battery_joules
     cores = " + ".join(f"{len(kind.cpus)} of speed {kind.speed:.2f}" for kind in cpu.cores.kinds)
-    return replace(
-        profile,
+    return profile.replace(
         name=name,
         title=known.title,
         os="android" if known.android else "linux",
         pools=(pool, *(p for p in profile.pools if p.name != "ram")),
         engines=tuple(e if e.kind != "cpu" else engine for e in profile.engines),
         storage=storage,
-        power=replace(profile.power, battery_joules=measured(battery, "full charge")) if battery else profile.power,
+        power=profile.power.replace(battery_joules=measured(battery, "full charge")) if battery else profile.power,
         calibrations=(),
         learned="",
         notes=f"{f'Bandwidth and peaks are those of {like.title}' if like else 'Bandwidth as measured'}. "
