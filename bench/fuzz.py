@@ -16,6 +16,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -60,6 +61,9 @@ def run(target: Target, *, cases: int, seed: int, seconds: float = float("inf"))
     with tempfile.TemporaryDirectory() as folder:
         seeds = target.seeds(Path(folder))
         path = Path(folder) / f"case{target.ending}"
+        path.write_bytes(seeds[0])
+        with suppress(BadDataError):
+            target.read(path)  # once beforehand: what is imported on the way is no case's
         tracemalloc.start()
         resident, begin = process.memory_info().rss, time.perf_counter()
         while count < cases and time.perf_counter() - begin < seconds:
