@@ -1,0 +1,130 @@
+"""The main job on machines that this one is told to be: caches of other sizes, limits of memory and of CPU time.
+
+    python -m bench any_machine                  # reports/check/any-machine.json; some ten minutes
+
+Each case is ``edge-harness check`` of the default model in a process of its own with a home and a cache of its own, so
+that it probes, times the engine, predicts and measures. The cache that the system tells is replaced in that process;
+limits are those of control groups (version 1, as root) and of affinity, so that they are real. A case ends with what
+was predicted and measured, or with the sentence that says why not.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import click
+
+from bench._kept import keep
+from harness.catalog.paths import cache_dir
+from harness.units import format_bytes
+
+_MIB: Final = 1 << 20
+Join = Callable[[], object]
+"""Puts the calling process under a limit."""
+Limit = Callable[[], AbstractContextManager[Join]]
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_TOLD: Final = """
+import sys
+from harness.measure import machine
+told = int(sys.argv.pop(1))
+if told:
+    machine.Cpu.last_cache_bytes = property(lambda _self: told)
+from harness.cli import main
+main()
+"""
+
+
+@contextmanager
+def group(controller: str, **limits: int) -> Iterator[Join]:
+    """A control group with those limits; what is given makes the calling process a member."""
+    folder = _CGROUPS / controller / f"edge-harness-{os.getpid()}"
+    folder.mkdir()
+    try:
+        for name, value in limits.items():
+            (folder / f"{controller}.{name}").write_text(str(value))
+        yield lambda: (folder / "cgroup.procs").write_text(str(os.getpid()))
+    finally:
+        folder.rmdir()
+
+
+@contextmanager
+def affinity(*cpus: int) -> Iterator[Join]:
+    """What is given holds the calling process to those CPUs."""
+    yield lambda: os.sched_setaffinity(0, cpus)
+
+
+@contextmanager
+def free() -> Iterator[Join]:
+    """No limit."""
+    yield lambda: None
+
+
+CASES: Final[dict[str, tuple[int, Limit]]] = {
+    "as it is": (0, free),
+    **{f"cache of {mib} MiB told": (mib * _MIB, free) for mib in (4, 32, 96, 260, 1024)},
+    "memory of 600 MB": (0, partial(group, "memory", limit_in_bytes=600_000_000)),
+    "memory of 1 GB": (0, partial(group, "memory", limit_in_bytes=1_000_000_000)),
+    "one core": (0, partial(affinity, 0)),
+    "quota of 0.5": (0, partial(group, "cpu", cfs_quota_us=50_000)),
+    "quota of 1.5": (0, partial(group, "cpu", cfs_quota_us=150_000)),
+}
+
+
+def case(told_bytes: int, limit: Limit, model: str) -> list[str]:
+    """One check: seconds of all and of timing the engine, what that wrote, its bound, how it ended, and its errors."""
+    with TemporaryDirectory() as folder, limit() as join:
+        home = Path(folder)
+        (home / "cache").mkdir()
+        (home / "cache" / "models").symlink_to(cache_dir() / "models")
+        environment = {**os.environ, "EDGE_HARNESS_HOME": str(home), "EDGE_HARNESS_CACHE": str(home / "cache")}
+        command = [sys.executable, "-c", _TOLD, str(told_bytes), "check", model, "--json"]
+        began_s = time.perf_counter()
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, preexec_fn=join
+        )  # fmt: skip
+        seconds = time.perf_counter() - began_s
+    return [f"{seconds:.0f}", *answer(done.stdout, done.stderr)]
+
+
+def answer(printed: str, said: str) -> list[str]:
+    """What the document of a check says, or the last sentence that it said in place of one."""
+    try:
+        document = json.loads(printed)
+    except ValueError:
+        return ["-", "-", "-", (said.strip().splitlines() or ["nothing said"])[-1], "-", "-"]
+    timed = next(iter(document["device"]["calibrations"]), None)
+    costs = [f"{timed['took_s']:.0f}", format_bytes(timed["built_bytes"]), timed["bound"]] if timed else ["-"] * 3
+    (record,), (comparison,) = document["records"], document["comparisons"]
+    rows = {row["name"]: row for row in (comparison or {"rows": ()})["rows"] if row["measured"]}
+    shown = [
+        f"{rows[name]['predicted'] / rows[name]['measured'] - 1:+.0%}" if name in rows else "-"
+        for name in ("decode", "prefill")
+    ]
+    return [*costs, record["outcome"], *shown]
+
+
+@click.command()
+@click.option("--model", default="smollm2-135m", show_default=True)
+@click.option("--only", help="Part of the names of the cases to run.")
+def main(model: str, only: str | None) -> None:
+    """Run the cases and write their table."""
+    columns = ["told or limited", "seconds", "of them timing", "written", "bound", "ended", "decode", "prefill"]
+    rows = []
+    for name, (told_bytes, limit) in CASES.items():
+        if only is None or only in name:
+            rows.append([name, *case(told_bytes, limit, model)])
+            click.echo("  ".join(rows[-1]), err=True)
+    if only is None:
+        keep("check/any-machine.json", columns, rows, "python -m bench any_machine")
+
+
+if __name__ == "__main__":
+    main()
