@@ -145,6 +145,9 @@ def schema() -> dict[str, Any]:
     kinds = [(verb, kind, False) for verb, row in ONE.items() for kind in row]
     kinds += [(verb, kind, True) for verb, row in SEVERAL.items() for kind in row]
     made, components = msgspec.json.schema_components([kind for _, kind, _ in kinds], ref_template="#/$defs/{name}")
+    for described in components.values():  # msgspec and Python take the indentation off docstrings or not, by version
+        if "description" in described:
+            described["description"] = inspect.cleandoc(described["description"])
     documents: dict[str, Any] = {}
     for (verb, _, several), body in zip(kinds, made, strict=True):
         head = {"schema": {"const": f"edge-harness {verb}"}, "version": {"const": JSON_VERSION}}
@@ -156,9 +159,6 @@ def schema() -> dict[str, Any]:
             named.append(listed if several else {**listed, "allOf": [_open(body, components)]})
         if several:
             listed["properties"]["items"]["items"]["anyOf"].append(body)
-    for described in components.values():  # Python 3.13 takes the indentation off docstrings, older ones do not
-        if "description" in described:
-            described["description"] = inspect.cleandoc(described["description"])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "edge-harness: what --json prints",
