@@ -22,7 +22,7 @@ from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDraf
 from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, open_streamed
 from harness.runtimes.llamacpp.laid_memory import anonymous_bytes, read_sparsely
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, measure_pass_s, plain
+from harness.runtimes.llamacpp.speculative import Speculator, check_room, check_same_vocabulary, measure_pass_s, plain
 
 Mode = Literal["streamed", "mapped"]
 _DRAFT_TOKENS = 15
@@ -56,7 +56,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     each prompt, ``report``, ``expert_use``.
 
     Raises:
-        RefusedError: The budget is too small, or the vocabularies differ.
+        RefusedError: The budget or the context is too small, or the vocabularies differ.
         EngineError: The engine failed.
     """
     job = msgspec.convert(arguments, StreamJob)
@@ -67,8 +67,8 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     if job.mode == "mapped":
         scenario = job.scenario.replace(mmap=True, repack=False, ubatch_tokens=job.batch_tokens)
         session = LlamaSession(path, scenario, batch_tokens=job.batch_tokens, output_tokens=16)
-        for text in job.prompts:
-            emit("answer", timed.answer(partial(plain, session, session.tokenize(text), job.new_tokens)))
+        for prompt in _prompts(job, session):
+            emit("answer", timed.answer(partial(plain, session, prompt, job.new_tokens)))
         return
     drafter = _drafter(job)
     streamed, reason = open_streamed(path, job.scenario, job.budget_bytes, batch_tokens=job.batch_tokens)
@@ -77,19 +77,28 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         emit("schedule", {"name": streamed.name, "reason": reason})
         emit("expert_plan" if streamed.name == "experts" else "plan", streamed.plan)
         session = streamed.session
-        if isinstance(drafter, ModelDrafter) and isinstance(drafter.session, LlamaSession):
+        prompts = _prompts(job, session)
+        if isinstance(drafter, ModelDrafter):
             check_same_vocabulary(session, drafter.session)
-        policy = _policy(session, drafter, session.tokenize(job.prompts[0])) if drafter else None
+        policy = _policy(session, drafter, prompts[0], min(_PILOT_TOKENS, job.new_tokens)) if drafter else None
         if policy is not None:
             emit("advice", advise(policy))
         streamed.reset()
         generate = Speculator(session, drafter, policy).generate if drafter and policy else partial(plain, session)
-        for text in job.prompts:
-            emit("answer", timed.answer(partial(generate, session.tokenize(text), job.new_tokens)))
+        for prompt in prompts:
+            emit("answer", timed.answer(partial(generate, prompt, job.new_tokens)))
         streamed.probe_again()
         emit("report", streamed.report())
         if isinstance(streamed, ExpertStreamedSession):
             emit("expert_use", streamed.use())
+
+
+def _prompts(job: StreamJob, session: LlamaSession) -> list[list[int]]:
+    """Token ids of each; RefusedError where the context has no room for one and its new tokens."""
+    prompts = [session.tokenize(text) for text in job.prompts]
+    for prompt in prompts:
+        check_room(session, prompt, job.new_tokens)
+    return prompts
 
 
 def _drafter(job: StreamJob) -> Drafter | None:
@@ -130,11 +139,11 @@ def _draft_session(path: Path, scenario: Scenario) -> LlamaSession:
     return LlamaSession(path, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
 
 
-def _policy(session: LlamaSession, drafter: Drafter, prompt: list[int]) -> DraftPolicy:
-    """Costs measured on the streamed model, and where the draft would have agreed with some tokens after ``prompt``."""
+def _policy(session: LlamaSession, drafter: Drafter, prompt: list[int], pilot_tokens: int) -> DraftPolicy:
+    """Costs measured on the streamed model, and where the draft would have agreed with tokens after ``prompt``."""
     most = min(_DRAFT_TOKENS + 1, session.batch_tokens)  # fewer where the experts of a pass have little room
     verify_s = measure_pass_s(session, sorted({s for s in (1, 4, 8) if s <= most} | {most}), depth_tokens=0, count=2)
     draft_s = draft_step_s(drafter, [0] * 8)
-    seen = drafter.agreement([*prompt, *plain(session, prompt, _PILOT_TOKENS).tokens], len(prompt) + 1)
+    seen = drafter.agreement([*prompt, *plain(session, prompt, pilot_tokens).tokens], len(prompt) + 1)
     drafter.forget()
     return DraftPolicy(CostTable(verify_s, draft_s), most_tokens=most - 1, seen=seen)

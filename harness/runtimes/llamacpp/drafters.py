@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ports import Session
+from harness.runtimes.llamacpp.session import LlamaSession
 
 _LONGEST_TOKENS, _SHORTEST_TOKENS = 5, 2
 _EDGES = (0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.97)
@@ -49,7 +49,7 @@ class Drafter(ABC):
 class ModelDrafter(Drafter):
     """A language model with the target's vocabulary, the only user of its session."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: LlamaSession) -> None:
         self.session = session
         self._fed: list[int] = []
 
@@ -70,39 +70,48 @@ class ModelDrafter(Drafter):
                 return index
         return limit
 
-    def _catch_up(self, history: Sequence[int], logits: str = "last") -> int:
-        """Feed what is missing of ``history``; its first position."""
+    def _cut(self, history: Sequence[int]) -> None:
+        """Drop what the cache holds beyond ``history``."""
         common = self._common(history)
         if common < len(self._fed):
             self.session.truncate(common)
             del self._fed[common:]
-        missing = history[common:]
-        self.session.decode(missing, position=common, logits=logits)
-        self._fed.extend(missing)
-        return common
+
+    def _feed(self, tokens: Sequence[int], logits: str = "last") -> None:
+        self.session.decode(tokens, position=len(self._fed), logits=logits)
+        self._fed.extend(tokens)
 
     def propose(self, history: Sequence[int], limit: int, go_on: GoOn) -> Proposal:
         """Decode one token after the other until ``go_on`` says stop; a token costs one pass of this model."""
         proposal = Proposal([], [])
         if limit > 0:
-            self._catch_up(history)
+            self._cut(history)
+            self._feed(history[len(self._fed) :])
         while len(proposal.tokens) < limit:
             token, bucket = _likeliest(self.session.logits())
             proposal.tokens.append(token)
             proposal.buckets.append(bucket)
             if len(proposal.tokens) >= limit or not go_on(proposal.buckets):
                 break
-            self.session.decode((token,), position=len(self._fed))
-            self._fed.append(token)
+            self._feed((token,))
         return proposal
 
     def agreement(self, history: Sequence[int], start: int) -> list[tuple[int, bool]]:
-        """One batched pass over the tokens not seen yet: far cheaper than drafting them one by one."""
-        first = self._catch_up(history[:-1], logits="all")
+        """Batched passes over the tokens not seen yet: far cheaper than drafting them one by one.
+
+        Those before ``start`` need no logits, and the others go in pieces whose logits the session has room for.
+        """
+        known = history[:-1]
+        self._cut(known)
+        first = max(start - 1, len(self._fed))
+        self._feed(known[len(self._fed) : first], "none")
         pairs: list[tuple[int, bool]] = []
-        for position in range(max(start, first + 1), len(history)):
-            token, bucket = _likeliest(self.session.logits(position - first - 1))
-            pairs.append((bucket, token == history[position]))
+        for position in range(first, len(known), self.session.output_tokens):
+            piece = known[position : position + self.session.output_tokens]
+            self._feed(piece, "all")
+            for index in range(len(piece)):
+                token, bucket = _likeliest(self.session.logits(index))
+                pairs.append((bucket, token == history[position + index + 1]))
         return pairs
 
 

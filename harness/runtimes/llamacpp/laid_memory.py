@@ -148,7 +148,7 @@ class ReaderPool:
         self._memory = memory
         self.through_buffers = False
         self.failure: EngineError | None = None
-        self._pool = ThreadPoolExecutor(READER_COUNT, "stream", self._begin)
+        self._pool = ThreadPoolExecutor(READER_COUNT, "stream")
         self._own = threading.local()
         self._buffers = ExitStack()
         self._numbers: set[int] = set()
@@ -160,13 +160,21 @@ class ReaderPool:
         self._busy_since_s = 0.0
 
     def start(self) -> None:
-        """Start all threads, while they still have the priority of this one."""
+        """Start all threads, while they still have the priority of this one; EngineError without their buffers."""
         together = threading.Barrier(READER_COUNT)
-        list(self._pool.map(lambda _: together.wait(), range(READER_COUNT)))
+        try:
+            list(self._pool.map(self._begin, [together] * READER_COUNT))
+        except (OSError, threading.BrokenBarrierError) as error:
+            raise EngineError(f"the system gave no {BUFFERS_BYTES} bytes for the readers' buffers") from error
 
-    def _begin(self) -> None:
+    def _begin(self, together: threading.Barrier) -> None:
         self._numbers.add(threading.get_native_id())
-        self._own.buffer = self._buffers.enter_context(read_buffer(CHUNK_BYTES)) if self.through_buffers else None
+        try:
+            self._own.buffer = self._buffers.enter_context(read_buffer(CHUNK_BYTES)) if self.through_buffers else None
+        except BaseException:
+            together.abort()  # the others would wait for ever
+            raise
+        together.wait()
 
     def go_first(self) -> None:
         """Put all other threads of this process, for as long as it lives, behind the readers."""

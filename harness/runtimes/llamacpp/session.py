@@ -123,6 +123,7 @@ class LlamaSession(Rows):
         self._memory = lib.llama_get_memory(self._context)
         self.context_tokens: int = int(lib.llama_n_ctx(self._context))
         self.batch_tokens: int = int(lib.llama_n_batch(self._context))
+        self.output_tokens = min(outputs, self.batch_tokens)
         self.kept_count = 0
         self._row = ctypes.c_float * self.vocab_count
         self._make_batch(self.batch_tokens)
@@ -213,12 +214,13 @@ class LlamaSession(Rows):
     def decode(self, tokens: Sequence[int], *, position: int, sequence: int = 0, logits: str = "last") -> None:
         """Run ``tokens`` through the model at ``position`` of ``sequence``; returns when computed.
 
-        Inputs longer than ``batch_tokens`` go in several batches; ``logits="all"`` needs a single one (ValueError).
+        Inputs longer than ``batch_tokens`` go in several batches; ``logits="all"`` needs a single one of at most
+        ``output_tokens`` (ValueError): llama.cpp would end the process.
         """
         count = len(tokens)
         check_logits(logits)
-        if logits == "all" and count > self.batch_tokens:
-            raise ValueError(f"logits of {count} tokens do not fit one batch of {self.batch_tokens}")
+        if logits == "all" and count > self.output_tokens:
+            raise ValueError(f"logits of {count} tokens do not fit one batch of {self.output_tokens}")
         for start in range(0, count, self.batch_tokens):
             stop = min(start + self.batch_tokens, count)
             size = stop - start

@@ -55,6 +55,12 @@ def check_same_vocabulary(target: LlamaSession, draft: LlamaSession) -> None:
             )
 
 
+def check_room(session: LlamaSession, prompt: Sequence[int], new_tokens: int) -> None:
+    """RefusedError where the context is too short for ``new_tokens`` after ``prompt``."""
+    if len(prompt) + new_tokens > session.context_tokens:
+        raise RefusedError(f"{len(prompt)} + {new_tokens} tokens do not fit a context of {session.context_tokens}")
+
+
 def measure_pass_s(
     session: LlamaSession, sizes: Sequence[int], *, depth_tokens: int = 96, count: int = 5
 ) -> dict[int, float]:
@@ -97,8 +103,7 @@ class Speculator:
         RefusedError where the context is too short.
         """
         target, policy, drafter = self.target, self.policy, self.drafter
-        if len(prompt) + new_tokens > target.context_tokens:
-            raise RefusedError(f"{len(prompt)} + {new_tokens} tokens do not fit a context of {target.context_tokens}")
+        check_room(target, prompt, new_tokens)
         now_s = time.perf_counter
         begun_s = now_s()
         target.clear()

@@ -1,6 +1,8 @@
 """Speculation, streaming and quantisation on the real engine with tiny synthetic models."""
 
+import errno
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from bench.tiny_gguf import synthesize_tiny
 from harness.catalog.gguf import read_gguf
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
+from harness.huge_pages import read_buffer
 from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
 from harness.runtimes.llamacpp.drafters import LookupDrafter, ModelDrafter
 from harness.runtimes.llamacpp.quality import score
@@ -52,6 +55,44 @@ def test_greedy_speculation_gives_the_targets_own_tokens(tiny: Path, other: Path
         assert got.accepted_count == got.drafted_count
         # 39 tokens after the first at 5 a pass: 8 passes (the last one drafts only what is still wanted)
         assert got.cycle_count == 8
+
+
+@pytest.mark.parametrize(("seen_tokens", "pair_count"), [(0, 15), (90, 15), (104, 11), (112, 3)])
+def test_a_draft_reads_a_long_prompt_in_pieces_of_its_room(other: Path, seen_tokens: int, pair_count: int) -> None:
+    prompt = [int(t) for t in np.random.default_rng(3).integers(0, 512, 100)]
+    with LlamaSession(other, SCENARIO, batch_tokens=16, output_tokens=8) as small:
+        history = [*prompt, *plain(small, prompt, 16).tokens]
+        history[-1] = (history[-1] + 1) % 512  # not what this model would have said
+        drafter = ModelDrafter(small)
+        drafter.forget()
+        drafter.propose(history[:seen_tokens], min(seen_tokens, 1), lambda _: False)
+        agreed = [same for _, same in drafter.agreement(history, len(prompt) + 1)]
+        assert agreed == [True] * (pair_count - 1) + [False]
+        assert drafter.lag_tokens(history) == 1
+        with pytest.raises(ValueError, match="logits of 9 tokens do not fit one batch of 8"):
+            small.decode([0] * 9, position=0, logits="all")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
+def test_readers_without_memory_for_their_buffers_end(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.runtimes.llamacpp import laid_memory
+
+    buffers = iter([read_buffer(laid_memory.CHUNK_BYTES)])
+
+    def scarce(_: int) -> AbstractContextManager[memoryview]:
+        if (buffer := next(buffers, None)) is None:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return buffer
+
+    monkeypatch.setattr(laid_memory, "read_buffer", scarce)
+    with LlamaSession(tiny, SCENARIO):
+        memory = laid_memory.LaidMemory(tiny)
+        readers = laid_memory.ReaderPool(memory)
+        readers.through_buffers = True
+        with pytest.raises(EngineError, match="for the readers' buffers"):
+            readers.start()
+        readers.stop()
+        memory.close()
 
 
 def test_other_vocabulary_is_refused(tiny: Path, tmp_path: Path) -> None:
