@@ -198,7 +198,7 @@ def run_cell(
         _check_format(located, options.runtime)
         if options.runtime == "executable":
             if program("llama-bench") is None and program("llama-server"):
-                return _started(cell, located, options, device, pipeline)
+                return _started(cell, located, options, device, pipeline, key)
             cell = cell._replace(scenario=as_made(cell.scenario))
         planned = plan_generation(
             GenerateJob(path=str(located.path), runtime=options.runtime, **options.of_job(cell.scenario)),
@@ -250,16 +250,21 @@ def _served(cell: RunCell, options: Options, device: DeviceProfile | None, pipel
 
 
 def _started(
-    cell: RunCell, located: Located, options: Options, device: DeviceProfile | None, pipeline: Pipeline
+    cell: RunCell, located: Located, options: Options, device: DeviceProfile | None, pipeline: Pipeline, key: str
 ) -> RunRecord:
     """A run on a llama-server that is started for it, as the scenario places the model."""
-    scenario = cell.scenario
-    with serving(located.path, scenario) as url:
+    scenario, limits = cell.scenario, options.how.limits
+    if limits.memory_bytes is not None or limits.cpus:  # they bind the child, which only asks the server
+        raise RefusedError(
+            "--memory-limit, --as and --cpus do not bind a llama-server that is started for a run: "
+            "name a folder with llama-bench, or limit the whole command, as by systemd-run or taskset"
+        )
+    with serving(located.path, scenario, limits.wall_s) as url:
         asked = scenario.replace(**OF_SERVER)
         job = ServedJob(url=url, scenario=asked)
         planned = _served(cell._replace(scenario=asked), options._replace(server=job), None, pipeline)
         prediction = _predict(located.resolved(), device, scenario, pipeline.heard.say)
-        return pipeline.measure(planned._replace(scenario=scenario, prediction=prediction))
+        return pipeline.measure(planned._replace(scenario=scenario, prediction=prediction, key=key))
 
 
 def _contradicted(served: ModelIdentity, model: ResolvedModel) -> str:

@@ -5,11 +5,14 @@ and no llama-bench, it is started for a run, and asked. Source of the options an
 tools/llama-bench/llama-bench.cpp and tools/perplexity/perplexity.cpp.
 """
 
+import ctypes
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,6 +32,9 @@ from harness.runtimes.server.stream import Endpoint, ServerError
 FOLDER_VARIABLE: Final = "EDGE_HARNESS_LLAMA_BIN"
 _START_S: Final = 600.0
 """Until a server has loaded its model."""
+_END_S: Final = 10.0
+"""Until a server that was asked to end is killed."""
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class Executable:
@@ -42,9 +48,7 @@ class Executable:
         """Why it cannot be used here; None when it can."""
         if program("llama-bench") or program("llama-server"):
             return None
-        where = os.environ.get(FOLDER_VARIABLE)
-        place = f"in {FOLDER_VARIABLE}={where}" if where else "on the PATH"
-        return f"no llama-bench {place}: unpack a release of llama.cpp and set {FOLDER_VARIABLE} to its folder"
+        return _absent("llama-bench and no llama-server")
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """What the program says of itself before a run (EngineError where it does not start); its rows tell more."""
@@ -75,8 +79,7 @@ def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> l
         EngineError: There is no such program.
     """
     s = scenario
-    if s.batch_count > 1:
-        raise RefusedError("llama-bench runs one sequence: several decode together in process (--runtime llamacpp)")
+    _check_single("llama-bench", s)
     given = common("llama-bench", path, s)
     prompt, new = (s.prompt_tokens, 0) if phase == "prefill" else (0, s.new_tokens)
     given += ["-p", str(prompt), "-n", str(new), "-r", str(repetitions), "-o", "jsonl"]
@@ -90,25 +93,29 @@ def as_made(scenario: Scenario) -> Scenario:
 
 
 @contextmanager
-def serving(path: Path, scenario: Scenario) -> Iterator[str]:
+def serving(path: Path, scenario: Scenario, wall_s: float = _START_S) -> Iterator[str]:
     """A llama-server of the folder with the model in ``path``, for as long as it is asked; its address.
 
+    It has ``wall_s`` to start, ten minutes at most. On Linux it ends with the thread that started it, whatever ends
+    that one.
+
     Raises:
-        RefusedError: It has no option for what the scenario asks.
+        RefusedError: It has no option for what the scenario asks, or that asks for several sequences.
         EngineError: There is none, it ended, or it does not answer.
     """
+    _check_single("llama-server", scenario)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     given = [*common("llama-server", path, scenario), "-c", str(scenario.context_tokens), "--port", str(port)]
-    given += [
-        "-np",
-        str(scenario.batch_count),
-        *(["-fit", "off"] if "-fit" in _output("llama-server", "--help") else []),
-    ]
+    given += ["-np", "1", *(["-fit", "off"] if "-fit" in _output("llama-server", "--help") else [])]
+    bound = _end_with_parent if sys.platform == "linux" else None
     url = f"http://127.0.0.1:{port}"
-    with tempfile.TemporaryFile() as log, subprocess.Popen(given, stdout=log, stderr=log) as process:
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(given, stdout=log, stderr=log, preexec_fn=bound) as process,  # noqa: PLW1509 - one system call
+    ):
         try:
-            until_s = time.monotonic() + _START_S
+            until_s = time.monotonic() + min(wall_s, _START_S)
             while not _answers(url):
                 if process.poll() is not None or time.monotonic() > until_s:
                     log.seek(0)
@@ -118,6 +125,25 @@ def serving(path: Path, scenario: Scenario) -> Iterator[str]:
             yield url
         finally:
             process.terminate()
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _check_single(name: str, scenario: Scenario) -> None:
+    if scenario.batch_count > 1:
+        raise RefusedError(f"{name} runs one sequence here: several decode together in process (--runtime llamacpp)")
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _absent(names: str) -> str:
+    where = os.environ.get(FOLDER_VARIABLE)
+    place = f"in {FOLDER_VARIABLE}={where}" if where else "on the PATH"
+    return f"no {names} {place}: unpack a release of llama.cpp and set {FOLDER_VARIABLE} to its folder"
 
 
 def _answers(url: str) -> bool:
@@ -145,7 +171,7 @@ def common(name: str, path: Path, scenario: Scenario) -> list[str]:
     """
     file = program(name)
     if file is None:
-        raise EngineError(f"no {name} beside llama-bench")
+        raise EngineError(_absent(name))
     text, s, single = _output(name, "--help"), scenario, name == "llama-bench"
     fused = ("on" if "on|off" in text else "1") if s.flash_attention else ("off" if "on|off" in text else "0")
     given = [file, "-m", str(path), "-t", str(s.thread_count or default_thread_count()), "-ub", str(s.ubatch_tokens)]

@@ -31,8 +31,6 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
         EngineError: The program is missing, refused the model, or crashed.
     """
     job = msgspec.convert(arguments, GenerateJob)
-    if reason := RUNTIME.missing():
-        raise EngineError(reason)
     if job.greedy:
         raise EngineError("--greedy: these programs choose no tokens")
     s, is_named = job.scenario, False

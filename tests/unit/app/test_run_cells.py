@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from bench.tiny_gguf import synthesize_tiny
 from harness.app.run import Options, cells_of, exit_of, run_cells
 from harness.catalog.paths import home_dir
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, RefusedError, UnknownNameError
+from harness.measure.child import Limits
 from harness.measure.pipeline import How, open_history
+from harness.runtimes.executable import FOLDER_VARIABLE
 
 BASE = Scenario(context_tokens=128, prompt_tokens=16, new_tokens=4, thread_count=1)
 OPTIONS = Options(runtime="fake", repetitions=2)
@@ -78,3 +81,16 @@ def test_a_result_is_not_lost_with_the_history(tmp_path: Path, monkeypatch: pyte
     (record,) = run_cells(cells_of([model(tmp_path, "m")], "", BASE), OPTIONS)
 
     assert (tmp_path / f"edge-harness-{record.run_id}.json").is_file()
+
+
+@pytest.mark.parametrize("limits", [Limits(memory_bytes=1 << 30), Limits(cpus=(0,))])
+def test_a_started_server_takes_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Limits) -> None:
+    (tmp_path / "llama-server").write_text("#!/bin/sh\n")
+    (tmp_path / "llama-server").chmod(0o755)
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    cells = cells_of([str(synthesize_tiny(tmp_path / "t.gguf", "F16"))], "", BASE)
+
+    (record,) = run_cells(cells, Options(runtime="executable", how=How(limits=limits)))
+
+    assert record.outcome == "refused"
+    assert "do not bind a llama-server" in record.detail

@@ -1,5 +1,8 @@
 """The commands that llama.cpp's programs get, and what is read of their output; the programs here are scripts."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,21 @@ from harness.runtimes import executable
 
 NEW = "-fa <on|off|auto> --load-mode --repack --no-op-offload"
 OLD = "-fa <0|1> -mmp <0|1>"
+STUBBORN = f"""#!{sys.executable}
+import signal, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Ready(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{{}}")
+
+if "--port" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Ready).serve_forever()
+"""
+"""A server that does not end when it is asked to."""
 
 
 @pytest.fixture
@@ -69,8 +87,14 @@ def test_what_a_program_lacks_is_refused(programs, monkeypatch: pytest.MonkeyPat
         words(Scenario(repack=False))
     with pytest.raises(RefusedError, match="llama-bench runs one sequence"):
         words(Scenario(batch_count=2, context_tokens=8192))
+    several = executable.serving(Path("m.gguf"), Scenario(batch_count=2, context_tokens=8192))
+    with pytest.raises(RefusedError, match="llama-server runs one sequence"), several:
+        pass
     monkeypatch.setenv(executable.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
-    assert executable.FOLDER_VARIABLE in (executable.RUNTIME.missing() or "")
+    place = f"in {executable.FOLDER_VARIABLE}={tmp_path / 'nowhere'}: unpack"
+    assert f"no llama-bench and no llama-server {place}" in (executable.RUNTIME.missing() or "")
+    with pytest.raises(EngineError, match="no llama-bench in"):
+        words(Scenario())
 
 
 def test_rows_are_read_among_other_lines() -> None:
@@ -83,6 +107,33 @@ def test_a_server_that_ends_at_once_says_its_last_words(programs, tmp_path: Path
         pass
     assert "-fit: off" in str(told.value)  # what it printed
     assert executable.RUNTIME.missing() is None  # a folder with a server alone is used by it
+
+
+def test_a_server_that_does_not_end_is_killed(programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs("", "llama-server")
+    (tmp_path / "llama-server").write_text(STUBBORN)
+    monkeypatch.setattr(executable, "_END_S", 0.1)
+    with executable.serving(Path("m.gguf"), Scenario()) as url:
+        assert executable._answers(url)
+    assert not executable._answers(url)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_a_server_ends_with_a_killed_parent(programs, tmp_path: Path) -> None:
+    programs("", "llama-server")
+    (tmp_path / "llama-server").write_text(STUBBORN)
+    parent = (
+        "import os, pathlib, harness.domain.scenario as s, harness.runtimes.executable as e\n"
+        "with e.serving(pathlib.Path('m.gguf'), s.Scenario()) as url:\n"
+        "    print(url, flush=True)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == -9, ended.stderr
+    until_s = time.monotonic() + 10
+    while executable._answers(ended.stdout.strip()):
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
 
 
 def test_a_run_without_patience_takes_each_test_once(programs, tmp_path: Path) -> None:
