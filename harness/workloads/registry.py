@@ -19,9 +19,12 @@ def load(name: str) -> System:
 
     Raises:
         UnknownNameError: None of that name is declared.
-        EngineError: It is declared, and its module or object is not there.
+        EngineError: It is declared, and its module or object is not there, or is no system.
     """
-    system: System = plugins.load_entry(GROUP, name, "workload")
+    system = plugins.load_entry(GROUP, name, "workload")
+    if not isinstance(system, System):
+        kind = type(system).__name__
+        raise EngineError(f"workload {name!r}: found {kind}, which does not subclass harness.workloads.system.System")
     return system
 
 

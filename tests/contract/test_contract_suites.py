@@ -131,7 +131,7 @@ def test_a_strangers_plug_ins_are_listed_checked_and_measured(tmp_path: Path) ->
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[edge_harness.workloads]\nsums = their_sums:SYSTEM\ngone = their_gone:SYSTEM\n"
+        "[edge_harness.workloads]\nsums = their_sums:SYSTEM\ngone = their_gone:SYSTEM\nother = their_sums:panel\n"
         "[edge_harness.panels]\nsums = their_sums:panel\n"
         "[edge_harness.verbs]\ngreet = their_verb:greet\ngone = their_gone:gone\n"
         "[edge_harness.runtimes]\ncopycat = their_runtime:RUNTIME\n"
@@ -161,6 +161,8 @@ def test_a_strangers_plug_ins_are_listed_checked_and_measured(tmp_path: Path) ->
     )
     subprocess.run([sys.executable, "-c", contract, str(model)], env=environment, check=True, timeout=60)
     assert "sums" in [w["name"] for w in verb("workloads", "run")]
+    other = json.loads(spoken("workloads", "run", "other", "--json").stdout)["skipped"]["other"]
+    assert other.endswith("found function, which does not subclass harness.workloads.system.System")
     own = tmp_path / "own.jsonl"
     own.write_text('{"numbers": [1, 2]}\n{"numbers": [3]}\n')
     built_in = verb("workloads", "run", "sums", "-r", "3", "--size", "count=100", "--predict-for", "their-board")

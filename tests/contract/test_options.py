@@ -258,11 +258,12 @@ def test_every_rule_and_heading_is_about_options_that_exist() -> None:
 def test_every_row_of_options_is_some_verb_s() -> None:
     """A table's list is named as a function of the module beside it; what is shared is taken by some verb."""
     folder = Path(harness.cli.__file__).parent
-    tables = {p.stem: tomllib.loads(p.read_text(encoding="utf-8")) for p in folder.glob("*.toml")}
-    shared = tables.pop("_shared")
+    files = [*folder.glob("*.toml"), *folder.parent.glob("workloads/cli.toml")]
+    tables = {f"harness.{p.parent.name}.{p.stem}": tomllib.loads(p.read_text(encoding="utf-8")) for p in files}
+    shared = tables.pop("harness.cli._shared")
     strays = [
-        (stem, name) for stem, table in tables.items() for name in table
-        if not hasattr(import_module(f"harness.cli.{stem}"), name)
+        (module, name) for module, table in tables.items() for name in table
+        if not hasattr(import_module(module), name)
     ]  # fmt: skip
     taken = {
         name for table in tables.values() for rows in table.values() for row in rows for name in row.get("shared", ())
