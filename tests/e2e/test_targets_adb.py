@@ -21,7 +21,7 @@ from harness.measure.child import Limits
 from harness.measure.jobs.soak import SoakJob
 from harness.measure.runner import identify
 from harness.measure.tiny_model import tiny_shape, write_tiny
-from harness.targets import target_named
+from harness.targets import adb, target_named
 from harness.targets.bench import BenchJob, bench_on, between, program_for, soak_on
 from harness.targets.facts import _same_chip, celsius, doubts, drained_joules, facts, probe, ready
 from harness.targets.shell import LOST, Frame
@@ -218,6 +218,15 @@ def test_states_of_devices_in_clear_words(tmp_path, monkeypatch, listing, asked,
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(CouldNotRunError, match=words):
         target_named(f"adb://{asked}")
+
+
+def test_a_server_that_hangs_is_told_with_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "adb").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "adb").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(adb, "_TIMEOUT_S", 0.2)
+    with pytest.raises(CouldNotRunError, match=r"adb devices: no end after 0.2 s: adb kill-server"):
+        target_named("adb://")
 
 
 @pytest.mark.parametrize(
