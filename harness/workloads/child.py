@@ -44,7 +44,7 @@ class SystemJob(Frozen):
 def run(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
     """Entry point of the child; HarnessError where the system cannot run, or its answers are wrong."""
     from harness.measure.memory_watch import memory_mark, reset_peak
-    from harness.workloads.predict import core_s, laws_of
+    from harness.workloads.predict import core_here, laws_of
 
     job = msgspec.convert(arguments, SystemJob)
     system = load(job.name)
@@ -57,7 +57,7 @@ def run(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
         begin = time.perf_counter()
         state = system.prepare(parts, job.size, context)
         emit("prepared", {"duration_s": time.perf_counter() - begin})
-        emit("core", {"best_s": core_s()})
+        emit("core", core_here())
         for meter in parts.meters:
             meter.take()
         reset_peak()  # building may take more than running, and this peak is of what is timed

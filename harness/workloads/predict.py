@@ -156,14 +156,13 @@ def language_law(weights: Weights, device: DeviceProfile, scenario: Scenario) ->
 
 
 def machine_here(laws: Mapping[str, PassLaw]) -> StepMachine:
-    """The machine that this runs on, timed now, with the laws of the parts; its core is timed beside the steps."""
+    """The machine that this runs on, timed now, with the laws of the parts; :func:`core_here` times its core."""
     from harness.measure.bandwidth import read_bandwidth
 
-    one = np.ones((512, 512), np.float32)
     return StepMachine(
         slowness=1.0,
         read_bytes_per_s=read_bandwidth(1, 256 << 20, pass_count=3),
-        flops_per_s=2 * 512**3 / _least_s(lambda: one @ one, 0.3),
+        flops_per_s=CORE_FLOPS_PER_S,
         flush_s=min(_flush_s() for _ in range(3)),
         laws=laws,
         spread_ratio=_SPREAD_HERE,
@@ -213,6 +212,12 @@ def _least_s(task: Callable[[], object], seconds: float) -> float:
     while perf_counter() < until:
         times.append(_usual_s(task, rounds=1))
     return min(times)
+
+
+def core_here() -> dict[str, float]:
+    """Seconds of :func:`core_s` and FLOP/s of dense products: of this process, with the threads that its steps have."""
+    one = np.ones((512, 512), np.float32)
+    return {"best_s": core_s(), "flops_per_s": 2 * 512**3 / _least_s(lambda: one @ one, 0.5)}
 
 
 def core_s() -> float:

@@ -134,7 +134,9 @@ def run(
 
         def timed(units: Mapping[str, Any]) -> StepMachine:
             graphs: dict[str, PassLaw] = {part: Law(**law).seconds for part, law in units["laws"].items()}
-            return here._replace(laws=spoken | graphs, slowness=units["core"]["best_s"] / REFERENCE_TASK_S)
+            core = units["core"]
+            slowness = core["best_s"] / REFERENCE_TASK_S
+            return here._replace(laws=spoken | graphs, slowness=slowness, flops_per_s=core["flops_per_s"])
 
         def read(ended: ChildResult) -> SystemResult:
             events = dict(ended.events)
