@@ -77,9 +77,10 @@ def judge(
     if engine is None or engine.kind != "gpu" or engine.pool != "ram":
         return worst
     limit = first_cells("os_limits.csv", f"{device.os} {device.vendor} {device.chip}".lower())
-    if not limit or worst.needed_bytes <= float(limit[0]) * device.pool("ram").total_bytes.value:
+    total_bytes = device.pool("ram").total_bytes.value
+    if not limit or not float(limit[0]) * total_bytes < worst.needed_bytes <= total_bytes:
         return worst
-    return worst.replace(reasons=(*worst.reasons, limit[1]))
+    return worst.replace(reasons=(*worst.reasons[:-1], limit[1], worst.reasons[-1]))  # the last is the cause
 
 
 def with_target(verdict: Verdict, speed: SpeedPrediction, target_tokens_per_s: float, depth_tokens: int) -> Verdict:

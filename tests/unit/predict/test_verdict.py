@@ -136,6 +136,14 @@ def test_a_gpu_that_shares_the_ram_has_half_of_it_by_default(device: str, api: s
     assert not any("have half" in reason for reason in less.reasons)
 
 
+@pytest.mark.parametrize(("size_gib", "has_hint"), [(15, False), (20, True), (30, True), (40, False)])
+def test_the_systems_half_is_told_only_where_more_of_the_ram_would_help(size_gib: float, has_hint: bool) -> None:
+    """Of 32 GiB, which hold 30 and never 40; the cause of a verdict stays last."""
+    verdict = judge(parts(("kv cache", size_gib, 0)), None, load_device("lunar-lake"), api="vulkan")
+    assert any("have half" in reason for reason in verdict.reasons) is has_hint
+    assert "have half" not in verdict.reasons[-1]
+
+
 def test_the_cpu_of_a_mac_is_not_held_to_what_is_wired_for_its_gpu() -> None:
     """12 GiB of 16: Metal recommends 11.84 at most, and a process may map more."""
     memory = parts(("weights", 12.0, 0))
