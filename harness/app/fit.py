@@ -13,7 +13,7 @@ from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.co_resident import Companion, shared_speed, with_companions
-from harness.predict.compute_buffer import tower_buffer_bytes
+from harness.predict.compute_buffer import UNKNOWN_BUFFER_RATIO, UNKNOWN_BUFFER_SPREAD_RATIO, tower_buffer_bytes
 from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
@@ -93,11 +93,12 @@ def in_memory(
     if model.tower_bytes:
         why, pool = "what looks at images, in F16 as published", device.pool_for(api)
         tower = MemoryPart(name="image tower", anonymous_bytes=model.tower_bytes, reason=why, pool=pool)
-        scratch = tower_buffer_bytes(*model.tower.widths) if model.tower else 0
-        buffer = MemoryPart(
-            name="image buffer", anonymous_bytes=scratch, reason="its scratch for the largest image", pool=pool
-        )
-        memory = with_parts(memory, (tower, buffer), SPREAD_RATIO)
+        memory = with_parts(memory, (tower,), SPREAD_RATIO)
+        widths = model.tower.widths if model.tower else (0, 0, 0)
+        scratch = tower_buffer_bytes(*widths) or round(UNKNOWN_BUFFER_RATIO * model.tower_bytes)
+        why = "its scratch for the largest image" if widths[2] else "its scratch, estimated by the size of its file"
+        buffer = MemoryPart(name="image buffer", anonymous_bytes=scratch, reason=why, pool=pool)
+        memory = with_parts(memory, (buffer,), SPREAD_RATIO if widths[2] else UNKNOWN_BUFFER_SPREAD_RATIO)
     memory, speed = _widened(memory, model, scenario), _speed(model, device, scenario)
     if beside:
         memory = with_companions(memory, beside)
@@ -233,8 +234,8 @@ def speeds_by_depth(
 def first_token_s(
     model: ResolvedModel, device: DeviceProfile, scenario: Scenario, kept_tokens: int, new_tokens: int
 ) -> Interval:
-    """Seconds to the first token of an answer to so many new tokens, ``kept_tokens`` before them in the cache."""
-    asked = scenario.replace(depth_tokens=kept_tokens, prompt_tokens=new_tokens)
+    """Seconds until one user gets the first token after so many new ones, ``kept_tokens`` before them in the cache."""
+    asked = scenario.replace(depth_tokens=kept_tokens, prompt_tokens=new_tokens, batch_count=1)
     return _speed(model, device, asked).ttft_warm_s
 
 

@@ -31,6 +31,7 @@ PROBED_NAME: Final = "this-machine"
 THIS_MACHINE: Final = ("this", "here", PROBED_NAME)
 
 _SAME_FILE_RATIO: Final = 0.005
+_NO_WIDTHS: Final = "scratch of the image tower is estimated, as a third of its file: nobody told its widths"
 _FILES: Final = frozenset({".gguf", ".json", ".toml", ".onnx"})
 
 
@@ -83,7 +84,9 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     if tower is None or not tower.is_asked:
         return model._replace(tower=tower)
     if tower.model:
-        return model._replace(name=model.name if model.path or model.repo else tower.model, tower=tower)
+        untold = () if tower.widths[2] else (_NO_WIDTHS,)
+        name = model.name if model.path or model.repo else tower.model
+        return model._replace(name=name, tower=tower, notes=(*model.notes, *untold))
     alone = "the language model alone: its image tower (mmproj) comes on top, and nobody told its size"
     return model._replace(tower=tower, notes=(*model.notes, alone))
 

@@ -46,6 +46,9 @@ _WARM_TOKENS: Final = 46 * 46
 _WIDEST_RATIO: Final = 11.5
 """Entries of a patch in the widest place of a tower's block, over its width: two feed-forward ones, queries to values,
 the stream. Published start-ups of Qwen3-VL-235B have 360 and 463 MiB beside the tower's file where this says 428."""
+UNKNOWN_BUFFER_RATIO: Final = 1 / 3
+UNKNOWN_BUFFER_SPREAD_RATIO: Final = 0.8
+"""Of a tower of unknown widths: its buffer over its file. Towers of known widths have 0.09 to 0.6 of it."""
 
 
 def tower_buffer_bytes(patch_count: int, token_count: int, hidden_dim: int) -> int:

@@ -51,6 +51,13 @@ def test_a_tower_nobody_measured_is_said_to_be_left_out() -> None:
     assert any("comes on top" in note for note in model.notes)
 
 
+def test_scratch_of_a_tower_of_unknown_widths_is_a_third_of_its_file_and_said_so() -> None:
+    model = resolve_model("lfm2-vl-450m")
+    parts = in_memory(model, load_device("rtx-4060-desktop"), Scenario()).memory.parts
+    assert next(p.anonymous_bytes for p in parts if p.name == "image buffer") == round(193_357_414 / 3)
+    assert any("estimated" in note for note in model.notes)
+
+
 def test_a_tower_lies_on_the_card_beside_the_model_and_a_split_leaves_it_room() -> None:
     card = load_device("rtx-4060-desktop")
     text, sees = resolve_model("qwen2.5-7b"), resolve_model("qwen2.5-vl-7b")
