@@ -37,11 +37,13 @@ class SpeculationCase(BestLength):
 class SpeculationPlan(Frozen):
     """Whether drafting pays, by a draft model, a head on the target or ``prompt lookup`` (whose drafts cost nothing).
 
-    Costs are the time of a drafted token over that of a decoded one, and of a pass over 2, 3, ... tokens over that of
-    one; ``measured`` says whether the latter come from this machine's own calibration.
+    Costs are the time of a drafted token, and of a pass over 2, 3, ... tokens, over that of a token decoded without
+    drafts, where ``plain`` says; ``measured`` says whether the latter come from this machine's own calibration.
     """
 
     drafter: str
+    plain: str
+    plain_tokens_per_s: float
     draft_cost_ratio: float
     verify_cost_ratio: tuple[float, ...]
     measured: bool
@@ -60,24 +62,27 @@ def plan_speculation(
     draft: ResolvedModel | str | None = None,
     *,
     elsewhere: tuple[DeviceProfile, float] | None = None,
+    entitled: bool = False,
 ) -> SpeculationPlan:
     """Best draft length for each acceptance rate, or "do not".
 
     ``draft`` is a model, one of ``HEADS`` (a head of a few layers on the target: ``mtp``, ``eagle``; ``dflash`` drafts
     all tokens in one pass), or None for prompt lookup. The scenario's depth counts; its ``draft_tokens`` fix the length
     where they are given. With another device and seconds of a round trip to it, ``elsewhere``, drafts are verified
-    there; a few bytes a token go over the line, which the round trip holds.
+    there; a few bytes a token go over the line, which the round trip holds. Speedups are then over the faster of both
+    without drafts: here, where the model fits (``entitled`` as for ``judge``), or there, whose tokens come as a stream.
 
     Raises:
-        RefusedError: The model does not fit there.
+        RefusedError: The model does not fit there, or the draft does not fit here.
     """
     verify, measured = _verify_cost(model.weights, device, scenario)
     cost, ratio, drafter = verify, 0.0, "prompt lookup"
     acceptances = list(ACCEPTANCES)
     target = predict_speed(model.weights, device, scenario)
+    plain, plain_rate = "here", target.decode_tokens_per_s.mid
     if isinstance(draft, str):
         machine = machine_of(device, scenario)
-        drafting = draft_s(draft, machine, 0.0, target.active_bytes) * target.decode_tokens_per_s.mid
+        drafting = draft_s(draft, machine, 0.0, target.active_bytes) * plain_rate
         drafter = f"{draft} (published runs accept {HEADS[draft]:.2f})"
         acceptances = sorted({*acceptances, HEADS[draft]})
         if draft == "dflash":
@@ -88,7 +93,7 @@ def plan_speculation(
     elif draft is not None:
         drafter = f"{draft.name} {draft.quant}"
         own = predict_speed(draft.weights, device, scenario)
-        ratio = target.decode_tokens_per_s.mid / own.decode_tokens_per_s.mid
+        ratio = plain_rate / own.decode_tokens_per_s.mid
     fixed, most = scenario.draft_tokens, _MAX_GAMMA
     if elsewhere:
         there, trip_s = elsewhere
@@ -96,12 +101,23 @@ def plan_speculation(
         now, most = predict(model, there, asked), _PASS_TOKENS - 1
         if now.verdict.word != "fits":
             raise RefusedError(f"{model.name} {model.quant} does not fit on {there.title}: it cannot verify there")
-        rate, passed = now.speed.decode_tokens_per_s.mid, _verify_cost(model.weights, there, asked)[0]
-        cost = verify = lambda k: (passed(k) / rate + trip_s) * target.decode_tokens_per_s.mid
-        drafter += f", verified on {there.title} with {trip_s * 1e3:g} ms there and back ({rate:.3g} tokens/s alone)"
+        whole = scenario.replace(placement=Placement())
+        if isinstance(draft, ResolvedModel) and not _fits(draft, device, whole, entitled):
+            raise RefusedError(f"{draft.name} {draft.quant} does not fit on {device.title}: it cannot draft here")
+        rate = now.speed.decode_tokens_per_s.mid
+        passed, measured = _verify_cost(model.weights, there, asked)
+        here_rate = plain_rate if _fits(model, device, scenario, entitled) else 0.0
+        if rate > here_rate:
+            plain = f"on {there.title} alone"
+        faster = max(rate, here_rate)
+        ratio, plain_rate = ratio * faster / plain_rate, faster
+        cost = verify = lambda k: (passed(k) / rate + trip_s) * plain_rate
+        drafter += f", verified on {there.title} with {trip_s * 1e3:g} ms there and back"
     best = {alpha: best_gamma(alpha, ratio, cost, fixed or most, fixed or 1) for alpha in acceptances}
     return SpeculationPlan(
         drafter=drafter,
+        plain=plain,
+        plain_tokens_per_s=plain_rate,
         draft_cost_ratio=ratio,
         verify_cost_ratio=tuple(verify(k) for k in range(2, _MAX_GAMMA + 2)),
         measured=measured,
@@ -130,8 +146,12 @@ def stream_outlook(
         return None
 
 
+def _fits(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, entitled: bool) -> bool:
+    return in_memory(model, device, scenario, entitled=entitled).verdict.word == "fits"
+
+
 def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) -> tuple[Callable[[int], float], bool]:
-    """Cost of a pass over k tokens relative to one, and whether it was measured on this machine."""
+    """Cost of a pass over k tokens relative to one, and whether it was measured on that device."""
 
     def seconds(tokens: int) -> float:
         return pass_seconds(weights, device, scenario, Pass(tokens, scenario.depth_tokens, verified=True))

@@ -19,14 +19,21 @@ def render_plans(ways: "Sequence[Way]", speculation: "SpeculationPlan | None") -
     if speculation:
         source = "as measured on this machine" if speculation.measured else "as apis of this kind have it"
         costs = ", ".join(f"{c:.2f}" for c in speculation.verify_cost_ratio[:4])
+        plain = speculation.plain_tokens_per_s
         rows = [
-            (f"{c.acceptance_ratio:.2g}", str(c.gamma) if c.gamma else "do not", f"{c.speedup:.2f}x" if c.gamma else "")
+            (
+                f"{c.acceptance_ratio:.2g}",
+                str(c.gamma) if c.gamma else "do not",
+                f"{c.speedup:.2f}x" if c.gamma else "",
+                format_number(plain * c.speedup),
+            )
             for c in speculation.cases
         ]
         say(
-            f"speculation with {speculation.drafter}: a drafted token costs {speculation.draft_cost_ratio:.2f} of a "
-            f"decoded one; a pass over 2, 3, 4, 5 tokens costs {costs}, {source}",
-            table("", ("acceptance", "draft length", "speedup"), rows, right=(0, 1, 2)),
+            f"speculation with {speculation.drafter}: {format_number(plain)} tokens/s {speculation.plain} without "
+            f"drafts; a drafted token costs {speculation.draft_cost_ratio:.2f} of one decoded so; a pass over "
+            f"2, 3, 4, 5 tokens costs {costs}, {source}",
+            table("", ("acceptance", "draft length", "speedup", "tokens/s"), rows, right=(0, 1, 2, 3)),
         )
 
 

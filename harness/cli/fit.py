@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _PAGE_TOKENS = 650
 """Of a page of English text, 500 words."""
 _PAGES = 20
-"""Of a document that is asked about where no prompt is."""
+"""Of a document that is asked about where no prompt is; fewer where the context holds no more."""
 _TURN_TOKENS = 64
 """Of the next thing that a user says."""
 _HANDHELD = ("phone", "tablet")
@@ -147,11 +147,13 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
     deep = () if verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
     decode = deep[0][1] if deep else now.speed.decode_tokens_per_s
     late, energy = use.outlook(resolved, profile, scenario, decode, question.asked["minutes"] or 10)
-    notes = [*question.notes, *_notes(now, profile, scenario)]
+    notes = [*question.notes, *_too_long(resolved, scenario), *_notes(now, profile, scenario)]
     changes = advice_for(resolved, profile, question.scenario, now, **question.asked) if advised else []
-    drafter, there = question.drafter, _elsewhere(context, given["verifier"])
+    drafter, there, entitled = question.drafter, _elsewhere(context, given["verifier"]), question.asked["entitled"]
     speculation = (
-        plan_speculation(resolved, profile, scenario, drafter, elsewhere=there) if advised or drafter else None
+        plan_speculation(resolved, profile, scenario, drafter, elsewhere=there, entitled=entitled)
+        if (advised or drafter) and (best.runs or there)
+        else None
     )
     why = _why(resolved, profile, scenario) if given["explained"] else ()
     slower, beside = [], ""
@@ -208,14 +210,19 @@ def _elsewhere(context: click.Context, verifier: str | None) -> "tuple[DevicePro
 
 def _rests_on(model: "ResolvedModel", scenario: "Scenario", is_longest: bool) -> str:
     """What the answer is true of: the longest context, a guess, more than the model was made for; empty for none."""
-    if is_longest:
-        return f"with a context of up to {scenario.context_tokens:,} tokens"
+    parts = [f"with a context of up to {scenario.context_tokens:,} tokens"] if is_longest else []
     if model.tower and model.tower.is_asked and not model.tower_bytes:
-        return "without its image tower (mmproj)"
+        parts.append("without its image tower (mmproj)")
+    parts += _too_long(model, scenario)
+    if model.guess:
+        parts.append(f"if {model.name}, which nobody here knows, is built like others of its size")
+    return ", ".join(parts)
+
+
+def _too_long(model: "ResolvedModel", scenario: "Scenario") -> list[str]:
     most_tokens = model.weights.shape.context_max_tokens
-    if most_tokens and scenario.context_tokens > most_tokens:
-        return f"in a context longer than the {most_tokens:,} tokens it was made for"
-    return f"if {model.name}, which nobody here knows, is built like others of its size" if model.guess else ""
+    is_longer = 0 < most_tokens < scenario.context_tokens
+    return [f"in a context longer than the {most_tokens:,} tokens it was made for"] if is_longer else []
 
 
 def _notes(now: "Prediction", device: "DeviceProfile", scenario: "Scenario") -> list[str]:
@@ -290,17 +297,18 @@ def _reading(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile",
     """How long a document takes, an image if the model sees any, and the turn after them."""
     from harness.app import fit as use
 
-    read, most_tokens = now.speed.prefill_tokens_per_s, model.weights.shape.context_max_tokens
+    read, tokens = now.speed.prefill_tokens_per_s, scenario.prompt_tokens
     if now.verdict.word == "does not fit":
         return []
-    tokens = scenario.prompt_tokens
     if tokens <= _PAGE_TOKENS:
-        tokens = _PAGE_TOKENS * (_PAGES if most_tokens > 2 * _PAGES * _PAGE_TOKENS else 1)
+        room = scenario.context_tokens - scenario.new_tokens - _TURN_TOKENS
+        tokens = _PAGE_TOKENS * min(_PAGES, room // _PAGE_TOKENS)
     pages = round(tokens / _PAGE_TOKENS)
     document = f"reading {f'{pages} pages' if pages > 1 else 'a page'} ({tokens:,} tokens)"
-    if now.verdict.word == "fits with streaming":
-        rows: list[Row] = [(document, read.through(lambda rate: tokens / rate), format_seconds, "")]
-    else:
+    rows: list[Row] = []
+    if pages > 0 and now.verdict.word == "fits with streaming":
+        rows = [(document, read.through(lambda rate: tokens / rate), format_seconds, "")]
+    elif pages > 0:
         seconds = use.first_token_s(model, device, scenario, 0, tokens)
         turn = use.first_token_s(model, device, scenario, tokens, _TURN_TOKENS)
         rows = [

@@ -91,3 +91,55 @@ def test_the_command_to_copy(words: tuple[str, ...], command: str) -> None:
 
 def test_a_phone_has_no_command() -> None:
     assert fit("llama-3.2-1b", "-d", "iphone-16-pro", "--json")["commands"] == []
+
+
+@pytest.mark.parametrize(
+    ("context", "words", "read"),
+    [
+        (16384, (), "20 pages (13,000 tokens)"),
+        (4096, (), "6 pages (3,900 tokens)"),  # 6 x 650 beside 128 new tokens and a turn of 64
+        (2048, (), "2 pages (1,300 tokens)"),
+        (1024, (), "a page (650 tokens)"),
+        (16384, ("--users", "4"), "20 pages (13,000 tokens)"),
+    ],
+)
+def test_one_user_reads_what_the_context_holds(context: int, words: tuple[str, ...], read: str) -> None:
+    asked = ("llama-3.2-1b", "-d", "rtx-4090-desktop", "-c", str(context))
+    alone, said = (
+        next(line for line in fit(*asked, *more).splitlines() if line.startswith("It reads")) for more in ((), words)
+    )
+    assert said == alone
+    assert said.startswith(f"It reads {read} in ")
+
+
+def test_without_room_for_a_page_none_is_read() -> None:
+    assert "It reads" not in fit("llama-3.2-1b", "-d", "rtx-4090-desktop", "-c", "768")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ("llava:7b", "-d", "rtx-4090-desktop", "-c", "49152"),
+            "Yes, without its image tower (mmproj), in a context lo",
+        ),
+        (("llava:7b", "-d", "pixel-8", "-c", "131072"), "No: "),
+    ],
+)
+def test_a_context_that_a_model_was_not_made_for_is_told(words: tuple[str, ...], line: str) -> None:
+    assert fit(*words).startswith(line)
+    assert any("tokens it was made for" in note for note in fit(*words, "--json")["notes"])
+
+
+@pytest.mark.parametrize(
+    ("device", "words", "table"),
+    [
+        ("pixel-8", (), False),
+        ("pixel-8", ("--verifier", "h100-sxm-server"), True),
+        ("macbook-pro-m3-max", (), True),
+    ],
+)
+def test_drafts_are_weighed_where_something_runs_them(device: str, words: tuple[str, ...], table: bool) -> None:
+    said = fit("llama-3.3-70b", "-d", device, "--draft", "llama-3.2-1b", *words)
+    assert ("speculation with" in said) is table
+    assert not words or said.count("do not") == 4  # 40 ms a cycle: the server alone writes a token in 23 ms
