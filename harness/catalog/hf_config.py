@@ -61,9 +61,10 @@ class _Config(Keys):
 
     def shape(self) -> ModelShape:
         """Everything together."""
+        layer_count = self.number(*ARCHITECTURES["config"]["shape"]["block_count"], most=LAYERS_MAX)
         header: dict[str, Any] = self.part("shape")
         kind = ARCHITECTURES["recurrent"].get(self.architecture)
-        layers = self.layers(kind, header["block_count"])
+        layers = self.layers(kind, layer_count)
         pure = kind is not None and kind != "delta_net" and not layers
         own = self.architecture == "gemma4"
         if not pure:
@@ -83,7 +84,7 @@ class _Config(Keys):
         if experts and self.architecture == "nemotron_h":
             self.architecture, everywhere = "nemotron_h_moe", True
         if not pure and not everywhere:
-            header["feed_forward_length"] = self.inner_dims(header["block_count"], own=own)
+            header["feed_forward_length"] = self.inner_dims(layer_count, own=own)
         # What is 0 is left to the header's reader, which knows what that stands for.
         header = {key: value for key, value in (header | self.sliding()).items() if value}
         traits = {
@@ -93,7 +94,17 @@ class _Config(Keys):
             "qk_norm": self.has("qk_normed") or self.flag("use_qk_norm", default=False),
             "values_are_keys": own and self.flag("attention_k_eq_v", default=False),
         }
-        return Header(self.source, self.architecture, header, letters=layers).shape(traits)
+        try:
+            return Header(self.source, self.architecture, header, letters=layers).shape(traits)
+        except BadDataError as error:
+            key = self.written(error.field)
+            values = ("0", "at least 1") if self.values.get(key) == 0 else (error.found, error.expected)
+            raise BadDataError(self.source, key, *values) from error
+
+    def written(self, key: str) -> str:
+        """The key of config.json that gave a header's; itself where none did."""
+        tables = ARCHITECTURES["config"].values()
+        return next((name for table in tables for name in table.get(key, ()) if name in self.values), key)
 
     def inner_dims(self, layer_count: int, *, own: bool) -> int | tuple[int, ...]:
         """Inner width of the feed-forward block; LFM2 may state one of which two thirds are used, rounded up.
@@ -104,7 +115,7 @@ class _Config(Keys):
         if self.architecture == "lfm2" and self.flag("block_auto_adjust_ff_dim", default=False):
             step = self.number("block_multiple_of", 256)
             return -(-(2 * inner // 3) // step) * step
-        sharing = self.number("num_kv_shared_layers", 0)
+        sharing = self.number("num_kv_shared_layers", 0, most=layer_count)
         if own and sharing and self.flag("use_double_wide_mlp", default=False):
             return (inner,) * (layer_count - sharing) + (2 * inner,) * sharing
         return inner
@@ -115,11 +126,11 @@ class _Config(Keys):
             return ""
         kinds = self.values.get("hybrid_override_pattern") or self.values.get("layers_block_type")
         kinds = kinds or self.values.get("layer_types") or ""
-        if not isinstance(kinds, str | list) or any(kind not in _LETTERS for kind in kinds):
+        if not isinstance(kinds, str | list) or any(str(kind) not in _LETTERS for kind in kinds):
             raise BadDataError(self.source, "layer_types", repr(kinds)[:60], f"kinds of {', '.join(_LETTERS)}")
         if kind == "hybrid" and not kinds:
             step, offset = self.number("attn_layer_period", 1) or 1, self.number("attn_layer_offset", 0)
-            kinds = ["attention" if i % step == offset % step else "mamba" for i in range(min(layer_count, LAYERS_MAX))]
+            kinds = ["attention" if i % step == offset % step else "mamba" for i in range(layer_count)]
         return "".join(_LETTERS[kind] for kind in kinds)
 
     def sliding(self) -> dict[str, Any]:

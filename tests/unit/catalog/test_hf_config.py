@@ -78,11 +78,15 @@ def test_the_text_part_of_a_multimodal_model_is_taken() -> None:
     [
         ({"model_type": "mystery"}, "model_type"),
         ({"hidden_size": -1}, "hidden_size"),
+        ({"hidden_size": 0}, "hidden_size: found 0, expected at least 1"),
         ({"hidden_size": "4096"}, "hidden_size"),
         ({"hidden_size": None}, "hidden_size"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings"),
         ({"vocab_size": 1 << 60}, "vocab_size"),
+        ({"num_hidden_layers": 100_001}, "num_hidden_layers"),
+        ({"num_experts": 2, "num_experts_per_tok": 0}, "num_experts_per_tok"),
+        ({"model_type": "gemma2", "sliding_window": 8, "layer_types": ["sliding_attention"]}, "layer_types"),
     ],
 )
 def test_nonsense_names_its_field(change: dict[str, Any], words: str) -> None:

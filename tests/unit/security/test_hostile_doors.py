@@ -31,6 +31,11 @@ from harness.runtimes.server.dialects import dialect_of
 from harness.runtimes.server.stream import Endpoint, Patience
 
 DEEP = 100_000
+WIDE = {
+    "model_type": "gemma4_text", "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2,
+    "num_hidden_layers": 30, "num_key_value_heads": 1, "head_dim": 32, "vocab_size": 1000, "num_kv_shared_layers": 20,
+    "use_double_wide_mlp": True,
+}  # fmt: skip
 
 
 def gguf(*, tensors: int = 0, pairs: int = 0, rest: bytes = b"") -> bytes:
@@ -97,6 +102,14 @@ FILES: dict[str, tuple[str, bytes, Read]] = {
     "config: lists in lists": ("config.json", b"[" * DEEP, read_hf_config),
     "config: a layer count of 10^400": (
         "config.json", b'{"model_type": "llama", "num_hidden_layers": 1' + b"0" * 400 + b"}", read_hf_config
+    ),
+    "config: 2^40 layers of two widths": ("config.json", json.dumps(WIDE | {"num_hidden_layers": 1 << 40}).encode(),
+                                          read_hf_config),
+    "config: more layers that share than there are": (
+        "config.json", json.dumps(WIDE | {"num_kv_shared_layers": 1 << 40}).encode(), read_hf_config
+    ),
+    "config: a list for a layer's kind": (
+        "config.json", json.dumps(WIDE | {"model_type": "nemotron_h", "layer_types": [["a"]]}).encode(), read_hf_config
     ),
     "record: lists in lists": ("r.json", b'{"schema_version": 2, "samples": ' + b"[" * DEEP, load),
     "record: 66 MB": ("r.json", b'{"x": "' + b"x" * (66 << 20) + b'"}', load),
