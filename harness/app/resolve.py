@@ -157,9 +157,12 @@ def _bits(quant: str, weights: Weights) -> tuple[float, float] | None:
     return found.low * computed, found.high * computed
 
 
-def mixture_of(quant: str) -> tuple[str, tuple[str, ...]]:
-    """The mixture that a quantisation's name means or is nearest to, and what to say of that; UnknownNameError."""
-    found = understood(quant)
+def mixture_of(quant: str, architecture: str = "") -> tuple[str, tuple[str, ...]]:
+    """The mixture that a quantisation's name means or is nearest to, and what to say of that; UnknownNameError.
+
+    An owner may have another recipe for an ``architecture``.
+    """
+    found = understood(quant, architecture)
     if found is None:
         return quant_named(quant), ()
     return quant_named(found.mixture), (f"{quant}: {found.why}",) if found.why else ()
@@ -264,7 +267,7 @@ def _from_file(path: Path, quant: str | None) -> ResolvedModel:
 
 def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
     """Weights from the card's shape; the size of a published file corrects what the shape does not tell."""
-    mixture, said = mixture_of(quant)
+    mixture, said = mixture_of(quant, card.shape.architecture)
     weights, notes, bits = weights_of(card.shape, quant), [*said], _bits(quant, weights_of(card.shape, quant))
     published = 0 if bits else next((f.size_bytes for f in card.files if quant_named(f.quant) == mixture), 0)
     off = abs(weights.file_bytes / published - 1) if published else 0.0
@@ -288,7 +291,7 @@ def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
 
 
 def _from_shape(name: str, shape: ModelShape, quant: str, said: tuple[str, ...] = ()) -> ResolvedModel:
-    mixture, notes = mixture_of(quant)
+    mixture, notes = mixture_of(quant, shape.architecture)
     weights = weights_of(shape, quant)
     return ResolvedModel(name, mixture, weights, bits=_bits(quant, weights), notes=(*said, *notes))
 

@@ -335,3 +335,9 @@ def test_a_stand_in_widens_what_is_predicted(tmp_path: Path) -> None:
     assert loose.memory.peak_bytes.mid - exact.memory.peak_bytes.mid == pytest.approx(more + 11.5 / 8 * table, rel=0.05)
     assert loose.memory.peak_bytes.high > exact.memory.peak_bytes.high
     assert loose.speed.decode_tokens_per_s.low < exact.speed.decode_tokens_per_s.low
+
+
+def test_what_is_said_of_a_recipe_is_said_of_the_models_architecture() -> None:
+    notes = resolve_model("unsloth/Qwen3.5-9B-GGUF:UD-Q6_K_XL").notes
+    assert [note for note in notes if "0.976 to 1.024" in note]
+    assert not [note for note in notes if "0.96 to 1.04" in note]
