@@ -7,6 +7,7 @@ derived from, and ``DeviceProfile.readings`` what the name was taken for and wha
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from harness.catalog.parts import TablePart, find, spelled, squashed
@@ -175,9 +176,17 @@ def build(line: PartsLine, ref: str, files: "DeviceFiles") -> DeviceProfile | No
 
 
 def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
-    """The device with the operating system and held to the power that a line names; errors as :func:`held_to`."""
+    """The device with the operating system and held to the power that a line names.
+
+    Raises:
+        InputError: A system that such a device cannot have, or as :func:`held_to`.
+    """
     if line.system:
         system, taken_ratio = _DATA["systems"][line.system.split()[0]]
+        has_one = device.vendor == "Apple" or device.kind == "phone"
+        if system != device.os and (has_one or system == "macos"):
+            expected = device.os if has_one else "windows, linux or wsl"
+            raise InputError(f"{device.title}: found {line.system}, expected {expected}")
         first, *others = sorted(device.pools, key=lambda pool: pool.name)
         gb = first.total_bytes.value / GIB
         pools = (first.replace(**_limits(gb, taken_ratio * gb, line.system)), *others)
@@ -390,9 +399,11 @@ def usable_gb(gb: float, taken_gib: float, system: str) -> tuple[float, float, s
     """GiB that one app may hold, the same with an entitlement or setting (0 for none), and the rule."""
     if system in _DATA["app_limits"]:
         why = f"what {system} granted apps on devices of such a size, without and with the entitlement for more"
-        for most, usable, entitled in _DATA["app_limits"][system]:
-            if gb <= most:
-                return usable, entitled, why
+        for (low, *least), (high, *most) in pairwise([(0, 0, 0), *_DATA["app_limits"][system]]):
+            if gb <= high:
+                share = (gb - low) / (high - low)
+                usable, entitled = ((1 - share) * a + share * b for a, b in zip(least, most, strict=True))
+                return usable, entitled, why if share == 1 else "assumed in proportion to sizes that were seen"
         return gb / 2, 0.75 * gb, "half of the RAM, and three quarters with the entitlement: not seen at this size"
     if system.startswith("macos"):
         share, why = mac_working_set(gb, int("".join(filter(str.isdigit, system)) or _MACOS))

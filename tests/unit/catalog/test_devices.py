@@ -25,7 +25,7 @@ from harness.domain.device import (
     Storage,
     TypeCost,
 )
-from harness.errors import BadDataError, UnknownNameError
+from harness.errors import BadDataError, InputError, UnknownNameError
 
 GOOD = """
 title = "Board"
@@ -507,7 +507,33 @@ def test_what_an_app_may_hold_follows_the_system_in_a_line(line: str, system: st
     [(4, "ios", 2.1, 2.4), (6, "ios", 3.12, 4.2), (8, "ios", 3, 6), (16, "ipados", 5, 12), (8, "ipados", 5, 6)],
 )
 def test_what_ios_grants_an_app_is_what_apps_reported(gib: float, system: str, usable: float, entitled: float) -> None:
-    assert usable_gb(gib, 0, system)[:2] == (usable, entitled)
+    held = usable_gb(gib, 0, system)
+    assert held[:2] == (usable, entitled)
+    assert f"what {system} granted" in held[2]
+
+
+@pytest.mark.parametrize(("gib", "system"), [(3, "ios"), (4, "ipados"), (12, "ipados"), (24, "ipados")])
+def test_a_size_of_which_no_app_reported_is_assumed(gib: float, system: str) -> None:
+    usable, entitled, why = usable_gb(gib, 0, system)
+    assert 0 < usable < entitled < gib
+    assert "seen" in why
+    assert "granted" not in why
+
+
+@pytest.mark.parametrize(
+    ("line", "own"),
+    [
+        ("macbook air m2 linux", "macos"),
+        ("m4 max 64gb windows 11", "macos"),
+        ("iphone 15 pro windows", "ios"),
+        ("ipad pro m4 macos", "ipados"),
+        ("pixel 8 linux", "android"),
+        ("rtx 4090 macos", "windows, linux or wsl"),
+    ],
+)
+def test_a_system_that_a_device_cannot_have_is_refused(line: str, own: str) -> None:
+    with pytest.raises(InputError, match=f"found (linux|windows|macos), expected {own}"):
+        load_device(line)
 
 
 @pytest.mark.parametrize(
