@@ -80,13 +80,15 @@ def placement_of(text: str) -> Placement:
     """
     given: dict[str, Any] = {}
     patterns: list[str] = []
-    words = iter(shlex.split(text))
+    words = shlex.shlex(text, posix=True)
+    words.whitespace_split = True
+    words.escape = words.commenters = ""  # a pattern's own
     for word in words:
         if word in {"-nkvo", "--no-kv-offload"}:
             given["kv_on_gpu"] = False
             continue
         if word in {"-ot", "--override-tensor"}:
-            patterns.append(next(words, ""))
+            patterns += re.split(r"(?<==CPU),", next(words, ""))  # other commas are of a pattern
             continue
         if word not in _FLAGS:
             raise ValueError(f"found {word!r}, expected flags of llama.cpp such as -ngl 20 --n-cpu-moe 7 -nkvo")
@@ -95,6 +97,8 @@ def placement_of(text: str) -> Placement:
             [part for part in value.split(",") if part] if word in {"-ts", "--tensor-split"} else value
         )
     if patterns:
+        if "cpu_moe" in given:
+            raise ValueError(f"found {text!r}, expected either -ot or --n-cpu-moe: both say where experts lie")
         given["cpu_moe"] = _blocks_away(patterns)
     try:
         placement = msgspec.convert(given, Placement, strict=False)

@@ -196,6 +196,9 @@ def test_refusals_say_what_is_missing():
         (r"-ot '.ffn_.*_exps.=CPU'", 512),
         (r"-ot '.ffn_(up|gate)_exps.=CPU' -ot 'ffn_down_exps=CPU'", 512),
         (r"-ot 'blk\.[0-9]\.ffn_.*_exps=CPU'", 10),
+        (r"-ot 'blk\.0\..*_exps=CPU,blk\.1\..*_exps=CPU'", 2),
+        (r"-ngl 99 -ot blk\.0\..*_exps=CPU,blk\.1\..*_exps=CPU -nkvo", 2),
+        (r"-ot 'blk\.[0-9]{1,1}\.ffn_.*_exps=CPU'", 10),
         (r"--override-tensor '\.([0-9]|1[0-9])\.ffn_(gate|up|down)_exps\.=CPU'", 20),
     ],
 )
@@ -216,4 +219,10 @@ def test_patterns_that_leave_experts_with_the_cpu(written: str, blocks: int):
 )
 def test_other_patterns_are_refused_with_what_is_taken(written: str):
     with pytest.raises(ValueError, match=r"expected (patterns that leave the experts|regular expressions)"):
+        placement_of(written)
+
+
+@pytest.mark.parametrize("written", ["-ot exps=CPU --n-cpu-moe 4", "-ncmoe 4 -ot exps=CPU"])
+def test_experts_are_placed_in_one_way(written: str):
+    with pytest.raises(ValueError, match="either -ot or --n-cpu-moe"):
         placement_of(written)
