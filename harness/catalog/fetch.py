@@ -22,6 +22,8 @@ from harness.errors import FetchError, RefusedError, UnknownNameError
 from harness.units import MIB, format_bytes
 
 DISK_MARGIN_BYTES: Final = 256 * MIB
+_FILE_MAX_BYTES: Final = 8 << 30
+"""Of a file whose size no card tells: an encoder or a classifier."""
 
 
 def file_of(card: ModelCard, quant: str | None = None) -> ModelFile:
@@ -100,13 +102,17 @@ def bring(file: ModelFile, target: Path, place: str, *, progress: Progress | Non
 def snapshot(repo: str, files: list[str]) -> Path:
     """A folder with those of ``files`` that a repository of the hub has, fetched where they are not in the cache.
 
-    Raises as ``bring``; FetchError also where the hub does not answer, or has no such repository.
+    Raises as ``bring``; FetchError also where the hub does not answer, or has no such repository, or
+    a file is larger than such models are.
     """
     folder = folder_of(repo)
     for name in sorted(set(files) & set(names_in(repo))):
         path = inside(folder, name, repo)
         if not path.is_file():
-            bring(files_in(repo, name)[0], path, f"{repo}/{name}")
+            file = files_in(repo, name)[0]
+            if file.size_bytes > _FILE_MAX_BYTES:
+                raise FetchError(f"{repo}/{name}: found {file.size_bytes} bytes, expected at most {_FILE_MAX_BYTES}")
+            bring(file, path, f"{repo}/{name}")
     return folder
 
 

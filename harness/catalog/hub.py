@@ -89,9 +89,11 @@ def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
             about = client.get_hf_file_metadata(_url(repo, part))
         except Exception as error:
             raise FetchError(f"{repo}/{part}: {type(error).__name__}: {str(error).strip()[:200]}") from error
+        if about.size is None:
+            raise FetchError(f"{repo}/{part}: the hub does not tell its size")
         digest = about.etag if re.fullmatch(r"[0-9a-f]{64}", about.etag or "") else ""
         source = HubSource(repo=repo, file=part, revision=about.commit_hash or "main")
-        described.append(ModelFile(quant=quant, size_bytes=about.size or 1, sha256=digest, hub=source))
+        described.append(ModelFile(quant=quant, size_bytes=about.size, sha256=digest, hub=source))
     return described
 
 

@@ -16,6 +16,7 @@ import pytest
 from harness.app.locate import obtain
 from harness.app.resolve import resolve_model
 from harness.catalog import hub as hub_module
+from harness.catalog.fetch import snapshot
 from harness.catalog.gguf import read_gguf
 from harness.catalog.hub import read_repository
 from harness.catalog.synthesize import synthesize
@@ -258,3 +259,15 @@ def test_what_nobody_offers_is_said_with_what_to_do(hub: Any) -> None:
         obtain("llama-3.2-1b", "")
     with pytest.raises(RefusedError, match="synthesize"):
         obtain("gpt2", "")
+
+
+def test_a_snapshot_takes_empty_files_and_refuses_those_beyond_any_encoder(
+    hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files = {("org/encoder", "config.json"): b"", ("org/encoder", "model.onnx"): b"x" * 11}
+    monkeypatch.setattr("harness.catalog.fetch._FILE_MAX_BYTES", 10)
+
+    assert (snapshot("org/encoder", ["config.json", "absent.json"]) / "config.json").read_bytes() == b""
+    with pytest.raises(FetchError, match=r"model.onnx: found 11 bytes, expected at most 10"):
+        snapshot("org/encoder", ["model.onnx"])
+    assert hub.sent_bytes < 1000
