@@ -187,7 +187,7 @@ def check_line(record: RunRecord, comparison: "Comparison | None") -> str:
         rates = [s.token_count / s.duration_s for s in timed]
         between = " to ".join(dict.fromkeys([format_number(min(rates)), format_number(max(rates))]))
         doubt = next(d for s in timed for d in s.validity.doubts)
-        quiet = f"{speed_words(row.low, row.predicted, row.high)} predicted for a quiet machine. " if row else ""
+        quiet = f"{speed_words(row.low, row.predicted, row.high)} predicted beforehand. " if row else ""
         threads = record.scenario.thread_count
         leave = f", or leave a core to the others: `-t {threads - 1}`" if threads > 1 else ""
         return (

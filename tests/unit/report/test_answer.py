@@ -95,7 +95,7 @@ def test_a_disturbed_run_is_shown_and_not_believed() -> None:
     run = doubted(record())
     assert run.scenario.thread_count == 4
     assert check_line(run, compare(run)).startswith(
-        "small-1b Q4_0: about 10 tokens/s predicted for a quiet machine. Measured 0.111 to 12 tokens/s, but"
+        "small-1b Q4_0: about 10 tokens/s predicted beforehand. Measured 0.111 to 12 tokens/s, but"
     )
     assert "when the machine is quiet, or leave a core to the others: `-t 3`." in line
     one = replace(run, samples=tuple(s for s in run.samples if s.phase == "decode" and not s.warm_up)[:1])
