@@ -50,7 +50,7 @@ class CalibrationSystem(System, table="calibration"):
     def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
         """Passes over columns of doubles, counted by what they take: half a microsecond a row on the reference core."""
         count = size["row_count"]
-        return {"step": Cost(resident_bytes=110 * count, glue_s=2.0e-3 + 5.0e-7 * count)}
+        return {"step": Cost(resident_bytes=110 * count, glue_s=2.0e-3 + 6.4e-7 * count)}
 
     def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
         """Means over the sets, weighted by their rows, and the largest distance from a planted ECE.

@@ -88,7 +88,7 @@ class TrainingEfficiency(System, table="training_efficiency"):
 
     def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
         """A few fractions; files of the catalogue."""
-        return {"mfu": Cost(glue_s=1.15e-4), "lora": Cost(glue_s=2.8e-3)}
+        return {"mfu": Cost(glue_s=6.6e-5), "lora": Cost(glue_s=1.75e-3)}
 
     def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
         """How far the formula is from what the reports state, in points of MFU (0.01 is a hundredth of the peak)."""

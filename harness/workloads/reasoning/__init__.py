@@ -80,7 +80,7 @@ class Reasoning(System, table="reasoning"):
 
     def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
         """Five equalities; ten pairs of statements of some 15 tokens; programs of some 60 tokens each."""
-        costs = {"arithmetic": Cost(glue_s=6.5e-4)}
+        costs = {"arithmetic": Cost(glue_s=4.8e-4)}
         if "nli" in parts:
             passes: tuple[PartPass, ...] = (PartPass(part="nli", tokens=32, rows=10),)
         else:
