@@ -4,7 +4,7 @@
 
 Each case is ``edge-harness check`` of the default model in a process of its own with a home and a cache of its own, so
 that it probes, times the engine, predicts and measures. The cache that the system tells is replaced in that process;
-limits are those of control groups (version 1, as root) and of affinity, so that they are real. A case ends with what
+limits are those of control groups (as root) and of affinity, so that they are real. A case ends with what
 was predicted and measured, or with the sentence that says why not.
 """
 
@@ -23,7 +23,10 @@ from typing import Final
 import click
 
 from bench._kept import REPORTS, keep
+from bench.soak_cut import Quota
 from harness.catalog.paths import cache_dir
+from harness.errors import CouldNotRunError
+from harness.measure.cgroup import LimitGroup
 from harness.units import format_bytes
 
 _MIB: Final = 1 << 20
@@ -31,7 +34,6 @@ RECORD: Final = REPORTS / "check" / "any-machine.json"
 Join = Callable[[], object]
 """Puts the calling process under a limit."""
 Limit = Callable[[], AbstractContextManager[Join]]
-_CGROUPS: Final = Path("/sys/fs/cgroup")
 _TOLD: Final = """
 import sys
 from harness.measure import machine
@@ -44,16 +46,23 @@ main()
 
 
 @contextmanager
-def group(controller: str, **limits: int) -> Iterator[Join]:
-    """A control group with those limits; what is given makes the calling process a member."""
-    folder = _CGROUPS / controller / f"edge-harness-{os.getpid()}"
-    folder.mkdir()
+def memory(limit_bytes: int) -> Iterator[Join]:
+    """A control group with that limit; what is given makes the calling process a member (CouldNotRunError: none)."""
+    group = LimitGroup.make(limit_bytes)
+    if group is None:
+        raise CouldNotRunError("no control group can be made here")
     try:
-        for name, value in limits.items():
-            (folder / f"{controller}.{name}").write_text(str(value))
-        yield lambda: (folder / "cgroup.procs").write_text(str(os.getpid()))
+        yield lambda: group.add(os.getpid())
     finally:
-        folder.rmdir()
+        group.remove()
+
+
+@contextmanager
+def quota(microseconds: int) -> Iterator[Join]:
+    """So much CPU time of each tenth of a second, for this process and those that it starts."""
+    with Quota() as held:
+        held.cut(microseconds)
+        yield lambda: None
 
 
 @contextmanager
@@ -71,11 +80,11 @@ def free() -> Iterator[Join]:
 CASES: Final[dict[str, tuple[int, Limit]]] = {
     "as it is": (0, free),
     **{f"cache of {mib} MiB told": (mib * _MIB, free) for mib in (4, 32, 96, 260, 1024)},
-    "memory of 600 MB": (0, partial(group, "memory", limit_in_bytes=600_000_000)),
-    "memory of 1 GB": (0, partial(group, "memory", limit_in_bytes=1_000_000_000)),
+    "memory of 600 MB": (0, partial(memory, 600_000_000)),
+    "memory of 1 GB": (0, partial(memory, 1_000_000_000)),
     "one core": (0, partial(affinity, 0)),
-    "quota of 0.5": (0, partial(group, "cpu", cfs_quota_us=50_000)),
-    "quota of 1.5": (0, partial(group, "cpu", cfs_quota_us=150_000)),
+    "quota of 0.5": (0, partial(quota, 50_000)),
+    "quota of 1.5": (0, partial(quota, 150_000)),
 }
 
 
@@ -88,9 +97,7 @@ def case(told_bytes: int, limit: Limit, model: str) -> list[str]:
         environment = {**os.environ, "EDGE_HARNESS_HOME": str(home), "EDGE_HARNESS_CACHE": str(home / "cache")}
         command = [sys.executable, "-c", _TOLD, str(told_bytes), "check", model, "--json"]
         began_s = time.perf_counter()
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, preexec_fn=join
-        )  # fmt: skip
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, preexec_fn=join)
         seconds = time.perf_counter() - began_s
     return [f"{seconds:.0f}", *answer(done.stdout, done.stderr)]
 

@@ -44,7 +44,7 @@ class FileSize(NamedTuple):
         """Whether it lies where files of the recipe do; None where a mixture is exactly meant."""
         if self.model.bits is None:
             return None
-        count = sum(t.element_count for t in self.model.weights.tensors)
+        count = self.model.weights.weight_count
         low, high = (bits * count / 8 for bits in self.model.bits)
         return low - self.half_step <= self.published <= high + self.half_step
 

@@ -6,7 +6,6 @@ python -m bench.running_servers MODEL.gguf PORT    (serves by xllamacpp until st
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,17 +17,11 @@ from typing import Final
 
 from harness.errors import CouldNotRunError, HarnessError
 from harness.runtimes._threads import default_thread_count
-from harness.runtimes.executable import program
+from harness.runtimes.executable import free_port, program
 from harness.runtimes.server.stream import Endpoint
 
 PROGRAMS: Final = ("llama-server", "xllamacpp", "llama-cpp-python")
 CONTEXT_TOKENS: Final = 2048
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def command_of(

@@ -21,11 +21,11 @@ import click
 import msgspec
 
 from bench.adb_device import Daemon
-from bench.running_servers import free_port
 from harness.domain.record import ModelIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit
 from harness.measure.runner import identify
+from harness.runtimes.executable import free_port
 from harness.stats.intervals import ratio_interval
 from harness.targets.bench import BenchJob, bench_on
 from harness.targets.shell import Running, ShellTarget

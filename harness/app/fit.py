@@ -90,15 +90,15 @@ def in_memory(
             memory = with_draft(memory, memory_of(draft.weights, scenario, device, placement=Placement()))
     except ValueError as error:
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
-    if model.tower_bytes:
+    if model.tower and model.tower_bytes:
         why, pool = "what looks at images, in F16 as published", device.pool_for(api)
-        tower = MemoryPart(name="image tower", anonymous_bytes=model.tower_bytes, reason=why, pool=pool)
-        memory = with_parts(memory, (tower,), SPREAD_RATIO)
-        widths = model.tower.widths if model.tower else (0, 0, 0)
-        scratch = tower_buffer_bytes(*widths) or round(UNKNOWN_BUFFER_RATIO * model.tower_bytes)
-        why = "its scratch for the largest image" if widths[2] else "its scratch, estimated by the size of its file"
+        held = MemoryPart(name="image tower", anonymous_bytes=model.tower_bytes, reason=why, pool=pool)
+        memory = with_parts(memory, (held,), SPREAD_RATIO)
+        patches, tokens, hidden = model.tower.patch_count, model.tower.image_tokens, model.tower.hidden_dim
+        scratch = tower_buffer_bytes(patches, tokens, hidden) or round(UNKNOWN_BUFFER_RATIO * model.tower_bytes)
+        why = "its scratch for the largest image" if hidden else "its scratch, estimated by the size of its file"
         buffer = MemoryPart(name="image buffer", anonymous_bytes=scratch, reason=why, pool=pool)
-        memory = with_parts(memory, (buffer,), SPREAD_RATIO if widths[2] else UNKNOWN_BUFFER_SPREAD_RATIO)
+        memory = with_parts(memory, (buffer,), SPREAD_RATIO if hidden else UNKNOWN_BUFFER_SPREAD_RATIO)
     memory, speed = _widened(memory, model, scenario), _speed(model, device, scenario)
     if beside:
         memory = with_companions(memory, beside)

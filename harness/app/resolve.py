@@ -84,7 +84,7 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     if tower is None or not tower.is_asked:
         return model._replace(tower=tower)
     if tower.model:
-        untold = () if tower.widths[2] else (_NO_WIDTHS,)
+        untold = () if tower.hidden_dim else (_NO_WIDTHS,)
         name = model.name if model.path or model.repo else tower.model
         return model._replace(name=name, tower=tower, notes=(*model.notes, *untold))
     alone = "the language model alone: its image tower (mmproj) comes on top, and nobody told its size"

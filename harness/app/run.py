@@ -269,18 +269,17 @@ def _started(
 
 def _contradicted(served: ModelIdentity, model: ResolvedModel) -> str:
     """What a server says of its model that cannot be said of ``model``: counts, bytes, or the size in its name."""
-    tensors = model.weights.tensors
     told = Described(
         software="",
         architecture=served.architecture,
         parameter_count=served.parameter_count,
         size_bytes=served.size_bytes,
     )
-    count = sum(t.element_count for t in tensors)
+    count = model.weights.weight_count
     sure = model.guess is None
     differs = told.differs(
         parameter_count=count,
-        size_bytes=sum(t.size_bytes for t in tensors) if sure and model.bits is None else 0,
+        size_bytes=model.weights.tensor_bytes if sure and model.bits is None else 0,
         architecture=model.weights.shape.architecture if sure else "",
     )
     named = sizes_in(served.name)[0] * 1e9

@@ -5,6 +5,7 @@ the patches that it is cut into; layers of the tower that look at the whole imag
 """
 
 import re
+from functools import cache
 from typing import Final, NamedTuple
 
 from harness.catalog.names import TABLES, key
@@ -23,7 +24,8 @@ class ImageTower(NamedTuple):
         image_tokens: That an image of 1024 x 1024 pixels is in a prompt; 0 where nobody told.
         image_flops: Of the tower for that image: two for each weight and patch, and of whole attention.
         is_asked: Whether the model's name says images (VL, Vision), rather than that it can see as well.
-        widths: Patches and tokens of that image, and entries of a patch between blocks; 0 where nobody told.
+        patch_count: Of that image; 0 where nobody told.
+        hidden_dim: Entries of a patch between blocks; 0 where nobody told.
     """
 
     model: str
@@ -31,7 +33,8 @@ class ImageTower(NamedTuple):
     image_tokens: int
     image_flops: float
     is_asked: bool
-    widths: tuple[int, int, int] = (0, 0, 0)
+    patch_count: int = 0
+    hidden_dim: int = 0
 
 
 def tower_of(asked: str, card: str) -> ImageTower | None:
@@ -39,9 +42,15 @@ def tower_of(asked: str, card: str) -> ImageTower | None:
     is_asked = _IMAGES.search(asked) is not None
     for name in (asked, card):
         words = f"{key(split(name)[0])}-"
-        for row in table_rows("models", "vision"):
-            if words.startswith(f"{key(row['name'])}-"):
+        for beginning, row in _rows():
+            if words.startswith(beginning):
                 size, tokens, patches, layers, hidden = (int(row[c]) for c in list(row)[1:6])
                 flops = patches * (size + 4 * patches * hidden * layers)
-                return ImageTower(row["name"], size, tokens, flops, is_asked, (patches, tokens, hidden))
+                return ImageTower(row["name"], size, tokens, flops, is_asked, patches, hidden)
     return ImageTower("", 0, 0, 0.0, is_asked) if is_asked else None
+
+
+@cache
+def _rows() -> list[tuple[str, dict[str, str]]]:
+    """The table, each row with what the names of its models begin with."""
+    return [(f"{key(row['name'])}-", row) for row in table_rows("models", "vision")]

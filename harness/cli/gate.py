@@ -127,7 +127,6 @@ def init(results: tuple[str, ...], preset: "Preset", out: Path | None) -> Answer
 
 
 def _answer(judgements: "list[Judgement]", budget: Path, *, form: str, out: tuple[Path, ...]) -> Answer:
-
     from harness.catalog.budgets import budget_lines
     from harness.catalog.paths import home_dir
     from harness.gates import formats

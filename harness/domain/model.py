@@ -201,7 +201,7 @@ class Weights(Frozen):
     @property
     def tensor_bytes(self) -> int:
         """Bytes of all tensors, without header and padding."""
-        return sum(tensor.size_bytes for tensor in self.tensors)
+        return sum([tensor.size_bytes for tensor in self.tensors])  # a list: a sweep sums millions of them
 
     @property
     def weight_count(self) -> int:

@@ -79,8 +79,7 @@ class Fitted(NamedTuple):
         if asked.tokens >= OFFLOAD_TOKENS and not part.work.weight_bytes and not part.attention_flops:
             return Terms(0.0, 0.0, 0.0, 0.0)  # a cache alone, which a prompt only writes
         if asked.tokens >= OFFLOAD_TOKENS:
-            prompt = Prompt(asked.tokens, part.attention_flops, batch_tokens=asked.ubatch_tokens)
-            prompt_s = prefill_seconds(part.work, self.machine, prompt, values)
+            prompt_s = prefill_seconds(part.work, self.machine, _prompt_of(part, asked), values)
             if part.work.moe:  # by published batches the law of prompts is too fast for the fewest tokens of mixtures
                 few = Pass(OFFLOAD_TOKENS - 1, asked.depth_tokens)
                 prompt_s = max(prompt_s, few_tokens(part.work, self.machine, few, values).total_s)
@@ -98,9 +97,12 @@ class Fitted(NamedTuple):
     def gradient(self, part: Part, asked: Pass) -> dict[str, float]:
         """D ln t / d term of a whole model; of few tokens that of one."""
         if asked.tokens >= OFFLOAD_TOKENS:
-            prompt = Prompt(asked.tokens, part.attention_flops, batch_tokens=asked.ubatch_tokens)
-            return prefill_gradient(part.work, self.machine, prompt, self.belief.values)
+            return prefill_gradient(part.work, self.machine, _prompt_of(part, asked), self.belief.values)
         return decode_gradient(part.work, self.machine, self.belief.values)
+
+
+def _prompt_of(part: Part, asked: Pass) -> Prompt:
+    return Prompt(asked.tokens, part.attention_flops, batch_tokens=asked.ubatch_tokens)
 
 
 def together(parts: Sequence[Part]) -> Part:

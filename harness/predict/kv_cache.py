@@ -166,7 +166,7 @@ def block_cache_bytes(shape: ModelShape, cells: Cells) -> list[int]:
         ValueError: A type's blocks do not divide the row.
     """
     state = cells.state_rows * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
-    kinds = [shape.layer_kind(block) for block in range(shape.layer_count - shape.kv_shared_layer_count)]
+    kinds = shape.layer_kinds[: shape.layer_count - shape.kv_shared_layer_count]
     if not cells.latent:
         shape = shape.replace(latent=None)
     of = {"recurrent": state}

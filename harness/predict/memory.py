@@ -149,7 +149,7 @@ def weight_parts(
         # Metal maps the file from its first matrix to its last: a table beside an output is in that buffer.
         mapped = table if api == "metal" and has_output(weights) and scenario.mmap else 0
         copied = 0 if has_output(weights) else table
-        on_cards, with_cpu = [_tensor_bytes(weights) - tables + copied + mapped], tables - mapped
+        on_cards, with_cpu = [weights.tensor_bytes - tables + copied + mapped], tables - mapped
         place = "the card's memory" if pool == "vram" else "memory wired for the GPU"
         reasons = [f"all matrices in {place}"]
         other, why = "token table", "rows are looked up by the CPU"
@@ -308,7 +308,7 @@ def _by_card(name: str, sizes: list[int], reasons: list[str], pool: PoolName) ->
 def _cpu_weights(weights: Weights, scenario: Scenario, device: DeviceProfile | None) -> tuple[MemoryPart, ...]:
     engine = device.engine_for("cpu") if device else None
     repacked = repacked_bytes(weights, engine.isa if engine else None) if scenario.repack else 0
-    tensor_bytes = _tensor_bytes(weights)
+    tensor_bytes = weights.tensor_bytes
     if scenario.mmap:
         mapped = max(weights.file_bytes - _header_bytes(weights), tensor_bytes)
         reason = f"all {format_bytes(mapped)} of tensor data, mapped from the file"
@@ -330,13 +330,9 @@ def _repacked_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeE
     return sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight" and is_repacked(t, types))
 
 
-def _tensor_bytes(weights: Weights) -> int:
-    return sum([t.size_bytes for t in weights.tensors])  # a list: a sweep sums millions of them
-
-
 def _header_bytes(weights: Weights) -> int:
     """The file without its tensors; estimated where a file has none of its own."""
-    rest = weights.file_bytes - _tensor_bytes(weights)
+    rest = weights.file_bytes - weights.tensor_bytes
     if rest > 0:
         return rest
     return header_bytes(weights.shape, {t.name: t.dims for t in weights.tensors})

@@ -47,11 +47,10 @@ def available_bytes_of(pool: MemoryPool, *, entitled: bool) -> int:
     return int(figure.value)
 
 
-def check_entitlement(entitled: bool, *devices: DeviceProfile) -> None:
-    """Refuse to ask for the higher limit where no system offers one (RefusedError)."""
-    if entitled and not any(pool.entitled_bytes for device in devices for pool in device.pools):
-        names = ", ".join(device.name for device in devices)
-        raise RefusedError(f"--entitled changes nothing: {names}: one limit for all apps")
+def check_entitlement(entitled: bool, device: DeviceProfile) -> None:
+    """Refuse to ask for the higher limit where the system offers none (RefusedError)."""
+    if entitled and not any(pool.entitled_bytes for pool in device.pools):
+        raise RefusedError(f"--entitled changes nothing: {device.name}: one limit for all apps")
 
 
 def judge(

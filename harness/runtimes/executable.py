@@ -104,8 +104,7 @@ def serving(path: Path, scenario: Scenario, wall_s: float = _START_S) -> Iterato
         EngineError: There is none, it ended, or it does not answer.
     """
     _check_single("llama-server", scenario)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     given = [*common("llama-server", path, scenario), "-c", str(scenario.context_tokens), "--port", str(port)]
     given += ["-np", "1", *(["-fit", "off"] if "-fit" in _output("llama-server", "--help") else [])]
     bound = _end_with_parent if sys.platform == "linux" else None
@@ -129,6 +128,12 @@ def serving(path: Path, scenario: Scenario, wall_s: float = _START_S) -> Iterato
                 process.wait(_END_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def _check_single(name: str, scenario: Scenario) -> None:

@@ -208,9 +208,9 @@ def _scores() -> list[tuple[str, float]]:
 def _least_s(task: Callable[[], object], seconds: float) -> float:
     """The least time that the task took in so long: a disturbance, which may last a second, only ever slows it down."""
     until = perf_counter() + seconds
-    times = [_usual_s(task, rounds=1)]
+    times = [_once_s(task)]
     while perf_counter() < until:
-        times.append(_usual_s(task, rounds=1))
+        times.append(_once_s(task))
     return min(times)
 
 
@@ -244,16 +244,13 @@ def _flush_s() -> float:
             file.flush()
             os.fsync(file.fileno())
 
-        return _usual_s(append, rounds=9)
+        return median(_once_s(append) for _ in range(9))
 
 
-def _usual_s(task: Callable[[], object], *, rounds: int = 25) -> float:
-    times = []
-    for _ in range(rounds):
-        begin = perf_counter()
-        task()
-        times.append(perf_counter() - begin)
-    return median(times)
+def _once_s(task: Callable[[], object]) -> float:
+    begin = perf_counter()
+    task()
+    return perf_counter() - begin
 
 
 def laws_of(parts: "SystemParts") -> dict[str, Law]:

@@ -168,10 +168,10 @@ def run(
         record = pipeline.measure(measurement)
     assert isinstance(record.result, SystemResult)
     usual = Scenario(context_tokens=_CONTEXT_TOKENS)
+    here_now = timed(record.result.units) if record.result.units.get("core") else None
     elsewhere = {}
     for name_there, profile in profiles.items():
         laws = {"language": language_law(weights, profile, usual)} if weights is not None else {}
-        here_now = timed(record.result.units) if record.result.units.get("core") else None
         machine = machine_there(profile, here_now, laws)
         elsewhere[name_there] = predict_steps(costs, machine)
     return SystemRun(name=name, record=record, steps=compare(record), elsewhere=elsewhere)

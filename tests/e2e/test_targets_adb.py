@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from bench.adb_device import Daemon
-from bench.running_servers import free_port
 from harness.domain.result import Soak
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
@@ -21,6 +20,7 @@ from harness.measure.child import Limits
 from harness.measure.jobs.soak import SoakJob
 from harness.measure.runner import identify
 from harness.measure.tiny_model import tiny_shape, write_tiny
+from harness.runtimes.executable import free_port
 from harness.targets import adb, target_named
 from harness.targets.bench import BenchJob, bench_on, between, program_for, soak_on
 from harness.targets.facts import _same_chip, celsius, doubts, drained_joules, facts, probe, ready
