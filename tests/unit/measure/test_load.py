@@ -1,4 +1,4 @@
-"""Load on a server that computes nothing: a token every 10 ms, and as many requests at once as it is told."""
+"""Load on a server that computes nothing: a token every 20 ms, and as many requests at once as it is told."""
 
 import json
 import threading
@@ -24,7 +24,7 @@ from harness.stats.intervals import quantile_interval
 
 pytestmark = pytest.mark.alone
 
-TOKEN_S = 0.01
+TOKEN_S = 0.02
 
 
 def paced(slots, fail=lambda n: False):
@@ -44,7 +44,7 @@ def paced(slots, fail=lambda n: False):
                 time.sleep(TOKEN_S)
                 connection.sendall(event({"content": "a", "tokens": [1], "tokens_predicted": n, "stop": False}))
             last = {"content": "", "stop": True, "tokens_predicted": asked["n_predict"], "stop_type": "limit"}
-            timings = {"cache_n": 0, "prompt_ms": 10.0, "predicted_ms": 10.0 * (asked["n_predict"] - 1)}
+            timings = {"cache_n": 0, "prompt_ms": 10.0, "predicted_ms": 1e3 * TOKEN_S * (asked["n_predict"] - 1)}
             prompt = asked["prompt"]
             size = len(prompt) if isinstance(prompt, list) else len(prompt.split())
             connection.sendall(event(last | {"tokens_evaluated": size, "timings": timings}) + END)
