@@ -30,6 +30,14 @@ MAX_LAYERS: Final = 500
 """llama.cpp aborts above 512. Source: llama.cpp, src/llama-hparams.h, ``LLAMA_MAX_LAYERS``."""
 WORD_COUNT: Final = 1 << 15
 """Entries of the vocabulary whose load is timed."""
+_LEAST_PASSES: Final = 3
+"""Of a stretch, where they are short: one alone may have waited for another program at every layer."""
+_LONGEST_STRETCH: Final = 5
+"""In stretches of the usual length; for passes that are held back."""
+UNEVEN_RATIO: Final = 3.0
+"""The slowest pass of a stretch over its fastest, above which something else ran."""
+_AGAIN: Final = 2
+"""Further visits of what was disturbed at every one, for which as much time is added as there was."""
 _CHOICE_S: Final = 0.4
 """What each number of threads is timed for, where kinds of core leave a choice."""
 
@@ -38,9 +46,9 @@ class Job(Frozen):
     """What to time: types, bytes of a tiny model's weights, and of one that the cache holds (0 for none).
 
     ``thread_choices`` are numbers of threads to choose from, the first of one. Each group is visited so often, with the
-    others between, as long as ``budget_s`` lasts: the first visit is always whole. A ``stretch_s`` is the time of one
-    bench of one token. ``skipped`` are (type, role) of benches that ended the process before. ``software``: a driver on
-    the CPU plays the GPU.
+    others between, as long as ``budget_s`` lasts: the first visit is always whole. What was disturbed at each visit
+    gets as much time again. A ``stretch_s`` is the time of one bench of one token. ``skipped`` are (type, role) of
+    benches that ended the process before. ``software``: a driver on the CPU plays the GPU.
     """
 
     types: tuple[str, ...]
@@ -131,6 +139,8 @@ class _Timing:
         self.runtime = plugins.usable_runtime(job.runtime)
         self.thread_count = job.thread_choices[0]
         self.held_bytes = 0
+        self.budget_s = job.budget_s
+        self.settled: dict[tuple[str, str, int, int], bool] = {}
 
     def run(self) -> None:
         job = self.job
@@ -142,15 +152,13 @@ class _Timing:
         if len(job.thread_choices) > 1:
             self._choose_threads()
         groups = list(plan(job.types, job.fill_bytes, job.api, job.cached_bytes))
-        visits = [(visit, group) for visit in range(job.visits) for group in groups]
-        longest_s = 0.0
-        for number, (visit, group) in enumerate(visits):
+        count, longest_s = job.visits * len(groups), 0.0
+        for number, (visit, group) in enumerate(self._visits(groups)):
             begun_s = time.perf_counter()
             if visit and self._left_s() < longest_s:
-                break
-            self.emit(
-                "group", {"number": number, "count": len(visits), "name": f"{group[0].type_name} {group[0].role}"}
-            )
+                continue
+            name = f"{group[0].type_name} {group[0].role}"
+            self.emit("group", {"number": number, "count": max(count, number + 1), "name": name})
             with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder, ExitStack() as stack:
                 self._time_group(group, visit, Path(folder), stack, self._left_s() / (len(groups) if not visit else 1))
             longest_s = max(longest_s, time.perf_counter() - begun_s)
@@ -163,8 +171,20 @@ class _Timing:
         if self.held_bytes and after:
             self.emit("process", {"anonymous_bytes": self.held_bytes, "file_bytes": after.file_bytes})
 
+    def _visits(self, groups: Sequence[list[Bench]]) -> Iterator[tuple[int, list[Bench]]]:
+        for visit in range(self.job.visits):
+            yield from ((visit, group) for group in groups)
+        self.budget_s += self.job.budget_s
+        for visit in range(self.job.visits, self.job.visits + _AGAIN):
+            for group in groups:
+                if any(self._is_unsettled(bench, batch) for bench in group for batch in bench.batches):
+                    yield visit, group
+
+    def _is_unsettled(self, bench: Bench, batch: int) -> bool:
+        return not self.settled.get((bench.type_name, bench.role, batch, bench.depth), True)
+
     def _left_s(self) -> float:
-        return self.job.budget_s - (time.perf_counter() - self.start_s)
+        return self.budget_s - (time.perf_counter() - self.start_s)
 
     def _choose_threads(self) -> None:
         """The number of threads that decodes fastest: of cores of unlike kinds more may be slower."""
@@ -199,7 +219,8 @@ class _Timing:
                     self._fill(bench, session, turn)
             for batch in sorted({b for bench in group for b in bench.batches}):
                 for bench, session in sessions:
-                    if batch in bench.batches and (batch <= 64 or not turn):  # long passes average by themselves
+                    # Long passes average by themselves.
+                    if batch in bench.batches and (batch <= 64 or not turn or self._is_unsettled(bench, batch)):
                         self._time_bench(bench, session, batch, turn)
 
     def _begin(self, bench: Bench) -> None:
@@ -245,32 +266,43 @@ class _Timing:
         probe = child_probe(limits=Tolerances(cpu_stall_ratio=1.0) if job.software else Tolerances())
         if job.api != "cpu" and not turn:
             _passes(session, batch, bench.depth, 0.0)  # the driver compiles its shaders for a batch when it meets it
-        for _ in range(1 + job.retries):
+        least_count = _LEAST_PASSES if batch <= 64 and job.api == "cpu" else 1
+        tries: list[tuple[bool, list[float]]] = []
+        while len(tries) <= job.retries:
             probe.start()
-            times = _passes(session, batch, bench.depth, job.stretch_s / (1 if batch == 1 else 2))
-            doubts = probe.finish().doubts
-            if not doubts or self._left_s() < job.budget_s / 4:
+            times = _passes(session, batch, bench.depth, job.stretch_s / (1 if batch == 1 else 2), least_count)
+            uneven = job.api == "cpu" and max(times) > UNEVEN_RATIO * min(times)
+            tries.append((bool(probe.finish().doubts) or uneven, times))
+            if not tries[-1][0] or self._left_s() < job.budget_s / 4:
                 break
-        self._tell(bench, batch, bench.depth, times, turn, bool(doubts))
+        doubted, times = min(tries, key=lambda one: (one[0], min(one[1])))
+        self._tell(bench, batch, bench.depth, times, turn, doubted)
 
     def _fill(self, bench: Bench, session: Any, turn: int) -> None:
         """Prefill up to the bench's depth, telling the time of each batch at the depth it began at."""
         session.clear()
+        probe = child_probe(limits=Tolerances(cpu_stall_ratio=1.0) if self.job.software else Tolerances())
         for start in range(0, bench.depth, 512):
+            probe.start()
             begin_s = time.perf_counter()
             session.decode([i % 251 for i in range(512)], position=start, logits="none")
-            self._tell(bench, 512, start, [time.perf_counter() - begin_s], turn, False)
+            took_s = time.perf_counter() - begin_s
+            self._tell(bench, 512, start, [took_s], turn, bool(probe.finish().doubts))
 
     def _tell(self, bench: Bench, batch: int, depth: int, times: list[float], turn: int, doubted: bool) -> None:
+        key = bench.type_name, bench.role, batch, depth
+        self.settled[key] = self.settled.get(key, False) or not doubted
         told = {"batch": batch, "depth": depth, "turn": turn, "doubted": doubted, "times": times}
         self.emit("timing", {"role": bench.role, "type_name": bench.type_name, **told})
 
 
-def _passes(session: Any, batch: int, depth: int, least_s: float) -> list[float]:
-    """Seconds of each of so many passes as together take ``least_s``; of one at least."""
+def _passes(session: Any, batch: int, depth: int, least_s: float, least_count: int = 1) -> list[float]:
+    """Seconds of each of so many passes as together take ``least_s``; of ``least_count``, unless they are held back."""
     tokens = [i % 251 for i in range(batch)]
     times: list[float] = []
-    while not times or sum(times) < least_s:
+    while (taken_s := sum(times)) < least_s or len(times) < least_count:
+        if times and taken_s > _LONGEST_STRETCH * least_s:
+            break
         session.truncate(depth)
         start_s = time.perf_counter()
         session.decode(tokens, position=depth, logits="all")

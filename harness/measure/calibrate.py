@@ -32,7 +32,7 @@ from harness.cpus import cores
 from harness.domain.device import Calibration, TypeCost
 from harness.errors import EngineError, MissingPackageError, RefusedError
 from harness.measure import machine
-from harness.measure._calibrate_child import DEPTH_TOKENS, WORD_COUNT, Job, dimensions
+from harness.measure._calibrate_child import DEPTH_TOKENS, UNEVEN_RATIO, WORD_COUNT, Job, dimensions
 from harness.measure.bandwidth import WorkingSets, cache_found, cached_shares, sweep
 from harness.measure.child import Limits, run_child
 from harness.measure.tiny_model import TINY_TYPES, matrices
@@ -60,10 +60,18 @@ _OVERHEADS_S, _TYPE_S = 6.0, 9.0
 _LEAST_BUDGET_S: Final = 25.0
 _MERGES_RATIO: Final = 1.4
 """A real vocabulary has merges too: SmolLM2's takes 1.3 and 1.6 times as long as as many words, in two builds."""
+_ONE_BY_ONE_RATIO: Final = 2.0
+"""Three tokens multiplied one by one, over four together."""
+_SLOWEST_ATTENTION: Final = 16
+"""Attention of a prompt over that of one token, at most: the same products, of many rows at once. 3.5 on AVX2."""
+_SLOWEST_CACHE: Final = 8
+"""Reading weights over reading a KV cache, at most."""
+_FASTER_THAN_SWEEP: Final = 1.5
+"""An engine's best reading over that of the sweep's kernel, at most."""
 _RESTARTS: Final = 4
 _CACHE_VERSION: Final = 8
 DISTURBED_RATIO: Final = 0.25
-"""Share of disturbed stretches above which a calibration is used but not kept."""
+"""Share of benches that were disturbed each time, above which a calibration is used but not kept."""
 _LACKING_SPREAD_RATIO: Final = 0.1
 """What the interval of a speed gains for each bench that failed."""
 
@@ -189,7 +197,7 @@ def calibrate(
     )
     if api == "cpu":
         models = f"tiny models of {format_bytes(size.fill_bytes)} ({size.bound})"
-        say(f"timing the engine on {models}: about {budget_s:.0f} s")
+        say(f"timing the engine on {models}: about {budget_s:.0f} s, on a busy machine up to twice as long")
     events, took_s = _run(job, say, limit_s)
     last = {name: data[-1] for name, data in events.items()}
     costs = fit(events["timing"], missing, size.fill_bytes, job.cached_bytes)
@@ -198,12 +206,19 @@ def calibrate(
     held, new = job.cached_bytes, costs.types
     if api == "cpu" and size.fill_bytes < 2 * cache:
         held, new = size.fill_bytes, tuple(beyond_cache(cost, sets[-1][1]) for cost in new)
+    elif api == "cpu" and sets:
+        fastest = _FASTER_THAN_SWEEP * max(speed for _, speed in sets[-2:])
+        new = tuple(_no_faster(cost, fastest) for cost in new)
     repacked = {model["type_name"] for model in events["built"] if model["repacked"]}
     loads, load_layer_s = load_costs(events["built"])
     new = tuple(c.replace(repacked=c.type_name in repacked, load_s_per_byte=loads.get(c.type_name, 0.0)) for c in new)
     isa, process = last.get("engine", {}).get("isa"), last.get("process", {})
     failures = dict.fromkeys(f"{e['type_name']} {e['role']}: {e['why']}" for e in events["failed"])
-    disturbed = float(np.mean([e["doubted"] for e in events["timing"]]))
+    clean: dict[tuple[Any, ...], bool] = {}
+    for e in events["timing"]:
+        key = e["type_name"], e["role"], e["batch"], e["depth"]
+        clean[key] = clean.get(key, False) or not e["doubted"]
+    disturbed = 1 - float(np.mean(list(clean.values())))
     costs = costs.replace(
         api=api,
         engine_version=plugins.usable_runtime(runtime).package(),
@@ -259,7 +274,7 @@ def fit(
             return otherwise
 
     token_s, layer_s, token_layer_s = told(_overheads, (0.0, 1e-9, 0.0))
-    kv_speed, decode_flops, prefill_flops = told(_attention, (0.0, 0.0, 0.0))
+    kv_byte_s, flop_s, prefill_flops = told(_attention, (0.0, 0.0, 0.0))
     shared = token_s, layer_s, token_layer_s, prefill_flops
     costs = [_type_cost(times, name, fill_bytes, cached_bytes, shared) for name in types]
     known = [cost for cost in costs if cost is not None]
@@ -277,8 +292,9 @@ def fit(
         token_overhead_s=token_s,
         layer_overhead_s=layer_s,
         token_layer_s=token_layer_s,
-        kv_read_bytes_per_s=kv_speed or fastest,
-        decode_attention_flops_per_s=decode_flops,
+        # A byte of the cache that costs nothing is hidden behind the products.
+        kv_read_bytes_per_s=1 / min(max(kv_byte_s, 1e-12), _SLOWEST_CACHE / fastest) if prefill_flops else fastest,
+        decode_attention_flops_per_s=1 / min(flop_s, _SLOWEST_ATTENTION / prefill_flops) if flop_s else 0.0,
         attention_flops_per_s=prefill_flops or fastest,
         spread_ratio=_spread(times) + _LACKING_SPREAD_RATIO * len(lacking),
         # One change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a GPU.
@@ -292,13 +308,32 @@ def fit(
 def stretches(events: Iterable[Mapping[str, Any]]) -> dict[Key, dict[int, float]]:
     """Mean time of a pass in each round, by what was timed: a run is timed so too, tokens over the time of a stretch.
 
-    Rounds that were disturbed count only where there is no other, and of them the fastest.
+    Passes that took several times as long as the bench's fastest waited for another program, and are left out. Where
+    every round was disturbed, the fastest pass of all counts: a disturbance only ever slows one down. Nothing takes
+    longer than the same with more tokens, but for the kernels: few tokens may be multiplied one by one, where several
+    go together.
     """
-    found: dict[Key, dict[bool, dict[int, float]]] = defaultdict(lambda: {True: {}, False: {}})
+    rounds: dict[Key, list[Mapping[str, Any]]] = defaultdict(list)
     for event in events:
-        key = (event["type_name"], event["role"], event["batch"], event["depth"])
-        found[key][event["doubted"]][event["turn"]] = float(np.mean(event["times"]))
-    return {key: of[False] or dict([min(of[True].items(), key=lambda item: item[1])]) for key, of in found.items()}
+        rounds[event["type_name"], event["role"], event["batch"], event["depth"]].append(event)
+    times: dict[Key, dict[int, float]] = {}
+    for key, told in rounds.items():
+        fastest = {event["turn"]: min(event["times"]) for event in told}
+        least = min(fastest.values())
+        means = {
+            event["turn"]: float(np.mean([seconds for seconds in event["times"] if seconds <= UNEVEN_RATIO * least]))
+            for event in told
+            if not event["doubted"] and min(event["times"]) <= UNEVEN_RATIO * least
+        }
+        times[key] = means or dict([min(fastest.items(), key=lambda item: item[1])])
+    bounds: dict[tuple[str, str, int], float] = {}
+    for type_name, role, batch, depth in sorted(times, key=lambda key: -key[2]):
+        own = times[type_name, role, batch, depth]
+        bound = bounds.get((type_name, role, depth), math.inf)
+        most = bound * (1.0 if batch == 1 else _ONE_BY_ONE_RATIO)
+        times[type_name, role, batch, depth] = {turn: min(seconds, most) for turn, seconds in own.items()}
+        bounds[type_name, role, depth] = min(bound, *own.values())
+    return times
 
 
 def typical_s(times: Times, key: Key, less: Key | None = None) -> float:
@@ -341,7 +376,7 @@ def _overheads(times: Times) -> tuple[float, float, float]:
 
 
 def _attention(times: Times) -> tuple[float, float, float]:
-    """KV read speed, speed of products in decode, and in prefill."""
+    """Seconds of a byte of the KV cache and of an operation in decode, and speed of products in prefill."""
     rows, values, prefill = [], [], []
     for role in ("grouped", "ungrouped"):
         shape = dimensions(role, "F16", 0)
@@ -354,7 +389,7 @@ def _attention(times: Times) -> tuple[float, float, float]:
         more = typical_s(times, ("F16", role, 512, start), ("F16", role, 512, 0))
         prefill.append(shape.layer_count * 512.0 * start * shape.head_count * shape.head_dim * 4.0 / max(more, 1e-9))
     per_byte, per_flop = nonnegative_fit(rows, values)
-    return 1 / max(per_byte, 1e-12), 1 / per_flop if per_flop > 0 else 0.0, float(np.mean(prefill))
+    return per_byte, per_flop, float(np.mean(prefill))
 
 
 def _type_cost(
@@ -422,11 +457,18 @@ def load_costs(built: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], fl
     return dict(zip(names, byte_s, strict=True)), layer_s
 
 
-def beyond_cache(cost: TypeCost, memory_bytes_per_s: float) -> TypeCost:
-    """The cost of a type that was timed on models which the caches hold: no byte comes faster than memory gives it."""
-    least_s = 1 / memory_bytes_per_s
+def _no_faster(cost: TypeCost, memory_bytes_per_s: float) -> TypeCost:
+    """The cost of a type none of whose bytes comes faster than memory gives it."""
+    least = 1 / memory_bytes_per_s
     return cost.replace(
-        batch_seconds_per_byte=tuple((batch, max(s, least_s)) for batch, s in cost.batch_seconds_per_byte),
+        batch_seconds_per_byte=tuple((batch, max(s, least)) for batch, s in cost.batch_seconds_per_byte)
+    )
+
+
+def beyond_cache(cost: TypeCost, memory_bytes_per_s: float) -> TypeCost:
+    """The cost of a type that was timed on models which the caches hold."""
+    least_s = 1 / memory_bytes_per_s
+    return _no_faster(cost, memory_bytes_per_s).replace(
         cached_ratios=tuple((batch, min(s / least_s, 1.0)) for batch, s in cost.batch_seconds_per_byte),
     )
 

@@ -143,20 +143,50 @@ def test_copies_for_a_long_prompt_are_told_from_the_waiting_for_them() -> None:
 
 def test_middle_of_the_undisturbed_stretches() -> None:
     events = [
-        event("F16", "deep", 1, 0, [1.0, 3.0]),  # mean 2
+        event("F16", "deep", 1, 0, [2.0, 4.0]),  # mean 3
         event("F16", "deep", 1, 0, [4.0, 4.0], turn=1),
-        event("F16", "deep", 1, 0, [1.0, 9.0], turn=2),  # mean 5
-        event("F16", "deep", 1, 0, [90.0, 91.0], doubted=True, turn=3),
-        event("F16", "wide", 1, 0, [6.0], doubted=True),
+        event("F16", "deep", 1, 0, [5.0, 90.0], turn=2),  # 90 is 45 times the fastest: it waited
+        event("F16", "deep", 1, 0, [90.0, 91.0], turn=3),
+        event("F16", "deep", 1, 0, [2.5, 2.5], doubted=True, turn=4),
+        event("F16", "wide", 1, 0, [8.0, 6.0], doubted=True),
         event("F16", "wide", 1, 0, [7.0], doubted=True, turn=1),
     ]
     times = calibrate.stretches(events)
-    assert times == {("F16", "deep", 1, 0): {0: 2.0, 1: 4.0, 2: 5.0}, ("F16", "wide", 1, 0): {0: 6.0}}
+    assert times == {("F16", "deep", 1, 0): {0: 3.0, 1: 4.0, 2: 5.0}, ("F16", "wide", 1, 0): {0: 6.0}}
     assert calibrate.typical_s(times, ("F16", "deep", 1, 0)) == 4.0
     assert calibrate.typical_s(times, ("F16", "wide", 1, 0)) == 6.0
     # of six the two in the middle: neither the one hiccup nor the faster half of a machine with two speeds
     key = ("F16", "mid", 1, 0)
     assert calibrate.typical_s({key: dict(enumerate([24.0, 90.0, 40.0, 24.0, 40.0, 24.0]))}, key) == 32.0
+
+
+def test_few_tokens_take_no_longer_than_many() -> None:
+    """One of 4 may take twice as long as eight together, by kernels of one token each; one alone may not."""
+    held_back = {1: 140.0, 2: 1.0, 4: 3.5, 8: 1.5, 16: 2.0}
+    times = calibrate.stretches(event("F16", "shallow", b, 0, [seconds]) for b, seconds in held_back.items())
+    assert [of[0] for _, of in sorted(times.items())] == [1.0, 1.0, 3.0, 1.5, 2.0]
+
+
+def test_beside_another_program_costs_are_those_of_the_passes_that_were_let_through() -> None:
+    """Of three passes two wait for 12 ms, as a scheduler's slices do, in every bench and every round."""
+    quiet = calibrate.fit(invented_events(), ["Q8_0"], FILL)
+    waits = [[0.012, 0.0, 0.024], [0.012, 0.012, 0.0]]
+    busy = [
+        e | {"times": [e["times"][0] + wait for wait in waits[turn]], "turn": turn, "doubted": True}
+        for e in invented_events()
+        for turn in (0, 1)
+    ]
+    found = calibrate.fit(busy, ["Q8_0"], FILL)
+    assert found.types == quiet.types
+    assert found.kv_read_bytes_per_s == quiet.kv_read_bytes_per_s
+
+
+def test_attention_that_was_held_back_is_bounded_by_that_of_a_prompt() -> None:
+    """One pass at depth, which took a second: the speed of products is a sixteenth of a prompt's, not a thousandth."""
+    events = [e | {"times": [1.0]} if e["batch"] == 1 and e["depth"] else e for e in invented_events()]
+    found = calibrate.fit(events, ["Q8_0"], FILL)
+    assert found.decode_attention_flops_per_s == pytest.approx(1 / PER_PREFILL_FLOP / 16, rel=1e-3)
+    assert found.kv_read_bytes_per_s >= 1 / found.types[0].batch_seconds_per_byte[0][1] / 8.001
 
 
 def test_layers_are_told_from_the_minute_they_ran_in() -> None:
