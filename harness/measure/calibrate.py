@@ -69,7 +69,7 @@ _SLOWEST_CACHE: Final = 8
 _FASTER_THAN_SWEEP: Final = 1.5
 """An engine's best reading over that of the sweep's kernel, at most."""
 _RESTARTS: Final = 4
-_CACHE_VERSION: Final = 8
+_CACHE_VERSION: Final = 9
 DISTURBED_RATIO: Final = 0.25
 """Share of benches that were disturbed each time, above which a calibration is used but not kept."""
 _LACKING_SPREAD_RATIO: Final = 0.1

@@ -51,6 +51,8 @@ PREFILL_SPREAD_RATIO: Final = 0.03
 """What a prompt adds to it: 32 of the 35."""
 UNKNOWN_TYPE_SPREAD_RATIO: Final = 0.35
 """The same for weights of types that were not calibrated, by their share of the bytes."""
+HELD_BACK_LOG: Final = math.log(10)
+"""How much less a pass may take, times the share of benches that were held back each time: up to a tenth."""
 
 
 class Matrix(NamedTuple):
@@ -136,7 +138,8 @@ class Timed(NamedTuple):
         ratio = max(self.costs.spread_ratio, MINIMUM_SPREAD_RATIO)
         ratio += UNKNOWN_TYPE_SPREAD_RATIO * unknown / total if total else 0.0
         ratio += PREFILL_SPREAD_RATIO if asked.tokens >= PREFILL_TOKENS else 0.0
-        return math.log1p(ratio), math.log1p(ratio)
+        held_back = HELD_BACK_LOG * self.costs.disturbed_ratio
+        return math.log1p(ratio), math.log1p(ratio) + held_back
 
 
 def timed_costs(device: DeviceProfile, costs: Calibration) -> Timed:

@@ -83,6 +83,13 @@ def products_s(terms: Terms) -> float:
     return terms.weights_s + terms.dequantisation_s
 
 
+def test_costs_of_a_busy_machine_may_be_too_high_and_not_too_low() -> None:
+    part, asked = Part(NOTHING.work, WEIGHTS), Pass(1, 99)
+    above, below = ENGINE.spread(part, asked)
+    held_back = timed.Timed(CALIBRATION.replace(disturbed_ratio=0.5), 1e12).spread(part, asked)
+    assert held_back == (above, pytest.approx(below + math.log(10) / 2))
+
+
 def test_one_token_by_hand() -> None:
     parts = cost(Pass(1, 99))
     # Q8_0 bytes 2 x (69,632 + 139,264) = 417,792 at 1 ns; rows 2 x (256 + 512) = 1,536 at 10 ns; 4 products at 1 us.
