@@ -35,7 +35,7 @@ _LEAST_PASSES: Final = 3
 _LONGEST_STRETCH: Final = 5
 """In stretches of the usual length; for passes that are held back."""
 UNEVEN_RATIO: Final = 3.0
-"""The slowest pass of a stretch over its fastest, above which something else ran."""
+"""A pass over the fastest of its stretch, above which something else ran; a stretch is in doubt where a tenth did."""
 _AGAIN: Final = 2
 """Further visits of what was disturbed at every one, for which as much time is added as there was."""
 _CHOICE_S: Final = 0.4
@@ -271,7 +271,8 @@ class _Timing:
         while len(tries) <= job.retries:
             probe.start()
             times = _passes(session, batch, bench.depth, job.stretch_s / (1 if batch == 1 else 2), least_count)
-            uneven = job.api == "cpu" and max(times) > UNEVEN_RATIO * min(times)
+            most = sorted(times)[int(0.9 * (len(times) - 1))]
+            uneven = job.api == "cpu" and most > UNEVEN_RATIO * min(times)
             tries.append((bool(probe.finish().doubts) or uneven, times))
             if not tries[-1][0] or self._left_s() < job.budget_s / 4:
                 break
