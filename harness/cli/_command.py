@@ -5,7 +5,7 @@ All of it comes from one table, ``harness/data/commands.toml``, and holds for ev
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -214,8 +214,12 @@ class Verb(click.Command):
                 formatter.write_text(example)
 
 
-verb = click.command(cls=Verb)
-"""Makes a verb of the function of that name, with the parameters of the table beside its module."""
+def verb(function: Callable[..., Any]) -> Verb:
+    """A verb of the function of that name, with the parameters of the table beside its module.
+
+    A decorator of click keeps the first function's docstring for all that it is given later, so each gets its own.
+    """
+    return click.command(cls=Verb)(function)
 
 
 class Verbs(click.Group):
