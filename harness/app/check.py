@@ -69,14 +69,14 @@ def check(
         faster = "compiled for this machine it is faster (pip install 'edge-harness[llama]')"
         listener.say(f"llama.cpp comes built for any machine of its kind: {faster}")
     wall_s = options.how.limits.wall_s
-    asked: dict[str, Any] = {"say": listener.say, "again": probe_again, "runtime": timed}
+    asked: dict[str, Any] = {"heard": listener, "again": probe_again, "runtime": timed}
     try:  # under a minute where it is quiet; a machine too busy to time its engine still gets its answer
         limit_s = min(wall_s, max(_CALIBRATION_S, wall_s / 5))
         device = probed(types, scenario, gpus=gpus, limit_s=limit_s, **asked)
     except (EngineError, RefusedError) as error:
         cause = str(error).partition(" File ")[0]
         listener.say(f"predicted from the speed of the memory alone, since the engine could not be timed: {cause}")
-        device = probed(set(), scenario, say=listener.say)
+        device = probed(set(), scenario, heard=listener)
     if not scenario.api:
         cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
     return device, run_cells(cells, options, device=device)
@@ -113,7 +113,6 @@ def _seen(cells: Sequence[RunCell], listener: Listener) -> tuple[dict[str, Model
     shapes: dict[str, ModelShape] = {}
     found: set[str] = set()
     for cell in cells:
-        listener.begin(cell.model, 1)
         with contextlib.suppress(HarnessError):
             located = obtain(cell.model, cell.quant, progress=listener.fetched)
             if located.weights is not None:

@@ -91,7 +91,8 @@ def ladder(
             raise CouldNotRunError(
                 f"{keep or 'temporary folder'}: cannot make files here ({error.strerror})"
             ) from error
-        for quant in quants:
+        for index, quant in enumerate(quants):
+            pipeline.heard.plan((len(quants) - index) * (2 if asked.scenario else 1))
             made = shop.rung(quant)
             for rung in rungs_of(made):
                 pipeline.heard.say(", ".join(filter(None, cells(rung))))

@@ -73,7 +73,10 @@ def run_on(
     device = load_device(str(kept)) if kept.is_file() else probe_on(on, programs, None)[0]
     records = []
     with Pipeline(how) as pipeline:
-        for cell in cells:
+        for index, cell in enumerate(cells):
+            if cells[1:]:
+                how.listener.plan(len(cells) - index)
+            how.listener.begin(f"{cell.model} on {on}")
             located = obtain(cell.model, cell.quant, progress=how.listener.fetched)
             resolved = located.resolved()
             job = BenchJob(
@@ -101,7 +104,7 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
         RefusedError: On a target, what llama-bench cannot do.
         CouldNotRunError: The target cannot be used.
     """
-    located = obtain(job.path, quant)
+    located = obtain(job.path, quant, progress=how.listener.fetched)
     model, job = _identity(located), job.replace(path=str(located.path.absolute()))
 
     def hear(window: Window) -> None:
@@ -111,6 +114,8 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
         if name == "window":
             hear(msgspec.convert(data, Window))
 
+    how.listener.plan(within_s=60 * job.minutes + job.idle_s)
+    how.listener.begin(f"soak of {model.name}")
     with Pipeline(how._replace(listener=Listener(how.listener.say))) as pipeline:
         if programs is None:
             return pipeline.measure(plan(job, model), on_event=told)

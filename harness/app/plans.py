@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from harness.app.fit import in_memory, predict, within_budget
 from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
@@ -19,6 +19,9 @@ from harness.predict.speculative import HEADS, VERIFIED_S, BestLength, best_gamm
 from harness.predict.speed import pass_seconds, predict_speed
 from harness.predict.streamed import StreamingOutlook, plan_under_budget
 from harness.predict.weights import matrix_types
+
+if TYPE_CHECKING:
+    from harness.measure.pipeline import Listener
 
 ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
 """Per-token acceptance rates asked about: prose with a small draft lies near the first two, code near the others."""
@@ -125,21 +128,19 @@ def plan_speculation(
     )
 
 
-def stream_outlook(
-    path: Path, budget_bytes: int, scenario: Scenario, *, say: Callable[[str], None]
-) -> StreamingOutlook | None:
+def stream_outlook(path: Path, budget_bytes: int, scenario: Scenario, *, heard: "Listener") -> StreamingOutlook | None:
     """What streaming a file under a budget will do on this machine, said before it runs.
 
     From the machine's storage and memory and the engine's costs on tiny models; None where the file cannot be
-    predicted. Weights are not repacked while they are streamed. ``say`` is told what is timed first, where that was not
-    kept.
+    predicted. Weights are not repacked while they are streamed. ``heard`` is told what is timed first, unless it
+    was kept.
     """
     from harness.app.this_machine import probed  # engines and sensors, which no other plan asks
 
     try:
         plain = scenario.replace(repack=False, ubatch_tokens=_PASS_TOKENS)
         model = resolve_model(str(path))
-        device = probed(matrix_types(model.weights), plain, say=say)
+        device = probed(matrix_types(model.weights), plain, heard=heard)
         now = in_memory(model, within_budget(device, budget_bytes), plain)
         return plan_under_budget(model.weights, device, now, limited=True)
     except InputError:

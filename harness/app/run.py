@@ -109,6 +109,7 @@ def run_in_turns(
         CouldNotRunError: Another measured run held the machine for too long.
     """
     done: list[list[RunRecord]] = []
+    coming = sum(2 * len(group) if len(group) > 1 else 1 for group in groups)
     how = groups[0][0][1].how if groups else How()
     with Pipeline(how) as pipeline:
         for group in groups:
@@ -117,6 +118,8 @@ def run_in_turns(
             turns: list[list[RunRecord]] = [[] for _ in group]
             answers = [answers_of(*member, pipeline) if len(group) > 1 else () for member in group]
             for index in order:
+                pipeline.heard.plan(coming)
+                coming -= 1
                 turn = len(turns[index]) + 1 if len(group) > 1 else 0
                 turns[index].append(run_cell(*group[index], device, pipeline, turn, answers[index]))
                 if turns[index][-1].outcome == "interrupted":

@@ -11,9 +11,10 @@ from harness.domain.device import DeviceProfile
 from harness.domain.scenario import Scenario
 from harness.measure import machine
 from harness.measure.bandwidth import read_bandwidth
-from harness.measure.calibrate import calibrate
+from harness.measure.calibrate import calibrate, seconds_of
 from harness.measure.engine_devices import SOFTWARE_FILL_BYTES, with_gpu
 from harness.measure.lock import lock_path, machine_lock
+from harness.measure.pipeline import Listener
 from harness.measure.probe import own_profile, probe_machine, save_profile
 from harness.measure.validity import ValidityProbe
 from harness.runtimes._threads import default_thread_count
@@ -21,6 +22,8 @@ from harness.runtimes.llamacpp.devices import GgmlDevice
 
 _BUSY_SHARE: Final = 0.25
 """Of the time that an engine's timing may take, on a machine that others use: its timings are hardly to be believed."""
+_PROBE_S, _GPU_S = 10.0, 60.0
+"""What a probe takes, and what a type takes on a GPU, told beforehand."""
 _DRIFT_BYTES: Final = 256 * 2**20
 
 
@@ -33,7 +36,7 @@ def probed(
     types: set[str],
     scenario: Scenario,
     *,
-    say: Callable[[str], None],
+    heard: Listener,
     again: bool = False,
     gpus: Mapping[str, GgmlDevice] | None = None,
     limit_s: float = 1800.0,
@@ -48,12 +51,14 @@ def probed(
         EngineError: The engine's costs could not be timed, or not within ``limit_s``; a machine in doubt gets a
             quarter of it.
     """
+    say = heard.say
     device = None if again else this_machine()
     if device is not None and device.doubts and not disturbance():
         say("probing this machine again: it is quieter than when its profile was taken")
         device = None
     if device is None:
         say("probing this machine, some 10 s (kept for the next time)")
+        heard.begin("probing this machine", within_s=_PROBE_S)
         with _alone(say):
             before = disturbance()
             device = probe_machine(quick=True, progress=say)
@@ -69,11 +74,13 @@ def probed(
         return device
     asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack, "runtime": runtime}
     asked |= {"fresh": again, "limit_s": limit_s, "working_sets": device.pool("ram").working_sets}
+    heard.begin("timing the engine", within_s=seconds_of(len(types)))
     with _alone(say):
         costs = calibrate(types, progress=say, **asked)
         costs = costs.replace(spread_ratio=math.hypot(costs.spread_ratio, drift_ratio(device)))
         device = with_costs(device, (costs,))
         for api, gpu in (gpus or {}).items():
+            heard.begin(f"timing {gpu.name}", within_s=_GPU_S * len(types))
             say(f"timing {gpu.name} ({gpu.description}){', which takes minutes' if gpu.is_software else ''}")
             asked |= {"api": api, "fill_bytes": SOFTWARE_FILL_BYTES if gpu.is_software else 0, "limit_s": 3 * limit_s}
             device = with_gpu(device, gpu, calibrate(types, progress=say, **asked))

@@ -207,6 +207,7 @@ def tune(
     path = obtain(model, quant, progress=how.listener.fetched).path
     how = how._replace(keep=False)  # some hundred short runs are no history of the machine
     say = how.listener.say
+    how.listener.plan(within_s=within_s)
     usual, logical = default_thread_count(), cpu().logical_cpu_count
     if programs is not None:
         device = run_on(on, [], Options(how=how), programs)[0]

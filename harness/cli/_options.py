@@ -28,6 +28,13 @@ def fields_of(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
     return {name: given.pop(name) for name in kind.__struct_fields__ if name in given}
 
 
+def model_file(ref: str, quant: str, how: "How") -> Path:
+    """The file that ``ref`` (a path, a name, or ``name:quant``) stands for, fetched where it is not here."""
+    from harness.app.locate import obtain
+
+    return obtain(ref, quant, progress=how.listener.fetched).path
+
+
 def budget_of(text: str, whole_bytes: int) -> int:
     """Bytes of a RAM budget: a size, or a share of a model's bytes such as ``0.6x``; else a usage error."""
     try:

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -14,8 +13,6 @@ from harness.printable import MESSAGE_MAX, clean, clean_lines, escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from harness.catalog._progress import Progress
 
 PIPED_WIDTH: Final = 140
 """Columns of a table that goes to a file or a pipe."""
@@ -161,27 +158,3 @@ def table(
     """A :class:`Table` of cells that are text of one line, never markup."""
     cells = [tuple(clean(str(cell), MESSAGE_MAX) for cell in row) for row in rows]
     return Table(clean(title, MESSAGE_MAX), tuple(columns), cells, frozenset(right), spare)
-
-
-@contextmanager
-def bar(title: str, *, stays: bool = True) -> "Iterator[Progress]":
-    """A progress bar on stderr, where that is a terminal; seen from the first byte on."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.fields[title]}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    screen, off = console(stderr=True), not console(stderr=True).is_terminal
-    with Progress(*columns, TimeRemainingColumn(), console=screen, disable=off, transient=not stays) as bars:
-        task = bars.add_task("", title=title, total=None, visible=False)
-
-        def progress(done_bytes: int, total_bytes: int) -> None:
-            bars.update(task, completed=done_bytes, total=total_bytes, visible=True)
-
-        yield progress
-
-
-def model_file(ref: str, quant: str = "") -> Path:
-    """The file that ``ref`` (a path, a name, or ``name:quant``) stands for, with a progress bar while it is fetched."""
-    from harness.app.locate import obtain
-
-    with bar(f"fetching {ref}", stays=False) as progress:
-        return obtain(ref, quant, progress=progress).path

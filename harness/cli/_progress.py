@@ -1,5 +1,8 @@
-"""Progress of measured runs on standard error: a bar for each model, plain lines where there is no terminal."""
+"""Progress of long work on standard error: one line on a terminal, with about how long is left; no line elsewhere."""
 
+import sys
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from harness.cli._output import console
@@ -7,64 +10,112 @@ from harness.cli._records import reasons
 from harness.measure.pipeline import Listener
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from harness.domain.record import RunRecord, Sample
 
 
 class RunProgress(Listener):
-    """Shows cells and samples as they come; a bar is there from the first one that begins."""
+    """Shows what is being done, how many of how many, and about how long all of it still takes.
 
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    The line is drawn on a terminal, and not beside ``--json``; what is said, and how a run ended, is printed anywhere.
+    """
 
-        self._console = console(stderr=True)
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        from rich.live import Live
+
+        self._console, self._now_s = console(stderr=True), now_s
+        self._start_s = self._end_s = self._part_end_s = self._fetch_s = 0.0
+        self._begun = self._coming = self._step_count = self._done_steps = 0
+        self._title = self._note = ""
         # No more than two redraws a second: drawing takes time on the cores that are being measured.
-        self._progress = Progress(
-            TextColumn("{task.fields[model]}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}", markup=False),
-            TextColumn("left:"),
-            TimeRemainingColumn(),
+        self._live = Live(
+            get_renderable=self._line,
             console=self._console,
             refresh_per_second=2,
-            disable=not self._console.is_terminal,
             transient=True,
+            redirect_stdout=False,
         )
-        self._task = None if self._progress.disable else self._progress.add_task("", model="", note="", visible=False)
+        self._is_drawn = self._console.is_terminal and "--json" not in sys.argv
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def say(self, line: str) -> None:
         """One line."""
         self._console.print(line, markup=False)
 
-    def begin(self, title: str, sample_count: int) -> None:
-        """A new bar."""
-        if self._task is None:
+    def plan(self, count: int = 0, within_s: float = 0.0) -> None:
+        """What is to come."""
+        self._coming, self._end_s = count, within_s and self._now_s() + within_s
+
+    def begin(self, title: str, step_count: int = 0, within_s: float = 0.0) -> None:
+        """The next part, or what prepares the parts."""
+        self._title, self._note, self._fetch_s = title, "", 0.0
+        self._part_end_s = within_s and self._now_s() + within_s
+        self.expect(step_count)
+        if not within_s:
+            self._start_s = self._start_s or self._now_s()
+            self._begun += 1
+            self._coming = max(0, self._coming - 1)
+        if self._is_drawn:
+            self._live.start()
+        elif not (within_s or self._end_s):
             self.say(f"running {title}")
-        else:
-            self._progress.start()
-            self._progress.reset(self._task, total=sample_count or None, visible=True, model=title, note="")
+
+    def expect(self, step_count: int) -> None:
+        """Steps of this part, none of them done."""
+        self._step_count, self._done_steps = step_count, 0
 
     def fetched(self, done_bytes: int, all_bytes: int) -> None:
         """How much of the file is here."""
-        if self._task is not None and all_bytes:
-            self._progress.update(self._task, note=f"fetching {done_bytes / all_bytes:.0%}")
+        self._fetch_s = self._fetch_s or self._now_s()
+        if self._is_drawn and all_bytes:
+            self._live.start()
+            left_s = (self._now_s() - self._fetch_s) * (all_bytes / max(done_bytes, 1) - 1)
+            self._note = f"fetching {done_bytes / all_bytes:.0%}, {_left(left_s)}" * (done_bytes < all_bytes)
+
+    def step(self, note: str = "") -> None:
+        """One step of this part is done."""
+        self._done_steps, self._note = self._done_steps + 1, note
 
     def sample(self, sample: "Sample") -> None:
-        """One step of the bar."""
-        if self._task is None:
-            return
+        """A step, with its rate."""
         rate = f" {sample.token_count / sample.duration_s:.1f} t/s" if sample.token_count and sample.duration_s else ""
-        mark = " disturbed" if sample.validity.doubts else ""
-        self._progress.update(self._task, advance=1, note=f"{sample.label}{rate}{mark}")
+        self.step(f"{sample.label}{rate}{' disturbed' if sample.validity.doubts else ''}")
 
     def end(self, record: "RunRecord") -> None:
-        """The bar goes; the outcome stays, when it is not well."""
-        if self._task is not None:
-            self._progress.update(self._task, visible=False)
+        """The outcome stays, when it is not well."""
         for line in reasons([record]):
             self.say(line)
+
+    def words(self) -> str:
+        """The line: ``2 of 6  smollm2-135m  tg128 124.2 t/s  about 3 min left``."""
+        all_count = self._begun + self._coming
+        is_numbered = all_count > 1 and not self._end_s and not self._part_end_s
+        place = f"{self._begun} of {all_count}" if is_numbered else ""
+        return "  ".join(filter(None, (place, self._title, self._note, self._left_words())))
+
+    def _left_words(self) -> str:
+        """From the time that was planned, else from the parts and steps that are done; empty before the first one."""
+        now_s = self._now_s()
+        if end_s := self._end_s or self._part_end_s:
+            return _left(end_s - now_s)
+        share = min(self._done_steps / self._step_count, 1.0) if self._step_count else 0.0
+        done = self._begun - 1 + share
+        return _left((now_s - self._start_s) / done * (self._begun + self._coming - done)) if done > 0 else ""
+
+    def _line(self) -> "Text":
+        from rich.text import Text
+
+        return Text(self.words(), no_wrap=True, overflow="ellipsis")
+
+
+def _left(seconds: float) -> str:
+    """``about 40 s left``, ``about 3 min left``; what takes longer than it should is ``nearly done``."""
+    if seconds < 1:
+        return "nearly done"
+    return f"about {seconds:.0f} s left" if seconds < 90 else f"about {seconds / 60:.0f} min left"

@@ -12,6 +12,7 @@ from harness.errors import MissingPackageError
 from harness.units import GB, GIB, TERA, format_bytes, format_rate
 
 if TYPE_CHECKING:
+    from harness.cli._progress import RunProgress
     from harness.domain.device import Calibration, DeviceProfile
 
 _WORDS: "Final[dict[str, Callable[[float], str]]]" = {
@@ -92,15 +93,17 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> 
 
         profile, path = probe_on(target, programs, out)
     else:
+        from harness.cli._progress import RunProgress
         from harness.measure.probe import DEVICE_NAME, probe_machine, save_profile
 
-        progress = console(stderr=True)
+        with RunProgress() as progress:
 
-        def say(line: str) -> None:
-            progress.print(f"  {line} ...")
+            def say(line: str) -> None:
+                progress.say(f"  {line} ...")
 
-        costs = () if quick else _calibrations(say)
-        profile = probe_machine(quick=quick, progress=say, name=out.stem if out else DEVICE_NAME)
+            costs = () if quick else _calibrations(progress, say)
+            progress.begin("probing this machine", within_s=10.0 if quick else 30.0)
+            profile = probe_machine(quick=quick, progress=say, name=out.stem if out else DEVICE_NAME)
         profile = profile.replace(calibrations=costs)
         path = save_profile(profile, out)
 
@@ -111,10 +114,11 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> 
     return Answer(profile, show)
 
 
-def _calibrations(say: Callable[[str], None]) -> "tuple[Calibration, ...]":
+def _calibrations(progress: "RunProgress", say: Callable[[str], None]) -> "tuple[Calibration, ...]":
     """The engine's costs by weight type; none where it is not installed."""
-    from harness.measure.calibrate import DEFAULT_TYPES, calibrate
+    from harness.measure.calibrate import DEFAULT_TYPES, calibrate, seconds_of
 
+    progress.begin("timing the engine", within_s=seconds_of(len(DEFAULT_TYPES)))
     try:
         return (calibrate(DEFAULT_TYPES, progress=say),)
     except MissingPackageError as error:

@@ -1,13 +1,12 @@
 """``edge-harness fleet``: measure on many devices at once, by Dask distributed."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.cli._command import Verbs
-from harness.cli._output import Answer, console, say
+from harness.cli._output import Answer, say
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
@@ -27,19 +26,21 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
     Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
     """
     from harness.app.run import exit_of
+    from harness.cli._progress import RunProgress
     from harness.cli._records import comparison_table, reasons, record_title, run_table
     from harness.fleet.matrix import load_matrix, tasks_of
     from harness.fleet.run import run_fleet
     from harness.records.compare import compare
 
     tasks = tasks_of(load_matrix(matrix))
-    progress = console(stderr=True)
+    with RunProgress() as progress:
 
-    def told(task: Any, record: "RunRecord") -> None:
-        progress.print(f"{task.device}: {task.model}: {record.outcome}", markup=False)
+        def told(task: Any, record: "RunRecord") -> None:
+            progress.say(f"{task.device}: {task.model}: {record.outcome}")
+            progress.step()
 
-    tell = partial(progress.print, markup=False)
-    records = run_fleet(tasks, scheduler, folder=folder, on_result=told, say=tell, **asked)
+        progress.begin(f"{len(tasks)} cells", len(tasks))
+        records = run_fleet(tasks, scheduler, folder=folder, on_result=told, say=progress.say, **asked)
 
     def show() -> None:
         for device in dict.fromkeys(record.machine.device for record in records):

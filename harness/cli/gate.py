@@ -2,7 +2,6 @@
 
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +11,6 @@ from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, put
 from harness.errors import RefusedError
 from harness.printable import clean_lines
-from harness.units import format_seconds
 
 if TYPE_CHECKING:
     from harness.gates.judge import Judgement
@@ -72,24 +70,21 @@ def judge(
 def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget: Path, **shown: Any) -> Answer:
     """Run a build in turns with its baseline until the decision is clear."""
     from harness.catalog.budgets import load_budgets
+    from harness.cli._progress import RunProgress
     from harness.gates.live import gate_in_turns, looks_within, run_side
     from harness.gates.plan import plan_line
 
     budgets = load_budgets(budget)
     click.echo(plan_line(looks_within(max_turns), 0.95), err=True)
-    began_s = monotonic()
-
-    def progress(done: int, most: int) -> None:
-        left_s = (monotonic() - began_s) / done * (most - done)
-        click.echo(f"turn {done} of at most {most}, at most {format_seconds(left_s)} left", err=True)
-
-    judgements, _, _ = gate_in_turns(
-        budgets,
-        partial(run_side, candidate, timeout_s=timeout_s),
-        partial(run_side, baseline, timeout_s=timeout_s),
-        max_turns=max_turns,
-        progress=progress,
-    )
+    with RunProgress() as progress:
+        progress.begin(f"at most {max_turns} turns", max_turns)
+        judgements, _, _ = gate_in_turns(
+            budgets,
+            partial(run_side, candidate, timeout_s=timeout_s),
+            partial(run_side, baseline, timeout_s=timeout_s),
+            max_turns=max_turns,
+            progress=lambda done, _most: progress.step(f"{done} done"),
+        )
     return _answer(judgements, budget, **shown)
 
 

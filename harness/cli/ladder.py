@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.cli import _options as options
 from harness.cli._command import verb
-from harness.cli._output import Answer, model_file, say, table
+from harness.cli._output import Answer, say, table
 from harness.errors import Exit
 
 
@@ -36,7 +36,7 @@ def ladder(
     fields["context_tokens"] = max(1024, fields["prompt_tokens"], fields["new_tokens"])
     asked = Asked(chunks, None if no_speed else scenario_from(fields), repetitions)
     wanted = tuple(dict.fromkeys(map(str.upper, quants))) or DEFAULT_QUANTS
-    records = measure(model_file(model), wanted, text=text, asked=asked, keep=keep, how=how)
+    records = measure(options.model_file(model, "", how), wanted, text=text, asked=asked, keep=keep, how=how)
     rungs = rungs_of(records)
 
     def show() -> None:

@@ -7,7 +7,7 @@ import click
 
 from harness.cli._command import Verbs
 from harness.cli._effect import refuse_typed
-from harness.cli._output import Answer, bar, say, table
+from harness.cli._output import Answer, say, table
 from harness.errors import RefusedError
 from harness.units import format_bytes
 
@@ -133,9 +133,11 @@ def pull(model: str, quant: str | None) -> Answer:
     """Fetch a file of MODEL (a name or hf:org/repo) into the cache, verified; an interrupted pull goes on."""
     from harness.app.locate import obtain
     from harness.catalog.file_hash import sha256_of
+    from harness.cli._progress import RunProgress
 
-    with bar(model) as progress:
-        located = obtain(model, quant or "", progress=progress)
+    with RunProgress() as progress:
+        progress.begin(model)
+        located = obtain(model, quant or "", progress=progress.fetched)
     document = {"model": located.name, "quant": located.quant, "path": str(located.path)}
     return Answer({**document, "sha256": sha256_of(located.path)}, lambda: click.echo(str(located.path)))
 
@@ -163,8 +165,11 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int) -> An
     source = resolve_model(model, quant)
     name = f"{source.name}-{source.quant.lower()}-synthetic"
     path = out or cache_dir() / "synthetic" / f"{name}.gguf"
-    with bar(name) as progress:
-        write(source.weights, path, seed=seed, name=name, progress=progress)
+    from harness.cli._progress import RunProgress
+
+    with RunProgress() as progress:
+        progress.begin(name)
+        write(source.weights, path, seed=seed, name=name, progress=progress.fetched)
     if read_weights(path).shape != source.weights.shape:
         path.unlink()
         architecture = source.weights.shape.architecture

@@ -74,6 +74,7 @@ def serve_load(
         patience=Patience(silence_s=silence_s),
         **asked,
     )
+    how.listener.begin(f"load on {url}", 3 * job.request_count * len(job.levels))
     with Pipeline(how) as pipeline:
         record = pipeline.measure(plan(job, throughput_of(named) if named else None))
     return answer_of(record)

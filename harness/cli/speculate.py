@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.cli import _options as options
 from harness.cli._command import verb
-from harness.cli._output import Answer, model_file
+from harness.cli._output import Answer
 from harness.errors import EngineError, Exit
 
 
@@ -37,8 +37,8 @@ def speculate(
     of_job = options.fields_of(SpeculationJob, asked)
     scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": of_job["new_tokens"]})
     job = SpeculationJob(
-        target=str(model_file(model, quant)),
-        drafts=_drafts(draft),
+        target=str(options.model_file(model, quant, how)),
+        drafts=_drafts(draft, how),
         prompts=load_prompts(prompts, prompt_count),
         scenario=scenario,
         draft_tokens=gamma,
@@ -58,13 +58,13 @@ def speculate(
     return answer_of(record, Exit.BROKEN if unexplained else None)
 
 
-def _drafts(draft: str) -> tuple[str, ...]:
+def _drafts(draft: str, how: "options.How") -> tuple[str, ...]:
     """What to choose the draft from: prompt lookup, or a file and its fastest copy."""
     from harness.app.speculate import fastest_copy
 
     if draft == "lookup":
         return ("lookup",)
-    given = model_file(draft)
+    given = options.model_file(draft, "", how)
     with suppress(EngineError):  # the quantizer does not take every file
         return (str(fastest_copy(given)), str(given))
     return (str(given),)

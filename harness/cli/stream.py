@@ -1,14 +1,11 @@
 """``edge-harness stream``: run a model that is larger than the RAM it may use."""
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from harness.cli import _options as options
 from harness.cli._command import verb
-from harness.cli._output import Answer, model_file
+from harness.cli._output import Answer
 from harness.errors import RefusedError
 from harness.units import format_bytes, format_number
 
@@ -50,13 +47,13 @@ def stream(
     if programs is not None:
         raise RefusedError(f"llama-bench cannot stream: install edge-harness on {target} and leave out --programs")
     texts = load_prompts(prompts, prompt_count)[: prompt_count or 2] * repetitions
-    path = model_file(model, quant)
+    path = options.model_file(model, quant, how)
     if len(parts_of(path.name)) > 1:
         raise RefusedError(
             f"{path.name} is a model in parts, which is not streamed: join them by `llama-gguf-split --merge`"
         )
     if draft not in {"", "lookup"}:
-        draft = str(fastest_copy(model_file(draft)))
+        draft = str(fastest_copy(options.model_file(draft, "", how)))
     budget_bytes = options.budget_of(ram_budget, path.stat().st_size)
     if budget_bytes > (most_bytes := how.limits.memory_bytes or budget_bytes):
         raise RefusedError(
@@ -66,7 +63,7 @@ def stream(
     scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": of_job["new_tokens"]})
     predicted = None
     if says_first and not draft:  # with a draft it is said from the model's own costs, timed first
-        outlook = stream_outlook(path, budget_bytes, scenario, say=partial(click.echo, err=True))
+        outlook = stream_outlook(path, budget_bytes, scenario, heard=how.listener)
         if outlook is not None:
             predicted, words = _beforehand(outlook, plain_mmap)
             how.listener.say(words)

@@ -67,8 +67,17 @@ class Listener:
         """Something worth a line."""
         self._say(line)
 
-    def begin(self, title: str, sample_count: int) -> None:
-        """A measurement starts that takes about so many samples; 0 where nobody knows."""
+    def plan(self, count: int = 0, within_s: float = 0.0) -> None:
+        """So many parts are still to begin; where ``within_s`` is given, all of them end after about so long."""
+
+    def begin(self, title: str, step_count: int = 0, within_s: float = 0.0) -> None:
+        """A part starts, of so many steps: samples, in a measurement; 0 where nobody knows.
+
+        What prepares the parts has a length of its own (``within_s``) instead, and is none of them.
+        """
+
+    def expect(self, step_count: int) -> None:
+        """The part that began has so many steps."""
 
     def fetched(self, done_bytes: int, all_bytes: int) -> None:
         """So much of the model's file is here."""
@@ -129,6 +138,8 @@ class Pipeline(contextlib.ExitStack):
                 self.heard.sample(msgspec.convert(data, Sample))
             elif event == "said":
                 self.heard.say(data)
+            elif event == "steps":
+                self.heard.expect(data)
             if on_event:
                 on_event(event, data)
 

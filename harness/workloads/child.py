@@ -18,7 +18,6 @@ from harness.workloads.system import Case, Context, System, kind_of
 
 _MOST_ANSWERS: Final = 2000
 """Answers that a record keeps; the figures are of all."""
-_SAY_EACH_S: Final = 15.0
 _TIME_SHARE: Final = 0.9
 """Of the time limit, after which no new case begins: the run ends with what it has."""
 
@@ -63,6 +62,7 @@ def run(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
         reset_peak()  # building may take more than running, and this peak is of what is timed
         memory_mark("loaded", emit)
         asked = cases if job.evaluate else first_cases(cases, job.repetitions)
+        emit("steps", len(asked))
         answers = _answer(system, state, asked, parts, job, emit)
         memory_mark("end", emit)
         asked = asked[: len(answers)]
@@ -95,15 +95,12 @@ def _answer(
     counted: dict[str, list[dict[str, float]]] = {kind: [] for kind in totals}
     seen: set[str] = set()
     answers: list[Any] = []
-    started = said = time.perf_counter()
+    started = time.perf_counter()
     for case in cases:
         now = time.perf_counter()
         if answers and now - started > _TIME_SHARE * job.wall_s:
             emit("said", f"the time is up after {len(answers)} of {len(cases)} cases")
             break
-        if now - said > _SAY_EACH_S:
-            emit("said", f"{len(answers)} of {len(cases)} cases")
-            said = now
         kind = kind_of(case)
         with Watch(child_probe()) as watch:
             begin = time.perf_counter()

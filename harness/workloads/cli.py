@@ -9,7 +9,7 @@ import click
 from harness.cli import _options as options
 from harness.cli._command import Verbs, typed
 from harness.cli._effect import refuse_typed
-from harness.cli._output import Answer, model_file, say, table
+from harness.cli._output import Answer, say, table
 from harness.errors import Exit, HarnessError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def run(
     nli: str | None,
     target: str,
     programs: Path | None,
+    how: "options.How",
     **fields: Any,
 ) -> Answer:
     """Predict the named systems, answer their cases on the clock, and score the answers; without a NAME list them all.
@@ -57,7 +58,7 @@ def run(
     systems, skipped = load_all(names)
     _refuse_unused(text for system in systems for text in system.parts)
     given = Given(
-        language=model_file(model) if model else None,
+        language=options.model_file(model, "", how) if model else None,
         encoder=folder_of(encoder) if encoder else None,
         nli=folder_of(nli) if nli else None,
         cases=cases,
@@ -65,13 +66,13 @@ def run(
     if programs is not None:
         refuse_typed(_OF_RUNS_HERE, "with --programs: the target runs no Python")
     runs: list[SystemRun] = []
-    for system in systems:
-        fields["how"].listener.say(f"running {system.name}")
+    for index, system in enumerate(systems):
+        how.listener.plan(len(systems) - index)
         try:
             if programs is None:
-                runs.append(run_here(system.name, given, **fields))
+                runs.append(run_here(system.name, given, how=how, **fields))
             else:
-                there = {"size": fields["size"], "on": target, "programs": programs, "how": fields["how"]}
+                there = {"size": fields["size"], "on": target, "programs": programs, "how": how}
                 runs.append(run_on(system.name, given, **there))
         except HarnessError as error:
             if is_alone:

@@ -18,7 +18,7 @@ from harness.domain.result import SystemResult
 from harness.domain.scenario import Scenario
 from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
-from harness.measure.pipeline import How, Listener, Measurement, Pipeline, events_named, key_of
+from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of
 from harness.measure.runner import identify
 from harness.predict.weights import matrix_types
 from harness.workloads.cases import size_of
@@ -125,10 +125,10 @@ def run(
     scenario = Scenario(thread_count=thread_count, context_tokens=_CONTEXT_TOKENS)
     weights = read_weights(given.language) if "language" in parts and given.language else None
     model = identify(given.language, weights) if weights and given.language else None
-    with Pipeline(how._replace(listener=Listener(how.listener.say))) as pipeline:
+    with Pipeline(how) as pipeline:
         spoken: dict[str, PassLaw] = {}
         if weights is not None:
-            device = probed(matrix_types(weights), scenario, say=how.listener.say)
+            device = probed(matrix_types(weights), scenario, heard=how.listener)
             spoken["language"] = language_law(weights, device, scenario)
         here = machine_here(spoken)
 
@@ -165,6 +165,7 @@ def run(
             environment=dict.fromkeys(_THREAD_VARIABLES, str(thread_count)),
             key=key_of("system", job, model.sha256 if model else "", fingerprint().fingerprint),
         )
+        how.listener.begin(name)
         record = pipeline.measure(measurement)
     assert isinstance(record.result, SystemResult)
     usual = Scenario(context_tokens=_CONTEXT_TOKENS)

@@ -14,6 +14,7 @@ from harness.domain.device import DeviceProfile, Figure
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError
 from harness.measure import machine
+from harness.measure.pipeline import Listener
 from harness.measure.probe import save_profile
 
 pytestmark = pytest.mark.alone
@@ -52,7 +53,7 @@ def test_a_doubtful_profile_heals(
     monkeypatch.setattr(this_machine, "disturbance", lambda: next(seen))
     said: list[str] = []
     for _ in range(2 if len(states) > 2 else 1):
-        this_machine.probed(set(), Scenario(), say=said.append)
+        this_machine.probed(set(), Scenario(), heard=Listener(said.append))
     assert [p.doubts for p in probes] == doubts
     assert any("in doubt" in line for line in said) == any(doubts)
 
@@ -93,7 +94,7 @@ def test_a_busy_machine_is_not_timed_for_long(
     monkeypatch.setattr(this_machine, "disturbance", lambda: state)
     monkeypatch.setattr(this_machine, "calibrate", timed)
     with pytest.raises(EngineError):
-        this_machine.probed({"Q4_0"}, Scenario(), say=lambda _: None, limit_s=400.0)
+        this_machine.probed({"Q4_0"}, Scenario(), heard=Listener(), limit_s=400.0)
     assert asked == [limit_s]
 
 

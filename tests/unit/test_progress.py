@@ -1,0 +1,91 @@
+"""What a terminal is told of long work: which part of how many, and about how long is left."""
+
+import pytest
+
+from harness.cli._progress import RunProgress
+
+
+class Clock:
+    """Seconds that a test sets."""
+
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return 1000.0 + self.s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_parts_and_their_steps_say_what_is_left(clock: Clock) -> None:
+    progress = RunProgress(clock)
+    progress.plan(3)
+    progress.begin("a", 4)
+    assert progress.words() == "1 of 3  a"  # nothing is done: nothing is known
+    clock.s = 30.0
+    progress.step("tg128 40.0 t/s")  # a quarter of a part in 30 s: eleven more quarters
+    assert progress.words() == "1 of 3  a  tg128 40.0 t/s  about 6 min left"
+    clock.s = 120.0
+    progress.begin("b", 4)
+    assert progress.words() == "2 of 3  b  about 4 min left"
+    clock.s = 180.0
+    progress.step()
+    progress.step()
+    assert progress.words() == "2 of 3  b  about 3 min left"
+
+
+def test_parts_that_were_done_before_are_not_counted(clock: Clock) -> None:
+    progress = RunProgress(clock)
+    progress.plan(30)
+    progress.plan(2)  # all but two were resumed
+    progress.begin("a")
+    clock.s = 20.0
+    progress.begin("b")
+    assert progress.words() == "2 of 2  b  about 20 s left"
+
+
+def test_what_has_a_length_of_its_own_is_no_part(clock: Clock) -> None:
+    progress = RunProgress(clock)
+    progress.begin("probing this machine", within_s=10.0)
+    clock.s = 4.0
+    assert progress.words() == "probing this machine  about 6 s left"
+    progress.plan(2)
+    progress.begin("a")
+    clock.s = 104.0
+    progress.begin("b")
+    assert progress.words() == "2 of 2  b  about 2 min left"
+
+
+def test_a_time_for_all_of_it_is_what_is_left(clock: Clock) -> None:
+    progress = RunProgress(clock)
+    progress.plan(within_s=600.0)
+    progress.begin("a", 4)
+    clock.s = 300.0
+    progress.step()
+    assert progress.words() == "a  about 5 min left"
+    clock.s = 601.0
+    assert progress.words() == "a  nearly done"
+
+
+def test_a_file_that_is_fetched_says_what_is_left(clock: Clock) -> None:
+    progress = RunProgress(clock)
+    progress._is_drawn = True
+    progress.begin("a", 4)
+    progress.fetched(0, 1000)
+    clock.s = 10.0
+    progress.fetched(250, 1000)
+    assert progress.words() == "a  fetching 25%, about 30 s left"
+    progress.fetched(1000, 1000)
+    assert progress.words() == "a"
+    progress.__exit__()
+
+
+def test_nothing_is_drawn_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    with RunProgress() as progress:
+        progress.begin("probing this machine", within_s=10.0)
+        progress.begin("a", 2)
+        progress.step()
+    assert capfd.readouterr().err == "running a\n"
