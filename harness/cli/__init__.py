@@ -111,7 +111,7 @@ def _print_manual(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
     callback=_print_completion,
     is_eager=True,
     expose_value=False,
-    help='Print the completion script of a shell: eval "$(edge-harness --completion bash)".',
+    help='Print the completion script of a shell, as for: eval "$(edge-harness --completion bash)"',
 )
 @click.option(
     "--manual",
@@ -119,15 +119,17 @@ def _print_manual(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
     callback=_print_manual,
     is_eager=True,
     expose_value=False,
-    help="Print the manual page: edge-harness --manual | man -l -",
+    help="Print the manual page, as for: edge-harness --manual | man -l -",
 )
 @click.version_option(__version__, prog_name="edge-harness")
 def cli() -> None:
     """Know, and prove, whether a language model runs well on a device.
 
-    Predict (fit, matrix), measure (check, run), compare with what was predicted, and gate releases on it. A file
-    edge-harness.toml, or [tool.edge-harness] in pyproject.toml, sets defaults: `repetitions = 10`, or `[run]` above it
-    for one command. `edge-harness COMMAND --help` explains each one.
+    Predict (fit, matrix), measure (check, run), compare the two (history, report), and gate releases on the result
+    (gate). `edge-harness COMMAND --help` explains each command.
+
+    Defaults of options can be set in a file edge-harness.toml, or in [tool.edge-harness] of pyproject.toml:
+    `repetitions = 10`, or below a heading `[run]` for that command alone.
     """
 
 

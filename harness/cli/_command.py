@@ -200,7 +200,8 @@ class Verb(click.Command):
             if parameter.name in (ctx.default_map or {}):
                 value = (ctx.default_map or {})[parameter.name]
                 value = ", ".join(value) if isinstance(value, list) else value
-                record = (record[0], f"{record[1].partition('  [default')[0]}  [{value} in {_config_file().name}]")
+                said = record[1].partition(" [default")[0].rstrip()
+                record = (record[0], f"{said}  [{value} in {_config_file().name}]")
             sections[HEADINGS.get(flag, "Options")].append(record)
         for heading, rows in sections.items():
             if rows:

@@ -33,7 +33,7 @@ def devices() -> None:
 
 @devices.command()
 def show(device: str | None) -> Answer:
-    """Show every figure of DEVICE with its source and confidence; or list the devices that have files of their own.
+    """Show every figure of DEVICE with its source and confidence; without a DEVICE, list those with a full profile.
 
     DEVICE is a name, a path to a .toml, or a line of parts: "rtx 4070 super + 64GB ddr5-6000", "m6: 16GB, 170GB/s".
     """
@@ -87,7 +87,7 @@ def _list() -> Answer:
 
 @devices.command()
 def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> Answer:
-    """Measure this machine and write its profile (then usable as --device this-machine); or one behind --on."""
+    """Measure this machine, or the one named by --on, and write its profile (here: --device this-machine)."""
     if target != "local" or programs is not None:
         from harness.app.on_target import probe_on
 

@@ -7,7 +7,10 @@ from harness.errors import Exit
 
 @verb
 def doctor() -> Answer:
-    """Examine folders, engines, optional packages, limits and sensors; exit 4 when something is broken."""
+    """Check folders, engines, optional packages, limits and sensors.
+
+    Exit status: 0 usable, 4 something is broken.
+    """
     from harness.app.doctor import examine
 
     found = examine()

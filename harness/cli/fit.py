@@ -39,11 +39,11 @@ _HANDHELD = ("phone", "tablet")
 @verb
 @click.pass_context
 def fit(context: click.Context, /, models: tuple[str, ...], devices: tuple[str, ...], **asked: Any) -> Answer:
-    """Predict the memory and the speed of a model on a device; several of either are columns of one table.
+    """Predict whether a model fits on a device, and how fast it runs; several of either are compared in one table.
 
     MODEL is a name, a .gguf, a config.json or a .toml. Without --api and --placement the best way to run it is found.
 
-    Exit status: 0 it fits (of several: one does), 1 it does not, or not fast enough.
+    Exit status: 0 it fits (of several: one does), 1 it does not, or is slower than --min-speed.
     """
     pairs = [(model, device) for model in models for device in devices or ("this",)]
     refuse_typed({"explained", "measured", "verifier"}, "with several models or devices", when=len(pairs) > 1)

@@ -21,7 +21,7 @@ def fleet() -> None:
 def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
     """Measure every cell of a matrix on the connected devices.
 
-    Each result is saved in --out as it comes in, also that of a cell that could not run.
+    Each result is saved in --out as it comes in, including that of a cell that could not run.
 
     Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
     """
@@ -57,8 +57,8 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
 def up(host: str, port: int, device_wait_s: float, tls: Path | None) -> None:
     """Start the scheduler; Ctrl-C ends it.
 
-    Whoever can reach a scheduler can run code on it, so beyond this machine it requires --tls. Where that file is not
-    there, a key is made: copy it to every machine of the fleet. Whoever has it can run code on all of them.
+    Whoever can reach a scheduler can run code on it, so listening beyond this machine requires --tls. If that file does
+    not exist, a key is made: copy it to every machine of the fleet. Whoever has it can run code on all of them.
     """
     from harness.fleet.net import up as serve
 
@@ -67,7 +67,7 @@ def up(host: str, port: int, device_wait_s: float, tls: Path | None) -> None:
 
 @fleet.command()
 def worker(scheduler: str, device: str, host: str, tls: Path | None) -> None:
-    """Make this machine a device of the fleet.
+    """Join the fleet with this machine, as the device of that name.
 
     It measures what the scheduler sends, one cell at a time, until the scheduler ends.
     """

@@ -32,7 +32,7 @@ class _Gate(Verbs):
 
 @click.group(cls=_Gate)
 def gate() -> None:
-    """Judge results against budgets.
+    """Judge results against budgets, and say whether a build may go out.
 
     \b
       edge-harness gate --budget budgets.toml RESULT...     judge records (the default)
@@ -53,7 +53,7 @@ def judge(
     budget: Path,
     **shown: Any,
 ) -> Answer:
-    """Judge results (records, folders of them, runs of the history, other tools' files) against the budgets."""
+    """Judge results against the budgets: records, folders of them, runs of the history, or other tools' files."""
     from harness.app.plans import predicted
     from harness.app.results import gather
     from harness.catalog.budgets import load_budgets
@@ -68,7 +68,7 @@ def judge(
 
 @gate.command()
 def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget: Path, **shown: Any) -> Answer:
-    """Run a build in turns with its baseline until the decision is clear."""
+    """Run a new build and its baseline in turns until the decision is clear."""
     from harness.catalog.budgets import load_budgets
     from harness.cli._progress import RunProgress
     from harness.gates.live import gate_in_turns, looks_within, run_side
@@ -92,7 +92,7 @@ def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget
 def update(results: tuple[str, ...], folder: Path) -> Answer:
     """Keep results as the baseline: the newest 20 runs of each model, machine and setting.
 
-    Five or more tell the gate how much runs of one build differ, so that it finds smaller slowdowns.
+    From five runs on the gate knows how much runs of one build differ, and so finds smaller slowdowns.
     """
     from harness.app.results import gather
     from harness.gates.baselines import update as keep
@@ -107,7 +107,7 @@ def init(results: tuple[str, ...], preset: "Preset", out: Path | None) -> Answer
     """Propose budgets from results, or from the run history when none is named.
 
     They are pinned to the model's file, its quantisation, the runtime, the scenario and the class of machine: a run
-    that differs in one of these is no evidence for them.
+    that differs in any of these is not evidence for them.
     """
     from harness.app.results import gather
     from harness.gates.propose import propose, to_toml

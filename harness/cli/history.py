@@ -20,11 +20,11 @@ def history(
     max_error_percent: float | None,
     **wanted: Any,
 ) -> Answer:
-    """List past runs, newest first, or show each RUN: of the history (the beginning of its name is enough), or a file.
+    """List past runs, newest first; or show each RUN: a file, or a run of the history by the start of its name.
 
     A RUN is shown beside what was predicted before it, and beside the RUN named before it: the ratio of the second to
-    the first, with its 95 % interval. --max-error judges decode, prefill and peak memory; times of loading are shown
-    only.
+    the first, with its 95 % interval. --max-error judges decode, prefill and peak memory; load times are only
+    shown.
 
     With --trend: medians over time, and the last change. With --export: each record as one line of JSON, newest first;
     DuckDB and pandas read it, and so does --import.

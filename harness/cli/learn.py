@@ -20,18 +20,20 @@ if TYPE_CHECKING:
 def learn(
     records: tuple[Path, ...], device: str | None, lines: tuple[str, ...], forgotten: bool, out: Path | None
 ) -> Answer:
-    """Learn from measurements of devices; later predictions for them use it.
+    """Learn from measurements, so that later predictions for those devices are better.
 
     RECORDS are files or folders: records, output or tables of llama-bench, a server's answers as JSON, pasted lines.
-    Each measurement counts for the device that it names, or all for --device; with --device alone what is known is
-    learnt again. Records that contradict the others of their machine are named. What --out writes can be learnt from
-    elsewhere. Exit status 1 if no device is known.
+    Each measurement counts for the device that it names, or all of them for --device; --device alone learns again from
+    what is kept. Records that contradict the others of their machine are named. What --out writes can be learnt from on
+    another machine.
+
+    Exit status: 0 something was learnt, 1 no device of them is known.
     """
     from harness.app.learn import devices_of, forget, learn, measurements_in, pasted_line
     from harness.app.resolve import resolve_device
 
     if not (records or device) or (lines and not device):
-        raise click.UsageError("expected RECORDS, or --device with --line or --forget")
+        raise click.UsageError("expected RECORDS, or --device, alone or with --line or --forget")
     profile = resolve_device(device) if device else None
     if forgotten and profile:
         path = forget(profile.name)

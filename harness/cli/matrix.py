@@ -14,10 +14,10 @@ _MOST_ROWS = 40
 
 @verb
 def matrix(kv_type: str, api: str, **asked: Any) -> Answer:
-    """Predict every combination of devices, models, quantisation mixtures and contexts.
+    """Predict every combination of devices, models, quantisations and context lengths.
 
-    Each is answered by the best way there is, as `edge-harness fit` answers it. Name devices or models: all of both are
-    more than one table holds.
+    Each is answered by the best way to run it, as by `edge-harness fit`. Name devices or models: all of both are more
+    than one table holds.
     """
     from rich.progress import track
 

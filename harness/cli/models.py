@@ -20,12 +20,12 @@ _CACHE_TOKENS = 32_768
 
 @click.group(cls=Verbs)
 def models() -> None:
-    """Show models, fetch and make their files."""
+    """Show models; fetch or make their files."""
 
 
 @models.command()
 def show(model: str | None, quant: str | None, provider: str) -> Answer:
-    """Show what MODEL is taken for and why: identity, shape, files, tensors, size of its cache; or list all models.
+    """Show what MODEL is taken for and why: identity, shape, files, tensors, size of its cache; without it, list all.
 
     MODEL is a name, hf:org/repo, or a path to a card, a config.json, a GGUF file or an ONNX folder.
     """
@@ -130,7 +130,7 @@ def _decoder(name: str, quant: str | None) -> Answer:
 
 @models.command()
 def pull(model: str, quant: str | None) -> Answer:
-    """Fetch a file of MODEL (a name or hf:org/repo) into the cache, verified; an interrupted pull goes on."""
+    """Download a file of MODEL (a name or hf:org/repo) into the cache, verified; an interrupted pull is resumed."""
     from harness.app.locate import obtain
     from harness.catalog.file_hash import sha256_of
     from harness.cli._progress import RunProgress
@@ -144,7 +144,7 @@ def pull(model: str, quant: str | None) -> Answer:
 
 @models.command()
 def export(checkpoint: Path, folder: Path, precision: str) -> Answer:
-    """Export CHECKPOINT, the folder of a Hugging Face model, to an ONNX FOLDER for `run --runtime ort`, by optimum."""
+    """Export CHECKPOINT, the folder of a Hugging Face model, to an ONNX FOLDER for `run --runtime ort` (by optimum)."""
     from harness.onnx.export import export as export_onnx
 
     path = export_onnx(checkpoint, folder, precision)
@@ -153,9 +153,9 @@ def export(checkpoint: Path, folder: Path, precision: str) -> Answer:
 
 @models.command()
 def synthesize(model: str, quant: str | None, out: Path | None, seed: int) -> Answer:
-    """Write a file with MODEL's true shapes and random weights: real size and speed, no meaning.
+    """Write a file with MODEL's true shapes and random weights: real size and speed, meaningless answers.
 
-    A mixture's router chooses all experts evenly: the worst case for streaming them.
+    The router of a mixture of experts chooses all experts evenly: the worst case for streaming them.
     """
     from harness.app.resolve import resolve_model
     from harness.catalog.gguf import read_weights

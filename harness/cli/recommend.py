@@ -13,9 +13,9 @@ _NAMED_COUNT = 8
 def recommend(
     device: str, task: str, min_speed: float, minutes: float | None, quality_of: str, **fields: int | str
 ) -> Answer:
-    """Rank models and mixtures for DEVICE by published quality among those that fit and are fast enough.
+    """Rank models and their quantisations for DEVICE by published quality, of those that fit and are fast enough.
 
-    Exit status 1 when nothing fits.
+    Exit status: 0 there is one, 1 nothing fits or is fast enough.
     """
     from harness.app.recommend import TASKS, benchmark
     from harness.app.recommend import recommend as rank

@@ -25,10 +25,10 @@ def report(
     budget: Path | None,
     **asked: Any,
 ) -> None:
-    """Report on each RESULT: a record, a folder of them, a run of the history, or another tool's file.
+    """Make a report of each RESULT: a record, a folder of them, a run of the history, or another tool's file.
 
-    Read from other tools: llama-bench (JSON, JSON lines), optimum-benchmark and guidellm.
-    Without a RESULT the report holds predictions alone.
+    Files of llama-bench (JSON, JSON lines), optimum-benchmark and guidellm are read, too. Without a RESULT the report
+    holds predictions alone.
     """
     from harness.app.results import gather
     from harness.report.choices import beside

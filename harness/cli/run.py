@@ -22,10 +22,10 @@ def run(
     how: "options.How",
     **fields: Any,
 ) -> Answer:
-    """Measure models: prefill, decode, first token, load, memory.
+    """Measure models: prefill, decode, time to first token, load time, memory.
 
     Every combination of MODEL, depth, threads and batch is one run; several runtimes measure each in turns. With
-    --runtime server:URL the server's own model runs, and MODEL (which may be left out) says what to predict.
+    --runtime server:URL the model that the server has is run, and MODEL, which may be left out, is what to predict.
 
     Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
     """

@@ -51,9 +51,9 @@ def serve_load(
     how: "options.How",
     **asked: Any,
 ) -> Answer:
-    """Put load on a server: by users, or by rate.
+    """Load-test a server: with so many users at once, or so many requests a second.
 
-    With MODEL, the model that the server runs, the throughput for each number of users is predicted first. 99th
+    Name the MODEL that the server runs, and the throughput for each number of users is predicted first. 99th
     percentiles come with the upper end of their 95 % interval where there are enough requests for one.
 
     Exit status: 0 all well, 3 a whole level was disturbed, 4 the server could not be used.

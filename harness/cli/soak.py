@@ -22,7 +22,7 @@ def soak(
     how: "options.How",
     **asked: Any,
 ) -> Answer:
-    """Decode for minutes: burst speed, throttling, sustained speed, energy.
+    """Decode for minutes on end: burst speed, throttling, sustained speed, energy.
 
     Exit status: 0 it ran to its end, 3 a limit of heat or battery ended it, 4 it could not run.
     """

@@ -23,9 +23,9 @@ def speculate(
 ) -> Answer:
     """Measure speculative decoding: the same prompts with a draft and without.
 
-    The cost of each pass is timed first, and the advice that follows from it is printed before the run.
+    The cost of each pass is timed first; what that says about drafting is printed before the run.
 
-    Exit status: 0 well, 1 outputs that differ without a reason, 3 inconclusive, 4 it could not run.
+    Exit status: 0 well, 1 the outputs differ and rounding does not explain it, 3 inconclusive, 4 it could not run.
     """
     from harness.app.resolve import scenario_from
     from harness.app.speculate import load_prompts, speculate

@@ -30,9 +30,9 @@ def stream(
     how: "options.How",
     **asked: Any,
 ) -> Answer:
-    """Run a model that is larger than the RAM it may use.
+    """Run a model in less RAM than it needs, reading the rest of its weights from storage.
 
-    MODEL is held to the budget: some of its weights stay in memory, the others are streamed from storage.
+    MODEL is really held to the budget: some of its weights stay in memory, the others are streamed.
 
     Exit status: 0 well, 3 inconclusive, 4 it could not run.
     """

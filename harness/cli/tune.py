@@ -34,11 +34,11 @@ def _share(_context: click.Context, option: click.Parameter, text: str) -> float
 @verb
 @options.measuring
 def tune(model: str, profile: Path | None, target: str, how: "options.How", **asked: Any) -> Answer:
-    """Race settings of MODEL: runtime, threads, layout, micro-batch, flash attention, cache, placement on a GPU.
+    """Find the fastest settings for MODEL here: runtime, threads, repacking, micro-batch, flash attention, cache, GPU.
 
-    With --on edge-harness there races them; with --programs too, those of llama-bench are raced. What cannot win by the
-    prediction never runs. The first line says how many times faster the winner is than the defaults of llama.cpp, from
-    turns of its own.
+    Settings that cannot win by their prediction never run; the others race in turns. The first line says how many times
+    faster the winner is than llama.cpp's defaults, measured in turns of its own. With --on, edge-harness there runs the
+    race; with --on and --programs, settings of llama-bench are raced.
 
     Exit status: 0 well, 3 no difference beyond noise, 4 nothing ran.
     """

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @verb
 def validate(rows: Path | None) -> Answer:
-    """Errors of the predictions on published measurements, beside the best constant.
+    """Show how far the predictions are off published measurements, beside the best constant guess.
 
-    One vote for each chip x api x model x quant. The shipped coefficients answer. They were fitted on the shipped rows:
+    Each chip x api x model x quantisation has one vote. The coefficients that ship were fitted on the rows that ship:
     judge them by a file that they never saw (--rows).
     """
     import msgspec

@@ -22,7 +22,7 @@ _OF_RUNS_HERE = frozenset(
 
 @click.group(cls=Verbs)
 def workloads() -> None:
-    """Run, predict and evaluate systems beside a language model: memory, calibration, reasoning and others."""
+    """Run, predict and score the systems around a language model: memory store, calibration, reasoning and others."""
 
 
 @workloads.command("run", epilog="edge-harness workloads run memory_store")
@@ -38,7 +38,7 @@ def run(
     how: "options.How",
     **fields: Any,
 ) -> Answer:
-    """Predict the named systems, answer their cases on the clock, and score the answers; without a NAME list them all.
+    """Predict the named systems, time them on their cases, and score the answers; without a NAME, list them all.
 
     With --on and --programs the language model runs on the target, and the rest of the cost is scaled from here.
 
