@@ -64,6 +64,11 @@ def format_seconds(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun (``1 run``, ``2 runs``, ``1,000 runs``)."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def format_number(value: float, digits: int = 3) -> str:
     """Number with so many significant digits and no exponent, as people write it (``0.73``, ``190``, ``234,000``)."""
     rounded = float(f"{value:.{digits}g}")

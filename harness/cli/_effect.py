@@ -22,7 +22,8 @@ def refuse_typed(names: Collection[str], beside: str, *, when: object = True) ->
     """
     for name, option in typed(click.get_current_context()).items() if when else ():
         if name in names:
-            raise click.UsageError(f"{option.opts[0]} has no meaning {beside}")
+            is_off = click.get_current_context().params[name] is False
+            raise click.UsageError(f"{(option.secondary_opts if is_off else option.opts)[0]} has no meaning {beside}")
 
 
 def refuse_idle(context: click.Context, again: "Callable[[dict[str, Any]], Prediction]") -> None:

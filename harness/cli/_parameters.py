@@ -73,7 +73,8 @@ class Count(click.ParamType):  # type: ignore[type-arg]
         except ValueError:
             self.fail(f"found {value!r}, expected a whole number such as 4096 or 128k", param, ctx)
         if not self.least <= found <= self.most:
-            self.fail(f"found {value}, expected {self.least} to {self.most}", param, ctx)
+            words = "".join(f", or {word}" for word in self.words)
+            self.fail(f"found {value}, expected {self.least:,} to {self.most:,}{words}", param, ctx)
         return found
 
 

@@ -17,13 +17,13 @@ def render_plans(ways: "Sequence[Way]", speculation: "SpeculationPlan | None") -
     if len(ways) > 1:
         say(_ways(ways))
     if speculation:
-        source = "as measured on this machine" if speculation.measured else "as apis of this kind have it"
+        source = "as measured on this machine" if speculation.measured else "as is usual of this api"
         costs = ", ".join(f"{c:.2f}" for c in speculation.verify_cost_ratio[:4])
         plain = speculation.plain_tokens_per_s
         rows = [
             (
                 f"{c.acceptance_ratio:.2g}",
-                str(c.gamma) if c.gamma else "do not",
+                str(c.gamma) if c.gamma else "no draft",
                 f"{c.speedup:.2f}x" if c.gamma else "",
                 format_number(plain * c.speedup),
             )
@@ -31,8 +31,8 @@ def render_plans(ways: "Sequence[Way]", speculation: "SpeculationPlan | None") -
         ]
         say(
             f"speculation with {speculation.drafter}: {format_number(plain)} tokens/s {speculation.plain} without "
-            f"drafts; a drafted token costs {speculation.draft_cost_ratio:.2f} of one decoded so; a pass over "
-            f"2, 3, 4, 5 tokens costs {costs}, {source}",
+            f"drafts; drafting a token takes {speculation.draft_cost_ratio:.2f} times as long as decoding one so, a "
+            f"pass over 2, 3, 4, 5 tokens {costs} times, {source}",
             table("", ("acceptance", "draft length", "speedup", "tokens/s"), rows, right=(0, 1, 2, 3)),
         )
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _WORDS: "Final[dict[str, Callable[[float], str]]]" = {
     "_bytes_per_s": format_rate,
     "_bytes": format_bytes,
-    "_flops_per_s": lambda value: f"{value / TERA:.3g} T/s",
+    "_flops_per_s": lambda value: f"{value / TERA:.3g} TFLOP/s",
     "_ratio": "{:.0%}".format,
     "_joules": lambda value: f"{value / 3600:.1f} Wh",
     "_watts": "{:g} W".format,
@@ -140,7 +140,7 @@ def _figures_table(profile: "DeviceProfile") -> Table:
             if isinstance(value, dict):
                 figures = {f"{label} {dtype}": peak for dtype, peak in value.items()}
             rows += [
-                (words, show(figure.value), figure.confidence, figure.source)
+                (words, show(figure.value), figure.confidence.replace("from_memory", "recalled"), figure.source)
                 for words, figure in figures.items()
                 if hasattr(figure, "confidence")
             ]

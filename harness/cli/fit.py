@@ -179,7 +179,7 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
         for line in filter(None, (spoken, beside, *below, other_ways(listed), *starts, times)):
             click.echo(line)
         say(_memory_table(now, profile.title), _intervals(rows))
-        console().print(f"{verdict.word}; the limit is {verdict.binding_limit}", style="bold", markup=False)
+        console().print(f"{verdict.word}; limited by {verdict.binding_limit}", style="bold", markup=False)
         say(*(f"  {reason}" for reason in (*verdict.reasons, *now.speed.unsettled, *notes)))
         if changes:
             say(_advice_table(changes))
@@ -241,7 +241,7 @@ def _notes(now: "Prediction", device: "DeviceProfile", scenario: "Scenario") -> 
     later = sum(part.anonymous_bytes for part in now.memory.later)
     if later:
         reasons = "; ".join(part.reason for part in now.memory.later)
-        notes.append(f"{scenario.program} may add {format_bytes(later)} of RAM over many turns: {reasons}")
+        notes.append(f"{scenario.program} may add up to {format_bytes(later)} of RAM over many turns: {reasons}")
     return notes
 
 

@@ -8,6 +8,7 @@ import click
 
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
+from harness.units import counted
 
 
 @verb
@@ -53,7 +54,7 @@ def history(
         else:
             past.extend(gather([str(imported)]))
         count = past.count() - before
-        return Answer({"imported": count}, lambda: click.echo(f"imported from {imported}: {count}"))
+        return Answer({"imported": count}, lambda: click.echo(f"{counted(count, 'record')} imported from {imported}"))
     if exported:
         from harness.records.store import encode
 
@@ -62,7 +63,7 @@ def history(
             for record in past.records(limit=limit or 2**62, **wanted):
                 file.write(encode(record) + b"\n")
                 count += 1
-        return Answer({"exported": count}, lambda: click.echo(f"exported to {exported}: {count}"))
+        return Answer({"exported": count}, lambda: click.echo(f"{exported}: {counted(count, 'record')} exported"))
     if trend:
         metric = next((each for each in METRICS if each == trend), None)
         if metric is None:
@@ -72,7 +73,7 @@ def history(
     entries = past.entries(limit=limit or 20, **wanted)
     rows = [(e.run_id, e.workload, f"{e.model} {e.quant}".strip(), e.device, e.outcome) for e in entries]
     columns = ("run", "workload", "model", "device", "outcome")
-    return Answer(entries, lambda: say(table(f"{past.path}: {past.count()} in all", columns, rows)))
+    return Answer(entries, lambda: say(table(f"{counted(past.count(), 'run')} in {past.path}", columns, rows)))
 
 
 def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:

@@ -9,7 +9,7 @@ import click
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
 from harness.errors import Exit, HarnessError
-from harness.units import format_number
+from harness.units import counted, format_number
 
 if TYPE_CHECKING:
     from harness.app.learn import Lesson, Taken
@@ -65,19 +65,20 @@ def learn(
         for line in passed_over:
             say(f"skipped: {line}")
         for name, count in sorted(unknown.items()):
-            say(f"not used, of a device named {name!r} that is not known: {count}; --device NAME says which one it is")
+            say(
+                f"not used: {counted(count, 'measurement')} of an unknown device, {name!r}; say which one it is with --device"
+            )
 
     document = {"lessons": lessons, "unknown": unknown, "passed_over": passed_over}
     return Answer(document, show, Exit.OK if lessons else Exit.BROKEN)
 
 
 def render_lesson(lesson: "Lesson") -> None:
-    """Print what each measurement said and what was believed before and after."""
+    """Print what each measurement said and what was predicted before and after."""
     used = [t for t in lesson.taken if t.after is not None]
     doubted = [t for t in lesson.taken if t.doubt]
-    many = "1 measurement" if len(used) == 1 else f"{len(used)} measurements"
-    say(f"{lesson.device}: learnt from {many}; every later prediction for it uses this.")
-    columns = ("model", "test", "api", "measured", "believed before", "believed now")
+    say(f"{lesson.device}: learnt from {counted(len(used), 'measurement')}; every later prediction for it uses them.")
+    columns = ("model", "test", "api", "measured", "predicted before", "predicted now")
     say(table("speed in tokens/s, with 90 % intervals", columns, map(_row, lesson.taken), right=(3,)))
     for one in doubted:
         say(f"  {one.measurement.model} {one.measurement.test}: {one.doubt}")

@@ -39,7 +39,9 @@ def recommend(
         )
         for c in ranking.choices
     ]
-    heading = f"{task} on {profile.title}; * none is both better and faster; rank: the score less the perplexity lost"
+    heading = (
+        f"{task} on {profile.title}; *: no other is both better and faster; rank: the score, less what quantising costs"
+    )
     heads = ("", "model", "quant", benchmark(kind), "rank", "tokens/s", "needs", "how", "source")
     none = f"no model with a published {benchmark(kind)} fits on {profile.title} and is fast enough: ask for less"
     view = table(heading, heads, lines, right=(3, 4, 5, 6), spare=("source", "rank", "needs")) if lines else none

@@ -11,7 +11,7 @@ from harness.gates.judge import Judgement
 from harness.printable import clean
 from harness.printable import escape_markdown as escape
 from harness.records.metrics import UNITS
-from harness.units import format_amount
+from harness.units import counted, format_amount
 
 _SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive", "could not run": "💥 could not run"}
 _LEVELS = {"fail": "error", "could not run": "error", "inconclusive": "warning"}
@@ -27,10 +27,10 @@ def terminal(judgements: Sequence[Judgement]) -> str:
         lines = [
             f"{j.answer.upper():>13}  {_title(j.budget)}",
             f"{'limit':>13}  {_limit(j)}",
-            f"{'value':>13}  {_interval(j)}, {j.sample_count} sample(s)",
+            f"{'value':>13}  {_interval(j)}, {counted(j.sample_count, 'sample')}",
         ]
         if j.detectable_ratio is not None:
-            lines.append(f"{'shows':>13}  a change of {j.detectable_ratio:.1%} or more in 95 of 100 gates")
+            lines.append(f"{'finds':>13}  a change of {j.detectable_ratio:.1%} or more in 95 of 100 gates")
         lines.append(f"{'because':>13}  {j.reason}")
         lines += [f"{'evidence':>13}  {e}" for e in j.evidence[:8]]
         if len(j.evidence) > 8:
@@ -42,7 +42,7 @@ def terminal(judgements: Sequence[Judgement]) -> str:
 def markdown(judgements: Sequence[Judgement]) -> str:
     """A table for a pull request's comment, and a line of reason for each budget that did not pass."""
     lines = [
-        "| budget | limit | value [interval] | samples | smallest change shown | answer |",
+        "| budget | limit | value [interval] | samples | smallest change found | answer |",
         "|---|---|---|---|---|---|",
     ]
     for j in judgements:

@@ -13,6 +13,7 @@ from harness.domain.base import Frozen
 from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
 from harness.stats.intervals import Estimate
 from harness.stats.runs import Spread, detectable, runs_needed
+from harness.units import counted
 
 GateAnswer = Literal["pass", "fail", "inconclusive", "could not run"]
 
@@ -109,7 +110,7 @@ def judge(
         side = "slower" if (estimate.mid < 1.0) == higher else "faster"
         reason = f"{change:.1%} {side} than the baseline, where {budget.slowdown_ratio:.0%} slower must be found"
     if estimate.low is None:
-        reason += f", but {estimate.sample_count} sample(s) give no interval: at least 3 are needed"
+        reason += f", but {counted(estimate.sample_count, 'sample')} give no interval: at least 3 are needed"
     elif answer == "inconclusive":
         distance = log(limit if finds_slowdown else estimate.mid / limit) if estimate.mid > 0 else 0.0
         count = runs_needed(distance, counts[1], spread, level)

@@ -269,7 +269,7 @@ def later_parts(shape: ModelShape, scenario: Scenario) -> tuple[MemoryPart, ...]
         reason = f"up to {count} saved states of {format_bytes(one)}; --ctx-checkpoints caps them"
         parts.append(MemoryPart(name="checkpoints", anonymous_bytes=one * count, reason=reason))
     if program.cache_ram_mib:
-        reason = "caches of other prompts, up to this; --cache-ram caps them"
+        reason = "caches of other prompts; --cache-ram caps them"
         parts.append(MemoryPart(name="prompt cache", anonymous_bytes=program.cache_ram_mib * MIB, reason=reason))
     return tuple(parts)
 

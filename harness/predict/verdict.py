@@ -110,7 +110,7 @@ def _judge_pool(
             binding_limit=_largest_limit(speed) if speed else "none",
             needed_bytes=needed,
             available_bytes=available,
-            reasons=(f"{format_bytes(available - needed)} of {place} to spare",),
+            reasons=(f"{format_bytes(available - needed)} to spare of {place}",),
         )
     reasons = [f"{format_bytes(needed)} needed, {format_bytes(available)} of {place} available"]
     if not entitled and pool.entitled_bytes and needed <= pool.entitled_bytes.value:

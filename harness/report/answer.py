@@ -109,6 +109,8 @@ def _verdict_word(way: Way, target_tokens_per_s: float | None) -> str:
 
 def span(value: Interval, form: Callable[[float], str] = format_seconds) -> str:
     """A quantity with its interval; where that is too wide, the interval alone."""
+    if value.low == value.high:
+        return form(value.mid)
     between = f"{form(value.low)} to {form(value.high)}"
     return between if value.high > _UNSURE_RATIO * value.low else f"{form(value.mid)} ({between})"
 
