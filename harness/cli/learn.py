@@ -65,9 +65,7 @@ def learn(
         for line in passed_over:
             say(f"skipped: {line}")
         for name, count in sorted(unknown.items()):
-            say(
-                f"not used: {counted(count, 'measurement')} of an unknown device, {name!r}; say which one it is with --device"
-            )
+            say(f"not used: {counted(count, 'measurement')} of an unknown device, {name!r}; name it with --device")
 
     document = {"lessons": lessons, "unknown": unknown, "passed_over": passed_over}
     return Answer(document, show, Exit.OK if lessons else Exit.BROKEN)

@@ -68,7 +68,7 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
         ServerError: It cannot be reached.
     """
     if unknown := set(job.limits_s) - {"ttft", "itl", "e2el"}:
-        raise RefusedError(f"--limit: found {', '.join(sorted(unknown))}, expected ttft, itl or e2el")
+        raise RefusedError(f"--goodput: found {', '.join(sorted(unknown))}, expected ttft, itl or e2el")
     if not job.open_loop and max(job.levels) > job.request_count:
         raise RefusedError(
             f"--users: found {max(job.levels):.0f}, expected at most {job.request_count}, or more --requests for them"
