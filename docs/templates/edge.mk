@@ -9,7 +9,7 @@ EDGE_RESULTS  ?= edge-results
 edge: edge-gate edge-report
 
 edge-run:
-	$(EDGE) run $(EDGE_MODEL) --out $(EDGE_RESULTS)
+	-$(EDGE) run $(EDGE_MODEL) --out $(EDGE_RESULTS)
 
 edge-gate: edge-run
 	$(EDGE) gate --budget $(EDGE_BUDGETS) $(EDGE_RESULTS)/*.json

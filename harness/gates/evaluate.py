@@ -17,6 +17,7 @@ from harness.gates.plan import look_confidence
 from harness.records.metrics import latency_values, metric_values
 from harness.stats.intervals import Estimate, ratio_interval, spread_of
 from harness.stats.runs import Spread, estimate_of_runs, spread_of_runs
+from harness.units import format_bytes
 
 Predict = Callable[[str, str], Prediction]
 """Predicts (device, model reference): given by the caller, who knows catalogs."""
@@ -329,9 +330,11 @@ def _judge_prediction(budget: Budget, records: Sequence[RunRecord], predict: Pre
         low=interval.low,
         high=interval.high,
         margin_ratio=(worst / limit - 1.0) * (1 if higher else -1),
-        reason=f"{'holds' if holds else 'fails'} for {budget.device}: the {end} 90 % bound is {worst:.6g}",
+        reason=f"{'holds' if holds else 'fails'} for {budget.device}: the {end} end of the 90 % interval counts",
         evidence=tuple(
-            f"{p.name}: {p.anonymous_bytes + p.file_bytes} bytes ({p.reason})" for p in prediction.memory.parts
+            f"{p.name}: {format_bytes(size_bytes)} ({p.reason})"
+            for p in prediction.memory.parts
+            if (size_bytes := p.anonymous_bytes + p.file_bytes)
         )
         + prediction.verdict.reasons,
     )

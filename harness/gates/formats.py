@@ -24,10 +24,11 @@ def terminal(judgements: Sequence[Judgement]) -> str:
     """One block a budget: answer, limit, value, what could have been seen, reason and evidence."""
     blocks = []
     for j in judgements:
+        seen = "predicted" if j.budget.predicted else counted(j.sample_count, "sample")
         lines = [
             f"{j.answer.upper():>13}  {_title(j.budget)}",
             f"{'limit':>13}  {_limit(j)}",
-            f"{'value':>13}  {_interval(j)}, {counted(j.sample_count, 'sample')}",
+            f"{'value':>13}  {_interval(j)}, {seen}",
         ]
         if j.detectable_ratio is not None:
             lines.append(f"{'finds':>13}  a change of {j.detectable_ratio:.1%} or more in 95 of 100 gates")

@@ -76,7 +76,19 @@ def test_every_table_fits_the_terminal(words: list[str], width: int) -> None:
         assert not inside or len(line) <= width, line
 
 
-HELP = [v.command_path.removeprefix("edge-harness ") for v in verbs()]
+CONTEXTS = list(verbs())
+HELP = [v.command_path.removeprefix("edge-harness ") for v in CONTEXTS]
+
+
+def test_each_verb_says_what_itself_does() -> None:
+    """The list of verbs has one sentence of each: that of its own function."""
+    for context in CONTEXTS:
+        own = (context.command.callback.__doc__ or "").partition("\n")[0].strip() if context.command.callback else ""
+        assert context.command.get_short_help_str(400).startswith(own.rstrip(".")), context.command_path
+    shown = CliRunner().invoke(cli, ["--help"], terminal_width=200).output.partition("Predict:")[2]
+    sentences = [line.split(None, 1)[1] for line in shown.splitlines() if line.startswith("  ") and line[2] != " "]
+    assert len(sentences) > 15
+    assert len(set(sentences)) == len(sentences)
 
 
 @pytest.mark.parametrize("verb", ["", *HELP])
