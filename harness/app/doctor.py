@@ -23,7 +23,7 @@ from harness.measure.pipeline import open_history
 from harness.runtimes._threads import default_thread_count
 from harness.runtimes.llamacpp.devices import build_command
 from harness.runtimes.llamacpp.library import installed
-from harness.units import GIB, format_bytes
+from harness.units import GIB, counted, format_bytes
 
 State = Literal["ok", "missing", "limited", "broken"]
 
@@ -96,7 +96,7 @@ def _folders() -> Found:
         return
     try:
         faults = history.faults()
-        detail = "; ".join(faults[:3]) if faults else f"{history.count()} runs, whole"
+        detail = "; ".join(faults[:3]) if faults else f"{counted(history.count(), 'run')}, none damaged"
         yield "history", "broken" if faults else "ok", detail
     except HarnessError as error:
         yield "history", "broken", f"{error} Move it away to start a new one"
@@ -115,7 +115,7 @@ def _runtimes() -> Found:
 def _apis() -> Found:
     """What the engine was built with and sees, and the command that builds another api into it."""
     if not installed():
-        yield "apis of this machine", "ok", ", ".join(machine_apis())
+        yield "engine's apis", "ok", ", ".join(machine_apis())
         return
     try:
         devices = engine_devices()
@@ -132,7 +132,7 @@ def _apis() -> Found:
     if unused := [api for api in machine_apis() if api not in seen]:
         build = ", or ".join(filter(None, map(build_command, unused)))
         without = f"the engine was built without {', '.join(unused)}"
-        yield "apis of this machine", "limited", f"{without}; to build it in: {build}"
+        yield "engine's apis", "limited", f"{without}; to build it in: {build}"
 
 
 def _machine() -> Found:
@@ -148,7 +148,7 @@ def _machine() -> Found:
     yield "memory", "limited" if bound else "ok", f"{free}, {limit}"
     profile = this_machine()
     title = profile.title if profile else "none yet: edge-harness devices probe (check makes one too)"
-    yield "profile of this machine", "ok" if profile else "missing", title
+    yield "machine's profile", "ok" if profile else "missing", title
 
 
 def _measuring() -> Found:

@@ -61,7 +61,7 @@ def test_without_an_engine_and_without_a_compiler(tmp_path: Path) -> None:
     wheels = (sys.platform, platform.machine()) in {("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")}
     assert ("edge-harness[xllamacpp]" in found["next: an engine"]["detail"]) == wheels
     assert "onnx" in found["other engines"]["detail"]
-    assert "cpu" in found["apis of this machine"]["detail"]
+    assert "cpu" in found["engine's apis"]["detail"]
     assert found["runtime llamacpp"]["state"] == "missing"
 
 
