@@ -47,7 +47,13 @@ Found = Iterator[tuple[str, State, str]]
 def examine() -> list[Finding]:
     """Everything, in the order of importance."""
     parts = (_next_step, _folders, _runtimes, _apis, _machine, _measuring)
-    return [Finding(name=name, state=state, detail=detail) for part in parts for name, state, detail in part()]
+    findings = []
+    for part in parts:
+        try:
+            findings += [Finding(name=name, state=state, detail=detail) for name, state, detail in part()]
+        except HarnessError as error:  # a folder that cannot be made is what is to be told
+            findings.append(Finding(name=part.__name__.strip("_"), state="broken", detail=str(error)))
+    return findings
 
 
 def _next_step() -> Found:

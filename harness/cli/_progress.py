@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from harness.cli._output import console
 from harness.cli._records import reasons
 from harness.measure.pipeline import Listener
+from harness.units import format_bytes
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -21,13 +22,13 @@ class RunProgress(Listener):
     The line is drawn on a terminal, and not beside ``--json``; what is said, and how a run ended, is printed anywhere.
     """
 
-    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, title: str = "", now_s: Callable[[], float] = time.monotonic) -> None:
         from rich.live import Live
 
         self._console, self._now_s = console(stderr=True), now_s
         self._start_s = self._end_s = self._part_end_s = self._fetch_s = 0.0
         self._begun = self._coming = self._step_count = self._done_steps = 0
-        self._title = self._note = ""
+        self._title, self._note = title, ""
         # No more than two redraws a second: drawing takes time on the cores that are being measured.
         self._live = Live(
             get_renderable=self._line,
@@ -76,7 +77,8 @@ class RunProgress(Listener):
         if self._is_drawn and all_bytes:
             self._live.start()
             left_s = (self._now_s() - self._fetch_s) * (all_bytes / max(done_bytes, 1) - 1)
-            self._note = f"fetching {done_bytes / all_bytes:.0%}, {_left(left_s)}" * (done_bytes < all_bytes)
+            size = f"{format_bytes(done_bytes)} of {format_bytes(all_bytes)}"
+            self._note = f"{size}, {_left(left_s)}" * (done_bytes < all_bytes)
 
     def step(self, note: str = "") -> None:
         """One step of this part is done."""

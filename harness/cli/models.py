@@ -135,8 +135,7 @@ def pull(model: str, quant: str | None) -> Answer:
     from harness.catalog.file_hash import sha256_of
     from harness.cli._progress import RunProgress
 
-    with RunProgress() as progress:
-        progress.begin(model)
+    with RunProgress(f"fetching {model}") as progress:
         located = obtain(model, quant or "", progress=progress.fetched)
     document = {"model": located.name, "quant": located.quant, "path": str(located.path)}
     return Answer({**document, "sha256": sha256_of(located.path)}, lambda: click.echo(str(located.path)))
@@ -161,14 +160,12 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int) -> An
     from harness.catalog.gguf import read_weights
     from harness.catalog.paths import cache_dir
     from harness.catalog.synthesize import synthesize as write
+    from harness.cli._progress import RunProgress
 
     source = resolve_model(model, quant)
     name = f"{source.name}-{source.quant.lower()}-synthetic"
     path = out or cache_dir() / "synthetic" / f"{name}.gguf"
-    from harness.cli._progress import RunProgress
-
-    with RunProgress() as progress:
-        progress.begin(name)
+    with RunProgress(f"writing {name}") as progress:
         write(source.weights, path, seed=seed, name=name, progress=progress.fetched)
     if read_weights(path).shape != source.weights.shape:
         path.unlink()

@@ -179,7 +179,7 @@ class History:
                 yield connection
         except sqlite3.DatabaseError as error:
             raise CouldNotRunError(
-                f"history {self.path}: {error}. Is the disk full, or the file no history?"
+                f"history {self.path}: {error}. Can its folder be written, and is it a history?"
             ) from error
         except OSError as error:
             raise CouldNotRunError(f"history {self.path}: {error.strerror}") from error

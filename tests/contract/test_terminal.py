@@ -125,7 +125,7 @@ def test_a_full_or_closed_output_is_one_sentence() -> None:
 
 
 def test_an_unknown_home_is_one_sentence() -> None:
-    done = run("doctor", "--json", EDGE_HARNESS_HOME="~no-such-user/x")
+    done = run("history", "--json", EDGE_HARNESS_HOME="~no-such-user/x")
     assert done.returncode == 4
     assert done.stderr == "edge-harness: no home folder is known. Name one with EDGE_HARNESS_HOME\n"
     assert json.loads(done.stdout) == {
@@ -133,6 +133,14 @@ def test_an_unknown_home_is_one_sentence() -> None:
         "version": 1,
         "error": {"message": done.stderr.removeprefix("edge-harness: ").strip(), "exit_status": 4},
     }
+
+
+def test_the_doctor_examines_what_it_can_without_a_home() -> None:
+    done = run("doctor", "--json", EDGE_HARNESS_HOME="~no-such-user/x")
+    states = {row["name"]: row for row in json.loads(done.stdout)["items"]}
+    assert (done.returncode, done.stderr, states["folders"]["state"]) == (4, "", "broken")
+    assert states["folders"]["detail"].startswith("no home folder is known")
+    assert "runtime server" in states
 
 
 def test_an_unknown_home_in_a_path_is_one_sentence() -> None:

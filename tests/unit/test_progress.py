@@ -21,7 +21,7 @@ def clock() -> Clock:
 
 
 def test_parts_and_their_steps_say_what_is_left(clock: Clock) -> None:
-    progress = RunProgress(clock)
+    progress = RunProgress(now_s=clock)
     progress.plan(3)
     progress.begin("a", 4)
     assert progress.words() == "1 of 3  a"  # nothing is done: nothing is known
@@ -38,7 +38,7 @@ def test_parts_and_their_steps_say_what_is_left(clock: Clock) -> None:
 
 
 def test_parts_that_were_done_before_are_not_counted(clock: Clock) -> None:
-    progress = RunProgress(clock)
+    progress = RunProgress(now_s=clock)
     progress.plan(30)
     progress.plan(2)  # all but two were resumed
     progress.begin("a")
@@ -48,7 +48,7 @@ def test_parts_that_were_done_before_are_not_counted(clock: Clock) -> None:
 
 
 def test_what_has_a_length_of_its_own_is_no_part(clock: Clock) -> None:
-    progress = RunProgress(clock)
+    progress = RunProgress(now_s=clock)
     progress.begin("probing this machine", within_s=10.0)
     clock.s = 4.0
     assert progress.words() == "probing this machine  about 6 s left"
@@ -60,7 +60,7 @@ def test_what_has_a_length_of_its_own_is_no_part(clock: Clock) -> None:
 
 
 def test_a_time_for_all_of_it_is_what_is_left(clock: Clock) -> None:
-    progress = RunProgress(clock)
+    progress = RunProgress(now_s=clock)
     progress.plan(within_s=600.0)
     progress.begin("a", 4)
     clock.s = 300.0
@@ -71,14 +71,14 @@ def test_a_time_for_all_of_it_is_what_is_left(clock: Clock) -> None:
 
 
 def test_a_file_that_is_fetched_says_what_is_left(clock: Clock) -> None:
-    progress = RunProgress(clock)
+    progress = RunProgress(now_s=clock)
     progress._is_drawn = True
     progress.begin("a", 4)
-    progress.fetched(0, 1000)
+    progress.fetched(0, 400 << 20)
     clock.s = 10.0
-    progress.fetched(250, 1000)
-    assert progress.words() == "a  fetching 25%, about 30 s left"
-    progress.fetched(1000, 1000)
+    progress.fetched(100 << 20, 400 << 20)
+    assert progress.words() == "a  100 MiB of 400 MiB, about 30 s left"
+    progress.fetched(400 << 20, 400 << 20)
     assert progress.words() == "a"
     progress.__exit__()
 
