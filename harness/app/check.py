@@ -52,7 +52,7 @@ def check(
         return run_on(on[0], cells, options, on[1])
     runtime = plugins.usable_runtime(options.runtime)
     if "gguf" not in getattr(runtime, "formats", ("gguf",)):
-        raise RefusedError(f"--runtime {options.runtime}: nothing predicts it before a run; `edge-harness run` runs it")
+        raise RefusedError(f"--runtime {options.runtime}: it cannot be predicted; `edge-harness run` measures it")
     timed = options.runtime
     if not hasattr(runtime, "package"):  # a program of its own: it is predicted from the library's costs
         timed, runtime = "llamacpp", plugins.usable_runtime("llamacpp")
@@ -66,8 +66,8 @@ def check(
     if scenario.api not in {"", "cpu", *gpus}:
         raise RefusedError(f"--api {scenario.api}: no such GPU is driven here; `edge-harness doctor` says what is")
     if "xllamacpp" in runtime.package():
-        faster = "compiled for this machine it is faster (pip install 'edge-harness[llama]')"
-        listener.say(f"llama.cpp comes built for any machine of its kind: {faster}")
+        faster = "one compiled for this machine is faster (pip install 'edge-harness[llama]')"
+        listener.say(f"this llama.cpp was built for any machine of its kind: {faster}")
     wall_s = options.how.limits.wall_s
     asked: dict[str, Any] = {"heard": listener, "again": probe_again, "runtime": timed}
     try:  # under a minute where it is quiet; a machine too busy to time its engine still gets its answer

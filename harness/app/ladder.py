@@ -76,7 +76,7 @@ def ladder(
     if header.synthetic:
         raise RefusedError(f"{source.name} has synthetic weights: it has speed and size, but no quality to measure")
     if header.metadata.get(f"{header.architecture}.attention.causal") is False:
-        raise RefusedError(f"{source.name} ({header.architecture}) is no language model: it predicts no next token")
+        raise RefusedError(f"{source.name} ({header.architecture}) is not a language model: it predicts no next token")
     records = []
     with ExitStack() as stack:
         shipped = stack.enter_context(as_file(files("harness") / "data" / "text" / "python-reference.txt"))

@@ -74,7 +74,8 @@ def serve_load(
         patience=Patience(silence_s=silence_s),
         **asked,
     )
-    how.listener.begin(f"load on {url}", 3 * job.request_count * len(job.levels))
     with Pipeline(how) as pipeline:
-        record = pipeline.measure(plan(job, throughput_of(named) if named else None))
+        planned = plan(job, throughput_of(named) if named else None)
+        how.listener.begin("load on the server", 3 * job.request_count * len(job.levels))
+        record = pipeline.measure(planned)
     return answer_of(record)

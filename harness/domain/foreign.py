@@ -26,7 +26,7 @@ MOST_BYTES: Final = 64 << 20
 _BOUNDS: Final = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
 
 
-def read_limited(path: Traversable, most_bytes: int = MOST_BYTES, expected: str = "a file") -> bytes:
+def read_limited(path: Traversable, most_bytes: int = MOST_BYTES, expected: str = "a readable file") -> bytes:
     """All of a file, if it is no larger; never more than that is read.
 
     Raises:

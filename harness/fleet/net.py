@@ -150,7 +150,7 @@ def serve_device(scheduler: str, device: str, tls: Path | None, *, host: str = "
         RefusedError: The device cannot be called so, or the address is wrong.
     """
     if not is_device_name(device):
-        raise RefusedError(f"{device!r} is no name of a device: letters, digits, dots and dashes")
+        raise RefusedError(f"{device!r} is not a name of a device: expected letters, digits, dots and dashes")
     there = check_address(scheduler, tls)
     if host:
         check_reach(host, tls)

@@ -48,7 +48,7 @@ def decoder_ports(graph: OnnxGraph) -> DecoderPorts:
     others = [p for p in graph.inputs if not _PAST.fullmatch(p.name)]
     outputs = {p.name: p for p in graph.outputs}
     if "logits" not in outputs or not any(p.name == "input_ids" for p in others):
-        raise RefusedError(f"{name} is no language model: it has no input_ids or no logits")
+        raise RefusedError(f"{name} is not a language model: it has no input_ids or no logits")
     if not past:
         raise RefusedError(f"{name} has no cache: export it with past (task text-generation-with-past)")
     if unknown := [p.name for p in others if p.name not in _KNOWN]:

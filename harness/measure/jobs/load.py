@@ -79,7 +79,7 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
     predicted: dict[float, float] = {}
     if predict is not None:
         if job.open_loop or not server.local:
-            raise RefusedError("MODEL: predicted is a server on this machine, by --users")
+            raise RefusedError("MODEL: only a server on this machine is predicted, and only with --users")
         prompt, new = (round(sum(ends) / 2) for ends in (job.prompt_tokens, job.new_tokens))
         usual = Scenario(prompt_tokens=prompt, new_tokens=new, depth_tokens=job.prefix_tokens)
         most = server.described.slot_count or MOST_AT_ONCE

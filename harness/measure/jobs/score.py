@@ -91,4 +91,4 @@ def run_text(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         with runtime.open(Path(job.path), job.scenario) as session:
             emit("nll", text_nll(session, text, job.chunk_count).tolist())
     else:
-        raise RefusedError("scored are llama.cpp and ik in process, and servers")
+        raise RefusedError("only llama.cpp and ik in process, and servers, can be scored on a text")

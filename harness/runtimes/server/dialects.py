@@ -86,9 +86,13 @@ class OpenAI:
         """The model's own row; the only one where none was named."""
         names = [_text(r.get(key)) for r in rows]
         if self.model and names and self.model not in names:
-            raise RefusedError(f"--model: found {self.model!r}, expected one of the server's: {', '.join(names[:8])}")
+            raise RefusedError(
+                f"--server-model: found {self.model!r}, expected one of the server's: {', '.join(names[:8])}"
+            )
         if not self.model and len(names) > 1:
-            raise RefusedError(f"the server has {len(names)} models: choose with --model: {', '.join(names[:8])}")
+            raise RefusedError(
+                f"the server has {len(names)} models: choose one with --server-model: {', '.join(names[:8])}"
+            )
         self.model = self.model or (names[0] if names else "")
         return rows[names.index(self.model)] if self.model in names else {}
 
