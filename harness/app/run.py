@@ -186,7 +186,7 @@ def run_cell(
     """Run one member of a group in an open pipeline: its ``turn`` among others, and what its runtime answers."""
     key, heard = _cell_key(cell, options, pipeline.machine, turn), pipeline.heard
     if (done := pipeline.done_before(key)) is not None:
-        heard.say(f"{cell.model}: measured before, reused ({done.run_id})")
+        heard.say(f"{cell.model}: done before, reused ({done.run_id})")
         return done
     depth = f" @ d{cell.scenario.depth_tokens}" if cell.scenario.depth_tokens else ""
     depth += f", {cell.scenario.batch_count} sequences" if cell.scenario.batch_count > 1 else ""

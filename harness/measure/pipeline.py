@@ -130,7 +130,7 @@ class Pipeline(contextlib.ExitStack):
         """
         if (done := self.done_before(plan.key)) is not None:
             self.heard.say(
-                f"{plan.model.name if plan.model else plan.workload}: measured before, reused ({done.run_id})"
+                f"{plan.model.name if plan.model else plan.workload}: done before, reused ({done.run_id})"
             )
             self._save(done)
             return done

@@ -155,7 +155,7 @@ def test_throughput_is_predicted_before_the_run_for_as_many_as_there_are_slots(t
         record = pipeline.measure(planned)
         assert [v.predicted_tokens_per_s for v in record.result.levels] == [10.0, 20.0, 20.0]
         assert record.result.predicted_saturation == 2
-        with pytest.raises(RefusedError, match="predicted is a server on this machine, by --users"):
+        with pytest.raises(RefusedError, match="only a server on this machine is predicted"):
             plan(LoadJob(url=server.url, levels=(1.0,), **lengths, open_loop=True), predict)
 
 
