@@ -13,12 +13,11 @@ from typing import Final
 
 from harness.domain.base import Frozen
 from harness.domain.record import RunRecord
-from harness.errors import BadDataError, CouldNotRunError, RefusedError
+from harness.errors import CouldNotRunError, RefusedError
 from harness.records.store import RECORD_MAX_BYTES, decode, encode
 
 FORMAT: Final = 5
-"""Before it there were figures beside the records, and 3 kept records as LZ4 frames: they are read with the package
-lz4."""
+"""Before it there were figures beside the records."""
 _BATCH: Final = 500
 _BUSY_S: Final = 30.0
 _CACHE_KIB: Final = 32 << 10
@@ -26,7 +25,6 @@ _PAGE_BYTES: Final = 16 << 10
 _FROM_OLDER: Final = (
     "DROP INDEX IF EXISTS runs_by_model; DROP INDEX IF EXISTS runs_by_cell; DROP TABLE IF EXISTS figures"
 )
-_LZ4: Final = b"\x04\x22\x4d\x18"
 
 
 class HistoryEntry(Frozen):
@@ -147,17 +145,7 @@ class History:
         return [] if rows == ["ok"] else rows
 
     def _decoded(self, run_id: str, data: bytes) -> RunRecord:
-        place = f"{self.path} run {run_id}"
-        if data.startswith(_LZ4):
-            try:
-                from lz4.frame import LZ4FrameDecompressor
-            except ImportError:
-                raise CouldNotRunError(f"{place} is kept as edge-harness 0.2 did: pip install lz4") from None
-            try:
-                data = LZ4FrameDecompressor().decompress(data, RECORD_MAX_BYTES + 1)
-            except (RuntimeError, EOFError) as error:
-                raise BadDataError(place, "", f"a broken LZ4 frame ({error})", "a record") from error
-        return decode(data, place)
+        return decode(data, f"{self.path} run {run_id}")
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -100,37 +100,8 @@ def test_a_broken_line_is_named(tmp_path: Path, bad: int) -> None:
     assert fresh.count() == 0
 
 
-def test_a_history_of_compressed_records_is_read(tmp_path: Path) -> None:
-    frame = pytest.importorskip("lz4.frame")
-    history = History(tmp_path / "history.sqlite")
-    history.extend(year(3))
-    with sqlite3.connect(history.path) as connection:
-        rows = connection.execute("SELECT run_id, record FROM runs").fetchall()
-        connection.executemany("UPDATE runs SET record = ? WHERE run_id = ?", [(frame.compress(r), i) for i, r in rows])
-        connection.execute("PRAGMA user_version = 3")
-    connection.close()
-
-    assert {r.run_id: r for r in history.records()} == {r.run_id: r for r in year(3)}
-
-
-def test_a_frame_that_unpacks_without_end_is_cut_off(tmp_path: Path) -> None:
-    frame = pytest.importorskip("lz4.frame")
-    history = History(tmp_path / "history.sqlite")
-    history.extend(year(1))
-    bomb = frame.compress(bytes(400 << 20))
-    with sqlite3.connect(history.path) as connection:
-        connection.execute("UPDATE runs SET record = ?", (bomb,))
-    connection.close()
-    del bomb
-
-    with pytest.raises(BadDataError, match="bytes, expected at most"):
-        list(history.records())
-
-
 @pytest.mark.parametrize("payload", [b"\x04\x22\x4d\x18", b"\x04\x22\x4d\x18" + b"\xff" * 40, b"{"])
 def test_a_torn_record_is_one_error_with_its_run(tmp_path: Path, payload: bytes) -> None:
-    if payload.startswith(b"\x04"):  # as an older history kept records
-        pytest.importorskip("lz4")
     history = History(tmp_path / "history.sqlite")
     history.extend(year(2))
     with sqlite3.connect(history.path) as connection:
