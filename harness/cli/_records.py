@@ -37,13 +37,15 @@ def run_table(records: "Iterable[RunRecord]") -> Table:
     return table("", ("model", *RUN_COLUMNS, "outcome"), rows, right=range(1, 7))
 
 
-def comparison_table(comparison: "Comparison", title: str) -> Table:
-    """Predicted, its interval, measured, error."""
+def comparison_view(record: "RunRecord", comparison: "Comparison | None") -> list[Any]:
+    """What to print of a run beside its prediction: interval, measured, error, and notes; nothing without one."""
     from harness.report.text import compared
 
+    if comparison is None:
+        return []
     columns = ("", "predicted", "90 % interval", "measured", "error", "", "n")
     rows = [(row.name, *compared(row), str(row.sample_count)) for row in comparison.rows]
-    return table(title, columns, rows, right=(1, 2, 3, 4, 6))
+    return [table(record_title(record), columns, rows, right=(1, 2, 3, 4, 6)), *comparison.notes]
 
 
 def reasons(records: "Sequence[RunRecord]") -> list[str]:

@@ -39,7 +39,7 @@ def check(
     from harness.app.check import gate
     from harness.app.resolve import scenario_from
     from harness.app.run import Options, exit_of
-    from harness.cli._records import comparison_table, reasons, record_title, run_table
+    from harness.cli._records import comparison_view, reasons, run_table
     from harness.records.compare import compare
     from harness.report.answer import check_line
     from harness.report.check import write_check_report
@@ -58,8 +58,7 @@ def check(
         for record, comparison in pairs:
             click.echo(check_line(record, comparison))
         for record, comparison in pairs:
-            if comparison is not None:
-                say(comparison_table(comparison, record_title(record)), *comparison.notes)
+            say(*comparison_view(record, comparison))
         say(run_table(records))
         say(*lines)
         click.echo(f"Next: {_NEXT if status == Exit.OK else _DOCTOR}")

@@ -27,7 +27,7 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
     """
     from harness.app.run import exit_of
     from harness.cli._progress import RunProgress
-    from harness.cli._records import comparison_table, reasons, record_title, run_table
+    from harness.cli._records import comparison_view, reasons, run_table
     from harness.fleet.matrix import load_matrix, tasks_of
     from harness.fleet.run import run_fleet
     from harness.records.compare import compare
@@ -45,8 +45,8 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
     def show() -> None:
         for device in dict.fromkeys(record.machine.device for record in records):
             mine = [record for record in records if record.machine.device == device]
-            tables = [comparison_table(c, record_title(r)) for r in mine if (c := compare(r)) is not None]
-            say(device, run_table(mine), *tables, *reasons(mine))
+            compared = [part for record in mine for part in comparison_view(record, compare(record))]
+            say(device, run_table(mine), *compared, *reasons(mine))
         hint = f"make a page of them with: edge-harness report {folder} -o report.html"
         click.echo(f"{len(records)} results in {folder}; {hint}", err=True)
 

@@ -81,7 +81,7 @@ def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:
     from harness.app.check import gate
     from harness.app.results import gather
     from harness.app.trend import differences, not_alike
-    from harness.cli._records import comparison_table, difference_view, record_title, show_record
+    from harness.cli._records import comparison_view, difference_view, show_record
     from harness.errors import Exit, RefusedError
     from harness.records.compare import compare
 
@@ -104,8 +104,7 @@ def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:
     def show() -> None:
         for record, comparison in zip(records, comparisons, strict=True):
             show_record(record)
-            if comparison:
-                say(comparison_table(comparison, record_title(record)), *comparison.notes)
+            say(*comparison_view(record, comparison))
         for pair in pairs:
             say(*difference_view(*pair))
         say(*broken)

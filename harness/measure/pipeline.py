@@ -129,9 +129,7 @@ class Pipeline(contextlib.ExitStack):
         ``on_event`` is called with each event of the child soon after it was told.
         """
         if (done := self.done_before(plan.key)) is not None:
-            self.heard.say(
-                f"{plan.model.name if plan.model else plan.workload}: done before, reused ({done.run_id})"
-            )
+            self.heard.say(f"{plan.model.name if plan.model else plan.workload}: done before, reused ({done.run_id})")
             self._save(done)
             return done
 
