@@ -64,7 +64,7 @@ const cell = (d, m, q, c) => {
 const judged = (a, target) => a.v !== "-" && a.v !== "2" && target > 0 && a.speed < target ? "2" : a.v;
 const place = a => a.pool === "vram" ? "the card's memory" : "memory one app may use";
 const reason = (a, target) => {
-  if (a.v === "-") return "This model has no such mixture or cache.";
+  if (a.v === "-") return "This model has no such quantisation or cache.";
   const room = size(a.need) + " needed of " + size(a.room) + " of " + place(a);
   if (a.v === "2") return room + ".";
   const how = a.v === "1" ? " The rest comes from storage for every token." : a.v === "3" ? " The rest lies with the CPU: `edge-harness fit` gives the flags." : "";
