@@ -34,6 +34,11 @@ class Figure(Frozen, kw_only=False):
     source: str
     confidence: Confidence
 
+    @property
+    def known_by(self) -> str:
+        """The confidence as people read it."""
+        return self.confidence.replace("from_memory", "recalled")
+
 
 def measured(value: float, how: str) -> Figure:
     """A figure that was measured today; ``how`` says by what, in the unit of the field that will hold it."""
