@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Self
 
 from harness.cli._output import console
 from harness.cli._records import reasons
@@ -66,6 +66,16 @@ class RunProgress(Listener):
             self._live.start()
         elif not (within_s or self._end_s):
             self.say(f"running {title}")
+
+    def each(self, items: Iterable[Any], count: int) -> Iterator[Any]:
+        """The items; each is a step of one part, which is told on a terminal alone."""
+        self._start_s, self._begun = self._now_s(), 1
+        self.expect(count)
+        if self._is_drawn:
+            self._live.start()
+        for item in items:
+            yield item
+            self.step()
 
     def expect(self, step_count: int) -> None:
         """Steps of this part, none of them done."""

@@ -140,7 +140,12 @@ def _figures_table(profile: "DeviceProfile") -> Table:
             if isinstance(value, dict):
                 figures = {f"{label} {dtype}": peak for dtype, peak in value.items()}
             rows += [
-                (words, show(figure.value), figure.known_by, figure.source)
+                (
+                    words,
+                    show(figure.value).replace("FLOP", "OP" if "int" in words else "FLOP"),
+                    figure.known_by,
+                    figure.source,
+                )
                 for words, figure in figures.items()
                 if hasattr(figure, "confidence")
             ]

@@ -77,7 +77,7 @@ def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget
     budgets = load_budgets(budget)
     click.echo(plan_line(looks_within(max_turns), 0.95), err=True)
     with RunProgress() as progress:
-        progress.begin(f"at most {max_turns} turns", max_turns)
+        progress.begin(f"{max_turns} turns at most", max_turns)
         judgements, _, _ = gate_in_turns(
             budgets,
             partial(run_side, candidate, timeout_s=timeout_s),

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from harness.cli._command import verb
-from harness.cli._output import Answer, console, say, table
+from harness.cli._output import Answer, say, table
 from harness.units import format_bytes, format_number
 
 if TYPE_CHECKING:
@@ -19,15 +19,13 @@ def matrix(kv_type: str, api: str, **asked: Any) -> Answer:
     Each is answered by the best way to run it, as by `edge-harness fit`. Name devices or models: all of both are more
     than one table holds.
     """
-    from rich.progress import track
-
     from harness.app.matrix import ask, columns
     from harness.app.resolve import scenario_from, usual_program
+    from harness.cli._progress import RunProgress
 
     grid = ask(scenario=scenario_from({"kv_type": kv_type, "api": api, "program": usual_program("")}), **asked)
-    screen = console(stderr=True)
-    off = not screen.is_terminal
-    cells = list(track(grid.cells(), "predicting", grid.cell_count, console=screen, transient=True, disable=off))
+    with RunProgress("predicting") as progress:
+        cells = list(progress.each(grid.cells(), grid.cell_count))
 
     def show() -> None:
         say(_summary(cells) if len(cells) > _MOST_ROWS else _all_cells(cells))

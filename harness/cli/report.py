@@ -32,6 +32,7 @@ def report(
     holds predictions alone.
     """
     from harness.app.results import gather
+    from harness.cli._progress import RunProgress
     from harness.report.choices import beside
     from harness.report.document import build
 
@@ -47,7 +48,8 @@ def report(
     if not wanted and not records:
         raise RefusedError("nothing to report: no RESULT, and no predictions wanted")
     given = {name: each for name, each in asked.items() if each}
-    predicted = beside(records, **given) if wanted else None
+    with RunProgress("predicting") as progress:
+        predicted = beside(records, each=progress.each, **given) if wanted else None
     judged = _judged(budget, records) if budget else ()
     document = build(records, predicted, command=("edge-harness", *sys.argv[1:]), budgets=judged)
     text = clean_lines(import_module(f"harness.report.formats.{form}").render(records, document))

@@ -1,6 +1,6 @@
 """The answers behind the matrix and the what-if panel of a page: computed here, a page only looks them up."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from harness.app.matrix import Cell, ask
@@ -102,8 +102,9 @@ def choices(
     models: Sequence[str] = ("*",),
     quants: Sequence[str] = DEFAULT_QUANTS,
     contexts: Sequence[int] = DEFAULT_CONTEXTS,
+    each: Callable[[Iterable[Cell], int], Iterable[Cell]] = lambda cells, _count: cells,
 ) -> Choices:
-    """Ask about all that the patterns match.
+    """Ask about all that the patterns match; the cells and their number pass through ``each``, which may count them.
 
     Raises:
         UnknownNameError: A pattern matches nothing.
@@ -120,7 +121,7 @@ def choices(
         quants=mixtures,
         contexts=tuple(grid.contexts),
         quality=tuple(_quality(model.quant, sizes[model.name]) for model in grid.models),
-        cells=tuple(_shown(cell) for cell in grid.cells()),
+        cells=tuple(_shown(cell) for cell in each(grid.cells(), grid.cell_count)),
         default_quant=mixtures.index("Q4_K_M") if "Q4_K_M" in mixtures else 0,
         default_context=min(1, len(grid.contexts) - 1),
     )

@@ -83,9 +83,16 @@ def test_a_file_that_is_fetched_says_what_is_left(clock: Clock) -> None:
     progress.__exit__()
 
 
+def test_items_are_steps(clock: Clock) -> None:
+    progress = RunProgress("predicting", clock)
+    for number in progress.each(range(4), 4):
+        assert progress.words() == ("predicting" if not number else f"predicting  about {40 - 10 * number} s left")
+        clock.s += 10.0
+
+
 def test_nothing_is_drawn_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     with RunProgress() as progress:
         progress.begin("probing this machine", within_s=10.0)
         progress.begin("a", 2)
-        progress.step()
+        assert list(progress.each("xy", 2)) == ["x", "y"]
     assert capfd.readouterr().err == "running a\n"
