@@ -74,8 +74,7 @@ def run_on(
     records = []
     with Pipeline(how) as pipeline:
         for index, cell in enumerate(cells):
-            if cells[1:]:
-                how.listener.plan(len(cells) - index)
+            how.listener.plan(len(cells) - index)
             how.listener.begin(f"{cell.model} on {on}")
             located = obtain(cell.model, cell.quant, progress=how.listener.fetched)
             resolved = located.resolved()
@@ -114,8 +113,7 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
         if name == "window":
             hear(msgspec.convert(data, Window))
 
-    how.listener.plan(within_s=60 * job.minutes + job.idle_s)
-    how.listener.begin(f"soak of {model.name}")
+    how.listener.begin(f"soak of {model.name}", within_s=60 * job.minutes + job.idle_s)
     with Pipeline(how._replace(listener=Listener(how.listener.say))) as pipeline:
         if programs is None:
             return pipeline.measure(plan(job, model), on_event=told)

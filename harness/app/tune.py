@@ -47,7 +47,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.machine import cpu
-from harness.measure.pipeline import How, Pipeline
+from harness.measure.pipeline import How, Listener, Pipeline
 from harness.predict.splits import best_split, steps
 from harness.records.metrics import metric_values
 from harness.runtimes._threads import default_thread_count
@@ -205,9 +205,9 @@ def tune(
     asked, api = scenario_of(goal), scenario_from({"api": api}).api
     resolved = resolve_model(model, quant or None)
     path = obtain(model, quant, progress=how.listener.fetched).path
-    how = how._replace(keep=False)  # some hundred short runs are no history of the machine
+    how.listener.begin(f"tuning {resolved.name}", within_s=within_s)
     say = how.listener.say
-    how.listener.plan(within_s=within_s)
+    how = how._replace(keep=False, listener=Listener(say))  # some hundred short runs are no history of the machine
     usual, logical = default_thread_count(), cpu().logical_cpu_count
     if programs is not None:
         device = run_on(on, [], Options(how=how), programs)[0]

@@ -26,7 +26,7 @@ class RunProgress(Listener):
         from rich.live import Live
 
         self._console, self._now_s = console(stderr=True), now_s
-        self._start_s = self._end_s = self._part_end_s = self._fetch_s = 0.0
+        self._start_s = self._end_s = self._fetch_s = 0.0
         self._begun = self._coming = self._step_count = self._done_steps = 0
         self._title, self._note = title, ""
         # No more than two redraws a second: drawing takes time on the cores that are being measured.
@@ -49,14 +49,14 @@ class RunProgress(Listener):
         """One line."""
         self._console.print(line, markup=False)
 
-    def plan(self, count: int = 0, within_s: float = 0.0) -> None:
-        """What is to come."""
-        self._coming, self._end_s = count, within_s and self._now_s() + within_s
+    def plan(self, count: int) -> None:
+        """How many are to come."""
+        self._coming = count
 
     def begin(self, title: str, step_count: int = 0, within_s: float = 0.0) -> None:
-        """The next part, or what prepares the parts."""
+        """The next part, or what has a length of its own."""
         self._title, self._note, self._fetch_s = title, "", 0.0
-        self._part_end_s = within_s and self._now_s() + within_s
+        self._end_s = within_s and self._now_s() + within_s
         self.expect(step_count)
         if not within_s:
             self._start_s = self._start_s or self._now_s()
@@ -64,7 +64,7 @@ class RunProgress(Listener):
             self._coming = max(0, self._coming - 1)
         if self._is_drawn:
             self._live.start()
-        elif not (within_s or self._end_s):
+        elif not within_s:
             self.say(f"running {title}")
 
     def each(self, items: Iterable[Any], count: int) -> Iterator[Any]:
@@ -107,15 +107,14 @@ class RunProgress(Listener):
     def words(self) -> str:
         """The line: ``2 of 6  smollm2-135m  tg128 124.2 t/s  about 3 min left``."""
         all_count = self._begun + self._coming
-        is_numbered = all_count > 1 and not self._end_s and not self._part_end_s
-        place = f"{self._begun} of {all_count}" if is_numbered else ""
+        place = f"{self._begun} of {all_count}" if all_count > 1 and not self._end_s else ""
         return "  ".join(filter(None, (place, self._title, self._note, self._left_words())))
 
     def _left_words(self) -> str:
-        """From the time that was planned, else from the parts and steps that are done; empty before the first one."""
+        """From the time that it takes, else from the parts and steps that are done; empty before the first one."""
         now_s = self._now_s()
-        if end_s := self._end_s or self._part_end_s:
-            return _left(end_s - now_s)
+        if self._end_s:
+            return _left(self._end_s - now_s)
         share = min(self._done_steps / self._step_count, 1.0) if self._step_count else 0.0
         done = self._begun - 1 + share
         return _left((now_s - self._start_s) / done * (self._begun + self._coming - done)) if done > 0 else ""

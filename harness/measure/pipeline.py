@@ -67,13 +67,13 @@ class Listener:
         """Something worth a line."""
         self._say(line)
 
-    def plan(self, count: int = 0, within_s: float = 0.0) -> None:
-        """So many parts are still to begin; where ``within_s`` is given, all of them end after about so long."""
+    def plan(self, count: int) -> None:
+        """So many parts are still to begin."""
 
     def begin(self, title: str, step_count: int = 0, within_s: float = 0.0) -> None:
         """A part starts, of so many steps: samples, in a measurement; 0 where nobody knows.
 
-        What prepares the parts has a length of its own (``within_s``) instead, and is none of them.
+        What has a length of its own (``within_s``), such as a probe before them, is none of the parts.
         """
 
     def expect(self, step_count: int) -> None:

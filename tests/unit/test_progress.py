@@ -61,10 +61,8 @@ def test_what_has_a_length_of_its_own_is_no_part(clock: Clock) -> None:
 
 def test_a_time_for_all_of_it_is_what_is_left(clock: Clock) -> None:
     progress = RunProgress(now_s=clock)
-    progress.plan(within_s=600.0)
-    progress.begin("a", 4)
+    progress.begin("a", within_s=600.0)
     clock.s = 300.0
-    progress.step()
     assert progress.words() == "a  about 5 min left"
     clock.s = 601.0
     assert progress.words() == "a  nearly done"
