@@ -249,7 +249,9 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     if scenario.depth_tokens:
         words, asked = "depth + prompt + new", scenario.depth_tokens + scenario.prompt_tokens + scenario.new_tokens
     if asked > scenario.context_tokens:
-        raise InputError(f"{asked} tokens ({words}) do not fit in a context of {scenario.context_tokens}")
+        raise InputError(
+            f"{asked} tokens ({words}) do not fit in a context of {scenario.context_tokens}: raise it with -c"
+        )
     return scenario
 
 

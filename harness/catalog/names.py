@@ -78,7 +78,7 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
             why += f"; its shape was read for {card.checked}"
         return Match(card, None, quant, why)
     if (other := _NO_MODEL.search(_unbracketed(name))) and not params_b:
-        raise RefusedError(f"{name!r}: {other[1]} is a draft head, a method or an encoder, not a decoder of its own")
+        raise RefusedError(f"{name!r}: {other[1]} is a draft head, a method or an encoder, and no language model alone")
     sizes = {key(text): row for text, row in TABLES["sizes"].items()}
     known = sizes.get(key(split(name)[0]), {}) if not params_b else {}
     bounded = guess(name, params_b=params_b or known.get("params_b", 0), active_b=active_b or known.get("active_b", 0))
