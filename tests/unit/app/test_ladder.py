@@ -194,5 +194,5 @@ def test_an_encoder_is_no_language_model(tiny: Path, monkeypatch: pytest.MonkeyP
         return found._replace(metadata={**found.metadata, "llama.attention.causal": False})
 
     monkeypatch.setattr(ladder_module, "read_gguf", encoder)
-    with pytest.raises(RefusedError, match="no language model"):
+    with pytest.raises(RefusedError, match="not a language model"):
         ladder(tiny, ["Q4_0"])
