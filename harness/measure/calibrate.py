@@ -72,6 +72,8 @@ _RESTARTS: Final = 4
 _CACHE_VERSION: Final = 9
 DISTURBED_RATIO: Final = 0.25
 """Share of benches that were disturbed each time, above which a calibration is used but not kept."""
+USELESS_RATIO: Final = 0.6
+"""The same, above which published costs know more of the machine."""
 _LACKING_SPREAD_RATIO: Final = 0.1
 """What the interval of a speed gains for each bench that failed."""
 
@@ -151,8 +153,8 @@ def calibrate(
 
     Raises:
         MissingPackageError: No package that brings the runtime is installed.
-        EngineError: Nothing was timed within ``limit_s``, the child ended again and again, or the engine has no device
-            of that api.
+        EngineError: Nothing was timed within ``limit_s``, other programs disturbed most of it, the child ended again
+            and again, or the engine has no device of that api.
         RefusedError: None of the types can be timed, or there is no room for it.
     """
     wanted = sorted({t for t in types if t in TINY_TYPES and t != "F32"})
@@ -214,11 +216,7 @@ def calibrate(
     new = tuple(c.replace(repacked=c.type_name in repacked, load_s_per_byte=loads.get(c.type_name, 0.0)) for c in new)
     isa, process = last.get("engine", {}).get("isa"), last.get("process", {})
     failures = dict.fromkeys(f"{e['type_name']} {e['role']}: {e['why']}" for e in events["failed"])
-    clean: dict[tuple[Any, ...], bool] = {}
-    for e in events["timing"]:
-        key = e["type_name"], e["role"], e["batch"], e["depth"]
-        clean[key] = clean.get(key, False) or not e["doubted"]
-    disturbed = 1 - float(np.mean(list(clean.values())))
+    disturbed = _disturbed_share(events["timing"])
     costs = costs.replace(
         api=api,
         engine_version=plugins.usable_runtime(runtime).package(),
@@ -237,6 +235,8 @@ def calibrate(
         load_layer_s=load_layer_s,
         disturbed_ratio=disturbed if disturbed > DISTURBED_RATIO else 0.0,
     )
+    if disturbed > USELESS_RATIO:
+        raise EngineError(f"other programs disturbed {disturbed:.0%} of the benches each time: stop them and try again")
     if costs.disturbed_ratio:
         say(f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs")
     else:
@@ -334,6 +334,14 @@ def stretches(events: Iterable[Mapping[str, Any]]) -> dict[Key, dict[int, float]
         times[type_name, role, batch, depth] = {turn: min(seconds, most) for turn, seconds in own.items()}
         bounds[type_name, role, depth] = min(bound, *own.values())
     return times
+
+
+def _disturbed_share(events: Iterable[Mapping[str, Any]]) -> float:
+    """Share of the benches that were disturbed in every round."""
+    keys: dict[bool, set[Key]] = {True: set(), False: set()}
+    for event in events:
+        keys[event["doubted"]].add((event["type_name"], event["role"], event["batch"], event["depth"]))
+    return len(keys[True] - keys[False]) / len(keys[True] | keys[False])
 
 
 def typical_s(times: Times, key: Key, less: Key | None = None) -> float:

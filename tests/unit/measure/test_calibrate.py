@@ -420,6 +420,15 @@ def test_a_calibration_is_kept_unless_it_was_disturbed(
     assert calibrate.kept(repack=False) is None
 
 
+def test_costs_that_were_disturbed_throughout_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
+    events = {"timing": [e | {"doubted": True} for e in invented_events()]}
+    monkeypatch.setattr(calibrate, "_run", lambda *_: (defaultdict(list, events), 1.0))
+    with pytest.raises(EngineError, match="disturbed 100% of the benches each time"):
+        calibrate.calibrate(["Q8_0"], fill_bytes=FILL, working_sets=((1 << 20, 1e11),))
+    assert calibrate.kept() is None
+
+
 def test_a_spoilt_store_is_timed_again(tmp_path: Path) -> None:
     place = tmp_path / "kept.json"
     assert calibrate._load(place) is None
