@@ -45,8 +45,8 @@ def check(
         HarnessError: A name is unknown, the machine could not be probed, or nothing predicts that runtime.
     """
     listener = options.how.listener
-    if options.runtime == "ik" and scenario.repack:  # it rewrites all weights in memory of its own, and maps no file
-        scenario = scenario.replace(mmap=False)
+    if options.runtime == "ik":  # where it rewrites weights it does so in memory of its own, and maps no file
+        scenario = scenario.replace(program="ik-llama-cpp-python", mmap=scenario.mmap and not scenario.repack)
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depth_tokens=depths)
     if on[1] is not None:
         return run_on(on[0], cells, options, on[1])

@@ -20,10 +20,13 @@ _PARTS: Final = {"plan": StreamPlan, "expert_plan": ExpertPlan, "report": Stream
 """Events of the child that are parts of the result."""
 
 
-def stream(job: StreamJob, *, predicted_tokens_per_s: float | None = None, how: How = How()) -> RunRecord:
+def stream(
+    job: StreamJob, *, predicts: bool = True, predicted_tokens_per_s: float | None = None, how: How = How()
+) -> RunRecord:
     """Generate under a RAM budget: a record whose result is a :class:`~harness.domain.result.Stream`.
 
-    A budget that is too small, a failure of the engine and a kill for going over the limit are its outcome.
+    With a draft its speed is predicted from costs that are timed on the streamed model first, if it ``predicts``. A
+    budget that is too small, a failure of the engine and a kill for going over the limit are its outcome.
 
     Raises:
         BadDataError: The model is no GGUF file.
@@ -33,16 +36,16 @@ def stream(job: StreamJob, *, predicted_tokens_per_s: float | None = None, how: 
     beside = [] if job.draft in {"", "lookup"} else [Path(job.draft).absolute()]
     job = job.replace(model=str(model), draft=str(beside[0]) if beside else job.draft)
     how = how._replace(limits=how.limits._replace(memory_bytes=job.budget_bytes))
-    read = partial(_read, job, predicted_tokens_per_s)
+    read = partial(_read, job, predicts, predicted_tokens_per_s)
 
     def hear(event: str, data: Any) -> None:
-        if event == "advice":
+        if event == "advice" and predicts:
             how.listener.say(f"advice: {msgspec.convert(data, DraftAdvice, strict=False).words}")
 
     return measure_file("stream", job, model, beside, read, wanted_count=len(job.prompts), how=how, on_event=hear)
 
 
-def _read(job: StreamJob, predicted_tokens_per_s: float | None, ended: ChildResult) -> Stream | None:
+def _read(job: StreamJob, predicts: bool, predicted_tokens_per_s: float | None, ended: ChildResult) -> Stream | None:
     """What the child found, over the prompts that it got through; None when it got through none."""
     events = dict(ended.events)
     answers = [msgspec.convert(d, Decoding) for d in events_named(ended, "answer")]
@@ -50,7 +53,7 @@ def _read(job: StreamJob, predicted_tokens_per_s: float | None, ended: ChildResu
         return None
     chosen: dict[str, str] = events.get("schedule", {"name": "", "reason": ""})
     advice = msgspec.convert(events["advice"], DraftAdvice, strict=False) if "advice" in events else None
-    if advice:  # from costs timed on the model itself, as it is streamed
+    if advice and predicts:
         predicted_tokens_per_s = advice.speedup_ratio / advice.verify_s[1]
     parts: dict[str, Any] = {
         name: msgspec.convert(events[name], kind) for name, kind in _PARTS.items() if name in events

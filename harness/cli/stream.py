@@ -76,7 +76,7 @@ def stream(
         scenario=scenario,
         **of_job,
     )
-    record = stream(job, predicted_tokens_per_s=predicted, how=how)
+    record = stream(job, predicts=says_first, predicted_tokens_per_s=predicted, how=how)
     return answer_of(record)
 
 

@@ -40,6 +40,8 @@ class Program(Frozen):
         cache_ram_mib: Most that it keeps of other prompts' states.
         drafts: Tokens that it drafts at a time where the model has layers for it and it is asked.
         grows: Whether the cache grows with its tokens (MLX).
+        graph_nodes: Whose records are zeroed for each context, where they are many.
+        table_twice: Whether a token table that is also the output matrix is read twice where the file is not mapped.
     """
 
     name: str = ""
@@ -67,6 +69,8 @@ class Program(Frozen):
     cache_ram_mib: int = 0
     drafts: int = 0
     grows: bool = False
+    graph_nodes: int = 0
+    table_twice: bool = False
 
     @property
     def written(self) -> str:

@@ -15,10 +15,11 @@ class StreamPlan(Frozen):
     """What stays and what is read again in each pass.
 
     Attributes:
-        slot_bytes: Streamed bytes of each streamed block; 0 when everything fits.
+        slot_bytes: Of one piece that is streamed; 0 when everything fits.
+        slot_count: Pieces in memory at a time.
         mapped_bytes: Left to the file mapping: the token table, of which a pass reads a few rows.
         available_bytes: What the weights may take.
-        blocks: Numbers of the blocks of which a part is streamed.
+        blocks: Number of the block of each streamed piece, in order.
         unit_bytes: What slots are multiples of and aligned to: huge pages, or small ones where blocks are too small.
     """
 

@@ -33,6 +33,9 @@ RUNTIME_ANONYMOUS_BYTES: Final = 25 * MIB
 script that imports nothing but the engine has 21.6 MiB)."""
 RUNTIME_FILE_BYTES: Final = 24 * MIB
 """Code pages of the same, after the first tokens."""
+_NODE_BYTES: Final = 368 + 2 * 8 + 2 * (8 + 1 / 8)
+"""Of one node of a graph that may be in use: its tensor, a node's and a leaf's place in the graph, two in its table of
+hashes. Source: ggml.c (``ggml_tensor_overhead``, ``ggml_graph_nbytes``)."""
 _MODEL_RECORD_BYTES: Final = 2.3 * MIB
 _MERGED_TOKEN_BYTES: Final = 306
 """Anonymous memory of one token of a byte-pair vocabulary: text, score, two hash tables, and a merge rule (measured
@@ -187,7 +190,10 @@ def _context_parts(
         reserved = scratch_bytes(shape, scenario, whole_layout(shape, api))[HOST]
         reason = f"activations of a batch, as touched; the engine may reserve {format_bytes(reserved)} of address space"
         touched = touched_compute_bytes(shape, scenario)
+        nodes = program_named(scenario.program).graph_nodes
+        graph = MemoryPart(name="graph", anonymous_bytes=int(_NODE_BYTES * nodes), reason=f"records of {nodes} nodes")
         return (
+            *([graph] if nodes else []),
             MemoryPart(name="kv cache", anonymous_bytes=sum(cache) + records, reason=why, pool=pool),
             MemoryPart(name="compute buffer", anonymous_bytes=touched, reason=reason, pool=pool),
         )
@@ -314,7 +320,7 @@ def _cpu_weights(weights: Weights, scenario: Scenario, device: DeviceProfile | N
         reason = f"all {format_bytes(mapped)} of tensor data, mapped from the file"
         base = MemoryPart(name="weights", anonymous_bytes=0, file_bytes=mapped, reason=reason)
     else:
-        held = tensor_bytes - repacked + _repacked_table_bytes(weights, scenario, engine)
+        held = tensor_bytes - repacked + _copied_table_bytes(weights, scenario, engine)
         base = MemoryPart(name="weights", anonymous_bytes=held, reason="read into memory of its own (no mmap)")
     if not repacked:
         return (base,)
@@ -322,12 +328,14 @@ def _cpu_weights(weights: Weights, scenario: Scenario, device: DeviceProfile | N
     return base, MemoryPart(name="repacked weights", anonymous_bytes=repacked, reason=reason)
 
 
-def _repacked_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeEngine | None) -> int:
-    """A token table that also is the output matrix exists twice where the output's copy was rewritten."""
-    if not scenario.repack or has_output(weights):
+def _copied_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeEngine | None) -> int:
+    """A token table that also is the output matrix exists twice where the program has it so, or rewrote the output."""
+    if has_output(weights):
         return 0
-    types = repacked_types(engine.isa if engine else None)
-    return sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight" and is_repacked(t, types))
+    twice = program_named(scenario.program).table_twice
+    types = repacked_types(engine.isa if engine else None) if scenario.repack else {}
+    tables = (t for t in weights.tensors if t.name == "token_embd.weight")
+    return sum(t.size_bytes for t in tables if twice or is_repacked(t, types))
 
 
 def _header_bytes(weights: Weights) -> int:

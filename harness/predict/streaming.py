@@ -8,7 +8,9 @@ a cycle, least recently used ones are dropped, so each is dropped just before it
 for every token.
 """
 
+import mmap
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
 from harness.huge_pages import HUGE_PAGE_BYTES
@@ -22,8 +24,10 @@ RECLAIM_S_PER_BYTE: Final = 0.21e-9
 ``memory.max``). What remains of a byte's time on two devices under one (streaming.csv, Qwen3 1.7B) after computing and
 the disk's data sheet: 0.11 ns on a desktop (7 GB/s), 0.38 ns on a phone (4 GB/s); geometric mean, 0.9 us for a page."""
 
-SLOT_COUNT: Final = 4
-"""Most parts of blocks in memory at a time: one computed from, the others read ahead."""
+READ_AHEAD_BYTES: Final = 16 * 2**20
+"""Read ahead beyond the next block: a device is late at times, and an engine too."""
+_SLOTS_OF_A_BLOCK: Final = 32
+"""About so many at most: those of large blocks are larger."""
 
 MARGIN_BYTES: Final = 24 * 2**20
 """Room that streaming leaves for mapped code and the rows of the token table that are looked up."""
@@ -45,45 +49,51 @@ the two: 0.98 where reading takes 5 times as long, 0.96 at 4, 0.92 at 2, 0.78 wh
 
 
 class Split(NamedTuple):
-    """An equal part of each of some blocks, streamed through slots that take turns: so many parts are in memory."""
+    """Slots of equal size, so many streamed of each block, and how many of all are in memory at a time."""
 
-    block_count: int
-    part_bytes: int
+    slot_bytes: int
+    counts: tuple[int, ...]
     slot_count: int
 
     @property
     def streamed_bytes(self) -> int:
         """Read in each pass."""
-        return self.block_count * self.part_bytes
+        return self.slot_bytes * sum(self.counts)
 
 
-def least_split(room_bytes: Sequence[int], excess_bytes: int, unit_bytes: int, most_slots: int) -> Split | None:
+def least_split(room_bytes: Sequence[int], excess_bytes: int, unit_bytes: int) -> Split | None:
     """The split that streams least; None where not even streaming all of every block is enough.
 
-    Streaming s bytes each of n blocks through r slots takes n s bytes out of memory and brings r s back, so
-    (n - r) s >= excess. Fewer slots stream less; three still read one block ahead of the one that is waited for, two do
-    not and are the last resort. Where s is a multiple of a huge page, streaming some of the blocks, evenly spread, may
-    be less than rounding up in all of them. ``room_bytes`` may be streamed of each block, ``excess_bytes`` of all have
-    no room; s is a multiple of ``unit_bytes``, and ``most_slots`` at least 2.
+    Streaming n slots in a pass through r takes n out of memory and brings r back, so n - r make up the excess. The r
+    are those of the block that is computed, those of the next one, and some that are read ahead, as far as there is
+    room. Blocks give in proportion to ``room_bytes``, what may be streamed of each, so that reading and computing
+    alternate evenly. A slot is a multiple of ``unit_bytes``.
     """
-    most = min(most_slots, len(room_bytes))
-    for slot_counts in (range(most, 2, -1), range(2, 1, -1)):
-        best: Split | None = None
-        for slots in slot_counts:
-            for count in range(len(room_bytes), slots, -1):
-                part = -(-excess_bytes // (count - slots) // unit_bytes) * unit_bytes
-                if part > min(room_bytes[i] for i in evenly_spread(count, len(room_bytes))):
-                    break  # fewer blocks would need still larger parts
-                if best is None or count * part < best.streamed_bytes:
-                    best = Split(count, part, slots)
-        if best is not None:
-            return best
-    return None
+    slot_bytes = slot_of(room_bytes, unit_bytes)
+    room = [size // slot_bytes for size in room_bytes]
+    excess, ahead = -(-excess_bytes // slot_bytes), -(-READ_AHEAD_BYTES // slot_bytes)
+    while True:
+        count = excess
+        while count <= sum(room):
+            counts = evenly_spread(count, room)
+            slots = 2 * max(counts) + ahead
+            if count - slots >= excess:
+                return Split(slot_bytes, counts, slots)
+            count = excess + slots
+        if not ahead:
+            return None
+        ahead //= 2
 
 
-def evenly_spread(count: int, of: int) -> tuple[int, ...]:
-    """That many of the numbers below ``of``, evenly spread."""
-    return tuple(i * of // count for i in range(count))
+def slot_of(room_bytes: Sequence[int], unit_bytes: int) -> int:
+    """Bytes of a slot where so many may be streamed of each block."""
+    return unit_bytes * max(1, max(room_bytes, default=0) // unit_bytes // _SLOTS_OF_A_BLOCK)
+
+
+def evenly_spread(count: int, room: Sequence[int]) -> tuple[int, ...]:
+    """So many in all, in proportion to the room that each has: no part is more than that."""
+    ends = [count * end // max(sum(room), 1) for end in accumulate(room, initial=0)]
+    return tuple(end - start for start, end in pairwise(ends))
 
 
 def pass_s(streamed_bytes: float, disk_bytes_per_s: float, compute_s: float) -> float:
@@ -93,10 +103,10 @@ def pass_s(streamed_bytes: float, disk_bytes_per_s: float, compute_s: float) -> 
 
 
 def streamed_bytes(layer_bytes: Sequence[int], resident_bytes: int, budget_bytes: int) -> int | None:
-    """Bytes read in each pass under a RAM budget, an equal part of every layer streamed: how this harness streams.
+    """Bytes read in each pass under a RAM budget, a part of every layer streamed: how this harness streams.
 
     Parts are those of :func:`least_split`: whole huge pages, of which a layer that may begin anywhere holds one less
-    than its size would; where layers are too small for them, any size. What is held beside the layers grows by
+    than its size would; where layers are too small for them, small ones. What is held beside the layers grows by
     :func:`margin_bytes`. None where not even the parts on their way fit.
 
     ``resident_bytes`` must be held anyway: KV cache, scratch, output matrix, runtime.
@@ -110,9 +120,11 @@ def streamed_bytes(layer_bytes: Sequence[int], resident_bytes: int, budget_bytes
     excess = total - (budget_bytes - resident_bytes) + margin_bytes(total)
     if excess <= 0:
         return 0
-    whole = [max(0, size // HUGE_PAGE_BYTES - 1) * HUGE_PAGE_BYTES for size in layer_bytes]
-    split = least_split(whole, excess, HUGE_PAGE_BYTES, SLOT_COUNT) or least_split(layer_bytes, excess, 1, SLOT_COUNT)
-    return split.streamed_bytes if split else None
+    for unit in (HUGE_PAGE_BYTES, mmap.PAGESIZE):
+        whole = [max(0, size // unit - 1) * unit for size in layer_bytes]
+        if (split := least_split(whole, excess, unit)) is not None:
+            return split.streamed_bytes
+    return None
 
 
 def mmap_read_s(mapped_bytes: float, cache_bytes: float, read_bytes_per_s: float, *, limited: bool = False) -> float:

@@ -18,6 +18,7 @@ from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDraf
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import (
     Speculator,
+    check_room,
     check_same_vocabulary,
     explain_difference,
     measure_pass_s,
@@ -76,7 +77,7 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     """Child's entry; events: ``engine``, ``advice``, an ``answer`` and its samples for each prompt.
 
     Raises:
-        RefusedError: The two models have different vocabularies.
+        RefusedError: The two models have different vocabularies, or the context has no room for a prompt.
         EngineError: The engine refused a model or a batch.
     """
     job = msgspec.convert(arguments, SpeculationJob)
@@ -84,6 +85,9 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
     timed = Timed(emit)
     target = LlamaSession(Path(job.target), job.scenario, batch_tokens=512)
     pilots, prompts = ([target.tokenize(text) for text in part] for part in job.split())
+    for tokens, new in ((pilots, job.pilot_tokens), (prompts, job.new_tokens)):
+        for prompt in tokens:
+            check_room(target, prompt, new)
     verify_s = measure_pass_s(target, VERIFY_SIZES)
     verify_s[1] = min(verify_s[1], median(plain(target, prompts[0], 9).duration_s / 8 for _ in range(3)))
     answers = [(prompt, plain(target, prompt, job.pilot_tokens).tokens) for prompt in pilots]

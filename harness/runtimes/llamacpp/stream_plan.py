@@ -15,7 +15,7 @@ from harness.catalog.gguf import read_gguf
 from harness.domain.streaming import PAGE_BYTES, ExpertPlan, StreamPlan
 from harness.errors import RefusedError
 from harness.huge_pages import HUGE_PAGE_BYTES
-from harness.predict.streaming import SLOT_COUNT, evenly_spread, least_split
+from harness.predict.streaming import least_split, slot_of
 
 _STACKED: Final = re.compile(r"blk\.(\d+)\.ffn_(gate_up|up|gate|down)_exps\.weight")
 _USE_ORDER: Final = ("gate_up", "up", "gate", "down")
@@ -55,15 +55,13 @@ def plan_split(
     available_bytes: int,
     *,
     mapped_bytes: int = 0,
-    slots: int = SLOT_COUNT,
     base: int = 0,
 ) -> StreamPlan:
     """Least streaming that fits.
 
     What must stay and the blocks exceed what is available to all weights; :func:`harness.predict.streaming.least_split`
-    says which part of which blocks takes the excess off. ``always_bytes`` are other weights that each pass reads whole
-    (output matrix); the file's start is mapped at the address ``base``. There are 2 slots at least, and no more than
-    blocks.
+    says which part of each block takes the excess off. ``always_bytes`` are other weights that each pass reads whole
+    (output matrix); the file's start is mapped at the address ``base``.
 
     Raises:
         RefusedError: Even streaming all blocks needs more.
@@ -83,16 +81,18 @@ def plan_split(
     for unit_bytes in (HUGE_PAGE_BYTES, PAGE_BYTES):
         pages = [whole_pages(b, unit_bytes, base) for b in blocks]
         room = [p.end - p.start for p in pages]
-        if (split := least_split(room, excess_bytes, unit_bytes, slots)) is not None:
+        if (split := least_split(room, excess_bytes, unit_bytes)) is not None:
             return whole.replace(
-                slot_bytes=split.part_bytes,
+                slot_bytes=split.slot_bytes,
                 slot_count=split.slot_count,
                 pinned_bytes=total_bytes - split.streamed_bytes,
                 streamed_bytes=split.streamed_bytes,
-                blocks=evenly_spread(split.block_count, len(blocks)),
+                blocks=tuple(block for block, count in enumerate(split.counts) for _ in range(count)),
                 unit_bytes=unit_bytes,
             )
-    least_bytes = total_bytes - max(len(blocks) - 2, 0) * min(room, default=0)
+    slot_bytes = slot_of(room, unit_bytes)
+    room = [size // slot_bytes * slot_bytes for size in room]
+    least_bytes = total_bytes - sum(room) + 2 * max(room, default=0)
     raise RefusedError(
         f"streaming needs {least_bytes} bytes for weights, and {max(available_bytes, 0)} are left of the budget"
     )

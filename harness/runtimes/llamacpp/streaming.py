@@ -1,10 +1,10 @@
 """Run a model that is larger than the RAM it may use, on unmodified llama.cpp: block by block.
 
-Of the memory laid over the mapping, most is filled once and kept (pinned), and the same number of bytes at the end of
-every block, or of most, is streamed. Few slots of that size exist; when the evaluation callback tells that a block is
-done, its slot moves (``mremap``, no byte is copied) to the place of a block further on, and readers fill it past the
-page cache while the engine computes the next ones. A cyclic scan under LRU would miss always; here every pass reads
-exactly the streamed bytes, in large direct reads, evenly spread over the pass.
+Of the memory laid over the mapping, most is filled once and kept (pinned); the end of every block is streamed in slots
+of one size, of which few exist. When the evaluation callback tells that a block is done, its slots move (``mremap``,
+no byte is copied) to places further on, and readers fill them past the page cache while the engine computes the next
+blocks. A cyclic scan under LRU would miss always; here every pass reads exactly the streamed bytes, in large direct
+reads, evenly spread over the pass.
 
 Slots are huge pages, aligned in memory: a device fills them several times as fast as small ones, and a slot that moves
 from one aligned place to another stays huge. Where blocks are too small for that, or nearly all of them must be
@@ -15,6 +15,9 @@ Every pass reads all streamed bytes, also those of experts that no token wants.
 
 import contextlib
 import ctypes
+from collections import Counter, deque
+from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 
 from harness.domain.streaming import PAGE_BYTES, StreamPlan
@@ -53,36 +56,44 @@ class StreamedSession(BudgetedSession):
             base=self._memory.base,
         )
 
-    def _streamed(self, load: int) -> Extent:
-        """Where the load of that number goes: the last pages of its block."""
-        block = self.plan.blocks[load % self._count]
-        end = whole_pages(self._layout.blocks[block], self.plan.unit_bytes, self._memory.base).end
-        return Extent(end - self.plan.slot_bytes, end)
-
     def _place(self) -> None:
-        self._count = len(self.plan.blocks)
-        huge = self.plan.unit_bytes > PAGE_BYTES
-        streamed = {block: self._streamed(load) for load, block in enumerate(self.plan.blocks)}
+        plan, counts = self.plan, Counter(self.plan.blocks)
+        self._counts = [counts[index] for index in range(len(self._layout.blocks))]
+        self._firsts = list(accumulate(self._counts, initial=0))  # of each block, among the slots of a pass
+        self._starts: list[int] = []
+        huge = plan.unit_bytes > PAGE_BYTES
         pieces = list(self._layout.others)
-        for index, block in enumerate(self._layout.blocks):
-            if (part := streamed.get(index)) is None:
-                pieces.append(block)
-            else:
-                self._memory.lay(part.start, part.end - part.start, huge=huge)
-                pieces += [Extent(block.start, part.start), Extent(part.end, block.end)]
+        for block, count in zip(self._layout.blocks, self._counts, strict=True):
+            end = whole_pages(block, plan.unit_bytes, self._memory.base).end if count else block.end
+            start = end - count * plan.slot_bytes
+            self._starts.append(start)
+            if count:
+                self._memory.lay(start, end - start, huge=huge)
+            pieces += [Extent(block.start, start), Extent(end, block.end)]
         self._memory.pin(pieces, huge=huge)
 
     def _begin(self) -> None:
-        self._next_load = 0  # loads go in order: number n % count of the streamed blocks, in pass n // count
-        self._finished = 0
+        self._finished = 0  # slots that were computed from, of all passes
         self._block = 0
-        for _ in range(self.plan.slot_count):
-            self._enqueue()
+        self._loads: deque[int] = deque()  # not waited for yet
+        for number, extent in self._places(0, self.plan.slot_count):
+            self._load(number, extent)
 
-    def _enqueue(self) -> None:
-        number = self._next_load
-        self._next_load += 1
-        self._readers.submit(number, [self._streamed(number)])
+    def _places(self, number: int, count: int) -> Iterator[tuple[int, Extent]]:
+        """Where so many slots go from that number on, neighbours together: slot n of pass p has number n + p x all."""
+        plan, all_count = self.plan, len(self.plan.blocks)
+        while count:
+            at = number % all_count
+            block = plan.blocks[at]
+            # no more at once than lie between where slots come from and where they go to: the two must not overlap
+            size = min(count, self._firsts[block + 1] - at, all_count - plan.slot_count)
+            start = self._starts[block] + (at - self._firsts[block]) * plan.slot_bytes
+            yield number, Extent(start, start + size * plan.slot_bytes)
+            number, count = number + size, count - size
+
+    def _load(self, number: int, extent: Extent) -> None:
+        self._loads.append(number)
+        self._readers.submit(number, [extent])
 
     # -- the engine's callback ----------------------------------------------------------------------------------
 
@@ -99,8 +110,8 @@ class StreamedSession(BudgetedSession):
         if block != self._block:
             self._failure = EngineError(f"block {block} finished out of order")
             return False
-        if block == self.plan.blocks[self._finished % self._count]:
-            self._release()
+        if not self._release():
+            return False
         self._block += 1
         if self._block < len(self._layout.blocks):
             return self._wait_for_block()
@@ -109,15 +120,20 @@ class StreamedSession(BudgetedSession):
 
     def _wait_for_block(self) -> bool:
         """Wait until what is streamed of the block that comes next is in memory."""
-        if self._block == self.plan.blocks[self._finished % self._count]:
-            self.stalls_s[self._block] += self._readers.wait(self._finished)
+        end = self._finished + self._counts[self._block]
+        while self._loads and self._loads[0] < end:
+            self.stalls_s[self._block] += self._readers.wait(self._loads.popleft())
         return self._failed() is None
 
-    def _release(self) -> None:
-        """The oldest streamed part was used: its slot goes to the next load."""
-        source, target = self._streamed(self._finished).start, self._streamed(self._next_load).start
-        self._finished += 1
-        if source != target and not self._memory.move(source, target, self.plan.slot_bytes):
-            self._failure = EngineError(f"the system would not move a slot (errno {ctypes.get_errno()})")
-            return
-        self._enqueue()
+    def _release(self) -> bool:
+        """The streamed part of the block was used: its slots go to the next loads."""
+        source, count = self._starts[self._block], self._counts[self._block]
+        for number, extent in self._places(self._finished + self.plan.slot_count, count):
+            size = extent.end - extent.start
+            if not self._memory.move(source, extent.start, size):
+                self._failure = EngineError(f"the system would not move a slot (errno {ctypes.get_errno()})")
+                return False
+            self._load(number, extent)
+            source += size
+        self._finished += count
+        return True

@@ -1,5 +1,7 @@
 """Streaming splits by hand; experts' cache against closed forms and a simulation."""
 
+import mmap
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,21 +19,25 @@ GB = 10**9
 MARGIN = 25_165_824 + 19_531_250  # 24 MiB, and 8 bytes of page table for each 4 KiB of 10 GB
 
 
-def test_equal_parts_of_all_layers_by_hand():
-    # 10 layers of 1 GB, 7 GB of room less the margin, 3 slots: 3.0447 GB too much = (10 - 3) x 207.4 huge pages of
-    # 2 MiB, so 208 of each layer and 2,080 a pass; at 2.181038080 GB/s 2 s
-    disk, page = 2.18103808e9, 2 * 2**20
-    assert streamed_bytes([GB] * 10, 2 * GB, 9 * GB) == 2080 * page
+def test_parts_of_all_layers_by_hand():
+    # 10 layers of 1 GB, 7 GB of room less the margin: 3.0447 GB too much. A layer may begin anywhere: 475 whole huge
+    # pages of it are streamed, in slots of 14. 104 slots too many, 1 read ahead, and of n in a pass twice ceil(n / 10)
+    # in memory: 133 = 104 + 1 + 28
+    slot = 14 * 2 * 2**20
+    assert streamed_bytes([GB] * 10, 2 * GB, 9 * GB) == 133 * slot
     # 2 s of reading and 0.5 s of arithmetic share cores: the cube root of 8 + 0.125
-    assert pass_s(2080 * page, disk, 0.5) == pytest.approx(2.0104, abs=1e-4)
+    assert pass_s(4e9, 2e9, 0.5) == pytest.approx(2.0104, abs=1e-4)
     # a pass of 1.6 times the arithmetic mostly hides in it (cube root of 8 + 0.512)
-    assert pass_s(2080 * page, disk, 1.6 * 0.5) == pytest.approx(2.0418, rel=1e-4)
+    assert pass_s(4e9, 2e9, 1.6 * 0.5) == pytest.approx(2.0418, rel=1e-4)
 
 
-def test_equal_parts_take_fewer_slots_before_giving_up():
-    # 8 GB too much: (10 - 2) x 1 GB just does it, and everything is streamed; a byte more does not
-    assert streamed_bytes([GB] * 10, 0, 2 * GB + MARGIN) == 10 * GB
-    assert streamed_bytes([GB] * 10, 0, 2 * GB + MARGIN - 1) is None
+def test_nothing_is_read_ahead_before_giving_up():
+    # all of 10 layers, whose small pages come in slots of 7,629: 32 of each, and 64 in memory at a time
+    page = mmap.PAGESIZE
+    slot = (GB // page - 1) // 32 * page
+    least = 10 * (GB - 32 * slot) + 64 * slot
+    assert streamed_bytes([GB] * 10, 0, least + MARGIN) == 320 * slot
+    assert streamed_bytes([GB] * 10, 0, least + MARGIN - 1) is None
     assert streamed_bytes([GB] * 10, 0, 10 * GB + MARGIN) == 0
 
 

@@ -1,5 +1,6 @@
 """Quality figures and the streaming split against hand computations."""
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness.domain.streaming import PAGE_BYTES, StreamReport
 from harness.errors import RefusedError
+from harness.predict.streaming import evenly_spread
 from harness.runtimes.llamacpp.quality import Scores, chunks_of, log_probabilities
 from harness.runtimes.llamacpp.stream_plan import Extent, plan_split, whole_pages
 
@@ -60,23 +62,33 @@ def test_everything_fits() -> None:
 
 
 def test_split_by_hand() -> None:
-    # 1000 pages, 700 allowed, 10 blocks: 300 = (10 - r) s. Three slots: s = 43 and 430 pages a pass; four: 50, 500.
-    plan = plan_split(BLOCKS, 0, 700 * PAGE_BYTES, slots=4)
-    assert (plan.slot_bytes, plan.slot_count, plan.streamed_bytes) == (43 * PAGE_BYTES, 3, 430 * PAGE_BYTES)
-    assert plan.blocks == tuple(range(10))
-    assert plan.pinned_bytes + plan.slot_count * plan.slot_bytes == 699 * PAGE_BYTES
+    # Blocks of 100 pages stream in slots of 3 of them, 33 a block: the 300 pages too many are 100 slots. With n slots
+    # in a pass ceil(n / 10) are a block's, and twice as many are in memory at a time: n - 2 ceil(n / 10) = 100 for 126.
+    # Beyond that 16 MiB are read ahead where they can be: 1,366 slots, halved until they fit with 330 in all.
+    plan = plan_split(BLOCKS, 0, 700 * PAGE_BYTES)
+    assert plan.slot_bytes == 3 * PAGE_BYTES
+    assert plan.streamed_bytes - plan.slot_count * plan.slot_bytes == 300 * PAGE_BYTES
+    assert plan.slot_count == 2 * max(Counter(plan.blocks).values()) + 85  # 1,366 / 16
+    assert plan.pinned_bytes + plan.slot_count * plan.slot_bytes == 700 * PAGE_BYTES
 
 
-def test_huge_pages_in_some_of_the_blocks_by_hand() -> None:
-    # 28 blocks of 10 huge pages, 46 too many: in all blocks 2 of each, 56 a pass; in 26 through three slots
-    # (26 - 3) x 2 = 46 do, 52 a pass; parts of 3 pages in 19 blocks would be 57.
+def test_huge_pages_by_hand() -> None:
+    # 28 blocks of 10 huge pages, 46 too many: 8 are read ahead, and with 3 at most of a block 6 more are in memory: 60
+    # in each pass, 2 or 3 of a block, evenly spread
     huge = 2 * 2**20
     blocks = [Extent(i * 10 * huge, (i + 1) * 10 * huge) for i in range(28)]
     plan = plan_split(blocks, 0, (280 - 46) * huge)
-    assert (plan.slot_bytes, plan.slot_count, plan.streamed_bytes) == (2 * huge, 3, 52 * huge)
+    assert (plan.slot_bytes, plan.slot_count, plan.streamed_bytes) == (huge, 14, 60 * huge)
     assert plan.unit_bytes == huge
-    assert len(plan.blocks) == 26
-    assert max(b - a for a, b in pairwise(plan.blocks)) == 2  # evenly spread
+    streamed = [plan.blocks.count(block) for block in range(28)]
+    assert set(streamed) == {2, 3}
+    assert all(sum(streamed[i : i + 7]) == 15 for i in range(0, 28, 7))
+
+
+def test_blocks_give_in_proportion_to_their_room() -> None:
+    assert evenly_spread(10, [10, 20, 10]) == (2, 5, 3)
+    assert evenly_spread(40, [10, 20, 10]) == (10, 20, 10)
+    assert evenly_spread(0, []) == ()
 
 
 def test_huge_pages_are_aligned_in_memory() -> None:
@@ -87,11 +99,11 @@ def test_huge_pages_are_aligned_in_memory() -> None:
     assert whole_pages(Extent(mib, 2 * mib), 2 * mib, base=4 * mib) == Extent(2 * mib, 2 * mib)  # none
 
 
-def test_fewer_slots_before_giving_up() -> None:
-    # 10 blocks of 100 pages, all streamed with 2 slots: 200 pages are the least.
-    assert plan_split(BLOCKS, 0, 200 * PAGE_BYTES).slot_count == 2
-    with pytest.raises(RefusedError, match="streaming needs"):
-        plan_split(BLOCKS, 0, 199 * PAGE_BYTES)
+def test_nothing_is_read_ahead_before_giving_up() -> None:
+    # all of 10 blocks of 33 slots are streamed with 66 in memory: 198 pages, and 10 that are in no slot
+    assert plan_split(BLOCKS, 0, 208 * PAGE_BYTES).slot_count == 66
+    with pytest.raises(RefusedError, match=f"needs {208 * PAGE_BYTES} bytes for weights, and {207 * PAGE_BYTES} are"):
+        plan_split(BLOCKS, 0, 207 * PAGE_BYTES)
 
 
 @given(
@@ -110,10 +122,11 @@ def test_a_plan_never_exceeds_what_it_may_use(sizes: list[int], always: int, sha
         return
     assert plan.pinned_bytes + plan.slot_count * plan.slot_bytes <= allowed
     assert plan.pinned_bytes + plan.streamed_bytes == sum(sizes) + always
-    for index in plan.blocks:
+    for index, count in Counter(plan.blocks).items():
         pages = whole_pages(blocks[index], plan.unit_bytes, base)
-        assert pages.end - pages.start >= plan.slot_bytes
-    assert len(set(plan.blocks)) * plan.slot_bytes == plan.streamed_bytes
+        assert pages.end - pages.start >= count * plan.slot_bytes
+    assert len(plan.blocks) * plan.slot_bytes == plan.streamed_bytes
+    assert not plan.blocks or plan.slot_count < len(plan.blocks)
 
 
 @pytest.mark.parametrize(
