@@ -38,6 +38,7 @@ from harness.catalog.gguf import read_gguf
 from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
+from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval
@@ -234,7 +235,10 @@ def tune(
         # Half of the time is for the first race, the rest for the second, turns against the defaults, and a draft.
         for share in (0.5, 0.65):
             if race.turns and time.monotonic() > began_s + within_s * share:
-                break  # the first race took all of the time there is for races
+                # the first race took all of the time there is for races
+                predicted |= dict.fromkeys(stage[1:])
+                race.left |= dict.fromkeys(stage[1:], NOT_RUN)
+                break
             outlooks = {setting: _outlook(resolved, setting, asked, device) for setting in stage}
             predicted |= {setting: outlook and outlook.request_s for setting, outlook in outlooks.items()}
             pruned = pruned_by_prediction(outlooks, memory_bytes)
@@ -548,21 +552,40 @@ def _seconds(asked: Scenario, prefill_tokens_per_s: float, decode_tokens_per_s: 
 
 
 def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting | None = None) -> dict[str, str]:
-    """The winner as commands of the programs that people run, on the model's ``file``.
+    """The winner as commands of the programs that people run, on the model's ``file``; ik's are those of its own build.
+
+    What a Modelfile cannot say stands in it as a remark.
 
     Source:
-        llama.cpp, common/arg.cpp; Ollama, docs/modelfile.md (parameters num_thread, num_batch, num_ctx); abetlen,
-        llama-cpp-python, ``Llama.__init__``.
+        llama.cpp, common/arg.cpp; ik_llama.cpp, common/common.cpp (``-rtr``, ``-fa``); Ollama, docs/modelfile.md
+        (parameters num_thread, num_batch, num_ctx, num_gpu); abetlen, llama-cpp-python, ``Llama.__init__``.
     """
+    one, all_users = (setting.scenario(asked.replace(batch_count=count)) for count in (1, asked.batch_count))
     given = f"-m {shlex.quote(str(file))} -c {asked.context_tokens} {setting.where}"
-    cli, server = (f"{given} {setting.scenario(asked.replace(batch_count=n)).flags}" for n in (1, asked.batch_count))
+    if setting.runtime == "ik":
+        repacking = " -rtr" if setting.repack else ""
+        told = (s.replace(repack=True).flags.replace(" --kv-unified", "") for s in (one, all_users))  # it always is
+        cli, server = (f"{given} {flags}{repacking}" for flags in told)
+        return {"ik_llama.cpp's llama-server": f"llama-server {server}", "ik_llama.cpp's llama-cli": f"llama-cli {cli}"}
+    cli, server = (f"{given} {s.flags}" for s in (one, all_users))
     if drafting and drafting.pays and drafting.draft != "lookup":
         draft = shlex.quote(drafting.draft)
         server += f" --spec-type draft-simple -md {draft} --spec-draft-n-max {drafting.draft_tokens}"
-    python = f"n_threads={setting.thread_count}, n_ctx={asked.context_tokens}, n_ubatch={setting.ubatch_tokens}"
+    _, layers, *split = setting.where.split()
+    python = f"n_threads={setting.thread_count}, n_ctx={asked.context_tokens}, n_gpu_layers={layers}"
+    python += f", n_batch={max(512, setting.ubatch_tokens)}, n_ubatch={setting.ubatch_tokens}"
     python += f", flash_attn={setting.flash_attention}"
-    modelfile = [f"FROM {file}", f"PARAMETER num_thread {setting.thread_count}"]
-    modelfile += [f"PARAMETER num_ctx {asked.context_tokens}", f"PARAMETER num_batch {setting.ubatch_tokens}"]
+    if (kind := BLOCKS[setting.kv_type].type_id) != BLOCKS["F16"].type_id:
+        python += f", type_k={kind}, type_v={kind}"
+    parameters = {
+        "num_thread": setting.thread_count,
+        "num_ctx": asked.context_tokens,
+        "num_batch": setting.ubatch_tokens,
+        "num_gpu": layers,
+    }
+    untold = " ".join([one.replace(thread_count=0, ubatch_tokens=Scenario().ubatch_tokens).flags, *split]).strip()
+    modelfile = [f"FROM {file}", *(f"PARAMETER {name} {value}" for name, value in parameters.items())]
+    modelfile += [f"# Not told by a Modelfile: {untold}"] if untold else []
     return {
         "llama-server": f"llama-server {server}",
         "llama-cli": f"llama-cli {cli}",

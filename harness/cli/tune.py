@@ -73,6 +73,7 @@ def profile_of(tuned: "Tuned") -> str:
         "kv-type": winner.kv_type,
     }
     defaults |= {"without": ",".join(without)} if without else {}
+    defaults |= {"api": winner.api, "placement": winner.where} if winner.api else {}
     shared = {name: defaults[name] for name in ("runtime", "threads")}
     return f"# {headline(tuned)}\n" + tomli_w.dumps({"run": defaults, "check": shared})
 

@@ -1,6 +1,7 @@
 """The race: who leaves, who wins, and what is said of the winner, on a clock and a machine of our own."""
 
 import random
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -235,11 +236,37 @@ def test_commands_hold_the_winner() -> None:
     assert lines["llama-server"] == "llama-server -m m.gguf -c 4096 -ngl 0 " + options.format(" -np 4 --kv-unified")
     assert lines["llama-cli"] == "llama-cli -m m.gguf -c 4096 -ngl 0 " + options.format("")
     assert lines["Ollama Modelfile"].splitlines()[1:] == [
-        "PARAMETER num_thread 3", "PARAMETER num_ctx 4096", "PARAMETER num_batch 128"
+        "PARAMETER num_thread 3", "PARAMETER num_ctx 4096", "PARAMETER num_batch 128", "PARAMETER num_gpu 0",
+        "# Not told by a Modelfile: -ctk q8_0 -ctv q8_0 --no-repack",
     ]  # fmt: skip
+    # GGML_TYPE_Q8_0 is 8 in ggml.h; a batch of 512 is the least that holds a micro-batch of 128
+    assert lines["llama-cpp-python"].endswith("n_batch=512, n_ubatch=128, flash_attn=True, type_k=8, type_v=8)")
     off = commands(replace(setting, flash_attention=False, kv_type="F16"), model, scenario_of("chat"))
     assert "-fa off" in off["llama-cli"]
     assert "-ctk" not in off["llama-cli"]
+    on_card = commands(
+        replace(setting, api="cuda", placement=placement_of("-ngl 20 -nkvo")), model, scenario_of("chat")
+    )
+    assert "n_gpu_layers=20" in on_card["llama-cpp-python"]
+    assert "PARAMETER num_gpu 20\n# Not told by a Modelfile" in on_card["Ollama Modelfile"]
+    assert on_card["Ollama Modelfile"].endswith("-nkvo")
+
+
+def test_another_engine_is_no_command_of_llama_cpp() -> None:
+    lines = commands(Setting(runtime="ik", thread_count=2), Path("m.gguf"), scenario_of("chat"))
+    assert lines == {
+        "ik_llama.cpp's llama-server": "llama-server -m m.gguf -c 4096 -ngl 0 -t 2 -rtr",
+        "ik_llama.cpp's llama-cli": "llama-cli -m m.gguf -c 4096 -ngl 0 -t 2 -rtr",
+    }
+    mapped = commands(Setting(runtime="ik", thread_count=2, repack=False), Path("m.gguf"), scenario_of("chat"))
+    assert "repack" not in mapped["ik_llama.cpp's llama-cli"]
+    assert "-rtr" not in mapped["ik_llama.cpp's llama-cli"]
+
+
+def test_a_profile_places_layers() -> None:
+    on_card = replace(FAST, runtime="llamacpp", api="cuda", placement=placement_of("-ngl 20"))
+    run = tomllib.loads(profile_of(tuned(Estimate(2.0, 1.9, 2.1, 6), on_card)))["run"]
+    assert (run["api"], placement_of(run["placement"])) == ("cuda", on_card.placement)
 
 
 @pytest.mark.parametrize(
