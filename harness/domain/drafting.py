@@ -61,7 +61,7 @@ class DraftAdvice(Frozen):
 
     Attributes:
         draft_tokens: Best fixed draft length; 0 for "do not".
-        speedup_ratio: Predicted speed over plain decoding at that length; 1 for "do not".
+        speedup_ratio: Predicted speed over plain decoding; 1 for "do not".
         acceptance_ratio: Share of drafted tokens expected to be accepted, given that those before them were.
         ceiling_ratio: The speedup if every drafted token were accepted, at the best length.
         verify_s: Seconds of a pass by number of tokens, measured.

@@ -1,6 +1,6 @@
 """What the child of a speculation run does: measure the costs, look at acceptance, give advice, then run both ways."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -59,18 +59,28 @@ class SpeculationJob(Frozen):
         return self.prompts[: spare or PILOT_PROMPTS], self.prompts[spare:]
 
 
-def advise(policy: DraftPolicy) -> DraftAdvice:
-    """The best fixed draft length for what the policy has seen of acceptance, or "do not"."""
-    best, gain = policy.best()
+def advise(policy: DraftPolicy, answers: Sequence[Sequence[tuple[int, bool]]]) -> DraftAdvice:
+    """What the policy makes of answers whose (bucket, agreed) pairs it has seen, or "do not"."""
+    best, _ = policy.best()
     costs = policy.costs
     return DraftAdvice(
         draft_tokens=best,
-        speedup_ratio=gain,
+        speedup_ratio=policy.replay(answers) if best else 1.0,
         acceptance_ratio=policy.acceptance_ratio(),
         ceiling_ratio=max(costs.speedup_ratio(m, 1.0) for m in range(1, policy.most_tokens + 1)),
         verify_s=costs.before_s,
         draft_s=costs.draft_s,
     )
+
+
+def looked_at(drafter: Drafter, answers: Iterable[tuple[Sequence[int], Sequence[int]]]) -> list[list[tuple[int, bool]]]:
+    """(bucket, agreed) of each token that the target gave after each prompt; the draft's cache is empty afterwards."""
+    seen = []
+    for prompt, tokens in answers:
+        drafter.forget()
+        seen.append(drafter.agreement([*prompt, *tokens], len(prompt) + 1))
+    drafter.forget()
+    return seen
 
 
 def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
@@ -128,12 +138,9 @@ def _choose(
     for name in job.drafts:
         drafter = _drafter(name, job, target)
         costs = CostTable(verify_s, draft_step_s(drafter, answers[0][0]))
-        seen: list[tuple[int, bool]] = []
-        for prompt, tokens in answers:
-            drafter.forget()
-            seen += drafter.agreement([*prompt, *tokens], len(prompt) + 1)
-        policy = DraftPolicy(costs, most_tokens=job.most_tokens, seen=seen)
-        candidates.append((advise(policy), policy, name))
+        seen = looked_at(drafter, answers)
+        policy = DraftPolicy(costs, most_tokens=job.most_tokens, seen=[pair for pairs in seen for pair in pairs])
+        candidates.append((advise(policy, seen), policy, name))
         if isinstance(drafter, ModelDrafter):
             drafter.session.close()
     advice, policy, chosen = max(candidates, key=lambda c: (c[0].speedup_ratio, c[0].ceiling_ratio))

@@ -9,9 +9,10 @@ import msgspec
 
 from harness.catalog.gguf import read_weights
 from harness.domain.base import Frozen
+from harness.domain.drafting import DraftAdvice
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
-from harness.measure.jobs.speculate import advise
+from harness.measure.jobs.speculate import advise, looked_at
 from harness.measure.jobs.timed import Timed, draft_step_s
 from harness.measure.machine import cpu
 from harness.onnx.files import model_files
@@ -80,9 +81,10 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         prompts = _prompts(job, session)
         if isinstance(drafter, ModelDrafter):
             check_same_vocabulary(session, drafter.session)
-        policy = _policy(session, drafter, prompts[0], min(_PILOT_TOKENS, job.new_tokens)) if drafter else None
-        if policy is not None:
-            emit("advice", advise(policy))
+        policy = None
+        if drafter:
+            policy, advice = _policy(session, drafter, prompts[:2], min(_PILOT_TOKENS, job.new_tokens))
+            emit("advice", advice)
         streamed.reset()
         generate = Speculator(session, drafter, policy).generate if drafter and policy else partial(plain, session)
         for prompt in prompts:
@@ -139,11 +141,14 @@ def _draft_session(path: Path, scenario: Scenario) -> LlamaSession:
     return LlamaSession(path, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
 
 
-def _policy(session: LlamaSession, drafter: Drafter, prompt: list[int], pilot_tokens: int) -> DraftPolicy:
-    """Costs measured on the streamed model, and where the draft would have agreed with tokens after ``prompt``."""
+def _policy(
+    session: LlamaSession, drafter: Drafter, prompts: list[list[int]], pilot_tokens: int
+) -> tuple[DraftPolicy, DraftAdvice]:
+    """Costs measured on the streamed model, and where the draft would have agreed with tokens after ``prompts``."""
     most = min(_DRAFT_TOKENS + 1, session.batch_tokens)  # fewer where the experts of a pass have little room
     verify_s = measure_pass_s(session, sorted({s for s in (1, 4, 8) if s <= most} | {most}), depth_tokens=0, count=2)
     draft_s = draft_step_s(drafter, [0] * 8)
-    seen = drafter.agreement([*prompt, *plain(session, prompt, pilot_tokens).tokens], len(prompt) + 1)
-    drafter.forget()
-    return DraftPolicy(CostTable(verify_s, draft_s), most_tokens=most - 1, seen=seen)
+    seen = looked_at(drafter, [(prompt, plain(session, prompt, pilot_tokens).tokens) for prompt in prompts])
+    pairs = [pair for answer in seen for pair in answer]
+    policy = DraftPolicy(CostTable(verify_s, draft_s), most_tokens=most - 1, seen=pairs)
+    return policy, advise(policy, seen)

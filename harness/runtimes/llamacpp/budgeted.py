@@ -17,6 +17,7 @@ from harness.domain.streaming import StreamReport
 from harness.errors import EngineError, RefusedError
 from harness.predict.streaming import margin_bytes
 from harness.runtimes._rows import Closing
+from harness.runtimes.llamacpp.kernel_reads import direct_reads
 from harness.runtimes.llamacpp.laid_memory import BUFFERS_BYTES, LaidMemory, ReaderPool, anonymous_bytes
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.stream_plan import FileLayout
@@ -63,8 +64,6 @@ class BudgetedSession(Closing):
         try:
             memory = self._memory = LaidMemory(path)
             self._held.callback(memory.close)
-            self._readers = ReaderPool(memory)
-            self._held.callback(self._readers.stop)
             margin = margin_bytes(path.stat().st_size) + (BUFFERS_BYTES if self.through_buffers else 0)
             self._refuse_hopeless(budget_bytes - anonymous_bytes() - margin)
             # One pass touches every buffer of the engine, so that what it holds beside weights can be read off.
@@ -74,12 +73,13 @@ class BudgetedSession(Closing):
             memory.forget_file(self._layout.mapped)
             self.held_bytes = anonymous_bytes()
             streams = self._make_plan(budget_bytes - self.held_bytes - margin)
-            self._readers.through_buffers = self.through_buffers
+            buffered = streams and self.through_buffers
+            self._readers = ReaderPool(memory, through_buffers=True) if buffered else direct_reads(memory)
+            self._held.callback(self._readers.stop)
             # Storage is shared with others on many machines: the better of two looks is nearer to what it can do.
             self.probe_bytes_per_s = max(memory.probe_bytes_per_s(), memory.probe_bytes_per_s()) if streams else 0.0
             self._place()
             if streams:
-                self._readers.start()
                 self._begin()
                 self._active = True
         except BaseException:
@@ -146,8 +146,9 @@ class BudgetedSession(Closing):
         self.stalls_s = [0.0] * len(self._layout.blocks)
 
     def put_readers_first(self) -> None:
-        """Let the readers have a core whenever they want one: for a process that does nothing else, since it lasts."""
-        self._readers.go_first()
+        """Let readers have a core whenever they want one: for a process that does nothing else, since it lasts."""
+        if isinstance(self._readers, ReaderPool):
+            self._readers.go_first()
 
     def _failed(self) -> EngineError | None:
         return self._failure or self._readers.failure

@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import Final
 
 from harness.predict.speculative import WORTH_RATIO, expected_tokens_per_cycle
-from harness.runtimes.llamacpp.drafters import BUCKET_COUNT
+from harness.runtimes.llamacpp.drafters import BUCKET_COUNT, NOTHING
 
 _PRIOR_COUNT: Final = 2.0
 """Weight of the overall acceptance in a bucket's own estimate, in tokens."""
@@ -113,6 +113,8 @@ class DraftPolicy:
             self._count(bucket, agreed)
 
     def _count(self, bucket: int, agreed: bool) -> None:
+        if bucket == NOTHING:
+            return
         for i in range(BUCKET_COUNT):
             self._tried[i] *= _MEMORY
             self._agreed[i] *= _MEMORY
@@ -136,6 +138,28 @@ class DraftPolicy:
         rates = ((m, self.costs.speedup_ratio(m, acceptance)) for m in range(1, self.most_tokens + 1))
         length, ratio = max(rates, key=itemgetter(1), default=(0, 1.0))
         return (length, ratio) if ratio >= WORTH_RATIO else (0, 1.0)
+
+    def replay(self, answers: Sequence[Sequence[tuple[int, bool]]]) -> float:
+        """Speed over plain decoding on answers whose (bucket, agreed) pairs are known, cycle by cycle.
+
+        Agreement comes in runs, and at many places nothing is proposed: tokens that are independent tell neither.
+        """
+        token_count, seconds = 0, 0.0
+        for pairs in answers:
+            at = 0
+            while at < len(pairs):
+                buckets = list[int]()
+                for bucket, _ in pairs[at : at + self.limit()]:
+                    if bucket == NOTHING:
+                        break
+                    buckets.append(bucket)
+                    if not self.go_on(buckets):
+                        break
+                agreed = [same for _, same in pairs[at : at + len(buckets)]]
+                passed = 1 + [*agreed, False].index(False)
+                token_count, at = token_count + passed, at + passed
+                seconds += len(buckets) * self.costs.draft_s + self.costs.verify_s(len(buckets) + 1)
+        return token_count * self.costs.verify_s(1) / seconds if seconds else 1.0
 
     def limit(self) -> int:
         """Most tokens to draft now; 0 for a plain step."""

@@ -14,6 +14,8 @@ _LONGEST_TOKENS, _SHORTEST_TOKENS = 5, 2
 _EDGES = (0.2, 0.4, 0.6, 0.75, 0.85, 0.92, 0.97)
 BUCKET_COUNT = len(_EDGES) + 1
 """Classes of confidence that a drafter sorts its tokens into; what each is worth is learnt, not assumed."""
+NOTHING = -1
+"""In place of a class: nothing is proposed there."""
 
 
 class Proposal(NamedTuple):
@@ -36,7 +38,10 @@ class Drafter(ABC):
 
     @abstractmethod
     def agreement(self, history: Sequence[int], start: int) -> list[tuple[int, bool]]:
-        """(bucket, whether it would have proposed the right token) for each position from ``start`` on."""
+        """(bucket, whether it would have proposed the right token) for each position from ``start`` on.
+
+        The bucket is NOTHING where it would have proposed none.
+        """
 
     def lag_tokens(self, history: Sequence[int]) -> int:  # noqa: ARG002
         """Tokens of ``history`` that a model would have to be run over before it could draft."""
@@ -152,7 +157,8 @@ class LookupDrafter(Drafter):
         pairs: list[tuple[int, bool]] = []
         for position in range(max(start, 1), len(history)):
             proposal = self.propose(history[:position], 1, lambda _: False)
-            pairs += [(b, t == history[position]) for t, b in zip(*proposal, strict=True)]
+            bucket = proposal.buckets[0] if proposal.buckets else NOTHING
+            pairs.append((bucket, proposal.tokens == [history[position]]))
         return pairs
 
 

@@ -11,6 +11,7 @@ import mmap
 import os
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -42,12 +43,12 @@ class LaidMemory:
     """
 
     def __init__(self, path: Path) -> None:
-        self._libc = _libc()
+        self.libc = _libc()
         self._path = path
         self.base = next((start - offset for start, _, offset in _mappings(path)), -1)
         if self.base < 0:
             raise EngineError(f"{path.name} is not mapped by the engine")
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
 
     def forget_file(self, mapped: Extent | None) -> None:
         """Give back all pages of the file: the engine filled the page cache when it mapped it.
@@ -55,14 +56,14 @@ class LaidMemory:
         The token table, ``mapped``, stays mapped and is looked up row by row.
         """
         for start, end, _ in _mappings(self._path):  # the engine unmaps what it does not use, and others may lie there
-            self._libc.madvise(start, end - start, mmap.MADV_DONTNEED)
+            self.libc.madvise(start, end - start, mmap.MADV_DONTNEED)
         descriptor = os.open(self._path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         os.close(descriptor)
         if mapped is not None:
             pages = whole_pages(mapped)
-            self._libc.madvise(self.base + pages.start, pages.end - pages.start, mmap.MADV_RANDOM)
+            self.libc.madvise(self.base + pages.start, pages.end - pages.start, mmap.MADV_RANDOM)
 
     def lay(self, offset: int, size: int, *, huge: bool = False) -> None:
         """Lay empty memory over whole pages of the mapping (EngineError); nothing is resident until it is filled.
@@ -72,12 +73,12 @@ class LaidMemory:
         """
         address = self.base + offset
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
-        got = self._libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+        got = self.libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
         if got != address:
             raise EngineError(
                 f"the system would not lay {size} bytes over the mapped file (errno {ctypes.get_errno()})"
             )
-        self._libc.madvise(address, size, _HUGE_PAGES if huge else _NO_HUGE_PAGES)
+        self.libc.madvise(address, size, _HUGE_PAGES if huge else _NO_HUGE_PAGES)
 
     def pin(self, pieces: Sequence[Extent], *, huge: bool = False) -> None:
         """Lay memory over the pages of the pieces, as :meth:`lay` does, and fill it, as :meth:`read` does."""
@@ -90,7 +91,7 @@ class LaidMemory:
         """Read whole pages from the file into the memory over them (EngineError); safe in several threads at once."""
         done = 0
         while done < size:
-            got = self._libc.pread(self._descriptor, self.base + offset + done, size - done, offset + done)
+            got = self.libc.pread(self.descriptor, self.base + offset + done, size - done, offset + done)
             if got == 0:  # past the end of the file: the rest of its last page
                 return
             if got < 0:
@@ -100,7 +101,7 @@ class LaidMemory:
     def read_through(self, buffer: memoryview, offset: int, size: int) -> None:
         """As :meth:`read`, by way of a buffer of at least ``size`` bytes."""
         try:
-            got = os.preadv(self._descriptor, [buffer[:size]], offset)
+            got = os.preadv(self.descriptor, [buffer[:size]], offset)
         except OSError as error:
             raise EngineError(f"reading the model failed (errno {error.errno})") from error
         source = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
@@ -110,7 +111,7 @@ class LaidMemory:
 
     def move(self, source: int, target: int, size: int) -> bool:
         """Move resident pages to another laid place, no byte copied; the source stays laid, empty. False: refused."""
-        got = self._libc.mremap(self.base + source, size, size, _MREMAP_FLAGS, self.base + target)
+        got = self.libc.mremap(self.base + source, size, size, _MREMAP_FLAGS, self.base + target)
         return bool(got == self.base + target)
 
     def probe_bytes_per_s(self) -> float:
@@ -123,48 +124,91 @@ class LaidMemory:
         step_bytes = chunk_count // max(wanted, 1) * CHUNK_BYTES
 
         def read_into(buffer: memoryview, offset: int) -> int:
-            return os.preadv(self._descriptor, [buffer], offset)
+            return os.preadv(self.descriptor, [buffer], offset)
 
         return parallel_read_bytes_per_s(read_into, [i * step_bytes for i in range(wanted)])
 
     def drop(self, offset: int, size: int) -> None:
         """Give back the memory of whole pages; they stay laid, and empty."""
-        self._libc.madvise(self.base + offset, size, mmap.MADV_DONTNEED)
+        self.libc.madvise(self.base + offset, size, mmap.MADV_DONTNEED)
 
     def close(self) -> None:
         """Close the file; the laid memory goes when the engine unmaps the file."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
-class ReaderPool:
-    """Threads that read what is put in line, first come first served.
-
-    ``through_buffers`` reads into a huge page of each reader's own and copies from there. Into small pages that are in
-    memory already, a device reads at half the speed that it reads into huge ones; the copy costs less. ``read_bytes``
-    counts since the last :meth:`reset`.
-    """
+class Reads(ABC):
+    """What is read into laid memory, by tickets; ``read_bytes`` counts since the last :meth:`reset`."""
 
     def __init__(self, memory: LaidMemory) -> None:
         self._memory = memory
-        self.through_buffers = False
         self.failure: EngineError | None = None
+        self.read_bytes = 0
+        self._gate = threading.Lock()
+        self._reading_s = 0.0
+        self._busy_count = 0
+        self._busy_since_s = 0.0
+
+    @abstractmethod
+    def submit(self, ticket: int, extents: Iterable[Extent]) -> None:
+        """Put whole pages in line; ``ticket`` is what :meth:`wait` asks for, and new each time."""
+
+    @abstractmethod
+    def wait(self, ticket: int) -> float:
+        """Wait until all of that ticket is in memory, or a read failed; seconds waited."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """End what is under way."""
+
+    def _began(self, count: int = 1) -> None:
+        with self._gate:
+            if not self._busy_count:
+                self._busy_since_s = time.perf_counter()
+            self._busy_count += count
+
+    def _ended(self, size: int) -> None:
+        with self._gate:
+            self._busy_count -= 1
+            if not self._busy_count:
+                self._reading_s += time.perf_counter() - self._busy_since_s
+            self.read_bytes += size
+
+    def reset(self) -> None:
+        """Count from here on."""
+        with self._gate:
+            self.read_bytes = 0
+            self._reading_s = 0.0
+            self._busy_since_s = time.perf_counter()
+
+    def reading_s(self) -> float:
+        """Seconds since the last reset in which at least one read was under way, as far as it was seen."""
+        with self._gate:
+            under_way_s = time.perf_counter() - self._busy_since_s if self._busy_count else 0.0
+            return self._reading_s + under_way_s
+
+
+class ReaderPool(Reads):
+    """Threads that read what is put in line, first come first served.
+
+    ``through_buffers`` reads into a huge page of each reader's own and copies from there. Into small pages that are in
+    memory already, a device reads at half the speed that it reads into huge ones; the copy costs less. EngineError
+    where there is no memory for them.
+    """
+
+    def __init__(self, memory: LaidMemory, *, through_buffers: bool = False) -> None:
+        super().__init__(memory)
+        self.through_buffers = through_buffers
         self._pool = ThreadPoolExecutor(READER_COUNT, "stream")
         self._own = threading.local()
         self._buffers = ExitStack()
         self._numbers: set[int] = set()
         self._reads: dict[int, list[Future[None]]] = {}
-        self._gate = threading.Lock()
-        self.read_bytes = 0
-        self._reading_s = 0.0
-        self._busy_count = 0
-        self._busy_since_s = 0.0
-
-    def start(self) -> None:
-        """Start all threads, while they still have the priority of this one; EngineError without their buffers."""
-        together = threading.Barrier(READER_COUNT)
+        together = threading.Barrier(READER_COUNT)  # all start while they still have the priority of this thread
         try:
             list(self._pool.map(self._begin, [together] * READER_COUNT))
         except (OSError, threading.BrokenBarrierError) as error:
+            self.stop()
             raise EngineError(f"the system gave no {BUFFERS_BYTES} bytes for the readers' buffers") from error
 
     def _begin(self, together: threading.Barrier) -> None:
@@ -183,7 +227,7 @@ class ReaderPool:
                 yield_to_readers(int(task.name))
 
     def submit(self, ticket: int, extents: Iterable[Extent]) -> None:
-        """Put whole pages in line; ``ticket`` is what :meth:`wait` asks for, and new each time."""
+        """Put whole pages in line."""
         self._reads[ticket] = [
             self._pool.submit(self._read, offset, min(CHUNK_BYTES, extent.end - offset))
             for extent in extents
@@ -201,34 +245,14 @@ class ReaderPool:
         return time.perf_counter() - started_s
 
     def _read(self, offset: int, size: int) -> None:
-        with self._gate:
-            if not self._busy_count:
-                self._busy_since_s = time.perf_counter()
-            self._busy_count += 1
+        self._began()
         try:
             if self._own.buffer is None:
                 self._memory.read(offset, size)
             else:
                 self._memory.read_through(self._own.buffer, offset, size)
         finally:
-            with self._gate:
-                self._busy_count -= 1
-                if not self._busy_count:
-                    self._reading_s += time.perf_counter() - self._busy_since_s
-                self.read_bytes += size
-
-    def reset(self) -> None:
-        """Count from here on."""
-        with self._gate:
-            self.read_bytes = 0
-            self._reading_s = 0.0
-            self._busy_since_s = time.perf_counter()
-
-    def reading_s(self) -> float:
-        """Seconds since the last reset in which at least one read was under way."""
-        with self._gate:
-            under_way_s = time.perf_counter() - self._busy_since_s if self._busy_count else 0.0
-            return self._reading_s + under_way_s
+            self._ended(size)
 
     def stop(self) -> None:
         """End the threads."""
@@ -275,6 +299,7 @@ def _libc() -> Any:
         ("mremap", [address, size, size, ctypes.c_int, address], address),
         ("madvise", [address, size, ctypes.c_int], ctypes.c_int),
         ("pread", [ctypes.c_int, address, size, ctypes.c_long], ctypes.c_ssize_t),
+        ("syscall", None, ctypes.c_long),
     ):
         function = getattr(libc, name)
         function.argtypes, function.restype = arguments, result

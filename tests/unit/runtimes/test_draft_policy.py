@@ -3,7 +3,7 @@
 import pytest
 
 from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
-from harness.runtimes.llamacpp.drafters import LookupDrafter
+from harness.runtimes.llamacpp.drafters import NOTHING, LookupDrafter
 
 FREE = {1: 1.0, 16: 1.0}
 LINEAR = {1: 1.0, 16: 16.0}
@@ -132,4 +132,15 @@ def test_lookup(history: list[int], expected: list[int]) -> None:
 
 def test_lookup_agreement_by_hand() -> None:
     # At position 4 nothing stood before 1; at 5 the run (4, 1) is new; at 6 after (1, 2) came 3, and 3 it is.
-    assert [ok for _, ok in LookupDrafter().agreement([1, 2, 3, 4, 1, 2, 3], 1)] == [True]
+    assert LookupDrafter().agreement([1, 2, 3, 4, 1, 2, 3], 1) == [(NOTHING, False)] * 5 + [(0, True)]
+
+
+def test_a_replay_by_hand() -> None:
+    # Drafts of 2 at 0.1 s a token, passes over 1, 2, 3 tokens in 1, 1.25, 1.5 s. The first answer: nothing proposed (1
+    # token in 1 s); two accepted, and one more (3 in 1.7 s); one rejected at once (1 in 1.7 s); the last one accepted
+    # and one more (2 in 1.35 s). The second: 2 in 1.35 s.
+    answers = [[(NOTHING, False), (7, True), (7, True), (5, False), (5, False), (5, True)], [(7, True)]]
+    policy = DraftPolicy(CostTable({1: 1.0, 3: 1.5}, 0.1), draft_tokens=2)
+    assert policy.replay(answers) == pytest.approx(9 / 7.1)
+    assert policy.replay([]) == 1.0
+    assert DraftPolicy(CostTable(LINEAR, 0.0), seen=[(7, True)] * 9).replay(answers) == 1.0

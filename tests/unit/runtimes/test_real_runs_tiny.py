@@ -87,11 +87,8 @@ def test_readers_without_memory_for_their_buffers_end(tiny: Path, monkeypatch: p
     monkeypatch.setattr(laid_memory, "read_buffer", scarce)
     with LlamaSession(tiny, SCENARIO):
         memory = laid_memory.LaidMemory(tiny)
-        readers = laid_memory.ReaderPool(memory)
-        readers.through_buffers = True
         with pytest.raises(EngineError, match="for the readers' buffers"):
-            readers.start()
-        readers.stop()
+            laid_memory.ReaderPool(memory, through_buffers=True)
         memory.close()
 
 
