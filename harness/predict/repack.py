@@ -11,7 +11,6 @@ from collections.abc import Collection
 from typing import Final
 
 from harness.domain.model import Tensor, Weights
-from harness.predict.timed import matrices
 from harness.predict.weights import has_output
 
 _X86: Final = {"Q4_0": 8, "Q4_K": 8, "IQ4_NL": 8, "MXFP4": 8}
@@ -56,9 +55,3 @@ def repacked_bytes(weights: Weights, isa: Collection[str] | None) -> int:
     types = repacked_types(isa)
     looked_up = {"per_layer_token_embd.weight", "token_embd.weight" if has_output(weights) else ""}
     return sum(t.size_bytes for t in weights.tensors if t.name not in looked_up and is_repacked(t, types))
-
-
-def rewrites_all(weights: Weights, isa: Collection[str] | None) -> bool:
-    """Whether every matrix that a pass multiplies with is rewritten."""
-    types = repacked_types(isa)
-    return all(is_repacked(matrix.tensor, types) for matrix in matrices(weights))

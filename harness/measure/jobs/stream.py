@@ -14,14 +14,13 @@ from harness.domain.scenario import Scenario
 from harness.measure import page_cache
 from harness.measure.jobs.speculate import advise, looked_at
 from harness.measure.jobs.timed import Timed, draft_step_s
-from harness.measure.machine import cpu
 from harness.onnx.files import model_files
-from harness.predict.repack import repacked_bytes, rewrites_all
+from harness.predict.timed import matrices
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
 from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, open_streamed
-from harness.runtimes.llamacpp.laid_memory import anonymous_bytes, read_sparsely
+from harness.runtimes.llamacpp.laid_memory import read_sparsely
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import Speculator, check_room, check_same_vocabulary, measure_pass_s, plain
 
@@ -115,29 +114,28 @@ def _drafter(job: StreamJob) -> Drafter | None:
     if job.draft == "lookup":
         return LookupDrafter()
     path = Path(job.draft)
-    weights, isa = read_weights(path), cpu().isa
-    scenario = Scenario(
-        context_tokens=job.scenario.context_tokens,
-        thread_count=job.scenario.thread_count,
-        ubatch_tokens=_DRAFT_TOKENS + 1,
-        mmap=rewrites_all(weights, isa),
-    )
-    before_bytes = anonymous_bytes()
-    session = _draft_session(path, scenario)
-    mapped = scenario.mmap
-    if mapped and anonymous_bytes() - before_bytes < repacked_bytes(weights, isa):
-        # This build of the engine rewrites less than ours knows of: what it computes from must not be evicted.
+    session = _draft_session(path, job.scenario, mmap=True)
+    rewritten_bytes = sum(buffer.size_bytes for buffer in session.buffers if "REPACK" in buffer.device)
+    # the engine's log rounds
+    rewritten = rewritten_bytes > 0.99 * sum(m.tensor.size_bytes for m in matrices(read_weights(path)))
+    if not rewritten:
         session.close()
-        session, mapped = _draft_session(path, scenario.replace(mmap=False)), False
+        session = _draft_session(path, job.scenario, mmap=False)
     session.decode([0] * (_DRAFT_TOKENS + 1), position=0)  # touch its buffers
     session.clear()
-    if mapped:
+    if rewritten:
         read_sparsely(path)
     page_cache.drop(*model_files(path))
     return ModelDrafter(session)
 
 
-def _draft_session(path: Path, scenario: Scenario) -> LlamaSession:
+def _draft_session(path: Path, target: Scenario, *, mmap: bool) -> LlamaSession:
+    scenario = Scenario(
+        context_tokens=target.context_tokens,
+        thread_count=target.thread_count,
+        ubatch_tokens=_DRAFT_TOKENS + 1,
+        mmap=mmap,
+    )
     return LlamaSession(path, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
 
 
