@@ -101,7 +101,7 @@ class Timed(NamedTuple):
         products_s = overhead_s = attention_s = read_s = 0.0
         layer_s = costs.token_layer_s + shape.hidden_dim * costs.activation_s_per_dim_layer
         listed = list(matrices(weights))
-        cached = self._cached_share(listed, asked)
+        cached = self._cached_share(shape, listed, asked)
         for start in range(0, count, asked.ubatch_tokens):
             batch = min(asked.ubatch_tokens, count - start)
             wanted = batch if asked.verified else asked.sequences if start + batch == count else 0
@@ -121,11 +121,12 @@ class Timed(NamedTuple):
         read_s = min(read_s, products_s)
         return Terms(overhead_s, read_s, products_s - read_s, attention_s)
 
-    def _cached_share(self, listed: Sequence[Matrix], asked: Pass) -> float:
-        """Share of the bytes of a pass that the caches still hold from the pass before."""
+    def _cached_share(self, shape: ModelShape, listed: Sequence[Matrix], asked: Pass) -> float:
+        """Share of the bytes of a pass, weights and KV, that the caches still hold from the pass before."""
         if not self.costs.cached_shares or asked.token_count >= PREFILL_TOKENS:
             return 0.0
         size = sum(m.tensor.size_bytes * _experts(m, asked.token_count)[0] for m in listed)
+        size += asked.sequences * kv_read_bytes(shape, asked.depth_tokens + asked.tokens, asked.kv_type)
         return _between([(math.log(held), share) for held, share in self.costs.cached_shares], math.log(max(size, 1)))
 
     def spread(self, part: Part, asked: Pass) -> tuple[float, float]:

@@ -276,6 +276,10 @@ def test_what_the_caches_hold_is_read_at_their_speed() -> None:
     engine = timed.Timed(costs, 1e12, ((size // 4, 9e12), (size * 4, 1e12)))
     part = Part(NOTHING.work, weights)
     assert engine.seconds([part], Pass(1)).total_s == pytest.approx(size * 1e-10 * (1 - 0.5 * 0.75), rel=1e-3)
+    # as many bytes of KV share the cache: at twice the size a quarter
+    token_bytes = SHAPE.layer_count * 2 * SHAPE.kv_head_count * SHAPE.head_dim * 2
+    deep = Pass(1, size / token_bytes)
+    assert engine.seconds([part], deep).total_s == pytest.approx(size * 1e-10 * (1 - 0.25 * 0.75), rel=1e-3)
     # a prompt computes: where its weights come from does not show
     assert engine.seconds([part], Pass(64)).total_s == pytest.approx(size * 1e-10, rel=1e-3)
     assert (engine.reading_bytes_per_s(size / 4), engine.reading_bytes_per_s(size * 16)) == (9e12, 1e12)
