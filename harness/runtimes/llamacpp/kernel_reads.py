@@ -11,10 +11,10 @@ import errno
 import platform
 import sys
 import time
-from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Final
 
+from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError
 from harness.runtimes.llamacpp.laid_memory import LaidMemory, ReaderPool, Reads
 from harness.runtimes.llamacpp.stream_plan import Extent
@@ -25,16 +25,16 @@ _CALLS: Final = {
     "aarch64": _GENERIC,
     "riscv64": _GENERIC,
 }
-_MOST_READS: Final = 128
-"""Under way at a time."""
+_MOST_READS: Final = 4096
+"""Under way at a time: more than all slots take."""
 _READ_BYTES: Final = 4 * 2**20
 
 
 class _Block(ctypes.Structure):
-    """``struct iocb``: what to read; all other fields are 0."""
+    """``struct iocb``: what to read; the system copies it. Other fields are 0."""
 
     _fields_ = (
-        ("number", ctypes.c_uint64),
+        ("ticket", ctypes.c_uint64),
         ("unused", ctypes.c_uint64),
         ("read", ctypes.c_uint32),
         ("descriptor", ctypes.c_uint32),
@@ -49,7 +49,7 @@ class _Event(ctypes.Structure):
     """``struct io_event``: how a read ended."""
 
     _fields_ = (
-        ("number", ctypes.c_uint64),
+        ("ticket", ctypes.c_uint64),
         ("block", ctypes.c_uint64),
         ("result", ctypes.c_int64),
         ("more", ctypes.c_int64),
@@ -62,74 +62,53 @@ class KernelReads(Reads):
     def __init__(self, memory: LaidMemory) -> None:
         super().__init__(memory)
         self._context = ctypes.c_ulong(0)
-        if hasattr(sys, "getandroidapilevel"):  # there a call that an app may not make ends it
-            raise EngineError("no reads by the kernel in an app of Android")
-        self._call("setup", _MOST_READS, ctypes.byref(self._context))
-        self._blocks, self._events = (_Block * _MOST_READS)(), (_Event * _MOST_READS)()
-        self._free = list(range(_MOST_READS))
-        self._tickets = [0] * _MOST_READS
-        self._waiting: deque[tuple[int, int, int]] = deque()
-        self._left: Counter[int] = Counter()
+        self._events = (_Event * _MOST_READS)()
+        self._left: dict[int, int] = {}
+        # An app of Android that makes a call which it may not make is ended.
+        if hasattr(sys, "getandroidapilevel") or self._call("setup", _MOST_READS, ctypes.byref(self._context)) < 0:
+            raise EngineError("the system offers no reads of its own")
 
     def _call(self, name: str, *arguments: object) -> int:
+        """What the system answers; below 0 and kept as the failure where it refuses."""
         number = _CALLS.get(platform.machine(), {}).get(name, -1)
         while (result := int(self._memory.libc.syscall(ctypes.c_long(number), *arguments))) < 0:
             if ctypes.get_errno() != errno.EINTR:
-                raise EngineError(f"io_{name} failed (errno {ctypes.get_errno()})")
+                self.failure = EngineError(f"reading the model failed: io_{name} (errno {ctypes.get_errno()})")
+                break
         return result
 
     def submit(self, ticket: int, extents: Iterable[Extent]) -> None:
         """Hand whole pages over to be read; ``ticket`` is what :meth:`wait` asks for, and new each time."""
-        for start, end in extents:
-            parts = [(ticket, at, min(_READ_BYTES, end - at)) for at in range(start, end, _READ_BYTES)]
-            self._left[ticket] += len(parts)
-            self._waiting += parts
-        self._hand_over()
-
-    def _hand_over(self) -> None:
-        count = min(len(self._waiting), len(self._free))
-        if not count:
-            return
-        pointers = (ctypes.c_void_p * count)()
-        for place in range(count):
-            ticket, offset, size = self._waiting.popleft()
-            number = self._free.pop()
-            self._tickets[number] = ticket
-            block = self._blocks[number]
-            block.number, block.descriptor, block.size, block.offset = number, self._memory.descriptor, size, offset
-            block.address = self._memory.base + offset
-            pointers[place] = ctypes.addressof(block)
+        parts = [(at, min(_READ_BYTES, end - at)) for start, end in extents for at in range(start, end, _READ_BYTES)]
+        base, descriptor, count, done = self._memory.base, self._memory.descriptor, len(parts), 0
+        blocks = (_Block * count)(*(_Block(ticket, 0, 0, descriptor, base + at, size, at) for at, size in parts))
+        pointers = (ctypes.c_void_p * count)(*map(ctypes.addressof, blocks))
+        self._left[ticket] = sum(size for _, size in parts)
         self._began(count)
-        done = 0
-        while done < count:
+        while done < count and self.failure is None:
             done += self._call("submit", self._context, ctypes.c_long(count - done), ctypes.byref(pointers, 8 * done))
 
     def wait(self, ticket: int) -> float:
         """Wait until all of that ticket is in memory, or a read failed; seconds waited."""
         started_s = time.perf_counter()
-        try:
-            self._reap(0)
-            while self._left[ticket]:
+        self._reap(0)
+        while self._left[ticket] > 0 and self.failure is None:
+            if not self._busy_count:
+                self.failure = EngineError("reading the model failed: the device gave less than was asked for")
+            else:
                 self._reap(1)
-            del self._left[ticket]
-        except EngineError as error:
-            self.failure = error
+        del self._left[ticket]
         return time.perf_counter() - started_s
 
     def _reap(self, least: int) -> None:
         bounds = ctypes.c_long(least), ctypes.c_long(_MOST_READS)
         count = self._call("getevents", self._context, *bounds, self._events, None)
-        for event in self._events[:count]:
-            number = event.number
-            block = self._blocks[number]
-            if event.result < 0:
-                raise EngineError(f"reading the model failed (errno {-event.result})")
-            if event.result < block.size:  # past the end of the file, or interrupted
-                self._memory.read(block.offset + event.result, block.size - event.result)
-            self._left[self._tickets[number]] -= 1
-            self._free.append(number)
-            self._ended(block.size)
-        self._hand_over()
+        for event in self._events[: max(count, 0)]:
+            # No slot reaches the end of the file: what was read is all that was asked for.
+            if event.result <= 0 or event.result % PAGE_BYTES:
+                self.failure = EngineError(f"reading the model failed (errno {-event.result})")
+            self._left[event.ticket] -= event.result
+            self._ended(event.result)
 
     def stop(self) -> None:
         """Wait for what is under way: the memory that it goes to must not be given back before."""

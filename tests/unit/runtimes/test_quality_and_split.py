@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from harness.domain.streaming import PAGE_BYTES, StreamReport
 from harness.errors import RefusedError
 from harness.predict.streaming import evenly_spread
 from harness.runtimes.llamacpp.quality import Scores, chunks_of, log_probabilities
-from harness.runtimes.llamacpp.stream_plan import Extent, plan_split, whole_pages
+from harness.runtimes.llamacpp.stream_plan import Extent, FileLayout, plan_split, whole_pages
+from harness.runtimes.llamacpp.streaming import StreamedSession
 
 
 def test_log_probabilities_by_hand() -> None:
@@ -127,6 +129,57 @@ def test_a_plan_never_exceeds_what_it_may_use(sizes: list[int], always: int, sha
         assert pages.end - pages.start >= count * plan.slot_bytes
     assert len(plan.blocks) * plan.slot_bytes == plan.streamed_bytes
     assert not plan.blocks or plan.slot_count < len(plan.blocks)
+
+
+class Ring:
+    """Memory and readers that know which pages are there: what moves leaves nothing behind, what comes is not there."""
+
+    base = 0
+
+    def __init__(self) -> None:
+        self.resident: set[int] = set()
+
+    def lay(self, *_: object, **__: object) -> None: ...
+
+    pin = lay
+
+    def move(self, source: int, target: int, size: int) -> bool:
+        came, went = range(target, target + size, PAGE_BYTES), range(source, source + size, PAGE_BYTES)
+        assert not set(came) & set(went), "mremap refuses what overlaps"
+        assert not self.resident.intersection(came)
+        self.resident.difference_update(went)
+        self.resident.update(came)
+        return True
+
+    def submit(self, _ticket: int, extents: list[Extent]) -> None:
+        self.resident.update(at for e in extents for at in range(e.start, e.end, PAGE_BYTES))
+
+    def wait(self, _ticket: int) -> float:
+        return 0.0
+
+
+@given(st.lists(st.integers(8, 70), min_size=3, max_size=12), st.integers(1, 400))
+def test_slots_are_where_each_block_wants_them(sizes: list[int], excess: int) -> None:
+    ends = [0, *np.cumsum(sizes).tolist()]
+    blocks = tuple(Extent(a * PAGE_BYTES, b * PAGE_BYTES) for a, b in pairwise(ends))
+    try:
+        plan = plan_split(blocks, 0, (sum(sizes) - excess) * PAGE_BYTES)
+    except RefusedError:
+        return
+    session = object.__new__(StreamedSession)
+    ring: Any = Ring()
+    session.plan, session._memory, session._readers = plan, ring, ring
+    session._layout, session._failure, ring.failure = FileLayout(blocks, (), None), None, None
+    session.stalls_s = [0.0] * len(blocks)
+    session._place()
+    session._begin()
+    for block in [*range(len(blocks))] * 3:
+        session._block = block
+        assert session._wait_for_block()
+        end, size = blocks[block].end, session._counts[block] * plan.slot_bytes
+        assert ring.resident.issuperset(range(end - size, end, PAGE_BYTES))
+        assert len(ring.resident) * PAGE_BYTES == plan.slot_count * plan.slot_bytes
+        assert session._release()
 
 
 @pytest.mark.parametrize(
