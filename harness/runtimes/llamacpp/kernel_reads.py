@@ -12,6 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterable
+from struct import Struct
 from typing import Final
 
 from harness.domain.streaming import PAGE_BYTES
@@ -30,30 +31,10 @@ _MOST_READS: Final = 4096
 _READ_BYTES: Final = 4 * 2**20
 
 
-class _Block(ctypes.Structure):
-    """``struct iocb``: what to read; the system copies it. Other fields are 0."""
-
-    _fields_ = (
-        ("ticket", ctypes.c_uint64),
-        ("unused", ctypes.c_uint64),
-        ("read", ctypes.c_uint32),
-        ("descriptor", ctypes.c_uint32),
-        ("address", ctypes.c_uint64),
-        ("size", ctypes.c_uint64),
-        ("offset", ctypes.c_int64),
-        ("more", ctypes.c_uint64 * 2),
-    )
-
-
-class _Event(ctypes.Structure):
-    """``struct io_event``: how a read ended."""
-
-    _fields_ = (
-        ("ticket", ctypes.c_uint64),
-        ("block", ctypes.c_uint64),
-        ("result", ctypes.c_int64),
-        ("more", ctypes.c_int64),
-    )
+_BLOCK: Final = Struct("=Q8xIIQQq16x")
+"""``struct iocb``: a number to know it by, 0 for a read, file, address, size and place in the file."""
+_EVENT: Final = Struct("=Q8xq8x")
+"""``struct io_event``: that number, and the bytes that were read."""
 
 
 class KernelReads(Reads):
@@ -62,7 +43,7 @@ class KernelReads(Reads):
     def __init__(self, memory: LaidMemory) -> None:
         super().__init__(memory)
         self._context = ctypes.c_ulong(0)
-        self._events = (_Event * _MOST_READS)()
+        self._events = ctypes.create_string_buffer(_MOST_READS * _EVENT.size)
         self._left: dict[int, int] = {}
         # An app of Android that makes a call which it may not make is ended.
         if hasattr(sys, "getandroidapilevel") or self._call("setup", _MOST_READS, ctypes.byref(self._context)) < 0:
@@ -80,9 +61,11 @@ class KernelReads(Reads):
     def submit(self, ticket: int, extents: Iterable[Extent]) -> None:
         """Hand whole pages over to be read; ``ticket`` is what :meth:`wait` asks for, and new each time."""
         parts = [(at, min(_READ_BYTES, end - at)) for start, end in extents for at in range(start, end, _READ_BYTES)]
-        base, descriptor, count, done = self._memory.base, self._memory.descriptor, len(parts), 0
-        blocks = (_Block * count)(*(_Block(ticket, 0, 0, descriptor, base + at, size, at) for at, size in parts))
-        pointers = (ctypes.c_void_p * count)(*map(ctypes.addressof, blocks))
+        memory, count, done = self._memory, len(parts), 0
+        packed = [_BLOCK.pack(ticket, 0, memory.descriptor, memory.base + at, size, at) for at, size in parts]
+        blocks = ctypes.create_string_buffer(b"".join(packed))
+        first = ctypes.addressof(blocks)
+        pointers = (ctypes.c_void_p * count)(*range(first, first + count * _BLOCK.size, _BLOCK.size))
         self._left[ticket] = sum(size for _, size in parts)
         self._began(count)
         while done < count and self.failure is None:
@@ -103,12 +86,12 @@ class KernelReads(Reads):
     def _reap(self, least: int) -> None:
         bounds = ctypes.c_long(least), ctypes.c_long(_MOST_READS)
         count = self._call("getevents", self._context, *bounds, self._events, None)
-        for event in self._events[: max(count, 0)]:
+        for ticket, size in _EVENT.iter_unpack(self._events[: max(count, 0) * _EVENT.size]):
             # No slot reaches the end of the file: what was read is all that was asked for.
-            if event.result <= 0 or event.result % PAGE_BYTES:
-                self.failure = EngineError(f"reading the model failed (errno {-event.result})")
-            self._left[event.ticket] -= event.result
-            self._ended(event.result)
+            if size <= 0 or size % PAGE_BYTES:
+                self.failure = EngineError(f"reading the model failed (errno {-size})")
+            self._left[ticket] -= size
+            self._ended(size)
 
     def stop(self) -> None:
         """Wait for what is under way: the memory that it goes to must not be given back before."""
