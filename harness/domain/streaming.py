@@ -38,9 +38,9 @@ class StreamReport(Frozen):
 
     Attributes:
         duration_s: Time of its passes, first node to last block.
-        reading_s: Time in which at least one read was under way.
         stall_s: Time the engine waited for a block.
-        probe_bytes_per_s: Storage bandwidth, measured before with the same readers; 0 where nothing is streamed.
+        probe_bytes_per_s: Storage bandwidth, measured before and after; 0 where nothing is streamed.
+        reading_s: Time in which at least one read was under way, of records before version 0.2; 0 in others.
     """
 
     pass_count: Count
@@ -55,15 +55,6 @@ class StreamReport(Frozen):
     def compute_s(self) -> float:
         """Time of one pass without its stalls."""
         return (self.duration_s - self.stall_s) / max(self.pass_count, 1)
-
-    @property
-    def overlap_ratio(self) -> float:
-        """Share of the passes' time that either computing or reading alone would have taken: 1 hides one in the other.
-
-        Beside the bound by the probe, whose storage may have been faster or slower than the run's.
-        """
-        alone_s = max(self.duration_s - self.stall_s, self.reading_s)
-        return min(alone_s / self.duration_s, 1.0) if self.duration_s else 1.0
 
     def bound_s(self, streamed_bytes: int) -> float:
         """Least time of one pass: max(compute, streamed bytes / storage bandwidth)."""

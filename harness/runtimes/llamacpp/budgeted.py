@@ -140,7 +140,7 @@ class BudgetedSession(Closing):
 
     def reset(self) -> None:
         """Count from here on."""
-        self._readers.reset()
+        self._readers.read_bytes = 0
         self.pass_count = 0
         self.duration_s = 0.0
         self.stalls_s = [0.0] * len(self._layout.blocks)
@@ -163,7 +163,6 @@ class BudgetedSession(Closing):
             pass_count=self.pass_count,
             duration_s=self.duration_s,
             read_bytes=self._readers.read_bytes,
-            reading_s=self._readers.reading_s(),
             stall_s=sum(self.stalls_s),
             stall_by_block_s=tuple(round(s, 6) for s in self.stalls_s),
             probe_bytes_per_s=self.probe_bytes_per_s,

@@ -45,6 +45,7 @@ class KernelReads(Reads):
         self._context = ctypes.c_ulong(0)
         self._events = ctypes.create_string_buffer(_MOST_READS * _EVENT.size)
         self._left: dict[int, int] = {}
+        self._under_way = 0
         # An app of Android that makes a call which it may not make is ended.
         if hasattr(sys, "getandroidapilevel") or self._call("setup", _MOST_READS, ctypes.byref(self._context)) < 0:
             raise EngineError("the system offers no reads of its own")
@@ -67,7 +68,7 @@ class KernelReads(Reads):
         first = ctypes.addressof(blocks)
         pointers = (ctypes.c_void_p * count)(*range(first, first + count * _BLOCK.size, _BLOCK.size))
         self._left[ticket] = sum(size for _, size in parts)
-        self._began(count)
+        self._under_way += count
         while done < count and self.failure is None:
             done += self._call("submit", self._context, ctypes.c_long(count - done), ctypes.byref(pointers, 8 * done))
 
@@ -76,7 +77,7 @@ class KernelReads(Reads):
         started_s = time.perf_counter()
         self._reap(0)
         while self._left[ticket] > 0 and self.failure is None:
-            if not self._busy_count:
+            if not self._under_way:
                 self.failure = EngineError("reading the model failed: the device gave less than was asked for")
             else:
                 self._reap(1)
@@ -91,7 +92,8 @@ class KernelReads(Reads):
             if size <= 0 or size % PAGE_BYTES:
                 self.failure = EngineError(f"reading the model failed (errno {-size})")
             self._left[ticket] -= size
-            self._ended(size)
+            self._under_way -= 1
+            self.read_bytes += size
 
     def stop(self) -> None:
         """Wait for what is under way: the memory that it goes to must not be given back before."""

@@ -138,16 +138,12 @@ class LaidMemory:
 
 
 class Reads(ABC):
-    """What is read into laid memory, by tickets; ``read_bytes`` counts since the last :meth:`reset`."""
+    """What is read into laid memory, by tickets; ``read_bytes`` counts what has come."""
 
     def __init__(self, memory: LaidMemory) -> None:
         self._memory = memory
         self.failure: EngineError | None = None
         self.read_bytes = 0
-        self._gate = threading.Lock()
-        self._reading_s = 0.0
-        self._busy_count = 0
-        self._busy_since_s = 0.0
 
     @abstractmethod
     def submit(self, ticket: int, extents: Iterable[Extent]) -> None:
@@ -161,32 +157,6 @@ class Reads(ABC):
     def stop(self) -> None:
         """End what is under way."""
 
-    def _began(self, count: int = 1) -> None:
-        with self._gate:
-            if not self._busy_count:
-                self._busy_since_s = time.perf_counter()
-            self._busy_count += count
-
-    def _ended(self, size: int) -> None:
-        with self._gate:
-            self._busy_count -= 1
-            if not self._busy_count:
-                self._reading_s += time.perf_counter() - self._busy_since_s
-            self.read_bytes += size
-
-    def reset(self) -> None:
-        """Count from here on."""
-        with self._gate:
-            self.read_bytes = 0
-            self._reading_s = 0.0
-            self._busy_since_s = time.perf_counter()
-
-    def reading_s(self) -> float:
-        """Seconds since the last reset in which at least one read was under way, as far as it was seen."""
-        with self._gate:
-            under_way_s = time.perf_counter() - self._busy_since_s if self._busy_count else 0.0
-            return self._reading_s + under_way_s
-
 
 class ReaderPool(Reads):
     """Threads that read what is put in line, first come first served.
@@ -199,6 +169,7 @@ class ReaderPool(Reads):
     def __init__(self, memory: LaidMemory, *, through_buffers: bool = False) -> None:
         super().__init__(memory)
         self.through_buffers = through_buffers
+        self._gate = threading.Lock()
         self._pool = ThreadPoolExecutor(READER_COUNT, "stream")
         self._own = threading.local()
         self._buffers = ExitStack()
@@ -245,14 +216,12 @@ class ReaderPool(Reads):
         return time.perf_counter() - started_s
 
     def _read(self, offset: int, size: int) -> None:
-        self._began()
-        try:
-            if self._own.buffer is None:
-                self._memory.read(offset, size)
-            else:
-                self._memory.read_through(self._own.buffer, offset, size)
-        finally:
-            self._ended(size)
+        if self._own.buffer is None:
+            self._memory.read(offset, size)
+        else:
+            self._memory.read_through(self._own.buffer, offset, size)
+        with self._gate:
+            self.read_bytes += size
 
     def stop(self) -> None:
         """End the threads."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.streaming import PAGE_BYTES, StreamReport
+from harness.domain.streaming import PAGE_BYTES
 from harness.errors import RefusedError
 from harness.predict.streaming import evenly_spread
 from harness.runtimes.llamacpp.quality import Scores, chunks_of, log_probabilities
@@ -180,20 +180,3 @@ def test_slots_are_where_each_block_wants_them(sizes: list[int], excess: int) ->
         assert ring.resident.issuperset(range(end - size, end, PAGE_BYTES))
         assert len(ring.resident) * PAGE_BYTES == plan.slot_count * plan.slot_bytes
         assert session._release()
-
-
-@pytest.mark.parametrize(
-    ("computing_s", "reading_s", "pass_s", "ratio"),
-    [(3.0, 8.0, 8.0, 1.0), (3.0, 8.0, 11.0, 8 / 11), (6.0, 2.0, 7.0, 6 / 7), (2.0, 1.0, 2.0, 1.0)],
-)
-def test_overlap_by_hand(computing_s: float, reading_s: float, pass_s: float, ratio: float) -> None:
-    report = StreamReport(
-        pass_count=1,
-        duration_s=pass_s,
-        read_bytes=1,
-        reading_s=reading_s,
-        stall_s=pass_s - computing_s,
-        stall_by_block_s=(),
-        probe_bytes_per_s=1.0,
-    )
-    assert report.overlap_ratio == pytest.approx(ratio)

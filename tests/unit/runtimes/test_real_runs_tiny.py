@@ -113,7 +113,6 @@ def test_the_kernel_and_threads_read_the_same_bytes(tmp_path: Path, monkeypatch:
                 assert readers.wait(ticket) >= 0
                 assert ctypes.string_at(memory.base + start, end - start) == path.read_bytes()[start:end]
             assert (readers.failure, readers.read_bytes) == (None, 18 * PAGE_BYTES)
-            assert readers.reading_s() > 0
             readers.stop()
         readers = kernel_reads.KernelReads(memory)
         readers.submit(0, [Extent(1 << 40, (1 << 40) + PAGE_BYTES)])  # beyond the end
