@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from harness.app.fit import in_memory, predict, within_budget
 from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
 from harness.domain.base import Frozen
-from harness.domain.device import DeviceProfile
+from harness.domain.device import DeviceProfile, measured
 from harness.domain.model import Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import Prediction
@@ -27,6 +27,7 @@ ACCEPTANCES: Final = (0.4, 0.6, 0.8, 0.9)
 """Per-token acceptance rates asked about: prose with a small draft lies near the first two, code near the others."""
 
 _MAX_GAMMA: Final = 8
+_LOOK_BYTES: Final = 512 * 2**20
 _PASS_TOKENS: Final = 32
 """Most tokens of a pass while weights are streamed."""
 
@@ -131,16 +132,21 @@ def plan_speculation(
 def stream_outlook(path: Path, budget_bytes: int, scenario: Scenario, *, heard: "Listener") -> StreamingOutlook | None:
     """What streaming a file under a budget will do on this machine, said before it runs.
 
-    From the machine's storage and memory and the engine's costs on tiny models; None where the file cannot be
-    predicted. Weights are not repacked while they are streamed. ``heard`` is told what is timed first, unless it
-    was kept.
+    From the file's own storage at this moment, the machine's memory and the engine's costs on tiny models; None where
+    the file cannot be predicted. Weights are not repacked while they are streamed. ``heard`` is told what is timed
+    first, unless it was kept.
     """
     from harness.app.this_machine import probed  # engines and sensors, which no other plan asks
+    from harness.measure.disk import beside_computing
 
     try:
         plain = scenario.replace(repack=False, ubatch_tokens=_PASS_TOKENS)
         model = resolve_model(str(path))
         device = probed(matrix_types(model.weights), plain, heard=heard)
+        # The file may lie elsewhere than the profile looked, and a storage that others share changes by the hour.
+        if rate := beside_computing(path, min(path.stat().st_size, _LOOK_BYTES)):
+            figure = measured(rate, "the model's file, four reads at a time, all threads computing")
+            device = device.replace(storage=device.storage.replace(busy_read_bytes_per_s=figure))
         now = in_memory(model, within_budget(device, budget_bytes), plain)
         return plan_under_budget(model.weights, device, now, limited=True)
     except InputError:

@@ -41,7 +41,7 @@ def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
             path = Path(inner) / "bytes"
             size = _fill(path, file_bytes)
             sequential_s, way = _read(path, size)
-            mapped_s, busy = _touch_all(path), _beside_computing(path, size)
+            mapped_s, busy = _touch_all(path), beside_computing(path, size)
     except OSError:
         unread = Figure(1e8, "not measured: the cache folder has no room", "assumed")
         return Storage(technology="not measured", sequential_read_bytes_per_s=unread)
@@ -99,8 +99,11 @@ def _open(path: Path) -> tuple[int, Way]:
     return descriptor, "dropped" if dropped else "possibly cached"
 
 
-def _beside_computing(path: Path, size_bytes: int) -> float | None:
-    """Bytes/s of the whole file, read again and again for ``BUSY_S``, while each thread goes through memory."""
+def beside_computing(path: Path, size_bytes: int) -> float | None:
+    """Bytes/s of that much of a file, read past the page cache while each thread goes through memory.
+
+    Again and again for ``BUSY_S``. None where it cannot be passed by.
+    """
     descriptor, way = _open(path)
     stop, rates, array = threading.Event(), [], np.ones(BLOCK_BYTES, np.float32)
 

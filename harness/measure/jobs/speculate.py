@@ -65,7 +65,7 @@ def advise(policy: DraftPolicy, answers: Sequence[Sequence[tuple[int, bool]]]) -
     costs = policy.costs
     return DraftAdvice(
         draft_tokens=best,
-        speedup_ratio=policy.replay(answers) if best else 1.0,
+        speedup_ratio=policy.replay(answers) if best or policy.draft_tokens else 1.0,
         acceptance_ratio=policy.acceptance_ratio(),
         ceiling_ratio=max(costs.speedup_ratio(m, 1.0) for m in range(1, policy.most_tokens + 1)),
         verify_s=costs.before_s,
@@ -139,12 +139,11 @@ def _choose(
         drafter = _drafter(name, job, target)
         costs = CostTable(verify_s, draft_step_s(drafter, answers[0][0]))
         seen = looked_at(drafter, answers)
-        policy = DraftPolicy(costs, most_tokens=job.most_tokens, seen=[pair for pairs in seen for pair in pairs])
+        pairs = [pair for answer in seen for pair in answer]
+        policy = DraftPolicy(costs, draft_tokens=job.draft_tokens, most_tokens=job.most_tokens, seen=pairs)
         candidates.append((advise(policy, seen), policy, name))
         if isinstance(drafter, ModelDrafter):
             drafter.session.close()
     advice, policy, chosen = max(candidates, key=lambda c: (c[0].speedup_ratio, c[0].ceiling_ratio))
     others = {Path(name).name: a.speedup_ratio for a, _, name in candidates if name != chosen}
-    if job.draft_tokens:
-        policy = DraftPolicy(policy.costs, draft_tokens=job.draft_tokens)
     return advice.replace(draft=Path(chosen).name, others=others), chosen, policy
