@@ -87,7 +87,7 @@ class KernelReads(Reads):
     def _reap(self, least: int) -> None:
         bounds = ctypes.c_long(least), ctypes.c_long(_MOST_READS)
         count = self._call("getevents", self._context, *bounds, self._events, None)
-        for ticket, size in _EVENT.iter_unpack(self._events[: max(count, 0) * _EVENT.size]):
+        for ticket, size in _EVENT.iter_unpack(memoryview(self._events)[: max(count, 0) * _EVENT.size]):
             # No slot reaches the end of the file: what was read is all that was asked for.
             if size <= 0 or size % PAGE_BYTES:
                 self.failure = EngineError(f"reading the model failed (errno {-size})")

@@ -20,7 +20,8 @@ def test_speedup_by_hand() -> None:
 
 
 def test_advice_says_no_when_verification_is_linear() -> None:
-    advice = advise(DraftPolicy(CostTable({1: 30.0, 5: 125.0, 16: 400.0}, 22.0), seen=[(7, True)] * 100))
+    answer = [(7, True)] * 100
+    advice = advise(DraftPolicy(CostTable({1: 30.0, 5: 125.0, 16: 400.0}, 22.0), seen=answer), [answer])
     assert advice.draft_tokens == 0
     assert advice.speedup_ratio == 1.0
     assert advice.ceiling_ratio < 1.0
@@ -30,7 +31,11 @@ def test_advice_says_no_when_verification_is_linear() -> None:
 def test_advice_prefers_the_length_where_kernels_are_cheap() -> None:
     # Batches of 4 cost no more than of 3, those of 5 far more: three drafted tokens are best at high acceptance.
     table = {1: 60.0, 2: 101.0, 3: 120.0, 4: 120.0, 5: 216.0, 16: 700.0}
-    assert advise(DraftPolicy(CostTable(table, 14.0), seen=[(7, True)] * 100)).draft_tokens == 3
+    answer = [(7, True)] * 100
+    advice = advise(DraftPolicy(CostTable(table, 14.0), most_tokens=3, seen=answer), [answer])
+    assert advice.draft_tokens == 3
+    # 25 cycles of 4 tokens, each in 3 x 14 + 120, where plain passes take 60 a token
+    assert advice.speedup_ratio == pytest.approx(4 * 60 / 162)
 
 
 @pytest.mark.parametrize("name", PROMPT_CLASSES)
