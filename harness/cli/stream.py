@@ -82,15 +82,11 @@ def stream(
 
 def _beforehand(outlook: "StreamingOutlook", mapped: bool) -> tuple[float | None, str]:
     """Tokens a second that are expected, and one line that says so."""
-    source = "predicted from this machine's profile"
+    hits = f"{outlook.expert_hit_ratio or 0.0:.0%} of the wanted experts in memory"
+    streamed = f"{format_bytes(outlook.streamed_bytes)} from storage a pass"
+    ways = [(outlook.expert_cache_tokens_per_s, hits), (outlook.tokens_per_s, streamed)]
     if mapped:
-        naive = outlook.naive_tokens_per_s
-        return naive, f"{source}: {format_number(naive)} tokens/s, all of it read again"
-    if outlook.expert_cache_tokens_per_s:
-        rate = outlook.expert_cache_tokens_per_s
-        hits = f"{outlook.expert_hit_ratio:.0%} of the wanted experts in memory"
-        return rate, f"{source}: {format_number(rate)} tokens/s with {hits}"
-    if not (rate := outlook.tokens_per_s):
-        return None, f"{source}: the budget is hardly enough, or too small, for what must stay in memory"
-    streamed = format_bytes(outlook.streamed_bytes)
-    return rate, f"{source}: {format_number(rate)} tokens/s, {streamed} from storage a pass"
+        ways = [(outlook.naive_tokens_per_s, "all of it read again")]
+    rate, how = next(((rate, how) for rate, how in ways if rate), (None, ""))
+    words = f"{format_number(rate)} tokens/s, {how}" if rate else "the budget hardly holds what must stay in memory"
+    return rate, f"predicted from this machine's profile: {words}"

@@ -17,7 +17,7 @@ from typing import Final
 
 from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError
-from harness.runtimes.llamacpp.laid_memory import LaidMemory, ReaderPool, Reads
+from harness.runtimes.llamacpp.laid_memory import LaidMemory, ReaderPool
 from harness.runtimes.llamacpp.stream_plan import Extent
 
 _GENERIC: Final = {"setup": 0, "destroy": 1, "submit": 2, "getevents": 4}
@@ -32,20 +32,21 @@ _READ_BYTES: Final = 4 * 2**20
 
 
 _BLOCK: Final = Struct("=Q8xIIQQq16x")
-"""``struct iocb``: a number to know it by, 0 for a read, file, address, size and place in the file."""
+"""``struct iocb``: a number to know it by (ticket and pages), 0 for a read, file, address, bytes, place in the file."""
 _EVENT: Final = Struct("=Q8xq8x")
 """``struct io_event``: that number, and the bytes that were read."""
 
 
-class KernelReads(Reads):
+class KernelReads:
     """Reads straight into the laid memory, asked for by one thread; EngineError where the system offers none."""
 
     def __init__(self, memory: LaidMemory) -> None:
-        super().__init__(memory)
+        self._memory = memory
+        self.failure: EngineError | None = None
+        self.read_bytes = 0
         self._context = ctypes.c_ulong(0)
         self._events = ctypes.create_string_buffer(_MOST_READS * _EVENT.size)
         self._left: dict[int, int] = {}
-        self._under_way = 0
         # An app of Android that makes a call which it may not make is ended.
         if hasattr(sys, "getandroidapilevel") or self._call("setup", _MOST_READS, ctypes.byref(self._context)) < 0:
             raise EngineError("the system offers no reads of its own")
@@ -63,12 +64,14 @@ class KernelReads(Reads):
         """Hand whole pages over to be read; ``ticket`` is what :meth:`wait` asks for, and new each time."""
         parts = [(at, min(_READ_BYTES, end - at)) for start, end in extents for at in range(start, end, _READ_BYTES)]
         memory, count, done = self._memory, len(parts), 0
-        packed = [_BLOCK.pack(ticket, 0, memory.descriptor, memory.base + at, size, at) for at, size in parts]
+        packed = [
+            _BLOCK.pack(ticket << 16 | size // PAGE_BYTES, 0, memory.descriptor, memory.base + at, size, at)
+            for at, size in parts
+        ]
         blocks = ctypes.create_string_buffer(b"".join(packed))
         first = ctypes.addressof(blocks)
         pointers = (ctypes.c_void_p * count)(*range(first, first + count * _BLOCK.size, _BLOCK.size))
-        self._left[ticket] = sum(size for _, size in parts)
-        self._under_way += count
+        self._left[ticket] = count
         while done < count and self.failure is None:
             done += self._call("submit", self._context, ctypes.c_long(count - done), ctypes.byref(pointers, 8 * done))
 
@@ -76,23 +79,21 @@ class KernelReads(Reads):
         """Wait until all of that ticket is in memory, or a read failed; seconds waited."""
         started_s = time.perf_counter()
         self._reap(0)
-        while self._left[ticket] > 0 and self.failure is None:
-            if not self._under_way:
-                self.failure = EngineError("reading the model failed: the device gave less than was asked for")
-            else:
-                self._reap(1)
+        while self._left[ticket] and self.failure is None:
+            self._reap(1)
         del self._left[ticket]
         return time.perf_counter() - started_s
 
     def _reap(self, least: int) -> None:
         bounds = ctypes.c_long(least), ctypes.c_long(_MOST_READS)
         count = self._call("getevents", self._context, *bounds, self._events, None)
-        for ticket, size in _EVENT.iter_unpack(memoryview(self._events)[: max(count, 0) * _EVENT.size]):
-            # No slot reaches the end of the file: what was read is all that was asked for.
-            if size <= 0 or size % PAGE_BYTES:
-                self.failure = EngineError(f"reading the model failed (errno {-size})")
-            self._left[ticket] -= size
-            self._under_way -= 1
+        for number, size in _EVENT.iter_unpack(memoryview(self._events)[: max(count, 0) * _EVENT.size]):
+            ticket, pages = divmod(number, 1 << 16)
+            if size != pages * PAGE_BYTES:  # no slot reaches the end of the file
+                self.failure = EngineError(
+                    f"reading the model failed: the system gave {size} for {pages * PAGE_BYTES} bytes"
+                )
+            self._left[ticket] -= 1
             self.read_bytes += size
 
     def stop(self) -> None:
@@ -100,7 +101,7 @@ class KernelReads(Reads):
         self._call("destroy", self._context)
 
 
-def direct_reads(memory: LaidMemory) -> Reads:
+def direct_reads(memory: LaidMemory) -> KernelReads | ReaderPool:
     """Reads by the kernel; by threads where it offers none."""
     try:
         return KernelReads(memory)

@@ -11,7 +11,6 @@ import mmap
 import os
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -137,28 +136,7 @@ class LaidMemory:
         os.close(self.descriptor)
 
 
-class Reads(ABC):
-    """What is read into laid memory, by tickets; ``read_bytes`` counts what has come."""
-
-    def __init__(self, memory: LaidMemory) -> None:
-        self._memory = memory
-        self.failure: EngineError | None = None
-        self.read_bytes = 0
-
-    @abstractmethod
-    def submit(self, ticket: int, extents: Iterable[Extent]) -> None:
-        """Put whole pages in line; ``ticket`` is what :meth:`wait` asks for, and new each time."""
-
-    @abstractmethod
-    def wait(self, ticket: int) -> float:
-        """Wait until all of that ticket is in memory, or a read failed; seconds waited."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """End what is under way."""
-
-
-class ReaderPool(Reads):
+class ReaderPool:
     """Threads that read what is put in line, first come first served.
 
     ``through_buffers`` reads into a huge page of each reader's own and copies from there. Into small pages that are in
@@ -167,7 +145,9 @@ class ReaderPool(Reads):
     """
 
     def __init__(self, memory: LaidMemory, *, through_buffers: bool = False) -> None:
-        super().__init__(memory)
+        self._memory = memory
+        self.failure: EngineError | None = None
+        self.read_bytes = 0
         self.through_buffers = through_buffers
         self._gate = threading.Lock()
         self._pool = ThreadPoolExecutor(READER_COUNT, "stream")
@@ -198,7 +178,7 @@ class ReaderPool(Reads):
                 yield_to_readers(int(task.name))
 
     def submit(self, ticket: int, extents: Iterable[Extent]) -> None:
-        """Put whole pages in line."""
+        """Put whole pages in line; ``ticket`` is what :meth:`wait` asks for, and new each time."""
         self._reads[ticket] = [
             self._pool.submit(self._read, offset, min(CHUNK_BYTES, extent.end - offset))
             for extent in extents
