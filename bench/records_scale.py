@@ -110,7 +110,6 @@ def measure(count: int, folder: Path) -> list[Step]:
         _step("first and last beside each other", folder, "history", first, last),
         _step("report of first and last", folder, "report", first, last, "-o", str(folder / "report.md")),
         _step("export to JSON lines", folder, "history", "--export", table),
-        _step("import of a history", folder / "third", "history", "--import", str(folder / "history.sqlite")),
     ]
 
 

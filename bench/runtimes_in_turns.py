@@ -19,28 +19,28 @@ from bench.renderers import runtimes_table
 from bench.running_servers import PROGRAMS, running
 from harness import plugins
 from harness.app.ladder import Asked, ladder
-from harness.app.run import Options, RunCell, run_in_turns
+from harness.app.run import RunCell, run_in_turns
 from harness.app.this_machine import this_machine
 from harness.app.trend import answer_beside
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.measure.jobs.served import ServedJob
 from harness.measure.pipeline import How
+from harness.measure.protocol import GenerateJob
 from harness.records.store import save
 from harness.runtimes._threads import default_thread_count
 
 USUAL = ("llamacpp", "executable", "ik", *PROGRAMS[:3])
 
 
-def sides_of(names: list[str], model: Path, how: How, repetitions: int, stack: ExitStack) -> dict[str, Options]:
+def sides_of(names: list[str], model: Path, repetitions: int, stack: ExitStack) -> dict[str, GenerateJob]:
     """What runs here, by name; servers are started and stop with ``stack``."""
-    found = {}
+    found: dict[str, GenerateJob] = {}
     for name in names:
         try:
             if name in PROGRAMS:
                 url = stack.enter_context(running(name, model))
-                job = ServedJob(url=url, scenario=Scenario())
-                found[name] = Options(runtime="server", server=job, how=how, repetitions=repetitions)
+                found[name] = ServedJob(url=url, repetitions=repetitions)
                 continue
             if reason := plugins.load("harness.runtimes", name, "RUNTIME").missing():
                 click.echo(f"{name} is left out: {reason}")
@@ -48,7 +48,7 @@ def sides_of(names: list[str], model: Path, how: How, repetitions: int, stack: E
         except HarnessError as error:
             click.echo(f"{name} is left out: {error}")
             continue
-        found[name] = Options(runtime=name, how=how, repetitions=repetitions)
+        found[name] = GenerateJob(runtime=name, repetitions=repetitions)
     return found
 
 
@@ -88,9 +88,9 @@ def main(
     broken = False
     for model in files:
         with ExitStack() as stack:
-            sides = sides_of(runtimes.split(","), model, how, repetitions, stack)
+            sides = sides_of(runtimes.split(","), model, repetitions, stack)
             (found,) = run_in_turns(
-                [[(RunCell(str(model), "", scenario), side) for side in sides.values()]], device=this_machine()
+                [[(RunCell(str(model), "", scenario), side) for side in sides.values()]], how=how, device=this_machine()
             )
         for name, record in zip(sides, found, strict=True):
             named = msgspec.structs.replace(record, extra={**record.extra, "side": name})

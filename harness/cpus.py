@@ -75,7 +75,7 @@ def cores(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> 
     """The cores; ``affinity`` are the CPUs we may run on, asked of the system unless given."""
     allowed = allowed_cpus() if affinity is None else affinity
     text = read_text(root / "proc/cpuinfo")
-    if text is None:
+    if not text:
         return portable_cores(sysctl())
     base, parts = root / "sys/devices/system/cpu", parts_of(text)
     online = numbers(read_text(base / "online"))
@@ -177,27 +177,26 @@ def _kinds(speeds: Mapping[int, float]) -> tuple[CoreKind, ...]:
     return tuple(CoreKind(speeds[group[0]] / speeds[ordered[0]], tuple(sorted(group))) for group in groups)
 
 
-def numbers(text: str | None) -> frozenset[int]:
+def numbers(text: str) -> frozenset[int]:
     """The numbers in a list of the kernel's kind, ``0-3,8``."""
     members: set[int] = set()
-    for first, last in re.findall(r"(\d+)(?:-(\d+))?", text or ""):
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", text):
         members |= set(range(int(first), min(int(last or first), int(first) + 65_536) + 1))
     return frozenset(members)
 
 
-def read_text(path: Path) -> str | None:
-    """Text of a small kernel file; None where it is missing or may not be read."""
+def read_text(path: Path) -> str:
+    """Text of a small kernel file without what is blank around it; empty where it is missing or may not be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
     except (OSError, ValueError):
-        return None
+        return ""
 
 
 def read_int(path: Path) -> int | None:
     """Whole number in a small kernel file; None where there is none."""
-    text = read_text(path)
     try:
-        return int(text.split()[0]) if text else None
+        return int(read_text(path).split()[0])
     except (ValueError, IndexError):
         return None
 
@@ -208,8 +207,8 @@ def cgroup_folders(controller: str, *, pid: int | str = "self", root: Path = Pat
     Each with its version, 1 or 2; both come where a machine mounts both.
     """
     process = root / "proc" / str(pid)
-    members = [line.split(":", 2) for line in (read_text(process / "cgroup") or "").splitlines()]
-    for line in (read_text(process / "mountinfo") or "").splitlines():
+    members = [line.split(":", 2) for line in read_text(process / "cgroup").splitlines()]
+    for line in read_text(process / "mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         place, kind = left.split(), right.split()
         if len(place) < 5 or not kind:
@@ -241,7 +240,7 @@ def cpu_quota_count(*, root: Path = Path("/")) -> float | None:
     quotas: list[float] = []
     for version, folder in cgroup_folders("cpu", root=root):
         names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if version == 1 else ("cpu.max",)
-        words = " ".join(read_text(folder / name) or "" for name in names).split()
+        words = " ".join(read_text(folder / name) for name in names).split()
         if len(words) == 2 and all(word.isdigit() and int(word) for word in words):  # else "max", or -1: no quota
             quotas.append(int(words[0]) / int(words[1]))
     return min(quotas, default=None)

@@ -1,6 +1,6 @@
 """Protocols between the layers: what a runtime and a session promise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
+
+Emit = Callable[[str, Any], None]
+"""How a child tells what happens: the name of an event, and its data as what JSON can hold."""
 
 
 @runtime_checkable
@@ -103,7 +106,8 @@ class Runtime(Protocol):
 
     A runtime may also have ``formats`` (of ``gguf onnx``: what it reads, so that others are refused at once),
     ``model_options(path) -> Mapping[str, Any]``: what the model's file says of how it runs, for the record,
-    ``entry``: the child's ``package.module:function`` that measures it, where it opens no session, and
+    ``entry``: the child's ``package.module:function`` that measures it, where it opens no session: it takes the job, as
+    the type that its first parameter is annotated with, and :data:`Emit`; and
     ``attach(url)``: a server that is there already, in place of ``open``.
     """
 

@@ -12,7 +12,7 @@ from unittest import mock
 
 import psutil
 
-from bench.faults.place import OPTIONS, Injected, Place
+from bench.faults.place import HOW, JOB, Injected, Place
 from bench.tiny_gguf import synthesize_tiny
 from harness.app import run as app_run
 from harness.app.locate import obtain as obtain_as_ever
@@ -29,20 +29,25 @@ _HANG_WALL_S: Final = 1.5
 Inject = Callable[[Place, random.Random], Injected]
 
 
+ENGINE_JOB = JOB.replace(runtime="llamacpp")
+ENGINE_HOW = pipeline.How(limits=Limits(wall_s=40.0))
+"""How the real engine is run."""
+
+
 def told_of(record: RunRecord, outcomes: set[str], words: tuple[str, ...]) -> Injected:
     """Judge a record: its outcome is one of these, and its detail has one of these words."""
     named = record.outcome in outcomes and any(word in record.detail for word in words)
     return Injected(record.outcome, record.detail, named)
 
 
-def fault_of(fault: str, outcome: str, *words: str, limits: Limits = OPTIONS.how.limits) -> Inject:
+def fault_of(fault: str, outcome: str, *words: str, limits: Limits = HOW.limits) -> Inject:
     """The fake engine's own faults: what it does, it does to its process for real."""
 
     def inject(place: Place, draw: random.Random) -> Injected:
         after = draw.randrange(20)
         record = place.run(
             place.model(fault=fault, fault_after_tokens=after),
-            options=OPTIONS._replace(how=pipeline.How(limits=limits)),
+            how=pipeline.How(limits=limits),
         )
         return told_of(record, {outcome}, words)
 
@@ -55,11 +60,6 @@ def tiny(place: Place) -> Path:
     if not path.exists():
         synthesize_tiny(path, "Q4_0", hidden_dim=64, feed_forward_dim=128, head_count=2, kv_head_count=1)
     return path
-
-
-def engine_options() -> app_run.Options:
-    """How the real engine is run."""
-    return OPTIONS._replace(runtime="llamacpp", how=pipeline.How(limits=Limits(wall_s=40.0)))
 
 
 def engine_killed(place: Place, draw: random.Random) -> Injected:
@@ -82,7 +82,7 @@ def engine_killed(place: Place, draw: random.Random) -> Injected:
     striker.start()
     # A long decode, and patience with a disturbed machine: it cannot end before the blow.
     scenario = Scenario(context_tokens=8192, prompt_tokens=8, new_tokens=8000, thread_count=1)
-    record = place.run(tiny(place), scenario=scenario, options=engine_options()._replace(patience_s=60.0))
+    record = place.run(tiny(place), scenario=scenario, job=ENGINE_JOB.replace(patience_s=60.0), how=ENGINE_HOW)
     stop.set()
     striker.join()
     return told_of(record, {"crashed"}, ("SIGKILL",))
@@ -107,7 +107,7 @@ def truncated_model(place: Place, draw: random.Random) -> Injected:
     whole = tiny(place).read_bytes()
     path = place.folder() / "cut.gguf"
     path.write_bytes(whole[: draw.randrange(len(whole))])
-    record = place.run(path, scenario=_ENGINE_SCENARIO, options=engine_options())
+    record = place.run(path, scenario=_ENGINE_SCENARIO, job=ENGINE_JOB, how=ENGINE_HOW)
     return told_of(record, {"refused", "failed"}, ("cut.gguf",))
 
 
@@ -118,7 +118,7 @@ def damaged_model(place: Place, draw: random.Random) -> Injected:
     data[at : at + 4] = bytes(255 - byte for byte in data[at : at + 4])
     path = place.folder() / "damaged.gguf"
     path.write_bytes(data)
-    record = place.run(path, scenario=_ENGINE_SCENARIO, options=engine_options())
+    record = place.run(path, scenario=_ENGINE_SCENARIO, job=ENGINE_JOB, how=ENGINE_HOW)
     return told_of(record, {"refused", "failed"}, ("damaged.gguf",))
 
 
@@ -165,7 +165,7 @@ def clock_step(place: Place, draw: random.Random) -> Injected:
     hours = draw.choice((draw.uniform(0.1, 23), draw.uniform(25, 20000)))
     with clock_set_back(hours=hours):
         second = place.run(path)
-    (again,) = app_run.run_cells(place.cells([path]), OPTIONS._replace(how=OPTIONS.how._replace(resume=True)))
+    (again,) = app_run.run_cells(place.cells([path]), JOB, how=HOW._replace(resume=True))
     # Resume takes results of a day: the later run, or, when that says it is older, a new one.
     resumed = again.run_id == second.run_id if hours < 24 else again.run_id not in {first.run_id, second.run_id}
     ok = first.run_id != second.run_id and resumed
@@ -206,7 +206,7 @@ def stored_garbage(place: Place, draw: random.Random) -> Injected:
         message = ""
     except HarnessError as error:
         message = str(error)
-    (again,) = app_run.run_cells(place.cells([path]), OPTIONS._replace(how=OPTIONS.how._replace(resume=True)))
+    (again,) = app_run.run_cells(place.cells([path]), JOB, how=HOW._replace(resume=True))
     place.done.add(again.run_id)
     with sqlite3.connect(place.history().path) as connection:
         connection.execute("DELETE FROM runs WHERE run_id = ?", (record.run_id,))

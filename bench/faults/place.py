@@ -12,21 +12,21 @@ import msgspec
 import psutil
 
 from bench import fake
-from harness.app.run import Options, RunCell, cells_of, run_cells
+from harness.app.run import RunCell, cells_of, run_cells
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.measure.child import Limits
 from harness.measure.pipeline import How, Listener
+from harness.measure.protocol import GenerateJob
 from harness.records.history import History
 from harness.records.store import load
 
 HANG_S: Final = 60.0
 """A command that takes longer hangs: the longest one here needs a few seconds."""
 SCENARIO: Final = Scenario(context_tokens=256, prompt_tokens=16, new_tokens=4, thread_count=1)
-OPTIONS: Final = Options(
-    runtime="fake", repetitions=1, cold_loads=0, patience_s=0.0, how=How(limits=Limits(wall_s=30.0))
-)
+JOB: Final = GenerateJob(runtime="fake", repetitions=1, cold_loads=0, patience_s=0.0)
+HOW: Final = How(limits=Limits(wall_s=30.0))
 
 
 class Injected(NamedTuple):
@@ -121,12 +121,13 @@ class Place:
         *,
         told: Told | None = None,
         scenario: Scenario = SCENARIO,
-        options: Options = OPTIONS,
+        job: GenerateJob = JOB,
+        how: How = HOW,
     ) -> RunRecord:
         """One run through the product; its result is one that must stay."""
         if told is not None:
-            options = options._replace(how=options.how._replace(listener=told))
-        (record,) = run_cells(cells_of([str(model)], "", scenario), options)
+            how = how._replace(listener=told)
+        (record,) = run_cells(cells_of([str(model)], "", scenario), job, how=how)
         if told is None or not any("warning" in line for line in told.lines):
             self.done.add(record.run_id)
         return record

@@ -5,7 +5,7 @@ import time
 from typing import Any, Final
 
 from bench.faults.children import Inject, told_of
-from bench.faults.place import OPTIONS, Injected, Place
+from bench.faults.place import Injected, Place
 from bench.faults.replay_server import END, NO_PAGE, STREAM_HEAD, chunk, event, page, replay, reset, sends
 from harness.domain.scenario import Scenario
 from harness.measure.jobs.served import ServedJob
@@ -119,9 +119,8 @@ def _kind(name: str) -> Inject:
 
     def inject(place: Place, _draw: random.Random) -> Injected:
         with replay(pages_of(reply)) as server:
-            job = ServedJob(url=server.url, scenario=_SCENARIO, patience=PATIENCE)
-            options = OPTIONS._replace(runtime="server", server=job)
-            return told_of(place.run(place.model(), scenario=_SCENARIO, options=options), {outcome}, (words,))
+            job = ServedJob(url=server.url, patience=PATIENCE, repetitions=1, cold_loads=0, patience_s=0.0)
+            return told_of(place.run(place.model(), scenario=_SCENARIO, job=job), {outcome}, (words,))
 
     return inject
 

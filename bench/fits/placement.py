@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.predict.coefficients import shipped
-from harness.predict.placement import SHIPPED, Terms
-from harness.published.placement_rows import Placed, placed_rows
+from harness.predict.placement import SHIPPED, PlacementTerms
+from harness.published.placement_rows import PlacedRow, placed_rows
 from harness.published.row_work import ModelOf
 from harness.published.rows import TRUSTED, Row
 from harness.published.score import Judged, judge_shipped
@@ -23,7 +23,7 @@ NOISE: Final = 0.15
 """Spread of one measurement in ln t, with what a row does not tell of its host."""
 
 
-Case = tuple[Row, Placed]
+Case = tuple[Row, PlacedRow]
 """A row of trust A or B, and what the laws see of it."""
 
 
@@ -53,7 +53,7 @@ def sweep_of(case: Case) -> tuple[str, ...]:
     return (phase, raw.get("test", ""), *(raw.get(name, "") for name in same))
 
 
-def sweeps_found(listed: Sequence[Case], terms: Terms) -> list[bool]:
+def sweeps_found(listed: Sequence[Case], terms: PlacementTerms) -> list[bool]:
     """Of each sweep of three placements or more, whether the law finds its best within a step, or 0.9 of its speed."""
     sweeps: dict[tuple[str, ...], dict[float, list[Case]]] = {}
     for case in listed:
@@ -70,12 +70,12 @@ def sweeps_found(listed: Sequence[Case], terms: Terms) -> list[bool]:
     return answers
 
 
-_PRIOR_SD: Final = Terms(
+_PRIOR_SD: Final = PlacementTerms(
     gpu=0.3, cpu=0.3, experts=0.3, crossing=0.7, prefill=0.3, link=0.1, ik=0.3, memory=0.1, cpu_prefill=0.3
 )
 
 
-def fit_terms(listed: Sequence[Case]) -> Terms:
+def fit_terms(listed: Sequence[Case]) -> PlacementTerms:
     """Terms of the law: robust least squares in ln t, pulled to the priors; of each vote a few rows, at even steps.
 
     A vote (GPU x model x quantisation x phase) weighs 1 whatever its rows, a GPU no more than the root of its votes.
@@ -87,18 +87,18 @@ def fit_terms(listed: Sequence[Case]) -> Terms:
         by_vote.setdefault(case[0].vote, []).append(case)
     few = [case for own in by_vote.values() for case in own[:: -(-len(own) // ROWS_OF_A_VOTE)]]
     if not few:
-        return Terms()
+        return PlacementTerms()
     votes = [row.vote for row, _ in few]
     rows_in, votes_in = Counter(votes), Counter((vote[1], vote[-1]) for vote in by_vote)
     weight = np.array([1 / rows_in[v] / np.sqrt(votes_in[v[1], v[-1]]) for v in votes])
     measured = np.log([row.measured for row, _ in few])
-    prior, sd = np.array(Terms()), np.array(_PRIOR_SD)
+    prior, sd = np.array(PlacementTerms()), np.array(_PRIOR_SD)
 
     def residuals(theta: Array) -> Array:
-        terms = Terms(*theta.tolist())
+        terms = PlacementTerms(*theta.tolist())
         error = (measured - np.log([placed.tokens_per_s(terms) for _, placed in few])) / NOISE
         robust = np.sign(error) * np.sqrt(2 * (np.sqrt(1 + error**2) - 1))
         pulled: Array = np.concatenate([np.sqrt(weight) * robust, (theta - prior) / sd])
         return pulled
 
-    return Terms(*least_squares(residuals, np.array(SHIPPED), diff_step=1e-4, ftol=1e-4).x.tolist())
+    return PlacementTerms(*least_squares(residuals, np.array(SHIPPED), diff_step=1e-4, ftol=1e-4).x.tolist())

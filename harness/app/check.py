@@ -8,7 +8,7 @@ from typing import Any, Final
 from harness import plugins
 from harness.app.locate import obtain
 from harness.app.on_target import run_on
-from harness.app.run import Options, RunCell, cells_of, run_cells
+from harness.app.run import RunCell, cells_of, run_cells
 from harness.app.this_machine import probed
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
@@ -17,7 +17,8 @@ from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure.engine_devices import engine_devices
-from harness.measure.pipeline import Listener
+from harness.measure.pipeline import How, Listener
+from harness.measure.protocol import GenerateJob
 from harness.predict.weights import matrix_types
 from harness.records.compare import Comparison
 from harness.runtimes.llamacpp.devices import GgmlDevice
@@ -31,7 +32,8 @@ def check(
     models: Sequence[str],
     quant: str,
     scenario: Scenario,
-    options: Options,
+    job: GenerateJob,
+    how: How,
     *,
     probe_again: bool = False,
     depths: Sequence[int] = (0,),
@@ -44,16 +46,16 @@ def check(
     Raises:
         HarnessError: A name is unknown, the machine could not be probed, or nothing predicts that runtime.
     """
-    listener = options.how.listener
-    if options.runtime == "ik":  # where it rewrites weights it does so in memory of its own, and maps no file
+    listener = how.listener
+    if job.runtime == "ik":  # where it rewrites weights it does so in memory of its own, and maps no file
         scenario = scenario.replace(program="ik-llama-cpp-python", mmap=scenario.mmap and not scenario.repack)
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depth_tokens=depths)
     if on[1] is not None:
-        return run_on(on[0], cells, options, on[1])
-    runtime = plugins.usable_runtime(options.runtime)
+        return run_on(on[0], cells, job, how, on[1])
+    runtime = plugins.usable_runtime(job.runtime)
     if "gguf" not in getattr(runtime, "formats", ("gguf",)):
-        raise RefusedError(f"--runtime {options.runtime}: it cannot be predicted; `edge-harness run` measures it")
-    timed = options.runtime
+        raise RefusedError(f"--runtime {job.runtime}: it cannot be predicted; `edge-harness run` measures it")
+    timed = job.runtime
     if not hasattr(runtime, "package"):  # a program of its own: it is predicted from the library's costs
         timed, runtime = "llamacpp", plugins.usable_runtime("llamacpp")
     shapes, types = _seen(cells, listener)
@@ -68,7 +70,7 @@ def check(
     if "xllamacpp" in runtime.package():
         faster = "one compiled for this machine is faster (pip install 'edge-harness[llama]')"
         listener.say(f"this llama.cpp was built for any machine of its kind: {faster}")
-    wall_s = options.how.limits.wall_s
+    wall_s = how.limits.wall_s
     asked: dict[str, Any] = {"heard": listener, "again": probe_again, "runtime": timed}
     try:  # under a minute where it is quiet; a machine too busy to time its engine still gets its answer
         limit_s = min(wall_s, max(_CALIBRATION_S, wall_s / 5))
@@ -79,7 +81,7 @@ def check(
         device = probed(set(), scenario, heard=listener)
     if not scenario.api:
         cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
-    return device, run_cells(cells, options, device=device)
+    return device, run_cells(cells, job, how=how, device=device)
 
 
 def _engines(cell: RunCell, shapes: Mapping[str, ModelShape], gpus: Mapping[str, GgmlDevice]) -> Iterator[Scenario]:

@@ -8,11 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
-import msgspec
-
 from harness.catalog.fetch import check_room
 from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_gguf
+from harness.domain.base import REFERENCE
 from harness.domain.foreign import read_limited
 from harness.domain.quality import CalibrationChange, TextScore
 from harness.domain.record import ModelIdentity, RunRecord
@@ -79,7 +78,7 @@ def ladder(
         raise RefusedError(f"{source.name} ({header.architecture}) is not a language model: it predicts no next token")
     records = []
     with ExitStack() as stack:
-        shipped = stack.enter_context(as_file(files("harness") / "data" / "text" / "python-reference.txt"))
+        shipped = stack.enter_context(as_file(files("harness") / REFERENCE))
         try:
             read_limited(text or shipped).decode()
             folder = keep or Path(stack.enter_context(TemporaryDirectory(prefix="edge-harness-ladder-")))
@@ -154,8 +153,8 @@ class _Workshop:
             counts[tensor.type_name] += tensor.element_count
 
         def read(ended: ChildResult) -> Quality | None:
-            told = dict(ended.events)
-            if "quality" not in told:
+            scores, changes = ended.told("quality", TextScore), ended.told("calibration", CalibrationChange)
+            if not scores:
                 return None
             return Quality(
                 text=self.text.name,
@@ -163,8 +162,8 @@ class _Workshop:
                 reference_quant="F16" if self.requantized else self._weights.quant,
                 bits_per_weight=8 * sum(t.size_bytes for t in tensors) / weight_count,
                 types={t: n / weight_count for t, n in counts.most_common()},
-                score=msgspec.convert(told["quality"], TextScore),
-                calibration=msgspec.convert(told["calibration"], CalibrationChange),
+                score=scores[0],
+                calibration=changes[0],
                 importance=quant in NEEDS_IMPORTANCE_MATRIX,
             )
 

@@ -24,7 +24,7 @@ from harness.errors import InputError, RefusedError, UnknownNameError
 from harness.predict.coefficients import Coefficients, shipped
 from harness.predict.fitted import machine_of
 from harness.predict.interval import interval
-from harness.predict.learned import Learned, Measurement, prior_digest, read_learned
+from harness.predict.learned import Learned, TaughtSpeed, prior_digest, read_learned
 from harness.predict.prefill import INT8_RATIO, prefill_base
 from harness.published.cells import Cells
 from harness.published.posterior import posterior
@@ -54,7 +54,7 @@ class Taken(Frozen):
     ``doubt`` says why it contradicts the others of its machine, or could not be used; empty for none.
     """
 
-    measurement: Measurement
+    measurement: TaughtSpeed
     before: Interval | None = None
     after: Interval | None = None
     doubt: str = ""
@@ -68,7 +68,7 @@ class Lesson(Frozen):
     path: str
 
 
-def measurements_in(path: Path) -> list[tuple[str, Measurement]]:
+def measurements_in(path: Path) -> list[tuple[str, TaughtSpeed]]:
     """Speeds in a file, each with what the file says of the device.
 
     The file holds records, results of another tool, pasted lines, or what was learnt elsewhere.
@@ -92,12 +92,12 @@ def measurements_in(path: Path) -> list[tuple[str, Measurement]]:
     return found
 
 
-def pasted_line(line: str) -> list[Measurement]:
+def pasted_line(line: str) -> list[TaughtSpeed]:
     """Speeds of one pasted line, ``model quant pp tg``; BadDataError for another form."""
     return [one for record in from_text(line, "--line") for one in _measurements(record)]
 
 
-def learn(device: DeviceProfile, new: Iterable[Measurement]) -> Lesson:
+def learn(device: DeviceProfile, new: Iterable[TaughtSpeed]) -> Lesson:
     """Keep measurements of a device beside those that are kept already, and what follows from all of them.
 
     Raises:
@@ -135,9 +135,9 @@ def forget(device: str) -> Path:
     return path
 
 
-def devices_of(found: Iterable[tuple[str, Measurement]]) -> tuple[dict[str, list[Measurement]], dict[str, int]]:
+def devices_of(found: Iterable[tuple[str, TaughtSpeed]]) -> tuple[dict[str, list[TaughtSpeed]], dict[str, int]]:
     """Measurements by the device whose name or chip the records say, and the count of those by no known one."""
-    known: dict[str, list[Measurement]] = {}
+    known: dict[str, list[TaughtSpeed]] = {}
     unknown: Counter[str] = Counter()
     for said, one in found:
         if name := _known_device(said) if said else "":
@@ -155,7 +155,7 @@ def _known_device(said: str) -> str:
         return ""
 
 
-def _measurements(record: RunRecord) -> list[Measurement]:
+def _measurements(record: RunRecord) -> list[TaughtSpeed]:
     """One for each test of a record: the median of the samples that count."""
     if record.model is None or (record.outcome != "ok"):
         return []
@@ -165,7 +165,7 @@ def _measurements(record: RunRecord) -> list[Measurement]:
         for label in dict.fromkeys(s.label for s in samples):
             speeds = [s.token_count / s.duration_s for s in samples if s.label == label]
             found.append(
-                Measurement(
+                TaughtSpeed(
                     model=record.model.name,
                     quant=record.model.quant,
                     test=label,
@@ -185,13 +185,13 @@ def _runtime(record: RunRecord) -> str:
     return "llama.cpp" if name.startswith(("llama", "pasted")) else runtime_named(name)
 
 
-def _by_api(one: Measurement, device: DeviceProfile) -> Measurement:
+def _by_api(one: TaughtSpeed, device: DeviceProfile) -> TaughtSpeed:
     """The measurement with the api that it means on this device."""
     named = api_named(one.api) if one.api else ""
     return one.replace(api=device.api("" if named == "other" else named))
 
 
-def _row(one: Measurement, device: DeviceProfile) -> tuple[Row | None, str]:
+def _row(one: TaughtSpeed, device: DeviceProfile) -> tuple[Row | None, str]:
     """The measurement as the fit sees a published one, or why it cannot be used."""
     api = one.api
     if device.engine_for(api) is None:

@@ -9,7 +9,7 @@ import msgspec
 
 from harness.app.fit import predict
 from harness.app.locate import Located, obtain
-from harness.app.run import Options, RunCell
+from harness.app.run import RunCell
 from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
@@ -19,6 +19,7 @@ from harness.errors import RefusedError
 from harness.measure.jobs.soak import SoakJob, plan
 from harness.measure.pipeline import How, Listener, Pipeline, key_of
 from harness.measure.probe import save_profile
+from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
 from harness.targets import target_named
 from harness.targets.bench import BenchJob, bench_on, read_bandwidth, soak_on
@@ -56,16 +57,15 @@ def _name(target: ShellTarget) -> str:
 
 
 def run_on(
-    on: str, cells: Sequence[RunCell], options: Options, programs: Path
+    on: str, cells: Sequence[RunCell], job: GenerateJob, how: How, programs: Path
 ) -> tuple[DeviceProfile, list[RunRecord]]:
-    """Predict, run and keep each cell on a target, which is probed first where no profile of it is kept.
+    """Predict, run as ``job`` says and keep each cell on a target; it is probed first where no profile of it is kept.
 
     Raises:
         RefusedError: An option asks for what llama-bench cannot do.
         CouldNotRunError: The target cannot be used.
     """
-    how = options.how
-    if options.greedy or how.limits.memory_bytes is not None or options.runtime != "llamacpp":
+    if job.greedy or how.limits.memory_bytes is not None or job.runtime != "llamacpp":
         raise RefusedError("llama-bench on a target takes no --greedy, --memory-limit, --as or --runtime")
     target = target_named(on)
     there = fingerprint(facts(target)).fingerprint
@@ -78,15 +78,13 @@ def run_on(
             how.listener.begin(f"{cell.model} on {on}")
             located = obtain(cell.model, cell.quant, progress=how.listener.fetched)
             resolved = located.resolved()
-            job = BenchJob(
-                scenario=cell.scenario, programs=programs, repetitions=options.repetitions, limits=how.limits
-            )
+            bench = BenchJob(scenario=cell.scenario, programs=programs, repetitions=job.repetitions, limits=how.limits)
             prediction = predict(resolved, device, cell.scenario) if resolved is not None else None
             model = _identity(located)
-            key = key_of("bench", model.sha256, cell.scenario, options.repetitions, there)
+            key = key_of("bench", model.sha256, cell.scenario, job.repetitions, there)
             if (record := pipeline.done_before(key)) is None:
                 progress = how.listener.fetched
-                record = bench_on(target, located.path, job, model, prediction=prediction, progress=progress)
+                record = bench_on(target, located.path, bench, model, prediction=prediction, progress=progress)
                 pipeline.keep(record, key=key if record.samples else "")  # a run that broke off is made again
             records.append(record)
     return device, records

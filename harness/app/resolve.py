@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_weights
 from harness.catalog.guess import Guess
@@ -15,7 +13,7 @@ from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_mod
 from harness.catalog.paths import as_path
 from harness.catalog.vision import ImageTower, tower_of
 from harness.domain.device import APIS, Calibration, DeviceProfile
-from harness.domain.foreign import fault
+from harness.domain.foreign import typed
 from harness.domain.ggml import BLOCKS, KV_TYPES
 from harness.domain.model import ModelCard, ModelShape, Weights
 from harness.domain.placement import Placement
@@ -237,10 +235,7 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
             raise UnknownNameError("api", api, dict.fromkeys([*APIS, *PROVIDERS]))
     given |= dict.fromkeys((part.replace("-", "_") for part in given.pop("without", ())), False)
     given["placement"] = given.pop("placement", None) or Placement()
-    try:
-        scenario = msgspec.convert(given, Scenario)
-    except msgspec.ValidationError as error:
-        raise fault(error, given, Scenario, "scenario") from error
+    scenario = typed(given, Scenario, "scenario")
     if BLOCKS[value_type or kv_type].elements > 1 and not scenario.flash_attention:
         raise InputError(
             f"a cache of {value_type or kv_type} needs flash attention: no --without flash-attention, or take F16"

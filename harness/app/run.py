@@ -14,7 +14,7 @@ from harness.catalog.names import match
 from harness.catalog.paths import as_path
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Prediction
-from harness.domain.record import MachineFingerprint, ModelIdentity, Outcome, RunRecord
+from harness.domain.record import ModelIdentity, Outcome, RunRecord
 from harness.domain.result import Generation, Result
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, HarnessError, InputError, RefusedError
@@ -23,7 +23,7 @@ from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import TextJob
 from harness.measure.jobs.served import OF_SERVER, ServedJob
 from harness.measure.jobs.served import plan as plan_served
-from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of
+from harness.measure.pipeline import How, Measurement, Pipeline, key_of
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import check_scenario
 from harness.onnx.files import onnx_model
@@ -39,28 +39,6 @@ class RunCell(NamedTuple):
     model: str
     quant: str
     scenario: Scenario
-
-
-class Options(NamedTuple):
-    """How all cells are run and their records kept; with ``how.resume``, results of cells done before are taken.
-
-    ``repetitions`` are clean samples wanted of each test, ``patience_s`` the longest time spent on disturbed ones and
-    the pauses after them. ``server`` is what a server is asked, for the runtime ``server``; its scenario and counts are
-    those of the cell.
-    """
-
-    runtime: str = "llamacpp"
-    repetitions: int = 5
-    cold_loads: int = 1
-    greedy: bool = False
-    how: How = How()
-    patience_s: float = 20.0
-    server: ServedJob | None = None
-
-    def of_job(self, scenario: Scenario) -> dict[str, Any]:
-        """The fields that every job of a cell has."""
-        same = ("repetitions", "cold_loads", "greedy", "patience_s")
-        return {"scenario": scenario, **{name: getattr(self, name) for name in same}}
 
 
 def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence[Any]) -> list[RunCell]:
@@ -87,30 +65,33 @@ def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence
     return cells
 
 
-def run_cells(cells: Sequence[RunCell], options: Options, *, device: DeviceProfile | None = None) -> list[RunRecord]:
-    """Run every cell; a record for each, also for those that could not run. Stops early only when interrupted.
+def run_cells(
+    cells: Sequence[RunCell], job: GenerateJob, *, how: How = How(), device: DeviceProfile | None = None
+) -> list[RunRecord]:
+    """Run every cell as ``job`` says; a record for each, also for those that could not run.
 
-    Predictions are made from ``device``, the profile of this machine; none without it. Raises as `run_in_turns`.
+    Stops early only when interrupted. Predictions are made from ``device``, the profile of this machine; none without
+    it. Raises as `run_in_turns`.
     """
-    return [record for (record,) in run_in_turns([[(cell, options)] for cell in cells], device=device)]
+    return [record for (record,) in run_in_turns([[(cell, job)] for cell in cells], how=how, device=device)]
 
 
 def run_in_turns(
-    groups: Sequence[Sequence[tuple[RunCell, Options]]], *, device: DeviceProfile | None = None
+    groups: Sequence[Sequence[tuple[RunCell, GenerateJob]]], *, how: How = How(), device: DeviceProfile | None = None
 ) -> list[list[RunRecord]]:
-    """Run the members of each group in turns: two rounds, the second in the opposite order; one for a single member.
+    """Run the members of each group (a cell, and what is asked of it) in turns: two rounds, the second backwards.
 
-    What drifts while they run (heat, other programs) then falls on all alike, so that members may differ in anything:
-    runtime, threads, batch. Each turn is a child and a kept record. Where the runtimes differ each predicts the shipped
-    text before the turns: a faster one with a worse answer has no speed. Of each member there is one record: its first
-    one, with the samples of all its turns. A turn that did not end well gives its outcome to the whole.
+    A single member takes one round. What drifts while they run (heat, other programs) then falls on all alike, so that
+    members may differ in anything: runtime, threads, batch. Each turn is a child and a kept record. Where the runtimes
+    differ each predicts the shipped text before the turns: a faster one with a worse answer has no speed. Of each
+    member there is one record: its first one, with the samples of all its turns. A turn that did not end well gives its
+    outcome to the whole.
 
     Raises:
         CouldNotRunError: Another measured run held the machine for too long.
     """
     done: list[list[RunRecord]] = []
     coming = sum(2 * len(group) if len(group) > 1 else 1 for group in groups)
-    how = groups[0][0][1].how if groups else How()
     with Pipeline(how) as pipeline:
         for group in groups:
             forth = list(range(len(group)))
@@ -144,7 +125,7 @@ def exit_of(records: Sequence[RunRecord]) -> int:
     return Exit.INCONCLUSIVE if "inconclusive" in outcomes else Exit.OK
 
 
-def _cell_key(cell: RunCell, options: Options, machine: MachineFingerprint, turn: int) -> str:
+def _cell_key(cell: RunCell, job: GenerateJob, pipeline: Pipeline, turn: int) -> str:
     """Key under which a cell's result is found again: everything that decides it, and its ``turn`` beside others."""
     path = as_path(cell.model)
     state = ""
@@ -152,63 +133,65 @@ def _cell_key(cell: RunCell, options: Options, machine: MachineFingerprint, turn
         path = onnx_model(path) or path
         about = path.stat()
         state = f"{path.resolve()}|{about.st_size}|{about.st_mtime_ns}"
-    limit = options.how.limits.memory_bytes
-    asked = f"{options.runtime}|{options.repetitions}|{options.greedy}|{limit}|{turn}"
-    return key_of(cell.model, state, cell.quant, cell.scenario, asked, machine.fingerprint)
+    limit = pipeline.how.limits.memory_bytes
+    asked = f"{job.runtime}|{job.repetitions}|{job.greedy}|{limit}|{turn}"
+    return key_of(cell.model, state, cell.quant, cell.scenario, asked, pipeline.machine.fingerprint)
 
 
-def answers_of(cell: RunCell, options: Options, pipeline: Pipeline) -> tuple[float, ...]:
+def answers_of(cell: RunCell, job: GenerateJob, pipeline: Pipeline) -> tuple[float, ...]:
     """Negative log-probability of each scored token of the shipped text; empty where the runtime gives none.
 
     Also empty where the first turn was done before: its record has them.
     """
-    if cell.scenario.context_tokens < 512 or pipeline.done_before(_cell_key(cell, options, pipeline.machine, 1)):
+    if cell.scenario.context_tokens < 512 or pipeline.done_before(_cell_key(cell, job, pipeline, 1)):
         return ()
     with contextlib.suppress(HarnessError):  # what keeps it from its answers is told by its run
-        path = "" if options.server else str(obtain(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
+        server = job if isinstance(job, ServedJob) else None
+        path = "" if server else str(obtain(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
         alone = cell.scenario.replace(batch_count=1)  # the text is one sequence: it takes the cache
-        job = TextJob(runtime=options.runtime, scenario=alone, path=path, server=options.server)
-        ended = pipeline.trial(f"{TextJob.__module__}:run_text", job)
-        if losses := events_named(ended, "nll"):
+        asked = TextJob(runtime=job.runtime, scenario=alone, path=path, server=server)
+        ended = pipeline.trial(f"{TextJob.__module__}:run_text", asked)
+        if losses := ended.told("nll"):
             return tuple(losses[0])
-        pipeline.heard.say(f"{options.runtime}: perplexity not given: {ended.detail}")
+        pipeline.heard.say(f"{job.runtime}: perplexity not given: {ended.detail}")
     return ()
 
 
 def run_cell(
     cell: RunCell,
-    options: Options,
+    job: GenerateJob,
     device: DeviceProfile | None,
     pipeline: Pipeline,
     turn: int = 0,
     answers: tuple[float, ...] = (),
 ) -> RunRecord:
     """Run one member of a group in an open pipeline: its ``turn`` among others, and what its runtime answers."""
-    key, heard = _cell_key(cell, options, pipeline.machine, turn), pipeline.heard
+    key, heard = _cell_key(cell, job, pipeline, turn), pipeline.heard
+    job = job.replace(scenario=cell.scenario)
     if (done := pipeline.done_before(key)) is not None:
         heard.say(f"{cell.model}: done before, reused ({done.run_id})")
         return done
     depth = f" @ d{cell.scenario.depth_tokens}" if cell.scenario.depth_tokens else ""
     depth += f", {cell.scenario.batch_count} sequences" if cell.scenario.batch_count > 1 else ""
-    title = f"{cell.model}{depth}, {cell.scenario.thread_count} threads, {options.runtime}"
+    title = f"{cell.model}{depth}, {cell.scenario.thread_count} threads, {job.runtime}"
     # Samples of a quiet run, warm-ups included.
-    each_count = (options.repetitions + 1) * (2 * bool(cell.scenario.prompt_tokens) + bool(cell.scenario.new_tokens))
-    heard.begin(title, 2 * options.cold_loads + 1 + each_count)
+    each_count = (job.repetitions + 1) * (2 * bool(cell.scenario.prompt_tokens) + bool(cell.scenario.new_tokens))
+    heard.begin(title, 2 * job.cold_loads + 1 + each_count)
     try:
-        if options.server is not None:
-            return pipeline.measure(_answering(_served(cell, options, device, pipeline), answers))
+        if isinstance(job, ServedJob):
+            return pipeline.measure(_answering(_served(cell, job, device, pipeline), answers))
         located = obtain(cell.model, cell.quant, progress=heard.fetched)
-        _check_format(located, options.runtime)
-        if options.runtime == "executable":
+        _check_format(located, job.runtime)
+        if job.runtime == "executable":
             if program("llama-bench") is None and program("llama-server"):
-                return _started(cell, located, options, device, pipeline, key)
-            cell = cell._replace(scenario=as_made(cell.scenario))
+                return _started(cell, located, job, device, pipeline, key)
+            job = job.replace(scenario=as_made(cell.scenario))
         planned = plan_generation(
-            GenerateJob(path=str(located.path), runtime=options.runtime, **options.of_job(cell.scenario)),
+            job.replace(path=str(located.path)),
             located.weights,
             name=located.name,
             quant=located.quant,
-            prediction=_predict(located.resolved(), device, cell.scenario, heard.say),
+            prediction=_predict(located.resolved(), device, job.scenario, heard.say),
             key=key,
         )
     except KeyboardInterrupt:
@@ -219,7 +202,7 @@ def run_cell(
         detail = str(error)
     else:
         return pipeline.measure(_answering(planned, answers))
-    return pipeline.not_run("generate", cell.scenario, outcome, detail, model=cell.model, quant=cell.quant)
+    return pipeline.not_run("generate", job.scenario, outcome, detail, model=cell.model, quant=cell.quant)
 
 
 def _answering(planned: Measurement, answers: tuple[float, ...]) -> Measurement:
@@ -232,15 +215,14 @@ def _answering(planned: Measurement, answers: tuple[float, ...]) -> Measurement:
     return planned._replace(read=read)
 
 
-def _served(cell: RunCell, options: Options, device: DeviceProfile | None, pipeline: Pipeline) -> Measurement:
+def _served(cell: RunCell, job: ServedJob, device: DeviceProfile | None, pipeline: Pipeline) -> Measurement:
     """A run on a server; predicted from MODEL where one was named, since a server shows no tensors."""
-    asked, model = options.server, resolve_model(cell.model, cell.quant or None) if cell.model else None
-    assert asked is not None
+    model = resolve_model(cell.model, cell.quant or None) if cell.model else None
 
     def predicted(scenario: Scenario, here: bool) -> Prediction | None:
         return _predict(model, device if here else None, scenario, pipeline.heard.say)  # it tells of no other machine
 
-    planned = plan_served(asked.replace(**options.of_job(cell.scenario)), predicted)
+    planned = plan_served(job, predicted)
     quant = planned.model.quant if planned.model else ""
     if model and quant and quant.upper() != model.quant.upper():
         raise RefusedError(f"the server runs {quant}, and {model.name} is {model.quant}: name the file it runs")
@@ -253,10 +235,10 @@ def _served(cell: RunCell, options: Options, device: DeviceProfile | None, pipel
 
 
 def _started(
-    cell: RunCell, located: Located, options: Options, device: DeviceProfile | None, pipeline: Pipeline, key: str
+    cell: RunCell, located: Located, job: GenerateJob, device: DeviceProfile | None, pipeline: Pipeline, key: str
 ) -> RunRecord:
     """A run on a llama-server that is started for it, as the scenario places the model."""
-    scenario, limits = cell.scenario, options.how.limits
+    scenario, limits = cell.scenario, pipeline.how.limits
     if limits.memory_bytes is not None or limits.cpus:  # they bind the child, which only asks the server
         raise RefusedError(
             "--memory-limit, --as and --cpus do not bind a llama-server that is started for a run: "
@@ -264,8 +246,8 @@ def _started(
         )
     with serving(located.path, scenario, limits.wall_s) as url:
         asked = scenario.replace(**OF_SERVER)
-        job = ServedJob(url=url, scenario=asked)
-        planned = _served(cell._replace(scenario=asked), options._replace(server=job), None, pipeline)
+        same = {name: getattr(job, name) for name in ("repetitions", "cold_loads", "greedy", "patience_s")}
+        planned = _served(cell, ServedJob(url=url, scenario=asked, **same), None, pipeline)
         prediction = _predict(located.resolved(), device, scenario, pipeline.heard.say)
         return pipeline.measure(planned._replace(scenario=scenario, prediction=prediction, key=key))
 

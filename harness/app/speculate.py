@@ -12,14 +12,14 @@ from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_weights
 from harness.catalog.paths import cache_dir
 from harness.domain.drafting import Decoding, DraftAdvice
-from harness.domain.foreign import read_limited
+from harness.domain.foreign import json_of, read_limited, typed
 from harness.domain.record import RunRecord
 from harness.domain.result import Result, Speculation
 from harness.errors import BadDataError
 from harness.measure.child import ChildResult
 from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.jobs.stream import StreamJob
-from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of, make
+from harness.measure.pipeline import How, Measurement, Pipeline, key_of, make
 from harness.measure.runner import identify
 from harness.runtimes.llamacpp.draft_policy import CostTable
 from harness.runtimes.llamacpp.speculative import total
@@ -35,11 +35,8 @@ def load_prompts(source: str, count: int | None = None) -> tuple[str, ...]:
         BadDataError: The file is no such list, or a shorter one.
     """
     shipped = files("harness") / "data" / "prompts" / f"{source}.json"
-    text = shipped.read_bytes() if source in PROMPT_CLASSES else read_limited(Path(source))
-    try:
-        prompts: tuple[str, ...] = msgspec.json.decode(text, type=_PROMPTS)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BadDataError(source, "", f"no such list ({error})", "a JSON list of non-empty strings") from error
+    data = read_limited(shipped if source in PROMPT_CLASSES else Path(source))
+    prompts: tuple[str, ...] = typed(json_of(data, source, "a JSON list of non-empty strings"), _PROMPTS, source)
     if len(prompts) < (count or 1):
         raise BadDataError(source, "", f"{len(prompts)} prompts", f"at least {count or 1}")
     return prompts[:count]
@@ -121,7 +118,7 @@ def measure_file(
 
 def read(ended: ChildResult) -> Speculation | None:
     """What the child found, over the prompts that it got through; None when it got through none."""
-    advices, answers = events_named(ended, "advice"), events_named(ended, "answer")
+    advices, answers = ended.told("advice"), ended.told("answer")
     if not advices or not answers:
         return None
     slow = [msgspec.convert(a["plain"], Decoding) for a in answers]

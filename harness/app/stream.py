@@ -13,7 +13,7 @@ from harness.domain.result import Stream
 from harness.domain.streaming import ExpertPlan, ExpertUse, StreamPlan, StreamReport
 from harness.measure.child import ChildResult
 from harness.measure.jobs.stream import StreamJob
-from harness.measure.pipeline import How, events_named
+from harness.measure.pipeline import How
 from harness.runtimes.llamacpp.speculative import total
 
 _PARTS: Final = {"plan": StreamPlan, "expert_plan": ExpertPlan, "report": StreamReport, "expert_use": ExpertUse}
@@ -48,7 +48,7 @@ def stream(
 def _read(job: StreamJob, predicts: bool, predicted_tokens_per_s: float | None, ended: ChildResult) -> Stream | None:
     """What the child found, over the prompts that it got through; None when it got through none."""
     events = dict(ended.events)
-    answers = [msgspec.convert(d, Decoding) for d in events_named(ended, "answer")]
+    answers = ended.told("answer", Decoding)
     if not answers:
         return None
     chosen: dict[str, str] = events.get("schedule", {"name": "", "reason": ""})

@@ -32,7 +32,7 @@ from harness.app.fit import predict
 from harness.app.locate import obtain
 from harness.app.on_target import run_on
 from harness.app.resolve import ResolvedModel, resolve_model, scenario_from, with_kept_costs
-from harness.app.run import Options, RunCell, answers_of, run_cell
+from harness.app.run import RunCell, answers_of, run_cell
 from harness.app.speculate import load_prompts, speculate
 from harness.catalog.gguf import read_gguf
 from harness.catalog.paths import cache_dir
@@ -49,6 +49,7 @@ from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.machine import cpu
 from harness.measure.pipeline import How, Listener, Pipeline
+from harness.measure.protocol import GenerateJob
 from harness.predict.splits import best_split, steps
 from harness.records.metrics import metric_values
 from harness.runtimes._threads import default_thread_count
@@ -211,7 +212,7 @@ def tune(
     how = how._replace(keep=False, listener=Listener(say))  # some hundred short runs are no history of the machine
     usual, logical = default_thread_count(), cpu().logical_cpu_count
     if programs is not None:
-        device = run_on(on, [], Options(how=how), programs)[0]
+        device = run_on(on, [], GenerateJob(), how, programs)[0]
         usual = logical = max(engine.core_count for engine in device.engines if engine.kind == "cpu")
     split = best_split(resolved.weights, device, asked) if device and device.pool_for(api) == "vram" else None
     first = Setting(runtime="", thread_count=usual, api=api, placement=split or Placement())
@@ -290,19 +291,19 @@ class Door(NamedTuple):
 
     def run(self, setting: Setting) -> RunRecord:
         """A run of what is asked."""
-        cell, options = self._member(setting)
+        cell, job = self._member(setting)
         if self.programs is None:
-            return run_cell(cell, options, None, self.pipeline)
-        return run_on(self.on, [cell], options._replace(runtime="llamacpp"), self.programs)[1][0]
+            return run_cell(cell, job, None, self.pipeline)
+        return run_on(self.on, [cell], job.replace(runtime="llamacpp"), self.pipeline.how, self.programs)[1][0]
 
     def loss(self, setting: Setting) -> float:
         """Nats a token of the shipped text; not a number where the door tells none."""
         tokens = () if self.programs else answers_of(*self._member(setting), self.pipeline)
         return math.fsum(tokens) / len(tokens) if tokens else math.nan
 
-    def _member(self, setting: Setting) -> tuple[RunCell, Options]:
+    def _member(self, setting: Setting) -> tuple[RunCell, GenerateJob]:
         cell = self.asked._replace(scenario=setting.scenario(self.asked.scenario))
-        return cell, Options(setting.runtime, _SAMPLES, cold_loads=0, how=self.pipeline.how, patience_s=0.0)
+        return cell, GenerateJob(runtime=setting.runtime, repetitions=_SAMPLES, cold_loads=0, patience_s=0.0)
 
 
 def drafted(path: Path, scenario: Scenario, how: How) -> Drafting | None:

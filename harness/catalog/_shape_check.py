@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from harness.catalog._toml import convert
 from harness.domain.base import Frozen
+from harness.domain.foreign import typed
 from harness.domain.model import ModelShape
 from harness.errors import BadDataError
 
@@ -33,7 +33,7 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
     def refuse(field: str, found: object, expected: str) -> None:
         raise BadDataError(source, f"shape.{field}", str(found), expected)
 
-    convert({"shape": msgspec.to_builtins(shape)}, _Shaped, str(source))  # bounds of single fields
+    typed({"shape": msgspec.to_builtins(shape)}, _Shaped, str(source))  # bounds of single fields
     heads, kv_heads, layers, experts = shape.head_count, shape.kv_head_count, shape.layer_count, shape.experts
     if not heads and shape.recurrent is None:
         refuse("head_count", 0, "at least 1, or a [shape.recurrent] table")

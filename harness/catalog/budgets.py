@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from harness.catalog._toml import convert, read_document
 from harness.domain.base import Frozen
 from harness.domain.budget import HIGHER_IS_BETTER, PINS, Budget
+from harness.domain.foreign import toml_in, typed
 from harness.errors import BadDataError
 
 LIMITS = ("floor", "ceiling", "baseline_ratio", "slowdown_ratio", "prediction_ratio", "roofline_ratio")
@@ -22,7 +22,7 @@ def load_budgets(path: Path) -> tuple[Budget, ...]:
         BadDataError: Not such a file, an unknown key or metric, not exactly one limit, a limit that is not positive, a
             floor on a cost or a ceiling on a speed, or a prediction asked for without a device.
     """
-    file = convert(read_document(path), _BudgetFile, str(path))
+    file = typed(toml_in(path), _BudgetFile, path)
     if not file.budget:
         raise BadDataError(path, "budget", "no budget", "at least one [[budget]] table")
     for index, budget in enumerate(file.budget):

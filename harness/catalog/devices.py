@@ -18,7 +18,6 @@ import msgspec
 import tomli_w
 
 from harness.catalog import machine
-from harness.catalog._toml import convert, read_document
 from harness.catalog.parts import aliased, keys_of, near, spelled
 from harness.catalog.paths import as_path, data_files, learned_file, sound_names
 from harness.domain.base import Frozen
@@ -32,6 +31,7 @@ from harness.domain.device import (
     Power,
     Storage,
 )
+from harness.domain.foreign import toml_in, typed
 from harness.errors import BadDataError, UnknownNameError
 from harness.printable import clean
 from harness.units import GB, GIB, TERA
@@ -197,9 +197,9 @@ def _known(value: Any) -> Any:
 
 def _profile(file: Traversable) -> DeviceProfile:
     place, name = str(file), file.name.removesuffix(".toml")
-    document = read_document(file)
+    document = toml_in(file)
     if "engines" in document:
-        profile = convert(document | {"name": name}, DeviceProfile, place)
+        profile = typed(document | {"name": name}, DeviceProfile, place)
         if profile.learned:
             raise BadDataError(
                 place, "learned", repr(profile.learned[:80]), "no such key: `learn` keeps that by itself"
@@ -209,7 +209,7 @@ def _profile(file: Traversable) -> DeviceProfile:
         _check({pool.name: pool for pool in profile.pools}, profile.engines, "bytes", place)
         _check_calibrations(profile.calibrations, place)
         return profile
-    described = convert(document, _FILE, place)
+    described = typed(document, _FILE, place)
     pools: dict[str, Any] = {each: pool for each in _POOLS if (pool := getattr(described, each))}
     _check(pools, described.engine, "gib", place)
     for pool_name, pool in pools.items():

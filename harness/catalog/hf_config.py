@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from harness.catalog._gguf_shape import ARCHITECTURES, LAYERS_MAX, Header, Keys
 from harness.catalog._shape_check import check_shape
-from harness.domain.foreign import json_of, read_limited, say
+from harness.domain.foreign import json_in, say
 from harness.domain.model import ModelShape
 from harness.errors import BadDataError
 
@@ -22,8 +22,7 @@ _LETTERS: Final[dict[str, str]] = ARCHITECTURES["layer_letters"]
 
 def read_hf_config(path: Path) -> ModelShape:
     """Shape of the model that a config.json describes; BadDataError: no JSON, too large, or as ``shape_of``."""
-    data = read_limited(path, CONFIG_MAX_BYTES, "a config.json")
-    return shape_of(json_of(data, path, "a config.json"), path)
+    return shape_of(json_in(path, "a config.json", CONFIG_MAX_BYTES), path)
 
 
 def shape_of(document: Any, source: Path | str = "config.json") -> ModelShape:

@@ -71,7 +71,7 @@ def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
         if "config.json" in names:
             config = _document(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
             return Repository(read_hf_config(config), None, f"config.json of {repo}")
-        file = _chosen(repo, [n for n in names if n.endswith(".gguf") and "mmproj" not in n], quant)
+        file = _chosen(repo, names, quant)
     weights = joined([_header(repo, part) for part in parts_of(file)]).weights()
     return Repository(weights.shape, weights, f"header of {repo}/{file}")
 
@@ -81,7 +81,7 @@ def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
 
     Raises as ``read_repository``.
     """
-    file = file or _chosen(repo, [n for n in names_in(repo) if n.endswith(".gguf") and "mmproj" not in n], quant)
+    file = file or _chosen(repo, names_in(repo), quant)
     client, described = _client(), []
     _reach(repo)
     for part in parts_of(file):
@@ -97,8 +97,9 @@ def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
     return described
 
 
-def _chosen(repo: str, files: list[str], quant: str) -> str:
-    """The file of that quantisation, the first part of a split one."""
+def _chosen(repo: str, names: list[str], quant: str) -> str:
+    """The GGUF file of that quantisation among all names, the first part of a split one."""
+    files = [name for name in names if name.endswith(".gguf") and "mmproj" not in name]
     wanted = understood(quant or "Q4_K_M")
     fitting = []
     for name in sorted(files):

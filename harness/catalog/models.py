@@ -7,8 +7,8 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from harness.catalog._shape_check import check_shape
-from harness.catalog._toml import convert, read_document
 from harness.catalog.paths import as_path, data_files, sound_names, table_rows
+from harness.domain.foreign import toml_in, typed
 from harness.domain.model import ModelCard, ModelFile
 from harness.errors import BadDataError, UnknownNameError, what_is_there
 
@@ -73,16 +73,16 @@ def _of_row(row: dict[str, str]) -> ModelCard:
             table = table.setdefault(name, {})
         if path != "more":
             table[field] = text
-    return _checked(convert(document, ModelCard, place, strict=False), place)
+    return _checked(typed(document, ModelCard, place, strict=False), place)
 
 
 def _card(file: Traversable) -> ModelCard:
     place = str(file)
-    document = read_document(file)
+    document = toml_in(file)
     name = file.name.removesuffix(".toml")
     if "name" in document:
         raise BadDataError(place, "name", repr(document["name"]), "no such key: a model's name is its file's stem")
-    return _checked(convert(document | {"name": name}, ModelCard, place), place)
+    return _checked(typed(document | {"name": name}, ModelCard, place), place)
 
 
 def _checked(card: ModelCard, place: str) -> ModelCard:

@@ -4,7 +4,6 @@ All of it comes from one table, ``harness/data/commands.toml``, and holds for ev
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,6 +16,7 @@ from click.shell_completion import CompletionItem
 from harness.cli._output import Answer
 from harness.cli._parameters import parameters_of
 from harness.domain.base import shipped_table
+from harness.domain.foreign import toml_in
 from harness.errors import BadDataError, InputError
 
 TABLES: Final = shipped_table("data/commands.toml")
@@ -285,10 +285,7 @@ def file_defaults(command: click.Command, words: list[str]) -> dict[str, Any]:
     file = _config_file()
     if not file.is_file():
         return {}
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise BadDataError(file, "", f"no readable TOML ({error})", "defaults of options") from error
+    document = toml_in(file)
     if file.name != CONFIG:
         document = document["tool"]["edge-harness"]
     flags = _flags(command)

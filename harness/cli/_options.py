@@ -14,8 +14,8 @@ from harness.printable import clean_lines
 from harness.units import parse_bytes
 
 if TYPE_CHECKING:
-    from harness.measure.jobs.served import ServedJob
     from harness.measure.pipeline import How as How  # noqa: PLC0414  verbs that measure name it
+    from harness.measure.protocol import GenerateJob
 
 SILENCE_S: Final = 300.0
 """Longest time that a server may send nothing while one request is measured: a phone's prompt takes minutes."""
@@ -120,10 +120,8 @@ def _there(target: str, how: "How") -> Answer:
     return Answer(lambda: json.loads(found.text), lambda: click.echo(clean_lines(found.text), nl=False), found.status)
 
 
-def sides_of(given: dict[str, Any], models: object = True) -> list[tuple[str, "ServedJob | None"]]:
-    """The runtimes of ``--runtime``, separated by commas, each with what a server is asked where it is one.
-
-    What decides it is taken out of ``given``.
+def sides_of(given: dict[str, Any], models: object = True) -> "list[GenerateJob]":
+    """What to ask of each runtime of ``--runtime``, separated by commas; what decides it is taken out of ``given``.
 
     Raises:
         click.UsageError: A name or a URL is lacking or given twice, or ``models`` where a runtime needs one.
@@ -136,14 +134,11 @@ def sides_of(given: dict[str, Any], models: object = True) -> list[tuple[str, "S
         raise click.UsageError(f"--runtime: found {runtimes!r}, expected each of them once")
     if not models and any(name != "server" for name, _ in parts):
         raise click.MissingParameter(param_hint="MODEL", param_type="argument")
-    if not any(url for _, url in parts):
-        return [(name, None) for name, _ in parts]
-    from harness.domain.scenario import Scenario
     from harness.measure.jobs.served import ServedJob
+    from harness.measure.protocol import GenerateJob
     from harness.runtimes.server.stream import Patience
 
     patience = Patience(silence_s=SILENCE_S)
-    asked = [
-        ServedJob(url=url, model=model, scenario=Scenario(), patience=patience) if url else None for _, url in parts
+    return [
+        ServedJob(url=url, model=model, patience=patience) if url else GenerateJob(runtime=name) for name, url in parts
     ]
-    return [(name, job) for (name, _), job in zip(parts, asked, strict=True)]

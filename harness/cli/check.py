@@ -38,15 +38,16 @@ def check(
     from harness.app.check import check as run_check
     from harness.app.check import gate
     from harness.app.resolve import scenario_from
-    from harness.app.run import Options, exit_of
+    from harness.app.run import exit_of
     from harness.cli._records import comparison_view, reasons, run_table
+    from harness.measure.protocol import GenerateJob
     from harness.records.compare import compare
     from harness.report.answer import check_line
     from harness.report.check import write_check_report
 
-    chosen = Options(runtime=fields.pop("runtime"), repetitions=repetitions, how=how)
+    job = GenerateJob(runtime=fields.pop("runtime"), repetitions=repetitions)
     scenario, on = scenario_from(fields), (target, programs)
-    device, records = run_check(models, quant, scenario, chosen, probe_again=probe_again, depths=depth_tokens, on=on)
+    device, records = run_check(models, quant, scenario, job, how, probe_again=probe_again, depths=depth_tokens, on=on)
     written = write_check_report(list(records), report)
     status = exit_of(records)
     comparisons = [compare(record) for record in records]

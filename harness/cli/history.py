@@ -43,16 +43,10 @@ def history(
     past = open_history()
     if imported:
         from harness.app.results import gather
-        from harness.records.history import History, is_history
         from harness.records.store import lines
 
         before = past.count()
-        if imported.suffix == ".jsonl":
-            past.extend(lines(imported))
-        elif imported.suffix == ".sqlite" and is_history(imported):
-            past.extend(History(imported).records(limit=2**62))
-        else:
-            past.extend(gather([str(imported)]))
+        past.extend(lines(imported) if imported.suffix == ".jsonl" else gather([str(imported)]))
         count = past.count() - before
         return Answer({"imported": count}, lambda: click.echo(f"{counted(count, 'record')} imported from {imported}"))
     if exported:

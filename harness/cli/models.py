@@ -142,15 +142,6 @@ def pull(model: str, quant: str | None) -> Answer:
 
 
 @models.command()
-def export(checkpoint: Path, folder: Path, precision: str) -> Answer:
-    """Export CHECKPOINT, the folder of a Hugging Face model, to an ONNX FOLDER for `run --runtime ort` (by optimum)."""
-    from harness.onnx.export import export as export_onnx
-
-    path = export_onnx(checkpoint, folder, precision)
-    return _onnx(path, "")
-
-
-@models.command()
 def synthesize(model: str, quant: str | None, out: Path | None, seed: int) -> Answer:
     """Write a file with MODEL's true shapes and random weights: real size and speed, meaningless answers.
 
@@ -176,13 +167,12 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int) -> An
 
 
 def _onnx(path: Path, provider: str) -> Answer:
-    """What an ONNX file says of itself, what is wrong with how it is stored, and whether a provider runs all of it."""
-    from harness.onnx.files import lint, quantization, size_bytes
+    """What an ONNX file says of itself, and whether a provider runs all of it."""
+    from harness.onnx.files import quantization, size_bytes
     from harness.onnx.graph import read_graph
     from harness.onnx.session import runs_whole
 
-    graph, faults = read_graph(path), lint(path)
-    size = 0 if any(fault.level == "broken" for fault in faults) else size_bytes(path)
+    graph, size = read_graph(path), size_bytes(path)
     document = {
         "path": str(path),
         "producer": graph.producer,
@@ -192,7 +182,6 @@ def _onnx(path: Path, provider: str) -> Answer:
         "operations": dict(graph.op_counts.most_common()),
         "inputs": [port._asdict() for port in graph.inputs],
         "outputs": [port._asdict() for port in graph.outputs],
-        "faults": [fault._asdict() for fault in faults],
         "runs_whole": runs_whole(path, provider) if provider else None,
     }
     title = f"{path}: {quantization(graph)}, {format_bytes(size)}, {len(graph.nodes)} nodes, by {graph.producer}"
@@ -201,8 +190,8 @@ def _onnx(path: Path, provider: str) -> Answer:
 
     def show() -> None:
         say(table(title, ("", "port", "type", "shape"), rows))
-        for fault in faults:
-            click.echo(f"  {fault.level}: {fault.text}")
+        if graph.inline_bytes:
+            click.echo(f"  {format_bytes(graph.inline_bytes)} of weights inside the model file are held twice")
         if provider:
             click.echo(f"  {provider} runs {'all of it' if document['runs_whole'] else 'a part, the CPU the rest'}")
 

@@ -31,7 +31,7 @@ def run(
     """
     from harness.app.on_target import run_on
     from harness.app.resolve import scenario_from
-    from harness.app.run import Options, cells_of, exit_of, run_in_turns
+    from harness.app.run import cells_of, exit_of, run_in_turns
     from harness.app.this_machine import this_machine
     from harness.app.trend import answer_beside
     from harness.cli._records import difference_view, reasons, run_table
@@ -45,13 +45,13 @@ def run(
     of_runs = {name: fields.pop(name) for name in ("repetitions", "cold_loads", "greedy")}
     axes = {name: fields.pop(name) for name in ("depth_tokens", "thread_count", "batch_count")}
     cells = cells_of(models or ("",), quant, scenario_from(fields), **axes)
-    chosen = [Options(runtime=name, server=job, how=how, **of_runs) for name, job in sides]
+    jobs = [side.replace(**of_runs) for side in sides]
     if programs is None:
-        groups = run_in_turns([[(cell, side) for side in chosen] for cell in cells], device=this_machine())
-    elif len(chosen) > 1:
+        groups = run_in_turns([[(cell, job) for job in jobs] for cell in cells], how=how, device=this_machine())
+    elif len(jobs) > 1:
         raise click.UsageError("--on with --programs takes one runtime")
     else:
-        groups = [[record] for record in run_on(target, cells, chosen[0], programs)[1]]
+        groups = [[record] for record in run_on(target, cells, jobs[0], how, programs)[1]]
     records = [record for group in groups for record in group]
 
     def show() -> None:

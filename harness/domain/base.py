@@ -1,11 +1,15 @@
 """The base of every domain type, and the tables of data that ship with the package."""
 
+import csv
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Any, Self, dataclass_transform
+from typing import Any, Final, Self, dataclass_transform
 
 import msgspec
+
+REFERENCE: Final = "data/text/python-reference.txt"
+"""A text that ships: parts of the Python language reference."""
 
 
 class _FrozenMeta(msgspec.StructMeta):
@@ -27,4 +31,15 @@ class Frozen(msgspec.Struct, metaclass=_FrozenMeta, frozen=True, forbid_unknown_
 @cache
 def shipped_table(path: str, package: str = "harness") -> dict[str, Any]:
     """A TOML file that ships, by its path in the package."""
-    return tomllib.loads(files(package).joinpath(path).read_text(encoding="utf-8"))
+    return tomllib.loads(shipped_text(path, package))
+
+
+def shipped_rows(path: str, package: str = "harness") -> list[dict[str, str]]:
+    """The rows of a CSV file that ships; a line that begins with # is a remark."""
+    lines = shipped_text(path, package).splitlines()
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+def shipped_text(path: str, package: str = "harness") -> str:
+    """A text that ships, by its path in the package."""
+    return files(package).joinpath(path).read_text(encoding="utf-8")

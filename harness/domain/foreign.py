@@ -5,24 +5,40 @@ Whatever comes from a file, a device, a server, a mirror or an archive goes thro
 * a name that becomes a file's goes through :func:`inside`,
 * a file goes through :func:`read_limited`, a stream through :func:`read_stream`, both of which count what comes out and
   not what its sender says of it,
-* a JSON document goes through :func:`json_of`, and a schema's fault through :func:`fault`.
+* a JSON file goes through :func:`json_in`, a TOML file through :func:`toml_in`, a document through :func:`json_of`;
+  :func:`typed` makes it what it should be.
 """
 
 import os
 import re
+import tomllib
 from collections.abc import Iterable
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import UnionType
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Any, Final, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
 from harness.errors import BadDataError, what_is_there
 from harness.printable import clean
 
+T = TypeVar("T")
+
 MOST_BYTES: Final = 64 << 20
 """Of a file where nothing else is said."""
+TOML_MAX_BYTES: Final = 1 << 20
+"""A data file is a page of text; anything bigger is something else."""
+_DEEPEST: Final = 100
+_KINDS: Final = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "an array",
+    "object": "keys with values",
+}
+"""What msgspec's words for types are called."""
 _BOUNDS: Final = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
 
 
@@ -96,6 +112,44 @@ def json_of(data: bytes, source: Path | str, expected: str) -> Any:
         raise BadDataError(source, "", f"no JSON ({error})", expected) from error
 
 
+def json_in(path: Path, expected: str, most_bytes: int = MOST_BYTES) -> Any:
+    """The JSON document in a file; errors as :func:`read_limited` and :func:`json_of`."""
+    return json_of(read_limited(path, most_bytes, expected), path, expected)
+
+
+def toml_in(file: Traversable) -> dict[str, Any]:
+    """The tables in a TOML file.
+
+    Raises:
+        BadDataError: Not readable, over 1 MiB, not UTF-8, not TOML.
+    """
+    place = str(file)
+    data = read_limited(file, TOML_MAX_BYTES, "a TOML file of at most 1 MiB")
+    lines = data.splitlines()
+    headers = [line for line in lines if line.lstrip().startswith(b"[") and b"," not in line]
+    if any(key.count(b".") > _DEEPEST for key in (*headers, *(key for line in lines for key in line.split(b"=")[:-1]))):
+        raise BadDataError(place, "", f"a key of more than {_DEEPEST} parts", "a TOML file")  # quadratic in its parts
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        raise BadDataError(place, "", f"a byte that is not UTF-8 at offset {error.start}", "a TOML file") from error
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise BadDataError(place, "", f"no valid TOML ({error})", "a TOML file") from error
+
+
+def typed(document: Any, into: type[T], place: Path | str, *, strict: bool = True) -> T:
+    """A document as a type; BadDataError for a key unknown or missing, a wrong type, a number out of range.
+
+    Not ``strict``: 0 and 1 are also no and yes.
+    """
+    try:
+        return msgspec.convert(document, into, strict=strict, str_keys=True)
+    except msgspec.ValidationError as error:
+        raise fault(error, document, into, place) from None
+    except RecursionError as error:
+        raise BadDataError(place, "", "lists in lists without end", "a flat document") from error
+
+
 def fault(error: msgspec.ValidationError, document: Any, into: Any, place: Path | str) -> BadDataError:
     """Turn msgspec's sentence about a document into the four things a user wants to know."""
     text, _, path = str(error).partition(" - at `$")
@@ -107,10 +161,12 @@ def fault(error: msgspec.ValidationError, document: Any, into: Any, place: Path 
     if key := re.match(r"Object missing required field `(.*)`", text):
         return BadDataError(place, inside + key[1], "nothing", "this key")
     if both := re.fullmatch(r"Expected (.*?)(?:, got (.*))?", text, re.DOTALL):
-        bound = re.sub(r"^(?:int|float) ([<>]=?)", lambda sign: _BOUNDS[sign[1]], both[1].replace("`", ""))
-        bound = "a number" if bound == "float" else bound
+        bound = both[1].replace("`", "").removesuffix(" | null")
+        bound = re.sub(r"^(?:int|float) ([<>]=?)", lambda sign: _BOUNDS[sign[1]], bound)
+        bound = re.sub(r"(?:^|(?<=\| ))[a-z]+", lambda kind: _KINDS.get(kind[0], kind[0]), bound)
         return BadDataError(place, path, _found(document, path, both[2] or "something else"), bound)
-    return BadDataError(place, path, _found(document, path, "something else"), clean(text.replace("`", "'")))
+    known = f"one of: {', '.join(_keys(into, path))}" if "enum" in text else clean(text.replace("`", "'"))
+    return BadDataError(place, path, _found(document, path, "something else"), known)
 
 
 def _found(document: Any, path: str, otherwise: str) -> str:
@@ -134,7 +190,7 @@ def say(value: Any) -> str:
 
 
 def _keys(kind: Any, path: str) -> list[str]:
-    """Keys a table may have, by walking the struct's types along the path."""
+    """Keys a table may have, or values of a choice, by walking the struct's types along the path."""
     for step in [*re.findall(r"[^.\[]+", path), None]:
         if get_origin(kind) in (Union, UnionType):  # ``X`` of ``X | None``
             kind, *others = (k for k in get_args(kind) if k is not type(None))
@@ -144,7 +200,7 @@ def _keys(kind: Any, path: str) -> list[str]:
             {f.encode_name: f.type for f in msgspec.structs.fields(kind)} if hasattr(kind, "__struct_fields__") else {}
         )
         if step is None:
-            return list(fields)
+            return list(fields or map(str, get_args(kind)))
         if step.endswith("]"):  # an item; or a key of a hostile file that looks like one
             kind = next(iter(get_args(kind)), None)
         else:

@@ -5,13 +5,11 @@ A row of a tensor is stored in blocks: ``elements`` weights in ``size_bytes`` by
 Source: llama.cpp, ggml/include/ggml.h (``enum ggml_type``) and ggml/src/ggml-common.h (the block structs).
 """
 
-import csv
-from importlib.resources import files
 from typing import Final
 
 import msgspec
 
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_rows
 
 
 class Block(Frozen):
@@ -43,11 +41,10 @@ class Block(Frozen):
         return 8 * self.size_bytes / self.elements
 
 
-with (files("harness") / "data" / "ggml_types.csv").open(encoding="utf-8") as _table:
-    BLOCKS: Final = {
-        row.pop("type"): msgspec.convert({key: cell for key, cell in row.items() if cell}, Block, strict=False)
-        for row in csv.DictReader(_table)
-    }
+BLOCKS: Final = {
+    row.pop("type"): msgspec.convert({key: cell for key, cell in row.items() if cell}, Block, strict=False)
+    for row in shipped_rows("data/ggml_types.csv")
+}
 
 TYPE_NAMES: Final[dict[int, str]] = {block.type_id: name for name, block in BLOCKS.items()}
 

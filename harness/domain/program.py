@@ -4,15 +4,13 @@
 llama.cpp's programs are counts of commits; ``engine`` rows hold for every program at that build.
 """
 
-import csv
 import re
 from functools import lru_cache
-from importlib.resources import files
 from typing import Final, Literal
 
 import msgspec
 
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_rows
 from harness.errors import RefusedError, UnknownNameError
 
 GIB: Final = 2**30
@@ -78,8 +76,7 @@ class Program(Frozen):
         return f"{self.name} {self.version}".strip()
 
 
-with (files("harness") / "data" / "programs.csv").open(encoding="utf-8") as _table:
-    _ROWS: Final = list(csv.DictReader(_table))
+_ROWS: Final = shipped_rows("data/programs.csv")
 PROGRAMS: Final = tuple(dict.fromkeys(row["program"] for row in _ROWS if row["program"] != "engine"))
 _SPELLED: Final = {"llamacpp": "llama-server", "llamaserver": "llama-server", "lmstudio": "lm-studio",
                    "llamacpppython": "llama-cpp-python", "mlxlm": "mlx"}  # fmt: skip

@@ -9,8 +9,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from harness.catalog._toml import convert, read_document
 from harness.domain.base import Frozen
+from harness.domain.foreign import toml_in, typed
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, RefusedError
 from harness.measure.runner import check_scenario
@@ -65,7 +65,7 @@ class Task(_Asked):
 
 def load_matrix(path: Path) -> RunMatrix:
     """Read a matrix file; BadDataError where it is no such TOML, asks for nothing, or a value makes no sense."""
-    matrix = convert(read_document(path), RunMatrix, str(path))
+    matrix = typed(toml_in(path), RunMatrix, path)
     for field in ("devices", "models", "quants", "depths"):
         if len(set(values := getattr(matrix, field))) != len(values):
             raise BadDataError(path, field, "the same one twice", "each one once")

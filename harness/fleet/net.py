@@ -155,8 +155,8 @@ def serve_device(scheduler: str, device: str, tls: Path | None, *, host: str = "
     if host:
         check_reach(host, tls)
 
-    async def serve() -> None:
-        worker = dask().Worker(
+    def worker() -> Any:
+        return dask().Worker(
             scheduler,
             nthreads=1,
             name=f"{device}-{secrets.token_hex(4)}",
@@ -168,15 +168,30 @@ def serve_device(scheduler: str, device: str, tls: Path | None, *, host: str = "
             host=host or dask().utils.get_ip(there),  # never all interfaces: only the one that leads to the scheduler
             death_timeout=CONNECT_S,
         )
+
+    _serve(
+        worker,
+        lambda made: said(f"{device} serves {scheduler} as {made.name}"),
+        lambda error: unreachable(scheduler, error),
+    )
+
+
+def _serve(
+    make: Callable[[], Any], begun: Callable[[Any], None], fault: Callable[[BaseException], CouldNotRunError]
+) -> None:
+    """Make a scheduler or a worker and let it serve until it ends; what went wrong at the start is a ``fault``."""
+
+    async def serve() -> None:
+        made = make()
         try:
-            await worker
-        except (OSError, TimeoutError, RuntimeError) as error:  # Dask wraps what went wrong at the start
-            raise unreachable(scheduler, error) from error
+            await made
+        except (OSError, TimeoutError, RuntimeError) as error:  # Dask wraps the cause
+            raise fault(error) from error
         try:
-            said(f"{device} serves {scheduler} as {worker.name}")
-            await worker.finished()
+            begun(made)
+            await made.finished()
         finally:
-            await worker.close()
+            await made.close()
 
     asyncio.run(serve())
 
@@ -194,8 +209,8 @@ def up(host: str, port: int, tls: Path | None, device_wait_s: float, *, said: Ca
         said(f"made the key {tls}: copy it to every machine of the fleet, and name it with --tls there")
     dask(**{"distributed.scheduler.no-workers-timeout": device_wait_s})
 
-    async def serve() -> None:
-        scheduler = dask().Scheduler(
+    def scheduler() -> Any:
+        return dask().Scheduler(
             host=host,
             port=port,
             protocol="tls" if tls else "tcp",
@@ -203,15 +218,10 @@ def up(host: str, port: int, tls: Path | None, device_wait_s: float, *, said: Ca
             dashboard=False,
             dashboard_address="127.0.0.1:0",
         )
-        try:
-            await scheduler
-        except (OSError, RuntimeError) as error:  # Dask wraps what went wrong at the start
-            raise CouldNotRunError(f"no scheduler can listen at {host}:{port}: {error.__cause__ or error}") from error
-        said(f"scheduler at {scheduler.address}")
-        try:
-            await scheduler.finished()
-        finally:
-            await scheduler.close()
 
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve())
+        _serve(
+            scheduler,
+            lambda made: said(f"scheduler at {made.address}"),
+            lambda error: CouldNotRunError(f"no scheduler can listen at {host}:{port}: {error.__cause__ or error}"),
+        )

@@ -8,14 +8,16 @@ from typing import Any
 
 import msgspec
 
-from harness.app.run import Options, cells_of, run_cells
+from harness.app.run import cells_of, run_cells
 from harness.app.this_machine import this_machine
+from harness.domain.foreign import json_of, typed
 from harness.domain.record import UNKNOWN_MACHINE, Outcome, RunRecord
-from harness.errors import BadDataError, HarnessError
+from harness.errors import HarnessError
 from harness.fleet.matrix import Task
 from harness.fleet.net import client_of, dask
 from harness.measure.child import Limits
 from harness.measure.pipeline import How
+from harness.measure.protocol import GenerateJob
 from harness.measure.runner import new_record
 from harness.records.store import decode, encode, load, save
 
@@ -112,19 +114,12 @@ def measure(task_json: bytes) -> bytes:
     Raises:
         BadDataError: That is no task.
     """
+    task = typed(json_of(task_json, "task", "a task of this version of edge-harness"), Task, "task")
+    same = {name: getattr(task, name) for name in ("runtime", "repetitions", "cold_loads", "patience_s")}
+    how = How(limits=Limits(wall_s=task.timeout_s, memory_bytes=task.memory_limit_bytes))
     try:
-        task = msgspec.json.decode(task_json, type=Task)
-    except msgspec.MsgspecError as error:
-        raise BadDataError("task", "", str(error), "a task of this version of edge-harness") from error
-    options = Options(
-        runtime=task.runtime,
-        repetitions=task.repetitions,
-        cold_loads=task.cold_loads,
-        how=How(limits=Limits(wall_s=task.timeout_s, memory_bytes=task.memory_limit_bytes)),
-        patience_s=task.patience_s,
-    )
-    try:
-        (record,) = run_cells(cells_of([task.model], task.quant, task.scenario), options, device=this_machine())
+        cells = cells_of([task.model], task.quant, task.scenario)
+        (record,) = run_cells(cells, GenerateJob(**same), how=how, device=this_machine())
     except HarnessError as error:
         return encode(could_not_run(task, str(error), outcome="refused"))
     machine = record.machine.replace(device=task.device)

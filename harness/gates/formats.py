@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from harness.domain.base import shipped_text
 from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.gates.judge import Judgement
 from harness.printable import clean
@@ -126,7 +126,7 @@ def badge(judgements: Sequence[Judgement]) -> str:
     worst = next(answer for answer in ("fail", "could not run", "inconclusive", "pass") if answer in answers)
     right = f"{worst}: {answers.count('pass')} of {len(answers)} budgets kept"
     width = 82 + 7 * len(right)
-    picture = (files("harness") / "data" / "badge.svg").read_text(encoding="utf-8")
+    picture = shipped_text("data/badge.svg")
     return picture.format(width=width, rest=width - 80, colour=_COLOURS[worst], words=right)
 
 

@@ -7,8 +7,7 @@ from typing import Final
 
 import msgspec
 
-from harness.domain.foreign import json_of, read_limited
-from harness.errors import BadDataError
+from harness.domain.foreign import json_in, typed
 from harness.gates.judge import Judgement
 from harness.records.store import write_atomically
 
@@ -25,9 +24,8 @@ def with_streaks(judgements: Sequence[Judgement], path: Path) -> list[Judgement]
         BadDataError: The file holds no such counts.
         CouldNotRunError: It cannot be written.
     """
-    before = json_of(read_limited(path, _MOST_BYTES), path, "counts by budget") if path.exists() else {}
-    if not isinstance(before, dict) or not all(isinstance(count, int) for count in before.values()):
-        raise BadDataError(path, "", "something else", "counts by budget, as a gate writes them")
+    found = json_in(path, "counts by budget", _MOST_BYTES) if path.exists() else {}
+    before = typed(found, dict[str, int], path)
     counts, answers = dict(before), []
     for judgement in judgements:
         limit = judgement.budget.inconclusive_limit

@@ -2,12 +2,10 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-
-import msgspec
 
 from harness import plugins
 from harness.domain.base import Frozen, shipped_table
@@ -21,8 +19,7 @@ from harness.measure import page_cache
 from harness.measure.memory_watch import read_memory
 from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
 from harness.measure.validity import Tolerances, child_probe
-
-Emit = Callable[[str, Any], None]
+from harness.ports import Emit
 
 _TABLE: Final = shipped_table("data/tiny_models.toml")
 DEPTH_TOKENS: Final = 2048
@@ -119,7 +116,7 @@ def plan(types: Sequence[str], fill_bytes: int, api: str = "cpu", cached_bytes: 
         yield [*whole, *cached, *benches("few", type_name)]
 
 
-def run(arguments: Mapping[str, Any], emit: Emit) -> None:
+def run(job: Job, emit: Emit) -> None:
     """Time everything in ``plan``: in each round a stretch of every bench at each batch.
 
     What is compared runs one after the other, so that it differs by its layers and not by the minute it ran in. Each
@@ -130,7 +127,7 @@ def run(arguments: Mapping[str, Any], emit: Emit) -> None:
     with the number that was chosen, and ``process``: what this process holds without a model (with a driver on the
     CPU: beside its buffers), and its code pages in the end.
     """
-    _Timing(msgspec.convert(arguments, Job), emit).run()
+    _Timing(job, emit).run()
 
 
 class _Timing:

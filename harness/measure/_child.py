@@ -56,7 +56,8 @@ def _run(job: dict[str, Any]) -> int:
 
     try:
         module, _, function = job["target"].partition(":")
-        getattr(import_module(module), function)(job["arguments"], emit)
+        target = getattr(import_module(module), function)
+        target(_typed(target, job["arguments"]), emit)
         emit("end")
     except BaseException as error:  # noqa: BLE001  the record must say what happened, whatever it was
         traceback.print_exc()
@@ -65,6 +66,14 @@ def _run(job: dict[str, Any]) -> int:
             return EXIT_TOLD
         return EXIT_UNTOLD
     return 0
+
+
+def _typed(target: Any, arguments: Any) -> Any:
+    """The arguments as the job that the function's first parameter says; as they are where it says nothing."""
+    import msgspec
+
+    kinds = [kind for name, kind in target.__annotations__.items() if name != "return"]
+    return msgspec.convert(arguments, kinds[0] if kinds else Any)
 
 
 def outcome_of(error: BaseException) -> str:

@@ -25,7 +25,7 @@ _NAMES: Final = {
 
 def labelled_int(path: Path, label: str) -> int | None:
     """Number after a label at the start of a line of a kernel file; None where there is none."""
-    for line in (read_text(path) or "").splitlines():
+    for line in read_text(path).splitlines():
         name, _, value = line.partition(" ")
         if name == label and value.strip().isdigit():
             return int(value)

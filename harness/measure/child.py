@@ -58,6 +58,10 @@ class ChildResult(NamedTuple):
     memory: MemoryUse
     duration_s: float
 
+    def told(self, name: str, kind: Any = Any) -> list[Any]:
+        """What it told under a name, in order, as values of a type."""
+        return [msgspec.convert(data, kind) for event, data in self.events if event == name]
+
 
 def run_child(
     target: str,
@@ -69,8 +73,9 @@ def run_child(
 ) -> ChildResult:
     """Call ``target``, a ``package.module:function``, in a child process; a Ctrl-C here ends it as ``interrupted``.
 
-    It gets the arguments as plain JSON values, and ``emit(name, data)``, which appends one event. ``on_event`` is
-    called in this process with each event soon after it was told; the variables of ``environment`` are added to ours.
+    It gets the arguments as the type of its first parameter, and ``emit(name, data)``, which appends one event.
+    ``on_event`` is called in this process with each event soon after it was told; the variables of ``environment`` are
+    added to ours.
     """
     with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
         return _Run(target, arguments, limits, on_event, environment or {}, Path(folder) / "events.jsonl").run()

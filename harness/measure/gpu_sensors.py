@@ -103,7 +103,7 @@ def _nvml() -> tuple[GpuReading, ...]:
 def _kernel(root: Path) -> tuple[GpuReading, ...]:
     found = []
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
-        source = (read_text(folder / "name") or "").strip()
+        source = read_text(folder / "name")
         if source not in {"amdgpu", "xe", "i915"}:
             continue
 

@@ -93,13 +93,13 @@ def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cp
     """The processor; ``affinity`` are the CPUs we may run on, asked of the system unless given."""
     allowed = allowed_cpus() if affinity is None else affinity
     text = read_text(root / "proc/cpuinfo")
-    if text is None:
+    if not text:
         return portable_cpu(sysctl())
     lines = re.findall(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
     common = set.intersection(*(set(line.split()) for line in lines)) if lines else set()
     parts = sorted(set(parts_of(text).values()))
     chip = [_field(text, name) for name in _SIGNATURE]
-    board = [(read_text(root / name) or "").strip("\0\n ") for name in _BOARD_FILES]
+    board = [read_text(root / name) for name in _BOARD_FILES]
     return Cpu(
         model=_model(root, text, parts),
         cores=cores(root=root, affinity=allowed),
@@ -113,7 +113,7 @@ def cpu(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cp
 def memory(*, root: Path = Path("/")) -> Ram:
     """RAM and the limit that binds; what others in a group with a limit hold is not available."""
     text = read_text(root / "proc/meminfo")
-    if text is None:
+    if not text:
         now = psutil.virtual_memory()
         return Ram(now.total, now.available, now.total)
     kib = {m[1]: int(m[2]) for m in re.finditer(r"^(\w+):\s+(\d+) kB", text, re.MULTILINE)}
@@ -182,31 +182,37 @@ def portable_cpu(told: Mapping[str, str]) -> Cpu:
     )
 
 
-def _field(text: str, name: str) -> str | None:
+def _field(text: str, name: str) -> str:
     found = re.search(rf"^{re.escape(name)}\s*:\s*(.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else None
+    return found[1].strip() if found else ""
 
 
 def _model(root: Path, text: str, parts: list[str]) -> str:
     """Name of the chip: Arm's own ``model name`` tells the architecture alone."""
-    name = _field(text, "model name") or _field(text, "Model Name") or ""
+    name = _field(text, "model name") or _field(text, "Model Name")
     if name and not re.match(r"ARMv|AArch64", name):
         return name
-    told = _field(text, "Hardware") or read_text(root / "sys/devices/soc0/machine")
-    told = told or _field(text, "Model") or read_text(root / "proc/device-tree/model")
-    told = told or (f"Arm {' + '.join(parts)}" if parts else None)
-    others = (_field(text, "uarch"), _field(text, "cpu"), re.search(r"machine\s*[:=]\s*(.+)", text))
-    told = told or others[0] or others[1] or (others[2][1] if others[2] else None)
-    return (told or name or "unknown processor").strip("\0\n ")
+    told = (
+        _field(text, "Hardware"),
+        read_text(root / "sys/devices/soc0/machine"),
+        _field(text, "Model"),
+        read_text(root / "proc/device-tree/model"),
+        f"Arm {' + '.join(parts)}" if parts else "",
+        _field(text, "uarch"),
+        _field(text, "cpu"),
+        *re.findall(r"machine\s*[:=]\s*(.+)", text),
+        name,
+    )
+    return next(filter(None, told), "unknown processor")
 
 
 def _nodes(root: Path) -> tuple[int, int]:
     """NUMA nodes that have CPUs, and bytes of those that have none."""
     with_cpus, other = 0, 0
     for folder in (root / "sys/devices/system/node").glob("node[0-9]*"):
-        size = re.search(r"MemTotal:\s+(\d+) kB", read_text(folder / "meminfo") or "")
-        listed, mask = read_text(folder / "cpulist"), read_text(folder / "cpumap") or "1"
-        if numbers(listed) if listed is not None else mask.strip("0,\n\0 "):
+        size = re.search(r"MemTotal:\s+(\d+) kB", read_text(folder / "meminfo"))
+        listed, mask = folder / "cpulist", read_text(folder / "cpumap") or "1"
+        if numbers(read_text(listed)) if listed.exists() else mask.strip("0,"):
             with_cpus += 1
         elif size:
             other += int(size[1]) * 1024
@@ -218,12 +224,12 @@ def _caches(root: Path, allowed: frozenset[int]) -> tuple[Cache, ...]:
     instances: dict[int, dict[str, int]] = {}
     for index in allowed:
         for folder in (root / f"sys/devices/system/cpu/cpu{index}/cache").glob("index*"):
-            level, size = read_int(folder / "level"), (read_text(folder / "size") or "").strip()
-            kind = (read_text(folder / "type") or "").strip()
+            level, size = read_int(folder / "level"), read_text(folder / "size")
+            kind = read_text(folder / "type")
             number = re.fullmatch(r"(\d+)([KMG]?)", size)
             if level is None or number is None or kind == "Instruction":
                 continue
             scale = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[number[2]]
-            shared = (read_text(folder / "shared_cpu_list") or str(index)).strip()
+            shared = read_text(folder / "shared_cpu_list") or str(index)
             instances.setdefault(level, {})[shared] = int(number[1]) * scale
     return tuple(Cache(level, sum(of.values()), len(of)) for level, of in sorted(instances.items()))

@@ -8,7 +8,7 @@ memory are outcomes, and never exceptions.
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -144,8 +144,6 @@ class Pipeline(contextlib.ExitStack):
                 on_event(event, data)
 
         result = run_child(plan.entry, plan.job, limits=self.how.limits, on_event=hear, environment=plan.environment)
-        events = result.events
-        samples = [msgspec.convert(data, Sample) for data in events_named(result, "sample")]
         record = new_record(
             scenario=plan.scenario,
             workload=plan.workload,
@@ -153,8 +151,8 @@ class Pipeline(contextlib.ExitStack):
             outcome=result.outcome,
             detail=result.detail,
             model=plan.model,
-            engine=next((msgspec.convert(d, EngineIdentity) for n, d in events if n == "engine"), None),
-            samples=tuple(samples),
+            engine=next(iter(result.told("engine", EngineIdentity)), None),
+            samples=tuple(result.told("sample", Sample)),
             memory=memory_of(result),
             prediction=plan.prediction,
             runtime=plan.runtime,
@@ -254,8 +252,3 @@ def _rescue(record: RunRecord, say: Callable[[str], None]) -> None:
             say(f"the result is in {path}")
             return
     say("the result could not be stored anywhere; it is printed only")
-
-
-def events_named(result: ChildResult, name: str) -> Sequence[Any]:
-    """Data of all events of one name, in order."""
-    return [data for event, data in result.events if event == name]

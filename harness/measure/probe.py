@@ -124,11 +124,11 @@ def _profile(
     )
 
 
-def ram_pool(ram: machine.Ram, usable: Figure, read: Figure, technology: str = "as measured") -> MemoryPool:
+def ram_pool(ram: machine.Ram, usable: Figure, read: Figure) -> MemoryPool:
     """The RAM of a machine that was looked at; ``read`` is its bandwidth, as what goes through it got it."""
     return MemoryPool(
         name="ram",
-        technology=technology,
+        technology="as measured",
         total_bytes=measured(ram.total_bytes, "as the system reports it"),
         usable_bytes=usable,
         bandwidth_bytes_per_s=read,
@@ -189,7 +189,7 @@ def _kind() -> DeviceKind:
     """Class of device by its chassis and battery (SMBIOS chassis types 8 to 14, 30 to 32 are portable)."""
     if _system() == "android":
         return "phone"
-    chassis = (read_text(Path("/sys/class/dmi/id/chassis_type")) or "").strip()
+    chassis = read_text(Path("/sys/class/dmi/id/chassis_type"))
     if chassis in {"8", "9", "10", "11", "14", "30", "31", "32"} or sensors.battery_joules() is not None:
         return "laptop"
     if Path("/proc/device-tree/model").exists():

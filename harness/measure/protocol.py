@@ -18,11 +18,10 @@ import contextlib
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 
 from harness import plugins
@@ -34,9 +33,7 @@ from harness.measure.memory_watch import memory_mark, reset_peak
 from harness.measure.sensors import EnergyMeter
 from harness.measure.validity import Watch, child_probe
 from harness.onnx.files import model_files
-from harness.ports import Runtime, Session
-
-Emit = Callable[[str, Any], None]
+from harness.ports import Emit, Runtime, Session
 
 PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 2.0
@@ -46,7 +43,7 @@ COLD_CACHED_RATIO: Final = 0.02
 
 
 class GenerateJob(Frozen):
-    """What the child is to measure.
+    """What the child is to measure; one that many runs have in common names no ``path`` yet.
 
     Attributes:
         retries: Further samples that may be taken when some are disturbed; None for twice as many as are wanted.
@@ -55,8 +52,8 @@ class GenerateJob(Frozen):
         patience_s: Longest time spent on disturbed samples and the pauses after them.
     """
 
-    path: str
-    scenario: Scenario
+    path: str = ""
+    scenario: Scenario = Scenario()
     runtime: str = "llamacpp"
     repetitions: int = 5
     retries: int | None = None
@@ -71,13 +68,12 @@ class GenerateJob(Frozen):
         return self.repetitions + (2 * self.repetitions if self.retries is None else self.retries)
 
 
-def run_generate(arguments: Mapping[str, Any], emit: Emit) -> None:
+def run_generate(job: GenerateJob, emit: Emit) -> None:
     """Entry point of the child: measure one model as :class:`GenerateJob` says, telling each sample at once.
 
     Raises:
         HarnessError: The runtime or the model cannot be used.
     """
-    job = msgspec.convert(arguments, GenerateJob)
     runtime: Runtime = plugins.usable_runtime(job.runtime)
     if (mirror := getattr(runtime, "mirror_log", None)) is not None:
         mirror(lambda line: os.write(2, line.encode() + b"\n"))  # the parent keeps its end: it survives an abort

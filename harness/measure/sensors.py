@@ -45,7 +45,7 @@ def energy_counters(*, root: Path = Path("/")) -> tuple[EnergyCounter, ...]:
     """
     found: list[EnergyCounter] = []
     for folder in sorted((root / "sys/class/powercap").glob("*-rapl:*")):
-        name = (read_text(folder / "name") or "").strip()
+        name = read_text(folder / "name")
         path = folder / "energy_uj"
         if not name.startswith(("package", "dram", "psys")) or read_int(path) is None:
             continue
@@ -165,7 +165,7 @@ def metered_joules(path: Path, start_unix_s: float, end_unix_s: float) -> float 
 
 def _batteries(root: Path) -> list[Path]:
     """Those that feed the machine: one with the scope ``Device`` lies in a mouse or a headset."""
-    kinds = {f: [(read_text(f / name) or "").strip() for name in ("type", "scope")] for f in _supplies(root)}
+    kinds = {f: [read_text(f / name) for name in ("type", "scope")] for f in _supplies(root)}
     return [f for f, (kind, scope) in kinds.items() if kind == "Battery" and scope != "Device"]
 
 
@@ -180,7 +180,7 @@ def battery_percent(*, root: Path = Path("/")) -> float | None:
 
 def battery_watts(*, root: Path = Path("/")) -> float | None:
     """Power drawn from all discharging batteries; None on mains power or without a battery."""
-    draining = [f for f in _batteries(root) if (read_text(f / "status") or "").strip() == "Discharging"]
+    draining = [f for f in _batteries(root) if read_text(f / "status") == "Discharging"]
     return _total(draining, "power_now", "current_now", "voltage_now")
 
 
@@ -205,11 +205,11 @@ def _total(batteries: list[Path], whole: str, per_volt: str, volts: str) -> floa
 def thermal_zones(*, root: Path = Path("/")) -> tuple[tuple[str, float], ...]:
     """Pairs (name, degrees Celsius) of thermal zones and of temperature sensors."""
     zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
-    named = [((read_text(zone / "type") or zone.name).strip(), zone / "temp") for zone in zones]
+    named = [(read_text(zone / "type") or zone.name, zone / "temp") for zone in zones]
     for folder in sorted((root / "sys/class/hwmon").glob("hwmon*")):
-        name = (read_text(folder / "name") or folder.name).strip()
+        name = read_text(folder / "name") or folder.name
         for path in sorted(folder.glob("temp*_input")):
-            label = (read_text(path.with_name(path.name.replace("_input", "_label"))) or path.stem).strip()
+            label = read_text(path.with_name(path.name.replace("_input", "_label"))) or path.stem
             named.append((f"{name} {label}", path))
     told = [(name, read_int(path)) for name, path in named]
     return tuple((name, value / 1000) for name, value in told if value is not None and 0 < value < 150_000)

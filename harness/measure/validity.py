@@ -302,14 +302,14 @@ def _pressure_s(name: str, pid: int, root: Path) -> float | None:
     texts = [read_text(own / f"{name}.pressure")] if own else []
     texts.append(read_text(root / "proc/pressure" / name))
     for text in texts:
-        if found := re.search(r"^some .*\btotal=(\d+)\b", text or "", re.MULTILINE):
+        if found := re.search(r"^some .*\btotal=(\d+)\b", text, re.MULTILINE):
             return int(found[1]) / 1e6
     return None
 
 
 def _machine_times(root: Path) -> tuple[float, float, float]:
     """Busy, stolen and all CPU seconds of the machine since boot."""
-    fields = [int(v) for v in (read_text(root / "proc/stat") or "").split("\n", 1)[0].split()[1:9]]
+    fields = [int(v) for v in read_text(root / "proc/stat").split("\n", 1)[0].split()[1:9]]
     user, nice, system, idle, iowait, irq, softirq, steal = fields + [0] * (8 - len(fields))
     busy = user + nice + system + irq + softirq
     return busy / _TICKS_PER_S, steal / _TICKS_PER_S, (busy + steal + idle + iowait) / _TICKS_PER_S
@@ -325,7 +325,7 @@ def _tree_times(own: set[int], pid: int, root: Path) -> tuple[float, int]:
         if not folder.name.isdigit():
             continue
         # The name in parentheses may hold spaces and parentheses: what follows the last one is regular.
-        fields = (read_text(folder / "stat") or "").rpartition(")")[2].split()
+        fields = read_text(folder / "stat").rpartition(")")[2].split()
         if len(fields) >= 15:
             parents[int(folder.name)] = (int(fields[1]), sum(int(f) for f in fields[11:15]), int(fields[9]))
     members = {p for p in own if p in parents}

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from harness.domain.foreign import json_of, read_limited
+from harness.domain.foreign import json_in
 from harness.errors import BadDataError, RefusedError
 from harness.onnx.graph import OnnxGraph, Port
 
@@ -84,7 +84,7 @@ def _head_dims(past: list[Port], folder: Path, name: str) -> tuple[int, ...]:
         return tuple(_fixed(p, 3, name) for p in past)
     for file, keys in (("genai_config.json", ("model", "decoder", "head_size")), ("config.json", ("head_dim",))):
         try:
-            value = json_of(read_limited(folder / file), folder / file, "a configuration")
+            value = json_in(folder / file, "a configuration")
             for key in keys:
                 value = value[key]
         except (BadDataError, KeyError, TypeError):

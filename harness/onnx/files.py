@@ -8,7 +8,7 @@ inline and 470 MB external). Above 2 GiB there is no choice: protobuf holds no l
 import hashlib
 from collections import Counter
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import parts_of
@@ -16,15 +16,6 @@ from harness.errors import BadDataError
 from harness.onnx.graph import OnnxGraph, read_graph
 
 MODEL_FILE: Final = "model.onnx"
-INLINE_ADVICE_BYTES: Final = 64 << 20
-"""Weights inside the model file above which a second copy of them is worth a word."""
-
-
-class Fault(NamedTuple):
-    """Something wrong with how a model is stored: ``broken`` will not load, ``costly`` loads and wastes memory."""
-
-    level: Literal["broken", "costly"]
-    text: str
 
 
 def onnx_model(path: Path) -> Path | None:
@@ -47,7 +38,7 @@ def model_files(path: Path) -> tuple[Path, ...]:
         return tuple(path.with_name(name) for name in parts_of(path.name))
     names = sorted({t.location for t in read_graph(path).tensors if t.location})
     for name in names:
-        if _leaves(name):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
             raise BadDataError(path, "external_data.location", repr(name), "a file inside the model's folder")
     return (path, *(path.parent / name for name in names))
 
@@ -69,28 +60,6 @@ def combined_hash(files: tuple[Path, ...]) -> str:
         return sha256_of(files[0])
     lines = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def lint(path: Path) -> list[Fault]:
-    """Everything wrong with how an ONNX model is stored; empty when all is well. BadDataError where it is none."""
-    graph = read_graph(path)
-    faults = []
-    if graph.inline_bytes > INLINE_ADVICE_BYTES:
-        faults.append(Fault("costly", f"{graph.inline_bytes} bytes of weights inside the model file: the engine keeps "
-                                      "a second copy of them; store them as external data"))  # fmt: skip
-    ends: dict[str, int] = {}
-    for tensor in graph.tensors:
-        if tensor.location:
-            ends[tensor.location] = max(ends.get(tensor.location, 0), tensor.offset_bytes + tensor.size_bytes)
-    for name, end in sorted(ends.items()):
-        file = path.parent / name
-        if _leaves(name):
-            faults.append(Fault("broken", f"weights in {name!r}, outside the model's folder"))
-        elif not file.is_file():
-            faults.append(Fault("broken", f"the weights file {name!r} is missing"))
-        elif file.stat().st_size < end:
-            faults.append(Fault("broken", f"{name!r} has {file.stat().st_size} bytes, the graph reads up to {end}"))
-    return faults
 
 
 def quantization(graph: OnnxGraph) -> str:
@@ -125,7 +94,3 @@ def quant_label(graph: OnnxGraph) -> str:
     """The mixture's short name for tables and records: ``INT4``, ``INT8``, ``F32``, ``F16`` ..."""
     named = quantization(graph)
     return next((kind.upper() for kind in ("int4", "int8", "int2") if kind in named), named)
-
-
-def _leaves(name: str) -> bool:
-    return Path(name).is_absolute() or ".." in Path(name).parts

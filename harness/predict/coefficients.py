@@ -5,12 +5,11 @@ import math
 import struct
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_text
 from harness.predict.decode import Machine, Work
 from harness.predict.interval import scale_of
 from harness.predict.terms import prior_of
@@ -157,4 +156,4 @@ def noise_class(phase: str, machine: Machine) -> str:
 @lru_cache(maxsize=1)
 def shipped() -> Coefficients:
     """The coefficients that ship with the package."""
-    return msgspec.json.decode((files("harness.predict") / FILE).read_bytes(), type=Coefficients)
+    return msgspec.json.decode(shipped_text(FILE, "harness.predict"), type=Coefficients)

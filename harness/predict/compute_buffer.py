@@ -21,14 +21,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from importlib.resources import files
 from typing import Final, NamedTuple
 
+from harness.domain.base import shipped_text
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
 from harness.predict.facts import Facts, amount, block_facts, holds
-from harness.predict.kv_cache import Cells, cells_of
+from harness.predict.kv_cache import CacheCells, cells_of
 from harness.predict.passes import OFFLOAD_TOKENS
 
 HOST: Final = -1
@@ -123,7 +123,7 @@ def _table() -> dict[str, list[tuple[str, list[_Line]]]]:
     """Parts of ``data/graph.txt``: lines by the condition under which they hold."""
     parts: dict[str, list[tuple[str, list[_Line]]]] = {}
     sections: list[tuple[str, list[_Line]]] = []
-    for text in files("harness").joinpath("data/graph.txt").read_text(encoding="utf-8").splitlines():
+    for text in shipped_text("data/graph.txt").splitlines():
         if text.startswith("=="):
             parts[text.strip("= ")] = sections = []
         elif text.startswith("["):
@@ -161,7 +161,7 @@ class _Graph:
     """The nodes of a batch in the order in which llama.cpp lists them (``data/graph.txt``)."""
 
     def __init__(
-        self, shape: ModelShape, cells: Cells, layout: Layout, tokens: int, outputs: int, *, fused: bool
+        self, shape: ModelShape, cells: CacheCells, layout: Layout, tokens: int, outputs: int, *, fused: bool
     ) -> None:
         self.tokens, self.sequences, self.host_bytes = tokens, cells.sequences, dict(layout.host_bytes)
         self.nodes = list[_Node]()
@@ -214,7 +214,7 @@ class _Graph:
                 self.names[line.name] = node
 
 
-def _further_facts(shape: ModelShape, cells: Cells, facts: Facts, *, can_turn_in_place: bool) -> Facts:
+def _further_facts(shape: ModelShape, cells: CacheCells, facts: Facts, *, can_turn_in_place: bool) -> Facts:
     """What the lines of the graph ask of a block beside its widths."""
     of_all_heads = shape.architecture in {"olmoe", "olmo2"}  # one norm over all heads; else a view of heads stays
     turns = not of_all_heads or (can_turn_in_place and shape.architecture == "olmoe")
@@ -233,7 +233,7 @@ def _further_facts(shape: ModelShape, cells: Cells, facts: Facts, *, can_turn_in
     }
 
 
-def _cache_facts(cells: Cells, cell_count: int, facts: Facts) -> Facts:
+def _cache_facts(cells: CacheCells, cell_count: int, facts: Facts) -> Facts:
     """Cells of a block's cache, and the bytes of a copy of its keys and of its values."""
     latent = facts["latent"] and facts["latent_kv_rank_dim"] + facts["latent_rope_head_dim"]
     rows = zip(cells.types, (latent or facts["key_row_dim"], facts["value_row_dim"]), strict=True)

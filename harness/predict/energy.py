@@ -7,7 +7,7 @@ from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
 from harness.predict.decode import Work
-from harness.predict.heat import Load, heat_terms, knee_seconds, limit_watts, load_of, share_kept, watts
+from harness.predict.heat import TokenLoad, heat_terms, knee_seconds, limit_watts, load_of, share_kept, watts
 from harness.predict.interval import combined, interval
 
 DEFAULT_MINUTES: Final = 10.0
@@ -122,7 +122,7 @@ def predict_energy(
     )
 
 
-def _evidence(load: Load, device: DeviceProfile) -> str:
+def _evidence(load: TokenLoad, device: DeviceProfile) -> str:
     if (figure := device.power.sustained_watts) is not None:
         return f"power of this device: {figure.value:g} W ({figure.known_by})"
     if limit_watts(load, heat_terms().terms) is not None:

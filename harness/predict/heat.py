@@ -20,12 +20,11 @@ Terms are kept as natural logarithms, fitted on published rows around priors fro
 import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from importlib.resources import files
 from typing import Final
 
 import msgspec
 
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_text
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
 from harness.predict.decode import Work
@@ -44,7 +43,7 @@ PLAIN: Final = frozenset({"f16", "q8", "q4"})
 """Classes of types whose weights are numbers or plain blocks: one scale and a shift."""
 
 
-class Load(Frozen):
+class TokenLoad(Frozen):
     """What one token costs on one engine, and what the device around it allows.
 
     Attributes:
@@ -111,15 +110,15 @@ class HeatTerms(Frozen):
 @lru_cache(maxsize=1)
 def heat_terms() -> HeatTerms:
     """The shipped terms."""
-    return msgspec.json.decode((files("harness.predict") / FILE).read_bytes(), type=HeatTerms)
+    return msgspec.json.decode(shipped_text(FILE, "harness.predict"), type=HeatTerms)
 
 
-def load_of(device: DeviceProfile, api: str, work: Work, *, whole: bool) -> Load:
+def load_of(device: DeviceProfile, api: str, work: Work, *, whole: bool) -> TokenLoad:
     """The load that decoding ``work`` by ``api`` puts on ``device``."""
     engine = device.engine_for(api)
     card = device.pool_for(api) == "vram"
     watts = device.power.sustained_watts
-    return Load(
+    return TokenLoad(
         engine="card" if card else engine.kind if engine is not None else "cpu",
         kind=device.kind,
         whole=whole,
@@ -131,7 +130,7 @@ def load_of(device: DeviceProfile, api: str, work: Work, *, whole: bool) -> Load
     )
 
 
-def token_joules(load: Load, terms: Mapping[str, float]) -> float:
+def token_joules(load: TokenLoad, terms: Mapping[str, float]) -> float:
     """e_b B + e_o O: joules that a token adds to what flows anyway."""
     byte = math.exp(terms["byte/card" if load.engine == "card" else "byte"])
     operation = math.exp(terms[f"operation/{load.engine}"] + (0.0 if load.plain else terms["dequantise"]))
@@ -141,7 +140,7 @@ def token_joules(load: Load, terms: Mapping[str, float]) -> float:
     return age * (byte * load.byte_count + operation * load.operation_count)
 
 
-def idle_watts(load: Load, terms: Mapping[str, float]) -> float:
+def idle_watts(load: TokenLoad, terms: Mapping[str, float]) -> float:
     """F: watts that flow whatever is computed, of what the load counts."""
     large = load.engine == "card" or (load.engine == "cpu" and load.kind not in _SMALL)
     busy = math.exp(terms["busy"]) * (load.limit_watts or 0.0) if large else 0.0
@@ -153,7 +152,7 @@ def idle_watts(load: Load, terms: Mapping[str, float]) -> float:
     return busy + math.exp(terms[f"idle/{kind}"])
 
 
-def limit_watts(load: Load, terms: Mapping[str, float]) -> float | None:
+def limit_watts(load: TokenLoad, terms: Mapping[str, float]) -> float | None:
     """P_limit: what a warm device can hold; None where nothing is known of it."""
     if load.limit_watts is not None:
         return load.limit_watts
@@ -162,7 +161,7 @@ def limit_watts(load: Load, terms: Mapping[str, float]) -> float | None:
     return None
 
 
-def watts(load: Load, tokens_per_s: float, terms: Mapping[str, float], *, warm: bool = True) -> float:
+def watts(load: TokenLoad, tokens_per_s: float, terms: Mapping[str, float], *, warm: bool = True) -> float:
     """P at a steady speed: bounded by the card's own limit, and once warm by what the device gives off."""
     free = idle_watts(load, terms) + token_joules(load, terms) * tokens_per_s
     limit = limit_watts(load, terms)
@@ -174,7 +173,7 @@ def watts(load: Load, tokens_per_s: float, terms: Mapping[str, float], *, warm: 
     return min(free, limit)
 
 
-def share_kept(load: Load, burst_tokens_per_s: float, terms: Mapping[str, float]) -> float | None:
+def share_kept(load: TokenLoad, burst_tokens_per_s: float, terms: Mapping[str, float]) -> float | None:
     """Share of burst speed left once warm; None where the device's limit is not known, or depends on its owner.
 
     Whether a board has a heat sink or a fan is its owner's choice.
@@ -190,7 +189,7 @@ def share_kept(load: Load, burst_tokens_per_s: float, terms: Mapping[str, float]
     return float((1 + x**-_SHARPNESS) ** (-1 / _SHARPNESS))
 
 
-def knee_seconds(load: Load, burst_tokens_per_s: float, terms: Mapping[str, float]) -> float | None:
+def knee_seconds(load: TokenLoad, burst_tokens_per_s: float, terms: Mapping[str, float]) -> float | None:
     """T = -tau ln(1 - P_limit / P): when a cold device reaches its limit; None where it never does, or is not known."""
     limit = limit_watts(load, terms)
     power = watts(load, burst_tokens_per_s, terms, warm=False)

@@ -22,7 +22,7 @@ CELL_RECORD_BYTES: Final = 85
 memory beyond the buffers when the context grows from 4096 to 16384)."""
 
 
-class Cells(NamedTuple):
+class CacheCells(NamedTuple):
     """What an engine is told when its context is made.
 
     Attributes:
@@ -61,7 +61,7 @@ class Cells(NamedTuple):
         return self.full if self.whole else padded(min(self.full, windows + self.extra))
 
 
-def cells_of(scenario: Scenario) -> Cells:
+def cells_of(scenario: Scenario) -> CacheCells:
     """The context that a program makes for a scenario.
 
     More sequences than a program keeps by itself are asked for by a number, and then have parts of their own.
@@ -76,7 +76,7 @@ def cells_of(scenario: Scenario) -> Cells:
     batch = max(1, min(scenario.ubatch_tokens, full * streams))
     outputs = batch if program.outputs == "ubatch" else min(batch, sequences * (1 + scenario.draft_tokens))
     values = scenario.value_type or scenario.kv_type
-    return Cells(
+    return CacheCells(
         full=full,
         streams=streams,
         sequences=sequences,
@@ -159,7 +159,7 @@ def kv_cache_bytes(
     return sum(block_cache_bytes(shape, cells_of(asked)))
 
 
-def block_cache_bytes(shape: ModelShape, cells: Cells) -> list[int]:
+def block_cache_bytes(shape: ModelShape, cells: CacheCells) -> list[int]:
     """Bytes of each block's part of the cache: keys and values, recurrent states.
 
     Raises:

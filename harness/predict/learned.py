@@ -2,19 +2,16 @@
 
 from functools import lru_cache
 from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 
-import msgspec
-
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_text
 from harness.domain.device import DeviceProfile
-from harness.domain.foreign import read_limited
+from harness.domain.foreign import json_in, typed
 from harness.errors import BadDataError
 from harness.predict.coefficients import FILE, Coefficients, shipped
 
 
-class Measurement(Frozen):
+class TaughtSpeed(Frozen):
     """One speed that somebody measured on a device.
 
     Attributes:
@@ -48,7 +45,7 @@ class Learned(Frozen):
     """
 
     device: str
-    measurements: tuple[Measurement, ...]
+    measurements: tuple[TaughtSpeed, ...]
     prior: str
     coefficients: Coefficients
 
@@ -56,7 +53,7 @@ class Learned(Frozen):
 @lru_cache(maxsize=1)
 def prior_digest() -> str:
     """Digest of the shipped coefficients."""
-    return sha256((files("harness.predict") / FILE).read_bytes()).hexdigest()[:16]
+    return sha256(shipped_text(FILE, "harness.predict").encode()).hexdigest()[:16]
 
 
 def believed(device: DeviceProfile) -> Coefficients:
@@ -81,10 +78,7 @@ def read_learned(path: Path) -> Learned:
     Raises:
         BadDataError: The file is none of ours.
     """
-    try:
-        return msgspec.json.decode(read_limited(path), type=Learned)
-    except msgspec.DecodeError as error:
-        raise BadDataError(path, "", str(error), "what `edge-harness learn` wrote") from error
+    return typed(json_in(path, "what `edge-harness learn` wrote"), Learned, path)
 
 
 @lru_cache(maxsize=64)

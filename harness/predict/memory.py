@@ -1,12 +1,11 @@
 """Memory of one run, part by part and pool by pool: what must be held, and what the system may drop and read again."""
 
-import csv
 import math
 import re
 from collections.abc import Iterable
-from importlib.resources import files
 from typing import Final
 
+from harness.domain.base import shipped_rows
 from harness.domain.device import ComputeEngine, DeviceProfile, PoolName
 from harness.domain.model import ModelShape, Weights
 from harness.domain.placement import Placement
@@ -43,8 +42,7 @@ between vocabularies of 49 152 and 151 936 tokens)."""
 _PLAIN_TOKEN_BYTES: Final = 157
 """The same without merge rules (measured on 262 144 tokens)."""
 
-with (files("harness") / "data" / "driver_share.csv").open(encoding="utf-8") as _table:
-    _DRIVERS: Final = list(csv.DictReader(_table))
+_DRIVERS: Final = shipped_rows("data/driver_share.csv")
 
 SPREAD_RATIO: Final = 0.03
 """Half width of the 90 % interval of the peak: scratch is not exact, and it is some 10 % of a run."""

@@ -8,7 +8,7 @@ from harness.predict.passes import OFFLOAD_TOKENS, Link
 from harness.predict.traits import first_cells
 
 
-class Terms(NamedTuple):
+class PlacementTerms(NamedTuple):
     """The pooled terms, fitted on published rows of split placements (``published.placement_rows``).
 
     Attributes:
@@ -34,7 +34,7 @@ class Terms(NamedTuple):
     cpu_prefill: float = 0.0
 
 
-SHIPPED: Final = Terms(
+SHIPPED: Final = PlacementTerms(
     gpu=0.258,
     cpu=-0.263,
     experts=-0.516,
@@ -62,7 +62,7 @@ def link_bytes_per_s(machine: Machine, chip: str) -> float:
 def fitted_link(
     specified_bytes_per_s: float,
     host: Machine,
-    terms: Terms,
+    terms: PlacementTerms,
     *,
     shared_memory: bool = False,
     expert_ratio: float = 1.0,

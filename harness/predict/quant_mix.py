@@ -9,16 +9,14 @@ Source: llama.cpp, src/llama-quant.cpp (``llama_tensor_get_type_impl``, ``tensor
 ``tensor_type_fallback``), release packed in llama-cpp-python 0.3.36.
 """
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 from math import prod
 from typing import Final, NamedTuple
 
-from harness.domain.base import shipped_table
+from harness.domain.base import shipped_rows, shipped_table
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
 from harness.domain.quant import GROUPS, SAME
@@ -38,8 +36,7 @@ NEEDS_IMPORTANCE_MATRIX: Final = frozenset(_TABLES["mixtures"]["needs_importance
 THROUGHOUT: Final = frozenset(_TABLES["mixtures"]["throughout"].split())
 """Mixtures of models trained for them, which have the type in all matrices."""
 
-with (files("harness") / "data" / "quantisation_rules.csv").open(encoding="utf-8") as _lines:
-    _RULES: Final = list(csv.DictReader(_lines))
+_RULES: Final = shipped_rows("data/quantisation_rules.csv")
 _ALIASES: Final = SAME | {"Q4_K_XL": "Q4_K_M"}
 _HEADS_BY_LAYER: Final = frozenset({"jamba", "granitehybrid", "lfm2", "lfm2moe"})
 """Their files list the KV heads layer by layer, so that llama.cpp reads a group size of 0 off a recurrent first one."""

@@ -48,7 +48,7 @@ the two: 0.98 where reading takes 5 times as long, 0.96 at 4, 0.92 at 2, 0.78 wh
 0.995, 0.96, 0.79)."""
 
 
-class Split(NamedTuple):
+class StreamSplit(NamedTuple):
     """Slots of equal size, so many streamed of each block, and how many of all are in memory at a time."""
 
     slot_bytes: int
@@ -61,7 +61,7 @@ class Split(NamedTuple):
         return self.slot_bytes * sum(self.counts)
 
 
-def least_split(room_bytes: Sequence[int], excess_bytes: int, unit_bytes: int) -> Split | None:
+def least_split(room_bytes: Sequence[int], excess_bytes: int, unit_bytes: int) -> StreamSplit | None:
     """The split that streams least; None where not even streaming all of every block is enough.
 
     Streaming n slots in a pass through r takes n out of memory and brings r back, so n - r make up the excess. The r
@@ -78,7 +78,7 @@ def least_split(room_bytes: Sequence[int], excess_bytes: int, unit_bytes: int) -
             counts = evenly_spread(count, room)
             slots = 2 * max(counts) + ahead
             if count - slots >= excess:
-                return Split(slot_bytes, counts, slots)
+                return StreamSplit(slot_bytes, counts, slots)
             count = excess + slots
         if not ahead:
             return None

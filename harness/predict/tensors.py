@@ -7,11 +7,10 @@ sizes, src/llama-arch.cpp for the spelling of names. Widths that one family alon
 rank of 64 (Gemma 3n), 32 heads of 128 of an indexer (GLM-5's config.json).
 """
 
-import csv
 from functools import lru_cache
-from importlib.resources import files
 from typing import Final
 
+from harness.domain.base import shipped_rows
 from harness.domain.model import ModelShape
 from harness.errors import RefusedError
 from harness.predict.facts import TRAITS, Facts, amount, block_facts, holds
@@ -19,8 +18,7 @@ from harness.predict.facts import TRAITS, Facts, amount, block_facts, holds
 Table = dict[str, tuple[int, ...]]
 """Tensors before a type is chosen: sizes by llama.cpp's name, the row length first."""
 
-with (files("harness") / "data" / "tensors.csv").open(encoding="utf-8") as _lines:
-    _ROWS: Final = list(csv.DictReader(_lines))
+_ROWS: Final = shipped_rows("data/tensors.csv")
 
 
 @lru_cache(maxsize=1 << 14)

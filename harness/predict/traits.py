@@ -6,8 +6,9 @@ never seen borrows from its relatives, and one without relatives falls back to i
 
 import re
 from functools import lru_cache
-from importlib.resources import files
 from typing import Final, NamedTuple
+
+from harness.domain.base import shipped_text
 
 _HANDHELD: Final = ("qualcomm", "mali")
 PHONE_THREADS: Final = 4
@@ -44,7 +45,7 @@ class Traits(NamedTuple):
 @lru_cache
 def _table(name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Cells by regular expression; they are the last of a line, as a pattern may hold a comma."""
-    lines = (files("harness.predict") / "data" / name).read_text().splitlines()
+    lines = shipped_text(f"data/{name}", "harness.predict").splitlines()
     width = next(line for line in lines if line.startswith("pattern,")).count(",")
     rows = [line.rsplit(",", width) for line in lines if line and not line.startswith(("#", "pattern,"))]
     return tuple((pattern, tuple(cells)) for pattern, *cells in rows)

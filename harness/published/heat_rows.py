@@ -12,7 +12,7 @@ import numpy as np
 from harness.catalog.devices import device_names, load_device
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
-from harness.predict.heat import PLAIN, HeatTerms, Load, heat_terms, share_kept, watts
+from harness.predict.heat import PLAIN, HeatTerms, TokenLoad, heat_terms, share_kept, watts
 from harness.predict.quant_class import bits_of, quant_class
 from harness.predict.traits import chip_key
 from harness.published.cells import Cells, read_cells
@@ -40,7 +40,7 @@ class HeatRow(NamedTuple):
 
     kind: Kind
     device: str
-    load: Load
+    load: TokenLoad
     speed_tokens_per_s: float
     measured: float
     doubt: float = 1.0
@@ -103,7 +103,7 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
     return rows
 
 
-def _energy_row(run: Sequence[Cells], load: Load | None) -> HeatRow | None:
+def _energy_row(run: Sequence[Cells], load: TokenLoad | None) -> HeatRow | None:
     raw = run[0]
     joules, speed, power = raw.numbers("joules_per_token", "tokens_per_s", "power_w")
     phase = raw.get("phase", "")
@@ -114,7 +114,7 @@ def _energy_row(run: Sequence[Cells], load: Load | None) -> HeatRow | None:
     return HeatRow("energy", raw["device"], load, speed, joules, doubt) if load is not None and joules > 0 else None
 
 
-def _run(run: Sequence[Cells], load: Load | None) -> HeatRow | None:
+def _run(run: Sequence[Cells], load: TokenLoad | None) -> HeatRow | None:
     """Burst and sustained speed of one run; the latter is the middle of its last windows."""
     times = [(raw.number("t_s") if raw["t_s"] else math.inf, raw.number("tokens_per_s")) for raw in run]
     points = [(at, speed) for at, speed in times if speed > 0]
@@ -128,7 +128,7 @@ def _run(run: Sequence[Cells], load: Load | None) -> HeatRow | None:
     return HeatRow("thermal", run[0]["device"], load, burst, min(left / burst, 1.0), doubt, knee)
 
 
-def _load(raw: Cells, profiles: Sequence[DeviceProfile], model_of: ModelOf) -> Load | None:
+def _load(raw: Cells, profiles: Sequence[DeviceProfile], model_of: ModelOf) -> TokenLoad | None:
     """What a row tells of its token and its device; None without the model's size."""
     size, params, active, limit = raw.numbers("model_bytes", "params_b", "active_params_b", "power_limit_w")
     quant, api = quant_class(raw["quant"]), api_named(raw["backend"])
@@ -149,7 +149,7 @@ def _load(raw: Cells, profiles: Sequence[DeviceProfile], model_of: ModelOf) -> L
     # What the profile says of a phone was measured on such a phone: a device left out must not be told by it.
     if not limit and sheet is not None and own_class not in {"phone", "tablet"}:
         limit = sheet.value
-    return Load(
+    return TokenLoad(
         engine="card" if card else engine.kind if engine else api if api in {"cpu", "npu"} else "gpu",
         kind=kind,
         whole=whole or kind in {"phone", "tablet"},

@@ -21,7 +21,7 @@ from harness.predict.decode import Machine
 from harness.predict.fitted import Fitted
 from harness.predict.interval import interval
 from harness.predict.passes import Engines, Pass, Split, pass_terms
-from harness.predict.placement import RESIDUALS, SHIPPED, Terms, fitted_link, link_bytes_per_s
+from harness.predict.placement import RESIDUALS, SHIPPED, PlacementTerms, fitted_link, link_bytes_per_s
 from harness.predict.quant_mix import quant_named
 from harness.predict.speed import split_of
 from harness.predict.traits import chip_key, traits_of
@@ -34,7 +34,7 @@ _HOST_GB_S: Final = 89.6
 """Bandwidth of a host that a row does not tell of: two channels of DDR5-5600 x 64 bit."""
 
 
-class Placed(NamedTuple):
+class PlacedRow(NamedTuple):
     """A predictable row of a split placement, as the laws see it.
 
     ``card`` is the name of the first card, ``step`` where the placement stands among others: share of blocks and of
@@ -54,7 +54,7 @@ class Placed(NamedTuple):
         """``decode`` or ``prefill``."""
         return "decode" if self.asked.tokens == 1 else "prefill"
 
-    def tokens_per_s(self, terms: Terms) -> float:
+    def tokens_per_s(self, terms: PlacementTerms) -> float:
         """Speed by these terms of the link."""
         link = fitted_link(
             link_bytes_per_s(self.cards[0], self.card),
@@ -68,12 +68,12 @@ class Placed(NamedTuple):
         engines = Engines(cards, host, link, (1 / len(cards),) * len(cards))
         return self.asked.tokens / float(pass_terms(self.split, engines, self.asked).total_s)
 
-    def law(self, terms: Terms = SHIPPED) -> Interval:
+    def law(self, terms: PlacementTerms = SHIPPED) -> Interval:
         """The same with its interval."""
         return interval(self.tokens_per_s(terms), *RESIDUALS[self.phase])
 
 
-def placed_rows(path: Path | None, model_of: ModelOf) -> list[tuple[Row, Placed | None]]:
+def placed_rows(path: Path | None, model_of: ModelOf) -> list[tuple[Row, PlacedRow | None]]:
     """Rows of a file, or of the shipped one, judged by the shipped terms; None for what cannot be predicted.
 
     Raises:
@@ -82,7 +82,7 @@ def placed_rows(path: Path | None, model_of: ModelOf) -> list[tuple[Row, Placed 
     return [_row(raw, model_of) for raw in read_cells("partial_offload.csv", path, "placement")]
 
 
-def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, Placed | None]:
+def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, PlacedRow | None]:
     speed, params, size, active = raw.numbers("tokens_per_s", "params_b", "model_bytes", "active_params_b")
     phase, count, depth, known_test = test_named(raw.get("test", ""), raw.get("context_depth", ""))
     quant, cards, host = raw.get("quant", ""), _cards(raw), _host(raw)
@@ -113,7 +113,7 @@ def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, Placed | None]:
     step = (placement.first_gpu_block(blocks) + placement.cpu_moe) / blocks
     card = raw.get("gpu_chip", "").split("+")[0].strip()
     # Types that ik_llama.cpp interleaves for a CPU (_R4) have no kernel on a GPU.
-    placed = Placed(asked, split, card, cards, host, "_R4" not in quant.upper(), step)
+    placed = PlacedRow(asked, split, card, cards, host, "_R4" not in quant.upper(), step)
     return row._replace(law=placed.law), placed
 
 

@@ -44,7 +44,6 @@ class Latency(Frozen):
     label: str
     token_count: int
     p50_s: float
-    p90_s: float
     p99_s: float
 
 
@@ -68,8 +67,8 @@ def summarise(record: RunRecord) -> Summary:
     for (phase, label), samples in groups.items():
         times = [t for s in samples if not s.validity.doubts for t in s.token_times_s]
         if phase == "decode" and times:
-            p50, p90, p99 = (float(q) for q in np.quantile(times, (0.5, 0.9, 0.99)))
-            latency.append(Latency(label=label, token_count=len(times), p50_s=p50, p90_s=p90, p99_s=p99))
+            p50, p99 = (float(q) for q in np.quantile(times, (0.5, 0.99)))
+            latency.append(Latency(label=label, token_count=len(times), p50_s=p50, p99_s=p99))
     return Summary(tests=tests, latency=tuple(latency))
 
 

@@ -6,12 +6,11 @@ A record is one row with its JSON.
 import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
-from importlib.resources import files
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_text
 from harness.domain.record import RunRecord
 from harness.errors import CouldNotRunError, RefusedError
 from harness.records.store import RECORD_MAX_BYTES, decode, encode
@@ -43,18 +42,6 @@ def _row(record: RunRecord, cell: str) -> tuple[str | bytes, ...]:
     name, quant = (record.model.name, record.model.quant) if record.model else ("", "")
     of = (record.run_id, record.created, record.workload, name, quant, record.machine.device, record.outcome, cell)
     return (*of, encode(record))
-
-
-def is_history(path: Path) -> bool:
-    """Whether an SQLite file is one; it is not written to, and a stranger's stays as it is."""
-    with (
-        suppress(sqlite3.DatabaseError),
-        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as it,
-    ):
-        it.execute("SELECT run_id, record FROM runs LIMIT 0")
-        # A view could make rows without end.
-        return bool(it.execute("SELECT type FROM sqlite_master WHERE name = 'runs'").fetchone() == ("table",))
-    return False
 
 
 class History:
@@ -161,7 +148,7 @@ class History:
                     raise RefusedError(f"{self.path} was written by a newer edge-harness (format {version}): update")
                 if version < FORMAT:
                     connection.executescript(_FROM_OLDER)
-                    connection.executescript((files("harness") / "data" / "history.sql").read_text(encoding="utf-8"))
+                    connection.executescript(shipped_text("data/history.sql"))
                     connection.execute(f"PRAGMA user_version = {FORMAT}")
                     connection.commit()
                 yield connection

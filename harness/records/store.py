@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from harness.domain.foreign import MOST_BYTES, fault, json_of, read_limited, say
+from harness.domain.foreign import MOST_BYTES, json_of, read_limited, say, typed
 from harness.domain.record import SCHEMA_VERSION, RunRecord
 from harness.errors import BadDataError, CouldNotRunError, what_is_there
 
@@ -92,12 +92,7 @@ def from_document(document: Any, source: Path | str) -> RunRecord:
             raise BadDataError(source, "", what, "a run record") from error
         version += 1
         document["schema_version"] = version
-    try:
-        record = msgspec.convert(document, RunRecord, str_keys=True)
-    except msgspec.ValidationError as error:
-        raise fault(error, document, RunRecord, source) from error
-    except RecursionError as error:
-        raise BadDataError(source, "", "lists in lists without end", "a run record") from error
+    record = typed(document, RunRecord, source)
     _check(record, source)
     return record
 
@@ -158,14 +153,6 @@ def write_atomically(path: Path, data: bytes) -> None:
         if isinstance(error, OSError):
             raise CouldNotRunError(f"could not write {path}: {error.strerror}") from error
         raise
-
-
-def write_document(path: Path, document: object, markdown: Callable[[], str]) -> None:
-    """Write ``document`` as JSON where the file is called so, else as Markdown; errors as above."""
-    if path.suffix == ".json":
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
-    else:
-        write_atomically(path, markdown().encode())
 
 
 def _flush_folder(folder: Path) -> None:

@@ -8,11 +8,10 @@ tells of its mark. What stands around each drawing is in ``templates/figures.tom
 import json
 from collections.abc import Sequence
 from functools import cache
-from importlib.resources import files
 from typing import Any, Final, NamedTuple
 from xml.etree import ElementTree as ET
 
-from harness.domain.base import shipped_table
+from harness.domain.base import shipped_table, shipped_text
 from harness.errors import optional
 
 _SVG: Final = "http://www.w3.org/2000/svg"
@@ -82,7 +81,7 @@ def chart(name: str, **given: Any) -> Chart:
 
 @cache
 def _charts() -> dict[str, Any]:
-    return dict(json.loads((files("harness.report") / "templates" / "charts.json").read_text("utf-8")))
+    return dict(json.loads(shipped_text("templates/charts.json", "harness.report")))
 
 
 def _filled(part: Any, given: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""The report of a check: a page, Markdown, or the records themselves, by the ending of its file."""
+"""The report of a check: a page or Markdown, by the ending of its file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Final
 from harness.catalog.paths import home_dir
 from harness.domain.record import RunRecord
 from harness.errors import HarnessError
-from harness.records.store import write_atomically, write_document
+from harness.records.store import write_atomically
 from harness.report.choices import beside
 from harness.report.document import build
 from harness.report.formats import html, md
@@ -36,7 +36,8 @@ def write_check_report(records: Sequence[RunRecord], path: Path | None) -> Path:
 
 
 def _write(records: Sequence[RunRecord], path: Path) -> None:
-    if path.suffix.lower() in {".html", ".htm"}:
-        write_atomically(path, html.render(records, build(records, beside(records))).encode())
+    if path.suffix.lower() == ".md":
+        text = md.render(records, build(records))
     else:
-        write_document(path, records, lambda: md.render(records, build(records)))
+        text = html.render(records, build(records, beside(records)))
+    write_atomically(path, text.encode())

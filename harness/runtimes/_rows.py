@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.arrays import Singles
-from harness.domain.foreign import json_of, read_limited, say
+from harness.domain.foreign import json_in, read_limited, say
 from harness.errors import BadDataError, EngineError, RefusedError, optional
 
 TOKENIZER_FILE: Final = "tokenizer.json"
@@ -179,7 +179,7 @@ def read_config(path: Path, *place: str, expected: str) -> dict[str, Any]:
 
     BadDataError where there is no such file (``expected`` says what should be there), or no such number.
     """
-    config = value = json_of(read_limited(path, expected=expected), path, expected)
+    config = value = json_in(path, expected)
     for key in place:
         value = value.get(key) if isinstance(value, dict) else None
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -5,7 +5,6 @@ Source: Android platform tools, packages/modules/adb, docs/user/adb.1.md and cli
 
 import re
 import shutil
-import subprocess
 from typing import Final
 
 from harness.errors import CouldNotRunError
@@ -55,9 +54,5 @@ def adb_words(serial: str) -> tuple[str, ...]:
 def _adb(*words: str) -> str:
     if shutil.which("adb") is None:
         raise CouldNotRunError("adb is not installed: take it from Android's platform tools, or apt install adb")
-    try:
-        return output_of(("adb", *words), f"adb {words[0]}", timeout_s=_TIMEOUT_S).decode(errors="replace")
-    except CouldNotRunError as error:
-        if isinstance(error.__cause__, subprocess.TimeoutExpired):
-            raise CouldNotRunError(f"{error}: adb kill-server") from error
-        raise
+    printed = output_of(("adb", *words), f"adb {words[0]}", timeout_s=_TIMEOUT_S, when_late="adb kill-server")
+    return printed.decode(errors="replace")

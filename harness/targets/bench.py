@@ -27,7 +27,7 @@ from harness.measure.sensors import EnergyMeter
 from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
 from harness.measure.validity import ValidityProbe, Watch
 from harness.onnx.files import model_files
-from harness.records.imports.llama_bench import from_document
+from harness.records.imports.tools import of_llama_bench
 from harness.runtimes.executable import placed
 from harness.targets.facts import Facts, battery_percent, celsius, doubts, drained_joules, facts, fingerprint, ready
 from harness.targets.shell import LOST, CounterFrames, Frame, Running, ShellTarget
@@ -247,7 +247,7 @@ def _read(
     last = " / ".join(log[-2:])
     if status == 0:
         try:
-            return "ok", "", from_document(msgspec.json.decode(output), target.name)[0]
+            return "ok", "", of_llama_bench(msgspec.json.decode(output), target.name)[0]
         except (msgspec.DecodeError, HarnessError, IndexError) as error:
             return "failed", f"llama-bench's output is no JSON of it ({error})", None
     if running.late_s:

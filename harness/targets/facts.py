@@ -62,7 +62,7 @@ def facts(target: ShellTarget) -> Facts:
     system, release, arch = first.splitlines()[:3]
     named = dict(re.findall(r"^\[ro\.(\w+\.\w+)\]: \[(.+)\]$", first, re.MULTILINE))
     count = sum(line.startswith("processor") for line in frame.files.get("/proc/cpuinfo", "").splitlines())
-    online = numbers(frame.files.get("/sys/devices/system/cpu/online")) or frozenset(range(count or 1))
+    online = numbers(frame.files.get("/sys/devices/system/cpu/online", "")) or frozenset(range(count or 1))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         frame.write(root)
@@ -172,8 +172,9 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
     told = measured(usable, "MemAvailable" + (", at most half of the RAM" if known.android else ""))
     bandwidth = like.pool("ram").bandwidth_bytes_per_s if like else read
     assert bandwidth is not None
-    pool = ram_pool(ram, told, bandwidth, like.pool("ram").technology if like else "not told")
-    pool, engine = pool.replace(measured_read_bytes_per_s=read), cpu_engine(cpu, known.chip)
+    technology = like.pool("ram").technology if like else "not told"
+    pool = ram_pool(ram, told, bandwidth).replace(measured_read_bytes_per_s=read, technology=technology)
+    engine = cpu_engine(cpu, known.chip)
     disk, unread = storage_bytes_per_s(target), "not measured: dd past the page cache does not work there"
     storage = Storage(
         technology=like.storage.technology if like else "not told",

@@ -1,6 +1,5 @@
 """Calibration as a system: how far confidences are from how often they are right, by three figures of many rows."""
 
-from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ from numpy.typing import NDArray
 
 from harness.errors import RefusedError, WrongAnswerError
 from harness.stats.calibration import metrics, smooth
-from harness.workloads.system import Case, Cost, Size, System
+from harness.workloads.system import Answers, Case, Cases, Cost, Costs, Figures, PartNames, Size, System
 
 _SETS = 12
 _TOLERANCE_SIGMAS = 5
@@ -23,7 +22,7 @@ class CalibrationSystem(System, table="calibration"):
     noise of the draw.
     """
 
-    def cases(self, size: Size, seed: int) -> Sequence[Case]:
+    def cases(self, size: Size, seed: int) -> Cases:
         """Sets of rows whose ECE is planted."""
         rng = np.random.default_rng(seed)
         made = []
@@ -47,12 +46,12 @@ class CalibrationSystem(System, table="calibration"):
             "row_count": len(confidences),
         }
 
-    def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
+    def cost(self, parts: PartNames, size: Size) -> Costs:
         """Passes over columns of doubles, counted by what they take: half a microsecond a row on the reference core."""
         count = size["row_count"]
         return {"step": Cost(resident_bytes=110 * count, glue_s=2.0e-3 + 6.4e-7 * count)}
 
-    def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
+    def score(self, cases: Cases, answers: Answers) -> Figures:
         """Means over the sets, weighted by their rows, and the largest distance from a planted ECE.
 
         Raises:

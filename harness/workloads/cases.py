@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from harness.domain.foreign import json_of, read_limited
-from harness.errors import BadDataError, RefusedError, UnknownNameError
-from harness.workloads.system import KINDS, Case, Column, System
+import msgspec
+
+from harness.domain.foreign import json_of, read_limited, typed
+from harness.errors import RefusedError, UnknownNameError
+from harness.workloads.system import Case, Column, System
 
 _MOST_BYTES: Final = 256 << 20
-_JSON_NAMES: Final = {kind: name for name, kind in KINDS.items()}
 
 
 def read_cases(path: Path, system: System) -> list[Case]:
@@ -22,30 +23,21 @@ def read_cases(path: Path, system: System) -> list[Case]:
     if path.suffix != ".jsonl":
         return list(system.read_cases(path))
     cases: list[Case] = []
+    row = _row_of(system.columns)
     for number, line in enumerate(read_limited(path, _MOST_BYTES, "JSON lines").splitlines(), 1):
         if line.strip():
             place = f"{path}:{number}"
-            cases.append(_checked(json_of(line, place, "a JSON object"), system.columns, place))
+            cases.append(msgspec.to_builtins(typed(json_of(line, place, "a JSON object"), row, place)))
     if not cases:
         raise RefusedError(f"{path} holds no case")
     return cases
 
 
-def _checked(row: Any, columns: Mapping[str, Column], place: str) -> Case:
-    if not isinstance(row, dict):
-        raise BadDataError(place, "", type(row).__name__, "a JSON object")
-    if extra := next((key for key in row if key not in columns), None):
-        raise BadDataError(place, extra, "an unknown column", f"one of: {', '.join(columns)}")
-    for name, column in columns.items():
-        value = row.get(name)
-        if value is None:
-            if column.needed:
-                raise BadDataError(place, name, "nothing", _JSON_NAMES[column.kind])
-            continue
-        is_number = column.kind is float and isinstance(value, int) and not isinstance(value, bool)
-        if not is_number and type(value) is not column.kind:
-            raise BadDataError(place, name, repr(value)[:80], _JSON_NAMES[column.kind])
-    return {key: value for key, value in row.items() if value is not None}
+def _row_of(columns: Mapping[str, Column]) -> type[msgspec.Struct]:
+    fields = [
+        (name, column.kind) if column.needed else (name, column.kind | None, None) for name, column in columns.items()
+    ]
+    return msgspec.defstruct("Row", fields, forbid_unknown_fields=True, omit_defaults=True, kw_only=True)
 
 
 def size_of(system: System, text: str) -> dict[str, int]:

@@ -3,18 +3,15 @@
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-import msgspec
-
 from harness.domain.base import Frozen
+from harness.ports import Emit
 from harness.workloads.cases import read_cases
 from harness.workloads.parts import SystemParts, open_parts
-from harness.workloads.registry import load
-from harness.workloads.system import Case, Context, System, kind_of
+from harness.workloads.system import Case, Cases, Context, System, kind_of, load
 
 _MOST_ANSWERS: Final = 2000
 """Answers that a record keeps; the figures are of all."""
@@ -40,12 +37,11 @@ class SystemJob(Frozen):
     wall_s: float = 1800.0
 
 
-def run(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
+def run(job: SystemJob, emit: Emit) -> None:
     """Entry point of the child; HarnessError where the system cannot run, or its answers are wrong."""
     from harness.measure.memory_watch import memory_mark, reset_peak
     from harness.workloads.predict import core_here, laws_of
 
-    job = msgspec.convert(arguments, SystemJob)
     system = load(job.name)
     memory_mark("baseline", emit)
     with tempfile.TemporaryDirectory(prefix="edge-harness-system-") as folder:
@@ -69,7 +65,7 @@ def run(arguments: Mapping[str, Any], emit: Callable[[str, Any], None]) -> None:
         emit("quality", {"case_count": len(asked), **system.score(asked, answers)})
 
 
-def first_cases(cases: Sequence[Case], repetitions: int) -> list[Case]:
+def first_cases(cases: Cases, repetitions: int) -> list[Case]:
     """The first cases, up to where each kind was timed so often: once more, as its first step fills caches."""
     counts: Counter[str] = Counter()
     last = 0
@@ -83,10 +79,10 @@ def first_cases(cases: Sequence[Case], repetitions: int) -> list[Case]:
 def _answer(
     system: System,
     state: Any,
-    cases: Sequence[Case],
+    cases: Cases,
     parts: SystemParts,
     job: SystemJob,
-    emit: Callable[[str, Any], None],
+    emit: Emit,
 ) -> list[Any]:
     """Each case once, timed, while there is time; the first step of a kind only where it is the only one."""
     from harness.measure.validity import Watch, child_probe

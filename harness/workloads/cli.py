@@ -45,9 +45,9 @@ def run(
     Exit status: 0 well, 1 a wrong answer, 2 bad input, 4 one could not run.
     """
     from harness.workloads.parts.onnx_model import folder_of
-    from harness.workloads.registry import load_all
     from harness.workloads.run import Given, SystemRun, run_on
     from harness.workloads.run import run as run_here
+    from harness.workloads.system import load_all
     from harness.workloads.table import median_error
 
     if not names:
@@ -88,7 +88,7 @@ def run(
 
 def _listed() -> Answer:
     """Every system with its parts, its sizes and the columns of its cases."""
-    from harness.workloads.registry import load_all
+    from harness.workloads.system import load_all
 
     systems, gone = load_all()
     rows = [[s.name, ", ".join(s.parts) or "-", ", ".join(s.sizes), s.extra or "-", s.title] for s in systems]

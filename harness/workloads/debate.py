@@ -14,7 +14,7 @@ over its placebo and over the judge alone.
 Sources: Khan et al. 2024, arXiv:2402.06782; Kenton et al. 2024, arXiv:2407.04622.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from math import log
 from statistics import mean
@@ -26,7 +26,19 @@ from harness.workloads.facts import fact_cases
 from harness.workloads.parts import SystemParts
 from harness.workloads.parts.language import LanguageModel
 from harness.workloads.scores import signal
-from harness.workloads.system import Case, Context, Cost, PartPass, Size, System
+from harness.workloads.system import (
+    Answers,
+    Case,
+    Cases,
+    Context,
+    Cost,
+    Costs,
+    Figures,
+    PartNames,
+    PartPass,
+    Size,
+    System,
+)
 
 _ARGUE: Final = (
     "You take part in a debate about a passage that the judge cannot read. Argue for your claim in one or two short "
@@ -57,7 +69,7 @@ class DebateState(NamedTuple):
 class Debate(System, table="debate"):
     """Debates and their placebos, one case a step."""
 
-    def cases(self, size: Size, seed: int) -> Sequence[Case]:
+    def cases(self, size: Size, seed: int) -> Cases:
         """Made-up facts about shops, with a figure that is theirs and one that is not."""
         rows = fact_cases(seed, size["case_count"])
         return [{"passage": row["passage"], "true": row["true"], "false": row["false"]} for row in rows]
@@ -82,7 +94,7 @@ class Debate(System, table="debate"):
         }
         return {"verdicts": verdicts, "speeches": [speech.text for speech in spoken]}
 
-    def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
+    def cost(self, parts: PartNames, size: Size) -> Costs:
         """Four speeches; 4 questions to the judge without speeches, 4 with them, 4 with placebos."""
         spoken = 4.0 * size["speech_tokens"]
         heard = 60 + 4 * size["speech_tokens"]
@@ -91,7 +103,7 @@ class Debate(System, table="debate"):
         passes.append(PartPass(part="language", count=spoken, depth_tokens=200))
         return {"step": Cost(passes=tuple(passes), glue_s=0.03 + 2e-3 * spoken)}
 
-    def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
+    def score(self, cases: Cases, answers: Answers) -> Figures:
         """Accuracy of each arm against chance, against its placebo, and against the judge alone.
 
         ``over_*`` is the exact two-sided sign test over the cases that the two decide differently. With speeches that

@@ -1,13 +1,7 @@
-"""Texts for built-in cases: the one that ships, and passages with made-up figures, which no model has read before."""
+"""Passages with made-up figures, which no model has read before."""
 
 import random
-from importlib.resources import files
 from typing import Any
-
-
-def shipped_text() -> str:
-    """The text that ships with the harness: parts of the Python language reference."""
-    return files("harness").joinpath("data", "text", "python-reference.txt").read_text(encoding="utf-8")
 
 
 def fact_cases(seed: int, count: int) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ copy as small as a vision model would see; ``find`` looks for text in the whole 
 """
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from operator import eq
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from harness.errors import BadDataError, RefusedError, optional
 from harness.workloads.parts import SystemParts
 from harness.workloads.scores import share
-from harness.workloads.system import Case, Context, Cost, Size, System
+from harness.workloads.system import Answers, Case, Cases, Context, Cost, Costs, Figures, PartNames, Size, System
 
 MOST_REGIONS: Final = 16
 _LETTERS: Final = "ABCDEFGHKLMNPRTUVXYZ23456789"
@@ -37,7 +37,7 @@ class VisionState(NamedTuple):
 class GroundedVision(System, table="grounded_vision"):
     """Regions of pictures, read."""
 
-    def cases(self, size: Size, seed: int) -> Sequence[Case]:
+    def cases(self, size: Size, seed: int) -> Cases:
         """Made pictures, each read from its regions and from a small copy, and looked through once."""
         numbers = range(1000 * seed, 1000 * seed + size["case_count"])
         return [{"kind": kind, "seed": number} for kind in ("read", "copy", "find") for number in numbers]
@@ -76,7 +76,7 @@ class GroundedVision(System, table="grounded_vision"):
         hits = [text in plain for text in wanted] if kind == "find" else list(map(eq, wanted, plain))
         return {"texts": texts, "right": right, "hits": hits}
 
-    def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
+    def cost(self, parts: PartNames, size: Size) -> Costs:
         """FLOP of the networks' layers, a column of a line and a pixel of the picture; four lines in a made picture."""
         lines = 4 * _READ_FLOPS * _LINE_COLUMNS / _CONVOLUTION_SHARE
         pixels = size["image_px"] ** 2 * 3 / 4 / _CONVOLUTION_SHARE
@@ -87,7 +87,7 @@ class GroundedVision(System, table="grounded_vision"):
             "find": Cost(flops_count=lines + _FIND_FLOPS * pixels, glue_s=0.1, **held),
         }
 
-    def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
+    def score(self, cases: Cases, answers: Answers) -> Figures:
         """Of each kind the share of texts that were read exactly, blanks left aside."""
         scores = {}
         for kind in ("read", "copy", "find"):

@@ -6,7 +6,6 @@ same way; what is not supported is withheld. The confidence in each judgement is
 cases, and the risk that is left is reported against coverage (Geifman and El-Yaniv 2017, "Selective Classification").
 """
 
-from collections.abc import Collection, Mapping, Sequence
 from itertools import cycle
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ from harness.errors import RefusedError
 from harness.workloads.facts import fact_cases
 from harness.workloads.parts import SystemParts
 from harness.workloads.scores import f1, selection, share
-from harness.workloads.system import Case, Cost, PartPass, Size, System
+from harness.workloads.system import Answers, Case, Cases, Cost, Costs, Figures, PartNames, PartPass, Size, System
 
 _ANSWER: Final = (
     "Answer the question from the passage, in a few words. If the passage does not tell the answer, say: unknown."
@@ -27,7 +26,7 @@ _CONTAINED_RATIO: Final = 0.8
 class GroundingQa(System, table="grounding_qa"):
     """Support of claims, and answers that are withheld where they have none."""
 
-    def cases(self, size: Size, seed: int) -> Sequence[Case]:
+    def cases(self, size: Size, seed: int) -> Cases:
         """Claims about made-up facts, half of them false."""
         rows = fact_cases(seed, size["case_count"])
         return [
@@ -55,7 +54,7 @@ class GroundingQa(System, table="grounding_qa"):
         support = state.entailment([(case["passage"], claim)])[0] if is_known else 0.0
         return {"text": written.text, "support": support, "is_given": support >= 0.5, "confidence": written.confidence}
 
-    def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
+    def cost(self, parts: PartNames, size: Size) -> Costs:
         """A pair of some 70 tokens judged; a question of some 70 tokens read, and an answer of some 8 written."""
         judged = (
             PartPass(part="nli", tokens=70) if "nli" in parts else PartPass(part="language", tokens=80, depth_tokens=20)
@@ -67,7 +66,7 @@ class GroundingQa(System, table="grounding_qa"):
             costs["answer"] = Cost(passes=(read, write, judged), glue_s=0.02)
         return costs
 
-    def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
+    def score(self, cases: Cases, answers: Answers) -> Figures:
         """F1 of support beside a search for the claim's words; answers given, right, and withheld; risk and coverage.
 
         An answer is right where it contains the right one, in whatever case; one that the passage does not tell is

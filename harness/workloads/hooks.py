@@ -10,8 +10,7 @@ from harness.report.panels import Panel
 from harness.workloads.cases import size_of
 from harness.workloads.parts.minilm import ANONYMOUS_BYTES
 from harness.workloads.predict import machine_there, predict_steps
-from harness.workloads.registry import load, names
-from harness.workloads.system import Cost
+from harness.workloads.system import Cost, load, names
 
 _ASSUMED_PARTS = frozenset({"encoder", "language"})
 """The model itself is the language model; an encoder is the one that is fetched where none is named."""

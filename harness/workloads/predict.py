@@ -10,14 +10,12 @@ published single-core scores on a device.
 """
 
 import copy
-import csv
 import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import cache, partial
-from importlib.resources import files
 from statistics import median
 from tempfile import NamedTemporaryFile
 from time import perf_counter
@@ -25,14 +23,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_rows
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.prediction import Interval
 from harness.domain.scenario import Scenario
 from harness.predict.co_resident import read_bytes_per_s
 from harness.predict.speed import predict_speed
-from harness.workloads.system import Cost, PartPass
+from harness.workloads.system import Cost, Costs, PartPass
 
 if TYPE_CHECKING:
     from harness.workloads.parts import SystemParts
@@ -116,7 +114,7 @@ class StepPrediction(Frozen):
         return max(self.parts_s, key=lambda name: self.parts_s[name], default="")
 
 
-def predict_steps(costs: Mapping[str, Cost], machine: StepMachine) -> tuple[StepPrediction, ...]:
+def predict_steps(costs: Costs, machine: StepMachine) -> tuple[StepPrediction, ...]:
     """Every kind of step on a machine."""
     return tuple(_predict(kind, cost, machine) for kind, cost in costs.items())
 
@@ -200,8 +198,7 @@ def single_core(device: DeviceProfile) -> float:
 
 @cache
 def _scores() -> list[tuple[str, float]]:
-    lines = (files("harness.workloads") / "data" / "single_core.csv").read_text(encoding="utf-8").splitlines()
-    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+    rows = shipped_rows("data/single_core.csv", "harness.workloads")
     return [(row["pattern"], float(row["score"])) for row in rows]
 
 

@@ -7,20 +7,32 @@ commoner label, the same classifier on labels in random order, and one that sees
 
 import base64
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.arrays import Doubles, Flags
+from harness.domain.base import REFERENCE, shipped_text
 from harness.errors import RefusedError
 from harness.stats.logistic import logistic
 from harness.workloads.activations import ResidualStream, ordinary
-from harness.workloads.facts import shipped_text
 from harness.workloads.parts import SystemParts
 from harness.workloads.scores import signal
-from harness.workloads.system import Case, Context, Cost, PartPass, Size, System
+from harness.workloads.system import (
+    Answers,
+    Case,
+    Cases,
+    Context,
+    Cost,
+    Costs,
+    Figures,
+    PartNames,
+    PartPass,
+    Size,
+    System,
+)
 
 FOLDS: Final = 5
 _WORDS: Final = 24
@@ -30,10 +42,10 @@ _PENALTY: Final = 1e-2
 class Probe(System, table="probe"):
     """Activations of labelled texts."""
 
-    def cases(self, size: Size, seed: int) -> Sequence[Case]:
+    def cases(self, size: Size, seed: int) -> Cases:
         """Stretches of 24 words of a text, half of them with their words in random order: no word tells the label."""
         rng = random.Random(seed)
-        words = shipped_text().split()
+        words = shipped_text(REFERENCE).split()
         places = rng.sample(range(len(words) // _WORDS), size["case_count"])
         cases = []
         for number, place in enumerate(places):
@@ -53,11 +65,11 @@ class Probe(System, table="probe"):
         mean = values[ordinary(values)].mean(axis=0, dtype=np.float64)
         return {"token_count": len(tokens), "layer": state.layer, "activation": packed(mean)}
 
-    def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
+    def cost(self, parts: PartNames, size: Size) -> Costs:
         """Half a pass over some 40 tokens: it ends at the layer."""
         return {"step": Cost(passes=(PartPass(part="language", tokens=40, count=0.5),), glue_s=3e-4)}
 
-    def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
+    def score(self, cases: Cases, answers: Answers) -> Figures:
         """Accuracy in five folds beside the commoner label, labels in random order, and the words alone."""
         labels = np.array([case["label"] for case in cases], np.bool_)
         if min(labels.sum(), (~labels).sum()) < FOLDS:

@@ -18,7 +18,7 @@ from harness.domain.result import SystemResult
 from harness.domain.scenario import Scenario
 from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
-from harness.measure.pipeline import How, Measurement, Pipeline, events_named, key_of
+from harness.measure.pipeline import How, Measurement, Pipeline, key_of
 from harness.measure.runner import identify
 from harness.predict.weights import matrix_types
 from harness.workloads.cases import size_of
@@ -36,8 +36,7 @@ from harness.workloads.predict import (
     machine_there,
     predict_steps,
 )
-from harness.workloads.registry import load
-from harness.workloads.system import System
+from harness.workloads.system import System, load
 
 _CONTEXT_TOKENS: Final = 4096
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -148,9 +147,9 @@ def run(
                 prepare_s=events.get("prepared", {}).get("duration_s"),
                 quality=events.get("quality", {}),
                 predicted=tuple(msgspec.to_builtins(step) for step in predicted),
-                units=units | {"steps": events_named(ended, "step")},
+                units=units | {"steps": ended.told("step")},
                 parts={part: Path(path).name or "MiniLM" for part, path in parts.items()},
-                answers=tuple(events_named(ended, "answer")),
+                answers=tuple(ended.told("answer")),
             )
 
         measurement = Measurement(
@@ -215,7 +214,8 @@ def run_on(
     """
     from harness.app.on_target import probe_on
     from harness.app.on_target import run_on as bench_on
-    from harness.app.run import Options, RunCell
+    from harness.app.run import RunCell
+    from harness.measure.protocol import GenerateJob
 
     system = load(name)
     costs = system.cost(given.parts_of(system), size_of(system, size))
@@ -227,7 +227,7 @@ def run_on(
         depth = round(median(one.depth_tokens for one in spoken))
         scenario = Scenario(prompt_tokens=max(1, round(median(read or [1]))), new_tokens=16, depth_tokens=depth)
         cell = RunCell(model=str(given.language), quant=quant, scenario=scenario)
-        device, (record,) = bench_on(on, [cell], Options(how=how), programs)
+        device, (record,) = bench_on(on, [cell], GenerateJob(), how, programs)
         laws = _measured_laws(record)
         basis = f"language passes by llama-bench there; {basis}"
     else:

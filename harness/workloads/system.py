@@ -11,18 +11,25 @@ The runner opens the parts (language model, sentence encoder, NLI model), calls 
 same object, and so does ``cost``, from which the time is predicted before the run.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from harness import plugins
 from harness.domain.base import Frozen, shipped_table
-from harness.errors import RefusedError
+from harness.errors import EngineError, RefusedError
 
 if TYPE_CHECKING:
     from harness.workloads.parts import SystemParts
 
 Case = Mapping[str, Any]
 """One line of a case file: JSON values by column."""
+Cases = Sequence[Case]
+Answers = Sequence[Any]
+"""What ``step`` gave for each of the cases, in their order."""
+Figures = Mapping[str, Any]
+"""What was scored, by name: numbers, intervals, groups of them."""
+PartNames = Collection[str]
 Size = Mapping[str, int]
 DEFAULT_KIND = "step"
 KINDS: Mapping[str, type] = {
@@ -84,6 +91,10 @@ class Cost(Frozen):
     glue_s: float = 0.0
 
 
+Costs = Mapping[str, Cost]
+"""What one step takes, by its kind."""
+
+
 class Context(NamedTuple):
     """Where and how a system runs.
 
@@ -129,11 +140,11 @@ class System:
         if rows:
             cls.columns = {name: Column(KINDS[kind], *of) for name, (kind, *of) in rows["columns"].items()}
 
-    def cases(self, size: Size, seed: int) -> Sequence[Case]:
+    def cases(self, size: Size, seed: int) -> Cases:
         """The built-in cases, in the order in which they are put."""
         raise NotImplementedError
 
-    def read_cases(self, path: Path) -> Sequence[Case]:
+    def read_cases(self, path: Path) -> Cases:
         """Cases of a public data set that is no JSON lines; RefusedError where the file is none that is known."""
         raise RefusedError(f"{path}: found {path.suffix or 'no ending'}, expected .jsonl for {self.name}")
 
@@ -145,11 +156,11 @@ class System:
         """Answer one case; JSON values, kept in the record."""
         raise NotImplementedError
 
-    def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
+    def cost(self, parts: PartNames, size: Size) -> Costs:
         """What one step of each kind takes with these parts (``step`` where there is one kind)."""
         raise NotImplementedError
 
-    def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
+    def score(self, cases: Cases, answers: Answers) -> Figures:
         """Figures of the answers; WrongAnswerError where an answer is wrong whatever the model."""
         return {}
 
@@ -157,3 +168,40 @@ class System:
 def kind_of(case: Case) -> str:
     """What a step with this case does."""
     return str(case.get("kind", DEFAULT_KIND))
+
+
+GROUP = "edge_harness.workloads"
+
+
+def names() -> list[str]:
+    """Every system that an installed package declares, sorted."""
+    return plugins.entry_names(GROUP)
+
+
+def load(name: str) -> System:
+    """One system.
+
+    Raises:
+        UnknownNameError: None of that name is declared.
+        EngineError: It is declared, and its module or object is not there, or is no system.
+    """
+    system = plugins.load_entry(GROUP, name, "workload")
+    if not isinstance(system, System):
+        kind = type(system).__name__
+        raise EngineError(f"workload {name!r}: found {kind}, which does not subclass harness.workloads.system.System")
+    return system
+
+
+def load_all(wanted: Iterable[str] = ()) -> tuple[list[System], dict[str, str]]:
+    """The named systems, all unless some are named; and of those that are declared and gone, why.
+
+    Raises:
+        UnknownNameError: None of a name is declared.
+    """
+    systems, gone = [], {}
+    for name in list(wanted) or names():
+        try:
+            systems.append(load(name))
+        except EngineError as error:
+            gone[name] = str(error)
+    return systems, gone

@@ -12,17 +12,15 @@ gradient. Time: 6 N per token (forward, again for the checkpoint, backward throu
 adapter weight.
 """
 
-import csv
-from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
-from importlib.resources import files
 from statistics import median
 from typing import Any
 
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
+from harness.domain.base import shipped_rows
 from harness.workloads.predict import machine_there
-from harness.workloads.system import Case, Cost, Size, System
+from harness.workloads.system import Answers, Case, Cases, Cost, Costs, Figures, PartNames, Size, System
 
 _LORA = {"rank": 16, "batch_tokens": 512, "train_tokens": 1_000_000, "bits_per_weight": 4.5, "assumed_mfu": 0.3}
 
@@ -71,10 +69,9 @@ def _exact(number: object) -> Fraction:
 class TrainingEfficiency(System, table="training_efficiency"):
     """A run or a fine-tuning as a case; needs no model."""
 
-    def cases(self, size: Size, seed: int) -> Sequence[Case]:
+    def cases(self, size: Size, seed: int) -> Cases:
         """Published runs, then LoRA of a small model on five devices."""
-        text = files("harness.workloads").joinpath("training_runs.csv").read_text("utf-8")
-        rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
+        rows = shipped_rows("training_runs.csv", "harness.workloads")
         runs = [{"kind": "mfu"} | {k: self.columns[k].kind(v) for k, v in row.items() if v} for row in rows]
         devices = ("iphone-16-pro", "pixel-9-pro", "raspberry-pi-5", "macbook-air-m3", "ryzen-7-7840hs")
         return [*runs, *({"kind": "lora", "model": "llama-3.2-1b", "device": device} for device in devices)]
@@ -86,11 +83,11 @@ class TrainingEfficiency(System, table="training_efficiency"):
         exact = mfu(case)
         return {"flops": float(run_flops(case)), "mfu": float(exact), "exact": str(exact)}
 
-    def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
+    def cost(self, parts: PartNames, size: Size) -> Costs:
         """A few fractions; files of the catalogue."""
         return {"mfu": Cost(glue_s=6.6e-5), "lora": Cost(glue_s=1.75e-3)}
 
-    def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
+    def score(self, cases: Cases, answers: Answers) -> Figures:
         """How far the formula is from what the reports state, in points of MFU (0.01 is a hundredth of the peak)."""
         gaps = [abs(a["mfu"] - c["stated_mfu"]) for c, a in zip(cases, answers, strict=True) if c.get("stated_mfu")]
         if not gaps:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.catalog._toml import read_document
 from harness.catalog.devices import device_names, dump_device, load_device
 from harness.catalog.models import model_names
 from harness.catalog.names import load_model
 from harness.catalog.parts import keys_of
 from harness.catalog.paths import data_files, table_rows
+from harness.domain.foreign import toml_in
 from harness.domain.model import ModelShape
 from harness.predict.tensors import tensors_of
 
@@ -56,7 +56,7 @@ def test_there_are_enough_of_each() -> None:
 def test_device(name: str, tmp_path: Path) -> None:
     """Comment first; rate and width of each pool; a source for every figure; equal after a round trip."""
     file = data_files("devices")[name]
-    text, document = file.read_text(), read_document(file)
+    text, document = file.read_text(), toml_in(file)
 
     assert text.startswith("# ")
     assert name == name.lower()

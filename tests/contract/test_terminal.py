@@ -219,7 +219,7 @@ def test_a_file_sets_defaults_and_help_shows_them(
         ("[fit]\ncontext = 'many'\n", "fit: context_tokens: found 'many', expected a whole number"),
         ("[fit]\nadvice = 'no'\n", "advice: found 'no', expected true or false"),
         ("[fit]\nverifier = 'http://stranger'\n", "give this on the command line"),
-        ("[fit\n", "no readable TOML"),
+        ("[fit\n", "no valid TOML"),
     ],
 )
 def test_a_wrong_file_of_defaults_is_named(text: str, words: str, tmp_path: Path, monkeypatch) -> None:

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.app.run import Options, cells_of, run_cells
+from harness.app.run import cells_of, run_cells
 from harness.fleet.matrix import load_matrix, tasks_of
 from harness.fleet.net import write_key
 from harness.measure.pipeline import How
+from harness.measure.protocol import GenerateJob
 from harness.records.derive import summarise
 from harness.records.store import load
 
@@ -331,14 +332,13 @@ def test_a_fleet_measures_what_the_device_measures_alone(net: Net, tmp_path: Pat
 def alone(path: Path, folder: Path, *, runtime: str) -> float:
     """Wall time of the same cells by ``edge-harness run``'s own use case in this process."""
     matrix = load_matrix(path)
-    options = Options(
+    job = GenerateJob(
         runtime=runtime,
         repetitions=matrix.repetitions,
         cold_loads=matrix.cold_loads,
         patience_s=matrix.patience_s,
-        how=How(folder=folder / "alone"),
     )
     began_s = time.monotonic()
-    records = run_cells(cells_of(matrix.models, "", matrix.scenario), options)
+    records = run_cells(cells_of(matrix.models, "", matrix.scenario), job, how=How(folder=folder / "alone"))
     assert {r.outcome for r in records} <= {"ok", "inconclusive"}
     return time.monotonic() - began_s

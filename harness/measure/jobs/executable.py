@@ -3,26 +3,24 @@
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from harness.domain.record import Outcome, Phase, Validity
 from harness.errors import EngineError
 from harness.measure.memory_watch import MemoryWatch, Reading
-from harness.measure.protocol import Emit, GenerateJob
+from harness.measure.protocol import GenerateJob
 from harness.measure.validity import Watch, child_probe
+from harness.ports import Emit
 from harness.records.derive import needed_count
-from harness.records.imports.llama_bench import samples_of
+from harness.records.imports.tools import samples_of
 from harness.runtimes.executable import RUNTIME, command, rows
 
 _NAMED: Final = ("build_commit", "backends", "cpu_info", "gpu_info")
 """What a row of llama-bench says of the engine."""
 
 
-def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
+def run_executable(job: GenerateJob, emit: Emit) -> None:
     """Entry point of the child: time one model by llama-bench.
 
     A process is one attempt: all its samples share what the machine did meanwhile. llama-bench warms up by itself.
@@ -30,7 +28,6 @@ def run_executable(arguments: Mapping[str, Any], emit: Emit) -> None:
     Raises:
         EngineError: The program is missing, refused the model, or crashed.
     """
-    job = msgspec.convert(arguments, GenerateJob)
     if job.greedy:
         raise EngineError("--greedy: these programs choose no tokens")
     s, is_named = job.scenario, False

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from harness import plugins
 from harness.domain.model import Weights
 from harness.domain.prediction import Prediction
@@ -44,7 +42,7 @@ def plan(
         read=lambda ended: Generation(
             repetitions=job.repetitions,
             greedy=job.greedy,
-            buffers=next((msgspec.convert(d, tuple[EngineBuffer, ...]) for n, d in ended.events if n == "buffers"), ()),
+            buffers=next(iter(ended.told("buffers", tuple[EngineBuffer, ...])), ()),
         ),
         runtime=job.runtime,
         model=identify(path, weights, name=name, quant=quant),

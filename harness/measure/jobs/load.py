@@ -9,11 +9,9 @@ not the server keeps up, so that a queue shows. A request that failed is counted
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
-
-import msgspec
 
 from harness.domain.base import Frozen
 from harness.domain.record import Phase, Sample
@@ -22,12 +20,12 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.jobs.served import memory_mark, with_room
-from harness.measure.pipeline import Measurement, events_named
-from harness.measure.protocol import Emit
+from harness.measure.pipeline import Measurement
 from harness.measure.validity import Watch, child_probe
+from harness.ports import Emit
 from harness.runtimes.server import RUNTIME, AttachedServer
-from harness.runtimes.server.answer import READ_LATE, Answer, Request
-from harness.runtimes.server.stream import KEY_VARIABLE, Patience, ServerError
+from harness.runtimes.server.answer import READ_LATE, Request, ServerAnswer
+from harness.runtimes.server.stream import Patience, ServerError
 
 MOST_AT_ONCE: Final = 512
 """Requests in flight; an open loop that needs more has left the server far behind."""
@@ -53,7 +51,6 @@ class LoadJob(Frozen):
     limits_s: dict[str, float] = {}
     seed: int = 1
     model: str = ""
-    key_variable: str = KEY_VARIABLE
     patience: Patience = Patience()
 
 
@@ -87,8 +84,8 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
             predicted[users] = predict(usual.replace(batch_count=min(int(users), most)))
 
     def read(result: ChildResult) -> Load | None:
-        found = [msgspec.convert(data, LoadLevel) for data in events_named(result, "level")]
-        levels = tuple(v.replace(predicted_tokens_per_s=predicted.get(v.offered)) for v in found)
+        told = result.told("level", LoadLevel)
+        levels = tuple(v.replace(predicted_tokens_per_s=predicted.get(v.offered)) for v in told)
         return Load(levels=levels, open_loop=job.open_loop, limits_s=job.limits_s) if levels else None
 
     return Measurement(
@@ -108,16 +105,15 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
 
 
 def _server(job: LoadJob) -> AttachedServer:
-    return RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    return RUNTIME.attach(job.url, model=job.model, patience=job.patience)
 
 
-def run_load(arguments: Mapping[str, Any], emit: Emit) -> None:
+def run_load(job: LoadJob, emit: Emit) -> None:
     """Entry point of the child: one level after the other; three samples a request, one ``level`` event a level.
 
     Raises:
         ServerError: The server cannot be reached, or not one request of a level succeeded.
     """
-    job = msgspec.convert(arguments, LoadJob)
     server = _server(job)
     emit("engine", server.identity(Scenario()))
     for level in job.levels:
@@ -134,7 +130,7 @@ class Level:
         self._random = random.Random(f"{job.seed} {level}")
         prefix = random.Random(job.seed)
         self._prefix: Any = server.prompt(job.prefix_tokens, prefix) if job.prefix_tokens else None
-        self._done: list[tuple[float, Answer | ServerError]] = []
+        self._done: list[tuple[float, ServerAnswer | ServerError]] = []
         self.label = f"@ {level:g} {'requests/s' if job.open_loop else 'users'}"
 
     def run(self) -> None:
@@ -154,7 +150,7 @@ class Level:
                 sent.append(users.submit(self._ask, request))
             for each in sent:
                 each.result()
-        answers = [(at_s, a) for at_s, a in self._done if isinstance(a, Answer)]
+        answers = [(at_s, a) for at_s, a in self._done if isinstance(a, ServerAnswer)]
         errors = [e for _, e in self._done if isinstance(e, ServerError)]
         late = watch.validity.doubted(READ_LATE)
         for at_s, answer in answers:
@@ -189,7 +185,7 @@ class Level:
         if not answers:
             raise errors[0]
 
-    def _good(self, answer: Answer) -> bool:
+    def _good(self, answer: ServerAnswer) -> bool:
         gaps = answer.later_count
         taken = {
             "ttft": answer.first_token_s,

@@ -1,19 +1,17 @@
 """How well a model predicts a text, beside a reference that reads the same tokens."""
 
-from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import numpy as np
 
 from harness import plugins
-from harness.domain.base import Frozen
+from harness.domain.base import REFERENCE, Frozen, shipped_text
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.measure.jobs.served import ServedJob, attached
 from harness.measure.validity import Watch, child_probe
+from harness.ports import Emit
 from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
 from harness.runtimes.llamacpp.quality import Scores, chunks_of, score, text_nll
 from harness.runtimes.llamacpp.session import LlamaSession
@@ -32,14 +30,13 @@ class QualityJob(Frozen):
     chunk_count: int = 8
 
 
-def run_quality(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+def run_quality(job: QualityJob, emit: Emit) -> None:
     """Child's entry; emits ``engine``, a ``sample`` for each chunk, ``quality`` and ``calibration``.
 
     Raises:
         RefusedError: The text is shorter than two chunks.
         EngineError: The model's predictions are no numbers.
     """
-    job = msgspec.convert(arguments, QualityJob)
     scenario = Scenario(context_tokens=CHUNK_TOKENS)
     model = LlamaSession(Path(job.model), scenario, batch_tokens=CHUNK_TOKENS)
     base = LlamaSession(Path(job.reference), scenario, batch_tokens=CHUNK_TOKENS)
@@ -71,15 +68,14 @@ class TextJob(Frozen):
     chunk_count: int = 4
 
 
-def run_text(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+def run_text(job: TextJob, emit: Emit) -> None:
     """Child's entry: how well a runtime predicts the shipped text; emits ``nll`` [n], where it gives one.
 
     Raises:
         RefusedError: The runtime gives no log-probabilities of a text.
         HarnessError: It or the model cannot be used.
     """
-    job = msgspec.convert(arguments, TextJob)
-    text = (files("harness") / "data" / "text" / "python-reference.txt").read_text(encoding="utf-8")
+    text = shipped_text(REFERENCE)
     if job.server is not None:
         try:
             emit("nll", PromptScorer(attached(job.server)).text_nll(text, job.chunk_count))

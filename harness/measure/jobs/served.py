@@ -7,11 +7,9 @@ the server's processes counted as ours where it runs here.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from statistics import median
 from typing import Any, Final
-
-import msgspec
 
 from harness.domain.prediction import Prediction
 from harness.domain.result import Generation, ServerUse
@@ -19,13 +17,14 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.memory_watch import Reading, read_memory, read_portable
-from harness.measure.pipeline import Measurement, events_named
-from harness.measure.protocol import Emit, GenerateJob, Protocoller
+from harness.measure.pipeline import Measurement
+from harness.measure.protocol import GenerateJob, Protocoller
 from harness.measure.runner import check_scenario
 from harness.measure.validity import Watch
+from harness.ports import Emit
 from harness.runtimes.server import RUNTIME, AttachedServer
-from harness.runtimes.server.answer import READ_LATE, Answer, Request
-from harness.runtimes.server.stream import KEY_VARIABLE, Patience
+from harness.runtimes.server.answer import READ_LATE, Request, ServerAnswer
+from harness.runtimes.server.stream import Patience
 
 _PROMPTS_MAX: Final = 8
 _OWN: Final = ("kv_type", "flash_attention", "repack", "mmap", "ubatch_tokens", "batch_count", "api", "placement")
@@ -34,17 +33,15 @@ OF_SERVER: Final = {name: getattr(Scenario(), name) for name in _OWN}
 
 
 class ServedJob(GenerateJob):
-    """What the child asks a server for, beside the fields of a run; ``key_variable`` holds its key.
+    """What the child asks a server for, beside the fields of a run.
 
     ``model`` is its name for the model, empty where it has one only. ``reuse`` lets it take prompts from its cache:
     each test then sends one prompt again and again.
     """
 
     url: str
-    path: str = ""
     runtime: str = "server"
     model: str = ""
-    key_variable: str = KEY_VARIABLE
     reuse: bool = False
     patience: Patience = Patience()
 
@@ -71,8 +68,8 @@ def plan(job: ServedJob, predict: Callable[[Scenario, bool], Prediction | None] 
     own_tokens = server.described.context_tokens if server.described.slot_count else s.context_tokens
 
     def read(result: ChildResult) -> Generation:
-        told = events_named(result, "server")
-        return Generation(repetitions=job.repetitions, server=msgspec.convert(told[-1], ServerUse) if told else None)
+        used = next(iter(result.told("server", ServerUse)), None)
+        return Generation(repetitions=job.repetitions, server=used)
 
     return Measurement(
         workload="generate",
@@ -96,7 +93,7 @@ def attached(job: ServedJob, needed_tokens: int = 0, scenario: Scenario | None =
     """
     if other := [name for name, usual in OF_SERVER.items() if getattr(scenario or Scenario(), name) != usual]:
         raise RefusedError(f"{', '.join(other)}: a server has its own; set it where the server is started")
-    server = RUNTIME.attach(job.url, model=job.model, key_variable=job.key_variable, patience=job.patience)
+    server = RUNTIME.attach(job.url, model=job.model, patience=job.patience)
     return with_room(server, needed_tokens)
 
 
@@ -108,13 +105,12 @@ def with_room(server: AttachedServer, needed_tokens: int) -> AttachedServer:
     return server
 
 
-def run_served(arguments: Mapping[str, Any], emit: Emit) -> None:
+def run_served(job: ServedJob, emit: Emit) -> None:
     """Entry point of the child: measure a server as :class:`ServedJob` says, telling each sample at once.
 
     Raises:
         HarnessError: The server cannot be used, or failed; its ``outcome`` says how.
     """
-    job = msgspec.convert(arguments, ServedJob)
     Served(job, attached(job), emit).run()
 
 
@@ -190,7 +186,7 @@ class Served(Protocoller):
             self._ratios.setdefault("decode", []).append(duration_s / answer.decode_s)
         return not watch.validity.doubts
 
-    def _ask(self, prompt_tokens: int, new_tokens: int, *, cold: bool = False) -> tuple[Answer, Watch]:
+    def _ask(self, prompt_tokens: int, new_tokens: int, *, cold: bool = False) -> tuple[ServerAnswer, Watch]:
         job, s = self.asked, self.asked.scenario
         reuse = job.reuse and not cold
         if reuse:

@@ -2,13 +2,11 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import msgspec
 import psutil
 
 from harness import plugins
@@ -20,9 +18,8 @@ from harness.errors import RefusedError
 from harness.measure import sensors
 from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
-from harness.measure.pipeline import Measurement, events_named, key_of
-from harness.measure.protocol import Emit
-from harness.ports import Runtime, Session
+from harness.measure.pipeline import Measurement, key_of
+from harness.ports import Emit, Runtime, Session
 from harness.stats.change import fall
 
 
@@ -50,13 +47,12 @@ class SoakJob(Frozen):
     meter: str = ""
 
 
-def run(arguments: Mapping[str, Any], emit: Emit) -> None:
+def run(job: SoakJob, emit: Emit) -> None:
     """Entry point of the child: tells ``engine``, each ``window``, and ``stopped`` where a limit ended it.
 
     Raises:
         HarnessError: The runtime or the model cannot be used.
     """
-    job = msgspec.convert(arguments, SoakJob)
     runtime: Runtime = plugins.usable_runtime(job.runtime)
     if job.celsius_max is not None and sensors.hottest_celsius() is None:
         raise RefusedError("this machine has no sensor of temperature: leave out --max-celsius")
@@ -133,7 +129,7 @@ def plan(job: SoakJob, model: ModelIdentity) -> Measurement:
 
 
 def _read(child: ChildResult, job: SoakJob) -> Soak | None:
-    windows, told = [msgspec.convert(data, Window) for data in events_named(child, "window")], dict(child.events)
+    windows, told = child.told("window", Window), dict(child.events)
     energy = told.get("energy", {"scope": "", "started_unix_s": 0.0})
     return summarise(
         windows,

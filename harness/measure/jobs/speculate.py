@@ -1,17 +1,16 @@
 """What the child of a speculation run does: measure the costs, look at acceptance, give advice, then run both ways."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from harness.domain.base import Frozen
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.scenario import Scenario
-from harness.measure.jobs.timed import Timed, draft_step_s
+from harness.measure.jobs.timed import TimedAnswers, draft_step_s
+from harness.ports import Emit
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
@@ -83,16 +82,15 @@ def looked_at(drafter: Drafter, answers: Iterable[tuple[Sequence[int], Sequence[
     return seen
 
 
-def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+def run(job: SpeculationJob, emit: Emit) -> None:
     """Child's entry; events: ``engine``, ``advice``, an ``answer`` and its samples for each prompt.
 
     Raises:
         RefusedError: The two models have different vocabularies, or the context has no room for a prompt.
         EngineError: The engine refused a model or a batch.
     """
-    job = msgspec.convert(arguments, SpeculationJob)
     emit("engine", RUNTIME.identity(job.scenario))
-    timed = Timed(emit)
+    timed = TimedAnswers(emit)
     target = LlamaSession(Path(job.target), job.scenario, batch_tokens=512)
     pilots, prompts = ([target.tokenize(text) for text in part] for part in job.split())
     for tokens, new in ((pilots, job.pilot_tokens), (prompts, job.new_tokens)):

@@ -1,11 +1,8 @@
 """What the child of a streaming run does: one model under a budget, streamed or mapped, with or without a draft."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-import msgspec
+from typing import Literal
 
 from harness.catalog.gguf import read_weights
 from harness.domain.base import Frozen
@@ -13,8 +10,9 @@ from harness.domain.drafting import DraftAdvice
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
 from harness.measure.jobs.speculate import advise, looked_at
-from harness.measure.jobs.timed import Timed, draft_step_s
+from harness.measure.jobs.timed import TimedAnswers, draft_step_s
 from harness.onnx.files import model_files
+from harness.ports import Emit
 from harness.predict.timed import matrices
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
@@ -49,7 +47,7 @@ class StreamJob(Frozen):
     batch_tokens: int = 32
 
 
-def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+def run(job: StreamJob, emit: Emit) -> None:
     """Child's entry.
 
     Events: ``engine``, ``schedule``, ``plan`` or ``expert_plan``, ``advice`` on a draft, a sample and an ``answer`` for
@@ -59,10 +57,9 @@ def run(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
         RefusedError: The budget or the context is too small, or the vocabularies differ.
         EngineError: The engine failed.
     """
-    job = msgspec.convert(arguments, StreamJob)
     path = Path(job.model)
     emit("engine", RUNTIME.identity(job.scenario))
-    timed = Timed(emit, disk_expected=True)
+    timed = TimedAnswers(emit, disk_expected=True)
     page_cache.drop(*model_files(path))  # pages that others left in the cache would be free for this run
     if job.mode == "mapped":
         scenario = job.scenario.replace(mmap=True, repack=False, ubatch_tokens=job.batch_tokens)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from harness.domain.drafting import Decoding
 from harness.measure.sensors import EnergyMeter
 from harness.measure.validity import LIMITS, Watch, child_probe
+from harness.ports import Emit
 
 if TYPE_CHECKING:
     from harness.runtimes.llamacpp.drafters import Drafter
@@ -31,7 +32,7 @@ def draft_step_s(drafter: "Drafter", prompt: list[int]) -> float:
     return median(times)
 
 
-class Timed:
+class TimedAnswers:
     """Tells each answer as samples: its prompt as prefill, its new tokens as decode.
 
     ``disk_expected``: reading from the disk under a limit of memory is what the run is about. Its own readers then wait
@@ -39,7 +40,7 @@ class Timed:
     is none of those others.
     """
 
-    def __init__(self, emit: Callable[..., None], *, disk_expected: bool = False, pid: int | None = None) -> None:
+    def __init__(self, emit: Emit, *, disk_expected: bool = False, pid: int | None = None) -> None:
         self._emit, self._disk_expected, self._pid = emit, disk_expected, pid
         self._meter = EnergyMeter()
 

@@ -9,11 +9,8 @@ import msgspec
 from harness.domain.foreign import json_of, read_limited
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError
-from harness.records.imports import llama_bench
-from harness.records.imports._make import TOOLS
+from harness.records.imports import tools
 from harness.records.imports.pasted import from_text
-from harness.records.imports.tools import from_document as from_results
-from harness.records.imports.tools import tool_of
 from harness.records.store import from_document
 
 
@@ -36,12 +33,11 @@ def read_results(path: Path) -> list[RunRecord]:
         return [from_document(document, path)]
     if own := _own(document):
         return [from_document(d, f"{path}[{i}]") for i, d in enumerate(own)]
-    tool = tool_of(document)
-    if tool == "llama-bench":
-        return llama_bench.from_document(document, path)
-    if tool:
-        return from_results(document, tool, path)
-    raise BadDataError(path, "", "results of no tool known here", f"a run record, or a file of {', '.join(TOOLS)}")
+    if tool := tools.tool_of(document):
+        return tools.from_document(document, tool, path)
+    raise BadDataError(
+        path, "", "results of no tool known here", f"a run record, or a file of {', '.join(tools.TOOLS)}"
+    )
 
 
 def _own(document: Any) -> list[Any]:

@@ -13,8 +13,7 @@ from harness.domain.quant import mixture_in, split
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
-from harness.records.imports import llama_bench, tools
-from harness.records.imports._make import TOOLS, number, record, sample
+from harness.records.imports.tools import TOOLS, from_document, number, of_llama_bench, record, sample
 
 PROMPT_TOKENS: Final = 512
 NEW_TOKENS: Final = 128
@@ -41,11 +40,11 @@ def from_text(text: str, source: Path | str) -> list[RunRecord]:
     """
     lines = text.splitlines()
     if lines and "model_type" in lines[0] and "avg_ts" in lines[0]:
-        return llama_bench.from_document(list(csv.DictReader(lines)), source)
+        return of_llama_bench(list(csv.DictReader(lines)), source)
     if rows := _table(lines):
-        return llama_bench.from_document(rows, source)
+        return of_llama_bench(rows, source)
     if words := _OLLAMA.findall(text):
-        return tools.from_document(_answer(words, text), "ollama", source)
+        return from_document(_answer(words, text), "ollama", source)
     kept = [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
     if not kept:
         raise BadDataError(source, "", "no line", _FORMS)

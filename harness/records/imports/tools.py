@@ -1,23 +1,164 @@
-"""Results of tools and servers that tell their own timings, by the table ``harness/data/imports.toml``."""
+"""Results of tools and servers as records, by the table ``harness/data/imports.toml``.
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+Numbers are checked, names are kept short, nothing is trusted.
+"""
 
-from harness.domain.record import RunRecord, Sample
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Final, TypeVar
+
+from harness import __version__
+from harness.domain.base import Frozen, shipped_table
+from harness.domain.quant import mixture_in
+from harness.domain.record import (
+    SCHEMA_VERSION,
+    UNKNOWN_MACHINE,
+    EngineIdentity,
+    ModelIdentity,
+    Phase,
+    RunRecord,
+    Sample,
+)
+from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
-from harness.records.imports._make import TOOLS, at, count, number, record, sample, text
+from harness.records.store import decode, encode
 
-_OPTIMUM = "optimum-benchmark"
+S = TypeVar("S", bound=Frozen)
+
+TOOLS: Final = shipped_table("data/imports.toml")
+"""What is where in each tool's results."""
+SAMPLES_MAX: Final = 100_000
+UNDATED: Final = "1970-01-01T00:00:00+00:00"
+"""When a result was made that does not say so."""
+LEAST, MOST = 1e-15, 1e19
+"""Of any amount, nanoseconds since 1970 among them: powers of what is beyond are no numbers any more."""
+_LAST_UNIX_S: Final = 4e9
+_DEEPEST: Final = 6
+_MODEL: Final = ModelIdentity(
+    name="unknown model", quant="", size_bytes=0, sha256="", architecture="", parameter_count=0
+)
+
+
+def number(value: Any, default: float = 0.0) -> float:
+    """A number that an amount can be (0, or ``LEAST`` to ``MOST``), from a number or text; else the default."""
+    try:
+        amount = float(value)
+    except (TypeError, ValueError):
+        return default
+    return amount if amount == 0 or LEAST <= amount <= MOST else default
+
+
+def count(value: Any, default: int = 0) -> int:
+    """The same as a whole number."""
+    return int(min(number(value, default), 2**53))
+
+
+def text(value: Any, most: int = 200) -> str:
+    """Text of bounded length, of text or a whole number; empty for anything else."""
+    return str(value)[:most] if isinstance(value, str | int) else ""
+
+
+def dated(value: Any) -> str:
+    """When, as ISO 8601, of such a text or of seconds since 1970; ``UNDATED`` for what is no such time."""
+    if isinstance(value, int | float):
+        return datetime.fromtimestamp(min(number(value), _LAST_UNIX_S), UTC).isoformat()
+    try:
+        return datetime.fromisoformat(text(value)).isoformat()
+    except ValueError:
+        return UNDATED
+
+
+def at(document: Any, path: str) -> Any:
+    """What stands at a path of ``imports.toml``; None where there is nothing.
+
+    ``**.name`` is the first text under that key, however deep.
+    """
+    value: Any = None
+    for way in path.split("|"):
+        if way.startswith("**."):
+            value = _anywhere(document, way.removeprefix("**."), _DEEPEST)
+        else:
+            value = document
+            for name in way.split("."):
+                value = value.get(name) if isinstance(value, dict) else None
+        if value not in (None, ""):
+            return value
+    return None
+
+
+def _anywhere(document: Any, name: str, depth: int) -> str:
+    if depth == 0 or not isinstance(document, dict):
+        return ""
+    here = text(document.get(name))
+    return here or next((value for each in document.values() if (value := _anywhere(each, name, depth - 1))), "")
+
+
+def filled(blank: S, paths: Mapping[str, str], *documents: Any) -> S:
+    """``blank`` with the fields whose paths lead to a value in one of the documents: text, or whole numbers."""
+    values: dict[str, Any] = {}
+    for name, path in paths.items():
+        value = next((each for document in documents if (each := at(document, path)) is not None), None)
+        kept = count(value) if isinstance(getattr(blank, name), int) else text(value).strip()
+        values |= {name: kept} if kept else {}
+    return blank.replace(**values)
+
+
+def sample(phase: Phase, label: str, token_count: int, duration_s: float, at: float = 0.0) -> Sample:
+    """One sample of another tool: nothing is known of the machine's state."""
+    return Sample(phase=phase, label=label, token_count=token_count, duration_s=duration_s, started_unix_s=at)
+
+
+def record(
+    source: object, tool: str, samples: list[Sample], *documents: Any, scenario: Scenario | None = None, **model: Any
+) -> RunRecord:
+    """A record of ``samples``; its identifier is made from its content, so that reading twice gives the same.
+
+    What it is of stands in the ``documents``, where ``imports.toml`` says; ``model`` are fields of the model that are
+    known better.
+
+    Raises:
+        BadDataError: There are no samples, or too many; or an amount is none that a record may have.
+    """
+    if not 0 < len(samples) <= SAMPLES_MAX:
+        size = f"{len(samples)} samples" if samples else "no measurement"
+        raise BadDataError(str(source), "", size, f"results of {tool}, at most {SAMPLES_MAX} samples")
+    table = TOOLS.get(tool, {})
+    created = dated(next((v for d in documents if (v := at(d, table.get("created", ""))) is not None), None))
+    identity = filled(_MODEL, table.get("model", {}), *documents)
+    identity = identity.replace(**{"name": identity.name.rpartition("/")[2]} | {k: v for k, v in model.items() if v})
+    engine = EngineIdentity(name=tool, version="", build="", thread_count=0)
+    engine = filled(engine, table.get("engine", {}), *documents)
+    stamp = re.sub(r"[^0-9T]", "", created)[:15]
+    content = (tool, identity.name, identity.quant, created, samples)
+    made = RunRecord(
+        schema_version=SCHEMA_VERSION,
+        run_id=f"{stamp}-{tool}-{hashlib.sha256(repr(content).encode()).hexdigest()[:8]}",
+        created=created,
+        harness_version=__version__,
+        command=(f"imported from {tool}",),
+        workload="generate",
+        machine=filled(UNKNOWN_MACHINE, table.get("machine", {}), *documents),
+        scenario=scenario or Scenario(thread_count=engine.thread_count),
+        outcome="ok",
+        detail=table.get("detail", ""),
+        model=identity,
+        engine=engine,
+        samples=tuple(samples),
+        extra={"imported_from": tool},
+    )
+    return decode(encode(made), str(source))  # what cannot be read back is not kept
 
 
 def tool_of(document: Any) -> str:
     """Whose results a JSON document holds; empty for nobody's known here."""
     for tool, table in TOOLS.items():
         parts = _parts(document, table)
-        if "needs" in table and parts and all(at(part, path) is not None for part in parts for path in table["needs"]):
+        if parts and all(at(part, path) is not None for part in parts for path in table["needs"]):
             return tool
-    return _OPTIMUM if isinstance(document, dict) and _timed(document) else ""
+    return ""
 
 
 def from_document(document: Any, tool: str, source: Path | str) -> list[RunRecord]:
@@ -26,9 +167,8 @@ def from_document(document: Any, tool: str, source: Path | str) -> list[RunRecor
     Raises:
         BadDataError: A part took no time, or names no model where it must.
     """
-    if tool == _OPTIMUM:
-        samples = [s for name, part in _timed(document).items() for s in _latencies(text(name, 60), part)]
-        return [record(source, tool, samples, document)]
+    if tool == "llama-bench":
+        return of_llama_bench(document, source)
     table = TOOLS[tool]
     records = []
     for index, part in enumerate(_parts(document, table)):
@@ -60,19 +200,71 @@ def _samples(part: Any, table: Mapping[str, Any]) -> list[Sample]:
     return samples
 
 
-def _timed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of an optimum-benchmark report that hold values of a latency."""
-    report = document.get("report", document)
-    parts = report.items() if isinstance(report, dict) else ()
-    return {name: part for name, part in parts if isinstance(at(part, "latency.values"), list)}
+def of_llama_bench(document: Any, source: Path | str) -> list[RunRecord]:
+    """Records of llama-bench's rows, of JSON or JSON lines; fields come and go between its builds.
+
+    Raises:
+        BadDataError: A row holds no time.
+    """
+    runs: dict[tuple[str, ...], list[tuple[Mapping[str, Any], list[Sample]]]] = {}
+    for index, row in enumerate(document if isinstance(document, list) else [document]):
+        key = tuple(str(row.get(name, "")) for name in TOOLS["llama-bench"]["same"])
+        runs.setdefault(key, []).append((row, samples_of(row, f"{source}[{index}]")))
+    return [_record(members, source) for members in runs.values()]
 
 
-def _latencies(name: str, part: Mapping[str, Any]) -> list[Sample]:
-    """Samples of one of them; tokens come from its throughput: tokens/s x mean latency."""
-    unit_s = 1e-3 if at(part, "latency.unit") == "ms" else 1.0
-    seconds = [s * unit_s for value in at(part, "latency.values") if (s := number(value)) > 0]
-    phase = TOOLS[_OPTIMUM]["phases"].get(name, "workload")
-    tokens = 0 if phase == "load" else 1
-    if text(at(part, "throughput.unit")).startswith("tokens") and seconds and tokens:
-        tokens = max(1, round(number(at(part, "throughput.value")) * sum(seconds) / len(seconds)))
-    return [sample(phase, name, tokens, s) for s in seconds]
+def samples_of(row: Mapping[str, Any], place: str) -> list[Sample]:
+    """Samples of one row: each repetition where the row holds them, else its average.
+
+    Raises:
+        BadDataError: It holds no time.
+    """
+    prompt, new, depth = count(row.get("n_prompt")), count(row.get("n_gen")), count(row.get("n_depth"))
+    if not prompt and not new:
+        raise BadDataError(place, "n_prompt", "no tokens", "n_prompt or n_gen above 0")
+    phase: Phase = "workload" if prompt and new else "prefill" if prompt else "decode"
+    label = {"workload": f"pp{prompt}+tg{new}", "prefill": f"pp{prompt}"}.get(phase, f"tg{new}")
+    label += f" @ d{depth}" if depth else ""
+    tokens = prompt + new
+    taken = row.get("samples_ns")
+    seconds = [number(ns) / 1e9 for ns in taken] if isinstance(taken, list) and taken else []
+    if not seconds and number(row.get("avg_ns")):
+        seconds = [number(row["avg_ns"]) / 1e9]
+    if not seconds and number(row.get("avg_ts")):
+        seconds = [tokens / number(row["avg_ts"])]
+    if not seconds or not all(seconds):
+        raise BadDataError(place, "samples_ns", "no time", "samples_ns, avg_ns or avg_ts above 0")
+    begun = datetime.fromisoformat(dated(row.get("test_time")))
+    begun_unix_s = max(0.0, (begun if begun.tzinfo else begun.replace(tzinfo=UTC)).timestamp())
+    return [sample(phase, label, tokens, s, begun_unix_s) for s in seconds]
+
+
+def _record(members: Sequence[tuple[Mapping[str, Any], list[Sample]]], source: Path | str) -> RunRecord:
+    row = members[0][0]
+    depth = count(row.get("n_depth"))
+    prompts = [count(r.get("n_prompt")) for r, _ in members]
+    news = [count(r.get("n_gen")) for r, _ in members]
+    scenario = Scenario(
+        context_tokens=max(1, depth + max(prompts) + max(news)),
+        prompt_tokens=max(prompts),
+        new_tokens=max(news),
+        depth_tokens=depth,
+        ubatch_tokens=count(row.get("n_ubatch"), 512),
+        kv_type=text(row.get("type_k"), 10).upper() or "F16",
+        flash_attention=str(row.get("flash_attn")) not in {"0", "False", "false"},
+        thread_count=count(row.get("n_threads")),
+        api=text(row.get("backends"), 40).split(",")[0].lower(),
+    )
+    kind, file = text(row.get("model_type")), text(row.get("model_filename"), 4000)
+    name = PureWindowsPath(PurePosixPath(file).name).name.removesuffix(".gguf")
+    samples = [each for _, taken in members for each in taken]
+    return record(
+        source,
+        "llama-bench",
+        samples,
+        row,
+        scenario=scenario,
+        name=name or kind,
+        quant=mixture_in(kind),
+        architecture=kind.partition(" ")[0],
+    )

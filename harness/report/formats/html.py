@@ -3,12 +3,12 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Final
 
 import msgspec
 
 from harness import __version__
+from harness.domain.base import shipped_text
 from harness.domain.record import RunRecord
 from harness.errors import optional
 from harness.printable import clean
@@ -35,8 +35,8 @@ def render(records: Sequence[RunRecord], report: RunReport) -> str:
         from jinja2 import Environment, StrictUndefined
         from jinja2.utils import htmlsafe_json_dumps
         from markupsafe import Markup
-    folder = files("harness.report") / "templates"
-    css, js, page = ((folder / n).read_text(encoding="utf-8") for n in ("report.css", "report.js", "report.html.j2"))
+    names = ("report.css", "report.js", "report.html.j2")
+    css, js, page = (shipped_text(f"templates/{name}", "harness.report") for name in names)
     if report.choices:
         # On paper the matrix fits the width of a page: some 700 px, a column 46, names 230. Nobody can read it below
         # half its size.

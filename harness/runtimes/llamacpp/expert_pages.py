@@ -34,7 +34,7 @@ class Move(NamedTuple):
     size: int
 
 
-class Change(NamedTuple):
+class PageChange(NamedTuple):
     """What to do with the laid memory, in this order: pages to carry over, to give back, and to read.
 
     ``early`` are pages of the tensors that are used first, ``late`` of those that are used last.
@@ -58,7 +58,7 @@ class ExpertPages:
             pages = page_range(extent)
             self.users[pages.start : pages.stop] += 1
 
-    def change(self, goes: Iterable[Key], comes: Sequence[Key]) -> Change:
+    def change(self, goes: Iterable[Key], comes: Sequence[Key]) -> PageChange:
         """Account for experts that go and come, none of which is both.
 
         Pages that go are carried over to pages that come where both are as many: carrying is cheaper than giving
@@ -68,7 +68,7 @@ class ExpertPages:
         # Early ones first: a page that both kinds have bytes in is then read early.
         early, late = self._step(comes, 1, (False,)), self._step(comes, 1, (True,))
         if not self._carries:
-            return Change([], free, early, late)
+            return PageChange([], free, early, late)
         by_size: defaultdict[int, list[Extent]] = defaultdict(list)
         for run in free:
             by_size[run.end - run.start].append(run)
@@ -77,7 +77,7 @@ class ExpertPages:
             size = extent.end - extent.start
             if size >= LEAST_MOVE_BYTES and by_size[size]:
                 moves.append(Move(by_size[size].pop().start, extent.start, size))
-        return Change(moves, [run for runs in by_size.values() for run in runs], early, late)
+        return PageChange(moves, [run for runs in by_size.values() for run in runs], early, late)
 
     def _step(self, experts: Iterable[Key], by: Literal[-1, 1], late: tuple[bool, ...] = (False, True)) -> list[Extent]:
         """One user more or less of the experts' pages in such stacks; runs that nobody had in memory, or needs now."""

@@ -6,11 +6,9 @@ tools/imatrix/README.md.
 """
 
 import ctypes
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 
 from harness.arrays import Doubles
@@ -18,6 +16,7 @@ from harness.domain.base import Frozen
 from harness.domain.ggml import BLOCKS
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
+from harness.ports import Emit
 from harness.predict import quant_mix
 from harness.runtimes.llamacpp.library import ENGINE_LOG, library
 from harness.runtimes.llamacpp.session import (
@@ -57,14 +56,13 @@ class QuantizeJob(Frozen):
     pure: bool = False
 
 
-def run_quantize(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+def run_quantize(job: QuantizeJob, emit: Emit) -> None:
     """Child's entry: make the file; an already quantized source is allowed, and costs quality.
 
     Raises:
         RefusedError: No such mixture.
         EngineError: The quantizer failed (a type that needs an importance matrix, no room on the disk ...).
     """
-    job = msgspec.convert(arguments, QuantizeJob)
     quant, importance = job.quant, {}
     if job.importance:
         with np.load(job.importance, allow_pickle=False) as arrays:
@@ -124,7 +122,7 @@ class _Collector:
         return True
 
 
-def run_importance(arguments: dict[str, Any], emit: Callable[..., None]) -> None:
+def run_importance(arguments: dict[str, str], emit: Emit) -> None:
     """Child's entry: ``model``, ``text`` (a path) and ``target`` (``.npz``: mean squares [input_dim] by weight name).
 
     Reads the second half of the text: quality is scored from its beginning, and must not be scored on what the

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.foreign import json_of, read_limited, say
+from harness.domain.foreign import json_in, say
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.onnx.decoder import KEEP_INPUT, decoder_ports
@@ -156,7 +156,7 @@ def end_tokens(folder: Path) -> frozenset[int]:
         path = folder / name
         if not path.is_file():
             continue
-        values = json_of(read_limited(path), path, "a JSON object")
+        values = json_in(path, "a JSON object")
         ids = values.get("eos_token_id", values.get("model")) if isinstance(values, dict) else None
         ids = ids.get("eos_token_id") if isinstance(ids, dict) else ids
         tokens = ids if isinstance(ids, list) else [ids]

@@ -9,9 +9,9 @@ from harness.domain.record import EngineIdentity, ModelIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.ports import Session
-from harness.runtimes.server.answer import Answer, Request
+from harness.runtimes.server.answer import Request, ServerAnswer
 from harness.runtimes.server.dialects import Described, OpenAI, dialect_of
-from harness.runtimes.server.stream import KEY_VARIABLE, Endpoint, Patience, ServerError
+from harness.runtimes.server.stream import Endpoint, Patience, ServerError
 
 WORDS: Final = tuple(
     "the of and to in is that for it as was with be by on not he his but at are this have from or had an they which "  # noqa: SIM905
@@ -41,7 +41,7 @@ class AttachedServer:
         self.pid = listener_pid(endpoint.port) if self.local else None
         self._fitted: dict[int, list[str]] = {}
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request) -> ServerAnswer:
         """One completion, streamed; ServerError where it did wrong, was too slow, or is another process than before."""
         try:
             return self.dialect.ask(request)
@@ -143,11 +143,10 @@ class Server:
         url: str,
         *,
         model: str = "",
-        key_variable: str = KEY_VARIABLE,
         patience: Patience = Patience(),  # noqa: B008  immutable
     ) -> AttachedServer:
         """The server at ``url``; errors as :class:`Endpoint` and :func:`dialect_of`."""
-        return AttachedServer(dialect_of(Endpoint(url, key_variable=key_variable, patience=patience), model))
+        return AttachedServer(dialect_of(Endpoint(url, patience=patience), model))
 
 
 def listener_pid(port: int) -> int | None:

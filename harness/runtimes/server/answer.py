@@ -26,7 +26,7 @@ class Request(Frozen):
     context_tokens: int = 4096
 
 
-class Answer(Frozen):
+class ServerAnswer(Frozen):
     """One completion as it came; None where the server does not say.
 
     Attributes:
@@ -150,10 +150,10 @@ class Collector:
         self._texts.append(text)
 
     def tell(self, **facts: Any) -> None:
-        """What the server says of the answer: fields of :class:`Answer`; None says nothing."""
+        """What the server says of the answer: fields of :class:`ServerAnswer`; None says nothing."""
         self._told |= {name: value for name, value in facts.items() if value is not None}
 
-    def answer(self) -> Answer:
+    def answer(self) -> ServerAnswer:
         """The complete answer; ServerError where it is not, is empty, or its token count cannot be."""
         if not self.complete:
             closed = f"the server closed the stream after {len(self.counts)} pieces, without its end"
@@ -174,7 +174,7 @@ class Collector:
         if is_counted and finish in {"length", "limit"} and new_tokens < self.wanted:
             ended = f"ended for length at {new_tokens} of {self.wanted} tokens: its context may be full"
             raise ServerError(f"wrong token count: {ended}")
-        return Answer(
+        return ServerAnswer(
             sent_s=self._sent_s,
             arrivals_s=tuple(self._arrivals_s),
             counts=tuple(self.counts),

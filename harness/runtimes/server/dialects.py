@@ -15,7 +15,7 @@ from harness.domain.base import Frozen, shipped_table
 from harness.domain.quant import mixture_in
 from harness.errors import RefusedError
 from harness.printable import clean
-from harness.runtimes.server.answer import Answer, Collector, Request
+from harness.runtimes.server.answer import Collector, Request, ServerAnswer
 from harness.runtimes.server.stream import Endpoint, Exchange, Line, ServerError
 
 _TOLD: Final = shipped_table("data/servers.toml")
@@ -125,7 +125,7 @@ class OpenAI:
         said = request.prompt
         return body | ({"messages": [{"role": "user", "content": said}]} if self.chat else {"prompt": said})
 
-    def ask(self, request: Request) -> Answer:
+    def ask(self, request: Request) -> ServerAnswer:
         """One completion, streamed; ServerError where the server did wrong, or was too slow."""
         try:
             return self._ask(request)
@@ -136,7 +136,7 @@ class OpenAI:
         self.path = "/v1/chat/completions"
         return self._ask(request)
 
-    def _ask(self, request: Request) -> Answer:
+    def _ask(self, request: Request) -> ServerAnswer:
         with self.endpoint.exchange("POST", self.path, self.body(request)) as sent:
             found = Collector(request.new_tokens, sent.sent_s)
             for line, data in self.events(sent, found):

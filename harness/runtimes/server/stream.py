@@ -49,18 +49,17 @@ class Line(NamedTuple):
 
 
 class Endpoint:
-    """A server's address, with the key that it wants.
+    """A server's address, with the key that it wants, which is read from :data:`KEY_VARIABLE` and never stored.
 
     Args:
         url: ``http://host:port`` with an optional path in front of the API's own; a final ``/v1`` is left out.
-        key_variable: Environment variable that holds the key; it is never stored.
         patience: How long the server is waited for.
 
     Raises:
         RefusedError: The address is none of an HTTP server, or has a name and password in it.
     """
 
-    def __init__(self, url: str, *, key_variable: str = KEY_VARIABLE, patience: Patience = Patience()) -> None:  # noqa: B008  immutable
+    def __init__(self, url: str, *, patience: Patience = Patience()) -> None:  # noqa: B008  immutable
         parts = urlsplit(url if "//" in url else f"http://{url}")
         try:
             port = parts.port
@@ -70,12 +69,12 @@ class Endpoint:
             raise RefusedError(f"server: found {url!r}, expected http://host:port")
         if parts.username or parts.query or parts.fragment:
             raise RefusedError("server: found a name, a query or a fragment, expected http://host:port with the key in "
-                               f"the environment variable {key_variable}")  # fmt: skip
+                               f"the environment variable {KEY_VARIABLE}")  # fmt: skip
         self.host, self.secure = parts.hostname, parts.scheme == "https"
         self.port = port or (443 if self.secure else 80)
         self.base = parts.path.rstrip("/").removesuffix("/v1")
         self.patience = patience
-        self._key = os.environ.get(key_variable, "")
+        self._key = os.environ.get(KEY_VARIABLE, "")
 
     def json(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """JSON at ``path``, or in answer to ``body``; None where there is no such page. Errors as ``exchange``."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from harness.domain.foreign import json_of, read_limited
+from harness.domain.foreign import json_in
 from harness.errors import BadDataError, RefusedError
 from harness.workloads.system import Case
 
@@ -24,7 +24,7 @@ def read(path: Path) -> list[Case]:
         RefusedError: It is neither of the two sets.
         BadDataError: It is one of them, and broken.
     """
-    rows = json_of(read_limited(path, _MOST_BYTES, "a data set"), path, "a data set")
+    rows = json_in(path, "a data set", _MOST_BYTES)
     first = rows[0] if isinstance(rows, list) and rows and isinstance(rows[0], dict) else {}
     reader = _locomo if "qa" in first else _longmemeval if "haystack_sessions" in first else None
     if reader is None:

@@ -1,6 +1,6 @@
 """The memory as a system: it is told things, asked about them, and asked to forget some."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from statistics import mean
@@ -13,7 +13,19 @@ from harness.workloads.memory_store import datasets
 from harness.workloads.memory_store.store import MemoryStore, NewMemory
 from harness.workloads.parts import SystemParts
 from harness.workloads.scores import share
-from harness.workloads.system import Case, Context, Cost, PartPass, Size, System
+from harness.workloads.system import (
+    Answers,
+    Case,
+    Cases,
+    Context,
+    Cost,
+    Costs,
+    Figures,
+    PartNames,
+    PartPass,
+    Size,
+    System,
+)
 
 CONTRADICTED: Final = 0.5
 """Probability of a contradiction from which on a newer statement of the same fact replaces the older."""
@@ -61,7 +73,7 @@ class MemorySystem(System, table="memory_store"):
     words: Mapping[str, Sequence[str]]
     """Of built-in cases: names, things and places."""
 
-    def cases(self, size: Size, seed: int) -> Sequence[Case]:
+    def cases(self, size: Size, seed: int) -> Cases:
         """Where people keep things, some of them moved later; questions after all; a part of it forgotten."""
         rng = np.random.default_rng(seed)
         pairs = [(name, thing) for name in self.words["names"] for thing in self.words["things"]]
@@ -80,11 +92,11 @@ class MemorySystem(System, table="memory_store"):
         ]
         return [*told, *questions, *({"kind": "forget", "ids": [key]} for key in list(last.values())[40:60])]
 
-    def read_cases(self, path: Path) -> Sequence[Case]:
+    def read_cases(self, path: Path) -> Cases:
         """LoCoMo or LongMemEval, public data sets; RefusedError for any other file."""
         return datasets.read(path)
 
-    def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
+    def cost(self, parts: PartNames, size: Size) -> Costs:
         """Telling embeds a text and writes it; asking embeds a question and reads the whole matrix once.
 
         One that states a fact which is known already takes a pass of the judge more, which most do not. Forgetting
@@ -141,7 +153,7 @@ class MemorySystem(System, table="memory_store"):
         store.store(text, about=about, **fields)
         return {"replaced": []}
 
-    def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
+    def score(self, cases: Cases, answers: Answers) -> Figures:
         """Evidence recall of questions, and what became of facts: kept, replaced, lost.
 
         ``recall_at`` k is the share of a question's evidence among the first k, averaged over questions; ``any_at`` k

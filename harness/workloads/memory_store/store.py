@@ -14,21 +14,19 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from harness.arrays import Doubles, Singles
+from harness.domain.base import shipped_text
 from harness.errors import BadDataError, RefusedError
 
 FORMAT: Final = 4
 RECENCY: Final = 0.05
 HALF_LIFE_S: Final = 30 * 86_400.0
-STOP_WORDS: Final = frozenset(
-    files("harness.workloads.memory_store").joinpath("stop_words.txt").read_text(encoding="utf-8").split()
-)
+STOP_WORDS: Final = frozenset(shipped_text("stop_words.txt", "harness.workloads.memory_store").split())
 """Words that say nothing about a topic; left out of questions only, unless there is nothing else in them."""
 _OLDEST_SQLITE: Final = (3, 42, 0)
 _MANY: Final = 1000

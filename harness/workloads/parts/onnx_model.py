@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.arrays import Integers, Singles
-from harness.domain.foreign import json_of, read_limited
+from harness.domain.foreign import json_in
 from harness.errors import BadDataError, RefusedError
 from harness.onnx.session import OnnxSession
 from harness.runtimes._rows import Tokenized
@@ -44,10 +44,7 @@ class OnnxModel(Tokenized):
 
     def __init__(self, folder: Path, name: str, *, thread_count: int = 1) -> None:
         self.folder = self._folder = folder
-        config_path = folder / "config.json"
-        self.config = json_of(
-            read_limited(config_path, _CONFIG_BYTES, "a configuration"), config_path, "a configuration"
-        )
+        self.config = json_in(folder / "config.json", "a configuration", _CONFIG_BYTES)
         most = self.config.get("max_position_embeddings", MOST_TOKENS)
         self._tokenizer.enable_truncation(min(MOST_TOKENS, most if isinstance(most, int) and most > 0 else MOST_TOKENS))
         self.name = folder.name

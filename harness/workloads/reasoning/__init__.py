@@ -8,20 +8,32 @@ that ends otherwise than all of them is doubted from its first result that none 
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, NamedTuple
 
-from harness.domain.foreign import json_of, read_limited
+from harness.domain.foreign import json_in
 from harness.errors import BadDataError, RefusedError
 from harness.workloads.parts import SystemParts
 from harness.workloads.reasoning.arithmetic import first_wrong, wrong_equality
 from harness.workloads.reasoning.made import made_statements, made_trace
 from harness.workloads.reasoning.programs import EXAMPLES, INSTRUCTION, doubted, worked
 from harness.workloads.scores import f1, process_f1
-from harness.workloads.system import Case, Context, Cost, PartPass, Size, System
+from harness.workloads.system import (
+    Answers,
+    Case,
+    Cases,
+    Context,
+    Cost,
+    Costs,
+    Figures,
+    PartNames,
+    PartPass,
+    Size,
+    System,
+)
 
 SAME_THING: Final = 0.3
 """Cosine of two statements from which on they may be about the same thing."""
@@ -40,15 +52,15 @@ class ReasoningState(NamedTuple):
 class Reasoning(System, table="reasoning"):
     """Checks of a chain of thought."""
 
-    def cases(self, size: Size, seed: int) -> Sequence[Case]:
+    def cases(self, size: Size, seed: int) -> Cases:
         """Made by the seed, right and wrong in turn: equalities, statements about shops."""
         first = 1000 * seed
         made = [made_trace(first + at) for at in range(size["case_count"])]
         return [*made, *(made_statements(first + at) for at in range(size["statement_count"]))]
 
-    def read_cases(self, path: Path) -> Sequence[Case]:
+    def read_cases(self, path: Path) -> Cases:
         """ProcessBench: a JSON list of ``problem``, ``steps``, ``label``; RefusedError for another file."""
-        rows = json_of(read_limited(path, _MOST_BYTES), path, "a list of ProcessBench")
+        rows = json_in(path, "a list of ProcessBench", _MOST_BYTES)
         if path.suffix != ".json" or not isinstance(rows, list) or not rows:
             raise RefusedError(f"{path}: expected JSON lines (.jsonl) or a .json list of ProcessBench")
         for at, row in enumerate(rows):
@@ -78,7 +90,7 @@ class Reasoning(System, table="reasoning"):
         first = min((at for at in (wrong, doubt) if at >= 0), default=-1)
         return answer | {"first_error": first, "exact_only": wrong, "program_count": len(programs)}
 
-    def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
+    def cost(self, parts: PartNames, size: Size) -> Costs:
         """Five equalities; ten pairs of statements of some 15 tokens; programs of some 60 tokens each."""
         costs = {"arithmetic": Cost(glue_s=4.8e-4)}
         if "nli" in parts:
@@ -96,7 +108,7 @@ class Reasoning(System, table="reasoning"):
             costs["critic"] = Cost(passes=(read, write), glue_s=1e-3 + 60 * count * 1e-3)
         return costs
 
-    def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
+    def score(self, cases: Cases, answers: Answers) -> Figures:
         """F1 of each kind; of the first wrong step beside a random step, the length alone, and exact checks alone."""
         scores: dict[str, Any] = {}
         rows = list(zip(cases, answers, strict=True))

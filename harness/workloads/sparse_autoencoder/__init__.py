@@ -6,22 +6,33 @@ folder of SAELens that is put there is used in its place. Time and quality are o
 stream, beside zeros, and compares the losses.
 """
 
-from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from harness.arrays import Singles
+from harness.domain.base import REFERENCE, shipped_text
 from harness.errors import RefusedError
 from harness.workloads.activations import WINDOW_TOKENS, ResidualStream, ordinary
-from harness.workloads.facts import shipped_text
 from harness.workloads.parts import SystemParts
 from harness.workloads.probe import FOLDS, held_out
 from harness.workloads.scores import signal
 from harness.workloads.sparse_autoencoder.model import CONFIG, SparseAutoencoder, load, save
 from harness.workloads.sparse_autoencoder.training import Plan, Trainer
-from harness.workloads.system import Case, Context, Cost, PartPass, Size, System
+from harness.workloads.system import (
+    Answers,
+    Case,
+    Cases,
+    Context,
+    Cost,
+    Costs,
+    Figures,
+    PartNames,
+    PartPass,
+    Size,
+    System,
+)
 
 _TRAIN_SHARE: Final = 0.9
 _CASE_CHARS: Final = 1000
@@ -38,7 +49,7 @@ class DictionaryState(NamedTuple):
 class SparseAutoencoderSystem(System, table="sparse_autoencoder"):
     """A dictionary on the stream of a language model."""
 
-    def cases(self, size: Size, seed: int) -> Sequence[Case]:
+    def cases(self, size: Size, seed: int) -> Cases:
         """Pieces of the last tenth of the text that ships, not trained on; the first ones for losses too."""
         later = _split()[1]
         pieces = [later[at : at + _CASE_CHARS] for at in range(0, len(later) - _CASE_CHARS, _CASE_CHARS)]
@@ -90,7 +101,7 @@ class SparseAutoencoderSystem(System, table="sparse_autoencoder"):
             "features": {str(at): float(totals[at]) for at in top if totals[at] > 0},
         }
 
-    def cost(self, parts: Collection[str], size: Size) -> Mapping[str, Cost]:
+    def cost(self, parts: PartNames, size: Size) -> Costs:
         """Half a pass over some 230 tokens and the encoder's product; for losses three whole passes."""
         dim, tokens = size["dim"], 230
         features = dim * size["expansion_ratio"]
@@ -104,7 +115,7 @@ class SparseAutoencoderSystem(System, table="sparse_autoencoder"):
             "loss": Cost(passes=(whole,), flops_count=product, glue_s=glue + 3 * tokens * 1e-3, **held),
         }
 
-    def score(self, cases: Sequence[Case], answers: Sequence[Any]) -> Mapping[str, Any]:
+    def score(self, cases: Cases, answers: Answers) -> Figures:
         """Unexplained variance, features active at once, loss recovered against zeros, and sparse probes of labels.
 
         Unexplained variance is sum |y - x|^2 / sum |x - mean x|^2, the mean of each text. Loss recovered is
@@ -151,7 +162,7 @@ def training_rows(stream: ResidualStream, most_tokens: int) -> Singles:
 
 
 def _split() -> tuple[str, str]:
-    text = shipped_text()
+    text = shipped_text(REFERENCE)
     cut = int(len(text) * _TRAIN_SHARE)
     return text[:cut], text[cut:]
 

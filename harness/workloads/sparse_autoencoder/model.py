@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from harness.arrays import Integers, Singles
-from harness.domain.foreign import json_of, read_limited
+from harness.domain.foreign import json_in
 from harness.errors import BadDataError, MissingPackageError, optional
 
 CONFIG: Final = "cfg.json"
@@ -82,7 +82,7 @@ def load(folder: Path) -> SparseAutoencoder:
         BadDataError: A file is missing or broken, or the autoencoder is of a kind that is not read here.
     """
     path, weights = folder / CONFIG, folder / WEIGHTS
-    config = json_of(read_limited(path, 1 << 20), path, "a configuration of SAELens")
+    config = json_in(path, "a configuration of SAELens", 1 << 20)
     kind = config.get("architecture", "standard")
     older = config.get("activation_fn_kwargs") or {}  # before version 6
     if config.get("activation_fn_str", config.get("activation_fn")) == "topk":

@@ -5,16 +5,17 @@ from pathlib import Path
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.app.run import Options, cells_of, exit_of, run_cells
+from harness.app.run import cells_of, exit_of, run_cells
 from harness.catalog.paths import home_dir
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, RefusedError, UnknownNameError
 from harness.measure.child import Limits
 from harness.measure.pipeline import How, open_history
+from harness.measure.protocol import GenerateJob
 from harness.runtimes.executable import FOLDER_VARIABLE
 
 BASE = Scenario(context_tokens=128, prompt_tokens=16, new_tokens=4, thread_count=1)
-OPTIONS = Options(runtime="fake", repetitions=2)
+JOB = GenerateJob(runtime="fake", repetitions=2)
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def test_the_rest_goes_on_after_each_failure(tmp_path: Path) -> None:
         model(tmp_path, "last"),
     ]
 
-    records = run_cells(cells_of(models, "", BASE), OPTIONS)
+    records = run_cells(cells_of(models, "", BASE), JOB)
 
     assert [r.outcome for r in records] == ["ok", "crashed", "refused", "ok"]
     assert exit_of(records) == Exit.COULD_NOT_RUN
@@ -62,15 +63,15 @@ def test_wrong_names_and_impossible_scenarios_stop_before_anything_runs(tmp_path
 
 def test_a_resumed_matrix_measures_only_what_is_missing(tmp_path: Path) -> None:
     first, second = model(tmp_path, "first"), model(tmp_path, "second")
-    (done,) = run_cells(cells_of([first], "", BASE), OPTIONS)
+    (done,) = run_cells(cells_of([first], "", BASE), JOB)
 
-    records = run_cells(cells_of([first, second], "", BASE), OPTIONS._replace(how=How(resume=True)))
+    records = run_cells(cells_of([first, second], "", BASE), JOB, how=How(resume=True))
 
     assert records[0].run_id == done.run_id
     assert records[1].run_id != done.run_id
     assert open_history().count() == 2
     # Another scenario, or a changed file, is another cell.
-    (again,) = run_cells(cells_of([first], "", BASE, depth_tokens=(8,)), OPTIONS._replace(how=How(resume=True)))
+    (again,) = run_cells(cells_of([first], "", BASE, depth_tokens=(8,)), JOB, how=How(resume=True))
     assert again.run_id != done.run_id
 
 
@@ -78,7 +79,7 @@ def test_a_result_is_not_lost_with_the_history(tmp_path: Path, monkeypatch: pyte
     (home_dir() / "history.sqlite").write_bytes(b"torn" * 500)
     monkeypatch.chdir(tmp_path)
 
-    (record,) = run_cells(cells_of([model(tmp_path, "m")], "", BASE), OPTIONS)
+    (record,) = run_cells(cells_of([model(tmp_path, "m")], "", BASE), JOB)
 
     assert (tmp_path / f"edge-harness-{record.run_id}.json").is_file()
 
@@ -90,7 +91,7 @@ def test_a_started_server_takes_no_limit(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     cells = cells_of([str(synthesize_tiny(tmp_path / "t.gguf", "F16"))], "", BASE)
 
-    (record,) = run_cells(cells, Options(runtime="executable", how=How(limits=limits)))
+    (record,) = run_cells(cells, GenerateJob(runtime="executable"), how=How(limits=limits))
 
     assert record.outcome == "refused"
     assert "do not bind a llama-server" in record.detail

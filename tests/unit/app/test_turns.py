@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.app.run import Options, cells_of, run_in_turns
+from harness.app.run import cells_of, run_in_turns
 from harness.app.trend import answer_beside
 from harness.cli._options import sides_of
 from harness.domain.record import RunRecord, Sample
 from harness.domain.result import Generation
 from harness.domain.scenario import Scenario
 from harness.measure.child import Limits
+from harness.measure.jobs.served import ServedJob
 from harness.measure.machine import fingerprint
 from harness.measure.pipeline import How, open_history
+from harness.measure.protocol import GenerateJob
 from harness.measure.runner import new_record
 from harness.records.metrics import metric_values
 from harness.runtimes.llamacpp import RUNTIME as LLAMACPP
@@ -26,9 +28,9 @@ def test_records_hold_the_samples_of_all_turns(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
     model = tmp_path / "m.json"
     model.write_text("{}")
-    options = Options(runtime="fake", repetitions=3, cold_loads=0, how=How(limits=Limits(wall_s=30.0)))
+    job, how = GenerateJob(runtime="fake", repetitions=3, cold_loads=0), How(limits=Limits(wall_s=30.0))
     cells = cells_of([str(model)], "", Scenario(context_tokens=64, prompt_tokens=4, new_tokens=2, thread_count=1))
-    ((first, second),) = run_in_turns([[(cell, options), (cell, options._replace(repetitions=2))] for cell in cells])
+    ((first, second),) = run_in_turns([[(cell, job), (cell, job.replace(repetitions=2))] for cell in cells], how=how)
     assert first.outcome == second.outcome == "ok"
     assert first.run_id < second.run_id
     assert (len(first.believed("decode")), len(second.believed("decode"))) == (6, 4)
@@ -42,20 +44,21 @@ def test_turns_are_resumed_one_by_one(tmp_path: Path, monkeypatch: pytest.Monkey
     model = tmp_path / "m.json"
     model.write_text("{}")
     how = How(resume=True, limits=Limits(wall_s=30.0))
-    options = Options(runtime="fake", repetitions=3, cold_loads=0, how=how)
-    sides = [options, options._replace(repetitions=2)]
+    job = GenerateJob(runtime="fake", repetitions=3, cold_loads=0)
+    sides = [job, job.replace(repetitions=2)]
     cells = cells_of([str(model)], "", Scenario(context_tokens=64, prompt_tokens=4, new_tokens=2, thread_count=1))
-    ((alone,),) = run_in_turns([[(cell, options)] for cell in cells])
-    ((first, second),) = run_in_turns([[(cell, side) for side in sides] for cell in cells])
+    ((alone,),) = run_in_turns([[(cell, job)] for cell in cells], how=how)
+    ((first, second),) = run_in_turns([[(cell, side) for side in sides] for cell in cells], how=how)
     assert alone.run_id != first.run_id
     assert all(len(set(record.samples)) == len(record.samples) for record in (first, second))
-    ((again, _),) = run_in_turns([[(cell, side) for side in sides] for cell in cells])
+    ((again, _),) = run_in_turns([[(cell, side) for side in sides] for cell in cells], how=how)
     assert again == first
     assert len(list(open_history().records(limit=9))) == 1 + 4, "nothing was measured twice"
 
 
 def sides(runtimes: str) -> list[tuple[str, str]]:
-    return [(name, job.url if job else "") for name, job in sides_of({"runtime": runtimes, "server_model": ""})]
+    jobs = sides_of({"runtime": runtimes, "server_model": ""})
+    return [(job.runtime, job.url if isinstance(job, ServedJob) else "") for job in jobs]
 
 
 def test_runtimes_of_the_command_line() -> None:
@@ -76,9 +79,9 @@ def test_runtimes_beside_each_other_say_how_well_they_answer(tmp_path: Path, mon
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
     model = synthesize_tiny(tmp_path / "tiny.gguf", "Q8_0")
     how = How(limits=Limits(wall_s=60.0))
-    sides = [Options(runtime=name, repetitions=1, cold_loads=0, patience_s=0.1, how=how) for name in ("llamacpp",) * 2]
+    sides = [GenerateJob(repetitions=1, cold_loads=0, patience_s=0.1)] * 2
     cells = cells_of([str(model)], "", Scenario(context_tokens=512, prompt_tokens=4, new_tokens=2, thread_count=1))
-    ((first, second),) = run_in_turns([[(cell, side) for side in sides] for cell in cells])
+    ((first, second),) = run_in_turns([[(cell, side) for side in sides] for cell in cells], how=how)
     assert isinstance(first.result, Generation)
     assert len(first.result.token_nll) == 4 * 255  # the second half of each chunk, but for its first token
     (perplexity,) = metric_values(first, "perplexity")

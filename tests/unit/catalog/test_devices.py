@@ -98,7 +98,7 @@ BANDWIDTH = "bandwidth_gb_s = { value = 51.2,"
         pytest.param('chip = "X1"\n', "", "chip", ["nothing"], id="missing key"),
         pytest.param(RAM_TOTAL, "", "ram.total_gib", ["nothing"], id="missing figure"),
         pytest.param("[ram]", "[rom]", "rom", ["unknown key", "ram"], id="misspelt table"),
-        pytest.param("year = 2024", 'year = "2024"', "year", ["'2024'", "int"], id="text for a year"),
+        pytest.param("year = 2024", 'year = "2024"', "year", ["'2024'", "a whole number"], id="text for a year"),
         pytest.param("year = 2024", "year = 20244", "year", ["20244"], id="no year"),
         pytest.param("value = 8,", 'value = "8",', "ram.total_gib.value", ["'8'", "number"], id="text for a number"),
         pytest.param(

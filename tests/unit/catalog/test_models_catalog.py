@@ -70,11 +70,15 @@ def test_a_card_is_read_as_it_stands(tmp_path: Path) -> None:
         ),
         pytest.param("quant =", "qant =", "files[0].qant", ["unknown key", "quant"], id="unknown key in an array"),
         pytest.param("layer_count = 2\n", "", "shape.layer_count", ["nothing"], id="missing key"),
-        pytest.param("layer_count = 2", 'layer_count = "2"', "shape.layer_count", ["'2'", "int"], id="text"),
-        pytest.param("layer_count = 2", "layer_count = 2.5", "shape.layer_count", ["2.5", "int"], id="fraction"),
-        pytest.param("layer_count = 2", "layer_count = nan", "shape.layer_count", ["nan", "int"], id="nan"),
-        pytest.param("layer_count = 2", "layer_count = inf", "shape.layer_count", ["inf", "int"], id="infinite"),
-        pytest.param("layer_count = 2", "layer_count = true", "shape.layer_count", ["True", "int"], id="boolean"),
+        pytest.param("layer_count = 2", 'layer_count = "2"', "shape.layer_count", ["'2'", "whole"], id="text"),
+        pytest.param("layer_count = 2", "layer_count = 2.5", "shape.layer_count", ["2.5", "whole"], id="fraction"),
+        pytest.param("layer_count = 2", "layer_count = nan", "shape.layer_count", ["nan", "whole"], id="nan"),
+        pytest.param(
+            "layer_count = 2", "layer_count = inf", "shape.layer_count", ["inf", "a whole number"], id="infinite"
+        ),
+        pytest.param(
+            "layer_count = 2", "layer_count = true", "shape.layer_count", ["True", "a whole number"], id="boolean"
+        ),
         pytest.param("layer_count = 2", "layer_count = 0", "shape.layer_count", ["0", "at least 1"], id="no layers"),
         pytest.param("layer_count = 2", "layer_count = 99999", "shape.layer_count", ["99999"], id="too many layers"),
         pytest.param("hidden_dim = 64", "hidden_dim = -64", "shape.hidden_dim", ["-64"], id="negative"),

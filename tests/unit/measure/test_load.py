@@ -1,6 +1,5 @@
 """Load on a server that computes nothing: a token every 20 ms, and as many requests at once as it is told."""
 
-import json
 import threading
 import time
 from math import comb
@@ -65,15 +64,7 @@ def run(pages, **asked):
     with replay(pages) as server:
         asked = {"request_count": 6, "prompt_tokens": (8, 8), "new_tokens": (5, 5), **asked}
         job = LoadJob(url=server.url, **asked)
-        run_load(
-            json.loads(
-                json.dumps(
-                    {f: getattr(job, f) for f in job.__struct_fields__},
-                    default=lambda s: {f: getattr(s, f) for f in s.__struct_fields__},
-                )
-            ),
-            lambda name, data=None: events.append((name, data)),
-        )
+        run_load(job, lambda name, data=None: events.append((name, data)))
     levels = [data for name, data in events if name == "level"]
     return levels, [data for name, data in events if name == "sample"], server
 

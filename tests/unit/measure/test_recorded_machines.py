@@ -64,7 +64,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def allowed(root: Path, known: dict) -> frozenset[int]:
     told = numbers(read_text(root / "sys/devices/system/cpu/online"))
-    text = read_text(root / "proc/cpuinfo") or ""
+    text = read_text(root / "proc/cpuinfo")
     found = told or frozenset(map(int, re.findall(r"^processor\s*:?\s*(\d+)", text, re.MULTILINE))) or frozenset({0})
     pus = frozenset(known.get("pus") or ())
     return pus if pus and pus < found else found

@@ -15,7 +15,7 @@ from harness.domain.prediction import Interval
 from harness.errors import BadDataError
 from harness.predict.decode import Work
 from harness.predict.energy import predict_energy, sustained
-from harness.predict.heat import HeatTerms, Load, heat_terms, knee_seconds, share_kept, token_joules, watts
+from harness.predict.heat import HeatTerms, TokenLoad, heat_terms, knee_seconds, share_kept, token_joules, watts
 from harness.published import heat_rows
 from harness.published.score import score
 
@@ -31,7 +31,7 @@ TERMS = {key: math.log(value) for key, value in dict.fromkeys(PRIORS, 1.0).items
     "tau": math.log(100.0),
 }
 # 1 GB x 50 pJ = 0.05 J; 2e9 operations x 25 pJ = 0.05 J
-PHONE = Load(engine="gpu", kind="phone", whole=True, byte_count=1e9, operation_count=2e9)
+PHONE = TokenLoad(engine="gpu", kind="phone", whole=True, byte_count=1e9, operation_count=2e9)
 WORK = Work(1.8e9, 3.2e9, 28, 5e7, "q4k")
 HEADER = ("device", "chip", "device_class", "backend", "model", "quant", "run_id", "t_s", "tokens_per_s")
 BURST = Interval(mid=20.0, low=16.0, high=25.0)

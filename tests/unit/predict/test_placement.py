@@ -21,7 +21,7 @@ from harness.predict.kv_cache import block_cache_bytes, cells_of, kv_cache_bytes
 from harness.predict.memory import memory_of
 from harness.predict.passes import Engines, Pass, pass_terms
 from harness.predict.placed import card_of, parts_of
-from harness.predict.placement import Terms, fitted_link
+from harness.predict.placement import PlacementTerms, fitted_link
 from harness.predict.speed import split_of
 from harness.predict.splits import fullest_card, steps
 from harness.predict.traits import traits_of
@@ -96,7 +96,7 @@ def test_cards_get_blocks_by_running_shares():
 
 
 def test_all_on_one_gpu_is_the_whole_law_and_a_crossing_costs_its_time():
-    terms, one = Terms(gpu=0.5, crossing=math.log(1e-3)), Pass(1, 64.0)
+    terms, one = PlacementTerms(gpu=0.5, crossing=math.log(1e-3)), Pass(1, 64.0)
     whole = decode_seconds(work_of(DENSE, Scenario(), 64.0), GPU, VALUES).total_s
     assert seconds(DENSE, Scenario(), one, terms) == pytest.approx(whole)
     two = Scenario(placement=Placement(tensor_split=(1, 1)))
@@ -107,14 +107,17 @@ def test_all_on_one_gpu_is_the_whole_law_and_a_crossing_costs_its_time():
 def test_parts_of_a_split_add_each_by_its_engine():
     scenario, one = Scenario(placement=Placement(gpu_layers=17)), Pass(1, 64.0)
     split = split_of(DENSE, scenario, one)
-    terms = Terms(gpu=math.log(2), cpu=math.log(3), crossing=math.log(1e-9))
+    terms = PlacementTerms(gpu=math.log(2), cpu=math.log(3), crossing=math.log(1e-9))
     main, cpu = (decode_seconds(part.work, m, VALUES).total_s for part, m in ((split.main, GPU), (split.cpu, HOST)))
     assert split.crossing_count == 1
     assert seconds(DENSE, scenario, one, terms) == pytest.approx(2 * main + 3 * cpu, rel=1e-3)
 
 
 def test_a_long_prompt_copies_what_lies_with_the_cpu_once_for_each_batch():
-    scenario, terms = Scenario(placement=Placement(cpu_moe=48)), Terms(link=math.log(0.5), memory=math.log(100.0))
+    scenario, terms = (
+        Scenario(placement=Placement(cpu_moe=48)),
+        PlacementTerms(link=math.log(0.5), memory=math.log(100.0)),
+    )
     experts = sum(t.size_bytes for t in MOE.tensors if "_exps" in t.name)
     for ubatch, batches in ((512, 4), (2048, 1)):
         asked = Pass(2048, ubatch_tokens=ubatch)

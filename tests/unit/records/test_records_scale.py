@@ -100,7 +100,7 @@ def test_a_broken_line_is_named(tmp_path: Path, bad: int) -> None:
     assert fresh.count() == 0
 
 
-@pytest.mark.parametrize("payload", [b"\x04\x22\x4d\x18", b"\x04\x22\x4d\x18" + b"\xff" * 40, b"{"])
+@pytest.mark.parametrize("payload", [b"\x04\x22\x4d\x18" + b"\xff" * 40, b"{"])
 def test_a_torn_record_is_one_error_with_its_run(tmp_path: Path, payload: bytes) -> None:
     history = History(tmp_path / "history.sqlite")
     history.extend(year(2))

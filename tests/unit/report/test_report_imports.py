@@ -23,12 +23,6 @@ LLAMA_BENCH = {
 }  # fmt: skip
 """What llama-bench of build 0c1e570 printed for ``-n 16 -r 3``; paths and one field changed."""
 
-OPTIMUM = {
-    "load": {"latency": {"unit": "s", "values": [15.6]}, "throughput": None},
-    "decode": {"latency": {"unit": "s", "values": [2.0, 4.0]}, "throughput": {"unit": "tokens/s", "value": 10.0}},
-    "forward": {"memory": None, "latency": {"unit": "s", "values": [11.4, 11.5]}, "energy": None},
-}
-
 GUIDELLM = {
     "args": {"model": "org/tiny"},
     "benchmarks": [
@@ -79,15 +73,6 @@ def test_llama_bench_without_samples_uses_its_average(tmp_path) -> None:
     (run,) = read_results(write(tmp_path, "x.jsonl", row))
 
     assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(145.108270)]
-
-
-def test_optimum_benchmark(tmp_path) -> None:
-    (run,) = read_results(write(tmp_path, "x.json", OPTIMUM))
-
-    # 10 tokens/s over a mean of 3 s are 30 tokens: 30 / 2 and 30 / 4.
-    assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(15.0), pytest.approx(7.5)]
-    assert metric_values(run, "load_s") == [pytest.approx(15.6)]
-    assert [s.label for s in run.samples].count("forward") == 2
 
 
 def test_guidellm(tmp_path) -> None:

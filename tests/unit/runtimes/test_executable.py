@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
+from harness.measure.protocol import GenerateJob
 from harness.runtimes import executable
 
 NEW = "-fa <on|off|auto> --load-mode --repack --no-op-offload"
@@ -141,7 +142,7 @@ def test_a_run_without_patience_takes_each_test_once(programs, tmp_path: Path) -
 
     programs('{"n_prompt": 4, "n_gen": 0, "samples_ns": [2000000], "build_commit": "c"}')
     told: list[str] = []
-    scenario = {"prompt_tokens": 4, "new_tokens": 2}
-    job = {"path": str(tmp_path / "m.gguf"), "scenario": scenario, "repetitions": 1, "patience_s": 0.0}
+    scenario = Scenario(prompt_tokens=4, new_tokens=2)
+    job = GenerateJob(path=str(tmp_path / "m.gguf"), scenario=scenario, repetitions=1, patience_s=0.0)
     run_executable(job, lambda event, _data: told.append(event))
     assert told.count("sample") == 2

@@ -18,7 +18,7 @@ from harness.huge_pages import read_buffer
 from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
 from harness.runtimes.llamacpp.drafters import LookupDrafter, ModelDrafter
 from harness.runtimes.llamacpp.quality import score
-from harness.runtimes.llamacpp.quantize import run_quantize
+from harness.runtimes.llamacpp.quantize import QuantizeJob, run_quantize
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, explain_difference, plain
 
@@ -204,7 +204,7 @@ def test_quantize_with_and_without_importance(tmp_path: Path) -> None:
     told: dict[str, dict[str, int]] = {}
 
     def quantize(name: str, quant: str, importance: str = "") -> None:
-        job = {"source": str(source), "target": str(tmp_path / name), "quant": quant, "importance": importance}
+        job = QuantizeJob(source=str(source), target=str(tmp_path / name), quant=quant, importance=importance)
         run_quantize(job, told.__setitem__)
 
     quantize("q4.gguf", "Q4_0")

@@ -8,7 +8,7 @@ from bench.faults.replay_server import END, LINES_HEAD, NO_PAGE, STREAM_HEAD, ev
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.runtimes.server import RUNTIME
-from harness.runtimes.server.answer import Answer, Request
+from harness.runtimes.server.answer import Request, ServerAnswer
 from harness.runtimes.server.stream import Endpoint
 
 # Ollama, docs/api.md: "Generate a completion" (streaming), "Show Model Information", "List Local Models".
@@ -187,7 +187,7 @@ def test_prompt_is_fitted_by_the_tokenizer_and_keeps_its_length():
     ],
 )
 def test_gaps_between_tokens(arrivals, counts, new, gaps):
-    answer = Answer(sent_s=0.25, arrivals_s=arrivals, counts=counts, text="", new_tokens=new)
+    answer = ServerAnswer(sent_s=0.25, arrivals_s=arrivals, counts=counts, text="", new_tokens=new)
     assert answer.gaps_s() == gaps
     assert answer.first_token_s == 0.75
 
@@ -203,5 +203,5 @@ def test_gaps_between_tokens(arrivals, counts, new, gaps):
     ],
 )
 def test_tokens_that_waited_to_be_read_are_noticed(arrivals, own_s, late):
-    answer = Answer(sent_s=0.0, arrivals_s=arrivals, counts=(1, 2, 3, 4), text="", new_tokens=4, decode_s=own_s)
+    answer = ServerAnswer(sent_s=0.0, arrivals_s=arrivals, counts=(1, 2, 3, 4), text="", new_tokens=4, decode_s=own_s)
     assert answer.read_late is late

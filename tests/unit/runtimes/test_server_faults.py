@@ -78,7 +78,7 @@ def test_restart_is_told_as_one(monkeypatch):
 
 
 def test_key_comes_from_the_environment_and_is_sent(monkeypatch):
-    monkeypatch.setenv("MY_KEY", "s3cret")
+    monkeypatch.setenv("EDGE_HARNESS_API_KEY", "s3cret")
     with replay({"/props": PROPS, "/v1/models": MODELS}) as server:
-        RUNTIME.attach(server.url, key_variable="MY_KEY")
+        RUNTIME.attach(server.url)
     assert all("Authorization: Bearer s3cret" in head for head in server.headers)

@@ -5,25 +5,22 @@ Devices, mirrors and names that lead elsewhere are in ``test_strangers.py``, und
 
 import json
 import socket
-import sqlite3
 import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from harness.app.learn import measurements_in
-from harness.catalog._toml import read_document
 from harness.catalog.budgets import load_budgets
 from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_gguf
 from harness.catalog.hf_config import read_hf_config
-from harness.domain.foreign import read_limited
+from harness.domain.foreign import read_limited, toml_in
 from harness.errors import HarnessError
-from harness.records.history import History, is_history
 from harness.records.imports import read_results
 from harness.records.store import lines, load
 from harness.runtimes.server.answer import Request
@@ -47,32 +44,12 @@ def text(value: bytes, size: int | None = None) -> bytes:
     return struct.pack("<Q", len(value) if size is None else size) + value
 
 
-def database(statement: str, rows: str = "") -> bytes:
-    with closing(sqlite3.connect(":memory:")) as connection:
-        connection.executescript(statement + rows)
-        return connection.serialize()
-
-
-def imported(path: Path) -> object:
-    """What ``history --import`` does of an SQLite file."""
-    if not is_history(path):
-        return read_results(path)
-    own = History(path.with_name("own.sqlite"))
-    return own.extend(History(path).records(limit=2**62))
-
-
 def sparse(path: Path, head: bytes, size: int) -> None:
     with path.open("wb") as file:
         file.write(head)
         file.truncate(size)
 
 
-COLUMNS = "run_id TEXT, created TEXT, workload TEXT, model TEXT, quant TEXT, device TEXT, outcome TEXT, cell TEXT"
-VIEW = (
-    "CREATE VIEW runs AS WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) "
-    "SELECT 'r' AS run_id, '2026' AS created, '' AS workload, '' AS model, '' AS quant, '' AS device, 'ok' AS outcome, "
-    "'' AS cell, zeroblob(100) AS record FROM c;"
-)
 BENCH = {"n_prompt": 0, "n_gen": 16, "avg_ns": 1e9, "model_type": "llama 1B Q4_0"}
 BOMB = zlib.compress(bytes(300 << 20), 9)
 Read = Callable[[Path], object]
@@ -91,14 +68,14 @@ FILES: dict[str, tuple[str, bytes, Read]] = {
     ),
     "GGUF: a type that is none": ("m.gguf", gguf(pairs=1, rest=text(b"k") + struct.pack("<I", 99)), read_gguf),
     "GGUF: nothing": ("m.gguf", b"", read_gguf),
-    "TOML: lists in lists": ("d.toml", b"x = " + b"[" * DEEP, read_document),
-    "TOML: tables in tables": ("d.toml", b"a." * DEEP + b"a = 1", read_document),
-    "TOML: a number of a million digits": ("d.toml", b"x = " + b"9" * 10**6, read_document),
+    "TOML: lists in lists": ("d.toml", b"x = " + b"[" * DEEP, toml_in),
+    "TOML: tables in tables": ("d.toml", b"a." * DEEP + b"a = 1", toml_in),
+    "TOML: a number of a million digits": ("d.toml", b"x = " + b"9" * 10**6, toml_in),
     "TOML: a device without end": ("d.toml", b"# " + b"x" * (2 << 20), lambda p: load_device(str(p))),
     "TOML: a budget of infinity": (
         "b.toml", b'[[budget]]\nmetric = "ttft_s"\nceiling = inf\n', load_budgets
     ),
-    "TOML: no text": ("d.toml", b"\xff\xfe\x00\x01" * 1000, read_document),
+    "TOML: no text": ("d.toml", b"\xff\xfe\x00\x01" * 1000, toml_in),
     "config: lists in lists": ("config.json", b"[" * DEEP, read_hf_config),
     "config: a layer count of 10^400": (
         "config.json", b'{"model_type": "llama", "num_hidden_layers": 1' + b"0" * 400 + b"}", read_hf_config
@@ -125,28 +102,7 @@ FILES: dict[str, tuple[str, bytes, Read]] = {
     "pasted: a million brackets": ("notes.txt", b"(" * 10**6, read_results),
     "pasted: a line of a million words": ("notes.txt", b"1 " * 10**6, read_results),
     "pasted: zlib of zeros": ("notes.txt", BOMB, read_results),
-    "history: no database": ("h.sqlite", b"SQLite format 3\0" + b"\xff" * 4096, imported),
-    "history: rows without end": ("h.sqlite", database(VIEW), imported),
-    "history: a record of 900 MB that is computed": (
-        "h.sqlite",
-        database(f"CREATE TABLE runs ({COLUMNS}, record BLOB AS (zeroblob(900000000)));",
-                 "INSERT INTO runs (run_id, created) VALUES ('r', '2026');"),
-        imported,
-    ),
-    "history: a record that is none": (
-        "h.sqlite",
-        database(f"CREATE TABLE runs ({COLUMNS}, record BLOB);",
-                 "INSERT INTO runs (run_id, record) VALUES ('r', x'00ff');"),
-        imported,
-    ),
-    "history: a trigger that writes": (
-        "h.sqlite",
-        database(f"CREATE TABLE runs ({COLUMNS}, record BLOB); CREATE TABLE figures (x);"
-                 "CREATE TRIGGER t AFTER INSERT ON runs BEGIN DELETE FROM runs; END;",
-                 "INSERT INTO runs (run_id, record) VALUES ('r', x'7b7d'); INSERT INTO figures VALUES (1);"
-                 "DROP TRIGGER t; INSERT INTO runs (run_id, record) VALUES ('s', x'7b7d');"),
-        imported,
-    ),
+    "history: a database": ("h.sqlite", b"SQLite format 3\0" + b"\xff" * 4096, read_results),
     "measurements: a table without end": ("rows.csv", b"a,b\n" * (17 << 20), measurements_in),
 }  # fmt: skip
 """A file's name and bytes, and its reader."""

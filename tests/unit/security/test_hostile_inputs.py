@@ -15,11 +15,11 @@ from bench.fuzz_cases import TARGETS
 from harness.app.learn import measurements_in
 from harness.app.speculate import load_prompts
 from harness.catalog import fetch_registry
-from harness.catalog._toml import FILE_MAX_BYTES
 from harness.catalog.budgets import load_budgets
 from harness.catalog.devices import load_device
 from harness.catalog.hf_config import CONFIG_MAX_BYTES, read_hf_config
 from harness.catalog.names import load_model
+from harness.domain.foreign import TOML_MAX_BYTES
 from harness.domain.model import RegistrySource
 from harness.errors import BadDataError, FetchError, HarnessError, InputError
 from harness.published.cells import kind_of
@@ -58,9 +58,9 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 READERS = {
-    "device": (lambda p: load_device(str(p)), ".toml", FILE_MAX_BYTES),
-    "model": (lambda p: load_model(str(p)), ".toml", FILE_MAX_BYTES),
-    "budget": (load_budgets, ".toml", FILE_MAX_BYTES),
+    "device": (lambda p: load_device(str(p)), ".toml", TOML_MAX_BYTES),
+    "model": (lambda p: load_model(str(p)), ".toml", TOML_MAX_BYTES),
+    "budget": (load_budgets, ".toml", TOML_MAX_BYTES),
     "record": (load, ".json", RECORD_MAX_BYTES),
     "config": (read_hf_config, ".json", CONFIG_MAX_BYTES),
 }

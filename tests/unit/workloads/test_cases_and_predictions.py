@@ -44,11 +44,11 @@ def test_lines_of_json_become_cases(tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{}", "own.jsonl:2, text: found nothing, expected a text"),
+        ("{}", "own.jsonl:2, text: found nothing, expected this key"),
         ('{"text": 3}', "found 3, expected a text"),
         ('{"text": "a", "score": true}', "found True, expected a number"),
-        ('{"text": "a", "more": 1}', "found an unknown column, expected one of: text, score, many"),
-        ("[1]", "expected a JSON object"),
+        ('{"text": "a", "more": 1}', "found an unknown key, expected one of: text, score, many"),
+        ("[1]", "expected keys with values"),
         ("{", "no JSON"),
     ],
 )
@@ -124,7 +124,7 @@ def test_on_a_target_only_what_ran_there_or_is_scaled_has_a_number(monkeypatch, 
     samples = (sample("prefill", 64, 0.64), sample("decode", 16, 0.8))
     asked = []
 
-    def bench(on, cells, options, programs):
+    def bench(on, cells, job, how, programs):
         asked.extend(cells)
         return load_device("iphone-16-pro"), [SimpleNamespace(samples=samples)]
 
