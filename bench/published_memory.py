@@ -23,18 +23,17 @@ from harness.domain.placement import Placement
 from harness.domain.prediction import Interval
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
-from harness.predict.compute_buffer import HOST, scratch_bytes
+from harness.predict.compute_buffer import scratch_bytes
+from harness.predict.graph import HOST
 from harness.predict.kv_cache import block_cache_bytes, cells_of, state_bytes
 from harness.predict.memory import driver_bytes, weight_parts
 from harness.predict.placed import layout_of, parts_of
 from harness.units import MIB
 
 # Builds of llama.cpp by day, from the dated changes in harness/data/programs.csv.
-_BUILDS: Final = (
-    (date(2024, 3, 13), 2413), (date(2024, 11, 2), 4014), (date(2025, 5, 20), 5429), (date(2025, 8, 30), 6325),
-    (date(2025, 11, 2), 6925), (date(2025, 12, 15), 7407), (date(2026, 3, 6), 8218), (date(2026, 5, 29), 9410),
-    (date(2026, 6, 1), 9460), (date(2026, 8, 11), 10364), (date(2026, 10, 2), 11258),
-)  # fmt: skip
+_BUILDS: Final = """2024-03-13 2413 2024-11-02 4014 2025-05-20 5429 2025-08-30 6325 2025-11-02 6925
+2025-12-15 7407 2026-03-06 8218 2026-05-29 9410 2026-06-01 9460 2026-08-11 10364
+2026-10-02 11258"""
 _UNKNOWN_BUILD: Final = 8218
 _HEADS_CACHED: Final = 5136
 """The last build whose latent attention caches every head, as some rows say of theirs."""
@@ -63,7 +62,8 @@ def build_of(row: dict[str, str]) -> int:
     if len(numbers) < 2:
         return 0
     day = date(numbers[0], numbers[1], numbers[2] if len(numbers) > 2 else 15).toordinal()
-    return int(np.interp(day, [one.toordinal() for one, _ in _BUILDS], [build for _, build in _BUILDS]))
+    days, builds = _BUILDS.split()[::2], _BUILDS.split()[1::2]
+    return int(np.interp(day, [date.fromisoformat(one).toordinal() for one in days], [int(build) for build in builds]))
 
 
 def scenario_of(row: dict[str, str]) -> Scenario | None:

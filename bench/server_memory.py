@@ -25,7 +25,8 @@ from bench.running_servers import PROGRAMS, command_of
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
-from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
+from harness.predict.compute_buffer import scratch_bytes, whole_layout
+from harness.predict.graph import HOST
 from harness.predict.kv_cache import block_cache_bytes, cells_of
 from harness.predict.weights import weights_of
 from harness.runtimes.executable import free_port
@@ -57,6 +58,7 @@ def rows(program: str, name: str, shape: ModelShape, folder: Path) -> Iterator[d
         if slots > 1 and program == "llama-cpp-python":
             continue  # it has one sequence
         command = command_of(program, path, free_port(), 2, slots, context)
+        command += ["-lv", "4"] * (program == "llama-server")  # which tells of its buffers there alone
         found = buffers_of(logged(command, folder / "log"))
         written = f"{program} -np {slots}" if program != "llama-cpp-python" else program
         asked = Scenario(

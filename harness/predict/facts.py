@@ -69,7 +69,7 @@ def block_facts(shape: ModelShape, block: int) -> Facts:
     facts["value_row_dim"] = kv_heads * facts["value_dim"]
     own = 0 if facts["stored"] else shape.kv_shared_feed_forward_dim
     facts["block_feed_forward_dim"] = own or shape.feed_forward_dim
-    facts["feeds"] = kind == "none" or "-" not in shape.layer_pattern
+    facts["feeds"] = not facts["attention_free"] and (kind == "none" or "-" not in shape.layer_pattern)
     facts["routed"] = shape.is_moe_layer(block)
     facts["dense"] = facts["feeds"] and (arch == "gemma4" or not facts["routed"]) and facts["block_feed_forward_dim"]
     if (experts := shape.experts) is not None:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape, Recurrent
-from harness.domain.program import program_named
+from harness.domain.program import Program, program_named
 from harness.domain.scenario import Scenario
 
 CELL_PADDING_TOKENS: Final = 256
@@ -32,13 +32,9 @@ class CacheCells(NamedTuple):
         batch: Tokens of one physical batch.
         outputs: Tokens of it whose logits are reserved.
         state_rows: Recurrent states: one a sequence, and one more for each token drafted.
-        whole: Whether sliding layers keep as many cells as full ones.
         extra: What they keep beside their windows: a physical batch, of old builds a logical one.
         types: ggml types of keys and of values.
-        mask_bytes: Of a cell and token of the attention mask on the device.
-        embeddings: Whether there is room for embeddings in place of tokens.
-        scattered: Whether each entry of the values has its place in the cache given, without fused attention.
-        latent: Whether latent attention keeps one row for all heads; else keys and values of each.
+        program: Whose build decides what else there is.
     """
 
     full: int
@@ -47,18 +43,14 @@ class CacheCells(NamedTuple):
     batch: int
     outputs: int
     state_rows: int
-    whole: bool
     extra: int
     types: tuple[str, str]
-    mask_bytes: int
-    embeddings: bool
-    scattered: bool
-    latent: bool = True
+    program: Program
 
     def sliding(self, window_tokens: int) -> int:
         """Cells of one stream of a layer that looks back at a window."""
         windows = window_tokens * self.sequences // self.streams
-        return self.full if self.whole else padded(min(self.full, windows + self.extra))
+        return self.full if self.program.swa_full else padded(min(self.full, windows + self.extra))
 
 
 def cells_of(scenario: Scenario) -> CacheCells:
@@ -83,13 +75,9 @@ def cells_of(scenario: Scenario) -> CacheCells:
         batch=batch,
         outputs=outputs,
         state_rows=sequences * (1 + scenario.draft_tokens),
-        whole=program.swa_full,
         extra=program.batch_tokens if program.sliding_extra == "batch" else scenario.ubatch_tokens,
         types=(scenario.kv_type, values),
-        mask_bytes=program.mask_bytes if scenario.flash_attention else 4,
-        embeddings=program.embeddings,
-        scattered=program.scattered,
-        latent=program.latent_cache,
+        program=program,
     )
 
 
@@ -167,7 +155,7 @@ def block_cache_bytes(shape: ModelShape, cells: CacheCells) -> list[int]:
     """
     state = cells.state_rows * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
     kinds = shape.layer_kinds[: shape.layer_count - shape.kv_shared_layer_count]
-    if not cells.latent:
+    if not cells.program.latent_cache:
         shape = shape.replace(latent=None)
     of = {"recurrent": state}
     if "full" in kinds:

@@ -12,7 +12,8 @@ from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction
 from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
-from harness.predict.compute_buffer import HOST, scratch_bytes, touched_compute_bytes, whole_layout
+from harness.predict.compute_buffer import scratch_bytes, touched_compute_bytes, whole_layout
+from harness.predict.graph import HOST
 from harness.predict.kv_cache import (
     CELL_RECORD_BYTES,
     block_cache_bytes,
@@ -101,22 +102,21 @@ def with_head(
 ) -> MemoryPrediction:
     """Memory of a model whose own further block (MTP) drafts, in a context of its own.
 
-    Its scratch is that of one block with the embeddings and hidden states it joins: each, both normed, and both as one
-    row of twice the width. Its weights are as one of the model's blocks, where the file does not hold them.
+    Its scratch is that of one block, since what it joins first takes less. Its weights are as one of the blocks, where
+    the file does not hold them.
 
-    Source: llama.cpp, src/models/qwen35.cpp (``graph_mtp``); start-up m077 of published logs has 520 MiB for 504 here.
+    Source: llama.cpp, src/models/qwen35.cpp (``graph_mtp``); start-up m077 of published logs has 520.06 MiB.
     """
     api, shape = device.api(scenario.api), weights.shape
     block = shape.replace(layer_count=1, layer_pattern="a", kv_shared_layer_count=0, indexer_layer_count=0)
     cells = cells_of(scenario)
     scratch = scratch_bytes(block, scenario, whole_layout(block, api))
-    joined = 5 * 4 * cells.batch * shape.hidden_dim
     blocks = [t for t in weights.tensors if block_of(t.name) >= 0]
     own = any(block_of(t.name) >= shape.layer_count for t in blocks)
     sizes = {
         "weights": 0 if own else sum(t.size_bytes for t in blocks) // shape.layer_count,
         "kv cache": sum(block_cache_bytes(block, cells)),
-        "compute buffer": scratch[HOST if api == "cpu" else 0] + joined,
+        "compute buffer": scratch[HOST if api == "cpu" else 0],
     }
     pool = _pool_of(api, device)
     parts = [
@@ -265,7 +265,7 @@ def later_parts(shape: ModelShape, scenario: Scenario) -> tuple[MemoryPart, ...]
     window = shape.sliding_window_tokens
     seen = window if program.checkpoint_cells == "window" else cells.sliding(window)
     one = recurrent * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
-    if sliding and not cells.whole:
+    if sliding and not cells.program.swa_full:
         one += sliding * min(seen, cells.full) * row_pair_bytes(shape, *cells.types, sliding=True)
     parts = []
     if one and program.checkpoints:

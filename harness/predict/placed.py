@@ -7,7 +7,7 @@ from harness.domain.device import DeviceProfile, MemoryPool
 from harness.domain.model import Tensor, Weights
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
-from harness.predict.compute_buffer import HOST, Layout
+from harness.predict.graph import HOST, Layout
 from harness.predict.tensors import block_of
 from harness.predict.weights import has_output, role_of
 
@@ -100,6 +100,5 @@ def layout_of(parts: Parts, scenario: Scenario, api: str, shares: tuple[float, .
         ),
         card(blocks, start),
         tuple(sorted(largest.items())),
-        reorders=api == "vulkan",
-        has_gpu=api != "cpu",
+        api=api,
     )

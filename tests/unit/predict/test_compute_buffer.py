@@ -6,7 +6,8 @@ from harness.catalog.devices import load_device
 from harness.domain.model import Experts, ModelShape
 from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
-from harness.predict.compute_buffer import HOST, Layout, scratch_bytes
+from harness.predict.compute_buffer import scratch_bytes
+from harness.predict.graph import HOST, Layout
 from harness.predict.memory import memory_of
 from harness.predict.weights import weights_of
 from harness.units import MIB

@@ -9,7 +9,8 @@ from harness.domain.placement import Placement
 from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
-from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
+from harness.predict.compute_buffer import scratch_bytes, whole_layout
+from harness.predict.graph import HOST
 from harness.predict.kv_cache import block_cache_bytes, cells_of
 from harness.predict.memory import later_parts, memory_of
 from harness.predict.placed import layout_of, parts_of
