@@ -23,7 +23,7 @@ from harness.measure.runner import check_scenario
 from harness.measure.validity import Watch
 from harness.ports import Emit
 from harness.runtimes.server import RUNTIME, AttachedServer
-from harness.runtimes.server.answer import READ_LATE, Request, ServerAnswer
+from harness.runtimes.server.answer import AGREES, READ_LATE, Request, ServerAnswer
 from harness.runtimes.server.stream import Patience
 
 _PROMPTS_MAX: Final = 8
@@ -157,8 +157,9 @@ class Served(Protocoller):
     def _first_token(self, warm_up: bool) -> bool:
         tokens = self.asked.scenario.prompt_tokens
         answer, watch = self._ask(tokens, 1)
-        believed = answer.prompt_s is not None and not answer.doubts(1)
-        own_s = answer.prompt_s if answer.prompt_s is not None and believed else answer.first_token_s
+        own_s = answer.first_token_s
+        if answer.prompt_s is not None and answer.prompt_s > AGREES * own_s and not answer.doubts(1):
+            own_s = answer.prompt_s
         told: dict[str, Any] = {"duration_s": own_s, "warm_up": warm_up}
         self.emit("sample", watch.sample("prefill", f"pp{tokens}{self.suffix}", tokens, **told))
         told |= {"duration_s": answer.first_token_s, "energy_joules": None}

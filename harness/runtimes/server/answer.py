@@ -7,7 +7,7 @@ from harness.runtimes.server.stream import ServerError
 
 _TOGETHER: Final = 8
 """Tokens a piece from which nobody knows when one came."""
-_AGREES: Final = 0.3
+AGREES: Final = 0.6
 """Least share of a time on this clock that the server's own must be: the rest is its queue and the way."""
 _SLACK_S: Final = 0.05
 READ_LATE: Final = "tokens waited here to be read: stop other programs, or ask for more tokens"
@@ -86,15 +86,12 @@ class ServerAnswer(Frozen):
         if not alone:
             return tuple(found)
         wait_s = self.first_token_s
-        if (
-            self.prompt_s is not None
-            and not _AGREES * wait_s - _SLACK_S <= self.prompt_s <= wait_s / _AGREES + _SLACK_S
-        ):
+        if self.prompt_s is not None and not AGREES * wait_s - _SLACK_S <= self.prompt_s <= wait_s / AGREES + _SLACK_S:
             found.append(
                 f"the server says {self.prompt_s:.3g} s for the prompt, its first token came after {wait_s:.3g} s"
             )
         between_s = self.duration_s - wait_s
-        if self.decode_s is not None and self.decode_s < _AGREES * between_s - _SLACK_S:
+        if self.decode_s is not None and self.decode_s < AGREES * between_s - _SLACK_S:
             found.append(f"the server says {self.decode_s:.3g} s for its tokens, they came within {between_s:.3g} s")
         return tuple(found)
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from bench.faults.replay_server import END, STREAM_HEAD, chunk, event, page, replay
+from bench.faults.replay_server import END, LINES_HEAD, STREAM_HEAD, chunk, event, line, page, replay
 from bench.faults.servers import MODELS, PATIENCE, PROPS, last, pages_of, token
 from harness.app.resolve import resolve_model
 from harness.app.run import _contradicted
@@ -88,6 +88,33 @@ def used(count, **more):
     return event({"choices": [], "usage": {"completion_tokens": count, "prompt_tokens": 3, **more}})
 
 
+def ollama(make):
+    """An Ollama with one model, ``m``."""
+
+    def reply(connection, asked):
+        connection.sendall(LINES_HEAD)
+        for wait_s, data in make(asked["options"]["num_predict"], len(asked["prompt"].split())):
+            time.sleep(wait_s)
+            connection.sendall(line({"model": "m", "done": False} | data))
+        connection.sendall(END)
+
+    return {
+        "/api/version": page({"version": "0.5.1"}),
+        "/api/ps": page({"models": []}),
+        "/api/tags": page({"models": [{"name": "m:latest", "size": 10**6, "details": {"family": "llama"}}]}),
+        "/api/show": page({"details": {"family": "llama"}}),
+        "/api/generate": reply,
+    }
+
+
+def counted(prompt, count, first_s=0.1, gap_s=0.05, **told):
+    """Ollama's lines: ``count`` pieces and the last line with what it tells."""
+    pieces = [(gap_s if i else first_s, {"response": "a"}) for i in range(count)]
+    told = {"eval_count": count, "prompt_eval_count": prompt, "done_reason": "length"} | told
+    times = {"prompt_eval_duration": int(1e9 * first_s), "eval_duration": int(1e9 * gap_s * max(count, 1))}
+    return [*pieces, (0.0, {"response": "", "done": True} | times | told)]
+
+
 def timed(prompt_ms, predicted_ms, first_s=0.2, gap_s=0.1):
     return lambda n: honest(n, first_s, gap_s, timings={"prompt_ms": prompt_ms, "predicted_ms": predicted_ms})
 
@@ -138,6 +165,50 @@ LIES = {
         openai(lambda n: streams(*[said("a")] * n, used(n, prompt_tokens=90), DONE)),
         "90 tokens",
     ),
+    "prompt in a third of its time": (llama(timed(130, 500, first_s=0.4, gap_s=0.01)), "for the prompt"),
+    "numbers that stand still": (llama(lambda n: streams(*[token(1)] * 3, last(3))), "wrong token count"),
+    "an end that says it made more": (
+        llama(lambda n: streams(*[token(i + 1) for i in range(n)], last(n + 9))),
+        "wrong",
+    ),
+    "a negative prompt": (llama(lambda n: honest(n, tokens_evaluated=-3)), "expected a count"),
+    "a negative cache": (
+        llama(lambda n: honest(n, timings={"prompt_ms": 9.0, "predicted_ms": 20.0, "cache_n": -1})),
+        "expected a count",
+    ),
+    "a cache in words": (
+        llama(lambda n: honest(n, timings={"prompt_ms": 9.0, "predicted_ms": 20.0, "cache_n": "all"})),
+        "expected a count",
+    ),
+    "no content": (pages_of(b"HTTP/1.1 204 No Content\r\n\r\n"), "without its end"),
+    "a page for people": (pages_of(page(b"<html>ok</html>", 200, "text/html")), "malformed event"),
+    "pressed bytes": (llama(lambda n: streams(chunk(b"\x1f\x8b\x08\x00" * 9 + b"\n"))), "malformed event"),
+    "an answer shorter than it says": (
+        pages_of(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 999\r\n\r\ndata: {}\n\n"),
+        "without its end",
+    ),
+    "events of another kind": (llama(lambda n: streams(event([{"content": "a"}]))), "no JSON object"),
+    "deep JSON": (llama(lambda n: streams(event(b"[" * 99_999))), "malformed event"),
+    "OpenAI: a negative count": (openai(lambda n: streams(said("a"), used(-1), DONE)), "expected a count"),
+    "OpenAI: a count in words": (openai(lambda n: streams(said("a"), used("four"), DONE)), "expected a count"),
+    "OpenAI: from its cache": (
+        openai(lambda n: streams(*[said("a")] * n, used(n, prompt_tokens_details={"cached_tokens": 3}), DONE)),
+        "from the server's cache",
+    ),
+    "Ollama: an honest prompt, another model": (
+        ollama(lambda n, p: [(0.0, {"response": "a", "model": "other"})]),
+        "of the model 'other'",
+    ),
+    "Ollama: another prompt": (ollama(lambda n, p: counted(900, n)), "900 tokens"),
+    "Ollama: cut": (ollama(lambda n, p: counted(p, 1, done_reason="stop")), "ended after 1 of"),
+    "Ollama: prompt in no time": (ollama(lambda n, p: counted(p, n, 0.3, prompt_eval_duration=1000)), "for the prompt"),
+    "Ollama: tokens in no time": (
+        ollama(lambda n, p: counted(p, n, gap_s=0.1, eval_duration=1000)),
+        "for its tokens",
+    ),
+    "Ollama: all tokens at once": (ollama(lambda n, p: counted(p, 1, eval_count=n)), "no time between tokens"),
+    "Ollama: never done": (ollama(lambda n, p: counted(p, n)[:-1]), "without its end"),
+    "Ollama: an error as a line": (ollama(lambda n, p: [(0.0, {"error": "out of memory"})]), "out of memory"),
     "OpenAI: an error as text": (openai(lambda n: streams(event({"error": "out of memory"}))), "out of memory"),
 }
 
@@ -173,6 +244,13 @@ def test_an_honest_server_is_believed():
     assert {s.label: s.token_count for s in samples} == {"pp3": 3, "ttft3": 3, "tg4": 4}
     told = [d for s in samples for d in s.validity.doubts if "server" in d or "pieces" in d]
     assert not told
+
+
+def test_a_short_prompt_in_no_time_is_timed_here():
+    """Too short a wait to be sure that the server lies; its word would be 3,000,000 tokens/s."""
+    samples, failure = played(ollama(lambda n, p: counted(p, n, 0.03, prompt_eval_duration=1000)))
+    assert failure is None
+    assert min(sample.duration_s for sample in samples if sample.label == "pp3") >= 0.03
 
 
 def test_several_tokens_an_event_are_not_counted_twice():
