@@ -39,7 +39,8 @@ class StreamReport(Frozen):
     Attributes:
         duration_s: Time of its passes, first node to last block.
         stall_s: Time the engine waited for a block.
-        probe_bytes_per_s: Storage bandwidth, measured before and after; 0 where nothing is streamed.
+        probe_bytes_per_s: Storage bandwidth, mean of looks before, between and after the answers; 0 where nothing is
+            streamed.
         reading_s: Time in which at least one read was under way, of records before version 0.2; 0 in others.
     """
 

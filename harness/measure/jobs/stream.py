@@ -85,7 +85,7 @@ def run(job: StreamJob, emit: Emit) -> None:
         generate = Speculator(session, drafter, policy).generate if drafter and policy else partial(plain, session)
         for prompt in prompts:
             emit("answer", timed.answer(partial(generate, prompt, job.new_tokens)))
-        streamed.probe_again()
+            streamed.probe_again()
         emit("report", streamed.report())
         if isinstance(streamed, ExpertStreamedSession):
             emit("expert_use", streamed.use())

@@ -10,6 +10,7 @@ import time
 from abc import abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import harmonic_mean
 from typing import ClassVar, Final
 
 from harness.domain.scenario import Scenario
@@ -17,7 +18,6 @@ from harness.domain.streaming import StreamReport
 from harness.errors import EngineError, RefusedError
 from harness.predict.streaming import margin_bytes
 from harness.runtimes._rows import Closing
-from harness.runtimes.llamacpp.kernel_reads import direct_reads
 from harness.runtimes.llamacpp.laid_memory import BUFFERS_BYTES, LaidMemory, ReaderPool, anonymous_bytes
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.stream_plan import FileLayout
@@ -30,7 +30,7 @@ class BudgetedSession(Closing):
 
     The GGUF file is not split, and the scenario's ``mmap`` and ``repack`` are set as streaming needs them.
     ``budget_bytes`` is what this process may use in all, everything it holds already included; ``held_bytes`` what it
-    holds beside weights; ``probe_bytes_per_s`` the storage bandwidth, 0 when everything stays.
+    holds beside weights.
 
     Raises:
         RefusedError: Not on this system, or the budget is too small.
@@ -73,11 +73,9 @@ class BudgetedSession(Closing):
             memory.forget_file(self._layout.mapped)
             self.held_bytes = anonymous_bytes()
             streams = self._make_plan(budget_bytes - self.held_bytes - margin)
-            buffered = streams and self.through_buffers
-            self._readers = ReaderPool(memory, through_buffers=True) if buffered else direct_reads(memory)
+            self._readers = ReaderPool(memory, through_buffers=streams and self.through_buffers)
             self._held.callback(self._readers.stop)
-            # Storage is shared with others on many machines: the better of two looks is nearer to what it can do.
-            self.probe_bytes_per_s = max(memory.probe_bytes_per_s(), memory.probe_bytes_per_s()) if streams else 0.0
+            self._looks = [memory.probe_bytes_per_s()] if streams else []
             self._place()
             if streams:
                 self._begin()
@@ -147,8 +145,7 @@ class BudgetedSession(Closing):
 
     def put_readers_first(self) -> None:
         """Let readers have a core whenever they want one: for a process that does nothing else, since it lasts."""
-        if isinstance(self._readers, ReaderPool):
-            self._readers.go_first()
+        self._readers.go_first()
 
     def _failed(self) -> EngineError | None:
         return self._failure or self._readers.failure
@@ -165,13 +162,17 @@ class BudgetedSession(Closing):
             read_bytes=self._readers.read_bytes,
             stall_s=sum(self.stalls_s),
             stall_by_block_s=tuple(round(s, 6) for s in self.stalls_s),
-            probe_bytes_per_s=self.probe_bytes_per_s,
+            probe_bytes_per_s=harmonic_mean(self._looks) if self._looks else 0.0,
         )
 
     def probe_again(self) -> None:
-        """Look at the storage once more, after a run: a bound must not rest on one bad moment of it."""
-        if self.probe_bytes_per_s:
-            self.probe_bytes_per_s = max(self.probe_bytes_per_s, self._memory.probe_bytes_per_s())
+        """Look at the storage once more, between answers.
+
+        It is shared with others on many machines and changes from second to second: a bound holds for the time of the
+        run, and not for its best moment.
+        """
+        if self._looks:
+            self._looks.append(self._memory.probe_bytes_per_s())
 
     def close(self) -> None:
         """End the readers, then free the engine's memory and this module's with it."""

@@ -1,6 +1,5 @@
 """Speculation, streaming and quantisation on the real engine with tiny synthetic models."""
 
-import ctypes
 import errno
 import sys
 from contextlib import AbstractContextManager
@@ -12,7 +11,6 @@ import pytest
 from bench.tiny_gguf import synthesize_tiny
 from harness.catalog.gguf import read_gguf
 from harness.domain.scenario import Scenario
-from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError, RefusedError
 from harness.huge_pages import read_buffer
 from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
@@ -91,36 +89,6 @@ def test_readers_without_memory_for_their_buffers_end(tiny: Path, monkeypatch: p
         memory = laid_memory.LaidMemory(tiny)
         with pytest.raises(EngineError, match="for the readers' buffers"):
             laid_memory.ReaderPool(memory, through_buffers=True)
-        memory.close()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
-def test_the_kernel_and_threads_read_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.runtimes.llamacpp import kernel_reads, laid_memory
-    from harness.runtimes.llamacpp.stream_plan import Extent
-
-    monkeypatch.setattr(kernel_reads, "_READ_BYTES", 4 * PAGE_BYTES)
-    path = synthesize_tiny(tmp_path / "deep.gguf", "Q8_0", layer_count=4)
-    extents = [Extent(PAGE_BYTES, 12 * PAGE_BYTES), Extent(20 * PAGE_BYTES, 27 * PAGE_BYTES)]
-    with LlamaSession(path, SCENARIO):
-        memory = laid_memory.LaidMemory(path)
-        for kind in (kernel_reads.KernelReads, laid_memory.ReaderPool):
-            readers = kind(memory)
-            for ticket, extent in enumerate(extents):
-                memory.lay(extent.start, extent.end - extent.start)
-                readers.submit(ticket, [extent])
-            for ticket, (start, end) in enumerate(extents):
-                assert readers.wait(ticket) >= 0
-                assert ctypes.string_at(memory.base + start, end - start) == path.read_bytes()[start:end]
-            assert (readers.failure, readers.read_bytes) == (None, 18 * PAGE_BYTES)
-            readers.stop()
-        readers = kernel_reads.KernelReads(memory)
-        readers.submit(0, [Extent(1 << 40, (1 << 40) + PAGE_BYTES)])  # beyond the end
-        readers.wait(0)
-        assert "reading the model failed" in str(readers.failure)
-        readers.stop()
-        monkeypatch.setattr(kernel_reads, "_CALLS", {})
-        assert isinstance(kernel_reads.direct_reads(memory), laid_memory.ReaderPool)
         memory.close()
 
 
