@@ -162,7 +162,7 @@ def test_ports(tmp_path: Path):
 def test_what_is_no_decoder_is_refused(tmp_path: Path):
     path = write_tiny_decoder(tmp_path, WEIGHTS)
     graph = read_graph(path)
-    with pytest.raises(RefusedError, match="no language model"):
+    with pytest.raises(RefusedError, match="not a language model"):
         decoder_ports(graph._replace(inputs=graph.inputs[1:]))
     with pytest.raises(RefusedError, match="no cache: export it with past"):
         decoder_ports(graph._replace(inputs=graph.inputs[:3]))
