@@ -168,8 +168,9 @@ def verdict(run: Run) -> tuple[str, str]:
     """
     if re.search(r"x ?2\b|dual", run.host):
         return "not asked: two sockets", ""
-    device = device_of(run.device, run.chip, run.cards, run.host, run.model_bytes, run.ram_bytes)
     model = model_of(run.model, run.quant)
+    size = run.model_bytes or (model.weights.file_bytes if model else 0)
+    device = device_of(run.device, run.chip, run.cards, run.host, size, run.ram_bytes)
     if device is None or model is None:
         return f"not asked: nobody's {'model' if device else 'device'}", ""
     pools = {round(pool.total_bytes.value / GIB) for pool in device.pools}

@@ -8,7 +8,7 @@ from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, res
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
 from harness.domain.drafting import PADDING_TOKENS
 from harness.domain.placement import Placement
-from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, Prediction, SpeedPrediction
+from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, Prediction, SpeedPrediction, Verdict
 from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
@@ -17,7 +17,7 @@ from harness.predict.compute_buffer import UNKNOWN_BUFFER_RATIO, UNKNOWN_BUFFER_
 from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
-from harness.predict.memory import SPREAD_RATIO, memory_of, with_draft, with_head, with_parts
+from harness.predict.memory import SPREAD_RATIO, memory_of, with_draft, with_head, with_parts, without_parts
 from harness.predict.placed import with_cards
 from harness.predict.program_fit import ProgramFit, program_fit
 from harness.predict.speculative import BLOCK_RATIO, HEAD_RATIO
@@ -25,7 +25,6 @@ from harness.predict.speed import closed_loop_tokens_per_s, predict_speed
 from harness.predict.streamed import Streamed, plan_under_budget, streamed_ways
 from harness.predict.timed import matrices
 from harness.predict.verdict import check_entitlement, judge, with_target
-from harness.runtimes._threads import default_thread_count
 
 
 def predict(
@@ -54,16 +53,29 @@ def predict(
 
 
 def in_memory(
+    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, *, entitled: bool = False, **beside: Any
+) -> Prediction:
+    """The same, with the speed that it has if all of its weights stay in memory.
+
+    ``beside`` is what :func:`memory_in` takes.
+
+    Raises:
+        RefusedError: As :func:`memory_in`; the system has no higher limit to be ``entitled`` to.
+    """
+    memory = memory_in(model, device, scenario, **beside)
+    return judged(memory, model, device, scenario, entitled=entitled)
+
+
+def memory_in(
     model: ResolvedModel,
     device: DeviceProfile,
     scenario: Scenario,
     *,
-    entitled: bool = False,
     draft: ResolvedModel | None = None,
     head: str = "",
     beside: Sequence[Companion] = (),
-) -> Prediction:
-    """The same, with the speed that it has if all of its weights stay in memory; with a draft, the memory of both.
+) -> MemoryPrediction:
+    """Memory of a model, of a draft for it, of its image tower and of what lives in the app beside them.
 
     A ``head`` of the model's own (``mtp``) drafts as many tokens as are asked for, else as its program does.
 
@@ -80,7 +92,6 @@ def in_memory(
         counts = f"{draft.weights.shape.vocab_count} tokens, the target has {shape.vocab_count}"
         raise RefusedError(f"{draft.name} cannot draft for {model.name}: other vocabulary ({counts})")
     try:
-        device = with_cards(device, len(scenario.placement.tensor_split) or 1)
         drafts = scenario.draft_tokens or (head == "mtp" and program_named(scenario.program).drafts)
         drafting = scenario.replace(draft_tokens=int(drafts))
         memory = memory_of(model.weights, drafting, device)
@@ -99,10 +110,18 @@ def in_memory(
         why = "its scratch for the largest image" if hidden else "its scratch, estimated by the size of its file"
         buffer = MemoryPart(name="image buffer", anonymous_bytes=scratch, reason=why, pool=pool)
         memory = with_parts(memory, (buffer,), SPREAD_RATIO if hidden else UNKNOWN_BUFFER_SPREAD_RATIO)
-    memory, speed = _widened(memory, model, scenario), _speed(model, device, scenario)
-    if beside:
-        memory = with_companions(memory, beside)
+    memory = _widened(memory, model, scenario)
+    if model.reads_only:
+        memory = without_parts(memory, ("kv cache", "cell records"))
+    return with_companions(memory, beside) if beside else memory
+
+
+def judged(
+    memory: MemoryPrediction, model: ResolvedModel, device: DeviceProfile, scenario: Scenario, *, entitled: bool = False
+) -> Prediction:
+    """What :func:`memory_in` says, with speed and verdict (RefusedError: as :func:`in_memory`)."""
     check_entitlement(entitled, device)
+    api, speed = device.api(scenario.api), _speed(model, device, scenario)
     return Prediction(
         device=device.name,
         model=model.name,
@@ -110,8 +129,21 @@ def in_memory(
         api=api,
         memory=memory,
         speed=speed,
-        verdict=judge(memory, speed, device, entitled=entitled, api=api),
+        verdict=verdict_of(memory, device, scenario, entitled=entitled, speed=speed),
     )
+
+
+def verdict_of(
+    memory: MemoryPrediction,
+    device: DeviceProfile,
+    scenario: Scenario,
+    *,
+    entitled: bool = False,
+    speed: SpeedPrediction | None = None,
+) -> Verdict:
+    """The verdict of a memory, on all of the cards that the placement splits over; ``speed`` tells what limits it."""
+    device = with_cards(device, len(scenario.placement.tensor_split) or 1)
+    return judge(memory, speed, device, entitled=entitled, api=device.api(scenario.api))
 
 
 def streamed(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, now: Prediction) -> list[Streamed]:
@@ -170,6 +202,8 @@ def throughput_of(model: str) -> Callable[[Scenario], float]:
         RefusedError: This machine was never probed.
         UnknownNameError: No such model.
     """
+    from harness.runtimes._threads import default_thread_count  # it asks the system of its cores
+
     weights, device = resolve_model(model).weights, resolve_device(THIS_MACHINE[0])
 
     def told(scenario: Scenario) -> float:
@@ -224,9 +258,10 @@ def speeds_by_depth(
     model: ResolvedModel, device: DeviceProfile, scenario: Scenario
 ) -> tuple[tuple[int, Interval], ...]:
     """Decode speed after the prompt, and with the context half full and full: (tokens in the cache, tokens/s)."""
-    room = scenario.context_tokens - scenario.new_tokens
+    room = scenario.context_tokens // scenario.batch_count - scenario.new_tokens
     prompt = scenario.depth_tokens + scenario.prompt_tokens
-    depths = [prompt, *(d for d in (scenario.context_tokens // 2, room) if prompt < d <= room)]
+    half = scenario.context_tokens // scenario.batch_count // 2
+    depths = [prompt, *(d for d in (half, room) if prompt < d <= room)]
     made = [(d, _speed(model, device, scenario.replace(depth_tokens=d))) for d in dict.fromkeys(depths)]
     return tuple((d, s.decode_tokens_per_s) for d, s in made)
 

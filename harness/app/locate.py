@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.app.resolve import ResolvedModel, mixture_of, resolve_model
+from harness.app.resolve import ResolvedModel, mixture_of, repository_of, resolve_model
 from harness.catalog._progress import Progress
 from harness.catalog.fetch import bring, file_of, pull
 from harness.catalog.gguf import read_weights
 from harness.catalog.hub import files_in
-from harness.catalog.paths import as_path, cache_dir, table_rows
+from harness.catalog.paths import as_path, cache_dir
 from harness.domain.foreign import inside
 from harness.domain.model import Weights
 from harness.domain.quant import split
@@ -80,11 +80,6 @@ def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located
         raise FetchError(f"{ref}: its file can be had as hf:{repo}, or bring one of your own. {error}") from error
     weights = read_weights(parts[0])
     return Located(model.name, weights.quant, parts[0], weights)
-
-
-def repository_of(name: str) -> str:
-    """A repository of GGUF files of a card, by its uploader's naming; empty where none is listed."""
-    return next((row["repo"] for row in table_rows("models", "repositories") if row["card"] == name), "")
 
 
 def _here(path: Path, quant: str) -> Located:

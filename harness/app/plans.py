@@ -1,6 +1,7 @@
 """What ``fit`` says beyond one verdict: whether speculation pays on this device, and how streaming would split."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -160,10 +161,10 @@ def _fits(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, entit
 def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) -> tuple[Callable[[int], float], bool]:
     """Cost of a pass over k tokens relative to one, and whether it was measured on that device."""
 
+    @cache  # each acceptance rate asks for the same lengths
     def seconds(tokens: int) -> float:
         return pass_seconds(weights, device, scenario, Pass(tokens, scenario.depth_tokens, verified=True))
 
-    one_s = seconds(1)
     measured = device.calibration(device.api(scenario.api)) is not None
     beside_s = 0.0 if measured else VERIFIED_S
-    return (lambda k: (seconds(k) + (k - 1) * beside_s) / one_s), measured
+    return (lambda k: (seconds(k) + (k - 1) * beside_s) / seconds(1)), measured

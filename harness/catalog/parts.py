@@ -6,7 +6,7 @@ tables are read when a name is in no device file, each at its first use.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
@@ -20,6 +20,10 @@ LAYERS: Final[tuple[Layer, ...]] = ("devices", "chips", "cards", "cpus")
 _DROPPED: Final = re.compile(TABLES["part_dropped"])
 _SPELLINGS: Final = tuple((re.compile(pattern), text) for pattern, text in TABLES["part_spellings"])
 _ROOM: Final = re.compile(TABLES["part_room"])
+_LINES: Final = re.compile(TABLES["part_lines"])
+_LINE_WORDS: Final = re.compile(TABLES["part_line_words"])
+_LAPTOPS: Final = re.compile(TABLES["part_laptops"])
+_BARE_CARD: Final = re.compile(r"[2-5]0[5-9]0|16[36]0|10[5-8]0|[5-9][4-9][05]0")
 _NEAR_COUNT: Final = 4
 _SHORT: Final = 4
 """Letters from which on a device's name without its maker is surely meant."""
@@ -29,17 +33,10 @@ Row = dict[str, str]
 
 
 class TablePart(NamedTuple):
-    """A row of a table, words of the name that it does not explain, and the name of a sibling that it stands for."""
+    """A row of a table."""
 
     layer: Layer
     row: Row
-    rest: str = ""
-    asked: str = ""
-
-    @property
-    def called(self) -> str:
-        """The name that was meant: the sibling's, where the row stands for one."""
-        return self.asked or self.row["name"]
 
     @property
     def bandwidth_gb_s(self) -> float:
@@ -84,24 +81,53 @@ def _index(layer: Layer) -> dict[str, list[Row]]:
 
 
 def find(name: str) -> list[TablePart]:
-    """What a name can mean, likeliest first; none where no key is exactly that of the name or of a part of it.
-
-    A part counts where the other words are a kind of computer, a maker or a year (``MacBook Pro 16 M3 Max``).
-    """
+    """What a name can mean, likeliest first; none where no key is exactly that of the name."""
     text = spelled(aliased(name))
-    for key in _variants(text):
-        if hits := _hits(key, text):
-            return hits
-    words = text.split()
-    for count in range(len(words) - 1, 0, -1):
-        for start in range(len(words) - count + 1):
-            rest = " ".join(words[:start] + words[start + count :])
-            inner = " ".join(words[start : start + count])
-            if _ROOM.fullmatch(rest) and len(squashed(inner)) > 1:
-                for key in keys_of([inner]):
-                    if hits := _hits(key, text):
-                        return [part._replace(rest=rest) for part in hits]
-    return []
+    return next((hits for key in _variants(text) if (hits := _hits(key, text))), [])
+
+
+def is_another(part: TablePart, after: Sequence[str]) -> bool:
+    """Whether the words behind the name of a device make it another one, which is not known: POCO F5 Pro."""
+    return part.layer == "devices" and after[:1] in (["pro"], ["max"], ["ultra"], ["lite"])
+
+
+def is_room(words: str, *, lines: bool = True) -> bool:
+    """Whether words may stand beside a part: makers, forms and years, or a line of products with its numbers.
+
+    Without ``lines``: beside a short name (X1), which may be a number of such a line itself.
+    """
+    return bool(_ROOM.fullmatch(words) or (lines and _LINES.search(words) and _LINE_WORDS.fullmatch(words)))
+
+
+def is_laptop(words: str) -> bool:
+    """Whether words beside a part name a laptop: makers give some lines of them the names of cards, and inches tell."""
+    return _LAPTOPS.search(words) is not None
+
+
+def laptop_card(part: TablePart) -> TablePart:
+    """The card of that name that laptops have; the card itself where none is sold."""
+    name = re.sub(r" \d+ GB.*", "", part.row["name"])
+    texts = (f"{name} Laptop", re.sub(" Ada| Blackwell", r" Laptop\g<0>", name))
+    return next((hit for text in texts for hit in find(text) if hit.row.get("form") == "laptop"), part)
+
+
+def sold_with(chip: str, words: str) -> TablePart | None:
+    """The device of which words are the beginning of a name, with this chip in it; None for no device, or several."""
+    begun = {key for key in keys_of([words]) if re.search(r"\d", key)}
+    rows = [
+        row
+        for key, rows in _index("devices").items()
+        for row in rows
+        if key.startswith(tuple(begun)) and squashed(spelled(row["chip"])) == squashed(spelled(chip))
+    ]
+    names = {row["name"] for row in rows}
+    return TablePart("devices", rows[0]) if len(names) == 1 else None
+
+
+def tells(name: str) -> bool:
+    """Whether words are enough to name a part beside others: figures alone are where they are those of a card."""
+    text = squashed(name)
+    return len(text) > 1 and (not text.isdigit() or _BARE_CARD.fullmatch(text) is not None)
 
 
 def _hits(key: str, text: str) -> list[TablePart]:
@@ -111,18 +137,27 @@ def _hits(key: str, text: str) -> list[TablePart]:
     for layer in LAYERS:
         for row in _index(layer).get(key, ()):
             rival = named and row["maker"] in _MAKERS.values() and row["maker"] not in named
-            sibling = layer == "chips" and row["maker"] in {"AMD", "Intel"} and re.search(r"\d{3}", key)
-            own = squashed(spelled(row["name"]))
-            asked = key if sibling and key not in own and own not in key and "radeon" not in key else ""
+            cpu = next(iter(_index("cpus").get(key, ())), None) if layer == "chips" else None
+            if cpu and cpu["name"] != row["name"]:  # a sibling: its own memory, the row's GPU
+                row = row | {column: cpu[column] for column in cpu if column != "keys"}  # noqa: PLW2901
             if not rival:
-                hits.append(TablePart(layer, row, asked=f"{row['maker']} {asked.upper()}" if asked else ""))
+                hits.append(TablePart(layer, row))
     # M5 is first a chip, and then what somebody calls a computer
     return sorted(hits, key=lambda part: len(key) < _SHORT and part.layer == "devices")
 
 
 def aliased(name: str) -> str:
     """What the file of aliases says that a name means; else the name."""
-    return _aliases().get(squashed(spelled(name)), name)
+    known = _aliases()
+    for asked in keys_of([name]):
+        if asked in known:
+            return known[asked]
+        # a maker's name with what is in it: NUC 13 Pro i7-1360P
+        begun = ((key, means) for key, means in known.items() if asked.startswith(key) and len(key) > _SHORT)
+        for key, means in begun:
+            if asked.removeprefix(key) in squashed(spelled(means)):
+                return means
+    return name
 
 
 @lru_cache(maxsize=1)
@@ -138,8 +173,11 @@ def _variants(text: str) -> Iterator[str]:
         yield before + keys[-1] if keys else ""
     for key in keys:
         yield key.removesuffix("5g") if key.endswith("5g") else f"{key}5g"
-    if model := re.fullmatch(r"(sm[a-z]\d{3})[a-z]\d?", keys[0] if keys else ""):  # a Samsung for one region
-        yield model[1]
+        yield from (f"{key}laptop", f"rtx{key}laptop")  # cards that are sold for laptops alone
+    if model := re.fullmatch(r"(sm([a-z])(\d\d)(\d))[a-z]{0,2}\d?", keys[0] if keys else ""):
+        yield model[1]  # a Samsung for one region
+        if model[2] in "am":  # SM-A156: Galaxy A15, the fifth generation of radio
+            yield f"galaxy{model[2]}{model[3]}" + ("5g" if model[4] == "6" else "")
 
 
 def near(name: str) -> list[str]:

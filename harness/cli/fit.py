@@ -1,5 +1,6 @@
 """``edge-harness fit``: does this model fit on that device, how fast, and what would help."""
 
+import re
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,11 +83,11 @@ def _question(context: click.Context, model: str, device: str, options_given: di
     head, fields["draft_tokens"] = _head(draft := left["draft"] or "")
     if (program := fields["program"]) is None:
         fields["program"] = usual_program(device)
-    if is_longest := not fields["context_tokens"]:
-        needed_tokens = fields["depth_tokens"] + fields["prompt_tokens"] + fields["new_tokens"]
-        fields["context_tokens"] = -(-needed_tokens // 256) * 256
+    resolved, given = resolve_model(model, left["quant"] or None), typed(context)
+    is_longest = not fields["context_tokens"]
+    says_context = _with_room(fields, resolved, is_typed="context_tokens" in given and not is_longest)
     scenario = scenario_from(fields)
-    resolved, profile = resolve_model(model, left["quant"] or None), resolve_device(device, scenario)
+    profile = resolve_device(device, scenario)
     notes = list(resolved.notes)
     if budget := left["ram_budget"]:
         profile = use.within_budget(profile, options.budget_of(budget, resolved.weights.file_bytes))
@@ -100,12 +101,11 @@ def _question(context: click.Context, model: str, device: str, options_given: di
     if is_longest:
         fields["context_tokens"] = longest_context(resolved, profile, scenario, **asked)
         scenario = scenario_from(fields)
-    given = typed(context)
     made = program and use.made_by_program(
         resolved,
         profile,
         scenario,
-        context_asked="context_tokens" in given,
+        context_asked=says_context,
         layers_asked="placement" in given,
     )
     if made:
@@ -116,6 +116,23 @@ def _question(context: click.Context, model: str, device: str, options_given: di
     if device in THIS_MACHINE:
         notes += use.timing_notes(resolved, profile, scenario)
     return _Question(resolved, profile, scenario, asked, notes, is_longest, small or head or None)
+
+
+def _with_room(fields: dict[str, Any], model: "ResolvedModel", *, is_typed: bool) -> bool:
+    """Whether the context is other than the usual one: as typed, or with room for all that is asked for.
+
+    Nobody's context is longer than what the model was made for unless it is asked for.
+    """
+    users, new = fields["batch_count"], 0 if model.reads_only else fields["new_tokens"]
+    needed = users * (fields["depth_tokens"] + fields["prompt_tokens"] + new)
+    if is_typed:
+        if users > 1 and needed > fields["context_tokens"]:
+            found = f"a context of {fields['context_tokens']:,} tokens for {users} users"
+            raise click.UsageError(f"{found}, expected {needed:,} or more: {needed // users:,} tokens for each")
+        return True
+    usual, most = fields["context_tokens"], model.weights.shape.context_max_tokens
+    fields["context_tokens"] = max(-(-needed // 256) * 256, min(usual, most or usual))
+    return bool(usual != fields["context_tokens"])
 
 
 def _head(draft: str) -> tuple[str, int]:
@@ -132,10 +149,9 @@ def _head(draft: str) -> tuple[str, int]:
 def _one(context: click.Context, model: str, device: str, given: dict[str, Any]) -> tuple[Answer, dict[str, str]]:
     """One model on one device: its answer, and what a comparison says of it."""
     from harness.app import fit as use
-    from harness.app.locate import repository_of
     from harness.app.measured import causes
     from harness.app.plans import plan_speculation
-    from harness.app.resolve import THIS_MACHINE
+    from harness.app.resolve import THIS_MACHINE, repository_of
     from harness.app.ways import advice_for, ways
     from harness.report.answer import commands, first_line, measured_line, next_step, other_ways, span
 
@@ -143,10 +159,11 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
     resolved, profile, small, measured = question.model, question.device, question.asked["draft"], given["measured"]
     listed = ways(resolved, profile, question.scenario, **question.asked)
     best, now, scenario = listed[0], listed[0].prediction, listed[0].scenario
-    verdict, advised = now.verdict, given["with_advice"]
+    verdict, advised = now.verdict, given["with_advice"] and not resolved.reads_only
     deep = () if verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
     decode = deep[0][1] if deep else now.speed.decode_tokens_per_s
-    late, energy = use.outlook(resolved, profile, scenario, decode, question.asked["minutes"] or 10)
+    minutes = question.asked["minutes"] or 10
+    late, energy = use.outlook(resolved, profile, scenario, decode, minutes)
     notes = [*question.notes, *_too_long(resolved, scenario), *_notes(now, profile, scenario)]
     changes = advice_for(resolved, profile, question.scenario, now, **question.asked) if advised else []
     drafter, there, entitled = question.drafter, _elsewhere(context, given["verifier"]), question.asked["entitled"]
@@ -156,21 +173,22 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
         else None
     )
     why = _why(resolved, profile, scenario) if given["explained"] else ()
-    slower, beside = [], ""
-    if measured:
-        slower, beside = causes(measured, best, resolved, profile, late), measured_line(measured, now)
-    starts = [] if profile.kind in _HANDHELD else commands(best, resolved, repository_of(resolved.name))
+    slower = causes(measured, best, resolved, profile, late) if measured else []
+    beside = measured_line(measured, now) if measured else ""
+    starts = [] if profile.kind in _HANDHELD else commands(best, resolved, repository_of, small)
     spoken = first_line(
         best,
         profile,
         late,
         decode=decode,
         target_tokens_per_s=question.asked["target_tokens_per_s"],
-        but=_rests_on(resolved, scenario, question.is_longest),
+        but=_rests_on(resolved, scenario, is_longest=question.is_longest, fits=verdict.word != "fits with streaming"),
         reads_only=resolved.reads_only,
     )
     cost, reading = _cost(given["price"], energy), _reading(now, resolved, profile, scenario)
-    rows = [*_speeds(now, deep), *reading, *_over_minutes(late, energy), *cost]
+    of_one = [] if scenario.batch_count > 1 else _over_minutes(late, energy, minutes)  # both laws are of one sequence
+    written = [*_speeds(now, deep), *reading, *of_one, *cost]
+    rows = [row for row in written if not resolved.reads_only or re.match("prefill|first|load|reading (?!the)", row[0])]
 
     def show() -> None:
         below = [f"  {one.tokens_per_s:.3g} tokens/s if {one.cause}: {one.advice}" for one in slower]
@@ -208,9 +226,11 @@ def _elsewhere(context: click.Context, verifier: str | None) -> "tuple[DevicePro
     return (resolve_device(place), trip_s) if place else None
 
 
-def _rests_on(model: "ResolvedModel", scenario: "Scenario", is_longest: bool) -> str:
+def _rests_on(model: "ResolvedModel", scenario: "Scenario", *, is_longest: bool, fits: bool) -> str:
     """What the answer is true of: the longest context, a guess, more than the model was made for; empty for none."""
-    parts = [f"with a context of up to {scenario.context_tokens:,} tokens"] if is_longest else []
+    most = "up to {:,}" if fits else "{:,}"
+    parts = [f"with a context of {most.format(scenario.context_tokens)} tokens"] if is_longest else []
+    parts += ["since none leaves it all in memory"] if is_longest and not fits else []
     if model.tower and model.tower.is_asked and not model.tower_bytes:
         parts.append("without its image tower (mmproj)")
     parts += _too_long(model, scenario)
@@ -221,7 +241,7 @@ def _rests_on(model: "ResolvedModel", scenario: "Scenario", is_longest: bool) ->
 
 def _too_long(model: "ResolvedModel", scenario: "Scenario") -> list[str]:
     most_tokens = model.weights.shape.context_max_tokens
-    is_longer = 0 < most_tokens < scenario.context_tokens
+    is_longer = 0 < most_tokens < scenario.context_tokens // scenario.batch_count
     return [f"in a context longer than the {most_tokens:,} tokens it was made for"] if is_longer else []
 
 
@@ -230,16 +250,16 @@ def _notes(now: "Prediction", device: "DeviceProfile", scenario: "Scenario") -> 
     notes = [f"{device.title}: {reading}" for reading in device.readings]
     ram = device.pool("ram").bandwidth_bytes_per_s
     by_cpu = now.api == "cpu" or any(part.name == "weights with the CPU" for part in now.memory.parts)
-    if by_cpu and device.pools[1:] and ram.confidence != "measured":
+    is_told = ram.confidence == "measured" or ram.source.startswith(("said", "DDR", "LPDDR"))
+    if by_cpu and device.pools[1:] and not is_told:
         ask = "add its kind, such as '+ 64GB 2 channel ddr5-6000', if it is another"
         notes.append(f"RAM is taken to read at {format_rate(ram.value)} ({ram.source}): {ask}")
     if device.learned:
         notes.append(f"speed was learnt from measurements of this device, kept in {device.learned}")
     if scenario.batch_count > 1:
-        each = format_number(now.speed.decode_tokens_per_s.mid / scenario.batch_count)
-        notes.append(f"{scenario.batch_count} sequences together: speeds are those of all, {each} tokens/s for each")
+        notes.append(f"{scenario.batch_count} sequences together: the speeds of the table are those of all")
     later = sum(part.anonymous_bytes for part in now.memory.later)
-    if later:
+    if later and device.kind not in _HANDHELD:
         reasons = "; ".join(part.reason for part in now.memory.later)
         notes.append(f"{scenario.program} may add up to {format_bytes(later)} of RAM over many turns: {reasons}")
     return notes
@@ -322,9 +342,9 @@ def _reading(now: "Prediction", model: "ResolvedModel", device: "DeviceProfile",
     return rows
 
 
-def _over_minutes(late: "Sustained | None", energy: "Energy | None") -> "list[Row]":
+def _over_minutes(late: "Sustained | None", energy: "Energy | None", asked: float) -> "list[Row]":
     after = "not known how much heat the device can shed" if late is None else late.evidence
-    minutes, speed = (late.minutes, late.tokens_per_s) if late else (10, None)
+    minutes, speed = (late.minutes, late.tokens_per_s) if late else (asked, None)
     rows: list[Row] = [(f"decode after {minutes:g} minutes, tokens/s", speed, format_number, after)]
     if late is not None and late.knee_s is not None:
         rows.append(("throttles after, s", _exact(late.knee_s), format_number, "thermal limit"))

@@ -203,7 +203,7 @@ class DeviceProfile(Frozen):
         machine: Fingerprint of the machine that was probed; empty for a device that others described.
         learned: File of what measurements taught of its speed (``learn``); empty for none.
         readings: How the name was read: what it was taken for, what else it means, what was derived from what.
-        card_count: Identical cards in it.
+        card_shares: Of several cards, the part of what is split over them that each takes, in any unit; empty for one.
     """
 
     name: str
@@ -223,7 +223,12 @@ class DeviceProfile(Frozen):
     machine: str = ""
     learned: str = ""
     readings: tuple[str, ...] = ()
-    card_count: Annotated[int, Meta(ge=1, le=16)] = 1
+    card_shares: Annotated[tuple[float, ...], Meta(max_length=16)] = ()
+
+    @property
+    def card_count(self) -> int:
+        """Cards in it, alike or not."""
+        return len(self.card_shares) or 1
 
     def pool(self, name: PoolName) -> MemoryPool:
         """The memory pool of that name; KeyError where the device has none."""

@@ -106,6 +106,11 @@ class Verdict(Frozen):
     available_bytes: int
     reasons: tuple[str, ...] = ()
 
+    @property
+    def lack_ratio(self) -> float:
+        """What is needed, over what there is."""
+        return self.needed_bytes / max(self.available_bytes, 1)
+
 
 class Prediction(Frozen):
     """Everything said of one model on one device in one scenario."""

@@ -21,6 +21,7 @@ TRIED_QUANTS: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q4_0", "Q3
 
 MOST_OF_A_KIND: Final = 3
 """More of one kind would hide the other kinds."""
+_NARROW: Final = ("Q8_0", "Q4_0")
 _WIDE_CACHES: Final = frozenset({"F16", "BF16", "F32"})
 
 
@@ -105,7 +106,9 @@ def advise(
                 yield one
 
     has_cache = shape.kv_head_count > 0
-    listed = [*tried(_variants(asked, has_cache=has_cache)), *(made(k, c, asked, then) for k, c, then in more)]
+    # that a narrow cache makes a card faster, users deny of long prompts and deep contexts: it only makes room
+    narrow = _NARROW if has_cache and now.verdict.word != "fits" and asked.scenario.kv_type in _WIDE_CACHES else ()
+    listed = [*tried(_variants(asked, narrow, has_cache=has_cache)), *(made(k, c, asked, then) for k, c, then in more)]
     found = [advice for advice in listed if _worth(now, advice)]
     if now.verdict.word != "fits" and not any(a.word == "fits" and a.kind != "entitlement" for a in found):
         combined = tried(_combinations(asked)) if has_cache else ()
@@ -123,12 +126,12 @@ def _order(advice: Advice) -> tuple[int, float, float]:
     return SEVERITY[advice.word], advice.quality_percent or 0.0, -advice.decode_tokens_per_s
 
 
-def _variants(asked: Variant, *, has_cache: bool) -> Iterator[tuple[str, str, Variant]]:
+def _variants(asked: Variant, kv_types: Iterable[str], *, has_cache: bool) -> Iterator[tuple[str, str, Variant]]:
     """One change each: narrower weights, a narrower cache, a shorter context, the system's higher limit."""
     scenario = asked.scenario
     for quant in _narrower(asked.quant):
         yield "quant", f"quantise to {quant}", asked._replace(quant=quant)
-    for kv_type in ("Q8_0", "Q4_0") if has_cache and scenario.kv_type in _WIDE_CACHES else ():
+    for kv_type in kv_types:
         yield "kv", f"keep the KV cache in {kv_type}", asked._replace(scenario=_narrow_cache(scenario, kv_type))
     for context in _shorter(scenario) if has_cache else ():
         cut = scenario.replace(context_tokens=context)
@@ -173,7 +176,8 @@ def _narrower(quant: str) -> list[str]:
 
 def _shorter(scenario: Scenario) -> Iterator[int]:
     """Half the context, a quarter, ... while the tokens asked about still fit."""
-    least = max(1024, scenario.prompt_tokens + scenario.new_tokens + scenario.depth_tokens)
+    each = scenario.prompt_tokens + scenario.new_tokens + scenario.depth_tokens
+    least = max(1024, scenario.batch_count * each)
     context = scenario.context_tokens // 2
     while context >= least:
         yield context
@@ -195,5 +199,4 @@ def _worth(now: Prediction, advice: Advice) -> bool:
     if advice.word == "does not fit":
         return False
     saves = now.verdict.word != "fits" and advice.saved_bytes > 0.05 * now.verdict.needed_bytes
-    # that a narrow cache makes a card faster, users deny of long prompts and deep contexts
     return (advice.speed_ratio > 1.05 and advice.kind != "kv") or (saves and advice.speed_ratio > 0.95)

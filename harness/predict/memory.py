@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from harness.domain.base import shipped_rows
@@ -137,6 +137,13 @@ def with_parts(memory: MemoryPrediction, extra: tuple[MemoryPart, ...], spread_r
     return MemoryPrediction(parts=(*memory.parts, *extra), peak_bytes=interval, later=memory.later)
 
 
+def without_parts(memory: MemoryPrediction, names: Collection[str]) -> MemoryPrediction:
+    """Memory less the parts of these names."""
+    left, peak = tuple(part for part in memory.parts if part.name not in names), memory.peak_bytes
+    less = total_bytes(memory.parts) - total_bytes(left)
+    return memory.replace(parts=left, peak_bytes=peak.through(lambda size: max(size - less, 0.0)))
+
+
 def weight_parts(
     weights: Weights, scenario: Scenario, api: str, device: DeviceProfile | None
 ) -> tuple[MemoryPart, ...]:
@@ -166,7 +173,9 @@ def weight_parts(
         )
         start = parts.first_gpu_block
         other = "weights with the CPU"
-        why = f"{start} blocks, the experts of {max(placement.cpu_moe - start, 0)} more, the token table"
+        away = max(placement.cpu_moe - start, 0) if shape.experts is not None else 0
+        counted = ((f"{start} blocks", start), (f"the experts of {away} {'more' if start else 'blocks'}", away))
+        why = ", ".join([*(words for words, count in counted if count), "the token table"])
     held, mapped = (0, with_cpu) if scenario.mmap else (with_cpu, 0)
     return (
         *_by_card("weights", on_cards, reasons, pool),

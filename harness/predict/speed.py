@@ -20,6 +20,7 @@ from harness.predict.prefill import prompt_of
 from harness.predict.tensors import block_of
 from harness.predict.timed import Timed, matrices, timed_costs
 from harness.predict.weights import role_of
+from harness.units import format_number
 
 _LOAD_SPREAD: Final = 0.45
 """ln of storage as read by a loader over its data sheet: within a factor 1.6."""
@@ -243,8 +244,9 @@ def _unsettled(phase: str, speed: Interval, part: Part, costs: Costs, asked: Pas
     key = costs.belief.least_known(costs.gradient(part, asked))
     what = next((text for word, text in _SETTLES if word in key), "this model by {api} on this device")
     test = "tg128" if phase == "decode" else "pp512"
+    between = f"{format_number(speed.low)} to {format_number(speed.high)} tokens/s"
     return (
-        f"{phase} speed is not known well enough ({speed.low:.3g} to {speed.high:.3g} tokens/s): one {test} run of "
+        f"{phase} speed is not known well enough ({between}): one {test} run of "
         f"{what.format(api=costs.machine.api, quant=weights.quant)} would settle most of it",
     )
 

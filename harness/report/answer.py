@@ -124,19 +124,28 @@ def other_ways(ways: Sequence[Way]) -> str:
     return ""
 
 
-def commands(way: Way, model: ResolvedModel, repository: str) -> list[str]:
+def commands(
+    way: Way, model: ResolvedModel, repository_of: Callable[[str], str], draft: ResolvedModel | None = None
+) -> list[str]:
     """What to type to run it so: by llama-server, and by Ollama where the model is whole; empty where it does not run.
 
-    ``repository`` is one of the hub that has a file of it, empty where none is known.
+    ``repository_of`` tells one of the hub that has a file of a model, empty where none is known.
     """
     asked, flags = way.scenario, way.flags
     if not way.runs or (way.prediction.verdict.word == "fits with streaming" and not flags):
         return []
-    file = f"-hf {repository}:{model.quant}" if repository else f"-m {model.path or f'{model.name}-{model.quant}.gguf'}"
+
+    def file_of(one: ResolvedModel, from_hub: str, local: str) -> str:
+        if there := repository_of(one.name):
+            return f"{from_hub} {there}:{one.quant}"
+        return f"{local} {one.path or f'{one.name}-{one.quant}.gguf'}"
+
+    repository, beside = repository_of(model.name), file_of(draft, "-hfd", "-md") if draft else ""
     tower = "--mmproj mmproj-F16.gguf" if model.tower_bytes and not repository else ""
-    words = [f"llama-server {file} -c {asked.context_tokens}", tower, flags, asked.flags]
+    file = file_of(model, "-hf", "-m")
+    words = [f"llama-server {file} -c {asked.context_tokens}", tower, flags, beside, asked.flags]
     lines = [" ".join(filter(None, words))]
-    if repository and way.is_usual:
+    if repository and way.is_usual and not draft:
         lines.append(
             f"OLLAMA_CONTEXT_LENGTH={asked.context_tokens} ollama serve & ollama run hf.co/{repository}:{model.quant}"
         )

@@ -158,7 +158,9 @@ def test_the_usual_questions_have_an_answer(model, quant, device, cards, ram_gib
     profile = load_device(device)
     ram = replace(profile.pool("ram"), usable_bytes=replace(profile.pool("ram").usable_bytes, value=ram_gib * 2**30))
     profile = replace(profile, pools=(ram, profile.pool("vram")))
-    best = ways(resolve_model(model, quant), replace(profile, card_count=cards), Scenario())[0]
+    best = ways(
+        resolve_model(model, quant), replace(profile, card_shares=(1.0,) * cards if cards > 1 else ()), Scenario()
+    )[0]
     assert check(best.scenario.placement)
     assert best.flags == best.scenario.placement.flags(resolve_model(model, quant).weights.shape.layer_count)
     # one step less on the CPU would not fit on the card with the room that its interval asks for
@@ -188,7 +190,7 @@ def test_memory_of_a_split_is_the_whole_shared_out():
 
 def test_refusals_say_what_is_missing():
     with pytest.raises(RefusedError, match="no card of its own"):
-        ways(resolve_model("smollm2-135m"), replace(load_device("raspberry-pi-5"), card_count=2), Scenario())
+        ways(resolve_model("smollm2-135m"), replace(load_device("raspberry-pi-5"), card_shares=(1.0, 1.0)), Scenario())
 
 
 @pytest.mark.parametrize(
