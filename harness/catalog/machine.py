@@ -206,8 +206,8 @@ def build(line: PartsLine, ref: str, files: "DeviceFiles") -> DeviceProfile | No
             )
         hosts.append(TakenPart(1, best, said))
     words = " ".join([line.beside, *(named.name for named, hits in meant if hits[0].layer == "devices")])
-    sold = [device for host in hosts if (device := sold_with(host.part.row["name"], words))]
-    hosts = [TakenPart(1, device, []) for device in sold[:1]] or hosts
+    sold = [one for host in hosts if (one := sold_with(host.part.row["name"], words))]
+    hosts = [TakenPart(1, one, []) for one in sold[:1]] or hosts
     if len(hosts) > 1:
         names = " and ".join(repr(host.part.row["name"]) for host in hosts[:2])
         raise InputError(f"{ref!r}: {names} are two of a kind; name one")
