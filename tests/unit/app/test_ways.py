@@ -31,7 +31,7 @@ def best(model: str, device: str, **asked: int) -> Way:
         ("llama-3.3-70b", "rtx-3090-desktop", "blocks on the card, the others with the CPU"),
         ("qwen3.5-397b-a17b", "macbook-pro-m3-max", "of wanted experts in memory, the others read from storage"),
         ("qwen3-32b", "raspberry-pi-5-16gb", "layers in memory, the others streamed"),
-        ("llama-3.3-70b", "macbook-air-m1-8gb", "mapped from storage"),
+        ("llama-3.3-70b", "macbook-air-m1-8gb", "layers in memory, the others streamed"),
     ],
 )
 def test_the_best_way_is_the_one_that_people_take(model: str, device: str, how: str) -> None:
