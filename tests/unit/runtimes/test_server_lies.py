@@ -1,5 +1,6 @@
 """Servers that lie: none of what they say becomes a figure that stands as good."""
 
+import json
 import time
 
 import pytest
@@ -251,6 +252,31 @@ def test_a_short_prompt_in_no_time_is_timed_here():
     samples, failure = played(ollama(lambda n, p: counted(p, n, 0.03, prompt_eval_duration=1000)))
     assert failure is None
     assert min(sample.duration_s for sample in samples if sample.label == "pp3") >= 0.03
+
+
+def test_another_clients_clock_agrees():
+    """30 tokens 20 ms apart, read by a plain socket and by the harness in turns: the time between them is one."""
+    import socket
+    import statistics
+
+    from harness.runtimes.server.answer import Request
+
+    def plainly(port):
+        body = json.dumps({"prompt": "a b c", "n_predict": 30}).encode()
+        arrivals = []
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(b"POST /completion HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            while data := connection.recv(1 << 16):
+                arrivals += [time.perf_counter()] * data.count(b'"stop": false')
+        return arrivals[-1] - arrivals[0]
+
+    with replay(llama(lambda n: honest(n, 0.05, 0.02))) as server:
+        attached, ours, theirs = RUNTIME.attach(server.url), [], []
+        for _ in range(3):
+            answer = attached.ask(Request(prompt="a b c", new_tokens=30))
+            ours.append(answer.arrivals_s[29] - answer.arrivals_s[0])
+            theirs.append(plainly(server.port))
+    assert statistics.median(ours) == pytest.approx(statistics.median(theirs), rel=0.01)
 
 
 def test_several_tokens_an_event_are_not_counted_twice():
