@@ -2,13 +2,17 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.predict.coefficients import shipped
+from harness.predict.decode import Machine
+from harness.predict.decode import Terms as Seconds
+from harness.predict.fitted import Fitted
+from harness.predict.passes import Part, Pass
 from harness.predict.placement import SHIPPED, PlacementTerms
 from harness.published.placement_rows import PlacedRow, placed_rows
 from harness.published.row_work import ModelOf
@@ -75,6 +79,29 @@ _PRIOR_SD: Final = PlacementTerms(
 )
 
 
+class _Once:
+    """An engine by the laws that computes each part once: terms of the link change what stands beside it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.engine, self.known = Fitted(machine, shipped()), dict[object, Seconds]()
+
+    @property
+    def bandwidth_bytes_per_s(self) -> float:
+        return self.engine.bandwidth_bytes_per_s
+
+    def seconds(self, parts: Sequence[Part], asked: Pass) -> Seconds:
+        key = (asked, *((part.work, part.attention_flops) for part in parts))
+        if key not in self.known:
+            self.known[key] = self.engine.seconds(parts, asked)
+        return self.known[key]
+
+    def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
+        return self.engine.spread(part, asked)
+
+
+_once = cache(_Once)
+
+
 def fit_terms(listed: Sequence[Case]) -> PlacementTerms:
     """Terms of the law: robust least squares in ln t, pulled to the priors; of each vote a few rows, at even steps.
 
@@ -96,7 +123,7 @@ def fit_terms(listed: Sequence[Case]) -> PlacementTerms:
 
     def residuals(theta: Array) -> Array:
         terms = PlacementTerms(*theta.tolist())
-        error = (measured - np.log([placed.tokens_per_s(terms) for _, placed in few])) / NOISE
+        error = (measured - np.log([placed.tokens_per_s(terms, _once) for _, placed in few])) / NOISE
         robust = np.sign(error) * np.sqrt(2 * (np.sqrt(1 + error**2) - 1))
         pulled: Array = np.concatenate([np.sqrt(weight) * robust, (theta - prior) / sd])
         return pulled

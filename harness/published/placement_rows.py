@@ -20,7 +20,7 @@ from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine
 from harness.predict.fitted import Fitted
 from harness.predict.interval import interval
-from harness.predict.passes import Engines, Pass, Split, pass_terms
+from harness.predict.passes import Costs, Engines, Pass, Split, pass_terms
 from harness.predict.placement import RESIDUALS, SHIPPED, PlacementTerms, fitted_link, link_bytes_per_s
 from harness.predict.quant_mix import quant_named
 from harness.predict.speed import split_of
@@ -32,6 +32,10 @@ from harness.published.rows import Row, api_named, test_named, why_not
 
 _HOST_GB_S: Final = 89.6
 """Bandwidth of a host that a row does not tell of: two channels of DDR5-5600 x 64 bit."""
+
+
+def _costs_of(machine: Machine) -> Costs:
+    return Fitted(machine, shipped())
 
 
 class PlacedRow(NamedTuple):
@@ -54,8 +58,8 @@ class PlacedRow(NamedTuple):
         """``decode`` or ``prefill``."""
         return "decode" if self.asked.tokens == 1 else "prefill"
 
-    def tokens_per_s(self, terms: PlacementTerms) -> float:
-        """Speed by these terms of the link."""
+    def tokens_per_s(self, terms: PlacementTerms, costs_of: Callable[[Machine], Costs] = _costs_of) -> float:
+        """Speed by these terms of the link, and by what an engine costs."""
         link = fitted_link(
             link_bytes_per_s(self.cards[0], self.card),
             self.host,
@@ -63,8 +67,8 @@ class PlacedRow(NamedTuple):
             shared_memory=self.cards[0].traits.memory == "lpddr" or not self.copies,
             expert_ratio=self.split.expert_ratio,
         )
-        cards = tuple(Fitted(machine, shipped()) for machine in self.cards)
-        host = Fitted(self.host._replace(runtime="llama.cpp"), shipped())
+        cards = tuple(map(costs_of, self.cards))
+        host = costs_of(self.host._replace(runtime="llama.cpp"))
         engines = Engines(cards, host, link, (1 / len(cards),) * len(cards))
         return self.asked.tokens / float(pass_terms(self.split, engines, self.asked).total_s)
 
@@ -198,4 +202,7 @@ def _cards(raw: Cells) -> tuple[Machine, ...]:
 def _host(raw: Cells) -> Machine:
     gb_s = raw.number("cpu_bandwidth_gb_s") or _HOST_GB_S
     other = "ik" if raw.get("runtime", "").lower().startswith("ik_") else "llama.cpp"
-    return Machine("cpu", gb_s * 1e9, traits_of(raw.get("cpu_chip", ""), "cpu", gb_s * 1e9), runtime=other)
+    traits = traits_of(raw.get("cpu_chip", ""), "cpu", gb_s * 1e9)
+    if traits.family == "x86-cpu":  # what nobody names beside a card is a desktop's, and no phone's or board's
+        traits = traits._replace(family="intel-cpu")
+    return Machine("cpu", gb_s * 1e9, traits, runtime=other)
