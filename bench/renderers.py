@@ -430,12 +430,14 @@ _GROUPS: Final = {
 def leave_out(path: Path) -> str:
     """Errors by kind of row and by class of hardware, on rows that the fit did not see."""
     told = json.loads(path.read_text(encoding="utf-8"))
-    kinds = [(word, told["groups"][name]) for name, word in _GROUPS.items()]
-    hardware = [(f"{name}, decode", score) for name, score in told["tables"]["hardware"].items()]
-    prompts = [(f"{name}, prompts", score) for name, score in told["tables"]["hardware, prompts"].items()]
-    rows = [_score(name, score) for name, score in kinds]
-    rows += [_score(name, score) for name, score in [*hardware, *prompts] if score["votes_count"] >= _FEWEST_VOTES]
-    return table(_SCORED, rows) + f"\n\n*{told['left_out']}: {made_by(told)}*"
+    blind = told.get("blind_constants", {})
+    sets = [(word, name, told["groups"][name]) for name, word in _GROUPS.items()]
+    for table_name, phase in (("hardware", "decode"), ("hardware, prompts", "prompts")):
+        listed = ((f"{name}, {phase}", score) for name, score in told["tables"][table_name].items())
+        sets += [(name, name, score) for name, score in listed if score["votes_count"] >= _FEWEST_VOTES]
+    rows = [_score(word, score) + [f"{blind[name]:.1%}"] * bool(blind) for word, name, score in sets]
+    columns = [*_SCORED, *["blind constant"] * bool(blind)]
+    return table(columns, rows) + f"\n\n*{told['left_out']}: {made_by(told)}*"
 
 
 def floors(path: Path, errors: Path) -> str:

@@ -16,7 +16,7 @@ import msgspec
 
 from bench._kept import REPORTS, write
 from bench.fits import heat, placement
-from bench.fits.floors import floors_of
+from bench.fits.floors import blind_constants, floors_of
 from bench.fits.leave_out import GROUPS, Whole, fit_all, fitted, leave_out, leave_out_given
 from harness.app import validate as use
 from harness.app.published import model_of, shipped_rows
@@ -70,7 +70,8 @@ def _record(name: str) -> tuple[str, Any]:
     found = _others() if name == "other" else _given(int(count)) if kind == "given" else left_out(name)
     document = msgspec.to_builtins(found)
     stem = name if name == "other" or kind == "given" else f"leave-out-{name}"
-    return stem, {key: document[key] for key in _KEPT}
+    blind = {"blind_constants": blind_constants(shipped_rows())} if name == "chip+source" else {}
+    return stem, {key: document[key] for key in _KEPT} | blind
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""What two sources of one test differ by: below that no model of published rows can come."""
+"""What the laws are set beside: what two sources of one test differ by, and a constant that is as blind as they are."""
 
 import math
 from collections import defaultdict
@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 
 from harness.domain.base import Frozen
-from harness.published.rows import Row, predictable
+from harness.published.rows import Row, is_trusted, predictable
 from harness.published.score import hardware_of
 
 
@@ -50,3 +50,29 @@ def floors_of(rows: Iterable[Row]) -> dict[str, Floor]:
             tests_count=len(tests), pairs_count=pairs_count, median_ratio=float(middle), p90_ratio=float(most)
         )
     return floors
+
+
+def blind_constants(rows: Iterable[Row]) -> dict[str, float]:
+    """Median error of a constant share of the data sheet that saw neither the chip nor the source of a row.
+
+    By group of rows, and by hardware and phase; of predictable, trusted rows.
+    """
+    sets: dict[str, list[Row]] = defaultdict(list)
+    for row in filter(is_trusted, predictable(rows)):
+        sets[row.group].append(row)
+        sets[f"{hardware_of(row)}, {'prompts' if row.phase == 'prefill' else 'decode'}"].append(row)
+    return {name: _blind_constant(own) for name, own in sets.items()}
+
+
+def _blind_constant(rows: Iterable[Row]) -> float:
+    ratios: dict[tuple[tuple[str, ...], str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        ratios[row.vote, row.chip, row.source].append(row.promised / row.measured)
+    chips, sources = (np.array([name[at] for name in ratios]) for at in (1, 2))
+    errors = np.abs(np.geomspace(0.01, 3, 300)[:, None] * [float(np.median(own)) for own in ratios.values()] - 1)
+    missed: list[float] = []
+    for chip, source in sorted(set(zip(chips.tolist(), sources.tolist(), strict=True))):
+        own, others = (chips == chip) & (sources == source), (chips != chip) & (sources != source)
+        if others.any():
+            missed += errors[np.median(errors[:, others], axis=1).argmin(), own].tolist()
+    return float(np.median(missed)) if missed else math.nan
