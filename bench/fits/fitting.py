@@ -20,7 +20,7 @@ from harness.predict.coefficients import Coefficient, Coefficients, Covariance, 
 from harness.predict.decode import decode_base, decode_parts, features
 from harness.predict.prefill import prefill_base, prefill_parts
 from harness.predict.terms import LEVEL_WIDTH, kind_of, prior_of
-from harness.published.rows import Row, is_trusted
+from harness.published.rows import NEUTRAL_EXCLUSIONS, Row, is_trusted
 
 Array = NDArray[np.float64]
 NOISE: Final = 0.1
@@ -88,7 +88,11 @@ def row_features(row: Row) -> dict[tuple[str, str], tuple[tuple[str, float], ...
     source = f"{letter}/source {row.machine.side}{'' if is_trusted(row) else ' doubted'}:{row.source}"
     # AMD's own Vulkan driver beside Mesa's, in one source: no user says which, and it is seven times slower in BF16
     source += " amdvlk" if "amdvlk" in row.raw.get("runtime", "") else ""
-    return {(row.phase, law): (*terms, (source, 1.0)) if law == "scale" else terms for law, terms in listed.items()}
+    scale = listed["scale"]
+    if row.phase == "decode" and row.excluded not in NEUTRAL_EXCLUSIONS:
+        # bytes or protocol that a file doubts tell nothing of a chip: a phone in a test farm seemed four times slower
+        scale = tuple((key, x) for key, x in scale if "/chip " not in key)
+    return {(row.phase, law): terms for law, terms in {**listed, "scale": (*scale, (source, 1.0))}.items()}
 
 
 def problem_of(rows: Sequence[Row]) -> Problem:

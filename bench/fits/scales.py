@@ -1,6 +1,7 @@
 """Scales of intervals by phase and class, from what a fit missed of rows that it had not seen (``interval.py``)."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Final
 
 import numpy as np
@@ -26,9 +27,9 @@ def class_scales(
         at = phases == phase
         result[phase] = _quantile(left, weights, source, at)
         left[at] /= result[phase]
-    for names in map(np.array, zip(*classes, strict=True)):
+    for names in map(np.array, zip_longest(*classes, fillvalue="")):  # classes of one phase may be more than another's
         seen = left.copy()
-        for name in sorted(set(names)):
+        for name in sorted(set(names) - {""}):
             at = names == name
             if weights[at].sum() >= _LEAST_VOTES:
                 phase = name.partition("/")[0]

@@ -208,7 +208,8 @@ def _names_of(work: Work, machine: Machine) -> dict[str, str | None]:
 
 def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str, Any]:
     """What a term may be multiplied with; None for what there is not."""
-    traits, bandwidth, is_cpu = machine.traits, machine.bandwidth_bytes_per_s, machine.side == "cpu"
+    traits, bandwidth = machine.traits, machine.bandwidth_bytes_per_s
+    is_cpu, on_gpu = machine.side == "cpu", machine.side == "gpu"
     threads = max(traits.core_count, 1)
     experts = 1.0 if work.moe else None
     size = max(work.prompt_weight_count or work.weight_count, 1e8)
@@ -229,6 +230,7 @@ def _factors_of(work: Work, machine: Machine, prompt_tokens: float) -> dict[str,
         "brain floats": 1.0 if work.type_name == "BF16" else None,
         "guessed peak": None if traits.known_peak else 1.0,
         "peak": math.log(traits.matrix_flops_per_s / 5e13),
+        "matrix units": math.log(traits.matrix_flops_per_s / traits.peak_flops_per_s / 4) if on_gpu else None,
         "size": math.log(size / 7e9),
         "short": math.log(min(max(prompt_tokens, 1.0), 512.0) / 512.0),
         "long": math.log(max(prompt_tokens, 512.0) / 512.0),

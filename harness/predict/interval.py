@@ -5,9 +5,10 @@ ln t and S the covariance of the terms, levels that nobody has measured among th
 runtime or an api had few rows or none. The 90 % quantile of |ln(measured / predicted)| / s, one vote each, turns it
 into an interval: normalised split conformal prediction (Lei et al. 2018, section 5.2). The errors are those on rows
 whose source was left out, where the chip is known by others, and those on rows whose chip and source were left out
-together: what nobody knows is calibrated on what nobody knew. The quantile is the product of five: that of the phase,
-of what is known of the chip against the phase, then of the kind of model, of the hardware and of the api, each against
-all before it, since drivers and kernels of some move more than others'. A class of few sources borrows from the phase.
+together: what nobody knows is calibrated on what nobody knew. The quantile is a product: that of the phase, of what is
+known of the chip against the phase, then of the kind of model, of the hardware, of the api and, in decode, of llama.cpp
+or any other runtime, each against all before it, since drivers and kernels of some move more than others'. A class of
+few sources borrows from the phase.
 """
 
 import math
@@ -39,7 +40,10 @@ def combined(middle: float, ends: tuple[float, float], own: Interval) -> Interva
 def scale_classes(phase: str, work: Work, machine: Machine, *, known: bool) -> tuple[str, ...]:
     """The classes whose scales multiply that of the phase; whether rows of its chip on its api were ``known``."""
     chip = "known chip" if known else "new chip"
-    return f"{phase}/{chip}", f"{phase}/{work.kind}", f"{phase}/{machine.hardware}", f"{phase}/{machine.api}"
+    names = [chip, work.kind, machine.hardware, machine.api]
+    if phase == "decode":
+        names.append("another runtime" if machine.other_runtime else "llama.cpp")
+    return tuple(f"{phase}/{name}" for name in names)
 
 
 def scale_of(scales: Mapping[str, float], phase: str, work: Work, machine: Machine, *, known: bool) -> float:

@@ -355,6 +355,11 @@ def test_scale_of_a_row_is_a_product():
     assert scale_of(scales, "decode", work._replace(moe=True), machine, known=True) == pytest.approx(3.6)
     assert scale_of(scales, "decode", work, machine, known=True) == pytest.approx(3.0)
     assert scale_of(scales, "decode", work, machine, known=False) == pytest.approx(3.3)
+    scales |= {"decode/llama.cpp": 0.9, "decode/another runtime": 1.4, "prefill/another runtime": 7.0}
+    assert scale_of(scales, "decode", work, machine, known=True) == pytest.approx(2.7)
+    other = machine._replace(runtime="mlx")
+    assert scale_of(scales, "decode", work, other, known=True) == pytest.approx(4.2)
+    assert scale_of({"prefill": 1.0} | scales, "prefill", work, other, known=True) == pytest.approx(9.0)
 
 
 @settings(max_examples=20)

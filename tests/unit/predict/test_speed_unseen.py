@@ -12,14 +12,15 @@ from msgspec.structs import replace
 from bench.fits import fitting
 from bench.fits.leave_out import Whole, fitted, judge_unseen, leave_out, left_out
 from bench.fits.scales import class_scales
-from harness.app.published import shipped_rows
+from harness.app.published import model_of, shipped_rows
 from harness.predict.coefficients import Coefficient, Coefficients, Covariance, shipped
 from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
 from harness.predict.interval import interval
 from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds
 from harness.predict.traits import chip_key, traits_of
+from harness.published.cells import Cells
 from harness.published.posterior import OWN, OWN_WIDTH, posterior
-from harness.published.rows import is_trusted, predictable
+from harness.published.rows import is_trusted, predictable, row_of
 from harness.published.score import judge_shipped, report
 
 VALUES = shipped().values
@@ -196,6 +197,22 @@ def test_gradients_are_derivatives(engine, quant):
         for key, slope in gradient.items():
             moved = values | {key: values.get(key, 0.0) + 1e-6}
             assert (math.log(seconds(moved)) - base) / 1e-6 == pytest.approx(slope, abs=1e-4)
+
+
+def test_decode_that_its_file_doubts_teaches_no_chip():
+    cells = {
+        "chip": "RTX 3060", "backend": "cuda", "memory_bandwidth_gb_s": "360", "model": "Llama 3.1 8B", "quant": "Q4_0",
+        "params_b": "8", "tokens_per_s": "60", "source": "a thread", "trust": "A",
+    }  # fmt: skip
+
+    def chips(**own):
+        row = row_of(Cells(cells | own, "rows", 1), model_of)
+        return [key for terms in fitting.row_features(row).values() for key, _ in terms if "/chip " in key]
+
+    both = ["s/chip gpu:3060|cuda", "w/chip gpu:3060|cuda"]
+    assert chips(test="tg128") == chips(test="tg128", exclude_from_stats="deep context") == both
+    assert chips(test="tg128", exclude_from_stats="gemma PLE bytes") == []
+    assert len(chips(test="pp512", exclude_from_stats="gemma PLE bytes")) == 2  # a prompt hardly hangs on bytes
 
 
 def test_a_level_that_is_like_its_kind_stays_there():
