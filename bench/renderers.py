@@ -435,8 +435,8 @@ def leave_out(path: Path) -> str:
     for table_name, phase in (("hardware", "decode"), ("hardware, prompts", "prompts")):
         listed = ((f"{name}, {phase}", score) for name, score in told["tables"][table_name].items())
         sets += [(name, name, score) for name, score in listed if score["votes_count"] >= _FEWEST_VOTES]
-    rows = [_score(word, score) + [f"{blind[name]:.1%}"] * bool(blind) for word, name, score in sets]
-    columns = [*_SCORED, *["blind constant"] * bool(blind)]
+    rows = [_score(word, score) + ([f"{blind[name]:.1%}"] if blind else []) for word, name, score in sets]
+    columns = [*_SCORED, *(["blind constant"] if blind else [])]
     return table(columns, rows) + f"\n\n*{told['left_out']}: {made_by(told)}*"
 
 
