@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from harness.cli._output import console
-from harness.cli._records import reasons
 from harness.measure.pipeline import Listener
 from harness.units import format_bytes
 
@@ -100,9 +99,9 @@ class RunProgress(Listener):
         self.step(f"{sample.label}{rate}{' disturbed' if sample.validity.doubts else ''}")
 
     def end(self, record: "RunRecord") -> None:
-        """The outcome stays, when it is not well."""
-        for line in reasons([record]):
-            self.say(line)
+        """The outcome stays, when it is not well; why is told with the results."""
+        if record.outcome != "ok":
+            self.say(f"{record.name}: {record.outcome}")
 
     def words(self) -> str:
         """The line: ``2 of 6  smollm2-135m  tg128 124.2 t/s  about 3 min left``."""
