@@ -31,6 +31,7 @@ from harness.predict.quant_mix import quant_named
 from harness.runtimes._threads import default_thread_count
 from harness.runtimes.executable import as_made, program, serving
 from harness.runtimes.server.dialects import Described
+from harness.units import counted
 
 
 class RunCell(NamedTuple):
@@ -173,7 +174,7 @@ def run_cell(
         return done
     depth = f" @ d{cell.scenario.depth_tokens}" if cell.scenario.depth_tokens else ""
     depth += f", {cell.scenario.batch_count} sequences" if cell.scenario.batch_count > 1 else ""
-    title = f"{cell.model}{depth}, {cell.scenario.thread_count} threads, {job.runtime}"
+    title = f"{cell.model}{depth}, {counted(cell.scenario.thread_count, 'thread')}, {job.runtime}"
     # Samples of a quiet run, warm-ups included.
     each_count = (job.repetitions + 1) * (2 * bool(cell.scenario.prompt_tokens) + bool(cell.scenario.new_tokens))
     heard.begin(title, 2 * job.cold_loads + 1 + each_count)

@@ -104,10 +104,10 @@ class RunProgress(Listener):
             self.say(f"{record.name}: {record.outcome}")
 
     def words(self) -> str:
-        """The line: ``2 of 6  smollm2-135m  tg128 124.2 t/s  about 3 min left``."""
+        """The line: ``2 of 6  about 3 min left  smollm2-135m  tg128 124.2 t/s``; a narrow terminal cuts its end off."""
         all_count = self._begun + self._coming
         place = f"{self._begun} of {all_count}" if all_count > 1 and not self._end_s else ""
-        return "  ".join(filter(None, (place, self._title, self._note, self._left_words())))
+        return "  ".join(filter(None, (place, self._left_words(), self._title, self._note)))
 
     def _left_words(self) -> str:
         """From the time that it takes, else from the parts and steps that are done; empty before the first one."""

@@ -27,14 +27,14 @@ def test_parts_and_their_steps_say_what_is_left(clock: Clock) -> None:
     assert progress.words() == "1 of 3  a"  # nothing is done: nothing is known
     clock.s = 30.0
     progress.step("tg128 40.0 t/s")  # a quarter of a part in 30 s: eleven more quarters
-    assert progress.words() == "1 of 3  a  tg128 40.0 t/s  about 6 min left"
+    assert progress.words() == "1 of 3  about 6 min left  a  tg128 40.0 t/s"
     clock.s = 120.0
     progress.begin("b", 4)
-    assert progress.words() == "2 of 3  b  about 4 min left"
+    assert progress.words() == "2 of 3  about 4 min left  b"
     clock.s = 180.0
     progress.step()
     progress.step()
-    assert progress.words() == "2 of 3  b  about 3 min left"
+    assert progress.words() == "2 of 3  about 3 min left  b"
 
 
 def test_parts_that_were_done_before_are_not_counted(clock: Clock) -> None:
@@ -44,28 +44,28 @@ def test_parts_that_were_done_before_are_not_counted(clock: Clock) -> None:
     progress.begin("a")
     clock.s = 20.0
     progress.begin("b")
-    assert progress.words() == "2 of 2  b  about 20 s left"
+    assert progress.words() == "2 of 2  about 20 s left  b"
 
 
 def test_what_has_a_length_of_its_own_is_no_part(clock: Clock) -> None:
     progress = RunProgress(now_s=clock)
     progress.begin("probing this machine", within_s=10.0)
     clock.s = 4.0
-    assert progress.words() == "probing this machine  about 6 s left"
+    assert progress.words() == "about 6 s left  probing this machine"
     progress.plan(2)
     progress.begin("a")
     clock.s = 104.0
     progress.begin("b")
-    assert progress.words() == "2 of 2  b  about 2 min left"
+    assert progress.words() == "2 of 2  about 2 min left  b"
 
 
 def test_a_time_for_all_of_it_is_what_is_left(clock: Clock) -> None:
     progress = RunProgress(now_s=clock)
     progress.begin("a", within_s=600.0)
     clock.s = 300.0
-    assert progress.words() == "a  about 5 min left"
+    assert progress.words() == "about 5 min left  a"
     clock.s = 601.0
-    assert progress.words() == "a  nearly done"
+    assert progress.words() == "nearly done  a"
 
 
 def test_a_file_that_is_fetched_says_what_is_left(clock: Clock) -> None:
@@ -84,7 +84,7 @@ def test_a_file_that_is_fetched_says_what_is_left(clock: Clock) -> None:
 def test_items_are_steps(clock: Clock) -> None:
     progress = RunProgress("predicting", clock)
     for number in progress.each(range(4), 4):
-        assert progress.words() == ("predicting" if not number else f"predicting  about {40 - 10 * number} s left")
+        assert progress.words() == ("predicting" if not number else f"about {40 - 10 * number} s left  predicting")
         clock.s += 10.0
 
 
