@@ -10,7 +10,6 @@
 Nothing else may run meanwhile: records of a disturbed machine are kept, and say so.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -64,15 +63,6 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
     ),
 }
 _LONG = {"systems", "judged"}
-OUTPUTS: dict[str, list[str]] = {
-    "fit.txt": ["fit", "llama-3.2-3b", "-q", "Q4_K_M", "-d", "macbook-air-m3", "--no-advice"],
-    "check.txt": ["check"],
-    "seed-iphone.txt": [
-        "fit", "llama-3-8b", "-q", "Q4_K_M", "-d", "iphone-16-pro", "-c", "2048", "--entitled", "--min-speed", "15",
-        "--no-advice",
-    ],
-    "moe-phone.txt": ["fit", "hypothetical-moe-70b-a7b", "-d", "galaxy-s25-ultra"],
-}  # fmt: skip
 
 
 def run(arguments: list[str], folder: Path) -> None:
@@ -104,8 +94,7 @@ def gathered(folder: Path) -> str:
     "--only", default=",".join(name for name in PARTS if name not in {"systems", "judged"}), show_default=True
 )
 @click.option("--on", metavar="TARGET", help="Run the parts on a target; their records get a file of its own.")
-@click.option("--outputs/--no-outputs", default=True, help="Also keep what fit and check print.")
-def main(only: str, on: str | None, outputs: bool) -> None:
+def main(only: str, on: str | None) -> None:
     """Run the parts and write their records."""
     for name in only.split(","):
         path, commands = PARTS[name]
@@ -117,16 +106,6 @@ def main(only: str, on: str | None, outputs: bool) -> None:
                 target = target.with_stem(f"{target.stem}-{on.partition(':')[0]}")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(gathered(Path(folder)), encoding="utf-8")
-    for name, arguments in OUTPUTS.items() if outputs else ():
-        command = [sys.executable, "-m", "harness", *arguments]
-        environment = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(REPORTS.parent)}
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=tempfile.gettempdir(), env=environment
-        )
-        target = REPORTS / "output" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lines = [line.rstrip() for line in done.stdout.splitlines()]
-        target.write_text("\n".join([f"edge-harness {' '.join(arguments)}", *lines]).rstrip() + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

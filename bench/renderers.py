@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from harness.app.published import shipped_rows
 from harness.catalog.devices import load_device
 from harness.cli import cli
+from harness.cli.check import show as show_check
 from harness.domain.budget import Metric
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation, Quality, Result, Soak, Speculation, Stream, SystemResult
@@ -323,23 +324,32 @@ def output(path: Path) -> str:
     return f"```text\n$ {path.read_text(encoding='utf-8').rstrip()}\n```"
 
 
+def check_output(path: Path) -> str:
+    """What ``check`` prints of a kept record."""
+    with CliRunner(env={"COLUMNS": "100"}).isolation() as (out, *_):
+        show_check(records_of(path), [], Path("edge-harness-check.md"))
+        lines = [line.rstrip() for line in out.getvalue().decode().splitlines()]
+    return "\n".join(["```text", "$ edge-harness check", *lines, "```"])
+
+
 def answer(most: str, *words: str) -> str:
     """The first lines that commands print now, in a home with nothing learnt; ``&&`` is between two.
 
-    ``most`` is how many, with words of further lines after it: ``1+kv_cache+page``.
+    ``most`` is how many, with words of further lines after it: ``1+kv_cache+page``; or ``all``.
     """
-    count, *parts = most.replace("_", " ").split("+")
+    count, *parts = most.replace("_", " ").replace("all", "999").split("+")
+    width = "100" if most == "all" else "150"
     shown = []
     with TemporaryDirectory() as home:
         for line in " ".join(words).split(" && "):
-            done = CliRunner(env={"EDGE_HARNESS_HOME": home, "COLUMNS": "150"}).invoke(cli, shlex.split(line))
+            done = CliRunner(env={"EDGE_HARNESS_HOME": home, "COLUMNS": width}).invoke(cli, shlex.split(line))
             if done.exit_code not in {0, 1} or isinstance(done.exception, HarnessError):
                 raise ValueError(f"{line}: {done.exception}")
             kept = [text.rstrip() for text in done.stdout.replace(home, "~").splitlines()]
-            lines = [text for text in kept if text]
+            lines = [text for text in kept if text or most == "all"]
             more = [text for text in lines[int(count) :] if any(part in text for part in parts)]
             shown += [f"$ edge-harness {line}", *lines[: int(count)], *more]
-    return "```text\n" + "\n".join(shown) + "\n```"
+    return "```text\n" + "\n".join(shown).rstrip() + "\n```"
 
 
 def published_answers(path: Path) -> str:

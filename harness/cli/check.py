@@ -1,7 +1,8 @@
 """``edge-harness check``: probe, predict, run, compare; what a new user types first."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +10,9 @@ from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer, say
 from harness.errors import Exit
+
+if TYPE_CHECKING:
+    from harness.domain.record import RunRecord
 
 _NEXT = "`edge-harness fit MODEL` predicts any model here; `edge-harness gate init` makes budgets of this."
 _DOCTOR = "`edge-harness doctor` says what disturbs this machine or is missing on it."
@@ -39,10 +43,8 @@ def check(
     from harness.app.check import gate
     from harness.app.resolve import scenario_from
     from harness.app.run import exit_of
-    from harness.cli._records import comparison_view, reasons, run_table
     from harness.measure.protocol import GenerateJob
     from harness.records.compare import compare
-    from harness.report.answer import check_line
     from harness.report.check import write_check_report
 
     job = GenerateJob(runtime=fields.pop("runtime"), repetitions=repetitions)
@@ -52,18 +54,21 @@ def check(
     status = exit_of(records)
     comparisons = [compare(record) for record in records]
     broken = gate(comparisons, max_error_percent) if status == Exit.OK else []
-    pairs = list(zip(records, comparisons, strict=True))
-    lines = [*reasons(records), *broken, f"report: {written}"]
-
-    def show() -> None:
-        for record, comparison in pairs:
-            click.echo(check_line(record, comparison))
-        for record, comparison in pairs:
-            say(*comparison_view(record, comparison))
-        say(run_table(records))
-        say(*lines)
-        click.echo(f"Next: {_NEXT if status == Exit.OK else _DOCTOR}")
-
     document: dict[str, Any] = {"device": device, "records": records}
     document |= {"comparisons": comparisons, "broken": broken}
-    return Answer(document, show, Exit.BROKEN if broken else status)
+    return Answer(document, lambda: show(records, broken, written), Exit.BROKEN if broken else status)
+
+
+def show(records: "Sequence[RunRecord]", broken: "Sequence[str]", report: Path) -> None:
+    """Print runs beside their predictions, the errors that are too large, where the report is, and what is next."""
+    from harness.app.run import exit_of
+    from harness.cli._records import comparison_view, reasons, run_table
+    from harness.records.compare import compare
+    from harness.report.answer import check_line
+
+    pairs = [(record, compare(record)) for record in records]
+    for pair in pairs:
+        click.echo(check_line(*pair))
+    say(*(part for pair in pairs for part in comparison_view(*pair)))
+    say(run_table(records), *reasons(records), *broken, f"report: {report}")
+    click.echo(f"Next: {_NEXT if exit_of(records) == Exit.OK else _DOCTOR}")
