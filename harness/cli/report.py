@@ -14,7 +14,7 @@ from harness.cli._output import put
 from harness.domain.record import RunRecord
 from harness.errors import RefusedError
 from harness.printable import clean_lines
-from harness.units import counted
+from harness.units import counted, format_bytes
 
 
 @verb
@@ -55,7 +55,7 @@ def report(
     text = clean_lines(import_module(f"harness.report.formats.{form}").render(records, document))
     put(text, out).show()
     if out is not None:
-        click.echo(f"{out}: {counted(len(records), 'run')}, {len(text.encode()) / 1e6:.2f} MB", err=True)
+        click.echo(f"{out}: {counted(len(records), 'run')}, {format_bytes(len(text.encode()))}", err=True)
 
 
 def _judged(path: Path, records: Sequence[RunRecord]) -> tuple[dict[str, Any], ...]:

@@ -39,9 +39,9 @@ class HistoryEntry(Frozen):
 
 
 def _row(record: RunRecord, cell: str) -> tuple[str | bytes, ...]:
-    name, quant = (record.model.name, record.model.quant) if record.model else ("", "")
-    of = (record.run_id, record.created, record.workload, name, quant, record.machine.device, record.outcome, cell)
-    return (*of, encode(record))
+    name = record.name if record.model or "model" in record.extra else ""
+    of = (record.run_id, record.created, record.workload, name, record.quant, record.machine.device)
+    return (*of, record.outcome, cell, encode(record))
 
 
 class History:

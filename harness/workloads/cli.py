@@ -42,7 +42,7 @@ def run(
 
     With --on and --programs the language model runs on the target, and the rest of the cost is scaled from here.
 
-    Exit status: 0 well, 1 a wrong answer, 2 bad input, 4 one could not run.
+    Exit status: 0 well, 1 a wrong answer, 3 inconclusive, 4 one could not run.
     """
     from harness.workloads.parts.onnx_model import folder_of
     from harness.workloads.run import Given, SystemRun, run_on
@@ -113,12 +113,11 @@ def _refuse_unused(wanted: Iterable[str]) -> None:
 
 
 def _status(runs: "Sequence[SystemRun]") -> int:
-    bad = [one.record for one in runs if one.record and one.record.outcome != "ok"]
-    if not bad:
-        return Exit.OK
-    if any(record.outcome == "interrupted" for record in bad):
-        return 130
-    return Exit.BROKEN if any("WrongAnswerError" in record.detail for record in bad) else Exit.COULD_NOT_RUN
+    from harness.app.run import exit_of
+
+    records = [one.record for one in runs if one.record]
+    is_wrong = any("WrongAnswerError" in record.detail for record in records)
+    return Exit.BROKEN if is_wrong else exit_of(records)
 
 
 def _show(runs: "Sequence[SystemRun]", lines: Iterable[str]) -> None:
