@@ -26,7 +26,7 @@ from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
 from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX
 from harness.predict.weights import weights_of
-from harness.records.ladder import cells, rungs_of
+from harness.records.ladder import rungs_of
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.library import brought_by
 from harness.runtimes.llamacpp.quantize import QUANTS
@@ -94,7 +94,7 @@ def ladder(
             pipeline.heard.plan((len(quants) - index) * (2 if asked.scenario else 1))
             made = shop.rung(quant)
             for rung in rungs_of(made):
-                pipeline.heard.say(", ".join(filter(None, cells(rung))))
+                pipeline.heard.say(f"{rung.quant}: {rung.outcome}")
             records += made
     return records
 

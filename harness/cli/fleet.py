@@ -7,6 +7,7 @@ import click
 
 from harness.cli._command import Verbs
 from harness.cli._output import Answer, say
+from harness.units import counted
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
@@ -39,7 +40,7 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
             progress.say(f"{task.device}: {task.model}: {record.outcome}")
             progress.step()
 
-        progress.begin(f"{len(tasks)} cells", len(tasks))
+        progress.begin(counted(len(tasks), "cell"), len(tasks))
         records = run_fleet(tasks, scheduler, folder=folder, on_result=told, say=progress.say, **asked)
 
     def show() -> None:
@@ -48,7 +49,7 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
             compared = [part for record in mine for part in comparison_view(record, compare(record))]
             say(device, run_table(mine), *compared, *reasons(mine))
         hint = f"make a page of them with: edge-harness report {folder} -o report.html"
-        click.echo(f"{len(records)} results in {folder}; {hint}", err=True)
+        click.echo(f"{counted(len(records), 'result')} in {folder}; {hint}", err=True)
 
     return Answer(records, show, exit_of(records))
 

@@ -11,6 +11,7 @@ from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, put
 from harness.errors import RefusedError
 from harness.printable import clean_lines
+from harness.units import counted
 
 if TYPE_CHECKING:
     from harness.gates.judge import Judgement
@@ -63,7 +64,10 @@ def judge(
     budgets = load_budgets(budget)
     refuse_typed({"against"}, "without --baseline, which names the folder", when=not baseline)
     before = [record for name in baseline for record in at_commit(name, against)] if against else gather(baseline)
-    return _answer(evaluate(budgets, gather(results), baseline=before, predict=predicted), budget, **shown)
+    judged = gather(results)
+    if both := {record.run_id for record in judged} & {record.run_id for record in before}:
+        raise RefusedError(f"run {min(both)} is in --baseline too: a run says nothing beside itself")
+    return _answer(evaluate(budgets, judged, baseline=before, predict=predicted), budget, **shown)
 
 
 @gate.command()
@@ -98,7 +102,7 @@ def update(results: tuple[str, ...], folder: Path) -> Answer:
     from harness.gates.baselines import update as keep
 
     added, removed = keep(folder, gather(results))
-    line = f"{folder}: {added} runs added, {removed} old ones removed"
+    line = f"{folder}: {counted(added, 'run')} added, {removed} old removed"
     return Answer({"added": added, "removed": removed}, lambda: click.echo(line))
 
 
