@@ -62,7 +62,7 @@ class UnknownNameError(InputError):
         listing = f" There are {', '.join(known)}." if known else ""
         if kind in {"device", "model", "workload"}:
             folder = f" {name!r} here is a folder." if name and os.path.isdir(name) else ""  # noqa: PTH112 - any text
-            listing = f"{folder} List them with: edge-harness {kind}s {'list' if kind == 'workload' else 'show'}"
+            listing = f"{folder} List them with: edge-harness {kind}s {'run' if kind == 'workload' else 'show'}"
             if kind == "device":
                 listing += f', or describe it: -d "{clean(name)[:40]}: 16GB, 100GB/s"'
         super().__init__(f"no {kind} named {clean(name)!r}.{nearest}{listing}")

@@ -8,7 +8,7 @@ import click
 
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
-from harness.errors import Exit, HarnessError
+from harness.errors import BadDataError, Exit, HarnessError
 from harness.units import counted, format_number
 
 if TYPE_CHECKING:
@@ -40,7 +40,10 @@ def learn(
         return Answer({"forgotten": str(path)}, lambda: click.echo(f"forgotten: {path}"))
     named, passed_over = [], []
     for path in records:
-        for file in sorted(path.glob("**/*.json")) if path.is_dir() else [path]:
+        files = sorted(path.glob("**/*.json")) if path.is_dir() else [path]
+        if not files:
+            raise BadDataError(path, "", "a folder without .json files", "measurements")
+        for file in files:
             try:
                 named += measurements_in(file)
             except HarnessError as error:
