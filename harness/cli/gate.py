@@ -65,8 +65,9 @@ def judge(
     refuse_typed({"against"}, "without --baseline, which names the folder", when=not baseline)
     before = [record for name in baseline for record in at_commit(name, against)] if against else gather(baseline)
     judged = gather(results)
-    if both := {record.run_id for record in judged} & {record.run_id for record in before}:
-        raise RefusedError(f"run {min(both)} is in --baseline too: a run says nothing beside itself")
+    earlier = {record.run_id: record for record in before}
+    if both := [record.run_id for record in judged if earlier.get(record.run_id) == record]:
+        raise RefusedError(f"run {both[0]} is in --baseline too: a run says nothing beside itself")
     return _answer(evaluate(budgets, judged, baseline=before, predict=predicted), budget, **shown)
 
 
