@@ -82,7 +82,9 @@ def run(
     lines = [f"not run: {name}: {why}" for name, why in skipped.items()]
     lines += [f"median error: {middle:.1%}"] if middle is not None and not is_alone else []
     document = {"runs": runs, "skipped": skipped, "median_error_ratio": middle}
-    status = _status(runs) or (Exit.COULD_NOT_RUN if skipped else Exit.OK)
+    status = _status(runs)
+    if skipped and status in {Exit.OK, Exit.INCONCLUSIVE}:
+        status = Exit.COULD_NOT_RUN
     return Answer(runs[0] if is_alone and runs else document, lambda: _show(runs, lines), status)
 
 
