@@ -9,13 +9,13 @@ from harness import plugins
 from harness.app.locate import obtain
 from harness.app.on_target import run_on
 from harness.app.run import RunCell, cells_of, run_cells
-from harness.app.this_machine import probed
+from harness.app.this_machine import probed_at_all
 from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
 from harness.domain.placement import Placement
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, HarnessError, RefusedError
+from harness.errors import HarnessError, RefusedError
 from harness.measure.engine_devices import engine_devices
 from harness.measure.pipeline import How, Listener
 from harness.measure.protocol import GenerateJob
@@ -71,14 +71,9 @@ def check(
         faster = "one compiled for this machine is faster (pip install 'edge-harness[llama]')"
         listener.say(f"this llama.cpp was built for any machine of its kind: {faster}")
     wall_s = how.limits.wall_s
+    limit_s = min(wall_s, max(_CALIBRATION_S, wall_s / 5))  # under a minute where it is quiet
     asked: dict[str, Any] = {"heard": listener, "again": probe_again, "runtime": timed}
-    try:  # under a minute where it is quiet; a machine too busy to time its engine still gets its answer
-        limit_s = min(wall_s, max(_CALIBRATION_S, wall_s / 5))
-        device = probed(types, scenario, gpus=gpus, limit_s=limit_s, **asked)
-    except (EngineError, RefusedError) as error:
-        cause = str(error).partition(" File ")[0]
-        listener.say(f"predicted from the speed of the memory alone, since the engine could not be timed: {cause}")
-        device = probed(set(), scenario, heard=listener)
+    device = probed_at_all(types, scenario, gpus=gpus, limit_s=limit_s, **asked)
     if not scenario.api:
         cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
     return device, run_cells(cells, job, how=how, device=device)

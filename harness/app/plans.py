@@ -137,13 +137,13 @@ def stream_outlook(path: Path, budget_bytes: int, scenario: Scenario, *, heard: 
     the file cannot be predicted. Weights are not repacked while they are streamed. ``heard`` is told what is timed
     first, unless it was kept.
     """
-    from harness.app.this_machine import probed  # engines and sensors, which no other plan asks
+    from harness.app.this_machine import probed_at_all  # engines and sensors, which no other plan asks
     from harness.measure.disk import beside_computing
 
     try:
         plain = scenario.replace(repack=False, ubatch_tokens=_PASS_TOKENS)
         model = resolve_model(str(path))
-        device = probed(matrix_types(model.weights), plain, heard=heard)
+        device = probed_at_all(matrix_types(model.weights), plain, heard=heard)
         # The file may lie elsewhere than the profile looked, and a storage that others share changes by the hour.
         if rate := beside_computing(path, min(path.stat().st_size, _LOOK_BYTES)):
             figure = measured(rate, "the model's file, four reads at a time, all threads computing")

@@ -9,6 +9,7 @@ from typing import Any, Final
 from harness.app.resolve import with_costs
 from harness.domain.device import DeviceProfile
 from harness.domain.scenario import Scenario
+from harness.errors import EngineError, RefusedError
 from harness.measure import machine
 from harness.measure.bandwidth import read_bandwidth
 from harness.measure.calibrate import calibrate, seconds_of
@@ -87,6 +88,19 @@ def probed(
     if gpus:
         save_profile(device.replace(calibrations=()))
     return device
+
+
+def probed_at_all(types: set[str], scenario: Scenario, *, heard: Listener, **asked: Any) -> DeviceProfile:
+    """As :func:`probed`; from the speed of the memory alone, and said so, where the engine cannot be timed.
+
+    A machine too busy to time its engine still gets its answer.
+    """
+    try:
+        return probed(types, scenario, heard=heard, **asked)
+    except (EngineError, RefusedError) as error:
+        cause = str(error).partition(" File ")[0]
+        heard.say(f"predicted from the speed of the memory alone, since the engine could not be timed: {cause}")
+        return probed(set(), scenario, heard=heard)
 
 
 def drift_ratio(device: DeviceProfile) -> float:

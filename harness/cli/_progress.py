@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from harness.cli._output import console
 from harness.measure.pipeline import Listener
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from harness.domain.record import RunRecord, Sample
+
+_LATE_S: Final = 5.0
 
 
 class RunProgress(Listener):
@@ -125,7 +127,7 @@ class RunProgress(Listener):
 
 
 def _left(seconds: float) -> str:
-    """``about 40 s left``, ``about 3 min left``; what takes longer than it should is ``nearly done``."""
+    """``about 40 s left``, ``about 3 min left``, ``nearly done``; five seconds late ``longer than planned``."""
     if seconds < 1:
-        return "nearly done"
+        return "nearly done" if seconds > -_LATE_S else "longer than planned"
     return f"about {seconds:.0f} s left" if seconds < 90 else f"about {seconds / 60:.0f} min left"

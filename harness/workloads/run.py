@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from harness.app.resolve import resolve_device
-from harness.app.this_machine import probed
+from harness.app.this_machine import probed_at_all
 from harness.catalog.gguf import read_weights
 from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
@@ -127,7 +127,7 @@ def run(
     with Pipeline(how) as pipeline:
         spoken: dict[str, PassLaw] = {}
         if weights is not None:
-            device = probed(matrix_types(weights), scenario, heard=how.listener)
+            device = probed_at_all(matrix_types(weights), scenario, heard=how.listener)
             spoken["language"] = language_law(weights, device, scenario)
         here = machine_here(spoken)
 

@@ -66,6 +66,8 @@ def test_a_time_for_all_of_it_is_what_is_left(clock: Clock) -> None:
     assert progress.words() == "about 5 min left  a"
     clock.s = 601.0
     assert progress.words() == "nearly done  a"
+    clock.s = 606.0
+    assert progress.words() == "longer than planned  a"
 
 
 def test_a_file_that_is_fetched_says_what_is_left(clock: Clock) -> None:
