@@ -100,9 +100,10 @@ def streamed_ways(
     """
     missing_s = plan.missing_bytes / plan.disk_bytes_per_s
     hits = f"{plan.expert_hit_ratio or 0.0:.0%} of wanted experts in memory, the others read from storage"
+    pinned = f"{plan.pinned_count} layer{'s' * (plan.pinned_count != 1)}"
     listed = [
         ("mapped from storage", plan.naive_tokens_per_s, total_bytes / plan.disk_bytes_per_s, DENSE_SPREAD),
-        (f"{plan.pinned_count} layers in memory, the others streamed", plan.tokens_per_s, missing_s, DENSE_SPREAD),
+        (f"{pinned} in memory, the others streamed", plan.tokens_per_s, missing_s, DENSE_SPREAD),
         (hits, plan.expert_cache_tokens_per_s or 0.0, missing_s, EXPERTS_SPREAD),
     ]
     ways = [
