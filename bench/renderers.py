@@ -450,37 +450,6 @@ def leave_out(path: Path) -> str:
     return table(columns, rows) + f"\n\n*{told['left_out']}: {made_by(told)}*"
 
 
-def floors(path: Path, errors: Path) -> str:
-    """What two sources of one test differ by, beside the errors on sources that a fit did not see."""
-    told, missed = (json.loads(p.read_text(encoding="utf-8")) for p in (path, errors))
-    rows = []
-    for name, floor in told["floors"].items():
-        group, _, hardware = name.partition(", ")
-        kind = group.partition(" (")[0]
-        tables = {"moe": "hardware of experts", "prefill": "hardware, prompts"}
-        score = missed["tables"].get(tables.get(group, ""), {}).get(hardware)
-        score = score if hardware else missed["groups"].get(group)
-        error = f"{score['median_ratio']:.1%}, {score['p90_ratio']:.0%}" if score else "-"
-        counts = [str(floor["tests_count"]), str(floor["pairs_count"])]
-        gap = f"{floor['median_ratio']:.1%}, {floor['p90_ratio']:.0%}"
-        rows.append([name.replace(kind, _GROUPS[kind], 1), *counts, gap, error])
-    columns = ["", "tests", "pairs of sources", "two sources: median, 90th percentile", "the law, source left out"]
-    return table(columns, rows) + f"\n\n*{made_by(told)}*"
-
-
-def given(*paths: Path) -> str:
-    """Errors on the rest of each chip after so many of its measurements were given: one file for each number."""
-    documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    counts = [document["command"].split()[-1] for document in documents]
-    rows = []
-    for name, word in _GROUPS.items():
-        scores = [document["groups"][name] for document in documents]
-        rows.append([word, *(f"{s['median_ratio']:.1%}, {s['p90_ratio']:.0%}" for s in scores)])
-    commands_run = "`, `".join(document["command"] for document in documents)
-    under = f"*median, 90th percentile; `{commands_run}`; {documents[0]['machine']}; {documents[0]['date']}*"
-    return table(["given", *counts], rows) + f"\n\n{under}"
-
-
 _TERMS: Final = {
     "e/gpu": ("share of its bandwidth that a graphics card reaches, before family and type", 1.0, ""),
     "a/gpu": ("overhead of a layer on a graphics card", 1e6, " us"),

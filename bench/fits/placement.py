@@ -2,14 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.predict.coefficients import shipped
-from harness.predict.decode import Machine
 from harness.predict.decode import Terms as Seconds
 from harness.predict.fitted import Fitted
 from harness.predict.passes import Part, Pass
@@ -79,27 +78,17 @@ _PRIOR_SD: Final = PlacementTerms(
 )
 
 
-class _Once:
+class _Once(Fitted):
     """An engine by the laws that computes each part once: terms of the link change what stands beside it."""
 
-    def __init__(self, machine: Machine) -> None:
-        self.engine, self.known = Fitted(machine, shipped()), dict[object, Seconds]()
-
-    @property
-    def bandwidth_bytes_per_s(self) -> float:
-        return self.engine.bandwidth_bytes_per_s
-
     def seconds(self, parts: Sequence[Part], asked: Pass) -> Seconds:
-        key = (asked, *((part.work, part.attention_flops) for part in parts))
-        if key not in self.known:
-            self.known[key] = self.engine.seconds(parts, asked)
-        return self.known[key]
-
-    def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
-        return self.engine.spread(part, asked)
+        key = (self.machine, asked, *((part.work, part.attention_flops) for part in parts))
+        if key not in _SECONDS:
+            _SECONDS[key] = super().seconds(parts, asked)
+        return _SECONDS[key]
 
 
-_once = cache(_Once)
+_SECONDS: Final[dict[object, Seconds]] = {}
 
 
 def fit_terms(listed: Sequence[Case]) -> PlacementTerms:
@@ -120,10 +109,11 @@ def fit_terms(listed: Sequence[Case]) -> PlacementTerms:
     weight = np.array([1 / rows_in[v] / np.sqrt(votes_in[v[1], v[-1]]) for v in votes])
     measured = np.log([row.measured for row, _ in few])
     prior, sd = np.array(PlacementTerms()), np.array(_PRIOR_SD)
+    once = partial(_Once, belief=shipped())
 
     def residuals(theta: Array) -> Array:
         terms = PlacementTerms(*theta.tolist())
-        error = (measured - np.log([placed.tokens_per_s(terms, _once) for _, placed in few])) / NOISE
+        error = (measured - np.log([placed.tokens_per_s(terms, once) for _, placed in few])) / NOISE
         robust = np.sign(error) * np.sqrt(2 * (np.sqrt(1 + error**2) - 1))
         pulled: Array = np.concatenate([np.sqrt(weight) * robust, (theta - prior) / sd])
         return pulled
