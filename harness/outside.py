@@ -1,7 +1,7 @@
 """Programs of others, run to their end: bounded in time, and what went wrong in one line."""
 
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from harness.errors import CouldNotRunError
 
@@ -14,6 +14,7 @@ def output_of(
     ends: Collection[int] = (0,),
     fault: type[CouldNotRunError] = CouldNotRunError,
     when_late: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> bytes:
     """Standard output of a program that ended with one of these exit statuses; errors begin with what it is ``called``.
 
@@ -23,7 +24,9 @@ def output_of(
         CouldNotRunError: As ``fault``: it cannot be started, took longer, or ended otherwise; tells its last line.
     """
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False, env=environment
+        )
     except OSError as error:
         raise fault(f"{called}: {error.strerror}") from error
     except subprocess.TimeoutExpired as error:

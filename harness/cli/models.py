@@ -142,6 +142,15 @@ def pull(model: str, quant: str | None) -> Answer:
 
 
 @models.command()
+def export(checkpoint: Path, folder: Path, precision: str) -> Answer:
+    """Export CHECKPOINT, the folder of a Hugging Face model, to an ONNX FOLDER for `run --runtime ort`, by optimum."""
+    from harness.onnx.export import export as export_onnx
+
+    path = export_onnx(checkpoint, folder, precision)
+    return _onnx(path, "")
+
+
+@models.command()
 def synthesize(model: str, quant: str | None, out: Path | None, seed: int) -> Answer:
     """Write a file with MODEL's true shapes and random weights: real size and speed, meaningless answers.
 
