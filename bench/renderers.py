@@ -95,19 +95,23 @@ def check_table(*paths: Path) -> str:
 
 
 def grid_table(*paths: Path) -> str:
-    """Errors of what was predicted for each model at each depth; below them the medians of their sizes."""
+    """Errors of what was predicted in each run; below them the medians of their sizes, and shares in the intervals."""
     records = records_of(*paths)
     shown = ("decode", "prefill", "load", "load, cold", "peak memory")
-    errors: dict[tuple[str, int], dict[str, float | None]] = {}
+    runs: dict[tuple[str, ...], dict[str, ComparedRow]] = {}
     for record, row, _ in _compared(records, shown):
-        errors.setdefault((_model_of(record), record.scenario.depth_tokens), {})[row.name] = row.error_ratio
+        key = (str(record.created)[:10], _model_of(record), f"{record.scenario.depth_tokens:,}")
+        runs.setdefault(key, {})[row.name] = row
+    errors = [{name: row.error_ratio for name, row in of.items()} for of in runs.values()]
     rows = [
-        [model, f"{depth:,}", *("disturbed" if (e := of.get(name)) is None else f"{e:+.1%}" for name in shown)]
-        for (model, depth), of in errors.items()
+        [*key, *("disturbed" if (e := of.get(name)) is None else f"{e:+.1%}" for name in shown)]
+        for key, of in zip(runs, errors, strict=True)
     ]
-    sizes = [[abs(e) for of in errors.values() if (e := of.get(name)) is not None] for name in shown]
-    rows.append(["median of the sizes", "", *(f"{median(known):.1%} of {len(known)}" for known in sizes)])
-    return table(["model", "depth", *shown], rows) + f"\n\n{source(records)}"
+    sizes = [[abs(e) for of in errors if (e := of.get(name)) is not None] for name in shown]
+    rows.append(["", "median of the sizes", "", *(f"{median(known):.1%} of {len(known)}" for known in sizes)])
+    held = [[of[name].inside for of in runs.values() if name in of and of[name].inside is not None] for name in shown]
+    rows.append(["", "inside the 90 % interval", "", *(f"{sum(map(bool, each)) / len(each):.0%}" for each in held)])
+    return table(["day", "model", "depth", *shown], rows) + f"\n\n{source(records)}"
 
 
 def placement_table(*paths: Path) -> str:
