@@ -16,13 +16,12 @@ import msgspec
 
 from bench._kept import REPORTS, write
 from bench.fits import heat, placement
-from bench.fits.floors import blind_constants, floors_of
+from bench.fits.blind import blind_constants
 from bench.fits.leave_out import GROUPS, Whole, fit_all, fitted, leave_out, leave_out_given
 from harness.app import validate as use
 from harness.app.published import model_of, shipped_rows
 from harness.errors import InputError
 from harness.predict.coefficients import shipped
-from harness.published.rows import is_trusted, predictable
 from harness.published.score import Report, judge_shipped, report
 
 SOURCE = "harness/published/data, by: python -m bench validation --write FOLDER"
@@ -64,8 +63,6 @@ def _others() -> Report:
 
 def _record(name: str) -> tuple[str, Any]:
     """Name of the record, and what it says."""
-    if name == "floor":
-        return name, {"floors": floors_of([row for row in predictable(shipped_rows()) if is_trusted(row)])}
     kind, _, count = name.partition("-")
     found = _others() if name == "other" else _given(int(count)) if kind == "given" else left_out(name)
     document = msgspec.to_builtins(found)
@@ -75,7 +72,7 @@ def _record(name: str) -> tuple[str, Any]:
 
 
 @click.command()
-@click.option("--by", default=f"{','.join(BY)},given-1,given-2,given-3,other,floor", show_default=True)
+@click.option("--by", default=f"{','.join(BY)},given-1,given-2,given-3,other", show_default=True)
 @click.option("--write", "path", type=click.Path(path_type=Path, file_okay=False), help="Fit on all rows, and write.")
 def main(by: str, path: Path | None) -> None:
     """Run the leave-outs and write what they say to ``reports/validation``."""

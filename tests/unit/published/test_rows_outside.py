@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from bench.fits.floors import blind_constants, floors_of
-from harness.app.published import model_of, shipped_rows
+from bench.fits.blind import blind_constants
+from harness.app.published import model_of
 from harness.domain.model import Recurrent
 from harness.predict.decode import CURRENT_YEAR, Machine, Work, decode_seconds
 from harness.predict.terms import prior_of
@@ -14,7 +14,7 @@ from harness.predict.traits import traits_of
 from harness.published import other_rows
 from harness.published.cells import Cells
 from harness.published.other_rows import outside, speculation_rows
-from harness.published.rows import predictable, row_of
+from harness.published.rows import row_of
 
 SPEED = {
     "chip": "RTX 3060", "backend": "cuda", "runtime": "llama.cpp", "memory_bandwidth_gb_s": "360",
@@ -109,25 +109,6 @@ def test_a_speedup_by_hand(monkeypatch):
 
 def speedup_of(cells: dict[str, str]) -> float:
     return other_rows._speculation(Cells(cells, "file", 1)).law().mid
-
-
-def test_floor_by_hand():
-    # one test with sources at 40 and 50, one with 10, 20 and 40, one source alone: |40/50 - 1| = 0.2, |50/40 - 1| is
-    # 0.25 (middle 0.225); ratios 2, 4, 2 and their inverses: 1, 3, 1, 0.5, 0.75, 0.5 (middle 0.875)
-    speeds = [("tg128", "a", 40), ("tg128", "b", 50), ("tg128 @ d4096", "a", 10), ("tg128 @ d4096", "b", 20)]
-    speeds += [("tg128 @ d4096", "c", 40), ("tg128 @ d16384", "a", 7)]
-    rows = [
-        row_of(Cells({**SPEED, "test": test, "source": source, "tokens_per_s": str(speed)}, "file", i), model_of)
-        for i, (test, source, speed) in enumerate(speeds)
-    ]
-    found = floors_of(rows)
-    assert (found["dense"].tests_count, found["dense"].pairs_count) == (1, 1)
-    assert (found["deep"].tests_count, found["deep"].pairs_count) == (1, 3)
-    assert (found["dense"].median_ratio, found["deep, NVIDIA"].median_ratio) == pytest.approx((0.225, 0.875))
-
-
-def test_experts_floor_has_tests_of_several_sources():
-    assert floors_of(predictable(shipped_rows()))["moe"].tests_count >= 10
 
 
 def test_a_state_in_each_layer_costs_kernels_and_no_bytes():

@@ -1,0 +1,36 @@
+"""What the laws are set beside: a constant that is as blind as they are."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+
+from harness.published.rows import Row, is_trusted, predictable
+from harness.published.score import hardware_of
+
+
+def blind_constants(rows: Iterable[Row]) -> dict[str, float]:
+    """Median error of a constant share of the data sheet that saw neither the chip nor the source of a row.
+
+    By group of rows, and by hardware and phase; of predictable, trusted rows.
+    """
+    sets: dict[str, list[Row]] = defaultdict(list)
+    for row in filter(is_trusted, predictable(rows)):
+        sets[row.group].append(row)
+        sets[f"{hardware_of(row)}, {'prompts' if row.phase == 'prefill' else 'decode'}"].append(row)
+    return {name: _blind_constant(own) for name, own in sets.items()}
+
+
+def _blind_constant(rows: Iterable[Row]) -> float:
+    ratios: dict[tuple[tuple[str, ...], str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        ratios[row.vote, row.chip, row.source].append(row.promised / row.measured)
+    chips, sources = (np.array([name[at] for name in ratios]) for at in (1, 2))
+    errors = np.abs(np.geomspace(0.01, 3, 300)[:, None] * [float(np.median(own)) for own in ratios.values()] - 1)
+    missed: list[float] = []
+    for chip, source in sorted(set(zip(chips.tolist(), sources.tolist(), strict=True))):
+        own, others = (chips == chip) & (sources == source), (chips != chip) & (sources != source)
+        if others.any():
+            missed += errors[np.median(errors[:, others], axis=1).argmin(), own].tolist()
+    return float(np.median(missed)) if missed else math.nan
