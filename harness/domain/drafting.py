@@ -5,6 +5,7 @@ from typing import Final
 from harness.domain.base import Frozen
 from harness.domain.device import Span
 from harness.domain.model import Count
+from harness.units import counted
 
 PADDING_TOKENS: Final = 128
 """Rows that some makers add to the table so that its size is round: vocabularies that differ by more are others."""
@@ -60,8 +61,8 @@ class DraftAdvice(Frozen):
     """Said before the run.
 
     Attributes:
-        draft_tokens: Best fixed draft length; 0 for "do not".
-        speedup_ratio: Predicted speed over plain decoding; 1 for "do not".
+        draft_tokens: The fixed length that was asked for, else the best one; 0 for "do not".
+        speedup_ratio: Predicted speed over plain decoding, at the fixed length or adaptive; 1 for "do not".
         acceptance_ratio: Share of drafted tokens expected to be accepted, given that those before them were.
         ceiling_ratio: The speedup if every drafted token were accepted, at the best length.
         verify_s: Seconds of a pass by number of tokens, measured.
@@ -88,6 +89,6 @@ class DraftAdvice(Frozen):
                 f"(if every token were accepted: {self.ceiling_ratio:.2f} x)"
             )
         return (
-            f"draft {self.draft_tokens} tokens: {self.speedup_ratio:.2f} x of plain decoding expected "
+            f"draft {counted(self.draft_tokens, 'token')}: {self.speedup_ratio:.2f} x of plain decoding expected "
             f"at acceptance {self.acceptance_ratio:.2f}"
         )

@@ -11,6 +11,7 @@ from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.scenario import Scenario
 from harness.measure.jobs.timed import TimedAnswers, draft_step_s
 from harness.ports import Emit
+from harness.predict.speculative import WORTH_RATIO
 from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
@@ -60,11 +61,11 @@ class SpeculationJob(Frozen):
 
 def advise(policy: DraftPolicy, answers: Sequence[Sequence[tuple[int, bool]]]) -> DraftAdvice:
     """What the policy makes of answers whose (bucket, agreed) pairs it has seen, or "do not"."""
-    best, _ = policy.best()
-    costs = policy.costs
+    costs, speedup = policy.costs, policy.replay(answers)
+    length = policy.draft_tokens or (policy.best()[0] if speedup >= WORTH_RATIO else 0)
     return DraftAdvice(
-        draft_tokens=best,
-        speedup_ratio=policy.replay(answers) if best or policy.draft_tokens else 1.0,
+        draft_tokens=length,
+        speedup_ratio=speedup if length else 1.0,
         acceptance_ratio=policy.acceptance_ratio(),
         ceiling_ratio=max(costs.speedup_ratio(m, 1.0) for m in range(1, policy.most_tokens + 1)),
         verify_s=costs.before_s,

@@ -36,6 +36,37 @@ def test_advice_prefers_the_length_where_kernels_are_cheap() -> None:
     assert advice.draft_tokens == 3
     # 25 cycles of 4 tokens, each in 3 x 14 + 120, where plain passes take 60 a token
     assert advice.speedup_ratio == pytest.approx(4 * 60 / 162)
+    assert advice.words.startswith("draft 3 tokens: 1.48 x")
+
+
+@pytest.mark.parametrize(
+    ("table", "draft_s", "length", "speedup"),
+    [
+        # five tokens in 4 x 14 + 216 where plain passes take 60 each; three drafted tokens would be faster
+        ({1: 60.0, 2: 101.0, 3: 120.0, 4: 120.0, 5: 216.0, 16: 700.0}, 14.0, 4, 5 * 60 / 272),
+        ({1: 30.0, 5: 125.0, 16: 400.0}, 22.0, 4, 5 * 30 / (88 + 125)),  # slower than plain, and so it says
+        ({1: 60.0, 2: 60.0, 16: 700.0}, 20.0, 1, 2 * 60 / 80),
+    ],
+)
+def test_advice_on_a_fixed_length_is_about_that_length(
+    table: dict[int, float], draft_s: float, length: int, speedup: float
+) -> None:
+    answer = [(7, True)] * 100
+    advice = advise(DraftPolicy(CostTable(table, draft_s), draft_tokens=length, seen=answer), [answer])
+    assert (advice.draft_tokens, advice.speedup_ratio) == (length, pytest.approx(speedup))
+    assert advice.words.startswith(f"draft {length} token{'s' * (length > 1)}: {speedup:.2f} x")
+
+
+def test_advice_says_no_where_agreement_comes_in_runs_that_do_not_pay() -> None:
+    # One token drafted at a time, half of them accepted: 1.5 tokens a pass were they independent, some 1.1 times as
+    # fast. In runs a pass gives 2 or 1: 4 tokens in 3 passes of 1.3, a gain of 2.6 %.
+    answers = [[(7, True)] * 20, [(7, False)] * 20] * 5
+    policy = DraftPolicy(CostTable({1: 1.0, 2: 1.2, 3: 3.0}, 0.1), seen=[pair for a in answers for pair in a])
+    assert policy.best()[0] == 1
+    assert policy.replay(answers) == pytest.approx(4 / 3.9)
+    advice = advise(policy, answers)
+    assert (advice.draft_tokens, advice.speedup_ratio) == (0, 1.0)
+    assert "do not" in advice.words
 
 
 @pytest.mark.parametrize("name", PROMPT_CLASSES)
