@@ -496,7 +496,8 @@ def neighbours(winner: Setting, asked: Scenario, shape: ModelShape, *, kept: boo
     if winner.api not in {"", "cpu"} and winner.placement in placements:
         at = placements.index(winner.placement)
         for placement in placements[max(0, at - _STEPS) : at + _STEPS + 1]:
-            yield winner.replace(placement=placement)
+            if placement != winner.placement:
+                yield winner.replace(placement=placement)
     if not kept:
         yield winner.replace(kv_type="Q8_0")
 

@@ -190,6 +190,7 @@ def test_placements_are_looked_at_two_steps_each_way(model: str, placement: str,
     first = replace(SETTINGS[1], api="vulkan", placement=placement_of(placement))
     listed = list(neighbours(first, scenario_of("chat"), shape, kept=True))
     assert [s.placement for s in listed if s.placement != first.placement] == [placement_of(e) for e in expected]
+    assert listed.count(first) == 1, "the winner has one turn a round"
     on_cpu = neighbours(replace(first, api="cpu"), scenario_of("chat"), shape, kept=True)
     assert {s.placement for s in on_cpu} == {first.placement}
 
