@@ -47,8 +47,6 @@ def check(
         HarnessError: A name is unknown, the machine could not be probed, or nothing predicts that runtime.
     """
     listener = how.listener
-    if job.runtime == "ik":  # where it rewrites weights it does so in memory of its own, and maps no file
-        scenario = scenario.replace(program="ik-llama-cpp-python", mmap=scenario.mmap and not scenario.repack)
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depth_tokens=depths)
     if on[1] is not None:
         return run_on(on[0], cells, job, how, on[1])

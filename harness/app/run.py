@@ -17,7 +17,7 @@ from harness.domain.prediction import Prediction
 from harness.domain.record import ModelIdentity, Outcome, RunRecord
 from harness.domain.result import Generation, Result
 from harness.domain.scenario import Scenario
-from harness.errors import Exit, HarnessError, InputError, RefusedError
+from harness.errors import Exit, HarnessError, RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import TextJob
@@ -192,7 +192,7 @@ def run_cell(
             located.weights,
             name=located.name,
             quant=located.quant,
-            prediction=_predict(located.resolved(), device, job.scenario, heard.say),
+            prediction=prediction_of(located.resolved(), device, job.scenario, heard.say, job.runtime),
             key=key,
         )
     except KeyboardInterrupt:
@@ -221,7 +221,8 @@ def _served(cell: RunCell, job: ServedJob, device: DeviceProfile | None, pipelin
     model = resolve_model(cell.model, cell.quant or None) if cell.model else None
 
     def predicted(scenario: Scenario, here: bool) -> Prediction | None:
-        return _predict(model, device if here else None, scenario, pipeline.heard.say)  # it tells of no other machine
+        # A server tells of no other machine.
+        return prediction_of(model, device if here else None, scenario, pipeline.heard.say)
 
     planned = plan_served(job, predicted)
     quant = planned.model.quant if planned.model else ""
@@ -249,7 +250,7 @@ def _started(
         asked = scenario.replace(**OF_SERVER)
         same = {name: getattr(job, name) for name in ("repetitions", "cold_loads", "greedy", "patience_s")}
         planned = _served(cell, ServedJob(url=url, scenario=asked, **same), None, pipeline)
-        prediction = _predict(located.resolved(), device, scenario, pipeline.heard.say)
+        prediction = prediction_of(located.resolved(), device, scenario, pipeline.heard.say)
         return pipeline.measure(planned._replace(scenario=scenario, prediction=prediction, key=key))
 
 
@@ -287,13 +288,20 @@ def _check_format(located: Located, runtime: str) -> None:
     raise RefusedError(f"{located.name} is {located.format.upper()}, and the runtime {runtime} runs {runs}{hint}")
 
 
-def _predict(
-    model: ResolvedModel | None, device: DeviceProfile | None, scenario: Scenario, say: Callable[[str], None]
+def prediction_of(
+    model: ResolvedModel | None,
+    device: DeviceProfile | None,
+    scenario: Scenario,
+    say: Callable[[str], None] = lambda _line: None,
+    runtime: str = "",
 ) -> Prediction | None:
+    """What is predicted of a run by that runtime; None without a profile, or where nothing can be: why is said."""
     if device is None or model is None:
         return None
+    if runtime == "ik":  # where it rewrites weights it does so in memory of its own, and maps no file
+        scenario = scenario.replace(program="ik-llama-cpp-python", mmap=scenario.mmap and not scenario.repack)
     try:
         return predict(model, with_kept_costs(device, scenario), scenario)
-    except InputError as error:
+    except HarnessError as error:
         say(f"no prediction: {error}")
         return None

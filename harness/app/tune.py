@@ -28,11 +28,10 @@ from typing import Any, Final, NamedTuple
 from msgspec.structs import asdict
 
 from harness import plugins
-from harness.app.fit import predict
 from harness.app.locate import obtain
 from harness.app.on_target import run_on
-from harness.app.resolve import ResolvedModel, resolve_model, scenario_from, with_kept_costs
-from harness.app.run import RunCell, answers_of, run_cell
+from harness.app.resolve import ResolvedModel, resolve_model, scenario_from
+from harness.app.run import RunCell, answers_of, prediction_of, run_cell
 from harness.app.speculate import load_prompts, speculate
 from harness.catalog.gguf import read_gguf
 from harness.catalog.paths import cache_dir
@@ -603,12 +602,8 @@ def _typical(turns: Sequence[float]) -> float:
 
 def _outlook(model: ResolvedModel, setting: Setting, asked: Scenario, device: DeviceProfile | None) -> Outlook | None:
     """What llama.cpp's law says of a setting; None where nothing can be predicted."""
-    if device is None:
-        return None
-    scenario = setting.scenario(asked)
-    try:
-        prediction = predict(model, with_kept_costs(device, scenario), scenario)
-    except HarnessError:
+    prediction = prediction_of(model, device, setting.scenario(asked), runtime=setting.runtime)
+    if prediction is None:
         return None
     prefill, decode = prediction.speed.prefill_tokens_per_s, prediction.speed.decode_tokens_per_s
     return Outlook(

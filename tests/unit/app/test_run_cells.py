@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
-from harness.app.run import cells_of, exit_of, run_cells
+from harness.app.resolve import resolve_model
+from harness.app.run import cells_of, exit_of, prediction_of, run_cells
+from harness.app.tune import Setting, _outlook
+from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, RefusedError, UnknownNameError
@@ -82,6 +85,34 @@ def test_a_result_is_not_lost_with_the_history(tmp_path: Path, monkeypatch: pyte
     (record,) = run_cells(cells_of([model(tmp_path, "m")], "", BASE), JOB)
 
     assert (tmp_path / f"edge-harness-{record.run_id}.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("runtime", "repack", "is_mapped"), [("llamacpp", True, True), ("ik", True, False), ("ik", False, True)]
+)
+def test_every_verb_predicts_a_runtime_as_it_loads(runtime: str, repack: bool, is_mapped: bool, tmp_path: Path) -> None:
+    """ik maps no file where it rewrites weights, and keeps a second copy of a token table that is also the output."""
+    device, model = load_device("laptop-ddr5"), resolve_model("smollm2-135m")
+    scenario = BASE.replace(repack=repack)
+    prediction = prediction_of(model, device, scenario, runtime=runtime)
+    assert prediction is not None
+    weights = next(part for part in prediction.memory.parts if part.name == "weights")
+    assert (weights.file_bytes > 0) == is_mapped
+    if not is_mapped:
+        table = next(t for t in model.weights.tensors if t.name == "token_embd.weight")
+        assert weights.anonymous_bytes == model.weights.tensor_bytes + table.size_bytes
+    raced = _outlook(model, Setting(runtime=runtime, thread_count=1, repack=repack), scenario, device)
+    assert raced is not None
+    assert raced.memory_bytes == prediction.memory.peak_bytes.low
+
+    if not is_mapped:  # a record has it too, whatever becomes of the run
+        tiny, job = (
+            synthesize_tiny(tmp_path / "t.gguf", "F16"),
+            JOB.replace(runtime=runtime, cold_loads=0, patience_s=0.0),
+        )
+        (record,) = run_cells(cells_of([str(tiny)], "", scenario), job, device=device)
+        assert record.prediction is not None
+        assert {part.file_bytes for part in record.prediction.memory.parts if "weights" in part.name} == {0}
 
 
 @pytest.mark.parametrize("limits", [Limits(memory_bytes=1 << 30), Limits(cpus=(0,))])
