@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness import plugins
 from harness.app.locate import obtain
@@ -70,8 +70,9 @@ def check(
         listener.say(f"this llama.cpp was built for any machine of its kind: {faster}")
     wall_s = how.limits.wall_s
     limit_s = min(wall_s, max(_CALIBRATION_S, wall_s / 5))  # under a minute where it is quiet
-    asked: dict[str, Any] = {"heard": listener, "again": probe_again, "runtime": timed}
-    device = probed_at_all(types, scenario, gpus=gpus, limit_s=limit_s, **asked)
+    device = probed_at_all(
+        types, scenario, heard=listener, again=probe_again, gpus=gpus, limit_s=limit_s, runtime=timed
+    )
     if not scenario.api:
         cells = [cell._replace(scenario=asked) for cell in cells for asked in _engines(cell, shapes, gpus)]
     return device, run_cells(cells, job, how=how, device=device)

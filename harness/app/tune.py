@@ -17,6 +17,7 @@ Sources:
 
 import itertools
 import math
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
-from harness.domain.placement import Placement
+from harness.domain.placement import Placement, placement_of
 from harness.domain.prediction import Interval
 from harness.domain.record import RunRecord
 from harness.domain.result import Speculation
@@ -555,7 +556,7 @@ def _seconds(asked: Scenario, prefill_tokens_per_s: float, decode_tokens_per_s: 
 def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting | None = None) -> dict[str, str]:
     """The winner as commands of the programs that people run, on the model's ``file``; ik's are those of its own build.
 
-    What a Modelfile cannot say stands in it as a remark.
+    What a Modelfile or llama-cpp-python cannot set stands there as a remark.
 
     Source:
         llama.cpp, common/arg.cpp; ik_llama.cpp, common/common.cpp (``-rtr``, ``-fa``); Ollama, docs/modelfile.md
@@ -572,27 +573,39 @@ def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting |
     if drafting and drafting.pays and drafting.draft != "lookup":
         draft = shlex.quote(drafting.draft)
         server += f" --spec-type draft-simple -md {draft} --spec-draft-n-max {drafting.draft_tokens}"
-    _, layers, *split = setting.where.split()
-    python = f"n_threads={setting.thread_count}, n_ctx={asked.context_tokens}, n_gpu_layers={layers}"
-    python += f", n_batch={max(512, setting.ubatch_tokens)}, n_ubatch={setting.ubatch_tokens}"
-    python += f", flash_attn={setting.flash_attention}"
-    if (kind := BLOCKS[setting.kv_type].type_id) != BLOCKS["F16"].type_id:
-        python += f", type_k={kind}, type_v={kind}"
-    parameters = {
-        "num_thread": setting.thread_count,
-        "num_ctx": asked.context_tokens,
-        "num_batch": setting.ubatch_tokens,
-        "num_gpu": layers,
-    }
-    untold = " ".join([one.replace(thread_count=0, ubatch_tokens=Scenario().ubatch_tokens).flags, *split]).strip()
-    modelfile = [f"FROM {file}", *(f"PARAMETER {name} {value}" for name, value in parameters.items())]
-    modelfile += [f"# Not told by a Modelfile: {untold}"] if untold else []
+    flags, placed = f"{one.flags} {setting.where}", placement_of(setting.where)
+    kind = BLOCKS[setting.kv_type].type_id
+    python = (
+        f"Llama({str(file)!r}, n_threads={setting.thread_count}, n_ctx={asked.context_tokens}, "
+        f"n_gpu_layers={placed.gpu_layers}, n_batch={max(512, setting.ubatch_tokens)}, "
+        f"n_ubatch={setting.ubatch_tokens}, flash_attn={setting.flash_attention}"
+    )
+    python += f", type_k={kind}, type_v={kind}" if setting.kv_type != "F16" else ""
+    python += f", tensor_split={list(placed.tensor_split)}" if placed.tensor_split else ""
+    python += f", main_gpu={placed.main_gpu}" if placed.main_gpu else ""
+    python += ")" if placed.kv_on_gpu else ", offload_kqv=False)"
+    modelfile = [
+        f"FROM {file}",
+        f"PARAMETER num_thread {setting.thread_count}",
+        f"PARAMETER num_ctx {asked.context_tokens}",
+        f"PARAMETER num_batch {setting.ubatch_tokens}",
+        f"PARAMETER num_gpu {placed.gpu_layers}",
+    ]
     return {
         "llama-server": f"llama-server {server}",
         "llama-cli": f"llama-cli {cli}",
-        "llama-cpp-python": f"Llama({str(file)!r}, {python})",
-        "Ollama Modelfile": "\n".join(modelfile),
+        "llama-cpp-python": python + _rest(flags, "llama-cpp-python", r"-((t|ub|ngl|ctk|ctv|fa|ts|mg) \S+|nkvo) ?"),
+        "Ollama Modelfile": "\n".join(modelfile) + _rest(flags, "A Modelfile", r"-(t|ub|ngl) \S+ ?"),
     }
+
+
+def _rest(flags: str, program: str, settable: str) -> str:
+    """A remark on those of the flags that a program cannot set; empty where it can set all.
+
+    ``settable`` is a pattern of those that it can.
+    """
+    rest = re.sub(settable, "", flags).strip()
+    return f"\n# {program} cannot set: {rest}" if rest else ""
 
 
 def _typical(turns: Sequence[float]) -> float:

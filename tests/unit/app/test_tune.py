@@ -238,10 +238,14 @@ def test_commands_hold_the_winner() -> None:
     assert lines["llama-cli"] == "llama-cli -m m.gguf -c 4096 -ngl 0 " + options.format("")
     assert lines["Ollama Modelfile"].splitlines()[1:] == [
         "PARAMETER num_thread 3", "PARAMETER num_ctx 4096", "PARAMETER num_batch 128", "PARAMETER num_gpu 0",
-        "# Not told by a Modelfile: -ctk q8_0 -ctv q8_0 --no-repack",
+        "# A Modelfile cannot set: -ctk q8_0 -ctv q8_0 --no-repack",
     ]  # fmt: skip
     # GGML_TYPE_Q8_0 is 8 in ggml.h; a batch of 512 is the least that holds a micro-batch of 128
-    assert lines["llama-cpp-python"].endswith("n_batch=512, n_ubatch=128, flash_attn=True, type_k=8, type_v=8)")
+    assert lines["llama-cpp-python"].splitlines() == [
+        "Llama('m.gguf', n_threads=3, n_ctx=4096, n_gpu_layers=0, n_batch=512, n_ubatch=128, flash_attn=True, "
+        "type_k=8, type_v=8)",
+        "# llama-cpp-python cannot set: --no-repack",
+    ]
     off = commands(replace(setting, flash_attention=False, kv_type="F16"), model, scenario_of("chat"))
     assert "-fa off" in off["llama-cli"]
     assert "-ctk" not in off["llama-cli"]
@@ -249,8 +253,26 @@ def test_commands_hold_the_winner() -> None:
         replace(setting, api="cuda", placement=placement_of("-ngl 20 -nkvo")), model, scenario_of("chat")
     )
     assert "n_gpu_layers=20" in on_card["llama-cpp-python"]
-    assert "PARAMETER num_gpu 20\n# Not told by a Modelfile" in on_card["Ollama Modelfile"]
-    assert on_card["Ollama Modelfile"].endswith("-nkvo")
+    assert "type_v=8, offload_kqv=False)\n# llama-cpp-python cannot set: --no-repack" in on_card["llama-cpp-python"]
+    assert "PARAMETER num_gpu 20\n# A Modelfile cannot set: " in on_card["Ollama Modelfile"]
+    assert on_card["Ollama Modelfile"].endswith("--no-repack -nkvo")
+
+
+def test_each_flag_of_a_placement_is_set_or_named() -> None:
+    placed = placement_of("-ngl 20 --n-cpu-moe 7 -ts 3,1 -sm row -mg 1")
+    setting = Setting(runtime="llamacpp", thread_count=2, api="cuda", flash_attention=False, placement=placed)
+    lines = commands(setting, Path("m.gguf"), scenario_of("chat"))
+    # Llama.__init__ of llama-cpp-python has tensor_split (a list of shares) and main_gpu, nothing for experts
+    call, remark = lines["llama-cpp-python"].splitlines()
+    assert call.endswith(
+        "n_gpu_layers=20, n_batch=512, n_ubatch=512, flash_attn=False, tensor_split=[3.0, 1.0], main_gpu=1)"
+    )
+    assert remark == "# llama-cpp-python cannot set: --n-cpu-moe 7 -sm row"
+    assert lines["Ollama Modelfile"].splitlines()[-1] == (
+        "# A Modelfile cannot set: -fa off --n-cpu-moe 7 -ts 3,1 -sm row -mg 1"
+    )
+    plain = commands(Setting(runtime="llamacpp", thread_count=2), Path("m.gguf"), scenario_of("chat"))
+    assert not any("cannot set" in text for text in plain.values())
 
 
 def test_another_engine_is_no_command_of_llama_cpp() -> None:
