@@ -74,7 +74,8 @@ def run_on(
     records = []
     with Pipeline(how) as pipeline:
         for index, cell in enumerate(cells):
-            how.listener.plan(len(cells) - index)
+            if len(cells) > 1:  # one alone may be a part of the caller's plan
+                how.listener.plan(len(cells) - index)
             how.listener.begin(f"{cell.model} on {on}")
             located = obtain(cell.model, cell.quant, progress=how.listener.fetched)
             resolved = located.resolved()

@@ -5,9 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness.app import on_target
+from harness.app.run import RunCell
 from harness.catalog.devices import load_device
+from harness.cli._progress import RunProgress
 from harness.domain.record import Sample
-from harness.errors import BadDataError, RefusedError, UnknownNameError
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError, HarnessError, RefusedError, UnknownNameError
+from harness.measure.pipeline import How
+from harness.measure.protocol import GenerateJob
 from harness.predict.co_resident import SPEC_SHARE
 from harness.workloads.cases import read_cases, size_of
 from harness.workloads.predict import (
@@ -115,7 +121,6 @@ def test_a_part_that_nobody_timed_gets_no_number():
 
 
 def test_on_a_target_only_what_ran_there_or_is_scaled_has_a_number(monkeypatch, tmp_path):
-    from harness.app import on_target
     from harness.workloads import run
 
     def sample(phase, tokens, seconds):
@@ -149,6 +154,21 @@ def test_on_a_target_only_what_ran_there_or_is_scaled_has_a_number(monkeypatch, 
     assert (asked[0].scenario.prompt_tokens, asked[0].scenario.new_tokens) == (60, 16)
     assert "encoder passes cannot run there" in search.note
     assert answer.note.startswith("language passes by llama-bench there")
+
+
+def test_a_model_on_a_target_is_one_part_of_what_its_caller_planned(tmp_path, monkeypatch):
+    """Of three systems the second, whose model is one cell: its own run plans nothing anew."""
+    monkeypatch.setattr(on_target, "target_named", lambda _on: None)
+    monkeypatch.setattr(on_target, "facts", lambda _target: SimpleNamespace(title="box"))
+    monkeypatch.setattr(on_target, "fingerprint", lambda _facts: SimpleNamespace(fingerprint="f"))
+    monkeypatch.setattr(on_target, "probe_on", lambda *_: (load_device("iphone-16-pro"), tmp_path))
+    progress = RunProgress()
+    progress.begin("the first system")
+    progress.plan(2)
+    cell = RunCell(str(tmp_path / "none.gguf"), "", Scenario())
+    with pytest.raises(HarnessError):  # there is no such file
+        on_target.run_on("ssh://box", [cell], GenerateJob(), How(listener=progress), tmp_path)
+    assert progress.words().startswith("2 of 3")
 
 
 def test_a_device_is_scaled_from_here_by_single_core_speed():
