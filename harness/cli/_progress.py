@@ -91,9 +91,11 @@ class RunProgress(Listener):
             size = f"{format_bytes(done_bytes)} of {format_bytes(all_bytes)}"
             self._note = f"{size}, {_left(left_s)}" * (done_bytes < all_bytes)
 
-    def step(self, note: str = "") -> None:
-        """One step of this part is done."""
+    def step(self, note: str = "", line: str = "") -> None:
+        """One step of this part is done; the line is said where none is drawn."""
         self._done_steps, self._note = self._done_steps + 1, note
+        if line and not self._is_drawn:
+            self.say(line)
 
     def sample(self, sample: "Sample") -> None:
         """A step, with its rate."""

@@ -82,13 +82,13 @@ def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget
     budgets = load_budgets(budget)
     click.echo(plan_line(looks_within(max_turns), 0.95), err=True)
     with RunProgress() as progress:
-        progress.begin(f"{max_turns} turns at most", max_turns)
+        progress.begin(f"the gate, at most {max_turns} turns", max_turns)
         judgements, _, _ = gate_in_turns(
             budgets,
             partial(run_side, candidate, timeout_s=timeout_s),
             partial(run_side, baseline, timeout_s=timeout_s),
             max_turns=max_turns,
-            progress=lambda done, _most: progress.step(f"{done} done"),
+            progress=lambda done, most: progress.step(f"{done} done", f"turn {done} of at most {most}"),
         )
     return _answer(judgements, budget, **shown)
 

@@ -76,6 +76,6 @@ def serve_load(
     )
     with Pipeline(how) as pipeline:
         planned = plan(job, throughput_of(named) if named else None)
-        how.listener.begin("load on the server", 3 * job.request_count * len(job.levels))
+        how.listener.begin("a load test", 3 * job.request_count * len(job.levels))
         record = pipeline.measure(planned)
     return answer_of(record)

@@ -94,5 +94,7 @@ def test_nothing_is_drawn_where_there_is_no_terminal(capfd: pytest.CaptureFixtur
     with RunProgress() as progress:
         progress.begin("probing this machine", within_s=10.0)
         progress.begin("a", 2)
+        progress.step("one done", "turn 1 of 2")
+        progress.step("pp512 80 t/s")
         assert list(progress.each("xy", 2)) == ["x", "y"]
-    assert capfd.readouterr().err == "running a\n"
+    assert capfd.readouterr().err == "running a\nturn 1 of 2\n"
