@@ -57,18 +57,15 @@ def pytest_configure_node(node) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that time something come last, and are tried again: a shared machine stalls them now and then.
+    """Tests marked ``alone`` come last; they and those marked ``shared_machine`` are tried again.
 
-    A fault fails each try; the summary counts the tries that were needed beyond the first.
+    A shared machine stalls what they time now and then. All others have one try. A fault fails each try; the summary
+    counts the tries that were needed beyond the first.
     """
     items.sort(key=_is_alone)
     for item in items:
-        if _is_alone(item) or E2E in item.path.parents:
+        if _is_alone(item) or item.get_closest_marker("shared_machine"):
             item.add_marker(pytest.mark.flaky(reruns=2, reruns_delay=1))
-
-
-E2E = Path(__file__).parent / "e2e"
-"""Engines, servers and daemons, in processes of their own."""
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # around the timeout: waiting is not the test's time

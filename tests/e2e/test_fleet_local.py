@@ -78,6 +78,7 @@ def matrix(folder: Path, devices: list[str], **models: dict[str, Any]) -> list[T
 SLOW = {"sleeps": True, "load_s": 0.3}
 
 
+@pytest.mark.shared_machine
 def test_results_come_from_the_right_device_and_are_saved(fleet: Fleet, tmp_path: Path) -> None:
     fleet.worker("phone")
     fleet.worker("laptop")
@@ -94,6 +95,7 @@ def test_results_come_from_the_right_device_and_are_saved(fleet: Fleet, tmp_path
     assert "GGML_ASSERT" in records[4].detail
 
 
+@pytest.mark.shared_machine
 def test_a_lost_worker_is_replaced_by_another_of_its_device(fleet: Fleet, tmp_path: Path) -> None:
     first, _ = fleet.worker("phone", 1), fleet.worker("phone", 2)
     tasks = matrix(tmp_path, ["phone"], **{f"m{n}": SLOW for n in range(4)})
@@ -111,6 +113,7 @@ def test_a_lost_worker_is_replaced_by_another_of_its_device(fleet: Fleet, tmp_pa
     assert [r.outcome for r in records] == ["ok"] * 4, [r.detail for r in records]
 
 
+@pytest.mark.shared_machine
 def test_a_device_without_a_worker_is_told_and_the_rest_completes(fleet: Fleet, tmp_path: Path) -> None:
     phone = fleet.worker("phone")
     fleet.worker("laptop")
@@ -140,6 +143,7 @@ def test_a_device_without_a_worker_is_told_and_the_rest_completes(fleet: Fleet, 
     assert [r.run_id for r in again if r in records] == [r.run_id for r in records if r.outcome == "ok"]
 
 
+@pytest.mark.shared_machine
 def test_a_lost_scheduler_is_told_and_results_stay(fleet: Fleet, tmp_path: Path) -> None:
     fleet.worker("phone")
     tasks = matrix(tmp_path, ["phone"], **{f"m{n}": SLOW for n in range(3)})
@@ -177,6 +181,7 @@ def test_every_port_is_of_this_machine_alone(fleet: Fleet) -> None:
     assert {ipaddress.ip_address(place.ip).is_loopback for place in places} == {True}, places
 
 
+@pytest.mark.shared_machine
 def test_tls_is_needed_where_it_is_asked_for(tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     command = [sys.executable, "-m", "harness", "fleet"]

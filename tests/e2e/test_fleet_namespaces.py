@@ -215,6 +215,7 @@ def run_matrix(net: Net, path: Path, *more: str) -> "subprocess.Popen[str]":
     return net.start(HUB, *words, home="hub")
 
 
+@pytest.mark.shared_machine
 @pytest.mark.parametrize("replaced", [False, True], ids=["not replaced", "replaced by a new worker"])
 def test_one_killed_and_one_slow(net: Net, tmp_path: Path, replaced: bool) -> None:
     # 64, 32 and 16 tokens a second: 1 / (2**-6 s), 1 / (2**-5 s), 1 / (2**-4 s).
@@ -273,6 +274,7 @@ def wait_for_first_result_of(device: str, folder: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.shared_machine
 def test_a_fleet_costs_little(net: Net, tmp_path: Path) -> None:
     """The same cells alone and by a fleet of one device: runs of known length, so that the rest is the fleet's.
 
@@ -302,6 +304,7 @@ def between(folder: Path) -> float:
     return times[-1] - times[0]
 
 
+@pytest.mark.shared_machine
 @pytest.mark.engine
 def test_a_fleet_measures_what_the_device_measures_alone(net: Net, tmp_path: Path) -> None:
     pytest.importorskip("llama_cpp")

@@ -60,6 +60,7 @@ def run_over_ssh(target: ShellTarget, models, options=(), *, program="edge-harne
         return list(run_there(target, words, files, timeout_s=timeout_s).records)
 
 
+@pytest.mark.shared_machine
 def test_push_run_fetch(board: Board, tmp_path: Path) -> None:
     model = tmp_path / "my model.json"
     model.write_text(json.dumps({"decode_s_per_token": 2**-5}))

@@ -71,6 +71,7 @@ def history(environment: dict[str, str]) -> list[dict[str, Any]]:
     return entries
 
 
+@pytest.mark.shared_machine
 @pytest.mark.parametrize("kind", sorted(VERBS))
 def test_a_killed_child_is_a_recorded_result(kind: str, tiny: Path, environment: dict[str, str]) -> None:
     process = start(tiny, kind, environment, "--timeout", "60")
@@ -85,6 +86,7 @@ def test_a_killed_child_is_a_recorded_result(kind: str, tiny: Path, environment:
         assert process.returncode == 4
 
 
+@pytest.mark.shared_machine
 @pytest.mark.parametrize(
     ("kind", "more", "outcomes"),
     [
@@ -104,6 +106,7 @@ def test_a_limit_that_is_too_small_is_a_recorded_result(
     assert (entry["workload"], entry["outcome"] in outcomes) == (kind, True), entry
 
 
+@pytest.mark.shared_machine
 def test_two_verbs_take_turns(tiny: Path, environment: dict[str, str]) -> None:
     first = start(tiny, "generate", environment, "--timeout", "8")
     measured_child(first)

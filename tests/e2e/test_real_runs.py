@@ -105,6 +105,7 @@ def test_eval_hook_sees_the_graph(tiny: Path) -> None:
     assert seen.count(True) == seen.count(False) > 10
 
 
+@pytest.mark.shared_machine
 def test_run_writes_a_record_that_the_history_shows(tiny: Path, environment: dict[str, str]) -> None:
     options = ("-p", "64", "-n", "16", "-c", "256", "-r", "2", "-t", "1")
 
@@ -131,6 +132,7 @@ def test_run_writes_a_record_that_the_history_shows(tiny: Path, environment: dic
     assert (status, again["records"][0]["samples"]) == (0, record["samples"])
 
 
+@pytest.mark.shared_machine
 def test_a_matrix_goes_on_after_files_that_no_engine_loads(
     tiny: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
@@ -165,6 +167,7 @@ def run_while(tiny: Path, folder: Path, act: Any, **scenario: Any) -> RunRecord:
         return pipeline.measure(plan(job, None), on_event=hear)
 
 
+@pytest.mark.shared_machine
 def test_a_file_cut_under_the_mapping_is_a_recorded_crash(tiny: Path, tmp_path: Path) -> None:
     record = run_while(tiny, tmp_path, lambda path: os.truncate(path, 4096), repack=False)
 
@@ -172,6 +175,7 @@ def test_a_file_cut_under_the_mapping_is_a_recorded_crash(tiny: Path, tmp_path: 
     assert "SIGBUS" in record.detail
 
 
+@pytest.mark.shared_machine
 def test_a_block_spoilt_in_mid_run_is_a_recorded_failure(tiny: Path, tmp_path: Path) -> None:
     from harness.catalog.gguf import read_gguf
 
@@ -188,6 +192,7 @@ def test_a_block_spoilt_in_mid_run_is_a_recorded_failure(tiny: Path, tmp_path: P
     assert "1 of 512 logits are NaN or infinite" in record.detail
 
 
+@pytest.mark.shared_machine
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds the child in /proc")
 def test_a_killed_child_is_recorded(tiny: Path, tmp_path: Path) -> None:
     def kill(_path: Path) -> None:
@@ -203,6 +208,7 @@ def test_a_killed_child_is_recorded(tiny: Path, tmp_path: Path) -> None:
     assert record.samples
 
 
+@pytest.mark.shared_machine
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")
 @pytest.mark.parametrize("use_group", [True, False])
 def test_a_memory_limit_is_recorded(tiny: Path, use_group: bool) -> None:
@@ -216,6 +222,7 @@ def test_a_memory_limit_is_recorded(tiny: Path, use_group: bool) -> None:
     assert record.outcome == "out of memory", record.detail
 
 
+@pytest.mark.shared_machine
 def test_ctrl_c_records_the_run_and_ends_the_command(tiny: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "harness", "run", str(tiny), "-r", "1000", "-n", "500", "--json"]
     # A shell's background jobs ignore Ctrl-C and so would their children: this one listens, wherever the tests run.

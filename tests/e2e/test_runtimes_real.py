@@ -84,6 +84,7 @@ def test_server_describes_itself_and_is_found_by_its_port(url: str) -> None:
     assert "python" in Path(f"/proc/{attached.pid}/cmdline").read_text() if sys.platform == "linux" else True
 
 
+@pytest.mark.shared_machine
 def test_server_run_is_a_record_like_any_other(url: str, tmp_path: Path) -> None:
     job = served.ServedJob(url=url, scenario=SCENARIO, repetitions=2, patience_s=5.0)
     record = measured(served.plan(job), tmp_path)
@@ -137,6 +138,7 @@ def test_prefix_cache_is_used_on_purpose_only(url: str) -> None:
     assert (attached.ask(Request(prompt=prompt, new_tokens=1, reuse=True)).cached_tokens or 0) > 32
 
 
+@pytest.mark.shared_machine
 def test_a_closed_exchange_frees_the_servers_slot(url: str) -> None:
     attached = SERVER.attach(url)
     endpoint = attached.dialect.endpoint
@@ -152,6 +154,7 @@ def test_a_closed_exchange_frees_the_servers_slot(url: str) -> None:
     raise AssertionError("the server still computes an answer that nobody reads")
 
 
+@pytest.mark.shared_machine
 def test_load_on_a_real_server(url: str, tmp_path: Path) -> None:
     lengths = {"prompt_tokens": (4, 8), "new_tokens": (4, 4), "prefix_tokens": 32}
     job = load.LoadJob(url=url, levels=(1.0, 2.0), request_count=4, **lengths)
@@ -219,6 +222,7 @@ def test_ik_runs_the_same_session(tiny: Path) -> None:
         IK.open(tiny, scenario, output_tokens=8)
 
 
+@pytest.mark.shared_machine
 def test_ik_through_the_pipeline(tiny: Path, tmp_path: Path) -> None:
     pytest.importorskip("ik_llama_cpp")
     job = GenerateJob(path=str(tiny), scenario=SCENARIO, runtime="ik", repetitions=1, cold_loads=0, patience_s=0.1)
@@ -232,6 +236,7 @@ def test_ik_through_the_pipeline(tiny: Path, tmp_path: Path) -> None:
 HAVE_PROGRAMS = executable.program("llama-bench") is not None
 
 
+@pytest.mark.shared_machine
 @pytest.mark.skipif(not HAVE_PROGRAMS, reason=f"no llama-bench: set {executable.FOLDER_VARIABLE}")
 @pytest.mark.parametrize(
     ("scenario", "labels"),

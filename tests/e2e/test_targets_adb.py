@@ -105,6 +105,7 @@ def test_a_full_storage_is_refused_before_a_byte_is_sent(phone, tmp_path):
         phone.target("small").put(path, sha256, progress=lambda *_: pytest.fail("sent"))
 
 
+@pytest.mark.shared_machine
 @needs_adbd
 def test_nothing_is_left_running_when_the_client_or_the_daemon_dies(phone):
     target = phone.target()
@@ -124,6 +125,7 @@ def test_nothing_is_left_running_when_the_client_or_the_daemon_dies(phone):
         target_named(phone.name)
 
 
+@pytest.mark.shared_machine
 @needs_adbd
 def test_what_a_command_tells_arrives_and_counters_run_beside_it(phone):
     running = phone.target().start(["sh", "-c", "echo out; echo err >&2; exit 5"])
@@ -136,6 +138,7 @@ def test_what_a_command_tells_arrives_and_counters_run_beside_it(phone):
         assert sorted(gaps)[len(gaps) // 2] < 1  # 1 Hz or faster
 
 
+@pytest.mark.shared_machine
 @needs_adbd
 @pytest.mark.parametrize(
     ("name", "shipped"), [("pixel-8-pro", "Pixel 8 Pro"), ("galaxy-s24-ultra", "Galaxy S24 Ultra")]
@@ -153,6 +156,7 @@ def test_a_phone_is_probed_by_reading(tmp_path, server, name, shipped):
         daemon.kill()
 
 
+@pytest.mark.shared_machine
 @needs_adbd
 def test_a_phone_that_sleeps_or_is_empty_or_hot_is_told(phone):
     target = phone.target()
@@ -305,6 +309,7 @@ def tiny(tmp_path):
     return path, identify(path, None, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
 
+@pytest.mark.shared_machine
 @needs_adbd
 @needs_bench
 def test_llama_bench_on_the_device_becomes_a_record(phone, tiny):
@@ -322,6 +327,7 @@ def test_llama_bench_on_the_device_becomes_a_record(phone, tiny):
     assert record.model == tiny[1] and record.runtime == "executable"
 
 
+@pytest.mark.shared_machine
 @needs_adbd
 @needs_bench
 def test_a_daemon_that_dies_in_mid_run_is_recorded_and_leaves_nothing(phone, tiny):
@@ -334,6 +340,7 @@ def test_a_daemon_that_dies_in_mid_run_is_recorded_and_leaves_nothing(phone, tin
     assert gone(int((phone.folder / "pushed/run.pid").read_text().split()[0]))
 
 
+@pytest.mark.shared_machine
 @needs_adbd
 @needs_bench
 def test_a_run_out_of_time_is_recorded(phone, tiny):
@@ -343,6 +350,7 @@ def test_a_run_out_of_time_is_recorded(phone, tiny):
     assert (record.outcome, record.detail) == ("timed out", "not done within 3 s")
 
 
+@pytest.mark.shared_machine
 @needs_adbd
 @needs_bench
 def test_a_soak_on_the_device(phone, tiny):
@@ -362,6 +370,7 @@ def test_a_soak_on_the_device(phone, tiny):
     assert (late.outcome, late.detail) == ("timed out", "not done within 2 s")
 
 
+@pytest.mark.shared_machine
 @needs_adbd
 @needs_bench
 def test_a_connection_that_is_cut_in_mid_run_is_recorded_and_leaves_nothing(phone, tiny):
@@ -374,6 +383,7 @@ def test_a_connection_that_is_cut_in_mid_run_is_recorded_and_leaves_nothing(phon
     assert gone(int((phone.folder / "pushed/run.pid").read_text().split()[0]))
 
 
+@pytest.mark.shared_machine
 @needs_adbd
 @needs_bench
 def test_priority_and_cpus_are_those_asked_for(phone, tiny):
@@ -392,6 +402,7 @@ def test_priority_and_cpus_are_those_asked_for(phone, tiny):
     assert "Cpus_allowed_list:\t1\n" in seen[0]
 
 
+@pytest.mark.shared_machine
 @needs_adbd
 @needs_bench
 def test_from_a_device_to_a_report_in_two_commands_and_on_again(phone, tiny, tmp_path):

@@ -39,6 +39,7 @@ def port(tmp_path, monkeypatch):
         yield server.port
 
 
+@pytest.mark.shared_machine
 def test_push_run_and_lose_a_machine_behind_ssh(tmp_path: Path, port: int):
     target = target_named(f"ssh://root@127.0.0.1:{port}", folder=str(tmp_path / "pushed here"))
     data = os.urandom(3 << 20)
@@ -86,6 +87,7 @@ def test_a_script_that_says_much_before_its_output_is_heard_out():
     assert ShellTarget("here", ["sh", "-c"]).shell(much, timeout_s=20) == "done\n"
 
 
+@pytest.mark.shared_machine
 def test_an_interrupted_command_holds_nobody_up():
     """Ctrl-C ends this program at once, and not after the time that the command was given."""
     # What is started in the background of a shell ignores Ctrl-C, and hands that on to its children.
@@ -123,6 +125,7 @@ def harness(*words):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.shared_machine
 def test_a_verb_is_run_by_the_edge_harness_that_is_there(tmp_path: Path, board: str):
     model = tmp_path / "my model.json"
     model.write_text(json.dumps({"decode_s_per_token": 2**-5}))
