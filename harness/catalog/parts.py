@@ -21,9 +21,11 @@ _DROPPED: Final = re.compile(TABLES["part_dropped"])
 _SPELLINGS: Final = tuple((re.compile(pattern), text) for pattern, text in TABLES["part_spellings"])
 _ROOM: Final = re.compile(TABLES["part_room"])
 _LINES: Final = re.compile(TABLES["part_lines"])
-_LINE_WORDS: Final = re.compile(TABLES["part_line_words"])
+_LINE_WORD: Final = re.compile(TABLES["part_line_word"])
 _LAPTOPS: Final = re.compile(TABLES["part_laptops"])
 _BARE_CARD: Final = re.compile(r"[2-5]0[5-9]0|16[36]0|10[5-8]0|[5-9][4-9][05]0")
+MOST_WORDS: Final = 16
+"""Of parts that nothing separates: a longer line is no person's."""
 _NEAR_COUNT: Final = 4
 _SHORT: Final = 4
 """Letters from which on a device's name without its maker is surely meant."""
@@ -96,7 +98,10 @@ def is_room(words: str, *, lines: bool = True) -> bool:
 
     Without ``lines``: beside a short name (X1), which may be a number of such a line itself.
     """
-    return bool(_ROOM.fullmatch(words) or (lines and _LINES.search(words) and _LINE_WORDS.fullmatch(words)))
+    each = words.split()
+    if len(each) > MOST_WORDS:
+        return False
+    return bool(_ROOM.fullmatch(words) or (lines and _LINES.search(words) and all(map(_LINE_WORD.fullmatch, each))))
 
 
 def is_laptop(words: str) -> bool:
