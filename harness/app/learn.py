@@ -20,7 +20,7 @@ from harness.domain.prediction import Interval
 from harness.domain.quant import split
 from harness.domain.record import UNKNOWN_MACHINE, RunRecord
 from harness.domain.scenario import Scenario
-from harness.errors import InputError, RefusedError, UnknownNameError
+from harness.errors import HarnessError, InputError, RefusedError
 from harness.predict.coefficients import Coefficients, shipped
 from harness.predict.fitted import machine_of
 from harness.predict.interval import interval
@@ -151,7 +151,7 @@ def devices_of(found: Iterable[tuple[str, TaughtSpeed]]) -> tuple[dict[str, list
 def _known_device(said: str) -> str:
     try:
         return load_device(said).name
-    except UnknownNameError:
+    except HarnessError:  # a name that says what cannot be, such as 0 cards, is no known device either
         return ""
 
 

@@ -25,7 +25,7 @@ from harness.catalog.parts import (
 )
 from harness.catalog.paths import table_rows
 from harness.domain.base import shipped_table
-from harness.domain.device import ComputeEngine, Confidence, DeviceProfile, Figure, MemoryPool, Power
+from harness.domain.device import MOST_CARDS, ComputeEngine, Confidence, DeviceProfile, Figure, MemoryPool, Power
 from harness.errors import InputError
 from harness.units import GB, GIB, TERA
 
@@ -102,17 +102,18 @@ def parse(ref: str) -> PartsLine:
     names, ram, beside = list[Named](), MemoryWords(), ""
     for segment in _PATTERNS["cut"].split(text):
         inside, left = _parts_in(segment.strip(" ,:@").split())
-        rest, memory = _memory(" ".join(left))
+        rest, memory = memory_in(" ".join(left))
         lines = all(len(squashed(named.name)) >= _SHORT for named in inside)
         if inside and not is_room(" ".join(word for word in rest.split() if word not in _FILLERS), lines=lines):
-            inside, (rest, memory) = [], _memory(segment.strip(" ,:@"))  # one name, with words that nobody knows
+            inside, (rest, memory) = [], memory_in(segment.strip(" ,:@"))  # one name, with words that nobody knows
         ram = MemoryWords._make(new or old for new, old in zip(memory, ram, strict=True))
         rest = " ".join(rest.strip(" ,:-@()").split()) if memory != MemoryWords() else rest
         is_beside = bool(inside) or (is_room(rest) and not find(rest))
         beside += f" {rest}" * is_beside
         names += inside or ([Named(rest, gb=memory.gb)] if not is_beside and set(rest.split()) - _FILLERS else [])
-    if not names and beside.strip():
-        names, beside = [Named(beside.strip())], ""
+    beside = beside.strip()
+    if not names and beside:
+        names, beside = [Named(beside)], ""
     return PartsLine(tuple(names), ram, float(watts or 0), system, beside)
 
 
@@ -122,7 +123,7 @@ def _parts_in(words: list[str], least: int = 2) -> tuple[list[Named], list[str]]
         for start in range(len(words) - size + 1):
             run = " ".join(words[start : start + size])
             count, bare = _PATTERNS["count"].search(run), _PATTERNS["count"].sub("", run, count=1)
-            rest, memory = _memory(bare)
+            rest, memory = memory_in(bare)
             is_sized = memory.gb and memory == MemoryWords(gb=memory.gb) and _is_part(rest.strip(), memory.gb)
             if len(squashed(bare)) >= least and (is_sized or _is_part(bare, after=words[start + size :])):
                 name = rest.strip() if is_sized else bare
@@ -151,7 +152,7 @@ def _number(word: str) -> int:
     return int(_DATA["words"].get(word, word))
 
 
-def _memory(segment: str) -> tuple[str, MemoryWords]:
+def memory_in(segment: str) -> tuple[str, MemoryWords]:
     """The segment without its figures of memory, and these."""
     said: dict[str, str] = {}
     for pattern in _MEMORY:
@@ -163,7 +164,7 @@ def _memory(segment: str) -> tuple[str, MemoryWords]:
         gb=float(said.get("gb") or sticks * float(said.get("each", 0))),
         kind=said.get("kind") or ("ddr" + said["generation"] if "generation" in said else ""),
         mt_s=int(said.get("mt_s") or round(int(said.get("mb_s", 0)) / 8)),
-        channels=_number(said["channels"]) if "channels" in said else 0,
+        channels=_number(said.get("channels", "0")),
         gb_s=float(said.get("gb_s", 0)),
         sticks=sticks,
     )
@@ -182,7 +183,7 @@ def build(line: PartsLine, ref: str, files: "DeviceFiles") -> DeviceProfile | No
     """The device of a line; None where one of its names is nobody's. ``files`` are the devices to fill gaps from.
 
     Raises:
-        InputError: Two parts of a kind, or a limit of power that is none of the device.
+        InputError: Two parts of a kind, no or too many cards, or a limit of power that is none of the device.
     """
     hosts, cards = list[TakenPart](), list[TakenPart]()
     meant = [(named, find(named.name)) for named in line.names]
@@ -191,15 +192,15 @@ def build(line: PartsLine, ref: str, files: "DeviceFiles") -> DeviceProfile | No
         return _by_figures(line.names[0].name, line.ram, files) if is_described else None
     for (name, number, gb), hits in meant:
         best = _best(hits, gb or line.ram.gb)
+        said = _readings(best, hits, name)
         if best.layer == "cards":
-            cards.append(TakenPart(number, best, _readings(best, hits, name)))
+            cards.append(TakenPart(number, best, said))
             if line.ram.gb in best.sizes_gb and not (line.ram.kind or line.ram.gb_s):
                 line = line._replace(ram=MemoryWords())  # it is the card's own
             continue
-        said = _readings(best, hits, name)
         if number > 1 and best.layer == "cpus":
             said.append(f"one of {number} sockets counts: nothing here predicts a model in the memory of both")
-        elif number > 1:
+        elif number != 1:
             raise InputError(
                 f"{ref!r}: found {number} of {name!r}, which has no card of its own: only cards can be several"
             )
@@ -211,21 +212,27 @@ def build(line: PartsLine, ref: str, files: "DeviceFiles") -> DeviceProfile | No
         names = " and ".join(repr(host.part.row["name"]) for host in hosts[:2])
         raise InputError(f"{ref!r}: {names} are two of a kind; name one")
     if is_laptop(line.beside) or any(host.part.row["kind"] in {"laptop", "mobile"} for host in hosts):
-        cards = [taken._replace(part=laptop_card(taken.part)) for taken in cards]
+        cards = [
+            TakenPart(number, part := laptop_card(card), [f"in a laptop, it is the {_figures(part)}"])
+            for number, card, _ in cards
+        ]
+    counts = [taken.number for taken in cards]
+    if not all(counts) or sum(counts) > MOST_CARDS:
+        raise InputError(f"{ref!r}: found {min(counts) and sum(counts)} cards, expected 1 to {MOST_CARDS}")
     parts = [*cards, *hosts]
     if sticks := line.ram.sticks:  # as many channels as the CPU has, two where nobody tells
         widest = int(float(hosts[0].part.row["bits"] or 128)) if hosts else 128
         line = line._replace(ram=line.ram._replace(channels=line.ram.channels or min(sticks, widest // 64), sticks=0))
     if not parts:
         return _by_figures(ref, line.ram, files) if line.ram.kind or line.ram.gb_s else None
-    device = _own_file(parts[0], line=line, files=files) if len(parts) == 1 else None
+    device = _own_file(parts[0], line, files) if len(parts) == 1 else None
     if device is None:
         host = _host(hosts[0].part, line.ram, files) if hosts else None
         device = _with_cards(cards, host, line.ram, files) if cards else host
         assert device is not None
         device = device.replace(name=_name(line, parts))
     readings = [reading for taken in parts for reading in taken.readings]
-    readings += [f"{line.beside.strip()!r} is not known by itself"] if line.beside.strip() and not sold else []
+    readings += [f"{line.beside!r} is not known by itself"] if line.beside and not sold else []
     device = device.replace(readings=(*device.readings, *readings))
     return under(device, line)
 
@@ -249,7 +256,7 @@ def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
     return held_to(device, line.watts) if line.watts else device
 
 
-def _own_file(taken: TakenPart, *, line: PartsLine, files: "DeviceFiles") -> DeviceProfile | None:
+def _own_file(taken: TakenPart, line: PartsLine, files: "DeviceFiles") -> DeviceProfile | None:
     """The device file of just this device or card, with the memory that the line asks for."""
     part, is_card = taken.part, taken.part.layer == "cards"
     alike = [p for key in part.row["keys"].split(";") for p in files.of_chip(key)] if is_card else []
@@ -259,7 +266,7 @@ def _own_file(taken: TakenPart, *, line: PartsLine, files: "DeviceFiles") -> Dev
         pool = profile.pool(profile.engine().pool)
         same = abs(pool.bandwidth_bytes_per_s.value / GB / (part.bandwidth_gb_s or 1) - 1) < 0.03
         sized = round(pool.total_bytes.value / GIB) in part.sizes_gb
-        if same and sized and taken.number == 1 and (line.ram == MemoryWords() or fits(profile, line)):
+        if same and sized and taken.number == 1 and fits(profile, line):
             return profile
     return None
 
@@ -267,10 +274,9 @@ def _own_file(taken: TakenPart, *, line: PartsLine, files: "DeviceFiles") -> Dev
 def _name(line: PartsLine, parts: Sequence[TakenPart]) -> str:
     """A name that is one of a file too, from which the same device is made again."""
     ram = line.ram
-    names = list(map(_called, parts))
     memory = f"{ram.gb:g}gb " * bool(ram.gb) + f"{ram.kind} {ram.mt_s or ''} "
     memory += f"{ram.channels} channel " * bool(ram.channels) + f"{ram.gb_s:g}gbps" * bool(ram.gb_s)
-    return slug("+".join(filter(None, (*names, memory.strip()))))
+    return slug("+".join(filter(None, (*map(_called, parts), memory.strip()))))
 
 
 def _called(taken: TakenPart) -> str:
@@ -308,16 +314,13 @@ def _readings(part: TablePart, hits: Sequence[TablePart], name: str) -> list[str
 
 def also(profile: DeviceProfile, name: str) -> DeviceProfile:
     """A device file with what else a name means than this device."""
-    hits = find(name)
-    pool = profile.pool(profile.engine().pool)
-    for part in hits:
-        if abs(part.bandwidth_gb_s * GB / pool.bandwidth_bytes_per_s.value - 1) < 0.03:
-            said = [reading for reading in _readings(part, hits, name) if "also means" in reading]
-            return profile.replace(readings=(*profile.readings, *said))
-    if hits and hits[0].bandwidth_gb_s:
+    hits, said = find(name), list[str]()
+    gb_s = profile.pool(profile.engine().pool).bandwidth_bytes_per_s.value / GB
+    if own := next((part for part in hits if abs(part.bandwidth_gb_s / gb_s - 1) < 0.03), None):
+        said = [reading for reading in _readings(own, hits, name) if "also means" in reading]
+    elif hits and hits[0].bandwidth_gb_s:
         said = [f"{profile.title} stands for it; it also means {_figures(hits[0])}"]
-        return profile.replace(readings=(*profile.readings, *said))
-    return profile
+    return profile.replace(readings=(*profile.readings, *said))
 
 
 def _figures(part: TablePart) -> str:
@@ -350,15 +353,13 @@ def _host(part: TablePart, ram: MemoryWords, files: "DeviceFiles") -> DeviceProf
     if alike and fewer:
         engines = tuple(_with_cores(engine, int(fewer[2 if engine.kind == "gpu" else 1] or 0)) for engine in engines)
     name, graphics = silicon.row["name"], silicon.row.get("gpu", "")
-    named_as_base = alike and not fewer
     if re.match(r"Radeon \d|Arc", graphics):
         name = f"{name}, {graphics}"
-    title = part.row["name"]
     return base.replace(
-        title=f"{title}, {gb:g} GB" if ram.gb else title,
+        title=row["name"] + f", {gb:g} GB" * bool(ram.gb),
         kind=kind,
         vendor=row["maker"] or base.vendor,
-        chip=base.chip if named_as_base else name,
+        chip=base.chip if alike and not fewer else name,
         os=system,
         year=int(row["year"] or silicon.row["year"] or base.year),
         pools=(_ram(gb, why, bandwidth, taken_gib, system, ram.kind or row["memory"]),),
@@ -437,7 +438,7 @@ def mac_working_set(gb: float, macos: int = _MACOS) -> tuple[float, str]:
     rule = f"working set of Metal on macOS {macos}"
     if macos < 26:
         return 2 / 3 if gb < 36 else 3 / 4, f"{rule}: two thirds, three quarters from 36 GiB"
-    shares: list[tuple[float, float]] = _DATA["mac_shares"]
+    shares = _DATA["mac_shares"]
     share = next((share for most, share in shares if gb <= most), shares[-1][1])
     return share, f"{rule}: {share:g} of {gb:g} GiB (sysctl iogpu.wired_limit_mb raises it)"
 
@@ -492,13 +493,14 @@ def _engines(silicon: TablePart, base: DeviceProfile) -> tuple[ComputeEngine, ..
     row = silicon.row
     cores = row.get("cores") or (re.findall(r"(\d+)-core CPU", row["name"]) or ["0"])[0]
     isa = _first("isa", f"{row['maker']} {row.get('codename', '')} {row['name']} {row['year']}")
-    cpu = next(engine for engine in base.engines if engine.kind == "cpu").replace(
+    usual = next(engine for engine in base.engines if engine.kind == "cpu")
+    cpu = usual.replace(
         name=f"{cores} cores of {row['name']}" if cores != "0" else f"CPU of {row['name']}",
         core_count=int(cores),
         peak_flops_per_s={},
         sustained_ratio=None,
+        isa=isa or usual.isa,
     )
-    cpu = cpu.replace(isa=isa or cpu.isa)
     graphics, units = row.get("gpu", ""), re.findall(r"\d+", row.get("gpu_cores", ""))
     if not graphics:
         return (cpu,)
@@ -519,13 +521,15 @@ def _with_cards(
     """Cards in the host that is named, else in the usual one of their form.
 
     Unlike ones have layers in proportion to their memory, and compute one after the other: each stands for the mean of
-    all, with the arithmetic of the slowest, on which the others wait in a long prompt.
+    all, with the arithmetic of the slowest, on which the others wait in a long prompt. What drives them drives all:
+    cards of two makers have Vulkan in common.
     """
     all_cards = [taken.part for taken in cards for _ in range(taken.number)]
     card = min(all_cards, key=lambda part: float(part.row["fp16_tflops"]))
+    drivers = [_first("apis", "{maker} {name} {architecture} card".format_map(part.row)) for part in all_cards]
     row, alike = card.row, len({part.row["name"] for part in all_cards}) == 1
-    sizes = [float(part.row["gb"]) for part in all_cards]
-    rate_gb_s = sum(sizes) / sum(float(part.row["gb"]) / part.bandwidth_gb_s for part in all_cards)
+    sizes = [part.sizes_gb[0] for part in all_cards]
+    rate_gb_s = sum(sizes) / sum(part.sizes_gb[0] / part.bandwidth_gb_s for part in all_cards)
     usual = files[_DATA["card_hosts"][row["form"]]]
     base, beside = host or usual, host.title if host else ""
     if host is None and ram != MemoryWords():
@@ -556,13 +560,19 @@ def _with_cards(
         kind="gpu",
         name=name,
         pool="vram",
-        apis=_first("apis", f"{row['maker']} {name} {row['architecture']} card"),
+        apis=tuple(api for api in drivers[0] if all(api in others for others in drivers)),
         core_count=int(row["units"] or 0),
         peak_flops_per_s={dtype: peak for dtype, peak in peaks.items() if peak.value},
     )
-    shares = (tuple([1.0] * len(sizes)) if alike else tuple(sizes)) if len(sizes) > 1 else ()
-    slower = f"speeds are those of cards like the {row['name']}, with memory as fast as theirs on average"
-    said = () if alike else (f"layers lie on the cards in proportion to their memory; {slower}",)
+    shares = tuple(1.0 if alike else size for size in sizes) if len(sizes) > 1 else ()
+    said = (
+        ()
+        if alike
+        else (
+            "layers lie on the cards in proportion to their memory; speeds are those of cards like the "
+            f"{row['name']}, with memory as fast as theirs on average",
+        )
+    )
     watts = Figure(float(row["watts"]), f"{_CARD_SOURCE}, the card alone", "secondary") if row["watts"] else None
     return base.replace(
         title=" + ".join(filter(None, (*map(_called, cards), beside))),

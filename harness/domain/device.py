@@ -10,6 +10,7 @@ from harness.domain.base import Frozen
 Time = Annotated[float, Meta(ge=0, le=1e12)]
 Speed = Annotated[float, Meta(gt=0)]
 Span = Annotated[float, Meta(ge=1e-9)]
+MOST_CARDS: Final = 16
 """Seconds that something is divided by: nothing lasts less than a nanosecond."""
 APIS: Final = ("cpu", "cuda", "metal", "npu", "opencl", "rocm", "sycl", "vulkan")
 Api = Annotated[str, Meta(pattern=f"^({'|'.join(APIS)})\\Z")]
@@ -223,7 +224,7 @@ class DeviceProfile(Frozen):
     machine: str = ""
     learned: str = ""
     readings: tuple[str, ...] = ()
-    card_shares: Annotated[tuple[float, ...], Meta(max_length=16)] = ()
+    card_shares: Annotated[tuple[Annotated[float, Meta(gt=0)], ...], Meta(max_length=MOST_CARDS)] = ()
 
     @property
     def card_count(self) -> int:

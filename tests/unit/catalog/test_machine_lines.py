@@ -1,12 +1,25 @@
 """Lines that describe a machine: what a stranger may write, several cards, names that mean several parts."""
 
 import time
+from pathlib import Path
 
+import msgspec
 import pytest
 
+from harness.app.learn import devices_of
 from harness.catalog.devices import load_device
 from harness.catalog.parts import MOST_WORDS, is_room
-from harness.errors import UnknownNameError
+from harness.domain.base import shipped_table
+from harness.domain.device import DeviceProfile
+from harness.errors import InputError, UnknownNameError
+from harness.predict.learned import TaughtSpeed
+
+SPEED = TaughtSpeed(model="llama-3.2-1b", quant="Q4_K_M", test="tg128", tokens_per_s=10.0, api="cuda")
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -37,3 +50,66 @@ def test_a_line_of_many_words_is_refused_at_once() -> None:
     with pytest.raises(UnknownNameError):
         load_device("book2 " * 200 + "zzzz")
     assert time.process_time() - begun < 1
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("rtx 3090 x 0", 0),
+        ("0x rtx 3090", 0),
+        ("0x rtx 3090 + rtx 4090", 0),
+        ("17x rtx 3090", 17),
+        ("10x rtx 3090 + 7x rtx 4090", 17),
+        ("rtx 3090 x 1000000000", 10**9),
+    ],
+)
+def test_a_number_of_cards_that_no_machine_has(line: str, count: int) -> None:
+    with pytest.raises(InputError, match=f"found {count} cards, expected 1 to 16$"):
+        load_device(line)
+    assert devices_of([(line, SPEED)]) == ({}, {line: 1})
+
+
+def test_no_cpu_is_none() -> None:
+    with pytest.raises(InputError, match="found 0 of 'epyc 7532'"):
+        load_device("0x epyc 7532")
+
+
+@pytest.mark.parametrize("shares", [(0.0, 1.0), (-1.0, 1.0), (1.0,) * 17])
+def test_shares_of_cards_are_of_something(shares: tuple[float, ...]) -> None:
+    profile = load_device("2x rtx 3090")
+    assert profile.card_shares == (1.0, 1.0)
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(msgspec.to_builtins(profile) | {"card_shares": shares}, DeviceProfile)
+
+
+@pytest.mark.parametrize(
+    ("line", "apis"),
+    [
+        ("rx 7900 xtx + rtx 3090", ("vulkan",)),
+        ("rtx 3090 + rx 7900 xtx", ("vulkan",)),
+        ("arc a770 + rx 6800", ("vulkan",)),
+        ("rtx 3090 + rtx 3060 12gb", ("cuda", "vulkan")),
+        ("2x rx 7900 xtx", ("rocm", "vulkan")),
+    ],
+)
+def test_unlike_cards_are_driven_by_what_drives_all(line: str, apis: tuple[str, ...]) -> None:
+    assert load_device(line).engine().apis == apis
+
+
+def test_whatever_drives_a_card_there_is_vulkan_for_all() -> None:
+    drivers = shipped_table("data/machines.toml")["apis"]
+    assert all("vulkan" in apis for maker, apis in drivers.items() if maker != "^Apple")
+
+
+@pytest.mark.parametrize("number", [3430, 3630, 3660, 5820, 5860, 7820, 7865, 7920, 7960])
+def test_a_tower_has_the_desktop_card(number: int) -> None:
+    device = load_device(f"dell precision {number} rtx 3070")
+    assert device.chip == "GeForce RTX 3070"
+    assert not any("laptop" in reading for reading in device.readings)
+
+
+@pytest.mark.parametrize("number", [3480, 3571, 5480, 5570, 5690, 7560, 7680, 7780])
+def test_a_laptop_has_the_laptops_card_and_says_so(number: int) -> None:
+    device = load_device(f"dell precision {number} rtx 3070")
+    assert "Laptop" in device.chip
+    assert "in a laptop, it is the GeForce RTX 3070 Laptop (8 GB, 448 GB/s)" in device.readings
