@@ -18,7 +18,7 @@ import msgspec
 import tomli_w
 
 from harness.catalog import machine
-from harness.catalog.parts import aliased, keys_of, near, spelled
+from harness.catalog.parts import aliased, keys_of, near, spelled, squashed
 from harness.catalog.paths import as_path, data_files, learned_file, sound_names
 from harness.domain.base import Frozen
 from harness.domain.device import (
@@ -119,16 +119,21 @@ def _learned(profile: DeviceProfile) -> DeviceProfile:
 
 def _described(ref: str) -> DeviceProfile:
     """The device of a line: of a device file where that is all it names, else made of the parts of the tables."""
-    meant = aliased(clean(ref))
-    if meant != clean(ref):
-        device = load_device(meant)
-        return device.replace(readings=(*device.readings, f"{clean(ref)} is taken for {meant}"))
-    line = machine.parse(meant)
+    asked = clean(ref).lower()
+    named = machine.memory_in(asked)[0].strip(" ,:()").removesuffix(" +")
+    meant = aliased(named)
+    if squashed(spelled(meant)) != squashed(spelled(named)):
+        beside = asked.replace(named, "").strip(" ,:()+")
+        taken = f"{meant}, {beside}".strip(" ,")
+        device = load_device(taken)
+        return device.replace(readings=(*device.readings, f"{clean(ref)} is taken for {taken}"))
+    line = machine.parse(asked)
     files = DeviceFiles()
-    only = line.names[0] if len(line.names) == 1 and line.names[0].number == 1 and not line.beside.strip() else None
-    whole = files.called(only.name) if only else None
-    if only and whole and machine.fits(whole, line):
-        return machine.under(machine.also(whole, only.name), line)
+    if len(line.names) == 1 and line.names[0].number == 1 and not line.beside:
+        only = line.names[0].name
+        whole = files.called(only)
+        if whole and machine.fits(whole, line):
+            return machine.under(machine.also(whole, only), line)
     made = machine.build(line, ref, files)
     if made is None:
         raise UnknownNameError("device", ref, [*files.near(ref), *near(ref)])

@@ -68,8 +68,7 @@ def squashed(text: str) -> str:
 
 def keys_of(names: Iterable[str]) -> list[str]:
     """Keys of names, with and without makers and lines of products."""
-    texts = [spelled(name) for name in names]
-    keys = (squashed(part) for text in texts for part in (text, _DROPPED.sub(" ", text)))
+    keys = (squashed(part) for text in map(spelled, names) for part in (text, _DROPPED.sub(" ", text)))
     return list(dict.fromkeys(key for key in keys if key))
 
 
@@ -99,9 +98,9 @@ def is_room(words: str, *, lines: bool = True) -> bool:
     Without ``lines``: beside a short name (X1), which may be a number of such a line itself.
     """
     each = words.split()
-    if len(each) > MOST_WORDS:
-        return False
-    return bool(_ROOM.fullmatch(words) or (lines and _LINES.search(words) and all(map(_LINE_WORD.fullmatch, each))))
+    return len(each) <= MOST_WORDS and bool(
+        _ROOM.fullmatch(words) or (lines and _LINES.search(words) and all(map(_LINE_WORD.fullmatch, each)))
+    )
 
 
 def is_laptop(words: str) -> bool:
@@ -158,9 +157,9 @@ def aliased(name: str) -> str:
         if asked in known:
             return known[asked]
         # a maker's name with what is in it: NUC 13 Pro i7-1360P
-        begun = ((key, means) for key, means in known.items() if asked.startswith(key) and len(key) > _SHORT)
-        for key, means in begun:
-            if asked.removeprefix(key) in squashed(spelled(means)):
+        for key, means in known.items():
+            is_begun = asked.startswith(key) and len(key) > _SHORT
+            if is_begun and asked.removeprefix(key) in squashed(spelled(means)):
                 return means
     return name
 
@@ -173,13 +172,15 @@ def _aliases() -> dict[str, str]:
 
 def _variants(text: str) -> Iterator[str]:
     keys = keys_of([text])
+    if not keys:
+        return
     yield from keys
     for before in TABLES["part_before"].split():
-        yield before + keys[-1] if keys else ""
+        yield before + keys[-1]
     for key in keys:
         yield key.removesuffix("5g") if key.endswith("5g") else f"{key}5g"
         yield from (f"{key}laptop", f"rtx{key}laptop")  # cards that are sold for laptops alone
-    if model := re.fullmatch(r"(sm([a-z])(\d\d)(\d))[a-z]{0,2}\d?", keys[0] if keys else ""):
+    if model := re.fullmatch(r"(sm([a-z])(\d\d)(\d))[a-z]{0,2}\d?", keys[0]):
         yield model[1]  # a Samsung for one region
         if model[2] in "am":  # SM-A156: Galaxy A15, the fifth generation of radio
             yield f"galaxy{model[2]}{model[3]}" + ("5g" if model[4] == "6" else "")
@@ -187,11 +188,11 @@ def _variants(text: str) -> Iterator[str]:
 
 def near(name: str) -> list[str]:
     """Names of rows that look like this one, best first."""
-    wanted = [*_variants(spelled(name))]
+    wanted = next(_variants(spelled(name)), "")
     close: dict[str, None] = {}
     for layer in LAYERS:
         index = _index(layer)
-        begun = [key for key in index if key[:1] == wanted[0][:1]] if wanted else []
-        for key in get_close_matches(wanted[0] if wanted else "", begun, n=_NEAR_COUNT, cutoff=0.75):
+        begun = [key for key in index if key[:1] == wanted[:1]]
+        for key in get_close_matches(wanted, begun, n=_NEAR_COUNT, cutoff=0.75):
             close[index[key][0]["name"]] = None
     return list(close)[:_NEAR_COUNT]

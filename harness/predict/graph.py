@@ -222,7 +222,7 @@ def _further_facts(shape: ModelShape, cells: CacheCells, block: int) -> Facts:
 
 
 def _cache_facts(cells: CacheCells, cell_count: int, facts: Facts) -> Facts:
-    """CacheCells of a block's cache, and the bytes of a copy of its keys and of its values."""
+    """Cells of a block's cache, and the bytes of a copy of its keys and of its values."""
     latent = facts["latent"] and facts["latent_kv_rank_dim"] + facts["latent_rope_head_dim"]
     rows = zip(cells.types, (latent or facts["key_row_dim"], latent or facts["value_row_dim"]), strict=True)
     keys, values = (cell_count * cells.streams * row_bytes(type_name, width) for type_name, width in rows)

@@ -13,6 +13,7 @@ from harness.domain.base import shipped_table
 from harness.domain.device import DeviceProfile
 from harness.errors import InputError, UnknownNameError
 from harness.predict.learned import TaughtSpeed
+from harness.units import GB, GIB
 
 SPEED = TaughtSpeed(model="llama-3.2-1b", quant="Q4_K_M", test="tg128", tokens_per_s=10.0, api="cuda")
 
@@ -38,9 +39,7 @@ def test_words_beside_a_part_are_told_at_once(words: str) -> None:
     assert time.process_time() - begun < 0.1
 
 
-@pytest.mark.parametrize(
-    "words", ["asus rog strix g16 g614jv (2023)", "acer nitro 5 an515-58", "nitro+ oc", "book2 pro"]
-)
+@pytest.mark.parametrize("words", ["asus rog strix g16 g614jv (2023)", "acer nitro 5", "nitro+ oc", "book2 pro"])
 def test_lines_of_products_may_stand_beside_a_part(words: str) -> None:
     assert is_room(words)
 
@@ -113,3 +112,62 @@ def test_a_laptop_has_the_laptops_card_and_says_so(number: int) -> None:
     device = load_device(f"dell precision {number} rtx 3070")
     assert "Laptop" in device.chip
     assert "in a laptop, it is the GeForce RTX 3070 Laptop (8 GB, 448 GB/s)" in device.readings
+
+
+@pytest.mark.parametrize(
+    ("line", "gib", "gb_s", "taken"),
+    [
+        ("geekom a7", 32, 89.6, "ryzen 9 7940hs, ddr5-5600"),
+        ("geekom a7 64GB", 64, 89.6, "ryzen 9 7940hs, ddr5-5600, 64gb"),
+        ("Geekom A7 (64GB)", 64, 89.6, "ryzen 9 7940hs, ddr5-5600, 64gb"),
+        ("geekom a7, 64gb ram", 64, 89.6, "ryzen 9 7940hs, ddr5-5600, 64gb ram"),
+        ("geekom a7 + 64gb ddr5-4800", 64, 76.8, "ryzen 9 7940hs, ddr5-5600, 64gb ddr5-4800"),
+        ("hp elitebook 845 g10 16gb", 16, 89.6, "ryzen 7 7840u, ddr5-5600, 16gb"),
+        ("lattepanda sigma 32gb", 32, 102.4, "core i5-1340p, 16gb lpddr5-6400, 32gb"),
+        ("rock 4c+ 4gb", 4, 12.8, "rk3399, 4gb"),
+    ],
+)
+def test_a_name_that_means_parts_may_have_memory_beside_it(line: str, gib: int, gb_s: float, taken: str) -> None:
+    device = load_device(line)
+    ram = device.pool("ram")
+    assert ram.total_bytes.value == gib * GIB
+    assert ram.bandwidth_bytes_per_s.value / GB == pytest.approx(gb_s, abs=0.1)
+    assert f"{line} is taken for {taken}" in device.readings
+
+
+@pytest.mark.parametrize("line", ["RTX PRO 6000 Blackwell", "rtx pro 6000 blackwell", "rtx-pro-6000-blackwell"])
+def test_capitals_and_dashes_are_no_other_name(line: str) -> None:
+    assert not any("is taken for" in reading for reading in load_device(line).readings)
+    assert "rtx pro 6000 is taken for rtx pro 6000 blackwell" in load_device("rtx pro 6000").readings
+
+
+@pytest.mark.parametrize(
+    ("line", "count", "chip"),
+    [  # instance types of AWS and Google Cloud
+        ("g5.xlarge", 1, "A10G"),
+        ("g5.12xlarge", 4, "A10G"),
+        ("p4d.24xlarge", 8, "A100 SXM4 40 GB"),
+        ("p4de.24xlarge", 8, "A100 SXM4 80 GB"),
+        ("p5.48xlarge", 8, "H100 SXM5 80 GB"),
+        ("a3-highgpu-8g", 8, "H100 SXM5 80 GB"),
+        ("g2-standard-4", 1, "L4"),
+    ],
+)
+def test_machines_of_clouds_have_all_their_cards(line: str, count: int, chip: str) -> None:
+    device = load_device(line)
+    assert (device.card_count, device.chip) == (count, chip)
+
+
+@pytest.mark.parametrize(
+    ("line", "gib", "gb_s"),
+    [
+        ("ryzen ai max+ 395 64gb/256gb/s", 64, 256),
+        ("ryzen ai max+ 395 64gb / 256 gb/s", 64, 256),
+        ("xiaomi 14 12gb/256gb", 12, 76.8),
+        ("xiaomi 14 12/512", 12, 76.8),
+    ],
+)
+def test_memory_and_storage_of_a_phone_are_no_bandwidth(line: str, gib: int, gb_s: float) -> None:
+    ram = load_device(line).pool("ram")
+    assert ram.total_bytes.value == gib * GIB
+    assert ram.bandwidth_bytes_per_s.value / GB == pytest.approx(gb_s, rel=0.01)
