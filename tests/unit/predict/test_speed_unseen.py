@@ -303,7 +303,8 @@ def test_one_measurement_tells_the_rest_of_a_machine():
     def widths(coefficients):
         return [j.high / j.low for j in judge_shipped(rest, coefficients)]
 
-    # not to nothing: a machine has levels of its own, and others' rows of this chip speak against a slow one
+    # not to nothing: a machine has levels of its own, and others' rows of this chip speak against a slow one; 0.856 was
+    # measured with the fit that ships
     assert errors(told, "decode") < 0.87 * errors(shipped(), "decode")
     assert errors(told, "prefill") < errors(shipped(), "prefill")  # one row of decode says little of prompts
     assert np.median(widths(told)) < np.median(widths(shipped()))
