@@ -37,8 +37,8 @@ class ResolvedModel(NamedTuple):
     """A model, ready to be asked about: by the card's name or the file's stem, and the canonical name of its mixture.
 
     ``guess`` bounds it where nobody knows the model; ``bits`` are the fewest and most bits a weight of its quantisation
-    where another mixture stands for that; ``notes`` say what was assumed on the way; ``repo`` and ``file`` where on the
-    hub it was read; ``tower`` is what it looks at images with.
+    where another mixture stands for that; ``path`` is its file, even one that is not here; ``notes`` say what was
+    assumed on the way; ``repo`` and ``file`` where on the hub it was read; ``tower`` is what it looks at images with.
     """
 
     name: str
@@ -116,7 +116,7 @@ def _language_model(ref: str, quant: str | None) -> ResolvedModel:
     if found.guess is not None:
         asked = asked or "Q4_K_M"
         model = _from_shape(ref, found.guess.shape, asked, (*untold, found.why))
-        return model._replace(guess=found.guess)
+        return model._replace(guess=found.guess, path=path if elsewhere else None)
     assert found.card is not None
     asked = asked or found.card.default_quant
     model = _from_card(found.card, asked)

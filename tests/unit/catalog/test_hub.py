@@ -21,7 +21,7 @@ from harness.catalog.gguf import read_gguf
 from harness.catalog.hub import read_repository
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import ModelShape
-from harness.errors import FetchError, RefusedError, UnknownNameError
+from harness.errors import BadDataError, FetchError, RefusedError, UnknownNameError
 from harness.predict.weights import weights_of
 
 pytest.importorskip("huggingface_hub")
@@ -259,6 +259,12 @@ def test_what_nobody_offers_is_said_with_what_to_do(hub: Any) -> None:
         obtain("llama-3.2-1b", "")
     with pytest.raises(RefusedError, match="synthesize"):
         obtain("gpt2", "")
+
+
+def test_a_file_that_is_not_here_is_no_model_that_was_guessed(hub: Any) -> None:
+    assert resolve_model("my-finetune-13b.Q4_K_M.gguf").guess is not None  # good enough to ask whether it would fit
+    with pytest.raises(BadDataError, match=r"my-finetune-13b\.Q4_K_M\.gguf: found No such file"):
+        obtain("my-finetune-13b.Q4_K_M.gguf", "")
 
 
 def test_a_snapshot_takes_empty_files_and_refuses_those_beyond_any_encoder(
