@@ -203,7 +203,7 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
             say(_advice_table(changes))
         gains = speculation and verdict.word == "fits" and any(case.gamma for case in speculation.cases)
         render_plans(listed, speculation if small or gains else None)
-        say(*map(_explained, why), *filter(None, (next_step(best, device in THIS_MACHINE, bool(changes)),)))
+        say(*map(_explained, why), *filter(None, (next_step(best, profile, device in THIS_MACHINE, bool(changes)),)))
 
     document = {"scenario": scenario, "prediction": now, "ways": listed, "advice": changes, "notes": notes}
     document |= {"sustained": late, "energy": energy, "speculation": speculation, "commands": starts}

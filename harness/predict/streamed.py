@@ -21,7 +21,8 @@ those whose memory nearly holds them."""
 EXPERTS_SPREAD: Final = (0.79, 0.56)
 """The same where experts are: 5 % and 95 % quantiles of 88 published runs."""
 
-
+STREAMING_SYSTEMS: Final = ("linux", "android")
+"""Where it can be told which pages of a mapped file stay; experts are cached elsewhere too, by programs of others."""
 _SETTLES: Final = (
     "decode speed is not known well enough: one run of `edge-harness stream` on this device would settle it"
 )
@@ -33,7 +34,7 @@ class StreamingOutlook(Frozen):
     Attributes:
         pinned_count: Layers that stay in RAM, the bytes that stay counted as whole layers.
         streamed_bytes: Read again in each pass.
-        tokens_per_s: Of decoding; 0 where not even the parts on their way fit.
+        tokens_per_s: Of decoding; 0 where not even the parts on their way fit, or the system streams no layers.
         missing_bytes: Weights that have no room.
         disk_bytes_per_s: What the engine is served with while it computes.
         naive_tokens_per_s: The same file mapped, and left to the system.
@@ -75,7 +76,7 @@ def plan_under_budget(
     busy, mapped = device.storage.busy_read_bytes_per_s, device.storage.mapped_read_bytes_per_s
     disk = busy.value if busy else BUSY_DISK_RATIO * device.storage.sequential_read_bytes_per_s.value
     compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
-    streamed = streamed_bytes(layers, held, budget)
+    streamed = streamed_bytes(layers, held, budget) if device.os in STREAMING_SYSTEMS else None
     again = total if streamed is None else streamed
     naive_s = compute_s + mmap_read_s(total, budget - held, mapped.value if mapped else disk, limited=limited)
     cached_rate, hit = _expert_cache(weights, held, budget, disk, compute_s)

@@ -9,6 +9,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord
 from harness.predict.energy import Sustained
+from harness.predict.streamed import STREAMING_SYSTEMS
 from harness.units import format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
@@ -168,16 +169,18 @@ def measured_line(measured: float, now: Prediction) -> str:
     return f"Measured {measured:g} tokens/s, {between}: {says}."
 
 
-def next_step(way: Way, here: bool, has_advice: bool) -> str:
+def next_step(way: Way, device: DeviceProfile, here: bool, has_advice: bool) -> str:
     """The command that brings a user further."""
     now = way.prediction
     if now.verdict.word in {"does not fit", "too slow"}:
         change = "take a change of the table above, or " if has_advice else ""
         return f"Next: {change}ask `edge-harness recommend {now.device}` for models that do."
     if now.verdict.word == "fits with streaming":
+        if way.flags or device.os not in STREAMING_SYSTEMS:
+            return ""
         there, budget = "" if here else " on that device", f"{now.verdict.available_bytes >> 20}MiB"
         command = f"edge-harness stream {now.model} -q {now.quant} --ram-budget {budget}"
-        return f"Next: `{command}`{there} reads it from storage." if not way.flags else ""
+        return f"Next: `{command}`{there} reads it from storage."
     if here:
         return f"Next: `edge-harness check {now.model} -q {now.quant}` runs it here and compares."
     return "Next: `edge-harness check` on that device compares this with what it really does."

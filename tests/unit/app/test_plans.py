@@ -75,7 +75,7 @@ def test_a_mixture_gains_less_from_drafts_than_a_dense_model_of_its_speed() -> N
 
 def test_streaming_is_bounded_by_the_disk_and_beats_mapping() -> None:
     model = resolve_model("llama-3.1-8b", "Q4_K_M")
-    device = within_budget(resolve_device("laptop-ddr5"), 4 * GIB)
+    device = within_budget(resolve_device("laptop-ddr5").replace(os="linux"), 4 * GIB)
     scenario = Scenario(repack=False)
     now = in_memory(model, device, scenario)
 

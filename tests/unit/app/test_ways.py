@@ -16,7 +16,7 @@ from harness.errors import HarnessError
 from harness.predict.coefficients import shipped
 from harness.predict.fitted import machine_of
 from harness.published.rows import Row, is_trusted
-from harness.report.answer import first_line
+from harness.report.answer import first_line, next_step
 
 
 def best(model: str, device: str, **asked: int) -> Way:
@@ -31,7 +31,8 @@ def best(model: str, device: str, **asked: int) -> Way:
         ("llama-3.3-70b", "rtx-3090-desktop", "blocks on the card, the others with the CPU"),
         ("qwen3.5-397b-a17b", "macbook-pro-m3-max", "of wanted experts in memory, the others read from storage"),
         ("qwen3-32b", "raspberry-pi-5-16gb", "layers in memory, the others streamed"),
-        ("llama-3.3-70b", "macbook-air-m1-8gb", "layers in memory, the others streamed"),
+        ("llama-3.3-70b", "galaxy-s24-ultra", "layers in memory, the others streamed"),
+        ("llama-3.3-70b", "macbook-air-m1-8gb", "mapped from storage"),  # nothing streams layers on a Mac
     ],
 )
 def test_the_best_way_is_the_one_that_people_take(model: str, device: str, how: str) -> None:
@@ -40,6 +41,14 @@ def test_the_best_way_is_the_one_that_people_take(model: str, device: str, how: 
     line = first_line(way, load_device(device), None)
     assert line.startswith(("Yes", "Slowly", "Very slowly"))
     assert way.is_usual or way.flags in line
+
+
+@pytest.mark.parametrize(("os", "streams"), [("linux", True), ("macos", False), ("windows", False), ("ios", False)])
+def test_layers_are_streamed_where_the_system_can(os: str, streams: bool) -> None:
+    device = load_device("raspberry-pi-5-16gb").replace(os=os)
+    listed = ways(resolve_model("qwen3-32b", "Q4_K_M"), device, Scenario())
+    assert any(way.how.endswith("streamed") for way in listed) == streams
+    assert ("edge-harness stream" in next_step(listed[0], device, False, False)) == streams
 
 
 def test_what_has_no_way_is_a_no() -> None:
