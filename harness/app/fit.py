@@ -22,6 +22,7 @@ from harness.predict.placed import with_cards
 from harness.predict.program_fit import ProgramFit, program_fit
 from harness.predict.speculative import BLOCK_RATIO, HEAD_RATIO
 from harness.predict.speed import closed_loop_tokens_per_s, predict_speed
+from harness.predict.splits import fullest_card
 from harness.predict.streamed import Streamed, plan_under_budget, streamed_ways
 from harness.predict.timed import matrices
 from harness.predict.verdict import check_entitlement, judge, with_target
@@ -141,9 +142,17 @@ def verdict_of(
     entitled: bool = False,
     speed: SpeedPrediction | None = None,
 ) -> Verdict:
-    """The verdict of a memory, on all of the cards that the placement splits over; ``speed`` tells what limits it."""
-    device = with_cards(device, len(scenario.placement.tensor_split) or 1)
-    return judge(memory, speed, device, entitled=entitled, api=device.api(scenario.api))
+    """The verdict of a memory, on all of the cards that the placement splits over; ``speed`` tells what limits it.
+
+    Each must hold its part.
+    """
+    count = len(scenario.placement.tensor_split) or 1
+    verdict = judge(memory, speed, with_cards(device, count), entitled=entitled, api=device.api(scenario.api))
+    full = fullest_card(memory.parts, device) if count > 1 else 0
+    if verdict.word != "fits" or full <= 1:
+        return verdict
+    left, why = int(verdict.needed_bytes / full), "one of the cards has no room for its part"
+    return verdict.replace(word="does not fit", binding_limit=why, available_bytes=left, reasons=(why,))
 
 
 def streamed(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, now: Prediction) -> list[Streamed]:
@@ -235,9 +244,8 @@ def _weights_between(model: ResolvedModel) -> tuple[float, float]:
     """Least and most bytes of the weights, over those counted; 1 and 1 where the quantisation is known."""
     if model.bits is None:
         return 1.0, 1.0
-    held = model.weights.tensor_bytes
-    count = model.weights.weight_count
-    return min(model.bits[0] * count / 8 / held, 1.0), max(model.bits[1] * count / 8 / held, 1.0)
+    less, more = (bits * model.weights.weight_count / 8 / model.weights.tensor_bytes for bits in model.bits)
+    return min(less, 1.0), max(more, 1.0)
 
 
 def _widened(memory: MemoryPrediction, model: ResolvedModel, scenario: Scenario) -> MemoryPrediction:

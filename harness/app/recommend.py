@@ -88,12 +88,13 @@ def recommend(
         left_out[name], reached = "it does not fit", 0.0
         for quant in (*_MIXTURES, ""):  # the first that will do loses the least; else whatever way there is
             model = resolve_model(name, quant or _SPLIT_MIXTURE)
-            way = ways(model, device, scenario)[0] if not quant else None
-            now, how = (way.prediction, way.how) if way else (predict(model, device, scenario), "")
-            asked = way.scenario if way else scenario
-            late = outlook(model, device, asked, now.speed.decode_tokens_per_s, minutes)[0] if minutes else None
+            if quant and device.card_count < 2 and predict(model, device, scenario).verdict.word != "fits":
+                continue
+            way = ways(model, device, scenario)[0]
+            now = way.prediction
+            late = outlook(model, device, way.scenario, now.speed.decode_tokens_per_s, minutes)[0] if minutes else None
             speed = float((late.tokens_per_s if late else now.speed.decode_tokens_per_s).mid)
-            if not (way.runs if way else now.verdict.word == "fits"):
+            if not way.runs or (quant and not way.is_whole):
                 continue
             reached = max(reached, speed)
             if speed < min_tokens_per_s:
@@ -104,7 +105,7 @@ def recommend(
             choice = Choice(
                 model=name,
                 quant=now.quant,
-                how=how,
+                how="" if way.is_usual else way.how,
                 score=row[task],
                 perplexity_percent=growth,
                 rank_score=round(row[task] * (1 - (growth or 0.0) / 100), 2),

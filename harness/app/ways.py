@@ -39,6 +39,11 @@ class Way(Frozen):
         return self.prediction.verdict.word != "does not fit"
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all of it lies where it was asked to, or on cards."""
+        return self.is_usual or self.how.startswith("whole")
+
+    @property
     def request_s(self) -> float:
         """Seconds of the scenario's prompt and new tokens."""
         speed, asked = self.prediction.speed, self.scenario
@@ -56,19 +61,17 @@ def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **aske
         RefusedError: As ``predict``; several cards on a device that has none.
     """
     is_open = not scenario.api and scenario.placement == Placement()
-    card = device.engine_for(device.api(scenario.api))
-    has_card = card is not None and card.kind == "gpu" and card.pool == "vram"
-    card_count = device.card_count
-    if card_count > 1 and not has_card:
+    has_card = device.pool_for(device.api(scenario.api)) == "vram"
+    if device.card_count > 1 and all(engine.pool == "ram" for engine in device.engines):
         raise RefusedError(f"{device.name} has no card of its own: there are no several of it")
     usual = memory_in(model, device, scenario, **_beside(asked))
     word = verdict_of(usual, device, scenario, entitled=asked.get("entitled", False)).word
-    is_one = len(set(device.card_shares)) < 2  # of unlike cards, nothing is known of one alone
-    runs, searches = word != "does not fit" and is_one, card_count > 1 or (is_open and word != "fits")
+    is_one = not has_card or len(set(device.card_shares)) < 2  # of unlike cards, nothing is known of one alone
+    runs, searches = word != "does not fit" and is_one, device.card_count > 1 or (is_open and word != "fits")
     listed = _ways(model, device, scenario, asked, usual, is_usual=True) if runs else []
     if searches:
         if has_card:
-            split = best_split(model.weights, device, scenario, device.card_shares, _beside_on_card(usual))
+            split = best_split(model.weights, device, scenario, _beside_on_card(usual))
             if split is not None:
                 listed += _ways(model, device, scenario.replace(placement=split), asked)
         if device.engine_for("cpu") is not None and device.api(scenario.api) != "cpu":
@@ -77,7 +80,7 @@ def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **aske
     kinds: dict[str, Way] = {}
     for way in sorted(running, key=lambda way: way.request_s):
         kinds.setdefault(way.how if _fits(way) else way.how.partition(" ")[2], way)
-    if not kinds:
+    if not kinds and is_one:
         listed += _ways(model, device, scenario, asked, usual, is_usual=True)
     return list(kinds.values()) or [min(listed, key=lambda way: way.prediction.verdict.lack_ratio)]
 
@@ -85,18 +88,18 @@ def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **aske
 def longest_context(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **asked: Any) -> int:
     """The longest context, in steps of 256 tokens from the scenario's own, in which the model stays in memory.
 
-    Whole on the usual engine where it fits so at all, else by any way; at most what the model was made for.
+    Whole on the usual engine, or on several cards, where it fits so at all, else by any way; at most what the model
+    was made for.
     """
 
-    def is_whole(asked_for: Scenario) -> bool:
-        memory = memory_in(model, device, asked_for, **_beside(asked))
-        return verdict_of(memory, device, asked_for, entitled=asked.get("entitled", False)).word == "fits"
+    def best(context_tokens: int) -> Way:
+        return ways(model, device, scenario.replace(context_tokens=context_tokens), **asked)[0]
 
-    can_be_whole = is_whole(scenario)
+    can_be_whole = best(scenario.context_tokens).is_whole
 
     def is_too_long(context_tokens: int) -> bool:
-        longer = scenario.replace(context_tokens=context_tokens)
-        return not (is_whole(longer) if can_be_whole else _fits(ways(model, device, longer, **asked)[0]))
+        way = best(context_tokens)
+        return not (_fits(way) and (way.is_whole or not can_be_whole))
 
     steps = range(scenario.context_tokens, (model.weights.shape.context_max_tokens or 1 << 17) + 1, 256)
     return steps[max(bisect_left(steps, True, key=is_too_long) - 1, 0)] if steps else scenario.context_tokens
@@ -138,8 +141,7 @@ def _beside_on_card(memory: MemoryPrediction) -> int:
 
 
 def _fits(way: Way) -> bool:
-    verdict = way.prediction.verdict
-    return verdict.word == "fits" or (verdict.word == "too slow" and verdict.needed_bytes <= verdict.available_bytes)
+    return way.prediction.verdict.lack_ratio <= 1
 
 
 def _ways(
@@ -159,8 +161,10 @@ def _ways(
     flags = "-ngl 0" if now.api == "cpu" else scenario.placement.flags(model.weights.shape.layer_count)
     made = [(placed, flags, is_usual, now.speed)]
     if now.verdict.word == "fits with streaming":
-        listed = streamed(model, device, scenario, now)
-        made = [(way.how, flags if way.how.startswith("mapped") else "", False, way.speed) for way in listed]
+        made = [
+            (way.how, flags if way.how.startswith("mapped") else "", False, way.speed)
+            for way in streamed(model, device, scenario, now)
+        ]
     return [
         Way(
             how=how,

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from harness.domain.base import shipped_rows
@@ -137,9 +137,9 @@ def with_parts(memory: MemoryPrediction, extra: tuple[MemoryPart, ...], spread_r
     return MemoryPrediction(parts=(*memory.parts, *extra), peak_bytes=interval, later=memory.later)
 
 
-def without_parts(memory: MemoryPrediction, names: Collection[str]) -> MemoryPrediction:
-    """Memory less the parts of these names."""
-    left, peak = tuple(part for part in memory.parts if part.name not in names), memory.peak_bytes
+def without_parts(memory: MemoryPrediction, names: tuple[str, ...]) -> MemoryPrediction:
+    """Memory less the parts whose names begin so, on whatever card."""
+    left, peak = tuple(part for part in memory.parts if not part.name.startswith(names)), memory.peak_bytes
     less = total_bytes(memory.parts) - total_bytes(left)
     return memory.replace(parts=left, peak_bytes=peak.through(lambda size: max(size - less, 0.0)))
 

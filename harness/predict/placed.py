@@ -78,7 +78,7 @@ def with_cards(device: DeviceProfile, count: int) -> DeviceProfile:
         total, usable = (f.replace(value=f.value * count) for f in (pool.total_bytes, pool.usable_bytes))
         return pool.replace(total_bytes=total, usable_bytes=usable)
 
-    return device if count == 1 else device.replace(pools=tuple(several(pool) for pool in device.pools))
+    return device.replace(pools=tuple(map(several, device.pools)))
 
 
 def layout_of(parts: Parts, scenario: Scenario, api: str, shares: tuple[float, ...]) -> Layout:

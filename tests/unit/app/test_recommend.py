@@ -43,6 +43,20 @@ def test_what_is_recommended_fits_and_is_fast_enough() -> None:
         assert choice.is_front != beaten
 
 
+def test_several_cards_are_recommended_what_they_hold_together() -> None:
+    one, two, unlike = (
+        {c.model: c for c in recommend(resolve_device(name), "chat", SCENARIO).choices}
+        for name in ("rtx-3090-desktop", "2x rtx 3090", "rtx 3090 + rtx 3060")
+    )
+    # 70B in Q4_K_M are 40 GiB, for which there is room on two cards of 24, and not on one
+    assert (one["llama-3.3-70b"].quant, one["llama-3.3-70b"].how) == ("IQ2_XXS", "")
+    assert (two["llama-3.3-70b"].quant, two["llama-3.3-70b"].how) == ("Q4_K_M", "whole on 2 cards")
+    # 32B in Q6_K are 25 GiB: whole on 24 and 12 together, and on no card alone
+    choice = unlike["qwen2.5-32b"]
+    assert (choice.quant, choice.how) == ("Q6_K", "whole on 2 cards")
+    assert choice.needed_bytes > 24 * 2**30
+
+
 def test_every_model_is_recommended_or_left_out_for_a_reason() -> None:
     ranking = recommend(resolve_device("raspberry-pi-5"), "chat", SCENARIO, min_tokens_per_s=5)
     chosen = {choice.model for choice in ranking.choices}

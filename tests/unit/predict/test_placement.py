@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from harness.app.resolve import resolve_model
-from harness.app.ways import ways
+from harness.app.fit import memory_in, verdict_of
+from harness.app.resolve import resolve_device, resolve_model
+from harness.app.ways import longest_context, ways
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.domain.placement import Placement, placement_of
@@ -23,7 +24,7 @@ from harness.predict.passes import Engines, Pass, pass_terms
 from harness.predict.placed import card_of, parts_of
 from harness.predict.placement import PlacementTerms, fitted_link
 from harness.predict.speed import split_of
-from harness.predict.splits import fullest_card, steps
+from harness.predict.splits import steps
 from harness.predict.traits import traits_of
 from harness.predict.weights import weights_of
 
@@ -32,6 +33,16 @@ DENSE = weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M")
 GPU = Machine("cuda", 272e9, traits_of("GeForce RTX 4060", "cuda", 272e9))
 HOST = Machine("cpu", 96e9, traits_of("Ryzen 9 7950X", "cpu", 96e9))
 VALUES = shipped().values
+
+
+def bytes_by_card(memory) -> list[int]:
+    """Bytes on each card, by the numbers in the names of the parts."""
+    cards: dict[str, int] = {}
+    for part in memory.parts:
+        if part.pool == "vram":
+            card = part.name.partition(", card ")[2]
+            cards[card] = cards.get(card, 0) + part.anonymous_bytes
+    return [cards[card] for card in sorted(cards)]
 
 
 def seconds(weights, scenario, asked, terms, *, cards=1, link=16e9, **more):
@@ -165,14 +176,56 @@ def test_the_usual_questions_have_an_answer(model, quant, device, cards, ram_gib
     assert best.flags == best.scenario.placement.flags(resolve_model(model, quant).weights.shape.layer_count)
     # one step less on the CPU would not fit on the card with the room that its interval asks for
     weights, limit = resolve_model(model, quant).weights, profile.pool("vram").usable_bytes.value
-    shares = (1.0,) * cards
-    order = list(steps(weights.shape, shares))
+    order = list(steps(weights.shape, (1.0,) * cards if cards > 1 else ()))
     here = order.index(best.scenario.placement)
     on_card = [
-        fullest_card(memory_of(weights, Scenario(placement=step), profile).parts)
+        max(bytes_by_card(memory_of(weights, Scenario(placement=step), profile)))
         for step in order[max(here - 1, 0) : here + 1]
     ]
     assert on_card[-1] * 1.03 <= limit and (here == 0 or on_card[0] * 1.03 > limit)
+
+
+@pytest.mark.parametrize(
+    ("device", "model", "gib", "flags", "is_whole"),
+    [
+        ("rtx 3090 + rtx 3060", "qwen3-32b:Q6_K", (24, 12), "-ngl 65 -ts 24,12", True),
+        ("rtx 3090 + gtx 1650", "qwen2.5-14b:Q8_0", (24, 4), "-ngl 49 -ts 24,4", True),
+        # together the cards have room for it, and the small one has none for its part
+        ("rtx 3090 + gtx 1650", "qwen3-32b:Q4_K_M", (24, 4), " -ts 24,4", False),
+    ],
+)
+def test_each_of_unlike_cards_has_room_for_its_part(device, model, gib, flags, is_whole):
+    profile, resolved = resolve_device(device), resolve_model(model)
+    best = ways(resolved, profile, Scenario())[0]
+    assert best.flags.endswith(flags) and (best.how == "whole on 2 cards") == is_whole
+    assert best.prediction.verdict.word == "fits"
+    rooms = [(size - 0.7) * 2**30 for size in gib]  # 0.7 GiB of each are others'
+    held = bytes_by_card(best.prediction.memory)
+    assert all(1.03 * size <= room for size, room in zip(held, rooms, strict=True))
+    # the verdict of all of it there goes by the card that is fullest, too
+    whole = Scenario(placement=Placement(tensor_split=tuple(map(float, gib))))
+    memory = memory_in(resolved, profile, whole)
+    verdict = verdict_of(memory, profile, whole)
+    assert sum(bytes_by_card(memory)) < sum(rooms)
+    fits = all(size <= room for size, room in zip(bytes_by_card(memory), rooms, strict=True))
+    assert fits == is_whole == (verdict.word == "fits") == (verdict.needed_bytes <= verdict.available_bytes)
+
+
+def test_a_split_that_overfills_one_of_two_like_cards_does_not_fit():
+    model, card = resolve_model("llama-3.3-70b", "Q4_K_M"), load_device("rtx-3090-desktop")
+    words = []
+    for shares in ((1.0, 1.0), (3.0, 1.0)):  # 40 GiB: 20 and 20 of 23.3 each, 30 and 10
+        asked = Scenario(placement=Placement(tensor_split=shares))
+        words.append(verdict_of(memory_in(model, card, asked), card, asked).word)
+    assert words == ["fits", "does not fit"]
+
+
+def test_the_longest_context_of_unlike_cards_is_that_of_both():
+    # the mean of 24 and 12 GiB would hold some 100,000 tokens of it
+    model, cards = resolve_model("llama-3.1-8b", "Q4_K_M"), resolve_device("rtx 3090 + rtx 3060")
+    longest = longest_context(model, cards, Scenario())
+    assert longest == model.weights.shape.context_max_tokens == 131072
+    assert ways(model, cards, Scenario(context_tokens=longest))[0].how == "whole on 2 cards"
 
 
 def test_memory_of_a_split_is_the_whole_shared_out():
@@ -186,6 +239,21 @@ def test_memory_of_a_split_is_the_whole_shared_out():
     moved = sum(t.size_bytes for t in MOE.tensors if "_exps" in t.name and int(t.name.split(".")[1]) < 20)
     assert weights(whole, "vram") - weights(split, "vram") == moved
     assert weights(split, "ram") - weights(whole, "ram") == moved
+
+
+def test_the_processor_beside_several_cards_is_asked_about_alone():
+    (way,) = ways(resolve_model("smollm2-135m"), resolve_device("2x rtx 3090"), Scenario(api="cpu"))
+    assert (way.how, way.is_usual, way.prediction.verdict.word) == ("by the CPU", True, "fits")
+    assert {part.pool for part in way.prediction.memory.parts} == {"ram"}
+
+
+@pytest.mark.parametrize("device", ["rtx-3090-desktop", "2x rtx 3090"])
+def test_an_encoder_has_no_cache_on_any_number_of_cards(device):
+    model, profile = resolve_model("bge-m3"), resolve_device(device)
+    split = Scenario(placement=Placement(tensor_split=profile.card_shares))
+    names = [part.name for part in memory_in(model, profile, split).parts]
+    assert any(name.startswith("weights") for name in names)
+    assert not [name for name in names if name.startswith(("kv cache", "cell records"))]
 
 
 def test_refusals_say_what_is_missing():
