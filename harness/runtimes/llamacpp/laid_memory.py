@@ -42,12 +42,12 @@ class LaidMemory:
     """
 
     def __init__(self, path: Path) -> None:
-        self.libc = _libc()
+        self._libc = _libc()
         self._path = path
         self.base = next((start - offset for start, _, offset in _mappings(path)), -1)
         if self.base < 0:
             raise EngineError(f"{path.name} is not mapped by the engine")
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
 
     def forget_file(self, mapped: Extent | None) -> None:
         """Give back all pages of the file: the engine filled the page cache when it mapped it.
@@ -55,14 +55,14 @@ class LaidMemory:
         The token table, ``mapped``, stays mapped and is looked up row by row.
         """
         for start, end, _ in _mappings(self._path):  # the engine unmaps what it does not use, and others may lie there
-            self.libc.madvise(start, end - start, mmap.MADV_DONTNEED)
+            self._libc.madvise(start, end - start, mmap.MADV_DONTNEED)
         descriptor = os.open(self._path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         os.close(descriptor)
         if mapped is not None:
             pages = whole_pages(mapped)
-            self.libc.madvise(self.base + pages.start, pages.end - pages.start, mmap.MADV_RANDOM)
+            self._libc.madvise(self.base + pages.start, pages.end - pages.start, mmap.MADV_RANDOM)
 
     def lay(self, offset: int, size: int, *, huge: bool = False) -> None:
         """Lay empty memory over whole pages of the mapping (EngineError); nothing is resident until it is filled.
@@ -72,12 +72,12 @@ class LaidMemory:
         """
         address = self.base + offset
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED | _MAP_NORESERVE
-        got = self.libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+        got = self._libc.mmap(address, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
         if got != address:
             raise EngineError(
                 f"the system would not lay {size} bytes over the mapped file (errno {ctypes.get_errno()})"
             )
-        self.libc.madvise(address, size, _HUGE_PAGES if huge else _NO_HUGE_PAGES)
+        self._libc.madvise(address, size, _HUGE_PAGES if huge else _NO_HUGE_PAGES)
 
     def pin(self, pieces: Sequence[Extent], *, huge: bool = False) -> None:
         """Lay memory over the pages of the pieces, as :meth:`lay` does, and fill it, as :meth:`read` does."""
@@ -90,7 +90,7 @@ class LaidMemory:
         """Read whole pages from the file into the memory over them (EngineError); safe in several threads at once."""
         done = 0
         while done < size:
-            got = self.libc.pread(self.descriptor, self.base + offset + done, size - done, offset + done)
+            got = self._libc.pread(self._descriptor, self.base + offset + done, size - done, offset + done)
             if got == 0:  # past the end of the file: the rest of its last page
                 return
             if got < 0:
@@ -100,7 +100,7 @@ class LaidMemory:
     def read_through(self, buffer: memoryview, offset: int, size: int) -> None:
         """As :meth:`read`, by way of a buffer of at least ``size`` bytes."""
         try:
-            got = os.preadv(self.descriptor, [buffer[:size]], offset)
+            got = os.preadv(self._descriptor, [buffer[:size]], offset)
         except OSError as error:
             raise EngineError(f"reading the model failed (errno {error.errno})") from error
         source = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
@@ -110,7 +110,7 @@ class LaidMemory:
 
     def move(self, source: int, target: int, size: int) -> bool:
         """Move resident pages to another laid place, no byte copied; the source stays laid, empty. False: refused."""
-        got = self.libc.mremap(self.base + source, size, size, _MREMAP_FLAGS, self.base + target)
+        got = self._libc.mremap(self.base + source, size, size, _MREMAP_FLAGS, self.base + target)
         return bool(got == self.base + target)
 
     def probe_bytes_per_s(self) -> float:
@@ -123,17 +123,17 @@ class LaidMemory:
         step_bytes = chunk_count // max(wanted, 1) * CHUNK_BYTES
 
         def read_into(buffer: memoryview, offset: int) -> int:
-            return os.preadv(self.descriptor, [buffer], offset)
+            return os.preadv(self._descriptor, [buffer], offset)
 
         return parallel_read_bytes_per_s(read_into, [i * step_bytes for i in range(wanted)])
 
     def drop(self, offset: int, size: int) -> None:
         """Give back the memory of whole pages; they stay laid, and empty."""
-        self.libc.madvise(self.base + offset, size, mmap.MADV_DONTNEED)
+        self._libc.madvise(self.base + offset, size, mmap.MADV_DONTNEED)
 
     def close(self) -> None:
         """Close the file; the laid memory goes when the engine unmaps the file."""
-        os.close(self.descriptor)
+        os.close(self._descriptor)
 
 
 class ReaderPool:
@@ -248,7 +248,6 @@ def _libc() -> Any:
         ("mremap", [address, size, size, ctypes.c_int, address], address),
         ("madvise", [address, size, ctypes.c_int], ctypes.c_int),
         ("pread", [ctypes.c_int, address, size, ctypes.c_long], ctypes.c_ssize_t),
-        ("syscall", None, ctypes.c_long),
     ):
         function = getattr(libc, name)
         function.argtypes, function.restype = arguments, result
