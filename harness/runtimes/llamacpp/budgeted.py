@@ -169,9 +169,10 @@ class BudgetedSession(Closing):
         """Look at the storage once more, between answers.
 
         It is shared with others on many machines and changes from second to second: a bound holds for the time of the
-        run, and not for its best moment.
+        run, and not for its best moment. What is in line for the next pass is read first: it would slow the look down.
         """
         if self._looks:
+            self._readers.wait_for_all()
             self._looks.append(self._memory.probe_bytes_per_s())
 
     def close(self) -> None:

@@ -195,6 +195,11 @@ class ReaderPool:
             self.failure = error
         return time.perf_counter() - started_s
 
+    def wait_for_all(self) -> None:
+        """Wait until nothing that was put in line is left, as :meth:`wait` does for a ticket."""
+        for ticket in list(self._reads):
+            self.wait(ticket)
+
     def _read(self, offset: int, size: int) -> None:
         if self._own.buffer is None:
             self._memory.read(offset, size)

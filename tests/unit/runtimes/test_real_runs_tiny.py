@@ -2,8 +2,10 @@
 
 import errno
 import sys
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,6 +92,30 @@ def test_readers_without_memory_for_their_buffers_end(tiny: Path, monkeypatch: p
         with pytest.raises(EngineError, match="for the readers' buffers"):
             laid_memory.ReaderPool(memory, through_buffers=True)
         memory.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="streaming needs mremap")
+def test_storage_is_not_looked_at_beside_our_own_reads() -> None:
+    """What was put in line for the next pass is read first; the pass then need not wait for it."""
+    from harness.runtimes.llamacpp import laid_memory
+    from harness.runtimes.llamacpp.budgeted import BudgetedSession
+    from harness.runtimes.llamacpp.stream_plan import Extent
+
+    class Slow:
+        def read(self, _offset: int, _size: int) -> None:
+            time.sleep(0.02)
+
+        def probe_bytes_per_s(self) -> float:
+            return float(pool.read_bytes)
+
+    chunk, pool = laid_memory.CHUNK_BYTES, laid_memory.ReaderPool(Slow())
+    for ticket in (1, 2, 3):
+        pool.submit(ticket, [Extent(0, 4 * chunk)])
+    session = SimpleNamespace(_looks=[1.0], _readers=pool, _memory=Slow())
+    BudgetedSession.probe_again(session)
+    assert session._looks == [1.0, 12.0 * chunk]
+    assert pool.wait(3) < 0.01
+    pool.stop()
 
 
 def test_other_vocabulary_is_refused(tiny: Path, tmp_path: Path) -> None:
