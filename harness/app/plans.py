@@ -139,13 +139,16 @@ def stream_outlook(path: Path, budget_bytes: int, scenario: Scenario, *, heard: 
     """
     from harness.app.this_machine import probed_at_all  # engines and sensors, which no other plan asks
     from harness.measure.disk import beside_computing
+    from harness.measure.lock import alone
 
     try:
         plain = scenario.replace(repack=False, ubatch_tokens=_PASS_TOKENS)
         model = resolve_model(str(path))
         device = probed_at_all(matrix_types(model.weights), plain, heard=heard)
         # The file may lie elsewhere than the profile looked, and a storage that others share changes by the hour.
-        if rate := beside_computing(path, min(path.stat().st_size, _LOOK_BYTES)):
+        with alone(heard.say):
+            rate = beside_computing(path, min(path.stat().st_size, _LOOK_BYTES))
+        if rate:
             figure = measured(rate, "the model's file, four reads at a time, all threads computing")
             device = device.replace(storage=device.storage.replace(busy_read_bytes_per_s=figure))
         now = in_memory(model, within_budget(device, budget_bytes), plain)

@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from typing import Any, Final
 
 from harness.app.resolve import with_costs
@@ -12,9 +11,9 @@ from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.measure import machine
 from harness.measure.bandwidth import read_bandwidth
-from harness.measure.calibrate import calibrate, seconds_of
+from harness.measure.calibrate import calibrate
 from harness.measure.engine_devices import SOFTWARE_FILL_BYTES, with_gpu
-from harness.measure.lock import lock_path, machine_lock
+from harness.measure.lock import alone
 from harness.measure.pipeline import Listener
 from harness.measure.probe import own_profile, probe_machine, save_profile
 from harness.measure.validity import ValidityProbe
@@ -23,8 +22,8 @@ from harness.runtimes.llamacpp.devices import GgmlDevice
 
 _BUSY_SHARE: Final = 0.25
 """Of the time that an engine's timing may take, on a machine that others use: its timings are hardly to be believed."""
-_PROBE_S, _GPU_S = 10.0, 60.0
-"""What a probe takes, and what a type takes on a GPU, told beforehand."""
+_PROBE_S: Final = 10.0
+"""What a probe takes, told beforehand."""
 _DRIFT_BYTES: Final = 256 * 2**20
 
 
@@ -59,8 +58,8 @@ def probed(
         device = None
     if device is None:
         say("probing this machine, some 10 s (kept for the next time)")
-        heard.begin("probing this machine", within_s=_PROBE_S)
-        with _alone(say):
+        with alone(say):
+            heard.begin("probing this machine", within_s=_PROBE_S)
             before = disturbance()
             device = probe_machine(quick=True, progress=say)
             doubts = tuple(dict.fromkeys([*before, *disturbance()]))
@@ -75,16 +74,14 @@ def probed(
         return device
     asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack, "runtime": runtime}
     asked |= {"fresh": again, "limit_s": limit_s, "working_sets": device.pool("ram").working_sets}
-    heard.begin("timing the engine", within_s=seconds_of(len(types)))
-    with _alone(say):
-        costs = calibrate(types, progress=say, **asked)
+    with alone(say):
+        costs = calibrate(types, heard=heard, **asked)
         costs = costs.replace(spread_ratio=math.hypot(costs.spread_ratio, drift_ratio(device)))
         device = with_costs(device, (costs,))
         for api, gpu in (gpus or {}).items():
-            heard.begin(f"timing {gpu.name}", within_s=_GPU_S * len(types))
-            say(f"timing {gpu.name} ({gpu.description}){', which takes minutes' if gpu.is_software else ''}")
+            title = f"{gpu.name} ({gpu.description})"
             asked |= {"api": api, "fill_bytes": SOFTWARE_FILL_BYTES if gpu.is_software else 0, "limit_s": 3 * limit_s}
-            device = with_gpu(device, gpu, calibrate(types, progress=say, **asked))
+            device = with_gpu(device, gpu, calibrate(types, heard=heard, title=title, **asked))
     if gpus:
         save_profile(device.replace(calibrations=()))
     return device
@@ -117,8 +114,3 @@ def disturbance(window_s: float = 0.4) -> tuple[str, ...]:
     probe.start()
     time.sleep(window_s)
     return probe.finish().doubts
-
-
-def _alone(say: Callable[[str], None]) -> AbstractContextManager[None]:
-    """What is timed for a profile waits its turn as every measurement does."""
-    return machine_lock(lock_path(), on_wait=lambda who: say(f"waiting for {who} to finish"))

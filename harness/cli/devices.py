@@ -94,16 +94,13 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> 
         profile, path = probe_on(target, programs, out)
     else:
         from harness.cli._progress import RunProgress
+        from harness.measure.lock import alone
         from harness.measure.probe import DEVICE_NAME, probe_machine, save_profile
 
-        with RunProgress() as progress:
-
-            def say(line: str) -> None:
-                progress.say(f"  {line} ...")
-
-            costs = () if quick else _calibrations(progress, say)
+        with RunProgress() as progress, alone(progress.say):
+            costs = () if quick else _calibrations(progress)
             progress.begin("probing this machine", within_s=10.0 if quick else 30.0)
-            profile = probe_machine(quick=quick, progress=say, name=out.stem if out else DEVICE_NAME)
+            profile = probe_machine(quick=quick, progress=progress.say, name=out.stem if out else DEVICE_NAME)
         profile = profile.replace(calibrations=costs)
         path = save_profile(profile, out)
 
@@ -114,15 +111,14 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> 
     return Answer(profile, show)
 
 
-def _calibrations(progress: "RunProgress", say: Callable[[str], None]) -> "tuple[Calibration, ...]":
+def _calibrations(progress: "RunProgress") -> "tuple[Calibration, ...]":
     """The engine's costs by weight type; none where it is not installed."""
-    from harness.measure.calibrate import DEFAULT_TYPES, calibrate, seconds_of
+    from harness.measure.calibrate import DEFAULT_TYPES, calibrate
 
-    progress.begin("timing the engine", within_s=seconds_of(len(DEFAULT_TYPES)))
     try:
-        return (calibrate(DEFAULT_TYPES, progress=say),)
+        return (calibrate(DEFAULT_TYPES, heard=progress),)
     except MissingPackageError as error:
-        say(f"the engine is not timed: {error}")
+        progress.say(f"the engine is not timed: {error}")
         return ()
 
 

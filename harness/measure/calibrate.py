@@ -20,7 +20,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -41,6 +41,9 @@ from harness.records.store import write_atomically
 from harness.runtimes._threads import default_thread_count, keep_thread_count
 from harness.units import format_bytes
 
+if TYPE_CHECKING:
+    from harness.measure.pipeline import Listener
+
 DEFAULT_TYPES: Final = ("F16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "Q5_0", "IQ4_XS")
 CHECK_TYPES: Final = ("Q4_1", "Q8_0")
 """What the default model is made of."""
@@ -58,6 +61,8 @@ _PASS_S_PER_BYTE: Final = 1.2e-8
 """Of all passes of a type's benches in one round, with one thread: 140 tokens together, each reading the weights."""
 _OVERHEADS_S, _TYPE_S = 6.0, 9.0
 _LEAST_BUDGET_S: Final = 25.0
+_GPU_TYPE_S: Final = 60.0
+"""Told beforehand; it may take until its limit."""
 _MERGES_RATIO: Final = 1.4
 """A real vocabulary has merges too: SmolLM2's takes 1.3 and 1.6 times as long as as many words, in two builds."""
 _ONE_BY_ONE_RATIO: Final = 2.0
@@ -77,7 +82,6 @@ USELESS_RATIO: Final = 0.6
 _LACKING_SPREAD_RATIO: Final = 0.1
 """What the interval of a speed gains for each bench that failed."""
 
-Progress = Callable[[str], None]
 Key = tuple[str, str, int, int]
 """Type, role, batch and depth."""
 Times = Mapping[Key, Mapping[int, float]]
@@ -125,18 +129,14 @@ def sized(
     return TinySize(int(size), bound)
 
 
-def seconds_of(type_count: int) -> float:
-    """What timing so many types may take on two cores, told beforehand."""
-    return max(_LEAST_BUDGET_S, _OVERHEADS_S + _TYPE_S * type_count)
-
-
 def calibrate(
     types: Iterable[str] = CHECK_TYPES,
     *,
+    heard: "Listener",
+    title: str = "the engine",
     thread_count: int = 0,
     repack: bool = True,
     fresh: bool = False,
-    progress: Progress | None = None,
     api: str = "cpu",
     runtime: str = "llamacpp",
     working_sets: WorkingSets = (),
@@ -149,7 +149,8 @@ def calibrate(
     model can be made of, and F32, are left out; ``fresh`` times again what was kept. A ``thread_count`` of 0 takes what
     runs take; where kinds of core differ, their numbers are tried first. The api says which engine is timed; a GPU gets
     its link and its crossings timed too. ``working_sets`` are those of the profile, measured where none are given.
-    ``fill_bytes`` are a tiny model's weights; 0: what :func:`sized` says.
+    ``fill_bytes`` are a tiny model's weights; 0: what :func:`sized` says. ``heard`` is told when something is timed,
+    and of what, the ``title``; what was kept is told nobody.
 
     Raises:
         MissingPackageError: No package that brings the runtime is installed.
@@ -160,13 +161,13 @@ def calibrate(
     wanted = sorted({t for t in types if t in TINY_TYPES and t != "F32"})
     if not wanted:
         raise RefusedError(f"none of the types {sorted(set(types))} can be calibrated")
-    say = progress or (lambda _line: None)
     before = None if fresh else _load(_place(thread_count, repack, api, runtime))
     timed = before.types if before is not None else ()
     missing = [t for t in wanted if t not in {c.type_name for c in timed}]
     if before is not None and not missing:
         return before
-    budget_s = min(seconds_of(len(missing)), limit_s)
+    budget_s = min(max(_LEAST_BUDGET_S, _OVERHEADS_S + _TYPE_S * len(missing)), limit_s)
+    heard.begin(f"timing {title}", within_s=budget_s if api == "cpu" else _GPU_TYPE_S * len(missing))
     here, limit = cores(), machine.memory().limit_bytes
     threads = thread_count or default_thread_count()
     told = machine.cpu().last_cache_bytes
@@ -199,8 +200,10 @@ def calibrate(
     )
     if api == "cpu":
         models = f"tiny models of {format_bytes(size.fill_bytes)} ({size.bound})"
-        say(f"timing the engine on {models}: about {budget_s:.0f} s, on a busy machine up to twice as long")
-    events, took_s = _run(job, say, limit_s)
+        heard.say(f"timing the engine on {models}: about {budget_s:.0f} s, on a busy machine up to twice as long")
+    else:
+        heard.say(f"timing {title}{', which takes minutes' if fill_bytes else ''}")
+    events, took_s = _run(job, heard.say, limit_s)
     last = {name: data[-1] for name, data in events.items()}
     costs = fit(events["timing"], missing, size.fill_bytes, job.cached_bytes)
     if (chosen := last.get("threads", {}).get("chosen", 0)) and len(job.thread_choices) > 1:
@@ -238,7 +241,9 @@ def calibrate(
     if disturbed > USELESS_RATIO:
         raise EngineError(f"other programs disturbed {disturbed:.0%} of the benches each time: stop them and try again")
     if costs.disturbed_ratio:
-        say(f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs")
+        heard.say(
+            f"the machine was disturbed during {disturbed:.0%} of the calibration: it is not kept; stop other programs"
+        )
     else:
         write_atomically(_place(thread_count, repack, api, runtime), msgspec.json.encode(costs))
     return costs
@@ -507,7 +512,7 @@ def _spread(times: Times) -> float:
     return float(np.quantile(deviations, 0.9)) if deviations else 0.0
 
 
-def _run(job: Job, say: Progress, limit_s: float) -> tuple[dict[str, list[Any]], float]:
+def _run(job: Job, say: Callable[[str], None], limit_s: float) -> tuple[dict[str, list[Any]], float]:
     """Events of the child by name, and seconds; a bench that ends it is left out, and it is started again for others.
 
     Raises:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Final, cast
 
@@ -68,6 +68,11 @@ def machine_lock(
             yield
         finally:
             _HELD.discard(mine)
+
+
+def alone(say: Callable[[str], None]) -> AbstractContextManager[None]:
+    """Hold the machine's own lock, as all that is timed here does; ``say`` is told once who is waited for."""
+    return machine_lock(lock_path(), on_wait=lambda who: say(f"waiting for {who} to finish"))
 
 
 def _opened(path: Path) -> IO[bytes]:

@@ -22,7 +22,7 @@ from harness.domain.result import Result
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure.child import ChildResult, Limits, OnEvent, run_child
-from harness.measure.lock import lock_path, machine_lock
+from harness.measure.lock import alone
 from harness.measure.machine import fingerprint
 from harness.measure.runner import judged, memory_of, new_record
 from harness.records.history import History
@@ -118,9 +118,7 @@ class Pipeline(contextlib.ExitStack):
         self.machine = fingerprint()
 
     def __enter__(self) -> Self:
-        self.enter_context(
-            machine_lock(lock_path(), on_wait=lambda who: self.heard.say(f"waiting for {who} to finish"))
-        )
+        self.enter_context(alone(self.heard.say))
         return self
 
     def measure(self, plan: Measurement, *, on_event: OnEvent | None = None) -> RunRecord:

@@ -1,19 +1,23 @@
 """A profile knows what disturbed it, and is taken again when the machine is quiet."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
+from bench.tiny_gguf import synthesize_tiny
 from harness.app import this_machine
 from harness.app.fit import DOUBT_RATIO, predict, timing_notes
+from harness.app.plans import stream_outlook
 from harness.app.resolve import resolve_device, resolve_model
 from harness.catalog.devices import dump_device, load_device
-from harness.domain.device import DeviceProfile, Figure
+from harness.domain.device import Calibration, DeviceProfile, Figure, TypeCost
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError
+from harness.errors import CouldNotRunError, EngineError
 from harness.measure import machine
+from harness.measure.lock import lock_path, machine_lock
 from harness.measure.pipeline import Listener
 from harness.measure.probe import save_profile
 
@@ -96,6 +100,67 @@ def test_a_busy_machine_is_not_timed_for_long(
     with pytest.raises(EngineError):
         this_machine.probed({"Q4_0"}, Scenario(), heard=Listener(), limit_s=400.0)
     assert asked == [limit_s]
+
+
+def costs(api: str) -> Calibration:
+    return Calibration(
+        api=api, engine_version="e", thread_count=1, token_overhead_s=0.0, layer_overhead_s=0.0,
+        kv_read_bytes_per_s=1e10, attention_flops_per_s=1e10,
+        types=(TypeCost(type_name="Q4_0", batch_seconds_per_byte=((1, 1e-10), (512, 1e-10))),),
+    )  # fmt: skip
+
+
+def test_what_is_timed_for_a_profile_begins_when_the_machine_is_free(
+    probes: list[DeviceProfile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not while another run is waited for: the time that is told would run out before it began."""
+    monkeypatch.setattr(this_machine, "disturbance", tuple)
+    monkeypatch.setattr(this_machine, "drift_ratio", lambda _device: 0.0)
+    held: dict[str, bool] = {}
+
+    class Heard(Listener):
+        def begin(self, title: str, step_count: int = 0, within_s: float = 0.0) -> None:
+            held[title] = is_held()
+
+    def timed(*_: object, heard: Listener, **__: object) -> Calibration:
+        heard.begin("timing the engine")
+        return costs("cpu")
+
+    monkeypatch.setattr(this_machine, "calibrate", timed)
+    this_machine.probed({"Q4_0"}, Scenario(), heard=Heard())
+    assert held == {"probing this machine": True, "timing the engine": True}
+    assert not is_held()
+
+
+def is_held() -> bool:
+    """Whether another run would have to wait."""
+
+    def attempt() -> bool:
+        try:
+            with machine_lock(lock_path(), timeout_s=0):
+                return False
+        except CouldNotRunError:
+            return True
+
+    with ThreadPoolExecutor(1) as pool:  # this thread would not wait for itself
+        return pool.submit(attempt).result()
+
+
+def test_the_storage_of_a_model_to_be_streamed_is_looked_at_with_the_machine_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = synthesize_tiny(tmp_path / "tiny.gguf", "Q8_0")
+    looks: list[bool] = []
+
+    def look(_path: Path, _size_bytes: int) -> float:
+        looks.append(is_held())
+        return 3e9
+
+    monkeypatch.setattr("harness.measure.disk.beside_computing", look)
+    monkeypatch.setattr(this_machine, "probed_at_all", lambda *_, **__: QUIET)
+    outlook = stream_outlook(path, 4 << 30, Scenario(context_tokens=256), heard=Listener())
+    assert outlook is not None and looks == [True]
+    assert not is_held()
 
 
 def test_real_counters_see_a_busy_machine() -> None:

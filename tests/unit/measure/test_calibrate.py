@@ -1,6 +1,7 @@
 """The fit finds costs that were put in; tiny models load; a real calibration of one type runs end to end."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from harness.errors import EngineError, RefusedError
 from harness.measure import calibrate
 from harness.measure._calibrate_child import DEPTH_TOKENS, MAX_LAYERS, Bench, Job, dimensions, plan
 from harness.measure.child import ChildResult
+from harness.measure.pipeline import Listener
 from harness.measure.tiny_model import TINY_TYPES, matrices, tiny_shape, write_tiny
 from harness.records.store import write_atomically
 
@@ -283,6 +285,9 @@ def test_no_tiny_model_has_more_layers_than_the_engine_takes(fill: int) -> None:
                 assert 0.75 * fill < weight_bytes(bench) < 1.5 * fill
 
 
+PLAIN = {"types": ("Q8_0",), "fill_bytes": FILL, "cached_bytes": 0, "thread_choices": (2,), "runtime": "llamacpp"}
+
+
 def test_a_bench_that_ends_the_engine_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first child dies at a model; the second one is told to leave it out, and goes on."""
     begun = ("begin", {"type_name": "Q8_0", "role": "narrow"})
@@ -296,7 +301,7 @@ def test_a_bench_that_ends_the_engine_is_left_out(monkeypatch: pytest.MonkeyPatc
         return ChildResult(outcome, "GGML_ASSERT", events, MemoryUse(peak_rss_bytes=0), 3.0)
 
     monkeypatch.setattr(calibrate, "run_child", child)
-    job = Job(types=("Q8_0",), fill_bytes=FILL, cached_bytes=0, thread_choices=(2,), runtime="llamacpp")
+    job = Job(**PLAIN)
     lines: list[str] = []
     events, took_s = calibrate._run(job, lines.append, 100.0)
     assert [one.skipped for one in asked] == [(), (("Q8_0", "narrow"),)]
@@ -314,7 +319,7 @@ def test_benches_exceed_the_cache_they_are_meant_for() -> None:
 
 def test_types_that_no_tiny_model_has_are_refused() -> None:
     with pytest.raises(RefusedError, match="F32"):
-        calibrate.calibrate(["F32"])
+        calibrate.calibrate(["F32"], heard=Listener())
 
 
 SMALL = tiny_shape(2, 256, 512, 4, 2)
@@ -384,7 +389,18 @@ def test_a_calibration_ends_at_its_limit(tmp_path: Path, monkeypatch: pytest.Mon
     pytest.importorskip("llama_cpp")
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path))
     with pytest.raises(EngineError, match="timed out"):
-        calibrate.calibrate(["Q4_0"], limit_s=0.2)
+        calibrate.calibrate(["Q4_0"], heard=Listener(), limit_s=0.2)
+
+
+class Begun(Listener):
+    """Keeps what was said to begin, and how long it may take."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(say)
+        self.begun: list[tuple[str, float]] = []
+
+    def begin(self, title: str, step_count: int = 0, within_s: float = 0.0) -> None:
+        self.begun.append((title, within_s))
 
 
 @pytest.mark.parametrize(("disturbed", "kept"), [(0, True), (5, False)])
@@ -407,12 +423,15 @@ def test_a_calibration_is_kept_unless_it_was_disturbed(
 
     monkeypatch.setattr(calibrate, "_run", run)
     lines: list[str] = []
-    first = calibrate.calibrate(["Q8_0", "F32"], progress=lines.append)
+    heard = Begun(lines.append)
+    first = calibrate.calibrate(["Q8_0", "F32"], heard=heard)
+    assert heard.begun == [("timing the engine", 25.0)]
     assert [c.type_name for c in first.types] == ["Q8_0"]
     assert first.machine
     assert (first.process_anonymous_bytes, first.process_file_bytes) == (33, 44)
-    again = calibrate.calibrate(["Q8_0"])
+    again = calibrate.calibrate(["Q8_0"], heard=heard)
     assert again == first
+    assert len(heard.begun) == len(runs)  # what was kept is not said to be timed
     assert len(runs) == (1 if kept else 2)
     assert any("disturbed" in line for line in lines) is not kept
     assert calibrate.kept() == (first if kept else None)
@@ -425,7 +444,7 @@ def test_costs_that_were_disturbed_throughout_are_none(tmp_path: Path, monkeypat
     events = {"timing": [e | {"doubted": True} for e in invented_events()]}
     monkeypatch.setattr(calibrate, "_run", lambda *_: (defaultdict(list, events), 1.0))
     with pytest.raises(EngineError, match="disturbed 100% of the benches each time"):
-        calibrate.calibrate(["Q8_0"], fill_bytes=FILL, working_sets=((1 << 20, 1e11),))
+        calibrate.calibrate(["Q8_0"], heard=Listener(), fill_bytes=FILL, working_sets=((1 << 20, 1e11),))
     assert calibrate.kept() is None
 
 
