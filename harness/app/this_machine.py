@@ -48,8 +48,8 @@ def probed(
     memory is read once more beside it: where it is slower or faster than when it was probed, intervals are wider.
 
     Raises:
-        EngineError: The engine's costs could not be timed, or not within ``limit_s``; a machine in doubt gets a
-            quarter of it.
+        EngineError: The engine's costs on the CPU could not be timed, or not within ``limit_s``; a machine in doubt
+            gets a quarter of it. A GPU that could not be timed is left out, and said.
     """
     say = heard.say
     device = None if again else this_machine()
@@ -81,7 +81,10 @@ def probed(
         for api, gpu in (gpus or {}).items():
             title = f"{gpu.name} ({gpu.description})"
             asked |= {"api": api, "fill_bytes": SOFTWARE_FILL_BYTES if gpu.is_software else 0, "limit_s": 3 * limit_s}
-            device = with_gpu(device, gpu, calibrate(types, heard=heard, title=title, **asked))
+            try:
+                device = with_gpu(device, gpu, calibrate(types, heard=heard, title=title, **asked))
+            except (EngineError, RefusedError) as error:  # the CPU's costs hold all the same
+                say(f"{title} is left out, since it could not be timed: {_cause(error)}")
     if gpus:
         save_profile(device.replace(calibrations=()))
     return device
@@ -95,7 +98,7 @@ def probed_at_all(types: set[str], scenario: Scenario, *, heard: Listener, **ask
     try:
         return probed(types, scenario, heard=heard, **asked)
     except (EngineError, RefusedError) as error:
-        cause = str(error).partition(" File ")[0]
+        cause = _cause(error)
         heard.say(f"predicted from the speed of the memory alone, since the engine could not be timed: {cause}")
         return probed(set(), scenario, heard=heard)
 
@@ -114,3 +117,8 @@ def disturbance(window_s: float = 0.4) -> tuple[str, ...]:
     probe.start()
     time.sleep(window_s)
     return probe.finish().doubts
+
+
+def _cause(error: Exception) -> str:
+    """Why nothing was timed, without where in the child's code."""
+    return str(error).partition(" File ")[0]

@@ -20,6 +20,7 @@ from harness.measure import machine
 from harness.measure.lock import lock_path, machine_lock
 from harness.measure.pipeline import Listener
 from harness.measure.probe import save_profile
+from harness.runtimes.llamacpp.devices import GgmlDevice
 
 pytestmark = pytest.mark.alone
 
@@ -108,6 +109,29 @@ def costs(api: str) -> Calibration:
         kv_read_bytes_per_s=1e10, attention_flops_per_s=1e10,
         types=(TypeCost(type_name="Q4_0", batch_seconds_per_byte=((1, 1e-10), (512, 1e-10))),),
     )  # fmt: skip
+
+
+def test_a_gpu_that_cannot_be_timed_takes_no_other_costs_with_it(
+    probes: list[DeviceProfile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probes.append(QUIET)
+
+    def timed(*_: object, api: str = "cpu", **__: object) -> Calibration:
+        if api == "vulkan":
+            raise EngineError("other programs disturbed 70% of the benches each time")
+        return costs(api)
+
+    monkeypatch.setattr(this_machine, "calibrate", timed)
+    monkeypatch.setattr(this_machine, "drift_ratio", lambda _device: 0.0)
+    gpus = {
+        api: GgmlDevice(f"{api}0", f"A card of {api}", "gpu", api, 7 * 2**30, 8 * 2**30, 1)
+        for api in ("vulkan", "cuda")
+    }
+    said: list[str] = []
+    device = this_machine.probed_at_all({"Q4_0"}, Scenario(), heard=Listener(said.append), gpus=gpus)
+    assert {c.api for c in device.calibrations} == {"cpu", "cuda"}
+    (line,) = [line for line in said if "vulkan" in line]
+    assert "A card of vulkan" in line and "disturbed 70%" in line
 
 
 def test_what_is_timed_for_a_profile_begins_when_the_machine_is_free(
