@@ -35,6 +35,8 @@ UNEVEN_RATIO: Final = 3.0
 """A pass over the fastest of its stretch, above which something else ran; a stretch is in doubt where a tenth did."""
 _AGAIN: Final = 2
 """Further visits of what was disturbed at every one, for which as much time is added as there was."""
+_LIMIT_SHARE: Final = 0.9
+"""Of the limit, that timing may take; the rest is for the start, the end, and a group that takes longer than before."""
 _CHOICE_S: Final = 0.4
 """What each number of threads is timed for, where kinds of core leave a choice."""
 
@@ -44,8 +46,9 @@ class Job(Frozen):
 
     ``thread_choices`` are numbers of threads to choose from, the first of one. Each group is visited so often, with the
     others between, as long as ``budget_s`` lasts: the first visit is always whole. What was disturbed at each visit
-    gets as much time again. A ``stretch_s`` is the time of one bench of one token. ``skipped`` are (type, role) of
-    benches that ended the process before. ``software``: a driver on the CPU plays the GPU.
+    gets as much time again. Of ``limit_s``, at which the child is killed, a tenth is left. A ``stretch_s`` is the time
+    of one bench of one token. ``skipped`` are (type, role) of benches that ended the process before. ``software``: a
+    driver on the CPU plays the GPU.
     """
 
     types: tuple[str, ...]
@@ -60,6 +63,7 @@ class Job(Frozen):
     stretch_s: float = 0.12
     retries: int = 2
     budget_s: float = 60.0
+    limit_s: float = 1800.0
     skipped: tuple[tuple[str, str], ...] = ()
     software: bool = False
 
@@ -181,7 +185,7 @@ class _Timing:
         return not self.settled.get((bench.type_name, bench.role, batch, bench.depth), True)
 
     def _left_s(self) -> float:
-        return self.budget_s - (time.perf_counter() - self.start_s)
+        return min(self.budget_s, _LIMIT_SHARE * self.job.limit_s) - (time.perf_counter() - self.start_s)
 
     def _choose_threads(self) -> None:
         """The number of threads that decodes fastest: of cores of unlike kinds more may be slower."""

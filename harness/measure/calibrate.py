@@ -196,6 +196,7 @@ def calibrate(
         stretch_s=stretch_s,
         retries=1 if fill_bytes else 2,
         budget_s=budget_s if api == "cpu" else limit_s,
+        limit_s=limit_s,
         software=bool(fill_bytes),
     )
     if api == "cpu":
@@ -203,7 +204,7 @@ def calibrate(
         heard.say(f"timing the engine on {models}: about {budget_s:.0f} s, on a busy machine up to twice as long")
     else:
         heard.say(f"timing {title}{', which takes minutes' if fill_bytes else ''}")
-    events, took_s = _run(job, heard.say, limit_s)
+    events, took_s = _run(job, heard.say)
     last = {name: data[-1] for name, data in events.items()}
     costs = fit(events["timing"], missing, size.fill_bytes, job.cached_bytes)
     if (chosen := last.get("threads", {}).get("chosen", 0)) and len(job.thread_choices) > 1:
@@ -512,11 +513,11 @@ def _spread(times: Times) -> float:
     return float(np.quantile(deviations, 0.9)) if deviations else 0.0
 
 
-def _run(job: Job, say: Callable[[str], None], limit_s: float) -> tuple[dict[str, list[Any]], float]:
+def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], float]:
     """Events of the child by name, and seconds; a bench that ends it is left out, and it is started again for others.
 
     Raises:
-        EngineError: It took longer than ``limit_s`` before anything was timed, or ended more than a few times.
+        EngineError: The job's ``limit_s`` passed before anything was timed, or it ended more than a few times.
     """
     events: dict[str, list[Any]] = defaultdict(list)
     took_s = 0.0
@@ -526,7 +527,7 @@ def _run(job: Job, say: Callable[[str], None], limit_s: float) -> tuple[dict[str
             say(f"timing the engine, {data['number'] + 1} of {data['count']}: {data['name']}")
 
     for attempt in range(1 + _RESTARTS):
-        limits = Limits(wall_s=limit_s - took_s)
+        limits = Limits(wall_s=job.limit_s)
         result = run_child("harness.measure._calibrate_child:run", job, limits=limits, on_event=on_event)
         took_s += result.duration_s
         for name, data in result.events:
@@ -542,7 +543,8 @@ def _run(job: Job, say: Callable[[str], None], limit_s: float) -> tuple[dict[str
             raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
         say(f"the engine ended at a tiny model ({' '.join(bench)}: {result.outcome}): it is left out")
         budget_s = max(job.budget_s - result.duration_s, job.budget_s / 3)
-        job = job.replace(skipped=(*job.skipped, bench), budget_s=budget_s)
+        left_s = job.limit_s - result.duration_s
+        job = job.replace(skipped=(*job.skipped, bench), budget_s=budget_s, limit_s=left_s)
     raise AssertionError
 
 

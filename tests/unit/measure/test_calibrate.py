@@ -13,8 +13,8 @@ from harness.domain.ggml import row_bytes
 from harness.domain.record import MemoryUse
 from harness.errors import EngineError, RefusedError
 from harness.measure import calibrate
-from harness.measure._calibrate_child import DEPTH_TOKENS, MAX_LAYERS, Bench, Job, dimensions, plan
-from harness.measure.child import ChildResult
+from harness.measure._calibrate_child import DEPTH_TOKENS, MAX_LAYERS, Bench, Job, _Timing, dimensions, plan
+from harness.measure.child import ChildResult, Limits
 from harness.measure.pipeline import Listener
 from harness.measure.tiny_model import TINY_TYPES, matrices, tiny_shape, write_tiny
 from harness.records.store import write_atomically
@@ -288,22 +288,40 @@ def test_no_tiny_model_has_more_layers_than_the_engine_takes(fill: int) -> None:
 PLAIN = {"types": ("Q8_0",), "fill_bytes": FILL, "cached_bytes": 0, "thread_choices": (2,), "runtime": "llamacpp"}
 
 
+@pytest.mark.parametrize(
+    ("budget_s", "limit_s", "before_s", "after_s"),
+    [(60.0, 1800.0, 60.0, 120.0), (60.0, 100.0, 60.0, 90.0), (300.0, 300.0, 270.0, 270.0)],  # the last: a GPU's
+)
+def test_further_visits_end_before_the_child_is_killed(
+    monkeypatch: pytest.MonkeyPatch, budget_s: float, limit_s: float, before_s: float, after_s: float
+) -> None:
+    """As much time again as there was, and a tenth of the limit for the end."""
+    monkeypatch.setattr("harness.plugins.usable_runtime", lambda _name: None)
+    timing = _Timing(Job(**PLAIN, budget_s=budget_s, limit_s=limit_s), lambda *_: None)
+    assert timing._left_s() == pytest.approx(before_s, abs=5)
+    assert list(timing._visits([])) == []
+    assert timing._left_s() == pytest.approx(after_s, abs=5)
+
+
 def test_a_bench_that_ends_the_engine_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first child dies at a model; the second one is told to leave it out, and goes on."""
     begun = ("begin", {"type_name": "Q8_0", "role": "narrow"})
     timings = [("timing", e) for e in invented_events()]
     ends = iter([("crashed", (timings[0], begun)), ("ok", tuple(timings[1:]))])
     asked: list[Job] = []
+    walls_s: list[float] = []
 
-    def child(_target: str, job: Job, **_: object) -> ChildResult:
+    def child(_target: str, job: Job, limits: Limits, **_: object) -> ChildResult:
         asked.append(job)
+        walls_s.append(limits.wall_s)
         outcome, events = next(ends)
         return ChildResult(outcome, "GGML_ASSERT", events, MemoryUse(peak_rss_bytes=0), 3.0)
 
     monkeypatch.setattr(calibrate, "run_child", child)
-    job = Job(**PLAIN)
+    job = Job(**PLAIN, limit_s=100.0)
     lines: list[str] = []
-    events, took_s = calibrate._run(job, lines.append, 100.0)
+    events, took_s = calibrate._run(job, lines.append)
+    assert [one.limit_s for one in asked] == walls_s == [100.0, 97.0]  # each child knows when it is killed
     assert [one.skipped for one in asked] == [(), (("Q8_0", "narrow"),)]
     assert len(events["timing"]) == len(timings) and took_s == 6.0
     assert any("Q8_0 narrow" in line for line in lines)
@@ -365,7 +383,7 @@ def test_a_calibration_runs_in_a_child() -> None:
     pytest.importorskip("llama_cpp")
     asked = {"types": ("Q8_0",), "fill_bytes": 4 << 20, "cached_bytes": 1 << 20, "rounds": 1, "stretch_s": 0.02}
     job = Job(**asked, thread_choices=(2, 1), runtime="llamacpp", retries=0, budget_s=300.0)
-    told, _ = calibrate._run(job, lambda _line: None, 300.0)
+    told, _ = calibrate._run(job.replace(limit_s=300.0), lambda _line: None)
     events, (process,) = told["timing"], told["process"]
     # Every bench is timed at both visits, its long batches at the first alone.
     deep = [(event["batch"], event["turn"]) for event in events if event["role"] == "deep"]
