@@ -7,6 +7,7 @@ end means that the parent is gone, and then so is this process, with everything 
 import contextlib
 import ctypes
 import faulthandler
+import inspect
 import json
 import os
 import signal
@@ -72,8 +73,8 @@ def _typed(target: Any, arguments: Any) -> Any:
     """The arguments as the job that the function's first parameter says; as they are where it says nothing."""
     import msgspec
 
-    kinds = [kind for name, kind in target.__annotations__.items() if name != "return"]
-    return msgspec.convert(arguments, kinds[0] if kinds else Any)
+    kind = next(iter(inspect.signature(target, eval_str=True).parameters.values())).annotation
+    return msgspec.convert(arguments, Any if kind is inspect.Parameter.empty else kind)
 
 
 def outcome_of(error: BaseException) -> str:

@@ -1,0 +1,86 @@
+"""Each job goes to its child as JSON, and arrives as what it was: by the annotation of the entry's first parameter."""
+
+import inspect
+import json
+import pkgutil
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import msgspec
+import pytest
+
+from harness.domain.placement import Placement
+from harness.domain.scenario import Scenario
+from harness.measure import _calibrate_child, jobs, protocol
+from harness.measure._child import _typed
+from harness.measure.jobs import executable, load, score, served, soak, speculate, stream
+from harness.ports import Emit
+from harness.runtimes.server.stream import Patience
+
+SCENARIO = Scenario(context_tokens=256, api="vulkan", placement=Placement(gpu_layers=3, kv_on_gpu=False))
+URL = "http://127.0.0.1:1"
+PATIENCE = Patience(answer_s=5.0, silence_s=2.0)
+GENERATE = protocol.GenerateJob(path="a.gguf", scenario=SCENARIO, retries=3, patience_s=1.5)
+SERVED = served.ServedJob(url=URL, scenario=SCENARIO, model="m", reuse=True, patience=PATIENCE)
+SENT: list[tuple[Callable[..., None], msgspec.Struct]] = [
+    (protocol.run_generate, GENERATE),
+    (executable.run_executable, GENERATE),
+    (served.run_served, SERVED),
+    (load.run_load, load.LoadJob(url=URL, levels=(1.0, 2.5), prompt_tokens=(8, 9), limits_s={"ttft": 1e-4},
+                                 patience=PATIENCE)),
+    (score.run_quality, score.QualityJob(model="a.gguf", text="t.txt", reference="b.gguf", chunk_count=0)),
+    (score.run_text, score.TextJob(runtime="server", scenario=SCENARIO, server=SERVED)),
+    (soak.run, soak.SoakJob(path="a.gguf", scenario=SCENARIO, celsius_max=60.0)),
+    (speculate.run, speculate.SpeculationJob(target="a.gguf", prompts=("ä", "b\n"), drafts=("lookup", "b.gguf"))),
+    (stream.run, stream.StreamJob(model="a.gguf", prompts=("a",), budget_bytes=1 << 40, mode="mapped")),
+    (_calibrate_child.run, _calibrate_child.Job(types=("Q8_0",), fill_bytes=1, cached_bytes=0, thread_choices=(2, 1),
+                                                runtime="llamacpp", skipped=(("Q8_0", "wide"),), limit_s=9.0)),
+]  # fmt: skip
+NAMES = [entry.__module__.rpartition(".")[2] + "." + entry.__name__ for entry, _ in SENT]
+
+
+def sent(job: msgspec.Struct) -> Any:
+    """The job as the child reads it from its standard input."""
+    return json.loads(json.dumps(msgspec.to_builtins(job)))
+
+
+@pytest.mark.parametrize(("entry", "job"), SENT, ids=NAMES)
+def test_a_job_arrives_as_what_was_sent(entry: Callable[..., None], job: msgspec.Struct) -> None:
+    arrived = _typed(entry, sent(job))
+    assert arrived == job and type(arrived) is type(job)
+
+
+@pytest.mark.parametrize(("entry", "job"), SENT, ids=NAMES)
+def test_annotations_may_be_strings(entry: Callable[..., None], job: msgspec.Struct) -> None:
+    """As in a module with ``from __future__ import annotations``."""
+    names = dict(vars(import_module(type(job).__module__)), Emit=Emit)
+    source = f"from __future__ import annotations\ndef late(job: {type(job).__name__}, emit: Emit) -> None: ..."
+    exec(compile(source, "late", "exec"), names)
+    assert names["late"].__annotations__["job"] == type(job).__name__
+    assert _typed(names["late"], sent(job)) == job
+
+
+def test_without_an_annotation_of_the_first_parameter_arguments_stay_as_they_are() -> None:
+    def told(arguments, emit: Emit) -> None: ...
+
+    def untold(arguments, emit): ...
+
+    for entry in (told, untold):
+        assert _typed(entry, {"a": [1, "b"]}) == {"a": [1, "b"]}
+
+
+def test_a_field_that_no_job_has_is_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="unknown field `repeat`"):
+        _typed(protocol.run_generate, {"path": "a.gguf", "repeat": 3})
+
+
+def test_no_job_is_left_out() -> None:
+    modules = [import_module(f"{jobs.__name__}.{module.name}") for module in pkgutil.iter_modules(jobs.__path__)]
+    kinds = {
+        kind
+        for module in modules
+        for name, kind in inspect.getmembers(module, inspect.isclass)
+        if name.endswith("Job") and kind.__module__.startswith("harness.measure.")
+    }
+    assert kinds and kinds <= {type(job) for _, job in SENT}
