@@ -122,7 +122,7 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
     "devices probe": (DeviceProfile,),
     "history": (Shown, dict[str, int]),
     **dict.fromkeys(("serve-load", "soak", "speculate", "stream"), (RunRecord,)),
-    **dict.fromkeys(("matrix", "models pull", "models show", "models synthesize"), (dict[str, Any],)),
+    **dict.fromkeys(("matrix", "models export", "models pull", "models show", "models synthesize"), (dict[str, Any],)),
     **dict.fromkeys(("validate", "gate update", "tune"), (dict[str, Any],)),
 }
 SEVERAL: Final[dict[str, tuple[Any, ...]]] = {

@@ -11,7 +11,7 @@ from harness.domain.device import APIS
 
 DEVICE = "raspberry-pi-5-16gb"
 # a board that runs everything at 0.7 of what is said of its kind
-LINES = ("qwen3-8b Q4_K_M - 1.5", "llama-3.2-3b Q4_K_M - 3.4")
+LINES = ("qwen3-8b Q4_K_M - 1.1", "llama-3.2-3b Q4_K_M - 2.6")
 
 
 @pytest.fixture

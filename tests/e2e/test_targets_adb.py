@@ -274,7 +274,7 @@ def test_a_machine_behind_ssh_is_named(text, host, port):
     ],
 )
 def test_what_is_no_target_is_refused(text):
-    with pytest.raises(RefusedError, match="no target"):
+    with pytest.raises(RefusedError, match="is not a target"):
         target_named(text)
 
 

@@ -156,7 +156,7 @@ def test_a_system_is_run_by_the_edge_harness_that_is_there_with_cases_of_ours(tm
     cases.write_text("\n".join([json.dumps(row)] * 3))
     status, text, log = harness("workloads", "run", "calibration", "--cases", cases, "--on", board, "--json")
     record = json.loads(text)["record"]
-    assert status in {0, 4}, log  # the machine may be too busy to be believed
+    assert status in {0, 3}, log  # the machine may be too busy to be believed
     # all right at 0.75
     assert record["result"]["quality"]["ece"] == pytest.approx(0.25)
     kept = [r for r in History(tmp_path / "own-home" / "history.sqlite").records() if r.run_id == record["run_id"]]
