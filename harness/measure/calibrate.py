@@ -319,11 +319,8 @@ def stretches(events: Iterable[Mapping[str, Any]]) -> dict[Key, dict[int, float]
     longer than the same with more tokens, but for the kernels: few tokens may be multiplied one by one, where several
     go together.
     """
-    rounds: dict[Key, list[Mapping[str, Any]]] = defaultdict(list)
-    for event in events:
-        rounds[event["type_name"], event["role"], event["batch"], event["depth"]].append(event)
     times: dict[Key, dict[int, float]] = {}
-    for key, told in rounds.items():
+    for key, told in _by_bench(events).items():
         fastest = {event["turn"]: min(event["times"]) for event in told}
         least = min(fastest.values())
         means = {
@@ -344,10 +341,15 @@ def stretches(events: Iterable[Mapping[str, Any]]) -> dict[Key, dict[int, float]
 
 def _disturbed_share(events: Iterable[Mapping[str, Any]]) -> float:
     """Share of the benches that were disturbed in every round."""
-    keys: dict[bool, set[Key]] = {True: set(), False: set()}
+    return float(np.mean([all(event["doubted"] for event in told) for told in _by_bench(events).values()]))
+
+
+def _by_bench(events: Iterable[Mapping[str, Any]]) -> dict[Key, list[Mapping[str, Any]]]:
+    """Every round's event of each bench."""
+    rounds: dict[Key, list[Mapping[str, Any]]] = defaultdict(list)
     for event in events:
-        keys[event["doubted"]].add((event["type_name"], event["role"], event["batch"], event["depth"]))
-    return len(keys[True] - keys[False]) / len(keys[True] | keys[False])
+        rounds[event["type_name"], event["role"], event["batch"], event["depth"]].append(event)
+    return rounds
 
 
 def typical_s(times: Times, key: Key, less: Key | None = None) -> float:
