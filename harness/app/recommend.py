@@ -2,7 +2,7 @@
 
 from typing import Final, Literal, get_args
 
-from harness.app.fit import outlook, predict
+from harness.app.fit import memory_in, outlook, verdict_of
 from harness.app.resolve import resolve_model
 from harness.app.ways import ways
 from harness.catalog.models import model_names
@@ -88,7 +88,9 @@ def recommend(
         left_out[name], reached = "it does not fit", 0.0
         for quant in (*_MIXTURES, ""):  # the first that will do loses the least; else whatever way there is
             model = resolve_model(name, quant or _SPLIT_MIXTURE)
-            if quant and device.card_count < 2 and predict(model, device, scenario).verdict.word != "fits":
+            # Memory alone tells what one card or none has no room for, sooner than all of its ways.
+            is_one = device.card_count < 2
+            if quant and is_one and verdict_of(memory_in(model, device, scenario), device, scenario).word != "fits":
                 continue
             way = ways(model, device, scenario)[0]
             now = way.prediction
