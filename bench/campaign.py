@@ -40,8 +40,7 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
     ),
     "stream": (
         "stream/records.json",
-        [["stream", TARGET, "--ram-budget", share, "--tokens", "24"] for share in ("0.6x", "0.8x")]
-        + [["stream", TARGET, "--ram-budget", "0.6x", "--tokens", "8", "--prompt-count", "1", "--plain-mmap"]],
+        [["stream", TARGET, "--ram-budget", share, "--tokens", "24", "--plain-mmap"] for share in ("0.6x", "0.9x")],
     ),
     "systems": (
         "workloads/systems.json",

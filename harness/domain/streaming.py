@@ -37,7 +37,7 @@ class StreamReport(Frozen):
     """What streaming did since the last reset.
 
     Attributes:
-        duration_s: Time of its passes, first node to last block.
+        duration_s: Time of its passes, and between those of one answer.
         stall_s: Time the engine waited for a block.
         probe_bytes_per_s: Storage bandwidth, mean of looks before, between and after the answers; 0 where nothing is
             streamed.

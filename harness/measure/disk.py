@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import harmonic_mean
 from typing import Final, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ from harness.runtimes._threads import default_thread_count, yield_to_readers
 
 BLOCK_BYTES: Final = 4 * 2**20
 BUSY_S: Final = 1.0
-"""Reading beside computing lasts so long: many disks are faster for the first tenth of a second, a model streams on."""
+"""So long many reads at a time are timed: many disks are faster for the first tenth of a second, a model streams on."""
 
 Way = Literal["direct", "dropped", "uncached", "possibly cached"]
 
@@ -41,7 +42,7 @@ def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
             path = Path(inner) / "bytes"
             size = _fill(path, file_bytes)
             sequential_s, way = _read(path, size)
-            mapped_s, busy = _touch_all(path), beside_computing(path, size)
+            mapped_s, rates = _touch_all(path), read_rates(path, size)
     except OSError:
         unread = Figure(1e8, "not measured: the cache folder has no room", "assumed")
         return Storage(technology="not measured", sequential_read_bytes_per_s=unread)
@@ -51,7 +52,7 @@ def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
         technology="disk under the cache folder",
         sequential_read_bytes_per_s=measured(size / sequential_s, f"{how}, 4 MiB each, in order"),
         mapped_read_bytes_per_s=touched,
-        busy_read_bytes_per_s=measured(busy, f"{how}, four at a time, all threads computing") if busy else None,
+        busy_read_bytes_per_s=measured(rates[1], f"{how}, four at a time, all threads computing") if rates else None,
     )
 
 
@@ -99,31 +100,36 @@ def _open(path: Path) -> tuple[int, Way]:
     return descriptor, "dropped" if dropped else "possibly cached"
 
 
-def beside_computing(path: Path, size_bytes: int) -> float | None:
-    """Bytes/s of that much of a file, read past the page cache while each thread goes through memory.
+def read_rates(path: Path, size_bytes: int) -> tuple[float, float] | None:
+    """Bytes/s of that much of a file, read past the page cache: alone, and while each thread goes through memory.
 
-    Again and again for ``BUSY_S``. None where it cannot be passed by.
+    Each again and again for ``BUSY_S``. None where it cannot be passed by.
     """
     descriptor, way = _open(path)
-    stop, rates, array = threading.Event(), [], np.ones(BLOCK_BYTES, np.float32)
+    stop, array = threading.Event(), np.ones(BLOCK_BYTES, np.float32)
 
     def compute() -> None:
         yield_to_readers(threading.get_native_id())
         while not stop.is_set():
             array.max()
 
+    def look() -> float:
+        rates, until_s = [], time.perf_counter() + BUSY_S
+        offsets = range(0, size_bytes, HUGE_PAGE_BYTES)
+        while time.perf_counter() < until_s:
+            rates.append(parallel_read_bytes_per_s(lambda view, at: os.preadv(descriptor, [view], at), offsets))
+        return harmonic_mean(rates)
+
     with os.fdopen(descriptor, "rb", buffering=0), ThreadPoolExecutor(default_thread_count()) as pool:
         if way not in {"direct", "uncached"}:
             return None
+        alone = look()
         try:
             for _ in range(default_thread_count()):
                 pool.submit(compute)
-            until_s, offsets = time.perf_counter() + BUSY_S, range(0, size_bytes, HUGE_PAGE_BYTES)
-            while time.perf_counter() < until_s:
-                rates.append(parallel_read_bytes_per_s(lambda view, at: os.preadv(descriptor, [view], at), offsets))
+            return alone, look()
         finally:
             stop.set()
-    return len(rates) / sum(1 / rate for rate in rates)
 
 
 def _touch_all(path: Path) -> float | None:

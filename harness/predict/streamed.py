@@ -74,7 +74,8 @@ def plan_under_budget(
     # runtime. Of a token table that is no output matrix, a pass looks up a few rows; its pages can go.
     held = max(0, now.verdict.needed_bytes - total - looked_up_bytes(weights))
     busy, mapped = device.storage.busy_read_bytes_per_s, device.storage.mapped_read_bytes_per_s
-    disk = busy.value if busy else BUSY_DISK_RATIO * device.storage.sequential_read_bytes_per_s.value
+    alone = device.storage.sequential_read_bytes_per_s.value
+    disk = busy.value if busy else BUSY_DISK_RATIO * alone
     compute_s = 1.0 / now.speed.decode_tokens_per_s.mid
     streamed = streamed_bytes(layers, held, budget) if device.os in STREAMING_SYSTEMS else None
     again = total if streamed is None else streamed
@@ -83,7 +84,7 @@ def plan_under_budget(
     return StreamingOutlook(
         pinned_count=round(len(layers) * (1 - again / total)),
         streamed_bytes=again,
-        tokens_per_s=0.0 if streamed is None else 1 / pass_s(again, disk, compute_s),
+        tokens_per_s=0.0 if streamed is None else 1 / pass_s(again, max(alone, disk), disk, compute_s),
         missing_bytes=max(held + total - budget, 0),
         disk_bytes_per_s=disk,
         naive_tokens_per_s=1.0 / naive_s,

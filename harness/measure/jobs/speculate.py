@@ -1,6 +1,7 @@
 """What the child of a speculation run does: measure the costs, look at acceptance, give advice, then run both ways."""
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -9,7 +10,7 @@ from typing import Final
 from harness.domain.base import Frozen
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.scenario import Scenario
-from harness.measure.jobs.timed import TimedAnswers, draft_step_s
+from harness.measure.jobs.timed import TimedAnswers
 from harness.ports import Emit
 from harness.predict.speculative import WORTH_RATIO
 from harness.runtimes.llamacpp import RUNTIME
@@ -17,12 +18,11 @@ from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.speculative import (
-    Speculator,
     check_room,
     check_same_vocabulary,
     explain_difference,
+    generate,
     measure_pass_s,
-    plain,
 )
 
 VERIFY_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16)
@@ -73,14 +73,43 @@ def advise(policy: DraftPolicy, answers: Sequence[Sequence[tuple[int, bool]]]) -
     )
 
 
-def looked_at(drafter: Drafter, answers: Iterable[tuple[Sequence[int], Sequence[int]]]) -> list[list[tuple[int, bool]]]:
-    """(bucket, agreed) of each token that the target gave after each prompt; the draft's cache is empty afterwards."""
+def weighed(
+    drafter: Drafter,
+    verify_s: Mapping[int, float],
+    answers: Sequence[tuple[Sequence[int], Sequence[int]]],
+    **lengths: int,
+) -> tuple[DraftPolicy, DraftAdvice]:
+    """How long drafts are to be, and advice: by the draft's own cost, and where it would have agreed with ``answers``.
+
+    Those are a prompt each, and the target's own tokens after it, which the draft sees in one batched pass; its cache
+    is empty afterwards. ``lengths`` are those of :class:`DraftPolicy`.
+    """
+    costs = CostTable(verify_s, _draft_step_s(drafter, answers[0][0]))
     seen = []
     for prompt, tokens in answers:
         drafter.forget()
         seen.append(drafter.agreement([*prompt, *tokens], len(prompt) + 1))
     drafter.forget()
-    return seen
+    policy = DraftPolicy(costs, seen=[pair for answer in seen for pair in answer], **lengths)
+    return policy, advise(policy, seen)
+
+
+def _draft_step_s(drafter: Drafter, prompt: Sequence[int]) -> float:
+    """Seconds to draft one token: median of three looks at eight tokens each; 0 where it takes no pass of a model.
+
+    Reading the prompt does not count, nor does what the first look at a draft fetches from the disk.
+    """
+    if not drafter.lag_tokens(prompt):
+        return 0.0
+    times = []
+    for _ in range(3):
+        drafter.forget()
+        drafter.propose(prompt, 1, lambda _: False)
+        started_s = time.perf_counter()
+        count = len(drafter.propose([*prompt, prompt[-1]], 8, lambda _: True).tokens)
+        times.append((time.perf_counter() - started_s) / count)
+    drafter.forget()
+    return median(times)
 
 
 def run(job: SpeculationJob, emit: Emit) -> None:
@@ -98,17 +127,17 @@ def run(job: SpeculationJob, emit: Emit) -> None:
         for prompt in tokens:
             check_room(target, prompt, new)
     verify_s = measure_pass_s(target, VERIFY_SIZES)
-    verify_s[1] = min(verify_s[1], median(plain(target, prompts[0], 9).duration_s / 8 for _ in range(3)))
-    answers = [(prompt, plain(target, prompt, job.pilot_tokens).tokens) for prompt in pilots]
+    verify_s[1] = min(verify_s[1], median(generate(target, prompts[0], 9).duration_s / 8 for _ in range(3)))
+    answers = [(prompt, generate(target, prompt, job.pilot_tokens).tokens) for prompt in pilots]
     advice, chosen, policy = _choose(job, target, answers, verify_s)
     emit("advice", advice)
-    speculator = Speculator(target, _drafter(chosen, job, target), policy)
+    drafted = (_drafter(chosen, job, target), policy)
     for index, prompt in enumerate(prompts * job.repetitions):
         answered: dict[str, Decoding] = {}
         # In turns, so that a drifting machine favours neither.
         for mark in ("", PLAIN) if index % 2 else (PLAIN, ""):
-            ask = partial(plain, target) if mark else speculator.generate
-            answered[mark] = timed.answer(partial(ask, prompt, job.new_tokens), mark)
+            ask = partial(generate, target, prompt, job.new_tokens, *(() if mark else drafted))
+            answered[mark] = timed.answer(ask, mark)
         slow, fast = answered[PLAIN], answered[""]
         difference = explain_difference(target, prompt, slow.tokens, fast.tokens, fast.widest_tokens)
         emit("answer", {"plain": slow, "speculative": fast, "difference": difference and difference._asdict()})
@@ -128,19 +157,13 @@ def _choose(
     answers: list[tuple[list[int], tuple[int, ...]]],
     verify_s: dict[int, float],
 ) -> tuple[DraftAdvice, str, DraftPolicy]:
-    """Which of the job's drafts would give most: advice, its name, and how long its drafts are to be.
-
-    Each is judged by its own cost, and by where it would have agreed with ``answers`` (prompt, tokens): the target's
-    own, seen by the draft in one batched pass each.
-    """
+    """Which of the job's drafts would give most: advice, its name, and how long its drafts are to be."""
     candidates = []
     for name in job.drafts:
         drafter = _drafter(name, job, target)
-        costs = CostTable(verify_s, draft_step_s(drafter, answers[0][0]))
-        seen = looked_at(drafter, answers)
-        pairs = [pair for answer in seen for pair in answer]
-        policy = DraftPolicy(costs, draft_tokens=job.draft_tokens, most_tokens=job.most_tokens, seen=pairs)
-        candidates.append((advise(policy, seen), policy, name))
+        lengths = {"draft_tokens": job.draft_tokens, "most_tokens": job.most_tokens}
+        policy, advice = weighed(drafter, verify_s, answers, **lengths)
+        candidates.append((advice, policy, name))
         if isinstance(drafter, ModelDrafter):
             drafter.session.close()
     advice, policy, chosen = max(candidates, key=lambda c: (c[0].speedup_ratio, c[0].ceiling_ratio))

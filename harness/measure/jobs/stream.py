@@ -6,21 +6,19 @@ from typing import Literal
 
 from harness.catalog.gguf import read_weights
 from harness.domain.base import Frozen
-from harness.domain.drafting import DraftAdvice
 from harness.domain.scenario import Scenario
 from harness.measure import page_cache
-from harness.measure.jobs.speculate import advise, looked_at
-from harness.measure.jobs.timed import TimedAnswers, draft_step_s
+from harness.measure.jobs.speculate import weighed
+from harness.measure.jobs.timed import TimedAnswers
 from harness.onnx.files import model_files
 from harness.ports import Emit
 from harness.predict.timed import matrices
 from harness.runtimes.llamacpp import RUNTIME
-from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
 from harness.runtimes.llamacpp.drafters import Drafter, LookupDrafter, ModelDrafter
 from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession, open_streamed
 from harness.runtimes.llamacpp.laid_memory import read_sparsely
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.llamacpp.speculative import Speculator, check_room, check_same_vocabulary, measure_pass_s, plain
+from harness.runtimes.llamacpp.speculative import check_room, check_same_vocabulary, generate, measure_pass_s
 
 Mode = Literal["streamed", "mapped"]
 _DRAFT_TOKENS = 15
@@ -65,7 +63,7 @@ def run(job: StreamJob, emit: Emit) -> None:
         scenario = job.scenario.replace(mmap=True, repack=False, ubatch_tokens=job.batch_tokens)
         session = LlamaSession(path, scenario, batch_tokens=job.batch_tokens, output_tokens=16)
         for prompt in _prompts(job, session):
-            emit("answer", timed.answer(partial(plain, session, prompt, job.new_tokens)))
+            emit("answer", timed.answer(partial(generate, session, prompt, job.new_tokens)))
         return
     drafter = _drafter(job)
     streamed, reason = open_streamed(path, job.scenario, job.budget_bytes, batch_tokens=job.batch_tokens)
@@ -79,12 +77,17 @@ def run(job: StreamJob, emit: Emit) -> None:
             check_same_vocabulary(session, drafter.session)
         policy = None
         if drafter:
-            policy, advice = _policy(session, drafter, prompts[:2], min(_PILOT_TOKENS, job.new_tokens))
+            # costs of the streamed model; fewer tokens where the experts of a pass have little room
+            most = min(_DRAFT_TOKENS + 1, session.batch_tokens)
+            sizes = sorted({size for size in (1, 4, 8) if size <= most} | {most})
+            verify_s = measure_pass_s(session, sizes, depth_tokens=0, count=2)
+            pilot_tokens = min(_PILOT_TOKENS, job.new_tokens)
+            answers = [(prompt, generate(session, prompt, pilot_tokens).tokens) for prompt in prompts[:2]]
+            policy, advice = weighed(drafter, verify_s, answers, most_tokens=most - 1)
             emit("advice", advice)
         streamed.reset()
-        generate = Speculator(session, drafter, policy).generate if drafter and policy else partial(plain, session)
         for prompt in prompts:
-            emit("answer", timed.answer(partial(generate, prompt, job.new_tokens)))
+            emit("answer", timed.answer(partial(generate, session, prompt, job.new_tokens, drafter, policy)))
             streamed.probe_again()
         emit("report", streamed.report())
         if isinstance(streamed, ExpertStreamedSession):
@@ -134,16 +137,3 @@ def _draft_session(path: Path, target: Scenario, *, mmap: bool) -> LlamaSession:
         mmap=mmap,
     )
     return LlamaSession(path, scenario, batch_tokens=_DRAFT_TOKENS + 1, output_tokens=8)
-
-
-def _policy(
-    session: LlamaSession, drafter: Drafter, prompts: list[list[int]], pilot_tokens: int
-) -> tuple[DraftPolicy, DraftAdvice]:
-    """Costs measured on the streamed model, and where the draft would have agreed with tokens after ``prompts``."""
-    most = min(_DRAFT_TOKENS + 1, session.batch_tokens)  # fewer where the experts of a pass have little room
-    verify_s = measure_pass_s(session, sorted({s for s in (1, 4, 8) if s <= most} | {most}), depth_tokens=0, count=2)
-    draft_s = draft_step_s(drafter, [0] * 8)
-    seen = looked_at(drafter, [(prompt, plain(session, prompt, pilot_tokens).tokens) for prompt in prompts])
-    pairs = [pair for answer in seen for pair in answer]
-    policy = DraftPolicy(CostTable(verify_s, draft_s), most_tokens=most - 1, seen=pairs)
-    return policy, advise(policy, seen)

@@ -1,35 +1,11 @@
 """Answers of a model as samples: each with what the machine was doing meanwhile."""
 
-import time
 from collections.abc import Callable
-from statistics import median
-from typing import TYPE_CHECKING
 
 from harness.domain.drafting import Decoding
 from harness.measure.sensors import EnergyMeter
 from harness.measure.validity import LIMITS, Watch, child_probe
 from harness.ports import Emit
-
-if TYPE_CHECKING:
-    from harness.runtimes.llamacpp.drafters import Drafter
-
-
-def draft_step_s(drafter: "Drafter", prompt: list[int]) -> float:
-    """Seconds to draft one token: median of three looks at eight tokens each; 0 where it takes no pass of a model.
-
-    Reading the prompt does not count, nor does what the first look at a draft fetches from the disk.
-    """
-    if not drafter.lag_tokens(prompt):
-        return 0.0
-    times = []
-    for _ in range(3):
-        drafter.forget()
-        drafter.propose(prompt, 1, lambda _: False)
-        started_s = time.perf_counter()
-        count = len(drafter.propose([*prompt, prompt[-1]], 8, lambda _: True).tokens)
-        times.append((time.perf_counter() - started_s) / count)
-    drafter.forget()
-    return median(times)
 
 
 class TimedAnswers:

@@ -117,18 +117,22 @@ class BudgetedSession(Closing):
     def _starts_pass(self, name: bytes) -> bool:
         """Whether a pass begins with this node, whose clock is then started.
 
-        The nodes after the last block belong to the pass that ends, so a new one begins with the first node.
+        The nodes after the last block belong to the pass that ends, so a new one begins with the first node. They count
+        as computing, and so does what the caller does before the next pass of its answer: both are read beside.
         """
         if self._begun or (self._first_node and name != self._first_node):
             return False
         self._begun = True
         self._first_node = name
         self._pass_began_s = time.perf_counter()
+        if self._pass_ended_s:
+            self.duration_s += self._pass_began_s - self._pass_ended_s
         return True
 
     def _finish_pass(self) -> float:
         """The last block of a pass was seen: count it; its seconds."""
-        duration_s = time.perf_counter() - self._pass_began_s
+        self._pass_ended_s = time.perf_counter()
+        duration_s = self._pass_ended_s - self._pass_began_s
         self._begun = False
         self.pass_count += 1
         self.duration_s += duration_s
@@ -140,7 +144,7 @@ class BudgetedSession(Closing):
         """Count from here on."""
         self._readers.read_bytes = 0
         self.pass_count = 0
-        self.duration_s = 0.0
+        self.duration_s = self._pass_ended_s = 0.0
         self.stalls_s = [0.0] * len(self._layout.blocks)
 
     def put_readers_first(self) -> None:
@@ -171,6 +175,7 @@ class BudgetedSession(Closing):
         It is shared with others on many machines and changes from second to second: a bound holds for the time of the
         run, and not for its best moment. What is in line for the next pass is read first: it would slow the look down.
         """
+        self._pass_ended_s = 0.0
         if self._looks:
             self._readers.wait_for_all()
             self._looks.append(self._memory.probe_bytes_per_s())

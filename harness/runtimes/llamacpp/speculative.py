@@ -89,67 +89,66 @@ def measure_pass_s(
     return {k: sorted(v)[(len(v) - 1) // 4] for k, v in times.items()}
 
 
-class Speculator:
-    """The decoding loop; the only user of the target's sequence 0."""
+def generate(
+    target: LlamaSession,
+    prompt: Sequence[int],
+    new_tokens: int,
+    drafter: Drafter | None = None,
+    policy: DraftPolicy | None = None,
+) -> Decoding:
+    """Generate ``new_tokens`` tokens after ``prompt``, whatever they mean: the end of a text does not end it.
 
-    def __init__(self, target: LlamaSession, drafter: Drafter, policy: DraftPolicy) -> None:
-        self.target = target
-        self.drafter = drafter
-        self.policy = policy
-
-    def generate(self, prompt: Sequence[int], new_tokens: int) -> Decoding:
-        """Generate ``new_tokens`` tokens after ``prompt``, whatever they mean: the end of a text does not end it.
-
-        RefusedError where the context is too short.
-        """
-        target, policy, drafter = self.target, self.policy, self.drafter
-        check_room(target, prompt, new_tokens)
-        now_s = time.perf_counter
-        begun_s = now_s()
-        target.clear()
+    Without a drafter and its policy one by one: what speculation is compared with. This is the only user of the
+    target's sequence 0. RefusedError where the context is too short.
+    """
+    check_room(target, prompt, new_tokens)
+    now_s = time.perf_counter
+    begun_s = now_s()
+    target.clear()
+    if drafter:
         drafter.forget()
-        target.decode(prompt, position=0)
-        started_s = now_s()
-        history = [*prompt, target.greedy()]
-        end = len(prompt) + new_tokens
-        cycles: list[_Cycle] = []
-        while len(history) < end:
-            look_s = self._look(history, len(prompt) + 1)
+    target.decode(prompt, position=0)
+    started_s = now_s()
+    history = [*prompt, target.greedy()]
+    end = len(prompt) + new_tokens
+    cycles: list[_Cycle] = []
+    while len(history) < end:
+        look_s, proposal, t0_s = 0.0, Proposal([], []), now_s()
+        if drafter and policy:
+            look_s = _look(drafter, policy, history, len(prompt) + 1)
             t0_s = now_s()
             room = min(policy.limit(), end - len(history) - 1, _CYCLE_ROOM_TOKENS)
-            proposal = drafter.propose(history, room, policy.go_on) if room > 0 else Proposal([], [])
-            t1_s = now_s()
-            size = 1 + len(proposal.tokens)
-            target.decode([history[-1], *proposal.tokens], position=len(history) - 1, logits="all")
-            accepted, token = self._verify(proposal.tokens)
-            t2_s = now_s()
-            history += [*proposal.tokens[:accepted], token]
-            if accepted < len(proposal.tokens):
-                target.truncate(len(history) - 1)
-            cycles.append(_Cycle(size - 1, accepted, t1_s - t0_s + look_s, t2_s - t1_s))
+            if room > 0:
+                proposal = drafter.propose(history, room, policy.go_on)
+        drafted, accepted, t1_s = proposal.tokens, 0, now_s()
+        target.decode([history[-1], *drafted], position=len(history) - 1, logits="all")
+        token = target.greedy(0)
+        while accepted < len(drafted) and drafted[accepted] == token:
+            accepted += 1
+            token = target.greedy(accepted)
+        t2_s = now_s()
+        history += [*drafted[:accepted], token]
+        if accepted < len(drafted):
+            target.truncate(len(history) - 1)
+        cycles.append(_Cycle(len(drafted), accepted, t1_s - t0_s + look_s, t2_s - t1_s))
+        if policy:
             policy.saw_cycle(proposal.buckets, accepted, t1_s - t0_s, t2_s - t1_s)
-        return _decoding_of(history[len(prompt) : end], now_s() - started_s, started_s - begun_s, cycles)
+    return _decoding_of(history[len(prompt) : end], now_s() - started_s, started_s - begun_s, cycles)
 
-    def _look(self, history: Sequence[int], start: int) -> float:
-        """Ask the draft whether it would have agreed with ``history`` from ``start`` on, if the policy wants to know.
 
-        Returns the seconds that it took.
-        """
-        lag_tokens = self.drafter.lag_tokens(history)
-        if not self.policy.wants_look(lag_tokens):
-            return 0.0
-        started_s = time.perf_counter()
-        pairs = self.drafter.agreement(history, max(start, len(history) - _LOOK_TOKENS))
-        duration_s = time.perf_counter() - started_s
-        self.policy.saw_look(pairs, lag_tokens, duration_s)
-        return duration_s
+def _look(drafter: Drafter, policy: DraftPolicy, history: Sequence[int], start: int) -> float:
+    """Ask the draft whether it would have agreed with ``history`` from ``start`` on, if the policy wants to know.
 
-    def _verify(self, drafted: Sequence[int]) -> tuple[int, int]:
-        """(drafted tokens that are the target's own, its token after them)."""
-        for index, token in enumerate(drafted):
-            if (own := self.target.greedy(index)) != token:
-                return index, own
-        return len(drafted), self.target.greedy(len(drafted))
+    Returns the seconds that it took.
+    """
+    lag_tokens = drafter.lag_tokens(history)
+    if not policy.wants_look(lag_tokens):
+        return 0.0
+    started_s = time.perf_counter()
+    pairs = drafter.agreement(history, max(start, len(history) - _LOOK_TOKENS))
+    duration_s = time.perf_counter() - started_s
+    policy.saw_look(pairs, lag_tokens, duration_s)
+    return duration_s
 
 
 class _Cycle(NamedTuple):
@@ -179,32 +178,6 @@ def _decoding_of(tokens: Sequence[int], duration_s: float, prefill_s: float, cyc
         verify_s=sum(c.verify_s for c in cycles),
         lengths=lengths,
         widest_tokens=1 + max(lengths, default=0),
-    )
-
-
-def plain(target: LlamaSession, prompt: Sequence[int], new_tokens: int) -> Decoding:
-    """The same without any draft: what speculation is compared with, in the leanest loop there is."""
-    now_s = time.perf_counter
-    begun_s = now_s()
-    target.clear()
-    target.decode(prompt, position=0)
-    started_s = now_s()
-    token = target.greedy()
-    tokens = [token]
-    position = len(prompt)
-    for _ in range(new_tokens - 1):
-        target.decode((token,), position=position)
-        token = target.greedy()
-        tokens.append(token)
-        position += 1
-    duration_s = now_s() - started_s
-    return Decoding(
-        tokens=tuple(tokens),
-        duration_s=duration_s,
-        prefill_s=started_s - begun_s,
-        cycle_count=new_tokens - 1,
-        plain_count=new_tokens - 1,
-        verify_s=duration_s,
     )
 
 

@@ -81,10 +81,11 @@ def test_streaming_is_bounded_by_the_disk_and_beats_mapping() -> None:
 
     outlook = plan_under_budget(model.weights, device, now)
 
-    disk = 0.95 * device.storage.sequential_read_bytes_per_s.value  # the share published for an engine that computes
+    disk = device.storage.sequential_read_bytes_per_s.value
     assert outlook.streamed_bytes > 0
     assert outlook.tokens_per_s <= disk / outlook.streamed_bytes * 1.0001
-    measured = replace(device.storage, busy_read_bytes_per_s=Figure(value=disk / 2, source="", confidence="measured"))
+    half = Figure(value=disk / 2, source="", confidence="measured")
+    measured = replace(device.storage, sequential_read_bytes_per_s=half, busy_read_bytes_per_s=half)
     slower = plan_under_budget(model.weights, replace(device, storage=measured), now)  # the disk limits: half as fast
     assert slower.tokens_per_s == pytest.approx(outlook.tokens_per_s / 2, rel=0.03)
     assert outlook.tokens_per_s > outlook.naive_tokens_per_s

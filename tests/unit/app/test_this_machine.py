@@ -176,11 +176,11 @@ def test_the_storage_of_a_model_to_be_streamed_is_looked_at_with_the_machine_hel
     path = synthesize_tiny(tmp_path / "tiny.gguf", "Q8_0")
     looks: list[bool] = []
 
-    def look(_path: Path, _size_bytes: int) -> float:
+    def look(_path: Path, _size_bytes: int) -> tuple[float, float]:
         looks.append(is_held())
-        return 3e9
+        return 3e9, 2e9
 
-    monkeypatch.setattr("harness.measure.disk.beside_computing", look)
+    monkeypatch.setattr("harness.measure.disk.read_rates", look)
     monkeypatch.setattr(this_machine, "probed_at_all", lambda *_, **__: QUIET)
     outlook = stream_outlook(path, 4 << 30, Scenario(context_tokens=256), heard=Listener())
     assert outlook is not None and looks == [True]

@@ -25,10 +25,12 @@ def test_parts_of_all_layers_by_hand():
     # in memory: 133 = 104 + 1 + 28
     slot = 14 * 2 * 2**20
     assert streamed_bytes([GB] * 10, 2 * GB, 9 * GB) == 133 * slot
-    # 2 s of reading and 0.5 s of arithmetic share cores: the cube root of 8 + 0.125
-    assert pass_s(4e9, 2e9, 0.5) == pytest.approx(2.0104, abs=1e-4)
-    # a pass of 1.6 times the arithmetic mostly hides in it (cube root of 8 + 0.512)
-    assert pass_s(4e9, 2e9, 1.6 * 0.5) == pytest.approx(2.0418, rel=1e-4)
+    # 0.5 GB are read beside 0.5 s of arithmetic, 3.5 GB at twice the rate after it: 2.25 s, and (0.5 / 2.25)^8 / 8 more
+    assert pass_s(4e9, 2e9, 1e9, 0.5) == pytest.approx(2.25, abs=1e-4)
+    # all is read beside it, in 2 of 4 s: the eighth root of 4^8 + 2^8
+    assert pass_s(2e9, 2e9, 1e9, 4.0) == pytest.approx(4.00195, abs=1e-5)
+    # both take the same time: the eighth root of 2
+    assert pass_s(2e9, 2e9, 1e9, 2.0) == pytest.approx(2.181, abs=1e-3)
 
 
 def test_nothing_is_read_ahead_before_giving_up():

@@ -13,7 +13,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.weights import weights_of
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.llamacpp.speculative import plain
+from harness.runtimes.llamacpp.speculative import generate
 from harness.runtimes.llamacpp.stream_plan import Extent, whole_pages
 
 pytest.importorskip("llama_cpp")
@@ -79,7 +79,7 @@ def test_tokens_are_those_of_the_mapped_model_and_residency_is_bounded(mixture: 
     from harness.runtimes.llamacpp.stream_plan import expert_layout_of
 
     with LlamaSession(mixture, SCENARIO, batch_tokens=32) as session:
-        expected = plain(session, PROMPT, NEW_TOKENS).tokens
+        expected = generate(session, PROMPT, NEW_TOKENS).tokens
     chosen = choices_of(mixture)
     layout = expert_layout_of(mixture)
     assert layout is not None
@@ -88,7 +88,7 @@ def test_tokens_are_those_of_the_mapped_model_and_residency_is_bounded(mixture: 
         cache_bytes = session.plan.cache_bytes
         assert cache_bytes == layout.expert_bytes // 2
         session.reset()
-        got = plain(session.session, PROMPT, NEW_TOKENS)
+        got = generate(session.session, PROMPT, NEW_TOKENS)
         report, use = session.report(), session.use()
         # pages of stacked tensors that hold parts of others stay; they are few
         assert resident_bytes(session._memory.base, layout.stacked) <= cache_bytes + 64 * 4096
@@ -128,7 +128,7 @@ def choices_of(path: Path) -> np.ndarray:
         return True
 
     with LlamaSession(path, SCENARIO, batch_tokens=32, eval_hook=hook) as session:
-        plain(session, PROMPT, NEW_TOKENS)
+        generate(session, PROMPT, NEW_TOKENS)
     return counts
 
 
@@ -136,10 +136,10 @@ def test_everything_fits(mixture: Path) -> None:
     from harness.runtimes.llamacpp.expert_streaming import ExpertStreamedSession
 
     with LlamaSession(mixture, SCENARIO, batch_tokens=32) as session:
-        expected = plain(session, PROMPT, 12).tokens
+        expected = generate(session, PROMPT, 12).tokens
     with ExpertStreamedSession(mixture, SCENARIO, 1 << 40) as session:
         assert not session.plan.streams
-        assert plain(session.session, PROMPT, 12).tokens == expected
+        assert generate(session.session, PROMPT, 12).tokens == expected
         assert session.report().read_bytes == 0
 
 

@@ -20,7 +20,7 @@ from harness.runtimes.llamacpp.drafters import LookupDrafter, ModelDrafter
 from harness.runtimes.llamacpp.quality import score
 from harness.runtimes.llamacpp.quantize import QuantizeJob, run_quantize
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.llamacpp.speculative import Speculator, check_same_vocabulary, explain_difference, plain
+from harness.runtimes.llamacpp.speculative import check_same_vocabulary, explain_difference, generate
 
 pytest.importorskip("llama_cpp")
 pytestmark = pytest.mark.engine
@@ -45,9 +45,9 @@ def test_greedy_speculation_gives_the_targets_own_tokens(tiny: Path, other: Path
     costs = CostTable({1: 1.0, 9: 1.1} if not length else {1: 1.0}, 0.01)
     policy = DraftPolicy(costs, draft_tokens=length, most_tokens=8)
     with LlamaSession(tiny, SCENARIO) as target, LlamaSession(tiny if draft == "same" else other, SCENARIO) as small:
-        expected = plain(target, PROMPT, 40)
+        expected = generate(target, PROMPT, 40)
         drafter = LookupDrafter() if draft == "lookup" else ModelDrafter(small)
-        got = Speculator(target, drafter, policy).generate(PROMPT, 40)
+        got = generate(target, PROMPT, 40, drafter, policy)
         difference = explain_difference(target, PROMPT, expected.tokens, got.tokens, 5)
     assert len(got.tokens) == 40
     assert difference is None or difference.explained
@@ -63,7 +63,7 @@ def test_greedy_speculation_gives_the_targets_own_tokens(tiny: Path, other: Path
 def test_a_draft_reads_a_long_prompt_in_pieces_of_its_room(other: Path, seen_tokens: int, pair_count: int) -> None:
     prompt = [int(t) for t in np.random.default_rng(3).integers(0, 512, 100)]
     with LlamaSession(other, SCENARIO, batch_tokens=16, output_tokens=8) as small:
-        history = [*prompt, *plain(small, prompt, 16).tokens]
+        history = [*prompt, *generate(small, prompt, 16).tokens]
         history[-1] = (history[-1] + 1) % 512  # not what this model would have said
         drafter = ModelDrafter(small)
         drafter.forget()
@@ -147,14 +147,14 @@ def test_streamed_tokens_are_those_of_the_mapped_model(tmp_path: Path, share: fl
 
     path = synthesize_tiny(tmp_path / "deep.gguf", "Q8_0", layer_count=12)
     with LlamaSession(path, Scenario(context_tokens=256, ubatch_tokens=32, repack=False)) as session:
-        expected = plain(session, PROMPT, 24).tokens
+        expected = generate(session, PROMPT, 24).tokens
     # The budget counts the whole process, so it is set from what this very process holds.
     with streaming.StreamedSession(path, SCENARIO, 1 << 40) as probe:
         held = probe.held_bytes
     budget = held + MARGIN_BYTES + (4 << 20) + int(share * read_gguf(path).file_bytes)
     with streaming.StreamedSession(path, SCENARIO, budget) as streamed:
         streamed.reset()
-        got = plain(streamed.session, PROMPT, 24)
+        got = generate(streamed.session, PROMPT, 24)
         report = streamed.report()
         plan = streamed.plan
     assert got.tokens == expected
