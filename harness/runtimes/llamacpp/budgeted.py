@@ -18,7 +18,7 @@ from harness.domain.streaming import StreamReport
 from harness.errors import EngineError, RefusedError
 from harness.predict.streaming import margin_bytes
 from harness.runtimes._rows import Closing
-from harness.runtimes.llamacpp.laid_memory import BUFFERS_BYTES, LaidMemory, ReaderPool, anonymous_bytes
+from harness.runtimes.llamacpp.laid_memory import BUFFERS_BYTES, LaidMemory, ReaderPool, anonymous_bytes, read_sparsely
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.llamacpp.stream_plan import FileLayout
 
@@ -70,7 +70,7 @@ class BudgetedSession(Closing):
             self.session.decode([0] * min(16, batch_tokens), position=0, logits="all")
             self.session.decode([0] * batch_tokens, position=16, logits="last")
             self.session.clear()
-            memory.forget_file(self._layout.mapped)
+            read_sparsely(path)
             self.held_bytes = anonymous_bytes()
             streams = self._make_plan(budget_bytes - self.held_bytes - margin)
             self._readers = ReaderPool(memory, through_buffers=streams and self.through_buffers)

@@ -11,17 +11,18 @@ import mmap
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final
 
 from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError
 from harness.huge_pages import HUGE_PAGE_BYTES, READER_COUNT, parallel_read_bytes_per_s, read_buffer
 from harness.runtimes._threads import yield_to_readers
-from harness.runtimes.llamacpp.stream_plan import Extent, merged_pages, whole_pages
+from harness.runtimes.llamacpp.stream_plan import Extent, merged_pages
 
 _FILL_BYTES: Final = 8 * 2**20
 _MREMAP_FLAGS: Final = 1 | 2 | 4  # MAYMOVE, FIXED, DONTUNMAP
@@ -48,21 +49,6 @@ class LaidMemory:
         if self.base < 0:
             raise EngineError(f"{path.name} is not mapped by the engine")
         self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
-
-    def forget_file(self, mapped: Extent | None) -> None:
-        """Give back all pages of the file: the engine filled the page cache when it mapped it.
-
-        The token table, ``mapped``, stays mapped and is looked up row by row.
-        """
-        for start, end, _ in _mappings(self._path):  # the engine unmaps what it does not use, and others may lie there
-            self._libc.madvise(start, end - start, mmap.MADV_DONTNEED)
-        descriptor = os.open(self._path, os.O_RDONLY)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
-        os.close(descriptor)
-        if mapped is not None:
-            pages = whole_pages(mapped)
-            self._libc.madvise(self.base + pages.start, pages.end - pages.start, mmap.MADV_RANDOM)
 
     def lay(self, offset: int, size: int, *, huge: bool = False) -> None:
         """Lay empty memory over whole pages of the mapping (EngineError); nothing is resident until it is filled.
@@ -148,69 +134,75 @@ class ReaderPool:
         self._memory = memory
         self.failure: EngineError | None = None
         self.read_bytes = 0
-        self.through_buffers = through_buffers
-        self._gate = threading.Lock()
-        self._pool = ThreadPoolExecutor(READER_COUNT, "stream")
-        self._own = threading.local()
+        self._line: SimpleQueue[tuple[int, int, int] | None] = SimpleQueue()
+        self._left: Counter[int] = Counter()  # pieces of each ticket that are not in memory yet
+        self._changed = threading.Condition()
         self._buffers = ExitStack()
-        self._numbers: set[int] = set()
-        self._reads: dict[int, list[Future[None]]] = {}
-        together = threading.Barrier(READER_COUNT)  # all start while they still have the priority of this thread
         try:
-            list(self._pool.map(self._begin, [together] * READER_COUNT))
-        except (OSError, threading.BrokenBarrierError) as error:
-            self.stop()
+            buffers = [
+                self._buffers.enter_context(read_buffer(CHUNK_BYTES)) if through_buffers else None
+                for _ in range(READER_COUNT)
+            ]
+        except OSError as error:
+            self._buffers.close()
             raise EngineError(f"the system gave no {BUFFERS_BYTES} bytes for the readers' buffers") from error
-
-    def _begin(self, together: threading.Barrier) -> None:
-        self._numbers.add(threading.get_native_id())
-        try:
-            self._own.buffer = self._buffers.enter_context(read_buffer(CHUNK_BYTES)) if self.through_buffers else None
-        except BaseException:
-            together.abort()  # the others would wait for ever
-            raise
-        together.wait()
+        self._threads = [threading.Thread(target=self._serve, args=(buffer,)) for buffer in buffers]
+        for thread in self._threads:  # now, while they get the priority of this one
+            thread.start()
 
     def go_first(self) -> None:
         """Put all other threads of this process, for as long as it lives, behind the readers."""
+        readers = {thread.native_id for thread in self._threads}
         for task in Path("/proc/self/task").iterdir():
-            if int(task.name) not in self._numbers:
+            if int(task.name) not in readers:
                 yield_to_readers(int(task.name))
 
     def submit(self, ticket: int, extents: Iterable[Extent]) -> None:
         """Put whole pages in line; ``ticket`` is what :meth:`wait` asks for, and new each time."""
-        self._reads[ticket] = [
-            self._pool.submit(self._read, offset, min(CHUNK_BYTES, extent.end - offset))
+        pieces = [
+            (ticket, offset, min(CHUNK_BYTES, extent.end - offset))
             for extent in extents
             for offset in range(extent.start, extent.end, CHUNK_BYTES)
         ]
+        with self._changed:
+            self._left[ticket] = len(pieces)
+        for piece in pieces:
+            self._line.put(piece)
 
     def wait(self, ticket: int) -> float:
         """Wait until all of that ticket is in memory, or a read failed; seconds waited."""
         started_s = time.perf_counter()
-        try:
-            for read in self._reads.pop(ticket, ()):
-                read.result()
-        except EngineError as error:
-            self.failure = error
+        with self._changed:
+            self._changed.wait_for(lambda: not self._left[ticket])
+            del self._left[ticket]
         return time.perf_counter() - started_s
 
     def wait_for_all(self) -> None:
-        """Wait until nothing that was put in line is left, as :meth:`wait` does for a ticket."""
-        for ticket in list(self._reads):
-            self.wait(ticket)
+        """Wait until nothing that was put in line is left."""
+        with self._changed:
+            self._changed.wait_for(lambda: not any(self._left.values()))
 
-    def _read(self, offset: int, size: int) -> None:
-        if self._own.buffer is None:
-            self._memory.read(offset, size)
-        else:
-            self._memory.read_through(self._own.buffer, offset, size)
-        with self._gate:
-            self.read_bytes += size
+    def _serve(self, buffer: memoryview | None) -> None:
+        for ticket, offset, size in iter(self._line.get, None):
+            try:
+                if buffer is None:
+                    self._memory.read(offset, size)
+                else:
+                    self._memory.read_through(buffer, offset, size)
+            except EngineError as error:
+                self.failure = error
+            with self._changed:
+                self.read_bytes += size
+                self._left[ticket] -= 1
+                if not self._left[ticket]:
+                    self._changed.notify_all()
 
     def stop(self) -> None:
-        """End the threads."""
-        self._pool.shutdown(cancel_futures=True)
+        """End the threads, once what is in line is read."""
+        for _ in self._threads:
+            self._line.put(None)
+        for thread in self._threads:
+            thread.join()
         self._buffers.close()
 
 
@@ -226,13 +218,15 @@ def anonymous_bytes() -> int:
 def read_sparsely(path: Path) -> None:
     """Give back the pages of a mapped file, and read from now on the pages that are touched, and no others.
 
-    The engine maps files to be read from end to end: a fault on one norm then brings some MB with it, which under a
-    limit push out what was read before.
+    The engine fills the page cache when it maps a file, to be read from end to end: a fault on one norm then brings
+    some MB with it, which under a limit push out what was read before.
     """
     libc = _libc()
-    for start, end, _ in _mappings(path):
+    for start, end, _ in _mappings(path):  # the engine unmaps what it does not use, and others may lie there
         libc.madvise(start, end - start, mmap.MADV_DONTNEED)
         libc.madvise(start, end - start, mmap.MADV_RANDOM)
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _mappings(path: Path) -> Iterator[tuple[int, int, int]]:
