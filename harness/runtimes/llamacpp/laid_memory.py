@@ -18,7 +18,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final
 
-from harness.domain.streaming import PAGE_BYTES
 from harness.errors import EngineError
 from harness.huge_pages import HUGE_PAGE_BYTES, READER_COUNT, parallel_read_bytes_per_s, read_buffer
 from harness.runtimes._threads import yield_to_readers
@@ -72,27 +71,21 @@ class LaidMemory:
             for at in range(start, end, _FILL_BYTES):
                 self.read(at, min(_FILL_BYTES, end - at))
 
-    def read(self, offset: int, size: int) -> None:
-        """Read whole pages from the file into the memory over them (EngineError); safe in several threads at once."""
-        done = 0
+    def read(self, offset: int, size: int, through: int = 0) -> None:
+        """Read whole pages from the file into the memory over them (EngineError); safe in several threads at once.
+
+        ``through`` is the address of a buffer of at least ``size`` bytes to read by way of.
+        """
+        target, done = through or self.base + offset, 0
         while done < size:
-            got = self._libc.pread(self._descriptor, self.base + offset + done, size - done, offset + done)
-            if got == 0:  # past the end of the file: the rest of its last page
-                return
+            got = self._libc.pread(self._descriptor, target + done, size - done, offset + done)
             if got < 0:
                 raise EngineError(f"reading the model failed (errno {ctypes.get_errno()})")
+            if got == 0:  # past the end of the file: the rest of its last page
+                break
             done += got
-
-    def read_through(self, buffer: memoryview, offset: int, size: int) -> None:
-        """As :meth:`read`, by way of a buffer of at least ``size`` bytes."""
-        try:
-            got = os.preadv(self._descriptor, [buffer[:size]], offset)
-        except OSError as error:
-            raise EngineError(f"reading the model failed (errno {error.errno})") from error
-        source = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
-        ctypes.memmove(self.base + offset, source, got)
-        if got < size and offset + got < self._path.stat().st_size:
-            self.read(offset + got // PAGE_BYTES * PAGE_BYTES, size - got // PAGE_BYTES * PAGE_BYTES)
+        if through:
+            ctypes.memmove(self.base + offset, through, done)
 
     def move(self, source: int, target: int, size: int) -> bool:
         """Move resident pages to another laid place, no byte copied; the source stays laid, empty. False: refused."""
@@ -138,15 +131,14 @@ class ReaderPool:
         self._left: Counter[int] = Counter()  # pieces of each ticket that are not in memory yet
         self._changed = threading.Condition()
         self._buffers = ExitStack()
+        count = READER_COUNT if through_buffers else 0
         try:
-            buffers = [
-                self._buffers.enter_context(read_buffer(CHUNK_BYTES)) if through_buffers else None
-                for _ in range(READER_COUNT)
-            ]
+            buffers = [self._buffers.enter_context(read_buffer(CHUNK_BYTES)) for _ in range(count)]
         except OSError as error:
             self._buffers.close()
             raise EngineError(f"the system gave no {BUFFERS_BYTES} bytes for the readers' buffers") from error
-        self._threads = [threading.Thread(target=self._serve, args=(buffer,)) for buffer in buffers]
+        addresses = [ctypes.addressof(ctypes.c_char.from_buffer(buffer)) for buffer in buffers] or [0] * READER_COUNT
+        self._threads = [threading.Thread(target=self._serve, args=(address,)) for address in addresses]
         for thread in self._threads:  # now, while they get the priority of this one
             thread.start()
 
@@ -182,13 +174,10 @@ class ReaderPool:
         with self._changed:
             self._changed.wait_for(lambda: not any(self._left.values()))
 
-    def _serve(self, buffer: memoryview | None) -> None:
+    def _serve(self, through: int) -> None:
         for ticket, offset, size in iter(self._line.get, None):
             try:
-                if buffer is None:
-                    self._memory.read(offset, size)
-                else:
-                    self._memory.read_through(buffer, offset, size)
+                self._memory.read(offset, size, through)
             except EngineError as error:
                 self.failure = error
             with self._changed:

@@ -102,7 +102,7 @@ def test_storage_is_not_looked_at_beside_our_own_reads() -> None:
     from harness.runtimes.llamacpp.stream_plan import Extent
 
     class Slow:
-        def read(self, _offset: int, _size: int) -> None:
+        def read(self, *_: int) -> None:
             time.sleep(0.02)
 
         def probe_bytes_per_s(self) -> float:
