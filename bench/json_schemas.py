@@ -127,7 +127,7 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
 }
 SEVERAL: Final[dict[str, tuple[Any, ...]]] = {
     "fit": (Fit,),
-    "run": (RunRecord,),
+    **dict.fromkeys(("run", "stream"), (RunRecord,)),
     "fleet run": (RunRecord,),
     "doctor": (Finding,),
     "gate judge": (Judgement,),

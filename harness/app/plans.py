@@ -149,8 +149,8 @@ def stream_outlook(path: Path, budget_bytes: int, scenario: Scenario, *, heard: 
         with alone(heard.say):
             rates = read_rates(path, min(path.stat().st_size, _LOOK_BYTES))
         if rates:
-            alone, busy = (measured(rate, "the model's file, four reads at a time") for rate in rates)
-            storage = device.storage.replace(sequential_read_bytes_per_s=alone, busy_read_bytes_per_s=busy)
+            waited, busy = (measured(rate, "the model's file, four reads at a time") for rate in rates)
+            storage = device.storage.replace(sequential_read_bytes_per_s=waited, busy_read_bytes_per_s=busy)
             device = device.replace(storage=storage)
         now = in_memory(model, within_budget(device, budget_bytes), plain)
         return plan_under_budget(model.weights, device, now, limited=True)
