@@ -16,7 +16,7 @@ import click
 from msgspec.structs import replace
 
 from harness.app.run import RunCell
-from harness.app.tune import LEAD_RATIO, Door, Race, Setting, request_s, scenario_of
+from harness.app.tune import LEAD_RATIO, Race, Setting, door, scenario_of
 from harness.measure.pipeline import How, Pipeline
 from harness.runtimes._threads import default_thread_count
 
@@ -45,9 +45,9 @@ def main(model: str, races: int, within_s: float) -> None:
     false = 0
     try:
         with Pipeline(How(keep=False)) as pipeline:
-            door = Door(RunCell(model, "", asked), pipeline)
+            take = door(RunCell(model, "", asked), pipeline, same)
             for number in range(1, races + 1):
-                race = Race(lambda _: request_s(door.run(same)))
+                race = Race(lambda _: take(same))
                 began_s = time.monotonic()
                 winner = race.run(named, until_s=began_s + within_s)
                 gain = race.against(winner, named[0], until_s=began_s + 1.6 * within_s)

@@ -2,9 +2,9 @@
 
     python -m bench tune_sweep MODEL [--minutes 10] [--peer]
 
-The tuner races for so many minutes. Then every setting of the grid that it draws from runs once, the four fastest and
-the tuner's choice three times more in turns. With ``--peer`` Optuna's TPE searches the same grid in the same time
-(``pip install optuna``), and its choice runs beside them.
+The tuner races for so many minutes. Then every setting of the grid that it draws from runs once, where its answers are
+no worse than the defaults', and the four fastest and the tuner's choice three times more in turns. With ``--peer``
+Optuna's TPE searches the same grid in the same time (``pip install optuna``), and its choice runs beside them.
 """
 
 import itertools
@@ -19,7 +19,7 @@ import click
 
 from harness.app.run import RunCell
 from harness.app.this_machine import this_machine
-from harness.app.tune import Door, Setting, candidates, request_s, scenario_of, tune, usable
+from harness.app.tune import Setting, candidates, door, scenario_of, tune, usable
 from harness.errors import HarnessError
 from harness.measure.pipeline import How, Pipeline
 from harness.runtimes._threads import default_thread_count
@@ -73,18 +73,14 @@ def searched(settings: list[Setting], take: Callable[[Setting], float], within_s
 def main(model: str, minutes: float, peer: bool) -> None:
     """Print the choice's distance from the sweep's best, the share of settings pruned, and the times."""
     settings = grid()
-    how, asked = How(keep=False), scenario_of("chat")
+    how = How(keep=False)
     tuned = tune(model, within_s=60 * minutes, device=this_machine(), how=how)
     click.echo(
         f"{tuned.model}: tuner {tuned.seconds:.0f} s, {tuned.never_ran_ratio:.0%} of {len(tuned.runners)} pruned"
     )
     choices = {"tuner": tuned.winner}
     with Pipeline(how) as pipeline:
-        door = Door(RunCell(model, "", asked), pipeline)
-
-        def take(setting: Setting) -> float:
-            return request_s(door.run(setting))
-
+        take = door(RunCell(model, "", scenario_of("chat")), pipeline, tuned.defaults)
         if peer:
             choices["TPE"] = searched(settings, take, 60 * minutes)
         began_s = time.monotonic()

@@ -62,10 +62,10 @@ _FINAL_LEVEL: Final = 0.99
 _FINAL_TURNS: Final = 8
 LEAD_RATIO: Final = 1.01
 """A gain whose interval begins below is told to be none: of equal settings one in 250 then seems to be faster."""
-_SAMPLES: Final = 2
-"""Samples of each test in one turn."""
-_FIRST_ROUND_RATIO: Final = 1.5
-"""After one round a setting that took so many times as long as the best leaves."""
+_DECODED_TOKENS: Final = 32
+"""Tokens of the answer that one turn decodes: enough for the speed of a token, whatever the answer's length."""
+_HOPELESS_RATIO: Final = 1.5
+"""A setting that took so many times as long as the best in the first round leaves. So does one that is expected to."""
 NOT_RUN: Final = "the time was up before it ran"
 _LEAST_DRAFT_S: Final = 20.0
 """With less time left no draft is looked at."""
@@ -142,6 +142,14 @@ class Drafting(Frozen):
         """Whether it is faster by more than chance."""
         return (self.gain.low or 0.0) > 1.0
 
+    @property
+    def flags(self) -> str:
+        """As options of llama-server, whose own lookup continues after the last two tokens' newest match."""
+        longest = self.draft_tokens
+        if self.draft == "lookup":
+            return f"--spec-type ngram-simple --spec-ngram-simple-size-n 2 --spec-ngram-simple-size-m {longest}"
+        return f"--spec-type draft-simple -md {shlex.quote(self.draft)} --spec-draft-n-max {longest}"
+
 
 class Tuned(Frozen):
     """The result of a race.
@@ -151,7 +159,7 @@ class Tuned(Frozen):
         gain: How many times faster the winner is than the defaults, from turns of their own; its ends, of 99 %, are
             None where the time was up before three turns.
         runners: All settings, the winner first, then by their speed; those that never ran last.
-        never_ran_ratio: Share of the settings that the prediction left out.
+        never_ran_ratio: Share of the settings that the prediction left out, before the race or within its first round.
     """
 
     model: str
@@ -220,21 +228,19 @@ def tune(
     winner = defaults = stage[0]
     predicted: dict[Setting, Interval | None] = {}
     never_ran: dict[Setting, str] = {}
-    allowed_nats = _NLL_TOLERANCE + math.log1p(quality_ratio)
     with Pipeline(how) as pipeline:
-        door = Door(RunCell(model, quant, asked), pipeline, on, programs)
-        loss = cache(door.loss)
-
-        def run(setting: Setting) -> float:
-            # Each kind is asked once for its answers: threads and micro-batches do not change them.
-            nats, expected = (loss(s.replace(thread_count=usual, ubatch_tokens=512)) for s in (setting, defaults))
-            if nats - expected > allowed_nats:
-                raise RefusedError(f"worse answers: {nats:.3f} nats a token, {expected:.3f} are expected")
-            return request_s(door.run(setting), memory_bytes)
-
+        run = door(
+            RunCell(model, quant, asked),
+            pipeline,
+            defaults,
+            allowed_nats=_NLL_TOLERANCE + math.log1p(quality_ratio),
+            memory_bytes=memory_bytes,
+            on=on,
+            programs=programs,
+        )
         race = Race(run, say=say)
-        # Half of the time is for the first race, the rest for the second, turns against the defaults, and a draft.
-        for share in (0.5, 0.65):
+        # The rest of the time is for turns against the defaults, and a draft.
+        for share in (0.4, 0.6):
             if race.turns and time.monotonic() > began_s + within_s * share:
                 # the first race took all of the time there is for races
                 predicted |= dict.fromkeys(stage[1:])
@@ -246,10 +252,10 @@ def tune(
             never_ran |= pruned
             say(f"{len(stage)} settings, of which {len(pruned)} cannot win by the prediction and never run")
             racing = [setting for setting in stage if setting not in pruned]
-            racing.sort(key=lambda setting: p.mid if (p := predicted[setting]) else math.inf)
-            winner = race.run(racing, until_s=began_s + within_s * share)
+            mids = {setting: p.mid if (p := predicted[setting]) else math.inf for setting in racing}
+            winner = race.run(runtimes_in_turn(racing, mids), until_s=began_s + within_s * share, predicted_s=mids)
             stage = list(neighbours(winner, asked, resolved.weights.shape, kept=quality_ratio == 0))
-        gain = race.against(winner, defaults, until_s=began_s + within_s * 0.8)
+        gain = race.against(winner, defaults, until_s=began_s + within_s * 0.9)
         left_s, drafting = began_s + within_s - time.monotonic(), None
         if left_s > _LEAST_DRAFT_S and asked.batch_count == 1 and winner.runtime == "llamacpp":
             bounded = how._replace(limits=how.limits._replace(wall_s=left_s))
@@ -274,36 +280,51 @@ def tune(
         gain=gain,
         runners=runners,
         rounds=race.rounds,
-        never_ran_ratio=len(never_ran) / len(runners),
+        never_ran_ratio=(len(never_ran) + race.hopeless_count) / len(runners),
         seconds=time.monotonic() - began_s,
         commands=commands(winner, path, asked, drafting),
         drafting=drafting,
     )
 
 
-class Door(NamedTuple):
-    """Where settings run: by their runtime here, or by llama-bench from a folder of ``programs`` on a target."""
+def door(
+    asked: RunCell,
+    pipeline: Pipeline,
+    defaults: Setting,
+    *,
+    allowed_nats: float = _NLL_TOLERANCE,
+    memory_bytes: int | None = None,
+    on: str = "local",
+    programs: Path | None = None,
+) -> Callable[[Setting], float]:
+    """What runs a setting once, and gives the seconds of one request; its errors are those of :func:`request_s`.
 
-    asked: RunCell
-    pipeline: Pipeline
-    on: str = "local"
-    programs: Path | None = None
+    By its runtime here, or by llama-bench from a folder of ``programs`` on a target. RefusedError too where the answers
+    are worse than those of the ``defaults`` by more than ``allowed_nats`` a token.
+    """
+    usual = {"thread_count": defaults.thread_count, "ubatch_tokens": defaults.ubatch_tokens}
 
-    def run(self, setting: Setting) -> RunRecord:
-        """A run of what is asked."""
-        cell, job = self._member(setting)
-        if self.programs is None:
-            return run_cell(cell, job, None, self.pipeline)
-        return run_on(self.on, [cell], job.replace(runtime="llamacpp"), self.pipeline.how, self.programs)[1][0]
+    def member(setting: Setting) -> tuple[RunCell, GenerateJob]:
+        new_tokens = min(_DECODED_TOKENS, asked.scenario.new_tokens)
+        cell = asked._replace(scenario=setting.scenario(asked.scenario.replace(new_tokens=new_tokens)))
+        return cell, GenerateJob(runtime=setting.runtime, repetitions=1, cold_loads=0, patience_s=0.0)
 
-    def loss(self, setting: Setting) -> float:
-        """Nats a token of the shipped text; not a number where the door tells none."""
-        tokens = () if self.programs else answers_of(*self._member(setting), self.pipeline)
+    @cache  # each kind is asked once for its answers: threads and micro-batches do not change them
+    def loss(setting: Setting) -> float:
+        tokens = () if programs else answers_of(*member(setting), pipeline)  # llama-bench tells none
         return math.fsum(tokens) / len(tokens) if tokens else math.nan
 
-    def _member(self, setting: Setting) -> tuple[RunCell, GenerateJob]:
-        cell = self.asked._replace(scenario=setting.scenario(self.asked.scenario))
-        return cell, GenerateJob(runtime=setting.runtime, repetitions=_SAMPLES, cold_loads=0, patience_s=0.0)
+    def seconds(setting: Setting) -> float:
+        nats, expected = (loss(each.replace(**usual)) for each in (setting, defaults))
+        if nats - expected > allowed_nats:
+            raise RefusedError(f"worse answers: {nats:.3f} nats a token, {expected:.3f} are expected")
+        cell, job = member(setting)
+        if programs is None:
+            return request_s(run_cell(cell, job, None, pipeline), asked.scenario, memory_bytes)
+        _, records = run_on(on, [cell], job.replace(runtime="llamacpp"), pipeline.how, programs)
+        return request_s(records[0], asked.scenario, memory_bytes)
+
+    return seconds
 
 
 def drafted(path: Path, scenario: Scenario, how: How) -> Drafting | None:
@@ -360,9 +381,14 @@ class Race:
         self.turns: dict[Setting, list[float]] = {}
         self.left: dict[Setting, str] = {}
         self.rounds = 0
+        self.hopeless_count = 0
 
-    def run(self, settings: Sequence[Setting], *, until_s: float) -> Setting:
-        """The winner; RefusedError where none ran."""
+    def run(self, settings: Sequence[Setting], *, until_s: float, predicted_s: Mapping[Setting, float] = {}) -> Setting:
+        """The winner; RefusedError where none ran.
+
+        A setting of whose runtime another one ran already is expected to take as much longer than that one as is
+        predicted; where this is hopeless, it leaves before its first turn.
+        """
         racing = list(settings)
         # Turns of an earlier race were taken in other minutes: no pairs are made of them.
         for setting in racing:
@@ -373,6 +399,9 @@ class Race:
             for setting in racing if done % 2 == 0 else reversed(racing):
                 if done == 0 and self._now_s() > until_s and any(each in self.turns for each in racing):
                     self.left[setting] = NOT_RUN
+                elif done == 0 and (why := self._hopeless(setting, predicted_s)):
+                    self.left[setting] = why
+                    self.hopeless_count += 1
                 else:
                     self._turn(setting)
             done += 1
@@ -402,6 +431,17 @@ class Race:
             count, pair_s = count + 1, self._now_s() - began_s
         return ratio_interval(turns[defaults], turns[winner], confidence=_FINAL_LEVEL)
 
+    def _hopeless(self, setting: Setting, predicted_s: Mapping[Setting, float]) -> str:
+        """Why a setting need not run, by what the first one of its runtime took; empty where it may win."""
+        first = next((each for each in self.turns if each.runtime == setting.runtime), None)
+        if first is None or not (predicted_s.get(first) and predicted_s.get(setting)):
+            return ""
+        expected_s = self.turns[first][0] * predicted_s[setting] / predicted_s[first]
+        best_s = min(turns[0] for turns in self.turns.values())
+        if not expected_s > _HOPELESS_RATIO * best_s:  # of two that nothing is predicted of, the ratio is no number
+            return ""
+        return f"{expected_s / best_s:.2f} times the best's time expected, from {first.words}"
+
     def _turn(self, setting: Setting) -> None:
         try:
             self.turns.setdefault(setting, []).append(self._take(setting))
@@ -419,7 +459,7 @@ class Race:
         level = 1.0 - (1.0 - _LEVEL) / max(1, len(ordered) - 1)
         for setting in ordered[1:]:
             slower = self._ratio(setting, best, level)
-            if is_first and slower.mid > _FIRST_ROUND_RATIO:
+            if is_first and slower.mid > _HOPELESS_RATIO:
                 self.left[setting] = f"{slower.mid:.2f} times the best's time in the first round"
             elif slower.low is not None and slower.low > 1.0:
                 self.left[setting] = f"{slower.mid:.2f} times the best's time ({slower.low:.2f} to {slower.high:.2f})"
@@ -528,8 +568,14 @@ def pruned_by_prediction(outlooks: Mapping[Setting, Outlook | None], memory_byte
     return reasons
 
 
-def request_s(record: RunRecord, memory_bytes: int | None = None) -> float:
-    """Seconds of one request: the prompt at the best rate of prefill, the answer at that of decode.
+def runtimes_in_turn(settings: Sequence[Setting], seconds: Mapping[Setting, float]) -> list[Setting]:
+    """Each runtime's best by ``seconds``, then each one's next, and so on: the first turns tell the runtimes apart."""
+    by_speed = sorted(settings, key=seconds.__getitem__)
+    return sorted(by_speed, key=lambda each: sum(e.runtime == each.runtime for e in by_speed[: by_speed.index(each)]))
+
+
+def request_s(record: RunRecord, asked: Scenario, memory_bytes: int | None = None) -> float:
+    """Seconds of one request as ``asked``: the prompt at the best rate of prefill, the answer at that of decode.
 
     Samples that were disturbed count too: all settings are disturbed alike, and turns tell them apart.
 
@@ -546,7 +592,7 @@ def request_s(record: RunRecord, memory_bytes: int | None = None) -> float:
         if not samples:
             raise RefusedError(f"the run holds no sample of {phase}")
         rates.append(max(s.token_count / s.duration_s for s in samples))
-    return _seconds(record.scenario, *rates)
+    return _seconds(asked, *rates)
 
 
 def _seconds(asked: Scenario, prefill_tokens_per_s: float, decode_tokens_per_s: float) -> float:
@@ -570,9 +616,7 @@ def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting |
         cli, server = (f"{given} {flags}{repacking}" for flags in told)
         return {"ik_llama.cpp's llama-server": f"llama-server {server}", "ik_llama.cpp's llama-cli": f"llama-cli {cli}"}
     cli, server = (f"{given} {s.flags}" for s in (one, all_users))
-    if drafting and drafting.pays and drafting.draft != "lookup":
-        draft = shlex.quote(drafting.draft)
-        server += f" --spec-type draft-simple -md {draft} --spec-draft-n-max {drafting.draft_tokens}"
+    server += f" {drafting.flags}" if drafting and drafting.pays else ""
     flags, placed = f"{one.flags} {setting.where}", placement_of(setting.where)
     kind = BLOCKS[setting.kv_type].type_id
     python = (

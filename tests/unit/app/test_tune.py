@@ -27,6 +27,7 @@ from harness.app.tune import (
     drafted,
     neighbours,
     request_s,
+    runtimes_in_turn,
     scenario_of,
     usable,
 )
@@ -77,6 +78,30 @@ def test_the_fastest_wins_and_the_slow_leave_early() -> None:
     assert "in the first round" in race.left[SETTINGS[7]]
     assert machine.runs.count(SETTINGS[7]) == 1
     assert machine.clock_s < 100, "it ends when nobody can win any more"
+
+
+def test_a_runtimes_first_turn_tells_which_of_its_others_need_none() -> None:
+    """One thread is predicted to take twice as long as two, and does: a takes 1 s with two threads, b takes 1.3."""
+    a2, a1, b2, b1 = (Setting(runtime=runtime, thread_count=count) for runtime in "ab" for count in (2, 1))
+    predicted = {a2: 5.0, a1: 10.0, b2: 5.0, b1: 10.0}
+    machine = Machine(lambda s: predicted[s] * {"a": 0.2, "b": 0.26}[s.runtime])
+    race = Race(machine.take, now_s=machine.now_s)
+
+    assert race.run(runtimes_in_turn([a2, a1, b2, b1], predicted), until_s=100.0, predicted_s=predicted) == a2
+
+    assert machine.runs[:2] == [a2, b2] and not {a1, b1} & set(machine.runs)
+    assert race.hopeless_count == 2
+    assert race.left[b1] == "2.60 times the best's time expected, from b -t 2"
+
+
+@pytest.mark.parametrize("seconds", [{}, {"a": float("inf")}])
+def test_where_nothing_is_predicted_every_setting_runs(seconds: dict[str, float]) -> None:
+    settings = SETTINGS[:2]
+    machine = Machine(lambda _: 1.0)
+    Race(machine.take, now_s=machine.now_s).run(
+        settings, until_s=100.0, predicted_s=dict.fromkeys(settings, seconds["a"]) if seconds else {}
+    )
+    assert set(machine.runs) == set(settings)
 
 
 def test_the_gain_is_measured_in_turns_of_its_own() -> None:
@@ -212,7 +237,7 @@ def record(**fields: object) -> RunRecord:
 
 def test_seconds_of_a_request_by_hand() -> None:
     # the better of two prompts takes 2 s; ten tokens at 20 tokens/s half a second
-    assert request_s(record()) == pytest.approx(2.5)
+    assert request_s(record(), record().scenario) == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +249,7 @@ def test_seconds_of_a_request_by_hand() -> None:
 )
 def test_a_run_without_an_answer_has_no_seconds(fields: dict[str, object], reason: str) -> None:
     with pytest.raises(RefusedError, match=reason):
-        request_s(record(**fields))
+        request_s(record(**fields), record().scenario)
 
 
 def test_commands_hold_the_winner() -> None:
@@ -297,7 +322,7 @@ def test_a_profile_places_layers() -> None:
     [
         ("small one.gguf", 1.1, "-t 2 --spec-type draft-simple -md 'small one.gguf' --spec-draft-n-max 5"),
         ("small.gguf", 0.9, "-t 2"),  # no faster than chance
-        ("lookup", 1.1, "-t 2"),
+        ("lookup", 1.1, "--spec-type ngram-simple --spec-ngram-simple-size-n 2 --spec-ngram-simple-size-m 5"),
     ],
 )
 def test_a_draft_that_pays_is_in_the_command(draft: str, low: float, words: str) -> None:
