@@ -1,6 +1,7 @@
 """Speculative decoding beside plain decoding, on the same prompts, in one child process."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from statistics import median
@@ -15,7 +16,7 @@ from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.foreign import json_of, read_limited, typed
 from harness.domain.record import RunRecord
 from harness.domain.result import Result, Speculation
-from harness.errors import BadDataError
+from harness.errors import BadDataError, EngineError
 from harness.measure.child import ChildResult
 from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.jobs.stream import StreamJob
@@ -58,6 +59,13 @@ def fastest_copy(draft: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     job = {"source": str(draft.absolute()), "quant": "Q4_0", "pure": True}
     return make("harness.runtimes.llamacpp.quantize:run_quantize", job, path)
+
+
+def forms_of(draft: Path) -> tuple[str, ...]:
+    """A draft's fastest copy, where the quantizer takes the file, and itself."""
+    with suppress(EngineError):
+        return str(fastest_copy(draft)), str(draft)
+    return (str(draft),)
 
 
 def speculate(

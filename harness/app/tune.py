@@ -33,7 +33,7 @@ from harness.app.locate import obtain
 from harness.app.on_target import run_on
 from harness.app.resolve import ResolvedModel, resolve_model, scenario_from
 from harness.app.run import RunCell, answers_of, prediction_of, run_cell
-from harness.app.speculate import load_prompts, speculate
+from harness.app.speculate import forms_of, load_prompts, speculate
 from harness.catalog.gguf import read_gguf
 from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
@@ -334,7 +334,7 @@ def drafted(path: Path, scenario: Scenario, how: How) -> Drafting | None:
     """
     job = SpeculationJob(
         target=str(path),
-        drafts=("lookup", *map(str, _drafts_for(path))),
+        drafts=("lookup", *itertools.chain.from_iterable(map(forms_of, _drafts_for(path)))),
         prompts=load_prompts("code"),
         new_tokens=64,
         scenario=scenario.replace(context_tokens=1024),

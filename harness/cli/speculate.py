@@ -1,12 +1,11 @@
 """``edge-harness speculate``: does a draft make this model faster, and how much."""
 
-from contextlib import suppress
 from typing import Any
 
 from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer
-from harness.errors import EngineError, Exit
+from harness.errors import Exit
 
 
 @verb
@@ -60,11 +59,6 @@ def speculate(
 
 def _drafts(draft: str, how: "options.How") -> tuple[str, ...]:
     """What to choose the draft from: prompt lookup, or a file and its fastest copy."""
-    from harness.app.speculate import fastest_copy
+    from harness.app.speculate import forms_of
 
-    if draft == "lookup":
-        return ("lookup",)
-    given = options.model_file(draft, "", how)
-    with suppress(EngineError):  # the quantizer does not take every file
-        return (str(fastest_copy(given)), str(given))
-    return (str(given),)
+    return ("lookup",) if draft == "lookup" else forms_of(options.model_file(draft, "", how))
