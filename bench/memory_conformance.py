@@ -84,7 +84,7 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
                 with LlamaSession(path, case, output_tokens=512):
                     logged = buffers_of(ENGINE_LOG.sizes)
                 ids = {"kv_type": kv_type, "context_tokens": context, "sequence_count": sequences}
-                cache = kv_cache_bytes(shape, context, kv_type, sequence_count=sequences)
+                cache = kv_cache_bytes(shape, case)
                 note("cache", logged.get("KV", []) + logged.get("RS", []), cache, **ids)
                 reserved = scratch_bytes(shape, case, whole_layout(shape, "cpu"))[HOST]
                 note("compute buffer", logged.get("compute", []), reserved, **ids)

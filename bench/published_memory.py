@@ -172,7 +172,7 @@ def compared(row: dict[str, str]) -> Iterator[Compared]:
     if scenario is None:
         return
     cells = cells_of(scenario)
-    states = cells.state_rows * state_bytes(shape, shape.recurrent) if shape.recurrent else 0
+    states = cells.state_rows * state_bytes(shape)
     blocks = block_cache_bytes(shape, cells)
     rows = [0 if shape.layer_kind(i) == "recurrent" else size for i, size in enumerate(blocks)]
     if scenario.placement.first_gpu_block(shape.layer_count) <= 1:
@@ -180,7 +180,7 @@ def compared(row: dict[str, str]) -> Iterator[Compared]:
         yield from pool("states", states * sum(shape.layer_kind(i) == "recurrent" for i in range(len(blocks))),
                         row["gpu_rs_mib"])  # fmt: skip
     if row["gpu_compute_mib"] and build:
-        layout = layout_of(parts_of(model.weights, scenario.placement), scenario, row["api"], (1.0,))
+        layout = layout_of(parts_of(model.weights, scenario.placement), scenario.placement, row["api"])
         scratch = scratch_bytes(shape, scenario, layout)
         yield from pool("compute", scratch.get(0, 0), row["gpu_compute_mib"])
         yield from pool("host compute", scratch[HOST], row["host_compute_mib"])

@@ -253,10 +253,7 @@ def _widened(memory: MemoryPrediction, model: ResolvedModel, scenario: Scenario)
     held = model.weights.tensor_bytes
     less, more = ((ratio - 1) * held for ratio in _weights_between(model))
     if model.guess is not None:
-        caches = [
-            kv_cache_bytes(shape, scenario.context_tokens, scenario.kv_type, ubatch_tokens=scenario.ubatch_tokens)
-            for shape in (model.weights.shape, *model.guess.around)
-        ]
+        caches = [kv_cache_bytes(shape, scenario) for shape in (model.weights.shape, *model.guess.around)]
         less, more = less + min(caches) - caches[0], more + max(caches) - caches[0]
     peak = memory.peak_bytes
     return memory.replace(peak_bytes=peak.replace(low=max(peak.low + less, 0.0), high=peak.high + more))

@@ -166,14 +166,11 @@ class Header(Keys):
 
     def kv_heads(self, heads: int) -> tuple[int, int]:
         """KV heads of the full layers, and of the sliding ones where those have another number (else 0)."""
-        most, slides = self.number("attention.head_count_kv", heads), self.slides()
-        counts = self.listed("attention.head_count_kv")
-        if not slides or len(set(counts)) < 2:
-            sliding = self.number("attention.head_count_kv_swa", most)
-            return most, sliding if sliding != most else 0
-        full = max((n for n, s in zip(counts, slides, strict=True) if not s), default=0)
-        sliding = max((n for n, s in zip(counts, slides, strict=True) if s), default=0)
-        return full or sliding, sliding
+        most = self.number("attention.head_count_kv", heads)
+        counts = list(zip(self.listed("attention.head_count_kv"), self.slides(), strict=False))
+        full, own = (max((n for n, slides in counts if slides is kind), default=most) for kind in (False, True))
+        sliding = self.number("attention.head_count_kv_swa", own)
+        return full or sliding, sliding if sliding != full else 0
 
     def feed_forward(self) -> int:
         """Inner width of the first block that has one: those that share keys and values may have another.
@@ -284,13 +281,8 @@ class Header(Keys):
         inner = self.number("ssm.inner_size", self.number("embedding_length") if short else 0)
         if not inner:
             return None
-        _, step, offset = self.mixers(layers)
-        return Recurrent(
-            inner_dim=inner,
-            state_dim=self.number("ssm.state_size", 0 if short else None),
-            conv_dim=short or self.number("ssm.conv_kernel", 4),
-            group_count=self.number("ssm.group_count", 1) or 1,
-            head_count=self.number("ssm.time_step_rank", 0) if self.architecture not in {"mamba", "jamba"} else 0,
-            attention_step_count=step,
-            attention_offset_count=offset,
-        )
+        fields, (_, step, offset) = self.part("recurrent"), self.mixers(layers)
+        if self.architecture in {"mamba", "jamba"}:
+            fields["head_count"] = 0
+        fields["group_count"] = fields["group_count"] or 1
+        return Recurrent(**fields, inner_dim=inner, attention_step_count=step, attention_offset_count=offset)

@@ -3,17 +3,20 @@
 Nothing after this divides by a count of 0, and no figure is larger than any model, or than the file itself, could hold.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_rows
+from harness.domain.facts import Facts, holds, model_facts
 from harness.domain.foreign import typed
 from harness.domain.model import ModelShape
 from harness.errors import BadDataError
 
+_ROWS: Final = shipped_rows("data/shape_checks.csv")
 _WEIGHTS_MAX: Final = (1 << 63) - 1
 
 
@@ -34,38 +37,36 @@ def check_shape(shape: ModelShape, source: Path | str, dims: Mapping[str, tuple[
         raise BadDataError(source, f"shape.{field}", str(found), expected)
 
     typed({"shape": msgspec.to_builtins(shape)}, _Shaped, str(source))  # bounds of single fields
-    heads, kv_heads, layers, experts = shape.head_count, shape.kv_head_count, shape.layer_count, shape.experts
-    if not heads and shape.recurrent is None:
-        refuse("head_count", 0, "at least 1, or a [shape.recurrent] table")
-    pattern, recurrent = shape.layer_pattern, shape.recurrent
+    facts = Counter(model_facts(shape))  # 0 of the parts that it has not
+    for row in _ROWS:
+        if holds(row["when"], facts):
+            refuse(row["field"], 0, row["expected"])
+    heads, kv_heads, layers = shape.head_count, shape.kv_head_count, shape.layer_count
+    pattern = shape.layer_pattern
     if pattern and (len(pattern) != layers or set(pattern) - set("asr-")):
         refuse("layer_pattern", repr(pattern)[:60], "a letter of 'asr-' for each layer")
-    if "r" in pattern and recurrent is None:
+    if "r" in pattern and shape.recurrent is None:
         refuse("recurrent", "nothing", "this table: the layer_pattern has recurrent layers")
-    if recurrent is not None and not recurrent.state_dim and not shape.architecture.startswith("lfm2"):
-        refuse("recurrent.state_dim", 0, "at least 1: only LFM2's short convolutions have no state")
-    if heads and not kv_heads and shape.recurrent is None:
-        refuse("kv_head_count", 0, "at least 1 for a model with attention")
     if kv_heads and heads % kv_heads:
         refuse("kv_head_count", kv_heads, f"a divisor of head_count, {heads}")
-    if heads and not shape.head_dim:
-        refuse("head_dim", 0, "at least 1 for a model with attention")
-    if not shape.feed_forward_dim and experts is None and recurrent is None:
-        refuse("feed_forward_dim", 0, "at least 1 for a model without experts and without recurrent layers")
-    if experts is not None and experts.used_count > experts.expert_count:
-        refuse("experts.used_count", experts.used_count, f"at most expert_count, {experts.expert_count}")
-    width = shape.feed_forward_dim + (experts.feed_forward_dim * experts.expert_count if experts else 0)
-    width += heads * shape.head_dim + (shape.recurrent.inner_dim if shape.recurrent else 0)
+    used, experts = facts["moe_used_count"], facts["moe_expert_count"]
+    if used > experts:
+        refuse("experts.used_count", used, f"at most expert_count, {experts}")
+    width = shape.feed_forward_dim + facts["moe_feed_forward_dim"] * experts
+    width += heads * shape.head_dim + facts["ssm_inner_dim"]
     parameters = shape.hidden_dim * (shape.vocab_count + layers * width)
     if parameters > _WEIGHTS_MAX:
         refuse("", f"about {parameters:.2g} weights", "fewer than 2**63")
     if dims:
-        _check_against(shape, dims, refuse)
+        _check_against(shape, facts, dims, refuse)
     return shape
 
 
 def _check_against(
-    shape: ModelShape, dims: Mapping[str, tuple[int, ...]], refuse: Callable[[str, object, str], None]
+    shape: ModelShape,
+    facts: Facts,
+    dims: Mapping[str, tuple[int, ...]],
+    refuse: Callable[[str, object, str], None],
 ) -> None:
     """No figure above what the tensors hold; less is allowed, since some families differ from layer to layer."""
     blocks = len({name.split(".")[1] for name in dims if name.startswith("blk.")})
@@ -73,26 +74,26 @@ def _check_against(
         refuse("layer_count", shape.layer_count, f"at most {blocks}, the blocks that the file has tensors of")
     for field, count in (
         ("kv_shared_layer_count", shape.kv_shared_layer_count),
-        ("experts.dense_layer_count", shape.experts.dense_layer_count if shape.experts else 0),
+        ("experts.dense_layer_count", facts["moe_dense_layer_count"]),
     ):
         if count > shape.layer_count:
             refuse(field, count, f"at most layer_count, {shape.layer_count}")
     table = dims.get("token_embd.weight", (shape.hidden_dim,))
     if table[0] != shape.hidden_dim:
         refuse("hidden_dim", shape.hidden_dim, f"{table[0]}, the row of token_embd.weight")
-    experts, recurrent, latent = shape.experts, shape.recurrent, shape.latent
+    experts = facts["moe_expert_count"]
     for name, sizes in dims.items():
-        if name.endswith("_exps.weight") and sizes[-1] != (experts.expert_count if experts else 0):
-            refuse("experts.expert_count", experts.expert_count if experts else 0, f"{sizes[-1]}, as {name} has")
+        if name.endswith("_exps.weight") and sizes[-1] != experts:
+            refuse("experts.expert_count", experts, f"{sizes[-1]}, as {name} has")
     widest = max(max(sizes) for sizes in dims.values())
     head_dim = max(shape.head_dim, shape.value_head_dim)
     for field, value in (
         ("hidden_dim", shape.hidden_dim),
-        ("head_count", shape.head_count * (head_dim if latent is None else 1)),
-        ("experts.feed_forward_dim", experts.feed_forward_dim if experts else 0),
-        ("latent.kv_rank_dim", max(latent.kv_rank_dim, latent.q_rank_dim) if latent else 0),
-        ("recurrent.inner_dim", recurrent.inner_dim if recurrent else 0),
-        ("recurrent.state_dim", recurrent.state_dim if recurrent else 0),
+        ("head_count", shape.head_count * (head_dim if shape.latent is None else 1)),
+        ("experts.feed_forward_dim", facts["moe_feed_forward_dim"]),
+        ("latent.kv_rank_dim", max(facts["latent_kv_rank_dim"], facts["latent_q_rank_dim"])),
+        ("recurrent.inner_dim", facts["ssm_inner_dim"]),
+        ("recurrent.state_dim", facts["ssm_state_dim"]),
     ):
         if value > widest:
             refuse(field, value, f"at most {widest}, the widest tensor of the file")
@@ -105,5 +106,5 @@ def _check_against(
         ("feed_forward_dim", shape.feed_forward_dim, "ffn_up", (1, 2, 0.5)),  # a few count both halves
     ):
         widths = {sizes[-1] for name, sizes in dims.items() if name.endswith(f".{part}.weight")}
-        if latent is None and widths and widths.isdisjoint(ratio * value for ratio in ratios):
+        if shape.latent is None and widths and widths.isdisjoint(ratio * value for ratio in ratios):
             refuse(field, value, f"{max(widths)}, as the matrices of the file have it")

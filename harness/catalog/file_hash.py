@@ -8,33 +8,28 @@ from typing import Final
 
 import msgspec
 
-from harness.catalog._progress import Progress, no_progress
 from harness.catalog.paths import cache_dir
 from harness.errors import BadDataError, HarnessError
 
-_CHUNK_BYTES: Final = 4 << 20
 _ENTRIES_MAX: Final = 500
 
 
-def sha256_of(path: Path, progress: Progress = no_progress) -> str:
+def sha256_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits; read again only when its size, its times or its identity changed.
 
     Raises:
         BadDataError: It cannot be read.
     """
     try:
-        key, size = _key(path), path.stat().st_size
+        key = _key(path)
         if known := _notes().get(key):
             return known
-        digest = hashlib.sha256()
         with path.open("rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                digest.update(chunk)
-                progress(stream.tell(), size)
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise BadDataError(path, "", f"unreadable ({error.strerror})", "a model file") from error
-    _note(key, digest.hexdigest())
-    return digest.hexdigest()
+    _note(key, digest)
+    return digest
 
 
 def remember(path: Path, sha256: str) -> None:

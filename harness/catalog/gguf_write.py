@@ -5,20 +5,21 @@ and src/models (which architecture reads which).
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
 from harness.catalog._gguf_shape import ARCHITECTURES
+from harness.domain.base import shipped_rows
+from harness.domain.facts import amount, holds, model_facts
 from harness.domain.ggml import BLOCKS
-from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
+from harness.domain.model import ModelShape, Tensor
 
 ALIGNMENT_BYTES: Final = 32
 _FIXED_TOKEN_COUNT: Final = 260
 """Three special tokens, 256 bytes, and one that llama.cpp looks up by name in models of the Phi family."""
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
-_DEFAULT_CONTEXT_TOKENS: Final = 1 << 17
-_SIGMOID: Final = 2
+_ROWS: Final = shipped_rows("data/metadata.csv")
 
 Value = bool | int | float | str | Sequence[str] | Sequence[int] | Sequence[float]
 """Numbers are written as u32 (or u64 where they need it) and f32; sequences of them as i32 and f32."""
@@ -100,108 +101,37 @@ def metadata_of(shape: ModelShape, *, name: str, quant: str) -> dict[str, Value]
     if file_type is not None:
         metadata["general.file_type"] = file_type
     metadata["general.quantization_version"] = 2
-    metadata |= {f"{shape.architecture}.{key}": value for key, value in _hyper_parameters(shape)}
+    metadata |= {f"{shape.architecture}.{key}": value for key, value in _hyper_parameters(shape).items()}
     return metadata | _vocabulary(shape)
 
 
-def _hyper_parameters(shape: ModelShape) -> Iterator[tuple[str, Value]]:
-    experts = shape.experts
-    feed_forward = shape.feed_forward_dim or (experts.feed_forward_dim if experts else 0)
-    yield from _told(shape, "shape")
-    yield "context_length", shape.context_max_tokens or _DEFAULT_CONTEXT_TOKENS
-    yield "feed_forward_length", _widths(shape) or feed_forward
-    yield "attention.layer_norm_rms_epsilon", 1e-5
-    yield "attention.layer_norm_epsilon", 1e-5
-    yield from _attention(shape)
-    if shape.architecture in ARCHITECTURES["scaled"]:
-        yield from ((f"{key}_scale", 1.0) for key in ("logit", "residual", "embedding"))
-    if shape.architecture in {"cohere2", "command-r"}:
-        yield "logit_scale", 1.0
-    if shape.architecture in ARCHITECTURES["sigmoid_routed"]:
-        yield "expert_gating_func", _SIGMOID
-    if experts:
-        yield from _told(experts, "experts")
-    if shape.recurrent:
-        yield from _recurrent(shape, shape.recurrent)
-
-
-def _attention(shape: ModelShape) -> Iterator[tuple[str, Value]]:
-    if shape.latent:
-        yield from _latent(shape, shape.latent)
-        return
-    kinds = shape.layer_kinds
-    hybrid = shape.recurrent is not None and "full" in kinds and shape.architecture not in ARCHITECTURES["delta_net"]
-    if hybrid and shape.architecture != "falcon-h1":
-        yield "attention.head_count_kv", tuple(shape.kv_head_count if k == "full" else 0 for k in kinds)
-    elif shape.sliding_kv_head_count:
+def _hyper_parameters(shape: ModelShape) -> dict[str, Value]:
+    facts, kinds = model_facts(shape), shape.layer_kinds
+    values: dict[str, Value] = {
+        row["key"]: float(row["real"]) if row["real"] else amount(row["whole"], facts)
+        for row in _ROWS
+        if holds(row["when"], facts)
+    }
+    hybrid = shape.recurrent and "full" in kinds and not facts["delta_net"] and shape.architecture != "falcon-h1"
+    if (hybrid or shape.sliding_kv_head_count) and not shape.latent:
         heads = {"full": shape.kv_head_count, "sliding": shape.sliding_kv_head_count}
-        yield "attention.head_count_kv", tuple(heads[k] for k in kinds)
-    else:
-        yield "attention.head_count_kv", shape.kv_head_count
-    if shape.head_dim:
-        yield "attention.key_length", shape.head_dim
-        yield "attention.value_length", shape.value_head_dim or shape.head_dim
-        yield "rope.dimension_count", shape.head_dim
-        yield "rope.freq_base", 500_000.0
-    if shape.architecture in ARCHITECTURES["sectioned_rope"]:
-        quarter = shape.head_dim // 8
-        yield "rope.dimension_sections", (quarter, quarter, quarter, 0)
+        values["attention.head_count_kv"] = tuple(heads.get(kind, 0) for kind in kinds)
+    if facts["one_part_a_block"]:
+        inner = shape.feed_forward_dim or facts.get("moe_feed_forward_dim", 0)
+        values["feed_forward_length"] = tuple(inner * (kind == "none") for kind in kinds)
+    elif shape.kv_shared_feed_forward_dim:
+        shared = shape.kv_shared_layer_count
+        values["feed_forward_length"] = (shape.feed_forward_dim,) * (shape.layer_count - shared) + (
+            shape.kv_shared_feed_forward_dim,
+        ) * shared
+    if facts["sectioned_rope"]:
+        values["rope.dimension_sections"] = (*[shape.head_dim // 8] * 3, 0)
     if shape.architecture == "gemma4":
-        yield "attention.sliding_window_pattern", tuple(k == "sliding" for k in kinds)
-        yield "attention.key_length_swa", shape.sliding_head_dim or shape.head_dim
-        yield "attention.value_length_swa", shape.sliding_head_dim or shape.head_dim
-        yield "rope.dimension_count_swa", shape.sliding_head_dim or shape.head_dim
-    if shape.architecture in {"gemma3n", "gemma4"}:
-        yield "embedding_length_per_layer_input", shape.per_layer_input_dim
-
-
-def _widths(shape: ModelShape) -> tuple[int, ...]:
-    """Feed-forward widths layer by layer, where they differ; empty where one number says it."""
-    layers = range(shape.layer_count)
-    if shape.architecture.startswith("nemotron_h"):
-        inner = shape.feed_forward_dim or (shape.experts.feed_forward_dim if shape.experts else 0)
-        return tuple(inner if shape.layer_kind(i) == "none" else 0 for i in layers)
-    if shape.kv_shared_feed_forward_dim:
-        own = shape.layer_count - shape.kv_shared_layer_count
-        return tuple(shape.feed_forward_dim if i < own else shape.kv_shared_feed_forward_dim for i in layers)
-    return ()
-
-
-def _latent(shape: ModelShape, latent: LatentAttention) -> Iterator[tuple[str, Value]]:
-    """The cache holds one compressed row: llama.cpp calls it one KV head and keeps the true widths apart.
-
-    MiniCPM3 alone keeps keys and values of every head in its cache.
-    """
-    key, value = latent.nope_head_dim + latent.rope_head_dim, latent.value_head_dim
-    is_expanded = shape.architecture == "minicpm3"
-    yield "attention.head_count_kv", shape.kv_head_count if is_expanded else 1
-    if latent.q_rank_dim or is_expanded:
-        yield "attention.q_lora_rank", latent.q_rank_dim
-    yield "attention.kv_lora_rank", latent.kv_rank_dim
-    yield "attention.key_length", key if is_expanded else latent.kv_rank_dim + latent.rope_head_dim
-    yield "attention.value_length", value if is_expanded else latent.kv_rank_dim
-    if not is_expanded:
-        yield "attention.key_length_mla", key
-        yield "attention.value_length_mla", value
-    yield "rope.dimension_count", latent.rope_head_dim
-
-
-def _told(part: ModelShape | Experts | Recurrent, table: str) -> Iterator[tuple[str, Value]]:
-    """What a table of ``architectures.toml`` tells of a part of the shape."""
-    for key, field in ARCHITECTURES["file"][table].items():
-        value = getattr(part, field)
-        if value or not key.endswith("?"):
-            yield key.removesuffix("?"), value
-
-
-def _recurrent(shape: ModelShape, recurrent: Recurrent) -> Iterator[tuple[str, Value]]:
-    if shape.architecture.startswith("lfm2"):
-        yield "shortconv.l_cache", recurrent.conv_dim
-        return
-    yield from _told(recurrent, "recurrent")
-    yield "ssm.time_step_rank", recurrent.head_count or -(-shape.hidden_dim // 16)
-    if recurrent.attention_step_count > 1 and recurrent.attention_offset_count == recurrent.attention_step_count - 1:
-        yield "full_attention_interval", recurrent.attention_step_count
+        values["attention.sliding_window_pattern"] = tuple(kind == "sliding" for kind in kinds)
+    step = facts.get("ssm_attention_step_count", 0)
+    if step > 1 and facts["ssm_attention_offset_count"] == step - 1 and not facts["short_convolution"]:
+        values["full_attention_interval"] = step
+    return values
 
 
 def _vocabulary(shape: ModelShape) -> dict[str, Value]:

@@ -10,9 +10,8 @@ kept in the cache (its folder ``hub``), so that an interrupted read goes on and 
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -21,7 +20,7 @@ from harness.catalog._progress import Progress, no_progress
 from harness.catalog.gguf import SPLIT, GgufFile, header_of, joined, parts_of
 from harness.catalog.hf_config import CONFIG_MAX_BYTES, read_hf_config
 from harness.catalog.paths import cache_dir
-from harness.domain.foreign import inside, read_limited, read_stream
+from harness.domain.foreign import inside, read_limited
 from harness.domain.model import HubSource, ModelFile, ModelShape, Weights
 from harness.domain.quant import split, understood
 from harness.errors import BadDataError, FetchError, HarnessError, RefusedError, UnknownNameError, optional
@@ -138,16 +137,13 @@ def _header(repo: str, file: str) -> GgufFile:
 
 def _document(repo: str, name: str, url: str, most_bytes: int) -> Path:
     """A small document of the hub in the cache, of at most so many bytes; it appears there whole or not at all."""
-    path, place = inside(folder_of(repo), name, repo), f"{repo}/{name}"
+    path = inside(folder_of(repo), name, repo)
     if not path.is_file():
         _reach(repo)
-        with _answer(repo, url) as (status, _, chunks):
-            if status != 200:
-                raise FetchError(f"{place}: the hub answered {status}: there is no such file, or it wants a token")
-            data = read_stream(chunks, place, most_bytes)
-        own = path.with_name(f"{path.name}.{os.getpid()}")
-        own.write_bytes(data)
-        own.replace(path)
+        with TemporaryDirectory(dir=path.parent) as own:
+            part = Path(own) / "document"
+            _download(f"{repo}/{name}", url, part, most_bytes)
+            part.replace(path)
     return path
 
 
@@ -199,27 +195,36 @@ def _download(
         UnknownNameError: The hub has no such file.
         FetchError: It does not answer, or the file, or what is sent of it, has more than ``most_bytes``.
     """
-    with part.open("ab") as out:
-        done = out.tell()
-        asked = f"bytes={done}-{stop - 1 if stop else ''}" if done or stop else ""
-        with _answer(place, url, asked) as (status, headers, chunks):
-            if status == 404 and stop:
-                raise UnknownNameError("file of the hub", place, ())
-            if status not in {200, 206}:
-                raise FetchError(f"{place}: the hub answered {status}: there is no such file, or it wants a token")
-            if status == 200:  # all of it, whatever was asked for
-                out.truncate(0)
-                done = 0
-            total = headers.get("Content-Length" if status == 200 else "Content-Range", "").rpartition("/")[2]
-            size = int(total) if re.fullmatch(r"\d{1,18}", total) else 0
-            if size > most_bytes:
-                raise FetchError(f"{place}: found {size} bytes, expected {most_bytes}")
-            for chunk in chunks:
-                done += len(chunk)
-                if done > (stop or most_bytes):
-                    raise FetchError(f"{place}: it sends more than the {stop or most_bytes} bytes that it may have")
-                out.write(chunk)
-                progress(done, most_bytes)
+    utils = _client().utils
+    headers = {**utils.build_hf_headers(library_name="edge-harness"), "Accept-Encoding": "identity"}
+    try:
+        with part.open("ab") as out:
+            done = out.tell()
+            headers |= {"Range": f"bytes={done}-{stop - 1 if stop else ''}"} if done or stop else {}
+            with utils.get_session().stream("GET", url, headers=headers, timeout=30) as answer:
+                status = answer.status_code
+                if status == 404 and stop:
+                    raise UnknownNameError("file of the hub", place, ())
+                if status not in {200, 206}:
+                    raise FetchError(f"{place}: the hub answered {status}: there is no such file, or it wants a token")
+                if status == 200:  # all of it, whatever was asked for
+                    out.truncate(0)
+                    done = 0
+                total = answer.headers.get("Content-Length" if status == 200 else "Content-Range", "")
+                total = total.rpartition("/")[2]
+                size = int(total) if re.fullmatch(r"\d{1,18}", total) else 0
+                if size > most_bytes:
+                    raise FetchError(f"{place}: found {size} bytes, expected {most_bytes}")
+                for chunk in answer.iter_bytes(_CHUNK_BYTES):
+                    done += len(chunk)
+                    if done > (stop or most_bytes):
+                        raise FetchError(f"{place}: it sends more than the {stop or most_bytes} bytes it may have")
+                    out.write(chunk)
+                    progress(done, most_bytes)
+    except HarnessError:
+        raise
+    except Exception as error:  # of whichever library the client speaks with
+        raise FetchError(f"{place}: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}") from error
     return done, size
 
 
@@ -236,26 +241,6 @@ def _endpoint() -> str:
 
 def _url(repo: str, file: str, revision: str | None = None) -> str:
     return str(_client().hf_hub_url(repo, file, revision=revision, endpoint=os.environ.get("HF_ENDPOINT")))
-
-
-@contextmanager
-def _answer(repo: str, url: str, asked: str = "") -> Iterator[tuple[int, Mapping[str, str], Iterator[bytes]]]:
-    """Status, headers and pieces of an answer, read by whoever takes them; ``asked`` is a range of bytes.
-
-    Raises:
-        FetchError: It cannot be had.
-    """
-    utils = _client().utils
-    headers = {**utils.build_hf_headers(library_name="edge-harness"), "Accept-Encoding": "identity"}
-    headers |= {"Range": asked} if asked else {}
-    try:
-        with utils.get_session().stream("GET", url, headers=headers, timeout=30) as answer:
-            yield answer.status_code, answer.headers, answer.iter_bytes(_CHUNK_BYTES)
-    except HarnessError:
-        raise
-    except Exception as error:
-        text = str(error).strip().splitlines() or [""]
-        raise FetchError(f"{repo}: {type(error).__name__}: {text[0]}") from error
 
 
 def _reach(repo: str) -> None:

@@ -8,11 +8,12 @@ derived from, and ``DeviceProfile.readings`` what the name was taken for and wha
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from harness.catalog.device_files import device_file, file_called, files_of_chip
 from harness.catalog.parts import (
     MOST_WORDS,
-    TablePart,
+    Part,
     find,
     is_another,
     is_laptop,
@@ -25,12 +26,9 @@ from harness.catalog.parts import (
 )
 from harness.catalog.paths import table_rows
 from harness.domain.base import shipped_table
-from harness.domain.device import MOST_CARDS, ComputeEngine, Confidence, DeviceProfile, Figure, MemoryPool, Power
+from harness.domain.device import MOST_CARDS, ComputeEngine, DeviceProfile, Figure, MemoryPool, Power
 from harness.errors import InputError
 from harness.units import GB, GIB, TERA
-
-if TYPE_CHECKING:
-    from harness.catalog.devices import DeviceFiles
 
 _DATA: Final = shipped_table("data/machines.toml")
 _PATTERNS: Final = {name: re.compile(pattern) for name, pattern in _DATA["line"].items()}
@@ -171,67 +169,64 @@ def memory_in(segment: str) -> tuple[str, MemoryWords]:
     return segment, memory
 
 
-class TakenPart(NamedTuple):
-    """A part that a name was taken for, how many of it, and what there is to say of that."""
-
-    number: int
-    part: TablePart
-    readings: list[str]
-
-
-def build(line: PartsLine, ref: str, files: "DeviceFiles") -> DeviceProfile | None:
-    """The device of a line; None where one of its names is nobody's. ``files`` are the devices to fill gaps from.
+def build(line: PartsLine, ref: str) -> DeviceProfile | None:
+    """The device of a line; None where one of its names is nobody's.
 
     Raises:
         InputError: Two parts of a kind, no or too many cards, or a limit of power that is none of the device.
     """
-    hosts, cards = list[TakenPart](), list[TakenPart]()
+    if len(line.names) == 1 and line.names[0].number == 1 and not line.beside:
+        whole = file_called(line.names[0].name)
+        if whole and fits(whole, line):
+            return under(also(whole, line.names[0].name), line)
+    hosts, cards = list[Part](), list[Part]()
     meant = [(named, find(named.name)) for named in line.names]
     if not all(hits for _, hits in meant):
         is_described = line.ram.gb and (line.ram.gb_s or line.ram.mt_s) and len(meant) == 1
-        return _by_figures(line.names[0].name, line.ram, files) if is_described else None
+        return _by_figures(line.names[0].name, line.ram) if is_described else None
     for (name, number, gb), hits in meant:
         best = _best(hits, gb or line.ram.gb)
         said = _readings(best, hits, name)
         if best.layer == "cards":
-            cards.append(TakenPart(number, best, said))
+            cards.append(best.replace(number=number, readings=said))
             if line.ram.gb in best.sizes_gb and not (line.ram.kind or line.ram.gb_s):
                 line = line._replace(ram=MemoryWords())  # it is the card's own
             continue
         if number > 1 and best.layer == "cpus":
-            said.append(f"one of {number} sockets counts: nothing here predicts a model in the memory of both")
+            said += (f"one of {number} sockets counts: nothing here predicts a model in the memory of both",)
         elif number != 1:
             raise InputError(
                 f"{ref!r}: found {number} of {name!r}, which has no card of its own: only cards can be several"
             )
-        hosts.append(TakenPart(1, best, said))
+        hosts.append(best.replace(readings=said))
     words = " ".join([line.beside, *(named.name for named, hits in meant if hits[0].layer == "devices")])
-    sold = [one for host in hosts if (one := sold_with(host.part.row["name"], words))]
-    hosts = [TakenPart(1, one, []) for one in sold[:1]] or hosts
+    sold = [one for host in hosts if (one := sold_with(host.name, words))]
+    hosts = sold[:1] or hosts
     if len(hosts) > 1:
-        names = " and ".join(repr(host.part.row["name"]) for host in hosts[:2])
-        raise InputError(f"{ref!r}: {names} are two of a kind; name one")
-    if is_laptop(line.beside) or any(host.part.row["kind"] in {"laptop", "mobile"} for host in hosts):
+        raise InputError(f"{ref!r}: {hosts[0].name!r} and {hosts[1].name!r} are two of a kind; name one")
+    if is_laptop(line.beside) or any(host.kind in {"laptop", "mobile"} for host in hosts):
         cards = [
-            TakenPart(number, part := laptop_card(card), [f"in a laptop, it is the {_figures(part)}"])
-            for number, card, _ in cards
+            (own := laptop_card(card)).replace(
+                number=card.number, readings=(f"in a laptop, it is the {_figures(own)}",)
+            )
+            for card in cards
         ]
-    counts = [taken.number for taken in cards]
+    counts = [card.number for card in cards]
     if not all(counts) or sum(counts) > MOST_CARDS:
         raise InputError(f"{ref!r}: found {min(counts) and sum(counts)} cards, expected 1 to {MOST_CARDS}")
     parts = [*cards, *hosts]
     if sticks := line.ram.sticks:  # as many channels as the CPU has, two where nobody tells
-        widest = int(float(hosts[0].part.row["bits"] or 128)) if hosts else 128
+        widest = hosts[0].bits if hosts else 128
         line = line._replace(ram=line.ram._replace(channels=line.ram.channels or min(sticks, widest // 64), sticks=0))
     if not parts:
-        return _by_figures(ref, line.ram, files) if line.ram.kind or line.ram.gb_s else None
-    device = _own_file(parts[0], line, files) if len(parts) == 1 else None
+        return _by_figures(ref, line.ram) if line.ram.kind or line.ram.gb_s else None
+    device = _own_file(parts[0], line) if len(parts) == 1 else None
     if device is None:
-        host = _host(hosts[0].part, line.ram, files) if hosts else None
-        device = _with_cards(cards, host, line.ram, files) if cards else host
+        host = _host(hosts[0], line.ram) if hosts else None
+        device = _with_cards(cards, host, line.ram) if cards else host
         assert device is not None
         device = device.replace(name=_name(line, parts))
-    readings = [reading for taken in parts for reading in taken.readings]
+    readings = [reading for part in parts for reading in part.readings]
     readings += [f"{line.beside!r} is not known by itself"] if line.beside and not sold else []
     device = device.replace(readings=(*device.readings, *readings))
     return under(device, line)
@@ -256,22 +251,21 @@ def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
     return held_to(device, line.watts) if line.watts else device
 
 
-def _own_file(taken: TakenPart, line: PartsLine, files: "DeviceFiles") -> DeviceProfile | None:
+def _own_file(part: Part, line: PartsLine) -> DeviceProfile | None:
     """The device file of just this device or card, with the memory that the line asks for."""
-    part, is_card = taken.part, taken.part.layer == "cards"
-    alike = [p for key in part.row["keys"].split(";") for p in files.of_chip(key)] if is_card else []
-    if part.layer == "devices" and (called := files.called(part.row["name"])):
+    alike = files_of_chip(part.keys.split(";")) if part.layer == "cards" else []
+    if part.layer == "devices" and (called := file_called(part.name)):
         alike = [called]
     for profile in alike:
         pool = profile.pool(profile.engine().pool)
-        same = abs(pool.bandwidth_bytes_per_s.value / GB / (part.bandwidth_gb_s or 1) - 1) < 0.03
+        same = abs(pool.bandwidth_bytes_per_s.value / GB / (part.gb_s or 1) - 1) < 0.03
         sized = round(pool.total_bytes.value / GIB) in part.sizes_gb
-        if same and sized and taken.number == 1 and fits(profile, line):
+        if same and sized and part.number == 1 and fits(profile, line):
             return profile
     return None
 
 
-def _name(line: PartsLine, parts: Sequence[TakenPart]) -> str:
+def _name(line: PartsLine, parts: Sequence[Part]) -> str:
     """A name that is one of a file too, from which the same device is made again."""
     ram = line.ram
     memory = f"{ram.gb:g}gb " * bool(ram.gb) + f"{ram.kind} {ram.mt_s or ''} "
@@ -279,63 +273,62 @@ def _name(line: PartsLine, parts: Sequence[TakenPart]) -> str:
     return slug("+".join(filter(None, (*map(_called, parts), memory.strip()))))
 
 
-def _called(taken: TakenPart) -> str:
-    return f"{taken.number}x {taken.part.row['name']}" if taken.number > 1 else taken.part.row["name"]
+def _called(part: Part) -> str:
+    return f"{part.number}x {part.name}" if part.number > 1 else part.name
 
 
-def _best(hits: Sequence[TablePart], gb: float) -> TablePart:
+def _best(hits: Sequence[Part], gb: float) -> Part:
     """Of what a name means the one that has so much memory, else the first that has figures."""
-    known = [part for part in hits if part.bandwidth_gb_s] or list(hits)
+    known = [part for part in hits if part.gb_s] or list(hits)
     layer = [part for part in known if part.layer == known[0].layer]
     return next((part for part in layer if gb and gb in part.sizes_gb), layer[0])
 
 
-def _readings(part: TablePart, hits: Sequence[TablePart], name: str) -> list[str]:
+def _readings(part: Part, hits: Sequence[Part], name: str) -> tuple[str, ...]:
     """What a name was taken for, where it says more or less than the row, and what else it means."""
-    row, asked = part.row, squashed(spelled(name))
+    asked = squashed(spelled(name))
     said = list[str]()
     differing = {
-        p.row["name"]: _figures(p)
+        p.name: _figures(p)
         for p in hits
-        if p.bandwidth_gb_s
-        and (abs(p.bandwidth_gb_s / (part.bandwidth_gb_s or 1) - 1) > 0.02 or p.sizes_gb != part.sizes_gb != ())
+        if p.gb_s
+        and (abs(p.gb_s / (part.gb_s or 1) - 1) > 0.02 or p.sizes_gb != part.sizes_gb != ())
     }
     if differing:
         words = "; ".join(list(differing.values())[:4])
         said.append(f"taken for {_figures(part)}; it also means {words}")
-    elif squashed(spelled(row["name"])) not in asked and asked not in row["keys"]:
-        said.append(f"taken for {row['name']}")
-    if row.get("ceiling"):
+    elif squashed(spelled(part.name)) not in asked and asked not in part.keys:
+        said.append(f"taken for {part.name}")
+    if part.ceiling:
         said.append("its maker does not name the grade of its memory; the fastest that its chip takes is assumed")
-    if row.get("other_memory"):
-        said.append(f"{row['memory']}-{row['mt_s']} is taken; with other memory {row['other_memory']}")
-    return said
+    if part.other_memory:
+        said.append(f"{part.memory}-{part.mt_s} is taken; with other memory {part.other_memory}")
+    return tuple(said)
 
 
 def also(profile: DeviceProfile, name: str) -> DeviceProfile:
     """A device file with what else a name means than this device."""
-    hits, said = find(name), list[str]()
+    hits, said = find(name), tuple[str, ...]()
     gb_s = profile.pool(profile.engine().pool).bandwidth_bytes_per_s.value / GB
-    if own := next((part for part in hits if abs(part.bandwidth_gb_s / gb_s - 1) < 0.03), None):
-        said = [reading for reading in _readings(own, hits, name) if "also means" in reading]
-    elif hits and hits[0].bandwidth_gb_s:
-        said = [f"{profile.title} stands for it; it also means {_figures(hits[0])}"]
+    if own := next((part for part in hits if abs(part.gb_s / gb_s - 1) < 0.03), None):
+        said = tuple(reading for reading in _readings(own, hits, name) if "also means" in reading)
+    elif hits and hits[0].gb_s:
+        said = (f"{profile.title} stands for it; it also means {_figures(hits[0])}",)
     return profile.replace(readings=(*profile.readings, *said))
 
 
-def _figures(part: TablePart) -> str:
+def _figures(part: Part) -> str:
     sizes = f"{'/'.join(f'{size:g}' for size in part.sizes_gb)} GB, " if part.sizes_gb else ""
-    chip = f"{part.row['chip']}, " if part.row.get("chip") else ""
-    return f"{part.row['name']} ({chip}{sizes}{part.bandwidth_gb_s:g} GB/s)"
+    chip = f"{part.chip}, " if part.chip else ""
+    return f"{part.name} ({chip}{sizes}{part.gb_s:g} GB/s)"
 
 
-def _host(part: TablePart, ram: MemoryWords, files: "DeviceFiles") -> DeviceProfile:
+def _host(part: Part, ram: MemoryWords) -> DeviceProfile:
     """A device, chip or CPU with its RAM, filled up from the device file of the same chip or of its kind."""
-    row = part.row
-    chip = row.get("chip") or row["name"]
+    chip = part.chip or part.name
     kind, system, usual, taken_gib = _kind_of(part)
-    alike = files.of_chip(re.sub(r" \(.*", "", chip))
-    base = next((p for p in alike if p.kind == kind), alike[0] if alike else files[usual])
+    alike = files_of_chip([re.sub(r" \(.*", "", chip)])
+    base = next((p for p in alike if p.kind == kind), alike[0] if alike else device_file(usual))
     chips = [p for p in find(chip) if p.layer != "devices"] if part.layer == "devices" else [part]
     silicon = _best(chips, ram.gb) if chips else part
     sizes = part.sizes_gb or silicon.sizes_gb
@@ -348,21 +341,21 @@ def _host(part: TablePart, ram: MemoryWords, files: "DeviceFiles") -> DeviceProf
     bandwidth = _bandwidth(part, silicon, ram, base)
     if bandwidth.confidence == "assumed":
         said.append(f"nobody tells the speed of its memory: that of {base.title} is taken")
-    fewer = re.search(r"(?:(\d+)-core CPU, )?(\d+)-core GPU", chip if "(" in chip else silicon.row["name"])
+    fewer = re.search(r"(?:(\d+)-core CPU, )?(\d+)-core GPU", chip if "(" in chip else silicon.name)
     engines = base.engines if alike else _engines(silicon, base)
     if alike and fewer:
         engines = tuple(_with_cores(engine, int(fewer[2 if engine.kind == "gpu" else 1] or 0)) for engine in engines)
-    name, graphics = silicon.row["name"], silicon.row.get("gpu", "")
+    name, graphics = silicon.name, silicon.gpu
     if re.match(r"Radeon \d|Arc", graphics):
         name = f"{name}, {graphics}"
     return base.replace(
-        title=row["name"] + f", {gb:g} GB" * bool(ram.gb),
+        title=part.name + f", {gb:g} GB" * bool(ram.gb),
         kind=kind,
-        vendor=row["maker"] or base.vendor,
+        vendor=part.maker,
         chip=base.chip if alike and not fewer else name,
         os=system,
-        year=int(row["year"] or silicon.row["year"] or base.year),
-        pools=(_ram(gb, why, bandwidth, taken_gib, system, ram.kind or row["memory"]),),
+        year=part.year or silicon.year or base.year,
+        pools=(_ram(gb, why, bandwidth, taken_gib, system, ram.kind or part.memory),),
         engines=tuple(engine for engine in engines if engine.pool == "ram"),
         power=base.power if alike and base.kind == kind else Power(),
         calibrations=(),
@@ -389,17 +382,16 @@ def _scaled(figure: Figure, share: float, why: str) -> Figure:
     return figure.replace(value=figure.value * share, source=f"{figure.source}; {why}", confidence="assumed")
 
 
-def _bandwidth(part: TablePart, silicon: TablePart, ram: MemoryWords, base: DeviceProfile) -> Figure:
+def _bandwidth(part: Part, silicon: Part, ram: MemoryWords, base: DeviceProfile) -> Figure:
     """Bandwidth of the RAM: as said, by its kind and channels, by the row's own, else the chip's or the template's."""
-    row = part.row if part.bandwidth_gb_s else silicon.row
-    kind = ram.kind or row["memory"].lower() or "ddr5"
-    rates = re.findall(r"((?:LP)?DDR\d[XT]?)-(\d+)", row.get("other_memory", ""))
-    own = {row["memory"].lower(): float(row["mt_s"] or 0)} | {k.lower(): float(rate) for k, rate in rates}
-    if stated := _stated(ram, kind, round(own.get(kind, 0)), int(float(row["bits"] or 128))):
+    told = part if part.gb_s else silicon
+    kind = ram.kind or told.memory.lower() or "ddr5"
+    rates = re.findall(r"((?:LP)?DDR\d[XT]?)-(\d+)", told.other_memory)
+    own = {told.memory.lower(): told.mt_s} | {k.lower(): int(rate) for k, rate in rates}
+    if stated := _stated(ram, kind, own.get(kind, 0), told.bits):
         return stated
-    if row["gb_s"]:
-        trust: Confidence = row["quality"] if row["quality"] in {"verified", "secondary"} else "from_memory"  # type: ignore[assignment]
-        return Figure(float(row["gb_s"]) * GB, f"{row['name']}: {row['source'] or 'recalled'}", trust)
+    if told.gb_s:
+        return Figure(told.gb_s * GB, f"{told.name}: {told.source}", told.quality)
     return base.pool("ram").bandwidth_bytes_per_s.replace(
         source=f"nobody tells it; as {base.name}", confidence="assumed"
     )
@@ -469,15 +461,14 @@ def usable_gb(gb: float, taken_gib: float, system: str) -> tuple[float, float, s
     return gb - taken_gib, 0.0, f"{gb:g} GiB less {taken_gib:.3g} for the system and resident programs"
 
 
-def _kind_of(part: TablePart) -> "tuple[Any, Any, str, float]":
+def _kind_of(part: Part) -> tuple[Any, Any, str, float]:
     """Kind of device, operating system, device file that stands for it, GiB that others hold."""
-    row = part.row
-    is_server = part.layer == "cpus" and re.search(r"Xeon|EPYC|Altra|Graviton", row["name"])
-    word = "server" if is_server else next((w for w in _DATA["kinds"] if w in row["kind"]), "desktop")
+    is_server = part.layer == "cpus" and re.search(r"Xeon|EPYC|Altra|Graviton", part.name)
+    word = "server" if is_server else next((w for w in _DATA["kinds"] if w in part.kind), "desktop")
     kind, system, usual, taken_gib = _DATA["kinds"][word]
-    if row["maker"] == "Microsoft":
+    if part.maker == "Microsoft":
         system, usual = "windows", "laptop-ddr5"
-    if row["maker"] == "Apple":
+    if part.maker == "Apple":
         system = {"phone": "ios", "tablet": "ipados"}.get(kind, "macos")
         usual = "macbook-air-m4" if system == "macos" else usual
     return kind, system, usual, taken_gib
@@ -488,35 +479,34 @@ def _first(table: str, text: str) -> tuple[str, ...]:
     return tuple(next((words for pattern, words in _DATA[table].items() if re.search(pattern, text)), ()))
 
 
-def _engines(silicon: TablePart, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
+def _engines(silicon: Part, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
     """The CPU of a chip, and its GPU where the row names one, the better first."""
-    row = silicon.row
-    cores = row.get("cores") or (re.findall(r"(\d+)-core CPU", row["name"]) or ["0"])[0]
-    isa = _first("isa", f"{row['maker']} {row.get('codename', '')} {row['name']} {row['year']}")
+    cores = silicon.cores or int((re.findall(r"(\d+)-core CPU", silicon.name) or ["0"])[0])
+    isa = _first("isa", f"{silicon.maker} {silicon.codename} {silicon.name} {silicon.year}")
     usual = next(engine for engine in base.engines if engine.kind == "cpu")
     cpu = usual.replace(
-        name=f"{cores} cores of {row['name']}" if cores != "0" else f"CPU of {row['name']}",
-        core_count=int(cores),
+        name=f"{cores} cores of {silicon.name}" if cores else f"CPU of {silicon.name}",
+        core_count=cores,
         peak_flops_per_s={},
         sustained_ratio=None,
         isa=isa or usual.isa,
     )
-    graphics, units = row.get("gpu", ""), re.findall(r"\d+", row.get("gpu_cores", ""))
+    graphics, units = silicon.gpu, re.findall(r"\d+", silicon.gpu_cores)
     if not graphics:
         return (cpu,)
     gpu = ComputeEngine(
         kind="gpu",
-        name=f"{units[-1]}-core Apple GPU" if row["maker"] == "Apple" and units else graphics,
+        name=f"{units[-1]}-core Apple GPU" if silicon.maker == "Apple" and units else graphics,
         pool="ram",
-        apis=_first("apis", f"{row['maker']} {graphics} {row['gpu_cores']}"),
+        apis=_first("apis", f"{silicon.maker} {graphics} {silicon.gpu_cores}"),
         core_count=int(units[-1]) if units else 0,
     )
-    first = row["maker"] in {"Apple", "NVIDIA"} or "Max" in row["name"]
+    first = silicon.maker in {"Apple", "NVIDIA"} or "Max" in silicon.name
     return (gpu, cpu) if first else (cpu, gpu)
 
 
 def _with_cards(
-    cards: Sequence[TakenPart], host: DeviceProfile | None, ram: MemoryWords, files: "DeviceFiles"
+    cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWords
 ) -> DeviceProfile:
     """Cards in the host that is named, else in the usual one of their form.
 
@@ -524,18 +514,18 @@ def _with_cards(
     all, with the arithmetic of the slowest, on which the others wait in a long prompt. What drives them drives all:
     cards of two makers have Vulkan in common.
     """
-    all_cards = [taken.part for taken in cards for _ in range(taken.number)]
-    card = min(all_cards, key=lambda part: float(part.row["fp16_tflops"]))
-    drivers = [_first("apis", "{maker} {name} {architecture} card".format_map(part.row)) for part in all_cards]
-    row, alike = card.row, len({part.row["name"] for part in all_cards}) == 1
+    all_cards = [card for card in cards for _ in range(card.number)]
+    card = min(all_cards, key=lambda card: card.fp16_tflops)
+    drivers = [_first("apis", f"{one.maker} {one.name} {one.architecture} card") for one in all_cards]
+    alike = len({one.name for one in all_cards}) == 1
     sizes = [part.sizes_gb[0] for part in all_cards]
-    rate_gb_s = sum(sizes) / sum(part.sizes_gb[0] / part.bandwidth_gb_s for part in all_cards)
-    usual = files[_DATA["card_hosts"][row["form"]]]
+    rate_gb_s = sum(sizes) / sum(part.sizes_gb[0] / part.gb_s for part in all_cards)
+    usual = device_file(_DATA["card_hosts"][card.form])
     base, beside = host or usual, host.title if host else ""
     if host is None and ram != MemoryWords():
         pool = usual.pool("ram")
         gb = ram.gb or pool.total_bytes.value / GIB
-        if gb > _TWO_CHANNELS_GB and row["form"] == "desktop" and not ram.channels:
+        if gb > _TWO_CHANNELS_GB and card.form == "desktop" and not ram.channels:
             ram = ram._replace(channels=8, kind=ram.kind or "ddr5")
         bandwidth = _stated(ram, ram.kind or "ddr5", 0, 128) or pool.bandwidth_bytes_per_s
         base = usual.replace(pools=(_ram(gb, "said", bandwidth, 2.0, usual.os, ram.kind or "DDR5"),))
@@ -545,23 +535,23 @@ def _with_cards(
     idle = f"{gb:g} GiB less {CARD_IDLE_GIB} of idle use without a screen (measured on an RTX 3080)"
     vram = MemoryPool(
         name="vram",
-        technology=row["memory"],
+        technology=card.memory,
         total_bytes=Figure(gb * GIB, source, "secondary"),
         usable_bytes=Figure(max(gb - CARD_IDLE_GIB, 0.5 * gb) * GIB, idle, "assumed"),
         bandwidth_bytes_per_s=Figure(rate_gb_s * GB, source, "secondary"),
     )
     rated = "fp32 peak times the architecture's rate, or the maker's data sheet; dense"
     peaks = {
-        "fp32": Figure(float(row["fp32_tflops"]) * TERA, _CARD_SOURCE, "secondary"),
-        "fp16": Figure(float(row["fp16_tflops"]) * TERA, rated, "from_memory"),
+        "fp32": Figure(card.fp32_tflops * TERA, _CARD_SOURCE, "secondary"),
+        "fp16": Figure(card.fp16_tflops * TERA, rated, "from_memory"),
     }
-    name = f"{row['name'].replace(' Laptop', '')} Laptop GPU" if row["form"] == "laptop" else row["name"]
+    name = f"{card.name.replace(' Laptop', '')} Laptop GPU" if card.form == "laptop" else card.name
     gpu = ComputeEngine(
         kind="gpu",
         name=name,
         pool="vram",
         apis=tuple(api for api in drivers[0] if all(api in others for others in drivers)),
-        core_count=int(row["units"] or 0),
+        core_count=card.units,
         peak_flops_per_s={dtype: peak for dtype, peak in peaks.items() if peak.value},
     )
     shares = tuple(1.0 if alike else size for size in sizes) if len(sizes) > 1 else ()
@@ -570,15 +560,15 @@ def _with_cards(
         if alike
         else (
             "layers lie on the cards in proportion to their memory; speeds are those of cards like the "
-            f"{row['name']}, with memory as fast as theirs on average",
+            f"{card.name}, with memory as fast as theirs on average",
         )
     )
-    watts = Figure(float(row["watts"]), f"{_CARD_SOURCE}, the card alone", "secondary") if row["watts"] else None
+    watts = Figure(card.watts, f"{_CARD_SOURCE}, the card alone", "secondary") if card.watts else None
     return base.replace(
         title=" + ".join(filter(None, (*map(_called, cards), beside))),
-        vendor=row["maker"],
+        vendor=card.maker,
         chip=name,
-        year=base.year if host else int(row["year"] or base.year),
+        year=base.year if host else card.year,
         pools=(*(p for p in base.pools if p.name == "ram"), vram),
         engines=(gpu, *(e for e in base.engines if e.kind == "cpu")),
         power=Power(sustained_watts=watts),
@@ -589,9 +579,9 @@ def _with_cards(
     )
 
 
-def _by_figures(name: str, ram: MemoryWords, files: "DeviceFiles") -> DeviceProfile:
+def _by_figures(name: str, ram: MemoryWords) -> DeviceProfile:
     """A machine of which only the memory is told: a chip that nobody lists, or RAM alone."""
-    base = files["laptop-ddr5" if ram.kind.startswith("lp") or not ram.kind else "desktop-ddr5"]
+    base = device_file("laptop-ddr5" if ram.kind.startswith("lp") or not ram.kind else "desktop-ddr5")
     kind = ram.kind or "lpddr5x"
     bandwidth = _stated(ram, kind, 0, 128) or rate_of(kind, 4800, 128)
     gb = ram.gb or base.pool("ram").total_bytes.value / GIB

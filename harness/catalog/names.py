@@ -7,6 +7,7 @@ differs otherwise is an alias, and aliases are data in the cards.
 """
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from difflib import get_close_matches
 from functools import lru_cache
@@ -111,68 +112,60 @@ def hub_parts(ref: str) -> tuple[str, str, str]:
     return (repo, rest, "") if rest.endswith(".gguf") else (repo, "", rest)
 
 
-def nearest(name: str, count: int = 3) -> list[str]:
+def nearest(name: str) -> list[str]:
     """Names of cards that look like this one, best first."""
     keys = _index(str(data_root("models")), tuple(model_names()))
-    close = get_close_matches(key(split(name)[0]), keys, n=2 * count, cutoff=0.6)
-    return list(dict.fromkeys(keys[k] for k in close))[:count]
+    close = get_close_matches(key(split(name)[0]), keys, n=6, cutoff=0.6)
+    return list(dict.fromkeys(keys[k] for k in close))[:3]
 
 
 def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
     """(card, how it was found, quantisation in the name)."""
     if name in model_names():
         return load_card(name), "the card of that name", ""
-    keys = _index(str(data_root("models")), tuple(model_names()))
     bare, quant = split(name)
     if _WHOLE.search(name) and (quant or _SIZED.search(key(bare))):
         bare = re.sub(r"(?i)[-_. ]mtp\b", "", bare)
-    if key(bare) in keys and (card := _sized(keys[key(bare)], params_b)):
-        return card, f"its words are those of {card.name}", quant
-    whose, _, own = bare.rpartition("/")[2].partition("_")  # Qwen_QwQ-32B: the owner before a line
-    if own and not re.search(r"\d", whose) and (card := _sized(keys.get(key(own)), params_b)):
-        return card, f"its words are those of {card.name}", quant
+    for model, size_b, why in _meant(bare, _index(str(data_root("models")), tuple(model_names()))):
+        if model and (card := _sized(load_card(model), size_b or params_b)):
+            return card, why.format(card.name), quant
+    return None, "", quant
+
+
+def _meant(bare: str, keys: dict[str, str]) -> Iterator[tuple[str | None, float, str]]:
+    """Cards that a name can mean, surest first: each with the size (10**9) that the name gives it, and the reason."""
+    own, alike = key(bare), "its words are those of {}"
+    yield keys.get(own), 0, alike
+    whose, _, line = bare.rpartition("/")[2].partition("_")  # Qwen_QwQ-32B: the owner before a line
+    if not re.search(r"\d", whose):
+        yield keys.get(key(line)), 0, alike
     head, _, tag = bare.partition(":")  # mxbai-embed-large:335m
-    if (size_b := sizes_in(tag)[0]) and (card := _sized(keys.get(key(head)), size_b)):
-        return card, f"{card.name} is of that size", quant
-    made = None if _NO_MODEL.search(_unbracketed(bare)) else _made_of(bare, keys, params_b)
-    return (*made, quant) if made else (None, "", quant)
-
-
-def _made_of(bare: str, keys: dict[str, str], params_b: float) -> tuple[ModelCard, str] | None:
-    """The card that a name gives as its base, or spells in another way; and how it was found."""
-    for text in re.findall(r"\((.*?)\)", bare):
-        card = _sized(keys.get(key(text)), params_b) if re.search(r"\d", text) else None
-        if card is not None:
-            return card, f"it says itself that its base is {card.name}"
-    sized = {model for k, model in keys.items() if re.fullmatch(rf"{re.escape(key(bare))}-[\d.]+[bm]", k)}
-    if key(bare) and len(sized) == 1 and (card := _sized(sized.pop(), params_b)):
-        return card, f"{card.name} is the only size of it that is known"
-    plain = re.sub(r"[-.]", "", key(bare))
+    if size_b := sizes_in(tag)[0]:
+        yield keys.get(key(head)), size_b, "{} is of that size"
+    if _NO_MODEL.search(_unbracketed(bare)):
+        return
+    for text in re.findall(r"\(([^)]*\d[^)]*)\)", bare):
+        yield keys.get(key(text)), 0, "it says itself that its base is {}"
+    sized = {model for k, model in keys.items() if re.fullmatch(rf"{re.escape(own)}-[\d.]+[bm]", k)}
+    if own and len(sized) == 1:
+        yield sized.pop(), 0, "{} is the only size of it that is known"
     if re.search(r"\d[-_]\d", bare):  # QWEN2-5-0-5B: a dash where others write a dot
-        fits = {model for k, model in keys.items() if re.sub(r"[-.]", "", k) == plain}
-        card = _sized(fits.pop(), params_b) if len(fits) == 1 else None
-        if card is not None:
-            return card, f"letters and digits are those of {card.name}"
-    words = f"-{key(bare)}-"
+        fits = {model for k, model in keys.items() if re.sub(r"[-.]", "", k) == re.sub(r"[-.]", "", own)}
+        if len(fits) == 1:
+            yield fits.pop(), 0, "letters and digits are those of {}"
     for text in sorted(keys, key=len, reverse=True):
-        before, found, after = words.partition(f"-{text}-")
-        own = text.count("-") > 1 or text == key(keys[text])  # two words such as llama-3b say too little
-        if found and own and _SIZED.search(text) and not _OTHER_SHAPE.search(f"{before}-{after}"):
-            card = _sized(keys[text], params_b)
-            if card is not None:
-                return card, f"it names {card.name}, and is taken for a model made of it"
-    return None
+        before, found, after = f"-{own}-".partition(f"-{text}-")
+        tells = text.count("-") > 1 or text == key(keys[text])  # two words such as llama-3b say too little
+        if found and tells and _SIZED.search(text) and not _OTHER_SHAPE.search(f"{before}-{after}"):
+            yield keys[text], 0, "it names {}, and is taken for a model made of it"
 
 
 def _unbracketed(name: str) -> str:
     return re.sub(r"\(.*?\)", " ", name)
 
 
-def _sized(name: str | None, params_b: float) -> ModelCard | None:
-    """The card of that name, unless its size is another by more than a quarter."""
-    if name is None:
-        return None
-    card = load_card(name)
+def _sized(card: ModelCard, params_b: float) -> ModelCard | None:
+    """The card, unless its size is another by more than a quarter."""
     stated = card.parameter_count / 1e9
     return None if stated and params_b and not 0.75 < stated / params_b < 1.33 else card
 

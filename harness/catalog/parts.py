@@ -9,10 +9,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
+
+import msgspec
 
 from harness.catalog.names import TABLES
 from harness.catalog.paths import table_rows
+from harness.domain.base import Frozen
+from harness.domain.device import Confidence
 
 Layer = Literal["devices", "chips", "cards", "cpus"]
 LAYERS: Final[tuple[Layer, ...]] = ("devices", "chips", "cards", "cpus")
@@ -34,22 +38,50 @@ _MAKERS: Final[dict[str, str]] = TABLES["part_makers"]
 Row = dict[str, str]
 
 
-class TablePart(NamedTuple):
-    """A row of a table."""
+class Part(Frozen, forbid_unknown_fields=False):
+    """A row of a table, by the names of its columns; what nobody knows is 0 or empty.
+
+    Attributes:
+        layer: The table.
+        sizes_gb: Sizes of memory that it is sold with, least first.
+        number: How many of it a line names.
+        readings: What there is to say of how the line was read.
+    """
 
     layer: Layer
-    row: Row
+    name: str
+    maker: str
+    keys: str
+    kind: str = ""
+    form: str = ""
+    year: int = 0
+    chip: str = ""
+    codename: str = ""
+    architecture: str = ""
+    cores: int = 0
+    gpu: str = ""
+    gpu_cores: str = ""
+    units: int = 0
+    fp32_tflops: float = 0
+    fp16_tflops: float = 0
+    watts: float = 0
+    memory: str = ""
+    other_memory: str = ""
+    mt_s: int = 0
+    bits: int = 128
+    gb_s: float = 0
+    ceiling: str = ""
+    quality: Confidence = "from_memory"
+    source: str = "recalled"
+    sizes_gb: tuple[float, ...] = ()
+    number: int = 1
+    readings: tuple[str, ...] = ()
 
-    @property
-    def bandwidth_gb_s(self) -> float:
-        """GB/s of its memory; 0 where nobody knows."""
-        return float(self.row["gb_s"] or 0)
 
-    @property
-    def sizes_gb(self) -> tuple[float, ...]:
-        """Sizes of memory that it is sold with, least first."""
-        text = self.row["gb"] if self.layer == "cards" else self.row.get("ram_gb", "")
-        return tuple(sorted(float(size) for size in re.findall(r"\d+(?:\.\d+)?", text)))
+def _part(layer: Layer, row: Row) -> Part:
+    sizes = sorted(map(float, re.findall(r"\d+(?:\.\d+)?", row.get("ram_gb") or row.get("gb", ""))))
+    told = {column: cell for column, cell in row.items() if cell}
+    return msgspec.convert({**told, "layer": layer, "sizes_gb": sizes}, Part, strict=False)
 
 
 @lru_cache(maxsize=8192)
@@ -81,13 +113,13 @@ def _index(layer: Layer) -> dict[str, list[Row]]:
     return index
 
 
-def find(name: str) -> list[TablePart]:
+def find(name: str) -> list[Part]:
     """What a name can mean, likeliest first; none where no key is exactly that of the name."""
     text = spelled(aliased(name))
     return next((hits for key in _variants(text) if (hits := _hits(key, text))), [])
 
 
-def is_another(part: TablePart, after: Sequence[str]) -> bool:
+def is_another(part: Part, after: Sequence[str]) -> bool:
     """Whether the words behind the name of a device make it another one, which is not known: POCO F5 Pro."""
     return part.layer == "devices" and after[:1] in (["pro"], ["max"], ["ultra"], ["lite"])
 
@@ -108,14 +140,14 @@ def is_laptop(words: str) -> bool:
     return _LAPTOPS.search(words) is not None
 
 
-def laptop_card(part: TablePart) -> TablePart:
+def laptop_card(part: Part) -> Part:
     """The card of that name that laptops have; the card itself where none is sold."""
-    name = re.sub(r" \d+ GB.*", "", part.row["name"])
+    name = re.sub(r" \d+ GB.*", "", part.name)
     texts = (f"{name} Laptop", re.sub(" Ada| Blackwell", r" Laptop\g<0>", name))
-    return next((hit for text in texts for hit in find(text) if hit.row.get("form") == "laptop"), part)
+    return next((hit for text in texts for hit in find(text) if hit.form == "laptop"), part)
 
 
-def sold_with(chip: str, words: str) -> TablePart | None:
+def sold_with(chip: str, words: str) -> Part | None:
     """The device of which words are the beginning of a name, with this chip in it; None for no device, or several."""
     begun = {key for key in keys_of([words]) if re.search(r"\d", key)}
     rows = [
@@ -125,7 +157,7 @@ def sold_with(chip: str, words: str) -> TablePart | None:
         if key.startswith(tuple(begun)) and squashed(spelled(row["chip"])) == squashed(spelled(chip))
     ]
     names = {row["name"] for row in rows}
-    return TablePart("devices", rows[0]) if len(names) == 1 else None
+    return _part("devices", rows[0]) if len(names) == 1 else None
 
 
 def tells(name: str) -> bool:
@@ -134,7 +166,7 @@ def tells(name: str) -> bool:
     return len(text) > 1 and (not text.isdigit() or _BARE_CARD.fullmatch(text) is not None)
 
 
-def _hits(key: str, text: str) -> list[TablePart]:
+def _hits(key: str, text: str) -> list[Part]:
     """Rows of a key, but for those of another maker than the text names."""
     named = {maker for word, maker in _MAKERS.items() if word in text}
     hits = []
@@ -145,7 +177,7 @@ def _hits(key: str, text: str) -> list[TablePart]:
             if cpu and cpu["name"] != row["name"]:  # a sibling: its own memory, the row's GPU
                 row = row | {column: cpu[column] for column in cpu if column != "keys"}  # noqa: PLW2901
             if not rival:
-                hits.append(TablePart(layer, row))
+                hits.append(_part(layer, row))
     # M5 is first a chip, and then what somebody calls a computer
     return sorted(hits, key=lambda part: len(key) < _SHORT and part.layer == "devices")
 

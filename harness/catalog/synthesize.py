@@ -18,7 +18,6 @@ from typing import IO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.catalog._progress import Progress, no_progress
 from harness.catalog.fetch import check_room
 from harness.catalog.gguf import SYNTHETIC_KEY
 from harness.catalog.gguf_write import header_bytes, metadata_of, padding_bytes, write_gguf
@@ -33,24 +32,15 @@ _MIXTURE_NORM: Final = 1e-3
 _LOG_SPREAD: Final = 0.4
 """Standard deviation of the logarithm of a scale. Scales must differ as trained ones do: where the processor has no
 quick way, llama.cpp turns them into 32-bit numbers by a table of 256 KiB, and one scale repeated would always hit."""
-_IQ1_M_SPREAD: Final = 7.0
 _MXFP4_EXPONENT: Final = 120  # 2**(120 - 128) x values of -12 to 12: about 0.02
-_NVFP4_SCALE: Final = 3  # 3 x 2**-9 / 2 x values of -12 to 12: about 0.02
 
-SYNTHETIC_TYPES: Final = frozenset({"F32", "F16", "BF16", "IQ1_M", "MXFP4", "NVFP4"}).union(
+SYNTHETIC_TYPES: Final = frozenset({"F32", "F16", "BF16", "MXFP4"}).union(
     name for name, block in BLOCKS.items() if block.scale_at is not None
 )
 """Types that random weights can be made of."""
 
 
-def synthesize(
-    weights: Weights,
-    path: Path,
-    *,
-    seed: int = 0,
-    name: str = "",
-    progress: Progress | None = None,
-) -> Path:
+def synthesize(weights: Weights, path: Path, *, seed: int = 0) -> Path:
     """Write a file of random weights that llama.cpp loads as it would the real one. Memory: some 10 MiB a type.
 
     The same seed gives the same bytes.
@@ -62,10 +52,10 @@ def synthesize(
     for tensor in weights.tensors:
         if tensor.type_name not in SYNTHETIC_TYPES:
             raise RefusedError(f"{tensor.name}: no random weights of type {tensor.type_name}")
-    metadata = metadata_of(weights.shape, name=name or path.stem, quant=weights.quant)
+    metadata = metadata_of(weights.shape, name=path.stem, quant=weights.quant)
     metadata |= {"general.synthetic": True, SYNTHETIC_KEY: "synthetic"}
     total = sum(t.size_bytes + padding_bytes(t.size_bytes) for t in weights.tensors)
-    source = BlockSource(seed, total, progress or no_progress, routed=weights.shape.experts is not None)
+    source = BlockSource(seed, routed=weights.shape.experts is not None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_room(path.parent, total + len(header_bytes(metadata, weights.tensors)))
@@ -78,11 +68,10 @@ def synthesize(
 class BlockSource:
     """Bytes for tensors: one random chunk a type, entered at another block for each tensor, repeated as needed."""
 
-    def __init__(self, seed: int, total_bytes: int, progress: Progress = no_progress, *, routed: bool = False) -> None:
+    def __init__(self, seed: int, *, routed: bool = False) -> None:
         self.random = np.random.default_rng(seed)
         self.routed = routed
         self.chunks: dict[str, NDArray[np.uint8]] = {}
-        self.done_bytes, self.total_bytes, self.progress = 0, total_bytes, progress
 
     def fill(self, out: IO[bytes], tensor: Tensor) -> None:
         """Write one tensor."""
@@ -96,8 +85,6 @@ class BlockSource:
             out.write((rows / np.float32(_MIXTURE_NORM * np.sqrt(tensor.dims[0]))).tobytes())
         else:
             self._blocks(out, tensor)
-        self.done_bytes += tensor.size_bytes + padding_bytes(tensor.size_bytes)
-        self.progress(self.done_bytes, self.total_bytes)
 
     def _blocks(self, out: IO[bytes], tensor: Tensor) -> None:
         kind = tensor.type_name
@@ -132,10 +119,6 @@ def random_blocks(type_name: str, count: int, random: "np.random.Generator") -> 
     data = random.integers(0, 256, (count, block.size_bytes), dtype=np.uint8)
     if type_name == "MXFP4":
         data[:, 0] = _MXFP4_EXPONENT - random.integers(0, 2, count)
-    elif type_name == "NVFP4":
-        data[:, :4] = _NVFP4_SCALE + random.integers(-1, 2, (count, 4))
-    elif type_name == "IQ1_M":
-        _scatter_scales(data, _scales(count, _IQ1_M_SPREAD, random))
     elif block.scale_at is not None:
         values = _scales(count, block.spread, random)
         if block.is_signed:
@@ -164,11 +147,3 @@ def _scales(count: int, spread: float, random: "np.random.Generator") -> NDArray
 def _halves(values: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Half-precision numbers as bytes, [count, 2]."""
     return values.astype(np.float16).view(np.uint8).reshape(-1, 2)
-
-
-def _scatter_scales(data: NDArray[np.uint8], values: NDArray[np.float64]) -> None:
-    """IQ1_M keeps its half-precision scale in the top four bits of four 16-bit words, lowest bits first."""
-    bits = values.astype(np.float16).view(np.uint16)
-    for word in range(4):
-        high = data[:, 48 + 2 * word + 1]
-        data[:, 48 + 2 * word + 1] = (high & 0x0F) | (((bits >> 4 * word) & 0xF) << 4).astype(np.uint8)

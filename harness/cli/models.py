@@ -72,6 +72,7 @@ def _decoder(name: str, quant: str | None) -> Answer:
     from harness.app.resolve import resolve_model
     from harness.domain.ggml import BLOCKS
     from harness.domain.model import ModelCard
+    from harness.domain.scenario import Scenario
     from harness.predict.kv_cache import kv_cache_bytes
 
     model = resolve_model(name, quant)
@@ -87,8 +88,9 @@ def _decoder(name: str, quant: str | None) -> Answer:
         active_parameter_count=round(guess.active_b * 1e9) if guess else 0,
     )
     context = min(shape.context_max_tokens or _CACHE_TOKENS, _CACHE_TOKENS)
-    cache = kv_cache_bytes(shape, context)
-    likely = sorted((cache, *(kv_cache_bytes(other, context) for other in (guess.around if guess else ()))))
+    scenario = Scenario(context_tokens=context)
+    cache = kv_cache_bytes(shape, scenario)
+    likely = sorted((cache, *(kv_cache_bytes(other, scenario) for other in (guess.around if guess else ()))))
     types: dict[str, dict[str, int]] = {}
     for tensor in model.weights.tensors:
         sums = types.setdefault(tensor.type_name, {"tensors": 0, "weights": 0, "size_bytes": 0})

@@ -3,8 +3,7 @@
 Whatever comes from a file, a device, a server, a mirror or an archive goes through these functions:
 
 * a name that becomes a file's goes through :func:`inside`,
-* a file goes through :func:`read_limited`, a stream through :func:`read_stream`, both of which count what comes out and
-  not what its sender says of it,
+* a file goes through :func:`read_limited`, which counts what comes out and not what its sender says of it,
 * a JSON file goes through :func:`json_in`, a TOML file through :func:`toml_in`, a document through :func:`json_of`;
   :func:`typed` makes it what it should be.
 """
@@ -12,7 +11,6 @@ Whatever comes from a file, a device, a server, a mirror or an archive goes thro
 import os
 import re
 import tomllib
-from collections.abc import Iterable
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import UnionType
@@ -59,25 +57,6 @@ def read_limited(path: Traversable, most_bytes: int = MOST_BYTES, expected: str 
     if len(data) > most_bytes:
         raise BadDataError(str(path), "", f"more than {most_bytes} bytes", expected)
     return data
-
-
-def read_stream(chunks: Iterable[bytes], source: Path | str, most_bytes: int = MOST_BYTES) -> bytes:
-    """All bytes of a stream, counted as they arrive, which is after any decompression.
-
-    Args:
-        chunks: The stream in pieces; it is left as soon as there are more than ``most_bytes``.
-        source: Where they come from, for the error.
-        most_bytes: Most bytes that are kept.
-
-    Raises:
-        BadDataError: There are more.
-    """
-    data = bytearray()
-    for chunk in chunks:
-        data += chunk
-        if len(data) > most_bytes:
-            raise BadDataError(source, "", f"more than {most_bytes} bytes", f"at most {most_bytes} bytes")
-    return bytes(data)
 
 
 def inside(folder: Path, name: str, source: Path | str) -> Path:

@@ -24,6 +24,8 @@ class Block(Frozen):
         offset_at: Byte of the second scale, of the part that is subtracted or added; None without one.
         offset_ratio: Second scale over first, such that weights have mean 0.
         is_signed: Whether the scale takes the sign of the largest weight.
+        avx2_rows: Rows that llama.cpp lays side by side on a CPU with these instructions; 0 where it has no such
+            layout. Likewise ``avx512_rows``, and ``dotprod_rows`` with NEON's dot product or int8 matrix multiply.
     """
 
     type_id: int
@@ -34,6 +36,9 @@ class Block(Frozen):
     offset_at: int | None = None
     offset_ratio: float = 0.0
     is_signed: bool = False
+    avx2_rows: int = 0
+    avx512_rows: int = 0
+    dotprod_rows: int = 0
 
     @property
     def bits_per_weight(self) -> float:

@@ -53,4 +53,5 @@ def isa_of_engine(system_info: str) -> tuple[str, ...] | None:
 def best_ratio(isa: Collection[str] | None, of: str) -> tuple[float, str]:
     """The greatest ratio, ``int8_ratio`` or ``fp16_ratio``, of those sets, and whose it is; 1 where none has any."""
     ratios = [(float(getattr(ISA[name], of)), name) for name in isa or () if name in ISA]
-    return max(ratios, default=(0.0, ""), key=lambda one: one[0]) if any(r for r, _ in ratios) else (1.0, "")
+    best = max(ratios, default=(0.0, ""), key=lambda one: one[0])
+    return best if best[0] else (1.0, "")

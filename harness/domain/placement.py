@@ -2,11 +2,14 @@
 
 import re
 import shlex
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_table
+
+_Layers = Annotated[int, Meta(ge=0, le=1 << 24)]
 
 
 class Placement(Frozen):
@@ -24,11 +27,11 @@ class Placement(Frozen):
         kv_on_gpu: Whether the cache lies with its block; else all of it lies with the CPU (``-nkvo``).
     """
 
-    gpu_layers: int | Literal["all"] = "all"
-    cpu_moe: int = 0
-    tensor_split: tuple[float, ...] = ()
+    gpu_layers: _Layers | Literal["all"] = "all"
+    cpu_moe: _Layers = 0
+    tensor_split: tuple[Annotated[float, Meta(ge=0, le=1e12)], ...] = ()
     split_mode: Literal["layer", "row"] = "layer"
-    main_gpu: int = 0
+    main_gpu: Annotated[int, Meta(ge=0, lt=64)] = 0
     kv_on_gpu: bool = True
 
     def whole(self, *, routed: bool) -> bool:
@@ -42,7 +45,7 @@ class Placement(Frozen):
         Source: llama.cpp, src/llama-model.cpp (``i_gpu_start``).
         """
         layers = block_count + 1 if isinstance(self.gpu_layers, str) else self.gpu_layers
-        return max(block_count + 1 - layers, 0) if layers >= 0 else 0
+        return max(block_count + 1 - layers, 0)
 
     def flags(self, block_count: int) -> str:
         """The same as options of llama.cpp's programs."""
@@ -56,18 +59,8 @@ class Placement(Frozen):
         return " ".join([*text, *([] if self.kv_on_gpu else ["-nkvo"])])
 
 
-_FLAGS: Final = {
-    **dict.fromkeys(("-ngl", "--gpu-layers", "--n-gpu-layers"), "gpu_layers"),
-    **dict.fromkeys(("-ncmoe", "--n-cpu-moe"), "cpu_moe"),
-    **dict.fromkeys(("-ts", "--tensor-split"), "tensor_split"),
-    **dict.fromkeys(("-sm", "--split-mode"), "split_mode"),
-    **dict.fromkeys(("-mg", "--main-gpu"), "main_gpu"),
-}
-_LAYERS_MAX: Final = 1 << 24
+_OPTIONS: Final = shipped_table("data/program_options.toml")
 _BLOCKS_MAX: Final = 512
-_EXPERTS: Final = ("up", "gate", "down")
-_OTHERS: Final = ("attn_q", "attn_output", "ffn_up", "ffn_down", "ffn_up_shexp", "ffn_gate_inp")
-_CARDS_MAX: Final = 64
 
 
 def placement_of(text: str) -> Placement:
@@ -84,18 +77,15 @@ def placement_of(text: str) -> Placement:
     words.whitespace_split = True
     words.escape = words.commenters = ""  # a pattern's own
     for word in words:
-        if word in {"-nkvo", "--no-kv-offload"}:
-            given["kv_on_gpu"] = False
-            continue
-        if word in {"-ot", "--override-tensor"}:
-            patterns += re.split(r"(?<==CPU),", next(words, ""))  # other commas are of a pattern
-            continue
-        if word not in _FLAGS:
+        field = _OPTIONS["placement"].get(word)
+        if field is None:
             raise ValueError(f"found {word!r}, expected flags of llama.cpp such as -ngl 20 --n-cpu-moe 7 -nkvo")
-        value = next(words, "")
-        given[_FLAGS[word]] = (
-            [part for part in value.split(",") if part] if word in {"-ts", "--tensor-split"} else value
-        )
+        value = "" if field == "kv_on_gpu" else next(words, "")
+        if field == "patterns":
+            patterns += re.split(r"(?<==CPU),", value)  # other commas are of a pattern
+        else:
+            of_list = {"tensor_split": [part for part in value.split(",") if part], "kv_on_gpu": False}
+            given[field] = of_list.get(field, value)
     if patterns:
         if "cpu_moe" in given:
             raise ValueError(f"found {text!r}, expected either -ot or --n-cpu-moe: both say where experts lie")
@@ -104,13 +94,7 @@ def placement_of(text: str) -> Placement:
         placement = msgspec.convert(given, Placement, strict=False)
     except msgspec.ValidationError as error:
         raise ValueError(f"found {text!r}, expected numbers and shares such as -ngl 20 -ts 3,1 ({error})") from error
-    layers = 0 if isinstance(placement.gpu_layers, str) else placement.gpu_layers
-    shares = placement.tensor_split
-    if not (
-        0 <= layers <= _LAYERS_MAX and 0 <= placement.cpu_moe <= _LAYERS_MAX and 0 <= placement.main_gpu < _CARDS_MAX
-    ):
-        raise ValueError(f"found {text!r}, expected layers and experts from 0 on, and a card below {_CARDS_MAX}")
-    if not all(0 <= share < float("inf") for share in shares) or (shares and not sum(shares)):
+    if placement.tensor_split and not sum(placement.tensor_split):
         raise ValueError(f"found {text!r}, expected shares such as -ts 3,1")
     return placement
 
@@ -123,12 +107,15 @@ def _blocks_away(overrides: list[str]) -> int:
         return any(re.search(pattern, name) for pattern in patterns)
 
     try:
-        experts = [all(hit(f"blk.{b}.ffn_{part}_exps.weight") for part in _EXPERTS) for b in range(_BLOCKS_MAX)]
-        others = any(hit(f"blk.{b}.{part}.weight") for part in _OTHERS for b in range(_BLOCKS_MAX))
+        experts, others = (
+            [[hit(f"blk.{block}.{part}.weight") for part in parts] for block in range(_BLOCKS_MAX)]
+            for parts in _OPTIONS["pattern_hits"].values()
+        )
     except re.error as error:
         raise ValueError(f"found {overrides}, expected regular expressions ({error})") from error
-    count = sum(experts)
-    if not all(text.endswith("=CPU") for text in overrides) or others or not count or not all(experts[:count]):
+    away = [all(hits) for hits in experts]
+    count = sum(away)
+    if not all(text.endswith("=CPU") for text in overrides) or any(map(any, others)) or not all([count, *away[:count]]):
         raise ValueError(f"found {overrides}, expected patterns that leave the experts of the first blocks, or of all, "
                          r"with the CPU, such as -ot exps=CPU or -ot 'blk\.[0-9]\.ffn_.*_exps=CPU'")  # fmt: skip
     return count

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from harness.domain.base import Frozen, shipped_rows
+from harness.domain.base import Frozen, shipped_rows, shipped_table
 from harness.errors import RefusedError, UnknownNameError
 
 GIB: Final = 2**30
@@ -84,8 +84,9 @@ class Program(Frozen):
 
 _ROWS: Final = shipped_rows("data/programs.csv")
 PROGRAMS: Final = tuple(dict.fromkeys(row["program"] for row in _ROWS if row["program"] != "engine"))
-_SPELLED: Final = {"llamacpp": "llama-server", "llamaserver": "llama-server", "lmstudio": "lm-studio",
-                   "llamacpppython": "llama-cpp-python", "mlxlm": "mlx"}  # fmt: skip
+_WRITTEN: Final = shipped_table("data/program_options.toml")
+_OPTIONS: Final[dict[str, str]] = _WRITTEN["settings"]
+_SWITCHES: Final = frozenset({"unified", "swa_full"})
 
 
 def _key(version: str) -> tuple[int, ...]:
@@ -99,14 +100,6 @@ def _settings(name: str, version: tuple[int, ...], build: tuple[int, ...]) -> di
     like = next((row["value"] for row in own if row["setting"] == "like"), "")
     settings = _settings(like, build, build) if like else {}
     return settings | {row["setting"]: row["value"] for row in own if _key(row["since"]) <= version}
-
-
-_OPTIONS: Final = {"-np": "slots", "--parallel": "slots", "-ctxcp": "checkpoints", "--ctx-checkpoints": "checkpoints",
-                   "-cram": "cache_ram_mib", "--cache-ram": "cache_ram_mib", "-b": "batch_tokens",
-                   "--batch-size": "batch_tokens", "-fitt": "fit_target_mib", "--fit-target": "fit_target_mib",
-                   "-fit": "fit", "--fit": "fit", "-kvu": "unified", "--kv-unified": "unified",
-                   "--swa-full": "swa_full"}  # fmt: skip
-_SWITCHES: Final = frozenset({"unified", "swa_full"})
 
 
 @lru_cache(maxsize=256)
@@ -124,7 +117,7 @@ def program_named(text: str) -> Program:
         return Program()
     version = rest.pop(0) if rest and not rest[0].startswith("-") else ""
     plain = re.sub(r"[-_. ]", "", name.lower())
-    name = _SPELLED.get(plain, next((one for one in PROGRAMS if one.replace("-", "") == plain), ""))
+    name = _WRITTEN["spelled"].get(plain, next((one for one in PROGRAMS if one.replace("-", "") == plain), ""))
     if not name:
         raise UnknownNameError("program", text, PROGRAMS)
     asked = _key(version)

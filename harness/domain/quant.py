@@ -5,7 +5,7 @@ of published bytes over computed ones. Some depend on who made the file, which t
 """
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from harness.domain.base import Frozen, shipped_table
 
@@ -69,11 +69,12 @@ def understood(text: str, architecture: str = "") -> Quantisation | None:
     owner, _, name = text.lower().rpartition(":")
     plain = re.sub(r"[-_ ]+", "_", name.strip().upper()).strip("_")
     plain = SAME.get(plain, plain)
-    about: dict[str, Any] = {
-        "text": text,
-        "own_output": str(_TABLES["own_output"].get(owner, "")),
-        "importance_matrix": owner in _TABLES["importance_matrix"]["owners"],
-    }
+    known = Quantisation(
+        text=text,
+        mixture=plain,
+        own_output=_TABLES["own_output"].get(owner, ""),
+        importance_matrix=owner in _TABLES["importance_matrix"]["owners"],
+    )
     owned = _TABLES["owners"].get(owner, [])
     for pattern, stands, bits, low, high, why, *only in [*owned, *([] if plain in _MIXTURES else _TABLES["rules"])]:
         match = re.fullmatch(pattern, plain)
@@ -88,8 +89,8 @@ def understood(text: str, architecture: str = "") -> Quantisation | None:
         mixture = SAME.get(mixture, mixture)
         if low:
             why = f"{why}; published files have {low:g} to {high:g} of the bytes computed"  # noqa: PLW2901
-        return Quantisation(**about, mixture=mixture, bits=tuple(bits), low=low, high=high, why=why)
-    return Quantisation(**about, mixture=plain) if plain in _MIXTURES else None
+        return known.replace(mixture=mixture, bits=tuple(bits), low=low, high=high, why=why)
+    return known if plain in _MIXTURES else None
 
 
 def mixture_in(words: str) -> str:

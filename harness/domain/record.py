@@ -215,10 +215,6 @@ class RunRecord(Frozen):
         """Its model's mixture, or the one that was asked for; empty for none."""
         return self.model.quant if self.model else str(self.extra.get("quant", ""))
 
-    def believed(self, phase: Phase, label: str = "") -> tuple[Sample, ...]:
+    def believed(self, phase: Phase) -> tuple[Sample, ...]:
         """Samples of a phase that count: no warm-up, no doubt."""
-        return tuple(
-            s
-            for s in self.samples
-            if s.phase == phase and not s.warm_up and not s.validity.doubts and (not label or s.label == label)
-        )
+        return tuple(s for s in self.samples if s.phase == phase and not s.warm_up and not s.validity.doubts)

@@ -23,7 +23,7 @@ _FILE_ORDER: Final = (
 """Tensors of a layer as converters write them: by their names in the original checkpoint, not in the order in which
 they are read, so that a tiny model lies in memory as a real one does."""
 
-TINY_TYPES: Final = SYNTHETIC_TYPES - {"IQ1_M", "MXFP4", "NVFP4", "Q1_0", "Q2_0"}
+TINY_TYPES: Final = SYNTHETIC_TYPES - {"MXFP4", "Q1_0", "Q2_0"}
 """Types that a tiny model can be made of."""
 
 
@@ -75,4 +75,4 @@ def write_tiny(path: Path, shape: ModelShape, type_name: str, *, words: bool = F
     if not words:
         metadata = {key: value for key, value in metadata.items() if not key.startswith("tokenizer.")}
         metadata |= {"tokenizer.ggml.model": "none", "llama.vocab_size": shape.vocab_count}
-    write_gguf(path, metadata, tensors, BlockSource(1, 0).fill)
+    write_gguf(path, metadata, tensors, BlockSource(1).fill)

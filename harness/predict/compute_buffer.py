@@ -178,9 +178,9 @@ def touched_compute_bytes(shape: ModelShape, scenario: Scenario) -> int:
     """
     s, prompt, together, e = scenario, max(scenario.prompt_tokens, 1), scenario.batch_count, shape.experts
     inner = max(shape.feed_forward_dim, e.used_count * e.feed_forward_dim if e is not None else 0)
-    layout, found = Layout(((HOST, HOST, HOST),) * shape.layer_count, HOST), 0
+    layout, most = whole_layout(shape, "cpu"), 0
     for asked, cells in ((max(prompt, together), s.depth_tokens + prompt), (s.depth_tokens, s.depth_tokens)):
         tokens = max(min(asked, s.ubatch_tokens), 1)
         scratch = scratch_bytes(shape, s.replace(context_tokens=cells * together), layout, tokens, together)[HOST]
-        found = max(found, scratch + int(tokens * (_QUANTISED_BYTES * inner - 4 * shape.hidden_dim)))
-    return _FIXED_BYTES + 4 * together * shape.vocab_count + found
+        most = max(most, scratch + int(tokens * (_QUANTISED_BYTES * inner - 4 * shape.hidden_dim)))
+    return _FIXED_BYTES + 4 * together * shape.vocab_count + most

@@ -1,16 +1,15 @@
-"""The graph of one batch as llama.cpp lists it: nodes in order, from ``data/graph.txt`` and the facts of a model."""
+"""The graph of one batch as llama.cpp lists it: nodes in order, from ``data/graph.csv`` and the facts of a model."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from harness.domain.base import shipped_text
+from harness.domain.base import shipped_rows
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape
-from harness.predict.facts import Facts, amount, block_facts, holds
+from harness.domain.facts import Facts, amount, block_facts, holds
 from harness.predict.kv_cache import CacheCells
 
 HOST: Final = -1
@@ -58,54 +57,14 @@ class Node:
 
 _CACHE: Final = Node(0)
 _CACHE.base = _CACHE
-_PRODUCTS: Final = {"exps": "MUL_MAT_ID", "norm": "MUL", "scale": "MUL", "d": "MUL", "bias": "ADD", "biases": "ADD_ID",
-                    "conv1d": "SSM_CONV", "shortconv.conv": "SSM_CONV", "a": "SSM_SCAN"}  # fmt: skip
-"""Operations by the last word of their weight; with others it is MUL_MAT."""
-
-
-class _Line(NamedTuple):
-    """One line of the graph's table: a node, or another name for one where there is no ``width``; empty for nothing."""
-
-    name: str
-    same: str
-    op: str
-    weight: str
-    sources: str
-    width: str
-    states: str
-    times: str
-    side: str
-    in_place: str
-
-
-_WRITTEN: Final = re.compile(
-    r"(\w+) = (?:(\w+)|(?:([A-Z_]+)|([\w.]+))\(([\w, ]*)\)(?: ([\w*+]+))?(?:, states ([\w*+]+))?(?:, x (\w+),?)?"
-    r"(?: @(\w+))?( in place)?)"
-)
-
-
-@cache
-def _table() -> dict[str, list[tuple[str, list[_Line]]]]:
-    """Parts of ``data/graph.txt``: lines by the condition under which they hold."""
-    parts: dict[str, list[tuple[str, list[_Line]]]] = {}
-    sections: list[tuple[str, list[_Line]]] = []
-    for text in shipped_text("data/graph.txt").splitlines():
-        if text.startswith("=="):
-            parts[text.strip("= ")] = sections = []
-        elif text.startswith("["):
-            sections.append((text.strip("[]"), []))
-        elif text and not text.startswith("#"):
-            line = _WRITTEN.fullmatch(text)
-            assert line, text
-            sections[-1][1].append(_Line(*line.groups(default="")))
-    return parts
+_LINES: Final = shipped_rows("data/graph.csv")
 
 
 class _Step(NamedTuple):
     """A line with the numbers of one block: F32 entries of a token and of a sequence, times, bytes of a copy."""
 
-    line: _Line
-    sources: tuple[str, ...]
+    line: dict[str, str]
+    sources: list[str]
     width: int
     states: int
     times: int
@@ -116,15 +75,16 @@ class _Step(NamedTuple):
 def _steps(part: str, known: frozenset[tuple[str, int]]) -> list[_Step]:
     """The lines of a part that hold for these facts, which blocks and placements that are tried share."""
     facts, steps = dict(known), list[_Step]()
-    for line in (line for when, lines in _table()[part] if holds(when, facts) for line in lines):
-        width, states, times = (amount(text or "0", facts) for text in (line.width, line.states, line.times or "1"))
-        sources = tuple(filter(None, line.sources.split(", ")))
-        steps.append(_Step(line, sources, width, states, times, facts.get(f"{line.name}_bytes", 0)))
+    for line in _LINES:
+        if line["of"] == part and holds(line["when"], facts):
+            width, states, times = (amount(line[key] or "0", facts) for key in ("width", "states", "times"))
+            copy_bytes = facts.get(f"{line['name']}_bytes", 0)
+            steps.append(_Step(line, line["sources"].split(), width, states, times, copy_bytes))
     return steps
 
 
 class Graph:
-    """The nodes of a batch in the order in which llama.cpp lists them (``data/graph.txt``)."""
+    """The nodes of a batch in the order in which llama.cpp lists them (``data/graph.csv``)."""
 
     def __init__(
         self, shape: ModelShape, cells: CacheCells, layout: Layout, tokens: int, outputs: int, *, fused: bool
@@ -170,28 +130,28 @@ class Graph:
         """Add the nodes of a part of the table whose weights, experts and cache lie on these sides."""
         sides = {"host": HOST, "cache": cache, "cpu": HOST if cache == HOST != side else None, "output": self.output}
         for line, names, width, states, times, copy_bytes in _steps(part, frozenset(facts.items())):
-            if line.same or not (line.width or self.reorders):
-                self.names[line.name] = self.names[[line.same, *names][-1]] if line.same or names else _CACHE
+            name, same, weight, op = line["name"], line["same"], line["weight"], line["op"]
+            if same or not (line["width"] or self.reorders):
+                self.names[name] = self.names[[same, *names][-1]] if same or names else _CACHE
                 continue
             if "chosen" in names:
                 self.tokens = self.outputs
             size = 4 * (self.tokens * width + self.sequences * states)
-            size += copy_bytes if line.op == "FLASH_ATTN_EXT" and cache != HOST else 0
+            size += copy_bytes if op == "FLASH_ATTN_EXT" and cache != HOST else 0
             for _ in range(times):
-                after = [self.names[name] for name in names]
-                held = [one.base or one for one in after] if line.width else []
+                after = [self.names[source] for source in names]
+                held = [one.base or one for one in after] if line["width"] else []
                 sources = tuple([one for one in held if one.base is None])
-                node = Node(size, sources, sides.get(line.side), line.op, after, in_place=bool(line.in_place))
-                if not line.width:
-                    node.base = (after[-1].base or after[-1]) if after and line.op != "GET_ROWS" else node
-                if line.weight:
-                    node.op = _PRODUCTS.get(line.weight.rpartition("_")[2], "MUL_MAT")
-                    node.side = experts if "_exps" in line.weight else sides.get(line.side, side)
-                    node.weight_bytes = self.host_bytes.get(line.weight, 0)
-                elif line.side == "cache":
+                node = Node(size, sources, sides.get(line["side"]), op, after, in_place=bool(line["in_place"]))
+                if not line["width"]:
+                    node.base = (after[-1].base or after[-1]) if after and op != "GET_ROWS" else node
+                if weight:
+                    node.side = experts if "_exps" in weight else sides.get(line["side"], side)
+                    node.weight_bytes = self.host_bytes.get(weight, 0)
+                elif line["side"] == "cache":
                     node.copy_bytes = copy_bytes
                 self.nodes.append(node)
-                self.names[line.name] = node
+                self.names[name] = node
 
 
 def _further_facts(shape: ModelShape, cells: CacheCells, block: int) -> Facts:

@@ -7,7 +7,7 @@ src/llama-hparams.cpp (``n_embd_r``, ``n_embd_s``).
 from typing import Final, NamedTuple
 
 from harness.domain.ggml import row_bytes
-from harness.domain.model import ModelShape, Recurrent
+from harness.domain.model import ModelShape
 from harness.domain.program import Program, program_named
 from harness.domain.scenario import Scenario
 
@@ -117,12 +117,14 @@ def recurrent_ratio(shape: ModelShape) -> float:
     return layer_counts(shape)[2] / max(shape.layer_count, 1)
 
 
-def state_bytes(shape: ModelShape, recurrent: Recurrent) -> int:
-    """Bytes of one layer's recurrent state for one sequence, in F32.
+def state_bytes(shape: ModelShape) -> int:
+    """Bytes of one layer's recurrent state for one sequence, in F32; 0 for a model without.
 
     Convolution: (conv - 1) x (inner + 2 x groups x state); state: inner x state. Mamba-1 has no groups in its
     convolution, and LFM2 has a short convolution over the hidden width alone.
     """
+    if (recurrent := shape.recurrent) is None:
+        return 0
     if shape.architecture in {"lfm2", "lfm2moe"}:
         return 4 * (recurrent.conv_dim - 1) * shape.hidden_dim
     groups = 0 if shape.architecture in {"mamba", "jamba"} else recurrent.group_count
@@ -130,21 +132,16 @@ def state_bytes(shape: ModelShape, recurrent: Recurrent) -> int:
     return 4 * (convolution + recurrent.inner_dim * recurrent.state_dim)
 
 
-def kv_cache_bytes(
-    shape: ModelShape, context_tokens: int, kv_type: str = "F16", *, ubatch_tokens: int = 512, sequence_count: int = 1
-) -> int:
+def kv_cache_bytes(shape: ModelShape, scenario: Scenario) -> int:
     """Bytes of the whole cache as llama.cpp allocates it (and zeroes, so all of it is resident from the start).
 
     Of the context each sequence gets an equal part, beside a recurrent state of its own; sliding layers must hold a
     physical batch beside their window.
 
     Raises:
-        ValueError: The type's blocks do not divide the row.
+        ValueError: The KV type's blocks do not divide the row.
     """
-    asked = Scenario(
-        context_tokens=context_tokens, kv_type=kv_type, ubatch_tokens=ubatch_tokens, batch_count=sequence_count
-    )
-    return sum(block_cache_bytes(shape, cells_of(asked)))
+    return sum(block_cache_bytes(shape, cells_of(scenario)))
 
 
 def block_cache_bytes(shape: ModelShape, cells: CacheCells) -> list[int]:
@@ -153,19 +150,19 @@ def block_cache_bytes(shape: ModelShape, cells: CacheCells) -> list[int]:
     Raises:
         ValueError: A type's blocks do not divide the row.
     """
-    state = cells.state_rows * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
+    state = cells.state_rows * state_bytes(shape)
     kinds = shape.layer_kinds[: shape.layer_count - shape.kv_shared_layer_count]
     if not cells.program.latent_cache:
         shape = shape.replace(latent=None)
-    of = {"recurrent": state}
-    if "full" in kinds:
-        of["full"] = cells.streams * cells.full * row_pair_bytes(shape, *cells.types)
-        if shape.indexer_layer_count:  # a row of keys of its own in so many of the layers, spread over all here
-            row = shape.indexer_layer_count * row_bytes(cells.types[0], INDEXER_DIM)
-            of["full"] += cells.streams * cells.full * row // shape.layer_count
-    if "sliding" in kinds:
-        each = row_pair_bytes(shape, *cells.types, sliding=True)
-        of["sliding"] = cells.streams * cells.sliding(shape.sliding_window_tokens) * each
+    # An indexer's row of keys of its own in so many of the layers, spread over all here.
+    index = cells.streams * cells.full * shape.indexer_layer_count * row_bytes(cells.types[0], INDEXER_DIM)
+    of = {
+        "recurrent": state,
+        "full": cells.streams * cells.full * row_pair_bytes(shape, *cells.types) + index // shape.layer_count,
+        "sliding": cells.streams
+        * cells.sliding(shape.sliding_window_tokens)
+        * row_pair_bytes(shape, *cells.types, sliding=True),
+    }
     both = state if shape.architecture == "falcon-h1" else 0  # attention and a state in every block
     return [both + of.get(kind, 0) for kind in kinds] + [both] * shape.kv_shared_layer_count
 
@@ -176,13 +173,7 @@ def kv_read_bytes(shape: ModelShape, depth_tokens: float, kv_type: str = "F16") 
     Layers without rows of their own (Gemma 3n and 4) read those of an earlier layer once more.
     """
     kinds = shape.layer_kinds
-    full, sliding, recurrent = kinds.count("full"), kinds.count("sliding"), layer_counts(shape)[2]
-    total = 0.0
-    if full:
-        total += full * depth_tokens * row_pair_bytes(shape, kv_type)
-    if sliding:
-        seen = min(depth_tokens, shape.sliding_window_tokens)
-        total += sliding * seen * row_pair_bytes(shape, kv_type, sliding=True)
-    if recurrent and shape.recurrent is not None:
-        total += recurrent * state_bytes(shape, shape.recurrent)
-    return total
+    rows = kinds.count("full") * depth_tokens * row_pair_bytes(shape, kv_type)
+    seen = min(depth_tokens, shape.sliding_window_tokens)
+    rows += kinds.count("sliding") * seen * row_pair_bytes(shape, kv_type, sliding=True)
+    return float(rows + layer_counts(shape)[2] * state_bytes(shape))

@@ -1,11 +1,9 @@
 """Memory of one run, part by part and pool by pool: what must be held, and what the system may drop and read again."""
 
 import math
-import re
 from collections.abc import Iterable
 from typing import Final
 
-from harness.domain.base import shipped_rows
 from harness.domain.device import ComputeEngine, DeviceProfile, PoolName
 from harness.domain.model import ModelShape, Weights
 from harness.domain.placement import Placement
@@ -22,9 +20,10 @@ from harness.predict.kv_cache import (
     row_pair_bytes,
     state_bytes,
 )
-from harness.predict.placed import card_of, layout_of, parts_of
+from harness.predict.placed import cards_of, layout_of, parts_of
 from harness.predict.repack import is_repacked, repacked_bytes, repacked_types
 from harness.predict.tensors import block_of
+from harness.predict.traits import first_cells
 from harness.predict.weights import has_merges, has_output, header_bytes, role_of
 from harness.units import MIB, format_bytes
 
@@ -42,8 +41,6 @@ _MERGED_TOKEN_BYTES: Final = 306
 between vocabularies of 49 152 and 151 936 tokens)."""
 _PLAIN_TOKEN_BYTES: Final = 157
 """The same without merge rules (measured on 262 144 tokens)."""
-
-_DRIVERS: Final = shipped_rows("data/driver_share.csv")
 
 SPREAD_RATIO: Final = 0.03
 """Half width of the 90 % interval of the peak: scratch is not exact, and it is some 10 % of a run."""
@@ -73,7 +70,7 @@ def memory_of(
     parts = (
         *weight_parts(weights, scenario, api, device),
         *_context_parts(weights, scenario, api, device),
-        *_process_parts(weights, api, device, len(scenario.placement.tensor_split) or 1),
+        *_process_parts(weights, api, device, _card_count(scenario.placement)),
     )
     total = total_bytes(parts)
     if api == "cpu":  # the end of loading: no cache and no scratch yet, but the header is mapped and parsed
@@ -162,12 +159,12 @@ def weight_parts(
         reasons = [f"all matrices in {place}"]
         other, why = "token table", "rows are looked up by the CPU"
     else:
-        parts, cards = parts_of(weights, placement), _card_blocks(shape, placement)
-        on_cards = [
-            sum(t.size_bytes for t in parts.gpu.tensors if (b := block_of(t.name)) in blocks or (b < 0 and last))
-            for blocks, last in cards
-        ]
-        reasons = [f"{len(blocks)} blocks" for blocks, _ in cards]
+        parts, cards = parts_of(weights, placement), cards_of(shape.layer_count, placement)
+        on_cards = [0] * _card_count(placement)
+        for tensor in parts.gpu.tensors:
+            block = min(block_of(tensor.name), shape.layer_count)  # -1, what is in no block, lies behind the last too
+            on_cards[cards[block]] += tensor.size_bytes
+        reasons = [f"{cards[:-1].count(card)} blocks" for card in range(len(on_cards))]
         with_cpu = tables + sum(
             t.size_bytes for part in (parts.cpu, parts.experts) for t in part.tensors if role_of(t.name) != "embedding"
         )
@@ -206,9 +203,12 @@ def _context_parts(
         )
     layout = whole_layout(shape, api)
     if not _is_whole(shape, scenario):
-        layout = layout_of(parts_of(weights, placement), scenario, api, placement.tensor_split or (1.0,))
+        layout = layout_of(parts_of(weights, placement), placement, api)
     scratch = scratch_bytes(shape, scenario, layout)
-    on_cards = [sum(cache[b] for b in blocks) * placement.kv_on_gpu for blocks, _ in _card_blocks(shape, placement)]
+    on_cards = [
+        sum(size for size, (*_, where) in zip(cache, layout.blocks, strict=True) if where == card)
+        for card in range(_card_count(placement))
+    ]
     on_host = scratch[HOST] + 4 * shape.vocab_count * cells.sequences
     reserved_for_good = "scratch and logits of a full batch, allocated for good"
     with_cpu = sum(cache) - sum(on_cards)
@@ -254,11 +254,8 @@ def driver_share(api: str, device: DeviceProfile | None) -> Interval:
 
 def driver_bytes(api: str, chip: str) -> Interval:
     """What an api's driver takes on a chip, by the start-ups that others published; 0 on a CPU."""
-    row = next((r for r in _DRIVERS if r["api"] == api and re.search(r["chip"], chip.lower())), None)
-    if row is None:
-        return Interval(0, 0, 0)
-    mid, low, high = (int(row[f"{name}_mib"]) * MIB for name in ("mid", "low", "high"))
-    return Interval(mid, low, high)
+    sizes = first_cells("driver_share.csv", chip.lower(), api)[1:4] or ("0", "0", "0")
+    return Interval(*(int(size) * MIB for size in sizes))
 
 
 def later_parts(shape: ModelShape, scenario: Scenario) -> tuple[MemoryPart, ...]:
@@ -273,7 +270,7 @@ def later_parts(shape: ModelShape, scenario: Scenario) -> tuple[MemoryPart, ...]
     _, sliding, recurrent = layer_counts(shape)
     window = shape.sliding_window_tokens
     seen = window if program.checkpoint_cells == "window" else cells.sliding(window)
-    one = recurrent * state_bytes(shape, shape.recurrent) if shape.recurrent is not None else 0
+    one = recurrent * state_bytes(shape)
     if sliding and not cells.program.swa_full:
         one += sliding * min(seen, cells.full) * row_pair_bytes(shape, *cells.types, sliding=True)
     parts = []
@@ -300,15 +297,8 @@ def _is_whole(shape: ModelShape, scenario: Scenario) -> bool:
     return scenario.placement.whole(routed=shape.experts is not None)
 
 
-def _card_blocks(shape: ModelShape, placement: Placement) -> list[tuple[set[int], bool]]:
-    """Of each card its blocks, and whether what comes after all blocks is there too."""
-    count, shares = shape.layer_count, placement.tensor_split or (1.0,)
-    start = placement.first_gpu_block(count)
-    cards = [card_of(block, start, count, shares) for block in range(start, count + 1)]
-    return [
-        ({start + i for i, one in enumerate(cards[:-1]) if one == card}, cards[-1:] == [card])
-        for card in range(len(shares))
-    ]
+def _card_count(placement: Placement) -> int:
+    return len(placement.tensor_split) or 1
 
 
 def _by_card(name: str, sizes: list[int], reasons: list[str], pool: PoolName) -> Iterable[MemoryPart]:

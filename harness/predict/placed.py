@@ -6,7 +6,6 @@ from typing import NamedTuple
 from harness.domain.device import DeviceProfile, MemoryPool
 from harness.domain.model import Tensor, Weights
 from harness.domain.placement import Placement
-from harness.domain.scenario import Scenario
 from harness.predict.graph import HOST, Layout
 from harness.predict.tensors import block_of
 from harness.predict.weights import has_output, role_of
@@ -81,24 +80,22 @@ def with_cards(device: DeviceProfile, count: int) -> DeviceProfile:
     return device.replace(pools=tuple(map(several, device.pools)))
 
 
-def layout_of(parts: Parts, scenario: Scenario, api: str, shares: tuple[float, ...]) -> Layout:
+def cards_of(block_count: int, placement: Placement) -> list[int]:
+    """The card of each block, and behind them that of what comes after all blocks; ``HOST`` for the CPU's."""
+    start, shares = placement.first_gpu_block(block_count), placement.tensor_split or (1.0,)
+    blocks = range(block_count + 1)
+    return [card_of(block, start, block_count, shares) if block >= start else HOST for block in blocks]
+
+
+def layout_of(parts: Parts, placement: Placement, api: str) -> Layout:
     """On which card each block lies, and the largest matrix of each kind that lies with the CPU."""
-    placement, start = scenario.placement, parts.first_gpu_block
-    blocks = parts.gpu.shape.layer_count + parts.cpu.shape.layer_count
     largest: dict[str, int] = {}
     for tensor in (*parts.cpu.tensors, *parts.experts.tensors):
         kind = "output" if block_of(tensor.name) < 0 else tensor.name.split(".")[-2]
         largest[kind] = max(largest.get(kind, 0), tensor.size_bytes if len(tensor.dims) > 1 else 0)
-
-    def card(block: int, least: int, *, with_gpu: bool = True) -> int:
-        return card_of(block, start, blocks, shares) if block >= least and with_gpu else HOST
-
-    return Layout(
-        tuple(
-            (card(b, start), card(b, max(start, placement.cpu_moe)), card(b, start, with_gpu=placement.kv_on_gpu))
-            for b in range(blocks)
-        ),
-        card(blocks, start),
-        tuple(sorted(largest.items())),
-        api=api,
+    *blocks, output = cards_of(parts.gpu.shape.layer_count + parts.cpu.shape.layer_count, placement)
+    sides = (
+        (card, HOST if block < placement.cpu_moe else card, card if placement.kv_on_gpu else HOST)
+        for block, card in enumerate(blocks)
     )
+    return Layout(tuple(sides), output, tuple(sorted(largest.items())), api=api)

@@ -21,7 +21,7 @@ from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
 from harness.domain.quant import GROUPS, SAME
 from harness.errors import UnknownNameError
-from harness.predict.facts import Facts, holds
+from harness.domain.facts import TRAITS, Facts, holds
 from harness.predict.tensors import block_of
 
 _TABLES: Final = shipped_table("data/quantisations.toml")
@@ -38,8 +38,6 @@ THROUGHOUT: Final = frozenset(_TABLES["mixtures"]["throughout"].split())
 
 _RULES: Final = shipped_rows("data/quantisation_rules.csv")
 _ALIASES: Final = SAME | {"Q4_K_XL": "Q4_K_M"}
-_HEADS_BY_LAYER: Final = frozenset({"jamba", "granitehybrid", "lfm2", "lfm2moe"})
-"""Their files list the KV heads layer by layer, so that llama.cpp reads a group size of 0 off a recurrent first one."""
 
 
 def quant_named(name: str) -> str:
@@ -95,25 +93,21 @@ def types_in_order(
     shape: ModelShape,
     placed: list[Placed],
     quant: str,
-    *,
     bits: tuple[float, ...] = (),
-    importance_matrix: bool | None = None,
+    *,
+    importance_matrix: bool,
 ) -> dict[str, str]:
     """The ggml type of every tensor, by name.
 
     ``bits`` a weight are a recipe's, one for each of ``GROUPS`` (0: the mixture's own). An ``importance_matrix``
-    changes a few choices; None: one is used only where llama.cpp demands it.
-
-    Raises:
-        UnknownNameError: There is no such mixture.
+    changes a few choices.
     """
-    quant = quant_named(quant)
     base = BASE_TYPE[quant]
     rules = {
         kind: [r for r in _RULES if r["tensor"] in {kind, "any"} and {quant, "any"} & set(r["mixtures"].split())]
         for kind in {one.kind for one in placed}
     }
-    of_model = _model_facts(shape, quant in NEEDS_IMPORTANCE_MATRIX if importance_matrix is None else importance_matrix)
+    of_model = _model_facts(shape, importance_matrix)
     of_model["value_count"] = sum(one.kind == "value" for one in placed)
     types = dict[str, str]()
     for one in placed:
@@ -135,8 +129,11 @@ def types_in_order(
 
 
 def _model_facts(shape: ModelShape, importance_matrix: bool) -> Facts:
-    """What the rules ask of a model."""
-    listed = shape.architecture in _HEADS_BY_LAYER and shape.layer_kind(0) == "recurrent"
+    """What the rules ask of a model.
+
+    A file that lists the KV heads layer by layer has llama.cpp read a group size of 0 off a recurrent first one.
+    """
+    listed = shape.architecture in TRAITS["heads_by_layer"] and shape.layer_kind(0) == "recurrent"
     queries_a_key = 0 if listed or not shape.kv_head_count else shape.head_count // shape.kv_head_count
     expert_count = shape.experts.expert_count if shape.experts else 0
     of_70b = shape.architecture == "qwen2" or (shape.architecture == "llama" and queries_a_key > 1)

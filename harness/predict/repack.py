@@ -7,17 +7,16 @@ Source: llama.cpp, ggml/src/ggml-cpu/repack.cpp, ``ggml_repack_get_optimal_repac
 packed in llama-cpp-python 0.3.36).
 """
 
+import re
 from collections.abc import Collection
 from typing import Final
 
+from harness.domain.ggml import BLOCKS
 from harness.domain.model import Tensor, Weights
 from harness.predict.weights import has_output
 
-_X86: Final = {"Q4_0": 8, "Q4_K": 8, "IQ4_NL": 8, "MXFP4": 8}
-"""AVX2: types that have an interleaved layout, and the rows that must divide."""
-_X86_AVX512: Final = {**_X86, "Q2_K": 8}
-_ARM: Final = {"Q4_0": 4, "Q4_K": 8, "Q5_K": 8, "Q6_K": 8, "IQ4_NL": 4, "MXFP4": 4, "Q8_0": 4}
-"""NEON with dot product (or int8 matrix multiply)."""
+_COLUMNS: Final = {"avx512": "avx512_rows", "dotprod|i8mm|sve": "dotprod_rows", "avx2|avx_vnni": "avx2_rows"}
+"""By instruction sets, the first that a CPU has: what tells the rows that lie side by side there."""
 
 
 def repacked_types(isa: Collection[str] | None) -> dict[str, int]:
@@ -25,14 +24,9 @@ def repacked_types(isa: Collection[str] | None) -> dict[str, int]:
 
     A CPU that tells none of its sets (None) is taken for x86 with AVX2.
     """
-    names = {"avx2"} if isa is None else set(isa)
-    if any(name.startswith("avx512") for name in names):
-        return _X86_AVX512
-    if names & {"dotprod", "i8mm", "neon", "sve"}:
-        return _ARM if names & {"dotprod", "i8mm", "sve"} else {}
-    if names & {"avx2", "avx_vnni"}:
-        return _X86
-    return {}
+    words = " ".join(["avx2"] if isa is None else isa)
+    columns = [column for sets, column in _COLUMNS.items() if re.search(sets, words)]
+    return {name: rows for name, block in BLOCKS.items() for column in columns[:1] if (rows := getattr(block, column))}
 
 
 def is_repacked(tensor: Tensor, types: dict[str, int]) -> bool:

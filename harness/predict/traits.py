@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from harness.domain.base import shipped_text
+from harness.domain.base import shipped_rows
 
 _HANDHELD: Final = ("qualcomm", "mali")
 PHONE_THREADS: Final = 4
@@ -43,19 +43,16 @@ class Traits(NamedTuple):
 
 
 @lru_cache
-def _table(name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Cells by regular expression; they are the last of a line, as a pattern may hold a comma."""
-    lines = shipped_text(f"data/{name}", "harness.predict").splitlines()
-    width = next(line for line in lines if line.startswith("pattern,")).count(",")
-    rows = [line.rsplit(",", width) for line in lines if line and not line.startswith(("#", "pattern,"))]
-    return tuple((pattern, tuple(cells)) for pattern, *cells in rows)
+def _table(name: str) -> list[tuple[str, ...]]:
+    """Rows of a table whose first cell is a regular expression."""
+    return [tuple(row.values()) for row in shipped_rows(f"data/{name}", "harness.predict")]
 
 
 @lru_cache(maxsize=4096)
 def first_cells(name: str, text: str, kind: str = "") -> tuple[str, ...]:
     """Cells of the first pattern of a table that the text holds, of those whose first cell is ``kind``; () for none."""
-    rows = (row for row in _table(name) if not kind or row[1][0] == kind)
-    return next((cells for pattern, cells in rows if _may_hold(text, pattern) and re.search(pattern, text)), ())
+    rows = ((pattern, cells) for pattern, *cells in _table(name) if not kind or cells[0] == kind)
+    return next((tuple(cells) for pattern, cells in rows if _may_hold(text, pattern) and re.search(pattern, text)), ())
 
 
 def _may_hold(text: str, pattern: str) -> bool:

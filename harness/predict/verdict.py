@@ -20,25 +20,17 @@ def needed_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> tuple[int, i
     The mapped originals of repacked weights are never read again: the system may take those pages at no cost, so they
     are not counted.
     """
-    held, mapped, cold = 0, 0, 0
-    for part in parts:
-        if part.pool == pool:
-            held, mapped = held + part.anonymous_bytes, mapped + part.file_bytes
-            cold += part.anonymous_bytes if part.name.endswith("repacked weights") else 0
-    return held, max(mapped - cold, 0)
+    mine = [part for part in parts if part.pool == pool]
+    cold = sum(part.anonymous_bytes for part in mine if part.name.endswith("repacked weights"))
+    return sum(part.anonymous_bytes for part in mine), max(sum(part.file_bytes for part in mine) - cold, 0)
 
 
 def weight_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> int:
     """Weights of a pool, each counted once."""
-    held, mapped, repacked = 0, 0, 0
-    for part in parts:
-        if part.pool != pool:
-            continue
-        if part.name in {"weights", "token table"}:
-            held, mapped = held + part.anonymous_bytes, mapped + part.file_bytes
-        elif part.name == "repacked weights":
-            repacked = part.anonymous_bytes
-    return held + max(mapped, repacked) if mapped else held + repacked
+    mine = {part.name: part for part in parts if part.pool == pool}
+    first = [mine[name] for name in ("weights", "token table") if name in mine]
+    repacked = mine["repacked weights"].anonymous_bytes if "repacked weights" in mine else 0
+    return sum(part.anonymous_bytes for part in first) + max(sum(part.file_bytes for part in first), repacked)
 
 
 def available_bytes_of(pool: MemoryPool, *, entitled: bool) -> int:
@@ -104,14 +96,15 @@ def _judge_pool(
     needed = held + mapped
     available = available_bytes_of(pool, entitled=entitled)
     place = "the card's memory" if pool.name == "vram" else "memory one app may use"
+    verdict = Verdict(
+        word="fits",
+        binding_limit=_largest_limit(speed) if speed else "none",
+        needed_bytes=needed,
+        available_bytes=available,
+        reasons=(f"{format_bytes(available - needed)} to spare of {place}",),
+    )
     if needed <= available:
-        return Verdict(
-            word="fits",
-            binding_limit=_largest_limit(speed) if speed else "none",
-            needed_bytes=needed,
-            available_bytes=available,
-            reasons=(f"{format_bytes(available - needed)} to spare of {place}",),
-        )
+        return verdict
     reasons = [f"{format_bytes(needed)} needed, {format_bytes(available)} of {place} available"]
     if not entitled and pool.entitled_bytes and needed <= pool.entitled_bytes.value:
         entitlement = format_bytes(pool.entitled_bytes.value)
@@ -137,13 +130,7 @@ def _judge_pool(
     else:
         window = format_bytes(STREAMED_WINDOW_RATIO * weights)
         reasons.append(f"beside {format_bytes(rest)} of other things there is no room for a {window} window of weights")
-    return Verdict(
-        word=word,
-        binding_limit=f"memory ({place})",
-        needed_bytes=needed,
-        available_bytes=available,
-        reasons=tuple(reasons),
-    )
+    return verdict.replace(word=word, binding_limit=f"memory ({place})", reasons=tuple(reasons))
 
 
 def _largest_limit(speed: SpeedPrediction) -> str:

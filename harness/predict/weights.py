@@ -8,7 +8,7 @@ from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
 from harness.domain.quant import understood
 from harness.errors import UnknownNameError
-from harness.predict.quant_mix import QUANTS, Placed, in_llama_order, quant_named, types_in_order
+from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX, QUANTS, Placed, in_llama_order, quant_named, types_in_order
 from harness.predict.tensors import Table, tensors_of
 
 _ALIGNMENT_BYTES: Final = 32
@@ -58,20 +58,20 @@ def _plan(shape: ModelShape) -> tuple[Table, list[Placed], int]:
 
 
 @lru_cache(maxsize=1024)
-def _weights(shape: ModelShape, quant: str, bits: tuple[float, ...], importance_matrix: bool | None) -> Weights:
+def _weights(shape: ModelShape, quant: str, bits: tuple[float, ...], importance_matrix: bool) -> Weights:
     table, placed, header = _plan(shape)
-    types = types_in_order(shape, placed, quant, bits=bits, importance_matrix=importance_matrix)
+    types = types_in_order(shape, placed, quant, bits, importance_matrix=importance_matrix)
     tensors = tuple(tensor_of(name, dims, types[name]) for name, dims in table.items())
     padded = sum(-(-t.size_bytes // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES for t in tensors)
     return Weights(shape=shape, tensors=tensors, file_bytes=header + padded, quant=quant)
 
 
-def weights_of(shape: ModelShape, quant: str, *, importance_matrix: bool | None = None) -> Weights:
+def weights_of(shape: ModelShape, quant: str) -> Weights:
     """All tensors of ``shape`` as llama.cpp's quantiser would write them, with the file's size.
 
     Tensor types and bytes of llama.cpp's own mixtures are exact (see ``quant_mix``); only the header is estimated.
-    Other recipes (``UD-Q4_K_XL``, ``unsloth:Q2_K_L``) have the bits that published files have. ``importance_matrix``
-    None: one is used where the maker of the files is known to, and where llama.cpp demands it.
+    Other recipes (``UD-Q4_K_XL``, ``unsloth:Q2_K_L``) have the bits that published files have. An importance matrix is
+    used where the maker of the files is known to, and where llama.cpp demands it.
 
     Raises:
         UnknownNameError: There is no such mixture, and no such recipe.
@@ -82,9 +82,8 @@ def weights_of(shape: ModelShape, quant: str, *, importance_matrix: bool | None 
         raise UnknownNameError("quantisation", quant, QUANTS)
     if recipe.own_output == shape.architecture:
         shape = shape.replace(tied_embeddings=False)
-    if importance_matrix is None and recipe.importance_matrix:
-        importance_matrix = True
-    return _weights(shape, quant_named(recipe.mixture), recipe.bits, importance_matrix)
+    mixture = quant_named(recipe.mixture)
+    return _weights(shape, mixture, recipe.bits, recipe.importance_matrix or mixture in NEEDS_IMPORTANCE_MATRIX)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -21,10 +21,10 @@ class Estimate(NamedTuple):
     sample_count: int
 
 
-def quantile_interval(samples: Sequence[float], share: float = 0.5, confidence: float = 0.95) -> Estimate:
-    """Quantile with its interval from order statistics: exact, whatever the distribution of the noise.
+def quantile_interval(samples: Sequence[float], share: float = 0.5) -> Estimate:
+    """Quantile with its 95 % interval from order statistics: exact, whatever the distribution of the noise.
 
-    The end below is the l-th smallest of n, l the largest with P(B < l) <= (1 - confidence) / 2; the end above the u-th
+    The end below is the l-th smallest of n, l the largest with P(B < l) <= 2.5 %; the end above the u-th
     smallest, u the least with P(B >= u) <= the same; B ~ Binomial(n, share). An end that n samples cannot give is None:
     99 % of the requests need 368 of them for an end above, a median 6 for both.
 
@@ -36,19 +36,17 @@ def quantile_interval(samples: Sequence[float], share: float = 0.5, confidence: 
     """
     ordered = sorted(_finite(samples).tolist())
     n = len(ordered)
-    low, high = _ends(n, share, confidence)
-    before, part = divmod(share * (n - 1), 1.0)
-    mid = ordered[int(before)] * (1.0 - part) + ordered[min(int(before) + 1, n - 1)] * part
-    return Estimate(mid, ordered[low - 1] if low else None, ordered[high - 1] if high <= n else None, n)
+    low, high = _ends(n, share)
+    return Estimate(float(np.quantile(ordered, share)), ordered[low - 1] if low else None, ordered[high - 1] if high <= n else None, n)
 
 
 @lru_cache(maxsize=1024)
-def _ends(n: int, share: float, confidence: float) -> tuple[int, int]:
+def _ends(n: int, share: float) -> tuple[int, int]:
     """The l and u of :func:`quantile_interval`: they depend on the number of samples alone."""
     from scipy.special import bdtr
 
-    below, tail = bdtr(np.arange(n + 1.0), n, share), (1.0 - confidence) / 2.0
-    low, high = np.searchsorted(below, tail, side="right"), np.searchsorted(below, 1.0 - tail, side="left") + 1
+    below = bdtr(np.arange(n + 1.0), n, share)
+    low, high = np.searchsorted(below, 0.025, side="right"), np.searchsorted(below, 0.975, side="left") + 1
     return int(low), int(high)
 
 
@@ -63,13 +61,13 @@ def hodges_lehmann(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     return result
 
 
-def share_interval(hit_count: int, count: int, confidence: float = 0.95) -> Estimate:
-    """Share hit_count / count with Wilson's score interval, which holds at small counts; None without rows."""
+def share_interval(hit_count: int, count: int) -> Estimate:
+    """Share hit_count / count with Wilson's 95 % score interval, which holds at small counts; None without rows."""
     if not count:
         return Estimate(float("nan"), None, None, 0)
     from scipy.stats import binomtest
 
-    low, high = binomtest(hit_count, count).proportion_ci(confidence, method="wilson")
+    low, high = binomtest(hit_count, count).proportion_ci(0.95, method="wilson")
     return Estimate(hit_count / count, float(low), float(high), count)
 
 

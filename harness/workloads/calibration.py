@@ -39,7 +39,7 @@ class CalibrationSystem(System, table="calibration"):
         if len(confidences) < FEWEST_ROWS:
             raise RefusedError(f"{len(confidences)} rows: below {FEWEST_ROWS} an ECE is noise")
         return {
-            "ece": metrics.ece(metrics.equal_width(confidences, outcomes)),
+            "ece": metrics.ece(confidences, outcomes),
             "smooth_ece": smooth.smooth_ece(confidences, outcomes),
             "aurc": metrics.aurc(confidences, outcomes),
             "brier": float(np.mean((confidences - outcomes) ** 2)),

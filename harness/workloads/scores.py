@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Doubles
-from harness.stats.calibration.metrics import accuracy_at, aurc, ece, equal_width
+from harness.stats.calibration.metrics import accuracy_at, aurc, ece
 from harness.stats.intervals import RESAMPLES, binomial_test, share_interval
 from harness.stats.logistic import platt
 
@@ -89,6 +89,6 @@ def selection(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, 
         "risk_at_coverage": curve,
         "aurc": aurc(scaled, y),
         "aurc_at_random": 1 - float(y.mean()),
-        "ece": ece(equal_width(scaled, y)),
+        "ece": ece(scaled, y),
         "gain": curve["1.0"] - curve["0.5"],
     }

@@ -5,22 +5,12 @@ whether they came true. Bins of equal width are [k / bins, (k + 1) / bins), the 
 bin. The edge of a bin is the double nearest to k / bins, and a confidence that equals it belongs to the bin above.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from harness.errors import RefusedError
 
 Floats = NDArray[np.float64]
-
-
-class Bins(NamedTuple):
-    """What each bin holds: rows, mean confidence and share of correct ones (NaN in an empty bin)."""
-
-    counts: NDArray[np.int64]
-    confidence: Floats
-    accuracy: Floats
 
 
 def checked(confidences: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]:
@@ -39,20 +29,19 @@ def checked(confidences: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]
     return p, y
 
 
-def equal_width(confidences: ArrayLike, correct: ArrayLike, bin_count: int = 10) -> Bins:
-    """Bins of equal width; errors as ``checked``."""
+def bins_of(confidences: Floats, bin_count: int) -> NDArray[np.intp]:
+    """The bin of equal width of each confidence [n], from 0 on."""
+    return np.searchsorted(np.arange(1, bin_count) / bin_count, confidences, side="right")
+
+
+def ece(confidences: ArrayLike, correct: ArrayLike, bin_count: int = 10) -> float:
+    """Expected calibration error: sum over bins of n_b / n |accuracy_b - confidence_b| (Naeini et al. 2015).
+
+    Errors as ``checked``.
+    """
     p, y = checked(confidences, correct)
-    at = np.searchsorted(np.arange(1, bin_count) / bin_count, p, side="right")
-    counts, confidence, right = (np.bincount(at, weights, bin_count) for weights in (None, p, y))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return Bins(counts, confidence / counts, right / counts)
-
-
-def ece(bins: Bins) -> float:
-    """Expected calibration error: sum over bins of n_b / n |accuracy_b - confidence_b| (Naeini et al. 2015)."""
-    filled = bins.counts > 0
-    gaps = np.abs(bins.accuracy[filled] - bins.confidence[filled])
-    return float(bins.counts[filled] / bins.counts.sum() @ gaps)
+    gaps = np.bincount(bins_of(p, bin_count), y - p)  # n_b (accuracy_b - confidence_b)
+    return float(np.abs(gaps).sum() / len(p))
 
 
 def aurc(confidences: ArrayLike, correct: ArrayLike) -> float:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.domain.quality import CalibrationChange, Change
 from harness.errors import RefusedError
-from harness.stats.calibration.metrics import checked, ece, equal_width
+from harness.stats.calibration.metrics import checked, ece
 from harness.stats.calibration.smooth import smooth_ece, smoothing_width
 
 _DRAWS: Final = 1000
@@ -35,7 +35,7 @@ def calibration_change(before: Sequence[Any], after: Sequence[Any]) -> Calibrati
     width0, width1 = (smoothing_width(p, p - y) for p, y in ((p0, y0), (p1, y1)))
 
     def changes(rows: NDArray[np.intp]) -> tuple[float, ...]:
-        error0, error1 = (ece(equal_width(p[rows], y[rows])) for p, y in ((p0, y0), (p1, y1)))
+        error0, error1 = (ece(p[rows], y[rows]) for p, y in ((p0, y0), (p1, y1)))
         return float((n1 - n0)[rows].mean()), error1 - error0, float((y1 - y0)[rows].mean())
 
     def smooth_changes(rows: NDArray[np.intp]) -> tuple[float, ...]:
@@ -50,7 +50,7 @@ def calibration_change(before: Sequence[Any], after: Sequence[Any]) -> Calibrati
         row_count=len(p0),
         accuracy=float(y1.mean()),
         mean_confidence=float(p1.mean()),
-        ece=ece(equal_width(p1, y1)),
+        ece=ece(p1, y1),
         smooth_ece=smooth_ece(p1, y1, width=width1),
         nll=float(n1.mean()),
         nll_change=loss,

@@ -66,7 +66,8 @@ def test_cache_agrees_with_the_log(kind: str) -> None:
     _, *expected = LOGGED[kind]
     asked = [("F16", 4096, 1), ("Q4_0", 16384, 1), ("Q8_0", 4096, 4)]
     for (kv_type, context, sequences), mib in zip(asked, expected, strict=True):
-        predicted = kv_cache_bytes(KINDS[kind], context, kv_type, sequence_count=sequences) / MIB
+        asked = Scenario(context_tokens=context, kv_type=kv_type, batch_count=sequences)
+        predicted = kv_cache_bytes(KINDS[kind], asked) / MIB
         assert predicted == pytest.approx(mib, abs=0.0101), (kv_type, context, sequences)  # two lines, rounded each
 
 

@@ -155,11 +155,12 @@ def test_a_slip_of_the_pen_is_answered_by_a_suggestion(name: str, meant: str) ->
 
 def test_a_cache_of_deepseek_v3_2_is_latent() -> None:
     """61 layers x (512 + 64) values x 2 bytes x 32,768 tokens is 2.14 GiB."""
+    from harness.domain.scenario import Scenario
     from harness.predict.kv_cache import kv_cache_bytes
 
     shape = resolve_model("deepseek-v3.2").weights.shape
 
-    assert kv_cache_bytes(shape, 32_768) == 61 * 576 * 2 * 32_768
+    assert kv_cache_bytes(shape, Scenario(context_tokens=32_768)) == 61 * 576 * 2 * 32_768
 
 
 def test_a_device_of_the_tables_is_a_column_of_the_matrix() -> None:

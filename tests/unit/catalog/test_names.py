@@ -14,6 +14,7 @@ from harness.catalog.models import model_names
 from harness.catalog.names import key, load_model, match, nearest
 from harness.cli.models import models as COMMAND
 from harness.domain.quant import mixture_in, split, understood
+from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.quant_mix import QUANTS
@@ -168,7 +169,8 @@ def test_a_recurrent_name_has_a_state_and_no_cache() -> None:
     found = match("RWKV7-1.5B").guess
 
     assert found is not None
-    assert kv_cache_bytes(found.shape, 1024) == kv_cache_bytes(found.shape, 65536)
+    short, long = (kv_cache_bytes(found.shape, Scenario(context_tokens=count)) for count in (1024, 65536))
+    assert short == long
 
 
 def test_names_in_the_shipped_rows_resolve() -> None:

@@ -4,14 +4,21 @@ import pytest
 from msgspec.structs import replace
 
 from harness.catalog.names import load_model
+from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
 from harness.predict.kv_cache import block_cache_bytes, cells_of, kv_cache_bytes, kv_read_bytes, padded
 from harness.units import GIB, MIB
 
 
+def cache_bytes(shape: ModelShape, context_tokens: int, kv_type: str = "F16", sequence_count: int = 1) -> int:
+    return kv_cache_bytes(
+        shape, Scenario(context_tokens=context_tokens, kv_type=kv_type, batch_count=sequence_count)
+    )
+
+
 def test_llama_3_1_8b_at_8192_is_one_gib() -> None:
     # 2 (K, V) x 32 layers x 8 KV heads x 128 x 2 bytes x 8192 tokens = 2**30
-    assert kv_cache_bytes(load_model("llama-3.1-8b").shape, 8192) == GIB
+    assert cache_bytes(load_model("llama-3.1-8b").shape, 8192) == GIB
 
 
 @pytest.mark.parametrize(
@@ -36,18 +43,18 @@ def test_llama_3_1_8b_at_8192_is_one_gib() -> None:
     ],
 )
 def test_agrees_with_llama_cpp(model: str, context: int, kv_type: str, mib: float) -> None:
-    assert kv_cache_bytes(load_model(model).shape, context, kv_type) / MIB == pytest.approx(mib, abs=0.011)
+    assert cache_bytes(load_model(model).shape, context, kv_type) / MIB == pytest.approx(mib, abs=0.011)
 
 
 def test_context_is_rounded_up_to_256() -> None:
     assert [padded(n) for n in (1, 256, 257, 4000)] == [256, 256, 512, 4096]
     shape = load_model("llama-3.1-8b").shape
-    assert kv_cache_bytes(shape, 4000) == kv_cache_bytes(shape, 4096)
+    assert cache_bytes(shape, 4000) == cache_bytes(shape, 4096)
 
 
 def test_a_row_that_blocks_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match="256 weights in a block"):
-        kv_cache_bytes(load_model("smollm2-135m").shape, 512, "Q4_K")  # a row of 3 x 64 = 192
+        cache_bytes(load_model("smollm2-135m").shape, 512, "Q4_K")  # a row of 3 x 64 = 192
 
 
 def test_read_grows_with_depth_and_stops_at_the_window() -> None:
@@ -59,8 +66,8 @@ def test_read_grows_with_depth_and_stops_at_the_window() -> None:
 
 def test_states_do_not_grow_with_context() -> None:
     shape = load_model("mamba2-2.7b").shape
-    assert kv_cache_bytes(shape, 512) == kv_cache_bytes(shape, 65536)
-    assert kv_cache_bytes(shape, 512, sequence_count=3) == 3 * kv_cache_bytes(shape, 512)
+    assert cache_bytes(shape, 512) == cache_bytes(shape, 65536)
+    assert cache_bytes(shape, 512, sequence_count=3) == 3 * cache_bytes(shape, 512)
 
 
 def test_latent_attention_cached_every_head_until_april_2025() -> None:

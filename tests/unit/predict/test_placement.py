@@ -97,7 +97,7 @@ def test_cache_of_blocks_sums_to_the_cache(name: str):
     shape = load_model(name).shape
     each = block_cache_bytes(shape, cells_of(Scenario(context_tokens=8192)))
     assert len(each) == shape.layer_count
-    assert sum(each) == kv_cache_bytes(shape, 8192)
+    assert sum(each) == kv_cache_bytes(shape, Scenario(context_tokens=8192))
 
 
 def test_cards_get_blocks_by_running_shares():

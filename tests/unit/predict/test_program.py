@@ -121,7 +121,7 @@ def test_the_host_copies_each_view_of_a_state_that_it_keeps(model, layers, draft
     weights, placement = weights_of(load_card(model).shape, "Q4_K_M"), Placement(gpu_layers=layers)
     scenario = Scenario(program="llama-server b9849 -np 4 -kvu", context_tokens=8192, ubatch_tokens=2048,
                         placement=placement, draft_tokens=drafts)  # fmt: skip
-    layout = layout_of(parts_of(weights, placement), scenario, "vulkan", (1.0,))
+    layout = layout_of(parts_of(weights, placement), placement, "vulkan")
     assert scratch_bytes(weights.shape, scenario, layout)[HOST] / MIB == pytest.approx(printed_mib, rel=0.001)
 
 

@@ -21,7 +21,7 @@ from harness.predict.quant_mix import (
     types_in_order,
 )
 from harness.predict.tensors import tensors_of
-from harness.predict.weights import weights_of
+from harness.predict.weights import tensor_of, weights_of
 from harness.units import GIB
 
 # What `llama-quantize --dry-run` chose (release in llama-cpp-python 0.3.36) for header-only files of these shapes:
@@ -104,8 +104,9 @@ def test_file_bytes_of_cards_with_a_file(model: str, quant: str) -> None:
 def test_an_importance_matrix_changes_the_size(quant: str, gib: float) -> None:
     # Llama-3-70B as published in llama.cpp pull request 6745, made with an importance matrix.
     shape = load_model("llama-3.1-70b").shape
-    with_matrix = sum(t.size_bytes for t in weights_of(shape, quant, importance_matrix=True).tensors)
-    without = sum(t.size_bytes for t in weights_of(shape, quant, importance_matrix=False).tensors)
+    table = tensors_of(shape)
+    types = (types_in_order(shape, in_llama_order(table), quant, importance_matrix=one) for one in (True, False))
+    with_matrix, without = (sum(tensor_of(name, table[name], kind).size_bytes for name, kind in each.items()) for each in types)
     assert with_matrix / GIB == pytest.approx(gib, rel=0.001)
     assert without > 1.005 * with_matrix
 

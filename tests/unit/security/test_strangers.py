@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.catalog.hub import read_repository
-from harness.domain.foreign import inside, read_stream
+from harness.domain.foreign import inside
 from harness.errors import BadDataError, CouldNotRunError, HarnessError
 from harness.targets.facts import facts
 from harness.targets.shell import CounterFrames, Frame, ShellTarget, files_in
@@ -139,13 +139,6 @@ def test_a_command_that_floods_its_output_is_ended(tmp_path: Path) -> None:
     _, output = running.finish(20)
 
     assert len(output) < 40e6
-
-
-def test_a_stream_is_counted_as_it_arrives() -> None:
-    endless = iter(lambda: b"x" * 1000, b"")
-
-    with pytest.raises(BadDataError, match="more than 5000 bytes"):
-        read_stream(endless, "a stranger", 5000)
 
 
 # --- a mirror

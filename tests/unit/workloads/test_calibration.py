@@ -32,22 +32,20 @@ def drawn(seed: int, count: int = 1000):
 )
 def test_as_other_libraries(seed, netcal, relplot):
     p, y = drawn(seed)
-    assert metrics.ece(metrics.equal_width(p, y)) == pytest.approx(netcal, abs=1e-12)
+    assert metrics.ece(p, y) == pytest.approx(netcal, abs=1e-12)
     assert smooth.smooth_ece(p, y) == pytest.approx(relplot, abs=1e-6)
 
 
 def test_as_other_libraries_live():
     netcal = pytest.importorskip("netcal.metrics")
     p, y = drawn(7)
-    assert metrics.ece(metrics.equal_width(p, y)) == pytest.approx(netcal.ECE(10).measure(p, y.astype(int)), abs=1e-12)
+    assert metrics.ece(p, y) == pytest.approx(netcal.ECE(10).measure(p, y.astype(int)), abs=1e-12)
 
 
 def test_by_hand():
     # bins [.2,.3): .25 .25 with 1 of 2 right; [.9,1]: .95 1.0 with 2 of 2 right
     # ECE = 2/4 |.5 - .25| + 2/4 |1 - .975| = .125 + .0125
-    bins = metrics.equal_width([0.25, 0.25, 0.95, 1.0], [0, 1, 1, 1])
-    assert metrics.ece(bins) == pytest.approx(0.1375, abs=1e-15)
-    assert bins.counts.tolist() == [0, 0, 2, 0, 0, 0, 0, 0, 0, 2]
+    assert metrics.ece([0.25, 0.25, 0.95, 1.0], [0, 1, 1, 1]) == pytest.approx(0.1375, abs=1e-15)
 
 
 @pytest.mark.parametrize("bin_count", [3, 7, 10, 15, 20, 100])
@@ -59,15 +57,14 @@ def test_an_edge_belongs_to_the_bin_above_and_one_to_the_last(bin_count):
         (np.nextafter(inside, 0), range(bin_count - 1)),
         (np.array([1.0]), [bin_count - 1]),
     ):
-        got = [int(np.argmax(metrics.equal_width([x], [1], bin_count).counts)) for x in p]
-        assert got == list(expected)
+        assert metrics.bins_of(p, bin_count).tolist() == list(expected)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 400))
 def test_ece_is_the_plain_loop(seed, count):
     p, y = drawn(seed, count)
-    assert metrics.ece(metrics.equal_width(p, y)) == pytest.approx(
+    assert metrics.ece(p, y) == pytest.approx(
         compute_calibration_error([True] * count, p.tolist(), y.tolist()), abs=1e-12
     )
 
@@ -85,7 +82,7 @@ def test_ece_is_the_plain_loop(seed, count):
 )
 def test_what_the_seed_lets_through_is_refused(p, y):
     with pytest.raises(RefusedError):
-        metrics.equal_width(p, y)
+        metrics.ece(p, y)
     with pytest.raises(RefusedError):
         smooth.smooth_ece(p, y)
 
@@ -93,8 +90,8 @@ def test_what_the_seed_lets_through_is_refused(p, y):
 def test_platt_calibrates_what_they_did_not_see():
     p, y = drawn(3, 20_000)
     unseen, truth = drawn(4, 20_000)
-    before = metrics.ece(metrics.equal_width(unseen, truth))
-    assert metrics.ece(metrics.equal_width(platt(p, y)(unseen), truth)) < before / 5
+    before = metrics.ece(unseen, truth)
+    assert metrics.ece(platt(p, y)(unseen), truth) < before / 5
     # logit(p**1.5) is no straight line, but a Platt curve through a Platt curve is found exactly
     again = platt(p, np.random.default_rng(5).random(20_000) < Platt(0.7, -0.4)(p))
     assert again == pytest.approx((0.7, -0.4), abs=0.08)

@@ -14,7 +14,7 @@ Facts = dict[str, int]
 
 _TABLES: Final = shipped_table("data/architectures.toml")
 TRAITS: Final = {what: frozenset(names.split()) for what, names in _TABLES["tensors"].items()} | {
-    what: frozenset(_TABLES[what]) for what in ("delta_net", "sigmoid_routed")
+    what: frozenset(_TABLES[what]) for what in ("delta_net", "scaled", "sectioned_rope", "sigmoid_routed")
 }
 """Architectures by what their blocks have; ``known`` are those whose tensors are known."""
 
@@ -42,18 +42,24 @@ def holds(condition: str, facts: Facts) -> bool:
     return all(bool(facts.get(word)) is wanted for word, wanted in _words(condition))
 
 
-@lru_cache(maxsize=1 << 10)
-def block_facts(shape: ModelShape, block: int) -> Facts:
-    """Facts of one block: fields of the shape, those of its parts with a prefix, and what follows from them.
+@lru_cache(maxsize=1 << 8)
+def model_facts(shape: ModelShape) -> Facts:
+    """Facts of a model: fields of the shape, those of its parts with a prefix, and traits of its architecture.
 
-    ``ssm_``, ``moe_`` and ``latent_`` stand before the fields of recurrent layers, experts and latent attention. Kind
-    and architecture of the block are facts, and so are the traits of the architecture.
+    ``ssm_``, ``moe_`` and ``latent_`` stand before the fields of recurrent layers, experts and latent attention.
     """
-    arch, kind = shape.architecture, shape.layer_kind(block)
     structs = (("", shape), ("moe_", shape.experts), ("latent_", shape.latent), ("ssm_", shape.recurrent))
     fields = [(prefix + name, n) for prefix, struct in structs if struct for name, n in asdict(struct).items()]
     facts: Facts = {name: int(number) for name, number in fields if isinstance(number, int)}
-    facts |= {what: arch in names for what, names in TRAITS.items()} | {arch: True, kind: True}
+    facts["ssm_step_dim"] = -(-shape.hidden_dim // 16)
+    return facts | {what: shape.architecture in names for what, names in TRAITS.items()} | {shape.architecture: True}
+
+
+@lru_cache(maxsize=1 << 10)
+def block_facts(shape: ModelShape, block: int) -> Facts:
+    """Facts of one block: those of its model, its kind, and what follows from them."""
+    arch, kind = shape.architecture, shape.layer_kind(block)
+    facts = model_facts(shape) | {kind: True}
     facts["recurrent"] = shape.recurrent is not None and (kind == "recurrent" or arch == "falcon-h1")
     facts["attention"] = kind in {"full", "sliding"} or arch == "falcon-h1"
     facts["stored"] = block < shape.layer_count - shape.kv_shared_layer_count
@@ -77,5 +83,4 @@ def block_facts(shape: ModelShape, block: int) -> Facts:
         facts["moe_shared_dim"] = experts.shared_feed_forward_dim or experts.shared_count * experts.feed_forward_dim
     if (recurrent := shape.recurrent) is not None:
         facts["ssm_group_dim"] = recurrent.inner_dim // recurrent.group_count
-        facts["ssm_step_dim"] = -(-shape.hidden_dim // 16)
     return facts
