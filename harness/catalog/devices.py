@@ -1,7 +1,7 @@
 """Devices by whatever names them: a file, a device file's name, title or chip, rows of the tables, a line of parts."""
 
+import json
 from importlib.resources.abc import Traversable
-from typing import Any
 
 import msgspec
 import tomli_w
@@ -39,7 +39,7 @@ def load_device(ref: str) -> DeviceProfile:
 
 
 def _described(ref: str) -> DeviceProfile:
-    """The device of a line: of a device file where that is all it names, else made of the parts of the tables."""
+    """The device of a line; names that the file of aliases knows mean what that says."""
     asked = clean(ref).lower()
     named = machine.memory_in(asked)[0].strip(" ,:()").removesuffix(" +")
     meant = aliased(named)
@@ -48,7 +48,7 @@ def _described(ref: str) -> DeviceProfile:
         taken = f"{meant}, {beside}".strip(" ,")
         device = load_device(taken)
         return device.replace(readings=(*device.readings, f"{clean(ref)} is taken for {taken}"))
-    made = machine.build(machine.parse(asked), ref)
+    made = machine.described(asked, ref)
     if made is None:
         raise UnknownNameError("device", ref, [*near_files(ref), *near(ref)])
     return made
@@ -56,12 +56,6 @@ def _described(ref: str) -> DeviceProfile:
 
 def dump_device(profile: DeviceProfile) -> str:
     """TOML text of a profile as it is, in SI units; saved as ``<profile.name>.toml`` it loads back equal."""
-    document = msgspec.to_builtins(profile)
-    return tomli_w.dumps(_known({key: value for key, value in document.items() if key not in {"name", "learned"}}))
-
-
-def _known(value: Any) -> Any:
-    """The same without what is None, for which TOML has no word."""
-    if isinstance(value, dict):
-        return {key: _known(inner) for key, inner in value.items() if inner is not None}
-    return [_known(inner) for inner in value] if isinstance(value, tuple | list) else value
+    parts = msgspec.json.encode(profile)
+    document = json.loads(parts, object_hook=lambda table: {k: v for k, v in table.items() if v is not None})
+    return tomli_w.dumps({key: value for key, value in document.items() if key not in {"name", "learned"}})

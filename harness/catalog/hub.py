@@ -10,6 +10,8 @@ kept in the cache (its folder ``hub``), so that an interrupted read goes on and 
 import os
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
@@ -84,10 +86,8 @@ def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
     client, described = _client(), []
     _reach(repo)
     for part in parts_of(file):
-        try:
+        with _faults_told(f"{repo}/{part}"):
             about = client.get_hf_file_metadata(_url(repo, part))
-        except Exception as error:
-            raise FetchError(f"{repo}/{part}: {type(error).__name__}: {str(error).strip()[:200]}") from error
         if about.size is None:
             raise FetchError(f"{repo}/{part}: the hub does not tell its size")
         digest = about.etag if re.fullmatch(r"[0-9a-f]{64}", about.etag or "") else ""
@@ -197,35 +197,41 @@ def _download(
     """
     utils = _client().utils
     headers = {**utils.build_hf_headers(library_name="edge-harness"), "Accept-Encoding": "identity"}
+    with part.open("ab") as out, _faults_told(place):
+        done = out.tell()
+        headers |= {"Range": f"bytes={done}-{stop - 1 if stop else ''}"} if done or stop else {}
+        with utils.get_session().stream("GET", url, headers=headers, timeout=30) as answer:
+            status = answer.status_code
+            if status == 404 and stop:
+                raise UnknownNameError("file of the hub", place, ())
+            if status not in {200, 206}:
+                raise FetchError(f"{place}: the hub answered {status}: there is no such file, or it wants a token")
+            if status == 200:  # all of it, whatever was asked for
+                out.truncate(0)
+                done = 0
+            total = answer.headers.get("Content-Length" if status == 200 else "Content-Range", "").rpartition("/")[2]
+            size = int(total) if re.fullmatch(r"\d{1,18}", total) else 0
+            if size > most_bytes:
+                raise FetchError(f"{place}: found {size} bytes, expected {most_bytes}")
+            for chunk in answer.iter_bytes(_CHUNK_BYTES):
+                done += len(chunk)
+                if done > (stop or most_bytes):
+                    raise FetchError(f"{place}: it sends more than the {stop or most_bytes} bytes that it may have")
+                out.write(chunk)
+                progress(done, most_bytes)
+    return done, size
+
+
+@contextmanager
+def _faults_told(place: str) -> Iterator[None]:
+    """Make a fault of whichever library the client speaks with a FetchError."""
     try:
-        with part.open("ab") as out:
-            done = out.tell()
-            headers |= {"Range": f"bytes={done}-{stop - 1 if stop else ''}"} if done or stop else {}
-            with utils.get_session().stream("GET", url, headers=headers, timeout=30) as answer:
-                status = answer.status_code
-                if status == 404 and stop:
-                    raise UnknownNameError("file of the hub", place, ())
-                if status not in {200, 206}:
-                    raise FetchError(f"{place}: the hub answered {status}: there is no such file, or it wants a token")
-                if status == 200:  # all of it, whatever was asked for
-                    out.truncate(0)
-                    done = 0
-                total = answer.headers.get("Content-Length" if status == 200 else "Content-Range", "")
-                total = total.rpartition("/")[2]
-                size = int(total) if re.fullmatch(r"\d{1,18}", total) else 0
-                if size > most_bytes:
-                    raise FetchError(f"{place}: found {size} bytes, expected {most_bytes}")
-                for chunk in answer.iter_bytes(_CHUNK_BYTES):
-                    done += len(chunk)
-                    if done > (stop or most_bytes):
-                        raise FetchError(f"{place}: it sends more than the {stop or most_bytes} bytes it may have")
-                    out.write(chunk)
-                    progress(done, most_bytes)
+        yield
     except HarnessError:
         raise
-    except Exception as error:  # of whichever library the client speaks with
-        raise FetchError(f"{place}: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}") from error
-    return done, size
+    except Exception as error:
+        text = str(error).strip().splitlines() or [""]
+        raise FetchError(f"{place}: {type(error).__name__}: {text[0][:200]}") from error
 
 
 def folder_of(repo: str) -> Path:

@@ -169,16 +169,23 @@ def memory_in(segment: str) -> tuple[str, MemoryWords]:
     return segment, memory
 
 
+def described(text: str, ref: str) -> DeviceProfile | None:
+    """The device of a line: of a device file where that is all it names, else made of the parts of the tables.
+
+    None and errors as :func:`build`; ``ref`` is the line as it was written.
+    """
+    line = parse(text)
+    name, number, _ = line.names[0] if len(line.names) == 1 and not line.beside else Named("")
+    whole = file_called(name) if number == 1 else None
+    return under(also(whole, name), line) if whole and fits(whole, line) else build(line, ref)
+
+
 def build(line: PartsLine, ref: str) -> DeviceProfile | None:
     """The device of a line; None where one of its names is nobody's.
 
     Raises:
         InputError: Two parts of a kind, no or too many cards, or a limit of power that is none of the device.
     """
-    if len(line.names) == 1 and line.names[0].number == 1 and not line.beside:
-        whole = file_called(line.names[0].name)
-        if whole and fits(whole, line):
-            return under(also(whole, line.names[0].name), line)
     hosts, cards = list[Part](), list[Part]()
     meant = [(named, find(named.name)) for named in line.names]
     if not all(hits for _, hits in meant):
@@ -291,8 +298,7 @@ def _readings(part: Part, hits: Sequence[Part], name: str) -> tuple[str, ...]:
     differing = {
         p.name: _figures(p)
         for p in hits
-        if p.gb_s
-        and (abs(p.gb_s / (part.gb_s or 1) - 1) > 0.02 or p.sizes_gb != part.sizes_gb != ())
+        if p.gb_s and (abs(p.gb_s / (part.gb_s or 1) - 1) > 0.02 or p.sizes_gb != part.sizes_gb != ())
     }
     if differing:
         words = "; ".join(list(differing.values())[:4])
@@ -505,9 +511,7 @@ def _engines(silicon: Part, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
     return (gpu, cpu) if first else (cpu, gpu)
 
 
-def _with_cards(
-    cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWords
-) -> DeviceProfile:
+def _with_cards(cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWords) -> DeviceProfile:
     """Cards in the host that is named, else in the usual one of their form.
 
     Unlike ones have layers in proportion to their memory, and compute one after the other: each stands for the mean of

@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec.structs import asdict
 
-from harness.domain.base import shipped_table
+from harness.domain.base import shipped_rows, shipped_table
 from harness.domain.model import ModelShape
 
 Facts = dict[str, int]
@@ -17,6 +17,7 @@ TRAITS: Final = {what: frozenset(names.split()) for what, names in _TABLES["tens
     what: frozenset(_TABLES[what]) for what in ("delta_net", "scaled", "sectioned_rope", "sigmoid_routed")
 }
 """Architectures by what their blocks have; ``known`` are those whose tensors are known."""
+_ROWS: Final = shipped_rows("data/facts.csv")
 
 
 @cache
@@ -51,36 +52,22 @@ def model_facts(shape: ModelShape) -> Facts:
     structs = (("", shape), ("moe_", shape.experts), ("latent_", shape.latent), ("ssm_", shape.recurrent))
     fields = [(prefix + name, n) for prefix, struct in structs if struct for name, n in asdict(struct).items()]
     facts: Facts = {name: int(number) for name, number in fields if isinstance(number, int)}
+    facts |= {what: shape.architecture in names for what, names in TRAITS.items()} | {shape.architecture: True}
+    facts["one_part_a_layer"] = "-" in shape.layer_pattern
+    facts["half_head_dim"] = shape.head_dim // 2
     facts["ssm_step_dim"] = -(-shape.hidden_dim // 16)
-    return facts | {what: shape.architecture in names for what, names in TRAITS.items()} | {shape.architecture: True}
+    if (recurrent := shape.recurrent) is not None:
+        facts["ssm_group_dim"] = recurrent.inner_dim // recurrent.group_count
+        facts["ssm_kept_taps"] = recurrent.conv_dim - 1
+    return facts
 
 
 @lru_cache(maxsize=1 << 10)
 def block_facts(shape: ModelShape, block: int) -> Facts:
-    """Facts of one block: those of its model, its kind, and what follows from them."""
-    arch, kind = shape.architecture, shape.layer_kind(block)
-    facts = model_facts(shape) | {kind: True}
-    facts["recurrent"] = shape.recurrent is not None and (kind == "recurrent" or arch == "falcon-h1")
-    facts["attention"] = kind in {"full", "sliding"} or arch == "falcon-h1"
+    """Facts of one block: those of its model, its kind, and what follows from them by ``data/facts.csv``."""
+    facts = model_facts(shape) | {shape.layer_kind(block): True, "routed": shape.is_moe_layer(block)}
     facts["stored"] = block < shape.layer_count - shape.kv_shared_layer_count
-    facts["shares_keys"] = arch == "gemma4" and not facts["stored"]
-    facts["values_are_keys"] = shape.values_are_keys and kind != "sliding"
-    sliding = facts if kind == "sliding" else {}
-    facts["half_head_dim"] = shape.head_dim // 2
-    facts["value_dim"] = sliding.get("sliding_head_dim") or shape.value_head_dim or shape.head_dim
-    facts["head_dim"] = sliding.get("sliding_head_dim") or shape.head_dim
-    kv_heads = sliding.get("sliding_kv_head_count") or shape.kv_head_count
-    facts["query_row_dim"] = shape.head_count * facts["head_dim"]
-    facts["key_row_dim"] = kv_heads * facts["head_dim"]
-    facts["value_row_dim"] = kv_heads * facts["value_dim"]
-    own = 0 if facts["stored"] else shape.kv_shared_feed_forward_dim
-    facts["block_feed_forward_dim"] = own or shape.feed_forward_dim
-    facts["feeds"] = not facts["attention_free"] and (kind == "none" or "-" not in shape.layer_pattern)
-    facts["routed"] = shape.is_moe_layer(block)
-    facts["dense"] = facts["feeds"] and (arch == "gemma4" or not facts["routed"]) and facts["block_feed_forward_dim"]
-    if (experts := shape.experts) is not None:
-        facts["moe_width"] = experts.latent_dim or shape.hidden_dim
-        facts["moe_shared_dim"] = experts.shared_feed_forward_dim or experts.shared_count * experts.feed_forward_dim
-    if (recurrent := shape.recurrent) is not None:
-        facts["ssm_group_dim"] = recurrent.inner_dim // recurrent.group_count
+    for row in _ROWS:
+        if holds(row["when"], facts):
+            facts[row["name"]] = amount(row["whole"], facts)
     return facts

@@ -49,14 +49,16 @@ class Placement(Frozen):
 
     def flags(self, block_count: int) -> str:
         """The same as options of llama.cpp's programs."""
-        text = [f"-ngl {block_count + 1 - self.first_gpu_block(block_count)}"]
-        if self.cpu_moe:
-            text.append(f"--n-cpu-moe {self.cpu_moe}")
-        if len(self.tensor_split) > 1:
-            text.append("-ts " + ",".join(f"{share:g}" for share in self.tensor_split))
-        text += [f"-sm {self.split_mode}"] if self.split_mode != "layer" else []
-        text += [f"-mg {self.main_gpu}"] if self.main_gpu else []
-        return " ".join([*text, *([] if self.kv_on_gpu else ["-nkvo"])])
+        shares = ",".join(f"{share:g}" for share in self.tensor_split)
+        options = {
+            f"-ngl {block_count + 1 - self.first_gpu_block(block_count)}": True,
+            f"--n-cpu-moe {self.cpu_moe}": self.cpu_moe,
+            f"-ts {shares}": len(self.tensor_split) > 1,
+            f"-sm {self.split_mode}": self.split_mode != "layer",
+            f"-mg {self.main_gpu}": self.main_gpu,
+            "-nkvo": not self.kv_on_gpu,
+        }
+        return " ".join(words for words, is_told in options.items() if is_told)
 
 
 _OPTIONS: Final = shipped_table("data/program_options.toml")

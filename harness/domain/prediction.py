@@ -23,7 +23,7 @@ class Interval(Frozen, kw_only=False):
         return Interval(mid, low, high)
 
 
-class MemoryPart(Frozen):
+class MemoryPart(Frozen, kw_only=False):
     """One part of the memory needed.
 
     Attributes:

@@ -46,8 +46,8 @@ def with_companions(memory: MemoryPrediction, companions: Iterable[Companion]) -
     """Memory of the model and of what lives beside it, a part each."""
     parts = tuple(
         MemoryPart(
-            name=c.name,
-            anonymous_bytes=c.anonymous_bytes,
+            c.name,
+            c.anonymous_bytes,
             file_bytes=c.file_bytes,
             reason=f"beside the model: {c.reason or c.name}",
         )

@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from harness.domain.base import shipped_rows
+from harness.domain.facts import Facts, amount, block_facts, holds
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape
-from harness.domain.facts import Facts, amount, block_facts, holds
 from harness.predict.kv_cache import CacheCells
 
 HOST: Final = -1
@@ -155,29 +155,18 @@ class Graph:
 
 
 def _further_facts(shape: ModelShape, cells: CacheCells, block: int) -> Facts:
-    """What the lines of the graph ask of a block beside its widths."""
+    """What the lines of the graph ask of a block beside its own facts."""
     facts = block_facts(shape, block)
     after = (block_facts(shape, one) for one in range(block + 1, shape.layer_count))
-    following = next((one for one in after if one["recurrent"] | one["attention"] | one["routed"]), facts)
-    used = shape.experts.used_count if shape.experts is not None else 0
-    rows = 0 if facts["first_mamba"] else 2 * facts.get("ssm_group_count", 0) * facts.get("ssm_state_dim", 0)
-    reads, later = (one["recurrent"] and not one["delta_net"] | one["attention"] for one in (facts, following))
+    following = next((one for one in after if one.get("mixes") or one["routed"]), {})
     return {
         "first": block == 0,
         "chooses_late": facts["chooses_late"] and cells.program.late_outputs,
         "last": block == shape.layer_count - 1,
-        "latent": shape.latent is not None and shape.architecture != "minicpm3",
         "windowed": "sliding" in shape.layer_kinds,
-        "rotates": not facts["unrotated"] and not (facts["unrotated_if_full"] and shape.layer_kind(block) == "full"),
-        "rotates_in_place": shape.qk_norm and not facts["full_width_qk_norm"],
-        "reads_state": reads,
-        "next_reads_state": later and following is not facts,
-        "mixes": facts["recurrent"] or facts["attention"],
-        "joins_stream": facts["adds_to_stream"] or (facts["recurrent"] and facts["delta_net"] | facts["first_mamba"]),
+        "next_reads_state": following.get("reads_state", 0),
         "kept_states": cells.state_rows // cells.sequences,
-        "ssm_row_dim": facts.get("ssm_inner_dim", 0) + rows,
-        "ssm_kept_taps": facts.get("ssm_conv_dim", 1) - 1,
-        "moe_further_count": used - 2,
+        "moe_further_count": facts.get("moe_used_count", 0) - 2,
     }
 
 

@@ -102,7 +102,7 @@ class HeatTerms(Frozen):
             for key, term in self.terms.items()
         ]
         rows = zip(slopes, self.covariance, strict=True)
-        variance = sum(g * sum(c * h for c, h in zip(row, slopes, strict=True)) for g, row in rows)
+        variance = sum(g * c * h for g, row in rows for c, h in zip(row, slopes, strict=True))
         width = 1.645 * math.sqrt(max(variance, 0.0) + floor**2)
         return interval(middle, width)
 

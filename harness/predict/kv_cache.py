@@ -6,6 +6,7 @@ src/llama-hparams.cpp (``n_embd_r``, ``n_embd_s``).
 
 from typing import Final, NamedTuple
 
+from harness.domain.facts import amount, block_facts
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape
 from harness.domain.program import Program, program_named
@@ -95,13 +96,13 @@ def row_pair_bytes(shape: ModelShape, kv_type: str, value_type: str = "", *, sli
     Raises:
         ValueError: The type's blocks do not divide the row.
     """
-    if shape.latent is not None and shape.architecture != "minicpm3":
-        return row_bytes(kv_type, shape.latent.kv_rank_dim + shape.latent.rope_head_dim)
-    key = shape.kv_head_count * shape.head_dim
-    value = shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
-    if sliding and shape.sliding_head_dim:
-        key = value = (shape.sliding_kv_head_count or shape.kv_head_count) * shape.sliding_head_dim
-    return row_bytes(kv_type, key) + row_bytes(value_type or kv_type, value)
+    kind = "sliding" if sliding else "full"
+    if kind not in shape.layer_kinds:
+        return 0
+    facts = block_facts(shape, shape.layer_kinds.index(kind))
+    if facts["latent"]:
+        return row_bytes(kv_type, facts["latent_kv_rank_dim"] + facts["latent_rope_head_dim"])
+    return row_bytes(kv_type, facts["key_row_dim"]) + row_bytes(value_type or kv_type, facts["value_row_dim"])
 
 
 def layer_counts(shape: ModelShape) -> tuple[int, int, int]:
@@ -123,13 +124,9 @@ def state_bytes(shape: ModelShape) -> int:
     Convolution: (conv - 1) x (inner + 2 x groups x state); state: inner x state. Mamba-1 has no groups in its
     convolution, and LFM2 has a short convolution over the hidden width alone.
     """
-    if (recurrent := shape.recurrent) is None:
+    if shape.recurrent is None:
         return 0
-    if shape.architecture in {"lfm2", "lfm2moe"}:
-        return 4 * (recurrent.conv_dim - 1) * shape.hidden_dim
-    groups = 0 if shape.architecture in {"mamba", "jamba"} else recurrent.group_count
-    convolution = (recurrent.conv_dim - 1) * (recurrent.inner_dim + 2 * groups * recurrent.state_dim)
-    return 4 * (convolution + recurrent.inner_dim * recurrent.state_dim)
+    return 4 * amount("ssm_kept_taps*ssm_row_dim+ssm_inner_dim*ssm_state_dim", block_facts(shape, 0))
 
 
 def kv_cache_bytes(shape: ModelShape, scenario: Scenario) -> int:

@@ -117,7 +117,7 @@ def with_head(
     }
     pool = _pool_of(api, device)
     parts = [
-        MemoryPart(name=f"draft {name}", anonymous_bytes=size, reason="of the head that drafts", pool=pool)
+        MemoryPart(f"draft {name}", size, reason="of the head that drafts", pool=pool)
         for name, size in sizes.items()
     ]
     return with_parts(memory, tuple(parts), SPREAD_RATIO)
@@ -176,7 +176,7 @@ def weight_parts(
     held, mapped = (0, with_cpu) if scenario.mmap else (with_cpu, 0)
     return (
         *_by_card("weights", on_cards, reasons, pool),
-        MemoryPart(name=other, anonymous_bytes=held, file_bytes=mapped, reason=why),
+        MemoryPart(other, held, file_bytes=mapped, reason=why),
     )
 
 
@@ -195,11 +195,11 @@ def _context_parts(
         reason = f"activations of a batch, as touched; the engine may reserve {format_bytes(reserved)} of address space"
         touched = touched_compute_bytes(shape, scenario)
         nodes = program_named(scenario.program).graph_nodes
-        graph = MemoryPart(name="graph", anonymous_bytes=int(_NODE_BYTES * nodes), reason=f"records of {nodes} nodes")
+        graph = MemoryPart("graph", int(_NODE_BYTES * nodes), reason=f"records of {nodes} nodes")
         return (
             *([graph] if nodes else []),
-            MemoryPart(name="kv cache", anonymous_bytes=sum(cache) + records, reason=why, pool=pool),
-            MemoryPart(name="compute buffer", anonymous_bytes=touched, reason=reason, pool=pool),
+            MemoryPart("kv cache", sum(cache) + records, reason=why, pool=pool),
+            MemoryPart("compute buffer", touched, reason=reason, pool=pool),
         )
     layout = whole_layout(shape, api)
     if not _is_whole(shape, scenario):
@@ -215,9 +215,9 @@ def _context_parts(
     return (
         *_by_card("kv cache", on_cards, [why], pool),
         *_by_card("compute buffer", [scratch.get(n, 0) for n in range(len(on_cards))], [reserved_for_good], pool),
-        MemoryPart(name="kv cache with the CPU", anonymous_bytes=with_cpu, reason="of the CPU's blocks"),
-        MemoryPart(name="host buffer", anonymous_bytes=on_host, reason="inputs of a batch, logits"),
-        MemoryPart(name="cell records", anonymous_bytes=records, reason=f"{CELL_RECORD_BYTES} bytes a cell"),
+        MemoryPart("kv cache with the CPU", with_cpu, reason="of the CPU's blocks"),
+        MemoryPart("host buffer", on_host, reason="inputs of a batch, logits"),
+        MemoryPart("cell records", records, reason=f"{CELL_RECORD_BYTES} bytes a cell"),
     )
 
 
@@ -233,11 +233,11 @@ def _process_parts(weights: Weights, api: str, device: DeviceProfile | None, car
     return (
         *(_by_card("driver", [context] * card_count, [f"{api} context"], _pool_of(api, device)) if context else ()),
         MemoryPart(
-            name="vocabulary", anonymous_bytes=vocabulary, reason=f"{shape.vocab_count} tokens, {each} bytes each"
+            "vocabulary", vocabulary, reason=f"{shape.vocab_count} tokens, {each} bytes each"
         ),
         MemoryPart(
-            name="runtime",
-            anonymous_bytes=measured.process_anonymous_bytes if measured else RUNTIME_ANONYMOUS_BYTES,
+            "runtime",
+            measured.process_anonymous_bytes if measured else RUNTIME_ANONYMOUS_BYTES,
             file_bytes=measured.process_file_bytes if measured else RUNTIME_FILE_BYTES,
             reason="interpreter and engine",
         ),
@@ -277,10 +277,10 @@ def later_parts(shape: ModelShape, scenario: Scenario) -> tuple[MemoryPart, ...]
     if one and program.checkpoints:
         count = program.checkpoints * cells.sequences
         reason = f"up to {count} saved states of {format_bytes(one)}; --ctx-checkpoints caps them"
-        parts.append(MemoryPart(name="checkpoints", anonymous_bytes=one * count, reason=reason))
+        parts.append(MemoryPart("checkpoints", one * count, reason=reason))
     if program.cache_ram_mib:
         reason = "caches of other prompts; --cache-ram caps them"
-        parts.append(MemoryPart(name="prompt cache", anonymous_bytes=program.cache_ram_mib * MIB, reason=reason))
+        parts.append(MemoryPart("prompt cache", program.cache_ram_mib * MIB, reason=reason))
     return tuple(parts)
 
 
@@ -305,7 +305,7 @@ def _by_card(name: str, sizes: list[int], reasons: list[str], pool: PoolName) ->
     """A part of each card, with its number where there are several."""
     for card, size in enumerate(sizes):
         own = f"{name}, card {card}" if len(sizes) > 1 else name
-        yield MemoryPart(name=own, anonymous_bytes=size, reason=reasons[min(card, len(reasons) - 1)], pool=pool)
+        yield MemoryPart(own, size, reason=reasons[min(card, len(reasons) - 1)], pool=pool)
 
 
 def _cpu_weights(weights: Weights, scenario: Scenario, device: DeviceProfile | None) -> tuple[MemoryPart, ...]:
@@ -315,14 +315,14 @@ def _cpu_weights(weights: Weights, scenario: Scenario, device: DeviceProfile | N
     if scenario.mmap:
         mapped = max(weights.file_bytes - _header_bytes(weights), tensor_bytes)
         reason = f"all {format_bytes(mapped)} of tensor data, mapped from the file"
-        base = MemoryPart(name="weights", anonymous_bytes=0, file_bytes=mapped, reason=reason)
+        base = MemoryPart("weights", 0, file_bytes=mapped, reason=reason)
     else:
         held = tensor_bytes - repacked + _copied_table_bytes(weights, scenario, engine)
-        base = MemoryPart(name="weights", anonymous_bytes=held, reason="read into memory of its own (no mmap)")
+        base = MemoryPart("weights", held, reason="read into memory of its own (no mmap)")
     if not repacked:
         return (base,)
     reason = f"{repacked / tensor_bytes:.0%} of the weights rewritten for this CPU's instructions at load"
-    return base, MemoryPart(name="repacked weights", anonymous_bytes=repacked, reason=reason)
+    return base, MemoryPart("repacked weights", repacked, reason=reason)
 
 
 def _copied_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeEngine | None) -> int:

@@ -17,11 +17,11 @@ from math import prod
 from typing import Final, NamedTuple
 
 from harness.domain.base import shipped_rows, shipped_table
+from harness.domain.facts import TRAITS, Facts, holds
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
 from harness.domain.quant import GROUPS, SAME
 from harness.errors import UnknownNameError
-from harness.domain.facts import TRAITS, Facts, holds
 from harness.predict.tensors import block_of
 
 _TABLES: Final = shipped_table("data/quantisations.toml")

@@ -11,9 +11,9 @@ from functools import lru_cache
 from typing import Final
 
 from harness.domain.base import shipped_rows
+from harness.domain.facts import TRAITS, Facts, amount, block_facts, holds
 from harness.domain.model import ModelShape
 from harness.errors import RefusedError
-from harness.domain.facts import TRAITS, Facts, amount, block_facts, holds
 
 Table = dict[str, tuple[int, ...]]
 """Tensors before a type is chosen: sizes by llama.cpp's name, the row length first."""

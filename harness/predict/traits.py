@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from harness.domain.base import shipped_rows
+from harness.domain.base import shipped_rows, shipped_text
 
 _HANDHELD: Final = ("qualcomm", "mali")
 PHONE_THREADS: Final = 4
@@ -107,23 +107,7 @@ _SAID_BESIDE: Final = re.compile(
     r"|\b(?:with|series|edition|generation)\b|\((?:r|tm)\)|@.*|\b\d+-core\b|\b\d+(?:st|nd|rd|th) gen\b|\bw/.*"
 )
 """Words of a name that do not tell one chip from another."""
-_NUMBERED: Final = (
-    r"\b(tensor g\d|dimensity \d{3,4}\+?|exynos \d{4}|kirin \d{3,4})",
-    r"^(?!nvidia)[^/]*?\b(a1\d|a2\d)(?: bionic)? ?(pro)?\b(?! ?\d)",
-    r"\b(quadro [pmt]|arc pro b|arc [ab])(\d{2,4}m?)\b",
-    r"\b(\d000) (ada)\b",
-    r"\b(quadro rtx|rtx pro) (\d{4})\b",
-    r"(?:rtx|gtx|\bgt|^|nvidia) ?\b([1-5]0[1-9]0|20[5-8]0|16[3-6]0|9[5-8]0) ?(ti)?\b ?(super|d)?",
-    r"(?:radeon|\brx|^) ?(?:rx )?\b([4-9]\d{2,3}) ?(xtx|xt|gre|m)?\b",
-    r"\b([apwl]\d{4}|[abhlgv]\d{2,3}s?|mi\d{2,3}[a-z]?|gh200|gb200|mx\d{3}|t\d{3,4}|[pm]\d{2,3})\b",
-    r"\b(i[3579]-\d{3,5}[a-z]*\d?)\b",
-    r"\b(n\d{2,3})\b",
-    r"\b(ultra \d \d{3}[a-z]*|core \d \d{3}[a-z]*)\b",
-    r"\b(ryzen) (?:(threadripper) )?(ai )?(max\+? )?([3579] )?(pro )?(hx )?(\d{3,4}[a-z0-9]*)\b",
-    r"\b(threadripper)(?: (pro))? (\d{4}[a-z]*)\b",
-    r"\b(epyc) (\d{3,4}[a-z0-9]*)\b",
-    r"\b(xeon)(?: (?:gold|platinum|silver|bronze|e|w))?[ -]((?:e\d-|w\d?-)?\d{4}[a-z+]*(?: ?v\d)?)\b",
-)
+_NUMBERED: Final = shipped_text("data/chip_numbers.txt", "harness.predict").splitlines()
 """Makers' numbers: what tells a chip, in groups, by the first pattern that a name holds."""
 
 
@@ -228,10 +212,6 @@ def _cores(text: str) -> int:
     """GPU cores, where a name gives them; a count that is said to be of the CPU is none."""
     for pattern in (r"(\d+)[ -]?(?:core|c)?[ -]?gpu", r"(\d+)c\b", r"(\d+)-core(?! cpu)"):
         found = re.search(pattern, text)
-        if found and int(found[1]) in _APPLE_COUNTS:
+        if found and first_cells("chip_names.csv", found[1], "apple gpu cores"):
             return int(found[1])
     return 0
-
-
-_APPLE_COUNTS: Final = {7, 8, 10, 14, 16, 18, 19, 20, 24, 30, 32, 38, 40, 48, 60, 64, 76, 80}
-"""GPU cores that Apple has sold."""

@@ -8,7 +8,14 @@ from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
 from harness.domain.quant import understood
 from harness.errors import UnknownNameError
-from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX, QUANTS, Placed, in_llama_order, quant_named, types_in_order
+from harness.predict.quant_mix import (
+    NEEDS_IMPORTANCE_MATRIX,
+    QUANTS,
+    Placed,
+    in_llama_order,
+    quant_named,
+    types_in_order,
+)
 from harness.predict.tensors import Table, tensors_of
 
 _ALIGNMENT_BYTES: Final = 32

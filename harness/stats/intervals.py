@@ -37,7 +37,12 @@ def quantile_interval(samples: Sequence[float], share: float = 0.5) -> Estimate:
     ordered = sorted(_finite(samples).tolist())
     n = len(ordered)
     low, high = _ends(n, share)
-    return Estimate(float(np.quantile(ordered, share)), ordered[low - 1] if low else None, ordered[high - 1] if high <= n else None, n)
+    return Estimate(
+        float(np.quantile(ordered, share)),
+        ordered[low - 1] if low else None,
+        ordered[high - 1] if high <= n else None,
+        n,
+    )
 
 
 @lru_cache(maxsize=1024)

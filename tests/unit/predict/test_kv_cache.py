@@ -11,9 +11,7 @@ from harness.units import GIB, MIB
 
 
 def cache_bytes(shape: ModelShape, context_tokens: int, kv_type: str = "F16", sequence_count: int = 1) -> int:
-    return kv_cache_bytes(
-        shape, Scenario(context_tokens=context_tokens, kv_type=kv_type, batch_count=sequence_count)
-    )
+    return kv_cache_bytes(shape, Scenario(context_tokens=context_tokens, kv_type=kv_type, batch_count=sequence_count))
 
 
 def test_llama_3_1_8b_at_8192_is_one_gib() -> None:

@@ -106,7 +106,9 @@ def test_an_importance_matrix_changes_the_size(quant: str, gib: float) -> None:
     shape = load_model("llama-3.1-70b").shape
     table = tensors_of(shape)
     types = (types_in_order(shape, in_llama_order(table), quant, importance_matrix=one) for one in (True, False))
-    with_matrix, without = (sum(tensor_of(name, table[name], kind).size_bytes for name, kind in each.items()) for each in types)
+    with_matrix, without = (
+        sum(tensor_of(name, table[name], kind).size_bytes for name, kind in each.items()) for each in types
+    )
     assert with_matrix / GIB == pytest.approx(gib, rel=0.001)
     assert without > 1.005 * with_matrix
 
