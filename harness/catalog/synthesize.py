@@ -18,6 +18,7 @@ from typing import IO, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.catalog._progress import Progress, no_progress
 from harness.catalog.fetch import check_room
 from harness.catalog.gguf import SYNTHETIC_KEY
 from harness.catalog.gguf_write import header_bytes, metadata_of, padding_bytes, write_gguf
@@ -40,7 +41,9 @@ SYNTHETIC_TYPES: Final = frozenset({"F32", "F16", "BF16", "MXFP4"}).union(
 """Types that random weights can be made of."""
 
 
-def synthesize(weights: Weights, path: Path, *, seed: int = 0) -> Path:
+def synthesize(
+    weights: Weights, path: Path, *, seed: int = 0, name: str = "", progress: Progress = no_progress
+) -> Path:
     """Write a file of random weights that llama.cpp loads as it would the real one. Memory: some 10 MiB a type.
 
     The same seed gives the same bytes.
@@ -52,10 +55,10 @@ def synthesize(weights: Weights, path: Path, *, seed: int = 0) -> Path:
     for tensor in weights.tensors:
         if tensor.type_name not in SYNTHETIC_TYPES:
             raise RefusedError(f"{tensor.name}: no random weights of type {tensor.type_name}")
-    metadata = metadata_of(weights.shape, name=path.stem, quant=weights.quant)
+    metadata = metadata_of(weights.shape, name=name or path.stem, quant=weights.quant)
     metadata |= {"general.synthetic": True, SYNTHETIC_KEY: "synthetic"}
     total = sum(t.size_bytes + padding_bytes(t.size_bytes) for t in weights.tensors)
-    source = BlockSource(seed, routed=weights.shape.experts is not None)
+    source = BlockSource(seed, total, progress, routed=weights.shape.experts is not None)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         check_room(path.parent, total + len(header_bytes(metadata, weights.tensors)))
@@ -68,10 +71,11 @@ def synthesize(weights: Weights, path: Path, *, seed: int = 0) -> Path:
 class BlockSource:
     """Bytes for tensors: one random chunk a type, entered at another block for each tensor, repeated as needed."""
 
-    def __init__(self, seed: int, *, routed: bool = False) -> None:
+    def __init__(self, seed: int, total_bytes: int, progress: Progress = no_progress, *, routed: bool = False) -> None:
         self.random = np.random.default_rng(seed)
         self.routed = routed
         self.chunks: dict[str, NDArray[np.uint8]] = {}
+        self.done_bytes, self.total_bytes, self.progress = 0, total_bytes, progress
 
     def fill(self, out: IO[bytes], tensor: Tensor) -> None:
         """Write one tensor."""
@@ -85,6 +89,8 @@ class BlockSource:
             out.write((rows / np.float32(_MIXTURE_NORM * np.sqrt(tensor.dims[0]))).tobytes())
         else:
             self._blocks(out, tensor)
+        self.done_bytes += tensor.size_bytes + padding_bytes(tensor.size_bytes)
+        self.progress(self.done_bytes, self.total_bytes)
 
     def _blocks(self, out: IO[bytes], tensor: Tensor) -> None:
         kind = tensor.type_name

@@ -75,4 +75,4 @@ def write_tiny(path: Path, shape: ModelShape, type_name: str, *, words: bool = F
     if not words:
         metadata = {key: value for key, value in metadata.items() if not key.startswith("tokenizer.")}
         metadata |= {"tokenizer.ggml.model": "none", "llama.vocab_size": shape.vocab_count}
-    write_gguf(path, metadata, tensors, BlockSource(1).fill)
+    write_gguf(path, metadata, tensors, BlockSource(1, 0).fill)

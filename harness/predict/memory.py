@@ -117,8 +117,7 @@ def with_head(
     }
     pool = _pool_of(api, device)
     parts = [
-        MemoryPart(f"draft {name}", size, reason="of the head that drafts", pool=pool)
-        for name, size in sizes.items()
+        MemoryPart(f"draft {name}", size, reason="of the head that drafts", pool=pool) for name, size in sizes.items()
     ]
     return with_parts(memory, tuple(parts), SPREAD_RATIO)
 
@@ -232,9 +231,7 @@ def _process_parts(weights: Weights, api: str, device: DeviceProfile | None, car
     context = int(driver_share(api, device).mid)
     return (
         *(_by_card("driver", [context] * card_count, [f"{api} context"], _pool_of(api, device)) if context else ()),
-        MemoryPart(
-            "vocabulary", vocabulary, reason=f"{shape.vocab_count} tokens, {each} bytes each"
-        ),
+        MemoryPart("vocabulary", vocabulary, reason=f"{shape.vocab_count} tokens, {each} bytes each"),
         MemoryPart(
             "runtime",
             measured.process_anonymous_bytes if measured else RUNTIME_ANONYMOUS_BYTES,

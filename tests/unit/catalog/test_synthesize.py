@@ -10,7 +10,7 @@ from bench.tiny_gguf import synthesize_tiny
 from harness.catalog.gguf import SkippedArray, read_gguf
 from harness.catalog.models import model_names
 from harness.catalog.names import load_model
-from harness.catalog.synthesize import SYNTHETIC_TYPES, BlockSource, random_blocks, synthesize
+from harness.catalog.synthesize import SYNTHETIC_TYPES, random_blocks, synthesize
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import Experts, ModelShape, Tensor, Weights
 from harness.domain.scenario import Scenario
@@ -76,7 +76,7 @@ def test_the_engine_runs_every_family(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 def test_read_back_as_it_was_asked_for(tmp_path: Path, name: str) -> None:
     asked = weights_of(SHAPES[name], "Q4_K_M")
-    path = synthesize(asked, tmp_path / "a name.gguf")
+    path = synthesize(asked, tmp_path / "tiny.gguf", name="a name")
     header = read_gguf(path)
     found = header.weights()
 
@@ -157,13 +157,12 @@ def test_types_without_random_blocks(tmp_path: Path) -> None:
         synthesize(weights, tmp_path / "x.gguf")
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def broken(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(BlockSource, "fill", broken)
     with pytest.raises(KeyboardInterrupt):
-        synthesize(weights_of(SHAPES["llama"], "Q8_0"), tmp_path / "x.gguf")
+        synthesize(weights_of(SHAPES["llama"], "Q8_0"), tmp_path / "x.gguf", progress=broken)
     assert not list(tmp_path.iterdir())
 
 
