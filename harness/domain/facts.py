@@ -12,9 +12,8 @@ from harness.domain.model import ModelShape
 Facts = dict[str, int]
 """Numbers by name; what does not hold is 0, or is not there."""
 
-_TABLES: Final = shipped_table("data/architectures.toml")
-TRAITS: Final = {what: frozenset(names.split()) for what, names in _TABLES["tensors"].items()} | {
-    what: frozenset(_TABLES[what]) for what in ("delta_net", "scaled", "sectioned_rope", "sigmoid_routed")
+TRAITS: Final = {
+    what: frozenset(names.split()) for what, names in shipped_table("data/architectures.toml")["tensors"].items()
 }
 """Architectures by what their blocks have; ``known`` are those whose tensors are known."""
 _ROWS: Final = shipped_rows("data/facts.csv")
