@@ -40,7 +40,8 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
     ),
     "stream": (
         "stream/records.json",
-        [["stream", TARGET, "--ram-budget", share, "--tokens", "24", "--plain-mmap"] for share in ("0.6x", "0.9x")],
+        [["stream", TARGET, "--ram-budget", share, "--tokens", "24", "--plain-mmap"] for share in ("0.6x", "0.9x")]
+        + [["stream", TARGET, "--ram-budget", "0.6x", "--tokens", "48", "--draft", name] for name in ("lookup", DRAFT)],
     ),
     "systems": (
         "workloads/systems.json",

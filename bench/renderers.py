@@ -212,7 +212,7 @@ def stream_table(*paths: Path) -> str:
         peak = r.memory.cgroup_peak_bytes or r.memory.peak_rss_bytes if r.memory else 0
         rows.append(
             [
-                f"{r.model.name if r.model else ''}, {s.mode}",
+                f"{r.model.name if r.model else ''}, {s.mode}{f', drafts by {s.draft}' if s.draft else ''}",
                 share,
                 predicted,
                 f"{s.decoding.tokens_per_s:.1f}",

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Final
 
 from harness.domain.base import Frozen
@@ -59,9 +59,13 @@ class SpeculationJob(Frozen):
         return self.prompts[: spare or PILOT_PROMPTS], self.prompts[spare:]
 
 
-def advise(policy: DraftPolicy, answers: Sequence[Sequence[tuple[int, bool]]]) -> DraftAdvice:
-    """What the policy makes of answers whose (bucket, agreed) pairs it has seen, or "do not"."""
-    costs, speedup = policy.costs, policy.replay(answers)
+def advise(policy: DraftPolicy, answers: Sequence[Sequence[tuple[int, bool]]], read_s: float = 0.0) -> DraftAdvice:
+    """What the policy makes of answers whose (bucket, agreed) pairs it has seen, or "do not".
+
+    ``read_s`` is what the draft's reading of the prompt adds to each new token.
+    """
+    costs = policy.costs
+    speedup = 1 / (1 / policy.replay(answers) + read_s / costs.verify_s(1))
     length = policy.draft_tokens or (policy.best()[0] if speedup >= WORTH_RATIO else 0)
     return DraftAdvice(
         draft_tokens=length,
@@ -77,21 +81,25 @@ def weighed(
     drafter: Drafter,
     verify_s: Mapping[int, float],
     answers: Sequence[tuple[Sequence[int], Sequence[int]]],
+    new_tokens: int,
     **lengths: int,
 ) -> tuple[DraftPolicy, DraftAdvice]:
     """How long drafts are to be, and advice: by the draft's own cost, and where it would have agreed with ``answers``.
 
     Those are a prompt each, and the target's own tokens after it, which the draft sees in one batched pass; its cache
-    is empty afterwards. ``lengths`` are those of :class:`DraftPolicy`.
+    is empty afterwards. The reading of a prompt is shared by ``new_tokens``. ``lengths`` are those of
+    :class:`DraftPolicy`.
     """
     costs = CostTable(verify_s, _draft_step_s(drafter, answers[0][0]))
-    seen = []
+    seen, began_s = [], time.perf_counter()
     for prompt, tokens in answers:
         drafter.forget()
         seen.append(drafter.agreement([*prompt, *tokens], len(prompt) + 1))
+    duration_s = time.perf_counter() - began_s
     drafter.forget()
-    policy = DraftPolicy(costs, seen=[pair for answer in seen for pair in answer], **lengths)
-    return policy, advise(policy, seen)
+    read_s = duration_s / sum(len(prompt) + len(tokens) for prompt, tokens in answers) if costs.draft_s else 0.0
+    policy = DraftPolicy(costs, seen=[pair for answer in seen for pair in answer], read_s=read_s, **lengths)
+    return policy, advise(policy, seen, read_s * fmean(len(prompt) for prompt, _ in answers) / new_tokens)
 
 
 def _draft_step_s(drafter: Drafter, prompt: Sequence[int]) -> float:
@@ -162,7 +170,7 @@ def _choose(
     for name in job.drafts:
         drafter = _drafter(name, job, target)
         lengths = {"draft_tokens": job.draft_tokens, "most_tokens": job.most_tokens}
-        policy, advice = weighed(drafter, verify_s, answers, **lengths)
+        policy, advice = weighed(drafter, verify_s, answers, job.new_tokens, **lengths)
         candidates.append((advice, policy, name))
         if isinstance(drafter, ModelDrafter):
             drafter.session.close()

@@ -7,6 +7,7 @@ from typing import Literal
 from harness.catalog.gguf import read_weights
 from harness.domain.base import Frozen
 from harness.domain.scenario import Scenario
+from harness.errors import RefusedError
 from harness.measure import page_cache
 from harness.measure.jobs.speculate import weighed
 from harness.measure.jobs.timed import TimedAnswers
@@ -25,6 +26,8 @@ _DRAFT_TOKENS = 15
 """Most drafted tokens of a cycle. Passes of the draft are no longer than this and the token before: room for the logits
 of more would be taken from the target's weights."""
 _PILOT_TOKENS = 16
+_MOST_CACHED_RATIO = 0.02
+"""Of a mapped file that other programs may keep in the page cache: it would be read from there."""
 
 
 class StreamJob(Frozen):
@@ -60,6 +63,10 @@ def run(job: StreamJob, emit: Emit) -> None:
     timed = TimedAnswers(emit, disk_expected=True)
     page_cache.drop(*model_files(path))  # pages that others left in the cache would be free for this run
     if job.mode == "mapped":
+        if (cached := page_cache.cached_ratio(*model_files(path)) or 0.0) > _MOST_CACHED_RATIO:
+            raise RefusedError(
+                f"another program holds {cached:.0%} of {path.name} in memory: no limit keeps it from there"
+            )
         scenario = job.scenario.replace(mmap=True, repack=False, ubatch_tokens=job.batch_tokens)
         session = LlamaSession(path, scenario, batch_tokens=job.batch_tokens, output_tokens=16)
         for prompt in _prompts(job, session):
@@ -83,7 +90,7 @@ def run(job: StreamJob, emit: Emit) -> None:
             verify_s = measure_pass_s(session, sizes, depth_tokens=0, count=2)
             pilot_tokens = min(_PILOT_TOKENS, job.new_tokens)
             answers = [(prompt, generate(session, prompt, pilot_tokens).tokens) for prompt in prompts[:2]]
-            policy, advice = weighed(drafter, verify_s, answers, most_tokens=most - 1)
+            policy, advice = weighed(drafter, verify_s, answers, job.new_tokens, most_tokens=most - 1)
             emit("advice", advice)
         streamed.reset()
         for prompt in prompts:

@@ -88,8 +88,8 @@ class CostTable:
 class DraftPolicy:
     """Drafts as long as it pays, and looks again now and then when it does not.
 
-    ``costs`` are those of this pair of models, ``seen`` (bucket, agreed) pairs known beforehand. With ``draft_tokens``
-    it drafts always so many.
+    ``costs`` are those of this pair of models, ``seen`` (bucket, agreed) pairs known beforehand, ``read_s`` the time in
+    which the draft reads a token of the text. With ``draft_tokens`` it drafts always so many.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class DraftPolicy:
         draft_tokens: int = 0,
         most_tokens: int = 15,
         seen: Sequence[tuple[int, bool]] = (),
+        read_s: float = 0.0,
     ) -> None:
         self.costs = costs
         self.draft_tokens = draft_tokens
@@ -106,7 +107,7 @@ class DraftPolicy:
         self._tried = [0.0] * BUCKET_COUNT
         self._agreed = [0.0] * BUCKET_COUNT
         self._elapsed_s = self._look_s = 0.0
-        self._look_token_s = costs.draft_s
+        self._look_token_s = read_s or costs.draft_s
         self._rate = 0.0
         self._drafted_cycles = 0
         for bucket, agreed in seen:
@@ -161,12 +162,17 @@ class DraftPolicy:
                 seconds += len(buckets) * self.costs.draft_s + self.costs.verify_s(len(buckets) + 1)
         return token_count * self.costs.verify_s(1) / seconds if seconds else 1.0
 
-    def limit(self) -> int:
-        """Most tokens to draft now; 0 for a plain step."""
+    def limit(self, lag_tokens: int = 0, left_tokens: int = 0) -> int:
+        """Most tokens to draft now; 0 for a plain step.
+
+        The draft is ``lag_tokens`` behind, which it reads first: the tokens that are left must earn that.
+        """
         if self.draft_tokens:
             return self.draft_tokens
         length, gain = self.best()
         self._rate = gain / self.costs.verify_s(1)
+        if lag_tokens * self._look_token_s > left_tokens * self.costs.verify_s(1) * (1 - 1 / gain):
+            return 0
         return self.most_tokens if length and self._drafted_cycles < _PLAIN_EVERY_CYCLES else 0
 
     def go_on(self, buckets: Sequence[int]) -> bool:

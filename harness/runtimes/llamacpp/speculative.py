@@ -117,8 +117,9 @@ def generate(
         if drafter and policy:
             look_s = _look(drafter, policy, history, len(prompt) + 1)
             t0_s = now_s()
-            room = min(policy.limit(), end - len(history) - 1, _CYCLE_ROOM_TOKENS)
-            if room > 0:
+            left_tokens = end - len(history)
+            most = policy.limit(drafter.lag_tokens(history), left_tokens)
+            if (room := min(most, left_tokens - 1, _CYCLE_ROOM_TOKENS)) > 0:
                 proposal = drafter.propose(history, room, policy.go_on)
         drafted, accepted, t1_s = proposal.tokens, 0, now_s()
         target.decode([history[-1], *drafted], position=len(history) - 1, logits="all")

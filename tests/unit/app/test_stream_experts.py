@@ -1,12 +1,15 @@
 """``stream`` over a mixture of experts in its child process, under a limit that does not hold all of its experts."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from harness.app.stream import stream as run_stream
 from harness.catalog.synthesize import synthesize
+from harness.cli import cli
 from harness.domain.model import Experts, ModelShape
 from harness.domain.record import MemoryUse
 from harness.domain.result import Stream
@@ -79,3 +82,14 @@ def test_tokens_limit_and_figures(mixture: Path) -> None:
     assert use.single_read_bytes == pytest.approx(missed, rel=0.03)
     assert half.bound_ratio is not None
     assert half.bound_ratio > 0
+
+
+def test_one_command_compares_with_the_mapped_file(mixture: Path) -> None:
+    given = ("--ram-budget", "2GiB", "--plain-mmap", "--no-predict", "--prompt-count", "1", "-n", "4", "-t", "1")
+    told = CliRunner().invoke(cli, ["stream", str(mixture), *given, "--json"])
+    assert told.exit_code in {0, 3}, told.output
+    streamed, mapped = (record["result"] for record in json.loads(told.stdout)["items"])
+    assert (streamed["mode"], mapped["mode"]) == ("streamed", "mapped")
+    assert streamed["outputs"] == mapped["outputs"]
+    shown = CliRunner().invoke(cli, ["stream", str(mixture), *given]).output
+    assert " against " in shown
