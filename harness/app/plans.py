@@ -138,7 +138,7 @@ def stream_outlook(path: Path, budget_bytes: int, scenario: Scenario, *, heard: 
     first, unless it was kept.
     """
     from harness.app.this_machine import probed_at_all  # engines and sensors, which no other plan asks
-    from harness.measure.disk import read_rates
+    from harness.measure.disk import read_rate
     from harness.measure.lock import alone
 
     try:
@@ -147,9 +147,10 @@ def stream_outlook(path: Path, budget_bytes: int, scenario: Scenario, *, heard: 
         device = probed_at_all(matrix_types(model.weights), plain, heard=heard)
         # The file may lie elsewhere than the profile looked, and a storage that others share changes by the hour.
         with alone(heard.say):
-            rates = read_rates(path, min(path.stat().st_size, _LOOK_BYTES))
-        if rates:
-            waited, busy = (measured(rate, "the model's file, four reads at a time") for rate in rates)
+            looked_bytes = min(path.stat().st_size, _LOOK_BYTES)
+            rates = [read_rate(path, looked_bytes, computing=computing) for computing in (False, True)]
+        if all(rates):
+            waited, busy = (measured(rate or 0.0, "the model's file, four reads at a time") for rate in rates)
             storage = device.storage.replace(sequential_read_bytes_per_s=waited, busy_read_bytes_per_s=busy)
             device = device.replace(storage=storage)
         now = in_memory(model, within_budget(device, budget_bytes), plain)

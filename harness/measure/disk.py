@@ -42,7 +42,7 @@ def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
             path = Path(inner) / "bytes"
             size = _fill(path, file_bytes)
             sequential_s, way = _read(path, size)
-            mapped_s, rates = _touch_all(path), read_rates(path, size)
+            mapped_s, busy = _touch_all(path), read_rate(path, size, computing=True)
     except OSError:
         unread = Figure(1e8, "not measured: the cache folder has no room", "assumed")
         return Storage(technology="not measured", sequential_read_bytes_per_s=unread)
@@ -52,7 +52,7 @@ def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
         technology="disk under the cache folder",
         sequential_read_bytes_per_s=measured(size / sequential_s, f"{how}, 4 MiB each, in order"),
         mapped_read_bytes_per_s=touched,
-        busy_read_bytes_per_s=measured(rates[1], f"{how}, four at a time, all threads computing") if rates else None,
+        busy_read_bytes_per_s=measured(busy, f"{how}, four at a time, all threads computing") if busy else None,
     )
 
 
@@ -100,36 +100,31 @@ def _open(path: Path) -> tuple[int, Way]:
     return descriptor, "dropped" if dropped else "possibly cached"
 
 
-def read_rates(path: Path, size_bytes: int) -> tuple[float, float] | None:
-    """Bytes/s of that much of a file, read past the page cache: alone, and while each thread goes through memory.
+def read_rate(path: Path, size_bytes: int, *, computing: bool) -> float | None:
+    """Bytes/s of that much of a file, read past the page cache; ``computing``: while each thread goes through memory.
 
-    Each again and again for ``BUSY_S``. None where it cannot be passed by.
+    Again and again for ``BUSY_S``. None where it cannot be passed by.
     """
     descriptor, way = _open(path)
-    stop, array = threading.Event(), np.ones(BLOCK_BYTES, np.float32)
+    stop, rates, array = threading.Event(), [], np.ones(BLOCK_BYTES, np.float32)
 
     def compute() -> None:
         yield_to_readers(threading.get_native_id())
         while not stop.is_set():
             array.max()
 
-    def look() -> float:
-        rates, until_s = [], time.perf_counter() + BUSY_S
-        offsets = range(0, size_bytes, HUGE_PAGE_BYTES)
-        while time.perf_counter() < until_s:
-            rates.append(parallel_read_bytes_per_s(lambda view, at: os.preadv(descriptor, [view], at), offsets))
-        return harmonic_mean(rates)
-
     with os.fdopen(descriptor, "rb", buffering=0), ThreadPoolExecutor(default_thread_count()) as pool:
         if way not in {"direct", "uncached"}:
             return None
-        alone = look()
         try:
-            for _ in range(default_thread_count()):
+            for _ in range(default_thread_count() * computing):
                 pool.submit(compute)
-            return alone, look()
+            until_s, offsets = time.perf_counter() + BUSY_S, range(0, size_bytes, HUGE_PAGE_BYTES)
+            while time.perf_counter() < until_s:
+                rates.append(parallel_read_bytes_per_s(lambda view, at: os.preadv(descriptor, [view], at), offsets))
         finally:
             stop.set()
+    return harmonic_mean(rates)
 
 
 def _touch_all(path: Path) -> float | None:
