@@ -28,7 +28,7 @@ from harness.predict.weights import weights_of
 DEVICE: Final = "raspberry-pi-5"
 MODEL: Final = "smollm2-135m"
 LINE_MAX: Final = 2_300
-FORMATS: Final = ("md", "csv")
+FORMATS: Final = ("md",)
 _LARGEST: Final = 1e21
 
 TEXTS: Final = (

@@ -114,11 +114,10 @@ def edge_budget(request: pytest.FixtureRequest) -> "Callable[..., list[Judgement
     """
 
     def hold(*records: "RunRecord", **limits: Any) -> "list[Judgement]":
-        from harness.app.plans import predicted
         from harness.gates.evaluate import evaluate
         from harness.gates.formats import terminal
 
-        judgements = evaluate(_budgets(request, limits), records, predict=predicted)
+        judgements = evaluate(_budgets(request, limits), records)
         answers = {j.answer for j in judgements}
         text = terminal([j for j in judgements if j.answer != "pass"]) if answers - {"pass"} else ""
         if answers & {"fail", "could not run"}:

@@ -121,7 +121,7 @@ def main(count: int, seed: int, kinds: tuple[str, ...], as_json: bool) -> None:
             for line in lines
         ]
         total = [sum(n) for n in zip(*((s.injected, s.lost, s.torn, s.hangs, s.unnamed) for s in lines), strict=True)]
-        console().print(table("", columns, rows, right=(1, 3, 4, 5, 6)))
+        console().print(table("", columns, rows))
         console().print(
             f"{total[0]} faults of {len(lines)} kinds in {time.monotonic() - began_s:.0f} s: {total[1]} results lost, "
             f"{total[2]} records torn, {total[3]} hangs, {total[4]} without a cause",

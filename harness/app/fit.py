@@ -329,13 +329,10 @@ def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile
 
     def cut(pool: MemoryPool) -> MemoryPool:
         usable = min(ram_budget_bytes, pool.total_bytes.value)
-        return pool.replace(usable_bytes=_asked(usable), entitled_bytes=None) if pool.name == "ram" else pool
+        asked = Figure(usable, "asked for", "assumed")
+        return pool.replace(usable_bytes=asked, entitled_bytes=None) if pool.name == "ram" else pool
 
     return device.replace(pools=tuple(map(cut, device.pools)))
-
-
-def _asked(value: float) -> Figure:
-    return Figure(value, "asked for", "assumed")
 
 
 def head_beside(head: str, model: ResolvedModel) -> list[Companion]:

@@ -146,10 +146,9 @@ class _Workshop:
     def _scored(self, quant: str, key: str) -> RunRecord:
         reference = self._file("F16", "reference.gguf") if self.requantized else self.source
         path = self._file(quant, f"{quant}.gguf")
-        tensors = read_gguf(path).tensors
-        weight_count = sum(t.element_count for t in tensors)
+        weights = read_gguf(path).weights()
         counts: Counter[str] = Counter()
-        for tensor in tensors:
+        for tensor in weights.tensors:
             counts[tensor.type_name] += tensor.element_count
 
         def read(ended: ChildResult) -> Quality | None:
@@ -160,8 +159,8 @@ class _Workshop:
                 text=self.text.name,
                 chunk_count=self.asked.chunk_count,
                 reference_quant="F16" if self.requantized else self._weights.quant,
-                bits_per_weight=8 * sum(t.size_bytes for t in tensors) / weight_count,
-                types={t: n / weight_count for t, n in counts.most_common()},
+                bits_per_weight=8 * weights.tensor_bytes / weights.weight_count,
+                types={t: n / weights.weight_count for t, n in counts.most_common()},
                 score=scores[0],
                 calibration=changes[0],
                 importance=quant in NEEDS_IMPORTANCE_MATRIX,

@@ -100,7 +100,8 @@ def _language_model(ref: str, quant: str | None) -> ResolvedModel:
         found = match(ref)
     except UnknownNameError as unknown:
         if elsewhere and path:
-            raise _no_file(path) from unknown
+            expected = "a .gguf file, or the name of a known model's"
+            raise BadDataError(path, "", what_is_there(path), expected) from unknown
         if not is_repository(ref):
             raise
         found = None
@@ -125,10 +126,6 @@ def _language_model(ref: str, quant: str | None) -> ResolvedModel:
         here = "no such file here; " if elsewhere else ""
         said = (f"{ref!r}: {here}{found.why}", *said)
     return model._replace(notes=(*said, *model.notes))
-
-
-def _no_file(path: Path) -> BadDataError:
-    return BadDataError(path, "", what_is_there(path), "a .gguf file, or the name of a known model's")
 
 
 def one_quant(ref: str, named: str, asked: str) -> str:
@@ -224,13 +221,12 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
         InputError: Fields that contradict each other.
     """
     given = dict(fields)
-    kv_type = str(given.get("kv_type", "F16")).upper()
-    if kv_type not in KV_TYPES:
-        raise UnknownNameError("KV type", kv_type, KV_TYPES)
-    if (value_type := str(given.get("value_type", "")).upper()) and value_type not in KV_TYPES:
-        raise UnknownNameError("KV type", value_type, KV_TYPES)
+    for name, usual in (("kv_type", "F16"), ("value_type", "")):
+        given[name] = str(given.get(name, usual)).upper()
+        if given[name] not in {usual, *KV_TYPES}:
+            raise UnknownNameError("KV type", given[name], KV_TYPES)
     program_named(str(given.get("program", "")))
-    given |= {"value_type": value_type, "kv_type": kv_type, "api": (api := str(given.get("api", "")).lower())}
+    given["api"] = api = str(given.get("api", "")).lower()
     if api not in {"", *APIS}:
         from harness.onnx.session import PROVIDERS
 
@@ -239,10 +235,9 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
     given |= dict.fromkeys((part.replace("-", "_") for part in given.pop("without", ())), False)
     given["placement"] = given.pop("placement", None) or Placement()
     scenario = typed(given, Scenario, "scenario")
-    if BLOCKS[value_type or kv_type].elements > 1 and not scenario.flash_attention:
-        raise InputError(
-            f"a cache of {value_type or kv_type} needs flash attention: no --without flash-attention, or take F16"
-        )
+    values = scenario.value_type or scenario.kv_type
+    if BLOCKS[values].elements > 1 and not scenario.flash_attention:
+        raise InputError(f"a cache of {values} needs flash attention: no --without flash-attention, or take F16")
     words, asked = "prompt or new", max(scenario.prompt_tokens, scenario.new_tokens)
     if scenario.depth_tokens:
         words, asked = "depth + prompt + new", scenario.depth_tokens + scenario.prompt_tokens + scenario.new_tokens
@@ -256,19 +251,25 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
 def _from_file(path: Path, quant: str | None) -> ResolvedModel:
     if not path.is_file():
         raise BadDataError(path, "", what_is_there(path), "a .gguf, config.json or .toml")
-    if path.suffix == ".gguf":
-        return _from_gguf(path, quant)
     if path.suffix == ".json":
         name = path.parent.name if path.stem == "config" and path.parent.name else path.stem
         return _from_shape(name, read_hf_config(path), quant or "Q4_K_M")
-    card = load_model(str(path))
-    return _from_card(card, quant or card.default_quant)
+    if path.suffix != ".gguf":
+        card = load_model(str(path))
+        return _from_card(card, quant or card.default_quant)
+    weights = read_weights(path)
+    if quant is None or mixture_of(quant)[0] == weights.quant:
+        said = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
+        return ResolvedModel(path.stem, weights.quant, weights, path=path, notes=said)
+    note = f"{path.name} holds {weights.quant}; the sizes of {mixture_of(quant)[0]} are computed from its shape"
+    return _from_shape(path.stem, weights.shape, quant, (note,))
 
 
 def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
     """Weights from the card's shape; the size of a published file corrects what the shape does not tell."""
     mixture, said = mixture_of(quant, card.shape.architecture)
-    weights, notes, bits = weights_of(card.shape, quant), [*said], _bits(quant, weights_of(card.shape, quant))
+    weights, notes = weights_of(card.shape, quant), [*said]
+    bits = _bits(quant, weights)
     published = 0 if bits else next((f.size_bytes for f in card.files if quant_named(f.quant) == mixture), 0)
     off = abs(weights.file_bytes / published - 1) if published else 0.0
     if off > _SAME_FILE_RATIO and card.shape.tied_embeddings:
@@ -279,15 +280,6 @@ def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
     if off > _SAME_FILE_RATIO:
         notes.append(f"the published file has {published} bytes, the shape says {weights.file_bytes}")
     return ResolvedModel(card.name, mixture, weights, card=card, bits=bits, notes=tuple(notes))
-
-
-def _from_gguf(path: Path, quant: str | None) -> ResolvedModel:
-    weights = read_weights(path)
-    if quant is None or mixture_of(quant)[0] == weights.quant:
-        said = ("its weights are random: it has speed and size, never quality",) if weights.synthetic else ()
-        return ResolvedModel(path.stem, weights.quant, weights, path=path, notes=said)
-    note = f"{path.name} holds {weights.quant}; the sizes of {mixture_of(quant)[0]} are computed from its shape"
-    return _from_shape(path.stem, weights.shape, quant, (note,))
 
 
 def _from_shape(name: str, shape: ModelShape, quant: str, said: tuple[str, ...] = ()) -> ResolvedModel:

@@ -63,12 +63,9 @@ class Trend(Frozen):
 
 def _change(metric: Metric, old: Sequence[float], new: Sequence[float], spread: Spread) -> MetricChange:
     mid, low, high, _ = estimate_of_runs([new], spread, 0.95, [old])
-    if low is None or high is None:
-        word = "too few samples"
-    elif low <= 1 <= high:
-        word = "no difference shown"
-    else:
-        word = "better" if (low > 1) == (metric in HIGHER_IS_BETTER) else "worse"
+    word = "better" if (mid > 1) == (metric in HIGHER_IS_BETTER) else "worse"
+    if low is None or high is None or low <= 1 <= high:
+        word = "too few samples" if low is None else "no difference shown"
     return MetricChange(
         metric=metric,
         unit=UNITS[metric],
@@ -130,16 +127,12 @@ def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
     for run in records:
         values = [v for v in metric_values(run, metric) if v > 0]
         if run.outcome in {"ok", "inconclusive"} and values:
-            machine = run.machine.fingerprint or run.machine.device
-            alike = (run.workload, f"{run.name} {run.quant}".strip(), machine, repr(run.scenario))
-            courses.setdefault((*alike, _name(run)), []).append((run.created, run.run_id, values))
-    ordered = [(key[-1], sorted(course)) for key, course in courses.items()]
+            depth = f" @ d{run.scenario.depth_tokens}" if run.scenario.depth_tokens else ""
+            name = f"{run.name} {run.quant}".strip() + f"{depth}, {run.scenario.thread_count} threads"
+            alike = (name, run.workload, run.machine.fingerprint or run.machine.device, repr(run.scenario))
+            courses.setdefault(alike, []).append((run.created, run.run_id, values))
+    ordered = [(name, sorted(course)) for (name, *_), course in courses.items()]
     return [_trend(name, metric, course) for name, course in sorted(ordered, key=lambda each: each[1][-1])]
-
-
-def _name(run: RunRecord) -> str:
-    depth = f" @ d{run.scenario.depth_tokens}" if run.scenario.depth_tokens else ""
-    return f"{run.name} {run.quant}".strip() + f"{depth}, {run.scenario.thread_count} threads"
 
 
 def _trend(name: str, metric: Metric, course: Sequence[tuple[str, str, list[float]]]) -> Trend:

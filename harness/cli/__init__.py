@@ -87,15 +87,6 @@ def _gone(name: str, error: EngineError) -> click.Command:
     )
 
 
-def _print_completion(ctx: click.Context, _param: click.Parameter, shell: str | None) -> None:
-    from click.shell_completion import get_completion_class
-
-    kind = get_completion_class(shell) if shell else None
-    if kind is not None:
-        click.echo(kind(cli, {}, "edge-harness", "_EDGE_HARNESS_COMPLETE").source())
-        ctx.exit()
-
-
 def _print_manual(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
     if wanted:
         from harness.cli._man import manual
@@ -105,14 +96,6 @@ def _print_manual(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option(
-    "--completion",
-    type=click.Choice(["bash", "zsh", "fish"]),
-    callback=_print_completion,
-    is_eager=True,
-    expose_value=False,
-    help='Print the completion script of a shell, as for: eval "$(edge-harness --completion bash)"',
-)
 @click.option(
     "--manual",
     is_flag=True,
@@ -130,6 +113,9 @@ def cli() -> None:
 
     Defaults of options can be set in a file edge-harness.toml, or in [tool.edge-harness] of pyproject.toml:
     `repetitions = 10`, or below a heading `[run]` for that command alone.
+
+    Your shell completes commands and names after `eval "$(_EDGE_HARNESS_COMPLETE=bash_source edge-harness)"` (or
+    zsh_source, fish_source).
     """
 
 

@@ -1,6 +1,7 @@
 """What every verb prints with: one JSON document alone on stdout, or tables; progress on stderr."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ PIPED_WIDTH: Final = 140
 """Columns of a table that goes to a file or a pipe."""
 JSON_VERSION: Final = 1
 """Version of the documents of ``--json``; a field that goes, or changes its meaning, raises it."""
+_NUMBER: Final = re.compile(r"[-+~*]?\d[\d.,]*( ± [\d.]+)?( ?[^\d\s]{1,10})?")
+"""A cell of a column that is aligned right: a number, and the unit that it may have."""
 _PROSE_WIDTH: Final = 24
 """Columns that a cell of words keeps at least before another column is dropped for it."""
 
@@ -84,7 +87,7 @@ def put(text: str, out: Path | None, document: Any = None, status: int = Exit.OK
 
 
 class Table(NamedTuple):
-    """A plain table that fits the terminal; ``right`` are the columns to align right.
+    """A plain table that fits the terminal; ``right`` are the columns of numbers, which align right.
 
     In a narrow terminal columns of words wrap between words, then columns are left out: those named in ``spare`` in
     that order, then the others from the last one on. No word, number or flag is broken in two.
@@ -148,13 +151,9 @@ def _shortened(cell: str, width: int) -> str:
     return " ".join(w if len(w) <= width else f"{w[:half]}…{w[len(w) - (width - 1 - half) :]}" for w in cell.split(" "))
 
 
-def table(
-    title: str,
-    columns: Iterable[str],
-    rows: Iterable[Iterable[str]],
-    right: Iterable[int] = (),
-    spare: Sequence[str] = (),
-) -> Table:
-    """A :class:`Table` of cells that are text of one line, never markup."""
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], spare: Sequence[str] = ()) -> Table:
+    """A :class:`Table` of cells that are text of one line, never markup; most cells of a column of numbers are some."""
     cells = [tuple(clean(str(cell), MESSAGE_MAX) for cell in row) for row in rows]
+    filled = [list(filter(None, column)) for column in zip(*cells, strict=True)]
+    right = {at for at, column in enumerate(filled) if 2 * sum(map(bool, map(_NUMBER.fullmatch, column))) > len(column)}
     return Table(clean(title, MESSAGE_MAX), tuple(columns), cells, frozenset(right), spare)

@@ -34,7 +34,7 @@ def run_table(records: "Iterable[RunRecord]") -> Table:
     from harness.report.text import RUN_COLUMNS, run_cells
 
     rows = [(record_title(record), *run_cells(record), record.outcome) for record in records]
-    return table("", ("model", *RUN_COLUMNS, "outcome"), rows, right=range(1, 7))
+    return table("", ("model", *RUN_COLUMNS, "outcome"), rows)
 
 
 def comparison_view(record: "RunRecord", comparison: "Comparison | None") -> list[Any]:
@@ -45,7 +45,7 @@ def comparison_view(record: "RunRecord", comparison: "Comparison | None") -> lis
         return []
     columns = ("", "predicted", "90 % interval", "measured", "error", "", "n")
     rows = [(row.name, *compared(row), str(row.sample_count)) for row in comparison.rows]
-    return [table(record_title(record), columns, rows, right=(1, 2, 3, 4, 6)), *comparison.notes]
+    return [table(record_title(record), columns, rows), *comparison.notes]
 
 
 def reasons(records: "Sequence[RunRecord]") -> list[str]:
@@ -71,7 +71,7 @@ def difference_view(before: "RunRecord", after: "RunRecord") -> list[Any]:
 
     rows = [(change.metric, *_cells(change)) for change in differences(before, after)]
     names = ("metric", before.run_id[:15], after.run_id[:15], "ratio", "95 % interval", "")
-    view: list[Any] = [table(f"{after.run_id} against {before.run_id}", names, rows, right=range(1, 5))]
+    view: list[Any] = [table(f"{after.run_id} against {before.run_id}", names, rows)]
     return view + [f"not alike: {line}" for line in not_alike(before, after)]
 
 
@@ -79,7 +79,7 @@ def trend_table(metric: str, trends: "Sequence[Trend]") -> Table:
     """The course of a metric over the newest kinds of runs, and its last change."""
     title = metric if len(trends) <= _MOST_ROWS else f"{metric}: the newest {_MOST_ROWS} of {len(trends)} kinds of runs"
     names = ("runs", "", "over time", "last", "ratio", "95 % interval", "")
-    return table(title, names, [_row(trend) for trend in trends[-_MOST_ROWS:]], right=(1, 3, 4, 5))
+    return table(title, names, [_row(trend) for trend in trends[-_MOST_ROWS:]])
 
 
 def _row(trend: "Trend") -> tuple[str, ...]:

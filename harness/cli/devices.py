@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from harness.cli._command import Verbs
-from harness.cli._output import Answer, Table, console, table
+from harness.cli._output import Answer, Table, say, table
 from harness.errors import MissingPackageError
 from harness.units import GB, GIB, TERA, format_bytes, format_rate
 
 if TYPE_CHECKING:
-    from harness.cli._progress import RunProgress
-    from harness.domain.device import Calibration, DeviceProfile
+    from harness.domain.device import DeviceProfile
 
 _WORDS: "Final[dict[str, Callable[[float], str]]]" = {
     "_bytes_per_s": format_rate,
@@ -44,23 +43,24 @@ def show(device: str | None) -> Answer:
 
     profile = resolve_device(device)
 
+    lines = []
+    for engine in profile.engines:
+        parts = [f"{engine.name} ({engine.pool}, {'/'.join(engine.apis)})"]
+        parts += [f"{engine.core_count} cores"] if engine.core_count else []
+        parts += ["+".join(engine.isa)] if engine.isa else []
+        lines.append(f"{engine.kind}: {', '.join(parts)}")
+    for calibration in profile.calibrations:
+        kinds = ", ".join(cost.type_name for cost in calibration.types)
+        lines.append(f"calibrated: {calibration.api}, {calibration.engine_version}: {kinds}")
+    lines += [f"speeds learnt from measurements: {profile.learned}"] if profile.learned else []
+    if modes := power_modes(profile):
+        watts = ", ".join(f"{watts:g}" for watts in sorted(modes))
+        lines.append(f"power modes of {watts} W: name one behind the device, such as {min(modes):g}W")
+    lines += filter(None, (*profile.readings, profile.notes))
+
     def shown() -> None:
-        console().print(_figures_table(profile))
-        for engine in profile.engines:
-            parts = [f"{engine.name} ({engine.pool}, {'/'.join(engine.apis)})"]
-            parts += [f"{engine.core_count} cores"] if engine.core_count else []
-            parts += ["+".join(engine.isa)] if engine.isa else []
-            click.echo(f"  {engine.kind}: {', '.join(parts)}")
-        for calibration in profile.calibrations:
-            kinds = ", ".join(cost.type_name for cost in calibration.types)
-            click.echo(f"  calibrated: {calibration.api}, {calibration.engine_version}: {kinds}")
-        if profile.learned:
-            click.echo(f"  speeds learnt from measurements: {profile.learned}")
-        if modes := power_modes(profile):
-            watts = ", ".join(f"{watts:g}" for watts in sorted(modes))
-            click.echo(f"  power modes of {watts} W: name one behind the device, such as {min(modes):g}W")
-        for note in filter(None, (*profile.readings, profile.notes)):
-            click.echo(f"  {note}")
+        say(_figures_table(profile))
+        click.echo("\n".join(f"  {line}" for line in lines))
 
     return Answer(profile, shown)
 
@@ -75,14 +75,9 @@ def _list() -> Answer:
         sizes = f"{pool.total_bytes.value / GIB:g}", f"{pool.usable_bytes.value / GIB:.1f}"
         return p.name, p.kind, *sizes, f"{pool.bandwidth_bytes_per_s.value / GB:.1f}"
 
-    def show() -> None:
-        columns = ("device", "kind", "GiB", "for one app", "GB/s")
-        console().print(table(f"{len(profiles)} devices", columns, map(row, profiles), right=(2, 3, 4)))
-        click.echo(
-            "and any card, phone, computer, chip or CPU by its name: edge-harness devices show 'rtx 3080 laptop'"
-        )
-
-    return Answer(profiles, show)
+    columns = ("device", "kind", "GiB", "for one app", "GB/s")
+    others = "and any card, phone, computer, chip or CPU by its name: edge-harness devices show 'rtx 3080 laptop'"
+    return Answer(profiles, lambda: say(table(f"{len(profiles)} devices", columns, map(row, profiles)), others))
 
 
 @devices.command()
@@ -94,32 +89,26 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> 
         profile, path = probe_on(target, programs, out)
     else:
         from harness.cli._progress import RunProgress
+        from harness.measure.calibrate import DEFAULT_TYPES, calibrate
         from harness.measure.lock import alone
         from harness.measure.probe import DEVICE_NAME, probe_machine, save_profile
 
         with RunProgress() as progress, alone(progress.say):
-            costs = () if quick else _calibrations(progress)
+            try:
+                costs = () if quick else (calibrate(DEFAULT_TYPES, heard=progress),)
+            except MissingPackageError as error:
+                progress.say(f"the engine is not timed: {error}")
+                costs = ()
             progress.begin("probing this machine", within_s=10.0 if quick else 30.0)
             profile = probe_machine(quick=quick, progress=progress.say, name=out.stem if out else DEVICE_NAME)
         profile = profile.replace(calibrations=costs)
         path = save_profile(profile, out)
 
     def show() -> None:
-        console().print(_figures_table(profile))
+        say(_figures_table(profile))
         click.echo(f"  {profile.notes}\n  written to {path}: --device {profile.name}")
 
     return Answer(profile, show)
-
-
-def _calibrations(progress: "RunProgress") -> "tuple[Calibration, ...]":
-    """The engine's costs by weight type; none where it is not installed."""
-    from harness.measure.calibrate import DEFAULT_TYPES, calibrate
-
-    try:
-        return (calibrate(DEFAULT_TYPES, heard=progress),)
-    except MissingPackageError as error:
-        progress.say(f"the engine is not timed: {error}")
-        return ()
 
 
 def _figures_table(profile: "DeviceProfile") -> Table:
@@ -146,4 +135,4 @@ def _figures_table(profile: "DeviceProfile") -> Table:
                 if hasattr(figure, "confidence")
             ]
     title = f"{profile.title} ({profile.chip}, {profile.os}, {profile.year})"
-    return table(title, ("figure", "value", "known by", "source"), rows, right=(1,))
+    return table(title, ("figure", "value", "known by", "source"), rows)

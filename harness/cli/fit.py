@@ -2,7 +2,7 @@
 
 import re
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,6 @@ from harness.cli._command import typed, verb
 from harness.cli._effect import refuse_idle, refuse_typed
 from harness.cli._output import Answer, Table, console, say, table
 from harness.cli._parameters import Amount, Count
-from harness.cli._plans import render_plans
 from harness.errors import Exit
 from harness.units import format_bytes, format_number, format_rate, format_seconds
 
@@ -19,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from harness.app.explain import ExplanationTable
+    from harness.app.plans import SpeculationPlan
     from harness.app.resolve import ResolvedModel
+    from harness.app.ways import Way
     from harness.domain.device import DeviceProfile
     from harness.domain.prediction import Interval, Prediction
     from harness.domain.scenario import Scenario
@@ -60,62 +61,47 @@ def fit(context: click.Context, /, models: tuple[str, ...], devices: tuple[str, 
     return Answer([answer.document for answer in answered], lambda: say(table("", ("", *names), rows)), status)
 
 
-class _Question(NamedTuple):
-    """A model, a device and a scenario, with all that ``predict`` is asked; and what was assumed on the way."""
-
-    model: "ResolvedModel"
-    device: "DeviceProfile"
-    scenario: "Scenario"
-    asked: dict[str, Any]
-    notes: list[str]
-    is_longest: bool
-    drafter: "ResolvedModel | str | None"
+_Question = tuple["ResolvedModel", "DeviceProfile", "Scenario", dict[str, Any], list[str]]
+"""A model, a device and a scenario, with all that ``predict`` is asked; and what was assumed on the way."""
 
 
-def _question(context: click.Context, model: str, device: str, options_given: dict[str, Any]) -> _Question:
+def _question(context: click.Context, model: str, device: str, given: dict[str, Any]) -> _Question:
     from harness.app import fit as use
     from harness.app.resolve import THIS_MACHINE, resolve_device, resolve_model, scenario_from, usual_program
     from harness.app.ways import longest_context
     from harness.domain.scenario import Scenario
 
-    left = dict(options_given)
-    fields = options.fields_of(Scenario, left) | {"without": left["without"]}
-    head, fields["draft_tokens"] = _head(draft := left["draft"] or "")
+    fields = options.fields_of(Scenario, dict(given)) | {"without": given["without"]}
+    head, fields["draft_tokens"] = _head(draft := given["draft"] or "")
     if (program := fields["program"]) is None:
         fields["program"] = usual_program(device)
-    resolved, given = resolve_model(model, left["quant"] or None), typed(context)
-    is_longest = not fields["context_tokens"]
-    says_context = _with_room(fields, resolved, is_typed="context_tokens" in given and not is_longest)
+    resolved, is_longest = resolve_model(model, given["quant"] or None), not fields["context_tokens"]
+    says_context = _with_room(fields, resolved, is_typed="context_tokens" in typed(context) and not is_longest)
     scenario = scenario_from(fields)
     profile = resolve_device(device, scenario)
     notes = list(resolved.notes)
-    if budget := left["ram_budget"]:
+    if budget := given["ram_budget"]:
         profile = use.within_budget(profile, options.budget_of(budget, resolved.weights.file_bytes))
         notes.append(f"the app may use {format_bytes(profile.pool('ram').usable_bytes.value)} of RAM")
     several = profile.card_count > 1  # -d "2x rtx 3090"
     refuse_typed({"placement"}, "with several cards, over which the best split is looked for", when=several)
-    small = resolve_model(draft) if draft and not head else None
-    asked = {name: left[name] for name in ("entitled", "minutes", "target_tokens_per_s")}
-    asked |= {"draft": small, "beside": (*map(use.companion, left["beside"]), *use.head_beside(head, resolved))}
-    asked["head"] = head
+    asked = {name: given[name] for name in ("entitled", "minutes", "target_tokens_per_s")}
+    asked |= {"draft": resolve_model(draft) if draft and not head else None, "head": head}
+    asked["beside"] = (*map(use.companion, given["beside"]), *use.head_beside(head, resolved))
     if is_longest:
         fields["context_tokens"] = longest_context(resolved, profile, scenario, **asked)
         scenario = scenario_from(fields)
-    made = program and use.made_by_program(
-        resolved,
-        profile,
-        scenario,
-        context_asked=says_context,
-        layers_asked="placement" in given,
-    )
-    if made:
+    layers_asked = "placement" in typed(context)
+    if program and (
+        made := use.made_by_program(resolved, profile, scenario, context_asked=says_context, layers_asked=layers_asked)
+    ):
         scenario = made.scenario
         notes.append(made.why)
         fields |= {name: getattr(scenario, name) for name in ("context_tokens", "ubatch_tokens", "placement")}
     refuse_idle(context, lambda values: use.predict(resolved, profile, scenario_from(fields | values), **asked))
     if device in THIS_MACHINE:
         notes += use.timing_notes(resolved, profile, scenario)
-    return _Question(resolved, profile, scenario, asked, notes, is_longest, small or head or None)
+    return resolved, profile, scenario, asked, notes
 
 
 def _with_room(fields: dict[str, Any], model: "ResolvedModel", *, is_typed: bool) -> bool:
@@ -155,20 +141,20 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
     from harness.app.ways import advice_for, ways
     from harness.report.answer import commands, first_line, measured_line, next_step, other_ways, span
 
-    question = _question(context, model, device, given)
-    resolved, profile, small, measured = question.model, question.device, question.asked["draft"], given["measured"]
-    listed = ways(resolved, profile, question.scenario, **question.asked)
+    resolved, profile, question, asked, assumed = _question(context, model, device, given)
+    small, measured, minutes = asked["draft"], given["measured"], asked["minutes"] or 10
+    listed = ways(resolved, profile, question, **asked)
     best, now, scenario = listed[0], listed[0].prediction, listed[0].scenario
     verdict, advised = now.verdict, given["with_advice"] and not resolved.reads_only
-    deep = () if verdict.word == "fits with streaming" else use.speeds_by_depth(resolved, profile, scenario)
+    streams = verdict.word == "fits with streaming"
+    deep = () if streams else use.speeds_by_depth(resolved, profile, scenario)
     decode = deep[0][1] if deep else now.speed.decode_tokens_per_s
-    minutes = question.asked["minutes"] or 10
     late, energy = use.outlook(resolved, profile, scenario, decode, minutes)
-    notes = [*question.notes, *_too_long(resolved, scenario), *_notes(now, profile, scenario)]
-    changes = advice_for(resolved, profile, question.scenario, now, **question.asked) if advised else []
-    drafter, there, entitled = question.drafter, _elsewhere(context, given["verifier"]), question.asked["entitled"]
+    notes = [*assumed, *_too_long(resolved, scenario), *_notes(now, profile, scenario)]
+    changes = advice_for(resolved, profile, question, now, **asked) if advised else []
+    drafter, there = small or asked["head"] or None, _elsewhere(context, given["verifier"])
     speculation = (
-        plan_speculation(resolved, profile, scenario, drafter, elsewhere=there, entitled=entitled)
+        plan_speculation(resolved, profile, scenario, drafter, elsewhere=there, entitled=asked["entitled"])
         if (advised or drafter) and (best.runs or there)
         else None
     )
@@ -181,8 +167,8 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
         profile,
         late,
         decode=decode,
-        target_tokens_per_s=question.asked["target_tokens_per_s"],
-        but=_rests_on(resolved, scenario, is_longest=question.is_longest, fits=verdict.word != "fits with streaming"),
+        target_tokens_per_s=asked["target_tokens_per_s"],
+        but=_rests_on(resolved, scenario, is_longest=not given["context_tokens"], fits=not streams),
         reads_only=resolved.reads_only,
     )
     cost, reading = _cost(given["price"], energy), _reading(now, resolved, profile, scenario)
@@ -199,11 +185,14 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
         say(_memory_table(now, profile.title), _intervals(rows))
         console().print(f"{verdict.word}; limited by {verdict.binding_limit}", style="bold", markup=False)
         say(*(f"  {reason}" for reason in (*verdict.reasons, *now.speed.unsettled, *notes)))
-        if changes:
-            say(_advice_table(changes))
         gains = speculation and verdict.word == "fits" and any(case.gamma for case in speculation.cases)
-        render_plans(listed, speculation if small or gains else None)
-        say(*map(_explained, why), *filter(None, (next_step(best, profile, device in THIS_MACHINE, bool(changes)),)))
+        say(
+            *([_advice_table(changes)] if changes else []),
+            *([_ways_table(listed)] if len(listed) > 1 else []),
+            *(_drafting(speculation) if speculation and (small or gains) else ()),
+            *map(_explained, why),
+            *filter(None, [next_step(best, profile, device in THIS_MACHINE, bool(changes))]),
+        )
 
     document = {"scenario": scenario, "prediction": now, "ways": listed, "advice": changes, "notes": notes}
     document |= {"sustained": late, "energy": energy, "speculation": speculation, "commands": starts}
@@ -273,12 +262,40 @@ def _why(model: "ResolvedModel", device: "DeviceProfile", scenario: "Scenario") 
 
 
 def _explained(part: "ExplanationTable") -> Table:
+    def words(cell: str | float | None) -> str:
+        return cell if isinstance(cell, str) else "" if cell is None else format_number(cell)
+
+    return table(part.title, part.columns, [map(words, row) for row in part.rows])
+
+
+def _ways_table(ways: "Sequence[Way]") -> Table:
+    rows = []
+    for way in ways:
+        decode = way.prediction.speed.decode_tokens_per_s
+        between = f"{format_number(decode.low)} to {format_number(decode.high)}"
+        rows.append((way.how, way.flags, format_number(decode.mid), between))
+    return table("", ("ways to run it", "llama.cpp", "tokens/s", "90 %"), rows)
+
+
+def _drafting(plan: "SpeculationPlan") -> tuple[str, Table]:
+    source = "as measured on this machine" if plan.measured else "as is usual of this api"
+    costs = ", ".join(f"{c:.2f}" for c in plan.verify_cost_ratio[:4])
+    plain = plan.plain_tokens_per_s
     rows = [
-        [cell if isinstance(cell, str) else "" if cell is None else format_number(cell) for cell in row]
-        for row in part.rows
+        (
+            f"{c.acceptance_ratio:.2g}",
+            str(c.gamma) if c.gamma else "no draft",
+            f"{c.speedup:.2f}x" if c.gamma else "",
+            format_number(plain * c.speedup),
+        )
+        for c in plan.cases
     ]
-    numeric = [i for i in range(len(part.columns)) if any(isinstance(row[i], float | int) for row in part.rows)]
-    return table(part.title, part.columns, rows, right=numeric)
+    says = (
+        f"speculation with {plan.drafter}: {format_number(plain)} tokens/s {plan.plain} without drafts; drafting a "
+        f"token takes {plan.draft_cost_ratio:.2f} times as long as decoding one so, a pass over 2, 3, 4, 5 tokens "
+        f"{costs} times, {source}"
+    )
+    return says, table("", ("acceptance", "draft length", "speedup", "tokens/s"), rows)
 
 
 def _memory_table(now: "Prediction", title: str) -> Table:
@@ -294,7 +311,7 @@ def _memory_table(now: "Prediction", title: str) -> Table:
         between += f"; {needed} of it must stay, the rest is pages of the file that nothing reads again"
     rows.append(("in all", "", format_bytes(now.memory.anonymous_bytes), format_bytes(now.memory.file_bytes), between))
     head = f"memory of {now.model} {now.quant} on {title}, {now.api}"
-    return table(head, ("part", "pool", "held", "mapped", "why"), rows, right=(2, 3))
+    return table(head, ("part", "pool", "held", "mapped", "why"), rows)
 
 
 def _speeds(now: "Prediction", deep: "tuple[tuple[int, Interval], ...]") -> "list[Row]":
@@ -355,14 +372,8 @@ def _over_minutes(late: "Sustained | None", energy: "Energy | None", asked: floa
     if (charge := energy.tokens_per_charge) is not None:
         rows.append(("tokens per battery charge", charge, format_number, "warm where known"))
         if speed is not None:
-            rows.append(
-                (
-                    "hours of writing per charge",
-                    charge.through(lambda tokens: tokens / speed.mid / 3600),
-                    format_number,
-                    "",
-                )
-            )
+            hours = charge.through(lambda tokens: tokens / speed.mid / 3600)
+            rows.append(("hours of writing per charge", hours, format_number, ""))
     return rows
 
 
@@ -391,24 +402,24 @@ def _intervals(rows: "Sequence[Row]") -> Table:
         else (name, "not known", "", why)
         for name, value, form, why in rows
     ]
-    return table("", ("", "expected", "90 %", "by"), cells, right=(1,))
+    return table("", ("", "expected", "90 %", "by"), cells)
 
 
 def _advice_table(changes: "list[Advice]") -> Table:
-    rows = []
-    for number, advice in enumerate(changes, 1):
-        growth = advice.quality_percent
-        quality = "not published" if growth is None else f"{growth:+.1f} %" if growth else "none"
-        rows.append(
-            (
-                str(number),
-                advice.change,
-                advice.word,
-                format_bytes(advice.needed_bytes),
-                format_number(advice.decode_tokens_per_s),
-                f"{advice.speed_ratio:.2f}x" if advice.speed_ratio else "",
-                quality,
-            )
+    def quality(growth: float | None) -> str:
+        return "not published" if growth is None else f"{growth:+.1f} %" if growth else "none"
+
+    rows = [
+        (
+            str(number),
+            advice.change,
+            advice.word,
+            format_bytes(advice.needed_bytes),
+            format_number(advice.decode_tokens_per_s),
+            f"{advice.speed_ratio:.2f}x" if advice.speed_ratio else "",
+            quality(advice.quality_percent),
         )
+        for number, advice in enumerate(changes, 1)
+    ]
     columns = ("", "what would help", "then", "needs", "tokens/s", "speed", "perplexity")
-    return table("", columns, rows, right=(3, 4, 5, 6))
+    return table("", columns, rows)

@@ -55,7 +55,6 @@ def judge(
     **shown: Any,
 ) -> Answer:
     """Judge results against the budgets: records, folders of them, runs of the history, or other tools' files."""
-    from harness.app.plans import predicted
     from harness.app.results import gather
     from harness.catalog.budgets import load_budgets
     from harness.gates.baselines import at_commit
@@ -68,7 +67,7 @@ def judge(
     earlier = {record.run_id: record for record in before}
     if both := [record.run_id for record in judged if earlier.get(record.run_id) == record]:
         raise RefusedError(f"run {both[0]} is in --baseline too: a run says nothing beside itself")
-    return _answer(evaluate(budgets, judged, baseline=before, predict=predicted), budget, **shown)
+    return _answer(evaluate(budgets, judged, baseline=before), budget, **shown)
 
 
 @gate.command()

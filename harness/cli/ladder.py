@@ -42,17 +42,12 @@ def ladder(
     def show() -> None:
         rows = list(map(cells, rungs))
         last = len(COLUMNS) - CALIBRATION_COLUMNS
-        say(
-            table(
-                f"{rungs[0].model}, quantised",
-                COLUMNS[:last],
-                [row[:last] for row in rows],
-                right=(1, 2, *range(4, 10)),
-            )
-        )
         changes = [(row[0], *row[last:]) for row in rows if row[last]]
-        say(table("Calibration beside the reference", (COLUMNS[0], *COLUMNS[last:]), changes, right=(1, 2, 3)))
-        say(*caveats(rungs))
+        say(
+            table(f"{rungs[0].model}, quantised", COLUMNS[:last], [row[:last] for row in rows]),
+            table("Calibration beside the reference", (COLUMNS[0], *COLUMNS[last:]), changes),
+            *caveats(rungs),
+        )
 
     is_made = any(rung.outcome == "ok" for rung in rungs)
     return Answer({"rungs": rungs, "records": records}, show, Exit.OK if is_made else Exit.COULD_NOT_RUN)

@@ -80,7 +80,7 @@ def render_lesson(lesson: "Lesson") -> None:
     doubted = [t for t in lesson.taken if t.doubt]
     say(f"{lesson.device}: learnt from {counted(len(used), 'measurement')}; every later prediction for it uses them.")
     columns = ("model", "test", "api", "measured", "predicted before", "predicted now")
-    say(table("speed in tokens/s, with 90 % intervals", columns, map(_row, lesson.taken), right=(3,)))
+    say(table("speed in tokens/s, with 90 % intervals", columns, map(_row, lesson.taken)))
     for one in doubted:
         say(f"  {one.measurement.model} {one.measurement.test}: {one.doubt}")
     say(f"  kept in {lesson.path}; `edge-harness learn --device {lesson.device} --forget` forgets it")

@@ -40,7 +40,7 @@ def _all_cells(cells: "list[Cell]") -> Any:
         speed = format_number(cell.decode_tokens_per_s.mid) if cell.decode_tokens_per_s else ""
         rows.append((cell.device, cell.model, cell.quant, str(cell.context_tokens), *sizes, cell.verdict, speed))
     names = ("device", "model", "quant", "context", "needs", "of", "verdict", "tokens/s")
-    return table("", names, rows, right=(3, 4, 5, 7), spare=("context", "of", "needs", "quant"))
+    return table("", names, rows, spare=("context", "of", "needs", "quant"))
 
 
 def _summary(cells: "list[Cell]") -> Any:
@@ -54,4 +54,4 @@ def _summary(cells: "list[Cell]") -> Any:
         largest = max(whole, key=lambda cell: cell.needed_bytes).model if whole else "none"
         rows.append((device, own[0].api, *counts, largest))
     names = ("device", "api", "fit", "fit split", "fit with streaming", "do not", "largest that fits")
-    return table(f"{len(cells)} cells", names, rows, right=(2, 3, 4, 5), spare=("api",))
+    return table(f"{len(cells)} cells", names, rows, spare=("api",))

@@ -61,7 +61,7 @@ def _list() -> Answer:
         )
         for card in cards
     ]
-    view = table(f"{len(rows)} models", columns, rows, right=(1, 2, 3))
+    view = table(f"{len(rows)} models", columns, rows)
     return Answer([_summary(card) for card in cards], lambda: say(view))
 
 
@@ -123,7 +123,7 @@ def _decoder(name: str, quant: str | None) -> Answer:
             for name, sums in types.items()
             if (bits := BLOCKS[name].bits_per_weight)
         ]
-        say(table("", ("type", "tensors", "weights", "bytes", "bits/weight"), by_type, right=(1, 2, 3, 4)))
+        say(table("", ("type", "tensors", "weights", "bytes", "bits/weight"), by_type))
         for note in filter(None, (*model.notes, card.notes)):
             click.echo(f"  {note}")
 

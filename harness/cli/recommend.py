@@ -44,7 +44,7 @@ def recommend(
     )
     heads = ("", "model", "quant", benchmark(kind), "rank", "tokens/s", "needs", "how", "source")
     none = f"no model with a published {benchmark(kind)} fits on {profile.title} and is fast enough: ask for less"
-    view = table(heading, heads, lines, right=(3, 4, 5, 6), spare=("source", "rank", "needs")) if lines else none
+    view = table(heading, heads, lines, spare=("source", "rank", "needs")) if lines else none
     by_reason: dict[str, list[str]] = {}
     for model, reason in ranking.left_out.items():
         head, _, figure = reason.partition(": ")

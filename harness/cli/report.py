@@ -1,4 +1,4 @@
-"""``edge-harness report``: one self-contained page, or the same for a comment, a spreadsheet or another tool."""
+"""``edge-harness report``: one self-contained page, or the same for a comment."""
 
 import sys
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ def report(
     from harness.report.choices import beside
     from harness.report.document import build
 
-    endings = {".html": "html", ".htm": "html", ".md": "md", ".csv": "csv"}
+    endings = {".html": "html", ".htm": "html", ".md": "md"}
     form = form or (endings.get(out.suffix.lower()) if out else "html")
     if form is None:
         raise click.UsageError(f"{out}: give a --format, or one of the endings {', '.join(endings)}")
@@ -59,10 +59,9 @@ def report(
 
 
 def _judged(path: Path, records: Sequence[RunRecord]) -> tuple[dict[str, Any], ...]:
-    from harness.app.plans import predicted
     from harness.catalog.budgets import load_budgets
     from harness.gates.evaluate import evaluate
     from harness.gates.formats import chart_rows
 
     absolute = [budget for budget in load_budgets(path) if not (budget.baseline_ratio or budget.slowdown_ratio)]
-    return chart_rows(evaluate(absolute, records, predict=predicted))
+    return chart_rows(evaluate(absolute, records))

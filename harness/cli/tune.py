@@ -115,7 +115,7 @@ def _show(tuned: "Tuned") -> None:
     say(
         headline(tuned),
         *filter(None, [_draft_line(tuned)]),
-        table(ran, ("setting", "a request", "turns", "left because"), shown, right=(1, 2)),
+        table(ran, ("setting", "a request", "turns", "left because"), shown),
     )
     for program, command in tuned.commands.items():
         say(f"{program}:", *(f"  {line}" for line in command.splitlines()))

@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from harness.cli._command import verb
-from harness.cli._output import Answer, console, table
+from harness.cli._output import Answer, say, table
 
 if TYPE_CHECKING:
     from harness.published.score import Report, Score
@@ -41,21 +39,17 @@ def _cells(name: str, score: "Score") -> list[str]:
 
 def render(result: "Report") -> None:
     """Print a report as tables."""
-    columns = ["", "votes", "rows", "median", "p90", "in 1.3", "in 90 %", "width", "score"]
-    columns += ["best constant"]
-    out, right = console(), range(1, 10)
+    columns = ("", "votes", "rows", "median", "p90", "in 1.3", "in 90 %", "width", "score", "best constant")
     how = result.left_out or "shipped coefficients"
     rows = [_cells("HEADLINE", result.headline)] if result.headline else []
     rows += [_cells(name, score) for name, score in result.groups.items()]
-    out.print(table(f"Errors of {result.rows_count} rows ({how}); trust A and B unless said", columns, rows, right))
+    say(table(f"Errors of {result.rows_count} rows ({how}); trust A and B unless said", columns, rows))
     for name, part in result.tables.items():
         title = f"Prompts by {name.partition(',')[0]}" if "," in name else f"Decode by {name}"
-        cells = [_cells(n, s) for n, s in list(part.items())[:20]]
-        out.print(table(f"{title}, trust A and B", columns, cells, right))
+        say(table(f"{title}, trust A and B", columns, [_cells(n, s) for n, s in list(part.items())[:20]]))
     names, said = ("line", "chip", "model", "quant", "test", "api"), ("measured", "predicted")
     misses = [[format(m[name], ".3g") if name in said else str(m[name]) for name in m] for m in result.worst]
-    out.print(table("Worst rows", (*names, *said), misses, (0, 6, 7)))
     lost = ", ".join(f"{count} {reason}" for reason, count in result.unpredictable.items()) or "none"
-    click.echo(f"not predictable: {sum(result.unpredictable.values())} rows ({lost})")
-    if not result.rows_count:
-        click.echo("the file has a header and no rows")
+    lines = [f"not predictable: {sum(result.unpredictable.values())} rows ({lost})"]
+    lines += [] if result.rows_count else ["the file has a header and no rows"]
+    say(table("Worst rows", (*names, *said), misses), *lines)

@@ -25,7 +25,6 @@ Metric = Literal[
     "read_bytes_per_token",
     "perplexity",
     "kl_divergence_nats",
-    "longest_context_tokens",
     "new_tokens_per_s",
     "goodput_requests_per_s",
     "saturation_load",
@@ -34,7 +33,7 @@ Metric = Literal[
     "hottest_celsius",
 ]
 
-_GAINS: Final = frozenset({"speedup_ratio", "acceptance_ratio", "longest_context_tokens", "saturation_load"})
+_GAINS: Final = frozenset({"speedup_ratio", "acceptance_ratio", "saturation_load"})
 HIGHER_IS_BETTER: Final[frozenset[Metric]] = frozenset(
     metric for metric in get_args(Metric) if metric.endswith("_per_s") or metric in _GAINS
 )
@@ -69,7 +68,7 @@ class Budget(Frozen):
     Exactly one of the limits is set.
 
     Attributes:
-        workload: What was measured: ``generate``, ``speculate``, ``stream``, ``quality``, ``boundary``,
+        workload: What was measured: ``generate``, ``speculate``, ``stream``, ``quality``,
             ``load``, or a workload.
         label: Test label such as ``tg128``; empty for the metric's usual one.
         baseline_ratio: Least share of the baseline's speed (or greatest multiple of its cost).

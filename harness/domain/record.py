@@ -6,9 +6,9 @@ Schema history (``SCHEMA_VERSION``):
 2 - ``result`` holds what a kind of measurement found (it stood in ``extra``), ``runtime`` and ``target`` say what ran
     it and where; ``scenario.backend`` and ``prediction.backend`` are called ``api``.
 
-The next version (a field with a default needs none: old files still load): raise ``SCHEMA_VERSION``, say here what
-changed, add the step from the old one to ``harness.records.store.MIGRATIONS``, and keep a file of a real run as
-``tests/records/v<N>-<name>.json``; a test loads one of every version there ever was, and fails while one is missing.
+The next version (a field with a default needs none: files of this one still load): raise ``SCHEMA_VERSION``, and say
+here what changed. Records of another version are refused; a file of a real run of this one is kept as
+``tests/records/v<N>-<name>.json``, and a test loads it.
 """
 
 from typing import Annotated, Any, Final, Literal
@@ -175,7 +175,7 @@ class RunRecord(Frozen):
     Attributes:
         run_id: Unique, sortable by time.
         created: RFC 3339, UTC.
-        workload: What was measured: ``generate``, ``speculate``, ``stream``, ``quality``, ``boundary``, or the name of
+        workload: What was measured: ``generate``, ``speculate``, ``stream``, ``quality``, or the name of
             a workload.
         detail: For anything but ``ok``: signal, exit status, last lines of the engine's log, or the doubts.
         samples: Every sample, warm-ups and disturbed ones included.

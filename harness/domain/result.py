@@ -189,7 +189,7 @@ class SystemResult(ResultKind, tag="system"):
         answers: Each with the number of its case; the first ones of very many.
         evaluation: Figures on public data, of records before version 0.3.
         predicted: Of each kind of step, before the first one.
-        units: What the predictions rest on, and the passes that were counted.
+        units: What the predictions rest on.
     """
 
     size: dict[str, int]
@@ -201,36 +201,6 @@ class SystemResult(ResultKind, tag="system"):
     evaluation: dict[str, Any] = {}
     predicted: tuple[dict[str, Any], ...] = ()
     units: dict[str, Any] = {}
-
-
-class Boundary(ResultKind):
-    """Longest context that a model can be run with under a device's memory limit, found by real runs.
-
-    Attributes:
-        predicted_tokens: Longest context whose predicted memory is within the limit.
-        found_tokens: Longest context that ran; 0 when none did.
-        failed_tokens: Shortest context that did not; 0 when all that were tried ran.
-        predicted_bytes: Memory predicted at the found context.
-        found_peak_bytes: Memory charged at the found context.
-        enforced: Whether a control group held the runs to the limit.
-        tried: Contexts in the order they were tried, each with how its run ended.
-    """
-
-    device: str
-    memory_limit_bytes: Count
-    predicted_tokens: Count
-    found_tokens: Count
-    failed_tokens: Count
-    predicted_bytes: Count
-    found_peak_bytes: Count
-    enforced: bool
-    tried: tuple[tuple[int, str], ...] = ()
-    not_emulated: tuple[str, ...] = ()
-
-    @property
-    def error_ratio(self) -> float | None:
-        """(predicted - found) / found, in memory at the found context; None where nothing ran."""
-        return self.predicted_bytes / self.found_peak_bytes - 1.0 if self.found_peak_bytes else None
 
 
 class LoadLevel(Frozen):
@@ -367,4 +337,4 @@ class Soak(ResultKind):
     stopped: str = ""
 
 
-Result = Generation | Speculation | Stream | Quality | SystemResult | Boundary | Load | Soak
+Result = Generation | Speculation | Stream | Quality | SystemResult | Load | Soak

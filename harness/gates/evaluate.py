@@ -6,21 +6,18 @@ from fnmatch import fnmatchcase
 from functools import partial
 from statistics import median
 
-from harness.catalog.budgets import LIMITS
+from harness.app.plans import predicted
 from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord, Validity
 from harness.errors import BadDataError, Exit
-from harness.gates.judge import SINGLE_VALUE_SPREAD, Judgement, judge, ratio_limit
+from harness.gates.judge import SINGLE_VALUE_SPREAD, Judgement, judge, judgement_of, limit_of
 from harness.gates.pins import difference
 from harness.gates.plan import look_confidence
 from harness.records.metrics import latency_values, metric_values
 from harness.stats.intervals import Estimate, ratio_interval, spread_of
 from harness.stats.runs import Spread, estimate_of_runs, spread_of_runs
 from harness.units import format_bytes
-
-Predict = Callable[[str, str], Prediction]
-"""Predicts (device, model reference): given by the caller, who knows catalogs."""
 
 _OF_TOKENS = ("itl_p50_s", "decode_tokens_per_s")
 _FASTEST = 0.2
@@ -34,20 +31,23 @@ def evaluate(
     records: Sequence[RunRecord],
     *,
     baseline: Sequence[RunRecord] = (),
-    predict: Predict | None = None,
     looks: tuple[int, ...] = (),
 ) -> list[Judgement]:
     """Judge every budget: one judgement each, in their order.
 
-    ``baseline`` is for budgets that compare with one, and tells the others how much runs differ; ``predict`` is for
-    those with ``predicted``. A budget that no run matches could not be judged, and no gate passes that. After the
-    turns in ``looks`` the decision is looked at while more runs come in: the level of each look's interval is raised so
-    that all looks together keep the budget's (``plan.look_confidence``).
+    ``baseline`` is for budgets that compare with one, and tells the others how much runs differ. A budget that no run
+    matches could not be judged, and no gate passes that. After the turns in ``looks`` the decision is looked at while
+    more runs come in: the level of each look's interval is raised so that all looks together keep the budget's
+    (``plan.look_confidence``).
 
     Raises:
-        BadDataError: A budget needs a baseline or a device that was not given.
+        UnknownNameError: A budget that is ``predicted`` names no known device or model.
+        BadDataError: Its metric is not predicted.
     """
-    return [_one(budget, records, baseline, predict, looks) for budget in budgets]
+    return [
+        _judge_prediction(budget, records) if budget.predicted else _judge_measured(budget, records, baseline, looks)
+        for budget in budgets
+    ]
 
 
 def exit_code(judgements: Sequence[Judgement]) -> Exit:
@@ -57,21 +57,14 @@ def exit_code(judgements: Sequence[Judgement]) -> Exit:
     return next((status for answer, status in ends.items() if answer in answers), Exit.OK)
 
 
-def _one(
-    budget: Budget,
-    records: Sequence[RunRecord],
-    baseline: Sequence[RunRecord],
-    predict: Predict | None,
-    looks: tuple[int, ...],
+def _judge_measured(
+    budget: Budget, records: Sequence[RunRecord], baseline: Sequence[RunRecord], looks: tuple[int, ...]
 ) -> Judgement:
-    if budget.predicted:
-        return _judge_prediction(budget, records, predict)
     named = [r for r in records if matches(budget, r)]
     runs = [r for r in named if not difference(budget, r)]
     earlier = [r for r in baseline if matches(budget, r) and not difference(budget, r)]
-    compares = budget.baseline_ratio is not None or budget.slowdown_ratio is not None
+    compares = limit_of(budget)[1] == "baseline"
     level = look_confidence(looks, budget.confidence) if len(looks) > 1 else budget.confidence
-    limit: float = next(v for name in LIMITS if (v := getattr(budget, name)) is not None)
     broken = [r for r in runs if r.outcome not in {"ok", "inconclusive"}]
     reason = ""
     if not runs:
@@ -82,42 +75,39 @@ def _one(
     elif compares and not earlier:
         reason = "no baseline run matches this budget: name some with --baseline"
     if reason:
-        ids = tuple(r.run_id for r in broken or runs)
-        return Judgement(budget=budget, answer="could not run", limit=limit, reason=reason, evidence=ids)
-    if compares and _alternate(runs, earlier):
-        judged = _judge_turns(budget, runs, earlier, level)
-    else:
-        judged = _judge_runs(budget, runs, earlier, ratio_limit(budget) if compares else limit, level)
+        return judgement_of(budget, "could not run", reason=reason, evidence=tuple(r.run_id for r in broken or runs))
+    judging = _judge_turns if compares and _alternate(runs, earlier) else _judge_runs
+    shown = [*runs, *earlier] if compares else runs
+    judged = judging(budget, runs, earlier, level) or _without_clean(budget, shown)
     if judged.answer == "inconclusive" and judged.value is not None:
-        judged = judged.replace(reason=judged.reason + _disturbance([*runs, *earlier] if compares else runs))
+        judged = judged.replace(reason=judged.reason + _disturbance(shown))
     return judged
 
 
 def _judge_runs(
-    budget: Budget, runs: Sequence[RunRecord], earlier: Sequence[RunRecord], limit: float, level: float
-) -> Judgement:
-    """Runs against a fixed limit, or against a baseline that was not measured in turns with them.
+    budget: Budget, runs: Sequence[RunRecord], earlier: Sequence[RunRecord], level: float
+) -> Judgement | None:
+    """Runs against a fixed limit, or against a baseline that was not measured in turns; None without a clean sample.
 
     All runs together are judged, and against a fixed limit each for itself too: one that lies wholly outside the limit
     is no accident that a better run beside it undoes.
     """
-    values, relative_to = _values(budget, runs)
-    previous = [side for side in _values(budget, earlier)[0] if side]
-    compared = previous if relative_to == "baseline" else []
-    spoken = [(side, r.run_id) for side, r in zip(values, runs, strict=True) if side]
-    if not spoken or (relative_to == "baseline" and not compared):
-        return _without_clean(budget, [*runs, *earlier] if relative_to == "baseline" else runs, limit, relative_to)
+    compares = limit_of(budget)[1] == "baseline"
+    previous = [side for side in _values(budget, earlier) if side]
+    compared = previous if compares else []
+    spoken = [(side, r.run_id) for side, r in zip(_values(budget, runs), runs, strict=True) if side]
+    if not spoken or (compares and not compared):
+        return None
     if any(v <= 0 for side in compared for v in side):
         nothing = "the baseline is 0, of which nothing is a ratio: give the budget a ceiling or a floor"
-        return Judgement(budget=budget, answer="could not run", limit=limit, relative_to=relative_to, reason=nothing)
+        return judgement_of(budget, "could not run", reason=nothing)
     spread = spread_of_runs(previous)
 
     def judged(sides: Sequence[tuple[list[float], str]], share: float) -> Judgement:
         taken, names = zip(*sides, strict=True)
         estimate = _estimate(budget, taken, compared, spread, share)
         evidence = [*names, *(r.run_id for r in earlier)] if compared else names
-        counts = len(sides), len(compared)
-        return judge(budget, estimate, limit, spread, counts, level=share, relative_to=relative_to, evidence=evidence)
+        return judge(budget, estimate, spread, (len(sides), len(compared)), level=share, evidence=evidence)
 
     for each in spoken if len(spoken) > 1 and not compared else ():
         alone = judged([each], 1.0 - (1.0 - level) / len(spoken))
@@ -146,20 +136,21 @@ def _no_evidence(budget: Budget, named: Sequence[RunRecord], records: Sequence[R
     return f"no run matches this budget: there is {'; '.join(there[:3]) or 'no run at all'}"
 
 
-def _without_clean(budget: Budget, runs: Sequence[RunRecord], limit: float, relative_to: str) -> Judgement:
+def _without_clean(budget: Budget, runs: Sequence[RunRecord]) -> Judgement:
     """An answer from runs without a clean sample: no disturbance makes a run that much slower, or it stays open."""
-    values = [v for side in _values(budget, _believing(runs))[0] for v in side]
+    values = [v for side in _values(budget, _believing(runs)) for v in side]
     ids = tuple(r.run_id for r in runs)
-    judged = Judgement(budget=budget, answer="could not run", limit=limit, relative_to=relative_to, evidence=ids)
     if not values:
-        return judged.replace(reason="the runs hold no sample of this metric")
+        return judgement_of(budget, "could not run", reason="the runs hold no sample of this metric", evidence=ids)
+    limit, relative_to = limit_of(budget)
     sign = -1 if budget.metric in HIGHER_IS_BETTER else 1
     best = sign * min(sign * v for v in values)
     if relative_to != "baseline" and sign * best > sign * limit * _DISTURBED_FACTOR**sign:
         reason = "every sample was disturbed, but not even the best of them comes near the limit"
-        return judged.replace(answer="fail", value=best, sample_count=len(values), reason=reason)
+        return judgement_of(budget, "fail", value=best, sample_count=len(values), reason=reason, evidence=ids)
     doubts = sorted({d for r in runs for s in r.samples for d in s.validity.doubts})
-    return judged.replace(answer="inconclusive", reason="every sample was disturbed: " + "; ".join(doubts[:3]))
+    reason = "every sample was disturbed: " + "; ".join(doubts[:3])
+    return judgement_of(budget, "inconclusive", reason=reason, evidence=ids)
 
 
 def matches(budget: Budget, record: RunRecord) -> bool:
@@ -172,22 +163,23 @@ def matches(budget: Budget, record: RunRecord) -> bool:
     )
 
 
-def _values(budget: Budget, records: Sequence[RunRecord]) -> tuple[list[list[float]], str]:
-    """Values of each run, in their order, and what they are relative to or compared with."""
+def _values(budget: Budget, records: Sequence[RunRecord]) -> list[list[float]]:
+    """Values of each run, in their order, as ratios to its prediction where the budget's limit is one."""
     values = [metric_values(r, budget.metric, budget.label) for r in records]
     if budget.metric not in SINGLE_VALUE_SPREAD:
         values = [[v for v in side if v > 0] for side in values]
-    if budget.prediction_ratio is None and budget.roofline_ratio is None:
-        return values, "" if ratio_limit(budget) == 0 else "baseline"
-    references = []
-    for prediction in (record.prediction for record in records):
-        if prediction is None or budget.prediction_ratio is None:
-            references.append(prediction.speed.roofline_tokens_per_s if prediction else 0.0)
-        else:
-            interval = predicted_interval(prediction, budget)
-            references.append(interval.mid if interval else 0.0)
-    ratios = [[v / r for v in side] if r > 0 else [] for side, r in zip(values, references, strict=True)]
-    return ratios, "roofline" if budget.prediction_ratio is None else "prediction"
+    if limit_of(budget)[1] in {"", "baseline"}:
+        return values
+    references = [_reference(budget, r.prediction) if r.prediction else 0.0 for r in records]
+    return [[v / r for v in side] if r > 0 else [] for side, r in zip(values, references, strict=True)]
+
+
+def _reference(budget: Budget, prediction: Prediction) -> float:
+    """What a budget's ratio is to; 0 where that was not predicted."""
+    if budget.roofline_ratio is not None:
+        return prediction.speed.roofline_tokens_per_s
+    interval = predicted_interval(prediction, budget)
+    return interval.mid if interval else 0.0
 
 
 def predicted_interval(prediction: Prediction, budget: Budget) -> Interval | None:
@@ -207,9 +199,8 @@ def predicted_interval(prediction: Prediction, budget: Budget) -> Interval | Non
 
 def _judge_turns(
     budget: Budget, candidate: Sequence[RunRecord], baseline: Sequence[RunRecord], level: float
-) -> Judgement:
-    """The ratio of two sides that were measured in turns, each turn one ratio."""
-    runs = [*candidate, *baseline]
+) -> Judgement | None:
+    """The ratio of two sides that were measured in turns, each turn one ratio; None where no turn has one."""
     read = partial(metric_values, metric=budget.metric, label=budget.label)
     sides = _pairs(candidate, baseline, read)
     disturbed = budget.metric in _OF_TOKENS and 2 * len(sides[0]) < len(candidate)
@@ -217,9 +208,8 @@ def _judge_turns(
         candidate, baseline = _believing(candidate), _believing(baseline)
         sides = _pairs(candidate, baseline, read)
     if not sides[0]:
-        return _without_clean(budget, runs, ratio_limit(budget), "baseline")
-    evidence = [r.run_id for r in runs]
-    judged = _judge_pairs(budget, sides, level, evidence)
+        return None
+    judged = _judge_pairs(budget, sides, level, [r.run_id for r in (*candidate, *baseline)])
     if budget.metric in _OF_TOKENS and (disturbed or judged.answer == "inconclusive"):
         return _least_disturbed(budget, candidate, baseline, judged, level, disturbed=disturbed)
     return judged
@@ -228,18 +218,10 @@ def _judge_turns(
 def _judge_pairs(
     budget: Budget, sides: tuple[list[float], list[float]], level: float, evidence: Sequence[str]
 ) -> Judgement:
-    spread = Spread(spread_of(*sides), len(sides[0]), "turn")
+    count = len(sides[0])
+    spread = Spread(spread_of(*sides), count, "turn")
     estimate = ratio_interval(*sides, confidence=level)
-    return judge(
-        budget,
-        estimate,
-        ratio_limit(budget),
-        spread,
-        (len(sides[0]), 0),
-        level=level,
-        relative_to="baseline",
-        evidence=evidence,
-    )
+    return judge(budget, estimate, spread, (count, 0), level=level, evidence=evidence)
 
 
 def _pairs(
@@ -298,39 +280,25 @@ def _disturbance(records: Sequence[RunRecord]) -> str:
     return f"; disturbed by: {named}"
 
 
-def _judge_prediction(budget: Budget, records: Sequence[RunRecord], predict: Predict | None) -> Judgement:
+def _judge_prediction(budget: Budget, records: Sequence[RunRecord]) -> Judgement:
     """Judge the pessimistic end of the prediction's 90 % interval for a device nobody has at hand."""
-    limit = budget.floor if budget.floor is not None else budget.ceiling
-    assert limit is not None
-    prediction = next(
-        (r.prediction for r in records if r.prediction and r.prediction.device == budget.device and matches(budget, r)),
-        None,
-    )
-    if prediction is None:
-        if predict is None or "*" in budget.device or "*" in budget.model:
-            raise BadDataError(
-                "budget",
-                f"{budget.metric} predicted",
-                f"device {budget.device!r}, model {budget.model!r}",
-                "names of one device and one model",
-            )
-        prediction = predict(budget.device, budget.model)
+    made = (r.prediction for r in records if r.prediction and matches(budget, r))
+    prediction = next((p for p in made if p.device == budget.device), None) or predicted(budget.device, budget.model)
     interval = predicted_interval(prediction, budget)
     if interval is None:
         raise BadDataError("budget", "metric", budget.metric, "a metric that the feasibility model predicts")
     higher = budget.metric in HIGHER_IS_BETTER
     worst = interval.low if higher else interval.high
-    holds = worst >= limit if higher else worst <= limit
+    margin = (worst / limit_of(budget)[0] - 1.0) * (1 if higher else -1)
     end = "lower" if higher else "upper"
-    return Judgement(
-        budget=budget,
-        answer="pass" if holds else "fail",
-        limit=limit,
+    return judgement_of(
+        budget,
+        "pass" if margin >= 0 else "fail",
         value=interval.mid,
         low=interval.low,
         high=interval.high,
-        margin_ratio=(worst / limit - 1.0) * (1 if higher else -1),
-        reason=f"{'holds' if holds else 'fails'} for {budget.device}: the {end} end of the 90 % interval counts",
+        margin_ratio=margin,
+        reason=f"{'holds' if margin >= 0 else 'fails'} for {budget.device}: the {end} end of the 90 % interval counts",
         evidence=tuple(
             f"{p.name}: {format_bytes(size_bytes)} ({p.reason})"
             for p in prediction.memory.parts

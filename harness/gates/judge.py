@@ -7,8 +7,9 @@ interval that straddles the limit is inconclusive: noise cannot flip a decision,
 
 from collections.abc import Sequence
 from math import log, sqrt
-from typing import Literal
+from typing import Any, Literal
 
+from harness.catalog.budgets import LIMITS
 from harness.domain.base import Frozen
 from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
 from harness.stats.intervals import Estimate
@@ -26,7 +27,6 @@ SINGLE_VALUE_SPREAD: dict[Metric, float] = {
     "read_bytes_per_token": 0.02,
     "perplexity": 0.0,
     "kl_divergence_nats": 0.0,
-    "longest_context_tokens": 0.0,
     "sustained_tokens_per_s": 0.03,
     "sustained_joules_per_token": 0.05,
     "hottest_celsius": 0.02,
@@ -60,12 +60,19 @@ class Judgement(Frozen):
     line: int = 0
 
 
-def ratio_limit(budget: Budget) -> float:
-    """Limit of the ratio candidate / baseline, in the direction of the budget's metric."""
-    if budget.slowdown_ratio is None:
-        return budget.baseline_ratio or 0.0
-    kept = 1.0 - budget.slowdown_ratio
-    return kept if budget.metric in HIGHER_IS_BETTER else 1.0 / kept
+def limit_of(budget: Budget) -> tuple[float, str]:
+    """A budget's limit in the direction of its metric, and what it is a ratio to; empty for the metric's own unit."""
+    name, limit = next((name, value) for name in LIMITS if (value := getattr(budget, name)) is not None)
+    if name == "slowdown_ratio":
+        limit = 1.0 - limit if budget.metric in HIGHER_IS_BETTER else 1.0 / (1.0 - limit)
+        name = "baseline_ratio"
+    return limit, name.removesuffix("_ratio") if name.endswith("_ratio") else ""
+
+
+def judgement_of(budget: Budget, answer: GateAnswer, **fields: Any) -> Judgement:
+    """A judgement in the terms of its budget."""
+    limit, relative_to = limit_of(budget)
+    return Judgement(budget=budget, answer=answer, limit=limit, relative_to=relative_to, **fields)
 
 
 def decide(estimate: Estimate, limit: float, *, higher_is_better: bool, finds_slowdown: bool = False) -> GateAnswer:
@@ -88,20 +95,19 @@ def decide(estimate: Estimate, limit: float, *, higher_is_better: bool, finds_sl
 def judge(
     budget: Budget,
     estimate: Estimate,
-    limit: float,
     spread: Spread,
     counts: tuple[int, int],
     *,
     level: float,
-    relative_to: str,
     evidence: Sequence[str],
 ) -> Judgement:
-    """Judge an estimate against a limit in the same terms.
+    """Judge an estimate, which is in the terms of the budget's limit.
 
     ``counts`` are the runs of the build and of its baseline (0: a fixed limit, or turns, each of which is one ratio),
     ``spread`` is that from run to run, ``level`` that of the interval.
     """
     higher, finds_slowdown = budget.metric in HIGHER_IS_BETTER, budget.slowdown_ratio is not None
+    limit, _ = limit_of(budget)
     answer = decide(estimate, limit, higher_is_better=higher, finds_slowdown=finds_slowdown)
     margin = (estimate.mid / limit - 1.0) * (1 if higher else -1)
     reason = f"{abs(margin):.1%} {'inside' if margin >= 0 else 'outside'} the limit"
@@ -122,11 +128,9 @@ def judge(
         reason += f": {'beyond noise' if answer == 'fail' else 'the interval leaves that out'}"
     else:
         reason += ", with the whole interval on that side"
-    return Judgement(
-        budget=budget,
-        answer=answer,
-        limit=limit,
-        relative_to=relative_to,
+    return judgement_of(
+        budget,
+        answer,
         value=estimate.mid,
         low=estimate.low,
         high=estimate.high,

@@ -25,6 +25,7 @@ class Measured(Frozen):
         sample_count: Clean samples.
         disturbed_count: Samples that were disturbed and do not count; warm-ups are in neither.
         doubted_value: Median of the disturbed samples, to be shown and never believed; None without any.
+        token_p99_s: 99th percentile of the time of single tokens, of all clean samples; None where none were timed.
     """
 
     phase: Phase
@@ -36,40 +37,21 @@ class Measured(Frozen):
     sample_count: int = 0
     disturbed_count: int = 0
     doubted_value: float | None = None
+    token_p99_s: float | None = None
 
 
-class Latency(Frozen):
-    """Time of single tokens over all clean decode samples of a label."""
-
-    label: str
-    token_count: int
-    p50_s: float
-    p99_s: float
-
-
-class Summary(Frozen):
-    """All figures of a run."""
-
-    tests: tuple[Measured, ...]
-    latency: tuple[Latency, ...]
+class Tests(tuple[Measured, ...]):
+    """All tests of a run."""
 
     def test(self, phase: Phase, label: str = "") -> Measured | None:
         """The test of that phase and label; without a label the phase's first at depth 0, else its first."""
-        tests = [t for t in self.tests if t.phase == phase and (not label or t.label == label)]
+        tests = [t for t in self if t.phase == phase and (not label or t.label == label)]
         return next((t for t in tests if "@" not in t.label), tests[0] if tests else None)
 
 
-def summarise(record: RunRecord) -> Summary:
-    """Medians and latency quantiles of a record."""
-    groups = tests_of(record)
-    tests = tuple(_measured(phase, label, samples) for (phase, label), samples in groups.items())
-    latency = []
-    for (phase, label), samples in groups.items():
-        times = [t for s in samples if not s.validity.doubts for t in s.token_times_s]
-        if phase == "decode" and times:
-            p50, p99 = (float(q) for q in np.quantile(times, (0.5, 0.99)))
-            latency.append(Latency(label=label, token_count=len(times), p50_s=p50, p99_s=p99))
-    return Summary(tests=tests, latency=tuple(latency))
+def summarise(record: RunRecord) -> Tests:
+    """Medians and latencies of a record."""
+    return Tests(_measured(phase, label, samples) for (phase, label), samples in tests_of(record).items())
 
 
 def tests_of(record: RunRecord) -> dict[tuple[Phase, str], list[Sample]]:
@@ -119,6 +101,7 @@ def _measured(phase: Phase, label: str, samples: list[Sample]) -> Measured:
         [_value(s, is_rate) for s in timed if bool(s.validity.doubts) == doubted] for doubted in (False, True)
     )
     value, low, high = quantile_interval(clean)[:3] if clean else (None, None, None)
+    times_s = [t for s in samples if not s.validity.doubts for t in s.token_times_s]
     return Measured(
         phase=phase,
         label=label,
@@ -129,6 +112,7 @@ def _measured(phase: Phase, label: str, samples: list[Sample]) -> Measured:
         sample_count=len(clean),
         disturbed_count=len(disturbed),
         doubted_value=median(disturbed) if disturbed else None,
+        token_p99_s=float(np.quantile(times_s, 0.99)) if times_s else None,
     )
 
 

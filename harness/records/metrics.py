@@ -13,7 +13,7 @@ import numpy as np
 
 from harness.domain.budget import Metric
 from harness.domain.record import MemoryUse, ModelIdentity, Phase, RunRecord, Sample
-from harness.domain.result import Boundary, Generation, Load, Quality, Soak, Speculation, Stream
+from harness.domain.result import Generation, Load, Quality, Soak, Speculation, Stream
 
 
 def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[float]:
@@ -100,7 +100,6 @@ _METRICS: Final[dict[Metric, tuple[str, Any, Callable[[Any], Sequence[float | No
     "read_bytes_per_token": ("bytes", Stream, lambda r: [r.read_bytes_per_token]),
     "perplexity": ("", RunRecord, _perplexity),
     "kl_divergence_nats": ("nats", Quality, lambda r: [r.score.kl_divergence]),
-    "longest_context_tokens": ("tokens", Boundary, lambda r: [r.found_tokens]),
     "new_tokens_per_s": ("tokens/s", Load, lambda r: [max(v.new_tokens_per_s for v in r.levels)]),
     "goodput_requests_per_s": ("requests/s", Load, lambda r: [max(v.goodput_requests_per_s for v in r.levels)]),
     "saturation_load": ("", Load, lambda r: [r.saturation]),

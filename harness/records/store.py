@@ -1,4 +1,4 @@
-"""Records as files: written whole or not at all, read strictly, from any schema version there ever was.
+"""Records as files: written whole or not at all, read strictly, of this schema version alone.
 
 A record may come from a stranger: its size and its numbers are bounded, every key must be known, nothing in it is
 ever executed.
@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -23,44 +23,16 @@ RECORD_MAX_BYTES: Final = MOST_BYTES
 _DECODER: Final = msgspec.json.Decoder(RunRecord)
 
 
-def _from_1(document: dict[str, Any]) -> dict[str, Any]:
-    """What stood in ``extra`` becomes ``result``; "backend" was the api of a scenario and the runtime of a record."""
-    scenario, prediction = dict(document["scenario"]), document.get("prediction")
-    scenario["api"] = scenario.pop("backend", "")
-    if prediction:
-        prediction = dict(prediction)
-        prediction["api"] = prediction.pop("backend", "")
-    extra = dict(document.get("extra", {}))
-    result: dict[str, Any] | None = None
-    runtime = extra.pop("backend", "")
-    if "repetitions" in extra:
-        result = {"kind": "generation", "repetitions": extra.pop("repetitions"), "greedy": extra.pop("greedy", False)}
-    elif isinstance(extra.get("size"), dict):
-        keys = ("size", "seed", "prepare_s", "quality", "evaluation", "predicted", "units")
-        result = {"kind": "system", **{key: extra.pop(key) for key in keys if key in extra}}
-    return document | {
-        "scenario": scenario,
-        "prediction": prediction,
-        "extra": extra,
-        "result": result,
-        "runtime": runtime,
-    }
-
-
-MIGRATIONS: Final[Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]] = {1: _from_1}
-"""For each old version the step that makes the next one of it. A step may use nothing but the document it is given."""
-
-
 def encode(record: RunRecord) -> bytes:
     """A record as one JSON document."""
     return msgspec.json.encode(record)
 
 
 def decode(data: bytes, source: Path | str) -> RunRecord:
-    """A record from JSON of this or an older schema version.
+    """A record from JSON.
 
     Raises:
-        BadDataError: It is too large, no JSON, of a newer version, or breaks the schema; names the field.
+        BadDataError: It is too large, no JSON, of another schema version, or breaks the schema; names the field.
     """
     if len(data) > RECORD_MAX_BYTES:
         raise BadDataError(source, "", f"{len(data)} bytes", f"at most {RECORD_MAX_BYTES}")
@@ -77,21 +49,9 @@ def from_document(document: Any, source: Path | str) -> RunRecord:
     if not isinstance(document, dict):
         raise BadDataError(source, "", type(document).__name__, "a JSON object: a run record")
     version = document.get("schema_version")
-    if not isinstance(version, int) or isinstance(version, bool):
-        raise BadDataError(source, "schema_version", say(version), f"a version from 1 to {SCHEMA_VERSION}")
-    if version > SCHEMA_VERSION:
-        most = f"at most {SCHEMA_VERSION}: update edge-harness to read it"
-        raise BadDataError(source, "schema_version", str(version), most)
-    while version < SCHEMA_VERSION:
-        if version not in MIGRATIONS:
-            raise BadDataError(source, "schema_version", str(version), f"a version from 1 to {SCHEMA_VERSION}")
-        try:
-            document = MIGRATIONS[version](document)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"a broken record of version {version} ({error!r})"
-            raise BadDataError(source, "", what, "a run record") from error
-        version += 1
-        document["schema_version"] = version
+    if version != SCHEMA_VERSION:
+        expected = f"{SCHEMA_VERSION}: measure again what is older, update edge-harness to read what is newer"
+        raise BadDataError(source, "schema_version", say(version), expected)
     record = typed(document, RunRecord, source)
     _check(record, source)
     return record

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from harness.app.matrix import Cell, ask
-from harness.app.resolve import PROBED_NAME, ResolvedModel
+from harness.app.resolve import PROBED_NAME
 from harness.catalog.devices import device_names
 from harness.catalog.models import model_names
 from harness.domain.base import Frozen
@@ -15,6 +15,7 @@ from harness.units import MIB
 
 DEFAULT_QUANTS: Final = ("Q3_K_M", "Q4_K_M", "Q5_K_M", "Q8_0", "F16")
 DEFAULT_CONTEXTS: Final = (2048, 8192, 32768, 131072)
+_WIDE: Final = frozenset({"F16", "BF16", "F32"})
 _MARKS: Final = {"fits": "0", "fits with streaming": "1", "does not fit": "2", "fits split": "3", "impossible": "-"}
 
 
@@ -112,16 +113,30 @@ def choices(
     """
     grid = ask(devices=devices, models=models, quants=quants, contexts=contexts)
     grid.devices.sort(key=lambda device: (_KINDS.index(device.kind), device.title.lower()))
-    sizes = {model.name: _size(model) for model in grid.models}
+    stated = {model.name: model.card.parameter_count if model.card else 0 for model in grid.models}
+    sizes = {model.name: stated[model.name] or model.weights.weight_count for model in grid.models}
     grid.models.sort(key=lambda model: (sizes[model.name], model.name))
     mixtures = tuple(dict.fromkeys(model.quant for model in grid.models))
+    growths = [
+        0.0 if model.quant in _WIDE else perplexity_growth_percent(model.quant, sizes[model.name])
+        for model in grid.models
+    ]
+    lines = [
+        ModelLine(
+            name=model.name,
+            title=model.card.title if model.card else model.name,
+            parameters_b=round(sizes[model.name] / 1e9, 2),
+            context_max_tokens=model.weights.shape.context_max_tokens,
+        )
+        for model in grid.models[:: len(mixtures)]
+    ]
     return Choices(
-        devices=tuple(_device_line(device) for device in grid.devices),
-        models=tuple(_model_line(model, sizes[model.name]) for model in grid.models[:: len(mixtures)]),
+        devices=tuple(map(_device_line, grid.devices)),
+        models=tuple(lines),
         quants=mixtures,
         contexts=tuple(grid.contexts),
-        quality=tuple(_quality(model.quant, sizes[model.name]) for model in grid.models),
-        cells=tuple(_shown(cell) for cell in each(grid.cells(), grid.cell_count)),
+        quality=tuple(None if growth is None else round(10 * growth) for growth in growths),
+        cells=tuple(map(_shown, each(grid.cells(), grid.cell_count))),
         default_quant=mixtures.index("Q4_K_M") if "Q4_K_M" in mixtures else 0,
         default_context=min(1, len(grid.contexts) - 1),
     )
@@ -154,22 +169,6 @@ def beside(records: Sequence[RunRecord], **asked: Any) -> Choices:
 _KINDS: Final = ("phone", "tablet", "laptop", "desktop", "workstation", "board", "edge-server", "gpu-server")
 
 
-def _size(model: ResolvedModel) -> int:
-    """Weights, as published or else as counted."""
-    stated = model.card.parameter_count if model.card else 0
-    return stated or model.weights.weight_count
-
-
-def _model_line(model: ResolvedModel, count: int) -> ModelLine:
-    card = model.card
-    return ModelLine(
-        name=model.name,
-        title=card.title if card else model.name,
-        parameters_b=round(count / 1e9, 2),
-        context_max_tokens=model.weights.shape.context_max_tokens,
-    )
-
-
 def _device_line(profile: DeviceProfile) -> DeviceLine:
     api = profile.api("")
     pool = profile.pool(profile.pool_for(api))
@@ -189,10 +188,3 @@ def _shown(cell: Cell) -> Shown:
     middle, low = (float(f"{value:.3g}") for value in ((speed.mid, speed.low) if speed else (0.0, 0.0)))
     sizes = -(-cell.needed_bytes // MIB), cell.available_bytes // MIB
     return Shown(_MARKS[cell.verdict], middle, low, *sizes, cell.pool)
-
-
-def _quality(quant: str, parameter_count: int) -> int | None:
-    if quant in {"F16", "BF16", "F32"}:
-        return 0
-    growth = perplexity_growth_percent(quant, parameter_count)
-    return None if growth is None else round(10 * growth)

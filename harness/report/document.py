@@ -90,7 +90,7 @@ def build(
 def view(record: RunRecord) -> RunView:
     """One run, derived from its raw samples."""
     peak = metric_values(record, "peak_memory_bytes")
-    return RunView(record, summarise(record).tests, round(peak[0]) if peak else None, compare(record))
+    return RunView(record, summarise(record), round(peak[0]) if peak else None, compare(record))
 
 
 def without_folders(words: Sequence[str]) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ GROUP = "edge_harness.panels"
 _TITLES: Final = {
     "speculation": "Speculation",
     "stream": "Streaming",
-    "boundary": "Limits of a device",
     "soak": "Speed over minutes",
     "load": "Load on a server",
     "levels": "Load on a server, by level",

@@ -1,12 +1,11 @@
 """Words and amounts on pages and in tables."""
 
-from collections.abc import Sequence
 from typing import Final
 
 from harness.domain.record import RunRecord
 from harness.records.compare import ComparedRow
 from harness.records.derive import Measured, summarise
-from harness.units import format_amount, format_bytes, format_seconds
+from harness.units import format_amount
 
 RUN_COLUMNS: Final = ("pp t/s", "tg t/s", "p99", "first token", "load", "peak")
 
@@ -40,12 +39,12 @@ def compared(row: ComparedRow) -> tuple[str, str, str, str, str]:
 
 def run_cells(record: RunRecord) -> tuple[str, ...]:
     """Speeds, times and memory of a run under ``RUN_COLUMNS``; ``~``: every sample was disturbed."""
-    summary, memory = summarise(record), record.memory
-    speeds = [_speed(summary.test("prefill")), _speed(summary.test("decode"))]
-    timed: Sequence[Measured | None] = (summary.test("first_token"), summary.test("load", "load"))
-    times = [summary.latency[0].p99_s if summary.latency else None, *(test.value if test else None for test in timed)]
-    shown = ["–" if seconds is None else format_seconds(seconds) for seconds in times]
-    return (*speeds, *shown, format_bytes(memory.peak_rss_bytes) if memory and memory.peak_rss_bytes else "–")
+    tests, memory = summarise(record), record.memory
+    decode, timed = tests.test("decode"), (tests.test("first_token"), tests.test("load", "load"))
+    times = [decode.token_p99_s if decode else None, *(test.value if test else None for test in timed)]
+    shown = [amount("s", seconds) for seconds in times]
+    peak = amount("bytes", (memory.peak_rss_bytes or None) if memory else None)
+    return (_speed(tests.test("prefill")), _speed(decode), *shown, peak)
 
 
 def _speed(test: Measured | None) -> str:

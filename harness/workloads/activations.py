@@ -42,7 +42,6 @@ class ResidualStream:
         self._taken: Singles | None = None
         self._change: Callable[[Singles], Singles] | None = None
         self.language = LanguageModel.open(path, thread_count=thread_count, context_tokens=WINDOW_TOKENS, tap=self)
-        self.language.meter = parts.language.meter
 
     def wants(self, name: str) -> bool:
         """That result alone."""

@@ -4,13 +4,12 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 from harness.domain.base import Frozen
 from harness.ports import Emit
 from harness.workloads.cases import read_cases
-from harness.workloads.parts import SystemParts, open_parts
+from harness.workloads.parts import open_parts
 from harness.workloads.system import Case, Cases, Context, System, kind_of, load
 
 _MOST_ANSWERS: Final = 2000
@@ -48,18 +47,16 @@ def run(job: SystemJob, emit: Emit) -> None:
         context = Context(Path(folder), Path(job.cache or folder), job.seed, job.thread_count)
         parts = open_parts(job.parts, context)
         cases = read_cases(Path(job.cases), system) if job.cases else list(system.cases(job.size, job.seed))
-        emit("laws", {name: law._asdict() for name, law in laws_of(parts).items()})
+        laws = {name: law._asdict() for name, law in laws_of(parts).items()}
         begin = time.perf_counter()
         state = system.prepare(parts, job.size, context)
-        emit("prepared", {"duration_s": time.perf_counter() - begin})
-        emit("core", core_here())
-        for meter in parts.meters:
-            meter.take()
+        emit("prepared_s", time.perf_counter() - begin)
+        emit("units", {"laws": laws, "core": core_here()})
         reset_peak()  # building may take more than running, and this peak is of what is timed
         memory_mark("loaded", emit)
         asked = cases if job.evaluate else first_cases(cases, job.repetitions)
         emit("steps", len(asked))
-        answers = _answer(system, state, asked, parts, job, emit)
+        answers = _answer(system, state, asked, job, emit)
         memory_mark("end", emit)
         asked = asked[: len(answers)]
         emit("quality", {"case_count": len(asked), **system.score(asked, answers)})
@@ -76,19 +73,11 @@ def first_cases(cases: Cases, repetitions: int) -> list[Case]:
     return list(cases[:last])
 
 
-def _answer(
-    system: System,
-    state: Any,
-    cases: Cases,
-    parts: SystemParts,
-    job: SystemJob,
-    emit: Emit,
-) -> list[Any]:
+def _answer(system: System, state: Any, cases: Cases, job: SystemJob, emit: Emit) -> list[Any]:
     """Each case once, timed, while there is time; the first step of a kind only where it is the only one."""
     from harness.measure.validity import Watch, child_probe
 
     totals = Counter(map(kind_of, cases))
-    counted: dict[str, list[dict[str, float]]] = {kind: [] for kind in totals}
     seen: set[str] = set()
     answers: list[Any] = []
     started = time.perf_counter()
@@ -102,29 +91,10 @@ def _answer(
             begin = time.perf_counter()
             answer = system.step(state, case)
             duration_s = time.perf_counter() - begin
-        passes = _counted(parts, duration_s)
         if kind in seen or totals[kind] == 1:
             emit("sample", watch.sample("workload", kind, 1, duration_s=duration_s))
-            counted[kind].append(passes)
         seen.add(kind)
         if len(answers) < _MOST_ANSWERS:
             emit("answer", {"case": len(answers), "kind": kind, "answer": answer})
         answers.append(answer)
-    for kind, rows in counted.items():
-        keys = sorted({key for row in rows for key in row})
-        emit("step", {"kind": kind, **{key: median(row.get(key, 0.0) for row in rows) for key in keys}})
     return answers
-
-
-def _counted(parts: SystemParts, duration_s: float) -> dict[str, float]:
-    """Of one step: passes, tokens read (in passes of several) and written (of one) and seconds of each part; glue."""
-    row = {"glue_s": duration_s}
-    for meter in parts.meters:
-        passes, seconds = meter.take()
-        row["glue_s"] -= seconds
-        if passes:
-            row[f"{meter.name}_s"] = seconds
-            row[f"{meter.name}_passes"] = float(len(passes))
-            row[f"{meter.name}_read_tokens"] = float(sum(p.rows * p.tokens for p in passes if p.tokens > 1))
-            row[f"{meter.name}_written_tokens"] = float(sum(p.rows for p in passes if p.tokens == 1))
-    return row

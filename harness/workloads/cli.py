@@ -1,8 +1,8 @@
 """``edge-harness workloads``: systems that run beside a language model, measured like one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,9 +11,6 @@ from harness.cli._command import Verbs, typed
 from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, say, table
 from harness.errors import Exit, HarnessError
-
-if TYPE_CHECKING:
-    from harness.workloads.run import SystemRun
 
 _OF_RUNS_HERE = frozenset(
     {"cases", "evaluate", "devices", "repetitions", "thread_count", "seed", "memory_bytes", "nli", "encoder"}
@@ -44,11 +41,12 @@ def run(
 
     Exit status: 0 well, 1 a wrong answer, 3 inconclusive, 4 one could not run.
     """
+    from harness.app.run import exit_of
     from harness.workloads.parts.onnx_model import folder_of
     from harness.workloads.run import Given, SystemRun, run_on
     from harness.workloads.run import run as run_here
     from harness.workloads.system import load_all
-    from harness.workloads.table import median_error
+    from harness.workloads.table import median_error, views
 
     if not names:
         refuse_typed(typed(click.get_current_context()), "without a NAME")
@@ -78,14 +76,18 @@ def run(
             if is_alone:
                 raise
             skipped[system.name] = str(error)
+    made = [(one.name, one.record) for one in runs if one.record]
+    lines = [f"{name}: {record.outcome}: {record.detail}" for name, record in made if record.detail]
+    lines += [f"not run: {name}: {why}" for name, why in skipped.items()]
     middle = median_error(runs)
-    lines = [f"not run: {name}: {why}" for name, why in skipped.items()]
     lines += [f"median error: {middle:.1%}"] if middle is not None and not is_alone else []
     document = {"runs": runs, "skipped": skipped, "median_error_ratio": middle}
-    status = _status(runs)
+    is_wrong = any("WrongAnswerError" in record.detail for _, record in made)
+    status = Exit.BROKEN if is_wrong else exit_of([record for _, record in made])
     if skipped and status in {Exit.OK, Exit.INCONCLUSIVE}:
         status = Exit.COULD_NOT_RUN
-    return Answer(runs[0] if is_alone and runs else document, lambda: _show(runs, lines), status)
+    parts = [*(table(*view) for view in views(runs)), *lines]
+    return Answer(runs[0] if is_alone and runs else document, lambda: say(*parts), status)
 
 
 def _listed() -> Answer:
@@ -100,9 +102,8 @@ def _listed() -> Answer:
         | {"columns": {name: column.what for name, column in system.columns.items()}}
         for system in systems
     ]
-    return Answer(
-        document, lambda: say(table("", ["system", "parts", "sizes", "extra", "what it does"], rows), *gone.values())
-    )
+    view = table("", ["system", "parts", "sizes", "extra", "what it does"], rows)
+    return Answer(document, lambda: say(view, *gone.values()))
 
 
 def _refuse_unused(wanted: Iterable[str]) -> None:
@@ -112,20 +113,3 @@ def _refuse_unused(wanted: Iterable[str]) -> None:
         refuse_typed(
             {option}, f"here: what runs takes {', '.join(sorted(taken)) or 'no model'}", when=name not in taken
         )
-
-
-def _status(runs: "Sequence[SystemRun]") -> int:
-    from harness.app.run import exit_of
-
-    records = [one.record for one in runs if one.record]
-    is_wrong = any("WrongAnswerError" in record.detail for record in records)
-    return Exit.BROKEN if is_wrong else exit_of(records)
-
-
-def _show(runs: "Sequence[SystemRun]", lines: Iterable[str]) -> None:
-    from harness.workloads.table import views
-
-    details = [
-        f"{one.name}: {one.record.outcome}: {one.record.detail}" for one in runs if one.record and one.record.detail
-    ]
-    say(*(table(title, columns, rows, right=right) for title, columns, rows, right in views(runs)), *details, *lines)

@@ -252,7 +252,8 @@ def _once_s(task: Callable[[], object]) -> float:
 
 def laws_of(parts: "SystemParts") -> dict[str, Law]:
     """The law of each graph among the parts, from passes of two shapes."""
-    return {graph.meter.name: _law(graph) for graph in (parts.encoder, parts.nli) if graph is not None}
+    graphs = {"encoder": parts.encoder, "nli": parts.nli}
+    return {name: _law(graph) for name, graph in graphs.items() if graph is not None}
 
 
 def _law(graph: "OnnxModel") -> Law:

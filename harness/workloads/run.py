@@ -21,6 +21,7 @@ from harness.measure.machine import fingerprint
 from harness.measure.pipeline import How, Measurement, Pipeline, key_of
 from harness.measure.runner import identify
 from harness.predict.weights import matrix_types
+from harness.records.derive import tests_of
 from harness.workloads.cases import size_of
 from harness.workloads.child import SystemJob
 from harness.workloads.child import run as child_run
@@ -122,8 +123,9 @@ def run(
         **of_job,
     )
     scenario = Scenario(thread_count=thread_count, context_tokens=_CONTEXT_TOKENS)
-    weights = read_weights(given.language) if "language" in parts and given.language else None
-    model = identify(given.language, weights) if weights and given.language else None
+    language = given.language if "language" in parts else None
+    weights = read_weights(language) if language else None
+    model = identify(language, weights) if language and weights else None
     with Pipeline(how) as pipeline:
         spoken: dict[str, PassLaw] = {}
         if weights is not None:
@@ -131,7 +133,9 @@ def run(
             spoken["language"] = language_law(weights, device, scenario)
         here = machine_here(spoken)
 
-        def timed(units: Mapping[str, Any]) -> StepMachine:
+        def timed(units: Mapping[str, Any]) -> StepMachine | None:
+            if not units:
+                return None
             graphs: dict[str, PassLaw] = {part: Law(**law).seconds for part, law in units["laws"].items()}
             core = units["core"]
             slowness = core["best_s"] / REFERENCE_TASK_S
@@ -139,15 +143,16 @@ def run(
 
         def read(ended: ChildResult) -> SystemResult:
             events = dict(ended.events)
-            units = {name: events.get(name, {}) for name in ("laws", "core")}
-            predicted = predict_steps(costs, timed(units)) if units["core"] else ()
+            units = events.get("units", {})
+            machine = timed(units)
+            predicted = predict_steps(costs, machine) if machine else ()
             return SystemResult(
                 size=chosen,
                 seed=job.seed,
-                prepare_s=events.get("prepared", {}).get("duration_s"),
+                prepare_s=events.get("prepared_s"),
                 quality=events.get("quality", {}),
                 predicted=tuple(msgspec.to_builtins(step) for step in predicted),
-                units=units | {"steps": ended.told("step")},
+                units=units,
                 parts={part: Path(path).name or "MiniLM" for part, path in parts.items()},
                 answers=tuple(ended.told("answer")),
             )
@@ -168,12 +173,10 @@ def run(
         record = pipeline.measure(measurement)
     assert isinstance(record.result, SystemResult)
     usual = Scenario(context_tokens=_CONTEXT_TOKENS)
-    here_now = timed(record.result.units) if record.result.units.get("core") else None
     elsewhere = {}
-    for name_there, profile in profiles.items():
+    for there, profile in profiles.items():
         laws = {"language": language_law(weights, profile, usual)} if weights is not None else {}
-        machine = machine_there(profile, here_now, laws)
-        elsewhere[name_there] = predict_steps(costs, machine)
+        elsewhere[there] = predict_steps(costs, machine_there(profile, timed(record.result.units), laws))
     return SystemRun(name=name, record=record, steps=compare(record), elsewhere=elsewhere)
 
 
@@ -183,9 +186,8 @@ def compare(record: RunRecord) -> tuple[Step, ...]:
     assert isinstance(result, SystemResult)
     predicted = {p.kind: p for p in msgspec.convert(result.predicted, tuple[StepPrediction, ...])}
     steps = []
-    for kind in dict.fromkeys(sample.label for sample in record.samples):
-        taken = [sample for sample in record.samples if sample.label == kind]
-        p50_s, p95_s = (float(value) for value in np.percentile([s.duration_s for s in taken], [50, 95]))
+    for (_, kind), taken in tests_of(record).items():
+        p50_s, p95_s = np.percentile([s.duration_s for s in taken], [50, 95]).tolist()
         expected = predicted.get(kind)
         latency = expected.latency_s if expected else None
         step = Step(

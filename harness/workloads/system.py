@@ -11,9 +11,10 @@ The runner opens the parts (language model, sentence encoder, NLI model), calls 
 same object, and so does ``cost``, from which the time is predicted before the run.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from harness import plugins
 from harness.domain.base import Frozen, shipped_table
@@ -44,9 +45,9 @@ KINDS: Mapping[str, type] = {
 
 
 class Column(NamedTuple):
-    """A column of a case file: ``kind`` is the type of its JSON value, one of :data:`KINDS`."""
+    """A column of a case file: ``kind`` is the type of its JSON value, one of :data:`KINDS` or a choice of texts."""
 
-    kind: type
+    kind: Any
     what: str
     needed: bool = True
 
@@ -138,7 +139,7 @@ class System:
         for key, value in rows.items():
             setattr(cls, key, value)
         if rows:
-            cls.columns = {name: Column(KINDS[kind], *of) for name, (kind, *of) in rows["columns"].items()}
+            cls.columns = {name: Column(_type_of(kind), *of) for name, (kind, *of) in rows["columns"].items()}
 
     def cases(self, size: Size, seed: int) -> Cases:
         """The built-in cases, in the order in which they are put."""
@@ -163,6 +164,11 @@ class System:
     def score(self, cases: Cases, answers: Answers) -> Figures:
         """Figures of the answers; WrongAnswerError where an answer is wrong whatever the model."""
         return {}
+
+
+def _type_of(kind: str) -> Any:
+    """One of :data:`KINDS`, or the choice of ``one, another or a third``."""
+    return KINDS.get(kind) or Literal.__getitem__(tuple(re.split(", | or ", kind)))
 
 
 def kind_of(case: Case) -> str:

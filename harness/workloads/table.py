@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from harness.workloads.run import Step, SystemRun
 
 STEP_COLUMNS: Final = ["step", "p50", "p95", "predicted", "error", "most of it"]
-View = tuple[str, list[str], list[list[str]], Sequence[int]]
-"""A table as text: its title, columns and rows, and which columns are numbers."""
+View = tuple[str, list[str], list[list[str]]]
+"""A table as text: its title, columns and rows."""
 
 
 def step_cells(step: "Step") -> list[str]:
@@ -63,9 +63,9 @@ def views(runs: Sequence["SystemRun"]) -> list[View]:
                 there.append([one.name, device, p.kind, latency, format_bytes(p.resident_bytes), p.note])
     named = ["system", "parts"]
     shown: list[View] = [
-        ("measured", [*named, *STEP_COLUMNS, "samples (doubted)", "peak"], here, (3, 4, 5, 6, 9)),
-        ("figures", [*named, "figure", "value"], scored, (3,)),
-        ("predicted", ["system", "device", "step", "latency", "beside its parts", "from"], there, (3, 4)),
+        ("measured", [*named, *STEP_COLUMNS, "samples (doubted)", "peak"], here),
+        ("figures", [*named, "figure", "value"], scored),
+        ("predicted", ["system", "device", "step", "latency", "beside its parts", "from"], there),
     ]
     return [view for view in shown if view[2]]
 

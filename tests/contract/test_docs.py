@@ -13,18 +13,18 @@ def test_pages_say_what_their_records_say() -> None:
 
 
 def test_a_changed_digit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = "tests/records/v2-boundary.json"
+    record = "tests/records/v2-quality.json"
     page = tmp_path / "README.md"
-    page.write_text(f"It holds <!-- figure metric {record} longest_context_tokens -->1.1e+04<!-- --> tokens.\n")
+    page.write_text(f"It holds <!-- figure metric {record} perplexity -->15.9<!-- --> of perplexity.\n")
     monkeypatch.setattr(docs, "pages", lambda: [page])
     monkeypatch.setattr(docs, "ROOT", tmp_path)
     (tmp_path / "tests").symlink_to(Path(__file__).parents[1])
     assert docs.differences() == []
 
-    page.write_text(page.read_text().replace("1.1e", "1.2e"))
+    page.write_text(page.read_text().replace(">15.9<", ">16.9<"))
     (difference,) = docs.differences()
     assert "README.md:1" in difference
-    assert "1.1e+04" in difference
+    assert "15.9" in difference
 
-    page.write_text(page.read_text().replace("1.2e", "1.1e"))
+    page.write_text(page.read_text().replace(">16.9<", ">15.9<"))
     assert docs.differences() == []

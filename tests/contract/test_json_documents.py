@@ -65,7 +65,7 @@ def test_a_record_that_was_printed_is_read_again(tmp_path: Path) -> None:
     record = json.loads(Path(RECORD).read_text())
     for name, document in (("one", head | record), ("several", head | {"items": [record]})):
         (tmp_path / f"{name}.json").write_text(json.dumps(document))
-        done = CliRunner().invoke(cli, ["report", str(tmp_path / f"{name}.json"), "-f", "csv"])
+        done = CliRunner().invoke(cli, ["history", str(tmp_path / f"{name}.json"), "--json"])
         assert record["run_id"] in done.stdout, done.exception
 
 

@@ -125,19 +125,18 @@ def test_two_verbs_take_turns(tiny: Path, environment: dict[str, str]) -> None:
 
 
 def test_a_gate_judges_every_kind(tmp_path: Path) -> None:
-    """Budgets on a speedup, on a perplexity and on a context, over records of real runs that ship with the tests."""
+    """Budgets on a perplexity and on an acceptance, over records of real runs that ship with the tests."""
     kept = Path(__file__).parents[1] / "records"
     budgets = tmp_path / "budgets.toml"
     budgets.write_text(
         '[[budget]]\nmetric = "perplexity"\nworkload = "quality"\nceiling = 16.0\n'
-        '[[budget]]\nmetric = "longest_context_tokens"\nworkload = "boundary"\nfloor = 12000\n'
         '[[budget]]\nmetric = "acceptance_ratio"\nworkload = "speculate"\nfloor = 0.5\n'
     )
-    records = [str(kept / f"v2-{kind}.json") for kind in ("quality", "boundary", "speculate")]
+    records = [str(kept / f"v2-{kind}.json") for kind in ("quality", "speculate")]
     command = [sys.executable, "-m", "harness", "gate", "--budget", str(budgets), *records, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
-    # 15.88 of at most 16; 11,008 of at least 12,000; nothing was drafted, so nothing was accepted.
+    # 15.88 of at most 16; nothing was drafted, so nothing was accepted.
     answers = [j["answer"] for j in json.loads(done.stdout)["items"]]
-    assert answers == ["pass", "fail", "fail"]
+    assert answers == ["pass", "fail"]
     assert done.returncode == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 KEPT = Path(__file__).parents[1] / "records"
-REAL = KEPT / "v1-smollm2-135m.json"
+REAL = KEPT / "v2-smollm2-135m.json"
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_speed_that_was_disturbed_all_along_is_shown_and_marked(environment: d
 
 
 def test_a_record_without_prediction_cannot_be_judged(environment: dict[str, str]) -> None:
-    done = verb("history", str(KEPT / "v1-fake.json"), "--max-error", "5", environment=environment)
+    done = verb("history", str(KEPT / "v2-fake.json"), "--max-error", "5", environment=environment)
 
     assert done.returncode == 2
     assert "nothing was predicted" in done.stderr

@@ -1,18 +1,12 @@
-"""The models that systems are made of: a language model, a sentence encoder, an NLI model.
+"""The models that systems are made of: a language model, a sentence encoder, an NLI model."""
 
-Each part counts its own passes and the time in them, so that what a step takes is split into passes, which another
-machine does at its own speed, and the rest.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from math import exp, log
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import RefusedError
-from harness.workloads.system import Context, PartPass
+from harness.workloads.system import Context
 
 if TYPE_CHECKING:
     from harness.workloads.parts.language import LanguageModel
@@ -41,29 +35,6 @@ _ASKED: dict[str, tuple[Any, ...]] = {
 }
 
 
-class Meter:
-    """Counts the passes of one part and the seconds in them; ``name`` is the part's."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.passes: list[PartPass] = []
-        self.seconds = 0.0
-
-    @contextmanager
-    def count(self, tokens: int, rows: int = 1, depth_tokens: int = 0) -> Iterator[None]:
-        """One pass of ``rows`` rows with so many tokens each."""
-        begin = perf_counter()
-        yield
-        self.seconds += perf_counter() - begin
-        self.passes.append(PartPass(part=self.name, tokens=tokens, rows=rows, depth_tokens=depth_tokens))
-
-    def take(self) -> tuple[list[PartPass], float]:
-        """The passes since the last call, and their seconds."""
-        taken = self.passes, self.seconds
-        self.passes, self.seconds = [], 0.0
-        return taken
-
-
 class SystemParts(NamedTuple):
     """The parts that are there; None for one that is not."""
 
@@ -75,11 +46,6 @@ class SystemParts(NamedTuple):
     def names(self) -> frozenset[str]:
         """Names of those that are there."""
         return frozenset(name for name in NAMES if getattr(self, name) is not None)
-
-    @property
-    def meters(self) -> list[Meter]:
-        """The meter of each part that is there."""
-        return [part.meter for part in self if part is not None]
 
     @property
     def can_contradict(self) -> bool:

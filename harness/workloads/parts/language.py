@@ -24,7 +24,6 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.ports import Session
 from harness.runtimes.llamacpp.quality import log_probabilities
-from harness.workloads.parts import Meter
 
 Prompt = str | Sequence[tuple[str, str]]
 """A user's turn, or (role, content) of several turns; roles are ``system``, ``user``, ``assistant``."""
@@ -58,7 +57,6 @@ class LanguageModel:
 
     def __init__(self, session: Session, words: ChatWords = lambda *roles: ["", *("\n" for _ in roles)]) -> None:
         self.session, self.words, self.path = session, words, Path()
-        self.meter = Meter("language")
         self._held: list[int] = []
 
     @classmethod
@@ -97,8 +95,7 @@ class LanguageModel:
         alike = next((at for at, (a, b) in enumerate(zip(self._held, tokens, strict=False)) if a != b), len(self._held))
         start = min(alike, len(tokens) - 1)
         self.session.truncate(start)
-        with self.meter.count(len(tokens) - start, depth_tokens=start):
-            self.session.decode(tokens[start:], position=start, logits=logits)
+        self.session.decode(tokens[start:], position=start, logits=logits)
         self._held = list(tokens)
         return start
 

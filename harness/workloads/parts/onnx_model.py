@@ -16,7 +16,6 @@ from harness.domain.foreign import json_in
 from harness.errors import BadDataError, RefusedError
 from harness.onnx.session import OnnxSession
 from harness.runtimes._rows import Tokenized
-from harness.workloads.parts import Meter
 
 MOST_TOKENS: Final = 512
 _CONFIG_BYTES: Final = 1 << 20
@@ -30,7 +29,6 @@ class OnnxModel(Tokenized):
 
     Args:
         folder: Holds ``model.onnx`` (or ``onnx/model.onnx``), ``tokenizer.json`` and ``config.json``.
-        name: The part's name, for its meter.
         thread_count: CPU threads of ONNX Runtime.
 
     Attributes:
@@ -42,13 +40,12 @@ class OnnxModel(Tokenized):
         EngineError: ONNX Runtime refused the graph.
     """
 
-    def __init__(self, folder: Path, name: str, *, thread_count: int = 1) -> None:
+    def __init__(self, folder: Path, *, thread_count: int = 1) -> None:
         self.folder = self._folder = folder
         self.config = json_in(folder / "config.json", "a configuration", _CONFIG_BYTES)
         most = self.config.get("max_position_embeddings", MOST_TOKENS)
         self._tokenizer.enable_truncation(min(MOST_TOKENS, most if isinstance(most, int) and most > 0 else MOST_TOKENS))
         self.name = folder.name
-        self.meter = Meter(name)
         places = [folder / "model.onnx", folder / "onnx" / "model.onnx"]
         path = next((path for path in places if path.is_file()), places[0])
         self._engine = OnnxSession(path, thread_count=thread_count)
@@ -60,7 +57,7 @@ class OnnxModel(Tokenized):
             self._tokenizer.enable_truncation(self.fixed_tokens)
 
     def forward(self, ids: Integers, mask: Integers, types: Integers) -> NDArray[Any]:
-        """The first output of one pass of [rows, tokens]; not counted by the meter."""
+        """The first output of one pass of [rows, tokens]."""
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         first: NDArray[Any] = self._engine.run(feeds)[0]
         return first
@@ -78,9 +75,7 @@ class OnnxModel(Tokenized):
                 ids[at, :count] = coded[row].ids
                 types[at, :count] = coded[row].type_ids
                 mask[at, :count] = 1
-            with self.meter.count(width, len(rows)):
-                output = self.forward(ids, mask, types)
-            yield rows, output, mask
+            yield rows, self.forward(ids, mask, types), mask
 
 
 class Encoder(OnnxModel):
@@ -90,9 +85,8 @@ class Encoder(OnnxModel):
     """
 
     def __init__(self, folder: Path, *, thread_count: int = 1) -> None:
-        super().__init__(folder, "encoder", thread_count=thread_count)
+        super().__init__(folder, thread_count=thread_count)
         self.dim = self.embed(["a"]).shape[1]
-        self.meter.take()
 
     def embed(self, texts: Sequence[str]) -> Singles:
         """Vectors [len(texts), dim]."""
@@ -121,8 +115,8 @@ class PairClassifier(OnnxModel):
         labels: Of the logits, lower case, from ``id2label`` of the config.
     """
 
-    def __init__(self, folder: Path, *, thread_count: int = 1, name: str = "nli") -> None:
-        super().__init__(folder, name, thread_count=thread_count)
+    def __init__(self, folder: Path, *, thread_count: int = 1) -> None:
+        super().__init__(folder, thread_count=thread_count)
         named = self.config.get("id2label")
         if not isinstance(named, dict) or not all(key.isdigit() for key in named):
             raise BadDataError(folder / "config.json", "id2label", str(named)[:80], 'labels, {"0": "entailment", ...}')

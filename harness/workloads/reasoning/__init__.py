@@ -83,8 +83,6 @@ class Reasoning(System, table="reasoning"):
         answer: dict[str, Any] = {"first_error": wrong, "why": wrong_equality(steps[wrong]) if wrong >= 0 else ""}
         if case["kind"] == "arithmetic":
             return answer
-        if case["kind"] != "critic":
-            raise RefusedError(f"kind: found {case['kind']!r}, expected arithmetic, contradiction or critic")
         programs = self._programs(state, case.get("problem", ""))
         doubt = doubted(steps, case.get("problem", ""), programs)
         first = min((at for at in (wrong, doubt) if at >= 0), default=-1)

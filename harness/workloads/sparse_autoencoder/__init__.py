@@ -84,8 +84,6 @@ class SparseAutoencoderSystem(System, table="sparse_autoencoder"):
         if case["kind"] == "loss":
             spliced = stream.loss(tokens, lambda x: state.autoencoder.decode(state.autoencoder.encode(x)))
             return {"clean": stream.loss(tokens), "spliced": spliced, "zeroed": stream.loss(tokens, np.zeros_like)}
-        if case["kind"] != "encode":
-            raise RefusedError(f"kind: found {case['kind']!r}, expected encode or loss")
         values = stream.read(tokens)
         x = values[ordinary(values)]
         codes = state.autoencoder.encode(x)

@@ -13,7 +13,7 @@ from harness.app.trend import MetricChange, differences, not_alike, trends
 from harness.domain.record import RunRecord
 from harness.records.store import load, save
 
-REAL = Path(__file__).parents[2] / "records" / "v1-smollm2-135m.json"
+REAL = Path(__file__).parents[2] / "records" / "v2-smollm2-135m.json"
 
 
 def scaled(run_id: str, factor: float, created: str = "2026-01-02T00:00:00+00:00"):

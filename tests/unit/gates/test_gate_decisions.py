@@ -176,11 +176,13 @@ def test_three_answers(low: float | None, high: float | None, higher: bool, answ
         ),
     ],
 )  # fmt: skip
-def test_each_budget(budget: Budget, run: Run, answer: GateAnswer, status: Exit) -> None:
+def test_each_budget(
+    monkeypatch: pytest.MonkeyPatch, budget: Budget, run: Run, answer: GateAnswer, status: Exit
+) -> None:
     records = [run.record()]
-    predict = None if budget.device == "*" else (lambda _device, _model: PREDICTION)
+    monkeypatch.setattr("harness.gates.evaluate.predicted", lambda _device, _model: PREDICTION)
 
-    judgements = evaluate([budget], records, predict=predict)
+    judgements = evaluate([budget], records)
 
     assert [j.answer for j in judgements] == [answer]
     assert exit_code(judgements) == status
@@ -315,7 +317,7 @@ def test_ten_percent_is_found_and_nothing_else(noise: float) -> None:
             old = runs(100.0, 20)
             learnt = spread_of_runs(old)
             estimate = estimate_of_runs(runs(speed, count), learnt, 0.98, old)
-            judged = judge(budget, estimate, 0.9, learnt, (count, 20), level=0.98, relative_to="baseline", evidence=())
+            judged = judge(budget, estimate, learnt, (count, 20), level=0.98, evidence=())
             gates.append(judged.answer)
         return gates
 

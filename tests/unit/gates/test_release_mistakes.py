@@ -13,7 +13,7 @@ from harness.domain.record import RunRecord, Validity
 from harness.gates.propose import propose, to_toml
 from harness.records.store import load, save
 
-KEPT = Path(__file__).parents[2] / "records" / "v1-smollm2-135m.json"
+KEPT = Path(__file__).parents[2] / "records" / "v2-smollm2-135m.json"
 GOOD = load(KEPT)
 BUDGETS = to_toml(propose([GOOD]))
 

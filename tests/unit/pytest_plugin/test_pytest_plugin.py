@@ -11,7 +11,7 @@ from harness.records.store import load
 
 pytest_plugins = ["pytester"]
 PLUGIN = ("-p", "harness.pytest_plugin", "-p", "no:cacheprovider")
-REAL = Path(__file__).parents[2] / "records" / "v1-smollm2-135m.json"
+REAL = Path(__file__).parents[2] / "records" / "v2-smollm2-135m.json"
 
 
 def installed() -> bool:

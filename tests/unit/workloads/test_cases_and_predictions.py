@@ -25,7 +25,7 @@ from harness.workloads.predict import (
     predict_steps,
     single_core,
 )
-from harness.workloads.system import Column, Cost, PartPass, System
+from harness.workloads.system import Column, Cost, PartPass, System, load
 
 
 class Sums(System):
@@ -64,6 +64,16 @@ def test_a_line_that_is_no_case_is_named(tmp_path, line, words):
     with pytest.raises(BadDataError) as caught:
         read_cases(path, SYSTEM)
     assert all(part in str(caught.value) for part in words.split(", ", 1)), str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["reasoning", "memory_store", "grounded_vision", "sparse_autoencoder", "grounding_qa"])
+def test_a_kind_that_a_system_does_not_know_is_refused_with_its_line(tmp_path, name):
+    system = load(name)
+    case = {"kind": "sing", "passage": "x", "steps": ["x"], "text": "x"}
+    path = tmp_path / "own.jsonl"
+    path.write_text(json.dumps({key: value for key, value in case.items() if key in system.columns}))
+    with pytest.raises(BadDataError, match=r"own\.jsonl:1: kind: found 'sing', expected one of"):
+        read_cases(path, system)
 
 
 def test_no_case_and_another_format_are_refused(tmp_path):

@@ -115,8 +115,8 @@ def test_asked_and_forgotten(tmp_path):
     assert SYSTEM.step(state, {"kind": "forget", "ids": ["a"]}) == {"forgotten": ["a"]}
     assert SYSTEM.step(state, {"kind": "ask", "text": "Where is the kayak?"})["found"] == ["b"]
     assert b"kayak" not in b"".join(p.read_bytes() for p in tmp_path.iterdir())
-    with pytest.raises(RefusedError, match="found kind 'sing'"):
-        SYSTEM.step(state, {"kind": "sing", "text": "x"})
+    with pytest.raises(RefusedError, match="found no text, expected what to ask"):
+        SYSTEM.step(state, {"kind": "ask"})
     state.store_of("").forget = lambda **_: SimpleNamespace(memories=(1,), is_erased=False)
     with pytest.raises(WrongAnswerError, match="log"):
         SYSTEM.step(state, {"kind": "forget", "ids": ["b"]})

@@ -52,13 +52,12 @@ def test_vectors_are_means_over_the_tokens_of_unit_length(tmp_path):
 
     encoder = Encoder(folder_with(tmp_path / "e"))
     # red is 3, green 4: the mean over [CLS] red green [SEP] is (7 / 4, 2 / 4), of the longer text (15 / 5, 3 / 5)
-    found = encoder.embed(["red green", "red red red blue green blue", "blue"])
+    texts = ["red green", "red red red blue green blue", "blue"]
+    found = encoder.embed(texts)
     for row, (a, b) in zip(found, [(7, 2), (3 + 3 + 3 + 5 + 4 + 5, 6), (5, 1)], strict=True):
         assert row == pytest.approx(np.array([a, b]) / np.hypot(a, b), abs=1e-6)
-    passes, seconds = encoder.meter.take()
     # all in one pass, filled up to the longest: six words and two special tokens
-    assert [(p.part, p.rows, p.tokens) for p in passes] == [("encoder", 3, 8)]
-    assert seconds > 0
+    assert [mask.shape for _, _, mask in encoder.passes(texts)] == [(3, 8)]
 
 
 @pytest.mark.engine
@@ -80,9 +79,9 @@ def test_a_graph_of_one_shape_is_filled_up_and_cut(tmp_path):
 
     nli = PairClassifier(folder_with(tmp_path / "n", labels=2, tokens=6, config=NLI))
     # [CLS] red red green [SEP] of six tokens: blue is cut off the longer text
-    found = nli.logits([("red red", "green"), ("red", "blue"), ("blue", "blue")])
-    assert found[1:].tolist() == [[8.0, 2.0], [10.0, 2.0]]
-    assert [(p.rows, p.tokens) for p in nli.meter.take()[0]] == [(3, 6)]
+    pairs = [("red red", "green"), ("red", "blue"), ("blue", "blue")]
+    assert nli.logits(pairs)[1:].tolist() == [[8.0, 2.0], [10.0, 2.0]]
+    assert [mask.shape for _, _, mask in nli.passes(pairs)] == [(3, 6)]
 
 
 @pytest.mark.parametrize(
@@ -161,14 +160,9 @@ def session() -> FakeSession:
 
 def test_what_prompts_have_in_common_is_read_once():
     model = LanguageModel(session())
-    first = model.tokens("one two three")
-    model.read(first)
-    model.read(model.tokens("one two four"))
+    prompts = [model.tokens(text) for text in ("one two three", "one two four", "one two four")]
     # "one two " stays, eight bytes; the last token is always read, for its logits
-    model.read(model.tokens("one two four"))
-    passes = [(p.tokens, p.depth_tokens) for p in model.meter.take()[0]]
-    length = len(model.tokens("one two four"))
-    assert passes == [(len(first), 0), (length - 8, 8), (1, length - 1)]
+    assert [model.read(prompt) for prompt in prompts] == [0, 8, len(prompts[-1]) - 1]
 
 
 def test_writing_and_weighing_agree_with_the_sessions_own_logits():
