@@ -4,7 +4,6 @@ Every metric has one definition here; comparison, gates, reports and adapters al
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -12,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from harness.domain.budget import Metric
-from harness.domain.record import MemoryUse, ModelIdentity, Phase, RunRecord, Sample
+from harness.domain.record import MemoryUse, ModelIdentity, RunRecord, Sample
 from harness.domain.result import Generation, Load, Quality, Soak, Speculation, Stream
 
 
@@ -27,7 +26,10 @@ def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[fl
     Returns:
         Values in the metric's unit (``UNITS``), in the order they were taken; empty where the run has none.
     """
-    return _values(_METRICS[metric], _parts(record, label))
+    _, of, read = _METRICS[metric]
+    parts = _parts(record, label)
+    # Of a hostile record's numbers, each within its bounds, a quotient may be no number.
+    return [v for v in read(parts[of]) if v is not None and math.isfinite(v)] if of in parts else []
 
 
 def latency_values(record: RunRecord, label: str = "", *, share: float) -> list[float]:
@@ -35,20 +37,13 @@ def latency_values(record: RunRecord, label: str = "", *, share: float) -> list[
     return _latencies(_parts(record, label).get("decode", ()), share=share)
 
 
-def _parts(record: RunRecord, label: str = "") -> dict[Any, Any]:
+def _parts(record: RunRecord, label: str) -> dict[Any, Any]:
     """What metrics are read of: believed samples by their phase, and memory, model and result by their type."""
-    samples: defaultdict[Phase, list[Sample]] = defaultdict(list)
+    parts: dict[Any, Any] = {type(part): part for part in (record, record.memory, record.model, record.result)}
     for sample in record.samples:
-        if sample.warm_up or sample.validity.doubts or (sample.label != label if label else "@" in sample.label):
-            continue
-        samples[sample.phase].append(sample)
-    return {**samples, **{type(part): part for part in (record, record.memory, record.model, record.result)}}
-
-
-def _values(row: tuple[str, Any, Callable[[Any], Sequence[float | None]]], parts: dict[Any, Any]) -> list[float]:
-    """What can be told of them: of a hostile record's numbers, each within its bounds, a quotient may be no number."""
-    _, of, read = row
-    return [v for v in read(parts[of]) if v is not None and math.isfinite(v)] if of in parts else []
+        if not (sample.warm_up or sample.validity.doubts or (sample.label != label if label else "@" in sample.label)):
+            parts.setdefault(sample.phase, []).append(sample)
+    return parts
 
 
 def _latencies(samples: Sequence[Sample], *, share: float) -> list[float]:

@@ -24,20 +24,14 @@ def write_check_report(records: Sequence[RunRecord], path: Path | None) -> Path:
         CouldNotRunError: It could not be written.
         MissingPackageError: Jinja2 or vl-convert is not installed, which a page needs.
     """
+    target = path or Path.cwd() / REPORT_NAME
+    is_page = target.suffix.lower() != ".md"
+    text = html.render(records, build(records, beside(records))) if is_page else md.render(records, build(records))
     try:
-        target = path or Path.cwd() / REPORT_NAME
-        _write(records, target)
+        write_atomically(target, text.encode())
     except HarnessError:
         if path is not None:
             raise
         target = home_dir() / REPORT_NAME
-        _write(records, target)
+        write_atomically(target, text.encode())
     return target
-
-
-def _write(records: Sequence[RunRecord], path: Path) -> None:
-    if path.suffix.lower() == ".md":
-        text = md.render(records, build(records))
-    else:
-        text = html.render(records, build(records, beside(records)))
-    write_atomically(path, text.encode())

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.app.trend import trends
 from harness.domain.record import RunRecord
-from harness.domain.result import Load, Soak, Speculation, Stream
+from harness.domain.result import Load, Soak
 from harness.printable import clean
 from harness.records.derive import times_of
 from harness.records.ladder import cells, rungs_of
@@ -41,7 +41,6 @@ def figures(report: RunReport, records: Sequence[RunRecord]) -> list[PageFigure]
         memory(runs),
         *latency(runs),
         ladder(records),
-        acceptance(records),
         soaks(records),
         loads(records),
     ]
@@ -194,22 +193,6 @@ def ladder(records: Sequence[RunRecord]) -> PageFigure | None:
             }
             plots.append(chart("ladder-plot", rows=[row for row in rows if row[key]], key=key, **ends))
     return figure("ladder", table, plots=plots)
-
-
-def acceptance(records: Sequence[RunRecord]) -> PageFigure | None:
-    """Accepted share by place in the draft, where runs with speculation tell it."""
-    rows: list[Row] = []
-    for record in records:
-        result = record.result
-        if not isinstance(result, Speculation | Stream):
-            continue
-        drafted = result.speculative if isinstance(result, Speculation) else result.decoding
-        name = clean(f"{record.name}, {result.draft}", 60)
-        pairs = zip(drafted.accepted_by_position, drafted.tried_by_position, strict=False)
-        for place, (accepted, tried) in enumerate(pairs, 1):
-            counts = {"accepted": accepted, "tried": tried, "share": accepted / max(1, tried)}
-            rows += [{"name": name, "position": place} | counts] if tried else []
-    return plotted("acceptance", rows)
 
 
 def soaks(records: Sequence[RunRecord]) -> PageFigure | None:

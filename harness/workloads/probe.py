@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from harness.arrays import Doubles, Flags
 from harness.domain.base import REFERENCE, shipped_text
-from harness.errors import RefusedError
 from harness.stats.logistic import logistic
 from harness.workloads.activations import ResidualStream, ordinary
 from harness.workloads.parts import SystemParts
@@ -110,12 +109,7 @@ def held_out(x: Doubles, labels: Flags, feature_count: int = 0) -> Flags:
 
 
 def fit(x: Doubles, labels: Flags) -> tuple[Doubles, float]:
-    """Weights [dim] and bias of a logistic regression on standardised columns, with a ridge penalty.
-
-    RefusedError where all labels are alike.
-    """
-    if not 0 < np.count_nonzero(labels) < len(labels):
-        raise RefusedError(f"a probe needs labels of both kinds, {len(labels)} are alike")
+    """Weights [dim] and bias of a logistic regression on standardised columns, with a ridge penalty; of both labels."""
     mean, deviation = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
     design = np.column_stack([(x - mean) / deviation, np.ones(len(x))])
     penalty = np.append(np.full(x.shape[1], _PENALTY), 0.0)

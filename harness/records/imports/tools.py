@@ -227,12 +227,10 @@ def samples_of(row: Mapping[str, Any], place: str) -> list[Sample]:
     label += f" @ d{depth}" if depth else ""
     tokens = prompt + new
     taken = row.get("samples_ns")
-    seconds = [number(ns) / 1e9 for ns in taken] if isinstance(taken, list) and taken else []
-    if not seconds and number(row.get("avg_ns")):
-        seconds = [number(row["avg_ns"]) / 1e9]
-    if not seconds and number(row.get("avg_ts")):
-        seconds = [tokens / number(row["avg_ts"])]
-    if not seconds or not all(seconds):
+    seconds = [number(ns) / 1e9 for ns in (taken if isinstance(taken, list) and taken else [row.get("avg_ns")])]
+    if seconds == [0.0] and (rate := number(row.get("avg_ts"))):
+        seconds = [tokens / rate]
+    if not all(seconds):
         raise BadDataError(place, "samples_ns", "no time", "samples_ns, avg_ns or avg_ts above 0")
     begun = datetime.fromisoformat(dated(row.get("test_time")))
     begun_unix_s = max(0.0, (begun if begun.tzinfo else begun.replace(tzinfo=UTC)).timestamp())

@@ -59,7 +59,6 @@ def render(records: Sequence[RunRecord], report: RunReport) -> str:
         policy=policy,
         css=Markup(css),  # noqa: S704 - our own file
         js=Markup(js),  # noqa: S704 - our own file
-        largest=_largest(choices) if choices else [],
         choices=choices,
         data=htmlsafe_json_dumps(msgspec.to_builtins(choices), separators=(",", ":")) if choices else "",
         shown=[choices.shown(d) for d in range(len(choices.devices))] if choices else [],
@@ -74,19 +73,6 @@ def render(records: Sequence[RunRecord], report: RunReport) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _largest(choices: Choices) -> list[tuple[str, str, str]]:
-    """For each kind of device the largest model that fits on at least half of them."""
-    largest = []
-    for kind in dict.fromkeys(d.kind for d in choices.devices):
-        rows = [choices.shown(d) for d, device in enumerate(choices.devices) if device.kind == kind]
-        for model, answers in reversed(list(zip(choices.models, zip(*rows, strict=True), strict=True))):
-            fit = sum(answer.mark == "0" for answer in answers)
-            if 2 * fit >= len(rows):
-                largest.append((kind, model.title, f"fits on {fit} of {len(rows)}"))
-                break
-    return largest[:4]
 
 
 def _start(choices: Choices, named: Sequence[tuple[str, RunView]]) -> tuple[int, int]:

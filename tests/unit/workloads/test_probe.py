@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from harness.errors import RefusedError
 from harness.workloads.probe import SYSTEM, fit, held_out, packed, unpacked, words_of
 
 
@@ -22,11 +21,6 @@ def test_the_fit_is_the_optimum(dim):
     exact = {"maxiter": 5000, "ftol": 1e-14, "gtol": 1e-9}
     best = minimize(loss, np.zeros(dim + 1), method="L-BFGS-B", options=exact).x
     np.testing.assert_allclose(x @ weights + bias, rows @ best[:-1] + best[-1], atol=5e-3)
-
-
-def test_labels_that_are_alike_are_refused():
-    with pytest.raises(RefusedError, match="both kinds"):
-        fit(np.ones((4, 2)), np.ones(4, np.bool_))
 
 
 def test_a_planted_direction_is_read_and_noise_is_not():
