@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from math import exp, log
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from harness.domain.base import shipped_table
 from harness.errors import RefusedError
 from harness.workloads.system import Context
 
@@ -17,22 +18,6 @@ _OPTIONS = {"language": "--model MODEL", "encoder": "--encoder FOLDER", "nli": "
 
 _PAIR = "First: {}\nSecond: {}"
 _NOTHING = ("N/A", "N/A")
-_ASKED: dict[str, tuple[Any, ...]] = {
-    "contradict": (
-        "You compare two statements from one text. Answer Yes if they cannot both be true at the same time, else No.",
-        ("Ida is Olaf's wife.", "Olaf has never been married.", "Yes"),
-        ("Ida is Olaf's wife.", "Olaf likes to cook.", "No"),
-        ("The lake was frozen.", "The children swam in the pool.", "No"),
-        ("The lake was frozen.", "The children swam in the lake.", "Yes"),
-    ),
-    "entail": (
-        "You check claims against a passage. Answer Yes if the claim follows from the passage, else No.",
-        ("The mill in Cork was built by Ida, not by Olaf. It has 3 floors.", "Olaf built the mill in Cork.", "No"),
-        ("The mill in Cork was built by Ida, not by Olaf. It has 3 floors.", "The mill has three floors.", "Yes"),
-        ("Olaf phoned Ida to say that the show was sold out.", "There were no more tickets.", "Yes"),
-        ("Olaf phoned Ida to say that the show was sold out.", "Ida wanted to see the show.", "No"),
-    ),
-}
 
 
 class SystemParts(NamedTuple):
@@ -69,15 +54,21 @@ class SystemParts(NamedTuple):
             return self.nli.probabilities(pairs, label)
         if self.language is None:
             raise RefusedError("nobody can judge: name an NLI model with --nli, or a language model with --model")
-        instruction, *examples = _ASKED[label]
-        turns = [("system", instruction)]
-        for first, second, answer in examples:
-            turns += [("user", _PAIR.format(first, second)), ("assistant", answer)]
+        turns = shown(label, _PAIR)
         asked = [[*turns, ("user", _PAIR.format(*pair))] for pair in [_NOTHING, *pairs]]
         chances = [float(self.language.options(prompt)[0]) for prompt in asked]
         odds = [log(max(chance, 1e-12)) - log(max(1 - chance, 1e-12)) for chance in chances]
         # What the model says of nothing is its leaning, and is taken off (Zhao et al. 2021, "Calibrate Before Use").
         return [1 / (1 + exp(odds[0] - one)) for one in odds[1:]]
+
+
+def shown(task: str, question: str = "{}") -> list[tuple[str, str]]:
+    """The turns before a question of that task (``prompts.toml``): its instruction, and examples put as ``question``."""
+    row = shipped_table("prompts.toml", "harness.workloads")[task]
+    turns = [("system", row["instruction"])]
+    for *parts, answer in row["examples"]:
+        turns += [("user", question.format(*parts)), ("assistant", answer)]
+    return turns
 
 
 def needed(wanted: Iterable[str], there: Iterable[str]) -> frozenset[str]:

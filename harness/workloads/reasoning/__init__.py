@@ -16,10 +16,10 @@ from typing import Any, Final, NamedTuple
 
 from harness.domain.foreign import json_in
 from harness.errors import BadDataError, RefusedError
-from harness.workloads.parts import SystemParts
+from harness.workloads.parts import SystemParts, shown
 from harness.workloads.reasoning.arithmetic import first_wrong, wrong_equality
 from harness.workloads.reasoning.made import made_statements, made_trace
-from harness.workloads.reasoning.programs import EXAMPLES, INSTRUCTION, doubted, worked
+from harness.workloads.reasoning.programs import doubted, worked
 from harness.workloads.scores import f1, process_f1
 from harness.workloads.system import (
     Answers,
@@ -141,13 +141,11 @@ class Reasoning(System, table="reasoning"):
     def _programs(self, state: ReasoningState, problem: str) -> list[list[Any]]:
         if state.parts.language is None:
             raise RefusedError("a critic writes programs: name a language model with --model")
-        turns = [("system", INSTRUCTION)]
-        for question, program in EXAMPLES:
-            turns += [("user", question), ("assistant", program)]
+        turns = [*shown("program"), ("user", problem)]
         programs = []
         for at in range(state.program_count):
             text = state.parts.language.write(
-                [*turns, ("user", problem)],
+                turns,
                 PROGRAM_TOKENS,
                 temperature=0.7 if at else 0.0,
                 seed=1000 * state.seed + at,

@@ -31,21 +31,6 @@ NUMBER: Final = r"-?\d[\d,]*(?:\.\d+)?"
 _RESULT: Final = re.compile(rf"(?:=|≈)[^\d=\n-]{{0,8}}({NUMBER})(?![\d,.]*\d|\s*[-+*/×÷^(])")
 """A number after an equals sign with no sign of a calculation behind it: a result, and not the start of a sum."""
 _ANSWER: Final = re.compile(rf"\\boxed\{{\s*\\?\$?({NUMBER})\s*\}}|({NUMBER})")
-INSTRUCTION: Final = (
-    "Solve the maths problem with a short Python program: assignments with arithmetic only, one step a line. "
-    "No functions, no comments, no text. The last line sets answer."
-)
-EXAMPLES: Final = (
-    (
-        "Ida buys 3 boxes with 12 eggs each. She uses a quarter of the eggs and sells the rest at 0.5 dollars each. "
-        "How much money does she get?",
-        "eggs = 3 * 12\nused = eggs / 4\nrest = eggs - used\nanswer = rest * 0.5",
-    ),
-    (
-        "Tom is twice as old as Olaf. In 6 years Olaf will be 15. How old is Tom now?",
-        "olaf = 15 - 6\ntom = 2 * olaf\nanswer = tom",
-    ),
-)
 
 
 def value_of(expression: str) -> Fraction:
