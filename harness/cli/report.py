@@ -1,7 +1,6 @@
 """``edge-harness report``: one self-contained page, or the same for a comment."""
 
 import sys
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import click
 from harness.cli._command import verb
 from harness.cli._effect import refuse_typed
 from harness.cli._output import put
-from harness.domain.record import RunRecord
 from harness.errors import RefusedError
 from harness.printable import clean_lines
 from harness.units import counted, format_bytes
@@ -32,7 +30,10 @@ def report(
     a RESULT the report holds predictions alone.
     """
     from harness.app.results import gather
+    from harness.catalog.budgets import load_budgets
     from harness.cli._progress import RunProgress
+    from harness.gates.evaluate import evaluate
+    from harness.gates.formats import chart_rows
     from harness.report.choices import beside
     from harness.report.document import build
 
@@ -50,18 +51,10 @@ def report(
     given = {name: each for name, each in asked.items() if each}
     with RunProgress("predicting") as progress:
         predicted = beside(records, each=progress.each, **given) if wanted else None
-    judged = _judged(budget, records) if budget else ()
+    limits = load_budgets(budget) if budget else ()
+    judged = chart_rows(evaluate([b for b in limits if not (b.baseline_ratio or b.slowdown_ratio)], records))
     document = build(records, predicted, command=("edge-harness", *sys.argv[1:]), budgets=judged)
     text = clean_lines(import_module(f"harness.report.formats.{form}").render(records, document))
     put(text, out).show()
     if out is not None:
         click.echo(f"{out}: {counted(len(records), 'run')}, {format_bytes(len(text.encode()))}", err=True)
-
-
-def _judged(path: Path, records: Sequence[RunRecord]) -> tuple[dict[str, Any], ...]:
-    from harness.catalog.budgets import load_budgets
-    from harness.gates.evaluate import evaluate
-    from harness.gates.formats import chart_rows
-
-    absolute = [budget for budget in load_budgets(path) if not (budget.baseline_ratio or budget.slowdown_ratio)]
-    return chart_rows(evaluate(absolute, records))

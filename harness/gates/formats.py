@@ -1,11 +1,12 @@
 """How judgements are written: a function a format, all with the same words."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from harness.domain.base import shipped_text
+from harness.domain.base import shipped_table, shipped_text
 from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.gates.judge import Judgement
 from harness.printable import clean
@@ -13,11 +14,9 @@ from harness.printable import escape_markdown as escape
 from harness.records.metrics import UNITS
 from harness.units import counted, format_amount
 
-_SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ inconclusive", "could not run": "💥 could not run"}
-_LEVELS = {"fail": "error", "could not run": "error", "inconclusive": "warning"}
+_SHOWN = shipped_table("data/answers.toml")
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold."""
-_ELEMENTS = {"fail": "failure", "could not run": "error", "inconclusive": "skipped"}
 
 
 def terminal(judgements: Sequence[Judgement]) -> str:
@@ -48,7 +47,7 @@ def markdown(judgements: Sequence[Judgement]) -> str:
     ]
     for j in judgements:
         seen = "-" if j.detectable_ratio is None else f"{j.detectable_ratio:.1%}"
-        cells = (_title(j.budget), _limit(j), _interval(j), str(j.sample_count), seen, _SIGNS[j.answer])
+        cells = (_title(j.budget), _limit(j), _interval(j), str(j.sample_count), seen, _SHOWN[j.answer]["sign"])
         lines.append("| " + " | ".join(escape(c) for c in cells) + " |")
     reasons = [f"- **{escape(_title(j.budget))}**: {escape(j.reason)}" for j in judgements if j.answer != "pass"]
     return "\n".join([*lines, *(["", *reasons] if reasons else [])]) + "\n"
@@ -66,23 +65,23 @@ def github(judgements: Sequence[Judgement]) -> str:
     lines = []
     for j in judgements:
         place = f"file={field(j.file)},line={j.line}," if j.file else ""
-        head = f"::{_LEVELS.get(j.answer, 'notice')} {place}title={field(_title(j.budget))}"
+        head = f"::{_SHOWN[j.answer]['level']} {place}title={field(_title(j.budget))}"
         lines.append(f"{head}::{data(f'{j.answer}: {_message(j)}')}\n")
     return "".join(lines)
 
 
 def junit(judgements: Sequence[Judgement]) -> str:
     """One suite of JUnit XML: a broken budget is a failure, an inconclusive one skipped, a run not made an error."""
-    counts = {e: sum(_ELEMENTS.get(j.answer) == e for j in judgements) for e in _ELEMENTS.values()}
+    counts = Counter(j.answer for j in judgements)
     suites = ET.Element("testsuites")
     suite = ET.SubElement(
         suites,
         "testsuite",
         name="edge-harness gate",
         tests=str(len(judgements)),
-        failures=str(counts["failure"]),
-        errors=str(counts["error"]),
-        skipped=str(counts["skipped"]),
+        failures=str(counts["fail"]),
+        errors=str(counts["could not run"]),
+        skipped=str(counts["inconclusive"]),
         time="0",
     )
     for j in judgements:
@@ -91,8 +90,8 @@ def junit(judgements: Sequence[Judgement]) -> str:
             case.set("file", j.file)
             case.set("line", str(j.line))
         message = _message(j)
-        if j.answer in _ELEMENTS:
-            element = ET.SubElement(case, _ELEMENTS[j.answer], message=message)
+        if name := _SHOWN[j.answer].get("element"):
+            element = ET.SubElement(case, name, message=message)
             if j.answer != "inconclusive":
                 element.set("type", j.budget.metric)
             element.text = "\n".join(j.evidence)
@@ -117,17 +116,14 @@ def chart_rows(judgements: Sequence[Judgement]) -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
-_COLOURS = {"pass": "#2e7d32", "fail": "#c62828", "inconclusive": "#8d6e00", "could not run": "#c62828"}
-
-
 def badge(judgements: Sequence[Judgement]) -> str:
     """A small picture (SVG) of the worst answer, and of how many budgets passed."""
     answers = [j.answer for j in judgements]
-    worst = next(answer for answer in ("fail", "could not run", "inconclusive", "pass") if answer in answers)
+    worst = next(answer for answer in _SHOWN if answer in answers)
     right = f"{worst}: {answers.count('pass')} of {len(answers)} budgets kept"
     width = 82 + 7 * len(right)
     picture = shipped_text("data/badge.svg")
-    return picture.format(width=width, rest=width - 80, colour=_COLOURS[worst], words=right)
+    return picture.format(width=width, rest=width - 80, colour=_SHOWN[worst]["colour"], words=right)
 
 
 def _title(budget: Budget) -> str:

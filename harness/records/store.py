@@ -105,7 +105,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         os.umask(mask)
         Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
-        _flush_folder(path.parent)
+        with contextlib.suppress(OSError):  # the rename itself must reach the disk; not every system can open a folder
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
     except BaseException as error:  # Ctrl-C too leaves no half of it behind
         if temporary:
             with contextlib.suppress(OSError):
@@ -113,16 +118,6 @@ def write_atomically(path: Path, data: bytes) -> None:
         if isinstance(error, OSError):
             raise CouldNotRunError(f"could not write {path}: {error.strerror}") from error
         raise
-
-
-def _flush_folder(folder: Path) -> None:
-    # The rename itself must reach the disk; not every system can open a folder.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _check(record: RunRecord, source: Path | str) -> None:

@@ -7,7 +7,6 @@ tells of its mark. What stands around each drawing is in ``templates/figures.tom
 
 import json
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, Final, NamedTuple
 from xml.etree import ElementTree as ET
 
@@ -75,13 +74,8 @@ def plotted(
 
 def chart(name: str, **given: Any) -> Chart:
     """A chart of ``charts.json`` with what it asks for."""
-    specification: Chart = _filled(_charts()[name], given)
-    return specification
-
-
-@cache
-def _charts() -> dict[str, Any]:
-    return dict(json.loads(shipped_text("templates/charts.json", "harness.report")))
+    specifications: dict[str, Chart] = json.loads(shipped_text("templates/charts.json", "harness.report"))
+    return dict(_filled(specifications[name], given))
 
 
 def _filled(part: Any, given: dict[str, Any]) -> Any:

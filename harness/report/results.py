@@ -58,7 +58,11 @@ def result_tables(record: RunRecord) -> Iterator[ResultTable]:
         yield _levels(record, result)
     kind = str(result.__struct_config__.tag)
     listed = _ROWS.get(kind) or [[name.replace("_", " "), name] for name in result.__struct_fields__]
-    rows = [(label, *(figure(path, _at(result, path)) for path in (*paths, "")[:2])) for label, *paths in listed]
+
+    def cell(path: str) -> str:
+        return figure(path, reduce(lambda part, name: getattr(part, name, None), path.split("."), result))
+
+    rows = [(label, *map(cell, paths), *[""] * (2 - len(paths))) for label, *paths in listed]
     memory = record.memory
     if memory is not None:
         peak_bytes = memory.cgroup_peak_bytes or memory.peak_rss_bytes
@@ -84,11 +88,6 @@ def figure(name: str, value: Any) -> str:
         keys = [f"{key}: " for key in value] if isinstance(value, dict) else [""] * len(parts)
         return ", ".join(key + figure(name, part) for key, part in zip(keys, parts, strict=True))
     return "" if isinstance(value, msgspec.Struct) else str(value)
-
-
-def _at(result: Any, path: str) -> Any:
-    """The value at a path of fields such as ``plan.pinned_bytes``; None where a part of it is absent."""
-    return reduce(lambda part, name: getattr(part, name, None), path.split("."), result) if path else None
 
 
 def _levels(record: RunRecord, load: Load) -> ResultTable:

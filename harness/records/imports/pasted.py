@@ -28,8 +28,6 @@ _LINE: Final = re.compile(
 )
 _OLLAMA: Final = re.compile(r"(?m)^[ \t]*(prompt eval|eval) (count|duration):[ \t]+(\S{1,40})")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|µs|us|ns)")
-_NANOSECONDS: Final = {"h": 3600e9, "m": 60e9, "s": 1e9, "ms": 1e6, "µs": 1e3, "us": 1e3, "ns": 1.0}
-_AMOUNTS: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
 def from_text(text: str, source: Path | str) -> list[RunRecord]:
@@ -87,14 +85,14 @@ def _tokens(test: str) -> dict[str, int] | None:
 
 def _amount(text: str) -> float:
     value, _, unit = text.partition(" ")
-    return number(value) * _AMOUNTS.get(unit, 0)
+    return number(value) * float(TOOLS["llama-bench"]["amounts"].get(unit, 0))
 
 
 def _answer(words: list[tuple[str, str, str]], text: str) -> dict[str, Any]:
     """The answer of Ollama's server that its program printed in words."""
     answer: dict[str, Any] = {"eval_duration": 0}
     for what, kind, value in words:
-        ns = sum(number(n) * _NANOSECONDS[unit] for n, unit in _DURATION.findall(value))
+        ns = sum(number(n) * TOOLS["ollama"]["units_ns"][unit] for n, unit in _DURATION.findall(value))
         answer[f"{what.replace(' ', '_')}_{kind}"] = ns if kind == "duration" else value
     command = re.search(r"ollama run (?:--\S+ +)*([^\s-]\S*)", text)
     return answer | {"model": command[1] if command else ""}
