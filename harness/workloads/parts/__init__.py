@@ -63,7 +63,7 @@ class SystemParts(NamedTuple):
 
 
 def shown(task: str, question: str = "{}") -> list[tuple[str, str]]:
-    """The turns before a question of that task (``prompts.toml``): its instruction and examples, put as ``question``."""
+    """The turns before a question of that task in ``prompts.toml``: instruction and examples, put as ``question``."""
     row = shipped_table("prompts.toml", "harness.workloads")[task]
     turns = [("system", row["instruction"])]
     for *parts, answer in row["examples"]:
