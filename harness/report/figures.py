@@ -39,7 +39,7 @@ def figures(report: RunReport, records: Sequence[RunRecord]) -> list[PageFigure]
         depth(runs),
         trend(records, report),
         memory(runs),
-        *latency(runs),
+        latency(runs),
         ladder(records),
         soaks(records),
         loads(records),
@@ -150,25 +150,15 @@ def memory(runs: Sequence[tuple[str, RunView]]) -> PageFigure | None:
     return plotted("memory", [*bars, *peaks], drawn=bars, peaks=peaks)
 
 
-def latency(runs: Sequence[tuple[str, RunView]]) -> list[PageFigure | None]:
-    """Distribution of token times, and their course over an answer."""
-    shares: list[Row] = []
-    course: list[Row] = []
-    for label, run in reversed(runs):
-        samples = [s.token_times_s for s in run.record.believed("decode") if s.token_times_s]
-        if not samples or len({r["name"] for r in shares}) >= SERIES_MAX:
-            continue
-        times_ms = np.concatenate([np.asarray(s) for s in samples]) * 1e3
-        levels = np.unique(np.concatenate([np.linspace(0, 0.9, 31), np.linspace(0.9, 1, 21), _LISTED]))
-        for share, ms in zip(levels.tolist(), np.quantile(times_ms, levels).tolist(), strict=True):
-            shares.append({"name": label, "ms": ms, "share": share, "is_listed": share in _LISTED})
-        length = min(len(s) for s in samples)
-        middle = np.median(np.array([s[:length] for s in samples]), axis=0) * 1e3
-        step = max(1, length // 100)
-        for token in range(0, length, step):
-            ms = float(np.median(middle[token : token + step]))
-            course.append({"name": label, "token": token, "ms": ms, "is_listed": token % (10 * step) == 0})
-    return [plotted("latency", shares), plotted("course", course)]
+def latency(runs: Sequence[tuple[str, RunView]]) -> PageFigure | None:
+    """Distribution of token times."""
+    rows: list[Row] = []
+    timed = [(label, [t for s in run.record.believed("decode") for t in s.token_times_s]) for label, run in runs[::-1]]
+    levels = sorted({*np.linspace(0, 0.9, 31).tolist(), *np.linspace(0.9, 1, 21).tolist(), *_LISTED})
+    for label, times_s in [each for each in timed if each[1]][:SERIES_MAX]:
+        for share, seconds in zip(levels, np.quantile(times_s, levels).tolist(), strict=True):
+            rows.append({"name": label, "ms": 1e3 * seconds, "share": share, "is_listed": share in _LISTED})
+    return plotted("latency", rows)
 
 
 def ladder(records: Sequence[RunRecord]) -> PageFigure | None:
