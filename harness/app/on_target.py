@@ -66,7 +66,7 @@ def run_on(
         CouldNotRunError: The target cannot be used.
     """
     if job.greedy or how.limits.memory_bytes is not None or job.runtime != "llamacpp":
-        raise RefusedError("llama-bench on a target takes no --greedy, --memory-limit, --as or --runtime")
+        raise RefusedError("llama-bench on a target takes no --greedy, --memory-limit or --runtime")
     target = target_named(on)
     there = fingerprint(facts(target)).fingerprint
     kept = home_dir() / "devices" / f"{_name(target)}.toml"

@@ -243,7 +243,7 @@ def _started(
     scenario, limits = cell.scenario, pipeline.how.limits
     if limits.memory_bytes is not None or limits.cpus:  # they bind the child, which only asks the server
         raise RefusedError(
-            "--memory-limit, --as and --cpus do not bind a llama-server that is started for a run: "
+            "--memory-limit and --cpus do not bind a llama-server that is started for a run: "
             "name a folder with llama-bench, or limit the whole command, as by systemd-run or taskset"
         )
     with serving(located.path, scenario, limits.wall_s) as url:

@@ -35,17 +35,16 @@ class Commands(Verbs):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb of that name; one whose package is gone says so when it is called."""
         del ctx
+        command: click.Command | None = None
         name = cmd_name.replace("-", "_")
         if cmd_name in _own_verbs():
-            command: click.Command = getattr(import_module(f"{__name__}.{name}"), name)
-            return command
-        if cmd_name not in plugins.entry_names(VERBS):
-            return None
-        try:
-            declared: click.Command = plugins.load_entry(VERBS, cmd_name, "verb")
-        except EngineError as error:
-            return _gone(cmd_name, error)
-        return declared
+            command = getattr(import_module(f"{__name__}.{name}"), name)
+        elif cmd_name in plugins.entry_names(VERBS):
+            try:
+                command = plugins.load_entry(VERBS, cmd_name, "verb")
+            except EngineError as error:
+                command = _gone(cmd_name, error)
+        return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """The words; one without text is refused (UsageError): a script's variable that was never set, no value."""
@@ -80,10 +79,12 @@ def _gone(name: str, error: EngineError) -> click.Command:
     def refuse(*_words: str, **_fields: object) -> None:
         raise error
 
-    anything: list[click.Parameter] = [click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)]
-    settings = {"ignore_unknown_options": True, "help_option_names": []}
     return click.Command(
-        name, callback=refuse, params=anything, context_settings=settings, short_help="(not installed)"
+        name,
+        callback=refuse,
+        params=[click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)],
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+        short_help="(not installed)",
     )
 
 

@@ -51,7 +51,7 @@ def budget_of(text: str, whole_bytes: int) -> int:
 def measuring(function: Callable[..., Answer]) -> Callable[..., Answer]:
     """A verb that measures: it is called with its ``how``, made of the options that all such verbs have.
 
-    ``--as`` and ``--memory-limit``, where the verb has them, are in its limits, its notes and the threads.
+    ``--memory-limit`` and ``--cpus``, where the verb has them, are in its limits, its notes and the threads.
     """
 
     @wraps(function)
@@ -62,7 +62,6 @@ def measuring(function: Callable[..., Answer]) -> Callable[..., Answer]:
         resume: bool = False,
         cpus: tuple[int, ...] = (),
         memory_bytes: int | None = None,
-        emulated: str | None = None,
         **given: Any,
     ) -> Answer:
         from harness.cli._progress import RunProgress
@@ -73,7 +72,6 @@ def measuring(function: Callable[..., Answer]) -> Callable[..., Answer]:
         notes: dict[str, Any] = {"nice": nice} if nice else {}
         notes |= {"cpus": cpus} if cpus else {}
         here = given.get("target", "local") == "local"
-        cores = len(cpus)
         if here and cpus:
             from harness.cpus import allowed_cpus
 
@@ -82,17 +80,8 @@ def measuring(function: Callable[..., Answer]) -> Callable[..., Answer]:
             allowed = sorted(allowed_cpus())
             if not set(cpus) <= set(allowed):
                 raise click.UsageError(f"--cpus: found {sorted(cpus)}, expected some of {allowed}")
-        if emulated:
-            from harness.app.emulate import NOT_EMULATED, emulation_of
-            from harness.app.resolve import resolve_device
-
-            device = resolve_device(emulated)
-            held = emulation_of(device, memory_bytes)
-            memory_bytes = held.memory_limit_bytes
-            notes |= {"emulates": device.name, "not_emulated": list(NOT_EMULATED)}
-            cores = min(held.thread_count, cores or held.thread_count)
-        if cores and given.get("thread_count") in {0, (0,)}:
-            given["thread_count"] = cores if given["thread_count"] == 0 else (cores,)
+        if cpus and given.get("thread_count") in {0, (0,)}:
+            given["thread_count"] = len(cpus) if given["thread_count"] == 0 else (len(cpus),)
         limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes, cpus=cpus)
         with RunProgress() as progress:
             how = How(resume=resume, folder=out, limits=limits, listener=progress, notes=notes)

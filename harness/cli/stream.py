@@ -57,10 +57,6 @@ def stream(
     if draft not in {"", "lookup"}:
         draft = str(fastest_copy(options.model_file(draft, "", how)))
     budget_bytes = options.budget_of(ram_budget, path.stat().st_size)
-    if budget_bytes > (most_bytes := how.limits.memory_bytes or budget_bytes):
-        raise RefusedError(
-            f"--ram-budget: found {ram_budget}, expected at most {format_bytes(most_bytes)}, as --as has it"
-        )
     of_job = options.fields_of(StreamJob, asked)
     scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": of_job["new_tokens"]})
     outlook = None

@@ -182,7 +182,7 @@ class RunRecord(Frozen):
         runtime: Software that executed the model, such as ``llamacpp``; empty for none.
         target: Where it ran: ``local``, ``ssh``, ``adb`` or ``http``.
         result: What it found beyond its samples; None for a run that got nowhere.
-        extra: Notes (an import's source, the device that was emulated ...), JSON values only.
+        extra: Notes (an import's source, CPUs that it was bound to ...), JSON values only.
     """
 
     schema_version: int

@@ -93,7 +93,7 @@ class How(NamedTuple):
     """How measurements are run and kept, whatever they measure.
 
     ``resume``: take results of at most a day; ``keep`` records in the history, and as files in ``folder``; ``limits``
-    of each child; ``listener`` is told; ``notes`` are for each record's ``extra``, as the device that is emulated.
+    of each child; ``listener`` is told; ``notes`` are for each record's ``extra``, as the CPUs it was bound to.
     """
 
     resume: bool = False

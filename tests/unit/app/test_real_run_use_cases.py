@@ -1,15 +1,13 @@
-"""Advice, prompts, frontier, budgets and emulation: the arithmetic around the real runs."""
+"""Advice, prompts, frontier, and budgets: the arithmetic around the real runs."""
 
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from harness.app.emulate import emulation_of
 from harness.app.speculate import PROMPT_CLASSES, load_prompts
-from harness.catalog.devices import load_device
 from harness.cli import cli
-from harness.errors import BadDataError, RefusedError
+from harness.errors import BadDataError
 from harness.measure.jobs.speculate import advise
 from harness.runtimes.llamacpp.draft_policy import CostTable, DraftPolicy
 
@@ -91,8 +89,3 @@ def test_a_file_with_one_prompt_serves_where_no_number_is_given(tmp_path):
     given = ["stream", "./none.gguf", "--ram-budget", "1GB", "--prompts", str(tmp_path / "one.json")]
     assert "none.gguf" in str(CliRunner().invoke(cli, given).exception)  # the model is looked for after the prompts
     assert "1 prompts" in str(CliRunner().invoke(cli, [*given, "--prompt-count", "2"]).exception)
-
-
-def test_more_memory_than_the_device_gives_is_refused() -> None:
-    with pytest.raises(RefusedError, match=r"--memory-limit: found 1024\.00 GiB, expected at most"):
-        emulation_of(load_device("raspberry-pi-4"), 1 << 40)
