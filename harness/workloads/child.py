@@ -8,9 +8,8 @@ from typing import Any, Final
 
 from harness.domain.base import Frozen
 from harness.ports import Emit
-from harness.workloads.cases import read_cases
 from harness.workloads.parts import open_parts
-from harness.workloads.system import Case, Cases, Context, System, kind_of, load
+from harness.workloads.system import Case, Cases, Context, System, kind_of, load, read_cases
 
 _MOST_ANSWERS: Final = 2000
 """Answers that a record keeps; the figures are of all."""

@@ -7,10 +7,9 @@ from harness.domain.record import RunRecord
 from harness.domain.result import SystemResult
 from harness.predict.co_resident import Companion
 from harness.report.panels import Panel
-from harness.workloads.cases import size_of
 from harness.workloads.parts.minilm import ANONYMOUS_BYTES
 from harness.workloads.predict import machine_there, predict_steps
-from harness.workloads.system import Cost, load, names
+from harness.workloads.system import Cost, load, names, size_of
 
 _ASSUMED_PARTS = frozenset({"encoder", "language"})
 """The model itself is the language model; an encoder is the one that is fetched where none is named."""

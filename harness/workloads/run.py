@@ -22,7 +22,6 @@ from harness.measure.pipeline import How, Measurement, Pipeline, key_of
 from harness.measure.runner import identify
 from harness.predict.weights import matrix_types
 from harness.records.derive import tests_of
-from harness.workloads.cases import size_of
 from harness.workloads.child import SystemJob
 from harness.workloads.child import run as child_run
 from harness.workloads.parts import needed
@@ -37,7 +36,7 @@ from harness.workloads.predict import (
     machine_there,
     predict_steps,
 )
-from harness.workloads.system import System, load
+from harness.workloads.system import System, load, size_of
 
 _CONTEXT_TOKENS: Final = 4096
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

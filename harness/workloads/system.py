@@ -16,9 +16,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import msgspec
+
 from harness import plugins
 from harness.domain.base import Frozen, shipped_table
-from harness.errors import EngineError, RefusedError
+from harness.domain.foreign import json_of, read_limited, typed
+from harness.errors import EngineError, RefusedError, UnknownNameError
 
 if TYPE_CHECKING:
     from harness.workloads.parts import SystemParts
@@ -177,6 +180,8 @@ def kind_of(case: Case) -> str:
 
 
 GROUP = "edge_harness.workloads"
+_MOST_BYTES = 256 << 20
+"""Of a file of cases."""
 
 
 def names() -> list[str]:
@@ -211,3 +216,47 @@ def load_all(wanted: Iterable[str] = ()) -> tuple[list[System], dict[str, str]]:
         except EngineError as error:
             gone[name] = str(error)
     return systems, gone
+
+
+def read_cases(path: Path, system: System) -> list[Case]:
+    """The cases of a file: JSON lines, or a data set that the system itself knows.
+
+    Raises:
+        BadDataError: A line is no JSON object, lacks a column, has one too many, or a value of another type.
+        RefusedError: The file is neither, or holds no case.
+    """
+    if path.suffix != ".jsonl":
+        return list(system.read_cases(path))
+    cases: list[Case] = []
+    fields = [
+        (name, column.kind) if column.needed else (name, column.kind | None, None)
+        for name, column in system.columns.items()
+    ]
+    row = msgspec.defstruct("Row", fields, forbid_unknown_fields=True, omit_defaults=True, kw_only=True)
+    for number, line in enumerate(read_limited(path, _MOST_BYTES, "JSON lines").splitlines(), 1):
+        if line.strip():
+            place = f"{path}:{number}"
+            cases.append(msgspec.to_builtins(typed(json_of(line, place, "a JSON object"), row, place)))
+    if not cases:
+        raise RefusedError(f"{path} holds no case")
+    return cases
+
+
+def size_of(system: System, text: str) -> dict[str, int]:
+    """A size from its name, or from ``name=number`` parts that change the default one.
+
+    Raises:
+        UnknownNameError: No such size.
+        RefusedError: A part that the system does not have, or no whole number.
+    """
+    if text in system.sizes:
+        return dict(system.sizes[text])
+    if "=" not in text:
+        raise UnknownNameError("size", text, system.sizes)
+    size = dict(system.sizes["default"])
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        if key not in size or not value.isdigit():
+            raise RefusedError(f"size: found {part!r}, expected NAME=NUMBER with a name of {', '.join(size)}")
+        size[key] = int(value)
+    return size

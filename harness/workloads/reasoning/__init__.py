@@ -7,6 +7,7 @@ that ends otherwise than all of them is doubted from its first result that none 
 """
 
 import json
+import random
 import re
 from collections.abc import Sequence
 from itertools import combinations
@@ -16,9 +17,9 @@ from typing import Any, Final, NamedTuple
 
 from harness.domain.foreign import json_in
 from harness.errors import BadDataError, RefusedError
+from harness.workloads.facts import fact_cases
 from harness.workloads.parts import SystemParts, shown
 from harness.workloads.reasoning.arithmetic import first_wrong, wrong_equality
-from harness.workloads.reasoning.made import made_statements, made_trace
 from harness.workloads.reasoning.programs import doubted, worked
 from harness.workloads.scores import f1, process_f1
 from harness.workloads.system import (
@@ -158,6 +159,26 @@ class Reasoning(System, table="reasoning"):
             if results:
                 programs.append(results)
         return programs
+
+
+def made_trace(seed: int) -> Case:
+    """A case: right equalities in words, in every second one of the seeds with one of them made wrong."""
+    rng = random.Random(seed)
+    wrong = rng.randrange(5) if seed % 2 else -1
+    steps = []
+    for at in range(5):
+        a, b = rng.randint(2, 99), rng.randint(2, 99)
+        left, sign, result = rng.choice(((a, "+", a + b), (a, "\u2212", a - b), (a, "x", a * b), (a * b, "\u00f7", a)))
+        result += rng.choice((-10, -2, -1, 1, 3, 10)) if at == wrong else 0
+        steps.append(f"So we get {left:,} {sign} {b} = {result:,} in all.")
+    return {"kind": "arithmetic", "steps": steps, "label": wrong}
+
+
+def made_statements(seed: int) -> Case:
+    """A case: statements about a shop, two of which contradict each other in every second one of the seeds."""
+    fact = fact_cases(seed, 1)[0]
+    steps = [*fact["passage"].split(". "), fact["false" if seed % 2 else "true"]]
+    return {"kind": "contradiction", "steps": steps, "contradiction": [1, 2] if seed % 2 else []}
 
 
 def _located(first: Sequence[int], labels: Sequence[int]) -> dict[str, Any]:

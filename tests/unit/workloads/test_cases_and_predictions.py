@@ -15,7 +15,6 @@ from harness.errors import BadDataError, HarnessError, RefusedError, UnknownName
 from harness.measure.pipeline import How
 from harness.measure.protocol import GenerateJob
 from harness.predict.co_resident import SPEC_SHARE
-from harness.workloads.cases import read_cases, size_of
 from harness.workloads.predict import (
     REFERENCE_SCORE,
     SERIAL_SHARE,
@@ -25,7 +24,7 @@ from harness.workloads.predict import (
     predict_steps,
     single_core,
 )
-from harness.workloads.system import Column, Cost, PartPass, System, load
+from harness.workloads.system import Column, Cost, PartPass, System, load, read_cases, size_of
 
 
 class Sums(System):
