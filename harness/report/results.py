@@ -58,9 +58,10 @@ def result_tables(record: RunRecord) -> Iterator[ResultTable]:
         yield _levels(record, result)
     kind = str(result.__struct_config__.tag)
     listed = _ROWS.get(kind) or [[name.replace("_", " "), name] for name in result.__struct_fields__]
+    whole: Any = result
 
     def cell(path: str) -> str:
-        return figure(path, reduce(lambda part, name: getattr(part, name, None), path.split("."), result))
+        return figure(path, reduce(lambda part, name: getattr(part, name, None), path.split("."), whole))
 
     rows = [(label, *map(cell, paths), *[""] * (2 - len(paths))) for label, *paths in listed]
     memory = record.memory
