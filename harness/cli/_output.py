@@ -77,13 +77,13 @@ def say(*parts: Any) -> None:
         screen.print(part, markup=False)
 
 
-def put(text: str, out: Path | None, document: Any = None, status: int = Exit.OK) -> Answer:
+def put(text: str, out: Path | None, document: Any = None) -> Answer:
     """An answer that is a text: written into a file at once, beside ``--json`` too; on stdout where none is named."""
     if out is not None:
         from harness.records.store import write_atomically
 
         write_atomically(out, text.encode())
-    return Answer(document, lambda: None if out else click.echo(text, nl=False), status)
+    return Answer(document, lambda: None if out else click.echo(text, nl=False))
 
 
 class Table(NamedTuple):

@@ -105,14 +105,12 @@ def whole(text: str) -> int:
     return int(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2]]
 
 
-def numbers(
-    least: int = 0, most: int = MOST_TOKENS
-) -> Callable[[click.Context, click.Parameter, str], tuple[int, ...]]:
-    """Callback that reads whole numbers separated by commas."""
-    one = Count(least, most)
+def numbers(*bounds: Any, kind: type[Count | Amount] = Count) -> Callable[..., tuple[Any, ...]]:
+    """Callback that reads numbers separated by commas, each within the bounds of its kind."""
+    one = kind(*bounds)
 
-    def read(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
-        parts = () if text is None else text.split(",")
+    def read(context: click.Context, option: click.Parameter, text: str | None) -> tuple[Any, ...]:
+        parts = text.split(",") if text else ()
         return tuple(dict.fromkeys(one.convert(part, option, context) for part in parts))
 
     return read
@@ -195,6 +193,8 @@ def _parameter(row: dict[str, Any], readers: dict[str, Any]) -> click.Parameter:
         settings["type"] = KINDS[key](**bounds) if isinstance(bounds, dict) else KINDS[key](*bounds)
     if "numbers" in settings:
         settings["callback"] = numbers(*settings.pop("numbers"))
+    if "amounts" in settings:
+        settings["callback"] = numbers(*settings.pop("amounts"), kind=Amount)
     if "reads" in settings:
         name = settings.pop("reads")
         settings["callback"] = readers.get(name) or globals()[name]

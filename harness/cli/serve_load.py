@@ -34,11 +34,6 @@ def _limits(_context: click.Context, _option: click.Parameter, texts: tuple[str,
     return found
 
 
-def _rates(_context: click.Context, _option: click.Parameter, text: str) -> tuple[float, ...]:
-    number = Amount()
-    return tuple(number.convert(part, _option, _context) for part in text.split(",")) if text else ()
-
-
 @verb
 @options.measuring
 def serve_load(

@@ -76,11 +76,3 @@ def test_a_dictionary_is_trained_once_kept_and_is_that_of_its_model(parts, tmp_p
     assert scores["sparse_probe"]["1"]["mid"] < 0.7  # texts that are alike tell nothing
     with pytest.raises(RefusedError, match=f"--size dim={stream.dim}"):
         AUTOENCODER.prepare(parts, size | {"dim": 7}, context)
-
-
-def test_kinds_that_are_none_are_refused(parts, tmp_path):
-    context = Context(tmp_path, tmp_path)
-    reasoning = REASONING.prepare(parts, REASONING.sizes["default"], context)
-    for system, state in ((REASONING, reasoning), (GROUNDING, parts)):
-        with pytest.raises(RefusedError, match="kind"):
-            system.step(state, {"kind": "rhyme", "steps": ["a"], "passage": "p"})
