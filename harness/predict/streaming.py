@@ -25,8 +25,9 @@ RECLAIM_S_PER_BYTE: Final = 0.21e-9
 ``memory.max``). What remains of a byte's time on two devices under one (streaming.csv, Qwen3 1.7B) after computing and
 the disk's data sheet: 0.11 ns on a desktop (7 GB/s), 0.38 ns on a phone (4 GB/s); geometric mean, 0.9 us for a page."""
 
-READ_AHEAD_BYTES: Final = 16 * 2**20
-"""Read ahead beyond the next block: a device is late at times, and an engine too."""
+READ_AHEAD_BYTES: Final = 22 * 2**20
+"""Least that is read ahead of the block that is computed: the output matrix gives nothing back while it is multiplied
+with, and a device is late at times."""
 _SLOTS_OF_A_BLOCK: Final = 32
 """About so many at most: those of large blocks are larger."""
 
@@ -64,9 +65,9 @@ def least_split(room_bytes: Sequence[int], excess_bytes: int, unit_bytes: int) -
     """The split that streams least; None where not even streaming all of every block is enough.
 
     Streaming n slots in a pass through r takes n out of memory and brings r back, so n - r make up the excess. The r
-    are those of the block that is computed, those of the next one, and some that are read ahead, as far as there is
-    room. Blocks give in proportion to ``room_bytes``, what may be streamed of each, so that reading and computing
-    alternate evenly. A slot is a multiple of ``unit_bytes``.
+    are those of the block that is computed, and as many ahead as the next one has, or more as far as there is room.
+    Blocks give in proportion to ``room_bytes``, what may be streamed of each, so that reading and computing alternate
+    evenly. A slot is a multiple of ``unit_bytes``.
     """
     slot_bytes = slot_of(room_bytes, unit_bytes)
     room = [size // slot_bytes for size in room_bytes]
@@ -75,7 +76,7 @@ def least_split(room_bytes: Sequence[int], excess_bytes: int, unit_bytes: int) -
         count = excess
         while count <= sum(room):
             counts = evenly_spread(count, room)
-            slots = 2 * max(counts) + ahead
+            slots = max(counts) + max(*counts, ahead)
             if count - slots >= excess:
                 return StreamSplit(slot_bytes, counts, slots)
             count = excess + slots

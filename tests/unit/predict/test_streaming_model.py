@@ -21,10 +21,10 @@ MARGIN = 25_165_824 + 19_531_250  # 24 MiB, and 8 bytes of page table for each 4
 
 def test_parts_of_all_layers_by_hand():
     # 10 layers of 1 GB, 7 GB of room less the margin: 3.0447 GB too much. A layer may begin anywhere: 475 whole huge
-    # pages of it are streamed, in slots of 14. 104 slots too many, 1 read ahead, and of n in a pass twice ceil(n / 10)
-    # in memory: 133 = 104 + 1 + 28
+    # pages of it are streamed, in slots of 14. 104 slots too many, and of n in a pass twice ceil(n / 10) in memory:
+    # 130 = 104 + 26
     slot = 14 * 2 * 2**20
-    assert streamed_bytes([GB] * 10, 2 * GB, 9 * GB) == 133 * slot
+    assert streamed_bytes([GB] * 10, 2 * GB, 9 * GB) == 130 * slot
     # 0.5 GB are read beside 0.5 s of arithmetic, 3.5 GB at twice the rate after it: 2.25 s, and (0.5 / 2.25)^8 / 8 more
     assert pass_s(4e9, 2e9, 1e9, 0.5) == pytest.approx(2.25, abs=1e-4)
     # all is read beside it, in 2 of 4 s: the eighth root of 4^8 + 2^8
