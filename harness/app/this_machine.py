@@ -61,7 +61,7 @@ def probed(
         with alone(say):
             heard.begin("probing this machine", within_s=_PROBE_S)
             before = disturbance()
-            device = probe_machine(quick=True, progress=say)
+            device = probe_machine(progress=say)
             doubts = tuple(dict.fromkeys([*before, *disturbance()]))
         device = device.replace(doubts=doubts)
         save_profile(device)

@@ -99,8 +99,8 @@ def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> 
             except MissingPackageError as error:
                 progress.say(f"the engine is not timed: {error}")
                 costs = ()
-            progress.begin("probing this machine", within_s=10.0 if quick else 30.0)
-            profile = probe_machine(quick=quick, progress=progress.say, name=out.stem if out else DEVICE_NAME)
+            progress.begin("probing this machine", within_s=10.0)
+            profile = probe_machine(progress=progress.say, name=out.stem if out else DEVICE_NAME)
         profile = profile.replace(calibrations=costs)
         path = save_profile(profile, out)
 

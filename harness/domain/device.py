@@ -140,7 +140,6 @@ class Calibration(Frozen):
         layer_overhead_s: Fixed time of one transformer layer (graph nodes, barriers).
         kv_read_bytes_per_s: Speed of reading an F16 KV cache in decode.
         attention_flops_per_s: Speed of attention products in prefill.
-        activation_s_per_dim_layer: Time of norms, activations and rope per token, layer and hidden dim.
         token_layer_s: Time of one more token of a batch in one layer, whatever its width.
         decode_attention_flops_per_s: Speed of attention products when few tokens look back; 0 where not measured.
         spread_ratio: Half-width, as a share of the middle, that held 90 % of repeated passes; 0 where not known.
@@ -170,7 +169,6 @@ class Calibration(Frozen):
     layer_overhead_s: Time
     kv_read_bytes_per_s: Speed
     attention_flops_per_s: Speed
-    activation_s_per_dim_layer: Time = 0.0
     token_layer_s: float = 0.0
     decode_attention_flops_per_s: float = 0.0
     spread_ratio: float = 0.0

@@ -21,7 +21,8 @@ from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
 from harness.measure.validity import Tolerances, child_probe
 from harness.ports import Emit
 
-_TABLE: Final = shipped_table("data/tiny_models.toml")
+TABLE: Final = shipped_table("data/tiny_models.toml")
+"""Shapes of tiny models, and what is timed of them for how long, by engine."""
 DEPTH_TOKENS: Final = 2048
 MAX_LAYERS: Final = 500
 """llama.cpp aborts above 512. Source: llama.cpp, src/llama-hparams.h, ``LLAMA_MAX_LAYERS``."""
@@ -61,7 +62,6 @@ class Job(Frozen):
     visits: int = 2
     rounds: int = 2
     stretch_s: float = 0.12
-    retries: int = 2
     budget_s: float = 60.0
     limit_s: float = 1800.0
     skipped: tuple[tuple[str, str], ...] = ()
@@ -86,10 +86,10 @@ def dimensions(role: str, type_name: str, fill_bytes: int) -> ModelShape:
     More layers than the engine takes are made wider instead.
     """
     name, _, rest = role.partition(" ")
-    if name in _TABLE["shapes"]:
+    if name in TABLE["shapes"]:
         rows = (max(fill_bytes // row_bytes(type_name, 512), 256),) if name == "head" else ()
-        return tiny_shape(*_TABLE["shapes"][name], *rows)
-    width, wanted = _TABLE["widths"][name], fill_bytes / (6 if "few" in rest else 1)
+        return tiny_shape(*TABLE["shapes"][name], *rows)
+    width, wanted = TABLE["widths"][name], fill_bytes / (6 if "few" in rest else 1)
     while True:
         one = tiny_shape(1, width, 2 * width, width // 64, max(width // 256, 1))
         layer = sum(tensor.size_bytes for tensor in matrices(one, type_name) if tensor.name.startswith("blk."))
@@ -106,7 +106,7 @@ def plan(types: Sequence[str], fill_bytes: int, api: str = "cpu", cached_bytes: 
     its cache left with the CPU: every layer crosses to the CPU and back. ``few apart`` is ``few`` with all weights
     there: batches of a prompt copy each of them. ``mid cached`` is ``mid`` of a size that the CPU's cache holds.
     """
-    table = _TABLE["cpu" if api == "cpu" else "gpu"]
+    table = TABLE["cpu" if api == "cpu" else "gpu"]
 
     def benches(part: str, type_name: str = "F16", depth: int = 0, size: int = fill_bytes) -> list[Bench]:
         roles, batches = table[part]["roles"], table[part]["batches"]
@@ -160,14 +160,13 @@ class _Timing:
                 continue
             name = f"{group[0].type_name} {group[0].role}"
             self.emit("group", {"number": number, "count": max(count, number + 1), "name": name})
-            with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder, ExitStack() as stack:
-                self._time_group(group, visit, Path(folder), stack, self._left_s() / (len(groups) if not visit else 1))
+            with ExitStack() as stack:
+                self._time_group(group, visit, stack, self._left_s() / (len(groups) if not visit else 1))
             longest_s = max(longest_s, time.perf_counter() - begun_s)
-        if job.api == "cpu":  # last: the first load of a process takes longer than others
-            bench = Bench("words", "F16", tiny_shape(2, 64, 64, 1, 1, WORD_COUNT), [1])
-            with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder:
-                if (session := self._open(bench, Path(folder))) is not None:
-                    session.close()
+        # Last: the first load of a process takes longer than others.
+        words = Bench("words", "F16", tiny_shape(2, 64, 64, 1, 1, WORD_COUNT), [1])
+        if job.api == "cpu" and (session := self._open(words)) is not None:
+            session.close()
         after = read_memory()
         if self.held_bytes and after:
             self.emit("process", {"anonymous_bytes": self.held_bytes, "file_bytes": after.file_bytes})
@@ -193,18 +192,16 @@ class _Timing:
         bench = Bench("wide", "Q4_0", dimensions("wide", "Q4_0", self.job.fill_bytes), [1])
         for count in self.job.thread_choices:
             self.thread_count = count
-            with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-") as folder:
-                session = self._open(bench, Path(folder))
-            if session is not None:
+            if (session := self._open(bench)) is not None:
                 with session:
                     _passes(session, 1, 0, _CHOICE_S / 4)
                     times[count] = min(_passes(session, 1, 0, _CHOICE_S))
         self.thread_count = min(times, key=times.__getitem__, default=self.job.thread_choices[0])
         self.emit("threads", {"chosen": self.thread_count, "seconds": list(times.items())})
 
-    def _time_group(self, group: list[Bench], visit: int, folder: Path, stack: ExitStack, share_s: float) -> None:
+    def _time_group(self, group: list[Bench], visit: int, stack: ExitStack, share_s: float) -> None:
         job, begun_s = self.job, time.perf_counter()
-        opened = ((bench, self._open(bench, folder)) for bench in group)
+        opened = ((bench, self._open(bench)) for bench in group)
         sessions = [(bench, stack.enter_context(session)) for bench, session in opened if session is not None]
         for bench, session in sessions:
             self._begin(bench)
@@ -227,12 +224,12 @@ class _Timing:
     def _begin(self, bench: Bench) -> None:
         self.emit("begin", {"type_name": bench.type_name, "role": bench.role})
 
-    def _open(self, bench: Bench, folder: Path) -> Any:
+    def _open(self, bench: Bench) -> Any:
         """A session on the bench's model; None where it cannot be had, which is told: it costs this bench alone."""
+        names = {"type_name": bench.type_name, "role": bench.role}
         if (bench.type_name, bench.role) in self.job.skipped:
             return None
         self._begin(bench)
-        path = folder / f"{bench.role}-{bench.type_name}.gguf"
         few = bench.role.endswith(" few apart")
         scenario = Scenario(
             context_tokens=bench.depth + 1024,
@@ -242,21 +239,24 @@ class _Timing:
             placement=Placement(gpu_layers=0) if few else Placement(kv_on_gpu=not bench.role.endswith(" apart")),
         )
         try:
-            write_tiny(path, bench.shape, bench.type_name, words=bench.role == "words")
-            # A downloaded model comes into the page cache by being read, not by being written: so does this one.
-            page_cache.drop(path)
-            page_cache.read_through(path)
-            size, begin_s = path.stat().st_size, time.perf_counter()
-            session = self.runtime.open(path, scenario, batch_tokens=max(*bench.batches, 512 if bench.depth else 16))
+            # What is mapped stays when the file goes; nothing is left behind when the process dies.
+            with tempfile.TemporaryDirectory(prefix="edge-harness-tiny-", ignore_cleanup_errors=True) as folder:
+                path = Path(folder) / "tiny.gguf"
+                write_tiny(path, bench.shape, bench.type_name, words=bench.role == "words")
+                # A downloaded model comes into the page cache by being read, not by being written: so does this one.
+                page_cache.drop(path)
+                page_cache.read_through(path)
+                size, begin_s = path.stat().st_size, time.perf_counter()
+                session = self.runtime.open(
+                    path, scenario, batch_tokens=max(*bench.batches, 512 if bench.depth else 16)
+                )
+                load_s = time.perf_counter() - begin_s
         except (HarnessError, OSError, MemoryError) as error:
-            self.emit("failed", {"type_name": bench.type_name, "role": bench.role, "why": str(error)[:200]})
+            self.emit("failed", {**names, "why": str(error)[:200]})
             return None
-        finally:
-            path.unlink(missing_ok=True)  # what is mapped stays; nothing is left behind when the process dies
         repacked = any("REPACK" in buffer.device for buffer in session.buffers)
-        load_s, layer_count = time.perf_counter() - begin_s, bench.shape.layer_count
-        told = {"size_bytes": size, "layer_count": layer_count, "repacked": repacked, "load_s": load_s}
-        self.emit("built", {"role": bench.role, "type_name": bench.type_name, **told})
+        told = {"size_bytes": size, "layer_count": bench.shape.layer_count, "repacked": repacked, "load_s": load_s}
+        self.emit("built", {**names, **told})
         return session
 
     def _time_bench(self, bench: Bench, session: Any, batch: int, turn: int) -> None:
@@ -268,17 +268,11 @@ class _Timing:
         if job.api != "cpu" and not turn:
             _passes(session, batch, bench.depth, 0.0)  # the driver compiles its shaders for a batch when it meets it
         least_count = _LEAST_PASSES if batch <= 64 and job.api == "cpu" else 1
-        tries: list[tuple[bool, list[float]]] = []
-        while len(tries) <= job.retries:
-            probe.start()
-            times = _passes(session, batch, bench.depth, job.stretch_s / (1 if batch == 1 else 2), least_count)
-            most = sorted(times)[int(0.9 * (len(times) - 1))]
-            uneven = job.api == "cpu" and most > UNEVEN_RATIO * min(times)
-            tries.append((bool(probe.finish().doubts) or uneven, times))
-            if not tries[-1][0] or self._left_s() < job.budget_s / 4:
-                break
-        doubted, times = min(tries, key=lambda one: (one[0], min(one[1])))
-        self._tell(bench, batch, bench.depth, times, turn, doubted)
+        probe.start()
+        times = _passes(session, batch, bench.depth, job.stretch_s / (1 if batch == 1 else 2), least_count)
+        most = sorted(times)[int(0.9 * (len(times) - 1))]
+        uneven = job.api == "cpu" and most > UNEVEN_RATIO * min(times)
+        self._tell(bench, batch, bench.depth, times, turn, bool(probe.finish().doubts) or uneven)
 
     def _fill(self, bench: Bench, session: Any, turn: int) -> None:
         """Prefill up to the bench's depth, telling the time of each batch at the depth it began at."""

@@ -10,8 +10,9 @@ and at least 256 MiB. A hypervisor may tell a cache that it shares out, or one f
 """
 
 import timeit
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 MINIMUM_BYTES: Final = 256 * 2**20
 CACHE_MULTIPLE: Final = 4
 _PASS_S: Final = 0.01
+_GUESSED_BYTES_PER_S: Final = 1e10
 _IN_CACHE_RATIO: Final = 1.25
 """So much faster than memory, and a working set is held by a cache at least in part."""
 
@@ -42,29 +44,26 @@ READ_KERNELS: Final[dict[str, Callable[[Array], object]]] = {
 
 
 def read_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -> float:
-    """Bytes/s that ``thread_count`` threads read together: the best pass of the best kernel, each byte counted once."""
+    """Bytes/s that ``thread_count`` threads read together: the best pass of the best kernel, each byte counted once.
+
+    Each array is made on its own thread, so that on machines with several memory nodes it lies near its reader. A small
+    one is gone through many times in one pass, so that a pass lasts a hundredth of a second.
+    """
+    best, count = 0.0, max(size_bytes // thread_count // 4, 1)
     with ThreadPoolExecutor(thread_count) as pool:
-        arrays = _arrays(pool, thread_count, size_bytes // thread_count // 4)
-        return max(_best_pass(pool, kernel, pass_count, arrays) for kernel in READ_KERNELS.values())
+        arrays = list(pool.map(lambda _: np.full(count, 0.5, np.float32), range(thread_count)))
+        for kernel in READ_KERNELS.values():
+            times = max(1, round(_PASS_S * (best or _GUESSED_BYTES_PER_S) / size_bytes))
+            read = partial(_again, kernel, times)
+            passes = timeit.repeat(lambda read=read: list(pool.map(read, arrays)), number=1, repeat=pass_count)
+            best = max(best, times * sum(array.nbytes for array in arrays) / min(passes))
+    return best
 
 
 def sweep(thread_count: int, last_cache_bytes: int, limit_bytes: int) -> WorkingSets:
-    """Read speed of working sets from 1 MiB on, in steps of two, to what :func:`array_bytes` says; the best of several.
-
-    A small one is gone through many times in one call, so that a call lasts a hundredth of a second.
-    """
-    most = array_bytes(last_cache_bytes, limit_bytes)
-    sets: list[tuple[int, float]] = []
-    with ThreadPoolExecutor(thread_count) as pool:
-        whole = [array.view(np.uint8) for array in _arrays(pool, thread_count, max(most // thread_count // 4, 1024))]
-        size = 1 << 20
-        while size <= most:
-            parts = [array[: size // thread_count] for array in whole]
-            times = max(1, round(_PASS_S * (sets[-1][1] if sets else 1e10) / size))
-            kernel = _again(READ_KERNELS["minimum of bytes"], times)
-            sets.append((size, _best_pass(pool, kernel, 5 if times > 1 else 3, parts) * times))
-            size *= 2
-    return tuple(sets)
+    """Read speed of working sets from 1 MiB on, in steps of two, to what :func:`array_bytes` says."""
+    steps = range(20, array_bytes(last_cache_bytes, limit_bytes).bit_length())
+    return tuple((1 << step, read_bandwidth(thread_count, 1 << step)) for step in steps)
 
 
 def cache_found(working_sets: WorkingSets) -> int:
@@ -91,22 +90,6 @@ def cached_shares(working_sets: WorkingSets, cached_bytes: int) -> tuple[tuple[i
     return tuple((size, float(share)) for (size, _), share in zip(working_sets, falling, strict=True))
 
 
-def _again(kernel: Callable[[Array], object], times: int) -> Callable[[Array], None]:
-    def run(array: Array) -> None:
-        for _ in range(times):
-            kernel(array)
-
-    return run
-
-
-def _arrays(pool: ThreadPoolExecutor, thread_count: int, count: int) -> list[Array]:
-    """Arrays each made on its own thread, so that on machines with several memory nodes each lies near its reader."""
-    return list(pool.map(lambda _: np.full(count, 0.5, np.float32), range(thread_count)))
-
-
-def _best_pass(
-    pool: ThreadPoolExecutor, kernel: Callable[[Array], object], pass_count: int, arrays: Sequence[Array]
-) -> float:
-    """Bytes/s of the fastest of several passes of a kernel over the arrays of all threads."""
-    times = timeit.repeat(lambda: list(pool.map(kernel, arrays)), number=1, repeat=pass_count)
-    return sum(array.nbytes for array in arrays) / min(times)
+def _again(kernel: Callable[[Array], object], times: int, array: Array) -> None:
+    for _ in range(times):
+        kernel(array)

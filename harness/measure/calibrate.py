@@ -20,7 +20,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
@@ -30,9 +30,9 @@ from harness import plugins
 from harness.catalog.paths import home_dir
 from harness.cpus import cores
 from harness.domain.device import Calibration, TypeCost
-from harness.errors import EngineError, MissingPackageError, RefusedError
+from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure import machine
-from harness.measure._calibrate_child import DEPTH_TOKENS, UNEVEN_RATIO, WORD_COUNT, Job, dimensions
+from harness.measure._calibrate_child import DEPTH_TOKENS, TABLE, UNEVEN_RATIO, WORD_COUNT, Job, dimensions
 from harness.measure.bandwidth import WorkingSets, cache_found, cached_shares, sweep
 from harness.measure.child import Limits, run_child
 from harness.measure.tiny_model import TINY_TYPES, matrices
@@ -43,6 +43,11 @@ from harness.units import format_bytes
 
 if TYPE_CHECKING:
     from harness.measure.pipeline import Listener
+
+_LOOKING_BACK: Final = ("grouped", "ungrouped")
+_WEIGHTY: Final = ("narrow", "mid", "wide", "head", "narrow few", "wide few")
+_OF_NO_PRODUCT: Final = ("pass", "layer", "token layer", "prompt flop", "row", "product")
+"""Parts of a pass that are told before the bytes of a type."""
 
 DEFAULT_TYPES: Final = ("F16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "Q5_0", "IQ4_XS")
 CHECK_TYPES: Final = ("Q4_1", "Q8_0")
@@ -73,6 +78,8 @@ _SLOWEST_CACHE: Final = 8
 """Reading weights over reading a KV cache, at most."""
 _FASTER_THAN_SWEEP: Final = 1.5
 """An engine's best reading over that of the sweep's kernel, at most."""
+_QUOTA_STRETCH_S: Final = 0.6
+"""Several periods of a quota: what it takes is part of the speed."""
 _RESTARTS: Final = 4
 _CACHE_VERSION: Final = 9
 DISTURBED_RATIO: Final = 0.25
@@ -88,17 +95,10 @@ Times = Mapping[Key, Mapping[int, float]]
 """Mean time of a pass in each round, by what was timed."""
 
 
-class TinySize(NamedTuple):
-    """Bytes of a tiny model's weights, and what decided that they are not more."""
-
-    fill_bytes: int
-    bound: str
-
-
 def sized(
     cache_bytes: int, limit_bytes: int, folder_bytes: int, budget_s: float, *, in_memory: bool = False, threads: int = 1
-) -> TinySize:
-    """How large tiny models may be: several times the cache, within memory, disk and time.
+) -> tuple[int, str]:
+    """Bytes of a tiny model's weights, and what decided that they are not more: cache, memory, disk or time.
 
     Args:
         cache_bytes: What the caches hold, as it was found.
@@ -126,7 +126,7 @@ def sized(
             f"the engine is not timed: {bound} leaves {format_bytes(size)} for each tiny model, expected at least "
             f"{format_bytes(LEAST_FILL_BYTES)}"
         )
-    return TinySize(int(size), bound)
+    return int(size), bound
 
 
 def calibrate(
@@ -170,64 +170,56 @@ def calibrate(
     heard.begin(f"timing {title}", within_s=budget_s if api == "cpu" else _GPU_TYPE_S * len(missing))
     here, limit = cores(), machine.memory().limit_bytes
     threads = thread_count or default_thread_count()
-    told = machine.cpu().last_cache_bytes
-    sets = working_sets or (sweep(threads, told, limit) if api == "cpu" else ())
+    sets = working_sets or (sweep(threads, machine.cpu().last_cache_bytes, limit) if api == "cpu" else ())
     cache = cache_found(sets)
-    size = (
-        TinySize(fill_bytes, "the caller")
-        if fill_bytes
-        else _sized_here(cache, limit, budget_s / len(missing), threads)
-    )
-    # A GPU's speed changes in stretches of up to seconds, and one visit of its benches takes a minute and more.
-    visits, rounds, stretch_s = (2, 2, 0.12) if api == "cpu" else (1, 5, 0.4)
+    size_bytes, bound = _sized_here(cache, limit, budget_s / len(missing), threads, fill_bytes)
+    timing = dict(TABLE["cpu" if api == "cpu" else "gpu"]["timing"])
     if here.quota_count is not None and here.quota_count < threads:
-        stretch_s = max(stretch_s, 0.6)  # several periods of the quota: what it takes is part of the speed
-    cached = int(min(_CACHED_SHARE * cache, size.fill_bytes / 4)) if api == "cpu" else 0
+        timing["stretch_s"] = _QUOTA_STRETCH_S
+    cached = int(min(_CACHED_SHARE * cache, size_bytes / 4)) if api == "cpu" else 0
     job = Job(
         types=tuple(missing),
-        fill_bytes=size.fill_bytes,
+        fill_bytes=size_bytes,
         cached_bytes=cached if cached >= _LEAST_CACHED_BYTES else 0,
         thread_choices=(threads,) if thread_count or api != "cpu" else tuple(dict.fromkeys((threads, *here.choices))),
         runtime=runtime,
         api=api,
         repack=repack,
-        visits=visits,
-        rounds=rounds,
-        stretch_s=stretch_s,
-        retries=1 if fill_bytes else 2,
         budget_s=budget_s if api == "cpu" else limit_s,
         limit_s=limit_s,
         software=bool(fill_bytes),
+        **timing,
     )
     if api == "cpu":
-        models = f"tiny models of {format_bytes(size.fill_bytes)} ({size.bound})"
+        models = f"tiny models of {format_bytes(size_bytes)} ({bound})"
         heard.say(f"timing the engine on {models}: about {budget_s:.0f} s, on a busy machine up to twice as long")
     else:
         heard.say(f"timing {title}{', which takes minutes' if fill_bytes else ''}")
     events, took_s = _run(job, heard.say)
     last = {name: data[-1] for name, data in events.items()}
-    costs = fit(events["timing"], missing, size.fill_bytes, job.cached_bytes)
+    costs = fit(events["timing"], missing, size_bytes, job.cached_bytes)
     if (chosen := last.get("threads", {}).get("chosen", 0)) and len(job.thread_choices) > 1:
         keep_thread_count(here, chosen)
     held, new = job.cached_bytes, costs.types
-    if api == "cpu" and size.fill_bytes < 2 * cache:
-        held, new = size.fill_bytes, tuple(beyond_cache(cost, sets[-1][1]) for cost in new)
-    elif api == "cpu" and sets:
-        fastest = _FASTER_THAN_SWEEP * max(speed for _, speed in sets[-2:])
-        new = tuple(_no_faster(cost, fastest) for cost in new)
+    if api == "cpu" and sets:
+        if in_cache := size_bytes < 2 * cache:
+            held = size_bytes
+        fastest = sets[-1][1] if in_cache else _FASTER_THAN_SWEEP * max(speed for _, speed in sets[-2:])
+        new = tuple(no_faster(cost, fastest, in_cache=in_cache) for cost in new)
     repacked = {model["type_name"] for model in events["built"] if model["repacked"]}
     loads, load_layer_s = load_costs(events["built"])
     new = tuple(c.replace(repacked=c.type_name in repacked, load_s_per_byte=loads.get(c.type_name, 0.0)) for c in new)
     isa, process = last.get("engine", {}).get("isa"), last.get("process", {})
     failures = dict.fromkeys(f"{e['type_name']} {e['role']}: {e['why']}" for e in events["failed"])
-    disturbed = _disturbed_share(events["timing"])
+    rounds = _by_bench(events["timing"]).values()
+    disturbed = float(np.mean([all(event["doubted"] for event in told) for told in rounds]))
     costs = costs.replace(
         api=api,
         engine_version=plugins.usable_runtime(runtime).package(),
         thread_count=chosen or threads,
         machine=machine.fingerprint().fingerprint,
         cached_shares=cached_shares(sets, held) if held else (),
-        bound=size.bound,
+        bound=bound,
         process_anonymous_bytes=process.get("anonymous_bytes", 0),
         process_file_bytes=process.get("file_bytes", 0),
         isa=None if isa is None else tuple(isa),
@@ -254,7 +246,7 @@ def kept(
     *, thread_count: int = 0, repack: bool = True, api: str = "cpu", runtime: str = "llamacpp"
 ) -> Calibration | None:
     """What was timed before on this machine with this engine and these settings; None where nothing is kept."""
-    with contextlib.suppress(MissingPackageError, EngineError):
+    with contextlib.suppress(HarnessError):  # no engine, or no folder to keep anything in
         return _load(_place(thread_count, repack, api, runtime))
     return None
 
@@ -270,38 +262,41 @@ def fit(
         EngineError: No type was timed at all.
     """
     times, lacking = stretches(events), []
-
-    def told(part: Callable[[Times], Any], otherwise: Any) -> Any:
+    small = [b for t, role, b, _ in times if t == "F16" and role == "shallow" and b < PREFILL_TOKENS]
+    seconds: dict[str, float] = defaultdict(float)
+    for parts, rows in (
+        # Differences: a hiccup while the lesser one ran says nothing of them.
+        (("layer", "token layer"), [(("F16", "deep", b, 0), ("F16", "shallow", b, 0)) for b in small or [1]]),
+        (("pass",), [(("F16", "shallow", 1, 0), None)]),
+        (("kv byte", "flop"), [(("F16", role, 1, DEPTH_TOKENS), ("F16", role, 1, 0)) for role in _LOOKING_BACK]),
+        (("prompt flop",), [(("F16", role, 512, DEPTH_TOKENS - 512), ("F16", role, 512, 0)) for role in _LOOKING_BACK]),
+    ):
         try:
-            return part(times)
+            seconds |= solved(times, parts, rows, seconds, fill_bytes)
         except KeyError as error:
             type_name, role, *_ = error.args[0]
             lacking.append(f"{type_name} {role}")
-            return otherwise
-
-    token_s, layer_s, token_layer_s = told(_overheads, (0.0, 1e-9, 0.0))
-    kv_byte_s, flop_s, prefill_flops = told(_attention, (0.0, 0.0, 0.0))
-    shared = token_s, layer_s, token_layer_s, prefill_flops
-    costs = [_type_cost(times, name, fill_bytes, cached_bytes, shared) for name in types]
+    costs = [_type_cost(times, name, fill_bytes, cached_bytes, seconds) for name in types]
     known = [cost for cost in costs if cost is not None]
     if not known:
         raise EngineError(f"the engine was timed on none of the types {', '.join(types)}")
     lacking += [f"{name} weights" for name, cost in zip(types, costs, strict=True) if cost is None]
-    fastest = max(1 / cost.batch_seconds_per_byte[0][1] for cost in known)
+    byte_s = min(cost.batch_seconds_per_byte[0][1] for cost in known)
     deep, apart = ("F16", "deep", 1, 0), ("F16", "deep apart", 1, 0)
     away_s = typical_s(times, apart, deep) if {apart, deep} <= set(times) else 0.0
+    prompt_s, flop_s = seconds["prompt flop"], seconds["flop"]
     found = Calibration(
         api="cpu",
         engine_version="",
         thread_count=0,
         types=tuple(known),
-        token_overhead_s=token_s,
-        layer_overhead_s=layer_s,
-        token_layer_s=token_layer_s,
+        token_overhead_s=seconds["pass"],
+        layer_overhead_s=seconds["layer"],
+        token_layer_s=seconds["token layer"],
         # A byte of the cache that costs nothing is hidden behind the products.
-        kv_read_bytes_per_s=1 / min(max(kv_byte_s, 1e-12), _SLOWEST_CACHE / fastest) if prefill_flops else fastest,
-        decode_attention_flops_per_s=1 / min(flop_s, _SLOWEST_ATTENTION / prefill_flops) if flop_s else 0.0,
-        attention_flops_per_s=prefill_flops or fastest,
+        kv_read_bytes_per_s=1 / (min(max(seconds["kv byte"], 1e-12), _SLOWEST_CACHE * byte_s) if prompt_s else byte_s),
+        decode_attention_flops_per_s=1 / min(flop_s, _SLOWEST_ATTENTION * (prompt_s or 1.0)) if flop_s else 0.0,
+        attention_flops_per_s=1 / (prompt_s or byte_s),
         spread_ratio=_spread(times) + _LACKING_SPREAD_RATIO * len(lacking),
         # One change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a GPU.
         crossing_s=max(away_s, 0.0) / dimensions("deep", "F16", 0).layer_count,
@@ -339,11 +334,6 @@ def stretches(events: Iterable[Mapping[str, Any]]) -> dict[Key, dict[int, float]
     return times
 
 
-def _disturbed_share(events: Iterable[Mapping[str, Any]]) -> float:
-    """Share of the benches that were disturbed in every round."""
-    return float(np.mean([all(event["doubted"] for event in told) for told in _by_bench(events).values()]))
-
-
 def _by_bench(events: Iterable[Mapping[str, Any]]) -> dict[Key, list[Mapping[str, Any]]]:
     """Every round's event of each bench."""
     rounds: dict[Key, list[Mapping[str, Any]]] = defaultdict(list)
@@ -378,75 +368,78 @@ def nonnegative_fit(rows: Sequence[Sequence[float]], values: Sequence[float]) ->
     return [float(value) for value in nnls(table / scale, np.ones(len(table)))[0] / scale]
 
 
-def _overheads(times: Times) -> tuple[float, float, float]:
-    """t0, l0, l1: l(B) = (deep - shallow) / layers between; a line through the small batches."""
-    shallow, deep = dimensions("shallow", "F16", 0), dimensions("deep", "F16", 0)
-    between = deep.layer_count - shallow.layer_count
-    batches = [b for t, role, b, _ in times if t == "F16" and role == "shallow" and b < PREFILL_TOKENS]
-    found = {b: typical_s(times, ("F16", "deep", b, 0), ("F16", "shallow", b, 0)) / between for b in sorted(batches)}
-    # A hiccup while the shallow one ran would say that layers cost nothing, and outweigh the other batches.
-    layer = {b: seconds for b, seconds in found.items() if seconds > 0} or {1: 1e-9}
-    layer_s, token_layer_s = nonnegative_fit([(1.0, float(b)) for b in layer], list(layer.values()))
-    token_s = max(typical_s(times, ("F16", "shallow", 1, 0)) - shallow.layer_count * (layer_s + token_layer_s), 0.0)
-    return token_s, layer_s, token_layer_s
+def work_of(key: Key, size_bytes: int) -> dict[str, float]:
+    """What a pass of a tiny model does, by what each of it takes seconds of its own."""
+    type_name, role, batch, depth = key
+    shape = dimensions(role, type_name, size_bytes)
+    products = matrices(shape, type_name)
+    pairs = shape.layer_count * shape.head_count * batch * (depth + (batch + 1) / 2)
+    return {
+        "pass": 1.0,
+        "layer": shape.layer_count,
+        "token layer": shape.layer_count * batch,
+        "kv byte": shape.layer_count * depth * shape.kv_head_count * shape.head_dim * 2 * 2.0,
+        "flop": pairs * shape.head_dim * 4.0,
+        "prompt flop": pairs * shape.head_dim * 4.0 if batch >= PREFILL_TOKENS else 0.0,
+        "byte": sum(tensor.size_bytes for tensor in products),
+        "row": sum(tensor.dims[1] for tensor in products),
+        "product": len(products),
+    }
 
 
-def _attention(times: Times) -> tuple[float, float, float]:
-    """Seconds of a byte of the KV cache and of an operation in decode, and speed of products in prefill."""
-    rows, values, prefill = [], [], []
-    for role in ("grouped", "ungrouped"):
-        shape = dimensions(role, "F16", 0)
-        kv_bytes = shape.layer_count * DEPTH_TOKENS * shape.kv_head_count * shape.head_dim * 2 * 2.0
-        flops = shape.layer_count * DEPTH_TOKENS * shape.head_count * shape.head_dim * 4.0
-        added = typical_s(times, ("F16", role, 1, DEPTH_TOKENS), ("F16", role, 1, 0))
-        rows.append((kv_bytes, flops))
-        values.append(max(added, 1e-9))
-        start = DEPTH_TOKENS - 512
-        more = typical_s(times, ("F16", role, 512, start), ("F16", role, 512, 0))
-        prefill.append(shape.layer_count * 512.0 * start * shape.head_count * shape.head_dim * 4.0 / max(more, 1e-9))
-    per_byte, per_flop = nonnegative_fit(rows, values)
-    return per_byte, per_flop, float(np.mean(prefill))
+def solved(
+    times: Times,
+    parts: Sequence[str],
+    rows: Iterable[tuple[Key, Key | None]],
+    known: Mapping[str, float],
+    size_bytes: int,
+) -> dict[str, float]:
+    """Seconds of each part, from the times of passes, or from what one takes longer than another; 0 for untold ones.
+
+    What ``known`` parts take is none of theirs, but for a twentieth of a pass.
+
+    Raises:
+        KeyError: A pass was not timed.
+    """
+    table, values = [], []
+    for key, less in rows:
+        taken_s, work = typical_s(times, key, less), work_of(key, size_bytes)
+        if less is not None:
+            work = {part: count - work_of(less, size_bytes)[part] for part, count in work.items()}
+        own_s = max(taken_s - sum(known[part] * work[part] for part in _OF_NO_PRODUCT if part in known), taken_s / 20)
+        if own_s > 0:
+            table.append([work[part] for part in parts])
+            values.append(own_s)
+    told = parts[: len(table)]
+    found = nonnegative_fit([row[: len(told)] for row in table], values) if table else ()
+    return dict.fromkeys(parts, 0.0) | dict(zip(told, found, strict=True))
 
 
 def _type_cost(
-    times: Times, type_name: str, fill_bytes: int, cached_bytes: int, shared: tuple[float, float, float, float]
+    times: Times, type_name: str, fill_bytes: int, cached_bytes: int, seconds: Mapping[str, float]
 ) -> TypeCost | None:
     """c, r and u of one type at every batch that was timed; None where nothing was at one token."""
-    token_s, layer_s, token_layer_s, prefill_flops = shared
     batches = sorted({b for t, role, b, _ in times if t == type_name and "cached" not in role and "apart" not in role})
     if batches[:1] != [1]:
         return None
-
-    def row_of(role: str, batch: int, size: int) -> tuple[tuple[float, ...], float]:
-        """Bytes, rows and products of the bench's model, and the seconds that they take."""
-        s = dimensions(role, type_name, size)
-        own = token_s + s.layer_count * (layer_s + batch * token_layer_s)  # what is no matrix product's
-        if batch >= PREFILL_TOKENS and prefill_flops:
-            own += s.layer_count * 4.0 * s.head_count * s.head_dim * batch * (batch + 1) / 2 / prefill_flops
-        products = matrices(s, type_name)
-        sizes = sum(t.size_bytes for t in products), sum(t.dims[1] for t in products), len(products)
-        middle = typical_s(times, (type_name, role, batch, 0))
-        return tuple(map(float, sizes)), max(middle - own, middle * 0.05)
-
-    tables: tuple[list[tuple[int, float]], ...] = ([], [], [])
+    parts = ("byte", "row", "product")
+    tables: dict[str, list[tuple[int, float]]] = {part: [] for part in parts}
     ratios = []
     for batch in batches:
-        roles = ("narrow", "mid", "wide", "head", "narrow few", "wide few")
-        pairs = [row_of(role, batch, fill_bytes) for role in roles if (type_name, role, batch, 0) in times]
-        unknowns = min(3 if len(pairs) >= 3 else 2, len(pairs))
-        found = nonnegative_fit([row[:unknowns] for row, _ in pairs], [value for _, value in pairs])
-        found = [max(found[0], 1e-15), *found[1:], *[0.0] * (3 - unknowns)]
-        for table, value in zip(tables, found, strict=True):
-            table.append((batch, value))
-        if (type_name, "mid cached", batch, 0) in times:
-            row, seconds = row_of("mid cached", batch, cached_bytes)
-            in_cache_s = seconds - row[1] * found[1] - row[2] * found[2]
-            ratios.append((batch, float(np.clip(in_cache_s / row[0] / found[0], 0.1, 1.0))))
+        timed = [key for role in _WEIGHTY if (key := (type_name, role, batch, 0)) in times]
+        own = solved(times, parts, [(key, None) for key in timed], seconds, fill_bytes)
+        own["byte"] = max(own["byte"], 1e-15)
+        for part in parts:
+            tables[part].append((batch, own[part]))
+        if (cached := (type_name, "mid cached", batch, 0)) in times:
+            known = {**seconds, "row": own["row"], "product": own["product"]}
+            in_cache = solved(times, ("byte",), [(cached, None)], known, cached_bytes)
+            ratios.append((batch, float(np.clip(in_cache["byte"] / own["byte"], 0.1, 1.0))))
     return TypeCost(
         type_name=type_name,
-        batch_seconds_per_byte=tuple(tables[0]),
-        batch_seconds_per_row=tuple(tables[1]),
-        batch_seconds_per_product=tuple(tables[2]),
+        batch_seconds_per_byte=tuple(tables["byte"]),
+        batch_seconds_per_row=tuple(tables["row"]),
+        batch_seconds_per_product=tuple(tables["product"]),
         cached_ratios=tuple(ratios),
     )
 
@@ -473,20 +466,15 @@ def load_costs(built: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], fl
     return dict(zip(names, byte_s, strict=True)), layer_s
 
 
-def _no_faster(cost: TypeCost, memory_bytes_per_s: float) -> TypeCost:
-    """The cost of a type none of whose bytes comes faster than memory gives it."""
-    least = 1 / memory_bytes_per_s
-    return cost.replace(
-        batch_seconds_per_byte=tuple((batch, max(s, least)) for batch, s in cost.batch_seconds_per_byte)
-    )
+def no_faster(cost: TypeCost, memory_bytes_per_s: float, *, in_cache: bool) -> TypeCost:
+    """The cost of a type none of whose bytes comes faster than memory gives it.
 
-
-def beyond_cache(cost: TypeCost, memory_bytes_per_s: float) -> TypeCost:
-    """The cost of a type that was timed on models which the caches hold."""
-    least_s = 1 / memory_bytes_per_s
-    return _no_faster(cost, memory_bytes_per_s).replace(
-        cached_ratios=tuple((batch, min(s / least_s, 1.0)) for batch, s in cost.batch_seconds_per_byte),
-    )
+    Where it was timed on models that the caches hold, what was timed is the cost of a byte that comes from there.
+    """
+    least_s, timed = 1 / memory_bytes_per_s, cost.batch_seconds_per_byte
+    if in_cache:
+        cost = cost.replace(cached_ratios=tuple((batch, min(seconds / least_s, 1.0)) for batch, seconds in timed))
+    return cost.replace(batch_seconds_per_byte=tuple((batch, max(seconds, least_s)) for batch, seconds in timed))
 
 
 def _copies(times: Times, found: Calibration, fill_bytes: int) -> tuple[float, float]:
@@ -550,8 +538,12 @@ def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], fl
     raise AssertionError
 
 
-def _sized_here(cache_bytes: int, limit_bytes: int, budget_s: float, threads: int) -> TinySize:
-    """:func:`sized` for this machine's temporary folder."""
+def _sized_here(
+    cache_bytes: int, limit_bytes: int, budget_s: float, threads: int, asked_bytes: int
+) -> tuple[int, str]:
+    """:func:`sized` for this machine's temporary folder, unless a size is asked for."""
+    if asked_bytes:
+        return asked_bytes, "the caller"
     folder = Path(tempfile.gettempdir()).resolve()
     mounts = [m for m in psutil.disk_partitions(all=True) if folder.is_relative_to(m.mountpoint)]
     kind = max(mounts, key=lambda m: len(m.mountpoint)).fstype if mounts else ""

@@ -32,6 +32,7 @@ from harness.records.store import write_atomically
 from harness.runtimes._threads import default_thread_count
 
 DEVICE_NAME: Final = "this-machine"
+_STORED_BYTES: Final = 256 * 2**20
 _ROUGH_BYTES: Final = 64 * 2**20
 _ROUGH_STORAGE_BYTES_PER_S: Final = 5e8
 """A cheap solid-state disk's."""
@@ -40,24 +41,22 @@ Progress = Callable[[str], None]
 
 
 def probe_machine(
-    *, quick: bool, progress: Progress | None = None, folder: Path | None = None, name: str = DEVICE_NAME
+    *, progress: Progress | None = None, folder: Path | None = None, name: str = DEVICE_NAME
 ) -> DeviceProfile:
     """Measure bandwidth, matrix products, storage, RAM and its limits, cores, instruction sets and battery.
 
-    ``quick``: fewer passes and a smaller file, some ten seconds on two cores. The storage is that of the cache folder,
-    where models rest, unless one is given.
+    Some ten seconds on two cores. The storage is that of the cache folder, where models rest, unless one is given.
     """
     say, threads = progress or (lambda _line: None), default_thread_count()
     say("cores, instruction sets and limits")
     cpu, ram = machine.cpu(), machine.memory()
-    size = array_bytes(cpu.last_cache_bytes, ram.limit_bytes)
     say("memory bandwidth, reading")
-    speed = read_bandwidth(threads, size, pass_count=6 if quick else 20)
     sets = sweep(threads, cpu.last_cache_bytes, ram.limit_bytes)
+    size, speed = sets[-1]
     say("matrix products")
-    fp32 = fp32_peak(pass_count=3 if quick else 10)
+    fp32 = fp32_peak()
     say("storage")
-    storage = storage_under(folder or cache_dir(), file_bytes=256 * 2**20 if quick else 2**30)
+    storage = storage_under(folder or cache_dir(), file_bytes=_STORED_BYTES)
     say("battery")
     battery = sensors.battery_joules()
     # The theoretical figure cannot be seen from inside; what a read kernel gets is the ceiling that counts.

@@ -25,9 +25,6 @@ from harness.units import format_number
 _LOAD_SPREAD: Final = 0.45
 """ln of storage as read by a loader over its data sheet: within a factor 1.6."""
 _COLD_SPREAD: Final = 0.6
-FIRST_READ_RATIO: Final = 1.5
-"""A file that was long not read, over the probe's, which was just written. Source: 32 cold loads of one day took 1.49
-times as long as was predicted without (``reports/check/grid.json``), 24 of another day 1.32 times."""
 
 REPACK_BYTES_PER_S: Final = 0.85e9
 """Speed at which llama.cpp rewrites weights at load, one thread. Source: load times of tiny Q4_K models measured on a
@@ -268,7 +265,7 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
     mapping_s, entry_s = 1 / MAP_BYTES_PER_S, VOCABULARY_S_PER_ENTRY
     seconds = LOAD_FIXED_S + weights.file_bytes * mapping_s
     if from_storage:
-        seconds += weights.file_bytes / disk.value * (FIRST_READ_RATIO if disk.confidence == "measured" else 1.0)
+        seconds += weights.file_bytes / disk.value
     if costs is not None:
         entry_s = costs.vocabulary_s_per_entry or entry_s
         seconds += weights.shape.layer_count * costs.load_layer_s

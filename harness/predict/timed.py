@@ -2,11 +2,11 @@
 
 One physical batch of B tokens, the first of them at depth d, through a model of L layers takes
 
-    T(B, d) = t0 + L (l0 x nodes + B l1) + B L h a
+    T(B, d) = t0 + L (l0 x nodes + B l1)
               + sum over matrices [ bytes c(B) + rows r(B) + u(B) ]
               + attention(B, d)
 
-    t0, l0, l1, a   fixed time of a pass, of a layer, of a token in a layer, and per hidden dim (``Calibration``)
+    t0, l0, l1      fixed time of a pass, of a layer, of a token in a layer (``Calibration``)
     nodes           graph nodes of one layer over those of a plain llama layer
     c, r, u         by type: seconds per byte, per row, per product (``TypeCost``), linear between measured batches;
                     of c a share s is that of the caches: c (1 - s (1 - q)), q the ratio of the two costs of a byte, s
@@ -99,7 +99,6 @@ class Timed(NamedTuple):
     def _part(self, weights: Weights, asked: Pass, *, begins: bool) -> Terms:
         shape, costs, count = weights.shape, self.costs, asked.token_count
         products_s = overhead_s = attention_s = read_s = 0.0
-        layer_s = costs.token_layer_s + shape.hidden_dim * costs.activation_s_per_dim_layer
         listed = list(matrices(weights))
         cached = self._cached_share(shape, listed, asked)
         for start in range(0, count, asked.ubatch_tokens):
@@ -112,7 +111,9 @@ class Timed(NamedTuple):
                     products_s += product_seconds(matrix, costs, tokens, cached)
                     read_s += matrix.tensor.size_bytes * _experts(matrix, tokens)[0] / self.bandwidth_bytes_per_s
             overhead_s += costs.token_overhead_s if begins else 0.0
-            overhead_s += shape.layer_count * (costs.layer_overhead_s * _node_ratio(shape) + batch * layer_s)
+            overhead_s += shape.layer_count * (
+                costs.layer_overhead_s * _node_ratio(shape) + batch * costs.token_layer_s
+            )
         for start in range(0, asked.tokens, asked.ubatch_tokens):
             batch = min(asked.ubatch_tokens, asked.tokens - start)
             attention_s += asked.sequences * _attention_s(

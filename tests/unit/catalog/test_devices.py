@@ -280,7 +280,6 @@ calibrations = st.builds(
     layer_overhead_s=st.floats(0, 1),
     kv_read_bytes_per_s=positive,
     attention_flops_per_s=positive,
-    activation_s_per_dim_layer=st.floats(0, 1),
 )
 
 

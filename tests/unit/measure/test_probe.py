@@ -110,14 +110,14 @@ def test_fp32_peak_is_measured() -> None:
 
 def test_quick_probe_writes_a_profile_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("harness.measure.probe.array_bytes", lambda *_: 8 * MIB)
+    monkeypatch.setattr("harness.measure.bandwidth.array_bytes", lambda *_: 8 * MIB)
     real_storage = disk.storage_under
     small = lambda folder, **_: real_storage(folder, file_bytes=4 * MIB)  # noqa: E731
     monkeypatch.setattr("harness.measure.probe.storage_under", small)
     real = probe.fp32_peak
     monkeypatch.setattr("harness.measure.probe.fp32_peak", lambda **_: real(size_dim=128, pass_count=1))
     lines: list[str] = []
-    profile = probe.probe_machine(quick=True, progress=lines.append, folder=tmp_path)
+    profile = probe.probe_machine(progress=lines.append, folder=tmp_path)
     path = probe.save_profile(profile)
     loaded = load_device(probe.DEVICE_NAME)
     assert path == tmp_path / "home/devices/this-machine.toml"
