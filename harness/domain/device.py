@@ -141,7 +141,7 @@ class Calibration(Frozen):
         kv_read_bytes_per_s: Speed of reading an F16 KV cache in decode.
         attention_flops_per_s: Speed of attention products in prefill.
         token_layer_s: Time of one more token of a batch in one layer, whatever its width.
-        decode_attention_flops_per_s: Speed of attention products when few tokens look back; 0 where not measured.
+        attention_pair_s: Time of a query head and a position it looks back on, when few tokens do; 0: not measured.
         spread_ratio: Half-width, as a share of the middle, that held 90 % of repeated passes; 0 where not known.
         machine: Fingerprint of the machine it was measured on.
         disturbed_ratio: Share of the timings during which the machine was disturbed.
@@ -170,7 +170,7 @@ class Calibration(Frozen):
     kv_read_bytes_per_s: Speed
     attention_flops_per_s: Speed
     token_layer_s: float = 0.0
-    decode_attention_flops_per_s: float = 0.0
+    attention_pair_s: Time = 0.0
     spread_ratio: float = 0.0
     machine: str = ""
     disturbed_ratio: float = 0.0

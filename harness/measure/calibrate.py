@@ -74,6 +74,8 @@ _ONE_BY_ONE_RATIO: Final = 2.0
 """Three tokens multiplied one by one, over four together."""
 _SLOWEST_ATTENTION: Final = 16
 """Attention of a prompt over that of one token, at most: the same products, of many rows at once. 3.5 on AVX2."""
+_PAIR_FLOPS: Final = 256.0
+"""Of a query and a position, with heads of 64 as tiny models have them."""
 _SLOWEST_CACHE: Final = 8
 """Reading weights over reading a KV cache, at most."""
 _FASTER_THAN_SWEEP: Final = 1.5
@@ -81,7 +83,7 @@ _FASTER_THAN_SWEEP: Final = 1.5
 _QUOTA_STRETCH_S: Final = 0.6
 """Several periods of a quota: what it takes is part of the speed."""
 _RESTARTS: Final = 4
-_CACHE_VERSION: Final = 9
+_CACHE_VERSION: Final = 10
 DISTURBED_RATIO: Final = 0.25
 """Share of benches that were disturbed each time, above which a calibration is used but not kept."""
 USELESS_RATIO: Final = 0.6
@@ -268,7 +270,7 @@ def fit(
         # Differences: a hiccup while the lesser one ran says nothing of them.
         (("layer", "token layer"), [(("F16", "deep", b, 0), ("F16", "shallow", b, 0)) for b in small or [1]]),
         (("pass",), [(("F16", "shallow", 1, 0), None)]),
-        (("kv byte", "flop"), [(("F16", role, 1, DEPTH_TOKENS), ("F16", role, 1, 0)) for role in _LOOKING_BACK]),
+        (("kv byte", "pair"), [(("F16", role, 1, DEPTH_TOKENS), ("F16", role, 1, 0)) for role in _LOOKING_BACK]),
         (("prompt flop",), [(("F16", role, 512, DEPTH_TOKENS - 512), ("F16", role, 512, 0)) for role in _LOOKING_BACK]),
     ):
         try:
@@ -284,7 +286,7 @@ def fit(
     byte_s = min(cost.batch_seconds_per_byte[0][1] for cost in known)
     deep, apart = ("F16", "deep", 1, 0), ("F16", "deep apart", 1, 0)
     away_s = typical_s(times, apart, deep) if {apart, deep} <= set(times) else 0.0
-    prompt_s, flop_s = seconds["prompt flop"], seconds["flop"]
+    prompt_s = seconds["prompt flop"]
     found = Calibration(
         api="cpu",
         engine_version="",
@@ -295,7 +297,7 @@ def fit(
         token_layer_s=seconds["token layer"],
         # A byte of the cache that costs nothing is hidden behind the products.
         kv_read_bytes_per_s=1 / (min(max(seconds["kv byte"], 1e-12), _SLOWEST_CACHE * byte_s) if prompt_s else byte_s),
-        decode_attention_flops_per_s=1 / min(flop_s, _SLOWEST_ATTENTION * (prompt_s or 1.0)) if flop_s else 0.0,
+        attention_pair_s=min(seconds["pair"], _SLOWEST_ATTENTION * _PAIR_FLOPS * (prompt_s or 1.0)),
         attention_flops_per_s=1 / (prompt_s or byte_s),
         spread_ratio=_spread(times) + _LACKING_SPREAD_RATIO * len(lacking),
         # One change to the CPU and back: what a layer with its cache left behind takes longer; 0 without a GPU.
@@ -379,8 +381,8 @@ def work_of(key: Key, size_bytes: int) -> dict[str, float]:
         "layer": shape.layer_count,
         "token layer": shape.layer_count * batch,
         "kv byte": shape.layer_count * depth * shape.kv_head_count * shape.head_dim * 2 * 2.0,
-        "flop": pairs * shape.head_dim * 4.0,
-        "prompt flop": pairs * shape.head_dim * 4.0 if batch >= PREFILL_TOKENS else 0.0,
+        "pair": pairs,
+        "prompt flop": pairs * _PAIR_FLOPS if batch >= PREFILL_TOKENS else 0.0,
         "byte": sum(tensor.size_bytes for tensor in products),
         "row": sum(tensor.dims[1] for tensor in products),
         "product": len(products),
@@ -538,9 +540,7 @@ def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], fl
     raise AssertionError
 
 
-def _sized_here(
-    cache_bytes: int, limit_bytes: int, budget_s: float, threads: int, asked_bytes: int
-) -> tuple[int, str]:
+def _sized_here(cache_bytes: int, limit_bytes: int, budget_s: float, threads: int, asked_bytes: int) -> tuple[int, str]:
     """:func:`sized` for this machine's temporary folder, unless a size is asked for."""
     if asked_bytes:
         return asked_bytes, "the caller"

@@ -43,19 +43,18 @@ class Prompt(NamedTuple):
 
 
 def prompt_of(shape: ModelShape, tokens: float, depth_tokens: float) -> Prompt:
-    """A prompt for a model of this shape.
-
-    Each pair of a query and a key in view costs two products of a head's width (scores and values), 2 FLOP an entry;
-    latent attention runs in the width of its cache.
-    """
-    kinds = shape.layer_kinds  # those too that share another's cache
-    if shape.latent is not None and shape.architecture != "minicpm3":
-        width = 2 * shape.latent.kv_rank_dim + shape.latent.rope_head_dim
-    else:
-        width = shape.head_dim + (shape.value_head_dim or shape.head_dim)
+    """A prompt for a model of this shape: pairs of a query and a key in view, 2 FLOP for each entry of their width."""
+    kinds, width = shape.layer_kinds, attention_width(shape)  # layers too that share another's cache
     seen = depth_tokens + tokens / 2
     in_view = kinds.count("full") * seen + kinds.count("sliding") * min(seen, shape.sliding_window_tokens)
     return Prompt(tokens, 2 * width * shape.head_count * tokens * in_view)
+
+
+def attention_width(shape: ModelShape) -> int:
+    """Entries of a key and a value together; latent attention runs in the width of its cache."""
+    if shape.latent is not None and shape.architecture != "minicpm3":
+        return 2 * shape.latent.kv_rank_dim + shape.latent.rope_head_dim
+    return shape.head_dim + (shape.value_head_dim or shape.head_dim)
 
 
 def prefill_base(work: Work, machine: Machine, prompt: Prompt) -> dict[str, float]:

@@ -13,8 +13,9 @@ One physical batch of B tokens, the first of them at depth d, through a model of
                     by the bytes that the pass reads (``cached_shares``)
 
     attention       few tokens (decode, verification): KV bytes read once / kv_read_bytes_per_s
-                    + 2 x query heads x (key dim + value dim) x pairs / decode_attention_flops_per_s
-                    many tokens (prefill): the same products / attention_flops_per_s
+                    + query heads x pairs x attention_pair_s: heads of 64 to 256 take the same time, which goes into the
+                    softmax and calls; wider ones (latent attention) in proportion
+                    many tokens (prefill): 2 x query heads x (key dim + value dim) x pairs / attention_flops_per_s
     pairs           B (d + (B + 1) / 2), each look-back cut at the window in sliding layers
 
 The output matrix, and the last layer's feed-forward block, run only for tokens whose logits are wanted. Of n routed
@@ -33,7 +34,7 @@ from harness.domain.model import ModelShape, Tensor, Weights
 from harness.predict.decode import Terms
 from harness.predict.kv_cache import kv_read_bytes
 from harness.predict.passes import OFFLOAD_TOKENS, Part, Pass
-from harness.predict.prefill import prompt_of
+from harness.predict.prefill import attention_width, prompt_of
 from harness.predict.tensors import block_of
 from harness.predict.weights import has_output
 
@@ -43,6 +44,10 @@ PREFILL_TOKENS: Final = OFFLOAD_TOKENS
 LLAMA_LAYER_NODES: Final = 20
 """Graph nodes that do work in one plain llama layer: 2 norms of 2 nodes, 7 products, 2 ropes, 2 cache writes,
 attention, 2 sums, activation and product of the gate. Source: llama.cpp, src/models/llama.cpp."""
+
+_WIDE: Final = 512
+"""Entries of a key and a value, up to which a pair of them takes the same time. Source: llama.cpp's flash attention on
+one core (Zen 3), 2,048 positions: 73 to 97 ns a pair with heads of 64, 83 to 92 with 128, 94 with 256."""
 
 MINIMUM_SPREAD_RATIO: Final = 0.24
 """Half-width of the 90 % interval of a decode speed even where passes repeat perfectly: what 31 of 35 checks on record
@@ -240,8 +245,7 @@ def _attention_s(
     if batch_tokens >= PREFILL_TOKENS:
         return flops / calibration.attention_flops_per_s
     read_s = kv_read_bytes(shape, round(depth_tokens) + batch_tokens, kv_type) / calibration.kv_read_bytes_per_s
-    speed = calibration.decode_attention_flops_per_s
-    return read_s + (flops / speed if speed else 0.0)
+    return read_s + flops / (2 * min(attention_width(shape), _WIDE)) * calibration.attention_pair_s
 
 
 def _node_ratio(shape: ModelShape) -> float:

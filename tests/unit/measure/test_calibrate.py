@@ -37,7 +37,7 @@ def test_least_squares_without_negatives(rows: list, values: list, expected: lis
 
 
 T0, L0, L1 = 2e-4, 3e-5, 5e-6
-PER_KV_BYTE, PER_FLOP, PER_PREFILL_FLOP = 1e-10, 3e-11, 2e-11
+PER_KV_BYTE, PER_PAIR, PER_PREFILL_FLOP = 1e-10, 7e-9, 2e-11
 WEIGHTY = {"narrow", "mid", "wide", "head", "narrow few", "wide few", "narrow few apart", "wide few apart"}
 C, R, U = 4e-11, 9e-9, 2e-6
 LINK, WAITING = 5e9, 0.6
@@ -68,7 +68,7 @@ def invented_time(role: str, batch: int, depth: int) -> float:
         if batch == 512:
             time += s.layer_count * 4 * q * 512 * depth * PER_PREFILL_FLOP
         else:
-            time += s.layer_count * depth * (kv * 4 * PER_KV_BYTE + 4 * q * PER_FLOP)
+            time += s.layer_count * depth * (kv * 4 * PER_KV_BYTE + s.head_count * PER_PAIR)
     return time
 
 
@@ -96,7 +96,7 @@ def test_fit_finds_what_was_put_in() -> None:
     assert found.layer_overhead_s == pytest.approx(L0, rel=1e-6)
     assert found.token_layer_s == pytest.approx(L1, rel=1e-6)
     assert found.kv_read_bytes_per_s == pytest.approx(1 / PER_KV_BYTE, rel=1e-6)
-    assert found.decode_attention_flops_per_s == pytest.approx(1 / PER_FLOP, rel=1e-6)
+    assert found.attention_pair_s == pytest.approx(PER_PAIR, rel=1e-6)
     assert found.attention_flops_per_s == pytest.approx(1 / PER_PREFILL_FLOP, rel=1e-6)
     (cost,) = found.types
     for table, unit in (
@@ -187,7 +187,7 @@ def test_attention_that_was_held_back_is_bounded_by_that_of_a_prompt() -> None:
     """One pass at depth, which took a second: the speed of products is a sixteenth of a prompt's, not a thousandth."""
     events = [e | {"times": [1.0]} if e["batch"] == 1 and e["depth"] else e for e in invented_events()]
     found = calibrate.fit(events, ["Q8_0"], FILL)
-    assert found.decode_attention_flops_per_s == pytest.approx(1 / PER_PREFILL_FLOP / 16, rel=1e-3)
+    assert found.attention_pair_s == pytest.approx(16 * 4 * 64 * PER_PREFILL_FLOP, rel=1e-3)  # heads of 64
     assert found.kv_read_bytes_per_s >= 1 / found.types[0].batch_seconds_per_byte[0][1] / 8.001
 
 

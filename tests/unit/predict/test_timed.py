@@ -66,7 +66,7 @@ CALIBRATION = Calibration(
     layer_overhead_s=1e-4,
     token_layer_s=1e-5,
     kv_read_bytes_per_s=1e9,
-    decode_attention_flops_per_s=1e10,
+    attention_pair_s=2.56e-8,
     attention_flops_per_s=1e11,
     spread_ratio=0.02,
 )
@@ -98,8 +98,8 @@ def test_one_token_by_hand() -> None:
     # 1 ms + 2 layers x (100 us + 10 us)
     assert parts.overhead_s == pytest.approx(1e-3 + 2 * 1.1e-4)
     # KV read at 100 tokens: 2 layers x 100 x 2 heads x (64 + 64) x 2 bytes = 102,400 bytes at 1 GB/s;
-    # products: 2 x 4 heads x 128 x 100 x 2 layers = 204,800 at 10 G/s.
-    assert parts.kv_s == pytest.approx(102_400e-9 + 204_800e-10)
+    # pairs: 4 heads x 100 x 2 layers = 800 at 25.6 ns.
+    assert parts.kv_s == pytest.approx(102_400e-9 + 800 * 2.56e-8)
     assert parts.total_s == pytest.approx(products_s(parts) + parts.overhead_s + parts.kv_s)
     assert parts.weights_s == pytest.approx(929_792 / 1e12)  # reading alone, at the fastest that was seen
 
