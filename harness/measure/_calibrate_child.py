@@ -128,8 +128,8 @@ def run(job: Job, emit: Emit) -> None:
 
     Events: ``begin`` before a bench is opened or timed, ``timing`` for each bench, batch, depth and round, ``group``
     when one begins, ``failed`` for a bench that could not be made, ``engine`` with what it says of itself, ``threads``
-    with the number that was chosen, and ``process``: what this process holds without a model (with a driver on the
-    CPU: beside its buffers), and its code pages in the end.
+    with the number that was chosen, and ``process``: what this process holds without a model, and its code pages in the
+    end.
     """
     _Timing(job, emit).run()
 
@@ -206,9 +206,6 @@ class _Timing:
         for bench, session in sessions:
             self._begin(bench)
             _passes(session, 1, 0, job.stretch_s / 8)
-        if job.software and not self.held_bytes and (now := read_memory()):
-            buffers = sum(b.size_bytes for _, s in sessions for b in s.buffers if not b.is_mapped)
-            self.held_bytes = max(now.anonymous_bytes - buffers, 0)  # with the driver's own, which lies here too
         for turn in range(visit * job.rounds, (visit + 1) * job.rounds):
             if turn > visit * job.rounds and time.perf_counter() - begun_s > share_s / 2:
                 break  # another round would take the time of the groups behind this one

@@ -10,7 +10,7 @@ and at least 256 MiB. A hypervisor may tell a cache that it shares out, or one f
 """
 
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
@@ -54,8 +54,7 @@ def read_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -
         arrays = list(pool.map(lambda _: np.full(count, 0.5, np.float32), range(thread_count)))
         for kernel in READ_KERNELS.values():
             times = max(1, round(_PASS_S * (best or _GUESSED_BYTES_PER_S) / size_bytes))
-            read = partial(_again, kernel, times)
-            passes = timeit.repeat(lambda read=read: list(pool.map(read, arrays)), number=1, repeat=pass_count)
+            passes = timeit.repeat(partial(_pass, pool, kernel, times, arrays), number=1, repeat=pass_count)
             best = max(best, times * sum(array.nbytes for array in arrays) / min(passes))
     return best
 
@@ -90,6 +89,5 @@ def cached_shares(working_sets: WorkingSets, cached_bytes: int) -> tuple[tuple[i
     return tuple((size, float(share)) for (size, _), share in zip(working_sets, falling, strict=True))
 
 
-def _again(kernel: Callable[[Array], object], times: int, array: Array) -> None:
-    for _ in range(times):
-        kernel(array)
+def _pass(pool: ThreadPoolExecutor, kernel: Callable[[Array], object], times: int, arrays: Sequence[Array]) -> None:
+    list(pool.map(lambda array: [kernel(array) for _ in range(times)], arrays))

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
-import psutil
 
 from harness import plugins
 from harness.catalog.paths import home_dir
@@ -98,27 +97,25 @@ Times = Mapping[Key, Mapping[int, float]]
 
 
 def sized(
-    cache_bytes: int, limit_bytes: int, folder_bytes: int, budget_s: float, *, in_memory: bool = False, threads: int = 1
+    cache_bytes: int, limit_bytes: int, folder_bytes: int, budget_s: float, *, threads: int = 1
 ) -> tuple[int, str]:
     """Bytes of a tiny model's weights, and what decided that they are not more: cache, memory, disk or time.
 
     Args:
         cache_bytes: What the caches hold, as it was found.
-        limit_bytes: Memory that this process may use; a quarter of it holds all models of a type, twice where the
-            engine rewrites them, and once more where temporary files lie in memory.
+        limit_bytes: Memory that this process may use; a quarter of it holds all models of a type, and what the engine
+            rewrites of them. A mapped file shares its pages with a folder that lies in memory.
         folder_bytes: Free where temporary files lie; a quarter of it may be filled.
         budget_s: For one visit of a type.
-        in_memory: Whether temporary files lie in memory.
         threads: That compute.
 
     Raises:
         RefusedError: There is no room for models that would say anything.
     """
-    copies = _GROUP_FILLS * (3 if in_memory else 2)
     second_s = _GROUP_FILLS / _WRITE_BYTES_PER_S + _PASS_S_PER_BYTE / threads
     bounds = [
         (max(MINIMUM_FILL_BYTES, CACHE_MULTIPLE * cache_bytes), "several times the cache"),
-        (limit_bytes / 4 / copies, "a quarter of the memory limit"),
+        (limit_bytes / 4 / (2 * _GROUP_FILLS), "a quarter of the memory limit"),
         (folder_bytes / 4 / _GROUP_FILLS, f"a quarter of what is free in {tempfile.gettempdir()}"),
         (budget_s / second_s, "time"),
     ]
@@ -174,7 +171,10 @@ def calibrate(
     threads = thread_count or default_thread_count()
     sets = working_sets or (sweep(threads, machine.cpu().last_cache_bytes, limit) if api == "cpu" else ())
     cache = cache_found(sets)
-    size_bytes, bound = _sized_here(cache, limit, budget_s / len(missing), threads, fill_bytes)
+    size_bytes, bound = fill_bytes, "the caller"
+    if not fill_bytes:
+        free_bytes = shutil.disk_usage(tempfile.gettempdir()).free
+        size_bytes, bound = sized(cache, limit, free_bytes, budget_s / len(missing) / 2, threads=threads)
     timing = dict(TABLE["cpu" if api == "cpu" else "gpu"]["timing"])
     if here.quota_count is not None and here.quota_count < threads:
         timing["stretch_s"] = _QUOTA_STRETCH_S
@@ -209,7 +209,7 @@ def calibrate(
         fastest = sets[-1][1] if in_cache else _FASTER_THAN_SWEEP * max(speed for _, speed in sets[-2:])
         new = tuple(no_faster(cost, fastest, in_cache=in_cache) for cost in new)
     repacked = {model["type_name"] for model in events["built"] if model["repacked"]}
-    loads, load_layer_s = load_costs(events["built"])
+    loads, load_layer_s, word_s = load_costs(events["built"])
     new = tuple(c.replace(repacked=c.type_name in repacked, load_s_per_byte=loads.get(c.type_name, 0.0)) for c in new)
     isa, process = last.get("engine", {}).get("isa"), last.get("process", {})
     failures = dict.fromkeys(f"{e['type_name']} {e['role']}: {e['why']}" for e in events["failed"])
@@ -229,7 +229,7 @@ def calibrate(
         took_s=took_s,
         lacking=(*costs.lacking, *failures),
         types=(*timed, *new),
-        vocabulary_s_per_entry=vocabulary_cost(events["built"]),
+        vocabulary_s_per_entry=word_s,
         load_layer_s=load_layer_s,
         disturbed_ratio=disturbed if disturbed > DISTURBED_RATIO else 0.0,
     )
@@ -446,26 +446,23 @@ def _type_cost(
     )
 
 
-def vocabulary_cost(built: Iterable[Mapping[str, Any]]) -> float:
-    """Seconds that a load takes for each entry of a vocabulary; 0 where none was loaded."""
-    times: dict[str, float] = {}
-    for model in built:
-        times[model["role"]] = min(model["load_s"], times.get(model["role"], math.inf))
-    more_s = times.get("words", 0.0) - times.get("shallow", 0.0)
-    return _MERGES_RATIO * max(more_s, 0.0) / WORD_COUNT
-
-
-def load_costs(built: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], float]:
-    """Seconds that a load takes for each byte of a type, mapped and rewritten, and for each layer."""
-    models = [model for model in built if model["role"] != "words"]
+def load_costs(built: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], float, float]:
+    """Seconds that a load takes for each byte of a type, mapped and rewritten, for each layer, and for each word."""
+    models = list(built)
     names = sorted({model["type_name"] for model in models})
     if not models:
-        return {}, 0.0
+        return {}, 0.0, 0.0
     rows = [
-        (1.0, m["layer_count"], *(m["size_bytes"] if m["type_name"] == name else 0.0 for name in names)) for m in models
+        (
+            1.0,
+            m["layer_count"],
+            WORD_COUNT if m["role"] == "words" else 0.0,
+            *(m["size_bytes"] if m["type_name"] == name else 0.0 for name in names),
+        )
+        for m in models
     ]
-    _, layer_s, *byte_s = nonnegative_fit(rows, [model["load_s"] for model in models])
-    return dict(zip(names, byte_s, strict=True)), layer_s
+    _, layer_s, word_s, *byte_s = nonnegative_fit(rows, [model["load_s"] for model in models])
+    return dict(zip(names, byte_s, strict=True)), layer_s, _MERGES_RATIO * word_s
 
 
 def no_faster(cost: TypeCost, memory_bytes_per_s: float, *, in_cache: bool) -> TypeCost:
@@ -538,18 +535,6 @@ def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], fl
         left_s = job.limit_s - result.duration_s
         job = job.replace(skipped=(*job.skipped, bench), budget_s=budget_s, limit_s=left_s)
     raise AssertionError
-
-
-def _sized_here(cache_bytes: int, limit_bytes: int, budget_s: float, threads: int, asked_bytes: int) -> tuple[int, str]:
-    """:func:`sized` for this machine's temporary folder, unless a size is asked for."""
-    if asked_bytes:
-        return asked_bytes, "the caller"
-    folder = Path(tempfile.gettempdir()).resolve()
-    mounts = [m for m in psutil.disk_partitions(all=True) if folder.is_relative_to(m.mountpoint)]
-    kind = max(mounts, key=lambda m: len(m.mountpoint)).fstype if mounts else ""
-    free = shutil.disk_usage(folder).free
-    in_memory = kind in {"tmpfs", "ramfs"}
-    return sized(cache_bytes, limit_bytes, free, budget_s / 2, in_memory=in_memory, threads=threads)
 
 
 def _place(thread_count: int, repack: bool, api: str, runtime: str) -> Path:

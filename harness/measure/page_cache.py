@@ -27,10 +27,26 @@ def drop(*files: Path) -> bool:
 
 
 def cached_ratio(*files: Path) -> float | None:
-    """Share of all their bytes in the page cache; None where the system does not tell."""
-    found = [(_cached_ratio(path), path.stat().st_size) for path in files]
-    told = [ratio * size for ratio, size in found if ratio is not None]
-    return sum(told) / max(1, sum(size for _, size in found)) if len(told) == len(found) else None
+    """Share of all their bytes in the page cache; None where the system does not tell. Source: mincore(2)."""
+    try:
+        mincore = ctypes.CDLL(None, use_errno=True).mincore
+    except (OSError, AttributeError, TypeError):
+        return None
+    resident_count = page_count = 0
+    for path in files:
+        size = path.stat().st_size
+        resident = np.zeros(-(-size // mmap.PAGESIZE), np.uint8)
+        page_count += resident.size
+        if not size:
+            continue
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            pages = np.frombuffer(mapped, np.uint8)
+            status = mincore(pages.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(size), resident.ctypes)
+            del pages  # a mapping that is looked at cannot be closed
+        if status:
+            return None
+        resident_count += int((resident & 1).sum())
+    return resident_count / max(page_count, 1)
 
 
 def read_through(path: Path) -> None:
@@ -39,20 +55,3 @@ def read_through(path: Path) -> None:
         with path.open("rb", buffering=0) as file:
             while file.read(1 << 24):
                 pass
-
-
-def _cached_ratio(path: Path) -> float | None:
-    """Share of one file's pages. Source: mincore(2)."""
-    try:
-        mincore = ctypes.CDLL(None, use_errno=True).mincore
-    except (OSError, AttributeError, TypeError):
-        return None
-    size = path.stat().st_size
-    if size == 0:
-        return 0.0
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-        pages = np.frombuffer(mapped, np.uint8)
-        resident = np.empty(-(-size // mmap.PAGESIZE), np.uint8)
-        status = mincore(pages.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(size), resident.ctypes)
-        del pages  # a mapping that is looked at cannot be closed
-    return float((resident & 1).mean()) if status == 0 else None

@@ -108,8 +108,11 @@ def test_fit_finds_what_was_put_in() -> None:
         assert table[1] == (4, pytest.approx(2.5 * unit, rel=1e-4))
 
 
-def test_a_load_is_told_by_its_bytes_and_layers() -> None:
-    """0.02 s beside 4 ms a layer, 3 ns a byte of Q4_0 and 0.2 ns a byte of Q8_0."""
+def test_a_load_is_told_by_its_bytes_layers_and_words() -> None:
+    """0.02 s beside 4 ms a layer, 3 ns a byte of Q4_0, 0.2 ns a byte of Q8_0, and 0.1 s of 32,768 words.
+
+    A real vocabulary has merges too, and takes 1.4 times as long.
+    """
     sizes = ((1, 16e6), (72, 96e6), (5, 98e6), (12, 16e6))
     built = [
         {
@@ -119,18 +122,12 @@ def test_a_load_is_told_by_its_bytes_and_layers() -> None:
         for name, each in (("Q4_0", 3e-9), ("Q8_0", 2e-10))
         for layers, size in sizes
     ]
-    byte_s, layer_s = calibrate.load_costs(built)
+    words = {"role": "words", "type_name": "Q8_0", "size_bytes": 1e6, "layer_count": 2, "load_s": 0.128 + 2e-4}
+    byte_s, layer_s, word_s = calibrate.load_costs([*built, words])
     assert byte_s == {"Q4_0": pytest.approx(3e-9), "Q8_0": pytest.approx(2e-10)}
     assert layer_s == pytest.approx(4e-3)
-    assert calibrate.load_costs([]) == ({}, 0.0)
-
-
-def test_a_vocabulary_is_told_by_its_entries() -> None:
-    """32,768 words take 0.1 s more than none; a real vocabulary has merges too, and takes 1.4 times as long."""
-    seconds = (("shallow", 0.05), ("shallow", 0.02), ("words", 0.12))
-    built = [{"role": role, "load_s": load_s} for role, load_s in seconds]
-    assert calibrate.vocabulary_cost(built) == pytest.approx(1.4 * 0.1 / 32_768)
-    assert calibrate.vocabulary_cost([]) == 0.0
+    assert word_s == pytest.approx(1.4 * 0.1 / 32_768)
+    assert calibrate.load_costs([]) == ({}, 0.0, 0.0)
 
 
 def test_copies_for_a_long_prompt_are_told_from_the_waiting_for_them() -> None:
@@ -258,8 +255,6 @@ ROOM = {"limit_bytes": 64 * GIB, "folder_bytes": 500 * GIB, "budget_s": 1000.0}
         (260 * MIB, {}, 780 * MIB, "several times the cache"),
         # 4 1/3 models, each also rewritten: 150 MiB / (26 / 3)
         (260 * MIB, {"limit_bytes": 600 * MIB}, 150 * MIB * 3 // 26, "a quarter of the memory limit"),
-        # and their files in memory too
-        (0, {"limit_bytes": 600 * MIB, "in_memory": True}, 150 * MIB // 13, "a quarter of the memory limit"),
         (GIB, {"folder_bytes": GIB}, GIB * 3 // 52, "a quarter of what is free"),
         # (4 1/3 / 0.7e9 + 1.2e-8 / 2) s a byte
         (GIB, {"budget_s": 10.0, "threads": 2}, int(10 / (13 / 3 / 0.7e9 + 0.6e-8)), "time"),
