@@ -169,7 +169,7 @@ def calibrate(
     heard.begin(f"timing {title}", within_s=budget_s if api == "cpu" else _GPU_TYPE_S * len(missing))
     here, limit = cores(), machine.memory().limit_bytes
     threads = thread_count or default_thread_count()
-    sets = working_sets or (sweep(threads, machine.cpu().last_cache_bytes, limit) if api == "cpu" else ())
+    sets = (working_sets or sweep(threads, machine.cpu().last_cache_bytes, limit)) if api == "cpu" else ()
     cache = cache_found(sets)
     size_bytes, bound = fill_bytes, "the caller"
     if not fill_bytes:
@@ -178,7 +178,7 @@ def calibrate(
     timing = dict(TABLE["cpu" if api == "cpu" else "gpu"]["timing"])
     if here.quota_count is not None and here.quota_count < threads:
         timing["stretch_s"] = _QUOTA_STRETCH_S
-    cached = int(min(_CACHED_SHARE * cache, size_bytes / 4)) if api == "cpu" else 0
+    cached = int(min(_CACHED_SHARE * cache, size_bytes / 4))
     job = Job(
         types=tuple(missing),
         fill_bytes=size_bytes,
@@ -202,15 +202,10 @@ def calibrate(
     costs = fit(events["timing"], missing, size_bytes, job.cached_bytes)
     if (chosen := last.get("threads", {}).get("chosen", 0)) and len(job.thread_choices) > 1:
         keep_thread_count(here, chosen)
-    held, new = job.cached_bytes, costs.types
-    if api == "cpu" and sets:
-        if in_cache := size_bytes < 2 * cache:
-            held = size_bytes
-        fastest = sets[-1][1] if in_cache else _FASTER_THAN_SWEEP * max(speed for _, speed in sets[-2:])
-        new = tuple(no_faster(cost, fastest, in_cache=in_cache) for cost in new)
+    held = size_bytes if size_bytes < 2 * cache else job.cached_bytes
+    bounded = [no_faster(cost, sets, in_cache=held == size_bytes) for cost in costs.types]
     repacked = {model["type_name"] for model in events["built"] if model["repacked"]}
     loads, load_layer_s, word_s = load_costs(events["built"])
-    new = tuple(c.replace(repacked=c.type_name in repacked, load_s_per_byte=loads.get(c.type_name, 0.0)) for c in new)
     isa, process = last.get("engine", {}).get("isa"), last.get("process", {})
     failures = dict.fromkeys(f"{e['type_name']} {e['role']}: {e['why']}" for e in events["failed"])
     rounds = _by_bench(events["timing"]).values()
@@ -228,7 +223,13 @@ def calibrate(
         built_bytes=sum(model["size_bytes"] for model in events["built"]),
         took_s=took_s,
         lacking=(*costs.lacking, *failures),
-        types=(*timed, *new),
+        types=(
+            *timed,
+            *(
+                c.replace(repacked=c.type_name in repacked, load_s_per_byte=loads.get(c.type_name, 0.0))
+                for c in bounded
+            ),
+        ),
         vocabulary_s_per_entry=word_s,
         load_layer_s=load_layer_s,
         disturbed_ratio=disturbed if disturbed > DISTURBED_RATIO else 0.0,
@@ -465,12 +466,15 @@ def load_costs(built: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], fl
     return dict(zip(names, byte_s, strict=True)), layer_s, _MERGES_RATIO * word_s
 
 
-def no_faster(cost: TypeCost, memory_bytes_per_s: float, *, in_cache: bool) -> TypeCost:
-    """The cost of a type none of whose bytes comes faster than memory gives it.
+def no_faster(cost: TypeCost, working_sets: WorkingSets, *, in_cache: bool) -> TypeCost:
+    """The cost of a type none of whose bytes comes faster than memory gives it; as it is where that was not read.
 
     Where it was timed on models that the caches hold, what was timed is the cost of a byte that comes from there.
     """
-    least_s, timed = 1 / memory_bytes_per_s, cost.batch_seconds_per_byte
+    if not working_sets:
+        return cost
+    memory = working_sets[-1][1] if in_cache else _FASTER_THAN_SWEEP * max(speed for _, speed in working_sets[-2:])
+    least_s, timed = 1 / memory, cost.batch_seconds_per_byte
     if in_cache:
         cost = cost.replace(cached_ratios=tuple((batch, min(seconds / least_s, 1.0)) for batch, seconds in timed))
     return cost.replace(batch_seconds_per_byte=tuple((batch, max(seconds, least_s)) for batch, seconds in timed))
