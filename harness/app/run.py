@@ -9,6 +9,7 @@ from harness import plugins
 from harness.app.fit import predict
 from harness.app.locate import Located, obtain
 from harness.app.resolve import ResolvedModel, resolve_model, with_kept_costs
+from harness.app.this_machine import drifted
 from harness.catalog.guess import sizes_in
 from harness.catalog.names import match
 from harness.catalog.paths import as_path
@@ -301,7 +302,7 @@ def prediction_of(
     if runtime == "ik":  # where it rewrites weights it does so in memory of its own, and maps no file
         scenario = scenario.replace(program="ik-llama-cpp-python", mmap=scenario.mmap and not scenario.repack)
     try:
-        return predict(model, with_kept_costs(device, scenario), scenario)
+        return predict(model, drifted(with_kept_costs(device, scenario)), scenario)
     except HarnessError as error:
         say(f"no prediction: {error}")
         return None

@@ -15,7 +15,7 @@ from harness.measure.calibrate import calibrate
 from harness.measure.engine_devices import SOFTWARE_FILL_BYTES, with_gpu
 from harness.measure.lock import alone
 from harness.measure.pipeline import Listener
-from harness.measure.probe import own_profile, probe_machine, save_profile
+from harness.measure.probe import DEVICE_NAME, own_profile, probe_machine, save_profile
 from harness.measure.validity import ValidityProbe
 from harness.runtimes._threads import default_thread_count
 from harness.runtimes.llamacpp.devices import GgmlDevice
@@ -44,8 +44,7 @@ def probed(
 ) -> DeviceProfile:
     """Profile of this machine with the runtime's cost of those weight types, none of it from a model to be predicted.
 
-    Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to. The
-    memory is read once more beside it: where it is slower or faster than when it was probed, intervals are wider.
+    Taken from what was kept, where it was measured on this machine; measured anew where not, or when asked to.
 
     Raises:
         EngineError: The engine's costs on the CPU could not be timed, or not within ``limit_s``; a machine in doubt
@@ -75,9 +74,7 @@ def probed(
     asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack, "runtime": runtime}
     asked |= {"fresh": again, "limit_s": limit_s, "working_sets": device.pool("ram").working_sets}
     with alone(say):
-        costs = calibrate(types, heard=heard, **asked)
-        costs = costs.replace(spread_ratio=math.hypot(costs.spread_ratio, drift_ratio(device)))
-        device = with_costs(device, (costs,))
+        device = with_costs(device, (calibrate(types, heard=heard, **asked),))
         for api, gpu in (gpus or {}).items():
             title = f"{gpu.name} ({gpu.description})"
             asked |= {"api": api, "fill_bytes": SOFTWARE_FILL_BYTES if gpu.is_software else 0, "limit_s": 3 * limit_s}
@@ -101,6 +98,15 @@ def probed_at_all(types: set[str], scenario: Scenario, *, heard: Listener, **ask
         cause = _cause(error)
         heard.say(f"predicted from the speed of the memory alone, since the engine could not be timed: {cause}")
         return probed(set(), scenario, heard=heard)
+
+
+def drifted(device: DeviceProfile) -> DeviceProfile:
+    """The profile of this machine with wider intervals where its memory drifted since the probe; any other as it is."""
+    if not device.calibrations or device.name != DEVICE_NAME:
+        return device
+    ratio = drift_ratio(device)
+    wider = (costs.replace(spread_ratio=math.hypot(costs.spread_ratio, ratio)) for costs in device.calibrations)
+    return device.replace(calibrations=tuple(wider))
 
 
 def drift_ratio(device: DeviceProfile) -> float:

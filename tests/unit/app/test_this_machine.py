@@ -84,6 +84,9 @@ def test_drift_is_how_far_the_memory_is_from_the_probe(now: float, spread: float
     device = replace(QUIET, pools=(replace(QUIET.pool("ram"), measured_read_bytes_per_s=figure),))
     monkeypatch.setattr(this_machine, "read_bandwidth", lambda *_, **__: now)
     assert this_machine.drift_ratio(device) == pytest.approx(spread)
+    mine = replace(device, name="this-machine", calibrations=(replace(costs("cpu"), spread_ratio=0.1),))
+    assert this_machine.drifted(mine).calibrations[0].spread_ratio == pytest.approx(math.hypot(0.1, spread))
+    assert this_machine.drifted(replace(mine, name="another")).calibrations == mine.calibrations
 
 
 @pytest.mark.parametrize(("state", "limit_s"), [((), 400.0), ((BUSY,), 100.0)])
