@@ -367,7 +367,7 @@ def nonnegative_fit(rows: Sequence[Sequence[float]], values: Sequence[float]) ->
     from scipy.optimize import nnls
 
     table = np.asarray(rows, float) / np.asarray(values, float)[:, None]
-    scale = table.max(axis=0)  # bytes and products differ by nine orders of magnitude
+    scale = np.maximum(table.max(axis=0), 1e-300)  # bytes and products differ by nine orders of magnitude
     return [float(value) for value in nnls(table / scale, np.ones(len(table)))[0] / scale]
 
 

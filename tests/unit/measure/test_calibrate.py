@@ -128,6 +128,7 @@ def test_a_load_is_told_by_its_bytes_layers_and_words() -> None:
     assert layer_s == pytest.approx(4e-3)
     assert word_s == pytest.approx(1.4 * 0.1 / 32_768)
     assert calibrate.load_costs([]) == ({}, 0.0, 0.0)
+    assert calibrate.load_costs(built)[1:] == (pytest.approx(4e-3), 0.0)  # timing ended before the words
 
 
 def test_copies_for_a_long_prompt_are_told_from_the_waiting_for_them() -> None:
