@@ -139,7 +139,6 @@ class _Timing:
         self.job, self.emit, self.start_s = job, emit, time.perf_counter()
         self.runtime = plugins.usable_runtime(job.runtime)
         self.thread_count = job.thread_choices[0]
-        self.held_bytes = 0
         self.budget_s = job.budget_s
         self.settled: dict[tuple[str, str, int, int], bool] = {}
 
@@ -148,8 +147,7 @@ class _Timing:
         if job.api == "cpu":
             system_info = self.runtime.identity(Scenario(thread_count=self.thread_count)).build
             self.emit("engine", {"isa": isa_of_engine(system_info)})
-            before = read_memory()
-            self.held_bytes = before.anonymous_bytes if before else 0
+        before = read_memory() if job.api == "cpu" else None
         if len(job.thread_choices) > 1:
             self._choose_threads()
         groups = list(plan(job.types, job.fill_bytes, job.api, job.cached_bytes))
@@ -167,9 +165,8 @@ class _Timing:
         words = Bench("words", "F16", tiny_shape(2, 64, 64, 1, 1, WORD_COUNT), [1])
         if job.api == "cpu" and (session := self._open(words)) is not None:
             session.close()
-        after = read_memory()
-        if self.held_bytes and after:
-            self.emit("process", {"anonymous_bytes": self.held_bytes, "file_bytes": after.file_bytes})
+        if before and (after := read_memory()):
+            self.emit("process", {"anonymous_bytes": before.anonymous_bytes, "file_bytes": after.file_bytes})
 
     def _visits(self, groups: Sequence[list[Bench]]) -> Iterator[tuple[int, list[Bench]]]:
         for visit in range(self.job.visits):

@@ -49,8 +49,6 @@ _OF_NO_PRODUCT: Final = ("pass", "layer", "token layer", "prompt flop", "row", "
 """Parts of a pass that are told before the bytes of a type."""
 
 DEFAULT_TYPES: Final = ("F16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q5_K", "Q6_K", "Q2_K", "Q3_K", "Q5_0", "IQ4_XS")
-CHECK_TYPES: Final = ("Q4_1", "Q8_0")
-"""What the default model is made of."""
 
 MINIMUM_FILL_BYTES: Final = 96 * 2**20
 LEAST_FILL_BYTES: Final = 4 * 2**20
@@ -129,7 +127,7 @@ def sized(
 
 
 def calibrate(
-    types: Iterable[str] = CHECK_TYPES,
+    types: Iterable[str],
     *,
     heard: "Listener",
     title: str = "the engine",
