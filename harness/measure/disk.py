@@ -62,7 +62,7 @@ def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
     how = f"{way} reads of a {size >> 20} MiB file"
     which = "a file that rested there" if resting else "the file"
     if touched and virtual and not resting:
-        touched, which = touched / FIRST_READ_RATIO, f"the file, over {FIRST_READ_RATIO:g} since the host still held it,"
+        touched, which = touched / FIRST_READ_RATIO, f"the file, over {FIRST_READ_RATIO:g} as the host still held it,"
     mapped = measured(touched, f"{which} mapped, every page touched in order") if touched else None
     return Storage(
         technology="disk under the cache folder",
