@@ -172,8 +172,8 @@ def _further_facts(shape: ModelShape, cells: CacheCells, block: int) -> Facts:
 
 def _cache_facts(cells: CacheCells, cell_count: int, facts: Facts) -> Facts:
     """Cells of a block's cache, and the bytes of a copy of its keys and of its values."""
-    latent = facts["latent"] and facts["latent_kv_rank_dim"] + facts["latent_rope_head_dim"]
-    rows = zip(cells.types, (latent or facts["key_row_dim"], latent or facts["value_row_dim"]), strict=True)
+    key = facts["cache_key_dim"]  # of latent attention the values too: they are a view of it
+    rows = zip(cells.types, (key, facts["cache_value_dim"] or key), strict=True)
     keys, values = (cell_count * cells.streams * row_bytes(type_name, width) for type_name, width in rows)
     return {"cells": cell_count, "half_cells": cell_count // 2, "keys_bytes": keys, "values_bytes": values}
 
@@ -194,13 +194,10 @@ def _fused_bytes(api: str, cells: CacheCells, tokens: int, facts: Facts) -> int:
 
     Source: llama.cpp, ``ggml_cuda_flash_attn_ext_get_alloc_size``, ``ggml_metal_op_flash_attn_ext_extra_tmp``.
     """
-    rows, value = [facts["key_row_dim"], facts["value_row_dim"]], facts["value_dim"]
-    if facts["latent"]:  # values are a view of the keys
-        value = facts["latent_kv_rank_dim"]
-        rows = [value + facts["latent_rope_head_dim"]]
+    rows, value = (facts["cache_key_dim"], facts["cache_value_dim"]), facts["attended_value_dim"]
     size = 4 * min(tokens, 32 * cells.streams) * facts["head_count"] * 32 * (value + 2) if api == "metal" else 0
     if cells.program.f16_copies and api in {"cuda", "rocm", "metal"}:
-        copied = [row for row, n in zip(rows, cells.types, strict=False) if api == "metal" or n != "F16"]
+        copied = [row for row, n in zip(rows, cells.types, strict=True) if api == "metal" or n != "F16"]
         size += 2 * facts["cells"] * cells.streams * sum(copied)
     return size
 

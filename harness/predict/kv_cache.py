@@ -100,9 +100,7 @@ def row_pair_bytes(shape: ModelShape, kv_type: str, value_type: str = "", *, sli
     if kind not in shape.layer_kinds:
         return 0
     facts = block_facts(shape, shape.layer_kinds.index(kind))
-    if facts["latent"]:
-        return row_bytes(kv_type, facts["latent_kv_rank_dim"] + facts["latent_rope_head_dim"])
-    return row_bytes(kv_type, facts["key_row_dim"]) + row_bytes(value_type or kv_type, facts["value_row_dim"])
+    return row_bytes(kv_type, facts["cache_key_dim"]) + row_bytes(value_type or kv_type, facts["cache_value_dim"])
 
 
 def layer_counts(shape: ModelShape) -> tuple[int, int, int]:
