@@ -18,6 +18,7 @@ from typing import IO, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.arrays import Doubles
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.fetch import check_room
 from harness.catalog.gguf import SYNTHETIC_KEY
@@ -26,6 +27,7 @@ from harness.domain.ggml import BLOCKS
 from harness.domain.model import Tensor, Weights
 from harness.errors import CouldNotRunError, RefusedError
 
+Bytes = NDArray[np.uint8]
 WEIGHT_STD: Final = 0.02
 _CHUNK_BYTES: Final = 8 << 20
 _MIXTURE_NORM: Final = 1e-3
@@ -74,7 +76,7 @@ class BlockSource:
     def __init__(self, seed: int, total_bytes: int, progress: Progress = no_progress, *, routed: bool = False) -> None:
         self.random = np.random.default_rng(seed)
         self.routed = routed
-        self.chunks: dict[str, NDArray[np.uint8]] = {}
+        self.chunks: dict[str, Bytes] = {}
         self.done_bytes, self.total_bytes, self.progress = 0, total_bytes, progress
 
     def fill(self, out: IO[bytes], tensor: Tensor) -> None:
@@ -117,7 +119,7 @@ def _constant(name: str) -> float | None:
     return 0.0 if name.endswith(".bias") else None
 
 
-def random_blocks(type_name: str, count: int, random: "np.random.Generator") -> NDArray[np.uint8]:
+def random_blocks(type_name: str, count: int, random: "np.random.Generator") -> Bytes:
     """``count`` well-formed blocks of random weights, as bytes."""
     if type_name in {"F32", "F16", "BF16"}:
         return _floats(type_name, count, random)
@@ -135,7 +137,7 @@ def random_blocks(type_name: str, count: int, random: "np.random.Generator") -> 
     return data.reshape(-1)
 
 
-def _floats(type_name: str, count: int, random: "np.random.Generator") -> NDArray[np.uint8]:
+def _floats(type_name: str, count: int, random: "np.random.Generator") -> Bytes:
     values = random.standard_normal(count, dtype=np.float32) * np.float32(WEIGHT_STD)
     if type_name == "F16":
         return values.astype(np.float16).view(np.uint8)
@@ -144,12 +146,12 @@ def _floats(type_name: str, count: int, random: "np.random.Generator") -> NDArra
     return values.view(np.uint8)
 
 
-def _scales(count: int, spread: float, random: "np.random.Generator") -> NDArray[np.float64]:
+def _scales(count: int, spread: float, random: "np.random.Generator") -> Doubles:
     """Log-normal scales; their root mean square times ``spread`` is ``WEIGHT_STD``."""
     # The mean square of exp(s x), x standard normal, is exp(2 s**2).
     return np.exp(_LOG_SPREAD * random.standard_normal(count) - _LOG_SPREAD**2) * (WEIGHT_STD / spread)
 
 
-def _halves(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _halves(values: Doubles) -> Bytes:
     """Half-precision numbers as bytes, [count, 2]."""
     return values.astype(np.float16).view(np.uint8).reshape(-1, 2)

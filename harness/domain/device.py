@@ -6,10 +6,13 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta
 
 from harness.domain.base import Frozen
+from harness.domain.model import Count
 
 Time = Annotated[float, Meta(ge=0, le=1e12)]
 Speed = Annotated[float, Meta(gt=0)]
 Span = Annotated[float, Meta(ge=1e-9)]
+Curve = tuple[tuple[int, float], ...]
+"""What was measured at growing sizes: each with its value."""
 MOST_CARDS: Final = 16
 """Seconds that something is divided by: nothing lasts less than a nanosecond."""
 APIS: Final = ("cpu", "cuda", "metal", "npu", "opencl", "rocm", "sycl", "vulkan")
@@ -66,7 +69,7 @@ class MemoryPool(Frozen):
     entitled_bytes: Figure | None = None
     measured_read_bytes_per_s: Figure | None = None
     measured_copy_bytes_per_s: Figure | None = None
-    working_sets: tuple[tuple[int, float], ...] = ()
+    working_sets: Curve = ()
 
 
 class ComputeEngine(Frozen):
@@ -124,11 +127,11 @@ class TypeCost(Frozen):
     """
 
     type_name: str
-    batch_seconds_per_byte: tuple[tuple[int, float], ...]
+    batch_seconds_per_byte: Curve
     repacked: bool = False
-    batch_seconds_per_row: tuple[tuple[int, float], ...] = ()
-    batch_seconds_per_product: tuple[tuple[int, float], ...] = ()
-    cached_ratios: tuple[tuple[int, float], ...] = ()
+    batch_seconds_per_row: Curve = ()
+    batch_seconds_per_product: Curve = ()
+    cached_ratios: Curve = ()
     load_s_per_byte: Time = 0.0
 
 
@@ -177,14 +180,14 @@ class Calibration(Frozen):
     link_bytes_per_s: float = 0.0
     crossing_s: float = 0.0
     copied_product_ratio: float = 0.0
-    process_anonymous_bytes: Annotated[int, Meta(ge=0)] = 0
-    process_file_bytes: Annotated[int, Meta(ge=0)] = 0
+    process_anonymous_bytes: Count = 0
+    process_file_bytes: Count = 0
     load_layer_s: Time = 0.0
     vocabulary_s_per_entry: Time = 0.0
-    cached_shares: tuple[tuple[int, float], ...] = ()
+    cached_shares: Curve = ()
     isa: tuple[str, ...] | None = None
     bound: str = ""
-    built_bytes: Annotated[int, Meta(ge=0)] = 0
+    built_bytes: Count = 0
     took_s: Time = 0.0
     lacking: tuple[str, ...] = ()
 

@@ -263,23 +263,21 @@ class Load(ResultKind):
         Closed loop: the fewest users that give 95 % of the best output throughput, where more users were tried. Open
         loop: the lowest rate of which it completed less than 95 %.
         """
-        ordered = sorted(self.levels, key=lambda level: level.offered)
         if self.open_loop:
-            return next((v.offered for v in ordered if v.requests_per_s < 0.95 * v.offered), None)
-        return _enough([(v.offered, v.new_tokens_per_s) for v in ordered])
+            return min((v.offered for v in self.levels if v.requests_per_s < 0.95 * v.offered), default=None)
+        return _enough([(v.offered, v.new_tokens_per_s) for v in self.levels])
 
     @property
     def predicted_saturation(self) -> float | None:
         """The same of a closed loop by what was predicted before."""
-        ordered = sorted(self.levels, key=lambda level: level.offered)
-        return _enough([(v.offered, v.predicted_tokens_per_s or 0.0) for v in ordered])
+        return _enough([(v.offered, v.predicted_tokens_per_s or 0.0) for v in self.levels])
 
 
 def _enough(rates: Sequence[tuple[float, float]]) -> float | None:
     """The first load that gives 95 % of the best rate, if it is not the last one tried."""
-    best = max((rate for _, rate in rates), default=0.0)
-    enough = next((load for load, rate in rates if best and rate >= 0.95 * best), None)
-    return enough if rates and enough != rates[-1][0] else None
+    best, most = (max(column, default=0.0) for column in ([rate for _, rate in rates], [load for load, _ in rates]))
+    enough = min((load for load, rate in rates if best and rate >= 0.95 * best), default=most)
+    return enough if enough != most else None
 
 
 class Window(Frozen):

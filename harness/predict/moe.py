@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from harness.domain.model import Weights
-from harness.predict.weights import role_of
+from harness.predict.weights import role_bytes
 
 DEFAULT_SKEW: Final = 0.75
 """z: by the middle of 89 published speeds of mixtures read from disk (streaming.csv), which keep experts in ways of
@@ -78,9 +78,8 @@ def hit_ratio(expert_count: int, cached_count: float, *, used_count: int = 1, sk
 
 def expert_bytes(weights: Weights) -> tuple[int, int]:
     """Bytes of all routed experts, and of everything else but the token table."""
-    experts = sum(t.size_bytes for t in weights.tensors if role_of(t.name) == "expert")
-    rest = sum(t.size_bytes for t in weights.tensors if role_of(t.name) not in {"expert", "embedding"})
-    return experts, rest
+    sizes = role_bytes(weights)
+    return sizes["expert"], sizes["output"] + sizes["other"]
 
 
 def streamed_token_s(active_expert_bytes: float, hit: float, disk_bytes_per_s: float, compute_s: float) -> float:

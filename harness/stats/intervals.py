@@ -6,7 +6,8 @@ from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+from harness.arrays import Doubles
 
 RESAMPLES = 4000
 """Bootstrap resamples: the 95 % ends then move by about 1 % of the interval's width between seeds."""
@@ -55,14 +56,14 @@ def _ends(n: int, share: float) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def hodges_lehmann(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+def hodges_lehmann(samples: Doubles) -> Doubles:
     """Median of all pairwise means along the last axis [..., n]: nearly as efficient as the mean, yet robust.
 
     Source:
         J. L. Hodges and E. L. Lehmann 1963, "Estimates of location based on rank tests", Ann. Math. Stat. 34(2).
     """
     i, j = np.triu_indices(samples.shape[-1])
-    result: NDArray[np.float64] = np.median((samples[..., i] + samples[..., j]) / 2.0, axis=-1)
+    result: Doubles = np.median((samples[..., i] + samples[..., j]) / 2.0, axis=-1)
     return result
 
 
@@ -124,20 +125,20 @@ def spread_of(candidate: Sequence[float], baseline: Sequence[float]) -> float:
     return 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
 
 
-def _log_ratios(candidate: Sequence[float], baseline: Sequence[float]) -> NDArray[np.float64]:
+def _log_ratios(candidate: Sequence[float], baseline: Sequence[float]) -> Doubles:
     if len(candidate) != len(baseline):
         raise ValueError(f"turns must pair up, got {len(candidate)} candidate and {len(baseline)} baseline samples")
     return _logs(candidate) - _logs(baseline)
 
 
-def _logs(samples: Sequence[float]) -> NDArray[np.float64]:
+def _logs(samples: Sequence[float]) -> Doubles:
     values = _finite(samples)
     if (values <= 0).any():
         raise ValueError("samples must be positive")
     return np.log(values)
 
 
-def _finite(samples: Sequence[float]) -> NDArray[np.float64]:
+def _finite(samples: Sequence[float]) -> Doubles:
     values = np.asarray(samples, dtype=np.float64)
     if values.ndim != 1 or len(values) == 0:
         raise ValueError("need at least one sample")

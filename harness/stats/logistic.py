@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.stats.calibration.metrics import Floats, checked
+from harness.arrays import Doubles
+from harness.stats.calibration.metrics import checked
 
 
 class Platt(NamedTuple):
@@ -14,9 +15,9 @@ class Platt(NamedTuple):
     slope: float
     offset: float
 
-    def __call__(self, confidences: ArrayLike) -> Floats:
+    def __call__(self, confidences: ArrayLike) -> Doubles:
         """Scaled confidences [n]."""
-        scaled: Floats = np.exp(-np.logaddexp(0.0, -self.slope * _logit(confidences) - self.offset))
+        scaled: Doubles = np.exp(-np.logaddexp(0.0, -self.slope * _logit(confidences) - self.offset))
         return scaled
 
 
@@ -27,7 +28,7 @@ def platt(confidences: ArrayLike, correct: ArrayLike) -> Platt:
     return Platt(float(weights[0]), float(weights[1]))
 
 
-def logistic(design: Floats, labels: NDArray[np.bool_], penalty: Floats) -> Floats:
+def logistic(design: Doubles, labels: NDArray[np.bool_], penalty: Doubles) -> Doubles:
     """Weights w [dim] that minimise mean log(1 + exp(-s (x w))) + sum(penalty w^2) / 2, s = +-1 by the label.
 
     Rows x (``design``) [n, dim], labels of both kinds [n], the weight of each square (``penalty``) [dim].
@@ -37,18 +38,18 @@ def logistic(design: Floats, labels: NDArray[np.bool_], penalty: Floats) -> Floa
 
     signed = design * np.where(labels, 1.0, -1.0)[:, None]
 
-    def loss(w: Floats) -> tuple[float, Floats]:
+    def loss(w: Doubles) -> tuple[float, Doubles]:
         margin = signed @ w
         value = np.logaddexp(0.0, -margin).mean() + 0.5 * penalty @ w**2
         return float(value), penalty * w - signed.T @ expit(-margin) / len(margin)
 
     solved = minimize(loss, np.zeros(design.shape[1]), jac=True, method="L-BFGS-B", options={"gtol": 1e-9, "ftol": 0.0})
-    weights: Floats = solved.x
+    weights: Doubles = solved.x
     return weights
 
 
-def _logit(confidences: ArrayLike) -> Floats:
+def _logit(confidences: ArrayLike) -> Doubles:
     from scipy.special import logit
 
-    odds: Floats = logit(np.clip(np.asarray(confidences, np.float64), 1e-12, 1 - 1e-12))
+    odds: Doubles = logit(np.clip(np.asarray(confidences, np.float64), 1e-12, 1 - 1e-12))
     return odds

@@ -61,7 +61,7 @@ def estimate_of_runs(runs: Runs, spread: Spread, level: float, baseline: Runs = 
     count = min(sum(map(len, side)) for side in sides)
     if count < 3:
         return Estimate(exp(mid), None, None, count)
-    half = _quantile(1.0 - (1.0 - level) / 2.0, spread) * sqrt(sum(_variance(side, spread) for side in sides))
+    half = _quantile((1.0 + level) / 2.0, spread) * sqrt(sum(_variance(side, spread) for side in sides))
     return Estimate(exp(mid), exp(mid - half), exp(mid + half), count)
 
 
@@ -74,7 +74,7 @@ def detectable(estimate: Estimate, spread: Spread, level: float) -> float | None
     if not estimate.low or not estimate.high:
         return None
     half = log(estimate.high / estimate.low) / 2.0
-    return 1.0 - exp(-half * (1.0 + _quantile(POWER, spread) / _quantile(1.0 - (1.0 - level) / 2.0, spread)))
+    return 1.0 - exp(-half * (1.0 + _quantile(POWER, spread) / _quantile((1.0 + level) / 2.0, spread)))
 
 
 def runs_needed(distance: float, baseline_count: int, spread: Spread, level: float) -> int | None:
@@ -84,7 +84,7 @@ def runs_needed(distance: float, baseline_count: int, spread: Spread, level: flo
     """
     if not spread.ratio:
         return 1
-    quantiles = _quantile(1.0 - (1.0 - level) / 2.0, spread) + _quantile(POWER, spread)
+    quantiles = _quantile((1.0 + level) / 2.0, spread) + _quantile(POWER, spread)
     room = (distance / (quantiles * spread.ratio)) ** 2
     room -= 1.0 / baseline_count if baseline_count else 0.0
     return max(1, ceil(1.0 / room)) if room > 0 else None

@@ -8,12 +8,11 @@ bin. The edge of a bin is the double nearest to k / bins, and a confidence that 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from harness.arrays import Doubles
 from harness.errors import RefusedError
 
-Floats = NDArray[np.float64]
 
-
-def checked(confidences: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]:
+def checked(confidences: ArrayLike, correct: ArrayLike) -> tuple[Doubles, Doubles]:
     """Both columns as doubles.
 
     Raises:
@@ -29,7 +28,7 @@ def checked(confidences: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]
     return p, y
 
 
-def bins_of(confidences: Floats, bin_count: int) -> NDArray[np.intp]:
+def bins_of(confidences: Doubles, bin_count: int) -> NDArray[np.intp]:
     """The bin of equal width of each confidence [n], from 0 on."""
     return np.searchsorted(np.arange(1, bin_count) / bin_count, confidences, side="right")
 
@@ -60,7 +59,7 @@ def accuracy_at(confidences: ArrayLike, correct: ArrayLike, coverage: float) -> 
     return float(1.0 - risk[min(at, len(risk) - 1)])
 
 
-def _risk_at_coverage(confidences: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]:
+def _risk_at_coverage(confidences: ArrayLike, correct: ArrayLike) -> tuple[Doubles, Doubles]:
     """Share answered and share wrong among those, from the surest row on; rows of equal confidence go together."""
     p, y = checked(confidences, correct)
     order = np.argsort(-p, kind="stable")

@@ -26,23 +26,22 @@ def calibration_change(before: Sequence[Any], after: Sequence[Any]) -> Calibrati
     whether it was right, NLL of the true one in nats, each [n]. RefusedError where the two did not answer
     the same rows, or as ``metrics.checked``.
     """
-    (p0, y0), (p1, y1) = (checked(*side[:2]) for side in (before, after))
+    sides = [checked(*side[:2]) for side in (before, after)]
+    (p0, y0), (p1, y1) = sides
     n0, n1 = np.asarray(before[2], np.float64), np.asarray(after[2], np.float64)
     if not (p0.shape == p1.shape == n0.shape == n1.shape):
         raise RefusedError("both models must have answered the same rows")
     if not (np.isfinite(n0).all() and np.isfinite(n1).all()):
         raise RefusedError("NLLs must be finite")
-    width0, width1 = (smoothing_width(p, p - y) for p, y in ((p0, y0), (p1, y1)))
+    widths = [smoothing_width(p, p - y) for p, y in sides]
 
     def changes(rows: NDArray[np.intp]) -> tuple[float, ...]:
-        error0, error1 = (ece(p[rows], y[rows]) for p, y in ((p0, y0), (p1, y1)))
+        error0, error1 = (ece(p[rows], y[rows]) for p, y in sides)
         return float((n1 - n0)[rows].mean()), error1 - error0, float((y1 - y0)[rows].mean())
 
     def smooth_changes(rows: NDArray[np.intp]) -> tuple[float, ...]:
-        after_s, before_s = (
-            smooth_ece(p[rows], y[rows], width=width) for p, y, width in ((p1, y1, width1), (p0, y0, width0))
-        )
-        return (after_s - before_s,)
+        error0, error1 = (smooth_ece(p[rows], y[rows], width=w) for (p, y), w in zip(sides, widths, strict=True))
+        return (error1 - error0,)
 
     loss, error, accuracy = _bootstrap(changes, len(p0), _DRAWS)
     (smooth_error,) = _bootstrap(smooth_changes, len(p0), _SMOOTH_DRAWS)
@@ -51,7 +50,7 @@ def calibration_change(before: Sequence[Any], after: Sequence[Any]) -> Calibrati
         accuracy=float(y1.mean()),
         mean_confidence=float(p1.mean()),
         ece=ece(p1, y1),
-        smooth_ece=smooth_ece(p1, y1, width=width1),
+        smooth_ece=smooth_ece(p1, y1, width=widths[1]),
         nll=float(n1.mean()),
         nll_change=loss,
         ece_change=error,

@@ -4,16 +4,18 @@ Residuals (confidence - outcome) are smoothed over the confidence by a Gaussian 
 the smallest one that is not larger than the error it gives. Source: Blasiok and Nakkiran 2023, "Smooth ECE".
 """
 
+from bisect import bisect_left
 from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.stats.calibration.metrics import Floats, checked
+from harness.arrays import Doubles
+from harness.stats.calibration.metrics import checked
 
 _MESH: Final = 200
 _FLOOR: Final = 0.001
-_HALVINGS: Final = 10
+_STEPS: Final = 1024
 
 
 def smooth_ece(confidences: ArrayLike, correct: ArrayLike, *, width: float | None = None) -> float:
@@ -26,25 +28,17 @@ def smooth_ece(confidences: ArrayLike, correct: ArrayLike, *, width: float | Non
     return _at_width(p, p - y, width or smoothing_width(p, p - y))
 
 
-def smoothing_width(p: Floats, residual: Floats) -> float:
-    """The width that ``smooth_ece`` chooses, by bisection on [0, 1], ten halvings, none below 0.001."""
+def smoothing_width(p: Doubles, residual: Doubles) -> float:
+    """The width that ``smooth_ece`` chooses, by bisection on [0, 1], in steps of 1 / 1024, none below 0.001."""
 
-    def is_enough(width: float) -> bool:
-        return width < _FLOOR or width < _at_width(p, residual, width)
+    def is_wide(step: int) -> bool:
+        width = step / _STEPS
+        return width >= _FLOOR and width >= _at_width(p, residual, width)
 
-    if is_enough(1.0):
-        return 1.0
-    high, low = 1.0, 0.0
-    for _ in range(_HALVINGS):
-        middle = (high + low) / 2
-        if is_enough(middle):
-            low = middle
-        else:
-            high = middle
-    return high
+    return (1 + bisect_left(range(1, _STEPS), True, key=is_wide)) / _STEPS
 
 
-def _at_width(p: Floats, residual: Floats, width: float) -> float:
+def _at_width(p: Doubles, residual: Doubles, width: float) -> float:
     at = np.linspace(0.0, 1.0, max(round(10 / width), _MESH))
     points = max(2000, round(20 / width)) // 2 + 1
     density = _smoothed(p, np.ones_like(residual), at, width, points) + 1e-4
@@ -52,7 +46,7 @@ def _at_width(p: Floats, residual: Floats, width: float) -> float:
     return float((error * density).sum() / density.sum())
 
 
-def _smoothed(p: Floats, values: Floats, at: Floats, width: float, points: int) -> Floats:
+def _smoothed(p: Doubles, values: Doubles, at: Doubles, width: float, points: int) -> Doubles:
     """Values on a grid (shared between the two nearest points), convolved with the kernel, read off at ``at``."""
     from scipy.signal import fftconvolve
 
@@ -64,5 +58,5 @@ def _smoothed(p: Floats, values: Floats, at: Floats, width: float, points: int) 
     kernel = np.exp(-(offsets**2) / (2 * width**2)) / (np.sqrt(2 * np.pi) * width)
     mirrored = np.concatenate((grid[::-1][:-1], grid, grid[::-1][1:]))
     smooth = fftconvolve(mirrored, kernel, "valid")[points // 2 : points // 2 + points]
-    result: Floats = np.interp(at, np.linspace(0.0, 1.0, points), smooth)
+    result: Doubles = np.interp(at, np.linspace(0.0, 1.0, points), smooth)
     return result
