@@ -138,7 +138,7 @@ class ReaderPool:
             self._buffers.close()
             raise EngineError(f"the system gave no {BUFFERS_BYTES} bytes for the readers' buffers") from error
         addresses = [ctypes.addressof(ctypes.c_char.from_buffer(buffer)) for buffer in buffers] or [0] * READER_COUNT
-        self._threads = [threading.Thread(target=self._serve, args=(address,)) for address in addresses]
+        self._threads = [threading.Thread(target=self._serve, args=(address,), daemon=True) for address in addresses]
         for thread in self._threads:  # now, while they get the priority of this one
             thread.start()
 
