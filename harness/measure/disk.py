@@ -145,11 +145,13 @@ def read_rate(path: Path, size_bytes: int, *, computing: bool) -> float | None:
 
 def resting_file(folder: Path, least_bytes: int) -> Path | None:
     """The largest file of a folder that is large enough, of which nothing is in the page cache; None where none is."""
-    files = [(path.stat().st_size, path) for path in islice(folder.rglob("*"), _MOST_FILES) if path.is_file()]
-    for size, path in sorted(files, reverse=True):
-        if size >= least_bytes and page_cache.cached_ratio(path) == 0.0:
-            return path
-    return None
+    resting: list[tuple[int, Path]] = []
+    for path in islice(folder.rglob("*"), _MOST_FILES):
+        with contextlib.suppress(OSError):  # another user's, or gone
+            size = path.stat().st_size if path.is_file() else 0
+            if size >= least_bytes and page_cache.cached_ratio(path) == 0.0:
+                resting.append((size, path))
+    return max(resting)[1] if resting else None
 
 
 def _touched_bytes_per_s(path: Path, size_bytes: int) -> float | None:

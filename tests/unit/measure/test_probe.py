@@ -1,5 +1,6 @@
 """Bandwidth, disk, matrix products and the profile that comes of them."""
 
+import os
 import timeit
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from harness.catalog.devices import load_device
 from harness.domain.device import Figure
-from harness.measure import bandwidth, disk, probe
+from harness.measure import bandwidth, disk, page_cache, probe
 
 MIB = 2**20
 
@@ -73,6 +74,30 @@ def test_disk_reads_the_whole_file_and_leaves_nothing(tmp_path: Path) -> None:
     assert found.mapped_read_bytes_per_s is None or found.mapped_read_bytes_per_s.value > 0
     assert (found.busy_read_bytes_per_s is None) == (way in {"dropped", "possibly cached"})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_rests_that_nobody_read_lately(tmp_path: Path) -> None:
+    path = tmp_path / "models" / "model.gguf"
+    path.parent.mkdir()
+    path.write_bytes(os.urandom(4 * MIB))
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    assert disk.resting_file(tmp_path, MIB) is None  # what was just written lies in the page cache
+    page_cache.drop(path)
+    if page_cache.cached_ratio(path) == 0.0:  # a file system in memory keeps its pages
+        assert disk.resting_file(tmp_path, MIB) == path
+        assert disk.resting_file(tmp_path, 8 * MIB) is None
+        rate = disk._touched_bytes_per_s(path, MIB)
+        assert rate is not None and rate > 0
+
+
+@pytest.mark.parametrize(("flags", "ratio"), [("fpu hypervisor", disk.FIRST_READ_RATIO), ("fpu", 1.0)])
+def test_what_a_host_holds_comes_slower_from_its_disk(
+    flags: str, ratio: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "read_text", lambda _path: f"flags : {flags}")
+    monkeypatch.setattr(disk, "_touched_bytes_per_s", lambda *_: 1e9)
+    found = disk.storage_under(tmp_path, file_bytes=4 * MIB).mapped_read_bytes_per_s
+    assert found is not None and found.value == pytest.approx(1e9 / ratio)
 
 
 def test_disk_falls_back_where_direct_reads_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
