@@ -269,7 +269,7 @@ def fit(
         # Differences: a hiccup while the lesser one ran says nothing of them.
         (("layer", "token layer"), [(("F16", "deep", b, 0), ("F16", "shallow", b, 0)) for b in small or [1]]),
         (("pass",), [(("F16", "shallow", 1, 0), None)]),
-        (("kv byte", "pair"), [(("F16", role, 1, DEPTH_TOKENS), ("F16", role, 1, 0)) for role in _LOOKING_BACK]),
+        (("pair", "kv byte"), [(("F16", role, 1, DEPTH_TOKENS), ("F16", role, 1, 0)) for role in _LOOKING_BACK]),
         (("prompt flop",), [(("F16", role, 512, DEPTH_TOKENS - 512), ("F16", role, 512, 0)) for role in _LOOKING_BACK]),
     ):
         try:
