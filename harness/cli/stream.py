@@ -71,7 +71,7 @@ def stream(
     def show() -> None:
         for record in records:
             show_record(record)
-        if plain_mmap:
+        if plain_mmap and all(record.result for record in records):
             say(*difference_view(records[1], records[0]))
 
     return Answer(records if plain_mmap else records[0], show, exit_of(records))
