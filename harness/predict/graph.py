@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from harness.domain.base import shipped_rows
@@ -57,7 +59,10 @@ class Node:
 
 _CACHE: Final = Node(0)
 _CACHE.base = _CACHE
-_LINES: Final = shipped_rows("data/graph.csv")
+_SECTIONS: Final = [
+    (*of, list(lines)) for of, lines in groupby(shipped_rows("data/graph.csv"), itemgetter("of", "when"))
+]
+"""Lines by the part that they are of, and the condition under which they hold."""
 
 
 class _Step(NamedTuple):
@@ -75,8 +80,8 @@ class _Step(NamedTuple):
 def _steps(part: str, known: frozenset[tuple[str, int]]) -> list[_Step]:
     """The lines of a part that hold for these facts, which blocks and placements that are tried share."""
     facts, steps = dict(known), list[_Step]()
-    for line in _LINES:
-        if line["of"] == part and holds(line["when"], facts):
+    for of, when, lines in _SECTIONS:
+        for line in lines if of == part and holds(when, facts) else ():
             width, states, times = (amount(line[key] or "0", facts) for key in ("width", "states", "times"))
             copy_bytes = facts.get(f"{line['name']}_bytes", 0)
             steps.append(_Step(line, line["sources"].split(), width, states, times, copy_bytes))

@@ -96,10 +96,10 @@ def row_pair_bytes(shape: ModelShape, kv_type: str, value_type: str = "", *, sli
     Raises:
         ValueError: The type's blocks do not divide the row.
     """
-    kind = "sliding" if sliding else "full"
-    if kind not in shape.layer_kinds:
+    kind, kinds = "sliding" if sliding else "full", shape.layer_kinds
+    if kind not in kinds:
         return 0
-    facts = block_facts(shape, shape.layer_kinds.index(kind))
+    facts = block_facts(shape, kinds.index(kind))
     return row_bytes(kv_type, facts["cache_key_dim"]) + row_bytes(value_type or kv_type, facts["cache_value_dim"])
 
 

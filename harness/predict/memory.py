@@ -24,7 +24,7 @@ from harness.predict.placed import cards_of, layout_of, parts_of
 from harness.predict.repack import is_repacked, repacked_bytes, repacked_types
 from harness.predict.tensors import block_of
 from harness.predict.traits import first_cells
-from harness.predict.weights import has_merges, has_output, header_bytes, role_bytes, role_of
+from harness.predict.weights import has_merges, has_output, header_bytes, role_of
 from harness.units import MIB, format_bytes
 
 RUNTIME_ANONYMOUS_BYTES: Final = 25 * MIB
@@ -147,7 +147,7 @@ def weight_parts(
     if api == "cpu":
         return _cpu_weights(weights, scenario, device)
     placement, pool, shape = scenario.placement, _pool_of(api, device), weights.shape
-    tables = role_bytes(weights)["embedding"]
+    tables = sum([t.size_bytes for t in weights.tensors if role_of(t.name) == "embedding"])
     if _is_whole(shape, scenario):
         table = sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight")
         # Metal maps the file from its first matrix to its last: a table beside an output is in that buffer.

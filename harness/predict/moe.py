@@ -9,11 +9,12 @@ Ullman 1971).
 """
 
 import math
+from collections import Counter
 from functools import lru_cache
 from typing import Final
 
 from harness.domain.model import Weights
-from harness.predict.weights import role_bytes
+from harness.predict.weights import role_of
 
 DEFAULT_SKEW: Final = 0.75
 """z: by the middle of 89 published speeds of mixtures read from disk (streaming.csv), which keep experts in ways of
@@ -78,7 +79,9 @@ def hit_ratio(expert_count: int, cached_count: float, *, used_count: int = 1, sk
 
 def expert_bytes(weights: Weights) -> tuple[int, int]:
     """Bytes of all routed experts, and of everything else but the token table."""
-    sizes = role_bytes(weights)
+    sizes = Counter[str]()
+    for tensor in weights.tensors:
+        sizes[role_of(tensor.name)] += tensor.size_bytes
     return sizes["expert"], sizes["output"] + sizes["other"]
 
 

@@ -167,12 +167,8 @@ def traits_of(chip: str, api: str, bandwidth_bytes_per_s: float, thread_count: i
     return Traits(family, shader_peak(family, flops, memory), ratio * flops, False, memory=memory)
 
 
-_APPLE_PHONE: Final = re.compile(r"iphone|ipad|\ba1\d( pro| bionic)?\b")
-_NOT_APPLE: Final = re.compile(r"nvidia|rtx|cortex|arc|radeon")
-
-
 def _is_apple_phone(text: str) -> bool:
-    return bool(_APPLE_PHONE.search(text)) and not _NOT_APPLE.search(text)
+    return bool(first_cells("chip_names.csv", text, "apple phone"))
 
 
 def _cpu_traits(text: str, bandwidth_bytes_per_s: float, thread_count: int) -> Traits:

@@ -1,6 +1,5 @@
 """The weights of a model that nobody has downloaded: every tensor's bytes, and the size of the file."""
 
-from collections import Counter
 from functools import lru_cache
 from math import prod
 from typing import Final, NamedTuple
@@ -106,14 +105,6 @@ def role_of(name: str) -> str:
     if name == "output.weight":
         return "output"
     return "expert" if "_exps." in name and not name.endswith(".bias") else "other"
-
-
-def role_bytes(weights: Weights) -> Counter[str]:
-    """Bytes of all tensors by their role."""
-    sizes = Counter[str]()
-    for tensor in weights.tensors:
-        sizes[role_of(tensor.name)] += tensor.size_bytes
-    return sizes
 
 
 def has_output(weights: Weights) -> bool:
