@@ -31,7 +31,7 @@ from harness.onnx.files import onnx_model
 from harness.predict.quant_mix import quant_named
 from harness.runtimes._threads import default_thread_count
 from harness.runtimes.executable import as_made, program, serving
-from harness.runtimes.server.dialects import Described
+from harness.runtimes.server.dialects import differs
 from harness.units import counted
 
 
@@ -257,21 +257,16 @@ def _started(
 
 def _contradicted(served: ModelIdentity, model: ResolvedModel) -> str:
     """What a server says of its model that cannot be said of ``model``: counts, bytes, or the size in its name."""
-    told = Described(
-        software="",
-        architecture=served.architecture,
-        parameter_count=served.parameter_count,
-        size_bytes=served.size_bytes,
-    )
     count = model.weights.weight_count
     sure = model.guess is None
-    differs = told.differs(
+    why = differs(
+        served,
         parameter_count=count,
         size_bytes=model.weights.tensor_bytes if sure and model.bits is None else 0,
         architecture=model.weights.shape.architecture if sure else "",
     )
     named = sizes_in(served.name)[0] * 1e9
-    return differs or (f"its name says {named:,.0f} parameters" if named and not 0.5 < named / count < 2 else "")
+    return why or (f"its name says {named:,.0f} parameters" if named and not 0.5 < named / count < 2 else "")
 
 
 def _check_format(located: Located, runtime: str) -> None:

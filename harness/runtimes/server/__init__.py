@@ -10,7 +10,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.ports import Session
 from harness.runtimes.server.answer import Request, ServerAnswer
-from harness.runtimes.server.dialects import Described, OpenAI, dialect_of
+from harness.runtimes.server.dialects import Dialect, dialect_of
 from harness.runtimes.server.stream import Endpoint, Patience, ServerError
 
 WORDS: Final = tuple(
@@ -33,9 +33,9 @@ class AttachedServer:
         pid: Its process, where it is local and the system tells; None otherwise.
     """
 
-    def __init__(self, dialect: OpenAI) -> None:
+    def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
-        self.described: Described = dialect.described
+        self.described = dialect.described
         endpoint = dialect.endpoint
         self.local = _is_local(endpoint.host)
         self.pid = listener_pid(endpoint.port) if self.local else None

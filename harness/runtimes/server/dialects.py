@@ -1,4 +1,4 @@
-"""The languages of servers: how each one is recognised, asked, and what it says of itself and of its answers.
+"""The languages of servers, as ``data/servers.toml`` has them: what each is known by, how it is asked, what it says.
 
 Sources: llama.cpp tools/server/README.md (``/completion``, ``/props``, ``/tokenize``); Ollama docs/api.md
 (``/api/generate``, ``/api/show``, ``/api/ps``, times in nanoseconds); LM Studio REST API v0 (``/api/v0/models``,
@@ -7,25 +7,30 @@ and llama-cpp-python's server add to it (``/tokenize``, ``/extras/tokenize/count
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import PureWindowsPath
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from harness.domain.base import Frozen, shipped_table
 from harness.domain.quant import mixture_in
+from harness.domain.record import ModelIdentity
 from harness.errors import RefusedError
 from harness.printable import clean
 from harness.runtimes.server.answer import Collector, Request, ServerAnswer
 from harness.runtimes.server.stream import Endpoint, Exchange, Line, ServerError
 
-_TOLD: Final = shipped_table("data/servers.toml")
+_TABLE: Final = shipped_table("data/servers.toml")
+_PINGS_MAX: Final = 10_000
+"""Lines of a stream that say nothing, beyond one for each piece."""
+_UNITS_S: Final = {"_ms": 1e-3, "_duration": 1e-9}
+"""Units of times by the ends of their names."""
 
 
 class Described(Frozen):
     """What a server says of itself and of its model; empty or 0 where it says nothing.
 
-    ``software`` is ``llama-server ollama lmstudio`` or ``openai`` for any other, ``context_tokens`` the longest of one
-    request, ``vocab_count`` 0 where prompts cannot be given as ids, ``slot_count`` requests computed together.
+    ``software`` is ``llama-server ollama lmstudio vllm`` or ``openai`` for any other, ``context_tokens`` the longest of
+    one request, ``vocab_count`` 0 where prompts cannot be given as ids, ``slot_count`` requests computed together.
     """
 
     software: str
@@ -39,101 +44,126 @@ class Described(Frozen):
     vocab_count: int = 0
     slot_count: int = 0
 
-    def differs(self, *, parameter_count: float, size_bytes: float, architecture: str) -> str:
-        """What the server says of its model that cannot be said of this one; empty where nothing speaks against it."""
-        if self.architecture and architecture and self.architecture != architecture:
-            return f"its architecture is {self.architecture}, not {architecture}"
-        for own, asked, least, most, what in (
-            (self.parameter_count, parameter_count, 0.85, 1.2, "parameters"),
-            (self.size_bytes, size_bytes, 0.8, 1.3, "bytes"),
-        ):
-            if own and asked and not least < own / asked < most:
-                return f"it has {own:,} {what}, not {asked:,.0f}"
-        return ""
+
+def differs(served: ModelIdentity, *, parameter_count: float, size_bytes: float, architecture: str) -> str:
+    """What a server says of its model that cannot be said of this one; empty where nothing speaks against it."""
+    if served.architecture and architecture and served.architecture != architecture:
+        return f"its architecture is {served.architecture}, not {architecture}"
+    for own, asked, least, most, what in (
+        (served.parameter_count, parameter_count, 0.85, 1.2, "parameters"),
+        (served.size_bytes, size_bytes, 0.8, 1.3, "bytes"),
+    ):
+        if own and asked and not least < own / asked < most:
+            return f"it has {own:,} {what}, not {asked:,.0f}"
+    return ""
 
 
-class OpenAI:
-    """Any server with OpenAI's completions; ``chat`` where it has only the chat form of them."""
+class Dialect:
+    """A row of the table, spoken with one server; ``chat`` where that has only the chat form of completions.
 
-    software: ClassVar[str] = "openai"
-    path = "/v1/completions"
+    ``pages`` are those that were read of the server already, by their paths.
+    """
 
-    def __init__(self, endpoint: Endpoint, model: str = "") -> None:
-        self.endpoint, self.model, self.chat = endpoint, model, False
-        self.described = self.describe()
+    def __init__(self, endpoint: Endpoint, software: str, model: str, pages: dict[str, Any]) -> None:
+        self.endpoint, self.software, self.model, self._pages = endpoint, software, model, pages
+        self._speak(software)
+
+    def _speak(self, name: str) -> None:
+        row = _TABLE[name]
+        self._row: dict[str, Any] = _TABLE.get(row.get("like"), {}) | row
+        self.path: str = self._row["path"]
+        self.chat = name == "chat"
+
+    def is_spoken(self) -> bool:
+        """Whether the server has what this dialect is known by."""
+        return all(self._at(place) is not None for place in self._row["known_by"].split())
+
+    def _at(self, place: str) -> Any:
+        """What stands at a place of one of the server's pages, which is asked for once."""
+        name, _, inner = place.partition("/")
+        path = self._row["pages"].get(name, name)
+        if path not in self._pages:
+            self._pages[path] = self.endpoint.json(path)
+        return _at(self._pages[path], inner)
 
     def describe(self) -> Described:
-        """Ask the server what it is and which model it runs.
+        """Ask the server what it is and which model it runs: the loaded one where none was named.
 
         RefusedError where it has no model of that name, or several and none was named.
         """
-        card = self._choose(_rows(self.endpoint.json("/v1/models"), "data"), "id")
-        told = self._described(card=card, version=self.endpoint.json("/version"))
-        return told.replace(software="vllm") if card.get("owned_by") == "vllm" else told
-
-    def _described(self, **pages: Any) -> Described:
-        """What pages of the server tell, as the table has it for its kind."""
-        facts: dict[str, Any] = {"software": self.software, "model": _file_name(self.model)}
-        for name, places in _TOLD[self.software].items():
-            if name == "answer":
-                continue
-            found = (_at(pages, place.format_map(facts)) for place in places.split())
-            value = next((one for one in found if one), None)
+        row = self._row
+        if self.model and ":" not in self.model:
+            self.model += row.get("tag", "")
+        rows = [r for r in _rows(self._at(row["models"])) if r.get("type") != "embeddings"]
+        loaded = _rows(self._at(row["loaded"])) if "loaded" in row else [r for r in rows if r.get("state") == "loaded"]
+        card = self._pages["card"] = self._choose(loaded if loaded and not self.model else rows)
+        if "shown" in row:
+            self._pages["shown"] = self.endpoint.json(row["shown"], {"model": self.model})
+        software = "vllm" if card.get("owned_by") == "vllm" else self.software
+        facts: dict[str, Any] = {"software": software, "model": _file_name(self.model)}
+        for name, places in row["described"].items():
+            value = next(filter(None, (self._at(place.format_map(facts)) for place in places.split())), None)
             facts[name] = _count(value) or 0 if name.endswith(("_count", "_tokens", "_bytes")) else _text(value)
-        return Described(**facts)
+        quant = facts.get("quant", "")
+        self.described = Described(**facts | {"quant": mixture_in(quant) if " " in quant else quant})
+        return self.described
 
-    def _choose(self, rows: list[dict[str, Any]], key: str) -> dict[str, Any]:
+    def _choose(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """The model's own row; the only one where none was named."""
-        names = [_text(r.get(key)) for r in rows]
+        names = [_text(r.get(self._row["name"])) for r in rows]
+        listed = ", ".join(names[:8])
         if self.model and names and self.model not in names:
-            raise RefusedError(
-                f"--server-model: found {self.model!r}, expected one of the server's: {', '.join(names[:8])}"
-            )
+            raise RefusedError(f"--server-model: found {self.model!r}, expected one of the server's: {listed}")
         if not self.model and len(names) > 1:
-            raise RefusedError(
-                f"the server has {len(names)} models: choose one with --server-model: {', '.join(names[:8])}"
-            )
+            raise RefusedError(f"the server has {len(names)} models: choose one with --server-model: {listed}")
         self.model = self.model or (names[0] if names else "")
         return rows[names.index(self.model)] if self.model in names else {}
 
+    def _tokenized(self, text: str) -> dict[str, Any]:
+        """What the server's tokenizer says of a text, each server by the name that it has for one."""
+        body = {"model": self.model, "prompt": text, "content": text, "input": text, "add_special": True}
+        pages = (self.endpoint.json(path, body) for path in ("/tokenize", "/extras/tokenize/count"))
+        return next((page for page in pages if isinstance(page, dict)), {})
+
     def count_tokens(self, text: str) -> int | None:
         """Tokens of ``text`` as the server's tokenizer has them; None where it has no page for that."""
-        count = _count(_dict(self.endpoint.json("/tokenize", {"model": self.model, "prompt": text})).get("count"))
-        if count is not None:
-            return count
-        return _count(_dict(self.endpoint.json("/extras/tokenize/count", {"input": text})).get("count"))
+        said = self._tokenized(text)
+        return len(said["tokens"]) if isinstance(said.get("tokens"), list) else _count(said.get("count"))
 
     def token_ids(self, text: str) -> tuple[int, ...] | None:
         """The tokens of ``text`` where prompts can be given as ids; None elsewhere."""
-        del text
-        return None
+        tokens, vocab = self._tokenized(text).get("tokens"), self.described.vocab_count
+        if not isinstance(tokens, list) or not all(type(one) is int and 0 <= one < vocab for one in tokens):
+            return None
+        return tuple(tokens)
 
     def unload(self) -> bool:
         """Have the server drop its model from memory; False where it cannot."""
-        return False
+        body = self._row.get("unload")
+        return bool(body) and _at(self.endpoint.json(self.path, self._filled(body)), "done") is True
 
     def body(self, request: Request) -> dict[str, Any]:
         """The JSON that asks for ``request``."""
-        body: dict[str, Any] = {
-            "model": self.model,
-            "max_tokens": request.new_tokens,
-            "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "ignore_eos": True,  # vLLM and llama.cpp go on after an end token; others leave it out
-        }
-        said = request.prompt
-        return body | ({"messages": [{"role": "user", "content": said}]} if self.chat else {"prompt": said})
+        filled: dict[str, Any] = self._filled(self._row["body"], request)
+        return filled
+
+    def _filled(self, template: Any, request: Request | None = None) -> Any:
+        if isinstance(template, dict):
+            return {key: self._filled(value, request) for key, value in template.items()}
+        if isinstance(template, list):
+            return [self._filled(value, request) for value in template]
+        if not isinstance(template, str) or template[0] != "{":
+            return template
+        return self.model if template == "{model}" else getattr(request, template.strip("{}"))
 
     def ask(self, request: Request) -> ServerAnswer:
         """One completion, streamed; ServerError where the server did wrong, or was too slow."""
         try:
             return self._ask(request)
         except ServerError as error:
-            if self.chat or self.software != "openai" or error.status not in {404, 405, 501}:
+            if self.chat or "otherwise" not in self._row or error.status not in {404, 405, 501}:
                 raise
-        self.chat = True
-        self.path = "/v1/chat/completions"
+        self._speak(self._row["otherwise"])
         return self._ask(request)
 
     def _ask(self, request: Request) -> ServerAnswer:
@@ -185,175 +215,62 @@ class OpenAI:
             yield line, data
 
     def read(self, line: Line, data: dict[str, Any], found: Collector) -> None:
-        """One event of OpenAI's form, with llama.cpp's ``timings`` and LM Studio's ``stats`` where they are there."""
-        for choice in _rows(data, "choices"):
-            text = choice.get("text")
-            delta = _dict(choice.get("delta"))
-            text = delta.get("content") or delta.get("reasoning_content") if text is None else text
-            if text:
-                found.piece(line.at_s, str(text))
-            if choice.get("finish_reason"):
-                found.tell(finish=_text(choice["finish_reason"]))
-        found.tell(**_answer_facts(data, "openai"))
-
-
-class LlamaServer(OpenAI):
-    """llama.cpp's own server, through the interface that numbers tokens and gives its timings."""
-
-    software = "llama-server"
-    path = "/completion"
-
-    def describe(self) -> Described:
-        """``/props`` and the model's own card; errors as :meth:`OpenAI.describe`."""
-        props = _dict(self.endpoint.json("/props"))
-        rows = _rows(self.endpoint.json("/v1/models"), "data")
-        told = self._described(props=props, card=self._choose(rows, "id"))
-        return told.replace(quant=mixture_in(told.quant))
-
-    def count_tokens(self, text: str) -> int | None:
-        """Tokens of ``text``, by ``/tokenize``."""
-        ids = self.token_ids(text)
-        return None if ids is None else len(ids)
-
-    def token_ids(self, text: str) -> tuple[int, ...] | None:
-        """The tokens themselves; None where the server does not tell them."""
-        tokens = _dict(self.endpoint.json("/tokenize", {"content": text, "add_special": True})).get("tokens")
-        vocab = self.described.vocab_count
-        if not isinstance(tokens, list) or not all(type(one) is int and 0 <= one < vocab for one in tokens):
-            return None
-        return tuple(tokens)
-
-    def body(self, request: Request) -> dict[str, Any]:
-        """Greedy, past end tokens, with the cache used only on purpose."""
-        return {
-            "model": self.model,
-            "prompt": request.prompt,
-            "n_predict": request.new_tokens,
-            "temperature": 0.0,
-            "samplers": ["temperature"],
-            "ignore_eos": True,
-            "cache_prompt": request.reuse,
-            "return_tokens": True,
-            "stream": True,
-        }
-
-    def read(self, line: Line, data: dict[str, Any], found: Collector) -> None:
-        """One event of ``/completion``; the last one has ``stop`` and the timings."""
-        if data.get("content") or data.get("tokens"):
-            # Tokens of an unfinished character come with the piece that ends it: the count says how many.
-            count = _count(data.get("tokens_predicted"), "tokens_predicted")
-            found.piece(line.at_s, str(data.get("content") or ""), count)
-        if data.get("stop") is not True:
+        """One event: a piece of the answer, what the server says of all of it, or both."""
+        stream = self._row["stream"]
+        end, count = stream.get("end"), stream.get("count")
+        if piece := next(filter(None, (_at(data, place) for place in stream["piece"].split())), None):
+            known = _count(data.get(count), count) if count else None
+            found.piece(line.at_s, "" if isinstance(piece, list) else str(piece), known)
+        if end and data.get(end) is not True:
             return
-        found.complete = True
-        facts = {"new_tokens": 0} | _answer_facts(data, self.software)
-        new_tokens = facts["new_tokens"]
-        if found.token_count < new_tokens <= found.wanted:
-            found.piece(line.at_s, "", new_tokens)  # the last ones are no whole character: they come with the end
+        found.complete |= bool(end)
+        facts = self._facts(data)
+        if count:
+            new_tokens = facts.setdefault("new_tokens", 0)
+            if found.token_count < new_tokens <= found.wanted:
+                found.piece(line.at_s, "", new_tokens)  # the last ones are no whole character: they come with the end
         found.tell(**facts)
 
-
-class LMStudio(OpenAI):
-    """LM Studio, by the interface that tells quantisation, state and its own times."""
-
-    software = "lmstudio"
-    path = "/api/v0/completions"
-
-    def describe(self) -> Described:
-        """The model's row of ``/api/v0/models``: the loaded one where none was named."""
-        rows = [r for r in _rows(self.endpoint.json("/api/v0/models"), "data") if r.get("type") != "embeddings"]
-        loaded = [r for r in rows if r.get("state") == "loaded"]
-        return self._described(card=self._choose(loaded if loaded and not self.model else rows, "id"))
-
-
-class Ollama(OpenAI):
-    """Ollama's own interface: one JSON object a line, times in nanoseconds, a model that can be unloaded."""
-
-    software = "ollama"
-    path = "/api/generate"
-
-    def describe(self) -> Described:
-        """``/api/show`` of the model: the running one where none was named, else the only one."""
-        running = _rows(self.endpoint.json("/api/ps"), "models")
-        rows = _rows(self.endpoint.json("/api/tags"), "models")
-        if self.model and ":" not in self.model:
-            self.model += ":latest"
-        card = self._choose(running if len(running) == 1 and not self.model else rows, "name")
-        shown = self.endpoint.json("/api/show", {"model": self.model})
-        return self._described(card=card, shown=shown, version=self.endpoint.json("/api/version"))
-
-    def unload(self) -> bool:
-        """By ``keep_alive: 0``."""
-        done = _dict(self.endpoint.json(self.path, {"model": self.model, "keep_alive": 0, "stream": False}))
-        return done.get("done") is True
-
-    def body(self, request: Request) -> dict[str, Any]:
-        """Greedy, without a template."""
-        options = {"num_predict": request.new_tokens, "temperature": 0, "num_ctx": request.context_tokens}
-        return {"model": self.model, "prompt": request.prompt, "raw": True, "stream": True, "options": options}
-
-    def read(self, line: Line, data: dict[str, Any], found: Collector) -> None:
-        """One line of ``/api/generate``; the last one has ``done`` and the times."""
-        if text := data.get("response") or data.get("thinking"):
-            found.piece(line.at_s, str(text))
-        if data.get("done") is not True:
-            return
-        found.complete = True
-        found.tell(**_answer_facts(data, self.software))
+    def _facts(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Fields of an answer that an event tells; ServerError for a count that is none."""
+        facts = dict[str, Any]()
+        for name, places in self._row["answer"].items():
+            for place in places.split():
+                value = _at(data, place)
+                if name.endswith("_s"):
+                    value = _seconds(value, next((unit for end, unit in _UNITS_S.items() if place.endswith(end)), 1.0))
+                elif name.endswith("_tokens"):
+                    value = _count(value, place.replace("/", "."))
+                if value is not None:
+                    facts.setdefault(name, value if name != "finish" else _text(value))
+        return facts
 
 
-_PINGS_MAX: Final = 10_000
-"""Lines of a stream that say nothing, beyond one for each piece."""
-_SPEAKS: Final[tuple[tuple[type[OpenAI], Callable[[Endpoint], bool]], ...]] = (
-    (LlamaServer, lambda e: "default_generation_settings" in _dict(e.json("/props"))),
-    (LMStudio, lambda e: bool(_rows(e.json("/api/v0/models"), "data"))),
-    (Ollama, lambda e: "version" in _dict(e.json("/api/version")) and "models" in _dict(e.json("/api/tags"))),
-    (OpenAI, lambda e: isinstance(e.json("/v1/models"), dict)),
-)
-"""How each dialect is recognised, the one that tells most first."""
-
-
-def dialect_of(endpoint: Endpoint, model: str = "") -> OpenAI:
-    """The dialect that a server speaks.
+def dialect_of(endpoint: Endpoint, model: str = "") -> Dialect:
+    """The dialect that a server speaks, the one that tells most.
 
     Raises:
         ServerError: It cannot be reached, or speaks none of them.
         RefusedError: It has no such model.
     """
-    for dialect, speaks in _SPEAKS:
-        if speaks(endpoint):
-            return dialect(endpoint, model)
+    pages = dict[str, Any]()
+    for software in _TABLE:
+        dialect = Dialect(endpoint, software, model, pages)
+        if not dialect.chat and dialect.is_spoken():
+            dialect.describe()
+            return dialect
     raise ServerError(f"what answers at port {endpoint.port} is no server of models: it has no /v1/models", "refused")
 
 
 def _at(value: Any, place: str) -> Any:
-    """What stands at a place such as ``usage/prompt_tokens``; None where there is nothing."""
+    """What stands at a place such as ``choices/text``, of a list in its first item; None where there is nothing."""
     for name in place.split("/"):
-        value = _dict(value).get(name)
+        value = next(iter(value), None) if isinstance(value, list) else value
+        value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
-def _answer_facts(data: dict[str, Any], software: str) -> dict[str, Any]:
-    """Fields of an answer that an event tells; ServerError for a count that is none."""
-    facts = dict[str, Any]()
-    for name, places in _TOLD[software]["answer"].items():
-        for place in places.split():
-            value = _at(data, place)
-            if name.endswith("_s"):
-                value = _seconds(value, 1e-3 if place.endswith("_ms") else 1e-9 if place.endswith("_duration") else 1.0)
-            elif name.endswith("_tokens"):
-                value = _count(value, place.replace("/", "."))
-            if value is not None:
-                facts.setdefault(name, value if name != "finish" else _text(value))
-    return facts
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _rows(value: Any, key: str) -> list[dict[str, Any]]:
-    found = value.get(key) if isinstance(value, Mapping) else None
+def _rows(found: Any) -> list[dict[str, Any]]:
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 

@@ -8,24 +8,10 @@ and the other form with the token that was made.
 What is sent is text, and the server cuts it into tokens itself.
 """
 
-from typing import NamedTuple
-
 from harness.errors import RefusedError
 from harness.runtimes.server import AttachedServer
 from harness.runtimes.server.answer import Request
 from harness.runtimes.server.stream import ServerError
-
-
-class Echo(NamedTuple):
-    """What a server says of a prompt.
-
-    Attributes:
-        tokens: Text of the prompt's tokens.
-        tops: Before each of them: log-probability (nats) of the likeliest tokens by their text; empty where not told.
-    """
-
-    tokens: list[str]
-    tops: list[dict[str, float]]
 
 
 class PromptScorer:
@@ -49,8 +35,10 @@ class PromptScorer:
                 f"vLLM ({str(error)[:120]})"
             ) from error
 
-    def echo(self, prompt: str) -> Echo:
-        """Log-probabilities of the tokens of ``prompt``, each beside the likeliest one's.
+    def echo(self, prompt: str) -> list[tuple[str, dict[str, float]]]:
+        """Text of each token of ``prompt``, and log-probabilities (nats) of the likeliest before it, by their text.
+
+        None are told before the first.
 
         Raises:
             ServerError: The server failed, or gives none.
@@ -67,9 +55,7 @@ class PromptScorer:
             raise ServerError(f"an answer without log-probabilities: {error}") from error
         if len(tokens) != len(tops) or len(tokens) < 2 or not tops[1]:
             raise ServerError(f"log-probabilities of {len(tokens)} tokens, expected those of the prompt")
-        if whole:
-            return Echo(tokens[:-1], tops[:-1])
-        return Echo(tokens, [{}, *tops[:-1]])
+        return list(zip(tokens[:-1], tops, strict=False)) if whole else list(zip(tokens, [{}, *tops], strict=False))
 
     def text_nll(self, text: str, chunk_count: int, chunk_tokens: int = 512) -> list[float]:
         """Negative log-probability (nats) of each scored token of the first chunks of ``text``.
@@ -81,14 +67,13 @@ class PromptScorer:
             KeyError: It tells only its likeliest tokens, and others came.
             ValueError: The text is too short.
         """
-        place, found = 0, []
+        place, losses = 0, list[float]()
         for _ in range(chunk_count):
             size = 3 * chunk_tokens
-            while len((echo := self.echo(text[place : place + size])).tokens) <= chunk_tokens:
+            while len(echoed := self.echo(text[place : place + size])) <= chunk_tokens:
                 if place + size >= len(text):
                     raise ValueError(f"the text has fewer than {chunk_count * chunk_tokens} tokens")
                 size += chunk_tokens
-            scored = slice(chunk_tokens // 2 + 1, chunk_tokens)
-            found += [-top[token] for token, top in zip(echo.tokens[scored], echo.tops[scored], strict=True)]
-            place += sum(map(len, echo.tokens[:chunk_tokens]))
-        return found
+            losses += [-top[token] for token, top in echoed[chunk_tokens // 2 + 1 : chunk_tokens]]
+            place += sum(len(token) for token, _ in echoed[:chunk_tokens])
+        return losses
