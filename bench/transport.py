@@ -12,44 +12,39 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Final
-from unittest.mock import patch
 
 import click
 import msgspec
 
 from bench.adb_device import Daemon
-from harness.domain.record import ModelIdentity
+from harness.domain.record import Sample
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit
-from harness.measure.runner import identify
+from harness.measure.child import run_child
+from harness.measure.jobs.generate import plan
+from harness.measure.pipeline import Measurement
+from harness.measure.protocol import GenerateJob
 from harness.runtimes.executable import free_port
 from harness.stats.intervals import ratio_interval
-from harness.targets.bench import BenchJob, bench_on
-from harness.targets.shell import Running, ShellTarget
+from harness.targets.bench import There, on_target
+from harness.targets.facts import facts
 
 MOST_ADDED: Final = 0.01
 
 
-def through_adb(target: ShellTarget, model: Path, job: BenchJob, known: ModelIdentity) -> tuple[float, list[str]]:
-    """Median seconds of a sample by the harness, and the command it gave."""
-    given: list[list[str]] = []
-    start = target.start
-
-    def heard(command: list[str]) -> Running:
-        given.append(command)
-        return start(command)
-
-    with patch.object(target, "start", heard):
-        record = bench_on(target, model, job, known)
-    if not record.samples:
-        raise CouldNotRunError(record.detail)
-    return median(s.duration_s for s in record.samples), given[-1]
+def through_adb(there: Measurement) -> float:
+    """Median seconds of a sample by the harness."""
+    ended = run_child(there.entry, there.job)
+    if ended.outcome != "ok":
+        raise CouldNotRunError(ended.detail)
+    return median(s.duration_s for s in ended.told("sample", Sample))
 
 
-def directly(command: list[str]) -> float:
+def directly(command: Sequence[str]) -> float:
     """Median seconds of a sample of the same command, with nothing around it."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     return float(median(ns / 1e9 for row in msgspec.json.decode(done.stdout) for ns in row["samples_ns"]))
@@ -66,19 +61,21 @@ def main(model: Path, programs: Path, turns: int, tokens: int, repetitions: int,
     """Run the turns and print the ratio."""
     os.environ["ANDROID_ADB_SERVER_PORT"] = str(free_port())  # an adb server of our own
     scenario = Scenario(context_tokens=512, prompt_tokens=0, new_tokens=tokens, thread_count=threads)
-    job = BenchJob(scenario=scenario, programs=programs, repetitions=repetitions)
-    known = identify(model, None)
+    planned = plan(GenerateJob(path=str(model), scenario=scenario, repetitions=repetitions), None)
     ways, direct = [], []
     with tempfile.TemporaryDirectory() as folder:
         daemon = Daemon(Path(folder))
         try:
             target = daemon.target()
-            _, command = through_adb(target, model, job, known)  # pushed, and warm
+            there = on_target(planned, target, facts(target), programs)
+            assert isinstance(there.job, There)
+            command = there.job.words
+            through_adb(there)  # warm
             for turn in range(turns):
                 if turn % 2:
-                    alone_s, way_s = directly(command), through_adb(target, model, job, known)[0]
+                    alone_s, way_s = directly(command), through_adb(there)
                 else:
-                    way_s, alone_s = through_adb(target, model, job, known)[0], directly(command)
+                    way_s, alone_s = through_adb(there), directly(command)
                 ways.append(way_s)
                 direct.append(alone_s)
                 click.echo(f"turn {turn + 1}: {way_s:.4f} s through adb, {alone_s:.4f} s alone, {way_s / alone_s:.4f}")

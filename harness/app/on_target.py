@@ -8,24 +8,25 @@ from typing import Any
 import msgspec
 
 from harness.app.fit import predict
-from harness.app.locate import Located, obtain
+from harness.app.locate import obtain
 from harness.app.run import RunCell
 from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
 from harness.domain.device import DeviceProfile
-from harness.domain.record import ModelIdentity, RunRecord
+from harness.domain.record import RunRecord
 from harness.domain.result import Window
 from harness.errors import RefusedError
-from harness.measure.jobs.soak import SoakJob, plan
-from harness.measure.pipeline import How, Listener, Pipeline, key_of
+from harness.measure.jobs.generate import plan as plan_generation
+from harness.measure.jobs.soak import SoakJob
+from harness.measure.jobs.soak import plan as plan_soak
+from harness.measure.pipeline import How, Listener, Pipeline
 from harness.measure.probe import save_profile
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
 from harness.targets import target_named
-from harness.targets.bench import BenchJob, bench_on, read_bandwidth, soak_on
-from harness.targets.facts import facts, fingerprint, probe
+from harness.targets.bench import on_target, read_bandwidth
+from harness.targets.facts import Facts, facts, probe
 from harness.targets.remote import Answered, run_there
-from harness.targets.shell import ShellTarget
 
 
 def probe_on(on: str, programs: Path | None, out: Path | None) -> tuple[DeviceProfile, Path]:
@@ -36,7 +37,7 @@ def probe_on(on: str, programs: Path | None, out: Path | None) -> tuple[DevicePr
     """
     target = target_named(on)
     read = read_bandwidth(target, programs) if programs is not None else None
-    profile = probe(target, out.stem if out else _name(target), read)
+    profile = probe(target, out.stem if out else _name(facts(target)), read)
     return profile, save_profile(profile, out)
 
 
@@ -52,8 +53,8 @@ def hand_over(on: str, words: Sequence[str], files: Mapping[str, Path], how: How
     return found._replace(records=tuple(map(pipeline.keep, found.records)))
 
 
-def _name(target: ShellTarget) -> str:
-    return "on-" + re.sub(r"[^a-z0-9]+", "-", facts(target).title.lower()).strip("-")
+def _name(known: Facts) -> str:
+    return "on-" + re.sub(r"[^a-z0-9]+", "-", known.title.lower()).strip("-")
 
 
 def run_on(
@@ -68,8 +69,8 @@ def run_on(
     if job.greedy or how.limits.memory_bytes is not None or job.runtime != "llamacpp":
         raise RefusedError("llama-bench on a target takes no --greedy, --memory-limit or --runtime")
     target = target_named(on)
-    there = fingerprint(facts(target)).fingerprint
-    kept = home_dir() / "devices" / f"{_name(target)}.toml"
+    known = facts(target)
+    kept = home_dir() / "devices" / f"{_name(known)}.toml"
     device = load_device(str(kept)) if kept.is_file() else probe_on(on, programs, None)[0]
     records = []
     with Pipeline(how) as pipeline:
@@ -78,21 +79,14 @@ def run_on(
                 how.listener.plan(len(cells) - index)
             how.listener.begin(f"{cell.model} on {on}")
             located = obtain(cell.model, cell.quant, progress=how.listener.fetched)
-            resolved = located.resolved()
-            bench = BenchJob(scenario=cell.scenario, programs=programs, repetitions=job.repetitions, limits=how.limits)
+            resolved, asked = located.resolved(), job.replace(path=str(located.path), scenario=cell.scenario)
             prediction = predict(resolved, device, cell.scenario) if resolved is not None else None
-            model = _identity(located)
-            key = key_of("bench", model.sha256, cell.scenario, job.repetitions, there)
-            if (record := pipeline.done_before(key)) is None:
-                progress = how.listener.fetched
-                record = bench_on(target, located.path, bench, model, prediction=prediction, progress=progress)
-                pipeline.keep(record, key=key if record.samples else "")  # a run that broke off is made again
-            records.append(record)
+            about: dict[str, Any] = {"name": located.name, "quant": located.quant, "prediction": prediction}
+            planned = plan_generation(asked, located.weights, **about)
+            pushed = how.listener.fetched
+            there = on_target(planned, target, known, programs, cpus=how.limits.cpus, progress=pushed)
+            records.append(pipeline.measure(there))
     return device, records
-
-
-def _identity(located: Located) -> ModelIdentity:
-    return identify(located.path, located.weights, name=located.name, quant=located.quant)
 
 
 def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> RunRecord:
@@ -103,19 +97,21 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
         CouldNotRunError: The target cannot be used.
     """
     located = obtain(job.path, quant, progress=how.listener.fetched)
-    model, job = _identity(located), job.replace(path=str(located.path.absolute()))
-
-    def hear(window: Window) -> None:
-        how.listener.say(f"{window.since_start_s:6.0f} s  {window.tokens_per_s:.2f} tokens/s")
+    model = identify(located.path, located.weights, name=located.name, quant=located.quant)
+    job = job.replace(path=str(located.path.absolute()))
 
     def told(name: str, data: Any) -> None:
         if name == "window":
-            hear(msgspec.convert(data, Window))
+            window = msgspec.convert(data, Window)
+            how.listener.say(f"{window.since_start_s:6.0f} s  {window.tokens_per_s:.2f} tokens/s")
 
     how.listener.begin(f"soak of {model.name}", within_s=60 * job.minutes + job.idle_s)
     with Pipeline(how._replace(listener=Listener(how.listener.say))) as pipeline:
         if programs is None:
-            return pipeline.measure(plan(job, model), on_event=told)
-        if job.duty_ratio < 1 or job.runtime != "llamacpp" or how.resume:
-            raise RefusedError("on a target llama-bench decodes without pauses: leave out --duty, --runtime, --resume")
-        return pipeline.keep(soak_on(target_named(on), job, programs, model, hear=hear, limits=how.limits))
+            planned = plan_soak(job, model)
+        elif job.duty_ratio < 1 or job.runtime != "llamacpp":
+            raise RefusedError("on a target llama-bench decodes without pauses: leave out --duty and --runtime")
+        else:
+            target = target_named(on)
+            planned = on_target(plan_soak(job, model), target, facts(target), programs, cpus=how.limits.cpus)
+        return pipeline.measure(planned, on_event=told)

@@ -17,7 +17,7 @@ import msgspec
 
 from harness.catalog.paths import home_dir
 from harness.domain.prediction import Prediction
-from harness.domain.record import EngineIdentity, ModelIdentity, Outcome, RunRecord, Sample
+from harness.domain.record import EngineIdentity, MachineFingerprint, ModelIdentity, Outcome, RunRecord, Sample
 from harness.domain.result import Result
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, HarnessError, RefusedError
@@ -41,6 +41,7 @@ class Measurement(NamedTuple):
         wanted_count: Clean samples wanted of each test, by which the run is judged; 0 where samples are judged singly.
         key: All that decides the result, so that it is found again by ``resume``; empty for what is never resumed.
         notes: For the record's ``extra``.
+        machine: That which it runs on; None for this one.
     """
 
     workload: str
@@ -55,6 +56,7 @@ class Measurement(NamedTuple):
     environment: Mapping[str, str] = {}
     key: str = ""
     notes: Mapping[str, Any] = {}
+    machine: MachineFingerprint | None = None
 
 
 class Listener:
@@ -145,7 +147,7 @@ class Pipeline(contextlib.ExitStack):
         record = new_record(
             scenario=plan.scenario,
             workload=plan.workload,
-            machine=self.machine,
+            machine=plan.machine or self.machine,
             outcome=result.outcome,
             detail=result.detail,
             model=plan.model,
@@ -185,13 +187,14 @@ class Pipeline(contextlib.ExitStack):
         return self.keep(record)
 
     def done_before(self, key: str) -> RunRecord | None:
-        """The result of the same measurement within the last day, where those are resumed."""
+        """The result of the same measurement within the last day, where those are resumed; one that failed is none."""
         record = None
         if self.how.resume and key and self.history.path.exists():
             with contextlib.suppress(HarnessError):  # what is kept cannot be read: measure it again
                 record = self.history.of_cell(self._cell(key))
-        is_new = record and datetime.now(UTC) - datetime.fromisoformat(record.created) < RESUMED_FOR
-        return record if is_new else None
+        if record is None or record.outcome == "failed":
+            return None
+        return record if datetime.now(UTC) - datetime.fromisoformat(record.created) < RESUMED_FOR else None
 
     def _cell(self, key: str) -> str:
         """A key, with what holds all runs here to less than the machine."""

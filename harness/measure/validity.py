@@ -13,7 +13,7 @@ import mmap
 import os
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -56,23 +56,9 @@ class Tolerances(NamedTuple):
 LIMITS: Final = Tolerances()
 
 
-class Counters(NamedTuple):
-    """Everything that grows, read at one moment; None where the system does not tell."""
-
-    clock_s: float
-    all_s: float
-    busy_s: float
-    ours_s: float
-    major_fault_count: int
-    read_bytes: int | None
-    frequency_hz: float | None
-    throttled_s: float = 0.0
-    cpu_stall_s: float | None = None
-    memory_stall_s: float | None = None
-    io_stall_s: float | None = None
-    steal_s: float | None = None
-    swap_in_bytes: int | None = None
-    throttle_count: int | None = None
+Counters = Mapping[str, float]
+"""All that is counted, read at one moment, by name and unit; without what the system does not tell."""
+_STALLS: Final = ("cpu", "memory", "io")
 
 
 class ValidityProbe:
@@ -124,46 +110,36 @@ class ValidityProbe:
     def read(self) -> Counters:
         """All counters now."""
         root, pid = self._root, self._pid
-        steal_s: float | None = None
-        if (root / "proc/stat").exists():
-            busy_s, steal_s, all_s = _machine_times(root)
-            ours_s, faults = _tree_times(self._own, pid, root)
-            read_bytes = labelled_int(root / "proc" / str(pid) / "io", "read_bytes:")
-        else:
-            busy_s, all_s, ours_s, faults, read_bytes = self._told_by_psutil()
         swapped_pages = labelled_int(root / "proc/vmstat", "pswpin")
-        return Counters(
-            clock_s=self._clock(),
-            cpu_stall_s=_pressure_s("cpu", pid, root),
-            memory_stall_s=_pressure_s("memory", pid, root),
-            io_stall_s=_pressure_s("io", pid, root),
-            all_s=all_s,
-            busy_s=busy_s,
-            steal_s=steal_s,
-            ours_s=ours_s,
-            throttled_s=cgroup.throttled_s(pid=pid, root=root),
-            major_fault_count=faults,
-            read_bytes=read_bytes,
-            swap_in_bytes=None if swapped_pages is None else swapped_pages * mmap.PAGESIZE,
-            throttle_count=throttle_count(root=root),
-            frequency_hz=cpu_frequency_hz(root=root),
-        )
+        told: dict[str, float | None] = {
+            "clock_s": self._clock(),
+            "throttled_s": cgroup.throttled_s(pid=pid, root=root),
+            "swap_in_bytes": None if swapped_pages is None else swapped_pages * mmap.PAGESIZE,
+            "throttle_count": throttle_count(root=root),
+            "frequency_hz": cpu_frequency_hz(root=root),
+        }
+        told |= {f"{name}_stall": _pressure_s(name, pid, root) for name in _STALLS}
+        if (root / "proc/stat").exists():
+            told |= _machine_times(root) | _tree_times(self._own, pid, root)
+            told["read_bytes"] = labelled_int(root / "proc" / str(pid) / "io", "read_bytes:")
+        else:
+            told |= self._told_by_psutil()
+        return {name: value for name, value in told.items() if value is not None}
 
-    def _told_by_psutil(self) -> tuple[float, float, float, int, int | None]:
-        """Without /proc: CPU seconds busy, all and ours, major faults, bytes read."""
+    def _told_by_psutil(self) -> dict[str, float]:
+        """What /proc tells, where there is none."""
         times = psutil.cpu_times()
-        all_s = float(sum(times))
-        ours_s, faults, read_bytes = 0.0, 0, None
+        told: dict[str, float] = {"all_s": sum(times), "busy_s": sum(times) - times.idle, "ours_s": 0, "faults": 0}
         for own in self._own:
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(own)
-                for member in (process, *process.children(recursive=True)):
-                    used = member.cpu_times()
-                    ours_s += used.user + used.system
+                every = (process, *process.children(recursive=True))
+                told["ours_s"] += sum(sum(member.cpu_times()[:2]) for member in every)
                 if own == self._pid:
-                    faults = int(getattr(process.memory_info(), "pageins", 0))
-                    read_bytes = process.io_counters().read_bytes if hasattr(process, "io_counters") else None
-        return all_s - times.idle, all_s, ours_s, faults, read_bytes
+                    told["faults"] = getattr(process.memory_info(), "pageins", 0)
+                    if hasattr(process, "io_counters"):
+                        told["read_bytes"] = process.io_counters().read_bytes
+        return told
 
 
 def child_probe(pid: int | None = None, **options: Any) -> ValidityProbe:
@@ -235,64 +211,55 @@ def judge(
     cores, a GPU that is made of CPU threads), and that is the speed which was asked for. A quota of less than one CPU
     holds every run back as far as it is short of one: so was the probe, and it is no disturbance.
     """
-
-    def grown(name: str) -> Any:
-        first, last = getattr(before, name), getattr(after, name)
-        return None if first is None or last is None else max(last - first, 0)
-
-    def share(name: str) -> float | None:
-        seconds = grown(name)
-        return None if seconds is None else min(seconds / wall_s, 1.0)
-
-    wall_s = max(grown("clock_s"), 1e-9)
+    grown = {name: max(after[name] - before[name], 0) for name in before.keys() & after.keys()}
+    wall_s = max(grown["clock_s"], 1e-9)
     # Ticks of a short sample may fill no CPU second at all: the wall time bounds the capacity from below.
-    capacity_s = max(grown("all_s"), wall_s)
-    other_s = max((after.busy_s - before.busy_s) - (after.ours_s - before.ours_s), 0.0)
-    steal_s = grown("steal_s")
-    stall = {name: share(f"{name}_stall_s") for name in ("cpu", "memory", "io")}
-    other_ratio = min(other_s / capacity_s, 1.0)
-    steal_ratio = None if steal_s is None else min(steal_s / capacity_s, 1.0)
-    faults, throttled = grown("major_fault_count"), grown("throttled_s") / wall_s
-    tick_s = limits.tick_count / _TICKS_PER_S
-
-    doubts: list[str] = []
-    if min(stall["cpu"] or 0.0, (other_s + 1 / _TICKS_PER_S) / wall_s) > limits.cpu_stall_ratio:
-        doubts.append(
-            f"a task waited for a CPU {stall['cpu']:.0%} of the time: stop other programs, or use fewer threads"
-        )
-    if other_ratio > limits.other_load_ratio and other_s > tick_s:
-        doubts.append(f"other processes used {other_ratio:.0%} of all CPU time: stop them")
-    if steal_ratio is not None and steal_ratio > limits.steal_ratio and steal_s > tick_s:
-        doubts.append(f"the hypervisor took {steal_ratio:.0%} of the CPU time: use a machine with CPUs of its own")
-    if throttled > limits.throttled_ratio + max(1.1 - (1.1 if quota_count is None else quota_count), 0.0):
-        doubts.append(f"a CPU quota held the run back {throttled:.0%} of the time: raise it or use fewer threads")
-    if (stall["memory"] or 0.0) > limits.memory_stall_ratio:
-        doubts.append(f"a task waited for memory {stall['memory']:.0%} of the time: free memory or use a smaller model")
-    swapped = grown("swap_in_bytes") or 0
-    if swapped > limits.swap_in_bytes:
-        doubts.append(f"{swapped / 2**20:.0f} MiB came back from swap: free memory or use a smaller model")
-    if not disk_expected:
-        if (stall["io"] or 0.0) > limits.io_stall_ratio:
-            doubts.append(f"a task waited for the disk {stall['io']:.0%} of the time: let other disk work end")
-        if faults > limits.major_fault_count * max(wall_s, 1.0):
-            doubts.append(f"{faults} pages came from disk: warm the file up, or the model does not fit in memory")
-    slowed = after.frequency_hz / before.frequency_hz if before.frequency_hz and after.frequency_hz else 1.0
-    if slowed < limits.slowed_ratio:
-        doubts.append(f"the CPU slowed to {slowed:.0%} of its frequency: cool it, or plug it in")
-    if grown("throttle_count"):
-        doubts.append("the CPU reported thermal throttling: let it cool down")
-    clocks = [hz for hz in (before.frequency_hz, after.frequency_hz) if hz is not None]
+    capacity_s = max(grown["all_s"], wall_s)
+    grown["other_load"] = max(grown["busy_s"] - grown["ours_s"], 0.0)
+    spans_s = {f"{name}_stall": wall_s for name in _STALLS} | {"steal": capacity_s, "other_load": capacity_s}
+    share = {name: min(grown[name] / span_s, 1.0) for name, span_s in spans_s.items() if name in grown}
+    cpu, memory, io, stolen = (share.get(name, 0.0) for name in ("cpu_stall", "memory_stall", "io_stall", "steal"))
+    others, other_s = share["other_load"], grown["other_load"]
+    faults, throttled, swapped = int(grown["faults"]), grown["throttled_s"] / wall_s, grown.get("swap_in_bytes", 0)
+    tick_s, short_of_one = 1 / _TICKS_PER_S, max(1.1 - (1.1 if quota_count is None else quota_count), 0.0)
+    proof_s = limits.tick_count * tick_s
+    clocks = [reading["frequency_hz"] for reading in (before, after) if reading.get("frequency_hz")]
+    slowed = clocks[-1] / clocks[0] if len(clocks) == 2 else 1.0
+    doubts = {
+        f"a task waited for a CPU {cpu:.0%} of the time: stop other programs, or use fewer threads": (
+            min(cpu, (other_s + tick_s) / wall_s) > limits.cpu_stall_ratio
+        ),
+        f"other processes used {others:.0%} of all CPU time: stop them": (
+            others > limits.other_load_ratio and other_s > proof_s
+        ),
+        f"the hypervisor took {stolen:.0%} of the CPU time: use a machine with CPUs of its own": (
+            stolen > limits.steal_ratio and grown["steal"] > proof_s
+        ),
+        f"a CPU quota held the run back {throttled:.0%} of the time: raise it or use fewer threads": (
+            throttled > limits.throttled_ratio + short_of_one
+        ),
+        f"a task waited for memory {memory:.0%} of the time: free memory or use a smaller model": (
+            memory > limits.memory_stall_ratio
+        ),
+        f"{swapped / 2**20:.0f} MiB came back from swap: free memory or use a smaller model": (
+            swapped > limits.swap_in_bytes
+        ),
+        f"a task waited for the disk {io:.0%} of the time: let other disk work end": (
+            io > limits.io_stall_ratio and not disk_expected
+        ),
+        f"{faults} pages came from disk: warm the file up, or the model does not fit in memory": (
+            faults > limits.major_fault_count * max(wall_s, 1.0) and not disk_expected
+        ),
+        f"the CPU slowed to {slowed:.0%} of its frequency: cool it, or plug it in": slowed < limits.slowed_ratio,
+        "the CPU reported thermal throttling: let it cool down": grown.get("throttle_count", 0) > 0,
+    }
     return Validity(
-        cpu_stall_ratio=stall["cpu"],
-        memory_stall_ratio=stall["memory"],
-        io_stall_ratio=stall["io"],
-        steal_ratio=steal_ratio,
-        other_load_ratio=other_ratio,
+        **{f"{name}_ratio": value for name, value in share.items()},
         major_fault_count=faults,
-        read_bytes=grown("read_bytes"),
+        read_bytes=int(grown["read_bytes"]) if "read_bytes" in grown else None,
         frequency_hz=sum(clocks) / len(clocks) if clocks else None,
         temperature_celsius_max=temperature_celsius,
-        doubts=tuple(doubts),
+        doubts=tuple(words for words, is_so in doubts.items() if is_so),
     )
 
 
@@ -307,29 +274,25 @@ def _pressure_s(name: str, pid: int, root: Path) -> float | None:
     return None
 
 
-def _machine_times(root: Path) -> tuple[float, float, float]:
+def _machine_times(root: Path) -> dict[str, float]:
     """Busy, stolen and all CPU seconds of the machine since boot."""
-    fields = [int(v) for v in read_text(root / "proc/stat").split("\n", 1)[0].split()[1:9]]
+    fields = [int(v) / _TICKS_PER_S for v in read_text(root / "proc/stat").split("\n", 1)[0].split()[1:9]]
     user, nice, system, idle, iowait, irq, softirq, steal = fields + [0] * (8 - len(fields))
-    busy = user + nice + system + irq + softirq
-    return busy / _TICKS_PER_S, steal / _TICKS_PER_S, (busy + steal + idle + iowait) / _TICKS_PER_S
+    busy_s = user + nice + system + irq + softirq
+    return {"busy_s": busy_s, "steal": steal, "all_s": busy_s + steal + idle + iowait}
 
 
-def _tree_times(own: set[int], pid: int, root: Path) -> tuple[float, int]:
+def _tree_times(own: set[int], pid: int, root: Path) -> dict[str, float]:
     """CPU seconds of our processes with all their descendants, and the major faults of ``pid``.
 
     Time of descendants that ended counts too, once their parent has waited for them (cutime, cstime).
     """
-    parents: dict[int, tuple[int, int, int]] = {}
-    for folder in (root / "proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        # The name in parentheses may hold spaces and parentheses: what follows the last one is regular.
-        fields = read_text(folder / "stat").rpartition(")")[2].split()
-        if len(fields) >= 15:
-            parents[int(folder.name)] = (int(fields[1]), sum(int(f) for f in fields[11:15]), int(fields[9]))
-    members = {p for p in own if p in parents}
-    while more := {child for child, (parent, _, _) in parents.items() if parent in members} - members:
+    # The name in parentheses may hold spaces and parentheses: what follows the last one is regular.
+    folders = (folder for folder in (root / "proc").iterdir() if folder.name.isdigit())
+    stats = {f.name: read_text(f / "stat").rpartition(")")[2].split() for f in folders}
+    processes = {int(name): [int(v) for v in fields[1:15]] for name, fields in stats.items() if len(fields) >= 15}
+    members = own & processes.keys()
+    while more := {child for child, fields in processes.items() if fields[0] in members} - members:
         members |= more
-    faults = parents[pid][2] if pid in parents else 0
-    return sum(parents[m][1] for m in members) / _TICKS_PER_S, faults
+    ours_s = sum(sum(processes[member][10:14]) for member in members) / _TICKS_PER_S
+    return {"ours_s": ours_s, "faults": processes[pid][8] if pid in processes else 0}

@@ -7,7 +7,7 @@ is told by its ``--progress`` lines as they arrive, late by the way's latency, w
 import re
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,20 +15,23 @@ import msgspec
 
 from harness.catalog._progress import Progress
 from harness.domain.base import Frozen
-from harness.domain.prediction import Prediction
-from harness.domain.record import MemoryUse, ModelIdentity, Outcome, RunRecord, Sample, Validity
-from harness.domain.result import Generation, Window
+from harness.domain.record import RunRecord, Sample, Validity
+from harness.domain.result import Window
 from harness.domain.scenario import Scenario
-from harness.errors import BadDataError, CouldNotRunError, HarnessError, RefusedError
-from harness.measure.child import Limits
-from harness.measure.jobs.soak import SoakJob, limit_reached, summarise
-from harness.measure.runner import identify, new_record
+from harness.errors import BadDataError, CouldNotRunError, EngineError, HarnessError, RefusedError
+from harness.measure.child import run_child
+from harness.measure.jobs.generate import plan
+from harness.measure.jobs.soak import SoakJob, limit_reached
+from harness.measure.pipeline import Measurement, key_of
+from harness.measure.protocol import GenerateJob
 from harness.measure.sensors import EnergyMeter
 from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
 from harness.measure.validity import ValidityProbe, Watch
 from harness.onnx.files import model_files
+from harness.ports import Emit
 from harness.records.imports.tools import of_llama_bench
 from harness.runtimes.executable import placed
+from harness.targets import target_named
 from harness.targets.facts import Facts, battery_percent, celsius, doubts, drained_joules, facts, fingerprint, ready
 from harness.targets.shell import LOST, CounterFrames, Frame, Running, ShellTarget
 
@@ -40,20 +43,25 @@ _LITTLE_MEMORY_RATIO: Final = 0.05
 _GRACE_S: Final = 10.0
 _SOAK_TOKENS: Final = 16
 """Tokens of one repetition: some tenths of a second on a phone."""
+_BATTERY_PERCENT_MIN: Final = 20
+_UNTOLD: Final = {"anonymous_bytes": 0, "file_bytes": 0}
 
 
-class BenchJob(Frozen):
-    """What is measured on a target; less charge than ``battery_percent_min`` is refused.
+class There(Frozen):
+    """What the child does on the target ``on``: run llama-bench there, by ``words``, for a job of this machine's.
 
-    ``programs`` is a folder here with llama-bench, or with a folder for each ABI that has it; ``limits`` say how long
-    it may take, and its CPUs there.
+    Pushed files lie in ``folder``; ``battery_joules`` are those of its battery when it is full.
     """
 
-    scenario: Scenario
-    programs: Path
-    repetitions: int = 5
-    battery_percent_min: int = 20
-    limits: Limits = Limits()
+    on: str
+    folder: str
+    words: tuple[str, ...]
+    soak: SoakJob | None = None
+    battery_joules: float | None = None
+
+    def target(self) -> ShellTarget:
+        """The target, from here."""
+        return target_named(self.on, folder=self.folder)
 
 
 def program_for(programs: Path, abi: str) -> Path:
@@ -70,132 +78,127 @@ def program_for(programs: Path, abi: str) -> Path:
     return path
 
 
-def bench_on(
+def on_target(
+    planned: Measurement,
     target: ShellTarget,
-    path: Path,
-    job: BenchJob,
-    model: ModelIdentity,
+    known: Facts,
+    programs: Path,
     *,
-    prediction: Prediction | None = None,
+    cpus: Sequence[int] = (),
     progress: Progress | None = None,
-) -> RunRecord:
-    """Measure the model in ``path`` on a target. Whatever happens once it started there is a record.
+) -> Measurement:
+    """The same measurement (the protocol, or a soak) by llama-bench on a target, to which what is not there is pushed.
+
+    ``programs`` is a folder here with llama-bench, or with a folder for each ABI that has it; ``cpus`` are those there.
 
     Raises:
-        CouldNotRunError: The target does not answer, sleeps, has no room, or its battery is below the limit.
+        CouldNotRunError: The target does not answer, sleeps, has no room, or its battery is low.
         RefusedError: The model is in several files.
         BadDataError: There is no executable for it.
     """
-    s = job.scenario
-    tests = ["-p", s.prompt_tokens, "-n", s.new_tokens, "-d", s.depth_tokens, "-r", job.repetitions]
-    words, known = _prepared(target, path, model, job, tests, progress)
+    job, s = planned.job, planned.scenario
+    assert isinstance(job, (GenerateJob, SoakJob)) and planned.model is not None
+    path, soak = Path(job.path), job if isinstance(job, SoakJob) else None
+    if len(model_files(path)) > 1:
+        raise RefusedError(f"{path.name} is one of several files: llama-bench on a target takes a model in one")
+    ready(target, known, soak.battery_percent_min if soak else _BATTERY_PERCENT_MIN)
+    program = program_for(programs, known.abi)
+    target.stop()
+    there = target.put_program(program)
+    file = target.put(path, planned.model.sha256, progress=progress)
+    words: list[object] = ["taskset", f"{sum(1 << cpu for cpu in cpus):x}"] if cpus else []
+    words += [*there, "-m", file, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
+    if isinstance(job, SoakJob):
+        words += ["-p", 0, "-n", _SOAK_TOKENS, "-r", 1_000_000]
+    else:
+        words += ["-p", s.prompt_tokens, "-n", s.new_tokens, "-d", s.depth_tokens, "-r", job.repetitions]
+    words += ([] if s.mmap else ["--load-mode", "none"]) + ([] if s.repack else ["--repack", 0])
+    kv = s.kv_type.lower()
+    words += ["-ctk", kv, "-ctv", kv, *placed(s), "-o", "json", "--progress"]
+    words += ["-t", s.thread_count or len(cpus) or known.cpu.thread_count]
+    machine, command = fingerprint(known), tuple(map(str, words))
+    here = {"on": target.name, "folder": target.folder, "battery_joules": known.battery_joules}
+    return planned._replace(
+        entry=f"{__name__}:{'run_soak' if soak else 'run_bench'}",
+        job=There(words=command, soak=soak, **here),
+        runtime="executable",
+        key=key_of(*command, soak, machine.fingerprint),
+        notes={"target": target.name},
+        machine=machine,
+    )
+
+
+def run_bench(job: There, emit: Emit) -> None:
+    """Child's entry; its samples are told once all are there, each with what the device's counters say of it.
+
+    Raises:
+        EngineError: It failed there, or the connection broke; its ``outcome`` says how.
+    """
+    target = job.target()
     begun: list[float] = []
     log: list[str] = []
-    started_s = time.monotonic()
     with target.counters() as counters:
+        started_s = time.monotonic()
         counters.around(started_s, started_s)
-        running = target.start(words)
-        for at, line in running.told(job.limits.wall_s):
+        running = target.start(job.words)
+        for at, line in running.told():
             log.append(line)
             if _BEGUN.search(line):
                 begun.append(at)
-        status, output = running.finish(_GRACE_S)
-        outcome, detail, read = _read(target, running, status, output, log, counters)
-        samples = read.samples if read else ()
+        record = _read(target, running, log, counters)
+        samples, ended_s = record.samples, time.monotonic()
+        epoch_s = time.time() - ended_s  # once: between two readings of clocks any time may pass
         if len(samples) == len(begun):
-            ended_s = time.monotonic()
-            epoch_s = time.time() - ended_s  # once: between two readings of clocks any time may pass
             counters.around(ended_s, ended_s)
             samples = tuple(_judged(s, at, epoch_s, running, counters) for s, at in zip(samples, begun, strict=True))
-        frames = list(counters.frames)
-    if outcome == "ok" and samples and all(s.validity.doubts for s in samples):
-        outcome, detail = "inconclusive", samples[-1].validity.doubts[0]
-    return new_record(
-        scenario=s,
-        workload="generate",
-        runtime="executable",
-        result=Generation(repetitions=job.repetitions),
-        outcome=outcome,
-        detail=detail,
-        machine=fingerprint(known),
-        engine=read.engine if read else None,
-        model=model,
-        samples=samples,
-        memory=_memory(frames, running.pid),
-        prediction=prediction,
-        extra={"target": target.name, "counter_frames": len(frames)},
-    )
+        memory = _memory(counters.frames, running.pid)
+    emit("engine", record.engine)
+    for sample in samples:
+        emit("sample", sample)
+    for mark in ("loaded", "end"):
+        emit("memory", {"mark": mark, "elsewhere": not memory, "peak_rss_bytes": memory, **_UNTOLD})
 
 
-def soak_on(
-    target: ShellTarget,
-    job: SoakJob,
-    programs: Path,
-    model: ModelIdentity,
-    *,
-    hear: Callable[[Window], None],
-    limits: Limits = Limits(wall_s=86_400.0),  # noqa: B008  an immutable tuple
-) -> RunRecord:
-    """Decode on a target for ``job.minutes``: repetitions of llama-bench, each begun by a line of ``--progress``.
+def run_soak(job: There, emit: Emit) -> None:
+    """Child's entry: repetitions of llama-bench, each begun by a line of ``--progress``.
 
-    A window is as many repetitions as fill ``job.window_s``, timed by the arrival of those lines.
+    A window is as many of them as fill the soak's ``window_s``, timed by the arrival of those lines.
 
     Raises:
-        CouldNotRunError: The target does not answer, sleeps or has no room; or llama-bench did not start.
-        BadDataError: There is no executable for it.
+        EngineError: llama-bench failed there, or the connection broke.
     """
-    battery = round(job.battery_percent_min)
-    bench = BenchJob(scenario=job.scenario, programs=programs, battery_percent_min=battery, limits=limits)
-    tests = ["-p", 0, "-n", _SOAK_TOKENS, "-r", 1_000_000]
-    words, known = _prepared(target, Path(job.path), model, bench, tests, None)
-    windows: list[Window] = []
-    first = start = started_unix_s = 0.0
-    count, stopped, last = 0, "", ""
-    outcome: Outcome = "ok"
+    target, soak, count, last = job.target(), job.soak, -1, ""
+    assert soak is not None
     with target.counters() as counters:
-        running = target.start(words)
-        for at, last in running.told(limits.wall_s):
+        running = target.start(job.words)
+        for at, last in running.told():
             if not _BEGUN.search(last):
                 continue
-            if not first:
-                first, start, started_unix_s = at, at, time.time()
-                continue
             count += 1
-            if at - start < job.window_s:
+            if not count:
+                told = {"scope": _energy_scope(counters), "battery_joules": job.battery_joules}
+                emit("energy", {**told, "started_unix_s": time.time()})
+                first = start = at
+            if at - start < soak.window_s:
                 continue
-            frames = counters.around(start, at, patience_s=1)
-            windows.append(_window(frames, running, start - first, at - start, count))
-            hear(windows[-1])
-            start, count, stopped = at, 0, limit_reached(windows[-1], job)
-            if stopped or at - first >= 60 * job.minutes:
+            window = _window(counters.around(start, at, patience_s=1), running, start - first, at - start, count)
+            emit("window", window)
+            start, count = at, 0
+            if limit := limit_reached(window, soak):
+                emit("stopped", limit)
+            if limit or at - first >= 60 * soak.minutes:
                 break
         else:
-            outcome, stopped, _ = _read(target, running, running.finish(_GRACE_S)[0] or LOST, "", [last], counters)
+            _read(target, running, [last], counters)
         running.kill()
-        scope = ""
-        if counters.frames:
-            with tempfile.TemporaryDirectory() as folder:
-                counters.frames[-1].write(Path(folder))
-                scope = EnergyMeter(root=Path(folder)).source.replace("not available", "battery charge counter")
-    found = summarise(
-        windows,
-        job,
-        energy_scope=scope,
-        battery_joules=known.battery_joules,
-        started_unix_s=started_unix_s,
-        stopped=stopped,
-    )
-    return new_record(
-        scenario=job.scenario,
-        workload="soak",
-        outcome=outcome,
-        detail=stopped if outcome != "ok" else "",
-        machine=fingerprint(known),
-        model=model,
-        runtime="executable",
-        result=found,
-        extra={"target": target.name},
-    )
+    emit("memory", {"mark": "end", "elsewhere": True})
+
+
+def _energy_scope(counters: CounterFrames) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        for frame in counters.frames[-1:]:
+            frame.write(Path(folder))
+        return EnergyMeter(root=Path(folder)).source.replace("not available", "battery charge counter")
 
 
 def _window(frames: Sequence[Frame], running: Running, since_s: float, duration_s: float, count: int) -> Window:
@@ -205,62 +208,33 @@ def _window(frames: Sequence[Frame], running: Running, since_s: float, duration_
     validity, joules = between(frames, running.pid, running.shell_pid)
     joules = drained_joules(frames[0], frames[-1]) if joules is None else joules
     scale = duration_s / (frames[-1].at_s - frames[0].at_s)
-    memory = _memory(frames[-1:], running.pid)
     return window.replace(
         celsius=validity.temperature_celsius_max,
         frequency_hz=validity.frequency_hz,
         joules=joules * scale if joules is not None else None,
         battery_percent=battery_percent(frames[-1]),
-        resident_bytes=memory.peak_rss_bytes if memory else None,
+        resident_bytes=_memory(frames[-1:], running.pid) or None,
     )
 
 
-def _prepared(
-    target: ShellTarget,
-    path: Path,
-    model: ModelIdentity,
-    job: BenchJob,
-    tests: Sequence[object],
-    progress: Progress | None,
-) -> tuple[list[str], Facts]:
-    """Look at the target, push what is not there, end what an earlier session left; the command, and what was seen."""
-    if len(model_files(path)) > 1:
-        raise RefusedError(f"{path.name} is one of several files: llama-bench on a target takes a model in one")
-    known = facts(target)
-    ready(target, known, job.battery_percent_min)
-    program = program_for(job.programs, known.abi)
-    target.stop()
-    there = target.put_program(program)
-    file = target.put(path, model.sha256, progress=progress)
-    s, kv, cpus = job.scenario, job.scenario.kv_type.lower(), job.limits.cpus
-    words: list[object] = ["taskset", f"{sum(1 << cpu for cpu in cpus):x}"] if cpus else []
-    words += [*there, "-m", file, *tests, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
-    words += ([] if s.mmap else ["--load-mode", "none"]) + ([] if s.repack else ["--repack", 0])
-    words += ["-ctk", kv, "-ctv", kv, *placed(s), "-o", "json", "--progress"]
-    words += ["-t", s.thread_count or len(cpus) or known.cpu.thread_count]
-    return [str(word) for word in words], known
-
-
-def _read(
-    target: ShellTarget, running: Running, status: int, output: str, log: Sequence[str], counters: CounterFrames
-) -> tuple[Outcome, str, RunRecord | None]:
+def _read(target: ShellTarget, running: Running, log: Sequence[str], counters: CounterFrames) -> RunRecord:
+    """What llama-bench printed; EngineError where it did not end well."""
+    status, output = running.finish(_GRACE_S)
     last = " / ".join(log[-2:])
     if status == 0:
         try:
-            return "ok", "", of_llama_bench(msgspec.json.decode(output), target.name)[0]
+            return of_llama_bench(msgspec.json.decode(output), target.name)[0]
         except (msgspec.DecodeError, HarnessError, IndexError) as error:
-            return "failed", f"llama-bench's output is no JSON of it ({error})", None
-    if running.late_s:
-        return "timed out", f"not done within {running.late_s:g} s", None
+            raise EngineError(f"llama-bench's output is no JSON of it ({error})") from error
     if status == LOST:
-        return "failed", f"{target.name}: the connection broke at: {last}", None
+        raise EngineError(f"{target.name}: the connection broke at: {last}")
     if status == 128 + 9:
         memory = counters.frames[-1].files.get("/proc/meminfo", "") if counters.frames else ""
         kib = {m[1]: int(m[2]) for m in re.finditer(r"^(\w+):\s+(\d+)", memory, re.MULTILINE)}
         if kib and kib.get("MemAvailable", 0) < _LITTLE_MEMORY_RATIO * kib.get("MemTotal", 1):
-            return "out of memory", f"killed with {kib.get('MemAvailable', 0)} KiB left at: {last}", None
+            raise EngineError(f"killed with {kib.get('MemAvailable', 0)} KiB left at: {last}", "out of memory")
     signal = f"signal {status - 128}" if status > 128 else f"status {status}"
-    return ("crashed" if status > 128 else "refused"), f"llama-bench ended with {signal}: {last}", None
+    raise EngineError(f"llama-bench ended with {signal}: {last}", "crashed" if status > 128 else "refused")
 
 
 def _judged(sample: Sample, begun_s: float, epoch_s: float, running: Running, counters: CounterFrames) -> Sample:
@@ -291,10 +265,11 @@ def between(frames: Sequence[Frame], pid: int, shell_pid: int) -> tuple[Validity
     return told.doubted(*doubts(frames)), watch.joules
 
 
-def _memory(frames: Sequence[Frame], pid: int) -> MemoryUse | None:
+def _memory(frames: Sequence[Frame], pid: int) -> int:
+    """Most bytes that the process held; 0 where nothing tells."""
     texts = [f.files.get(f"/proc/{pid}/status", "") for f in frames]
-    peaks = [int(m[1]) * 1024 for t in texts if (m := re.search(r"^VmHWM:\s+(\d+) kB", t, re.MULTILINE))]
-    return MemoryUse(peak_rss_bytes=max(peaks)) if peaks else None
+    hits = (re.search(r"^VmHWM:\s+(\d+) kB", text, re.MULTILINE) for text in texts)
+    return max((int(hit[1]) * 1024 for hit in hits if hit), default=0)
 
 
 def read_bandwidth(target: ShellTarget, programs: Path) -> float:
@@ -309,9 +284,10 @@ def read_bandwidth(target: ShellTarget, programs: Path) -> float:
         path = Path(folder) / "bandwidth-f16.gguf"
         write_tiny(path, shape, "F16")
         scenario = Scenario(context_tokens=64, prompt_tokens=0, new_tokens=32)
-        job = BenchJob(scenario=scenario, programs=programs, repetitions=3)
-        record = bench_on(target, path, job, identify(path, None))
-    if not record.samples:
-        raise CouldNotRunError(f"{target.name}: {record.detail}")
-    best = max(s.token_count / s.duration_s for s in record.samples)
+        planned = plan(GenerateJob(path=str(path), scenario=scenario, repetitions=3), None)
+        there = on_target(planned, target, facts(target), programs)
+        ended = run_child(there.entry, there.job)
+    if ended.outcome != "ok":
+        raise CouldNotRunError(f"{target.name}: {ended.detail}")
+    best = max(s.token_count / s.duration_s for s in ended.told("sample", Sample))
     return best * sum(tensor.size_bytes for tensor in matrices(shape, "F16"))

@@ -10,19 +10,24 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench.adb_device import Daemon
-from harness.domain.result import Soak
+from harness.domain.result import Soak, Window
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure.child import Limits
+from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.soak import SoakJob
+from harness.measure.jobs.soak import plan as plan_soak
+from harness.measure.pipeline import How, Measurement, Pipeline
+from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
 from harness.measure.tiny_model import tiny_shape, write_tiny
 from harness.runtimes.executable import free_port
 from harness.targets import adb, target_named
-from harness.targets.bench import BenchJob, bench_on, between, program_for, soak_on
+from harness.targets.bench import between, on_target, program_for
 from harness.targets.facts import _same_chip, celsius, doubts, drained_joules, facts, probe, ready
 from harness.targets.shell import LOST, Frame
 
@@ -306,7 +311,19 @@ needs_bench = pytest.mark.skipif(
 def tiny(tmp_path):
     path = tmp_path / "tiny.gguf"
     write_tiny(path, tiny_shape(2, 256, 512, 4, 4), "Q8_0")
-    return path, identify(path, None, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    return path, identify(path, None)
+
+
+def bench(path, scenario, repetitions=5):
+    return plan_generation(GenerateJob(path=str(path), scenario=scenario, repetitions=repetitions), None)
+
+
+def measured(phone, planned: Measurement, limits: Limits | None = None, on_event=None):
+    """The record of a measurement made on the phone."""
+    target, limits = phone.target(), limits or Limits()
+    there = on_target(planned, target, facts(target), Path(PROGRAMS), cpus=limits.cpus)
+    with Pipeline(How(keep=False, limits=limits)) as pipeline:
+        return pipeline.measure(there, on_event=on_event)
 
 
 @pytest.mark.shared_machine
@@ -314,8 +331,7 @@ def tiny(tmp_path):
 @needs_bench
 def test_llama_bench_on_the_device_becomes_a_record(phone, tiny):
     scenario = Scenario(context_tokens=256, prompt_tokens=64, new_tokens=128, thread_count=1)
-    job = BenchJob(scenario=scenario, programs=Path(PROGRAMS), repetitions=20)
-    record = bench_on(phone.target(), tiny[0], job, tiny[1])
+    record = measured(phone, bench(tiny[0], scenario, 20))
     assert record.outcome in {"ok", "inconclusive"}, record.detail
     assert [(s.phase, s.label) for s in record.samples] == [("prefill", "pp64")] * 20 + [("decode", "tg128")] * 20
     # each sample has its own beginning and its own view of the machine
@@ -333,9 +349,7 @@ def test_llama_bench_on_the_device_becomes_a_record(phone, tiny):
 def test_a_daemon_that_dies_in_mid_run_is_recorded_and_leaves_nothing(phone, tiny):
     scenario = Scenario(context_tokens=256, prompt_tokens=0, new_tokens=64, thread_count=1)
     threading.Timer(3.0, phone.kill).start()
-    record = bench_on(
-        phone.target(), tiny[0], BenchJob(scenario=scenario, programs=Path(PROGRAMS), repetitions=1000), tiny[1]
-    )
+    record = measured(phone, bench(tiny[0], scenario, 1000))
     assert record.outcome == "failed" and "connection broke" in record.detail
     assert gone(int((phone.folder / "pushed/run.pid").read_text().split()[0]))
 
@@ -345,9 +359,8 @@ def test_a_daemon_that_dies_in_mid_run_is_recorded_and_leaves_nothing(phone, tin
 @needs_bench
 def test_a_run_out_of_time_is_recorded(phone, tiny):
     scenario = Scenario(context_tokens=256, prompt_tokens=0, new_tokens=64, thread_count=1)
-    job = BenchJob(scenario=scenario, programs=Path(PROGRAMS), repetitions=100_000, limits=Limits(wall_s=3))
-    record = bench_on(phone.target(), tiny[0], job, tiny[1])
-    assert (record.outcome, record.detail) == ("timed out", "not done within 3 s")
+    record = measured(phone, bench(tiny[0], scenario, 100_000), Limits(wall_s=3))
+    assert record.outcome == "timed out" and record.detail.startswith("stopped after 3 s")
 
 
 @pytest.mark.shared_machine
@@ -356,7 +369,12 @@ def test_a_run_out_of_time_is_recorded(phone, tiny):
 def test_a_soak_on_the_device(phone, tiny):
     job = SoakJob(path=str(tiny[0]), scenario=Scenario(thread_count=1), minutes=0.08, window_s=0.5)
     told = []
-    record = soak_on(phone.target(), job, Path(PROGRAMS), tiny[1], hear=told.append)
+
+    def hear(name, data):
+        if name == "window":
+            told.append(msgspec.convert(data, Window))
+
+    record = measured(phone, plan_soak(job, tiny[1]), on_event=hear)
     assert record.outcome == "ok", record.detail
     assert isinstance(record.result, Soak) and list(record.result.windows) == told
     assert len(told) >= 5 and all(w.celsius == pytest.approx(38.2) for w in told)
@@ -364,10 +382,10 @@ def test_a_soak_on_the_device(phone, tiny):
     with pytest.raises(FileNotFoundError):
         (phone.folder / "pushed/run.pid").read_text()
     hot = SoakJob(path=str(tiny[0]), scenario=Scenario(thread_count=1), minutes=1, window_s=0.5, celsius_max=38)
-    stopped = soak_on(phone.target(), hot, Path(PROGRAMS), tiny[1], hear=told.append).result
+    stopped = measured(phone, plan_soak(hot, tiny[1])).result
     assert isinstance(stopped, Soak) and "38.2 C" in stopped.stopped and len(stopped.windows) == 1
-    late = soak_on(phone.target(), job, Path(PROGRAMS), tiny[1], hear=told.append, limits=Limits(wall_s=2))
-    assert (late.outcome, late.detail) == ("timed out", "not done within 2 s")
+    late = measured(phone, plan_soak(job, tiny[1]), Limits(wall_s=2))
+    assert late.outcome == "timed out" and late.detail.startswith("stopped after 2 s")
 
 
 @pytest.mark.shared_machine
@@ -377,8 +395,7 @@ def test_a_connection_that_is_cut_in_mid_run_is_recorded_and_leaves_nothing(phon
     scenario = Scenario(context_tokens=256, prompt_tokens=0, new_tokens=64, thread_count=1)
     cut = ["adb", "disconnect", f"127.0.0.1:{phone.port}"]
     threading.Timer(3.0, lambda: subprocess.run(cut, capture_output=True, check=False, timeout=20)).start()
-    job = BenchJob(scenario=scenario, programs=Path(PROGRAMS), repetitions=1000)
-    record = bench_on(phone.target(), tiny[0], job, tiny[1])
+    record = measured(phone, bench(tiny[0], scenario, 1000))
     assert record.outcome == "failed" and "connection broke" in record.detail
     assert gone(int((phone.folder / "pushed/run.pid").read_text().split()[0]))
 
@@ -396,9 +413,8 @@ def test_priority_and_cpus_are_those_asked_for(phone, tiny):
 
     scenario = Scenario(context_tokens=256, prompt_tokens=0, new_tokens=64)
     limits = Limits(wall_s=4, cpus=(1,))
-    job = BenchJob(scenario=scenario, programs=Path(PROGRAMS), repetitions=100_000, limits=limits)
     threading.Timer(2.5, look).start()
-    bench_on(phone.target(), tiny[0], job, tiny[1])
+    measured(phone, bench(tiny[0], scenario, 100_000), limits)
     assert "Cpus_allowed_list:\t1\n" in seen[0]
 
 

@@ -67,7 +67,8 @@ def run(job: SoakJob, emit: Emit) -> None:
     with closing(runtime.open(Path(job.path), job.scenario)) as session:
         # The first pass of an engine may read the file or make shaders: it is no window's.
         next(_decoded(session, job.scenario.context_tokens))
-        emit("energy", {"scope": meter.source, "idle_watts": idle_watts, "started_unix_s": time.time()})
+        told = {"scope": meter.source, "battery_joules": sensors.battery_joules(), "started_unix_s": time.time()}
+        emit("energy", told)
         start_s = now_s()
         while (since_s := now_s() - start_s) < 60 * job.minutes:
             meter.start()
@@ -130,12 +131,12 @@ def plan(job: SoakJob, model: ModelIdentity) -> Measurement:
 
 def _read(child: ChildResult, job: SoakJob) -> Soak | None:
     windows, told = child.told("window", Window), dict(child.events)
-    energy = told.get("energy", {"scope": "", "started_unix_s": 0.0})
+    energy = told.get("energy", {"scope": "", "started_unix_s": 0.0, "battery_joules": None})
     return summarise(
         windows,
         job,
         energy_scope=energy["scope"],
-        battery_joules=sensors.battery_joules() if windows and windows[-1].battery_percent is not None else None,
+        battery_joules=energy["battery_joules"] if windows and windows[-1].battery_percent is not None else None,
         started_unix_s=energy["started_unix_s"],
         stopped=told.get("stopped", ""),
     )

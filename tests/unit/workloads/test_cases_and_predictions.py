@@ -169,7 +169,6 @@ def test_a_model_on_a_target_is_one_part_of_what_its_caller_planned(tmp_path, mo
     """Of three systems the second, whose model is one cell: its own run plans nothing anew."""
     monkeypatch.setattr(on_target, "target_named", lambda _on: None)
     monkeypatch.setattr(on_target, "facts", lambda _target: SimpleNamespace(title="box"))
-    monkeypatch.setattr(on_target, "fingerprint", lambda _facts: SimpleNamespace(fingerprint="f"))
     monkeypatch.setattr(on_target, "probe_on", lambda *_: (load_device("iphone-16-pro"), tmp_path))
     progress = RunProgress()
     progress.begin("the first system")
