@@ -184,11 +184,9 @@ class Watch:
 
     def sample(self, phase: Phase, label: str, token_count: int, **more: Any) -> Sample:
         """The stretch as a sample; ``more`` are further fields, and those of which only a part of it counts."""
-        told: dict[str, Any] = {"duration_s": self.duration_s, "energy_joules": self.joules} | more
-        begun, validity = self.started_unix_s, self.validity
-        return Sample(
-            phase=phase, label=label, token_count=token_count, started_unix_s=begun, validity=validity, **told
-        )
+        told: dict[str, Any] = {"duration_s": self.duration_s, "energy_joules": self.joules, "validity": self.validity}
+        told["started_unix_s"] = self.started_unix_s
+        return Sample(phase=phase, label=label, token_count=token_count, **told | more)
 
 
 def judge(

@@ -49,8 +49,6 @@ class Node(NamedTuple):
     """One operation; only integer attributes are kept."""
 
     op_type: str
-    domain: str
-    inputs: tuple[str, ...]
     attributes: dict[str, int]
 
 
@@ -134,10 +132,7 @@ def read_graph(path: Path) -> OnnxGraph:
         opsets={opset.domain: opset.version for opset in model.opset_import},
         inputs=tuple(_port(port) for port in model.graph.input if port.name not in names),
         outputs=tuple(map(_port, model.graph.output)),
-        nodes=tuple(
-            Node(node.op_type, node.domain, tuple(node.input), {a.name: a.i for a in node.attribute if a.HasField("i")})
-            for node in nodes
-        ),
+        nodes=tuple(Node(node.op_type, {a.name: a.i for a in node.attribute if a.HasField("i")}) for node in nodes),
         tensors=tensors,
         file_bytes=size,
     )

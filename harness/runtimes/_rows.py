@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.arrays import Singles
-from harness.domain.foreign import json_in, read_limited, say
+from harness.domain.foreign import read_limited
 from harness.errors import BadDataError, EngineError, RefusedError, optional
 
 TOKENIZER_FILE: Final = "tokenizer.json"
@@ -172,16 +172,3 @@ class OneSequence(Rows):
     def _only(self, sequence: int) -> None:
         if sequence != 0:
             raise EngineError(f"{self.engine} keeps one sequence: only sequence 0")
-
-
-def read_config(path: Path, *place: str, expected: str) -> dict[str, Any]:
-    """The JSON object of a configuration in which the number of tokens stands at ``place``.
-
-    BadDataError where there is no such file (``expected`` says what should be there), or no such number.
-    """
-    config = value = json_in(path, expected)
-    for key in place:
-        value = value.get(key) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadDataError(path, ".".join(place), say(value), "a number of tokens")
-    return dict(config)

@@ -177,9 +177,14 @@ def common(name: str, path: Path, scenario: Scenario) -> list[str]:
     file = program(name)
     if file is None:
         raise EngineError(_absent(name))
-    text, s, single = _output(name, "--help"), scenario, name == "llama-bench"
+    return [file, "-m", str(path), *spelled(scenario, _output(name, "--help"), name)]
+
+
+def spelled(scenario: Scenario, text: str, name: str = "llama-bench") -> list[str]:
+    """What a program takes of a scenario, as its help ``text`` spells it; RefusedError where it has no such option."""
+    s, single = scenario, name == "llama-bench"
     fused = ("on" if "on|off" in text else "1") if s.flash_attention else ("off" if "on|off" in text else "0")
-    given = [file, "-m", str(path), "-t", str(s.thread_count or default_thread_count()), "-ub", str(s.ubatch_tokens)]
+    given = ["-t", str(s.thread_count or default_thread_count()), "-ub", str(s.ubatch_tokens)]
     given += ["-ctk", s.kv_type.lower(), "-ctv", s.kv_type.lower(), "-fa", fused, *placed(s, text, single=single)]
     if "--load-mode" in text:
         mapped = ["-lm", "mmap" if s.mmap else "none"]

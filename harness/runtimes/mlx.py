@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from harness.arrays import Singles
+from harness.domain.foreign import json_in, say
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, RefusedError, optional
+from harness.errors import BadDataError, EngineError, RefusedError, optional
 from harness.plugins import Packaged
-from harness.runtimes._rows import OneSequence, Tokenized, read_config
+from harness.runtimes._rows import OneSequence, Tokenized
 
 
 @cache
@@ -115,7 +116,13 @@ class Mlx(Packaged):
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
-    return read_config(folder / "config.json", "vocab_size", expected="a folder in MLX's form")
+    """The configuration in a folder; BadDataError where there is none, or none that says the size of the vocabulary."""
+    path = folder / "config.json"
+    config = json_in(path, "a folder in MLX's form")
+    size = config.get("vocab_size") if isinstance(config, dict) else None
+    if type(size) is not int or size < 1:
+        raise BadDataError(path, "vocab_size", say(size), "a number of tokens")
+    return dict(config)
 
 
 RUNTIME = Mlx()

@@ -5,6 +5,7 @@ is told by its ``--progress`` lines as they arrive, late by the way's latency, w
 """
 
 import re
+import shlex
 import tempfile
 import time
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from harness.measure.validity import ValidityProbe, Watch
 from harness.onnx.files import model_files
 from harness.ports import Emit
 from harness.records.imports.tools import of_llama_bench
-from harness.runtimes.executable import placed
+from harness.runtimes.executable import spelled
 from harness.targets import target_named
 from harness.targets.facts import Facts, battery_percent, celsius, doubts, drained_joules, facts, fingerprint, ready
 from harness.targets.shell import LOST, CounterFrames, Frame, Running, ShellTarget
@@ -106,16 +107,14 @@ def on_target(
     target.stop()
     there = target.put_program(program)
     file = target.put(path, planned.model.sha256, progress=progress)
+    text = target.shell(f"{shlex.join(there)} --help 2>&1", check=False)
+    threads = s.thread_count or len(cpus) or known.cpu.thread_count
     words: list[object] = ["taskset", f"{sum(1 << cpu for cpu in cpus):x}"] if cpus else []
-    words += [*there, "-m", file, "-ub", s.ubatch_tokens, "-fa", int(s.flash_attention)]
+    words += [*there, "-m", file, *spelled(s.replace(thread_count=threads), text), "-o", "json", "--progress"]
     if isinstance(job, SoakJob):
         words += ["-p", 0, "-n", _SOAK_TOKENS, "-r", 1_000_000]
     else:
         words += ["-p", s.prompt_tokens, "-n", s.new_tokens, "-d", s.depth_tokens, "-r", job.repetitions]
-    words += ([] if s.mmap else ["--load-mode", "none"]) + ([] if s.repack else ["--repack", 0])
-    kv = s.kv_type.lower()
-    words += ["-ctk", kv, "-ctv", kv, *placed(s), "-o", "json", "--progress"]
-    words += ["-t", s.thread_count or len(cpus) or known.cpu.thread_count]
     machine, command = fingerprint(known), tuple(map(str, words))
     here = {"on": target.name, "folder": target.folder, "battery_joules": known.battery_joules}
     return planned._replace(

@@ -31,6 +31,7 @@ _FILES: Final = (
 _ABIS: Final = {"aarch64": "arm64-v8a", "arm64": "arm64-v8a", "x86_64": "x86_64", "amd64": "x86_64"}
 _THERMAL_WORDS: Final = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 """Android's PowerManager.THERMAL_STATUS_*, in order."""
+_STORAGE_MIB: Final = 128
 _APP_RATIO: Final = 0.5
 """Of an Android phone's RAM, what one app holds before the low-memory killer takes it: no system tells beforehand."""
 
@@ -211,11 +212,12 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
     )
 
 
-def storage_bytes_per_s(target: ShellTarget, size_mib: int = 128) -> float | None:
+def storage_bytes_per_s(target: ShellTarget) -> float | None:
     """Sequential read past the page cache by dd; None where dd or the file system cannot do that."""
     place = shlex.quote(f"{target.folder}/storage-probe")
     told = target.shell(
-        f"mkdir -p {shlex.quote(target.folder)}; dd if=/dev/urandom of={place} bs=1048576 count={size_mib} 2>/dev/null;"
+        f"mkdir -p {shlex.quote(target.folder)};"
+        f" dd if=/dev/urandom of={place} bs=1048576 count={_STORAGE_MIB} 2>/dev/null;"
         f" sync; a=$(date +%s%N); dd if={place} of=/dev/null bs=4194304 iflag=direct 2>/dev/null && b=$(date +%s%N) &&"
         " echo $a $b;"
         f" rm -f {place}",
@@ -223,7 +225,7 @@ def storage_bytes_per_s(target: ShellTarget, size_mib: int = 128) -> float | Non
     ).split()
     if len(told) != 2 or not all(t.isdigit() for t in told) or int(told[1]) <= int(told[0]):
         return None
-    return size_mib * 2**20 / ((int(told[1]) - int(told[0])) / 1e9)
+    return _STORAGE_MIB * 2**20 / ((int(told[1]) - int(told[0])) / 1e9)
 
 
 def _same_chip(shipped: str, told: str) -> bool:

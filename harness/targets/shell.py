@@ -282,13 +282,12 @@ class CounterFrames:
 
 
 class Running:
-    """A command on the target; its lines as they come, and its end. ``late_s``: the limit that it exceeded, or 0."""
+    """A command on the target; its lines as they come, and its end."""
 
     def __init__(self, target: ShellTarget, argv: Sequence[str]) -> None:
         self._target = target
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.status = LOST
-        self.late_s = 0.0
         first = self._readline()
         if not first.startswith("pid "):
             self.process.kill()
@@ -308,24 +307,18 @@ class Running:
         assert self.process.stderr is not None
         return self.process.stderr.readline(_LINE_MAX_BYTES).decode("utf-8", "replace")
 
-    def told(self, timeout_s: float = threading.TIMEOUT_MAX) -> Iterator[tuple[float, str]]:
-        """Lines of its error output and when they came (monotonic seconds); it is killed when it takes longer."""
-
-        def end() -> None:
-            self.late_s = timeout_s
-            self.kill()
-
+    def told(self) -> Iterator[tuple[float, str]]:
+        """Lines of its error output and when they came (monotonic seconds); it is killed when they are too many."""
         size = 0
-        with _limited(timeout_s, end):
-            while line := self._readline():
-                size += len(line)
-                if size > _OUTPUT_MAX_BYTES:
-                    self.kill()
-                    return
-                if ended := _ENDED.match(line):
-                    self.status = int(ended[1])
-                else:
-                    yield time.monotonic(), line.rstrip("\r\n")
+        while line := self._readline():
+            size += len(line)
+            if size > _OUTPUT_MAX_BYTES:
+                self.kill()
+                return
+            if ended := _ENDED.match(line):
+                self.status = int(ended[1])
+            else:
+                yield time.monotonic(), line.rstrip("\r\n")
 
     def finish(self, timeout_s: float) -> tuple[int, str]:
         """Exit status and output; it is killed there when it takes longer, or prints more than is allowed.

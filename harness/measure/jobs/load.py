@@ -14,16 +14,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 from harness.domain.base import Frozen
-from harness.domain.record import Phase, Sample
+from harness.domain.record import Phase
 from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.measure.child import ChildResult
-from harness.measure.jobs.served import memory_mark, with_room
+from harness.measure.jobs.served import attached, memory_mark
 from harness.measure.pipeline import Measurement
 from harness.measure.validity import Watch, child_probe
 from harness.ports import Emit
-from harness.runtimes.server import RUNTIME, AttachedServer
+from harness.runtimes.server import AttachedServer
 from harness.runtimes.server.answer import READ_LATE, Request, ServerAnswer
 from harness.runtimes.server.stream import Patience, ServerError
 
@@ -71,7 +71,7 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
             f"--users: found {max(job.levels):.0f}, expected at most {job.request_count}, or more --requests for them"
         )
     prompt_most, new_most = job.prefix_tokens + job.prompt_tokens[1], job.new_tokens[1]
-    server = with_room(_server(job), prompt_most + new_most)
+    server = attached(job, prompt_most + new_most)
 
     predicted: dict[float, float] = {}
     if predict is not None:
@@ -104,17 +104,13 @@ def plan(job: LoadJob, predict: Callable[[Scenario], float] | None = None) -> Me
     )
 
 
-def _server(job: LoadJob) -> AttachedServer:
-    return RUNTIME.attach(job.url, model=job.model, patience=job.patience)
-
-
 def run_load(job: LoadJob, emit: Emit) -> None:
     """Entry point of the child: one level after the other; three samples a request, one ``level`` event a level.
 
     Raises:
         ServerError: The server cannot be reached, or not one request of a level succeeded.
     """
-    server = _server(job)
+    server = attached(job)
     emit("engine", server.identity(Scenario()))
     for level in job.levels:
         Level(job, level, server, emit).run()
@@ -152,7 +148,7 @@ class Level:
                 each.result()
         answers = [(at_s, a) for at_s, a in self._done if isinstance(a, ServerAnswer)]
         errors = [e for _, e in self._done if isinstance(e, ServerError)]
-        late = watch.validity.doubted(READ_LATE)
+        late, begun_unix_s = watch.validity.doubted(READ_LATE), watch.started_unix_s - watch.start_s
         for at_s, answer in answers:
             given: tuple[tuple[Phase, str, int, float], ...] = (
                 ("first_token", "ttft", answer.prompt_tokens or 0, answer.first_token_s),
@@ -160,16 +156,11 @@ class Level:
                 ("workload", "e2el", 1, answer.duration_s),
             )
             for phase, name, count, taken_s in given:
-                sample = Sample(
-                    phase=phase,
-                    label=f"{name} {self.label}",
-                    token_count=count,
-                    duration_s=taken_s,
-                    started_unix_s=watch.started_unix_s + at_s - watch.start_s,
-                    token_times_s=answer.gaps_s() if phase == "decode" else (),
-                    validity=late if phase == "decode" and answer.read_late else watch.validity,
-                )
-                self._emit("sample", sample)
+                told: dict[str, Any] = {"duration_s": taken_s, "started_unix_s": begun_unix_s + at_s}
+                if phase == "decode":
+                    told["token_times_s"] = answer.gaps_s()
+                    told["validity"] = late if answer.read_late else watch.validity
+                self._emit("sample", watch.sample(phase, f"{name} {self.label}", count, **told))
         level = LoadLevel(
             offered=self._level,
             label=self.label,

@@ -15,7 +15,7 @@ from harness.ports import Emit
 from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
 from harness.runtimes.llamacpp.quality import Scores, chunks_of, score, text_nll
 from harness.runtimes.llamacpp.session import LlamaSession
-from harness.runtimes.server.prompt_scores import PromptScorer
+from harness.runtimes.server.prompt_scores import text_nll as server_nll
 from harness.stats.calibration.paired import calibration_change
 
 CHUNK_TOKENS: Final = 512
@@ -77,10 +77,7 @@ def run_text(job: TextJob, emit: Emit) -> None:
     """
     text = shipped_text(REFERENCE)
     if job.server is not None:
-        try:
-            emit("nll", PromptScorer(attached(job.server)).text_nll(text, job.chunk_count))
-        except (KeyError, ValueError) as error:
-            raise RefusedError(f"its log-probabilities are not those of the text's own tokens: {error}") from error
+        emit("nll", server_nll(attached(job.server), text, job.chunk_count))
         return
     runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
     if isinstance(runtime, LlamaCpp):

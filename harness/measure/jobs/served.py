@@ -9,7 +9,7 @@ the server's processes counted as ours where it runs here.
 import contextlib
 from collections.abc import Callable
 from statistics import median
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.domain.prediction import Prediction
 from harness.domain.result import Generation, ServerUse
@@ -25,6 +25,9 @@ from harness.ports import Emit
 from harness.runtimes.server import RUNTIME, AttachedServer
 from harness.runtimes.server.answer import AGREES, READ_LATE, Request, ServerAnswer
 from harness.runtimes.server.stream import Patience
+
+if TYPE_CHECKING:
+    from harness.measure.jobs.load import LoadJob
 
 _PROMPTS_MAX: Final = 8
 _OWN: Final = ("kv_type", "flash_attention", "repack", "mmap", "ubatch_tokens", "batch_count", "api", "placement")
@@ -84,21 +87,16 @@ def plan(job: ServedJob, predict: Callable[[Scenario, bool], Prediction | None] 
     )
 
 
-def attached(job: ServedJob, needed_tokens: int = 0, scenario: Scenario | None = None) -> AttachedServer:
+def attached(job: "ServedJob | LoadJob", needed_tokens: int = 0, scenario: Scenario = Scenario()) -> AttachedServer:  # noqa: B008
     """The server of a job that needs a context of so many tokens.
 
     Raises:
         RefusedError: Its context is shorter, or the scenario asks for what a server decides by itself.
         ServerError: It cannot be reached.
     """
-    if other := [name for name, usual in OF_SERVER.items() if getattr(scenario or Scenario(), name) != usual]:
+    if other := [name for name, usual in OF_SERVER.items() if getattr(scenario, name) != usual]:
         raise RefusedError(f"{', '.join(other)}: a server has its own; set it where the server is started")
     server = RUNTIME.attach(job.url, model=job.model, patience=job.patience)
-    return with_room(server, needed_tokens)
-
-
-def with_room(server: AttachedServer, needed_tokens: int) -> AttachedServer:
-    """The server, if its context holds so many tokens (RefusedError where it does not)."""
     room = server.described.context_tokens
     if 0 < room < needed_tokens:
         raise RefusedError(f"the server has a context of {room} tokens, and the run needs {needed_tokens}")

@@ -14,66 +14,48 @@ from harness.runtimes.server.answer import Request
 from harness.runtimes.server.stream import ServerError
 
 
-class PromptScorer:
-    """Asks a server for the log-probabilities of a text.
+def text_nll(server: AttachedServer, text: str, chunk_count: int, chunk_tokens: int = 512) -> list[float]:
+    """Negative log-probability (nats) of each scored token of the first chunks of ``text``.
+
+    The chunks are those of :mod:`harness.runtimes.llamacpp.quality`, cut by the server's own tokens; a begin token that
+    it puts before them is one more than there.
 
     Raises:
-        RefusedError: The server gives no log-probabilities of a prompt.
-        ServerError: It failed.
+        RefusedError: The server gives no log-probabilities of a prompt, or those of its likeliest tokens alone.
+        ServerError: It crashed, or was too slow.
+        ValueError: The text is too short.
     """
-
-    def __init__(self, server: AttachedServer) -> None:
-        self.server = server
-        try:
-            self.echo("One, two, three")
-        except ServerError as error:
-            if error.outcome in {"crashed", "timed out"}:
-                raise
-            raise RefusedError(
-                f"found a server ({server.described.software}) that gives no log-probabilities of a prompt, expected "
-                "one whose /v1/completions honours echo and logprobs: llama-cpp-python's with --logits_all true, or "
-                f"vLLM ({str(error)[:120]})"
-            ) from error
-
-    def echo(self, prompt: str) -> list[tuple[str, dict[str, float]]]:
-        """Text of each token of ``prompt``, and log-probabilities (nats) of the likeliest before it, by their text.
-
-        None are told before the first.
-
-        Raises:
-            ServerError: The server failed, or gives none.
-        """
-        dialect = self.server.dialect
-        asked = dialect.body(Request(prompt=prompt, new_tokens=1)) | {"stream": False, "echo": True, "logprobs": 1}
-        asked.pop("stream_options", None)
-        answer = dialect.endpoint.json(dialect.path, asked)
-        try:
-            scores = answer["choices"][0]["logprobs"]
-            tokens, tops = list(scores["tokens"]), [dict(top or {}) for top in scores["top_logprobs"]]
-            whole = scores["text_offset"][-1] >= len(prompt)
-        except (KeyError, TypeError, IndexError) as error:
-            raise ServerError(f"an answer without log-probabilities: {error}") from error
-        if len(tokens) != len(tops) or len(tokens) < 2 or not tops[1]:
-            raise ServerError(f"log-probabilities of {len(tokens)} tokens, expected those of the prompt")
-        return list(zip(tokens[:-1], tops, strict=False)) if whole else list(zip(tokens, [{}, *tops], strict=False))
-
-    def text_nll(self, text: str, chunk_count: int, chunk_tokens: int = 512) -> list[float]:
-        """Negative log-probability (nats) of each scored token of the first chunks of ``text``.
-
-        The chunks are those of :mod:`harness.runtimes.llamacpp.quality`, cut by the server's own tokens; a begin token
-        that it puts before them is one more than there.
-
-        Raises:
-            KeyError: It tells only its likeliest tokens, and others came.
-            ValueError: The text is too short.
-        """
-        place, losses = 0, list[float]()
+    place, losses = 0, list[float]()
+    try:
         for _ in range(chunk_count):
             size = 3 * chunk_tokens
-            while len(echoed := self.echo(text[place : place + size])) <= chunk_tokens:
+            while len(echoed := _echo(server, text[place : place + size])) <= chunk_tokens:
                 if place + size >= len(text):
                     raise ValueError(f"the text has fewer than {chunk_count * chunk_tokens} tokens")
                 size += chunk_tokens
             losses += [-top[token] for token, top in echoed[chunk_tokens // 2 + 1 : chunk_tokens]]
             place += sum(len(token) for token, _ in echoed[:chunk_tokens])
-        return losses
+    except (KeyError, TypeError, IndexError, ServerError) as error:
+        if isinstance(error, ServerError) and error.outcome in {"crashed", "timed out"}:
+            raise
+        raise RefusedError(
+            f"found a server ({server.described.software}) that gives no log-probabilities of a prompt, expected one "
+            "whose /v1/completions honours echo and logprobs: llama-cpp-python's with --logits_all true, or vLLM "
+            f"({str(error)[:120]})"
+        ) from error
+    return losses
+
+
+def _echo(server: AttachedServer, prompt: str) -> list[tuple[str, dict[str, float]]]:
+    """Text of each token of ``prompt``, and log-probabilities (nats) of the likeliest before it, by their text.
+
+    None are told before the first. KeyError, TypeError or IndexError where the server tells none.
+    """
+    dialect = server.dialect
+    asked = dialect.body(Request(prompt=prompt, new_tokens=1)) | {"stream": False, "echo": True, "logprobs": 1}
+    asked.pop("stream_options", None)
+    scores = dialect.endpoint.json(dialect.path, asked)["choices"][0]["logprobs"]
+    tokens, tops = list(scores["tokens"]), [dict(top or {}) for top in scores["top_logprobs"]]
+    if scores["text_offset"][-1] >= len(prompt):
+        return list(zip(tokens[:-1], tops, strict=False))
+    return list(zip(tokens, [{}, *tops], strict=False))

@@ -32,8 +32,6 @@ def test_header_as_the_package_reads_it(tmp_path: Path, fused: bool, external: b
     assert ours.producer == theirs.producer_name
     assert ours.opsets == {o.domain: o.version for o in theirs.opset_import}
     assert [n.op_type for n in ours.nodes] == [n.op_type for n in graph.node]
-    assert [n.inputs for n in ours.nodes] == [tuple(n.input) for n in graph.node]
-    assert [n.domain for n in ours.nodes] == [n.domain for n in graph.node]
     assert [n.attributes for n in ours.nodes] == [{a.name: a.i for a in n.attribute if a.type == 2} for n in graph.node]
     for mine, others in ((ours.inputs, graph.input), (ours.outputs, graph.output)):
         assert [p.name for p in mine] == [p.name for p in others]

@@ -7,7 +7,7 @@ import pytest
 from bench.faults.replay_server import page, replay
 from harness.errors import RefusedError
 from harness.runtimes.server import RUNTIME
-from harness.runtimes.server.prompt_scores import PromptScorer
+from harness.runtimes.server.prompt_scores import text_nll
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ from harness.runtimes.server.prompt_scores import PromptScorer
 )
 def test_a_server_that_cannot_is_refused(pages: dict, said: str) -> None:
     with replay(pages) as server, pytest.raises(RefusedError, match=said):
-        PromptScorer(RUNTIME.attach(server.url))
+        text_nll(RUNTIME.attach(server.url), "One, two, three", 1, chunk_tokens=4)
 
 
 def test_perplexity_is_of_the_second_half_of_each_chunk() -> None:
@@ -51,13 +51,13 @@ def test_perplexity_is_of_the_second_half_of_each_chunk() -> None:
     }
 
     def reply(connection: socket.socket, asked: dict) -> None:
-        tokens = [*asked["prompt"].removeprefix("One, two, three")] or list("abc")
+        tokens = [*asked["prompt"]]
         tops = [None, *({t: known[t], "x": -2.0} for t in tokens[1:]), {"z": -0.1}]
         made = {"tokens": [*tokens, "z"], "top_logprobs": tops, "text_offset": [*range(len(tokens)), 99]}
         connection.sendall(page({"choices": [{"text": "z", "logprobs": made}]}))
 
     with replay({"/v1/models": page({"data": [{"id": "m"}]}), "/v1/completions": reply}) as server:
-        scorer = PromptScorer(RUNTIME.attach(server.url))
-        assert scorer.text_nll("abcdefghij", 2, chunk_tokens=4) == [0.4, 0.8]
+        attached = RUNTIME.attach(server.url)
+        assert text_nll(attached, "abcdefghij", 2, chunk_tokens=4) == [0.4, 0.8]
         with pytest.raises(ValueError, match="fewer than 12"):
-            scorer.text_nll("abcdefghij", 3, chunk_tokens=4)
+            text_nll(attached, "abcdefghij", 3, chunk_tokens=4)
