@@ -41,7 +41,7 @@ def through_adb(there: Measurement) -> float:
     ended = run_child(there.entry, there.job)
     if ended.outcome != "ok":
         raise CouldNotRunError(ended.detail)
-    return median(s.duration_s for s in ended.told("sample", Sample))
+    return float(median(s.duration_s for s in ended.told("sample", Sample)))
 
 
 def directly(command: Sequence[str]) -> float:

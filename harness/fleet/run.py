@@ -57,7 +57,16 @@ def run_fleet(
             served = {name.removeprefix("device:") for worker in present for name in worker["resources"]}
             if absent := {task.device for task in missing} - served:
                 say(f"no worker yet of {', '.join(sorted(absent))}: waiting for as long as the scheduler does")
-            cells = {_submitted(client, task): task for task in missing}
+            cells = {
+                client.submit(
+                    measure,
+                    msgspec.json.encode(task),
+                    pure=False,
+                    key=f"{task.key}-{time.time_ns()}",
+                    resources={f"device:{task.device}": 1},
+                ): task
+                for task in missing
+            }
             try:
                 for future, answer in dask().as_completed(cells, with_results=True, raise_errors=False):
                     task = cells[future]
@@ -69,11 +78,6 @@ def run_fleet(
                 with contextlib.suppress(Exception):
                     client.cancel(list(cells), force=True)
     return [records[task.key] for task in tasks]
-
-
-def _submitted(client: Any, task: Task) -> Any:
-    key, resources = f"{task.key}-{time.time_ns()}", {f"device:{task.device}": 1}
-    return client.submit(measure, msgspec.json.encode(task), pure=False, key=key, resources=resources)
 
 
 def _record(task: Task, answer: Any) -> RunRecord:

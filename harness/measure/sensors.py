@@ -165,12 +165,9 @@ def metered_joules(path: Path, start_unix_s: float, end_unix_s: float) -> float 
 
 def _batteries(root: Path) -> list[Path]:
     """Those that feed the machine: one with the scope ``Device`` lies in a mouse or a headset."""
-    kinds = {f: [read_text(f / name) for name in ("type", "scope")] for f in _supplies(root)}
+    supplies = sorted((root / "sys/class/power_supply").glob("*"))
+    kinds = {f: [read_text(f / name) for name in ("type", "scope")] for f in supplies}
     return [f for f, (kind, scope) in kinds.items() if kind == "Battery" and scope != "Device"]
-
-
-def _supplies(root: Path) -> list[Path]:
-    return sorted((root / "sys/class/power_supply").glob("*"))
 
 
 def battery_percent(*, root: Path = Path("/")) -> float | None:

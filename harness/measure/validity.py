@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import psutil
 
-from harness.cpus import cpu_quota_count, read_text
+from harness.cpus import cgroup_folders, cpu_quota_count, read_text
 from harness.domain.record import Phase, Sample, Validity
 from harness.measure import cgroup
 from harness.measure.cgroup import labelled_int
@@ -263,7 +263,7 @@ def judge(
 
 def _pressure_s(name: str, pid: int, root: Path) -> float | None:
     """Seconds in which some task stalled: of the process's own group where it keeps count, else of the machine."""
-    own = next((folder for version, folder in cgroup.cgroup_folders("", pid=pid, root=root) if version == 2), None)
+    own = next((folder for version, folder in cgroup_folders("", pid=pid, root=root) if version == 2), None)
     texts = [read_text(own / f"{name}.pressure")] if own else []
     texts.append(read_text(root / "proc/pressure" / name))
     for text in texts:

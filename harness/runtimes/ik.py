@@ -61,13 +61,18 @@ class _IkLibrary(Library):
         """Forget every sequence."""
         self._api.llama_kv_cache_clear(context)
 
-    def llama_model_default_params(self) -> Any:
-        """Parameters that take today's names for mapping and repacking."""
-        return _renamed(self._api.llama_model_default_params(), use_mmap="load_mode", repack_tensors="use_extra_bufts")
+    def llama_model_load_from_file(self, path: bytes, params: Any) -> Any:
+        """A model, its parameters given by today's names for mapping and repacking."""
+        params.use_mmap, params.repack_tensors = bool(params.load_mode), bool(params.use_extra_bufts)
+        return self._api.llama_model_load_from_file(path, params)
 
-    def llama_context_default_params(self) -> Any:
-        """Parameters that take today's name for flash attention."""
-        return _renamed(self._api.llama_context_default_params(), flash_attn="flash_attn_type")
+    def llama_init_from_model(self, model: Any, params: Any) -> Any:
+        """A context, its parameters given by today's name for flash attention.
+
+        What this library has in neither form it ignores: there it has no such choice.
+        """
+        params.flash_attn = bool(params.flash_attn_type)
+        return self._api.llama_init_from_model(model, params)
 
     def llama_detokenize(self, vocab: Any, ids: Any, count: int, out: Any, room: int, _rm: bool, special: bool) -> int:
         """Text of tokens, piece by piece: the library's own wants the model, which a vocabulary does not lead to."""
@@ -79,20 +84,6 @@ class _IkLibrary(Library):
             return -len(text)
         ctypes.memmove(out, text, len(text))
         return len(text)
-
-
-def _renamed(params: Any, **names: str) -> Any:
-    """The structure, with further names for some fields: setting one of those sets the field.
-
-    A name that the structure has in neither form is ignored by the library: there it has no such choice.
-    """
-
-    def alias(field: str) -> property:
-        return property(lambda self: getattr(self, field), lambda self, value: setattr(self, field, bool(value)))
-
-    base = type(params)
-    kind: Any = type(base.__name__, (base,), {own: alias(field) for field, own in names.items()})
-    return kind.from_buffer_copy(params)
 
 
 @cache

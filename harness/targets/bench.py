@@ -116,10 +116,10 @@ def on_target(
     else:
         words += ["-p", s.prompt_tokens, "-n", s.new_tokens, "-d", s.depth_tokens, "-r", job.repetitions]
     machine, command = fingerprint(known), tuple(map(str, words))
-    here = {"on": target.name, "folder": target.folder, "battery_joules": known.battery_joules}
+    on, folder, battery_joules = target.name, target.folder, known.battery_joules
     return planned._replace(
         entry=f"{__name__}:{'run_soak' if soak else 'run_bench'}",
-        job=There(words=command, soak=soak, **here),
+        job=There(on=on, folder=folder, words=command, soak=soak, battery_joules=battery_joules),
         runtime="executable",
         key=key_of(*command, soak, machine.fingerprint),
         notes={"target": target.name},
@@ -288,5 +288,5 @@ def read_bandwidth(target: ShellTarget, programs: Path) -> float:
         ended = run_child(there.entry, there.job)
     if ended.outcome != "ok":
         raise CouldNotRunError(f"{target.name}: {ended.detail}")
-    best = max(s.token_count / s.duration_s for s in ended.told("sample", Sample))
+    best: float = max(s.token_count / s.duration_s for s in ended.told("sample", Sample))
     return best * sum(tensor.size_bytes for tensor in matrices(shape, "F16"))

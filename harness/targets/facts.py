@@ -135,13 +135,13 @@ def doubts(frames: Sequence[Frame]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def ready(target: ShellTarget, known: Facts, battery_percent_min: int) -> None:
+def ready(target: ShellTarget, known: Facts, battery_percent_min: float) -> None:
     """CouldNotRunError where nothing can be measured: the device sleeps, or its battery is below the limit."""
     if asleep(known.frame):
         raise CouldNotRunError(f"{target.name}: the device is asleep, its CPU may stop: wake it, keep its screen on")
     level = battery_percent(known.frame)
     if level is not None and level < battery_percent_min:
-        raise CouldNotRunError(f"{target.name}: its battery is at {level} %, the limit is {battery_percent_min} %")
+        raise CouldNotRunError(f"{target.name}: its battery is at {level} %, the limit is {battery_percent_min:g} %")
 
 
 def fingerprint(known: Facts) -> MachineFingerprint:

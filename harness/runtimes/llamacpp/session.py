@@ -141,7 +141,9 @@ class LlamaSession(Rows):
         del held
         self.buffers = buffers(ENGINE_LOG.sizes[line_count:])
         if not self._model:
-            raise EngineError(f"llama.cpp would not load {path}: {_reason()}")
+            lines = [line.strip() for line in ENGINE_LOG.lines() if "error" in line.lower() or "fail" in line.lower()]
+            reason = "; ".join(lines[-3:]) or ENGINE_LOG.tail(2) or "no reason given"
+            raise EngineError(f"llama.cpp would not load {path}: {reason}")
         self.vocab = lib.llama_model_get_vocab(self._model)
         self.vocab_count: int = lib.llama_vocab_n_tokens(self.vocab)
         self.path = path
@@ -220,13 +222,10 @@ class LlamaSession(Rows):
         if logits == "all" and count > self.output_tokens:
             raise ValueError(f"logits of {count} tokens do not fit one batch of {self.output_tokens}")
         for start in range(0, count, self.batch_tokens):
-            stop = min(start + self.batch_tokens, count)
-            size = stop - start
-            self._tokens[:size] = tokens[start:stop] if size < count else tokens
-            np.add(self._ramp[:size], position + start, out=self._positions[:size])
-            self._sequences[:size] = sequence
-            self._flags[:size] = logits == "all"
-            if logits == "last" and stop == count:
+            part = tokens if count <= self.batch_tokens else tokens[start : start + self.batch_tokens]
+            size = len(part)
+            self._fill(part, self._ramp[:size] + (position + start), sequence, logits == "all")
+            if logits == "last" and start + size == count:
                 self._flags[size - 1] = 1
             self._submit(size)
         self.kept_count = {"none": 0, "last": min(count, 1), "all": count}[logits]
@@ -239,13 +238,15 @@ class LlamaSession(Rows):
         keep: Sequence[bool] | None = None,
     ) -> None:
         """Run one batch of at most ``batch_tokens`` tokens, each with its own position and sequence; see the port."""
-        size = len(tokens)
-        self._tokens[:size] = tokens
-        self._positions[:size] = positions
-        self._sequences[:size] = sequences
-        self._flags[:size] = 1 if keep is None else keep
-        self._submit(size)
-        self.kept_count = int(np.count_nonzero(self._flags[:size]))
+        self._fill(tokens, positions, sequences, 1 if keep is None else keep)
+        self._submit(len(tokens))
+        self.kept_count = int(np.count_nonzero(self._flags[: len(tokens)]))
+
+    def _fill(self, *columns: Any) -> None:
+        """Write tokens, positions, sequences and flags of the batch, each for all its rows or one for all of them."""
+        arrays: tuple[NDArray[Any], ...] = self._tokens, self._positions, self._sequences, self._flags
+        for array, column in zip(arrays, columns, strict=True):
+            array[: len(columns[0])] = column
 
     def _submit(self, size: int) -> None:
         self._batch.n_tokens = size
@@ -361,8 +362,3 @@ class _TapHook:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-
-
-def _reason() -> str:
-    lines = [line for line in ENGINE_LOG.lines() if "error" in line.lower() or "fail" in line.lower()]
-    return "; ".join(line.strip() for line in lines[-3:]) or ENGINE_LOG.tail(2) or "no reason given"

@@ -174,15 +174,11 @@ class Dialect:
                     error = data["error"]
                     said = error.get("message", error) if isinstance(error, dict) else error
                     raise ServerError(f"the server failed after {len(found.counts)} pieces: {_text(said, 300)}")
-                self._is_same_model(data)
+                told, asked = (_file_name(n).removesuffix(":latest") for n in (_text(data.get("model")), self.model))
+                if told and asked and told != asked:
+                    raise ServerError(f"the stream is of the model {told!r}, asked for was {asked!r}")
                 self.read(line, data, found)
             return found.answer()
-
-    def _is_same_model(self, data: dict[str, Any]) -> None:
-        """Whether an event is of the model that was asked for (ServerError where it names another)."""
-        told, asked = (_file_name(name).removesuffix(":latest") for name in (_text(data.get("model")), self.model))
-        if told and asked and told != asked:
-            raise ServerError(f"the stream is of the model {told!r}, asked for was {asked!r}")
 
     def events(self, sent: Exchange, found: Collector) -> Iterator[tuple[Line, dict[str, Any]]]:
         """The JSON objects of an answer: server-sent events, or one a line; ServerError where a line is neither."""
