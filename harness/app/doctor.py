@@ -1,5 +1,6 @@
 """What works on this machine, and what to do where something does not."""
 
+import itertools
 import os
 import platform
 import shutil
@@ -172,7 +173,6 @@ def _measuring() -> Found:
     gpus = "; ".join(gpu.describe() for gpu in gpu_readings())
     none = "none; pip install 'edge-harness[nvidia]' reads an NVIDIA card's"
     yield "GPU counters", "ok" if gpus else "limited", gpus or none
-    found = sensors.report()
-    have = [*found.energy_counters, *found.batteries, *(name for name, _ in found.thermal_zones)]
-    state: State = "ok" if found.energy_counters or found.batteries else "limited"
-    yield "energy and heat", state, "; ".join([*have, *found.notes])
+    kinds, notes = sensors.report()
+    state: State = "ok" if kinds["energy counter"] or kinds["battery"] else "limited"
+    yield "energy and heat", state, "; ".join([*itertools.chain(*kinds.values()), *notes])

@@ -83,8 +83,8 @@ def memory_of(result: ChildResult) -> MemoryUse | None:
         return None
     memory = result.memory
     # From "loaded" on the peak counts anew, so that repeated loads do not add up; "end" is the peak of one model.
-    peak = max(marks[m]["peak_rss_bytes"] for m in ("loaded", "end") if m in marks) if "loaded" in marks else 0
     seen = [marks[m] for m in ("loaded", "end") if m in marks]
+    peak = max(m["peak_rss_bytes"] for m in seen) if "loaded" in marks else 0
     return memory.replace(
         peak_rss_bytes=peak if "end" in marks else max(peak, memory.peak_rss_bytes),
         peak_anonymous_bytes=max([memory.peak_anonymous_bytes, *(m["anonymous_bytes"] for m in seen)]),

@@ -29,15 +29,6 @@ class EnergyCounter(NamedTuple):
     wrap_joules: float
 
 
-class SensorReport(NamedTuple):
-    """What this machine can tell about energy and heat; each tuple is empty where it has no such thing."""
-
-    energy_counters: tuple[str, ...]
-    batteries: tuple[str, ...]
-    thermal_zones: tuple[tuple[str, float], ...]
-    notes: tuple[str, ...]
-
-
 def energy_counters(*, root: Path = Path("/")) -> tuple[EnergyCounter, ...]:
     """Readable energy counters that do not overlap: the packages, and DRAM where it is counted apart.
 
@@ -236,14 +227,14 @@ def cpu_frequency_hz(*, root: Path = Path("/")) -> float | None:
     return frequency.current * 1e6 if frequency and frequency.current else None
 
 
-def report(*, root: Path = Path("/")) -> SensorReport:
-    """All sensors there are, with a note for each kind that is missing."""
-    counters = tuple(c.name for c in energy_counters(root=root))
-    batteries = tuple(folder.name for folder in _batteries(root))
-    zones = thermal_zones(root=root)
+def report(*, root: Path = Path("/")) -> tuple[dict[str, list[str]], list[str]]:
+    """All sensors there are, by kind, and a note for each kind that is missing."""
+    counters = [c.name for c in energy_counters(root=root)]
+    batteries = [folder.name for folder in _batteries(root)]
+    zones = [name for name, _ in thermal_zones(root=root)]
     power = any(read_int(path) is not None for path in _power_files(root))
     locked = not counters and any((root / "sys/class/powercap").glob("*-rapl:*"))
     notes = ["energy counter: there, but only root may read it"] if locked else []
-    there = {"energy counter": counters or power or locked, "battery": batteries, "thermal zone": zones}
-    notes += [f"{kind}: not available" for kind, found in there.items() if not found]
-    return SensorReport(counters, batteries, zones, tuple(notes))
+    there = {"energy counter": counters, "battery": batteries, "thermal zone": zones}
+    unseen = [kind for kind, names in there.items() if not names and not (names is counters and (power or locked))]
+    return there, notes + [f"{kind}: not available" for kind in unseen]

@@ -137,8 +137,6 @@ def run_bench(job: There, emit: Emit) -> None:
     begun: list[float] = []
     log: list[str] = []
     with target.counters() as counters:
-        started_s = time.monotonic()
-        counters.around(started_s, started_s)
         running = target.start(job.words)
         for at, line in running.told():
             log.append(line)
@@ -175,8 +173,10 @@ def run_soak(job: There, emit: Emit) -> None:
                 continue
             count += 1
             if not count:
-                told = {"scope": _energy_scope(counters), "battery_joules": job.battery_joules}
-                emit("energy", {**told, "started_unix_s": time.time()})
+                told = {"battery_joules": job.battery_joules, "started_unix_s": time.time()}
+                with (counters.frames or [Frame(0.0, {})])[-1].laid() as root:
+                    scope = EnergyMeter(root=root).source.replace("not available", "battery charge counter")
+                emit("energy", {"scope": scope, **told})
                 first = start = at
             if at - start < soak.window_s:
                 continue
@@ -191,13 +191,6 @@ def run_soak(job: There, emit: Emit) -> None:
             _read(target, running, [last], counters)
         running.kill()
     emit("memory", {"mark": "end", "elsewhere": True})
-
-
-def _energy_scope(counters: CounterFrames) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        for frame in counters.frames[-1:]:
-            frame.write(Path(folder))
-        return EnergyMeter(root=Path(folder)).source.replace("not available", "battery charge counter")
 
 
 def _window(frames: Sequence[Frame], running: Running, since_s: float, duration_s: float, count: int) -> Window:
@@ -252,9 +245,8 @@ def between(frames: Sequence[Frame], pid: int, shell_pid: int) -> tuple[Validity
 
     ``shell_pid`` is the shell that waits for ``pid``: once that has ended, its CPU time counts there.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        root, at = Path(folder), [frames[0].at_s]
-        frames[0].write(root)
+    at = [frames[0].at_s]
+    with frames[0].laid() as root:
         probe = ValidityProbe(pid, own_pids=(shell_pid,), root=root, clock=lambda: at[0])
         with Watch(probe, EnergyMeter(root=root, clock=lambda: at[0])) as watch:
             frames[-1].write(root)

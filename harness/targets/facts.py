@@ -2,10 +2,8 @@
 
 import re
 import shlex
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.catalog.devices import device_names, load_device
@@ -64,9 +62,7 @@ def facts(target: ShellTarget) -> Facts:
     named = dict(re.findall(r"^\[ro\.(\w+\.\w+)\]: \[(.+)\]$", first, re.MULTILINE))
     count = sum(line.startswith("processor") for line in frame.files.get("/proc/cpuinfo", "").splitlines())
     online = numbers(frame.files.get("/sys/devices/system/cpu/online", "")) or frozenset(range(count or 1))
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        frame.write(root)
+    with frame.laid() as root:
         cpu, ram = machine.cpu(root=root, affinity=online), machine.memory(root=root)
         joules, zones = sensors.battery_joules(root=root), sensors.thermal_zones(root=root)
     chip = _joined(named, "soc") or cpu.model

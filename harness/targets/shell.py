@@ -68,6 +68,13 @@ class Frame(NamedTuple):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
 
+    @contextlib.contextmanager
+    def laid(self) -> Iterator[Path]:
+        """A root with the files, for the length of a block; errors as :meth:`write`."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.write(Path(folder))
+            yield Path(folder)
+
 
 class ShellTarget:
     """One device, named as the user wrote it; ``words`` are the command that runs the script appended to it.
@@ -239,6 +246,7 @@ class ShellTarget:
         )
         found = CounterFrames(process)
         try:
+            found.around(0.0, time.monotonic())  # what is started then has a frame before it
             yield found
         finally:
             process.kill()

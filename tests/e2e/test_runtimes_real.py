@@ -143,7 +143,7 @@ def test_a_closed_exchange_frees_the_servers_slot(url: str) -> None:
     attached = SERVER.attach(url)
     endpoint = attached.dialect.endpoint
     body = attached.dialect.body(Request(prompt=(5, 6, 7), new_tokens=400))
-    with endpoint.exchange("POST", "/completion", body) as sent:
+    with endpoint.exchange("/completion", body) as sent:
         next(sent.lines())
     deadline_s = time.monotonic() + 20
     while time.monotonic() < deadline_s:

@@ -5,7 +5,7 @@ of each is replaced by the model's own first token where it wants one, and the s
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,29 +45,28 @@ class Scores:
     """What is kept of each chunk: a few numbers a token, never its logits."""
 
     def __init__(self) -> None:
-        self._own: list[Columns] = []
-        self._base: list[Columns] = []
-        self._kl: list[Doubles] = []
-        self._same: list[Flags] = []
+        self._chunks: list[tuple[NDArray[Any], ...]] = []
 
     def add(self, logs: Singles, truth: Integers, base: Singles) -> None:
         """One chunk: log-probabilities [rows, vocab_count] for the tokens ``truth`` [rows], and the reference's."""
         top, base_top = logs.argmax(axis=1), base.argmax(axis=1)
         size = min(base.shape[1], logs.shape[1])
         p = np.exp(base[:, :size])
-        self._kl.append(np.einsum("ij,ij->i", p, base[:, :size] - logs[:, :size], dtype=np.float64))
-        self._same.append(base_top == top)
-        self._own.append(_columns(logs, top, truth))
-        self._base.append(_columns(base, base_top, truth))
+        kl = np.einsum("ij,ij->i", p, base[:, :size] - logs[:, :size], dtype=np.float64)
+        self._chunks.append((*_columns(logs, top, truth), *_columns(base, base_top, truth), kl, base_top == top))
+
+    def _joined(self) -> list[NDArray[Any]]:
+        return [np.concatenate(parts) for parts in zip(*self._chunks, strict=True)]
 
     def columns(self) -> tuple[Columns, Columns]:
         """Rows of this model, and of the reference, in the order of the text."""
-        own, base = (Columns._make(map(np.concatenate, zip(*parts, strict=True))) for parts in (self._own, self._base))
-        return own, base
+        joined = self._joined()
+        return Columns(*joined[:3]), Columns(*joined[3:6])
 
     def result(self) -> TextScore:
         """All figures."""
-        nll, kl, same = self.columns()[0].nll, np.concatenate(self._kl), np.concatenate(self._same).astype(float)
+        _, _, nll, *_, kl, agrees = self._joined()
+        same = agrees.astype(float)
         perplexity = float(np.exp(nll.mean()))
         return TextScore(
             token_count=int(nll.size),
@@ -90,11 +89,9 @@ def _columns(logs: Singles, top: NDArray[np.intp], truth: Integers) -> Columns:
 def chunks_of(tokens: Sequence[int], size: int, most: int, begin_token: int | None) -> list[list[int]]:
     """Whole chunks, each with the model's first token in place of its own first one, if it has one."""
     count = len(tokens) // size
-    chunks = [list(tokens[i * size : (i + 1) * size]) for i in range(min(count, most) if most else count)]
-    if begin_token is not None:
-        for chunk in chunks:
-            chunk[0] = begin_token
-    return chunks
+    first = [] if begin_token is None else [begin_token]
+    starts = range(0, size * (min(count, most) if most else count), size)
+    return [[*first, *tokens[start + len(first) : start + size]] for start in starts]
 
 
 def score(session: LlamaSession, chunk: Sequence[int]) -> Singles:

@@ -167,7 +167,7 @@ class Dialect:
         return self._ask(request)
 
     def _ask(self, request: Request) -> ServerAnswer:
-        with self.endpoint.exchange("POST", self.path, self.body(request)) as sent:
+        with self.endpoint.exchange(self.path, self.body(request)) as sent:
             found = Collector(request.new_tokens, sent.sent_s)
             for line, data in self.events(sent, found):
                 if "error" in data:

@@ -74,12 +74,12 @@ class Endpoint:
         self.port = port or (443 if self.secure else 80)
         self.base = parts.path.rstrip("/").removesuffix("/v1")
         self.patience = patience
-        self._key = os.environ.get(KEY_VARIABLE, "")
+        self.key = os.environ.get(KEY_VARIABLE, "")
 
     def json(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """JSON at ``path``, or in answer to ``body``; None where there is no such page. Errors as ``exchange``."""
         try:
-            with self.exchange("GET" if body is None else "POST", path, body) as answer:
+            with self.exchange(path, body) as answer:
                 text = "\n".join(line.text for line in answer.lines())
         except ServerError as error:
             if error.status in {400, 404, 405, 422, 501}:
@@ -90,12 +90,12 @@ class Endpoint:
         except (ValueError, RecursionError):
             return None  # a page for people
 
-    def exchange(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> "Exchange":
-        """Send a request, waiting while the server loads its model; ServerError for an error as the answer, or none."""
+    def exchange(self, path: str, body: Mapping[str, Any] | None) -> "Exchange":
+        """Send a request (``POST`` where it has a body), waiting while the server loads its model; ServerError for an error as the answer, or none."""
         deadline_s = time.monotonic() + self.patience.ready_s
         while True:
             try:
-                return Exchange(self, method, path, body, self._key)
+                return Exchange(self, path, body)
             except ServerError as error:
                 if error.status != 503:
                     raise
@@ -112,7 +112,7 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
         sent_s: When the request was handed to the system, the connection having been made before.
     """
 
-    def __init__(self, endpoint: Endpoint, method: str, path: str, body: Mapping[str, Any] | None, key: str) -> None:
+    def __init__(self, endpoint: Endpoint, path: str, body: Mapping[str, Any] | None) -> None:
         self._patience, self._expired, self._path = endpoint.patience, False, path
         kind = http.client.HTTPSConnection if endpoint.secure else http.client.HTTPConnection
         self._connection = kind(endpoint.host, endpoint.port, timeout=self._patience.silence_s)
@@ -128,12 +128,12 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
         self._watch.daemon = True
         self._watch.start()
         headers = {"Content-Type": "application/json", "Accept": "*/*", "Connection": "close"}
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
+        if endpoint.key:
+            headers["Authorization"] = f"Bearer {endpoint.key}"
         payload = None if body is None else json.dumps(body).encode()
         self.sent_s = time.perf_counter()
         try:
-            self._connection.request(method, endpoint.base + path, payload, headers)
+            self._connection.request("GET" if body is None else "POST", endpoint.base + path, payload, headers)
             self._response = self._connection.getresponse()
             if not 200 <= self._response.status < 300:
                 self._refuse()
