@@ -91,7 +91,10 @@ class Endpoint:
             return None  # a page for people
 
     def exchange(self, path: str, body: Mapping[str, Any] | None) -> "Exchange":
-        """Send a request (``POST`` where it has a body), waiting while the server loads its model; ServerError for an error as the answer, or none."""
+        """Send a request, a ``POST`` where it has a body, waiting while the server loads its model.
+
+        ServerError for an error as the answer, or none.
+        """
         deadline_s = time.monotonic() + self.patience.ready_s
         while True:
             try:
