@@ -205,30 +205,25 @@ class Pipeline(contextlib.ExitStack):
         return run_child(entry, job, limits=self.how.limits)
 
 
-def prepare(entry: str, job: msgspec.Struct | Mapping[str, Any], *, limits: Limits = Limits()) -> dict[str, Any]:  # noqa: B008
-    """A step that prepares a measurement (a quantisation, an importance matrix) in a child; its events by name.
+def make(entry: str, job: Mapping[str, Any], path: Path, *, limits: Limits = Limits()) -> Path:  # noqa: B008
+    """A file that a measurement needs (a quantisation, an importance matrix), written by a child.
+
+    Its ``target`` is another name first: what bears its name is whole.
 
     Raises:
         RefusedError: It refused its input.
         EngineError: It failed.
         KeyboardInterrupt: It was interrupted.
     """
-    result = run_child(entry, job, limits=limits)
-    if result.outcome == "interrupted":
-        raise KeyboardInterrupt
-    if result.outcome != "ok":
-        told = next((data for name, data in reversed(result.events) if name == "error"), None) or {}
-        if told.get("kind") == "RefusedError":
-            raise RefusedError(result.detail)
-        raise EngineError(f"{result.outcome}: {result.detail}")
-    return dict(result.events)
-
-
-def make(entry: str, job: Mapping[str, Any], path: Path, *, limits: Limits = Limits()) -> Path:  # noqa: B008
-    """A file that a child writes, its ``target`` another name first: what bears its name is whole; errors as above."""
     part = path.with_name(f"part.{path.name}")
     try:
-        prepare(entry, {**job, "target": str(part)}, limits=limits)
+        result = run_child(entry, {**job, "target": str(part)}, limits=limits)
+        if result.outcome == "interrupted":
+            raise KeyboardInterrupt
+        if any(name == "error" and data["kind"] == "RefusedError" for name, data in result.events):
+            raise RefusedError(result.detail)
+        if result.outcome != "ok":
+            raise EngineError(f"{result.outcome}: {result.detail}")
         return part.replace(path)
     finally:
         part.unlink(missing_ok=True)
