@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from harness.cpus import CoreKind, Cores
+from harness.cpus import CoreKind, Cores, cpu_quota_count
 from harness.measure import cgroup, machine
 
 
@@ -111,14 +111,14 @@ def test_cpu_quota_of_both_versions(tmp_path: Path) -> None:
     write(tmp_path / "proc/self/cgroup", "0::/a\n")
     write(tmp_path / "proc/self/mountinfo", MOUNT_V2)
     write(tmp_path / "sys/fs/cgroup/a/cpu.max", "150000 100000\n")
-    assert cgroup.cpu_quota_count(root=tmp_path) == 1.5
+    assert cpu_quota_count(root=tmp_path) == 1.5
     write(tmp_path / "proc/self/cgroup", "1:cpu,cpuacct:/a\n")
     write(tmp_path / "proc/self/mountinfo", "36 25 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n")
     write(tmp_path / "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", "-1\n")
     write(tmp_path / "sys/fs/cgroup/cpu/a/cpu.cfs_period_us", "100000\n")
-    assert cgroup.cpu_quota_count(root=tmp_path) is None
+    assert cpu_quota_count(root=tmp_path) is None
     write(tmp_path / "sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", "50000\n")
-    assert cgroup.cpu_quota_count(root=tmp_path) == 0.5
+    assert cpu_quota_count(root=tmp_path) == 0.5
 
 
 def test_memory_of_a_node_without_a_cpu_is_no_ram(tmp_path: Path) -> None:
