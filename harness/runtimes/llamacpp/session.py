@@ -190,12 +190,14 @@ class LlamaSession(Rows):
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of ``text``; EngineError where the model has no usable tokenizer."""
         data = text.encode()
-        room = len(data) + 16  # no token is less than a byte, and few are special
-        buffer = (ctypes.c_int32 * room)()
-        count = self.lib.llama_tokenize(self.vocab, data, len(data), buffer, room, add_special, parse_special)
-        if count < 0:
-            raise EngineError(f"llama.cpp could not tokenize {len(data)} bytes of text")
-        return list(buffer[:count])
+        room = len(data) + 16
+        for _ in range(2):
+            buffer = (ctypes.c_int32 * room)()
+            count = self.lib.llama_tokenize(self.vocab, data, len(data), buffer, room, add_special, parse_special)
+            if count >= 0:
+                return list(buffer[:count])
+            room = -count
+        raise EngineError(f"llama.cpp could not tokenize {len(data)} bytes of text")
 
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Text of token ids; undecodable bytes become U+FFFD."""
