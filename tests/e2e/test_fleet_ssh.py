@@ -54,10 +54,10 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
         yield Board(server, str(program), folder)
 
 
-def run_over_ssh(target: ShellTarget, models, options=(), *, program="edge-harness", pushed=(), timeout_s=60.0):
+def run_over_ssh(target: ShellTarget, models, options=(), *, program="edge-harness", pushed=()):
     words, files = ["run", *options, "--", *models], {p.name: p for p in pushed}
     with mock.patch("harness.targets.remote.PROGRAM", program):
-        return list(run_there(target, words, files, timeout_s=timeout_s).records)
+        return list(run_there(target, words, files).records)
 
 
 @pytest.mark.shared_machine
