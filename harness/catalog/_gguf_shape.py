@@ -167,8 +167,9 @@ class Header(Keys):
     def kv_heads(self, heads: int) -> tuple[int, int]:
         """KV heads of the full layers, and of the sliding ones where those have another number (else 0)."""
         most = self.number("attention.head_count_kv", heads)
-        counts = list(zip(self.listed("attention.head_count_kv"), self.slides(), strict=False))
-        full, own = (max((n for n, slides in counts if slides is kind), default=most) for kind in (False, True))
+        each, slides = self.listed("attention.head_count_kv"), self.slides()  # as many as blocks, or none
+        counts = list(zip(each, slides, strict=True)) if each and slides else []
+        full, own = (max((n for n, slid in counts if slid is kind), default=most) for kind in (False, True))
         sliding = self.number("attention.head_count_kv_swa", own)
         return full or sliding, sliding if sliding != full else 0
 

@@ -11,7 +11,7 @@ from harness.catalog.device_files import near_files, read_device
 from harness.catalog.parts import aliased, near, spelled, squashed
 from harness.catalog.paths import as_path, data_files, learned_file, sound_names
 from harness.domain.device import DeviceProfile
-from harness.errors import UnknownNameError
+from harness.errors import BadDataError, UnknownNameError
 from harness.printable import clean
 
 
@@ -55,7 +55,14 @@ def _described(ref: str) -> DeviceProfile:
 
 
 def dump_device(profile: DeviceProfile) -> str:
-    """TOML text of a profile as it is, in SI units; saved as ``<profile.name>.toml`` it loads back equal."""
-    parts = msgspec.json.encode(profile)
+    """TOML text of a profile as it is, in SI units; saved as ``<profile.name>.toml`` it loads back equal.
+
+    Raises:
+        BadDataError: A number of it is none.
+    """
+    try:
+        parts = json.dumps(msgspec.to_builtins(profile), allow_nan=False)
+    except ValueError as error:
+        raise BadDataError(profile.name, "", "nan or inf", "finite numbers") from error
     document = json.loads(parts, object_hook=lambda table: {k: v for k, v in table.items() if v is not None})
     return tomli_w.dumps({key: value for key, value in document.items() if key not in {"name", "learned"}})

