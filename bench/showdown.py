@@ -19,16 +19,15 @@ from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from shutil import which
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import click
-import numpy as np
 
 from bench._kept import REPORTS, write
 from bench.fits.leave_out import fitted, leave_out
 from harness.app.published import shipped_rows
 from harness.published.rows import Row, is_trusted
-from harness.published.score import Judged
+from harness.published.score import Judged, score
 
 _NOMINAL: Final = ((r"f32", 4.0), (r"f16", 2.0), (r"q8|8[- ]?bit|int8|w8", 1.0), (r"q6", 0.75), (r"q5", 0.625),
                    (r"q3|3[- ]?bit|iq3", 0.375), (r"q2|2[- ]?bit|iq2|iq1|tq|ternary|1[- ]?bit|q1", 0.25))  # fmt: skip
@@ -177,42 +176,19 @@ PEERS: Final[dict[str, tuple[Peer, str]]] = {
 """Who is asked, and where the formula stands. LM Studio and llama-fit-params state memory and no speed."""
 
 
-def judged(rows: Sequence[Row], said: Mapping[int, Said]) -> dict[str, Any]:
-    """Errors of one peer over votes, and its rankings."""
-    votes: dict[tuple[str, ...], list[tuple[float, Said]]] = defaultdict(list)
-    for i, row in enumerate(rows):
-        if i in said:
-            votes[row.vote].append((row.measured, said[i]))
-    errors = [float(np.median([abs(s.mid / m - 1) for m, s in own])) for own in votes.values()]
-    near = [float(np.mean([1 / 1.3 < s.mid / m < 1.3 for m, s in own])) for own in votes.values()]
-    spans = [(m, s) for own in votes.values() for m, s in own if s.high]
+def _rightly(rows: Sequence[Row], said: Mapping[int, Said]) -> float:
+    """Share of pairs of rows of one chip, api and source whose faster one is named."""
     pairs: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for i, row in enumerate(rows):
-        pairs[row.chip, row.machine.api, row.source].append(i)
+    for i in sorted(said):
+        pairs[rows[i].chip, rows[i].machine.api, rows[i].source].append(i)
     right = total = 0
     for own in pairs.values():
-        for one, two in combinations([i for i in own if i in said][:60], 2):
+        for one, two in combinations(own[:60], 2):
             ratio = rows[one].measured / rows[two].measured
             if max(ratio, 1 / ratio) >= _RANKED_RATIO:
                 total += 1
                 right += (ratio > 1) == (said[one].mid > said[two].mid)
-    return {
-        "votes": len(votes),
-        "answered": len(said) / len(rows),
-        "median": float(np.median(errors)),
-        "p90": float(np.quantile(errors, 0.9)),
-        "within": float(np.mean(near)),
-        "coverage": float(np.mean([s.low <= m <= s.high for m, s in spans])) if spans else None,
-        "width": float(np.median([s.high / s.low for _, s in spans])) if spans else None,
-        "ranked": right / total if total else None,
-    }
-
-
-def best_constant(rows: Sequence[Row]) -> float:
-    """Share of bandwidth / bytes with the least median error: tuned on the rows that it is judged by."""
-    shares = np.geomspace(0.1, 1.5, 200)
-    promised = np.array([row.promised / row.measured for row in rows])
-    return float(shares[np.median(np.abs(shares[:, None] * promised - 1), axis=1).argmin()])
+    return right / total if total else 0.0
 
 
 _GROUPS: Final[dict[str, Callable[[Row], bool]]] = {
@@ -234,7 +210,7 @@ def main() -> None:
     there = {"llmfit 1.1.17": which("llmfit"), "whichllm 0.5.21": find_spec("whichllm")}
     peers = {name: peer for name, (peer, _) in PEERS.items() if there.get(name, True)}
     rows = [j.row for j in ours]
-    said: dict[str, dict[int, Said]] = {"edge-harness": dict(enumerate(map(_ours, ours)))}
+    said: dict[str, dict[int, Said]] = {"edge-harness": {i: Said(*one[1:]) for i, one in enumerate(ours)}}
     for name, peer in peers.items():
         asked = ((i, peer(row)) for i, row in enumerate(rows))
         said[name] = {i: one for i, one in asked if one is not None and one.mid > 0}
@@ -242,13 +218,16 @@ def main() -> None:
     table = []
     for group, chosen in _GROUPS.items():
         at = [i for i, row in enumerate(rows) if chosen(row)]
-        some = [rows[i] for i in at]
-        constant = best_constant(some)
-        named = said | {"best constant, tuned on these rows": {i: Said(constant * rows[i].promised) for i in at}}
+        promised = score([Judged(rows[i], rows[i].promised) for i in at])
+        share = promised.best_constant[0] if promised and promised.best_constant else 0.0
+        named = said | {"best constant, tuned on these rows": {i: Said(share * rows[i].promised) for i in at}}
         for name, answers in named.items():
-            own = {new: answers[i] for new, i in enumerate(at) if i in answers}
-            if own:
-                table.append([group, name, *_cells(judged(some, own))])
+            own = {i: answers[i] for i in at if i in answers}
+            if found := score([Judged(rows[i], *one) for i, one in own.items()]):
+                ratios = found.median_ratio, found.p90_ratio, found.within_ratio, found.coverage_ratio
+                shown = ["-" if ratio is None else f"{ratio:.0%}" for ratio in (len(own) / len(at), *ratios)]
+                width = "-" if found.width_ratio is None else f"{found.width_ratio:.2f}"
+                table.append([group, name, *shown, width, f"{_rightly(rows, own):.0%}"])
     columns = [
         "rows",
         "who",
@@ -262,16 +241,6 @@ def main() -> None:
     ]
     kept = {"columns": columns, "rows": table, "sources": {name: link for name, (_, link) in PEERS.items()}}
     click.echo(write(REPORTS / "validation" / "showdown.json", "python -m bench showdown", kept), nl=False)
-
-
-def _ours(one: Judged) -> Said:
-    return Said(one.predicted, one.low, one.high)
-
-
-def _cells(found: Mapping[str, Any]) -> list[str]:
-    width = "-" if found["width"] is None else f"{found['width']:.2f}"
-    names = "answered", "median", "p90", "within", "coverage"
-    return [*("-" if found[n] is None else f"{found[n]:.0%}" for n in names), width, f"{found['ranked'] or 0:.0%}"]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import msgspec
 
 from bench._kept import REPORTS, write
 from bench.fits import heat, placement
-from bench.fits.blind import blind_constants
+from bench.fits.blind import blind_constants, other_sources
 from bench.fits.leave_out import GROUPS, Whole, fit_all, fitted, leave_out, leave_out_given
 from harness.app import validate as use
 from harness.app.published import model_of, shipped_rows
@@ -61,18 +61,25 @@ def _others() -> Report:
     )
 
 
+def _floor() -> Report:
+    return report(shipped_rows(), other_sources(shipped_rows()), left_out="predicted by other sources of the same test")
+
+
+_OWN = {"other": _others, "floor": _floor}
+
+
 def _record(name: str) -> tuple[str, Any]:
     """Name of the record, and what it says."""
     kind, _, count = name.partition("-")
-    found = _others() if name == "other" else _given(int(count)) if kind == "given" else left_out(name)
+    found = _OWN[name]() if name in _OWN else _given(int(count)) if kind == "given" else left_out(name)
     document = msgspec.to_builtins(found)
-    stem = name if name == "other" or kind == "given" else f"leave-out-{name}"
+    stem = name if name in _OWN or kind == "given" else f"leave-out-{name}"
     blind = {"blind_constants": blind_constants(shipped_rows())} if name == "chip+source" else {}
     return stem, {key: document[key] for key in _KEPT} | blind
 
 
 @click.command()
-@click.option("--by", default=f"{','.join(BY)},given-1,given-2,given-3,other", show_default=True)
+@click.option("--by", default=f"{','.join(BY)},given-1,given-2,given-3,other,floor", show_default=True)
 @click.option("--write", "path", type=click.Path(path_type=Path, file_okay=False), help="Fit on all rows, and write.")
 def main(by: str, path: Path | None) -> None:
     """Run the leave-outs and write what they say to ``reports/validation``."""

@@ -1,4 +1,4 @@
-"""What the laws are set beside: a constant that is as blind as they are."""
+"""What the laws are set beside: a constant that is as blind as they are, and what two sources of one test differ by."""
 
 import math
 from collections import defaultdict
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from harness.published.rows import Row, is_trusted, predictable
-from harness.published.score import hardware_of
+from harness.published.score import Judged, hardware_of
 
 
 def blind_constants(rows: Iterable[Row]) -> dict[str, float]:
@@ -20,6 +20,26 @@ def blind_constants(rows: Iterable[Row]) -> dict[str, float]:
         sets[row.group].append(row)
         sets[f"{hardware_of(row)}, {'prompts' if row.phase == 'prefill' else 'decode'}"].append(row)
     return {name: _blind_constant(own) for name, own in sets.items()}
+
+
+def other_sources(rows: Iterable[Row]) -> list[Judged]:
+    """Each trusted row as what others measured of the same test says it, their geometric mean: nobody can know better.
+
+    A test is a chip, an api, a runtime and its threads, a model in a quantisation, and tokens of the prompt and before
+    it within a factor of two.
+    """
+    tests: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+    for row in filter(is_trusted, predictable(rows)):
+        assert row.work is not None
+        machine, model = row.machine, (row.phase, row.work.model, row.work.type_name)
+        tokens = [round(math.log2(1 + count / 256)) for count in (row.token_count, row.depth_tokens)]
+        tests[row.chip, machine.api, machine.runtime, machine.traits.core_count, *model, *tokens].append(row)
+    return [
+        Judged(row, row.token_count / math.exp(np.mean(others)))
+        for rows in tests.values()
+        for row in rows
+        if (others := [other.ln_s for other in rows if other.source != row.source])
+    ]
 
 
 def _blind_constant(rows: Iterable[Row]) -> float:

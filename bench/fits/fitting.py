@@ -9,6 +9,7 @@ counts as much as a few levels. A source is a level too, and its rows have a sca
 disagrees with others counts less.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -34,6 +35,10 @@ STEPS: Final = 6
 """In which widths and weights are set, from those that ship."""
 SETTLING_STEPS: Final = 4
 """Last steps, in which widths and weights stay as they are and the terms come to rest."""
+
+
+_BENCHMARKED: Final = re.compile(r"(pp|tg) ?\d+k?( ?@ ?d ?\d+k?)?$")
+"""A test as llama-bench names its own. Any other was timed in a chat or through a server, with whatever runs beside."""
 
 
 class Problem(NamedTuple):
@@ -81,7 +86,7 @@ class Fit(NamedTuple):
 
 
 def row_features(row: Row) -> dict[tuple[str, str], tuple[tuple[str, float], ...]]:
-    """Terms of a row by phase and law, its source among them."""
+    """Terms of a row by phase and law; among them its source, and how it measured, which nobody who asks shares."""
     assert row.work is not None
     listed = features(row.phase, row.work, row.machine, row.prompt.tokens)
     letter = "s" if row.phase == "decode" else "g"
@@ -92,7 +97,12 @@ def row_features(row: Row) -> dict[tuple[str, str], tuple[tuple[str, float], ...
     if row.phase == "decode" and row.excluded not in NEUTRAL_EXCLUSIONS:
         # bytes or protocol that a file doubts tell nothing of a chip: a phone in a test farm seemed four times slower
         scale = tuple((key, x) for key, x in scale if "/chip " not in key)
-    return {(row.phase, law): terms for law, terms in {**listed, "scale": (*scale, (source, 1.0))}.items()}
+    how = [(source, 1.0)]
+    if row.machine.side == "gpu" and not row.machine.phone:
+        benchmarked = row.machine.other_runtime or _BENCHMARKED.match(row.raw.get("test", "").lower())
+        how += [(f"{letter}/source/doubted", 1.0)] * (not is_trusted(row))
+        how += [(f"{letter}/source/beside", 1.0)] * (not benchmarked)
+    return {(row.phase, law): terms for law, terms in {**listed, "scale": (*scale, *how)}.items()}
 
 
 def problem_of(rows: Sequence[Row]) -> Problem:
@@ -214,24 +224,35 @@ def _inverse(lapack: Any, factor: tuple[Array, bool]) -> Array:
     return np.asarray(lower + np.tril(lower, -1).T)
 
 
+def habits(problem: Problem, theta: Array) -> Array:
+    """What the ways rows were measured add to ln t by these terms, [rows]: part of no prediction."""
+    own = theta * ["/source/" in key for key in problem.keys]
+    return np.asarray(sum(matrix @ own for matrix in problem.designs.values()))
+
+
 class Spread(NamedTuple):
-    """What a fit says of its own rows: what it is ``off`` by, [rows], and how sure it is.
+    """What a fit says of its own rows, [rows]: what it is ``off`` by, what its ``habits`` add to ln t, how sure it is.
 
     With J the slopes of all rows and S the covariance of the terms, ``between`` is J S J', [rows, rows].
     """
 
     off: Array
+    habits: Array
     between: Array
 
 
 def spread_of(problem: Problem, whole: Fit) -> Spread:
     """The slopes of a fit carried through its covariance, once for all that will be left out."""
     predicted, jacobian = model(problem, whole.theta)
-    return Spread(problem.target - predicted, np.asarray(jacobian @ np.asarray(jacobian @ whole.covariance).T))
+    return Spread(
+        problem.target - predicted,
+        habits(problem, whole.theta),
+        np.asarray(jacobian @ np.asarray(jacobian @ whole.covariance).T),
+    )
 
 
 class Without(NamedTuple):
-    """A fit without some rows: what they are ``off`` by, and the covariance of their ln t under it."""
+    """A fit without some rows: what they are ``off`` by, ``habits`` unknown, and the covariance of their ln t."""
 
     off: Array
     covariance: Array
@@ -249,7 +270,8 @@ def taken_out(whole: Fit, spread: Spread, out: NDArray[np.int64], asked: NDArray
     seen = spread.between[np.ix_(out, out)]
     weightless = np.diag(1 / np.maximum(whole.precision[out], 1e-9)) - seen
     own = seen if asked is None else seen[:, asked]
-    off = spread.off[out] if asked is None else spread.off[out][asked]
+    off = spread.off[out] + spread.habits[out]
+    off = off if asked is None else off[asked]
     back = solve(weightless, np.column_stack([spread.off[out], own]), assume_a="pos")
     inside = own if asked is None else own[asked]
     return Without(off + own.T @ back[:, 0], inside + own.T @ back[:, 1:])
@@ -257,14 +279,11 @@ def taken_out(whole: Fit, spread: Spread, out: NDArray[np.int64], asked: NDArray
 
 def part_of(problem: Problem, at: NDArray[np.int64]) -> Problem:
     """Some rows of a problem, with all of its terms."""
+    rows = ("target", "weight", "decode", "classes", "sources")
     return problem._replace(
         designs={name: matrix[at] for name, matrix in problem.designs.items()},
         base={name: values[at] for name, values in problem.base.items()},
-        target=problem.target[at],
-        weight=problem.weight[at],
-        decode=problem.decode[at],
-        classes=problem.classes[at],
-        sources=problem.sources[at],
+        **{name: getattr(problem, name)[at] for name in rows},
     )
 
 
@@ -292,7 +311,7 @@ def coefficients_of(
     touched = sum(abs(matrix) for matrix in problem.designs.values())
     counts = np.asarray((touched.astype(bool).T.astype(float)) @ problem.weight)
     widths = {key: prior_of(key, whole.widths)[1] for key in problem.keys}
-    own = [i for i, key in enumerate(problem.keys) if "/source" not in kind_of(key) and _told(key, i, whole, widths)]
+    own = [i for i, key in enumerate(problem.keys) if "/source" not in key and _told(key, i, whole, widths)]
     core = [i for i in own if spread[i] ** 2 < (1 - CERTAIN_RATIO) * widths[problem.keys[i]] ** 2]
     noise = {noise_class(r.phase, r.machine): float(n) for r, n in zip(rows, whole.noise, strict=True) if is_trusted(r)}
     return Coefficients(

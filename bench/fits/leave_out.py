@@ -175,6 +175,7 @@ def _ahead(whole: Whole, years: Array, cut: float) -> Unseen:
     at = np.flatnonzero(later)
     part = fitting.part_of(whole.problem, at)
     ln_s, jacobian = fitting.model(part, early.theta)
+    ln_s = ln_s - fitting.habits(part, early.theta)
     variance = np.einsum("ij,ij->i", jacobian @ early.covariance, jacobian.toarray())
     seen = {(row.chip, row.machine.api) for row, is_later in zip(whole.rows, later, strict=True) if not is_later}
     known = np.array([(whole.rows[i].chip, whole.rows[i].machine.api) in seen for i in at])

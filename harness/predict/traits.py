@@ -12,7 +12,8 @@ from harness.domain.base import shipped_rows, shipped_text
 
 _HANDHELD: Final = ("qualcomm", "mali")
 PHONE_THREADS: Final = 4
-"""CPU threads of a phone where nobody says: what LiteRT-LM and llama.rn start with, whatever cores there are."""
+"""CPU threads of a phone where nobody says: what LiteRT-LM and llama.rn start with, whatever cores there are. LiteRT-LM
+does so on other machines too (runtime/executor/llm_executor_settings.h)."""
 
 
 class Traits(NamedTuple):

@@ -129,9 +129,11 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
     api = api_named(raw.get("backend", ""))
     phase, count, depth, ok = test_named(raw.get("test", ""), raw.get("context_depth", ""))
     phone = raw.get("device_class", "") in {"phone", "tablet"}
-    traits = traits_of(raw["chip"], api, bandwidth or 1e11, int(threads) or PHONE_THREADS * phone)
+    runtime = runtime_named(raw.get("runtime", ""))
+    few = phone or runtime == "litert-lm"
+    traits = traits_of(raw["chip"], api, bandwidth or 1e11, int(threads) or PHONE_THREADS * few)
     chip = chip_key(raw["chip"])
-    machine = Machine(api, bandwidth, traits, phone, runtime_named(raw.get("runtime", "")), _year(raw), chip)
+    machine = Machine(api, bandwidth, traits, phone, runtime, _year(raw), chip)
     quant = quant_class(raw.get("quant", ""))
     moe = raw.get("arch", "").startswith("moe") or 0 < active < 0.8 * params
     if moe and not active:

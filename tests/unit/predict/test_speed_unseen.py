@@ -215,6 +215,47 @@ def test_decode_that_its_file_doubts_teaches_no_chip():
     assert len(chips(test="pp512", exclude_from_stats="gemma PLE bytes")) == 2  # a prompt hardly hangs on bytes
 
 
+@pytest.mark.parametrize(
+    ("test", "trust", "runtime", "backend", "habits"),
+    [
+        ("tg128", "A", "llama.cpp", "cuda", []),
+        ("pp2048 @ d4k", "B", "llama.cpp", "cuda", []),
+        ("tg (short chat)", "A", "llama.cpp", "cuda", ["s/source/beside"]),
+        ("pp512 (server)", "C", "llama.cpp", "cuda", ["g/source/doubted", "g/source/beside"]),
+        ("tg (short chat)", "A", "mlx", "metal", []),  # whose own level says how it is timed
+        ("tg (short chat)", "C", "llama.cpp", "cpu", []),
+    ],
+)
+def test_how_a_row_was_measured_is_a_term_that_no_prediction_has(test, trust, runtime, backend, habits):
+    cells = {
+        "chip": "RTX 3060", "backend": backend, "memory_bandwidth_gb_s": "360", "model": "Llama 3.1 8B",
+        "params_b": "8", "quant": "Q4_0", "tokens_per_s": "60", "source": "x", "trust": trust,
+        "test": test, "runtime": runtime,
+    }  # fmt: skip
+    row = row_of(Cells(cells, "rows", 1), model_of)
+    assert [k for terms in fitting.row_features(row).values() for k, _ in terms if "/source/" in k] == habits
+    assert not any("/source" in key for key in shipped().terms)
+
+
+def test_litert_lm_runs_four_threads_where_nobody_says():
+    cells = {
+        "chip": "Apple M4 Max", "backend": "cpu", "memory_bandwidth_gb_s": "546", "model": "Llama 3.1 8B",
+        "quant": "Q4_0", "params_b": "8", "tokens_per_s": "9", "source": "a thread", "trust": "A", "test": "tg128",
+    }  # fmt: skip
+    threads = {
+        (runtime, said): row_of(Cells(cells | {"runtime": runtime, "n_threads": said}, "rows", 1), model_of)
+        for runtime in ("litert-lm", "llama.cpp")
+        for said in ("", "6")
+    }
+    running = {key: row.machine.traits.core_count for key, row in threads.items()}
+    assert running == {
+        ("litert-lm", ""): 4,
+        ("litert-lm", "6"): 6,
+        ("llama.cpp", ""): 12,
+        ("llama.cpp", "6"): 6,
+    }
+
+
 def test_a_level_that_is_like_its_kind_stays_there():
     # four families of one api, alike but for noise of 1 %: widths shrink, and a new family is known well
     rows = [r for r in predictable(shipped_rows()) if r.machine.api == "metal" and r.phase == "decode"][:60]
@@ -238,7 +279,8 @@ def test_rows_taken_out_leave_no_trace():
     out = np.array([r.chip == "m3-max-40" for r in rows])
     without = fitting.taken_out(whole, fitting.spread_of(problem, whole), np.flatnonzero(out))
     closed = problem.target[out] - without.off
-    refitted = fitting.model(problem, fitting.fit(problem, ~out).theta)[0][out]
+    theta = fitting.fit(problem, ~out).theta
+    refitted = (fitting.model(problem, theta)[0] - fitting.habits(problem, theta))[out]
     assert np.median(np.abs(refitted - closed)) < 0.05
     assert (np.diag(without.covariance) > 0).all()
 
