@@ -16,8 +16,8 @@ from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.foreign import json_of, read_limited, typed
 from harness.domain.record import RunRecord
 from harness.domain.result import Result, Speculation
-from harness.errors import BadDataError, EngineError
-from harness.measure.child import ChildResult
+from harness.errors import BadDataError, EngineError, RefusedError
+from harness.measure.child import ChildResult, Limits
 from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.jobs.stream import StreamJob
 from harness.measure.pipeline import How, Measurement, Pipeline, key_of, make
@@ -43,12 +43,13 @@ def load_prompts(source: str, count: int | None = None) -> tuple[str, ...]:
     return prompts[:count]
 
 
-def fastest_copy(draft: Path) -> Path:
+def fastest_copy(draft: Path, limits: Limits = Limits()) -> Path:  # noqa: B008
     """A draft with every matrix in plain Q4_0, the output matrix too: made once, and kept in the cache.
 
-    Of a draft, whose output only has to be guessed from, that is the fastest form.
+    Of a draft, whose output only has to be guessed from, that is the fastest form. The limits are the quantizer's.
 
     Raises:
+        RefusedError: The quantizer does not take the file.
         EngineError: The quantizer failed.
     """
     about = draft.stat()
@@ -58,13 +59,13 @@ def fastest_copy(draft: Path) -> Path:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     job = {"source": str(draft.absolute()), "quant": "Q4_0", "pure": True}
-    return make("harness.runtimes.llamacpp.quantize:run_quantize", job, path)
+    return make("harness.runtimes.llamacpp.quantize:run_quantize", job, path, limits=limits)
 
 
-def forms_of(draft: Path) -> tuple[str, ...]:
-    """A draft's fastest copy, where the quantizer takes the file, and itself."""
-    with suppress(EngineError):
-        return str(fastest_copy(draft)), str(draft)
+def forms_of(draft: Path, limits: Limits = Limits()) -> tuple[str, ...]:  # noqa: B008
+    """A draft's fastest copy, where the quantizer makes one within its limits, and itself."""
+    with suppress(EngineError, RefusedError):
+        return str(fastest_copy(draft, limits)), str(draft)
     return (str(draft),)
 
 

@@ -46,6 +46,7 @@ from harness.domain.record import RunRecord
 from harness.domain.result import Speculation
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, HarnessError, RefusedError
+from harness.measure.child import Limits
 from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.machine import cpu
 from harness.measure.pipeline import How, Listener, Pipeline
@@ -330,11 +331,13 @@ def door(
 def drafted(path: Path, scenario: Scenario, how: How) -> Drafting | None:
     """Prompt lookup and the smaller files here with the model's vocabulary: the best of them in turns with none.
 
-    None where none is expected to pay.
+    Each as it is and in plain Q4_0, where that copy is there or made at once. None where none is expected to pay.
     """
+    briefly = Limits(wall_s=_LEAST_DRAFT_S)
+    forms = (forms_of(draft, briefly) for draft in _drafts_for(path))
     job = SpeculationJob(
         target=str(path),
-        drafts=("lookup", *itertools.chain.from_iterable(map(forms_of, _drafts_for(path)))),
+        drafts=("lookup", *itertools.chain.from_iterable(forms)),
         prompts=load_prompts("code"),
         new_tokens=64,
         scenario=scenario.replace(context_tokens=1024),
@@ -387,7 +390,8 @@ class Race:
         """The winner; RefusedError where none ran.
 
         A setting of whose runtime another one ran already is expected to take as much longer than that one as is
-        predicted; where this is hopeless, it leaves before its first turn.
+        predicted; where this is hopeless, it leaves before its first turn. ``predicted_s`` has every setting, infinity
+        where nothing is predicted; where it is empty all run.
         """
         racing = list(settings)
         # Turns of an earlier race were taken in other minutes: no pairs are made of them.
@@ -433,20 +437,23 @@ class Race:
 
     def _hopeless(self, setting: Setting, predicted_s: Mapping[Setting, float]) -> str:
         """Why a setting need not run, by what the first one of its runtime took; empty where it may win."""
-        first = next((each for each in self.turns if each.runtime == setting.runtime), None)
-        if first is None or not (predicted_s.get(first) and predicted_s.get(setting)):
+        ran = [each for each in predicted_s if each in self.turns]
+        first = next((each for each in ran if each.runtime == setting.runtime), None)
+        if first is None or math.inf in {predicted_s[first], predicted_s[setting]}:
             return ""
         expected_s = self.turns[first][0] * predicted_s[setting] / predicted_s[first]
-        best_s = min(turns[0] for turns in self.turns.values())
-        if not expected_s > _HOPELESS_RATIO * best_s:  # of two that nothing is predicted of, the ratio is no number
+        best_s = min(self.turns[each][0] for each in ran)
+        if expected_s <= _HOPELESS_RATIO * best_s:
             return ""
         return f"{expected_s / best_s:.2f} times the best's time expected, from {first.words}"
 
     def _turn(self, setting: Setting) -> None:
         try:
-            self.turns.setdefault(setting, []).append(self._take(setting))
+            seconds = self._take(setting)
         except (RefusedError, EngineError) as error:
             self.left[setting] = str(error)
+        else:
+            self.turns.setdefault(setting, []).append(seconds)
 
     def _still_in(self, racing: list[Setting], *, is_first: bool) -> list[Setting]:
         """Those that may still win, best first; the others leave with their reason."""

@@ -94,6 +94,26 @@ def test_a_runtimes_first_turn_tells_which_of_its_others_need_none() -> None:
     assert race.left[b1] == "2.60 times the best's time expected, from b -t 2"
 
 
+@pytest.mark.parametrize("predicted", [1.0, float("inf")])
+def test_a_setting_that_is_refused_tells_nothing_of_the_others(predicted: float) -> None:
+    def take(setting: Setting) -> float:
+        if setting == SETTINGS[0]:
+            raise RefusedError("worse answers")
+        return 1.0
+
+    race = Race(take, now_s=lambda: 0.0)
+    race.run(SETTINGS[:3], until_s=1e9, predicted_s=dict.fromkeys(SETTINGS, predicted))
+    assert race.left[SETTINGS[0]] == "worse answers" and set(race.turns) == set(SETTINGS[1:3])
+
+
+def test_what_is_predicted_of_some_leaves_the_others_in() -> None:
+    known, unknown = SETTINGS[:2]
+    machine = Machine(lambda _: 1.0)
+    race = Race(machine.take, now_s=machine.now_s)
+    race.run([known, unknown], until_s=100.0, predicted_s={known: 1.0, unknown: float("inf")})
+    assert unknown in machine.runs
+
+
 @pytest.mark.parametrize("seconds", [{}, {"a": float("inf")}])
 def test_where_nothing_is_predicted_every_setting_runs(seconds: dict[str, float]) -> None:
     settings = SETTINGS[:2]
