@@ -193,7 +193,9 @@ def run_cell(
             located.weights,
             name=located.name,
             quant=located.quant,
-            prediction=prediction_of(located.resolved(), device, job.scenario, heard.say, job.runtime),
+            prediction=prediction_of(
+                located.resolved(), _at_this_moment(device, job.scenario), job.scenario, heard.say, job.runtime
+            ),
             key=key,
         )
     except KeyboardInterrupt:
@@ -223,7 +225,7 @@ def _served(cell: RunCell, job: ServedJob, device: DeviceProfile | None, pipelin
 
     def predicted(scenario: Scenario, here: bool) -> Prediction | None:
         # A server tells of no other machine.
-        return prediction_of(model, device if here else None, scenario, pipeline.heard.say)
+        return prediction_of(model, _at_this_moment(device, scenario) if here else None, scenario, pipeline.heard.say)
 
     planned = plan_served(job, predicted)
     quant = planned.model.quant if planned.model else ""
@@ -251,7 +253,9 @@ def _started(
         asked = scenario.replace(**OF_SERVER)
         same = {name: getattr(job, name) for name in ("repetitions", "cold_loads", "greedy", "patience_s")}
         planned = _served(cell, ServedJob(url=url, scenario=asked, **same), None, pipeline)
-        prediction = prediction_of(located.resolved(), device, scenario, pipeline.heard.say)
+        prediction = prediction_of(
+            located.resolved(), _at_this_moment(device, scenario), scenario, pipeline.heard.say
+        )
         return pipeline.measure(planned._replace(scenario=scenario, prediction=prediction, key=key))
 
 
@@ -284,6 +288,11 @@ def _check_format(located: Located, runtime: str) -> None:
     raise RefusedError(f"{located.name} is {located.format.upper()}, and the runtime {runtime} runs {runs}{hint}")
 
 
+def _at_this_moment(device: DeviceProfile | None, scenario: Scenario) -> DeviceProfile | None:
+    """The device that a run starts on now, with what was timed of it."""
+    return None if device is None else drifted(with_kept_costs(device, scenario))
+
+
 def prediction_of(
     model: ResolvedModel | None,
     device: DeviceProfile | None,
@@ -297,7 +306,7 @@ def prediction_of(
     if runtime == "ik":  # where it rewrites weights it does so in memory of its own, and maps no file
         scenario = scenario.replace(program="ik-llama-cpp-python", mmap=scenario.mmap and not scenario.repack)
     try:
-        return predict(model, drifted(with_kept_costs(device, scenario)), scenario)
+        return predict(model, with_kept_costs(device, scenario), scenario)
     except HarnessError as error:
         say(f"no prediction: {error}")
         return None

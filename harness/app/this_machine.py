@@ -101,11 +101,11 @@ def probed_at_all(types: set[str], scenario: Scenario, *, heard: Listener, **ask
 
 
 def drifted(device: DeviceProfile) -> DeviceProfile:
-    """The profile of this machine with wider intervals where its memory drifted since the probe; any other as it is."""
-    if not device.calibrations or device.name != DEVICE_NAME:
+    """The profile of this machine with wider intervals on the CPU where its memory drifted since the probe."""
+    if device.name != DEVICE_NAME or device.calibration("cpu") is None:
         return device
     ratio = drift_ratio(device)
-    wider = (costs.replace(spread_ratio=math.hypot(costs.spread_ratio, ratio)) for costs in device.calibrations)
+    wider = (c.replace(spread_ratio=math.hypot(c.spread_ratio, ratio * (c.api == "cpu"))) for c in device.calibrations)
     return device.replace(calibrations=tuple(wider))
 
 

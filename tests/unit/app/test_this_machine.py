@@ -15,7 +15,7 @@ from harness.app.resolve import resolve_device, resolve_model
 from harness.catalog.devices import dump_device, load_device
 from harness.domain.device import Calibration, DeviceProfile, Figure, TypeCost
 from harness.domain.scenario import Scenario
-from harness.errors import CouldNotRunError, EngineError
+from harness.errors import BadDataError, CouldNotRunError, EngineError
 from harness.measure import machine
 from harness.measure.lock import lock_path, machine_lock
 from harness.measure.pipeline import Listener
@@ -76,6 +76,9 @@ def test_a_profile_belongs_to_its_machine(tmp_path: Path, monkeypatch: pytest.Mo
     save_profile(replace(rough, doubts=(), machine="another one"))
     assert this_machine.this_machine() is None
     assert resolve_device("this").doubts
+    (tmp_path / "devices" / "this-machine.toml").write_text("name = 1")
+    with pytest.raises(BadDataError, match="edge-harness devices probe` writes it anew"):
+        this_machine.this_machine()
 
 
 @pytest.mark.parametrize(("now", "spread"), [(10e9, 0.0), (8e9, math.log(10 / 8)), (12.5e9, math.log(12.5 / 10))])
@@ -84,8 +87,10 @@ def test_drift_is_how_far_the_memory_is_from_the_probe(now: float, spread: float
     device = replace(QUIET, pools=(replace(QUIET.pool("ram"), measured_read_bytes_per_s=figure),))
     monkeypatch.setattr(this_machine, "read_bandwidth", lambda *_, **__: now)
     assert this_machine.drift_ratio(device) == pytest.approx(spread)
-    mine = replace(device, name="this-machine", calibrations=(replace(costs("cpu"), spread_ratio=0.1),))
-    assert this_machine.drifted(mine).calibrations[0].spread_ratio == pytest.approx(math.hypot(0.1, spread))
+    timed = tuple(replace(costs(api), spread_ratio=0.1) for api in ("cpu", "vulkan"))
+    mine = replace(device, name="this-machine", calibrations=timed)
+    wider = [c.spread_ratio for c in this_machine.drifted(mine).calibrations]
+    assert wider == [pytest.approx(math.hypot(0.1, spread)), 0.1]  # a card has a memory of its own
     assert this_machine.drifted(replace(mine, name="another")).calibrations == mine.calibrations
 
 
@@ -125,7 +130,6 @@ def test_a_gpu_that_cannot_be_timed_takes_no_other_costs_with_it(
         return costs(api)
 
     monkeypatch.setattr(this_machine, "calibrate", timed)
-    monkeypatch.setattr(this_machine, "drift_ratio", lambda _device: 0.0)
     gpus = {
         api: GgmlDevice(f"{api}0", f"A card of {api}", "gpu", api, 7 * 2**30, 8 * 2**30, 1)
         for api in ("vulkan", "cuda")
@@ -142,7 +146,6 @@ def test_what_is_timed_for_a_profile_begins_when_the_machine_is_free(
 ) -> None:
     """And not while another run is waited for: the time that is told would run out before it began."""
     monkeypatch.setattr(this_machine, "disturbance", tuple)
-    monkeypatch.setattr(this_machine, "drift_ratio", lambda _device: 0.0)
     held: dict[str, bool] = {}
 
     class Heard(Listener):
