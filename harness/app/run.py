@@ -253,9 +253,7 @@ def _started(
         asked = scenario.replace(**OF_SERVER)
         same = {name: getattr(job, name) for name in ("repetitions", "cold_loads", "greedy", "patience_s")}
         planned = _served(cell, ServedJob(url=url, scenario=asked, **same), None, pipeline)
-        prediction = prediction_of(
-            located.resolved(), _at_this_moment(device, scenario), scenario, pipeline.heard.say
-        )
+        prediction = prediction_of(located.resolved(), _at_this_moment(device, scenario), scenario, pipeline.heard.say)
         return pipeline.measure(planned._replace(scenario=scenario, prediction=prediction, key=key))
 
 

@@ -25,7 +25,6 @@ from harness.domain.device import (
     measured,
 )
 from harness.domain.isa import best_ratio
-from harness.errors import BadDataError
 from harness.measure import machine, sensors
 from harness.measure.bandwidth import WorkingSets, array_bytes, cache_found, read_bandwidth, sweep
 from harness.measure.disk import storage_under
@@ -88,17 +87,11 @@ def own_profile() -> DeviceProfile | None:
     """The probed profile of this machine; None where there is none, or where it is of another one.
 
     A profile in a home that several machines share, or that was probed under other limits, does not hold here.
-
-    Raises:
-        BadDataError: It is of an older form.
+    One of an older form is skipped with a warning, and taken anew.
     """
     if DEVICE_NAME not in device_names():
         return None
-    try:
-        profile = load_device(DEVICE_NAME)
-    except BadDataError as error:  # of an older release
-        anew = "`edge-harness devices probe` writes it anew"
-        raise BadDataError(error.file, error.field, error.found, f"{error.expected}; {anew}") from error
+    profile = load_device(DEVICE_NAME)
     return profile if profile.machine == machine.fingerprint().fingerprint else None
 
 

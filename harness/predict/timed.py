@@ -47,7 +47,7 @@ attention, 2 sums, activation and product of the gate. Source: llama.cpp, src/mo
 
 _WIDE: Final = 512
 """Entries of a key and a value, up to which a pair of them takes the same time. Source: llama.cpp's flash attention on
-two cores (Zen 3), 2,048 positions: 18 to 24 ns a pair with heads of 64, 23 to 25 with 128, 33 with 256, cache and all."""
+two cores (Zen 3), 2,048 positions: 18 to 24 ns a pair with heads of 64, 23 to 25 with 128, 33 with 256."""
 
 MINIMUM_SPREAD_RATIO: Final = 0.24
 """Half-width of the 90 % interval of a decode speed even where passes repeat perfectly: what 31 of 35 checks on record
