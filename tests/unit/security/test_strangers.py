@@ -13,7 +13,7 @@ import pytest
 
 from harness.catalog.hub import read_repository
 from harness.domain.foreign import inside
-from harness.errors import BadDataError, CouldNotRunError, HarnessError
+from harness.errors import BadDataError, CouldNotRunError, FetchError, HarnessError
 from harness.targets.facts import facts
 from harness.targets.shell import CounterFrames, Frame, ShellTarget, files_in
 
@@ -159,8 +159,9 @@ class Mirror(BaseHTTPRequestHandler):
         listing = self.path.startswith("/api/")
         if listing and how != "listing":
             body = b'{"siblings": [{"rfilename": "m-Q4_K_M.gguf"}]}'
-            self.send_response(200)
+            self.send_response(206 if how == "half a listing" else 200)
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Range", f"bytes 0-{len(body) - 1}/{2 * len(body)}")
             self.end_headers()
             self.wfile.write(body)
             return
@@ -207,6 +208,13 @@ def test_a_mirror_takes_no_more_memory_than_was_asked_for(how: str, mirror: Any)
     finally:
         tracemalloc.stop()
     assert peak_bytes < 200e6
+
+
+def test_half_a_listing_is_not_kept(mirror: Any, tmp_path: Path) -> None:
+    mirror.how = "half a listing"
+    with pytest.raises(FetchError, match="gave 46 of 92 bytes"):
+        read_repository("org/tiny-GGUF")
+    assert not list((tmp_path / "cache" / "hub").rglob("listing.json"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b'{"siblings": [{"x": 1}]}', b"\xff\xfe"])
