@@ -10,6 +10,7 @@ file. Everything else comes through entry points, by group:
 * ``edge_harness.panels``: functions that make a section of the report of a record.
 """
 
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -72,10 +73,8 @@ def every(group: str) -> list[Any]:
     """Everything of a group that is there; what is declared and gone is left out."""
     objects = []
     for name in entry_names(group):
-        try:
+        with suppress(EngineError):
             objects.append(load_entry(group, name, group))
-        except EngineError:
-            continue
     return objects
 
 

@@ -76,10 +76,16 @@ def recommend(
     Raises:
         RefusedError: Nobody published a score of that model for this task.
     """
-    least = _score(quality_of, task) - _SAME_POINTS if quality_of else 0.0
+    scores, least = _TABLE["scores"], 0.0
     best = []
+    if quality_of:
+        wanted = resolve_model(quality_of).name
+        if task not in scores.get(wanted, {}):
+            known = ", ".join(sorted(scores))
+            raise RefusedError(f"no published {benchmark(task)} of {wanted} is known here; known: {known}")
+        least = scores[wanted][task] - _SAME_POINTS
     left_out = dict.fromkeys(model_names(), f"no published {benchmark(task)} is known here")
-    for name, row in _TABLE["scores"].items():
+    for name, row in scores.items():
         if task not in row:
             continue
         if row[task] < least:
@@ -122,13 +128,3 @@ def recommend(
         listed.append(choice.replace(is_front=choice.tokens_per_s > fastest))
         fastest = max(fastest, choice.tokens_per_s)
     return Ranking(choices=tuple(listed), left_out=left_out)
-
-
-def _score(model: str, task: Task) -> float:
-    scores = _TABLE["scores"]
-    name = resolve_model(model).name
-    if task not in scores.get(name, {}):
-        raise RefusedError(
-            f"no published {benchmark(task)} of {name} is known here; known: {', '.join(sorted(scores))}"
-        )
-    return float(scores[name][task])

@@ -27,10 +27,8 @@ def matrix(kv_type: str, api: str, **asked: Any) -> Answer:
     with RunProgress("predicting") as progress:
         cells = list(progress.each(grid.cells(), grid.cell_count))
 
-    def show() -> None:
-        say(_summary(cells) if len(cells) > _MOST_ROWS else _all_cells(cells))
-
-    return Answer(lambda: columns(cells), show)
+    view = _summary if len(cells) > _MOST_ROWS else _all_cells
+    return Answer(lambda: columns(cells), lambda: say(view(cells)))
 
 
 def _all_cells(cells: "list[Cell]") -> Any:

@@ -68,7 +68,9 @@ def _judge_measured(
     broken = [r for r in runs if r.outcome not in {"ok", "inconclusive"}]
     reason = ""
     if not runs:
-        reason = _no_evidence(budget, named, records)
+        there = sorted({f"{r.workload} {r.name} on {r.machine.device}" for r in records})
+        instead = difference(budget, named[-1]) if named else f"there is {'; '.join(there[:3]) or 'no run at all'}"
+        reason = f"no run matches this budget: {instead}"
     elif broken:
         detail = broken[-1].detail.partition("\n")[0]
         reason = f"{broken[-1].run_id}: {broken[-1].outcome}" + (f" ({detail})" if detail else "")
@@ -126,14 +128,6 @@ def _estimate(
     worst = min if budget.metric in HIGHER_IS_BETTER else max
     mid = worst(map(worst, values)) / (worst(map(worst, previous)) if previous else 1.0)
     return Estimate(mid, mid * (1 - half), mid * (1 + half), sum(map(len, values)))
-
-
-def _no_evidence(budget: Budget, named: Sequence[RunRecord], records: Sequence[RunRecord]) -> str:
-    """Why no run matches a budget: what is pinned and differs, or what the runs are of instead."""
-    if named:
-        return f"no run matches this budget: {difference(budget, named[-1])}"
-    there = sorted({f"{r.workload} {r.name} on {r.machine.device}" for r in records})
-    return f"no run matches this budget: there is {'; '.join(there[:3]) or 'no run at all'}"
 
 
 def _without_clean(budget: Budget, runs: Sequence[RunRecord]) -> Judgement:

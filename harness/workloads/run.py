@@ -133,10 +133,9 @@ def run(
         here = machine_here(spoken)
 
         def timed(units: Mapping[str, Any]) -> StepMachine | None:
-            if not units:
+            if not (core := units.get("core")):
                 return None
             graphs: dict[str, PassLaw] = {part: Law(**law).seconds for part, law in units["laws"].items()}
-            core = units["core"]
             slowness = core["best_s"] / REFERENCE_TASK_S
             return here._replace(laws=spoken | graphs, slowness=slowness, flops_per_s=core["flops_per_s"])
 

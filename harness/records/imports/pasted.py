@@ -26,6 +26,8 @@ _NUMBER: Final = r"~?(\d+(?:\.\d+)?(?:e[+-]?\d+)?|-)(?:\s*(?:±|\+-)\s*[\d.]+)?(
 _LINE: Final = re.compile(
     rf"(?i)[\s|]*(.+?)[\s,;|:]+(?:pp([1-9]\d*)[\s:=]+)?{_NUMBER}[\s,;|/]+(?:tg([1-9]\d*)[\s:=]+)?{_NUMBER}[\s|]*"
 )
+_TEST: Final = re.compile(r"(?:pp(?P<n_prompt>\d+))?\+?(?:tg(?P<n_gen>\d+))?(?: ?@ ?d(?P<n_depth>\d+))?")
+"""Prompt, new tokens and depth of ``pp512``, ``tg128 @ d2048`` or ``pp512+tg128``."""
 _OLLAMA: Final = re.compile(r"(?m)^[ \t]*(prompt eval|eval) (count|duration):[ \t]+(\S{1,40})")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|µs|us|ns)")
 
@@ -42,7 +44,12 @@ def from_text(text: str, source: Path | str) -> list[RunRecord]:
     if rows := _table(lines):
         return of_llama_bench(rows, source)
     if words := _OLLAMA.findall(text):
-        return from_document(_answer(words, text), "ollama", source)
+        command = re.search(r"ollama run (?:--\S+ +)*([^\s-]\S*)", text)
+        answer: dict[str, Any] = {"eval_duration": 0, "model": command[1] if command else ""}
+        for what, kind, value in words:
+            ns = sum(number(n) * TOOLS["ollama"]["units_ns"][unit] for n, unit in _DURATION.findall(value))
+            answer[f"{what.replace(' ', '_')}_{kind}"] = ns if kind == "duration" else value
+        return from_document(answer, "ollama", source)
     kept = [(i, line.strip()) for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith("#")]
     if not kept:
         raise BadDataError(source, "", "no line", _FORMS)
@@ -61,41 +68,18 @@ def _table(lines: list[str]) -> list[dict[str, Any]]:
             columns = cells
         elif columns and not set(line) <= set("|:- "):
             row = dict(zip(columns, cells, strict=False))
-            if (tokens := _tokens(row["test"])) is not None:
-                rows.append(_as_json(row) | tokens)
+            test = _TEST.fullmatch(row.get("test", ""))
+            if test and (test[1] or test[2]):
+                known = {name: row.get(column, "") for name, column in TOOLS["llama-bench"]["columns"].items()}
+                known |= {name: int(count or 0) for name, count in test.groupdict().items()}
+                known |= {"model_size": _amount(row.get("size", "")), "model_n_params": _amount(row.get("params", ""))}
+                rows.append(known | {"avg_ts": re.split(r"[±+ ]", row.get("t/s", ""))[0]})
     return rows
-
-
-def _as_json(row: dict[str, str]) -> dict[str, Any]:
-    columns = TOOLS["llama-bench"]["columns"]
-    return {name: row.get(column, "") for name, column in columns.items()} | {
-        "model_size": _amount(row.get("size", "")),
-        "model_n_params": _amount(row.get("params", "")),
-        "avg_ts": re.split(r"[±+ ]", row["t/s"])[0],
-    }
-
-
-def _tokens(test: str) -> dict[str, int] | None:
-    """Prompt, new tokens and depth of ``pp512``, ``tg128 @ d2048`` or ``pp512+tg128``."""
-    match = re.fullmatch(r"(?:pp(\d+))?\+?(?:tg(\d+))?(?: ?@ ?d(\d+))?", test)
-    if not match or not (match[1] or match[2]):
-        return None
-    return {name: int(text or 0) for name, text in zip(("n_prompt", "n_gen", "n_depth"), match.groups(), strict=True)}
 
 
 def _amount(text: str) -> float:
     value, _, unit = text.partition(" ")
     return number(value) * float(TOOLS["llama-bench"]["amounts"].get(unit, 0))
-
-
-def _answer(words: list[tuple[str, str, str]], text: str) -> dict[str, Any]:
-    """The answer of Ollama's server that its program printed in words."""
-    answer: dict[str, Any] = {"eval_duration": 0}
-    for what, kind, value in words:
-        ns = sum(number(n) * TOOLS["ollama"]["units_ns"][unit] for n, unit in _DURATION.findall(value))
-        answer[f"{what.replace(' ', '_')}_{kind}"] = ns if kind == "duration" else value
-    command = re.search(r"ollama run (?:--\S+ +)*([^\s-]\S*)", text)
-    return answer | {"model": command[1] if command else ""}
 
 
 def _line(line: str, source: Path | str, index: int) -> RunRecord:

@@ -6,7 +6,7 @@ from harness import __version__
 from harness.domain.record import RunRecord
 from harness.printable import clean
 from harness.printable import escape_markdown as escape
-from harness.report.document import RunReport, RunView
+from harness.report.document import RunReport
 from harness.report.figures import labelled
 from harness.report.text import RUN_COLUMNS, amount, compared, run_cells
 
@@ -21,8 +21,26 @@ def render(_records: Sequence[RunRecord], report: RunReport) -> str:
     """Runs, and their predictions beside their measurements."""
     named = labelled(report.runs)
     lines = ["### edge-harness report", ""]
-    if named:
-        lines += _runs(named) + _agreement(named)
+    runs, agreed = [], []
+    for label, run in named:
+        cells = run_cells(run.record)
+        if run.record.workload != "generate":
+            tests = ", ".join(f"{test.label}: {amount(test.unit, test.value)}" for test in run.tests)
+            cells = (tests, *["–"] * 4, cells[-1])
+        detail = f" ({clean(run.record.detail, 160)})" if run.record.detail else ""
+        runs.append((label, *cells, f"{SIGNS.get(run.record.outcome, '❌')} {run.record.outcome}{detail}"))
+        for row in run.comparison.rows if run.comparison else ():
+            if row.measured is None:
+                continue
+            predicted, between, measured, error, inside = compared(row)
+            measured = f"~~{measured}~~" if row.doubted else measured
+            inside = "**outside**" if inside == "outside" else inside
+            agreed.append((label, row.name, predicted, between, measured, error, inside))
+    lines += _table(("run", *RUN_COLUMNS, "outcome"), runs) if runs else []
+    if agreed:
+        columns = ("run", "quantity", "predicted", "90 % interval", "measured", "error", "")
+        head = ["<details><summary>Predicted against measured</summary>", "", _MEANING, ""]
+        lines += [*head, *_table(columns, agreed), "</details>", ""]
     machines = {
         f"{r.record.machine.cpu_model}, {r.record.machine.core_count} cores, {r.record.machine.system}"
         for r in report.runs
@@ -31,35 +49,6 @@ def render(_records: Sequence[RunRecord], report: RunReport) -> str:
     said = [f"edge-harness {__version__}", *sorted(machines), *sorted(engines)]
     lines.append(f"<sub>{escape('; '.join(clean(s, 200) for s in said))}</sub>")
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _runs(named: list[tuple[str, RunView]]) -> list[str]:
-    rows = []
-    for label, run in named:
-        cells = run_cells(run.record)
-        if run.record.workload != "generate":
-            tests = ", ".join(f"{test.label}: {amount(test.unit, test.value)}" for test in run.tests)
-            cells = (tests, *["–"] * 4, cells[-1])
-        detail = f" ({clean(run.record.detail, 160)})" if run.record.detail else ""
-        rows.append((label, *cells, f"{SIGNS.get(run.record.outcome, '❌')} {run.record.outcome}{detail}"))
-    return _table(("run", *RUN_COLUMNS, "outcome"), rows)
-
-
-def _agreement(named: list[tuple[str, RunView]]) -> list[str]:
-    rows = []
-    for label, run in named:
-        for row in run.comparison.rows if run.comparison else ():
-            if row.measured is None:
-                continue
-            predicted, between, measured, error, inside = compared(row)
-            measured = f"~~{measured}~~" if row.doubted else measured
-            inside = "**outside**" if inside == "outside" else inside
-            rows.append((label, row.name, predicted, between, measured, error, inside))
-    if not rows:
-        return []
-    columns = ("run", "quantity", "predicted", "90 % interval", "measured", "error", "")
-    head = ["<details><summary>Predicted against measured</summary>", "", _MEANING, ""]
-    return [*head, *_table(columns, rows), "</details>", ""]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
