@@ -70,7 +70,8 @@ def _table(lines: list[str]) -> list[dict[str, Any]]:
             row = dict(zip(columns, cells, strict=False))
             test = _TEST.fullmatch(row.get("test", ""))
             if test and (test[1] or test[2]):
-                known = {name: row.get(column, "") for name, column in TOOLS["llama-bench"]["columns"].items()}
+                names = TOOLS["llama-bench"]["columns"]
+                known: dict[str, Any] = {name: row.get(column, "") for name, column in names.items()}
                 known |= {name: int(count or 0) for name, count in test.groupdict().items()}
                 known |= {"model_size": _amount(row.get("size", "")), "model_n_params": _amount(row.get("params", ""))}
                 rows.append(known | {"avg_ts": re.split(r"[±+ ]", row.get("t/s", ""))[0]})
