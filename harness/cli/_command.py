@@ -170,7 +170,7 @@ class Verb(click.Command):
                     )
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            hint = _moved(path_of(ctx), error.option_name)
+            hint = moved(path_of(ctx), error.option_name)
             if hint:
                 raise click.UsageError(f"no such option: {error.option_name}; {hint}", ctx) from None
             raise
@@ -248,17 +248,17 @@ class Verbs(click.Group):
         if name.startswith("-") or self.get_command(ctx, name) is not None:
             return super().resolve_command(ctx, args)
         place = f"{path_of(ctx)} {name}".strip() if ctx.parent else name
-        hint = _moved(place, "")
+        hint = moved(place, "")
         close = get_close_matches(name, self.list_commands(ctx), n=2, cutoff=0.5)
         if not hint and close:
             hint = f"did you mean {' or '.join(map(repr, close))}?"
         raise click.UsageError(f"no command named {name!r}" + (f"; {hint}" if hint else ""), ctx)
 
 
-def _moved(path: str, flag: str) -> str:
+def moved(path: str, flag: str) -> str:
     """What to type instead of a verb, or of an option of it, that has gone; empty for what never was."""
-    moved: dict[str, str] = TABLES["moved"]
-    return moved.get(f"{path} {flag}".strip()) or moved.get(flag, "")
+    places: dict[str, str] = TABLES["moved"]
+    return places.get(f"{path} {flag}".strip()) or places.get(flag, "")
 
 
 def _config_file() -> Path:

@@ -51,7 +51,7 @@ def budget_of(text: str, whole_bytes: int) -> int:
 def measuring(function: Callable[..., Answer]) -> Callable[..., Answer]:
     """A verb that measures: it is called with its ``how``, made of the options that all such verbs have.
 
-    ``--memory-limit`` and ``--cpus``, where the verb has them, are in its limits, its notes and the threads.
+    ``--memory-limit`` and ``--cpus``, where the verb has them, are in its limits; ``--cpus`` in notes and threads too.
     """
 
     @wraps(function)

@@ -19,8 +19,9 @@ PIPED_WIDTH: Final = 140
 """Columns of a table that goes to a file or a pipe."""
 JSON_VERSION: Final = 1
 """Version of the documents of ``--json``; a field that goes, or changes its meaning, raises it."""
-_NUMBER: Final = re.compile(r"[-+~*]?\d[\d.,]*( ± [\d.]+)?( ?[^\d\s]{1,10})?")
-"""A cell of a column that is aligned right: a number, and the unit that it may have."""
+_NUMBER: Final = re.compile(r"[-+~*]?\d[\d.,]*(e[-+]?\d+)?( ± [\d.]+)?( ?[^\d\s]{1,10})?")
+_NO_NUMBER: Final = {"", "-", "–", "?", "any", "none", "no draft", "not known"}
+"""What a cell of a column that is aligned right holds: a number with its unit, or that there is none."""
 _PROSE_WIDTH: Final = 24
 """Columns that a cell of words keeps at least before another column is dropped for it."""
 
@@ -152,8 +153,8 @@ def _shortened(cell: str, width: int) -> str:
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], spare: Sequence[str] = ()) -> Table:
-    """A :class:`Table` of cells that are text of one line, never markup; most cells of a column of numbers are some."""
+    """A :class:`Table` of cells that are text of one line, never markup; columns of numbers align right."""
     cells = [tuple(clean(str(cell), MESSAGE_MAX) for cell in row) for row in rows]
-    filled = [list(filter(None, column)) for column in zip(*cells, strict=True)]
-    right = {at for at, column in enumerate(filled) if 2 * sum(map(bool, map(_NUMBER.fullmatch, column))) > len(column)}
-    return Table(clean(title, MESSAGE_MAX), tuple(columns), cells, frozenset(right), spare)
+    told = [set(column) - _NO_NUMBER for column in zip(*cells, strict=True)]
+    right = frozenset(at for at, words in enumerate(told) if words and all(map(_NUMBER.fullmatch, words)))
+    return Table(clean(title, MESSAGE_MAX), tuple(columns), cells, right, spare)

@@ -40,7 +40,8 @@ def report(
     endings = {".html": "html", ".htm": "html", ".md": "md"}
     form = form or (endings.get(out.suffix.lower()) if out else "html")
     if form is None:
-        raise click.UsageError(f"{out}: give a --format, or one of the endings {', '.join(endings)}")
+        others = "; a program reads `edge-harness history RUN... --json`"
+        raise click.UsageError(f"{out}: give a --format, or one of the endings {', '.join(endings)}{others}")
     if form == "html" and out is None:
         raise click.UsageError("a page needs a file: -o report.html")
     records = gather(results)

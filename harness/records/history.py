@@ -5,15 +5,17 @@ A record is one row with its JSON.
 
 import itertools
 import sqlite3
+import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from harness.domain.base import Frozen, shipped_text
 from harness.domain.record import RunRecord
-from harness.errors import CouldNotRunError, RefusedError
+from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.records.store import RECORD_MAX_BYTES, decode, encode
+from harness.units import counted
 
 FORMAT: Final = 5
 """Before it there were figures beside the records."""
@@ -101,11 +103,19 @@ class History:
         return [HistoryEntry(**dict(zip(names, row, strict=True))) for row in rows]
 
     def records(self, *, limit: int = 1000, **wanted: str) -> Iterator[RunRecord]:
-        """Records that match, newest first, decoded one at a time."""
+        """Records that match, newest first, decoded one at a time; a warning says how many cannot be read, and why."""
         newest, values = _newest(limit, **wanted)
+        faults = []
         with self._open() as connection:
-            for run_id, record in connection.execute(f"SELECT run_id, record {newest}", values):
-                yield self._decoded(run_id, record)
+            for run_id, data in connection.execute(f"SELECT run_id, record {newest}", values):
+                try:
+                    record = self._decoded(run_id, data)
+                except BadDataError as error:
+                    faults.append(str(error))
+                else:
+                    yield record
+        if faults:
+            warnings.warn(f"{counted(len(faults), 'run')} left out: {faults[0]}", stacklevel=2)
 
     def of_cell(self, cell: str) -> RunRecord | None:
         """Completed record of a matrix cell that was kept last; interrupted runs do not count.
@@ -118,7 +128,9 @@ class History:
                 " AND outcome != 'interrupted' ORDER BY rowid DESC LIMIT 1",
                 (cell,),
             ).fetchone()
-        return self._decoded(*row) if row else None
+        with suppress(BadDataError):  # of another schema version: it is made again
+            return self._decoded(*row) if row else None
+        return None
 
     def count(self) -> int:
         """Number of runs."""

@@ -51,6 +51,12 @@ def test_command_has_these_options(where: str, line: str) -> None:
     assert {w for w in words if re.fullmatch(r"--?[a-z][a-z-]*", w)} <= options
 
 
+def test_files_that_extras_are_tried_on_are_there() -> None:
+    named = {word.removeprefix("$HERE/") for _, line in extras() for word in line.split() if word.startswith("$HERE/")}
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_there_is_a_command_in_each() -> None:
     assert {where for where, _ in commands()} == {"action", "hook", "make", "extras"}
 

@@ -249,6 +249,15 @@ def test_completion_is_made_from_the_commands(shell: str) -> None:
     assert "plain,llama-3.2-3b" in run(**environment).stdout
 
 
+def test_an_option_of_all_verbs_that_has_gone_says_what_to_type() -> None:
+    assert "_EDGE_HARNESS_COMPLETE=bash_source" in str(CliRunner().invoke(cli, ["--completion", "bash"]).output)
+
+
+def test_numbers_are_aligned_right_and_a_column_with_a_word_is_not() -> None:
+    rows = [("1.5e-08", "12", "1.04 GiB"), ("–", "no draft", "fits"), ("23.4 tokens/s", "7", "2 GiB")]
+    assert table("", ("a", "b", "c"), rows).right == {0, 1}
+
+
 def test_the_manual_has_every_verb_and_no_stray_request() -> None:
     page = CliRunner().invoke(cli, ["--manual"]).output
     headings = {f".SH edge-harness {verb}".upper().replace("-", "\\-") for verb in HELP}

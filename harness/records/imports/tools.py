@@ -226,9 +226,10 @@ def samples_of(row: Mapping[str, Any], place: str) -> list[Sample]:
     label = {"workload": f"pp{prompt}+tg{new}", "prefill": f"pp{prompt}"}.get(phase, f"tg{new}")
     label += f" @ d{depth}" if depth else ""
     tokens = prompt + new
-    taken = row.get("samples_ns")
-    seconds = [number(ns) / 1e9 for ns in (taken if isinstance(taken, list) and taken else [row.get("avg_ns")])]
-    if seconds == [0.0] and (rate := number(row.get("avg_ts"))):
+    taken, rate = row.get("samples_ns"), number(row.get("avg_ts"))
+    listed = taken if isinstance(taken, list) and taken else [row.get("avg_ns")]
+    seconds = [number(ns) / 1e9 for ns in listed]
+    if listed is not taken and rate and not seconds[0]:
         seconds = [tokens / rate]
     if not all(seconds):
         raise BadDataError(place, "samples_ns", "no time", "samples_ns, avg_ns or avg_ts above 0")

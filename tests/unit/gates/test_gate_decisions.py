@@ -180,7 +180,8 @@ def test_each_budget(
     monkeypatch: pytest.MonkeyPatch, budget: Budget, run: Run, answer: GateAnswer, status: Exit
 ) -> None:
     records = [run.record()]
-    monkeypatch.setattr("harness.gates.evaluate.predicted", lambda _device, _model: PREDICTION)
+    if budget.predicted:
+        monkeypatch.setattr("harness.gates.evaluate.predicted", lambda _device, _model: PREDICTION)
 
     judgements = evaluate([budget], records)
 

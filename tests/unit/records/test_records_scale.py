@@ -76,6 +76,18 @@ def test_a_broken_line_keeps_nothing_of_the_file(history: History, tmp_path: Pat
     assert fresh.count() == 0
 
 
+def test_a_run_that_cannot_be_read_is_left_out_and_said_so(tmp_path: Path) -> None:
+    past = History(tmp_path / "history.sqlite")
+    past.extend(year(3), cell="c")
+    with sqlite3.connect(past.path) as connection:
+        older = encode(next(year(1))).replace(b'"schema_version":2', b'"schema_version":1')
+        row = ("old", "2020", "boundary", "m", "q", "d", "ok", "c", older)
+        connection.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    with pytest.warns(UserWarning, match=r"1 run left out: .*schema_version"):
+        assert len(list(past.records())) == 3
+    assert past.of_cell("c") is None
+
+
 def test_a_year_comes_back_from_json_lines(history: History, tmp_path: Path) -> None:
     """Each record once, and a second time none."""
     path = tmp_path / "year.jsonl"

@@ -75,6 +75,11 @@ def test_llama_bench_without_samples_uses_its_average(tmp_path) -> None:
     assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(145.108270)]
 
 
+def test_llama_bench_with_samples_of_no_time_is_refused(tmp_path) -> None:
+    with pytest.raises(BadDataError, match="found no time"):
+        read_results(write(tmp_path, "x.json", LLAMA_BENCH | {"samples_ns": [0]}))
+
+
 def test_guidellm(tmp_path) -> None:
     (run,) = read_results(write(tmp_path, "x.json", GUIDELLM))
 
