@@ -9,6 +9,8 @@ Schema history (``SCHEMA_VERSION``):
 The next version (a field with a default needs none: files of this one still load): raise ``SCHEMA_VERSION``, and say
 here what changed. Records of another version are refused; a file of a real run of this one is kept as
 ``tests/records/v<N>-<name>.json``, and a test loads it.
+
+Of version 2 one kind is no longer read: ``boundary``, the longest context under a limit, which no verb makes.
 """
 
 from typing import Annotated, Any, Final, Literal
