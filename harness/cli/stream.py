@@ -33,7 +33,7 @@ def stream(
     """Run a model in less RAM than it needs, reading the rest of its weights from storage.
 
     MODEL is really held to the budget: some of its weights stay in memory, the others are streamed. With --plain-mmap
-    the file is then mapped instead, under the same limit, and both are compared.
+    it is then run mapped too, under the same limit, and both are compared.
 
     Exit status: 0 well, 3 inconclusive, 4 it could not run.
     """

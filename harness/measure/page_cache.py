@@ -27,7 +27,10 @@ def drop(*files: Path) -> bool:
 
 
 def cached_ratio(*files: Path) -> float | None:
-    """Share of all their bytes in the page cache; None where the system does not tell. Source: mincore(2)."""
+    """Share of all their bytes in the page cache; None where the system does not tell.
+
+    Linux tells only those who own a file or may write it; of others every page seems to be there. Source: mincore(2).
+    """
     try:
         mincore = ctypes.CDLL(None, use_errno=True).mincore
     except (OSError, AttributeError, TypeError):
@@ -35,6 +38,8 @@ def cached_ratio(*files: Path) -> float | None:
     resident_count = page_count = 0
     for path in files:
         size = path.stat().st_size
+        if path.stat().st_uid != os.geteuid() and not os.access(path, os.W_OK):
+            return None
         resident = np.zeros(-(-size // mmap.PAGESIZE), np.uint8)
         page_count += resident.size
         if not size:

@@ -90,7 +90,8 @@ def weighed(
     is empty afterwards. The reading of a prompt is shared by ``new_tokens``. ``lengths`` are those of
     :class:`DraftPolicy`.
     """
-    costs = CostTable(verify_s, _draft_step_s(drafter, answers[0][0]))
+    first = answers[0][0]
+    costs = CostTable(verify_s, _draft_step_s(drafter, first[:-9] or first))  # nine tokens more have room behind it
     seen, began_s = [], time.perf_counter()
     for prompt, tokens in answers:
         drafter.forget()

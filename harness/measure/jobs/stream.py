@@ -65,7 +65,8 @@ def run(job: StreamJob, emit: Emit) -> None:
     if job.mode == "mapped":
         if (cached := page_cache.cached_ratio(*model_files(path)) or 0.0) > _MOST_CACHED_RATIO:
             raise RefusedError(
-                f"another program holds {cached:.0%} of {path.name} in memory, beyond this run's limit: end it first"
+                f"{cached:.0%} of {path.name} lies in memory beyond this run's limit: another program has it "
+                "open, or its file system is in memory"
             )
         scenario = job.scenario.replace(mmap=True, repack=False, ubatch_tokens=job.batch_tokens)
         session = LlamaSession(path, scenario, batch_tokens=job.batch_tokens, output_tokens=16)

@@ -180,3 +180,13 @@ def test_what_changes_nothing_is_looked_at_once_a_second_and_oftener_beside_a_li
         process.kill()
         process.wait()
     assert least <= sum(at > looks_s[0] + 6 for at in looks_s) <= most
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another system tells, or none does")
+def test_what_the_system_hides_of_the_page_cache_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(1 << 16))
+    assert page_cache.cached_ratio(path) == 1.0
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert page_cache.cached_ratio(path) is None
