@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.cpus import numbers, portable_cores, read_text
-from harness.measure import machine
+from harness.measure import cgroup, machine, sensors
 
 FOLDER = Path(__file__).parents[4] / "shared" / "machines"
 NAMES = sorted(path.parent.name for path in FOLDER.glob("*/tree.tar.xz"))
@@ -137,3 +137,11 @@ def test_macs(name: str, cores: int, threads: int, cache: int) -> None:
     cpu = machine.portable_cpu(told)
     assert cpu.last_cache_bytes == cache << 20
     assert cpu.isa is not None and "neon" in cpu.isa
+
+
+def test_the_checker_of_recorded_machines_finds_the_readers_that_it_names() -> None:
+    checker = FOLDER / "check.py"
+    for module in (cgroup, machine, sensors):
+        short = module.__name__.rpartition(".")[2]
+        for name in sorted(set(re.findall(rf"\b{short}\.(\w+)\(", checker.read_text()))):
+            assert callable(getattr(module, name)), f"{short}.{name}"
