@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 MINIMUM_BYTES: Final = 256 * 2**20
 CACHE_MULTIPLE: Final = 4
+_FIRST_STEP: Final = 20
 _PASS_S: Final = 0.01
 _GUESSED_BYTES_PER_S: Final = 1e10
 _IN_CACHE_RATIO: Final = 1.25
@@ -31,8 +32,11 @@ WorkingSets = tuple[tuple[int, float], ...]
 
 
 def array_bytes(last_cache_bytes: int, limit_bytes: int) -> int:
-    """Bytes one pass goes through: four times the last-level cache, at least 256 MiB, at most an eighth of RAM."""
-    return min(max(MINIMUM_BYTES, CACHE_MULTIPLE * last_cache_bytes), limit_bytes // 8)
+    """Bytes one pass goes through: four times the last-level cache, at least 256 MiB, at most an eighth of RAM.
+
+    Never less than 1 MiB, however little RAM is told.
+    """
+    return max(min(max(MINIMUM_BYTES, CACHE_MULTIPLE * last_cache_bytes), limit_bytes // 8), 1 << _FIRST_STEP)
 
 
 READ_KERNELS: Final[dict[str, Callable[[Array], object]]] = {
@@ -60,9 +64,10 @@ def read_bandwidth(thread_count: int, size_bytes: int, *, pass_count: int = 5) -
 
 
 def sweep(thread_count: int, last_cache_bytes: int, limit_bytes: int) -> WorkingSets:
-    """Read speed of working sets from 1 MiB on, in steps of two, to what :func:`array_bytes` says."""
-    steps = range(20, array_bytes(last_cache_bytes, limit_bytes).bit_length())
-    return tuple((1 << step, read_bandwidth(thread_count, 1 << step)) for step in steps)
+    """Read speed of working sets from 1 MiB on, in steps of two, and last of what :func:`array_bytes` says."""
+    most = array_bytes(last_cache_bytes, limit_bytes)
+    sizes = [*(1 << step for step in range(_FIRST_STEP, (most - 1).bit_length())), most]
+    return tuple((size, read_bandwidth(thread_count, size)) for size in sizes)
 
 
 def cache_found(working_sets: WorkingSets) -> int:

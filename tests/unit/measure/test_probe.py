@@ -22,6 +22,8 @@ MIB = 2**20
         (256 * MIB, 4096 * MIB, 512 * MIB),  # an eighth of a small machine's RAM
         (0, 64 << 30, 256 * MIB),  # cache unknown
     ],
+        (0, 4 * MIB, MIB),  # an eighth is less than the first step of a sweep
+        (0, 0, MIB),  # RAM unknown
 )
 def test_arrays_exceed_the_cache(cache: int, limit: int, expected: int) -> None:
     assert bandwidth.array_bytes(cache, limit) == expected
@@ -65,6 +67,9 @@ def test_a_sweep_goes_from_a_mebibyte_to_beyond_the_cache(monkeypatch: pytest.Mo
     assert [size for size, _ in found] == [MIB, 2 * MIB, 4 * MIB, 8 * MIB]
     assert all(speed > 0 for _, speed in found)
 
+    # four times a cache of 3 MiB is no power of two, and the profile's bandwidth is read over all of it
+    assert [size // MIB for size, _ in bandwidth.sweep(2, 3 * MIB, 64 << 30)] == [1, 2, 4, 8, 12]
+    assert [size for size, _ in bandwidth.sweep(2, 3 * MIB, 0)] == [MIB]
 
 def test_disk_reads_the_whole_file_and_leaves_nothing(tmp_path: Path) -> None:
     found = disk.storage_under(tmp_path, file_bytes=8 * MIB)
