@@ -8,6 +8,7 @@ is reported as possibly cached.
 import contextlib
 import mmap
 import os
+import re
 import tempfile
 import threading
 import time
@@ -30,6 +31,17 @@ _MOST_FILES: Final = 2000
 FIRST_READ_RATIO: Final = 2.5
 """Three files of 130 to 160 MB that had rested for hours took 2.7, 2.8 and 4.4 times as long to map as they did once
 more (a virtual machine, Zen 3)."""
+RESTED_S: Final = 28 * 3600.0
+"""Linux mostly (``relatime``) writes the time of a read only where the one before is a day old: a time that is so old
+says that nobody read the file for four hours at least. Source: mount(8)."""
+_BOARDS: Final = re.compile(
+    r"QEMU|\bKVM\b|VMware|VirtualBox|Virtual Machine|\bXen\b|Google Compute Engine|Amazon EC2(?!.*metal)"
+    "|OpenStack|Parallels|Apple Virtualization|linux,dummy-virt"
+)
+_BOARD_FILES: Final = (
+    "sys/class/dmi/id/sys_vendor", "sys/class/dmi/id/product_name", "proc/device-tree/compatible",
+)  # fmt: skip
+_HYPERVISOR_FILES: Final = ("sys/hypervisor/type", "proc/device-tree/hypervisor/compatible")
 BUSY_S: Final = 1.0
 """So long many reads at a time are timed: many disks are faster for the first tenth of a second, a model streams on."""
 
@@ -43,12 +55,12 @@ def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
     from the cache first); and by as many readers as streaming has, 2 MiB a call, while all threads compute (where the
     page cache can be passed by). Where the folder cannot be written or has no room, 100 MB/s are assumed.
 
-    The host of a virtual machine still holds what was just written: there a large file that rests in the folder, and
-    was not read lately, is mapped instead, as a model is that was not used lately. Where none does, what was just
+    The host of a virtual machine still holds what was just written: there a large file of the folder that rests
+    (:func:`resting_file`) is mapped instead, as a model is that was not used lately. Where none does, what was just
     written is taken to come ``FIRST_READ_RATIO`` times as fast as that.
     """
     try:
-        virtual = "hypervisor" in (read_text(Path("/proc/cpuinfo")) or "")
+        virtual = is_virtual()
         resting = resting_file(folder, file_bytes // 4) if virtual else None
         with tempfile.TemporaryDirectory(dir=folder, prefix=".disk-probe-") as inner:
             path = Path(inner) / "bytes"
@@ -70,6 +82,13 @@ def storage_under(folder: Path, *, file_bytes: int = 512 * 2**20) -> Storage:
         mapped_read_bytes_per_s=mapped,
         busy_read_bytes_per_s=measured(busy, f"{how}, four at a time, all threads computing") if busy else None,
     )
+
+
+def is_virtual(*, root: Path = Path("/")) -> bool:
+    """Whether a hypervisor runs this Linux: by the x86 flag, the names of the board, or what only a guest is told."""
+    boards = " ".join(read_text(root / name) for name in _BOARD_FILES)
+    told = any(read_text(root / name) for name in _HYPERVISOR_FILES)
+    return told or "hypervisor" in read_text(root / "proc/cpuinfo") or _BOARDS.search(boards) is not None
 
 
 def _fill(path: Path, file_bytes: int) -> int:
@@ -144,14 +163,25 @@ def read_rate(path: Path, size_bytes: int, *, computing: bool) -> float | None:
 
 
 def resting_file(folder: Path, least_bytes: int) -> Path | None:
-    """The largest file of a folder that is large enough, of which nothing is in the page cache; None where none is."""
+    """The largest file of a folder that is large enough and that nobody read or changed lately; None where none is.
+
+    Nothing of it is in the page cache, and its times are older than ``RESTED_S``: a direct read leaves nothing in the
+    cache here, but the host may hold it. No file is taken where reads leave no time (``noatime``, read-only). Files of
+    lower layers of an overlay and of some network file systems leave none either, which cannot be seen.
+    """
     resting: list[tuple[int, Path]] = []
+    before_s = time.time() - RESTED_S
     for path in islice(folder.rglob("*"), _MOST_FILES):
         with contextlib.suppress(OSError):  # another user's, or gone
-            size = path.stat().st_size if path.is_file() else 0
-            if size >= least_bytes and page_cache.cached_ratio(path) == 0.0:
-                resting.append((size, path))
-    return max(resting)[1] if resting else None
+            told = path.stat()
+            if told.st_size >= least_bytes and max(told.st_atime, told.st_ctime) < before_s and path.is_file():
+                resting.append((told.st_size, path))
+    for _, path in sorted(resting, reverse=True):  # to ask for what is cached maps a file, which is a read to its times
+        with contextlib.suppress(OSError):
+            untimed = os.statvfs(path).f_flag & (os.ST_NOATIME | os.ST_RDONLY)
+            if not untimed and page_cache.cached_ratio(path) == 0.0:
+                return path
+    return None
 
 
 def _touched_bytes_per_s(path: Path, size_bytes: int) -> float | None:

@@ -1,6 +1,7 @@
 """Bandwidth, disk, matrix products and the profile that comes of them."""
 
 import os
+import time
 import timeit
 from pathlib import Path
 
@@ -21,9 +22,9 @@ MIB = 2**20
         (256 * MIB, 64 << 30, 1024 * MIB),  # 4 x the cache
         (256 * MIB, 4096 * MIB, 512 * MIB),  # an eighth of a small machine's RAM
         (0, 64 << 30, 256 * MIB),  # cache unknown
-    ],
         (0, 4 * MIB, MIB),  # an eighth is less than the first step of a sweep
         (0, 0, MIB),  # RAM unknown
+    ],
 )
 def test_arrays_exceed_the_cache(cache: int, limit: int, expected: int) -> None:
     assert bandwidth.array_bytes(cache, limit) == expected
@@ -66,10 +67,10 @@ def test_a_sweep_goes_from_a_mebibyte_to_beyond_the_cache(monkeypatch: pytest.Mo
     found = bandwidth.sweep(2, 2 * MIB, 64 << 30)
     assert [size for size, _ in found] == [MIB, 2 * MIB, 4 * MIB, 8 * MIB]
     assert all(speed > 0 for _, speed in found)
-
     # four times a cache of 3 MiB is no power of two, and the profile's bandwidth is read over all of it
     assert [size // MIB for size, _ in bandwidth.sweep(2, 3 * MIB, 64 << 30)] == [1, 2, 4, 8, 12]
     assert [size for size, _ in bandwidth.sweep(2, 3 * MIB, 0)] == [MIB]
+
 
 def test_disk_reads_the_whole_file_and_leaves_nothing(tmp_path: Path) -> None:
     found = disk.storage_under(tmp_path, file_bytes=8 * MIB)
@@ -81,25 +82,63 @@ def test_disk_reads_the_whole_file_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_rests_that_nobody_read_lately(tmp_path: Path) -> None:
+def test_a_file_rests_that_nobody_read_lately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "models" / "model.gguf"
     path.parent.mkdir()
     path.write_bytes(os.urandom(4 * MIB))
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    assert disk.resting_file(tmp_path, MIB) is None  # what was just written lies in the page cache
     page_cache.drop(path)
+    os.utime(path, (0, 0))
+    assert disk.resting_file(tmp_path, MIB) is None  # its times were set, which is the latest change of it
+    monkeypatch.setattr(disk, "RESTED_S", -60.0)  # as if a minute had passed
     if page_cache.cached_ratio(path) == 0.0:  # a file system in memory keeps its pages
         assert disk.resting_file(tmp_path, MIB) == path
         assert disk.resting_file(tmp_path, 8 * MIB) is None
+        os.utime(path, (time.time() + 3600, 0))
+        assert disk.resting_file(tmp_path, MIB) is None  # read, past the page cache
+        os.utime(path, (0, 0))
         rate = disk._touched_bytes_per_s(path, MIB)
         assert rate is not None and rate > 0
+        path.read_bytes()
+        os.utime(path, (0, 0))
+        assert disk.resting_file(tmp_path, MIB) is None  # it lies in the page cache
 
 
-@pytest.mark.parametrize(("flags", "ratio"), [("fpu hypervisor", disk.FIRST_READ_RATIO), ("fpu", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("proc/cpuinfo", "flags : fpu hypervisor", True),
+        ("proc/cpuinfo", "flags : fpu", False),
+        ("sys/class/dmi/id/sys_vendor", "Amazon EC2", True),
+        ("sys/class/dmi/id/product_name", "Google Compute Engine", True),
+        ("sys/class/dmi/id/product_name", "Virtual Machine", True),  # of Microsoft Corporation, as their tablets
+        ("sys/class/dmi/id/sys_vendor", "Microsoft Corporation", False),
+        ("sys/class/dmi/id/product_name", "PowerEdge R740", False),
+        ("sys/hypervisor/type", "xen", True),
+        ("proc/device-tree/hypervisor/compatible", "linux,kvm\0", True),
+        ("proc/device-tree/compatible", "linux,dummy-virt\0", True),
+        ("proc/device-tree/compatible", "raspberrypi,5-model-b\0brcm,bcm2712\0", False),
+    ],
+)
+def test_a_guest_knows_its_hypervisor_on_every_processor(name: str, text: str, expected: bool, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text(text)
+    assert disk.is_virtual(root=tmp_path) is expected
+
+
+def test_a_whole_machine_of_a_cloud_has_no_host(tmp_path: Path) -> None:
+    folder = tmp_path / "sys/class/dmi/id"
+    folder.mkdir(parents=True)
+    (folder / "sys_vendor").write_text("Amazon EC2\n")
+    (folder / "product_name").write_text("m7g.metal\n")
+    assert not disk.is_virtual(root=tmp_path)
+
+
+@pytest.mark.parametrize(("virtual", "ratio"), [(True, disk.FIRST_READ_RATIO), (False, 1.0)])
 def test_what_a_host_holds_comes_slower_from_its_disk(
-    flags: str, ratio: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    virtual: bool, ratio: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(disk, "read_text", lambda _path: f"flags : {flags}")
+    monkeypatch.setattr(disk, "is_virtual", lambda: virtual)
     monkeypatch.setattr(disk, "_touched_bytes_per_s", lambda *_: 1e9)
     found = disk.storage_under(tmp_path, file_bytes=4 * MIB).mapped_read_bytes_per_s
     assert found is not None and found.value == pytest.approx(1e9 / ratio)
