@@ -157,12 +157,12 @@ class Verb(click.Command):
         return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; an option that has gone says what to type instead, a bad default names its file.
+        """Parse; an option or a value of it that has gone says what to type instead, a bad default names its file.
 
         An option that takes one value and was given two is refused: the last one alone would count.
         """
         try:
-            order = self.make_parser(ctx).parse_args(list(args))[2]
+            values, _, order = self.make_parser(ctx).parse_args(list(args))
             for option in (p for p in order if isinstance(p, click.Option) and not p.multiple and not p.is_flag):
                 if order.count(option) > 1:
                     raise click.UsageError(
@@ -175,9 +175,13 @@ class Verb(click.Command):
                 raise click.UsageError(f"no such option: {error.option_name}; {hint}", ctx) from None
             raise
         except click.BadParameter as error:
-            name = error.param.name if error.param else None
-            if name and ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
+            if error.param is None:
+                raise
+            name = error.param.name or ""
+            if ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
                 raise InputError(f"{_config_file()}: {path_of(ctx)}: {name}: {error.message}") from None
+            if hint := moved(path_of(ctx), f"{error.param.opts[0]} {values.get(name)}"):
+                raise click.BadParameter(f"{error.message.rstrip('.')}; {hint}", ctx, error.param) from None
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
