@@ -167,6 +167,7 @@ LIES = {
         "90 tokens",
     ),
     "prompt in a third of its time": (llama(timed(130, 500, first_s=0.4, gap_s=0.01)), "for the prompt"),
+    "no token at all": (llama(lambda n: streams(token(0), last(0, stop_type="eos"))), "wrong token count"),
     "numbers that stand still": (llama(lambda n: streams(*[token(1)] * 3, last(3))), "wrong token count"),
     "an end that says it made more": (
         llama(lambda n: streams(*[token(i + 1) for i in range(n)], last(n + 9))),
