@@ -55,7 +55,9 @@ def _echo(server: AttachedServer, prompt: str) -> list[tuple[str, dict[str, floa
     asked = dialect.body(Request(prompt=prompt, new_tokens=1)) | {"stream": False, "echo": True, "logprobs": 1}
     asked.pop("stream_options", None)
     scores = dialect.endpoint.json(dialect.path, asked)["choices"][0]["logprobs"]
-    tokens, tops = list(scores["tokens"]), [dict(top or {}) for top in scores["top_logprobs"]]
-    if scores["text_offset"][-1] >= len(prompt):
-        return list(zip(tokens[:-1], tops, strict=False))
-    return list(zip(tokens, [{}, *tops], strict=False))
+    tokens, tops = list(scores["tokens"]), [{**(top or {})} for top in scores["top_logprobs"]]
+    is_usual = scores["text_offset"][-1] >= len(prompt)
+    told = list(zip(tokens[:-1] if is_usual else tokens, tops if is_usual else [{}, *tops], strict=False))
+    if not told[1][1]:
+        raise KeyError("none of the prompt's second token")
+    return told

@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from bench.faults.replay_server import page, replay
+from harness.domain.base import REFERENCE, shipped_text
 from harness.errors import RefusedError
 from harness.runtimes.server import RUNTIME
 from harness.runtimes.server.prompt_scores import text_nll
@@ -33,6 +34,27 @@ from harness.runtimes.server.prompt_scores import text_nll
 def test_a_server_that_cannot_is_refused(pages: dict, said: str) -> None:
     with replay(pages) as server, pytest.raises(RefusedError, match=said):
         text_nll(RUNTIME.attach(server.url), "One, two, three", 1, chunk_tokens=4)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        {"tokens": ["z"], "top_logprobs": [{"z": -0.1}], "text_offset": [0]},
+        {"tokens": ["z"], "top_logprobs": [{"z": -0.1}], "text_offset": [9999]},
+        {"tokens": ["a", "b", "z"], "top_logprobs": [None, None, {"z": -0.1}], "text_offset": [0, 1, 9999]},
+        {"tokens": ["a", "b", "z"], "top_logprobs": [None, "abc", None], "text_offset": [0, 1, 9999]},
+    ],
+)
+def test_a_server_that_echoes_no_prompt_is_refused_at_once(scores: dict) -> None:
+    """Not after hundreds of ever longer prompts."""
+    pages = {
+        "/v1/models": page({"data": [{"id": "m"}]}),
+        "/v1/completions": page({"choices": [{"text": "z", "logprobs": scores}]}),
+    }
+    with replay(pages) as server:
+        with pytest.raises(RefusedError, match="gives no log-probabilities of a prompt"):
+            text_nll(RUNTIME.attach(server.url), shipped_text(REFERENCE), 4)
+        assert [path for path, _ in server.asked].count("/v1/completions") == 1
 
 
 def test_perplexity_is_of_the_second_half_of_each_chunk() -> None:
