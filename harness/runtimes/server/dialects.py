@@ -84,7 +84,8 @@ class Dialect:
         path = self._row["pages"].get(name, name)
         if path not in self._pages:
             self._pages[path] = self.endpoint.json(path)
-        return _at(self._pages[path], inner)
+        page = self._pages[path]
+        return _at(page, inner) if inner or not isinstance(page, dict) else page
 
     def describe(self) -> Described:
         """Ask the server what it is and which model it runs: the loaded one where none was named.
@@ -255,7 +256,9 @@ def dialect_of(endpoint: Endpoint, model: str = "") -> Dialect:
         if not dialect.chat and dialect.is_spoken():
             dialect.describe()
             return dialect
-    raise ServerError(f"what answers at port {endpoint.port} is no server of models: it has no /v1/models", "refused")
+    raise ServerError(
+        f"what answers at port {endpoint.port} is no server of models: it has no object at /v1/models", "refused"
+    )
 
 
 def _at(value: Any, place: str) -> Any:

@@ -9,7 +9,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.runtimes.server import RUNTIME
 from harness.runtimes.server.answer import Request, ServerAnswer
-from harness.runtimes.server.stream import Endpoint
+from harness.runtimes.server.stream import Endpoint, ServerError
 
 # Ollama, docs/api.md: "Generate a completion" (streaming), "Show Model Information", "List Local Models".
 OLLAMA = {
@@ -148,6 +148,16 @@ def test_chat_where_there_are_no_completions():
         answer = attached.ask(Request(prompt="hi", new_tokens=5))
         assert attached.identity(Scenario()).options["chat_template"] is True
     assert (answer.text, answer.new_tokens, answer.finish) == ("Hello!", 2, "stop")
+
+
+@pytest.mark.parametrize(("models", "known"), [({}, True), ({"models": []}, True), ([], False), ("no", False)])
+def test_any_object_at_its_page_of_models_is_enough(models, known):
+    with replay({"/v1/models": page(models)}) as server:
+        if known:
+            assert RUNTIME.attach(server.url, model="m").described.software == "openai"
+        else:
+            with pytest.raises(ServerError, match="no object at /v1/models"):
+                RUNTIME.attach(server.url, model="m")
 
 
 @pytest.mark.parametrize(("model", "words"), [("", "has 2 models"), ("other", "found 'other', expected one of")])
