@@ -76,12 +76,15 @@ def identify(path: Path, weights: Weights | None, *, name: str = "", quant: str 
 def memory_of(result: ChildResult) -> MemoryUse | None:
     """Memory of a child: what it told at its marks, and what was seen from outside; None where the model is elsewhere.
 
-    A mark may speak of another process than the child: of a server, or of a program that it started.
+    A mark that says whether it is ``elsewhere`` speaks of another process than the child, of a server or of a program:
+    then what the child held itself does not count.
     """
     marks = {data["mark"]: data for name, data in result.events if name == "memory"}
     if any(data.get("elsewhere") for data in marks.values()):
         return None
     memory = result.memory
+    if any("elsewhere" in data for data in marks.values()):
+        memory = MemoryUse(peak_rss_bytes=0, cgroup_peak_bytes=memory.cgroup_peak_bytes)
     # From "loaded" on the peak counts anew, so that repeated loads do not add up; "end" is the peak of one model.
     seen = [marks[m] for m in ("loaded", "end") if m in marks]
     peak = max(m["peak_rss_bytes"] for m in seen) if "loaded" in marks else 0

@@ -44,7 +44,7 @@ def run_executable(job: GenerateJob, emit: Emit) -> None:
                 identity = RUNTIME.identity(s)
                 emit("engine", identity.replace(options={**identity.options, **named}))
                 is_named = True
-            emit("memory", {"mark": "loaded", **memory})
+            emit("memory", {"mark": "loaded", "elsewhere": False, **memory})
             samples = [sample for row in printed for sample in samples_of(row, "llama-bench")]
             for sample in samples:
                 emit("sample", sample.replace(validity=validity))
@@ -55,7 +55,7 @@ def run_executable(job: GenerateJob, emit: Emit) -> None:
             break  # already inconclusive: no further test that nobody would believe
     if not is_named:
         raise EngineError(f"the program printed no result: {output[-200:]!r}")
-    emit("memory", {"mark": "end", **memory})
+    emit("memory", {"mark": "end", "elsewhere": False, **memory})
 
 
 def _run(given: list[str]) -> tuple[str, Validity, dict[str, int]]:
