@@ -16,17 +16,19 @@ from harness.domain.device import DeviceProfile
 from harness.domain.record import RunRecord
 from harness.domain.result import Window
 from harness.errors import RefusedError
+from harness.measure.child import OnEvent
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.soak import SoakJob
 from harness.measure.jobs.soak import plan as plan_soak
-from harness.measure.pipeline import How, Listener, Pipeline
+from harness.measure.pipeline import How, Listener, Measurement, Pipeline
 from harness.measure.probe import save_profile
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
 from harness.targets import target_named
-from harness.targets.bench import on_target, read_bandwidth
+from harness.targets.bench import key_there, on_target, read_bandwidth
 from harness.targets.facts import Facts, facts, probe
 from harness.targets.remote import Answered, run_there
+from harness.targets.shell import ShellTarget
 
 
 def probe_on(on: str, programs: Path | None, out: Path | None) -> tuple[DeviceProfile, Path]:
@@ -83,10 +85,24 @@ def run_on(
             prediction = predict(resolved, device, cell.scenario) if resolved is not None else None
             about: dict[str, Any] = {"name": located.name, "quant": located.quant, "prediction": prediction}
             planned = plan_generation(asked, located.weights, **about)
-            pushed = how.listener.fetched
-            there = on_target(planned, target, known, programs, cpus=how.limits.cpus, progress=pushed)
-            records.append(pipeline.measure(there))
+            records.append(_measure(pipeline, planned, target, known, programs))
     return device, records
+
+
+def _measure(
+    pipeline: Pipeline,
+    planned: Measurement,
+    target: ShellTarget,
+    known: Facts,
+    programs: Path,
+    on_event: OnEvent | None = None,
+) -> RunRecord:
+    """Measure there what was not done before: what is taken from the history needs no device that is awake."""
+    cpus = pipeline.how.limits.cpus
+    if done := pipeline.reused(planned._replace(key=key_there(planned, known, programs, cpus))):
+        return done
+    there = on_target(planned, target, known, programs, cpus=cpus, progress=pipeline.heard.fetched)
+    return pipeline.measure(there, on_event=on_event)
 
 
 def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> RunRecord:
@@ -107,11 +123,10 @@ def soak(job: SoakJob, quant: str, on: str, programs: Path | None, how: How) -> 
 
     how.listener.begin(f"soak of {model.name}", within_s=60 * job.minutes + job.idle_s)
     with Pipeline(how._replace(listener=Listener(how.listener.say))) as pipeline:
+        planned = plan_soak(job, model)
         if programs is None:
-            planned = plan_soak(job, model)
-        elif job.duty_ratio < 1 or job.runtime != "llamacpp":
+            return pipeline.measure(planned, on_event=told)
+        if job.duty_ratio < 1 or job.runtime != "llamacpp":
             raise RefusedError("on a target llama-bench decodes without pauses: leave out --duty and --runtime")
-        else:
-            target = target_named(on)
-            planned = on_target(plan_soak(job, model), target, facts(target), programs, cpus=how.limits.cpus)
-        return pipeline.measure(planned, on_event=told)
+        target = target_named(on)
+        return _measure(pipeline, planned, target, facts(target), programs, told)

@@ -128,9 +128,7 @@ class Pipeline(contextlib.ExitStack):
 
         ``on_event`` is called with each event of the child soon after it was told.
         """
-        if (done := self.done_before(plan.key)) is not None:
-            self.heard.say(f"{plan.model.name if plan.model else plan.workload}: done before, reused ({done.run_id})")
-            self._save(done)
+        if (done := self.reused(plan)) is not None:
             return done
 
         def hear(event: str, data: Any) -> None:
@@ -143,7 +141,9 @@ class Pipeline(contextlib.ExitStack):
             if on_event:
                 on_event(event, data)
 
-        result = run_child(plan.entry, plan.job, limits=self.how.limits, on_event=hear, environment=plan.environment)
+        # The CPUs are those of the machine that is measured: a child that drives another one is not bound to them.
+        limits = self.how.limits._replace(cpus=()) if plan.machine else self.how.limits
+        result = run_child(plan.entry, plan.job, limits=limits, on_event=hear, environment=plan.environment)
         record = new_record(
             scenario=plan.scenario,
             workload=plan.workload,
@@ -160,6 +160,13 @@ class Pipeline(contextlib.ExitStack):
             extra={"wall_s": round(result.duration_s, 3), **plan.notes},
         )
         return self.keep(judged(record, plan.wanted_count) if plan.wanted_count else record, key=plan.key)
+
+    def reused(self, plan: Measurement) -> RunRecord | None:
+        """What :meth:`done_before` has of a measurement, told and put into the folder."""
+        if (done := self.done_before(plan.key)) is not None:
+            self.heard.say(f"{plan.model.name if plan.model else plan.workload}: done before, reused ({done.run_id})")
+            self._save(done)
+        return done
 
     def keep(self, record: RunRecord, *, key: str = "") -> RunRecord:
         """Append a record to the history and to the folder, and tell the listener; where the history fails, a file."""
@@ -187,12 +194,12 @@ class Pipeline(contextlib.ExitStack):
         return self.keep(record)
 
     def done_before(self, key: str) -> RunRecord | None:
-        """The result of the same measurement within the last day, where those are resumed; one that failed is none."""
+        """The result of the same measurement within the last day, where those are resumed; what broke off is none."""
         record = None
         if self.how.resume and key and self.history.path.exists():
             with contextlib.suppress(HarnessError):  # what is kept cannot be read: measure it again
                 record = self.history.of_cell(self._cell(key))
-        if record is None or record.outcome == "failed":
+        if record is None or record.outcome not in {"ok", "inconclusive"}:
             return None
         return record if datetime.now(UTC) - datetime.fromisoformat(record.created) < RESUMED_FOR else None
 

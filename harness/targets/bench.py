@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from harness.catalog._progress import Progress
+from harness.catalog.file_hash import sha256_of
 from harness.domain.base import Frozen
 from harness.domain.record import RunRecord, Sample, Validity
 from harness.domain.result import Window
@@ -79,6 +80,15 @@ def program_for(programs: Path, abi: str) -> Path:
     return path
 
 
+def key_there(planned: Measurement, known: Facts, programs: Path, cpus: Sequence[int]) -> str:
+    """Key of a measurement on a target, known before anything is pushed to it; BadDataError: no executable for it."""
+    assert isinstance(planned.job, (GenerateJob, SoakJob)) and planned.model is not None
+    program = program_for(programs, known.abi)
+    build = [sha256_of(file) for file in (program, *sorted(program.parent.glob("*.so*")))]
+    job, machine = planned.job.replace(path=""), fingerprint(known).fingerprint
+    return key_of("on target", planned.model.sha256, job, planned.scenario, cpus, build, machine)
+
+
 def on_target(
     planned: Measurement,
     target: ShellTarget,
@@ -115,15 +125,15 @@ def on_target(
         words += ["-p", 0, "-n", _SOAK_TOKENS, "-r", 1_000_000]
     else:
         words += ["-p", s.prompt_tokens, "-n", s.new_tokens, "-d", s.depth_tokens, "-r", job.repetitions]
-    machine, command = fingerprint(known), tuple(map(str, words))
+    command = tuple(map(str, words))
     on, folder, battery_joules = target.name, target.folder, known.battery_joules
     return planned._replace(
         entry=f"{__name__}:{'run_soak' if soak else 'run_bench'}",
         job=There(on=on, folder=folder, words=command, soak=soak, battery_joules=battery_joules),
         runtime="executable",
-        key=key_of(*command, soak, machine.fingerprint),
+        key=key_there(planned, known, programs, cpus),
         notes={"target": target.name},
-        machine=machine,
+        machine=fingerprint(known),
     )
 
 
@@ -136,6 +146,7 @@ def run_bench(job: There, emit: Emit) -> None:
     target = job.target()
     begun: list[float] = []
     log: list[str] = []
+    emit("memory", {"mark": "loaded", "elsewhere": True})  # so it stays where the run breaks off
     with target.counters() as counters:
         running = target.start(job.words)
         for at, line in running.told():
@@ -166,6 +177,7 @@ def run_soak(job: There, emit: Emit) -> None:
     """
     target, soak, count, last = job.target(), job.soak, -1, ""
     assert soak is not None
+    emit("memory", {"mark": "end", "elsewhere": True})
     with target.counters() as counters:
         running = target.start(job.words)
         for at, last in running.told():
@@ -190,7 +202,6 @@ def run_soak(job: There, emit: Emit) -> None:
         else:
             _read(target, running, [last], counters)
         running.kill()
-    emit("memory", {"mark": "end", "elsewhere": True})
 
 
 def _window(frames: Sequence[Frame], running: Running, since_s: float, duration_s: float, count: int) -> Window:

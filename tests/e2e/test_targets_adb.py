@@ -17,17 +17,17 @@ from bench.adb_device import Daemon
 from harness.domain.result import Soak, Window
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
-from harness.measure.child import Limits
+from harness.measure.child import Limits, run_child
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.soak import SoakJob
 from harness.measure.jobs.soak import plan as plan_soak
 from harness.measure.pipeline import How, Measurement, Pipeline
 from harness.measure.protocol import GenerateJob
-from harness.measure.runner import identify
+from harness.measure.runner import identify, memory_of
 from harness.measure.tiny_model import tiny_shape, write_tiny
 from harness.runtimes.executable import free_port
 from harness.targets import adb, target_named
-from harness.targets.bench import between, on_target, program_for
+from harness.targets.bench import There, between, on_target, program_for
 from harness.targets.facts import _same_chip, celsius, doubts, drained_joules, facts, probe, ready
 from harness.targets.shell import LOST, Frame
 
@@ -298,6 +298,13 @@ def test_a_local_target_needs_no_device(tmp_path):
     sha256 = hashlib.sha256((tmp_path / "m.gguf").read_bytes()).hexdigest()
     assert Path(target.put(tmp_path / "m.gguf", sha256)).is_file()
     assert facts(target).cpu.logical_cpu_count == os.cpu_count()
+
+
+def test_what_broke_off_there_has_no_memory_of_this_machine(tmp_path):
+    job = There(on="local", folder=str(tmp_path), words=("sh", "-c", "echo no such model >&2; exit 3"))
+    ended = run_child(f"{There.__module__}:run_bench", job)
+    assert ended.outcome == "refused" and "status 3: no such model" in ended.detail
+    assert memory_of(ended) is None
 
 
 PROGRAMS = os.environ.get("EDGE_HARNESS_PROGRAMS", "")

@@ -1,21 +1,29 @@
 """A matrix goes on after failures, is found again, and tells how it ended; on the fake runtime, children and all."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from bench.tiny_gguf import synthesize_tiny
+from harness.app.on_target import _measure
 from harness.app.resolve import resolve_model
 from harness.app.run import cells_of, exit_of, prediction_of, run_cells
 from harness.app.tune import Setting, _outlook
 from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
 from harness.domain.scenario import Scenario
-from harness.errors import Exit, RefusedError, UnknownNameError
+from harness.errors import CouldNotRunError, Exit, RefusedError, UnknownNameError
 from harness.measure.child import Limits
-from harness.measure.pipeline import How, open_history
+from harness.measure.jobs.generate import plan
+from harness.measure.pipeline import How, Pipeline, open_history
 from harness.measure.protocol import GenerateJob
+from harness.measure.runner import new_record
 from harness.runtimes.executable import FOLDER_VARIABLE
+from harness.targets import target_named
+from harness.targets.bench import key_there
+from harness.targets.facts import facts
+from harness.targets.shell import ShellTarget
 
 BASE = Scenario(context_tokens=128, prompt_tokens=16, new_tokens=4, thread_count=1)
 JOB = GenerateJob(runtime="fake", repetitions=2)
@@ -76,6 +84,40 @@ def test_a_resumed_matrix_measures_only_what_is_missing(tmp_path: Path) -> None:
     # Another scenario, or a changed file, is another cell.
     (again,) = run_cells(cells_of([first], "", BASE, depth_tokens=(8,)), JOB, how=How(resume=True))
     assert again.run_id != done.run_id
+
+
+def test_what_broke_off_is_measured_again(tmp_path: Path) -> None:
+    cells = cells_of([model(tmp_path, "killed", '{"fault": "killed"}')], "", BASE)
+    (crashed,) = run_cells(cells, JOB)
+    (again,) = run_cells(cells, JOB, how=How(resume=True))
+    assert (crashed.outcome, again.outcome) == ("crashed", "crashed")
+    assert again.run_id != crashed.run_id
+
+
+def test_cpus_of_another_machine_bind_no_process_here(tmp_path: Path) -> None:
+    """4095 is none of this machine's."""
+    planned = plan(JOB.replace(path=model(tmp_path, "m"), scenario=BASE), None)
+    with Pipeline(How(limits=Limits(cpus=(4095,)))) as pipeline:
+        there = pipeline.measure(planned._replace(machine=pipeline.machine))
+        here = pipeline.measure(planned)
+    assert there.samples
+    assert not here.samples
+
+
+def test_a_resumed_run_asks_nothing_more_of_a_target(tmp_path: Path) -> None:
+    """What was done before is taken from the history, also where the device sleeps or is gone by now."""
+    (tmp_path / "llama-bench").write_bytes(Path(shutil.which("true") or "/bin/true").read_bytes())
+    job = JOB.replace(path=model(tmp_path, "m"), scenario=BASE)
+    planned = plan(job, None)
+    gone, known = ShellTarget("gone", ("false",)), facts(target_named("local"))
+    with Pipeline(How(resume=True, folder=tmp_path / "out")) as pipeline:
+        with pytest.raises(CouldNotRunError, match="gone"):
+            _measure(pipeline, planned, gone, known, tmp_path)
+        record = new_record(scenario=BASE, workload="generate", outcome="ok", detail="")
+        pipeline.keep(record, key=key_there(planned, known, tmp_path, ()))
+        assert _measure(pipeline, planned, gone, known, tmp_path) == record
+        with pytest.raises(CouldNotRunError, match="gone"):
+            _measure(pipeline, planned._replace(job=job.replace(repetitions=3)), gone, known, tmp_path)
 
 
 def test_a_result_is_not_lost_with_the_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
