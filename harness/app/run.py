@@ -140,8 +140,10 @@ def _cell_key(cell: RunCell, job: GenerateJob, pipeline: Pipeline, turn: int) ->
     return key_of(cell.model, state, cell.quant, cell.scenario, asked, pipeline.machine.fingerprint)
 
 
-def answers_of(cell: RunCell, job: GenerateJob, pipeline: Pipeline) -> tuple[float, ...]:
+def answers_of(cell: RunCell, job: GenerateJob, pipeline: Pipeline, chunk_count: int = 4) -> tuple[float, ...]:
     """Negative log-probability of each scored token of the shipped text; empty where the runtime gives none.
+
+    The text is read in chunks of 512 tokens.
 
     Also empty where the first turn was done before: its record has them.
     """
@@ -151,7 +153,7 @@ def answers_of(cell: RunCell, job: GenerateJob, pipeline: Pipeline) -> tuple[flo
         server = job if isinstance(job, ServedJob) else None
         path = "" if server else str(obtain(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
         alone = cell.scenario.replace(batch_count=1)  # the text is one sequence: it takes the cache
-        asked = TextJob(runtime=job.runtime, scenario=alone, path=path, server=server)
+        asked = TextJob(runtime=job.runtime, scenario=alone, path=path, server=server, chunk_count=chunk_count)
         ended = pipeline.trial(f"{TextJob.__module__}:run_text", asked)
         if losses := ended.told("nll"):
             return tuple(losses[0])

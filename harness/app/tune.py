@@ -65,6 +65,8 @@ LEAD_RATIO: Final = 1.01
 """A gain whose interval begins below is told to be none: of equal settings one in 250 then seems to be faster."""
 _DECODED_TOKENS: Final = 32
 """Tokens of the answer that one turn decodes: enough for the speed of a token, whatever the answer's length."""
+_CHUNKS: Final = 2
+"""Chunks of 512 tokens of the shipped text that each kind of setting reads once."""
 _HOPELESS_RATIO: Final = 1.5
 """A setting that took so many times as long as the best in the first round leaves. So does one that is expected to."""
 NOT_RUN: Final = "the time was up before it ran"
@@ -312,7 +314,7 @@ def door(
 
     @cache  # each kind is asked once for its answers: threads and micro-batches do not change them
     def loss(setting: Setting) -> float:
-        tokens = () if programs else answers_of(*member(setting), pipeline)  # llama-bench tells none
+        tokens = () if programs else answers_of(*member(setting), pipeline, _CHUNKS)  # llama-bench tells none
         return math.fsum(tokens) / len(tokens) if tokens else math.nan
 
     def seconds(setting: Setting) -> float:
@@ -401,11 +403,11 @@ class Race:
         while racing and (done == 0 or (not self._settled(racing) and self._now_s() + round_s < until_s)):
             began_s = self._now_s()
             for setting in racing if done % 2 == 0 else reversed(racing):
-                if done == 0 and self._now_s() > until_s and any(each in self.turns for each in racing):
-                    self.left[setting] = NOT_RUN
-                elif done == 0 and (why := self._hopeless(setting, predicted_s)):
+                if done == 0 and (why := self._hopeless(setting, predicted_s)):
                     self.left[setting] = why
                     self.hopeless_count += 1
+                elif done == 0 and self._now_s() > until_s and any(each in self.turns for each in racing):
+                    self.left[setting] = NOT_RUN
                 else:
                     self._turn(setting)
             done += 1

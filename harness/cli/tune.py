@@ -84,16 +84,18 @@ def headline(tuned: "Tuned") -> str:
 
     gain = tuned.gain
     not_run = sum(runner.left == NOT_RUN for runner in tuned.runners)
-    if not_run:
-        return f"{tuned.model}: the time was up before {not_run} of {len(tuned.runners)} settings ran: raise --within."
-    if tuned.winner == tuned.defaults:
-        return f"{tuned.model}: the defaults of llama.cpp are the fastest found ({tuned.winner.words})."
-    if gain.low is None or gain.high is None:
-        return f"{tuned.model}: {tuned.winner.words} won, but the time was up before it met the defaults three times."
-    between = f"({gain.low:.2f} to {gain.high:.2f})"
-    if gain.low <= LEAD_RATIO:
-        return f"{tuned.model}: no difference from the defaults beyond noise: {gain.mid:.2f} times {between}."
-    return f"{tuned.model}: {gain.mid:.2f} times faster than the defaults {between}: {tuned.winner.words}."
+    cut = f"The time was up before {not_run} of {len(tuned.runners)} settings ran: raise --within."
+    if tuned.winner == tuned.defaults:  # of a race that was cut short this is no answer
+        least = f"the defaults of llama.cpp are the fastest found ({tuned.winner.words})."
+        return f"{tuned.model}: {cut if not_run else least}"
+    between = f"({gain.low:.2f} to {gain.high:.2f})" if gain.low and gain.high else ""
+    if not between:
+        answer = f"{tuned.winner.words} won, but the time was up before it met the defaults three times."
+    elif (gain.low or 0.0) <= LEAD_RATIO:
+        answer = f"no difference from the defaults beyond noise: {gain.mid:.2f} times {between}."
+    else:
+        answer = f"{gain.mid:.2f} times faster than the defaults {between}: {tuned.winner.words}."
+    return f"{tuned.model}: {answer} {cut if not_run else ''}".rstrip()
 
 
 def _draft_line(tuned: "Tuned") -> str:
