@@ -20,6 +20,7 @@ import math
 import re
 import shlex
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -579,8 +580,9 @@ def pruned_by_prediction(outlooks: Mapping[Setting, Outlook | None], memory_byte
 
 def runtimes_in_turn(settings: Sequence[Setting], seconds: Mapping[Setting, float]) -> list[Setting]:
     """Each runtime's best by ``seconds``, then each one's next, and so on: the first turns tell the runtimes apart."""
+    places: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
     by_speed = sorted(settings, key=seconds.__getitem__)
-    return sorted(by_speed, key=lambda each: sum(e.runtime == each.runtime for e in by_speed[: by_speed.index(each)]))
+    return sorted(by_speed, key=lambda each: next(places[each.runtime]))
 
 
 def request_s(record: RunRecord, asked: Scenario, memory_bytes: int | None = None) -> float:

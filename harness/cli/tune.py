@@ -88,13 +88,12 @@ def headline(tuned: "Tuned") -> str:
     if tuned.winner == tuned.defaults:  # of a race that was cut short this is no answer
         least = f"the defaults of llama.cpp are the fastest found ({tuned.winner.words})."
         return f"{tuned.model}: {cut if not_run else least}"
-    between = f"({gain.low:.2f} to {gain.high:.2f})" if gain.low and gain.high else ""
-    if not between:
-        answer = f"{tuned.winner.words} won, but the time was up before it met the defaults three times."
-    elif (gain.low or 0.0) <= LEAD_RATIO:
-        answer = f"no difference from the defaults beyond noise: {gain.mid:.2f} times {between}."
-    else:
+    answer = f"{tuned.winner.words} won, but the time was up before it met the defaults three times."
+    if gain.low is not None and gain.high is not None:
+        between = f"({gain.low:.2f} to {gain.high:.2f})"
         answer = f"{gain.mid:.2f} times faster than the defaults {between}: {tuned.winner.words}."
+        if gain.low <= LEAD_RATIO:
+            answer = f"no difference from the defaults beyond noise: {gain.mid:.2f} times {between}."
     return f"{tuned.model}: {answer} {cut if not_run else ''}".rstrip()
 
 
