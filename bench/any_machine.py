@@ -1,9 +1,9 @@
-"""The main job on machines that this one is told to be: caches of other sizes, limits of memory and of CPU time.
+"""The main job on machines that this one is told to be: other caches and cores, limits of memory and of CPU time.
 
     python -m bench any_machine                  # reports/check/any-machine.json; some ten minutes
 
 Each case is ``edge-harness check`` of the default model in a process of its own with a home and a cache of its own, so
-that it probes, times the engine, predicts and measures. The cache that the system tells is replaced in that process;
+that it probes, times the engine, predicts and measures. What the system tells is replaced in that process;
 limits are those of control groups (as root) and of affinity, so that they are real. A case ends with what
 was predicted and measured, or with the sentence that says why not.
 """
@@ -29,17 +29,15 @@ from harness.errors import CouldNotRunError
 from harness.measure.cgroup import LimitGroup
 from harness.units import format_bytes
 
-_MIB: Final = 1 << 20
 RECORD: Final = REPORTS / "check" / "any-machine.json"
 Join = Callable[[], object]
 """Puts the calling process under a limit."""
 Limit = Callable[[], AbstractContextManager[Join]]
 _TOLD: Final = """
 import sys
+from harness import cpus
 from harness.measure import machine
-told = int(sys.argv.pop(1))
-if told:
-    machine.Cpu.last_cache_bytes = property(lambda _self: told)
+exec(sys.argv.pop(1))
 from harness.cli import main
 main()
 """
@@ -77,25 +75,29 @@ def free() -> Iterator[Join]:
     yield lambda: None
 
 
-CASES: Final[dict[str, tuple[int, Limit]]] = {
-    "as it is": (0, free),
-    **{f"cache of {mib} MiB told": (mib * _MIB, free) for mib in (4, 32, 96, 260, 1024)},
-    "memory of 600 MB": (0, partial(memory, 600_000_000)),
-    "memory of 1 GB": (0, partial(memory, 1_000_000_000)),
-    "one core": (0, partial(affinity, 0)),
-    "quota of 0.5": (0, partial(quota, 50_000)),
-    "quota of 1.5": (0, partial(quota, 150_000)),
+_CACHE: Final = "machine.Cpu.last_cache_bytes = property(lambda _self: {} << 20)"
+_UNLIKE: Final = "cpus._kinds = lambda _speeds: (cpus.CoreKind(1.0, (0,)), cpus.CoreKind(0.6, (1,)))"
+CASES: Final[dict[str, tuple[str, Limit]]] = {
+    "as it is": ("", free),
+    **{f"cache of {mib} MiB told": (_CACHE.format(mib), free) for mib in (4, 32, 96, 260, 1024)},
+    "memory of 600 MB": ("", partial(memory, 600_000_000)),
+    "memory of 1 GB": ("", partial(memory, 1_000_000_000)),
+    "one core": ("", partial(affinity, 0)),
+    "two kinds of core told": (_UNLIKE, free),
+    "quota of 0.5": ("", partial(quota, 50_000)),
+    "quota of 1.5": ("", partial(quota, 150_000)),
 }
+"""By name: what the process is told beforehand, and its limit."""
 
 
-def case(told_bytes: int, limit: Limit, model: str) -> list[str]:
+def case(told: str, limit: Limit, model: str) -> list[str]:
     """One check: seconds of all and of timing the engine, what that wrote, its bound, how it ended, and its errors."""
     with TemporaryDirectory() as folder, limit() as join:
         home = Path(folder)
         (home / "cache").mkdir()
         (home / "cache" / "models").symlink_to(cache_dir() / "models")
         environment = {**os.environ, "EDGE_HARNESS_HOME": str(home), "EDGE_HARNESS_CACHE": str(home / "cache")}
-        command = [sys.executable, "-c", _TOLD, str(told_bytes), "check", model, "--json"]
+        command = [sys.executable, "-c", _TOLD, told, "check", model, "--json"]
         began_s = time.perf_counter()
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, preexec_fn=join)
         seconds = time.perf_counter() - began_s
@@ -126,9 +128,9 @@ def main(model: str, only: str | None) -> None:
     """Run the cases and write their table."""
     columns = ["told or limited", "seconds", "of them timing", "written", "bound", "ended", "decode", "prefill"]
     rows = {row[0]: row for row in (json.loads(RECORD.read_text())["rows"] if RECORD.exists() else ())}
-    for name, (told_bytes, limit) in CASES.items():
+    for name, (told, limit) in CASES.items():
         if only is None or only in name:
-            rows[name] = [name, *case(told_bytes, limit, model)]
+            rows[name] = [name, *case(told, limit, model)]
             listed = [rows[each] for each in CASES if each in rows]
             keep("check/any-machine.json", columns, listed, "python -m bench any_machine")
 

@@ -41,7 +41,10 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
     "stream": (
         "stream/records.json",
         [["stream", TARGET, "--ram-budget", share, "--tokens", "24", "--plain-mmap"] for share in ("0.6x", "0.9x")]
-        + [["stream", TARGET, "--ram-budget", "0.6x", "--tokens", "48", "--draft", name] for name in ("lookup", DRAFT)],
+        + [
+            ["stream", TARGET, "--ram-budget", share, "--tokens", "48", "--draft", name]
+            for share, name in (("0.6x", "lookup"), ("0.9x", DRAFT))
+        ],
     ),
     "systems": (
         "workloads/systems.json",
@@ -58,8 +61,13 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
         ],
     ),
     "ladder": (
-        f"ladder/{SMALL}.json",
-        [["ladder", SMALL, "--quants", "F16,Q8_0,Q4_K_M,Q4_0,Q2_K,IQ2_XXS", "--chunks", "4"]],
+        f"ladder/{TARGET}.json",  # whose rows are long enough for true types of two bits and one
+        [
+            [
+                *("ladder", TARGET, "--chunks", "4", "--tokens", "32", "--prompt", "256", "--runtimes", "llamacpp,ik"),
+                *("--quants", "F16,Q8_0,Q6_K,Q4_K_M,Q4_0,Q3_K_M,Q2_K,IQ2_XXS,IQ1_S"),
+            ]
+        ],
     ),
 }
 _LONG = {"systems", "judged"}

@@ -95,23 +95,20 @@ def check_table(*paths: Path) -> str:
 
 
 def grid_table(*paths: Path) -> str:
-    """Errors of what was predicted in each run; below them the medians of their sizes, and shares in the intervals."""
-    records = records_of(*paths)
-    shown = ("decode", "prefill", "load", "load, cold", "peak memory")
-    runs: dict[tuple[str, ...], dict[str, ComparedRow]] = {}
-    for record, row, _ in _compared(records, shown):
-        key = (str(record.created)[:10], _model_of(record), f"{record.scenario.depth_tokens:,}")
-        runs.setdefault(key, {})[row.name] = row
-    errors = [{name: row.error_ratio for name, row in of.items()} for of in runs.values()]
-    rows = [
-        [*key, *("disturbed" if (e := of.get(name)) is None else f"{e:+.1%}" for name in shown)]
-        for key, of in zip(runs, errors, strict=True)
-    ]
-    sizes = [[abs(e) for of in errors if (e := of.get(name)) is not None] for name in shown]
-    rows.append(["", "median of the sizes", "", *(f"{median(known):.1%} of {len(known)}" for known in sizes)])
-    held = [[of[name].inside for of in runs.values() if name in of and of[name].inside is not None] for name in shown]
-    rows.append(["", "inside the 90 % interval", "", *(f"{sum(map(bool, each)) / len(each):.0%}" for each in held)])
-    return table(["day", "model", "depth", *shown], rows) + f"\n\n{source(records)}"
+    """Of each file of checks, and of all together: the median error of what was predicted, and the share inside."""
+    shown = ("decode", "prefill", "first token", "load", "load, cold", "peak memory", "anonymous memory")
+    files = [records_of(path) for path in paths]
+    rows = []
+    for records in (*files, [record for file in files for record in file]):
+        cells = []
+        for name in shown:
+            judged = [row for _, row, _ in _compared(records, {name}) if row.error_ratio is not None]
+            errors = [abs(row.error_ratio or 0.0) for row in judged]
+            held = sum(bool(row.inside) for row in judged) / max(1, len(judged))
+            cells.append(f"{median(errors):.1%} of {len(errors)}, {held:.0%}")
+        begun = str(min(record.created for record in records))
+        rows.append([begun[:16].replace("T", ", ") if records in files else "all", str(len(records)), *cells])
+    return table(["begun", "checks", *shown], rows) + f"\n\n{source([file[0] for file in files])}"
 
 
 def placement_table(*paths: Path) -> str:
@@ -234,16 +231,17 @@ def ladder_table(*paths: Path) -> str:
         q = rung.quality.score if rung.quality else None
         rows.append(
             [
-                rung.quant,
+                cell["quant"],
                 f"{rung.size_bytes / 1e6:.0f} MB",
                 cell["bits"],
                 cell["tg/s"] or "-",
-                f"{q.perplexity:.3f}" if q else rung.outcome,
-                f"{q.kl_divergence:.4f}" if q and q.kl_divergence is not None else "-",
+                cell["perplexity"].partition(" ")[0] if q else rung.outcome,
+                cell["KL, nats"].partition(" ")[0] or "-",
+                cell["right of questions"] or "-",
                 "yes" if rung.on_frontier else "",
             ]
         )
-    columns = ["mixture", "file", "bits", "decode, tokens/s", "perplexity", "KL, nats", "frontier"]
+    columns = ["mixture", "file", "bits", "decode, tokens/s", "perplexity", "KL, nats", "questions", "frontier"]
     return table(columns, rows) + f"\n\n{source([r for r in records if isinstance(r.result, Quality)])}"
 
 

@@ -8,19 +8,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
+from harness.app.run import answering
+from harness.app.tune import usable
 from harness.catalog.fetch import check_room
 from harness.catalog.file_hash import sha256_of
 from harness.catalog.gguf import read_gguf
 from harness.domain.base import REFERENCE
 from harness.domain.foreign import read_limited
-from harness.domain.quality import CalibrationChange, TextScore
+from harness.domain.quality import CalibrationChange, TaskScore, TextScore
 from harness.domain.record import ModelIdentity, RunRecord
 from harness.domain.result import Quality
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, EngineError, InputError, RefusedError
 from harness.measure.child import ChildResult
 from harness.measure.jobs.generate import plan as plan_generation
-from harness.measure.jobs.score import CHUNK_TOKENS, QualityJob
+from harness.measure.jobs.score import CHUNK_TOKENS, QualityJob, TextJob
 from harness.measure.pipeline import How, Measurement, Pipeline, key_of, make
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
@@ -38,11 +40,12 @@ DEFAULT_QUANTS: Final = (
 
 
 class Asked(NamedTuple):
-    """What is wanted of each rung: chunks of 512 tokens to score (0: all), and a speed test, if any."""
+    """What is wanted of each rung: chunks of 512 tokens to score (0: all), and a speed test, if any, by runtime."""
 
     chunk_count: int = 8
     scenario: Scenario | None = Scenario(context_tokens=1024, prompt_tokens=512, new_tokens=64)
     repetitions: int = 3
+    runtimes: Sequence[str] = ("llamacpp",)
 
 
 def ladder(
@@ -54,15 +57,16 @@ def ladder(
     keep: Path | None = None,
     how: How = How(),
 ) -> list[RunRecord]:
-    """Make every rung from ``source``, score it, run it, and remove it again: two records for each.
+    """Make every rung from ``source``, score it, run it, and remove it again: a record of its quality, and of each run.
 
     The reference of all comparisons is the source as the quantizer unpacks it: F16 made from it when it is quantized
     itself, else the source. A rung that cannot be made, or does not run, is a record with its reason. Without ``text``
     the one that ships is scored. Files are made in a temporary folder, or stay in ``keep``.
 
     Raises:
-        RefusedError: A name is no mixture, the weights are synthetic (their quality means nothing), the source is no
-            language model, or the text is too short.
+        UnknownNameError: No such runtime.
+        RefusedError: A name is no mixture, a runtime cannot be used, the weights are synthetic (their quality means
+            nothing), the source is no language model, or the text is too short.
         BadDataError: The source is no GGUF file, or the text no UTF-8.
         CouldNotRunError: llama.cpp is not installed, or the folder cannot be written.
         KeyboardInterrupt: Interrupted; what is done is in the history.
@@ -71,6 +75,7 @@ def ladder(
         raise RefusedError(f"no quantisation {unknown[0]!r}; one of: {', '.join(QUANTS)}")
     if reason := RUNTIME.missing():
         raise CouldNotRunError(reason)
+    usable(asked.runtimes)
     header = read_gguf(source)
     if header.synthetic:
         raise RefusedError(f"{source.name} has synthetic weights: it has speed and size, but no quality to measure")
@@ -91,7 +96,7 @@ def ladder(
                 f"{keep or 'temporary folder'}: cannot make files here ({error.strerror})"
             ) from error
         for index, quant in enumerate(quants):
-            pipeline.heard.plan((len(quants) - index) * (2 if asked.scenario else 1))
+            pipeline.heard.plan((len(quants) - index) * (1 + len(asked.runtimes) * bool(asked.scenario)))
             made = shop.rung(quant)
             for rung in rungs_of(made):
                 pipeline.heard.say(f"{rung.quant}: {rung.outcome}")
@@ -121,18 +126,18 @@ class _Workshop:
         self._weights = weights
 
     def rung(self, quant: str) -> list[RunRecord]:
-        """The records of one rung: its quality, and its speed where that is asked for; taken again where resumed."""
+        """The records of one rung: its quality, and its speeds where these are asked for; taken again where resumed."""
         machine = self.pipeline.machine.fingerprint
         asked = self.asked
         quality_key = key_of("quality", self._made_from, quant, asked.chunk_count, machine)
-        speed_key = key_of("speed", self._made_from, quant, asked.scenario, asked.repetitions, machine)
         try:
             records = [self.pipeline.done_before(quality_key) or self._scored(quant, quality_key)]
             if records[0].outcome == "refused":  # for the text or the model: it holds for every rung
                 raise RefusedError(records[0].detail)
-            if records[0].result is not None and asked.scenario is not None:
-                timed = self.pipeline.done_before(speed_key) or self._timed(quant, asked.scenario, speed_key)
-                records.append(timed)
+            if records[0].result is not None and (scenario := asked.scenario) is not None:
+                for runtime in asked.runtimes:
+                    key = key_of("speed", self._made_from, quant, scenario, asked.repetitions, runtime, machine)
+                    records.append(self.pipeline.done_before(key) or self._timed(quant, scenario, runtime, key))
         except (EngineError, OSError) as error:
             named = {"model": self.source.stem, "quant": quant}
             return [self.pipeline.not_run("quality", Scenario(), "failed", str(error), **named)]
@@ -163,6 +168,7 @@ class _Workshop:
                 types={t: n / weights.weight_count for t, n in counts.most_common()},
                 score=scores[0],
                 calibration=changes[0],
+                task=ended.told("task", TaskScore)[0],
                 importance=quant in NEEDS_IMPORTANCE_MATRIX,
             )
 
@@ -180,12 +186,24 @@ class _Workshop:
         self.pipeline.heard.begin(f"{quant}: quality", self.asked.chunk_count)
         return self.pipeline.measure(plan)
 
-    def _timed(self, quant: str, scenario: Scenario, key: str) -> RunRecord:
-        path = self._file(quant, f"{quant}.gguf")
-        self.pipeline.heard.begin(f"{quant}: speed", 3 * (self.asked.repetitions + 1))
-        job = GenerateJob(path=str(path), scenario=scenario, repetitions=self.asked.repetitions, cold_loads=0)
+    def _timed(self, quant: str, scenario: Scenario, runtime: str, key: str) -> RunRecord:
+        path, asked = self._file(quant, f"{quant}.gguf"), self.asked
+        self.pipeline.heard.begin(f"{quant}: speed, {runtime}", 3 * (asked.repetitions + 1))
+        answers: tuple[float, ...] = ()
+        if runtime != "llamacpp":  # whose answers are those of the quality
+            text = TextJob(
+                runtime=runtime,
+                scenario=Scenario(context_tokens=CHUNK_TOKENS),
+                path=str(path),
+                chunk_count=asked.chunk_count,
+                text=str(self.text),
+            )
+            answers = tuple(*self.pipeline.trial(f"{TextJob.__module__}:run_text", text).told("nll"))
+        job = GenerateJob(
+            path=str(path), scenario=scenario, runtime=runtime, repetitions=asked.repetitions, cold_loads=0
+        )
         plan = plan_generation(job, read_gguf(path).weights(), key=key)
-        return self.pipeline.measure(plan._replace(model=self._identity(quant, path)))
+        return self.pipeline.measure(answering(plan._replace(model=self._identity(quant, path)), answers))
 
     def _identity(self, quant: str, path: Path) -> ModelIdentity:
         identity = identify(path, read_gguf(path).weights(), name=self.source.stem)

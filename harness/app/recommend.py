@@ -1,5 +1,6 @@
 """Which model for a task on a device: ranked by published quality, among those that fit and are fast enough."""
 
+from collections.abc import Iterable
 from typing import Final, Literal, get_args
 
 from harness.app.fit import memory_in, outlook, verdict_of
@@ -8,9 +9,11 @@ from harness.app.ways import ways
 from harness.catalog.models import model_names
 from harness.domain.base import Frozen, shipped_table
 from harness.domain.device import DeviceProfile
+from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.quality import perplexity_growth_percent
+from harness.records.ladder import measured_growths
 from harness.units import format_number
 
 Task = Literal["chat", "code", "reasoning", "vision"]
@@ -67,17 +70,20 @@ def recommend(
     min_tokens_per_s: float = 0.0,
     minutes: float = 0.0,
     quality_of: str = "",
+    records: Iterable[RunRecord] = (),
 ) -> Ranking:
     """Models with the best mixture of each that fits and is fast enough (for ``minutes``), best first.
 
-    Where nobody knows what the device keeps after minutes, its first seconds count. With ``quality_of`` those alone
-    whose published score is at most a point below that model's.
+    What a mixture costs is what ladders among the ``records`` (newest first) measured of that model, or else a
+    published table. Where nobody knows what the device keeps after minutes, its first seconds count. With
+    ``quality_of`` those alone whose published score is at most a point below that model's.
 
     Raises:
         RefusedError: Nobody published a score of that model for this task.
     """
     scores, least = _TABLE["scores"], 0.0
     best = []
+    growths = measured_growths(records)
     if quality_of:
         wanted = resolve_model(quality_of).name
         if task not in scores.get(wanted, {}):
@@ -109,7 +115,10 @@ def recommend(
                 left_out[name] = f"too slow: {format_number(reached)} tokens/s"
                 continue
             del left_out[name]
-            growth = perplexity_growth_percent(now.quant, model.weights.weight_count)
+            shape, count = model.weights.shape, model.weights.weight_count
+            growth = growths.get((shape.architecture, count, now.quant))
+            told = "" if growth is None else "; what its mixture costs: a ladder here"
+            growth = perplexity_growth_percent(now.quant, count) if growth is None else growth
             choice = Choice(
                 model=name,
                 quant=now.quant,
@@ -119,7 +128,7 @@ def recommend(
                 rank_score=round(row[task] * (1 - (growth or 0.0) / 100), 2),
                 tokens_per_s=speed,
                 needed_bytes=now.verdict.needed_bytes,
-                source=f"{benchmark(task)}: {_TABLE['sources'][row['source']]}",
+                source=f"{benchmark(task)}: {_TABLE['sources'][row['source']]}{told}",
             )
             best.append(choice)
             break

@@ -183,7 +183,7 @@ def run_cell(
     heard.begin(title, 2 * job.cold_loads + 1 + each_count)
     try:
         if isinstance(job, ServedJob):
-            return pipeline.measure(_answering(_served(cell, job, device, pipeline), answers))
+            return pipeline.measure(answering(_served(cell, job, device, pipeline), answers))
         located = obtain(cell.model, cell.quant, progress=heard.fetched)
         _check_format(located, job.runtime)
         if job.runtime == "executable":
@@ -207,12 +207,12 @@ def run_cell(
         outcome = "refused"
         detail = str(error)
     else:
-        return pipeline.measure(_answering(planned, answers))
+        return pipeline.measure(answering(planned, answers))
     return pipeline.not_run("generate", job.scenario, outcome, detail, model=cell.model, quant=cell.quant)
 
 
-def _answering(planned: Measurement, answers: tuple[float, ...]) -> Measurement:
-    """The same, its result with what the runtime answers."""
+def answering(planned: Measurement, answers: tuple[float, ...]) -> Measurement:
+    """The same plan, its result with what the runtime answers."""
 
     def read(ended: ChildResult) -> Result | None:
         result = planned.read(ended)

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from statistics import fmean, median, stdev
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import asdict
@@ -62,11 +63,13 @@ MATTERS_RATIO: Final = 0.02
 _LEVEL: Final = 0.95
 _FINAL_LEVEL: Final = 0.99
 _FINAL_TURNS: Final = 8
+_LEAST_PAIRS: Final = 3
+"""Turns against the defaults without which no interval can be told: the races leave time for them."""
 LEAD_RATIO: Final = 1.01
 """A gain whose interval begins below is told to be none: of equal settings one in 250 then seems to be faster."""
 _DECODED_TOKENS: Final = 32
 """Tokens of the answer that one turn decodes: enough for the speed of a token, whatever the answer's length."""
-_CHUNKS: Final = 2
+_CHUNKS: Final = 1
 """Chunks of 512 tokens of the shipped text that each kind of setting reads once."""
 _HOPELESS_RATIO: Final = 1.5
 """A setting that took so many times as long as the best in the first round leaves. So does one that is expected to."""
@@ -245,7 +248,8 @@ def tune(
         race = Race(run, say=say)
         # The rest of the time is for turns against the defaults, and a draft.
         for share in (0.4, 0.6):
-            if race.turns and time.monotonic() > began_s + within_s * share:
+            until_s = began_s + min(within_s * share, within_s - race.final_s())
+            if race.turns and time.monotonic() > until_s:
                 # the first race took all of the time there is for races
                 predicted |= dict.fromkeys(stage[1:])
                 race.left |= dict.fromkeys(stage[1:], NOT_RUN)
@@ -257,9 +261,11 @@ def tune(
             say(f"{len(stage)} settings, of which {len(pruned)} cannot win by the prediction and never run")
             racing = [setting for setting in stage if setting not in pruned]
             mids = {setting: p.mid if (p := predicted[setting]) else math.inf for setting in racing}
-            winner = race.run(runtimes_in_turn(racing, mids), until_s=began_s + within_s * share, predicted_s=mids)
+            winner = race.run(runtimes_in_turn(racing, mids), until_s=until_s, predicted_s=mids)
             stage = list(neighbours(winner, asked, resolved.weights.shape, kept=quality_ratio == 0))
-        gain = race.against(winner, defaults, until_s=began_s + within_s * 0.9)
+        # Turns that make an interval go before a draft.
+        least_s = min(time.monotonic() + race.final_s(), began_s + within_s)
+        gain = race.against(winner, defaults, until_s=max(began_s + within_s * 0.9, least_s))
         left_s, drafting = began_s + within_s - time.monotonic(), None
         if left_s > _LEAST_DRAFT_S and asked.batch_count == 1 and winner.runtime == "llamacpp":
             bounded = how._replace(limits=how.limits._replace(wall_s=left_s))
@@ -314,14 +320,13 @@ def door(
         return cell, GenerateJob(runtime=setting.runtime, repetitions=1, cold_loads=0, patience_s=0.0)
 
     @cache  # each kind is asked once for its answers: threads and micro-batches do not change them
-    def loss(setting: Setting) -> float:
-        tokens = () if programs else answers_of(*member(setting), pipeline, _CHUNKS)  # llama-bench tells none
-        return math.fsum(tokens) / len(tokens) if tokens else math.nan
+    def losses(setting: Setting) -> tuple[float, ...]:
+        return () if programs else answers_of(*member(setting), pipeline, _CHUNKS)  # llama-bench tells none
 
     def seconds(setting: Setting) -> float:
-        nats, expected = (loss(each.replace(**usual)) for each in (setting, defaults))
-        if nats - expected > allowed_nats:
-            raise RefusedError(f"worse answers: {nats:.3f} nats a token, {expected:.3f} are expected")
+        own, usual_ones = (losses(each.replace(**usual)) for each in (setting, defaults))
+        if (worse := worse_nats(own, usual_ones)) > allowed_nats:
+            raise RefusedError(f"worse answers: by {worse:.3f} nats a token at least, {allowed_nats:.3f} are allowed")
         cell, job = member(setting)
         if programs is None:
             return request_s(run_cell(cell, job, None, pipeline), asked.scenario, memory_bytes)
@@ -329,6 +334,17 @@ def door(
         return request_s(records[0], asked.scenario, memory_bytes)
 
     return seconds
+
+
+def worse_nats(own: Sequence[float], usual: Sequence[float]) -> float:
+    """By how much a token's loss is greater than another's at least: the mean difference less two standard errors.
+
+    Kernels that round otherwise differ at random from token to token. Minus infinity where one of them tells nothing.
+    """
+    differences = [a - b for a, b in zip(own, usual, strict=False)]
+    if len(differences) < 2:
+        return -math.inf
+    return fmean(differences) - 2.0 * stdev(differences) / math.sqrt(len(differences))
 
 
 def drafted(path: Path, scenario: Scenario, how: How) -> Drafting | None:
@@ -388,6 +404,7 @@ class Race:
         self.left: dict[Setting, str] = {}
         self.rounds = 0
         self.hopeless_count = 0
+        self._walls_s: list[float] = []
 
     def run(self, settings: Sequence[Setting], *, until_s: float, predicted_s: Mapping[Setting, float] = {}) -> Setting:
         """The winner; RefusedError where none ran.
@@ -450,13 +467,19 @@ class Race:
             return ""
         return f"{expected_s / best_s:.2f} times the best's time expected, from {first.words}"
 
+    def final_s(self) -> float:
+        """What the fewest turns against the defaults that tell an interval take, by the turns so far."""
+        return 2 * _LEAST_PAIRS * median(self._walls_s) if self._walls_s else 0.0
+
     def _turn(self, setting: Setting) -> None:
+        began_s = self._now_s()
         try:
             seconds = self._take(setting)
         except (RefusedError, EngineError) as error:
             self.left[setting] = str(error)
         else:
             self.turns.setdefault(setting, []).append(seconds)
+            self._walls_s.append(self._now_s() - began_s)
 
     def _still_in(self, racing: list[Setting], *, is_first: bool) -> list[Setting]:
         """Those that may still win, best first; the others leave with their reason."""

@@ -20,11 +20,20 @@ def recommend(
     from harness.app.recommend import TASKS, benchmark
     from harness.app.recommend import recommend as rank
     from harness.app.resolve import resolve_device, scenario_from, usual_program
+    from harness.measure.pipeline import open_history
 
     scenario = scenario_from(fields | {"program": usual_program(device)})
     profile = resolve_device(device, scenario)
     kind = next(t for t in TASKS if t == task)
-    ranking = rank(profile, kind, scenario, min_tokens_per_s=min_speed, minutes=minutes or 0.0, quality_of=quality_of)
+    ranking = rank(
+        profile,
+        kind,
+        scenario,
+        min_tokens_per_s=min_speed,
+        minutes=minutes or 0.0,
+        quality_of=quality_of,
+        records=open_history().records(workload="quality"),
+    )
     lines = [
         (
             "*" if c.is_front else "",

@@ -13,7 +13,7 @@ from harness.domain.base import Frozen
 from harness.domain.device import Span, Time
 from harness.domain.drafting import Decoding, DraftAdvice
 from harness.domain.model import Count
-from harness.domain.quality import CalibrationChange, TextScore
+from harness.domain.quality import CalibrationChange, TaskScore, TextScore
 from harness.domain.streaming import ExpertPlan, ExpertUse, StreamPlan, StreamReport
 
 
@@ -167,6 +167,7 @@ class Quality(ResultKind):
         types: Share of the weights by type, most first. llama.cpp gives a matrix whose rows are no multiple of 256 a
             wider type than the mixture is named after.
         calibration: Each token's confidence beside the reference's, paired.
+        task: Of the questions that ship; None in records from before they did.
     """
 
     text: str
@@ -177,6 +178,7 @@ class Quality(ResultKind):
     score: TextScore
     calibration: CalibrationChange
     importance: bool = False
+    task: TaskScore | None = None
 
 
 class SystemResult(ResultKind, tag="system"):

@@ -179,12 +179,12 @@ def _reference(budget: Budget, prediction: Prediction) -> float:
 def predicted_interval(prediction: Prediction, budget: Budget) -> Interval | None:
     """What was predicted for the budget's metric; None for a metric that is not predicted."""
     speed, held = prediction.speed, prediction.memory.anonymous_bytes
-    rate = speed.decode_tokens_per_s
+    rate, is_cold = speed.decode_tokens_per_s, "@ cold" in budget.label
     return {
         "decode_tokens_per_s": rate,
         "prefill_tokens_per_s": speed.prefill_tokens_per_s,
-        "ttft_s": speed.ttft_cold_s,
-        "load_s": speed.load_cold_s,
+        "ttft_s": speed.ttft_cold_s if is_cold else speed.ttft_warm_s,
+        "load_s": speed.load_cold_s if is_cold else speed.load_warm_s,
         "peak_memory_bytes": prediction.memory.peak_bytes,
         "peak_anonymous_bytes": Interval(held, held, held),
         "itl_p50_s": rate.through(lambda speed: 1 / speed) if rate.low > 0 else None,

@@ -255,8 +255,8 @@ def _unsettled(phase: str, speed: Interval, part: Part, costs: Costs, asked: Pas
 def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_storage: bool) -> Interval:
     """Seconds to load from the page cache, or from storage.
 
-    Fixed + vocabulary x time of an entry + layers x time of a layer + bytes x mapping + bytes of each type x what more
-    they take: as an engine's tiny models showed where it was timed here. Any other is taken to map the file as it is.
+    Fixed + vocabulary x time of an entry + layers x time of a layer + bytes of each type x what they take: as an
+    engine's tiny models showed where it was timed here. Any other is taken to map the file as it is.
     """
     disk = device.storage.sequential_read_bytes_per_s
     if scenario.mmap and device.storage.mapped_read_bytes_per_s is not None:
@@ -273,7 +273,7 @@ def _load(weights: Weights, device: DeviceProfile, scenario: Scenario, *, from_s
         for matrix in matrices(weights):
             if (cost := types.get(matrix.tensor.type_name)) is not None:
                 rewriting_s = 1 / REPACK_BYTES_PER_S if cost.repacked and scenario.repack else 0.0
-                more_s = max(cost.load_s_per_byte - mapping_s, 0.0) if cost.load_s_per_byte else rewriting_s
+                more_s = cost.load_s_per_byte - mapping_s if cost.load_s_per_byte else rewriting_s
                 seconds += matrix.tensor.size_bytes * more_s
     return interval(seconds + weights.shape.vocab_count * entry_s, _COLD_SPREAD if from_storage else _LOAD_SPREAD)
 

@@ -68,11 +68,13 @@ def compare(record: RunRecord) -> Comparison | None:
     summary, speed, memory = summarise(record), prediction.speed, prediction.memory
     used = record.memory if prediction.device != NOT_PROBED else None
     p = record.scenario.prompt_tokens
+    # A cold load is timed with an empty cache: of a prompt at a depth it tells nothing.
+    cold = None if record.scenario.depth_tokens else summary.test("first_token", f"ttft{max(1, p)} @ cold")
     rows = [
         _row("decode", "tokens/s", speed.decode_tokens_per_s, summary.test("decode")),
         _row("prefill", "tokens/s", speed.prefill_tokens_per_s, summary.test("prefill")),
         _row("first token", "s", speed.ttft_warm_s, summary.test("first_token")),
-        _row("first token, cold", "s", speed.ttft_cold_s, summary.test("first_token", f"ttft{max(1, p)} @ cold")),
+        _row("first token, cold", "s", speed.ttft_cold_s, cold),
         _row("load", "s", speed.load_warm_s, summary.test("load", "load")),
         _row("load, cold", "s", speed.load_cold_s, summary.test("load", "load @ cold")),
         _row("peak memory", "bytes", memory.peak_bytes, reading=used.peak_rss_bytes if used else 0),

@@ -44,9 +44,10 @@ class Tests(tuple[Measured, ...]):
     """All tests of a run."""
 
     def test(self, phase: Phase, label: str = "") -> Measured | None:
-        """The test of that phase and label; without a label the phase's first at depth 0, else its first."""
+        """The test of that phase and label; without one the phase's first at depth 0, else its first that is warm."""
         tests = [t for t in self if t.phase == phase and (not label or t.label == label)]
-        return next((t for t in tests if "@" not in t.label), tests[0] if tests else None)
+        tests.sort(key=lambda t: ("@ cold" in t.label, "@" in t.label))
+        return tests[0] if tests else None
 
 
 def summarise(record: RunRecord) -> Tests:

@@ -1,31 +1,36 @@
 """A quantisation ladder from its records: each rung is the quality of one file beside its speed."""
 
-from collections.abc import Sequence
-from math import isfinite
+from collections.abc import Iterable, Sequence
+from math import exp, expm1, isfinite, log
+from statistics import fmean
 from typing import Final
 
 from harness.domain.base import Frozen
 from harness.domain.quality import Change
 from harness.domain.record import Phase, RunRecord
-from harness.domain.result import Quality
+from harness.domain.result import Generation, Quality
 from harness.records.derive import summarise
 
 COLUMNS: Final = (
-    *("quant", "MB", "bits", "mostly", "tg/s", "pp/s", "peak MB", "perplexity", "KL, nats", "same top", "frontier"),
-    *("NLL change, 95 %", "ECE change, 95 %", "flips: lost + gained"),
+    *("quant", "MB", "bits", "mostly", "tg/s", "pp/s", "peak MB", "perplexity", "KL, nats", "same top"),
+    *("right of questions", "frontier", "NLL change, 95 %", "ECE change, 95 %", "flips: lost + gained"),
 )
 """Headings of the cells of a rung; those of calibration come last."""
 CALIBRATION_COLUMNS: Final = 3
+SAME_NATS: Final = 0.005
+"""By so much a token another runtime's answers may be worse: kernels round otherwise."""
 
 
 class Rung(Frozen):
-    """One quantisation of a model.
+    """One quantisation of a model, by one runtime.
 
     Attributes:
         outcome: ``ok``, or why the file could not be made or scored.
         size_bytes: File size; 0 when it could not be made.
         requantized_from: Quantisation of the source when that was no F32, F16 or BF16; quality then includes its loss.
-        quality: On the text; None when not measured.
+        quality: On the text, by llama.cpp; None when not measured.
+        runtime: That timed it; empty for llama.cpp.
+        perplexity: On the same text by that other runtime; None where it gives none.
         speed_outcome: ``ok``; ``inconclusive`` when the machine was disturbed throughout (the speeds are then not to
             be believed); another word with its reason when it did not run; empty when no speed was asked for.
         peak_memory_bytes: Peak resident size of the process that ran it.
@@ -38,6 +43,8 @@ class Rung(Frozen):
     size_bytes: int = 0
     requantized_from: str = ""
     quality: Quality | None = None
+    runtime: str = ""
+    perplexity: float | None = None
     speed_outcome: str = ""
     decode_tokens_per_s: float | None = None
     prefill_tokens_per_s: float | None = None
@@ -46,9 +53,16 @@ class Rung(Frozen):
 
     @property
     def divergence(self) -> float:
-        """KL divergence to the reference, nats; infinite where it was not measured or is not a number."""
-        kl = self.quality.score.kl_divergence if self.quality else None
-        return kl if kl is not None and isfinite(kl) else float("inf")
+        """KL divergence to the reference, nats; infinite where it was not measured or is not a number.
+
+        Also where another runtime answers worse than llama.cpp does on the same file, or tells no answers.
+        """
+        score = self.quality.score if self.quality else None
+        if score is None or score.kl_divergence is None or not isfinite(score.kl_divergence):
+            return float("inf")
+        if self.runtime and log((self.perplexity or float("inf")) / score.perplexity) > SAME_NATS:
+            return float("inf")
+        return score.kl_divergence
 
     @property
     def cost(self) -> tuple[float, float, float]:
@@ -57,20 +71,26 @@ class Rung(Frozen):
 
 
 def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
-    """Every rung among some records: each quality with the newest speed of the same file, the best ones marked."""
-    speeds = {r.model.sha256: r for r in records if r.workload == "generate" and r.model and r.model.sha256}
-    scored = [r for r in records if r.workload == "quality"]
-    return mark_frontier([_rung(r, speeds.get(r.model.sha256) if r.model else None) for r in scored])
+    """Every rung among some records: each quality with the newest speed of its file by each runtime."""
+    speeds: dict[str, dict[str, RunRecord]] = {}
+    for record in records:
+        if record.workload == "generate" and record.model and record.model.sha256:
+            speeds.setdefault(record.model.sha256, {})[record.runtime] = record
+    scored = [(r, speeds.get(r.model.sha256, {}) if r.model else {}) for r in records if r.workload == "quality"]
+    return mark_frontier([_rung(r, timed) for r, by_runtime in scored for timed in by_runtime.values() or [None]])
 
 
 def mark_frontier(rungs: Sequence[Rung]) -> list[Rung]:
-    """Mark the rungs that no other of the same model beats in size, speed and divergence at once (Pareto)."""
+    """Mark the rungs that no other of the same model beats in size, speed and divergence at once (Pareto).
+
+    One of unknown answers is none of them.
+    """
 
     def beats(other: Rung, rung: Rung) -> bool:
         both = zip(other.cost, rung.cost, strict=True)
         return other.model == rung.model and other.cost != rung.cost and all(theirs <= own for theirs, own in both)
 
-    made = [rung for rung in rungs if rung.outcome == "ok"]
+    made = [rung for rung in rungs if rung.outcome == "ok" and isfinite(rung.divergence)]
     return [r.replace(on_frontier=r in made and not any(beats(other, r) for other in made)) for r in rungs]
 
 
@@ -87,8 +107,11 @@ def _rung(scored: RunRecord, timed: RunRecord | None) -> Rung:
     )
     if timed is None:
         return rung
-    memory = timed.memory
+    memory, result = timed.memory, timed.result
+    answers = result.token_nll if isinstance(result, Generation) else ()
     return rung.replace(
+        runtime="" if timed.runtime == "llamacpp" else timed.runtime,
+        perplexity=exp(fmean(answers)) if answers else None,
         speed_outcome=timed.outcome if timed.outcome in {"ok", "inconclusive"} else _first_line(timed),
         decode_tokens_per_s=_rate(timed, "decode"),
         prefill_tokens_per_s=_rate(timed, "prefill"),
@@ -112,24 +135,33 @@ def cells(rung: Rung) -> tuple[str, ...]:
         return (rung.quant, rung.outcome, *[""] * (len(COLUMNS) - 2))
     unsure = "~" if rung.speed_outcome == "inconclusive" else ""
     failed = rung.speed_outcome if rung.speed_outcome not in {"", "ok", "inconclusive"} else ""
-    score, change = quality.score, quality.calibration
+    score, change, task = quality.score, quality.calibration, quality.task
     main = next(iter(quality.types.items()), None)
     flips = change.lost_count + change.gained_count
+    own: tuple[str, ...] = (
+        f"{score.perplexity:.4f} ± {score.perplexity_error:.3f}",
+        _number(score.kl_divergence, ".4f") + _number(score.kl_divergence_error, ".4f", " ± "),
+        _number(score.top1_agreement_ratio, ".3f"),
+        f"{task.right_count} of {task.question_count}, {task.blind_count} blind" if task else "",
+    )
+    changes = (
+        _change(change.nll_change),
+        _change(change.ece_change),
+        f"{flips}: {change.lost_count} + {change.gained_count}",
+    )
+    if rung.runtime:
+        own, changes = (_number(rung.perplexity, ".4f"), "", "", ""), ("", "", "")
     return (
-        rung.quant,
+        f"{rung.quant} {rung.runtime}".rstrip(),
         f"{rung.size_bytes / 1e6:.0f}",
         f"{quality.bits_per_weight:.2f}",
         f"{main[0]} {main[1]:.0%}" if main else "",
         failed or _number(rung.decode_tokens_per_s, ".1f", unsure),
         _number(rung.prefill_tokens_per_s, ".0f", unsure),
         _number((rung.peak_memory_bytes or 0) / 1e6 or None, ".0f"),
-        f"{score.perplexity:.4f} ± {score.perplexity_error:.3f}",
-        _number(score.kl_divergence, ".4f") + _number(score.kl_divergence_error, ".4f", " ± "),
-        _number(score.top1_agreement_ratio, ".3f"),
+        *own,
         "yes" if rung.on_frontier else "",
-        _change(change.nll_change),
-        _change(change.ece_change),
-        f"{flips}: {change.lost_count} + {change.gained_count}",
+        *changes,
     )
 
 
@@ -140,6 +172,20 @@ def _number(value: float | None, form: str, before: str = "") -> str:
 def _change(change: Change) -> str:
     clear = "" if change.low <= 0 <= change.high else "*"
     return f"{clear}{change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
+
+
+def measured_growths(records: Iterable[RunRecord]) -> dict[tuple[str, int, str], float]:
+    """Growth of perplexity over the source in percent, by architecture, parameters and mixture; the newest comes first.
+
+    Ladders of a source that was quantized itself are left out: what that lost is in none of their figures.
+    """
+    found: dict[tuple[str, int, str], float] = {}
+    for record in records:
+        model, quality = record.model, record.result
+        if model is not None and isinstance(quality, Quality) and not model.requantized_from:
+            key = (model.architecture, model.parameter_count, record.quant)
+            found.setdefault(key, 100 * expm1(quality.calibration.nll_change.value))
+    return found
 
 
 def caveats(rungs: Sequence[Rung]) -> list[str]:

@@ -168,7 +168,7 @@ def ladder(records: Sequence[RunRecord]) -> PageFigure | None:
     for rung in rungs_of(records):
         if rung.quality is None or not isfinite(rung.divergence):
             continue
-        name, quant, speed = clean(rung.model, 40), clean(rung.quant, 20), rung.decode_tokens_per_s
+        name, quant, speed = clean(rung.model, 40), clean(cells(rung)[0], 40), rung.decode_tokens_per_s
         size, drawn = rung.size_bytes / 1e6, max(rung.divergence, _LEAST_KL)
         says = f"{name} {quant}: {digits(size)} MB, KL {rung.divergence:.4f} nats"
         row = {"model": name, "quant": quant, "kl": drawn, "best": rung.on_frontier, "says": says}

@@ -6,14 +6,14 @@ from typing import Final
 import numpy as np
 
 from harness import plugins
-from harness.domain.base import REFERENCE, Frozen, shipped_text
+from harness.domain.base import REFERENCE, Frozen, shipped_table, shipped_text
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.measure.jobs.served import ServedJob, attached
 from harness.measure.validity import Watch, child_probe
 from harness.ports import Emit
 from harness.runtimes.llamacpp import RUNTIME, LlamaCpp
-from harness.runtimes.llamacpp.quality import Scores, chunks_of, score, text_nll
+from harness.runtimes.llamacpp.quality import Scores, answered, chunks_of, score, text_nll
 from harness.runtimes.llamacpp.session import LlamaSession
 from harness.runtimes.server.prompt_scores import text_nll as server_nll
 from harness.stats.calibration.paired import calibration_change
@@ -31,7 +31,7 @@ class QualityJob(Frozen):
 
 
 def run_quality(job: QualityJob, emit: Emit) -> None:
-    """Child's entry; emits ``engine``, a ``sample`` for each chunk, ``quality`` and ``calibration``.
+    """Child's entry; emits ``engine``, a ``sample`` for each chunk, ``task``, ``calibration`` and ``quality``.
 
     Raises:
         RefusedError: The text is shorter than two chunks.
@@ -53,29 +53,34 @@ def run_quality(job: QualityJob, emit: Emit) -> None:
                 raise EngineError("its predictions are no finite numbers")
             scores.add(logs, truth, score(base, chunk))
         emit("sample", watch.sample("score", f"score{CHUNK_TOKENS}", len(chunk)))
+    emit("task", answered(model, shipped_table("data/questions.toml")["questions"]))
     own, reference = scores.columns()
     emit("calibration", calibration_change(reference, own))
     emit("quality", scores.result())
 
 
 class TextJob(Frozen):
-    """A runtime, and either the file that it loads or the server that it is; ``scenario`` as it is timed."""
+    """A runtime, and either the file that it loads or the server that it is; ``scenario`` as it is timed.
+
+    Without a ``text`` file the shipped text is read.
+    """
 
     runtime: str
     scenario: Scenario
     path: str = ""
     server: ServedJob | None = None
     chunk_count: int = 4
+    text: str = ""
 
 
 def run_text(job: TextJob, emit: Emit) -> None:
-    """Child's entry: how well a runtime predicts the shipped text; emits ``nll`` [n], where it gives one.
+    """Child's entry: how well a runtime predicts a text; emits ``nll`` [n], where it gives one.
 
     Raises:
         RefusedError: The runtime gives no log-probabilities of a text.
         HarnessError: It or the model cannot be used.
     """
-    text = shipped_text(REFERENCE)
+    text = Path(job.text).read_text(encoding="utf-8") if job.text else shipped_text(REFERENCE)
     if job.server is not None:
         emit("nll", server_nll(attached(job.server), text, job.chunk_count))
         return

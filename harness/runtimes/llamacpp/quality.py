@@ -4,14 +4,15 @@ Chunks as llama-perplexity makes them: the text is tokenized once, cut into piec
 of each is replaced by the model's own first token where it wants one, and the second half of each piece is scored.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.arrays import Doubles, Flags, Integers, Singles
-from harness.domain.quality import TextScore
+from harness.domain.quality import TaskScore, TextScore
+from harness.errors import EngineError
 from harness.runtimes.llamacpp.session import LlamaSession
 
 
@@ -110,3 +111,40 @@ def text_nll(session: LlamaSession, text: str, chunk_count: int, chunk_tokens: i
         truth = chunk[len(chunk) // 2 + 1 :]
         losses.append(-score(session, chunk)[range(len(truth)), truth].astype(np.float64))
     return np.concatenate(losses)
+
+
+def answered(session: LlamaSession, questions: Mapping[str, Sequence[str]]) -> TaskScore:
+    """How many questions have their first answer as the likeliest, with the question and without it.
+
+    Likelihood is that of the answer's text, divided by its bytes.
+
+    Source:
+        EleutherAI, lm-evaluation-harness (``acc_norm``).
+    """
+    picks = [
+        [_picked(session, prompt, answers) for prompt in (f"Question: {question}\nAnswer:", "Answer:")]
+        for question, answers in questions.items()
+    ]
+    right, blind = (sum(pick == 0 for pick in column) for column in zip(*picks, strict=True))
+    return TaskScore(question_count=len(picks), right_count=right, blind_count=blind)
+
+
+def _picked(session: LlamaSession, prompt: str, answers: Sequence[str]) -> int:
+    """Index of the likeliest answer; the prompt is read once, where the cache can be cut behind it."""
+    *before, _ = session.tokenize(prompt)
+    start = len(before)
+    session.clear()
+    session.decode(before, position=0, logits="none")
+    likelihoods = []
+    for answer in answers:
+        tokens = session.tokenize(f"{prompt} {answer}")
+        try:
+            session.truncate(start)
+        except EngineError:
+            session.clear()
+            session.decode(before, position=0, logits="none")
+        session.decode(tokens[start:-1], position=start, logits="all")
+        told = tokens[start + 1 :]
+        logs = log_probabilities(session.all_logits())[range(len(told)), told]
+        likelihoods.append(float(logs.sum()) / len(answer.encode()))
+    return int(np.argmax(likelihoods))

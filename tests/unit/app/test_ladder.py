@@ -88,6 +88,24 @@ def test_a_ladder_goes_on_where_it_stopped(tiny: Path, tmp_path: Path, children:
 
 @pytest.mark.engine
 @pytest.mark.usefixtures("as_if_trained")
+def test_another_runtime_times_each_file_and_answers(tiny: Path, tmp_path: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    pytest.importorskip("ik_llama_cpp")
+    asked = Asked(chunk_count=1, scenario=SPEED, repetitions=1, runtimes=("llamacpp", "ik"))
+    records = ladder(tiny, ["Q8_0"], asked=asked, keep=tmp_path)
+    assert [(r.workload, r.runtime) for r in records] == [
+        ("quality", "llamacpp"), ("generate", "llamacpp"), ("generate", "ik"),
+    ]  # fmt: skip
+    own, other = rungs_of(records)
+    assert (own.runtime, other.runtime) == ("", "ik")
+    assert own.decode_tokens_per_s != other.decode_tokens_per_s
+    # Two engines, one file, one text: 255 tokens of perplexity some thousand (random weights), alike in its logarithm.
+    assert np.log(other.perplexity) == pytest.approx(np.log(own.quality.score.perplexity), abs=0.05)
+    assert own.quality.task.question_count == 80
+
+
+@pytest.mark.engine
+@pytest.mark.usefixtures("as_if_trained")
 @pytest.mark.parametrize("spoil", ["folder in the way", "full disk"])
 def test_a_rung_that_cannot_be_made_is_a_row(tiny: Path, tmp_path: Path, spoil: str) -> None:
     pytest.importorskip("llama_cpp")

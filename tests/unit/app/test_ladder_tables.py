@@ -1,8 +1,9 @@
 """A rung's cells, the frontier, and what to keep in mind when reading them."""
 
+import pytest
 from msgspec.structs import replace
 
-from harness.domain.quality import CalibrationChange, Change, TextScore
+from harness.domain.quality import CalibrationChange, Change, TaskScore, TextScore
 from harness.domain.result import Quality
 from harness.records.ladder import COLUMNS, Rung, caveats, cells, mark_frontier
 
@@ -18,7 +19,7 @@ SCORE = TextScore(
 )  # fmt: skip
 QUALITY = Quality(
     text="t.txt", chunk_count=2, reference_quant="F16", bits_per_weight=6.17, types={"Q5_0": 0.58, "Q8_0": 0.42},
-    score=SCORE, calibration=CALIBRATION,
+    score=SCORE, calibration=CALIBRATION, task=TaskScore(question_count=80, right_count=61, blind_count=22),
 )  # fmt: skip
 
 
@@ -39,6 +40,7 @@ def test_a_rung_in_cells() -> None:
         "perplexity": "10.4856 ± 0.500",
         "KL, nats": "0.0574 ± 0.0010",
         "same top": "0.900",
+        "right of questions": "61 of 80, 22 blind",
         "frontier": "yes",
         "NLL change, 95 %": "*+0.0500 [+0.0200, +0.0800]",
         "ECE change, 95 %": "+0.0100 [-0.0100, +0.0200]",
@@ -52,6 +54,26 @@ def test_a_rung_that_failed_says_why() -> None:
     rung = Rung(model="m", quant="IQ1_S", outcome="failed: no room")
     assert cells(rung)[:3] == ("IQ1_S", "failed: no room", "")
     assert caveats([rung]) == []
+
+
+@pytest.mark.parametrize(
+    ("perplexity", "is_best"),
+    [
+        (10.50, True),  # ln(10.50 / 10.4856) = .0014 nats
+        (10.60, False),  # .0109 nats: more than kernels round
+        (47.9, False),
+        (None, False),  # nobody knows what it answers
+    ],
+)
+def test_a_faster_runtime_counts_where_its_answers_are_as_good(perplexity: float | None, is_best: bool) -> None:
+    plain = Rung(model="m", quant="Q4_K_M", size_bytes=104, decode_tokens_per_s=50.0, quality=QUALITY)
+    other = replace(plain, runtime="ik", decode_tokens_per_s=90.0, perplexity=perplexity)
+    marks = [rung.on_frontier for rung in mark_frontier([plain, other])]
+    assert marks == [not is_best, is_best]
+    told = dict(zip(COLUMNS, cells(other), strict=True))
+    assert told["quant"] == "Q4_K_M ik"
+    assert told["perplexity"] == ("" if perplexity is None else f"{perplexity:.4f}")
+    assert (told["KL, nats"], told["right of questions"], told["flips: lost + gained"]) == ("", "", "")
 
 
 def test_the_frontier_is_what_no_other_rung_of_the_model_beats() -> None:

@@ -1,9 +1,11 @@
 """Recommendations: what is published, what fits, what is fast enough, and every way to a model's quality."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from harness.app.recommend import _TABLE, TASKS, recommend
 from harness.app.resolve import resolve_device, resolve_model
@@ -12,6 +14,7 @@ from harness.catalog.models import model_names
 from harness.cli.recommend import recommend as COMMAND
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
+from harness.records.store import load
 
 SCENARIO = Scenario()
 
@@ -55,6 +58,32 @@ def test_several_cards_are_recommended_what_they_hold_together() -> None:
     choice = unlike["qwen2.5-32b"]
     assert (choice.quant, choice.how) == ("Q6_K", "whole on 2 cards")
     assert choice.needed_bytes > 24 * 2**30
+
+
+@pytest.mark.parametrize(("requantized_from", "counts"), [("", True), ("Q4_K_M", False)])
+def test_a_ladder_on_record_says_what_a_mixture_costs(requantized_from: str, counts: bool) -> None:
+    device = resolve_device("rtx-3060-desktop")
+    (plain,) = (c for c in recommend(device, "code", SCENARIO).choices if c.model == "qwen2.5-coder-7b")
+    weights = resolve_model("qwen2.5-coder-7b", plain.quant).weights
+    record = load(Path("tests/records/v2-quality.json"))
+    change = replace(record.result.calibration.nll_change, value=0.05)
+    ladder = replace(
+        record,
+        model=replace(
+            record.model, quant=plain.quant, architecture="qwen2", parameter_count=weights.weight_count,
+            requantized_from=requantized_from,
+        ),
+        result=replace(record.result, calibration=replace(record.result.calibration, nll_change=change)),
+    )  # fmt: skip
+    (told,) = (c for c in recommend(device, "code", SCENARIO, records=[ladder]).choices if c.model == plain.model)
+    if not counts:
+        assert told == plain
+        return
+    # 0.05 nats a token more are exp(0.05) - 1 = 5.13 % of perplexity
+    assert told.perplexity_percent == pytest.approx(5.127, abs=1e-3)
+    assert told.rank_score == pytest.approx(plain.score * (1 - 0.05127), abs=0.01)
+    assert told.source.endswith("a ladder here")
+    assert (told.quant, told.score) == (plain.quant, plain.score)
 
 
 def test_every_model_is_recommended_or_left_out_for_a_reason() -> None:

@@ -30,6 +30,7 @@ from harness.app.tune import (
     runtimes_in_turn,
     scenario_of,
     usable,
+    worse_nats,
 )
 from harness.cli import cli
 from harness.cli.tune import headline, profile_of
@@ -104,6 +105,29 @@ def test_a_setting_that_is_refused_tells_nothing_of_the_others(predicted: float)
     race = Race(take, now_s=lambda: 0.0)
     race.run(SETTINGS[:3], until_s=1e9, predicted_s=dict.fromkeys(SETTINGS, predicted))
     assert race.left[SETTINGS[0]] == "worse answers" and set(race.turns) == set(SETTINGS[1:3])
+
+
+@pytest.mark.parametrize(
+    ("own", "usual", "worse"),
+    [
+        # 0.1 each way around 0.02 more: a standard deviation of 0.1 * sqrt(100 / 99), of the mean a tenth of that
+        ([2.12, 1.92] * 50, [2.0] * 100, 0.02 - 2 * 0.01 * (100 / 99) ** 0.5),
+        ([3.8, 3.6] * 50, [2.0] * 100, 1.7 - 2 * 0.01 * (100 / 99) ** 0.5),
+        ([], [2.0] * 100, float("-inf")),  # it tells none
+        ([2.0], [1.0], float("-inf")),
+    ],
+)
+def test_answers_are_worse_by_more_than_chance(own: list[float], usual: list[float], worse: float) -> None:
+    assert worse_nats(own, usual) == pytest.approx(worse)
+
+
+def test_the_races_leave_time_for_three_turns_against_the_defaults() -> None:
+    machine = Machine(lambda s: 1.0 if s == SETTINGS[1] else 1.01)
+    race = Race(machine.take, now_s=machine.now_s)
+    assert race.final_s() == 0.0
+    race.run(SETTINGS[:2], until_s=5.0)
+    # two settings, three turns each, of a second
+    assert race.final_s() == pytest.approx(6.0, rel=0.02)
 
 
 def test_what_is_predicted_of_some_leaves_the_others_in() -> None:

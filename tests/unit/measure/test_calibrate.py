@@ -116,14 +116,17 @@ def test_a_load_is_told_by_its_bytes_layers_and_words() -> None:
     sizes = ((1, 16e6), (72, 96e6), (5, 98e6), (12, 16e6))
     built = [
         {
-            **{"role": "wide", "type_name": name, "size_bytes": size, "layer_count": layers},
+            **{"role": f"{layers} layers", "type_name": name, "size_bytes": size, "layer_count": layers},
             "load_s": 0.02 + 4e-3 * layers + each * size,
         }
         for name, each in (("Q4_0", 3e-9), ("Q8_0", 2e-10))
         for layers, size in sizes
     ]
     words = {"role": "words", "type_name": "Q8_0", "size_bytes": 1e6, "layer_count": 2, "load_s": 0.128 + 2e-4}
-    byte_s, layer_s, word_s = calibrate.load_costs([*built, words])
+    waited = [
+        {**model, "load_s": 3 * model["load_s"]} for model in (built[0], words)
+    ]  # of one model the fastest counts
+    byte_s, layer_s, word_s = calibrate.load_costs([waited[0], *built, words, waited[1]])
     assert byte_s == {"Q4_0": pytest.approx(3e-9), "Q8_0": pytest.approx(2e-10)}
     assert layer_s == pytest.approx(4e-3)
     assert word_s == pytest.approx(1.4 * 0.1 / 32_768)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from harness.domain.prediction import (
     Interval,
@@ -146,6 +147,22 @@ def test_comparison_row_by_row() -> None:
     worst = found.worst()
     assert worst is not None and worst.name == "peak memory"  # loads are not judged
     assert found.notes == ()
+
+
+def test_at_a_depth_a_cold_first_token_is_compared_with_nothing() -> None:
+    run = record(
+        sample("first_token", "ttft10 @ cold", 4.0),
+        sample("first_token", "ttft10 @ d2048", 1.25),
+        sample("decode", "tg10 @ d2048", 2.0),
+        prediction=prediction(),
+    )
+    found = compare(replace(run, scenario=Scenario(prompt_tokens=10, depth_tokens=2048)))
+
+    assert found is not None
+    measured = {row.name: row.measured for row in found.rows}
+    # the cold one waited for the file and had no depth before it: neither is what was predicted
+    assert (measured["first token"], measured["first token, cold"]) == (1.25, None)
+    assert measured["decode"] == 5.0
 
 
 def test_a_value_of_disturbed_samples_alone_is_shown_and_judged_by_nothing() -> None:
