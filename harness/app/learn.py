@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
@@ -42,6 +43,8 @@ FASTEST_RATIO: Final = 2 * INT8_RATIO
 SLOWEST_RATIO: Final = 0.01
 """Under the low end of what is believed: no test that runs where it should is slower."""
 _PHASES: Final = ("prefill", "decode")
+_PLAIN: Final = re.compile(r"(pp|tg)\d+( @ d\d+)?")
+"""Tests of one sequence, its tokens given: no batch, no greedy choice, no users of a server."""
 _REASONS: Final = {
     "no parameters": "no model of that name is known",
     "no model bytes": "its size is not known: name a model of `models show` and a mixture of llama.cpp, such as Q4_K_M",
@@ -88,7 +91,9 @@ def measurements_in(path: Path) -> list[tuple[str, TaughtSpeed]]:
         said = "" if said == UNKNOWN_MACHINE.device else said
         found += [(said, one) for one in _measurements(record)]
     if not found:
-        raise InputError(f"{path}: no speed of decode or of a prompt that was measured without disturbance")
+        raise InputError(
+            f"{path}: no undisturbed speed of one sequence, with the whole model on one device and an F16 cache"
+        )
     return found
 
 
@@ -156,12 +161,20 @@ def _known_device(said: str) -> str:
 
 
 def _measurements(record: RunRecord) -> list[TaughtSpeed]:
-    """One for each test of a record: the median of the samples that count."""
-    if record.model is None or (record.outcome != "ok"):
+    """One for each plain test of a record: the median of the samples that count.
+
+    None of a run under another workload, in a batch, split over devices or with another cache: the fit would take its
+    speed for the device's.
+    """
+    asked = record.scenario
+    whole = asked.api == "cpu" or asked.placement.whole(routed=True)
+    plain = asked.batch_count == 1 and asked.kv_type == "F16" and asked.value_type in {"", "F16"}
+    if record.model is None or record.outcome != "ok" or record.workload != "generate" or not (whole and plain):
         return []
     found = []
     for phase in _PHASES:
-        samples = [s for s in record.believed(phase) if s.token_count and s.duration_s > 0]
+        timed = [s for s in record.believed(phase) if s.token_count and s.duration_s > 0]
+        samples = [s for s in timed if _PLAIN.fullmatch(s.label)]
         for label in dict.fromkeys(s.label for s in samples):
             speeds = [s.token_count / s.duration_s for s in samples if s.label == label]
             found.append(

@@ -13,6 +13,7 @@ from harness.domain.base import Frozen
 from harness.domain.budget import HIGHER_IS_BETTER, Metric
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation
+from harness.records.derive import setting_of
 from harness.records.metrics import UNITS, metric_values
 from harness.stats.intervals import quantile_interval
 from harness.stats.runs import Spread, estimate_of_runs, spread_of_runs
@@ -50,7 +51,7 @@ class Point(Frozen):
 
 
 class Trend(Frozen):
-    """A metric over comparable runs of a ``name`` (model, mixture, scenario), oldest first.
+    """A metric over comparable runs of a ``name`` (model, mixture, scenario, runtime), oldest first.
 
     ``step`` is the last run against the one before it; None with one run.
     """
@@ -116,21 +117,23 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
         ("workload", before.workload, after.workload),
         ("model", f"{before.name} {before.quant}".strip(), f"{after.name} {after.quant}".strip()),
         ("machine", before.machine.fingerprint, after.machine.fingerprint),
+        *zip(("runtime", "tokens"), setting_of(before)[1:3], setting_of(after)[1:3], strict=True),
     ]
     pairs += [(f, getattr(before.scenario, f), getattr(after.scenario, f)) for f in before.scenario.__struct_fields__]
     return [f"{name}: {old or 'unknown'} before, {new or 'unknown'} after" for name, old, new in pairs if old != new]
 
 
 def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
-    """The course of a metric over runs alike: same workload, model, machine and scenario; the newest course last."""
+    """The course of a metric over runs alike: same model, workload, runtime, machine and scenario; the newest last."""
     courses: dict[tuple[str, ...], list[tuple[str, str, list[float]]]] = {}
     for run in records:
         values = [v for v in metric_values(run, metric) if v > 0]
         if run.outcome in {"ok", "inconclusive"} and values:
             depth = f" @ d{run.scenario.depth_tokens}" if run.scenario.depth_tokens else ""
             name = f"{run.name} {run.quant}".strip() + f"{depth}, {run.scenario.thread_count} threads"
-            alike = (name, run.workload, run.machine.fingerprint or run.machine.device, repr(run.scenario))
-            courses.setdefault(alike, []).append((run.created, run.run_id, values))
+            _, runtime, choice, *_ = alike = setting_of(run)
+            name += f", {runtime}" * (runtime not in {"", "llamacpp"}) + f", {choice}" * (choice == "greedy")
+            courses.setdefault((name, *alike), []).append((run.created, run.run_id, values))
     ordered = [(name, sorted(course)) for (name, *_), course in courses.items()]
     return [_trend(name, metric, course) for name, course in sorted(ordered, key=lambda each: each[1][-1])]
 

@@ -75,7 +75,7 @@ class SpeedPrediction(Frozen):
 
     Attributes:
         decode_tokens_per_s: Single-sequence generation at the scenario's depth.
-        ttft_cold_s: Load from storage, prefill and first token.
+        ttft_cold_s: Load from storage and prefill, whose last logits give the first token.
         ttft_warm_s: The same with the model loaded.
         active_bytes: Weight bytes read to decode one token.
         kv_read_bytes: KV bytes read to decode one token at this depth.

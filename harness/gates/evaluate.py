@@ -10,6 +10,7 @@ from harness.app.plans import predicted
 from harness.domain.budget import HIGHER_IS_BETTER, Budget
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord, Validity
+from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, Exit
 from harness.gates.judge import SINGLE_VALUE_SPREAD, Judgement, judge, judgement_of, limit_of
 from harness.gates.pins import difference
@@ -164,30 +165,35 @@ def _values(budget: Budget, records: Sequence[RunRecord]) -> list[list[float]]:
         values = [[v for v in side if v > 0] for side in values]
     if limit_of(budget)[1] in {"", "baseline"}:
         return values
-    references = [_reference(budget, r.prediction) if r.prediction else 0.0 for r in records]
+    references = [_reference(budget, r.prediction, r.scenario) if r.prediction else 0.0 for r in records]
     return [[v / r for v in side] if r > 0 else [] for side, r in zip(values, references, strict=True)]
 
 
-def _reference(budget: Budget, prediction: Prediction) -> float:
+def _reference(budget: Budget, prediction: Prediction, scenario: Scenario) -> float:
     """What a budget's ratio is to; 0 where that was not predicted."""
     if budget.roofline_ratio is not None:
         return prediction.speed.roofline_tokens_per_s
-    interval = predicted_interval(prediction, budget)
+    interval = predicted_interval(prediction, budget, scenario)
     return interval.mid if interval else 0.0
 
 
-def predicted_interval(prediction: Prediction, budget: Budget) -> Interval | None:
-    """What was predicted for the budget's metric; None for a metric that is not predicted."""
+def predicted_interval(prediction: Prediction, budget: Budget, scenario: Scenario) -> Interval | None:
+    """What was predicted for the budget's metric; None for a metric that is not predicted.
+
+    Nor is a cold first token at a depth or of several sequences: what is timed is one prompt in an empty cache. A pass
+    gives each sequence a token, and the time between two of them is that of a pass.
+    """
     speed, held = prediction.speed, prediction.memory.anonymous_bytes
-    rate, is_cold = speed.decode_tokens_per_s, "@ cold" in budget.label
+    rate, is_cold, together = speed.decode_tokens_per_s, "@ cold" in budget.label, scenario.batch_count
+    first_cold = None if scenario.depth_tokens or together > 1 else speed.ttft_cold_s
     return {
         "decode_tokens_per_s": rate,
         "prefill_tokens_per_s": speed.prefill_tokens_per_s,
-        "ttft_s": speed.ttft_cold_s if is_cold else speed.ttft_warm_s,
+        "ttft_s": first_cold if is_cold else speed.ttft_warm_s,
         "load_s": speed.load_cold_s if is_cold else speed.load_warm_s,
         "peak_memory_bytes": prediction.memory.peak_bytes,
         "peak_anonymous_bytes": Interval(held, held, held),
-        "itl_p50_s": rate.through(lambda speed: 1 / speed) if rate.low > 0 else None,
+        "itl_p50_s": rate.through(lambda speed: together / speed) if rate.low > 0 else None,
     }.get(budget.metric)
 
 
@@ -276,9 +282,10 @@ def _disturbance(records: Sequence[RunRecord]) -> str:
 
 def _judge_prediction(budget: Budget, records: Sequence[RunRecord]) -> Judgement:
     """Judge the pessimistic end of the prediction's 90 % interval for a device nobody has at hand."""
-    made = (r.prediction for r in records if r.prediction and matches(budget, r))
-    prediction = next((p for p in made if p.device == budget.device), None) or predicted(budget.device, budget.model)
-    interval = predicted_interval(prediction, budget)
+    made = ((r.prediction, r.scenario) for r in records if r.prediction and matches(budget, r))
+    found = next(((p, s) for p, s in made if p.device == budget.device), None)
+    prediction, scenario = found or (predicted(budget.device, budget.model), Scenario())
+    interval = predicted_interval(prediction, budget, scenario)
     if interval is None:
         raise BadDataError("budget", "metric", budget.metric, "a metric that the feasibility model predicts")
     higher = budget.metric in HIGHER_IS_BETTER

@@ -58,7 +58,7 @@ def predict_speed(
     decode = _below(_rate(split, engines, step, terms.total_s), ceiling)
     prefill = _rate(read, engines, prompt, pass_terms(read, engines, prompt).total_s)
     load_cold, load_warm = (_load(weights, device, scenario, from_storage=cold) for cold in (True, False))
-    first = first_token(scenario.prompt_tokens, decode, prefill, together)
+    first = first_token(scenario, prefill)
     total_s = float(terms.total_s)
     parts = [part.work for part in (split.main, split.cpu, split.experts)]
     causes = {
@@ -220,11 +220,9 @@ def _rate(split: Split, engines: Engines, asked: Pass, seconds: float) -> Interv
     return interval(mid, above, below)
 
 
-def first_token(prompt_tokens: int, decode: Interval, prefill: Interval, sequence_count: int = 1) -> Interval:
-    """Seconds of a prompt and a token, for each of so many sequences; both are rates of all of them."""
-    ends = ((prefill.mid, decode.mid), (prefill.high, decode.high), (prefill.low, decode.low))
-    mid, low, high = (sequence_count * (max(prompt_tokens, 1) / read + 1 / written) for read, written in ends)
-    return Interval(mid, low, high)
+def first_token(scenario: Scenario, prefill: Interval) -> Interval:
+    """Seconds of the prompts of all sequences, read at ``prefill`` tokens/s: their last logits give the first token."""
+    return prefill.through(lambda rate: scenario.batch_count * max(scenario.prompt_tokens, 1) / rate)
 
 
 _SETTLES: Final = (

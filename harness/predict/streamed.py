@@ -122,7 +122,7 @@ def _slowed(
     batches = math.ceil(tokens / scenario.ubatch_tokens)
     decode = interval(tokens_per_s, *spread)
     prefill = interval(tokens / (tokens / speed.prefill_tokens_per_s.mid + batches * read_s), *spread)
-    first = first_token(scenario.prompt_tokens, decode, prefill, scenario.batch_count)
+    first = first_token(scenario, prefill)
     share = 1 - tokens_per_s / speed.decode_tokens_per_s.mid
     limits = {name: (1 - share) * part for name, part in speed.limits.items()} | {"storage": share}
     return speed.replace(

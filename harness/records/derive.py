@@ -44,10 +44,17 @@ class Tests(tuple[Measured, ...]):
     """All tests of a run."""
 
     def test(self, phase: Phase, label: str = "") -> Measured | None:
-        """The test of that phase and label; without one the phase's first at depth 0, else its first that is warm."""
-        tests = [t for t in self if t.phase == phase and (not label or t.label == label)]
-        tests.sort(key=lambda t: ("@ cold" in t.label, "@" in t.label))
+        """The test of that phase and label; without one the phase's first that is warm, at depth 0 if any is."""
+        tests = [t for t in self if t.phase == phase and (t.label == label if label else "@ cold" not in t.label)]
+        tests.sort(key=lambda t: "@" in t.label)
         return tests[0] if tests else None
+
+
+def setting_of(record: RunRecord) -> tuple[str, ...]:
+    """What runs have in common whose speeds can be compared, beside the model and the build."""
+    choice = "greedy" if getattr(record.result, "greedy", False) else "given"
+    machine = record.machine.fingerprint or record.machine.device
+    return (record.workload, record.runtime, choice, machine, repr(record.scenario))
 
 
 def summarise(record: RunRecord) -> Tests:

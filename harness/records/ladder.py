@@ -9,7 +9,7 @@ from harness.domain.base import Frozen
 from harness.domain.quality import Change
 from harness.domain.record import Phase, RunRecord
 from harness.domain.result import Generation, Quality
-from harness.records.derive import summarise
+from harness.records.derive import setting_of, summarise
 
 COLUMNS: Final = (
     *("quant", "MB", "bits", "mostly", "tg/s", "pp/s", "peak MB", "perplexity", "KL, nats", "same top"),
@@ -17,6 +17,7 @@ COLUMNS: Final = (
 )
 """Headings of the cells of a rung; those of calibration come last."""
 CALIBRATION_COLUMNS: Final = 3
+_RAN: Final = ("ok", "inconclusive")
 SAME_NATS: Final = 0.005
 """By so much a token another runtime's answers may be worse: kernels round otherwise."""
 
@@ -71,11 +72,24 @@ class Rung(Frozen):
 
 
 def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
-    """Every rung among some records: each quality with the newest speed of its file by each runtime."""
-    speeds: dict[str, dict[str, RunRecord]] = {}
+    """Every rung among some records: each quality with the newest speed of its file by each runtime.
+
+    So that rungs can be compared, all speeds of a model are of one machine and scenario: those in which most of its
+    files ran, of several the newest. A run that broke off stands only where none ended.
+    """
+    models = {r.model.sha256: r.model.name for r in records if r.workload == "quality" and r.model and r.model.sha256}
+    settings: dict[str, dict[tuple[str, ...], dict[tuple[str, str], RunRecord]]] = {}
     for record in records:
-        if record.workload == "generate" and record.model and record.model.sha256:
-            speeds.setdefault(record.model.sha256, {})[record.runtime] = record
+        if record.workload == "generate" and record.model and record.model.sha256 in models:
+            file, setting = (record.model.sha256, record.runtime), setting_of(record)[2:]
+            of = settings.setdefault(models[file[0]], {})
+            of[setting] = runs = of.pop(setting, {})  # the newest last
+            if record.outcome in _RAN or runs.get(file, record).outcome not in _RAN:
+                runs[file] = record
+    speeds: dict[str, dict[str, RunRecord]] = {}
+    for of in settings.values():
+        for (sha256, runtime), record in max(reversed(of.values()), key=len).items():
+            speeds.setdefault(sha256, {})[runtime] = record
     scored = [(r, speeds.get(r.model.sha256, {}) if r.model else {}) for r in records if r.workload == "quality"]
     return mark_frontier([_rung(r, timed) for r, by_runtime in scored for timed in by_runtime.values() or [None]])
 
@@ -112,7 +126,7 @@ def _rung(scored: RunRecord, timed: RunRecord | None) -> Rung:
     return rung.replace(
         runtime="" if timed.runtime == "llamacpp" else timed.runtime,
         perplexity=exp(fmean(answers)) if answers else None,
-        speed_outcome=timed.outcome if timed.outcome in {"ok", "inconclusive"} else _first_line(timed),
+        speed_outcome=timed.outcome if timed.outcome in _RAN else _first_line(timed),
         decode_tokens_per_s=_rate(timed, "decode"),
         prefill_tokens_per_s=_rate(timed, "prefill"),
         peak_memory_bytes=memory.peak_rss_bytes if memory else None,
@@ -134,7 +148,7 @@ def cells(rung: Rung) -> tuple[str, ...]:
     if quality is None:
         return (rung.quant, rung.outcome, *[""] * (len(COLUMNS) - 2))
     unsure = "~" if rung.speed_outcome == "inconclusive" else ""
-    failed = rung.speed_outcome if rung.speed_outcome not in {"", "ok", "inconclusive"} else ""
+    failed = rung.speed_outcome if rung.speed_outcome not in _RAN else ""
     score, change, task = quality.score, quality.calibration, quality.task
     main = next(iter(quality.types.items()), None)
     flips = change.lost_count + change.gained_count

@@ -21,7 +21,7 @@ def metric_values(record: RunRecord, metric: Metric, label: str = "") -> list[fl
     Args:
         record: The run.
         metric: What is asked.
-        label: Test label such as ``tg128``; empty for every sample of the metric's phase at depth 0.
+        label: Test label such as ``tg128``; empty for every sample of the metric's phase at the run's own depth.
 
     Returns:
         Values in the metric's unit (``UNITS``), in the order they were taken; empty where the run has none.
@@ -40,8 +40,10 @@ def latency_values(record: RunRecord, label: str = "", *, share: float) -> list[
 def _parts(record: RunRecord, label: str) -> dict[Any, Any]:
     """What metrics are read of: believed samples by their phase, and memory, model and result by their type."""
     parts: dict[Any, Any] = {type(part): part for part in (record, record.memory, record.model, record.result)}
+    own = f" @ d{record.scenario.depth_tokens} "
     for sample in record.samples:
-        if not (sample.warm_up or sample.validity.doubts or (sample.label != label if label else "@" in sample.label)):
+        is_usual = "@" not in f"{sample.label} ".replace(own, "")
+        if not (sample.warm_up or sample.validity.doubts) and (sample.label == label if label else is_usual):
             parts.setdefault(sample.phase, []).append(sample)
     return parts
 

@@ -10,7 +10,7 @@ from harness.app.trend import trends
 from harness.domain.record import RunRecord
 from harness.domain.result import Load, Soak
 from harness.printable import clean
-from harness.records.derive import times_of
+from harness.records.derive import setting_of, times_of
 from harness.records.ladder import cells, rungs_of
 from harness.report.charts import PageFigure, Row, chart, figure, plotted
 from harness.report.document import RunReport, RunView
@@ -97,11 +97,20 @@ def budgets(report: RunReport) -> PageFigure | None:
 
 
 def depth(runs: Sequence[tuple[str, RunView]]) -> PageFigure | None:
-    """Decode speed over the depth of the context, measured and predicted, of models that ran at several depths."""
+    """Decode speed over the depth of the context, measured and predicted, of models that ran at several depths.
+
+    A line joins runs that differ in nothing else (the room of the cache grows with the depth).
+    """
     rows: list[Row] = []
-    for _, run in runs:
+    names: dict[tuple[str, ...], str] = {}
+    counts: Counter[str] = Counter()
+    for _, run in (each for each in runs if each[1].record.workload == "generate"):
+        record = run.record.replace(scenario=run.record.scenario.replace(depth_tokens=0, context_tokens=0))
         name = clean(f"{title_of(run.name, run.quant, 0)}, {run.device}", 60)
-        at: Row = {"name": name, "depth": run.record.scenario.depth_tokens}
+        if (line := (name, *setting_of(record))) not in names:
+            counts[name] += 1
+            names[line] = f"{name} #{counts[name]}" if counts[name] > 1 else name
+        at: Row = {"name": names[line], "depth": run.record.scenario.depth_tokens}
         test = next((t for t in run.tests if t.phase == "decode" and t.value is not None), None)
         if test:
             rows.append(at | {"kind": "measured", "speed": test.value, "low": test.low, "high": test.high})
@@ -135,10 +144,9 @@ def memory(runs: Sequence[tuple[str, RunView]]) -> PageFigure | None:
     """Predicted parts, measured peak."""
     bars: list[Row] = []
     peaks: list[Row] = []
-    for label, run in runs[-STACKS_MAX:]:
-        if run.record.prediction is None:
-            continue
-        for order, part in enumerate(run.record.prediction.memory.parts):
+    predicted = [(label, run, run.record.prediction) for label, run in runs if run.record.prediction is not None]
+    for label, run, prediction in predicted[-STACKS_MAX:]:
+        for order, part in enumerate(prediction.memory.parts):
             size = part.anonymous_bytes + part.file_bytes
             words = {"pool": part.pool, "reason": part.reason, "size": f"{format_bytes(size)} predicted"}
             kept = {"held": format_bytes(part.anonymous_bytes), "mapped": format_bytes(part.file_bytes)}

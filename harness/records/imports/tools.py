@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from harness import __version__
 from harness.domain.base import Frozen, shipped_table
+from harness.domain.placement import Placement
 from harness.domain.quant import mixture_in
 from harness.domain.record import (
     SCHEMA_VERSION,
@@ -31,6 +32,8 @@ S = TypeVar("S", bound=Frozen)
 TOOLS: Final = shipped_table("data/imports.toml")
 """What is where in each tool's results."""
 SAMPLES_MAX: Final = 100_000
+ALL_LAYERS: Final = 99
+"""Of ``-ngl``, what llama-bench does unasked and people write for all of them; a negative number says so too."""
 UNDATED: Final = "1970-01-01T00:00:00+00:00"
 """When a result was made that does not say so."""
 LEAST, MOST = 1e-15, 1e19
@@ -243,6 +246,7 @@ def _record(members: Sequence[tuple[Mapping[str, Any], list[Sample]]], source: P
     depth = count(row.get("n_depth"))
     prompts = [count(r.get("n_prompt")) for r, _ in members]
     news = [count(r.get("n_gen")) for r, _ in members]
+    layers = count(row.get("n_gpu_layers"), ALL_LAYERS)
     scenario = Scenario(
         context_tokens=max(1, depth + max(prompts) + max(news)),
         prompt_tokens=max(prompts),
@@ -253,6 +257,7 @@ def _record(members: Sequence[tuple[Mapping[str, Any], list[Sample]]], source: P
         flash_attention=str(row.get("flash_attn")) not in {"0", "False", "false"},
         thread_count=count(row.get("n_threads")),
         api=text(row.get("backends"), 40).split(",")[0].lower(),
+        placement=Placement(gpu_layers=layers if layers < ALL_LAYERS else "all"),
     )
     kind, file = text(row.get("model_type")), text(row.get("model_filename"), 4000)
     name = PureWindowsPath(PurePosixPath(file).name).name.removesuffix(".gguf")

@@ -189,6 +189,46 @@ def test_each_budget(
     assert exit_code(judgements) == status
 
 
+def test_the_time_between_two_tokens_is_that_of_a_pass_over_all_sequences() -> None:
+    record = Run([10.0] * 4).record()
+    passes = tuple(structs.replace(s, label="tg10 b4", token_times_s=(0.4,) * 10) for s in record.samples)
+    together = structs.replace(record, scenario=Scenario(batch_count=4), samples=passes)
+
+    # 10 tokens/s of four sequences: 0.4 s a pass, as measured
+    (judged,) = evaluate([Budget(metric="itl_p50_s", prediction_ratio=1.1)], [together])
+
+    assert (judged.answer, judged.value) == ("pass", pytest.approx(1.0))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "answer"),
+    [
+        (Scenario(), "pass"),  # 1 s was predicted with a cold file
+        (Scenario(depth_tokens=2048), "could not run"),
+        (Scenario(batch_count=4), "could not run"),
+    ],
+)
+def test_a_cold_first_token_is_predicted_for_one_prompt_in_an_empty_cache(scenario: Scenario, answer: str) -> None:
+    record = Run([10.0] * 4).record()
+    waits = tuple(structs.replace(s, phase="first_token", label="ttft512 @ cold") for s in record.samples)
+    cold = structs.replace(record, scenario=scenario, samples=waits)  # each took 1 s
+
+    (judged,) = evaluate([Budget(metric="ttft_s", label="ttft512 @ cold", prediction_ratio=1.1)], [cold])
+
+    assert judged.answer == answer
+
+
+def test_a_speed_at_a_depth_is_proposed_and_judged() -> None:
+    record = Run([100.0] * 5).record()
+    samples = tuple(structs.replace(s, label="tg10 @ d2048") for s in record.samples)
+    deep = structs.replace(record, scenario=Scenario(depth_tokens=2048), samples=samples)
+
+    budgets = propose([deep])
+
+    assert {b.metric: b.floor for b in budgets} == {"decode_tokens_per_s": 95.0, "peak_memory_bytes": None}
+    assert {j.answer for j in evaluate(budgets, [deep])} == {"pass"}
+
+
 def turns(ratio: float, wobble: float = 0.0) -> tuple[list[RunRecord], list[RunRecord]]:
     """Six turns on a machine that gets slower all the time; the candidate is ``ratio`` as fast."""
     new, old = [], []

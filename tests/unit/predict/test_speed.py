@@ -14,6 +14,7 @@ from harness.app.published import model_of, shipped_rows
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.cli.validate import validate as COMMAND
+from harness.domain.prediction import Interval
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError
 from harness.predict.coefficients import shipped
@@ -22,7 +23,7 @@ from harness.predict.fitted import work_of
 from harness.predict.interval import scale_of
 from harness.predict.prefill import Prompt, prefill_seconds, prompt_of
 from harness.predict.quant_class import interleaved
-from harness.predict.speed import predict_speed
+from harness.predict.speed import first_token, predict_speed
 from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import weights_of
 from harness.published.row_work import active_named
@@ -209,6 +210,18 @@ def test_work_of_experts_is_their_active_share():
     work = work_of(weights_of(card.shape, "Q4_K_M"), Scenario(), 0)
     # 3.3e9 active weights as published, of them 0.31e9 in the token table, which is not read
     assert work.weight_count == pytest.approx(3.0e9, rel=0.05)
+
+
+def test_the_first_token_comes_with_the_end_of_the_prompt():
+    # 512 tokens at 10,000 tokens/s; no decoding pass is needed for it
+    read = Interval(mid=10_000.0, low=8_000.0, high=12_800.0)
+    assert first_token(Scenario(prompt_tokens=512), read) == Interval(mid=0.0512, low=0.04, high=0.064)
+    # of two sequences both prompts are read at the rate of all
+    assert first_token(Scenario(prompt_tokens=512, batch_count=2), read).mid == 0.1024
+
+    speed = predict_speed(weights_of(load_model("llama-3.2-1b").shape, "Q4_K_M"), load_device("rtx-4090-desktop"),
+                          Scenario(), shipped())  # fmt: skip
+    assert speed.ttft_warm_s.mid * speed.prefill_tokens_per_s.mid == pytest.approx(512)
 
 
 def test_speed_of_a_phone_holds_together():

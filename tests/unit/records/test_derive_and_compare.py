@@ -17,6 +17,7 @@ from harness.domain.record import MachineFingerprint, MemoryUse, Phase, RunRecor
 from harness.domain.scenario import Scenario
 from harness.records.compare import compare
 from harness.records.derive import disturbances, needed_count, summarise
+from harness.records.metrics import metric_values
 from harness.report.text import compared
 
 
@@ -163,6 +164,44 @@ def test_at_a_depth_a_cold_first_token_is_compared_with_nothing() -> None:
     # the cold one waited for the file and had no depth before it: neither is what was predicted
     assert (measured["first token"], measured["first token, cold"]) == (1.25, None)
     assert measured["decode"] == 5.0
+
+
+def test_of_several_sequences_a_cold_first_token_is_compared_with_nothing() -> None:
+    run = record(
+        sample("first_token", "ttft10 @ cold", 4.0),  # one prompt; four were predicted
+        sample("first_token", "ttft10 b4", 1.25, token_count=40),
+        prediction=prediction(),
+    )
+    found = compare(replace(run, scenario=Scenario(prompt_tokens=10, batch_count=4)))
+
+    assert found is not None
+    measured = {row.name: row.measured for row in found.rows}
+    assert (measured["first token"], measured["first token, cold"]) == (1.25, None)
+
+
+def test_a_cold_test_alone_is_no_answer_to_an_unlabelled_question() -> None:
+    tests = summarise(record(sample("first_token", "ttft10 @ cold", 4.0)))
+
+    assert tests.test("first_token") is None
+    cold = tests.test("first_token", "ttft10 @ cold")
+    assert cold is not None and cold.value == 4.0
+
+
+@pytest.mark.parametrize(
+    ("label", "depth_tokens", "values"),
+    [
+        ("tg10", 0, [5.0]),  # 10 tokens in 2 s
+        ("tg10 @ d2048", 2048, [5.0]),
+        ("tg10 @ d2048 b4", 2048, [5.0]),
+        ("tg10 @ d2048", 20, []),
+        ("tg10 @ d2048", 0, []),
+        ("tg10 @ plain", 2048, []),
+    ],
+)
+def test_a_run_at_a_depth_has_a_speed(label: str, depth_tokens: int, values: list[float]) -> None:
+    run = replace(record(sample("decode", label, 2.0)), scenario=Scenario(depth_tokens=depth_tokens))
+
+    assert metric_values(run, "decode_tokens_per_s") == values
 
 
 def test_a_value_of_disturbed_samples_alone_is_shown_and_judged_by_nothing() -> None:

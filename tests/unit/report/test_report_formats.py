@@ -9,8 +9,10 @@ from click.testing import CliRunner
 from report_records import HOSTILE, record
 
 from harness.cli import cli
+from harness.domain.scenario import Scenario
 from harness.report import formats
 from harness.report.document import build
+from harness.report.figures import STACKS_MAX, depth, labelled, memory
 
 ALL = [m.name for m in iter_modules(formats.__path__) if not m.name.startswith("_")]
 
@@ -45,7 +47,7 @@ def test_median_counts_neither_warm_up_nor_disturbed_samples() -> None:
 
 
 def test_many_runs_are_drawn_in_part_and_listed_whole() -> None:
-    from harness.report.figures import ROWS_MAX, agreement, labelled
+    from harness.report.figures import ROWS_MAX, agreement
 
     runs = labelled(build([record(run_id=f"r{i:03}") for i in range(60)]).runs)
     pytest.importorskip("vl_convert", reason="the report extra is not installed")
@@ -55,6 +57,35 @@ def test_many_runs_are_drawn_in_part_and_listed_whole() -> None:
     assert len(figure.rows) == 120
     assert f"newest {ROWS_MAX}" in figure.note
     assert len({label for label, _ in runs}) == 60
+
+
+def test_a_line_over_the_depth_joins_runs_that_differ_in_nothing_else() -> None:
+    pytest.importorskip("vl_convert", reason="the report extra is not installed")
+
+    def at(depth_tokens: int, runtime: str, rate: float, **more):
+        scenario = Scenario(depth_tokens=depth_tokens, context_tokens=depth_tokens + 110, thread_count=4)
+        named = {"run_id": f"{runtime}{depth_tokens}", "rates": (rate,) * 3, "prediction": None}
+        return record(scenario=scenario, runtime=runtime, **named, **more)
+
+    runs = [at(0, "llamacpp", 20.0), at(2048, "llamacpp", 10.0), at(0, "ik", 30.0), at(2048, "ik", 15.0)]
+    limited = at(4096, "llamacpp", 1.0, workload="stream")
+    lone = at(8192, "mlx", 5.0)
+
+    figure = depth(labelled(build([*runs, limited, lone]).runs))
+
+    lines: dict[str, list[float]] = {}
+    for name, _, _, speed, *_ in figure.rows:
+        lines.setdefault(name, []).append(float(speed))
+    assert sorted(lines.values()) == [[20.0, 10.0], [30.0, 15.0]]
+
+
+def test_memory_is_drawn_of_predicted_runs_however_many_were_not() -> None:
+    pytest.importorskip("vl_convert", reason="the report extra is not installed")
+    others = [record(run_id=f"r{i:03}", prediction=None) for i in range(STACKS_MAX)]
+
+    figure = memory(labelled(build([record(run_id="a"), *others]).runs))
+
+    assert figure is not None and len(figure.rows) == 2  # its weights, and its peak
 
 
 def test_markdown_is_as_agreed(golden) -> None:

@@ -6,12 +6,16 @@ import msgspec
 import pytest
 from report_records import record
 
+from harness.app.learn import measurements_in
 from harness.domain.quality import CalibrationChange, Change, TextScore
+from harness.domain.placement import Placement
 from harness.domain.record import ModelIdentity, RunRecord
 from harness.domain.result import Quality
-from harness.errors import BadDataError
+from harness.domain.scenario import Scenario
+from harness.errors import BadDataError, InputError
 from harness.records.imports import read_results
 from harness.records.metrics import metric_values
+from harness.records.ladder import rungs_of
 from harness.report.figures import ladder
 
 LLAMA_BENCH = {
@@ -80,12 +84,51 @@ def test_llama_bench_with_samples_of_no_time_is_refused(tmp_path) -> None:
         read_results(write(tmp_path, "x.json", LLAMA_BENCH | {"samples_ns": [0]}))
 
 
+@pytest.mark.parametrize(
+    ("layers", "api", "is_whole"), [(99, "CUDA", True), (-1, "CUDA", True), (10, "CUDA", False), (0, "CPU", True)]
+)
+def test_a_device_learns_nothing_of_layers_that_lay_elsewhere(tmp_path, layers: int, api: str, is_whole: bool) -> None:
+    path = write(tmp_path, "x.json", LLAMA_BENCH | {"n_gpu_layers": layers, "backends": api})
+    if is_whole:
+        ((_, speed),) = measurements_in(path)
+        assert (speed.test, speed.tokens_per_s) == ("tg16", pytest.approx(16 / 0.109859543, rel=1e-5))  # the median
+    else:
+        with pytest.raises(InputError, match="whole model on one device"):
+            measurements_in(path)
+
+
 def test_guidellm(tmp_path) -> None:
     (run,) = read_results(write(tmp_path, "x.json", GUIDELLM))
 
     assert metric_values(run, "ttft_s") == [pytest.approx(0.25)]
     assert metric_values(run, "decode_tokens_per_s") == [pytest.approx(50.0)]
     assert (run.model.name, run.created) == ("tiny", "2026-01-01T00:00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    ("label", "more", "scenario", "tests"),
+    [
+        ("tg10", {}, {}, ["tg10"]),
+        ("tg10 @ d2048", {}, {"depth_tokens": 2048}, ["tg10 @ d2048"]),
+        ("tg10 b4", {}, {"batch_count": 4}, []),
+        ("tg10 greedy", {}, {}, []),
+        ("tg10", {"workload": "stream"}, {}, []),
+        ("tg10 @ plain", {"workload": "stream"}, {}, []),
+        ("tg @ 4 users", {"workload": "load"}, {}, []),
+        ("tg10", {}, {"api": "cuda", "placement": Placement(gpu_layers=10)}, []),
+        ("tg10", {}, {"api": "cuda", "placement": Placement(cpu_moe=24)}, []),
+        ("tg10", {}, {"kv_type": "Q8_0"}, []),
+    ],
+)
+def test_a_device_learns_of_plain_runs_alone(tmp_path, label: str, more: dict, scenario: dict, tests: list[str]) -> None:
+    run = record(scenario=Scenario(**scenario), **more)
+    samples = tuple(msgspec.structs.replace(s, label=label) for s in run.samples)
+    path = write(tmp_path, "x.json", msgspec.to_builtins(msgspec.structs.replace(run, samples=samples)))
+    if tests:
+        assert [(one.test, one.tokens_per_s) for _, one in measurements_in(path)] == [(tests[0], 11.0)]
+    else:
+        with pytest.raises(InputError, match="one sequence"):
+            measurements_in(path)
 
 
 def test_own_records_alone_and_listed(tmp_path) -> None:
@@ -157,3 +200,19 @@ def test_the_ladders_figure_joins_quality_and_speed_of_a_file() -> None:
     # One mark over the size and one over the speed, on a wide and on a narrow page.
     assert drawn.svg.count("<title>tiny Q2_K: 1500 MB, KL 1.0000 nats") == 4
     assert ladder([failed]) is None
+
+
+def test_a_rungs_speed_is_of_the_setting_of_the_others() -> None:
+    scored = [rung(quant, 0.1, sha256=quant) for quant in ("Q8_0", "Q4_K_M", "Q2_K")]
+    timed = [record(run_id=f"s{r.quant}", model=r.model, rates=(20.0,) * 3) for r in scored]
+    deep = record(run_id="x", model=scored[1].model, scenario=Scenario(depth_tokens=8192), rates=(5.0,) * 3)
+    broken = record(run_id="y", model=scored[2].model, outcome="timed out", detail="after 60 s", samples=())
+
+    speeds = [(r.decode_tokens_per_s, r.speed_outcome) for r in rungs_of([*scored, *timed, deep, broken])]
+
+    assert speeds == [(20.0, "ok")] * 3
+    # a second ladder with other threads is the newer of two whole ones
+    again = [msgspec.structs.replace(r, run_id=f"t{r.quant}", scenario=Scenario(thread_count=8)) for r in timed[:2]]
+    slower = record(run_id="z", model=scored[2].model, scenario=Scenario(thread_count=8), rates=(10.0,) * 3)
+    newer = rungs_of([*scored, *timed, deep, *again, slower])
+    assert [r.decode_tokens_per_s for r in newer] == [20.0, 20.0, 10.0]
