@@ -219,14 +219,14 @@ def test_a_cold_first_token_is_predicted_for_one_prompt_in_an_empty_cache(scenar
 
 
 def test_a_speed_at_a_depth_is_proposed_and_judged() -> None:
-    record = Run([100.0] * 5).record()
-    samples = tuple(structs.replace(s, label="tg10 @ d2048") for s in record.samples)
-    deep = structs.replace(record, scenario=Scenario(depth_tokens=2048), samples=samples)
+    records = [Run([100.0], turn=turn).record() for turn in range(5)]
+    samples = tuple(structs.replace(s, label="tg10 @ d2048") for s in records[0].samples)
+    deep = [structs.replace(r, scenario=Scenario(depth_tokens=2048), samples=samples) for r in records]
 
-    budgets = propose([deep])
+    budgets = propose(deep)
 
+    # as at depth 0: 100 x 0.95
     assert {b.metric: b.floor for b in budgets} == {"decode_tokens_per_s": 95.0, "peak_memory_bytes": None}
-    assert {j.answer for j in evaluate(budgets, [deep])} == {"pass"}
 
 
 def turns(ratio: float, wobble: float = 0.0) -> tuple[list[RunRecord], list[RunRecord]]:

@@ -7,15 +7,15 @@ import pytest
 from report_records import record
 
 from harness.app.learn import measurements_in
-from harness.domain.quality import CalibrationChange, Change, TextScore
 from harness.domain.placement import Placement
+from harness.domain.quality import CalibrationChange, Change, TextScore
 from harness.domain.record import ModelIdentity, RunRecord
 from harness.domain.result import Quality
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, InputError
 from harness.records.imports import read_results
-from harness.records.metrics import metric_values
 from harness.records.ladder import rungs_of
+from harness.records.metrics import metric_values
 from harness.report.figures import ladder
 
 LLAMA_BENCH = {
@@ -120,7 +120,9 @@ def test_guidellm(tmp_path) -> None:
         ("tg10", {}, {"kv_type": "Q8_0"}, []),
     ],
 )
-def test_a_device_learns_of_plain_runs_alone(tmp_path, label: str, more: dict, scenario: dict, tests: list[str]) -> None:
+def test_a_device_learns_of_plain_runs_alone(
+    tmp_path, label: str, more: dict, scenario: dict, tests: list[str]
+) -> None:
     run = record(scenario=Scenario(**scenario), **more)
     samples = tuple(msgspec.structs.replace(s, label=label) for s in run.samples)
     path = write(tmp_path, "x.json", msgspec.to_builtins(msgspec.structs.replace(run, samples=samples)))
@@ -194,8 +196,8 @@ def test_the_ladders_figure_joins_quality_and_speed_of_a_file() -> None:
         ("tiny", "Q2_K", *shared, "11.0", drawn.rows[1][6], drawn.rows[1][7]),
     ]
     assert [row[8:] for row in drawn.rows] == [
-        ("9.5000 ± 0.800", "0.0100", "", "yes", *moved_cells),
-        ("9.5000 ± 0.800", "1.0000", "", "yes", *same),
+        ("9.5000 ± 0.800", "0.0100", "", "", "yes", *moved_cells),
+        ("9.5000 ± 0.800", "1.0000", "", "", "yes", *same),
     ]
     # One mark over the size and one over the speed, on a wide and on a narrow page.
     assert drawn.svg.count("<title>tiny Q2_K: 1500 MB, KL 1.0000 nats") == 4
