@@ -13,7 +13,7 @@ from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.quality import perplexity_growth_percent
-from harness.records.ladder import measured_growths
+from harness.records.ladder import measured_growth_percent
 from harness.units import format_number
 
 Task = Literal["chat", "code", "reasoning", "vision"]
@@ -74,8 +74,8 @@ def recommend(
 ) -> Ranking:
     """Models with the best mixture of each that fits and is fast enough (for ``minutes``), best first.
 
-    What a mixture costs is what ladders among the ``records`` (newest first) measured of that model, or else a
-    published table. Where nobody knows what the device keeps after minutes, its first seconds count. With
+    What a mixture costs is what ladders among the ``records`` (newest first) measured of a model of that shape, or
+    else a published table. Where nobody knows what the device keeps after minutes, its first seconds count. With
     ``quality_of`` those alone whose published score is at most a point below that model's.
 
     Raises:
@@ -83,7 +83,7 @@ def recommend(
     """
     scores, least = _TABLE["scores"], 0.0
     best = []
-    growths = measured_growths(records)
+    ladders = list(records)
     if quality_of:
         wanted = resolve_model(quality_of).name
         if task not in scores.get(wanted, {}):
@@ -116,8 +116,8 @@ def recommend(
                 continue
             del left_out[name]
             shape, count = model.weights.shape, model.weights.weight_count
-            growth = growths.get((shape.architecture, count, now.quant))
-            told = "" if growth is None else "; what its mixture costs: a ladder here"
+            growth = measured_growth_percent(ladders, shape.architecture, count, now.quant)
+            told = "" if growth is None else "; what its mixture costs: a ladder here of a model of this shape"
             growth = perplexity_growth_percent(now.quant, count) if growth is None else growth
             choice = Choice(
                 model=name,

@@ -1,11 +1,12 @@
 """What a user names as results: record files, folders of them, other tools' files, or runs of the history."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from harness.domain.foreign import json_of
 from harness.domain.record import RunRecord
-from harness.errors import BadDataError
+from harness.errors import BadDataError, HarnessError
 from harness.measure.pipeline import open_history
 from harness.records.imports import read_results
 from harness.records.store import from_document
@@ -22,6 +23,14 @@ def gather(references: Iterable[str]) -> list[RunRecord]:
         for record in _of(reference):
             records.setdefault(record.run_id, record)
     return list(records.values())
+
+
+def ladders() -> list[RunRecord]:
+    """What ladders on record measured of quality, newest first; none where no history can be read."""
+    with suppress(HarnessError):
+        history = open_history()
+        return list(history.records(workload="quality")) if history.path.exists() else []
+    return []
 
 
 def _of(reference: str) -> list[RunRecord]:

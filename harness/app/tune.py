@@ -226,9 +226,12 @@ def tune(
     say = how.listener.say
     how = how._replace(keep=False, listener=Listener(say))  # some hundred short runs are no history of the machine
     usual, logical = default_thread_count(), cpu().logical_cpu_count
+    how = how._replace(limits=how.limits._replace(wall_s=min(how.limits.wall_s, within_s)))
     if programs is not None:
         device = run_on(on, [], GenerateJob(), how, programs)[0]
         usual = logical = max(engine.core_count for engine in device.engines if engine.kind == "cpu")
+    if how.limits.cpus:
+        usual = logical = len(how.limits.cpus)
     split = best_split(resolved.weights, device, asked) if device and device.pool_for(api) == "vram" else None
     first = Setting(runtime="", thread_count=usual, api=api, placement=split or Placement())
     stage = list(candidates([_BENCH] if programs else usable(runtimes), first, logical))
@@ -266,11 +269,10 @@ def tune(
         # Turns that make an interval go before a draft.
         least_s = min(time.monotonic() + race.final_s(), began_s + within_s)
         gain = race.against(winner, defaults, until_s=max(began_s + within_s * 0.9, least_s))
-        left_s, drafting = began_s + within_s - time.monotonic(), None
-        if left_s > _LEAST_DRAFT_S and asked.batch_count == 1 and winner.runtime == "llamacpp":
-            bounded = how._replace(limits=how.limits._replace(wall_s=left_s))
+        drafting = None
+        if asked.batch_count == 1 and winner.runtime == "llamacpp":
             with suppress(HarnessError):  # the race has its winner without a draft
-                drafting = drafted(path, winner.scenario(asked), bounded)
+                drafting = drafted(path, winner.scenario(asked), how, until_s=began_s + within_s)
     left = never_ran | race.left
     by_speed = sorted(race.turns, key=lambda setting: _typical(race.turns[setting]))
     runners = tuple(
@@ -347,16 +349,22 @@ def worse_nats(own: Sequence[float], usual: Sequence[float]) -> float:
     return fmean(differences) - 2.0 * stdev(differences) / math.sqrt(len(differences))
 
 
-def drafted(path: Path, scenario: Scenario, how: How) -> Drafting | None:
+def drafted(path: Path, scenario: Scenario, how: How, *, until_s: float) -> Drafting | None:
     """Prompt lookup and the smaller files here with the model's vocabulary: the best of them in turns with none.
 
-    Each as it is and in plain Q4_0, where that copy is there or made at once. None where none is expected to pay.
+    Each as it is and in plain Q4_0, where that copy is there or made at once. None where none is expected to pay, or
+    where too little is left until that moment of the monotonic clock.
     """
-    briefly = Limits(wall_s=_LEAST_DRAFT_S)
-    forms = (forms_of(draft, briefly) for draft in _drafts_for(path))
+    drafts, briefly = ["lookup"], Limits(wall_s=_LEAST_DRAFT_S)
+    for draft in _drafts_for(path):
+        if until_s - time.monotonic() > 2 * _LEAST_DRAFT_S:
+            drafts += forms_of(draft, briefly)
+    if (left_s := until_s - time.monotonic()) < _LEAST_DRAFT_S:
+        return None
+    how = how._replace(limits=how.limits._replace(wall_s=left_s))
     job = SpeculationJob(
         target=str(path),
-        drafts=("lookup", *itertools.chain.from_iterable(forms)),
+        drafts=tuple(drafts),
         prompts=load_prompts("code"),
         new_tokens=64,
         scenario=scenario.replace(context_tokens=1024),
@@ -531,17 +539,20 @@ def usable(runtimes: Sequence[str]) -> list[str]:
 
     One that was asked for by name and cannot be used is refused with its reason.
     """
-    there = []
+    there: dict[str, str] = {}
     for name in runtimes or plugins.names("harness.runtimes"):
         runtime = plugins.load("harness.runtimes", name, "RUNTIME")
         reads = "gguf" in getattr(runtime, "formats", ()) and not hasattr(runtime, "attach")
         why = runtime.missing() or ("" if reads else "it reads no GGUF file in process")
         if runtimes and why:
             raise RefusedError(f"{name}: {why}")
-        there += [] if why else [name]
+        if not why:
+            # Without llama-cpp-python llamacpp is driven through another package, which is one runtime by two names.
+            there[name] = name if runtimes else getattr(runtime, "package", lambda name=name: name)()
     if not there:
         raise RefusedError("no runtime to race: pip install 'edge-harness[llama]' or 'edge-harness[ik]'")
-    return sorted(there, key=lambda name: name != "llamacpp")
+    by_package = {there[name]: name for name in sorted(there, key=lambda name: name == "llamacpp")}
+    return sorted(by_package.values(), key=lambda name: name != "llamacpp")
 
 
 def candidates(runtimes: Sequence[str], first: Setting, most_threads: int) -> Iterator[Setting]:
@@ -615,7 +626,10 @@ def request_s(record: RunRecord, asked: Scenario, memory_bytes: int | None = Non
 
     Raises:
         RefusedError: The run did not end well, or took more memory than was given.
+        KeyboardInterrupt: It was interrupted.
     """
+    if record.outcome == "interrupted":
+        raise KeyboardInterrupt
     if record.outcome not in {"ok", "inconclusive"}:
         raise RefusedError(f"{record.outcome}: {record.detail.splitlines()[0] if record.detail else 'no reason given'}")
     if memory_bytes and (peak := metric_values(record, "peak_memory_bytes")) and peak[0] > memory_bytes:
@@ -644,17 +658,20 @@ def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting |
     """
     one, all_users = (setting.scenario(asked.replace(batch_count=count)) for count in (1, asked.batch_count))
     given = f"-m {shlex.quote(str(file))} -c {asked.context_tokens} {setting.where}"
+    of_cpu = setting.api in {"", "cpu"}
     if setting.runtime == "ik":
         repacking = " -rtr" if setting.repack else ""
         told = (s.replace(repack=True).flags.replace(" --kv-unified", "") for s in (one, all_users))  # it always is
         cli, server = (f"{given} {flags}{repacking}" for flags in told)
         return {"ik_llama.cpp's llama-server": f"llama-server {server}", "ik_llama.cpp's llama-cli": f"llama-cli {cli}"}
+    given += " -dev none" * of_cpu  # with -ngl 0 alone a GPU computes long prompts
     cli, server = (f"{given} {s.flags}" for s in (one, all_users))
     server += f" {drafting.flags}" if drafting and drafting.pays else ""
     flags, placed = f"{one.flags} {setting.where}", placement_of(setting.where)
     kind = BLOCKS[setting.kv_type].type_id
     python = (
-        f"Llama({str(file)!r}, n_threads={setting.thread_count}, n_ctx={asked.context_tokens}, "
+        f"Llama({str(file)!r}, n_threads={setting.thread_count}, n_threads_batch={setting.thread_count}, "
+        f"n_ctx={asked.context_tokens}, "
         f"n_gpu_layers={placed.gpu_layers}, n_batch={max(512, setting.ubatch_tokens)}, "
         f"n_ubatch={setting.ubatch_tokens}, flash_attn={setting.flash_attention}"
     )

@@ -20,7 +20,7 @@ def recommend(
     from harness.app.recommend import TASKS, benchmark
     from harness.app.recommend import recommend as rank
     from harness.app.resolve import resolve_device, scenario_from, usual_program
-    from harness.measure.pipeline import open_history
+    from harness.app.results import ladders
 
     scenario = scenario_from(fields | {"program": usual_program(device)})
     profile = resolve_device(device, scenario)
@@ -32,7 +32,7 @@ def recommend(
         min_tokens_per_s=min_speed,
         minutes=minutes or 0.0,
         quality_of=quality_of,
-        records=open_history().records(workload="quality"),
+        records=ladders(),
     )
     lines = [
         (

@@ -53,7 +53,8 @@ def tune(model: str, profile: Path | None, target: str, how: "options.How", **as
         from harness.records.store import write_atomically
 
         write_atomically(profile, profile_of(tuned).encode())
-    settled = tuned.winner == tuned.defaults or (tuned.gain.low or 0.0) > LEAD_RATIO
+    alone = tuned.gain.sample_count == 0  # there is nothing to compare with
+    settled = alone or tuned.winner == tuned.defaults or (tuned.gain.low or 0.0) > LEAD_RATIO
     settled = settled and not any(runner.left == NOT_RUN for runner in tuned.runners)
     return Answer(tuned, lambda: _show(tuned), Exit.OK if settled else Exit.INCONCLUSIVE)
 
@@ -72,9 +73,11 @@ def profile_of(tuned: "Tuned") -> str:
         "ubatch": winner.ubatch_tokens,
         "kv-type": winner.kv_type,
     }
+    if winner.runtime == "llama-bench":  # on a target; it is no runtime here
+        del defaults["runtime"]
     defaults |= {"without": ",".join(without)} if without else {}
     defaults |= {"api": winner.api, "placement": winner.where} if winner.api else {}
-    shared = {name: defaults[name] for name in ("runtime", "threads")}
+    shared = {name: defaults[name] for name in ("runtime", "threads") if name in defaults}
     return f"# {headline(tuned)}\n" + tomli_w.dumps({"run": defaults, "check": shared})
 
 
@@ -89,6 +92,9 @@ def headline(tuned: "Tuned") -> str:
         least = f"the defaults of llama.cpp are the fastest found ({tuned.winner.words})."
         return f"{tuned.model}: {cut if not_run else least}"
     answer = f"{tuned.winner.words} won, but the time was up before it met the defaults three times."
+    if not gain.sample_count:
+        why = next((runner.left for runner in tuned.runners if runner.setting == tuned.defaults), "")
+        answer = f"{tuned.winner.words} won; llama.cpp's defaults do not run here" + (f": {why}." if why else ".")
     if gain.low is not None and gain.high is not None:
         between = f"({gain.low:.2f} to {gain.high:.2f})"
         answer = f"{gain.mid:.2f} times faster than the defaults {between}: {tuned.winner.words}."

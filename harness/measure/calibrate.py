@@ -420,7 +420,7 @@ def _type_cost(
     times: Times, type_name: str, fill_bytes: int, cached_bytes: int, seconds: Mapping[str, float]
 ) -> TypeCost | None:
     """c, r and u of one type at every batch that was timed; None where nothing was at one token."""
-    batches = sorted({b for t, role, b, _ in times if t == type_name and "cached" not in role and "apart" not in role})
+    batches = sorted({b for t, role, b, _ in times if t == type_name and role in _WEIGHTY})
     if batches[:1] != [1]:
         return None
     parts = ("byte", "row", "product")
@@ -467,7 +467,8 @@ def load_costs(built: Iterable[Mapping[str, Any]]) -> tuple[dict[str, float], fl
         for m in models
     ]
     _, layer_s, word_s, *byte_s = nonnegative_fit(rows, [model["load_s"] for model in models])
-    return dict(zip(names, byte_s, strict=True)), layer_s, _MERGES_RATIO * word_s
+    least_s = 1e-15  # 0 is a type that was not timed
+    return {name: max(s, least_s) for name, s in zip(names, byte_s, strict=True)}, layer_s, _MERGES_RATIO * word_s
 
 
 def no_faster(cost: TypeCost, working_sets: WorkingSets, *, in_cache: bool) -> TypeCost:

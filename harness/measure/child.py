@@ -190,7 +190,7 @@ class _Run:
         self._stopped_for = self._stopped_for or outcome
         if outcome == "timed out":
             # An abort first: the child's fault handler then says where it hung.
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, ValueError):  # Windows sends no such signal
                 process.send_signal(signal.SIGABRT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE_S)

@@ -208,8 +208,11 @@ class Pipeline(contextlib.ExitStack):
         return key_of(key, self.how.notes) if key and self.how.notes else key
 
     def trial(self, entry: str, job: msgspec.Struct) -> ChildResult:
-        """One of several children whose outcomes together are a measurement; the caller makes its record."""
-        return run_child(entry, job, limits=self.how.limits)
+        """A child beside a measurement, not held to its memory; KeyboardInterrupt where it was interrupted."""
+        ended = run_child(entry, job, limits=self.how.limits._replace(memory_bytes=None))
+        if ended.outcome == "interrupted":
+            raise KeyboardInterrupt
+        return ended
 
 
 def make(entry: str, job: Mapping[str, Any], path: Path, *, limits: Limits = Limits()) -> Path:  # noqa: B008

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from math import exp, expm1, isfinite, log
+from pathlib import Path
 from statistics import fmean
 from typing import Final
 
-from harness.domain.base import Frozen
+from harness.domain.base import REFERENCE, Frozen
 from harness.domain.quality import Change
 from harness.domain.record import Phase, RunRecord
 from harness.domain.result import Generation, Quality
@@ -18,6 +19,8 @@ COLUMNS: Final = (
 """Headings of the cells of a rung; those of calibration come last."""
 CALIBRATION_COLUMNS: Final = 3
 _RAN: Final = ("ok", "inconclusive")
+_SAME_COUNT_RATIO: Final = 1e-4
+_ENOUGH_TOKENS: Final = 1000
 SAME_NATS: Final = 0.005
 """By so much a token another runtime's answers may be worse: kernels round otherwise."""
 
@@ -90,8 +93,13 @@ def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
     for of in settings.values():
         for (sha256, runtime), record in max(reversed(of.values()), key=len).items():
             speeds.setdefault(sha256, {})[runtime] = record
-    scored = [(r, speeds.get(r.model.sha256, {}) if r.model else {}) for r in records if r.workload == "quality"]
-    return mark_frontier([_rung(r, timed) for r, by_runtime in scored for timed in by_runtime.values() or [None]])
+    rungs = []
+    for scored in records:
+        if scored.workload == "quality":
+            by_runtime = speeds.get(scored.model.sha256, {}) if scored.model else {}
+            rungs.append(_rung(scored, by_runtime.get("llamacpp")))
+            rungs += [_rung(scored, timed) for runtime, timed in by_runtime.items() if runtime != "llamacpp"]
+    return mark_frontier(rungs)
 
 
 def mark_frontier(rungs: Sequence[Rung]) -> list[Rung]:
@@ -125,7 +133,8 @@ def _rung(scored: RunRecord, timed: RunRecord | None) -> Rung:
     answers = result.token_nll if isinstance(result, Generation) else ()
     return rung.replace(
         runtime="" if timed.runtime == "llamacpp" else timed.runtime,
-        perplexity=exp(fmean(answers)) if answers else None,
+        # of as many tokens, or it would be that of another text
+        perplexity=exp(fmean(answers)) if len(answers) == quality.score.token_count else None,
         speed_outcome=timed.outcome if timed.outcome in _RAN else _first_line(timed),
         decode_tokens_per_s=_rate(timed, "decode"),
         prefill_tokens_per_s=_rate(timed, "prefill"),
@@ -188,18 +197,28 @@ def _change(change: Change) -> str:
     return f"{clear}{change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}]"
 
 
-def measured_growths(records: Iterable[RunRecord]) -> dict[tuple[str, int, str], float]:
-    """Growth of perplexity over the source in percent, by architecture, parameters and mixture; the newest comes first.
+def measured_growth_percent(
+    records: Iterable[RunRecord], architecture: str, parameter_count: float, quant: str
+) -> float | None:
+    """Growth of perplexity over the source, by the first ladder of a model of that shape; None where there is none.
 
-    Ladders of a source that was quantized itself are left out: what that lost is in none of their figures.
+    A ladder counts that read enough of the shipped text, from a source that was not quantized itself: what that lost is
+    in none of its figures.
     """
-    found: dict[tuple[str, int, str], float] = {}
     for record in records:
         model, quality = record.model, record.result
-        if model is not None and isinstance(quality, Quality) and not model.requantized_from:
-            key = (model.architecture, model.parameter_count, record.quant)
-            found.setdefault(key, 100 * expm1(quality.calibration.nll_change.value))
-    return found
+        if (
+            isinstance(quality, Quality)
+            and model is not None
+            and not model.requantized_from
+            and (model.architecture, record.quant) == (architecture, quant)
+            # files may hold a table of rotations beside the weights
+            and abs(model.parameter_count / parameter_count - 1) < _SAME_COUNT_RATIO
+            and quality.text == Path(REFERENCE).name
+            and quality.score.token_count >= _ENOUGH_TOKENS
+        ):
+            return 100 * expm1(quality.calibration.nll_change.value)
+    return None
 
 
 def caveats(rungs: Sequence[Rung]) -> list[str]:

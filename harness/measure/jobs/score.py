@@ -19,6 +19,8 @@ from harness.runtimes.server.prompt_scores import text_nll as server_nll
 from harness.stats.calibration.paired import calibration_change
 
 CHUNK_TOKENS: Final = 512
+_NO_NUMBER_NATS: Final = 100.0
+"""Worse than any guess: a runtime that gives no numbers must not pass for one that tells nothing."""
 
 
 class QualityJob(Frozen):
@@ -76,6 +78,8 @@ class TextJob(Frozen):
 def run_text(job: TextJob, emit: Emit) -> None:
     """Child's entry: how well a runtime predicts a text; emits ``nll`` [n], where it gives one.
 
+    A prediction that is no number counts as ``_NO_NUMBER_NATS``.
+
     Raises:
         RefusedError: The runtime gives no log-probabilities of a text.
         HarnessError: It or the model cannot be used.
@@ -87,6 +91,7 @@ def run_text(job: TextJob, emit: Emit) -> None:
     runtime = plugins.load("harness.runtimes", job.runtime, "RUNTIME")
     if isinstance(runtime, LlamaCpp):
         with runtime.open(Path(job.path), job.scenario) as session:
-            emit("nll", text_nll(session, text, job.chunk_count).tolist())
+            losses = text_nll(session, text, job.chunk_count)
+            emit("nll", np.nan_to_num(losses, nan=_NO_NUMBER_NATS, posinf=_NO_NUMBER_NATS).tolist())
     else:
         raise RefusedError("only llama.cpp and ik in process, and servers, can be scored on a text")

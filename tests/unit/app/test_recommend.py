@@ -67,22 +67,25 @@ def test_a_ladder_on_record_says_what_a_mixture_costs(requantized_from: str, cou
     weights = resolve_model("qwen2.5-coder-7b", plain.quant).weights
     record = load(Path("tests/records/v2-quality.json"))
     change = replace(record.result.calibration.nll_change, value=0.05)
+    enough = replace(record.result.score, token_count=1024)
     ladder = replace(
         record,
         model=replace(
-            record.model, quant=plain.quant, architecture="qwen2", parameter_count=weights.weight_count,
+            record.model, quant=plain.quant, architecture="qwen2", parameter_count=weights.weight_count + 64,
             requantized_from=requantized_from,
         ),
-        result=replace(record.result, calibration=replace(record.result.calibration, nll_change=change)),
+        result=replace(record.result, score=enough, calibration=replace(record.result.calibration, nll_change=change)),
     )  # fmt: skip
-    (told,) = (c for c in recommend(device, "code", SCENARIO, records=[ladder]).choices if c.model == plain.model)
+    brief = replace(ladder, result=replace(ladder.result, score=replace(enough, token_count=255)))
+    records = [brief, ladder] if counts else [brief]
+    (told,) = (c for c in recommend(device, "code", SCENARIO, records=records).choices if c.model == plain.model)
     if not counts:
         assert told == plain
         return
     # 0.05 nats a token more are exp(0.05) - 1 = 5.13 % of perplexity
     assert told.perplexity_percent == pytest.approx(5.127, abs=1e-3)
     assert told.rank_score == pytest.approx(plain.score * (1 - 0.05127), abs=0.01)
-    assert told.source.endswith("a ladder here")
+    assert told.source.endswith("a ladder here of a model of this shape")
     assert (told.quant, told.score) == (plain.quant, plain.score)
 
 

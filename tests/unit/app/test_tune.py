@@ -1,15 +1,18 @@
 """The race: who leaves, who wins, and what is said of the winner, on a clock and a machine of our own."""
 
 import random
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
 from bench.tiny_gguf import synthesize_tiny
+from harness import plugins
 from harness.app.resolve import resolve_model
 from harness.app.speculate import load_prompts
 from harness.app.tune import (
@@ -296,6 +299,26 @@ def test_a_run_without_an_answer_has_no_seconds(fields: dict[str, object], reaso
         request_s(record(**fields), record().scenario)
 
 
+def test_an_interrupted_turn_ends_the_race() -> None:
+    """It is nobody's fault: the setting that ran is not thrown out for it."""
+    race = Race(lambda _: request_s(record(outcome="interrupted"), record().scenario), now_s=lambda: 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        race.run(SETTINGS[:2], until_s=1e9)
+
+
+def test_one_package_is_raced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With xllamacpp alone, ``llamacpp`` is driven through it."""
+
+    def loaded(_group: str, name: str, _what: str) -> SimpleNamespace:
+        package = {"llamacpp": "xllamacpp 2026.9.11063", "xllamacpp": "xllamacpp 2026.9.11063"}.get(name, name)
+        missing = "" if name in {"llamacpp", "xllamacpp", "ik"} else "not installed"
+        return SimpleNamespace(missing=lambda: missing, formats=("gguf",), package=lambda: package)
+
+    monkeypatch.setattr(plugins, "load", loaded)
+    assert usable([]) == ["llamacpp", "ik"]
+    assert usable(["xllamacpp"]) == ["xllamacpp"]
+
+
 def test_commands_hold_the_winner() -> None:
     model = Path("m.gguf")
     setting = Setting(runtime="llamacpp", thread_count=3, ubatch_tokens=128, kv_type="Q8_0", repack=False)
@@ -303,16 +326,19 @@ def test_commands_hold_the_winner() -> None:
     lines = commands(setting, model, scenario_of("users=4"))
 
     options = "-ctk q8_0 -ctv q8_0{} -t 3 -ub 128 --no-repack"
-    assert lines["llama-server"] == "llama-server -m m.gguf -c 4096 -ngl 0 " + options.format(" -np 4 --kv-unified")
-    assert lines["llama-cli"] == "llama-cli -m m.gguf -c 4096 -ngl 0 " + options.format("")
+    assert lines["llama-server"] == "llama-server -m m.gguf -c 4096 -ngl 0 -dev none " + options.format(
+        " -np 4 --kv-unified"
+    )
+    assert lines["llama-cli"] == "llama-cli -m m.gguf -c 4096 -ngl 0 -dev none " + options.format("")
     assert lines["Ollama Modelfile"].splitlines()[1:] == [
         "PARAMETER num_thread 3", "PARAMETER num_ctx 4096", "PARAMETER num_batch 128", "PARAMETER num_gpu 0",
         "# A Modelfile cannot set: -ctk q8_0 -ctv q8_0 --no-repack",
     ]  # fmt: skip
     # GGML_TYPE_Q8_0 is 8 in ggml.h; a batch of 512 is the least that holds a micro-batch of 128
     assert lines["llama-cpp-python"].splitlines() == [
-        "Llama('m.gguf', n_threads=3, n_ctx=4096, n_gpu_layers=0, n_batch=512, n_ubatch=128, flash_attn=True, "
-        "type_k=8, type_v=8)",
+        # without n_threads_batch it takes every hardware thread for a prompt
+        "Llama('m.gguf', n_threads=3, n_threads_batch=3, n_ctx=4096, n_gpu_layers=0, n_batch=512, n_ubatch=128, "
+        "flash_attn=True, type_k=8, type_v=8)",
         "# llama-cpp-python cannot set: --no-repack",
     ]
     off = commands(replace(setting, flash_attention=False, kv_type="F16"), model, scenario_of("chat"))
@@ -322,6 +348,7 @@ def test_commands_hold_the_winner() -> None:
         replace(setting, api="cuda", placement=placement_of("-ngl 20 -nkvo")), model, scenario_of("chat")
     )
     assert "n_gpu_layers=20" in on_card["llama-cpp-python"]
+    assert "-dev" not in on_card["llama-server"]
     assert "type_v=8, offload_kqv=False)\n# llama-cpp-python cannot set: --no-repack" in on_card["llama-cpp-python"]
     assert "PARAMETER num_gpu 20\n# A Modelfile cannot set: " in on_card["Ollama Modelfile"]
     assert on_card["Ollama Modelfile"].endswith("--no-repack -nkvo")
@@ -395,7 +422,8 @@ def test_a_draft_is_measured_beside_none(tmp_path: Path, monkeypatch: pytest.Mon
     few = load_prompts("code", 5)
     monkeypatch.setattr("harness.app.tune.load_prompts", lambda _: few)
     limited = How(keep=False, limits=Limits(wall_s=40.0))
-    drafting = drafted(model, Scenario(thread_count=1), limited)
+    assert drafted(model, Scenario(thread_count=1), limited, until_s=time.monotonic() + 19.0) is None
+    drafting = drafted(model, Scenario(thread_count=1), limited, until_s=time.monotonic() + 300.0)
     if drafting is not None:  # random weights repeat themselves, so that lookup mostly pays
         assert Path(drafting.draft).name in {"lookup", "small.gguf"}
         assert drafting.gain.sample_count >= 1
@@ -445,6 +473,7 @@ def test_a_gain_is_told_of_a_race_that_was_cut_short() -> None:
             "no difference from the defaults beyond noise: 1.02 times (0.98 to 1.05)",
         ),
         (Estimate(1.5, None, None, 2), FAST, "the time was up before it met the defaults three times"),
+        (Estimate(float("inf"), None, None, 0), FAST, "won; llama.cpp's defaults do not run here."),
         (Estimate(1.0, 1.0, 1.0, 0), Setting(runtime="llamacpp", thread_count=4), "the defaults of llama.cpp are the"),
     ],
 )

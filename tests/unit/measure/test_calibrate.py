@@ -108,6 +108,16 @@ def test_fit_finds_what_was_put_in() -> None:
         assert table[1] == (4, pytest.approx(2.5 * unit, rel=1e-4))
 
 
+def test_a_type_has_the_batches_that_its_products_were_timed_at() -> None:
+    """A GPU's overheads are timed on F16 at 16 tokens, its products at no more than 8: 16 tokens are not free."""
+    products = [
+        event("F16", r, b, 0, [invented_time(r, b, 0)]) for r in ("narrow", "mid", "wide", "head") for b in (1, 8)
+    ]
+    more = [event("F16", role, 16, 0, [invented_time(role, 16, 0)]) for role in ("shallow", "deep")]
+    (cost,) = calibrate.fit([*invented_events(), *more, *products], ["F16"], FILL).types
+    assert [batch for batch, _ in cost.batch_seconds_per_byte] == [1, 8]
+
+
 def test_a_load_is_told_by_its_bytes_layers_and_words() -> None:
     """0.02 s beside 4 ms a layer, 3 ns a byte of Q4_0, 0.2 ns a byte of Q8_0, and 0.1 s of 32,768 words.
 

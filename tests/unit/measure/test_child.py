@@ -74,6 +74,15 @@ def test_a_hanging_child_is_ended_and_says_where_it_hung(tmp_path: Path) -> None
     assert result.duration_s < 20
 
 
+def test_a_system_without_that_signal_ends_it_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(_process: object, number: int) -> None:  # as CPython on Windows
+        raise ValueError(f"Unsupported signal: {number}")
+
+    monkeypatch.setattr("subprocess.Popen.send_signal", unsupported)
+    result = run_fake(tmp_path, "hang", Limits(wall_s=0.5))
+    assert result.outcome == "timed out"
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits of Linux")
 @pytest.mark.parametrize("use_group", [True, False])
 def test_a_memory_limit_holds_with_and_without_a_control_group(tmp_path: Path, use_group: bool) -> None:

@@ -1,5 +1,6 @@
 """Each job goes to its child as JSON, and arrives as what it was: by the annotation of the entry's first parameter."""
 
+import contextlib
 import inspect
 import json
 import pkgutil
@@ -8,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from harness.domain.placement import Placement
@@ -16,6 +18,7 @@ from harness.measure import _calibrate_child, jobs, protocol
 from harness.measure._child import _typed
 from harness.measure.jobs import executable, load, score, served, soak, speculate, stream
 from harness.ports import Emit
+from harness.runtimes.llamacpp import LlamaCpp
 from harness.runtimes.server.stream import Patience
 
 SCENARIO = Scenario(context_tokens=256, api="vulkan", placement=Placement(gpu_layers=3, kv_on_gpu=False))
@@ -84,3 +87,16 @@ def test_no_job_is_left_out() -> None:
         if name.endswith("Job") and kind.__module__.startswith("harness.measure.")
     }
     assert kinds and kinds <= {type(job) for _, job in SENT}
+
+
+def test_a_prediction_that_is_no_number_is_a_wrong_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(LlamaCpp):
+        def open(self, *_: Any, **__: Any) -> Any:
+            return contextlib.nullcontext()
+
+    monkeypatch.setattr(score.plugins, "load", lambda *_: Broken())
+    monkeypatch.setattr(score, "text_nll", lambda *_: np.array([np.nan, 2.0, np.inf]))
+    told: list[tuple[str, Any]] = []
+    score.run_text(score.TextJob(runtime="ik", scenario=SCENARIO, path="a.gguf"), lambda *event: told.append(event))
+    # JSON has no such numbers: they would arrive as null
+    assert told == [("nll", [100.0, 2.0, 100.0])]
