@@ -75,9 +75,8 @@ def main(model: str, minutes: float, peer: bool) -> None:
     settings = grid()
     how = How(keep=False)
     tuned = tune(model, within_s=60 * minutes, device=this_machine(), how=how)
-    click.echo(
-        f"{tuned.model}: tuner {tuned.seconds:.0f} s, {tuned.never_ran_ratio:.0%} of {len(tuned.runners)} pruned"
-    )
+    pruned = f"{tuned.never_ran_ratio:.0%} of {len(tuned.runners)} pruned"
+    click.echo(f"{tuned.model}: tuner {tuned.seconds:.0f} s, {pruned}, {tuned.winner.words}")
     choices = {"tuner": tuned.winner}
     with Pipeline(how) as pipeline:
         take = door(RunCell(model, "", scenario_of("chat")), pipeline, tuned.defaults)
