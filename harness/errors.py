@@ -58,7 +58,9 @@ class UnknownNameError(InputError):
         known = list(known)
         begun = sorted(n for n in known if n.startswith(name)) if len(name) > 2 else []
         close = known if kind in {"model", "device"} else begun or get_close_matches(name, known, n=1, cutoff=0.5)
-        nearest = f" Did you mean {' or '.join(map(repr, close[:3]))}?" if close else ""
+        *others, last = map(repr, close[:3] or [""])
+        listed = f"{', '.join(others)} or {last}" if others else last
+        nearest = f" Did you mean {listed}?" if close else ""
         listing = f" There are {', '.join(known)}." if known else ""
         if kind in {"device", "model", "workload"}:
             folder = f" {name!r} here is a folder." if name and os.path.isdir(name) else ""  # noqa: PTH112 - any text

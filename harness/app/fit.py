@@ -123,10 +123,11 @@ def judged(
     """What :func:`memory_in` says, with speed and verdict (RefusedError: as :func:`in_memory`)."""
     check_entitlement(entitled, device)
     api, speed = device.api(scenario.api), _speed(model, device, scenario)
+    name, quant = model.shown
     return Prediction(
         device=device.name,
-        model=model.name,
-        quant=model.quant,
+        model=name,
+        quant=quant,
         api=api,
         memory=memory,
         speed=speed,

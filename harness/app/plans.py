@@ -96,7 +96,7 @@ def plan_speculation(
         else:
             ratio = drafting
     elif draft is not None:
-        drafter = f"{draft.name} {draft.quant}"
+        drafter = " ".join(draft.shown)
         own = predict_speed(draft.weights, device, scenario)
         ratio = plain_rate / own.decode_tokens_per_s.mid
     fixed, most = scenario.draft_tokens, _MAX_GAMMA

@@ -20,6 +20,8 @@ Task = Literal["chat", "code", "reasoning", "vision"]
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
 
 _MIXTURES: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_XXS")
+_MOST_GROWTH_PERCENT: Final = 30.0
+"""Growth of perplexity above which no mixture is recommended: the model's score says nothing of what is left."""
 _SPLIT_MIXTURE: Final = "Q4_K_M"
 """What is split or streamed where no mixture fits whole."""
 _SAME_POINTS: Final = 1.0
@@ -48,10 +50,11 @@ class Choice(Frozen):
 
 
 class Ranking(Frozen):
-    """Choices, best first, and why each other model that is known here is none of them."""
+    """Choices, best first, why each other model that is known here is none of them, and what starts the first one."""
 
     choices: tuple[Choice, ...]
     left_out: dict[str, str]
+    commands: tuple[str, ...] = ()
 
 
 _TABLE: Final = shipped_table("data/quality.toml")
@@ -110,18 +113,21 @@ def recommend(
             speed = float((late.tokens_per_s if late else now.speed.decode_tokens_per_s).mid)
             if not way.runs or (quant and not way.is_whole):
                 continue
+            shape, count = model.weights.shape, model.weights.weight_count
+            growth = measured_growth_percent(ladders, shape.architecture, count, model.quant)
+            told = "" if growth is None else "; what its mixture costs: a ladder here of a model of this shape"
+            growth = perplexity_growth_percent(model.quant, count) if growth is None else growth
+            if growth is not None and growth > _MOST_GROWTH_PERCENT:
+                left_out[name] = f"what fits of it loses too much: {model.quant}, {growth:.0f} % more perplexity"
+                continue
             reached = max(reached, speed)
             if speed < min_tokens_per_s:
                 left_out[name] = f"too slow: {format_number(reached)} tokens/s"
                 continue
             del left_out[name]
-            shape, count = model.weights.shape, model.weights.weight_count
-            growth = measured_growth_percent(ladders, shape.architecture, count, now.quant)
-            told = "" if growth is None else "; what its mixture costs: a ladder here of a model of this shape"
-            growth = perplexity_growth_percent(now.quant, count) if growth is None else growth
             choice = Choice(
                 model=name,
-                quant=now.quant,
+                quant=model.quant,
                 how="" if way.is_usual else way.how,
                 score=row[task],
                 perplexity_percent=growth,

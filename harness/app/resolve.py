@@ -9,7 +9,7 @@ from harness.catalog.gguf import read_weights
 from harness.catalog.guess import Guess
 from harness.catalog.hf_config import read_hf_config
 from harness.catalog.hub import read_repository
-from harness.catalog.names import HUB_PREFIX, hub_parts, is_repository, load_model, match
+from harness.catalog.names import HUB_PREFIX, hub_parts, is_another, is_repository, load_model, match
 from harness.catalog.paths import as_path, table_rows
 from harness.catalog.vision import ImageTower, tower_of
 from harness.domain.device import APIS, Calibration, DeviceProfile
@@ -18,11 +18,12 @@ from harness.domain.ggml import BLOCKS, KV_TYPES
 from harness.domain.model import ModelCard, ModelShape, Weights
 from harness.domain.placement import Placement
 from harness.domain.program import program_named
-from harness.domain.quant import understood
+from harness.domain.quant import split, understood
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, HarnessError, InputError, RefusedError, UnknownNameError, what_is_there
 from harness.predict.quant_mix import quant_named
 from harness.predict.weights import weights_of
+from harness.printable import clean
 
 PROBED_NAME: Final = "this-machine"
 """Stem of the profile that ``edge-harness devices probe`` writes into the user's devices folder."""
@@ -39,6 +40,8 @@ class ResolvedModel(NamedTuple):
     ``guess`` bounds it where nobody knows the model; ``bits`` are the fewest and most bits a weight of its quantisation
     where another mixture stands for that; ``path`` is its file, even one that is not here; ``notes`` say what was
     assumed on the way; ``repo`` and ``file`` where on the hub it was read; ``tower`` is what it looks at images with.
+    ``asked_name`` is what was typed where the card is another version's, ``asked_quant`` where a mixture stands for it:
+    no file of the card, or of the mixture, is what was asked for.
     """
 
     name: str
@@ -52,6 +55,13 @@ class ResolvedModel(NamedTuple):
     repo: str = ""
     file: str = ""
     tower: ImageTower | None = None
+    asked_name: str = ""
+    asked_quant: str = ""
+
+    @property
+    def shown(self) -> tuple[str, str]:
+        """Its name and its quantisation as they were asked for."""
+        return self.asked_name or self.name, self.asked_quant or self.quant
 
     @property
     def tower_bytes(self) -> int:
@@ -84,7 +94,7 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     if tower.model:
         untold = () if tower.hidden_dim else (_NO_WIDTHS,)
         name = model.name if model.path or model.repo else tower.model
-        return model._replace(name=name, tower=tower, notes=(*model.notes, *untold))
+        return model._replace(name=name, asked_name="", tower=tower, notes=(*model.notes, *untold))
     alone = "the language model alone: its image tower (mmproj) comes on top, and nobody told its size"
     return model._replace(tower=tower, notes=(*model.notes, alone))
 
@@ -125,7 +135,8 @@ def _language_model(ref: str, quant: str | None) -> ResolvedModel:
     if found.card.name != ref:  # what was read into the name is told, unless it is the card's own
         here = "no such file here; " if elsewhere else ""
         said = (f"{ref!r}: {here}{found.why}", *said)
-    return model._replace(notes=(*said, *model.notes))
+    asked_name = clean(split(ref.removesuffix(".gguf"))[0]) if is_another(ref, found.card) else ""
+    return model._replace(asked_name=asked_name, notes=(*said, *model.notes))
 
 
 def one_quant(ref: str, named: str, asked: str) -> str:
@@ -279,13 +290,21 @@ def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
             weights, off = untied, abs(untied.file_bytes / published - 1)
     if off > _SAME_FILE_RATIO:
         notes.append(f"the published file has {published} bytes, the shape says {weights.file_bytes}")
-    return ResolvedModel(card.name, mixture, weights, card=card, bits=bits, notes=tuple(notes))
+    written = _as_written(quant, mixture) if said else ""
+    return ResolvedModel(card.name, mixture, weights, card=card, bits=bits, notes=tuple(notes), asked_quant=written)
 
 
 def _from_shape(name: str, shape: ModelShape, quant: str, said: tuple[str, ...] = ()) -> ResolvedModel:
     mixture, notes = mixture_of(quant, shape.architecture)
     weights = weights_of(shape, quant)
-    return ResolvedModel(name, mixture, weights, bits=_bits(quant, weights), notes=(*said, *notes))
+    bits, written = _bits(quant, weights), _as_written(quant, mixture) if notes else ""
+    return ResolvedModel(name, mixture, weights, bits=bits, notes=(*said, *notes), asked_quant=written)
+
+
+def _as_written(quant: str, mixture: str) -> str:
+    """A quantisation as it was written, without the owner of a repository; empty where it is the mixture's own name."""
+    written = quant.rpartition(":")[2]
+    return "" if written.upper() == mixture else written
 
 
 def _from_hub(ref: str, quant: str | None) -> ResolvedModel:

@@ -113,11 +113,13 @@ def advice_for(
     Mixtures other than the given one are computed from the shape; ``asked`` is what :func:`ways` was given.
     """
 
-    def evaluate(variant: Variant, **changed: Any) -> Prediction:
+    def evaluate(variant: Variant, **changed: Any) -> tuple[Prediction, str]:
         other = model
         if variant.quant != model.quant:
-            other = model._replace(quant=variant.quant, weights=weights_of(model.weights.shape, variant.quant))
-        return ways(other, variant.device, variant.scenario, **(asked | changed))[0].prediction
+            weights = weights_of(model.weights.shape, variant.quant)
+            other = model._replace(quant=variant.quant, asked_quant="", bits=None, weights=weights)
+        best = ways(other, variant.device, variant.scenario, **(asked | changed))[0]
+        return best.prediction, best.how
 
     unchanged = Variant(model.quant, scenario, device)
     beside = asked.get("beside", ())
@@ -189,5 +191,5 @@ def _placed_in_words(blocks: int, device: DeviceProfile, placement: Placement, a
     if start:
         return f"{blocks - start} of {blocks} blocks on {where}, the others with the CPU"
     if placement.cpu_moe:
-        return f"on {where}, but for the experts of {placement.cpu_moe} of {blocks} blocks, which stay with the CPU"
+        return f"on {where}, with the experts of {placement.cpu_moe} of {blocks} blocks kept on the CPU"
     return f"whole on {where}"

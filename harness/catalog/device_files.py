@@ -108,7 +108,9 @@ def files_of_chip(chips: Iterable[str]) -> list[DeviceProfile]:
 def near_files(name: str) -> list[str]:
     """Names of files that look like this one."""
     wanted, known = spelled(name).replace(" ", "-"), list(data_files("devices"))
-    return [n for n in known if n.startswith(wanted)][:3] or get_close_matches(wanted, known, n=2, cutoff=0.6)
+    short = {n.removesuffix("-desktop"): n for n in known}  # which nobody types
+    near = get_close_matches(wanted, short, n=2, cutoff=0.6)
+    return [n for n in known if n.startswith(wanted)][:3] or [short[n] for n in near]
 
 
 _Index = dict[str, set[str]]

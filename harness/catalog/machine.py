@@ -298,7 +298,11 @@ def _readings(part: Part, hits: Sequence[Part], name: str) -> tuple[str, ...]:
     differing = {
         p.name: _figures(p)
         for p in hits
-        if p.gb_s and (abs(p.gb_s / (part.gb_s or 1) - 1) > 0.02 or p.sizes_gb != part.sizes_gb != ())
+        if p.gb_s
+        and (
+            abs(p.gb_s / (part.gb_s or 1) - 1) > 0.02
+            or (p.sizes_gb != part.sizes_gb and () not in {p.sizes_gb, part.sizes_gb})
+        )
     }
     if differing:
         words = "; ".join(list(differing.values())[:4])

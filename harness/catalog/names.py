@@ -92,6 +92,18 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
     return Match(None, bounded, quant, why)
 
 
+def is_another(name: str, card: ModelCard) -> bool:
+    """Whether a name has words beside the card's own: another version of the same shape, or a model made of it."""
+    bare = split(name.removesuffix(".gguf"))[0]
+    known = f"{key(card.name)}-{key(split(card.title)[0])}-a".split("-")
+    line = bare.rpartition("/")[2].partition("_")[2]  # Qwen_QwQ-32B: the owner before a line
+    for text in filter(None, (key(bare), key(line))):
+        told = {word for word in text.split("-") if not _SIZED.search(word)}
+        if told <= {*known} or re.sub(r"[-.]", "", text) == re.sub(r"[-.]", "", key(card.name)):
+            return False
+    return True
+
+
 def _misspelt(name: str, card: str) -> bool:
     """Whether a name differs from a card's by a letter or two, and in no figure."""
     bare, own = key(split(name)[0]), key(card)
@@ -134,7 +146,7 @@ def _card_of(name: str, params_b: float) -> tuple[ModelCard | None, str, str]:
 
 def _meant(bare: str, keys: dict[str, str]) -> Iterator[tuple[str | None, float, str]]:
     """Cards that a name can mean, surest first: each with the size (10**9) that the name gives it, and the reason."""
-    own, alike = key(bare), "its words are those of {}"
+    own, alike = key(bare), "read as {}"
     yield keys.get(own), 0, alike
     whose, _, line = bare.rpartition("/")[2].partition("_")  # Qwen_QwQ-32B: the owner before a line
     if not re.search(r"\d", whose):

@@ -19,6 +19,8 @@ PIPED_WIDTH: Final = 140
 """Columns of a table that goes to a file or a pipe."""
 JSON_VERSION: Final = 1
 """Version of the documents of ``--json``; a field that goes, or changes its meaning, raises it."""
+HANDHELD: Final = ("phone", "tablet")
+"""Kinds of devices on which nobody types a command."""
 _NUMBER: Final = re.compile(r"[-+~*]?\d[\d.,]*(e[-+]?\d+)?( ± [\d.]+)?( ?[^\d\s]{1,10})?")
 _NO_NUMBER: Final = {"", "-", "–", "?", "any", "none", "no draft", "not known"}
 """What a cell of a column that is aligned right holds: a number with its unit, or that there is none."""
@@ -91,7 +93,8 @@ class Table(NamedTuple):
     """A plain table that fits the terminal; ``right`` are the columns of numbers, which align right.
 
     In a narrow terminal columns of words wrap between words, then columns are left out: those named in ``spare`` in
-    that order, then the others from the last one on. No word, number or flag is broken in two.
+    that order, then the others from the last one on: left out, or where it ``folds`` shown in another table below. No
+    word, number or flag is broken in two.
     """
 
     title: str
@@ -99,6 +102,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
     right: frozenset[int] = frozenset()
     spare: Sequence[str] = ()
+    folds: bool = False
 
     def __rich_console__(self, screen: Any, options: Any) -> Iterator[Any]:
         """Rows of text for a console of ``options.max_width`` columns."""
@@ -115,12 +119,18 @@ class Table(NamedTuple):
         for row in self.rows:
             sheet.add_row(*(Text(_shortened(row[index], width)) for index, width in widths.items()))
         yield sheet
-        if dropped:
-            yield Text(f"not shown in {options.max_width} columns, but by --json: {', '.join(dropped)}")
+        names = [self.columns[index] for index in dropped if self.columns[index]]
+        if names and not self.folds:
+            yield Text(f"not shown in {options.max_width} columns, but by --json: {', '.join(names)}")
         yield Text("")
+        if dropped and self.folds:
+            below = (0, *sorted(dropped))
+            right = frozenset(place for place, index in enumerate(below) if index in self.right)
+            rows = [[row[index] for index in below] for row in self.rows]
+            yield self._replace(title="", columns=[self.columns[index] for index in below], rows=rows, right=right)
 
-    def _fitted(self, most: int) -> tuple[dict[int, int], list[str]]:
-        """Width of each column that is shown, and the names of those that are not."""
+    def _fitted(self, most: int) -> tuple[dict[int, int], list[int]]:
+        """Width of each column that is shown, and those that are not."""
         whole, least = [], []
         for index, name in enumerate(self.columns):
             cells = [row[index] for row in self.rows]
@@ -132,10 +142,10 @@ class Table(NamedTuple):
         shown = list(range(len(self.columns)))
         spare = [self.columns.index(name) for name in self.spare if name in self.columns]
         spare += [index for index in reversed(shown) if index not in spare and index]
-        dropped: list[str] = []
+        dropped: list[int] = []
         while len(shown) > 2 and spare and sum(least[i] + 2 for i in shown) - 1 > most:
             shown.remove(index := spare.pop(0))
-            dropped.append(self.columns[index])
+            dropped.append(index)
         room = most - 2 * len(shown) + 1
         widths = {index: least[index] for index in shown}
         if sum(widths.values()) > room:  # two columns, and still too wide: words are shortened
@@ -143,7 +153,7 @@ class Table(NamedTuple):
             widths[shown[0]] = min(widths[shown[0]], room - sum(widths[i] for i in shown[1:]))
         for index in sorted(shown, key=lambda i: whole[i] - widths[i]):  # what is left goes to who needs least
             widths[index] = min(whole[index], widths[index] + max(room - sum(widths.values()), 0))
-        return widths, [name for name in dropped if name]
+        return widths, dropped
 
 
 def _shortened(cell: str, width: int) -> str:
@@ -152,9 +162,11 @@ def _shortened(cell: str, width: int) -> str:
     return " ".join(w if len(w) <= width else f"{w[:half]}…{w[len(w) - (width - 1 - half) :]}" for w in cell.split(" "))
 
 
-def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], spare: Sequence[str] = ()) -> Table:
+def table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], spare: Sequence[str] = (), *, folds: bool = False
+) -> Table:
     """A :class:`Table` of cells that are text of one line, never markup; columns of numbers align right."""
     cells = [tuple(clean(str(cell), MESSAGE_MAX) for cell in row) for row in rows]
     told = [set(column) - _NO_NUMBER for column in zip(*cells, strict=True)]
     right = frozenset(at for at, words in enumerate(told) if words and all(map(_NUMBER.fullmatch, words)))
-    return Table(clean(title, MESSAGE_MAX), tuple(columns), cells, right, spare)
+    return Table(clean(title, MESSAGE_MAX), tuple(columns), cells, right, spare, folds)

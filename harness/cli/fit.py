@@ -9,7 +9,7 @@ import click
 from harness.cli import _options as options
 from harness.cli._command import typed, verb
 from harness.cli._effect import refuse_idle, refuse_typed
-from harness.cli._output import Answer, Table, console, say, table
+from harness.cli._output import HANDHELD, Answer, Table, console, say, table
 from harness.cli._parameters import Amount, Count
 from harness.errors import Exit
 from harness.units import format_bytes, format_number, format_rate, format_seconds
@@ -35,7 +35,6 @@ _PAGES = 20
 """Of a document that is asked about where no prompt is; fewer where the context holds no more."""
 _TURN_TOKENS = 64
 """Of the next thing that a user says."""
-_HANDHELD = ("phone", "tablet")
 
 
 @verb
@@ -58,7 +57,8 @@ def fit(context: click.Context, /, models: tuple[str, ...], devices: tuple[str, 
     names = [f"{model}, {device}" for model, device in pairs]
     rows = [(label, *(one.get(label, "") for one in cells)) for label in dict.fromkeys(chain(*cells))]
     status = min(answer.status for answer in answered)
-    return Answer([answer.document for answer in answered], lambda: say(table("", ("", *names), rows)), status)
+    view = table("", ("", *names), rows, folds=True)
+    return Answer([answer.document for answer in answered], lambda: say(view), status)
 
 
 _Question = tuple["ResolvedModel", "DeviceProfile", "Scenario", dict[str, Any], list[str]]
@@ -161,7 +161,7 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
     why = _why(resolved, profile, scenario) if given["explained"] else ()
     slower = causes(measured, best, resolved, profile, late) if measured else []
     beside = measured_line(measured, now) if measured else ""
-    starts = [] if profile.kind in _HANDHELD else commands(best, resolved, repository_of, small)
+    starts = [] if profile.kind in HANDHELD else commands(best, resolved, repository_of, small)
     spoken = first_line(
         best,
         profile,
@@ -173,7 +173,7 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
     )
     cost, reading = _cost(given["price"], energy), _reading(now, resolved, profile, scenario)
     of_one = [] if scenario.batch_count > 1 else _over_minutes(late, energy, minutes)  # both laws are of one sequence
-    written = [*_speeds(now, deep), *reading, *of_one, *cost]
+    written = [*_speeds(now, deep, scenario.batch_count), *reading, *of_one, *cost]
     rows = [row for row in written if not resolved.reads_only or re.match("prefill|first|load|reading (?!the)", row[0])]
 
     def show() -> None:
@@ -218,7 +218,8 @@ def _elsewhere(context: click.Context, verifier: str | None) -> "tuple[DevicePro
 def _rests_on(model: "ResolvedModel", scenario: "Scenario", *, is_longest: bool, fits: bool) -> str:
     """What the answer is true of: the longest context, a guess, more than the model was made for; empty for none."""
     most = "up to {:,}" if fits else "{:,}"
-    parts = [f"with a context of {most.format(scenario.context_tokens)} tokens"] if is_longest else []
+    parts = [f"read as {model.name}"] if model.asked_name else []
+    parts += [f"with a context of {most.format(scenario.context_tokens)} tokens"] if is_longest else []
     parts += ["since none leaves it all in memory"] if is_longest and not fits else []
     if model.tower and model.tower.is_asked and not model.tower_bytes:
         parts.append("without its image tower (mmproj)")
@@ -248,8 +249,8 @@ def _notes(now: "Prediction", device: "DeviceProfile", scenario: "Scenario") -> 
     if scenario.batch_count > 1:
         notes.append(f"{scenario.batch_count} sequences together: the speeds of the table are those of all")
     later = sum(part.anonymous_bytes for part in now.memory.later)
-    if later and device.kind not in _HANDHELD:
-        reasons = "; ".join(part.reason for part in now.memory.later)
+    if later and device.kind not in HANDHELD:
+        reasons = ", and ".join(part.reason for part in now.memory.later)
         notes.append(f"{scenario.program} may add up to {format_bytes(later)} of RAM over many turns: {reasons}")
     return notes
 
@@ -278,7 +279,7 @@ def _ways_table(ways: "Sequence[Way]") -> Table:
 
 
 def _drafting(plan: "SpeculationPlan") -> tuple[str, Table]:
-    source = "as measured on this machine" if plan.measured else "as is usual of this api"
+    source = "as measured on this machine" if plan.measured else "typical for this API"
     costs = ", ".join(f"{c:.2f}" for c in plan.verify_cost_ratio[:4])
     plain = plan.plain_tokens_per_s
     rows = [
@@ -291,9 +292,9 @@ def _drafting(plan: "SpeculationPlan") -> tuple[str, Table]:
         for c in plan.cases
     ]
     says = (
-        f"speculation with {plan.drafter}: {format_number(plain)} tokens/s {plan.plain} without drafts; drafting a "
-        f"token takes {plan.draft_cost_ratio:.2f} times as long as decoding one so, a pass over 2, 3, 4, 5 tokens "
-        f"{costs} times, {source}"
+        f"Speculation with {plan.drafter}: {format_number(plain)} tokens/s {plan.plain} without drafts. Drafting a "
+        f"token costs {plan.draft_cost_ratio:.2f} of a normal decode step; checking 2, 3, 4 or 5 tokens in one pass "
+        f"costs {costs} ({source})."
     )
     return says, table("", ("acceptance", "draft length", "speedup", "tokens/s"), rows)
 
@@ -314,18 +315,18 @@ def _memory_table(now: "Prediction", title: str) -> Table:
     return table(head, ("part", "pool", "held", "mapped", "why"), rows)
 
 
-def _speeds(now: "Prediction", deep: "tuple[tuple[int, Interval], ...]") -> "list[Row]":
+def _speeds(now: "Prediction", deep: "tuple[tuple[int, Interval], ...]", users: int) -> "list[Row]":
     speed = now.speed
     rows: list[Row] = [
         ("decode, tokens/s", speed.decode_tokens_per_s, format_number, ""),
-        *((f"decode after {tokens} tokens of context", value, format_number, "") for tokens, value in deep),
+        *((f"decode after {tokens:,} tokens of context", value, format_number, "") for tokens, value in deep),
         ("prefill, tokens/s", speed.prefill_tokens_per_s, format_number, ""),
         ("first token, loaded", speed.ttft_warm_s, format_seconds, ""),
         ("first token, from storage", speed.ttft_cold_s, format_seconds, ""),
         ("load, from storage", speed.load_cold_s, format_seconds, ""),
     ]
     if "storage" not in speed.limits:
-        reads = f"{format_bytes(speed.active_bytes)} a token"
+        reads = f"{format_bytes(speed.active_bytes)} a {f'pass of {users} tokens' if users > 1 else 'token'}"
         rows.append(("ceiling, tokens/s", _exact(speed.roofline_tokens_per_s), format_number, reads))
     return rows
 
@@ -414,6 +415,7 @@ def _advice_table(changes: "list[Advice]") -> Table:
             str(number),
             advice.change,
             advice.word,
+            advice.how,
             format_bytes(advice.needed_bytes),
             format_number(advice.decode_tokens_per_s),
             f"{advice.speed_ratio:.2f}x" if advice.speed_ratio else "",
@@ -421,5 +423,5 @@ def _advice_table(changes: "list[Advice]") -> Table:
         )
         for number, advice in enumerate(changes, 1)
     ]
-    columns = ("", "what would help", "then", "needs", "tokens/s", "speed", "perplexity")
-    return table("", columns, rows)
+    columns = ("", "what would help", "then", "how", "needs", "tokens/s", "speed", "perplexity")
+    return table("", columns, rows, spare=("speed", "needs"))

@@ -1,7 +1,9 @@
 """``edge-harness recommend``: which model for a task on a device."""
 
+import click
+
 from harness.cli._command import verb
-from harness.cli._output import Answer, say, table
+from harness.cli._output import HANDHELD, Answer, say, table
 from harness.errors import Exit
 from harness.units import format_bytes, format_number
 
@@ -19,8 +21,10 @@ def recommend(
     """
     from harness.app.recommend import TASKS, benchmark
     from harness.app.recommend import recommend as rank
-    from harness.app.resolve import resolve_device, scenario_from, usual_program
+    from harness.app.resolve import repository_of, resolve_device, resolve_model, scenario_from, usual_program
     from harness.app.results import ladders
+    from harness.app.ways import ways
+    from harness.report.answer import commands
 
     scenario = scenario_from(fields | {"program": usual_program(device)})
     profile = resolve_device(device, scenario)
@@ -48,12 +52,20 @@ def recommend(
         )
         for c in ranking.choices
     ]
-    heading = (
-        f"{task} on {profile.title}; *: no other is both better and faster; rank: the score, less what quantising costs"
-    )
-    heads = ("", "model", "quant", benchmark(kind), "rank", "tokens/s", "needs", "how", "source")
+    says = []
+    if ranking.choices:
+        first, late = ranking.choices[0], f" after {minutes:g} minutes" if minutes else ""
+        meant = resolve_model(first.model, first.quant)
+        if profile.kind not in HANDHELD:
+            started = commands(ways(meant, profile, scenario)[0], meant, repository_of)
+            ranking = ranking.replace(commands=tuple(started))
+        speed, memory = f"about {format_number(first.tokens_per_s, 2)} tokens/s{late}", format_bytes(first.needed_bytes)
+        how = f", {first.how}" if first.how else ""
+        says = [f"Run {first.model} {first.quant}: {speed}, {memory}{how}.", *ranking.commands]
+    heading, less = f"{task} on {profile.title}; *: no other is both better and faster", "less quantisation"
+    heads = ("", "model", "quant", benchmark(kind), less, "tokens/s", "needs", "how", "source")
     none = f"no model with a published {benchmark(kind)} fits on {profile.title} and is fast enough: ask for less"
-    view = table(heading, heads, lines, spare=("source", "rank", "needs")) if lines else none
+    view = table(heading, heads, lines, spare=("source", less, "needs")) if lines else none
     by_reason: dict[str, list[str]] = {}
     for model, reason in ranking.left_out.items():
         head, _, figure = reason.partition(": ")
@@ -63,4 +75,10 @@ def recommend(
         + (f" and {len(models) - _NAMED_COUNT} more, which --json names" if len(models) > _NAMED_COUNT else "")
         for reason, models in sorted(by_reason.items(), key=lambda group: len(group[1]))
     ]
-    return Answer(ranking, lambda: say(view, *notes), Exit.OK if lines else Exit.BROKEN)
+
+    def show() -> None:
+        for line in says:
+            click.echo(line)
+        say(view, *notes)
+
+    return Answer(ranking, show, Exit.OK if lines else Exit.BROKEN)

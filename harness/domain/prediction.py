@@ -113,7 +113,12 @@ class Verdict(Frozen):
 
 
 class Prediction(Frozen):
-    """Everything said of one model on one device in one scenario."""
+    """Everything said of one model on one device in one scenario.
+
+    Attributes:
+        model: Its name; as typed, where a card of another version, or of what it is made of, stands for it.
+        quant: Its quantisation; as typed, where a mixture of llama.cpp stands for it.
+    """
 
     device: str
     model: str

@@ -19,6 +19,8 @@ from harness.units import MIB
 TRIED_QUANTS: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q4_0", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_M")
 """Mixtures worth a look: the usual one at each width."""
 
+_MORE_RATIO: Final = 1.02
+"""Speed over that of the step before, from which a further step gives more."""
 MOST_OF_A_KIND: Final = 3
 """More of one kind would hide the other kinds."""
 _NARROW: Final = ("Q8_0", "Q4_0")
@@ -33,8 +35,8 @@ class Variant(NamedTuple):
     device: DeviceProfile
 
 
-Evaluate = Callable[[Variant], Prediction]
-"""The whole model, as one call; the advice tries variants through it."""
+Evaluate = Callable[[Variant], tuple[Prediction, str]]
+"""The whole model, as one call, with what lies where, in words; the advice tries variants through it."""
 
 
 class Advice(Frozen):
@@ -44,6 +46,7 @@ class Advice(Frozen):
         kind: ``quant``, ``kv``, ``context``, ``several``, ``entitlement`` or ``beside``.
         change: What to do, in words.
         word: Verdict after it.
+        how: What lies where after it, in words.
         needed_bytes: Memory needed after it.
         saved_bytes: Memory saved by it.
         decode_tokens_per_s: Decode speed after it; bounded by storage where weights are streamed.
@@ -55,6 +58,7 @@ class Advice(Frozen):
     kind: str
     change: str
     word: VerdictWord
+    how: str = ""
     needed_bytes: int
     saved_bytes: int
     decode_tokens_per_s: float
@@ -70,16 +74,17 @@ def advise(
     *,
     parameter_count: int,
     most: int = 8,
-    more: Iterable[tuple[str, str, Prediction]] = (),
+    more: Iterable[tuple[str, str, tuple[Prediction, str]]] = (),
 ) -> list[Advice]:
-    """Ranked changes: first those that reach a better verdict, by cost in quality; then those that only save or speed.
+    """Ranked changes: first those that reach a better verdict, by cost in quality; then those that only speed it.
 
     ``now`` was predicted for ``asked``; ``parameter_count`` picks the nearer published perplexities; ``more`` are
-    other changes to this device's app: (kind, what to do, what is predicted
-    then). At most ``most`` are returned.
+    other changes to this device's app: (kind, what to do, what is evaluated then). A further step of one kind, such
+    as a still shorter context, counts only if it gives more than the one before. At most ``most`` are returned.
     """
 
-    def made(kind: str, change: str, variant: Variant, then: Prediction) -> Advice:
+    def made(kind: str, change: str, variant: Variant, evaluated: tuple[Prediction, str]) -> Advice:
+        then, how = evaluated
         before, after = (
             0.0 if one.verdict.word == "does not fit" else one.speed.decode_tokens_per_s.mid for one in (now, then)
         )
@@ -87,6 +92,7 @@ def advise(
             kind=kind,
             change=change,
             word=then.verdict.word,
+            how=how,
             needed_bytes=then.verdict.needed_bytes,
             saved_bytes=now.verdict.needed_bytes - then.verdict.needed_bytes,
             decode_tokens_per_s=after,
@@ -96,12 +102,18 @@ def advise(
 
     def tried(variants: Iterable[tuple[str, str, Variant]]) -> Iterator[Advice]:
         enough: Counter[str] = Counter()
+        last: dict[tuple[str, str], Advice] = {}
         for kind, change, variant in variants:
             if enough[kind] == MOST_OF_A_KIND:  # what follows costs more quality
                 continue
             # no such tensor table, or a KV row that its blocks do not divide
             with suppress(HarnessError, ValueError):
                 one = made(kind, change, variant, evaluate(variant))
+                before = last.get((kind, variant.quant))
+                more_ratio = one.decode_tokens_per_s / (before.decode_tokens_per_s or 1.0) if before else 0.0
+                if before and one.word == before.word and more_ratio < _MORE_RATIO:
+                    continue
+                last[kind, variant.quant] = one
                 enough[kind] += one.word == "fits" and _worth(now, one)
                 yield one
 
@@ -193,10 +205,7 @@ def _quality(before: str, after: str, parameter_count: int) -> float | None:
 
 
 def _worth(now: Prediction, advice: Advice) -> bool:
-    """A better verdict; or, with the same one, clearly more speed, or clearly less memory where that is short."""
+    """A better verdict; or, with the same one, clearly more speed."""
     if SEVERITY[advice.word] != SEVERITY[now.verdict.word]:
         return SEVERITY[advice.word] < SEVERITY[now.verdict.word]
-    if advice.word == "does not fit":
-        return False
-    saves = now.verdict.word != "fits" and advice.saved_bytes > 0.05 * now.verdict.needed_bytes
-    return (advice.speed_ratio > 1.05 and advice.kind != "kv") or (saves and advice.speed_ratio > 0.95)
+    return advice.speed_ratio > 1.05 and (advice.kind != "kv" or now.verdict.word == "fits with streaming")

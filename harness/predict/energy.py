@@ -123,7 +123,7 @@ def predict_energy(
 
 
 def _evidence(load: TokenLoad, device: DeviceProfile) -> str:
-    if (figure := device.power.sustained_watts) is not None:
+    if load.limit_watts is not None and (figure := device.power.sustained_watts) is not None:
         return f"power of this device: {figure.value:g} W ({figure.known_by})"
     if limit_watts(load, heat_terms().terms) is not None:
         return "what the surface of such a device gives off, pooled over devices of its kind"

@@ -117,7 +117,8 @@ def load_of(device: DeviceProfile, api: str, work: Work, *, whole: bool) -> Toke
     """The load that decoding ``work`` by ``api`` puts on ``device``."""
     engine = device.engine_for(api)
     card = device.pool_for(api) == "vram"
-    watts = device.power.sustained_watts
+    is_its_own = card or all(pool.name != "vram" for pool in device.pools)  # beside a card, the power is the card's
+    watts = device.power.sustained_watts if is_its_own else None
     return TokenLoad(
         engine="card" if card else engine.kind if engine is not None else "cpu",
         kind=device.kind,

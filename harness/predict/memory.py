@@ -273,10 +273,10 @@ def later_parts(shape: ModelShape, scenario: Scenario) -> tuple[MemoryPart, ...]
     parts = []
     if one and program.checkpoints:
         count = program.checkpoints * cells.sequences
-        reason = f"up to {count} saved states of {format_bytes(one)}; --ctx-checkpoints caps them"
+        reason = f"context checkpoints, up to {count} of {format_bytes(one)} (limit: --ctx-checkpoints)"
         parts.append(MemoryPart("checkpoints", one * count, reason=reason))
     if program.cache_ram_mib:
-        reason = "caches of other prompts; --cache-ram caps them"
+        reason = f"cached prompts, {format_bytes(program.cache_ram_mib * MIB)} (limit: --cache-ram)"
         parts.append(MemoryPart("prompt cache", program.cache_ram_mib * MIB, reason=reason))
     return tuple(parts)
 

@@ -1,5 +1,6 @@
 """The one plain sentence that an answer begins with, and what to do next."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,8 @@ from harness.units import format_bytes, format_number, format_seconds
 if TYPE_CHECKING:
     from harness.records.compare import Comparison
 
+_RARE_MIXTURES: Final = frozenset({"Q5_0", "Q5_1", "IQ3_S"})
+"""Mixtures that those who upload files rarely make."""
 _SHORT_TOKENS: Final = 512
 """Context up to which nobody asks how deep it is."""
 _UNSURE_RATIO: Final = 4.0
@@ -130,18 +133,24 @@ def commands(
 ) -> list[str]:
     """What to type to run it so: by llama-server, and by Ollama where the model is whole; empty where it does not run.
 
-    ``repository_of`` tells one of the hub that has a file of a model, empty where none is known.
+    ``repository_of`` tells one of the hub that has a file of a model, empty where none is known. It is not asked of
+    what a card or a mixture merely stands for: that file is a local one.
     """
     asked, flags = way.scenario, way.flags
     if not way.runs or (way.prediction.verdict.word == "fits with streaming" and not flags):
         return []
 
-    def file_of(one: ResolvedModel, from_hub: str, local: str) -> str:
-        if there := repository_of(one.name):
-            return f"{from_hub} {there}:{one.quant}"
-        return f"{local} {one.path or f'{one.name}-{one.quant}.gguf'}"
+    def published(one: ResolvedModel) -> str:
+        is_itself = not (one.asked_name or one.asked_quant or one.quant in _RARE_MIXTURES)
+        return repository_of(one.name) if is_itself else ""
 
-    repository, beside = repository_of(model.name), file_of(draft, "-hfd", "-md") if draft else ""
+    def file_of(one: ResolvedModel, from_hub: str, local: str) -> str:
+        if there := published(one):
+            return f"{from_hub} {there}:{one.quant}"
+        file = re.sub(r"[^\w.+-]+", "-", "-".join(one.shown).rpartition("/")[2])
+        return f"{local} {one.path or f'{file}.gguf'}"
+
+    repository, beside = published(model), file_of(draft, "-hfd", "-md") if draft else ""
     tower = "--mmproj mmproj-F16.gguf" if model.tower_bytes and not repository else ""
     file = file_of(model, "-hf", "-m")
     words = [f"llama-server {file} -c {asked.context_tokens}", tower, flags, beside, asked.flags]
@@ -165,7 +174,7 @@ def measured_line(measured: float, now: Prediction) -> str:
     elif measured >= decode.low:
         says = "as expected"
     else:
-        says = f"slower than expected, {measured / decode.mid:.0%} of the likeliest"
+        says = f"slower than expected, {100 * measured / decode.mid:.0f} % of the most likely speed"
     return f"Measured {measured:g} tokens/s, {between}: {says}."
 
 
@@ -174,7 +183,7 @@ def next_step(way: Way, device: DeviceProfile, here: bool, has_advice: bool) -> 
     now = way.prediction
     if now.verdict.word in {"does not fit", "too slow"}:
         change = "take a change of the table above, or " if has_advice else ""
-        return f"Next: {change}ask `edge-harness recommend {now.device}` for models that do."
+        return f"Next: {change}ask `edge-harness recommend {now.device}` for models that fit and are fast enough."
     if now.verdict.word == "fits with streaming":
         if way.flags or device.os not in STREAMING_SYSTEMS:
             return ""

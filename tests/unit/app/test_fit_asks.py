@@ -89,6 +89,53 @@ def test_the_command_to_copy(words: tuple[str, ...], command: str) -> None:
     assert any(command in line for line in fit(*words, "--json")["commands"])
 
 
+@pytest.mark.parametrize(
+    ("words", "shown", "command"),
+    [
+        (("llama-3.1-8b", "-q", "UD-Q4_K_XL"), "(llama-3.1-8b UD-Q4_K_XL on ", "-m llama-3.1-8b-UD-Q4_K_XL.gguf"),
+        (("llama-3.1-8b", "-q", "4bit"), "(llama-3.1-8b 4bit on ", "-m llama-3.1-8b-4bit.gguf"),
+        (("llama-3.1-8b", "-q", "q4_k_m"), "(llama-3.1-8b Q4_K_M on ",
+         "-hf bartowski/Meta-Llama-3.1-8B-Instruct-GGUF:Q4_K_M"),
+        (("llama-3.1-8b", "-q", "Q5_1"), "(llama-3.1-8b Q5_1 on ", "-m llama-3.1-8b-Q5_1.gguf"),  # a rare one
+        (("NousResearch/Hermes-3-Llama-3.1-8B:Q8_0",), "(NousResearch/Hermes-3-Llama-3.1-8B Q8_0 on ",
+         "-m Hermes-3-Llama-3.1-8B-Q8_0.gguf"),
+    ],
+)  # fmt: skip
+def test_the_answer_and_the_command_are_of_what_was_asked_for(words: tuple[str, ...], shown: str, command: str) -> None:
+    answer = fit(*words, "-d", "rtx-3090-desktop")
+    assert shown in answer.splitlines()[0]
+    assert f"memory of {shown[1:]}" in answer
+    (line, *more) = fit(*words, "-d", "rtx-3090-desktop", "--json")["commands"]
+    assert command in line
+    assert not more or "-hf" in command  # Ollama fetches by the same tag
+
+
+def test_the_ceiling_of_several_users_is_of_a_pass_of_them_all() -> None:
+    def line(*words: str) -> str:
+        return next(
+            row for row in fit("llama-3.1-8b", "-d", "rtx-4090-desktop", *words).splitlines() if "ceiling" in row
+        )
+
+    assert line().rstrip().endswith("GiB a token")
+    assert line("--users", "8").rstrip().endswith("GiB a pass of 8 tokens")
+
+
+def test_a_cpu_beside_a_card_takes_none_of_its_power() -> None:
+    asked = ("llama-3.2-1b", "-d", "rtx-4090-desktop")
+    by_card, by_cpu = (fit(*asked, "--api", api, "--json")["energy"] for api in ("cuda", "cpu"))
+    assert "power of this device: 450 W" in by_card["evidence"]
+    assert by_cpu["scope"].startswith("processor")
+    assert "450 W" not in by_cpu["evidence"]
+
+
+def test_another_version_of_a_card_is_named_and_said() -> None:
+    first = fit("glm-4.6", "-d", "epyc 9554, 12x64GB ddr5-4800").splitlines()[0]
+    assert ", read as glm-4.7: " in first
+    assert "(glm-4.6 Q4_K_M on " in first
+    plain = fit("glm-4.7", "-d", "epyc 9554, 12x64GB ddr5-4800").splitlines()[0]
+    assert plain == first.replace(", read as glm-4.7", "").replace("glm-4.6", "glm-4.7")
+
+
 def test_a_phone_has_no_command() -> None:
     assert fit("llama-3.2-1b", "-d", "iphone-16-pro", "--json")["commands"] == []
 
@@ -121,7 +168,7 @@ def test_without_room_for_a_page_none_is_read() -> None:
     [
         (
             ("llava:7b", "-d", "rtx-4090-desktop", "-c", "49152"),
-            "Yes, without its image tower (mmproj), in a context lo",
+            "Yes, read as mistral-7b, without its image tower (mmproj), in a context lo",
         ),
         (("llava:7b", "-d", "pixel-8", "-c", "131072"), "No: "),
     ],
@@ -141,5 +188,5 @@ def test_a_context_that_a_model_was_not_made_for_is_told(words: tuple[str, ...],
 )
 def test_drafts_are_weighed_where_something_runs_them(device: str, words: tuple[str, ...], table: bool) -> None:
     said = fit("llama-3.3-70b", "-d", device, "--draft", "llama-3.2-1b", *words)
-    assert ("speculation with" in said) is table
+    assert ("Speculation with" in said) is table
     assert not words or said.count("no draft") == 4  # 40 ms a cycle: the server alone writes a token in 23 ms

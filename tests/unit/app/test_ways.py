@@ -27,7 +27,7 @@ def best(model: str, device: str, **asked: int) -> Way:
     ("model", "device", "how"),
     [
         ("llama-3.1-8b", "rtx-4060-desktop", "whole on the card"),
-        ("qwen3-30b-a3b", "rtx-4060-desktop", "on the card, but for the experts of"),
+        ("qwen3-30b-a3b", "rtx-4060-desktop", "on the card, with the experts of"),
         ("llama-3.3-70b", "rtx-3090-desktop", "blocks on the card, the others with the CPU"),
         ("qwen3.5-397b-a17b", "macbook-pro-m3-max", "of wanted experts in memory, the others read from storage"),
         ("qwen3-32b", "raspberry-pi-5-16gb", "layers in memory, the others streamed"),

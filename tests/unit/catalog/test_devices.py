@@ -519,12 +519,29 @@ def test_what_an_app_may_hold_follows_the_system_in_a_line(line: str, system: st
 
 @pytest.mark.parametrize(
     ("gib", "system", "usable", "entitled"),
-    [(4, "ios", 2.1, 2.4), (6, "ios", 3.12, 4.2), (8, "ios", 3, 6), (16, "ipados", 5, 12), (8, "ipados", 5, 6)],
+    [(4, "ios", 2.1, 2.4), (6, "ios", 3, 4.2), (8, "ios", 3, 6), (16, "ipados", 5, 12), (8, "ipados", 5, 6)],
 )
 def test_what_ios_grants_an_app_is_what_apps_reported(gib: float, system: str, usable: float, entitled: float) -> None:
     held = usable_gb(gib, 0, system)
     assert held[:2] == (usable, entitled)
     assert f"what {system} granted" in held[2]
+
+
+def test_a_smaller_iphone_is_not_taken_to_grant_more() -> None:
+    small, large = (load_device(name).pool("ram").usable_bytes for name in ("iphone 15", "iphone-15-pro"))
+    assert small.value <= large.value == 3 * 2**30
+    measured = load_device("iphone-13-pro").pool("ram").usable_bytes
+    assert (measured.value, measured.confidence) == (pytest.approx(3.12 * 2**30), "measured")
+
+
+def test_a_name_that_means_two_rows_of_one_speed_is_not_said_to_mean_both() -> None:
+    readings = " ".join(load_device("ryzen ai max+ 395 128gb").readings)
+    assert "also means" not in readings
+
+
+def test_figures_in_another_order_suggest_the_card_itself() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'rtx-4090-desktop'"):
+        load_device("rtx 4900")
 
 
 @pytest.mark.parametrize(("gib", "system"), [(3, "ios"), (4, "ipados"), (12, "ipados"), (24, "ipados")])

@@ -108,6 +108,27 @@ def test_a_name_is_the_card_that_people_mean(name: str, card: str, mixture: str)
 
 
 @pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("glm-4.6", "glm-4.6"),
+        ("qwq-32b-q4_k_m", "qwq-32b"),
+        ("zephyr-7b", "zephyr-7b"),
+        ("llama-3-70b", "llama-3-70b"),  # of which Llama 3.1's shape is told
+        ("Hermes-3-Llama-3.1-8B-Q4_K_M.gguf", "Hermes-3-Llama-3.1-8B"),
+        ("Meta Llama 3.1 8B Instruct", ""),
+        ("llama3.1:8b", ""),
+        ("QWEN2-5-0-5B", ""),
+        ("Qwen_Qwen3-8B", ""),
+        ("qwen3moe 30B.A3B Q4_K - Medium", ""),
+        ("deepseek-r1:7b", ""),
+        ("phi4:14b", ""),
+    ],
+)
+def test_a_name_of_another_version_stays_the_name(name: str, asked: str) -> None:
+    assert resolve_model(name).asked_name == asked
+
+
+@pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("EAGLE-3", "draft head"),
