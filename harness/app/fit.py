@@ -172,10 +172,17 @@ def held_to(
     *,
     beside: Sequence[Companion] = (),
 ) -> Prediction:
-    """The prediction judged by a wanted speed, with all that lives in the app running, and after so many minutes."""
+    """The prediction judged by a wanted speed, with all that lives in the app running, and after so many minutes.
+
+    The speed is that after the prompt; of weights from storage, whose reading hides the cache's, that of all depths.
+    """
     if now.verdict.word == "does not fit":
         return now
-    judged, said = now.speed, tuple[str, ...]()
+    judged, said, depth = now.speed, tuple[str, ...](), scenario.depth_tokens
+    if target_tokens_per_s is not None and now.verdict.word == "fits":
+        depth += scenario.prompt_tokens
+        after = _speed(model, device, scenario.replace(depth_tokens=depth))
+        judged = judged.replace(decode_tokens_per_s=after.decode_tokens_per_s)
     if beside:
         judged, said = shared_speed(judged, device, beside, device.pool_for(now.api))
     if minutes is not None:
@@ -187,7 +194,7 @@ def held_to(
             said = (*said, f"judged on the speed after {minutes:g} minutes: {late.evidence}")
     verdict = now.verdict
     if target_tokens_per_s is not None:
-        verdict = with_target(verdict, judged, target_tokens_per_s, scenario.depth_tokens)
+        verdict = with_target(verdict, judged, target_tokens_per_s, depth)
     return now.replace(verdict=verdict.replace(reasons=(*verdict.reasons, *said)))
 
 
@@ -321,6 +328,21 @@ def timing_notes(model: ResolvedModel, device: DeviceProfile, scenario: Scenario
     if not missing:
         return ()
     return (f"never timed here: {', '.join(missing)}; the nearest timed type stands for it, with a wider interval",)
+
+
+def over_cards(device: DeviceProfile, placement: Placement | None) -> Placement | None:
+    """A placement that was asked for with a share for each of several cards: those of their memory unless it has any.
+
+    Raises:
+        RefusedError: It has shares of more cards than there are.
+    """
+    count = device.card_count
+    if placement is None or count < 2:
+        return placement
+    shares = placement.tensor_split or device.card_shares
+    if len(shares) > count:
+        raise RefusedError(f"-ts {','.join(f'{share:g}' for share in shares)}: {device.name} has {count} cards")
+    return placement.replace(tensor_split=(*shares, *(0.0,) * (count - len(shares))))
 
 
 def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile:

@@ -661,7 +661,7 @@ def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting |
     of_cpu = setting.api in {"", "cpu"}
     if setting.runtime == "ik":
         repacking = " -rtr" if setting.repack else ""
-        told = (s.replace(repack=True).flags.replace(" --kv-unified", "") for s in (one, all_users))  # it always is
+        told = (s.replace(repack=True).flags for s in (one, all_users))
         cli, server = (f"{given} {flags}{repacking}" for flags in told)
         return {"ik_llama.cpp's llama-server": f"llama-server {server}", "ik_llama.cpp's llama-cli": f"llama-cli {cli}"}
     given += " -dev none" * of_cpu  # with -ngl 0 alone a GPU computes long prompts

@@ -60,14 +60,17 @@ def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **aske
     Raises:
         RefusedError: As ``predict``; several cards on a device that has none.
     """
-    is_open = not scenario.api and scenario.placement == Placement()
+    several = device.card_count > 1
+    is_placed = bool(scenario.placement.tensor_split) if several else scenario.placement != Placement()
     has_card = device.pool_for(device.api(scenario.api)) == "vram"
-    if device.card_count > 1 and all(engine.pool == "ram" for engine in device.engines):
+    if several and all(engine.pool == "ram" for engine in device.engines):
         raise RefusedError(f"{device.name} has no card of its own: there are no several of it")
     usual = memory_in(model, device, scenario, **_beside(asked))
     word = verdict_of(usual, device, scenario, entitled=asked.get("entitled", False)).word
-    is_one = not has_card or len(set(device.card_shares)) < 2  # of unlike cards, nothing is known of one alone
-    runs, searches = word != "does not fit" and is_one, device.card_count > 1 or (is_open and word != "fits")
+    # Of unlike cards, nothing is known of one alone.
+    is_one = is_placed or not has_card or len(set(device.card_shares)) < 2
+    runs = word != "does not fit" and is_one
+    searches = not is_placed and (several or (not scenario.api and word != "fits"))
     listed = _ways(model, device, scenario, asked, usual, is_usual=True) if runs else []
     if searches:
         if has_card:
@@ -82,7 +85,14 @@ def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **aske
         kinds.setdefault(way.how if _fits(way) else way.how.partition(" ")[2], way)
     if not kinds and is_one:
         listed += _ways(model, device, scenario, asked, usual, is_usual=True)
-    return list(kinds.values()) or [min(listed, key=lambda way: way.prediction.verdict.lack_ratio)]
+    more = device.pool("ram").entitled_bytes
+
+    def lacks(way: Way) -> tuple[float, float]:
+        verdict = way.prediction.verdict
+        is_offered = more is not None and verdict.needed_bytes <= more.value
+        return 1.0 if is_offered else verdict.lack_ratio, way.request_s
+
+    return list(kinds.values()) or [min(listed, key=lacks)]
 
 
 def longest_context(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **asked: Any) -> int:

@@ -42,7 +42,8 @@ _TURN_TOKENS = 64
 def fit(context: click.Context, /, models: tuple[str, ...], devices: tuple[str, ...], **asked: Any) -> Answer:
     """Predict whether a model fits on a device, and how fast it runs; several of either are compared in one table.
 
-    MODEL is a name, a .gguf, a config.json or a .toml. Without --api and --placement the best way to run it is found.
+    MODEL is a name, a .gguf, a config.json or a .toml. Without --api and --placement the best way to run it by the
+    device's usual api is found: whole, split, by the CPU or from storage.
 
     Exit status: 0 it fits (of several: one does), 1 it does not, or is slower than --min-speed.
     """
@@ -83,8 +84,8 @@ def _question(context: click.Context, model: str, device: str, given: dict[str, 
     if budget := given["ram_budget"]:
         profile = use.within_budget(profile, options.budget_of(budget, resolved.weights.file_bytes))
         notes.append(f"the app may use {format_bytes(profile.pool('ram').usable_bytes.value)} of RAM")
-    several = profile.card_count > 1  # -d "2x rtx 3090"
-    refuse_typed({"placement"}, "with several cards, over which the best split is looked for", when=several)
+    fields["placement"] = use.over_cards(profile, fields["placement"])
+    scenario = scenario_from(fields)
     asked = {name: given[name] for name in ("entitled", "minutes", "target_tokens_per_s")}
     asked |= {"draft": resolve_model(draft) if draft and not head else None, "head": head}
     asked["beside"] = (*map(use.companion, given["beside"]), *use.head_beside(head, resolved))
@@ -98,7 +99,13 @@ def _question(context: click.Context, model: str, device: str, given: dict[str, 
         scenario = made.scenario
         notes.append(made.why)
         fields |= {name: getattr(scenario, name) for name in ("context_tokens", "ubatch_tokens", "placement")}
-    refuse_idle(context, lambda values: use.predict(resolved, profile, scenario_from(fields | values), **asked))
+
+    def again(values: dict[str, Any]) -> "Prediction":
+        if "placement" in values:
+            values["placement"] = use.over_cards(profile, values["placement"])
+        return use.predict(resolved, profile, scenario_from(fields | values), **asked)
+
+    refuse_idle(context, again)
     if device in THIS_MACHINE:
         notes += use.timing_notes(resolved, profile, scenario)
     return resolved, profile, scenario, asked, notes
@@ -139,7 +146,7 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
     from harness.app.plans import plan_speculation
     from harness.app.resolve import THIS_MACHINE, repository_of
     from harness.app.ways import advice_for, ways
-    from harness.report.answer import commands, first_line, measured_line, next_step, other_ways, span
+    from harness.report.answer import commands, first_line, kept_flags, measured_line, next_step, other_ways, span
 
     resolved, profile, question, asked, assumed = _question(context, model, device, given)
     small, measured, minutes = asked["draft"], given["measured"], asked["minutes"] or 10
@@ -150,7 +157,8 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
     deep = () if streams else use.speeds_by_depth(resolved, profile, scenario)
     decode = deep[0][1] if deep else now.speed.decode_tokens_per_s
     late, energy = use.outlook(resolved, profile, scenario, decode, minutes)
-    notes = [*assumed, *_too_long(resolved, scenario), *_notes(now, profile, scenario)]
+    kept = kept_flags(best, profile)
+    notes = [*assumed, *_too_long(resolved, scenario), *_notes(now, profile, scenario, kept)]
     changes = advice_for(resolved, profile, question, now, **asked) if advised else []
     drafter, there = small or asked["head"] or None, _elsewhere(context, given["verifier"])
     speculation = (
@@ -161,12 +169,13 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
     why = _why(resolved, profile, scenario) if given["explained"] else ()
     slower = causes(measured, best, resolved, profile, late) if measured else []
     beside = measured_line(measured, now) if measured else ""
-    starts = [] if profile.kind in HANDHELD else commands(best, resolved, repository_of, small)
+    starts = [] if profile.kind in HANDHELD else commands(best, resolved, repository_of, small, kept)
     spoken = first_line(
         best,
         profile,
         late,
         decode=decode,
+        full=deep[-1][1] if deep[1:] and "context_tokens" in typed(context) else None,
         target_tokens_per_s=asked["target_tokens_per_s"],
         but=_rests_on(resolved, scenario, is_longest=not given["context_tokens"], fits=not streams),
         reads_only=resolved.reads_only,
@@ -235,8 +244,11 @@ def _too_long(model: "ResolvedModel", scenario: "Scenario") -> list[str]:
     return [f"in a context longer than the {most_tokens:,} tokens it was made for"] if is_longer else []
 
 
-def _notes(now: "Prediction", device: "DeviceProfile", scenario: "Scenario") -> list[str]:
-    """What the figures are of, where that is not one sequence by what is published of the device's kind."""
+def _notes(now: "Prediction", device: "DeviceProfile", scenario: "Scenario", kept: str) -> list[str]:
+    """What the figures are of, where that is not one sequence by what is published of the device's kind.
+
+    ``kept`` are the options by which a program adds no more than there is room for.
+    """
     notes = [f"{device.title}: {reading}" for reading in device.readings]
     ram = device.pool("ram").bandwidth_bytes_per_s
     by_cpu = now.api == "cpu" or any(part.name == "weights with the CPU" for part in now.memory.parts)
@@ -251,7 +263,10 @@ def _notes(now: "Prediction", device: "DeviceProfile", scenario: "Scenario") -> 
     later = sum(part.anonymous_bytes for part in now.memory.later)
     if later and device.kind not in HANDHELD:
         reasons = ", and ".join(part.reason for part in now.memory.later)
-        notes.append(f"{scenario.program} may add up to {format_bytes(later)} of RAM over many turns: {reasons}")
+        most = device.pool("ram").total_bytes.value
+        size = f"up to {format_bytes(later)} of RAM" if later < most else "all of the RAM there is"
+        but = f"; there is less room, so take {kept}" if kept else ""
+        notes.append(f"{scenario.program} may add {size} over many turns: {reasons}{but}")
     return notes
 
 

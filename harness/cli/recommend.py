@@ -24,7 +24,7 @@ def recommend(
     from harness.app.resolve import repository_of, resolve_device, resolve_model, scenario_from, usual_program
     from harness.app.results import ladders
     from harness.app.ways import ways
-    from harness.report.answer import commands
+    from harness.report.answer import commands, kept_flags
 
     scenario = scenario_from(fields | {"program": usual_program(device)})
     profile = resolve_device(device, scenario)
@@ -57,7 +57,8 @@ def recommend(
         first, late = ranking.choices[0], f" after {minutes:g} minutes" if minutes else ""
         meant = resolve_model(first.model, first.quant)
         if profile.kind not in HANDHELD:
-            started = commands(ways(meant, profile, scenario)[0], meant, repository_of)
+            best = ways(meant, profile, scenario)[0]
+            started = commands(best, meant, repository_of, kept=kept_flags(best, profile))
             ranking = ranking.replace(commands=tuple(started))
         speed, memory = f"about {format_number(first.tokens_per_s, 2)} tokens/s{late}", format_bytes(first.needed_bytes)
         how = f", {first.how}" if first.how else ""

@@ -3,6 +3,7 @@
 from harness.domain.base import Frozen
 from harness.domain.model import Tokens
 from harness.domain.placement import Placement
+from harness.domain.program import Program, program_named
 
 
 class Scenario(Frozen):
@@ -45,12 +46,23 @@ class Scenario(Frozen):
     draft_tokens: Tokens = 0
 
     @property
+    def served(self) -> Program:
+        """Its program with as many slots as there are sequences: with caches of their own unless it is told otherwise.
+
+        Raises:
+            UnknownNameError: No such program.
+        """
+        slots = f" -np {self.batch_count}" if self.program and self.batch_count > 1 else ""
+        return program_named(f"{self.program}{slots}")
+
+    @property
     def flags(self) -> str:
         """What of it llama.cpp's programs do not do unasked, as their options: neither context nor placement."""
         usual, keys = Scenario(), self.kv_type.lower()
+        unified = " --kv-unified" if self.served.unified else ""
         options = {
             f"-ctk {keys} -ctv {(self.value_type or keys).lower()}": keys != "f16" or self.value_type,
-            f"-np {self.batch_count} --kv-unified": self.batch_count > 1,
+            f"-np {self.batch_count}{unified}": self.batch_count > 1,
             f"-t {self.thread_count}": self.thread_count,
             f"-ub {self.ubatch_tokens}": self.ubatch_tokens != usual.ubatch_tokens,
             "-fa off": not self.flash_attention,

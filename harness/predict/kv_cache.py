@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from harness.domain.facts import amount, block_facts
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape
-from harness.domain.program import Program, program_named
+from harness.domain.program import Program
 from harness.domain.scenario import Scenario
 
 CELL_PADDING_TOKENS: Final = 256
@@ -57,14 +57,12 @@ class CacheCells(NamedTuple):
 def cells_of(scenario: Scenario) -> CacheCells:
     """The context that a program makes for a scenario.
 
-    More sequences than a program keeps by itself are asked for by a number, and then have parts of their own.
-
     Raises:
         UnknownNameError: No such program.
     """
-    program, together = program_named(scenario.program), max(scenario.batch_count, 1)
-    sequences = max(program.slots, together)
-    streams = 1 if program.unified and sequences == program.slots else sequences
+    program = scenario.served
+    sequences = max(program.slots, scenario.batch_count, 1)
+    streams = 1 if program.unified else sequences
     full = padded(-(-scenario.context_tokens // streams), program.context_padding)
     batch = max(1, min(scenario.ubatch_tokens, full * streams))
     outputs = batch if program.outputs == "ubatch" else min(batch, sequences * (1 + scenario.draft_tokens))

@@ -62,8 +62,8 @@ def card_of(block: int, first: int, layer_count: int, shares: tuple[float, ...])
     """
     total, passed, position = sum(shares), 0.0, (block - first) / max(layer_count + 1 - first, 1)
     for card, share in enumerate(shares):
-        passed += share / total
-        if position < passed:
+        passed += share
+        if position < passed / total:  # in this order counts of blocks are met exactly
             return card
     return len(shares) - 1
 

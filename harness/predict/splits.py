@@ -2,7 +2,8 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate, pairwise
 from typing import Final
 
 from harness.domain.device import DeviceProfile
@@ -10,7 +11,11 @@ from harness.domain.model import ModelShape, Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import MemoryPart
 from harness.domain.scenario import Scenario
+from harness.predict.kv_cache import block_cache_bytes, cells_of
 from harness.predict.memory import SPREAD_RATIO, driver_share, memory_of, total_bytes, weight_parts
+from harness.predict.placed import cards_of, parts_of
+from harness.predict.tensors import block_of
+from harness.predict.weights import role_of
 
 
 def best_split(weights: Weights, device: DeviceProfile, scenario: Scenario, beside_bytes: int = 0) -> Placement | None:
@@ -24,7 +29,7 @@ def best_split(weights: Weights, device: DeviceProfile, scenario: Scenario, besi
     Raises:
         ValueError: The KV type's blocks do not divide a row of keys.
     """
-    listed = [step.replace(kv_on_gpu=scenario.placement.kv_on_gpu) for step in steps(weights.shape, device.card_shares)]
+    listed = _levelled_steps(weights, device, scenario)
     api = device.api(scenario.api)
 
     def has_room(parts: Iterable[MemoryPart], more_bytes: float = beside_bytes) -> bool:
@@ -64,19 +69,74 @@ def steps(shape: ModelShape, shares: tuple[float, ...]) -> Iterator[Placement]:
         yield Placement(gpu_layers=layers, cpu_moe=moe, tensor_split=shares)
 
 
+def _levelled_steps(weights: Weights, device: DeviceProfile, scenario: Scenario) -> list[Placement]:
+    """The same for a device: experts leave from the first block on, so from the first card, which takes more blocks."""
+    listed = [step.replace(kv_on_gpu=scenario.placement.kv_on_gpu) for step in steps(weights.shape, device.card_shares)]
+    moved = [step for step in listed if step.cpu_moe and step.gpu_layers == "all"]
+    if not moved or device.card_count < 2:
+        return listed
+    level = _levels(weights, device, scenario, moved[0])
+    levelled = {step: step.replace(tensor_split=level(step.cpu_moe)) for step in moved}
+    return [levelled.get(step, step) for step in listed]
+
+
+def _levels(
+    weights: Weights, device: DeviceProfile, scenario: Scenario, first: Placement
+) -> Callable[[int], tuple[float, ...]]:
+    """Tells the blocks of each card, the output as one, that make all as full where so many blocks' experts are away.
+
+    What is on a card beside its blocks is taken from ``first``, the least that moves: copies of experts for a prompt
+    lie with the blocks they belong to.
+    """
+    blocks, rooms = weights.shape.layer_count, _rooms(device, device.card_count)
+    held = [*(block_cache_bytes(weights.shape, cells_of(scenario)) if first.kv_on_gpu else [0] * blocks), 0]
+    experts = [0] * (blocks + 1)
+    for tensor in parts_of(weights, Placement()).gpu.tensors:
+        block = block_of(tensor.name)  # -1, what is in no block, lies behind the last too
+        held[block] += tensor.size_bytes
+        experts[block] += tensor.size_bytes if role_of(tensor.name) == "expert" else 0
+
+    def left(cpu_moe: int) -> list[int]:
+        return [size - (experts[block] if block < cpu_moe else 0) for block, size in enumerate(held)]
+
+    beside = _held_by_card(memory_of(weights, scenario, device, first).parts)
+    for card, size in zip(cards_of(blocks, first), left(first.cpu_moe), strict=True):
+        beside[card] -= size
+
+    def level(cpu_moe: int) -> tuple[float, ...]:
+        sizes = left(cpu_moe)
+        full = (sum(sizes) + sum(beside.values())) / sum(rooms)
+        wanted = [max(full * room - beside[card], 0.0) for card, room in enumerate(rooms)]
+        middles = [end - size / 2 for end, size in zip(accumulate(sizes), sizes, strict=True)]
+        ends = [bisect_left(middles, limit) for limit in accumulate(wanted)]
+        return tuple(float(end - start) for start, end in pairwise([0, *ends[:-1], len(sizes)]))
+
+    return level
+
+
 def fullest_card(parts: Iterable[MemoryPart], device: DeviceProfile, more_bytes: float = 0) -> float:
     """How full the fullest card is: bytes on it and ``more_bytes``, over what an app may use of it.
 
-    What is not split lies on the first. What others use is no less on a small card, but at most half of it.
+    What is not split lies on the first.
     """
+    held = _held_by_card(parts)
+    if not held:
+        return 0
+    rooms = _rooms(device, len(device.card_shares) or len(held))
+    return max((held[card] + more_bytes) / room for card, room in enumerate(rooms))
+
+
+def _held_by_card(parts: Iterable[MemoryPart]) -> Counter[int]:
     held = Counter[int]()
     for part in parts:
         if part.pool == "vram":
             held[int(part.name.partition(", card ")[2] or 0)] += part.anonymous_bytes
-    if not held:
-        return 0
-    pool, shares = device.pool("vram"), device.card_shares or (1.0,) * len(held)
+    return held
+
+
+def _rooms(device: DeviceProfile, count: int) -> list[float]:
+    """What an app may use of each card, in bytes; what others use is no less on a small one, but at most half of it."""
+    pool, shares = device.pool("vram"), device.card_shares or (1.0,) * count
     mean, usable = pool.total_bytes.value, pool.usable_bytes.value
     sizes = [mean * len(shares) * share / sum(shares) for share in shares]
-    rooms = [max(size - mean + usable, min(size / 2, usable)) for size in sizes]
-    return max((held[card] + more_bytes) / room for card, room in enumerate(rooms))
+    return [max(size - mean + usable, min(size / 2, usable)) for size in sizes]

@@ -11,6 +11,8 @@ from harness.units import format_bytes, format_rate
 
 STREAMED_WINDOW_RATIO: Final = 1 / 16
 """Least share of the weights that a streaming engine keeps at hand (two of 32 layers)."""
+_KILLING_SYSTEMS: Final = ("ios", "ipados")
+"""Where an app that holds more than it may is ended: nothing is swapped, what is wired for a GPU counts as held."""
 SEVERITY: Final[dict[VerdictWord, int]] = {"fits": 0, "fits with streaming": 1, "too slow": 2, "does not fit": 3}
 
 
@@ -114,14 +116,15 @@ def _judge_pool(
     weights = weight_bytes_of(memory.parts, pool.name)
     rest = needed - weights
     word: VerdictWord = "does not fit"
-    if pool.name == "ram" and rest + STREAMED_WINDOW_RATIO * weights <= available:
+    if held > available and device.os in _KILLING_SYSTEMS:
+        reasons.append(f"{format_bytes(held)} must be held, and the system ends an app that holds more than it may")
+    elif pool.name == "ram" and rest + STREAMED_WINDOW_RATIO * weights <= available:
         word = "fits with streaming"
-        missing = needed - available
+        missing, whole = format_bytes(needed - available), format_bytes(weights)
         rate = format_rate(device.storage.sequential_read_bytes_per_s.value)
-        reasons.append(
-            f"{format_bytes(missing)} of weights have no room and come from storage, at {rate}, when a token needs them"
-        )
-        if held > available and mapped == 0:
+        source = f"come from storage, at {rate}, when a token needs them (of a mapped file all {whole})"
+        reasons.append(f"{missing} of weights have no room and {source}")
+        if held > available and not any(p.file_bytes for p in memory.parts if p.name == "weights"):
             reasons.append("an engine that streams layers is needed; this api holds all weights at once")
     elif pool.name == "vram" and device.os == "windows":
         reasons.append("the driver moves what is over to memory of the host: each token reads it over the link, slowly")

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Final
 from harness.app.resolve import ResolvedModel
 from harness.app.ways import Way
 from harness.domain.device import DeviceProfile
+from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, Prediction
+from harness.domain.program import program_named
 from harness.domain.record import RunRecord
 from harness.predict.energy import Sustained
 from harness.predict.streamed import STREAMING_SYSTEMS
-from harness.units import format_bytes, format_number, format_seconds
+from harness.predict.verdict import needed_bytes_of
+from harness.units import MIB, format_bytes, format_number, format_seconds
 
 if TYPE_CHECKING:
     from harness.records.compare import Comparison
@@ -20,6 +23,10 @@ _RARE_MIXTURES: Final = frozenset({"Q5_0", "Q5_1", "IQ3_S"})
 """Mixtures that those who upload files rarely make."""
 _SHORT_TOKENS: Final = 512
 """Context up to which nobody asks how deep it is."""
+_SAME_RATIO: Final = 0.97
+"""Of a speed, from which nobody tells another apart."""
+_OLLAMA_BYTES_MAX: Final = 45e9
+"""Files that are larger come in parts, which Ollama does not read (ollama/ollama#5245)."""
 _UNSURE_RATIO: Final = 4.0
 """High over low of a 90 % interval from which a speed is not known well enough to say a number."""
 
@@ -46,20 +53,26 @@ def first_line(
     late: Sustained | None,
     *,
     decode: Interval | None = None,
+    full: Interval | None = None,
     target_tokens_per_s: float | None = None,
     but: str = "",
     reads_only: bool = False,
 ) -> str:
     """Whether the model runs on the device by its best way, how fast, and in how much of its memory.
 
-    ``decode`` is the speed at the depth that the prompt leads to, where it is another than the prediction's; ``but``
-    what the answer rests on, where that is no more than a guess. What ``reads_only`` (an encoder) writes nothing.
+    ``decode`` is the speed at the depth that the prompt leads to, where it is another than the prediction's, ``full``
+    that of a full context; ``but`` what the answer rests on, where that is no more than a guess. An encoder
+    (``reads_only``) writes nothing.
     """
     now, asked = way.prediction, way.scenario
     verdict, speed, users = now.verdict, now.speed, asked.batch_count
     name = f"{now.model} {now.quant} on {device.title}, {now.api}"
     memory = f"{format_bytes(verdict.needed_bytes)} of {format_bytes(verdict.available_bytes)}"
     if not way.runs:
+        more, then = device.pool("ram").entitled_bytes, speed.decode_tokens_per_s
+        if more is not None and verdict.available_bytes < verdict.needed_bytes <= more.value:
+            words = speed_words(then.low, then.mid, then.high)
+            return f"No, unless the app has the higher-limit entitlement: then {words}, needs {memory} ({name})."
         return f"No: it needs {memory}, and no split or streaming helps: {verdict.reasons[-1]} ({name})."
     decode = decode or speed.decode_tokens_per_s
     if reads_only:
@@ -68,7 +81,7 @@ def first_line(
         spoken = (
             f"reads about {format_number(read.mid, 2)} tokens/s ({between}), {asked.prompt_tokens} tokens in {read_s}"
         )
-        return f"{_verdict_word(way, None)}: {spoken}, uses {memory} ({name})."
+        return f"{_verdict_word(way, None, decode)}: {spoken}, uses {memory} ({name})."
     settles = next((text.partition(": ")[2] for text in speed.unsettled if text.startswith("decode")), "")
     low, mid, high = (rate / users for rate in (decode.low, decode.mid, decode.high))
     spoken = speed_words(low, mid, high, settles)
@@ -79,22 +92,23 @@ def first_line(
     context = asked.depth_tokens + asked.prompt_tokens
     if context > _SHORT_TOKENS:
         spoken += f" after {context:,} tokens"
+    if full is not None and full.mid < _SAME_RATIO * decode.mid:
+        spoken += f", {format_number(full.mid / users, 2)}{' each' if users > 1 else ''} when the context is full"
     parts = [spoken, f"first token after {span(speed.ttft_warm_s)}"]
     if not way.is_usual:
         parts.append(f"{way.how}{' (' if way.flags else ''}{way.flags}{')' if way.flags else ''}")
     parts.append(f"uses {memory}" if verdict.needed_bytes <= verdict.available_bytes else f"needs {memory}")
     streams = verdict.word == "fits with streaming"
-    if late is not None and not streams and late.tokens_per_s.mid < 0.97 * decode.mid:
+    if late is not None and not streams and late.tokens_per_s.mid < _SAME_RATIO * decode.mid:
         parts.append(f"after {late.minutes:g} minutes about {format_number(late.tokens_per_s.mid, 2)} tokens/s")
-    word = _verdict_word(way, target_tokens_per_s)
+    word = _verdict_word(way, target_tokens_per_s, decode)
     word += f", {but}" if but else ""
     return f"{word}: {', '.join(parts)} ({name})."
 
 
-def _verdict_word(way: Way, target_tokens_per_s: float | None) -> str:
+def _verdict_word(way: Way, target_tokens_per_s: float | None, decode: Interval) -> str:
     """Yes or no, or barely: where an interval crosses a limit; a split that was looked for leaves that much room."""
-    now = way.prediction
-    verdict, decode, peak = now.verdict, now.speed.decode_tokens_per_s, now.memory.peak_bytes
+    verdict, peak = way.prediction.verdict, way.prediction.memory.peak_bytes
     if verdict.word == "too slow":
         reaches = target_tokens_per_s is not None and decode.high >= target_tokens_per_s
         return "Perhaps, but probably slower than wanted" if reaches else "It runs, but is slower than wanted"
@@ -129,12 +143,16 @@ def other_ways(ways: Sequence[Way]) -> str:
 
 
 def commands(
-    way: Way, model: ResolvedModel, repository_of: Callable[[str], str], draft: ResolvedModel | None = None
+    way: Way,
+    model: ResolvedModel,
+    repository_of: Callable[[str], str],
+    draft: ResolvedModel | None = None,
+    kept: str = "",
 ) -> list[str]:
-    """What to type to run it so: by llama-server, and by Ollama where the model is whole; empty where it does not run.
+    """What to type to run it so: by llama-server, and by Ollama where that does the same; empty where it does not run.
 
     ``repository_of`` tells one of the hub that has a file of a model, empty where none is known. It is not asked of
-    what a card or a mixture merely stands for: that file is a local one.
+    what a card or a mixture merely stands for: that file is a local one. ``kept`` is what :func:`kept_flags` says.
     """
     asked, flags = way.scenario, way.flags
     if not way.runs or (way.prediction.verdict.word == "fits with streaming" and not flags):
@@ -153,13 +171,33 @@ def commands(
     repository, beside = published(model), file_of(draft, "-hfd", "-md") if draft else ""
     tower = "--mmproj mmproj-F16.gguf" if model.tower_bytes and not repository else ""
     file = file_of(model, "-hf", "-m")
-    words = [f"llama-server {file} -c {asked.context_tokens}", tower, flags, beside, asked.flags]
+    words = [f"llama-server {file} -c {asked.context_tokens}", tower, flags, beside, asked.flags, kept]
     lines = [" ".join(filter(None, words))]
-    if repository and way.is_usual and not draft:
-        lines.append(
-            f"OLLAMA_CONTEXT_LENGTH={asked.context_tokens} ollama serve & ollama run hf.co/{repository}:{model.quant}"
-        )
+    is_told = asked.flags or asked.api or asked.placement != Placement() or draft
+    if repository and way.is_usual and not is_told and model.weights.file_bytes <= _OLLAMA_BYTES_MAX:
+        then = f"type: /set parameter num_ctx {asked.context_tokens}"
+        lines.append(f"ollama run hf.co/{repository}:{model.quant}  # then {then}")
     return lines
+
+
+def kept_flags(way: Way, device: DeviceProfile) -> str:
+    """Options that keep what llama-server adds over many turns to the RAM that is left; empty where all has room.
+
+    Saved states take at most half of it, the caches of other prompts what they leave.
+    """
+    now, later = way.prediction, {part.name: part.anonymous_bytes for part in way.prediction.memory.later}
+    left = int(device.pool("ram").usable_bytes.value) - sum(needed_bytes_of(now.memory.parts, "ram"))
+    if sum(later.values()) <= left or not later:
+        return ""
+    words, states = [], later.get("checkpoints", 0)
+    if states > max(left, 0) / 2:
+        most = program_named(way.scenario.program).checkpoints
+        count = max(int(most * left / 2 / states), 0)
+        words.append(f"--ctx-checkpoints {count}")
+        states = states * count // most
+    if later.get("prompt cache", 0) > left - states:
+        words.append(f"--cache-ram {max(left - states, 0) // MIB}")
+    return " ".join(words)
 
 
 def measured_line(measured: float, now: Prediction) -> str:

@@ -45,13 +45,24 @@ def test_two_cards_hold_what_one_does_not(tmp_path: Path) -> None:
     assert len(cards) == 2 and max(cards) / sum(cards) < 0.56
 
 
+def test_a_placement_on_several_cards_is_answered_as_it_was_asked(tmp_path: Path) -> None:
+    asked = ("fit", "gpt-oss-120b", "-d", "2x rtx 3090 + 64GB", "--no-advice", "--json", "--placement")
+    flags = "-ngl 37 --n-cpu-moe 14 -ts 25,12"
+    (way,) = json.loads(run(*asked, flags, home=tmp_path).stdout)["ways"]
+    assert (way["flags"], way["prediction"]["verdict"]["word"]) == (flags, "fits")
+    # without shares of its own it has those of the cards' memory, half of the blocks each: the second overflows
+    done = run(*asked, "--n-cpu-moe 14", home=tmp_path)
+    (even,) = json.loads(done.stdout)["ways"]
+    assert (even["flags"], done.returncode) == ("-ngl 37 --n-cpu-moe 14 -ts 1,1", 1)
+
+
 @pytest.mark.parametrize(
     ("args", "word"),
     [
         (("fit", "smollm2-135m", "-d", "2x raspberry-pi-5"), "no card of its own"),
         (
-            ("fit", "qwen3-30b-a3b", "-d", "2x rtx 4060", "--placement", "--n-cpu-moe 4"),
-            "--placement has no meaning with several cards",
+            ("fit", "qwen3-30b-a3b", "-d", "2x rtx 4060", "--placement", "-ts 1,1,1"),
+            "-ts 1,1,1: 2x-geforce-rtx-4060 has 2 cards",
         ),
         (("fit", *MIXTURE, "--placement", "-ngl many"), "many"),
         (("fit", *MIXTURE, "--placement", "auto"), "expected flags of llama.cpp"),

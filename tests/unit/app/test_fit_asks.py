@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from harness.app.resolve import resolve_device
 from harness.cli import cli
+from harness.domain.program import program_named
 
 
 def fit(*words: str) -> Any:
@@ -80,7 +82,7 @@ def test_a_million_tokens_cost_their_joules() -> None:
         ),
         (
             ("qwen3-8b", "-d", "rtx-3090-desktop", "--kv-type", "q8_0", "--users", "4"),
-            "llama-server -hf unsloth/Qwen3-8B-GGUF:Q4_K_M -c 4096 -ngl 37 -ctk q8_0 -ctv q8_0 -np 4 --kv-unified",
+            "llama-server -hf unsloth/Qwen3-8B-GGUF:Q4_K_M -c 4096 -ngl 37 -ctk q8_0 -ctv q8_0 -np 4",
         ),
         (("qwen3-8b", "-d", "raspberry-pi-5-16gb"), "ollama run hf.co/unsloth/Qwen3-8B-GGUF:Q4_K_M"),
     ],
@@ -134,6 +136,62 @@ def test_another_version_of_a_card_is_named_and_said() -> None:
     assert "(glm-4.6 Q4_K_M on " in first
     plain = fit("glm-4.7", "-d", "epyc 9554, 12x64GB ddr5-4800").splitlines()[0]
     assert plain == first.replace(", read as glm-4.7", "").replace("glm-4.6", "glm-4.7")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("gemma-3-27b", "-d", "rtx 3090", "--kv-type", "q8_0"),  # a type that ollama has from its environment
+        ("qwen3-8b", "-d", "rtx 3090", "--users", "8"),
+        ("qwen3-8b", "-d", "rtx 3090", "--api", "vulkan"),
+        ("qwen3-8b", "-d", "rtx 3090", "--placement", "-ngl 20"),
+        ("gpt-oss-120b", "-d", "h100 80gb"),  # 59 GiB: in parts
+    ],
+)
+def test_ollama_is_named_only_where_it_does_the_same(words: tuple[str, ...]) -> None:
+    lines = fit(*words, "--json")["commands"]
+    assert len(lines) == 1 and lines[0].startswith("llama-server")
+
+
+def test_users_with_caches_of_their_own_are_told_so() -> None:
+    """Eight of 640 tokens each, rounded up to 768 cells of 128 KiB: 768 MiB."""
+    found = fit("llama-3.1-8b", "-d", "jetson orin nano", "--users", "8", "--json")
+    (cache,) = (part for part in found["prediction"]["memory"]["parts"] if part["name"] == "kv cache")
+    assert cache["anonymous_bytes"] >> 20 == 768
+    assert found["commands"][0].endswith("-np 8") or " -np 8 --c" in found["commands"][0]
+    assert "--kv-unified" not in found["commands"][0]
+
+
+@pytest.mark.parametrize("device", ["raspberry pi 5 8gb", "macbook air m2 16gb", "rtx 3090 + 64gb"])
+def test_what_a_server_adds_over_turns_has_room(device: str) -> None:
+    found = fit("gemma-3-4b", "-d", device, "--json")
+    words = found["commands"][0].split()
+    parts, program = found["prediction"]["memory"]["parts"], program_named("llama-server")
+    held = sum(part["anonymous_bytes"] + part["file_bytes"] for part in parts if part["pool"] == "ram")
+    held -= sum(part["anonymous_bytes"] for part in parts if part["name"] == "repacked weights")  # originals may go
+    later = {part["name"]: part["anonymous_bytes"] for part in found["prediction"]["memory"]["later"]}
+    kept = {flag: int(words[words.index(flag) + 1]) for flag in ("--ctx-checkpoints", "--cache-ram") if flag in words}
+    adds = later.get("checkpoints", 0) / program.checkpoints * kept.get("--ctx-checkpoints", program.checkpoints)
+    adds += kept.get("--cache-ram", program.cache_ram_mib) * 2**20
+    usable = resolve_device(device).pool("ram").usable_bytes.value
+    assert held + adds <= usable
+    assert bool(kept) == ("64gb" not in device)
+    assert any(" ".join(kept) and "take --" in note for note in found["notes"]) == bool(kept)
+
+
+def test_a_full_context_is_told_where_one_was_asked_for() -> None:
+    asked = ("llama-3.1-8b", "-q", "Q5_1", "-d", "rtx 3060", "--kv-type", "q8_0")
+    said = fit(*asked, "-c", "128k")
+    row = next(line for line in said.splitlines() if line.startswith("decode after 130944"))
+    assert f"{float(row.split()[6]):.2g} when the context is full" in said.splitlines()[0]
+    assert "is full" not in fit(*asked).splitlines()[0]
+
+
+def test_a_wanted_speed_is_held_against_the_one_that_is_shown() -> None:
+    said = fit("llama-3.1-8b", "-d", "rtx 3060", "--min-speed", "100", "--minutes", "10").splitlines()
+    row = next(line for line in said if line.startswith("decode after 10 minutes")).split()
+    reason = next(line for line in said if line.endswith("100 wanted")).split()
+    assert float(reason[0]) == pytest.approx(float(row[5]), rel=0.01)
 
 
 def test_a_phone_has_no_command() -> None:

@@ -326,9 +326,7 @@ def test_commands_hold_the_winner() -> None:
     lines = commands(setting, model, scenario_of("users=4"))
 
     options = "-ctk q8_0 -ctv q8_0{} -t 3 -ub 128 --no-repack"
-    assert lines["llama-server"] == "llama-server -m m.gguf -c 4096 -ngl 0 -dev none " + options.format(
-        " -np 4 --kv-unified"
-    )
+    assert lines["llama-server"] == "llama-server -m m.gguf -c 4096 -ngl 0 -dev none " + options.format(" -np 4")
     assert lines["llama-cli"] == "llama-cli -m m.gguf -c 4096 -ngl 0 -dev none " + options.format("")
     assert lines["Ollama Modelfile"].splitlines()[1:] == [
         "PARAMETER num_thread 3", "PARAMETER num_ctx 4096", "PARAMETER num_batch 128", "PARAMETER num_gpu 0",

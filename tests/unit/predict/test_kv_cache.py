@@ -68,6 +68,22 @@ def test_states_do_not_grow_with_context() -> None:
     assert cache_bytes(shape, 512, sequence_count=3) == 3 * cache_bytes(shape, 512)
 
 
+@pytest.mark.parametrize(
+    ("program", "users", "streams", "full", "flags"),
+    [
+        ("llama-server", 1, 1, 5120, ""),  # four slots, which share one cache by default
+        ("llama-server", 4, 4, 1280, "-np 4"),
+        ("llama-server", 8, 8, 768, "-np 8"),  # 640, rounded up
+        ("llama-server -np 8 -kvu", 8, 1, 5120, "-np 8 --kv-unified"),
+        ("", 8, 8, 768, "-np 8"),
+    ],
+)
+def test_the_cache_is_that_of_the_command(program: str, users: int, streams: int, full: int, flags: str) -> None:
+    asked = Scenario(context_tokens=5120, batch_count=users, program=program)
+    cells = cells_of(asked)
+    assert (cells.streams, cells.full, asked.flags) == (streams, full, flags)
+
+
 def test_latent_attention_cached_every_head_until_april_2025() -> None:
     """DeepSeek-R1 with 8,192 cells, start-up of February 2025: 5,120 MiB for eight layers; 576 entries a row since."""
     shape = load_model("deepseek-r1").shape

@@ -19,7 +19,7 @@ from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, decode_seconds
 from harness.predict.fitted import Fitted, work_of
 from harness.predict.kv_cache import block_cache_bytes, cells_of, kv_cache_bytes
-from harness.predict.memory import memory_of
+from harness.predict.memory import memory_of, without_parts
 from harness.predict.passes import Engines, Pass, pass_terms
 from harness.predict.placed import card_of, parts_of
 from harness.predict.placement import PlacementTerms, fitted_link
@@ -209,6 +209,45 @@ def test_each_of_unlike_cards_has_room_for_its_part(device, model, gib, flags, i
     assert sum(bytes_by_card(memory)) < sum(rooms)
     fits = all(size <= room for size, room in zip(bytes_by_card(memory), rooms, strict=True))
     assert fits == is_whole == (verdict.word == "fits") == (verdict.needed_bytes <= verdict.available_bytes)
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "most_away"),
+    [
+        # 59 GiB of experts in 36 blocks; some 45 of the cards' 47 GiB are left for them: 9 blocks, and one to round.
+        ("gpt-oss-120b:MXFP4", "2x rtx 3090 + 64GB", 11),
+        # 22.9 GiB of experts in 48 blocks, of 24 GiB of cards some 19: 9 blocks, and two to round.
+        ("qwen3-30b-a3b:Q6_K", "2x rtx 3060 12gb + 64GB", 12),
+        ("gpt-oss-120b:MXFP4", "rtx 3090 + rtx 3060 12gb + 96GB", 19),
+    ],
+)
+def test_cards_are_about_as_full_when_experts_of_the_first_blocks_are_away(model, device, most_away):
+    profile, resolved = resolve_device(device), resolve_model(model)
+    best = ways(resolved, profile, Scenario())[0]
+    placed, held = best.scenario.placement, bytes_by_card(best.prediction.memory)
+    assert placed.gpu_layers == "all" and 0 < placed.cpu_moe <= most_away
+    assert sum(placed.tensor_split) == resolved.weights.shape.layer_count + 1  # blocks and the output
+    assert best.prediction.verdict.word == "fits"
+    blocks = max(t.size_bytes for t in resolved.weights.tensors if "ffn_down_exps" in t.name) * 3
+    full = [size / share for size, share in zip(held, profile.card_shares, strict=True)]
+    assert (max(full) - min(full)) * min(profile.card_shares) < 1.5 * blocks
+
+
+@pytest.mark.parametrize(
+    ("flags", "mib"),
+    [
+        ("--n-cpu-moe 24 -ts 1,1", (1707, 14693)),
+        ("--n-cpu-moe 24 -ts 3,1", (7901, 8501)),
+        ("--n-cpu-moe 24 -ts 4,1", (9629, 6771)),
+        ("--n-cpu-moe 16 -ts 2,1", (11837, 11091)),
+    ],
+)
+def test_memory_of_each_card_is_what_was_published(flags, mib):
+    """Qwen3.6 35B A3B in Q8_0 with 8,192 cells on two T4 (partial_offload.csv, Kaggle)."""
+    model, cards = resolve_model("qwen3.6-35b-a3b:Q8_0"), resolve_device("2x tesla t4")
+    asked = Scenario(context_tokens=8192, placement=placement_of(flags), program="llama-server")
+    held = bytes_by_card(without_parts(memory_in(model, cards, asked), ("driver",)))
+    assert [size / 2**20 for size in held] == pytest.approx(mib, abs=140)
 
 
 def test_a_split_that_overfills_one_of_two_like_cards_does_not_fit():

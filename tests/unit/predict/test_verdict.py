@@ -71,6 +71,21 @@ def test_entitlement() -> None:
     assert judge(memory, None, PHONE, entitled=True).word == "fits"
 
 
+@pytest.mark.parametrize(
+    ("device", "word", "words"),
+    [
+        ("iphone-15-pro", "does not fit", "the system ends an app that holds more than it may"),
+        ("macbook-air-m1-8gb", "fits with streaming", "this api holds all weights at once"),
+    ],
+)
+def test_weights_that_are_held_cannot_come_from_storage(device: str, word: str, words: str) -> None:
+    """6.5 GiB wired for the GPU; what is mapped of the interpreter is no weight."""
+    memory = parts(("weights", 6.5, 0), ("runtime", 0.1, 0.024), ("kv cache", 0.5, 0))
+    verdict = judge(memory, None, load_device(device), api="metal")
+    assert verdict.word == word
+    assert any(words in reason for reason in verdict.reasons)
+
+
 def test_a_missed_target_is_a_no_that_names_the_limit() -> None:
     fits = judge(parts(("weights", 0, 2.0), ("kv cache", 0.5, 0)), speed(20), PHONE)
     assert with_target(fits, speed(20), 15, 0).word == "fits"

@@ -70,6 +70,27 @@ def test_a_way_that_was_chosen_and_a_long_prompt_are_told() -> None:
     assert "on the card (-ngl 9)" in line
 
 
+def test_a_full_context_is_told_where_it_is_slower() -> None:
+    full = Interval(mid=7.2, low=6.0, high=8.0)
+    assert "about 18 tokens/s (15 to 21), 7.2 when the context is full, first" in first_line(
+        way("fits", 15, 18, 21), DEVICE, None, full=full
+    )
+    two = way("fits", 30, 36, 42, batch_count=2)
+    assert "3.6 each when the context is full" in first_line(two, DEVICE, None, full=full)  # 7.2 together
+    same = Interval(mid=17.9, low=15.0, high=21.0)
+    assert "full" not in first_line(way("fits", 15, 18, 21), DEVICE, None, full=same)
+
+
+def test_what_the_entitlement_would_give_is_told() -> None:
+    no = way("does not fit", 6, 7.4, 9)
+    verdict = replace(no.prediction.verdict, needed_bytes=5 * GIB, available_bytes=3 * GIB)  # 6 with it
+    no = replace(no, prediction=replace(no.prediction, verdict=verdict))
+    line = first_line(no, DEVICE, None)
+    assert line.startswith("No, unless the app has the higher-limit entitlement: then about 7.4 tokens/s, needs 5.00")
+    larger = replace(no, prediction=replace(no.prediction, verdict=replace(verdict, needed_bytes=7 * GIB)))
+    assert first_line(larger, DEVICE, None).startswith("No: it needs 7.00 GiB")
+
+
 def test_a_context_beyond_the_models_is_said_at_once() -> None:
     line = first_line(way("fits", 15, 18, 21), DEVICE, None, but="in a context longer than the 40,960 it was made for")
     assert line.startswith("Yes, in a context longer than the 40,960 it was made for: about 18 tokens/s")
