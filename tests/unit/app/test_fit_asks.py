@@ -182,7 +182,7 @@ def test_what_a_server_adds_over_turns_has_room(device: str) -> None:
 def test_a_full_context_is_told_where_one_was_asked_for() -> None:
     asked = ("llama-3.1-8b", "-q", "Q5_1", "-d", "rtx 3060", "--kv-type", "q8_0")
     said = fit(*asked, "-c", "128k")
-    row = next(line for line in said.splitlines() if line.startswith("decode after 130944"))
+    row = next(line for line in said.splitlines() if line.startswith("decode after 130,944"))
     assert f"{float(row.split()[6]):.2g} when the context is full" in said.splitlines()[0]
     assert "is full" not in fit(*asked).splitlines()[0]
 
