@@ -54,7 +54,8 @@ def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located
     model = resolve_model(ref, quant or None)
     if model.path is not None:
         return _here(model.path, quant)
-    card = model.card
+    is_itself = not model.asked_name  # else a file of the card would be another model's
+    card = model.card if is_itself else None
     asked = quant or split(ref)[1] * (card is not None and ref != card.name and model.repo == "")
     if card is not None and card.files:
         stands, said = mixture_of(asked) if asked else ("", ())
@@ -63,10 +64,10 @@ def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located
         file = file_of(card, stands or None)
         fetched = pull(card, file.quant, progress=progress)
         return Located(card.name, file.quant, fetched, read_weights(fetched))
-    repo = model.repo or repository_of(model.name)
+    repo = model.repo or (repository_of(model.name) if is_itself else "")
     if not repo:
         raise RefusedError(
-            f"{model.name} has only a shape here, no file: give a .gguf file, or hf:org/repo of a GGUF repository; "
+            f"{model.shown[0]} has only a shape here, no file: give a .gguf file, or hf:org/repo of a GGUF repository; "
             "for a file of its true size with random weights: edge-harness models synthesize"
         )
     folder = cache_dir() / "models" / repo.replace("/", "--")

@@ -259,6 +259,8 @@ def test_what_nobody_offers_is_said_with_what_to_do(hub: Any) -> None:
         obtain("llama-3.2-1b", "")
     with pytest.raises(RefusedError, match="synthesize"):
         obtain("gpt2", "")
+    with pytest.raises(RefusedError, match="glm-4\\.6 has only a shape here, no file"):  # glm-4.7's is another
+        obtain("glm-4.6", "Q4_K_M")
 
 
 def test_a_file_that_is_not_here_is_no_model_that_was_guessed(hub: Any) -> None:
