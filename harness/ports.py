@@ -106,6 +106,7 @@ class Runtime(Protocol):
 
     A runtime may also have ``formats`` (of ``gguf onnx``: what it reads, so that others are refused at once),
     ``model_options(path) -> Mapping[str, Any]``: what the model's file says of how it runs, for the record,
+    ``package() -> str``: what brings it, with its version, or its file's path: results of another one are not reused,
     ``entry``: the child's ``package.module:function`` that measures it, where it opens no session: it takes the job, as
     the type that its first parameter is annotated with, and :data:`Emit`; and
     ``attach(url)``: a server that is there already, in place of ``open``.

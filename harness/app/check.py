@@ -7,7 +7,7 @@ from typing import Final
 
 from harness import plugins
 from harness.app.locate import obtain
-from harness.app.on_target import run_on
+from harness.app.on_target import probe_on, run_on
 from harness.app.run import RunCell, cells_of, run_cells
 from harness.app.this_machine import probed_at_all
 from harness.domain.device import DeviceProfile
@@ -48,13 +48,16 @@ def check(
     """
     listener = how.listener
     cells = cells_of(models or (DEFAULT_MODEL,), quant, scenario, depth_tokens=depths)
+    how = how._replace(resume=how.resume and not probe_again)  # what was done has the old profile's prediction
     if on[1] is not None:
+        if probe_again:
+            probe_on(*on, None)
         return run_on(on[0], cells, job, how, on[1])
     runtime = plugins.usable_runtime(job.runtime)
     if "gguf" not in getattr(runtime, "formats", ("gguf",)):
         raise RefusedError(f"--runtime {job.runtime}: it cannot be predicted; `edge-harness run` measures it")
     timed = job.runtime
-    if not hasattr(runtime, "package"):  # a program of its own: it is predicted from the library's costs
+    if not hasattr(runtime, "module"):  # a program of its own: it is predicted from the library's costs
         timed, runtime = "llamacpp", plugins.usable_runtime("llamacpp")
     shapes, types = _seen(cells, listener)
     try:

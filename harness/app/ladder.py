@@ -23,7 +23,7 @@ from harness.errors import BadDataError, CouldNotRunError, EngineError, InputErr
 from harness.measure.child import ChildResult
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import CHUNK_TOKENS, QualityJob, TextJob
-from harness.measure.pipeline import How, Measurement, Pipeline, key_of, make
+from harness.measure.pipeline import How, Measurement, Pipeline, engine_of, key_of, make
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
 from harness.predict.quant_mix import NEEDS_IMPORTANCE_MATRIX
@@ -131,13 +131,15 @@ class _Workshop:
         asked = self.asked
         quality_key = key_of("quality", self._made_from, quant, asked.chunk_count, machine)
         try:
-            records = [self.pipeline.done_before(quality_key) or self._scored(quant, quality_key)]
+            records = [self.pipeline.reused(quality_key, quant) or self._scored(quant, quality_key)]
             if records[0].outcome == "refused":  # for the text or the model: it holds for every rung
                 raise RefusedError(records[0].detail)
             if records[0].result is not None and (scenario := asked.scenario) is not None:
                 for runtime in asked.runtimes:
-                    key = key_of("speed", self._made_from, quant, scenario, asked.repetitions, runtime, machine)
-                    records.append(self.pipeline.done_before(key) or self._timed(quant, scenario, runtime, key))
+                    told = runtime, engine_of(runtime), asked.chunk_count * (runtime != "llamacpp")
+                    key = key_of("speed", self._made_from, quant, scenario, asked.repetitions, *told, machine)
+                    done = self.pipeline.reused(key, f"{quant} by {runtime}")
+                    records.append(done or self._timed(quant, scenario, runtime, key))
         except (EngineError, OSError) as error:
             named = {"model": self.source.stem, "quant": quant}
             return [self.pipeline.not_run("quality", Scenario(), "failed", str(error), **named)]

@@ -24,6 +24,7 @@ from harness.measure.pipeline import How, Listener, Measurement, Pipeline
 from harness.measure.probe import save_profile
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import identify
+from harness.runtimes.executable import as_made
 from harness.targets import target_named
 from harness.targets.bench import key_there, on_target, read_bandwidth
 from harness.targets.facts import Facts, facts, probe
@@ -70,6 +71,8 @@ def run_on(
     """
     if job.greedy or how.limits.memory_bytes is not None or job.runtime != "llamacpp":
         raise RefusedError("llama-bench on a target takes no --greedy, --memory-limit or --runtime")
+    if any(cell.scenario.batch_count > 1 for cell in cells):
+        raise RefusedError("llama-bench on a target runs one sequence at a time")
     target = target_named(on)
     known = facts(target)
     kept = home_dir() / "devices" / f"{_name(known)}.toml"
@@ -81,8 +84,10 @@ def run_on(
                 how.listener.plan(len(cells) - index)
             how.listener.begin(f"{cell.model} on {on}")
             located = obtain(cell.model, cell.quant, progress=how.listener.fetched)
-            resolved, asked = located.resolved(), job.replace(path=str(located.path), scenario=cell.scenario)
-            prediction = predict(resolved, device, cell.scenario) if resolved is not None else None
+            count = cell.scenario.thread_count or len(how.limits.cpus) or known.cpu.thread_count
+            scenario = as_made(cell.scenario.replace(thread_count=count))
+            resolved, asked = located.resolved(), job.replace(path=str(located.path), scenario=scenario)
+            prediction = predict(resolved, device, scenario) if resolved is not None else None
             about: dict[str, Any] = {"name": located.name, "quant": located.quant, "prediction": prediction}
             planned = plan_generation(asked, located.weights, **about)
             records.append(_measure(pipeline, planned, target, known, programs))
@@ -99,7 +104,8 @@ def _measure(
 ) -> RunRecord:
     """Measure there what was not done before: what is taken from the history needs no device that is awake."""
     cpus = pipeline.how.limits.cpus
-    if done := pipeline.reused(planned._replace(key=key_there(planned, known, programs, cpus))):
+    assert planned.model is not None
+    if done := pipeline.reused(key_there(planned, known, programs, cpus), planned.model.name):
         return done
     there = on_target(planned, target, known, programs, cpus=cpus, progress=pipeline.heard.fetched)
     return pipeline.measure(there, on_event=on_event)

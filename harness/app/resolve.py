@@ -29,6 +29,8 @@ PROBED_NAME: Final = "this-machine"
 """Stem of the profile that ``edge-harness devices probe`` writes into the user's devices folder."""
 THIS_MACHINE: Final = ("this", "here", PROBED_NAME)
 
+_TIMED: Final = ("ik", "xllamacpp")
+"""Runtimes with costs of their own beside llama.cpp's."""
 _SAME_FILE_RATIO: Final = 0.005
 _NO_WIDTHS: Final = "scratch of the image tower is estimated, as a third of its file: nobody told its widths"
 _FILES: Final = frozenset({".gguf", ".json", ".toml", ".onnx"})
@@ -200,17 +202,20 @@ def usual_program(device: str) -> str:
     return "" if device in THIS_MACHINE else "llama-server"
 
 
-def with_kept_costs(device: DeviceProfile, scenario: Scenario) -> DeviceProfile:
+def with_kept_costs(device: DeviceProfile, scenario: Scenario, runtime: str = "") -> DeviceProfile:
     """The profile of this machine with the engine's costs that were timed with the scenario's threads and repacking.
 
-    As it is where none were, or where it carries some already; another machine's has none from here.
+    They are the runtime's own, or llama.cpp's where it has none: programs and servers are not timed. As it is where
+    none were, or where it carries some already; another machine's has none from here.
     """
     if device.calibrations or device.name != PROBED_NAME:
         return device
     from harness.measure.calibrate import kept
 
     names = dict.fromkeys(("cpu", *(name for engine in device.engines for name in engine.apis)))
-    costs = [kept(thread_count=scenario.thread_count, repack=scenario.repack, api=name) for name in names]
+    asked: dict[str, Any] = {"thread_count": scenario.thread_count, "repack": scenario.repack}
+    own = runtime if runtime in _TIMED else "llamacpp"
+    costs = [kept(**asked, api=name, runtime=own) or kept(**asked, api=name) for name in names]
     return with_costs(device, tuple(found for found in costs if found is not None))
 
 

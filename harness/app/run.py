@@ -24,7 +24,7 @@ from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import TextJob
 from harness.measure.jobs.served import OF_SERVER, ServedJob
 from harness.measure.jobs.served import plan as plan_served
-from harness.measure.pipeline import How, Measurement, Pipeline, key_of
+from harness.measure.pipeline import How, Measurement, Pipeline, engine_of, key_of, state_of
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import check_scenario
 from harness.onnx.files import onnx_model
@@ -46,8 +46,6 @@ class RunCell(NamedTuple):
 def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence[Any]) -> list[RunCell]:
     """Every model in every combination of some fields' values, such as ``depth_tokens=(0, 2048)``.
 
-    A number of threads of 0 becomes the physical cores, so that a record says how many there were.
-
     Raises:
         UnknownNameError: No such model or mixture.
         RefusedError: A scenario does not fit its context.
@@ -55,10 +53,8 @@ def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence
     mixture = quant_named(quant) if quant else ""
     scenarios = []
     for values in itertools.product(*axes.values()):
-        scenario = base.replace(**dict(zip(axes, values, strict=True)))
-        count = scenario.thread_count or default_thread_count()
-        scenarios.append(scenario.replace(thread_count=count))
-        check_scenario(scenario)
+        scenarios.append(base.replace(**dict(zip(axes, values, strict=True))))
+        check_scenario(scenarios[-1])
     cells = []
     for model in models:
         if model and as_path(model) is None:
@@ -87,7 +83,7 @@ def run_in_turns(
     members may differ in anything: runtime, threads, batch. Each turn is a child and a kept record. Where the runtimes
     differ each predicts the shipped text before the turns: a faster one with a worse answer has no speed. Of each
     member there is one record: its first one, with the samples of all its turns. A turn that did not end well gives its
-    outcome to the whole.
+    outcome to the whole. A number of threads of 0 becomes the usual one, so that a record says how many there were.
 
     Raises:
         CouldNotRunError: Another measured run held the machine for too long.
@@ -95,7 +91,8 @@ def run_in_turns(
     done: list[list[RunRecord]] = []
     coming = sum(2 * len(group) if len(group) > 1 else 1 for group in groups)
     with Pipeline(how) as pipeline:
-        for group in groups:
+        for members in groups:
+            group = [(_with_threads(cell), job) for cell, job in members]
             forth = list(range(len(group)))
             order = [*forth, *reversed(forth)] if len(group) > 1 else forth
             turns: list[list[RunRecord]] = [[] for _ in group]
@@ -109,6 +106,11 @@ def run_in_turns(
                     return [*done, [_together(records) for records in turns if records]]
             done.append([_together(records) for records in turns])
     return done
+
+
+def _with_threads(cell: RunCell) -> RunCell:
+    count = cell.scenario.thread_count or default_thread_count()
+    return cell._replace(scenario=cell.scenario.replace(thread_count=count))
 
 
 def _together(records: Sequence[RunRecord]) -> RunRecord:
@@ -130,13 +132,8 @@ def exit_of(records: Sequence[RunRecord]) -> int:
 def _cell_key(cell: RunCell, job: GenerateJob, pipeline: Pipeline, turn: int) -> str:
     """Key under which a cell's result is found again: everything that decides it, and its ``turn`` beside others."""
     path = as_path(cell.model)
-    state = ""
-    if path is not None and path.exists():
-        path = onnx_model(path) or path
-        about = path.stat()
-        state = f"{path.resolve()}|{about.st_size}|{about.st_mtime_ns}"
-    limit = pipeline.how.limits.memory_bytes
-    asked = f"{job.runtime}|{job.repetitions}|{job.greedy}|{limit}|{turn}"
+    state = state_of(onnx_model(path) or path) if path is not None else ""
+    asked = f"{job.runtime}|{engine_of(job.runtime)}|{job.repetitions}|{job.cold_loads}|{job.greedy}|{turn}"
     return key_of(cell.model, state, cell.quant, cell.scenario, asked, pipeline.machine.fingerprint)
 
 
@@ -172,8 +169,7 @@ def run_cell(
     """Run one member of a group in an open pipeline: its ``turn`` among others, and what its runtime answers."""
     key, heard = _cell_key(cell, job, pipeline, turn), pipeline.heard
     job = job.replace(scenario=cell.scenario)
-    if (done := pipeline.done_before(key)) is not None:
-        heard.say(f"{cell.model}: done before, reused ({done.run_id})")
+    if (done := pipeline.reused(key, cell.model)) is not None:
         return done
     depth = f" @ d{cell.scenario.depth_tokens}" if cell.scenario.depth_tokens else ""
     depth += f", {cell.scenario.batch_count} sequences" if cell.scenario.batch_count > 1 else ""
@@ -196,7 +192,11 @@ def run_cell(
             name=located.name,
             quant=located.quant,
             prediction=prediction_of(
-                located.resolved(), _at_this_moment(device, job.scenario), job.scenario, heard.say, job.runtime
+                located.resolved(),
+                _at_this_moment(device, job.scenario, job.runtime),
+                job.scenario,
+                heard.say,
+                job.runtime,
             ),
             key=key,
         )
@@ -288,9 +288,9 @@ def _check_format(located: Located, runtime: str) -> None:
     raise RefusedError(f"{located.name} is {located.format.upper()}, and the runtime {runtime} runs {runs}{hint}")
 
 
-def _at_this_moment(device: DeviceProfile | None, scenario: Scenario) -> DeviceProfile | None:
+def _at_this_moment(device: DeviceProfile | None, scenario: Scenario, runtime: str = "") -> DeviceProfile | None:
     """The device that a run starts on now, with what was timed of it."""
-    return None if device is None else drifted(with_kept_costs(device, scenario))
+    return None if device is None else drifted(with_kept_costs(device, scenario, runtime))
 
 
 def prediction_of(
@@ -306,7 +306,7 @@ def prediction_of(
     if runtime == "ik":  # where it rewrites weights it does so in memory of its own, and maps no file
         scenario = scenario.replace(program="ik-llama-cpp-python", mmap=scenario.mmap and not scenario.repack)
     try:
-        return predict(model, with_kept_costs(device, scenario), scenario)
+        return predict(model, with_kept_costs(device, scenario, runtime), scenario)
     except HarnessError as error:
         say(f"no prediction: {error}")
         return None

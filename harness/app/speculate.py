@@ -20,7 +20,7 @@ from harness.errors import BadDataError, EngineError, RefusedError
 from harness.measure.child import ChildResult, Limits
 from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.jobs.stream import StreamJob
-from harness.measure.pipeline import How, Measurement, Pipeline, key_of, make
+from harness.measure.pipeline import How, Measurement, Pipeline, engine_of, key_of, make
 from harness.measure.runner import identify
 from harness.runtimes.llamacpp.draft_policy import CostTable
 from harness.runtimes.llamacpp.speculative import total
@@ -119,7 +119,7 @@ def measure_file(
             runtime="llamacpp",
             model=model,
             wanted_count=wanted_count,
-            key=key_of(workload, model.sha256, *hashes, job, pipeline.machine.fingerprint),
+            key=key_of(workload, engine_of("llamacpp"), model.sha256, *hashes, job, pipeline.machine.fingerprint),
         )
         pipeline.heard.begin(path.stem, wanted_count * (2 if workload == "speculate" else 1))
         return pipeline.measure(plan, on_event=on_event)

@@ -10,11 +10,13 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
+from harness import plugins
 from harness.catalog.paths import home_dir
 from harness.domain.prediction import Prediction
 from harness.domain.record import EngineIdentity, MachineFingerprint, ModelIdentity, Outcome, RunRecord, Sample
@@ -128,7 +130,8 @@ class Pipeline(contextlib.ExitStack):
 
         ``on_event`` is called with each event of the child soon after it was told.
         """
-        if (done := self.reused(plan)) is not None:
+        name = plan.model.name if plan.model else plan.workload
+        if (done := self.reused(plan.key, name)) is not None:
             return done
 
         def hear(event: str, data: Any) -> None:
@@ -161,10 +164,10 @@ class Pipeline(contextlib.ExitStack):
         )
         return self.keep(judged(record, plan.wanted_count) if plan.wanted_count else record, key=plan.key)
 
-    def reused(self, plan: Measurement) -> RunRecord | None:
-        """What :meth:`done_before` has of a measurement, told and put into the folder."""
-        if (done := self.done_before(plan.key)) is not None:
-            self.heard.say(f"{plan.model.name if plan.model else plan.workload}: done before, reused ({done.run_id})")
+    def reused(self, key: str, name: str) -> RunRecord | None:
+        """What :meth:`done_before` has of a measurement, told by a name and put into the folder."""
+        if (done := self.done_before(key)) is not None:
+            self.heard.say(f"{name}: done before, reused ({done.run_id})")
             self._save(done)
         return done
 
@@ -205,7 +208,8 @@ class Pipeline(contextlib.ExitStack):
 
     def _cell(self, key: str) -> str:
         """A key, with what holds all runs here to less than the machine."""
-        return key_of(key, self.how.notes) if key and self.how.notes else key
+        limit_bytes = self.how.limits.memory_bytes
+        return key_of(key, self.how.notes, limit_bytes) if key and (self.how.notes or limit_bytes) else key
 
     def trial(self, entry: str, job: msgspec.Struct) -> ChildResult:
         """A child beside a measurement, not held to its memory; KeyboardInterrupt where it was interrupted."""
@@ -248,6 +252,28 @@ def key_of(*parts: object) -> str:
     """Key of a measurement from everything that decides its result."""
     texts = [p if isinstance(p, str) else msgspec.json.encode(p).decode() for p in parts]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
+
+
+def engine_of(runtime: str) -> str:
+    """What of a runtime decides a result: its package with the version, and the state of its program or modules.
+
+    Empty where nothing of it is told, as of a server, or where it cannot be used.
+    """
+    with contextlib.suppress(HarnessError):
+        used = plugins.usable_runtime(runtime)
+        package = used.package() if hasattr(used, "package") else ""
+        modules = [find_spec(module) for module, _, _ in getattr(used, "needs", ())]
+        files = [package, *(spec.origin for spec in modules if spec)]
+        return " ".join([package, *(state_of(Path(file)) for file in files if file)])
+    return ""
+
+
+def state_of(path: Path) -> str:
+    """Path, size and time of the last change of a file, by which another one in its place is noticed; or empty."""
+    if not path.exists():
+        return ""
+    about = path.stat()
+    return f"{path.resolve()}|{about.st_size}|{about.st_mtime_ns}"
 
 
 def _rescue(record: RunRecord, say: Callable[[str], None]) -> None:

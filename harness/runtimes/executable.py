@@ -46,9 +46,13 @@ class Executable:
 
     def missing(self) -> str | None:
         """Why it cannot be used here; None when it can."""
-        if program("llama-bench") or program("llama-server"):
+        if self.package():
             return None
         return _absent("llama-bench and no llama-server")
+
+    def package(self) -> str:
+        """Path of the program that is started; empty where there is none."""
+        return program("llama-bench") or program("llama-server") or ""
 
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """What the program says of itself before a run (EngineError where it does not start); its rows tell more."""
@@ -88,8 +92,8 @@ def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> l
 
 def as_made(scenario: Scenario) -> Scenario:
     """The scenario with the context that llama-bench makes, of the tokens of its tests alone: its memory is of that."""
-    tokens = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens) + 2
-    return scenario.replace(context_tokens=padded(tokens))
+    tokens = scenario.depth_tokens + max(scenario.prompt_tokens, scenario.new_tokens)
+    return scenario.replace(context_tokens=padded(tokens * scenario.batch_count + 2))
 
 
 @contextmanager

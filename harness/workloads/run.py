@@ -18,7 +18,7 @@ from harness.domain.result import SystemResult
 from harness.domain.scenario import Scenario
 from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
-from harness.measure.pipeline import How, Measurement, Pipeline, key_of
+from harness.measure.pipeline import How, Measurement, Pipeline, engine_of, key_of
 from harness.measure.runner import identify
 from harness.predict.weights import matrix_types
 from harness.records.derive import tests_of
@@ -165,7 +165,7 @@ def run(
             model=model,
             wanted_count=3,
             environment=dict.fromkeys(_THREAD_VARIABLES, str(thread_count)),
-            key=key_of("system", job, model.sha256 if model else "", fingerprint().fingerprint),
+            key=key_of("system", engine_of("llamacpp"), job, model.sha256 if model else "", fingerprint().fingerprint),
         )
         how.listener.begin(name)
         record = pipeline.measure(measurement)

@@ -30,21 +30,24 @@ def run_executable(job: GenerateJob, emit: Emit) -> None:
     """
     if job.greedy:
         raise EngineError("--greedy: these programs choose no tokens")
-    s, is_named = job.scenario, False
+    s, is_named, held = job.scenario, False, Reading(0, 0, 0, 0)
+    # Where the first process breaks off nobody knows what it held: it is not what this one does.
+    emit("memory", {"mark": "loaded", "elsewhere": True})
     tests: list[Phase] = ["prefill"] if s.prompt_tokens else []
     tests += ["decode"] if s.new_tokens else []
     for phase in tests:
         clean, taken, patience_s = 0, 0, job.patience_s
         while not taken or (clean < job.repetitions and taken < job.attempts_max and patience_s > 0):
             started_s = time.monotonic()
-            output, validity, memory = _run(command(Path(job.path), s, phase, job.repetitions))
+            output, validity, peak = _run(command(Path(job.path), s, phase, job.repetitions))
+            held = Reading(*map(max, held, peak))
             printed = rows(output)
             if printed and not is_named:
                 named = {k: printed[0][k] for k in _NAMED if k in printed[0]}
                 identity = RUNTIME.identity(s)
                 emit("engine", identity.replace(options={**identity.options, **named}))
                 is_named = True
-            emit("memory", {"mark": "loaded", "elsewhere": False, **memory})
+            emit("memory", {"mark": "loaded", "elsewhere": False, **held._asdict()})
             samples = [sample for row in printed for sample in samples_of(row, "llama-bench")]
             for sample in samples:
                 emit("sample", sample.replace(validity=validity))
@@ -55,10 +58,10 @@ def run_executable(job: GenerateJob, emit: Emit) -> None:
             break  # already inconclusive: no further test that nobody would believe
     if not is_named:
         raise EngineError(f"the program printed no result: {output[-200:]!r}")
-    emit("memory", {"mark": "end", "elsewhere": False, **memory})
+    emit("memory", {"mark": "end", "elsewhere": False, **held._asdict()})
 
 
-def _run(given: list[str]) -> tuple[str, Validity, dict[str, int]]:
+def _run(given: list[str]) -> tuple[str, Validity, Reading]:
     """Output of one process, what the machine did meanwhile, and the most memory that the process held."""
     with Watch(child_probe()) as watch:
         process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
@@ -73,4 +76,4 @@ def _run(given: list[str]) -> tuple[str, Validity, dict[str, int]]:
         last = " ".join("".join(log[-3:]).split())[-300:]
         raise EngineError(f"{Path(given[0]).name} ended with status {status}: {last}", outcome)
     peak = Reading(use.peak_rss_bytes, use.peak_rss_bytes, use.peak_anonymous_bytes, use.peak_file_bytes)
-    return output, watch.validity, peak._asdict()
+    return output, watch.validity, peak

@@ -18,7 +18,7 @@ from harness.errors import RefusedError
 from harness.measure import sensors
 from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
-from harness.measure.pipeline import Measurement, key_of
+from harness.measure.pipeline import Measurement, engine_of, key_of
 from harness.ports import Emit, Runtime, Session
 from harness.stats.change import fall
 
@@ -125,7 +125,7 @@ def plan(job: SoakJob, model: ModelIdentity) -> Measurement:
         read=lambda child: _read(child, job),
         runtime=job.runtime,
         model=model,
-        key=key_of("soak", model.sha256, job, fingerprint().fingerprint),
+        key=key_of("soak", engine_of(job.runtime), model.sha256, job, fingerprint().fingerprint),
     )
 
 

@@ -10,13 +10,15 @@ import pytest
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.app import ladder as ladder_module
-from harness.app.ladder import Asked, ladder
+from harness.app.ladder import Asked, _Workshop, ladder
 from harness.catalog.gguf import GgufFile
+from harness.domain.result import Generation
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
 from harness.measure import pipeline
 from harness.measure.child import run_child
-from harness.measure.pipeline import How
+from harness.measure.pipeline import How, Pipeline
+from harness.measure.runner import new_record
 from harness.records.ladder import rungs_of
 from harness.records.metrics import metric_values
 
@@ -51,7 +53,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_ladder_goes_on_where_it_stopped(tiny: Path, tmp_path: Path, children: list[str]) -> None:
     pytest.importorskip("llama_cpp")
     asked = Asked(chunk_count=1, scenario=SPEED, repetitions=1)
-    options: dict[str, Any] = {"keep": tmp_path, "how": How(resume=True)}
+    options: dict[str, Any] = {"keep": tmp_path / "rungs", "how": How(resume=True, folder=tmp_path / "out")}
     records = ladder(tiny, ["F16", "Q4_0"], asked=asked._replace(scenario=None), **options)
     first = rungs_of(records)
     assert children == ["run_quantize", "run_quantize", "run_quality", "run_quantize", "run_quality"]
@@ -74,7 +76,10 @@ def test_a_ladder_goes_on_where_it_stopped(tiny: Path, tmp_path: Path, children:
     assert sum(coarse.quality.types.values()) == pytest.approx(1.0)
 
     children.clear()
+    for path in (tmp_path / "out").iterdir():
+        path.unlink()
     second = rungs_of(ladder(tiny, ["F16", "Q4_0"], asked=asked, **options))
+    assert len(list((tmp_path / "out").iterdir())) == 4, "quality of before and speed of now"
     assert children == ["run_generate", "run_generate"]  # files and quality are there
     assert all(r.decode_tokens_per_s > 0 and r.speed_outcome in {"ok", "inconclusive"} for r in second)
     assert [r.quality for r in second] == [r.quality for r in first]
@@ -102,6 +107,30 @@ def test_another_runtime_times_each_file_and_answers(tiny: Path, tmp_path: Path)
     # Two engines, one file, one text: 255 tokens of perplexity some thousand (random weights), alike in its logarithm.
     assert np.log(other.perplexity) == pytest.approx(np.log(own.quality.score.perplexity), abs=0.05)
     assert own.quality.task.question_count == 80
+
+
+@pytest.mark.usefixtures("as_if_trained")
+def test_what_a_runtime_answers_is_of_as_many_chunks_as_the_quality(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ladder_module, "brought_by", lambda _module: "llama-cpp-python 1")
+    done = new_record(scenario=SPEED, workload="quality", outcome="ok", result=Generation(repetitions=1))
+    monkeypatch.setattr(_Workshop, "_scored", lambda *_: done)
+    taken: list[str] = []
+    monkeypatch.setattr(_Workshop, "_timed", lambda *given: taken.append(given[-1]) or done)
+
+    def keys(version: str, chunk_count: int) -> list[str]:
+        """Of the speed by llama.cpp and by ik."""
+        monkeypatch.setattr(ladder_module, "engine_of", lambda runtime: f"{runtime} {version}")
+        asked = Asked(chunk_count=chunk_count, scenario=SPEED, runtimes=("llamacpp", "ik"))
+        taken.clear()
+        _Workshop(tiny, tiny, tmp_path, True, asked, Pipeline()).rung("Q8_0")
+        return list(taken)
+
+    first, wider, newer = keys("1", 8), keys("1", 32), keys("2", 8)
+    assert first[0] == wider[0], "the speed alone has no chunks"
+    assert first[1] != wider[1]
+    assert all(before != after for before, after in zip(first, newer, strict=True))
 
 
 @pytest.mark.engine

@@ -3,15 +3,20 @@
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from harness.domain.placement import Placement
+from harness.domain.record import MemoryUse
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
+from harness.measure.child import ChildResult
+from harness.measure.jobs import executable as jobs_executable
 from harness.measure.protocol import GenerateJob
+from harness.measure.runner import memory_of
 from harness.runtimes import executable
 
 NEW = "-fa <on|off|auto> --load-mode --repack --no-op-offload"
@@ -80,6 +85,8 @@ def test_placement_on_a_gpu(programs) -> None:
 def test_llama_bench_makes_a_context_of_its_tokens_alone() -> None:
     s = Scenario(context_tokens=32768, prompt_tokens=512, new_tokens=128, depth_tokens=1024)
     assert executable.as_made(s).context_tokens == 1792  # 1024 + 512 and two more, in whole 256
+    # Of several sequences the program says itself that it has one: no longer context would help.
+    assert executable.as_made(replace(s, batch_count=4)).context_tokens == 6400  # 4 x 1536 and two more
 
 
 def test_what_a_program_lacks_is_refused(programs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -146,3 +153,31 @@ def test_a_run_without_patience_takes_each_test_once(programs, tmp_path: Path) -
     job = GenerateJob(path=str(tmp_path / "m.gguf"), scenario=scenario, repetitions=1, patience_s=0.0)
     run_executable(job, lambda event, _data: told.append(event))
     assert told.count("sample") == 2
+
+
+@pytest.mark.parametrize("breaks_off", [False, True])
+def test_memory_is_that_of_the_process_that_held_most(
+    programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, breaks_off: bool
+) -> None:
+    """Prefill held 900 bytes, decoding 600; this process itself held 5,000, which are none of the program's."""
+    peaks = iter([900, 600])
+
+    class Watched:
+        def __init__(self, _pid: int) -> None: ...
+
+        def start(self) -> None: ...
+
+        def stop(self) -> MemoryUse:
+            return MemoryUse(peak_rss_bytes=next(peaks))
+
+    programs('{"n_prompt": 4, "n_gen": 0, "samples_ns": [2000000], "build_commit": "c"}')
+    if breaks_off:
+        (tmp_path / "llama-bench").write_text("#!/bin/sh\n[ $# = 1 ] || exit 3\n")
+    monkeypatch.setattr(jobs_executable, "MemoryWatch", Watched)
+    told: list[tuple[str, object]] = []
+    scenario = Scenario(prompt_tokens=4, new_tokens=2)
+    job = GenerateJob(path=str(tmp_path / "m.gguf"), scenario=scenario, repetitions=1, patience_s=0.0)
+    with pytest.raises(EngineError, match="status 3") if breaks_off else nullcontext():
+        jobs_executable.run_executable(job, lambda event, data: told.append((event, data)))
+    memory = memory_of(ChildResult("ok", "", tuple(told), MemoryUse(peak_rss_bytes=5000), 1.0))
+    assert (memory and memory.peak_rss_bytes) == (None if breaks_off else 900)
