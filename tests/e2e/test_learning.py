@@ -156,7 +156,6 @@ CARD = ("fit", "llama-3.1-8b", "-d", "rtx-4060-desktop")
     [
         ("learn", "--device", DEVICE, "--forget", "--line", LINES[0]),
         (*CARD, "--verifier", "h100-sxm-server"),
-        ("fit", "llama-3.1-8b", "-d", "2x rtx 4060", "--placement", "-ngl 10"),
     ],
 )
 def test_options_that_conflict_are_refused(call, arguments):
