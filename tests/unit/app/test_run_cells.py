@@ -297,6 +297,16 @@ def test_a_runtime_is_predicted_from_its_own_costs(
     assert [[c.engine_version for c in device.calibrations] for device in used] == [[expected]] * 2
 
 
+def test_a_target_is_probed_again_where_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(check_module, "probe_on", lambda *given: done.append(given))
+    monkeypatch.setattr(check_module, "run_on", lambda _on, _cells, _job, how, _programs: done.append(how.resume))
+    there = ("ssh://board", tmp_path)
+    for again in (False, True):
+        check_module.check([model(tmp_path, "m")], "", BASE, JOB, How(resume=True), probe_again=again, on=there)
+    assert done == [True, (*there, None), False]
+
+
 @pytest.fixture
 def board(monkeypatch: pytest.MonkeyPatch) -> None:
     """A target with 8 cores, whose measurements are made by nobody: each is its plan."""
