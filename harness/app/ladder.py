@@ -40,9 +40,10 @@ DEFAULT_QUANTS: Final = (
 
 
 class Asked(NamedTuple):
-    """What is wanted of each rung: chunks of 512 tokens to score (0: all), and a speed test, if any, by runtime."""
+    """What is wanted of each rung: chunks of 512 tokens to score (0: all), questions, a speed test by each runtime."""
 
     chunk_count: int = 8
+    question_count: int = 80
     scenario: Scenario | None = Scenario(context_tokens=1024, prompt_tokens=512, new_tokens=64)
     repetitions: int = 3
     runtimes: Sequence[str] = ("llamacpp",)
@@ -129,7 +130,7 @@ class _Workshop:
         """The records of one rung: its quality, and its speeds where these are asked for; taken again where resumed."""
         machine = self.pipeline.machine.fingerprint
         asked = self.asked
-        quality_key = key_of("quality", self._made_from, quant, asked.chunk_count, machine)
+        quality_key = key_of("quality", self._made_from, quant, asked.chunk_count, asked.question_count, machine)
         try:
             records = [self.pipeline.reused(quality_key, quant) or self._scored(quant, quality_key)]
             if records[0].outcome == "refused":  # for the text or the model: it holds for every rung
@@ -170,7 +171,7 @@ class _Workshop:
                 types={t: n / weights.weight_count for t, n in counts.most_common()},
                 score=scores[0],
                 calibration=changes[0],
-                task=ended.told("task", TaskScore)[0],
+                task=next(iter(ended.told("task", TaskScore)), None),
                 importance=quant in NEEDS_IMPORTANCE_MATRIX,
             )
 
@@ -178,7 +179,11 @@ class _Workshop:
         plan = Measurement(
             workload="quality",
             entry="harness.measure.jobs.score:run_quality",
-            job=QualityJob(**{name: str(file) for name, file in files_of.items()}, chunk_count=self.asked.chunk_count),
+            job=QualityJob(
+                **{name: str(file) for name, file in files_of.items()},
+                chunk_count=self.asked.chunk_count,
+                question_count=self.asked.question_count,
+            ),
             scenario=Scenario(context_tokens=CHUNK_TOKENS),
             read=read,
             runtime="llamacpp",

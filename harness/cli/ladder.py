@@ -16,6 +16,7 @@ def ladder(
     quants: tuple[str, ...],
     text: Path | None,
     chunks: int,
+    questions: int,
     runtimes: tuple[str, ...],
     no_speed: bool,
     repetitions: int,
@@ -35,7 +36,9 @@ def ladder(
     from harness.records.ladder import CALIBRATION_COLUMNS, COLUMNS, caveats, cells, rungs_of
 
     fields["context_tokens"] = max(1024, fields["prompt_tokens"], fields["new_tokens"])
-    asked = Asked(chunks, None if no_speed else scenario_from(fields), repetitions, runtimes or ("llamacpp",))
+    asked = Asked(
+        chunks, questions, None if no_speed else scenario_from(fields), repetitions, runtimes or ("llamacpp",)
+    )
     wanted = tuple(dict.fromkeys(map(str.upper, quants))) or DEFAULT_QUANTS
     records = measure(options.model_file(model, "", how), wanted, text=text, asked=asked, keep=keep, how=how)
     rungs = rungs_of(records)
