@@ -84,7 +84,7 @@ def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
     settings: dict[str, dict[tuple[str, ...], dict[tuple[str, str], RunRecord]]] = {}
     for record in records:
         if record.workload == "generate" and record.model and record.model.sha256 in models:
-            file, setting = (record.model.sha256, record.runtime), setting_of(record)[2:]
+            file, setting = (record.model.sha256, record.runtime or "llamacpp"), setting_of(record)[2:]
             of = settings.setdefault(models[file[0]], {})
             of[setting] = runs = of.pop(setting, {})  # the newest last
             if record.outcome in _RAN or runs.get(file, record).outcome not in _RAN:
