@@ -26,13 +26,13 @@ def run(*args: str, home: Path) -> subprocess.CompletedProcess[str]:
 def test_fit_answers_with_nothing_downloaded(tmp_path: Path) -> None:
     asked = ("fit", "llama-3.1-8b", "-q", "Q4_K_M", "-d", "iphone-16-pro", "-c", "8192", "--api", "metal", "--json")
     done = run(*asked, home=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr  # what is wired for the GPU does not come from storage
     answer = json.loads(done.stdout)
     parts = {p["name"]: p for p in answer["prediction"]["memory"]["parts"]}
     # 2 x 32 x 8 x 128 x 2 bytes x 8192 = 2**30, and 85 bytes of record for each of 8192 cells
     assert parts["kv cache"]["anonymous_bytes"] == 2**30
     assert parts["cell records"]["anonymous_bytes"] == 85 * 8192
-    assert answer["prediction"]["verdict"]["word"] == "fits with streaming"
+    assert answer["prediction"]["verdict"]["word"] == "does not fit"
     assert answer["prediction"]["speed"]["decode_tokens_per_s"]["mid"] < 60e9 / 4.617e9  # the roofline
     assert answer["advice"][0]["kind"] == "entitlement"
 
