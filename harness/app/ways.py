@@ -81,7 +81,13 @@ def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **aske
             listed += _ways(model, device, scenario.replace(api="cpu", placement=Placement()), asked)
     running = [way for way in listed if _fits(way)] or [way for way in listed if way.runs]
     kinds: dict[str, Way] = {}
-    for way in sorted(running, key=lambda way: way.request_s):
+
+    def order(way: Way) -> tuple[bool, float]:
+        # A GPU that shares the RAM wires what it computes with: a file larger than that is mapped for the CPU alone.
+        api = way.prediction.api
+        return way.how.startswith("mapped") and api != "cpu" and device.pool_for(api) == "ram", way.request_s
+
+    for way in sorted(running, key=order):
         kinds.setdefault(way.how if _fits(way) else way.how.partition(" ")[2], way)
     if not kinds and is_one:
         listed += _ways(model, device, scenario, asked, usual, is_usual=True)

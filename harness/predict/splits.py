@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from itertools import accumulate, pairwise
 from typing import Final
 
 from harness.domain.device import DeviceProfile
@@ -103,13 +102,24 @@ def _levels(
     for card, size in zip(cards_of(blocks, first), left(first.cpu_moe), strict=True):
         beside[card] -= size
 
+    def split(sizes: list[int], full: float) -> tuple[list[float], bool]:
+        """Blocks in order, each card but the last at most so full; and whether the last is, too."""
+        counts, card, taken = [0.0] * len(rooms), 0, beside[0]
+        for size in sizes:
+            while taken + size > full * rooms[card] and card + 1 < len(rooms):
+                card += 1
+                taken = beside[card]
+            counts[card] += 1
+            taken += size
+        return counts, taken <= full * rooms[card]
+
     def level(cpu_moe: int) -> tuple[float, ...]:
         sizes = left(cpu_moe)
-        full = (sum(sizes) + sum(beside.values())) / sum(rooms)
-        wanted = [max(full * room - beside[card], 0.0) for card, room in enumerate(rooms)]
-        middles = [end - size / 2 for end, size in zip(accumulate(sizes), sizes, strict=True)]
-        ends = [bisect_left(middles, limit) for limit in accumulate(wanted)]
-        return tuple(float(end - start) for start, end in pairwise([0, *ends[:-1], len(sizes)]))
+        low, high = 0.0, 2 * (sum(sizes) + sum(beside.values())) / min(rooms)
+        for _ in range(20):
+            middle = (low + high) / 2
+            low, high = (low, middle) if split(sizes, middle)[1] else (middle, high)
+        return tuple(split(sizes, high)[0])
 
     return level
 

@@ -51,6 +51,11 @@ def test_layers_are_streamed_where_the_system_can(os: str, streams: bool) -> Non
     assert ("edge-harness stream" in next_step(listed[0], device, False, False)) == streams
 
 
+def test_a_file_is_mapped_for_the_cpu_and_not_for_a_gpu_that_wires_it() -> None:
+    (way,) = ways(resolve_model("llama-3.3-70b", "Q4_K_M"), load_device("macbook-air-m1-8gb"), Scenario())
+    assert (way.prediction.api, way.flags) == ("cpu", "-ngl 0")
+
+
 def test_what_has_no_way_is_a_no() -> None:
     way = best("deepseek-r1", "raspberry-pi-5")
     assert not way.runs

@@ -19,12 +19,12 @@ from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, decode_seconds
 from harness.predict.fitted import Fitted, work_of
 from harness.predict.kv_cache import block_cache_bytes, cells_of, kv_cache_bytes
-from harness.predict.memory import memory_of, without_parts
+from harness.predict.memory import SPREAD_RATIO, memory_of, without_parts
 from harness.predict.passes import Engines, Pass, pass_terms
 from harness.predict.placed import card_of, parts_of
 from harness.predict.placement import PlacementTerms, fitted_link
 from harness.predict.speed import split_of
-from harness.predict.splits import steps
+from harness.predict.splits import fullest_card, steps
 from harness.predict.traits import traits_of
 from harness.predict.weights import weights_of
 
@@ -228,6 +228,11 @@ def test_cards_are_about_as_full_when_experts_of_the_first_blocks_are_away(model
     assert placed.gpu_layers == "all" and 0 < placed.cpu_moe <= most_away
     assert sum(placed.tensor_split) == resolved.weights.shape.layer_count + 1  # blocks and the output
     assert best.prediction.verdict.word == "fits"
+    # with one block's experts more on the cards no split of the blocks has room
+    for first in range(1, resolved.weights.shape.layer_count):
+        other = placed.replace(cpu_moe=placed.cpu_moe - 1, tensor_split=(first, sum(placed.tensor_split) - first))
+        memory = memory_of(resolved.weights, Scenario(), profile, other)
+        assert fullest_card(memory.parts, profile) * (1 + SPREAD_RATIO) > 1
     blocks = max(t.size_bytes for t in resolved.weights.tensors if "ffn_down_exps" in t.name) * 3
     full = [size / share for size, share in zip(held, profile.card_shares, strict=True)]
     assert (max(full) - min(full)) * min(profile.card_shares) < 1.5 * blocks
