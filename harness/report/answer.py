@@ -183,7 +183,7 @@ def commands(
 def kept_flags(way: Way, device: DeviceProfile) -> str:
     """Options that keep what llama-server adds over many turns to the RAM that is left; empty where all has room.
 
-    Saved states take at most half of it, the caches of other prompts what they leave.
+    Saved states take half of it, or more for one of each slot; the caches of other prompts what they leave.
     """
     now, later = way.prediction, {part.name: part.anonymous_bytes for part in way.prediction.memory.later}
     left = int(device.pool("ram").usable_bytes.value) - sum(needed_bytes_of(now.memory.parts, "ram"))
@@ -192,7 +192,7 @@ def kept_flags(way: Way, device: DeviceProfile) -> str:
     words, states = [], later.get("checkpoints", 0)
     if states > max(left, 0) / 2:
         most = program_named(way.scenario.program).checkpoints
-        count = max(int(most * left / 2 / states), 0)
+        count = max(int(most * left / 2 / states), int(states <= most * left))
         words.append(f"--ctx-checkpoints {count}")
         states = states * count // most
     if later.get("prompt cache", 0) > left - states:
