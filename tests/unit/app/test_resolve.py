@@ -103,9 +103,11 @@ def test_this_machine_carries_what_was_timed_with_the_scenario_s_threads(
         kv_read_bytes_per_s=1e18,
         attention_flops_per_s=1e18,
     )
-    monkeypatch.setattr(
-        calibrate, "kept", lambda *, thread_count, repack, api: timed if (thread_count, api) == (3, "cpu") else None
-    )
+
+    def kept(*, thread_count: int, api: str, **_: object) -> Calibration | None:
+        return timed if (thread_count, api) == (3, "cpu") else None
+
+    monkeypatch.setattr(calibrate, "kept", kept)
     assert resolve_device("this", Scenario()).calibrations == ()
     scenario = Scenario(thread_count=3)
     device = resolve_device("this", scenario)
