@@ -73,7 +73,7 @@ def main() -> None:
 
 def _records() -> list[Path]:
     return [
-        ROOT / "reports" / name for name in ("check/default.json", "stream/records.json", "ladder/smollm2-135m.json")
+        ROOT / "reports" / name for name in ("check/default.json", "stream/records.json", "ladder/qwen2.5-coder-1.5b.json")
     ]
 
 
