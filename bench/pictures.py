@@ -72,9 +72,8 @@ def main() -> None:
 
 
 def _records() -> list[Path]:
-    return [
-        ROOT / "reports" / name for name in ("check/default.json", "stream/records.json", "ladder/qwen2.5-coder-1.5b.json")
-    ]
+    names = ("check/default.json", "stream/records.json", "ladder/qwen2.5-coder-1.5b.json")
+    return [ROOT / "reports" / name for name in names]
 
 
 def _comment() -> str:
