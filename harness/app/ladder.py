@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
-from harness.app.run import answering
+from harness.app.run import answering, answers_to
 from harness.app.tune import usable
 from harness.catalog.fetch import check_room
 from harness.catalog.file_hash import sha256_of
@@ -205,7 +205,7 @@ class _Workshop:
                 chunk_count=asked.chunk_count,
                 text=str(self.text),
             )
-            answers = tuple(*self.pipeline.trial(f"{TextJob.__module__}:run_text", text).told("nll"))
+            answers = answers_to(text, self.pipeline)
         job = GenerateJob(
             path=str(path), scenario=scenario, runtime=runtime, repetitions=asked.repetitions, cold_loads=0
         )

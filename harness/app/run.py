@@ -151,10 +151,16 @@ def answers_of(cell: RunCell, job: GenerateJob, pipeline: Pipeline, chunk_count:
         path = "" if server else str(obtain(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
         alone = cell.scenario.replace(batch_count=1)  # the text is one sequence: it takes the cache
         asked = TextJob(runtime=job.runtime, scenario=alone, path=path, server=server, chunk_count=chunk_count)
-        ended = pipeline.trial(f"{TextJob.__module__}:run_text", asked)
-        if losses := ended.told("nll"):
-            return tuple(losses[0])
-        pipeline.heard.say(f"{job.runtime}: perplexity not given: {ended.detail}")
+        return answers_to(asked, pipeline)
+    return ()
+
+
+def answers_to(asked: TextJob, pipeline: Pipeline) -> tuple[float, ...]:
+    """Negative log-probability of each scored token, told by a child; empty where it tells none, and why is said."""
+    ended = pipeline.trial(f"{TextJob.__module__}:run_text", asked)
+    if losses := ended.told("nll"):
+        return tuple(losses[0])
+    pipeline.heard.say(f"{asked.runtime}: perplexity not given: {ended.detail}")
     return ()
 
 

@@ -224,9 +224,10 @@ def tune(
     path = obtain(model, quant, progress=how.listener.fetched).path
     how.listener.begin(f"tuning {resolved.name}", within_s=within_s)
     say = how.listener.say
-    how = how._replace(keep=False, listener=Listener(say))  # some hundred short runs are no history of the machine
+    limits = how.limits._replace(wall_s=min(how.limits.wall_s, within_s))
+    # Some hundred short runs are no history of the machine.
+    how = how._replace(keep=False, listener=Listener(say), limits=limits)
     usual, logical = default_thread_count(), cpu().logical_cpu_count
-    how = how._replace(limits=how.limits._replace(wall_s=min(how.limits.wall_s, within_s)))
     if programs is not None:
         device = run_on(on, [], GenerateJob(), how, programs)[0]
         usual = logical = max(engine.core_count for engine in device.engines if engine.kind == "cpu")

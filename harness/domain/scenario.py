@@ -46,6 +46,11 @@ class Scenario(Frozen):
     draft_tokens: Tokens = 0
 
     @property
+    def is_timed_cold(self) -> bool:
+        """Whether a first token after a cold load tells of it: what is timed then is one prompt in an empty cache."""
+        return not self.depth_tokens and self.batch_count == 1
+
+    @property
     def served(self) -> Program:
         """Its program with as many slots as there are sequences: with caches of their own unless it is told otherwise.
 

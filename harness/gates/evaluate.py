@@ -180,12 +180,12 @@ def _reference(budget: Budget, prediction: Prediction, scenario: Scenario) -> fl
 def predicted_interval(prediction: Prediction, budget: Budget, scenario: Scenario) -> Interval | None:
     """What was predicted for the budget's metric; None for a metric that is not predicted.
 
-    Nor is a cold first token at a depth or of several sequences: what is timed is one prompt in an empty cache. A pass
-    gives each sequence a token, and the time between two of them is that of a pass.
+    Nor is a cold first token of a scenario that is not timed so. A pass gives each sequence a token, and the time
+    between two of them is that of a pass.
     """
     speed, held = prediction.speed, prediction.memory.anonymous_bytes
     rate, is_cold, together = speed.decode_tokens_per_s, "@ cold" in budget.label, scenario.batch_count
-    first_cold = None if scenario.depth_tokens or together > 1 else speed.ttft_cold_s
+    first_cold = speed.ttft_cold_s if scenario.is_timed_cold else None
     return {
         "decode_tokens_per_s": rate,
         "prefill_tokens_per_s": speed.prefill_tokens_per_s,

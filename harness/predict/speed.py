@@ -226,12 +226,12 @@ def first_token(scenario: Scenario, prefill: Interval) -> Interval:
 
 
 _SETTLES: Final = (
-    ("chip", "any model {by} on this device"),
+    ("chip", "any model {by} {of} this device"),
     ("runtime", "any model by this runtime, {by}"),
-    ("family", "any model {by} on any chip of this family"),
+    ("family", "any model {by} {of} any chip of this family"),
     ("quant", "any model in {quant} {by}"),
     ("type", "any model in {quant} {by}"),
-    ("moe", "any mixture of experts {by} on this device"),
+    ("moe", "any mixture of experts {by} {of} this device"),
 )
 """What to measure, by the word in the kind of the term that is known least."""
 
@@ -241,13 +241,13 @@ def _unsettled(phase: str, speed: Interval, part: Part, costs: Costs, asked: Pas
     if not isinstance(costs, Fitted) or part.is_empty or speed.high <= UNSETTLED_RATIO * speed.low:
         return ()
     key = costs.belief.least_known(costs.gradient(part, asked))
-    what = next((text for word, text in _SETTLES if word in key), "this model {by} on this device")
+    what = next((text for word, text in _SETTLES if word in key), "this model {by} {of} this device")
     test = "tg128" if phase == "decode" else "pp512"
-    by = "on the CPU" if costs.machine.api == "cpu" else f"by {costs.machine.api}"
+    by, of = ("on the CPU", "of") if costs.machine.api == "cpu" else (f"by {costs.machine.api}", "on")
     between = f"{format_number(speed.low)} to {format_number(speed.high)} tokens/s"
     return (
         f"{phase} speed is not known well enough ({between}): one {test} run of "
-        f"{what.format(by=by, quant=weights.quant).replace('CPU on', 'CPU of')} would settle most of it",
+        f"{what.format(by=by, of=of, quant=weights.quant)} would settle most of it",
     )
 
 

@@ -68,9 +68,8 @@ def compare(record: RunRecord) -> Comparison | None:
     summary, speed, memory = summarise(record), prediction.speed, prediction.memory
     used = record.memory if prediction.device != NOT_PROBED else None
     asked = record.scenario
-    # After a cold load one prompt is timed, with an empty cache: it tells nothing of one at a depth, or of several.
-    alone = not asked.depth_tokens and asked.batch_count == 1
-    cold = summary.test("first_token", f"ttft{max(1, asked.prompt_tokens)} @ cold") if alone else None
+    label = f"ttft{max(1, asked.prompt_tokens)} @ cold"
+    cold = summary.test("first_token", label) if asked.is_timed_cold else None
     rows = [
         _row("decode", "tokens/s", speed.decode_tokens_per_s, summary.test("decode")),
         _row("prefill", "tokens/s", speed.prefill_tokens_per_s, summary.test("prefill")),

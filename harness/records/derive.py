@@ -46,8 +46,7 @@ class Tests(tuple[Measured, ...]):
     def test(self, phase: Phase, label: str = "") -> Measured | None:
         """The test of that phase and label; without one the phase's first that is warm, at depth 0 if any is."""
         tests = [t for t in self if t.phase == phase and (t.label == label if label else "@ cold" not in t.label)]
-        tests.sort(key=lambda t: "@" in t.label)
-        return tests[0] if tests else None
+        return min(tests, key=lambda t: "@" in t.label, default=None)
 
 
 def setting_of(record: RunRecord) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """A quantisation ladder from its records: each rung is the quality of one file beside its speed."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from math import exp, expm1, isfinite, log
 from pathlib import Path
@@ -89,17 +90,12 @@ def rungs_of(records: Sequence[RunRecord]) -> list[Rung]:
             of[setting] = runs = of.pop(setting, {})  # the newest last
             if record.outcome in _RAN or runs.get(file, record).outcome not in _RAN:
                 runs[file] = record
-    speeds: dict[str, dict[str, RunRecord]] = {}
+    speeds: dict[str, dict[str, RunRecord | None]] = defaultdict(lambda: {"llamacpp": None})  # it has a row at any rate
     for of in settings.values():
         for (sha256, runtime), record in max(reversed(of.values()), key=len).items():
-            speeds.setdefault(sha256, {})[runtime] = record
-    rungs = []
-    for scored in records:
-        if scored.workload == "quality":
-            by_runtime = speeds.get(scored.model.sha256, {}) if scored.model else {}
-            rungs.append(_rung(scored, by_runtime.get("llamacpp")))
-            rungs += [_rung(scored, timed) for runtime, timed in by_runtime.items() if runtime != "llamacpp"]
-    return mark_frontier(rungs)
+            speeds[sha256][runtime] = record
+    scored = [(r, speeds[r.model.sha256 if r.model else ""]) for r in records if r.workload == "quality"]
+    return mark_frontier([_rung(r, timed) for r, by_runtime in scored for timed in by_runtime.values()])
 
 
 def mark_frontier(rungs: Sequence[Rung]) -> list[Rung]:
