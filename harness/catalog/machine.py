@@ -230,7 +230,7 @@ def build(line: PartsLine, ref: str) -> DeviceProfile | None:
     device = _own_file(parts[0], line) if len(parts) == 1 else None
     if device is None:
         host = _host(hosts[0], line.ram) if hosts else None
-        device = _with_cards(cards, host, line.ram) if cards else host
+        device = _rig(cards, host, line.ram) if cards else host
         assert device is not None
         device = device.replace(name=_name(line, parts))
     readings = [reading for part in parts for reading in part.readings]
@@ -245,6 +245,7 @@ def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
     Raises:
         InputError: A system that such a device cannot have, or as :func:`held_to`.
     """
+    device = device.replace(cards=tuple(under(card, line) for card in device.cards))
     if line.system:
         system, taken_ratio = _DATA["systems"][line.system.split()[0]]
         has_one = device.vendor == "Apple" or device.kind == "phone"
@@ -513,6 +514,18 @@ def _engines(silicon: Part, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
     )
     first = silicon.maker in {"Apple", "NVIDIA"} or "Max" in silicon.name
     return (gpu, cpu) if first else (cpu, gpu)
+
+
+def _rig(cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWords) -> DeviceProfile:
+    """The cards in their host; of several it knows each alone, too."""
+    device = _with_cards(cards, host, ram)
+    if len(device.card_shares) < 2:
+        return device
+    alone = list[DeviceProfile]()
+    for card in cards:
+        one = _with_cards([card.replace(number=1)], host, ram)
+        alone += [one.replace(name=slug(one.title))] * card.number
+    return device.replace(cards=tuple(alone))
 
 
 def _with_cards(cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWords) -> DeviceProfile:

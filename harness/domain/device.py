@@ -206,6 +206,7 @@ class DeviceProfile(Frozen):
         learned: File of what measurements taught of its speed (``learn``); empty for none.
         readings: How the name was read: what it was taken for, what else it means, what was derived from what.
         card_shares: Of several cards, the part of what is split over them that each takes, in any unit; empty for one.
+        cards: Of several cards, the device with each of them alone, in their order; empty for one.
     """
 
     name: str
@@ -226,6 +227,7 @@ class DeviceProfile(Frozen):
     learned: str = ""
     readings: tuple[str, ...] = ()
     card_shares: Annotated[tuple[Annotated[float, Meta(gt=0)], ...], Meta(max_length=MOST_CARDS)] = ()
+    cards: Annotated[tuple["DeviceProfile", ...], Meta(max_length=MOST_CARDS)] = ()
 
     @property
     def card_count(self) -> int:

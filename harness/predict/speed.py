@@ -154,7 +154,10 @@ def engines_of(device: DeviceProfile, scenario: Scenario, belief: Coefficients |
     specified = (timed[0].link_bytes_per_s if timed[0] else 0.0) or link_bytes_per_s(main.machine, device.chip)
     link = fitted_link(specified, host_costs.machine, SHIPPED, shared_memory=shared_memory)
     even = tuple(share / sum(shares) for share in shares)
-    return Engines((main,) * len(shares), host_costs, link, even, by_rows)
+    cards = (main,) * len(shares)
+    if len(device.cards) == len(shares) and len({card.chip for card in device.cards}) > 1:
+        cards = tuple(fitted_costs(card, scenario, api, belief) for card in device.cards)
+    return Engines(cards, host_costs, link, even, by_rows)
 
 
 def _timed_link(costs: Calibration, *, shared_memory: bool) -> Link:

@@ -146,6 +146,8 @@ def _held_by_card(parts: Iterable[MemoryPart]) -> Counter[int]:
 
 def _rooms(device: DeviceProfile, count: int) -> list[float]:
     """What an app may use of each card, in bytes; what others use is no less on a small one, but at most half of it."""
+    if len(device.cards) == count:
+        return [card.pool("vram").usable_bytes.value for card in device.cards]
     pool, shares = device.pool("vram"), device.card_shares or (1.0,) * count
     mean, usable = pool.total_bytes.value, pool.usable_bytes.value
     sizes = [mean * len(shares) * share / sum(shares) for share in shares]
