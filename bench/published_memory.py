@@ -20,7 +20,7 @@ import numpy as np
 from harness.app.resolve import resolve_model
 from harness.domain.ggml import KV_TYPES
 from harness.domain.placement import Placement
-from harness.domain.prediction import Interval
+from harness.domain.prediction import Interval, PartKind
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.compute_buffer import scratch_bytes
@@ -165,9 +165,7 @@ def compared(row: dict[str, str]) -> Iterator[Compared]:
     if row["quant"] and row["gpu_model_mib"] and model.bits is None and not by_pattern:
         asked = scenario or Scenario(api=row["api"])
         parts = weight_parts(model.weights, asked, row["api"], None)
-        on_card = sum(
-            part.anonymous_bytes for part in parts if part.name.startswith("weights") and "CPU" not in part.name
-        )
+        on_card = sum(part.anonymous_bytes for part in parts if part.kind is PartKind.WEIGHTS)
         yield from pool("weights", on_card, row["gpu_model_mib"])
     if scenario is None:
         return

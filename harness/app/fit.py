@@ -8,7 +8,16 @@ from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, res
 from harness.domain.device import DeviceProfile, Figure, MemoryPool
 from harness.domain.drafting import PADDING_TOKENS
 from harness.domain.placement import Placement
-from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, Prediction, SpeedPrediction, Verdict
+from harness.domain.prediction import (
+    Interval,
+    Limit,
+    MemoryPart,
+    MemoryPrediction,
+    PartKind,
+    Prediction,
+    SpeedPrediction,
+    Verdict,
+)
 from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
@@ -104,16 +113,16 @@ def memory_in(
         raise RefusedError(f"{model.name}: a KV cache of type {scenario.kv_type} is impossible: {error}") from error
     if model.tower and model.tower_bytes:
         why, pool = "what looks at images, in F16 as published", device.pool_for(api)
-        held = MemoryPart(name="image tower", anonymous_bytes=model.tower_bytes, reason=why, pool=pool)
+        held = MemoryPart(PartKind.IMAGE_TOWER, model.tower_bytes, reason=why, pool=pool)
         memory = with_parts(memory, (held,), SPREAD_RATIO)
         patches, tokens, hidden = model.tower.patch_count, model.tower.image_tokens, model.tower.hidden_dim
         scratch = tower_buffer_bytes(patches, tokens, hidden) or round(UNKNOWN_BUFFER_RATIO * model.tower_bytes)
         why = "its scratch for the largest image" if hidden else "its scratch, estimated by the size of its file"
-        buffer = MemoryPart(name="image buffer", anonymous_bytes=scratch, reason=why, pool=pool)
+        buffer = MemoryPart(PartKind.IMAGE_BUFFER, scratch, reason=why, pool=pool)
         memory = with_parts(memory, (buffer,), SPREAD_RATIO if hidden else UNKNOWN_BUFFER_SPREAD_RATIO)
     memory = _widened(memory, model, scenario)
     if model.reads_only:
-        memory = without_parts(memory, ("kv cache", "cell records"))
+        memory = without_parts(memory, {PartKind.KV_CACHE, PartKind.CPU_KV_CACHE, PartKind.CELL_RECORDS})
     return with_companions(memory, beside) if beside else memory
 
 
@@ -153,7 +162,7 @@ def verdict_of(
     if verdict.word != "fits" or full <= 1:
         return verdict
     left, why = int(verdict.needed_bytes / full), "one of the cards has no room for its part"
-    return verdict.replace(word="does not fit", binding_limit=why, available_bytes=left, reasons=(why,))
+    return verdict.replace(word="does not fit", binding_limit=Limit.ONE_CARD, available_bytes=left, reasons=(why,))
 
 
 def streamed(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, now: Prediction) -> list[Streamed]:

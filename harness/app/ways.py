@@ -8,7 +8,7 @@ from harness.app.resolve import ResolvedModel
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.placement import Placement
-from harness.domain.prediction import MemoryPrediction, Prediction
+from harness.domain.prediction import MemoryPrediction, PartKind, Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.advice import Advice, Variant, advise
@@ -154,8 +154,9 @@ def _beside(asked: dict[str, Any]) -> dict[str, Any]:
 
 def _beside_on_card(memory: MemoryPrediction) -> int:
     """Bytes on the card of a draft, a head or an image tower, which no split moves."""
-    moved = ("draft ", "image ")
-    return sum(part.anonymous_bytes for part in memory.parts if part.pool == "vram" and part.name.startswith(moved))
+    of_tower = {PartKind.IMAGE_TOWER, PartKind.IMAGE_BUFFER}
+    mine = (part for part in memory.parts if part.drafts or part.kind in of_tower)
+    return sum(part.anonymous_bytes for part in mine if part.pool == "vram")
 
 
 def _fits(way: Way) -> bool:

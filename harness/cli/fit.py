@@ -249,9 +249,11 @@ def _notes(now: "Prediction", device: "DeviceProfile", scenario: "Scenario", kep
 
     ``kept`` are the options by which a program adds no more than there is room for.
     """
+    from harness.domain.prediction import PartKind
+
     notes = [f"{device.title}: {reading}" for reading in device.readings]
     ram = device.pool("ram").bandwidth_bytes_per_s
-    by_cpu = now.api == "cpu" or any(part.name == "weights with the CPU" for part in now.memory.parts)
+    by_cpu = now.api == "cpu" or any(part.kind is PartKind.CPU_WEIGHTS for part in now.memory.parts)
     is_told = ram.confidence == "measured" or ram.source.startswith(("said", "DDR", "LPDDR"))
     if by_cpu and device.pools[1:] and not is_told:
         ask = "add its kind, such as '+ 64GB 2 channel ddr5-6000', if it is another"
@@ -316,7 +318,7 @@ def _drafting(plan: "SpeculationPlan") -> tuple[str, Table]:
 
 def _memory_table(now: "Prediction", title: str) -> Table:
     rows: list[tuple[str, ...]] = [
-        (part.name, part.pool, format_bytes(part.anonymous_bytes), format_bytes(part.file_bytes), part.reason)
+        (part.label, part.pool, format_bytes(part.anonymous_bytes), format_bytes(part.file_bytes), part.reason)
         for part in now.memory.parts
         if part.anonymous_bytes or part.file_bytes
     ]
@@ -332,6 +334,8 @@ def _memory_table(now: "Prediction", title: str) -> Table:
 
 def _speeds(now: "Prediction", deep: "tuple[tuple[int, Interval], ...]", users: int) -> "list[Row]":
     speed = now.speed
+    from harness.domain.prediction import Limit
+
     rows: list[Row] = [
         ("decode, tokens/s", speed.decode_tokens_per_s, format_number, ""),
         *((f"decode after {tokens:,} tokens of context", value, format_number, "") for tokens, value in deep),
@@ -340,7 +344,7 @@ def _speeds(now: "Prediction", deep: "tuple[tuple[int, Interval], ...]", users: 
         ("first token, from storage", speed.ttft_cold_s, format_seconds, ""),
         ("load, from storage", speed.load_cold_s, format_seconds, ""),
     ]
-    if "storage" not in speed.limits:
+    if Limit.STORAGE not in speed.limits:
         reads = f"{format_bytes(speed.active_bytes)} a {f'pass of {users} tokens' if users > 1 else 'token'}"
         rows.append(("ceiling, tokens/s", _exact(speed.roofline_tokens_per_s), format_number, reads))
     return rows

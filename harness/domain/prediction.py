@@ -1,13 +1,67 @@
 """What the feasibility model says, and how sure it is."""
 
 from collections.abc import Callable
-from typing import Literal
+from enum import StrEnum
+from typing import Final, Literal
 
 from harness.domain.base import Frozen
 from harness.domain.device import PoolName
 
 VerdictWord = Literal["fits", "fits with streaming", "too slow", "does not fit"]
 """``too slow``: it fits, and misses the speed that was wanted."""
+
+
+class Limit(StrEnum):
+    """What binds: a cause of the time of a token, the speed that was wanted, or memory."""
+
+    WEIGHTS = "weights"
+    DEQUANTISATION = "dequantisation"
+    KV_CACHE = "kv cache"
+    OVERHEAD = "overhead"
+    LINK = "link"
+    STORAGE = "storage"
+    DECODE_SPEED = "decode speed"
+    APP_MEMORY = "memory that one app may use"
+    CARD_MEMORY = "memory of the card"
+    ONE_CARD = "memory of one of the cards"
+    NONE = "none"
+
+
+class PartKind(StrEnum):
+    """What a part of the memory is."""
+
+    WEIGHTS = "weights"
+    CPU_WEIGHTS = "weights with the CPU"
+    TABLE = "token table"
+    REPACKED = "repacked weights"
+    KV_CACHE = "kv cache"
+    CPU_KV_CACHE = "kv cache with the CPU"
+    CELL_RECORDS = "cell records"
+    COMPUTE = "compute buffer"
+    HOST_BUFFER = "host buffer"
+    GRAPH = "graph"
+    DRIVER = "driver"
+    VOCABULARY = "vocabulary"
+    RUNTIME = "runtime"
+    IMAGE_TOWER = "image tower"
+    IMAGE_BUFFER = "image buffer"
+    COMPANION = "companion"
+    CHECKPOINTS = "checkpoints"
+    PROMPT_CACHE = "prompt cache"
+    UNKNOWN = "unknown"
+    """Of a record that was written before parts had kinds."""
+
+
+ENGINE_BUFFERS: Final = {
+    PartKind.WEIGHTS,
+    PartKind.CPU_WEIGHTS,
+    PartKind.TABLE,
+    PartKind.KV_CACHE,
+    PartKind.CPU_KV_CACHE,
+    PartKind.COMPUTE,
+    PartKind.HOST_BUFFER,
+}
+"""Parts that an engine tells of when it loads; the others are the process's own."""
 
 
 class Interval(Frozen, kw_only=False):
@@ -27,18 +81,36 @@ class MemoryPart(Frozen, kw_only=False):
     """One part of the memory needed.
 
     Attributes:
-        name: ``weights``, ``kv cache``, ``compute buffer``, ``repacked weights``, ``runtime``, ``draft`` ...
         anonymous_bytes: Must be held; only swap could take it back.
         file_bytes: Mapped from the file; the system may drop and read it again.
         reason: The arithmetic in words.
         pool: The memory pool it lies in: ``vram`` on a card with memory of its own.
+        card: The number of that card, where the model is split over several.
+        drafts: Whether it belongs to the draft or the head that drafts for the model.
+        name: Of a companion, what it is called.
     """
 
-    name: str
-    anonymous_bytes: int
+    kind: PartKind = PartKind.UNKNOWN
+    anonymous_bytes: int = 0
     file_bytes: int = 0
     reason: str = ""
     pool: PoolName = "ram"
+    card: int | None = None
+    drafts: bool = False
+    name: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes held or mapped."""
+        return self.anonymous_bytes + self.file_bytes
+
+    @property
+    def label(self) -> str:
+        """The part as people read it."""
+        label = self.name or self.kind.value
+        if self.drafts:
+            label = f"draft {label}"
+        return label if self.card is None else f"{label}, card {self.card}"
 
 
 class MemoryPrediction(Frozen):
@@ -80,7 +152,7 @@ class SpeedPrediction(Frozen):
         active_bytes: Weight bytes read to decode one token.
         kv_read_bytes: KV bytes read to decode one token at this depth.
         roofline_tokens_per_s: The ceiling: bandwidth / (active + KV bytes). No measurement may pass it.
-        limits: Share of decode time by cause: ``weights``, ``dequantisation``, ``kv cache``, ``overhead`` ...
+        limits: Share of decode time by cause.
         unsettled: Speeds that are not known well enough to decide by, each with the measurement that would settle it.
     """
 
@@ -93,7 +165,7 @@ class SpeedPrediction(Frozen):
     active_bytes: int
     kv_read_bytes: int
     roofline_tokens_per_s: float
-    limits: dict[str, float]
+    limits: dict[Limit, float]
     unsettled: tuple[str, ...] = ()
 
 
@@ -101,7 +173,7 @@ class Verdict(Frozen):
     """Does it fit, and what binds."""
 
     word: VerdictWord
-    binding_limit: str
+    binding_limit: Limit
     needed_bytes: int
     available_bytes: int
     reasons: tuple[str, ...] = ()

@@ -301,9 +301,9 @@ def _judge_prediction(budget: Budget, records: Sequence[RunRecord]) -> Judgement
         margin_ratio=margin,
         reason=f"{'holds' if margin >= 0 else 'fails'} for {budget.device}: the {end} end of the 90 % interval counts",
         evidence=tuple(
-            f"{p.name}: {format_bytes(size_bytes)} ({p.reason})"
-            for p in prediction.memory.parts
-            if (size_bytes := p.anonymous_bytes + p.file_bytes)
+            f"{part.label}: {format_bytes(part.size_bytes)} ({part.reason})"
+            for part in prediction.memory.parts
+            if part.size_bytes
         )
         + prediction.verdict.reasons,
     )

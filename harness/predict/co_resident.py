@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from harness.domain.device import DeviceProfile
-from harness.domain.prediction import MemoryPart, MemoryPrediction, SpeedPrediction
+from harness.domain.prediction import MemoryPart, MemoryPrediction, PartKind, SpeedPrediction
 from harness.predict.memory import with_parts
 from harness.units import format_rate
 
@@ -46,8 +46,9 @@ def with_companions(memory: MemoryPrediction, companions: Iterable[Companion]) -
     """Memory of the model and of what lives beside it, a part each."""
     parts = tuple(
         MemoryPart(
-            c.name,
+            PartKind.COMPANION,
             c.anonymous_bytes,
+            name=c.name,
             file_bytes=c.file_bytes,
             reason=f"beside the model: {c.reason or c.name}",
         )

@@ -7,7 +7,7 @@ from typing import Final
 from harness.domain.device import ComputeEngine, DeviceProfile, PoolName
 from harness.domain.model import ModelShape, Weights
 from harness.domain.placement import Placement
-from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction
+from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, PartKind
 from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
 from harness.predict.compute_buffer import scratch_bytes, touched_compute_bytes, whole_layout
@@ -74,7 +74,7 @@ def memory_of(
     )
     total = total_bytes(parts)
     if api == "cpu":  # the end of loading: no cache and no scratch yet, but the header is mapped and parsed
-        loaded = (p for p in parts if p.name not in {"kv cache", "compute buffer"})
+        loaded = (p for p in parts if p.kind not in {PartKind.KV_CACHE, PartKind.COMPUTE})
         total = max(total, total_bytes(loaded) + load_extra_bytes(weights, scenario))
     spread = SPREAD_RATIO * total + _SPREAD_BYTES
     low = total - math.hypot(spread, share.mid - share.low)
@@ -85,13 +85,14 @@ def memory_of(
 
 def total_bytes(parts: Iterable[MemoryPart]) -> int:
     """Bytes of all parts, held or mapped."""
-    return sum(p.anonymous_bytes + p.file_bytes for p in parts)
+    return sum(part.size_bytes for part in parts)
 
 
 def with_draft(memory: MemoryPrediction, draft: MemoryPrediction) -> MemoryPrediction:
     """Memory of a model and its draft in one process: everything twice but the runtime and the driver."""
-    extra = (p.replace(name=f"draft {p.name}") for p in draft.parts if p.name not in {"runtime", "driver"})
-    return with_parts(memory, tuple(extra), SPREAD_RATIO)
+    shared = {PartKind.RUNTIME, PartKind.DRIVER}
+    extra = tuple(part.replace(drafts=True) for part in draft.parts if part.kind not in shared)
+    return with_parts(memory, extra, SPREAD_RATIO)
 
 
 def with_head(
@@ -111,14 +112,12 @@ def with_head(
     blocks = [t for t in weights.tensors if block_of(t.name) >= 0]
     own = any(block_of(t.name) >= shape.layer_count for t in blocks)
     sizes = {
-        "weights": 0 if own else sum(t.size_bytes for t in blocks) // shape.layer_count,
-        "kv cache": sum(block_cache_bytes(block, cells)),
-        "compute buffer": scratch[HOST if api == "cpu" else 0],
+        PartKind.WEIGHTS: 0 if own else sum(t.size_bytes for t in blocks) // shape.layer_count,
+        PartKind.KV_CACHE: sum(block_cache_bytes(block, cells)),
+        PartKind.COMPUTE: scratch[HOST if api == "cpu" else 0],
     }
-    pool = _pool_of(api, device)
-    parts = [
-        MemoryPart(f"draft {name}", size, reason="of the head that drafts", pool=pool) for name, size in sizes.items()
-    ]
+    pool, reason = _pool_of(api, device), "of the head that drafts"
+    parts = [MemoryPart(kind, size, reason=reason, pool=pool, drafts=True) for kind, size in sizes.items()]
     return with_parts(memory, tuple(parts), SPREAD_RATIO)
 
 
@@ -133,9 +132,10 @@ def with_parts(memory: MemoryPrediction, extra: tuple[MemoryPart, ...], spread_r
     return MemoryPrediction(parts=(*memory.parts, *extra), peak_bytes=interval, later=memory.later)
 
 
-def without_parts(memory: MemoryPrediction, names: tuple[str, ...]) -> MemoryPrediction:
-    """Memory less the parts whose names begin so, on whatever card."""
-    left, peak = tuple(part for part in memory.parts if not part.name.startswith(names)), memory.peak_bytes
+def without_parts(memory: MemoryPrediction, kinds: set[PartKind]) -> MemoryPrediction:
+    """Memory less the model's parts of these kinds, on whatever card."""
+    left = tuple(part for part in memory.parts if part.drafts or part.kind not in kinds)
+    peak = memory.peak_bytes
     less = total_bytes(memory.parts) - total_bytes(left)
     return memory.replace(parts=left, peak_bytes=peak.through(lambda size: max(size - less, 0.0)))
 
@@ -156,7 +156,7 @@ def weight_parts(
         on_cards, with_cpu = [weights.tensor_bytes - tables + copied + mapped], tables - mapped
         place = "the card's memory" if pool == "vram" else "memory wired for the GPU"
         reasons = [f"all matrices in {place}"]
-        other, why = "token table", "rows are looked up by the CPU"
+        other, why = PartKind.TABLE, "rows are looked up by the CPU"
     else:
         parts, cards = parts_of(weights, placement), cards_of(shape.layer_count, placement)
         on_cards = [0] * _card_count(placement)
@@ -168,13 +168,13 @@ def weight_parts(
             t.size_bytes for part in (parts.cpu, parts.experts) for t in part.tensors if role_of(t.name) != "embedding"
         )
         start = parts.first_gpu_block
-        other = "weights with the CPU"
+        other = PartKind.CPU_WEIGHTS
         away = max(placement.cpu_moe - start, 0) if shape.experts is not None else 0
         counted = ((f"{start} blocks", start), (f"the experts of {away} {'more' if start else 'blocks'}", away))
         why = ", ".join([*(words for words, count in counted if count), "the token table"])
     held, mapped = (0, with_cpu) if scenario.mmap else (with_cpu, 0)
     return (
-        *_by_card("weights", on_cards, reasons, pool),
+        *_by_card(PartKind.WEIGHTS, on_cards, reasons, pool),
         MemoryPart(other, held, file_bytes=mapped, reason=why),
     )
 
@@ -194,11 +194,11 @@ def _context_parts(
         reason = f"activations of a batch, as touched; the engine may reserve {format_bytes(reserved)} of address space"
         touched = touched_compute_bytes(shape, scenario)
         nodes = program_named(scenario.program).graph_nodes
-        graph = MemoryPart("graph", int(_NODE_BYTES * nodes), reason=f"records of {nodes} nodes")
+        graph = MemoryPart(PartKind.GRAPH, int(_NODE_BYTES * nodes), reason=f"records of {nodes} nodes")
         return (
             *([graph] if nodes else []),
-            MemoryPart("kv cache", sum(cache) + records, reason=why, pool=pool),
-            MemoryPart("compute buffer", touched, reason=reason, pool=pool),
+            MemoryPart(PartKind.KV_CACHE, sum(cache) + records, reason=why, pool=pool),
+            MemoryPart(PartKind.COMPUTE, touched, reason=reason, pool=pool),
         )
     layout = whole_layout(shape, api)
     if not _is_whole(shape, scenario):
@@ -212,11 +212,11 @@ def _context_parts(
     reserved_for_good = "scratch and logits of a full batch, allocated for good"
     with_cpu = sum(cache) - sum(on_cards)
     return (
-        *_by_card("kv cache", on_cards, [why], pool),
-        *_by_card("compute buffer", [scratch.get(n, 0) for n in range(len(on_cards))], [reserved_for_good], pool),
-        MemoryPart("kv cache with the CPU", with_cpu, reason="of the CPU's blocks"),
-        MemoryPart("host buffer", on_host, reason="inputs of a batch, logits"),
-        MemoryPart("cell records", records, reason=f"{CELL_RECORD_BYTES} bytes a cell"),
+        *_by_card(PartKind.KV_CACHE, on_cards, [why], pool),
+        *_by_card(PartKind.COMPUTE, [scratch.get(n, 0) for n in range(len(on_cards))], [reserved_for_good], pool),
+        MemoryPart(PartKind.CPU_KV_CACHE, with_cpu, reason="of the CPU's blocks"),
+        MemoryPart(PartKind.HOST_BUFFER, on_host, reason="inputs of a batch, logits"),
+        MemoryPart(PartKind.CELL_RECORDS, records, reason=f"{CELL_RECORD_BYTES} bytes a cell"),
     )
 
 
@@ -230,10 +230,10 @@ def _process_parts(weights: Weights, api: str, device: DeviceProfile | None, car
     vocabulary = int(_MODEL_RECORD_BYTES + each * shape.vocab_count)
     context = int(driver_share(api, device).mid)
     return (
-        *(_by_card("driver", [context] * card_count, [f"{api} context"], _pool_of(api, device)) if context else ()),
-        MemoryPart("vocabulary", vocabulary, reason=f"{shape.vocab_count} tokens, {each} bytes each"),
+        *_by_card(PartKind.DRIVER, [context] * card_count * bool(context), [f"{api} context"], _pool_of(api, device)),
+        MemoryPart(PartKind.VOCABULARY, vocabulary, reason=f"{shape.vocab_count} tokens, {each} bytes each"),
         MemoryPart(
-            "runtime",
+            PartKind.RUNTIME,
             measured.process_anonymous_bytes if measured else RUNTIME_ANONYMOUS_BYTES,
             file_bytes=measured.process_file_bytes if measured else RUNTIME_FILE_BYTES,
             reason="interpreter and engine",
@@ -274,10 +274,10 @@ def later_parts(shape: ModelShape, scenario: Scenario) -> tuple[MemoryPart, ...]
     if one and program.checkpoints:
         count = program.checkpoints * cells.sequences
         reason = f"context checkpoints, up to {count} of {format_bytes(one)} (limit: --ctx-checkpoints)"
-        parts.append(MemoryPart("checkpoints", one * count, reason=reason))
+        parts.append(MemoryPart(PartKind.CHECKPOINTS, one * count, reason=reason))
     if program.cache_ram_mib:
         reason = f"cached prompts, {format_bytes(program.cache_ram_mib * MIB)} (limit: --cache-ram)"
-        parts.append(MemoryPart("prompt cache", program.cache_ram_mib * MIB, reason=reason))
+        parts.append(MemoryPart(PartKind.PROMPT_CACHE, program.cache_ram_mib * MIB, reason=reason))
     return tuple(parts)
 
 
@@ -298,11 +298,11 @@ def _card_count(placement: Placement) -> int:
     return len(placement.tensor_split) or 1
 
 
-def _by_card(name: str, sizes: list[int], reasons: list[str], pool: PoolName) -> Iterable[MemoryPart]:
+def _by_card(kind: PartKind, sizes: list[int], reasons: list[str], pool: PoolName) -> Iterable[MemoryPart]:
     """A part of each card, with its number where there are several."""
     for card, size in enumerate(sizes):
-        own = f"{name}, card {card}" if len(sizes) > 1 else name
-        yield MemoryPart(own, size, reason=reasons[min(card, len(reasons) - 1)], pool=pool)
+        reason = reasons[min(card, len(reasons) - 1)]
+        yield MemoryPart(kind, size, reason=reason, pool=pool, card=card if len(sizes) > 1 else None)
 
 
 def _cpu_weights(weights: Weights, scenario: Scenario, device: DeviceProfile | None) -> tuple[MemoryPart, ...]:
@@ -312,14 +312,14 @@ def _cpu_weights(weights: Weights, scenario: Scenario, device: DeviceProfile | N
     if scenario.mmap:
         mapped = max(weights.file_bytes - _header_bytes(weights), tensor_bytes)
         reason = f"all {format_bytes(mapped)} of tensor data, mapped from the file"
-        base = MemoryPart("weights", 0, file_bytes=mapped, reason=reason)
+        base = MemoryPart(PartKind.WEIGHTS, 0, file_bytes=mapped, reason=reason)
     else:
         held = tensor_bytes - repacked + _copied_table_bytes(weights, scenario, engine)
-        base = MemoryPart("weights", held, reason="read into memory of its own (no mmap)")
+        base = MemoryPart(PartKind.WEIGHTS, held, reason="read into memory of its own (no mmap)")
     if not repacked:
         return (base,)
     reason = f"{repacked / tensor_bytes:.0%} of the weights rewritten for this CPU's instructions at load"
-    return base, MemoryPart("repacked weights", repacked, reason=reason)
+    return base, MemoryPart(PartKind.REPACKED, repacked, reason=reason)
 
 
 def _copied_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeEngine | None) -> int:

@@ -16,14 +16,15 @@ from typing import Final
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
+from harness.domain.prediction import PartKind
 from harness.domain.program import ollama_batch, ollama_context, program_named
 from harness.domain.scenario import Scenario
-from harness.predict.memory import memory_of
+from harness.predict.memory import memory_of, total_bytes
 from harness.units import MIB, format_bytes
 
 LEAST_CONTEXT_TOKENS: Final = 4096
 _STEP_TOKENS: Final = 256
-_OF_GPU: Final = ("weights", "kv cache", "compute buffer", "driver")
+_OF_GPU: Final = {PartKind.WEIGHTS, PartKind.KV_CACHE, PartKind.COMPUTE, PartKind.DRIVER}
 
 
 class ProgramFit(Frozen):
@@ -66,8 +67,8 @@ def program_fit(
     def held(one: Scenario) -> int:
         mine = [p for p in memory_of(weights, one, device).parts if p.pool == pool.name]
         if pool.name == "ram" and api != "cpu":  # the GPU's limit does not bind what the CPU holds of the same memory
-            mine = [p for p in mine if p.name.startswith(_OF_GPU)]
-        return sum(p.anonymous_bytes + p.file_bytes for p in mine if not p.name.endswith("with the CPU"))
+            mine = [part for part in mine if part.kind in _OF_GPU]
+        return total_bytes(part for part in mine if part.kind not in {PartKind.CPU_WEIGHTS, PartKind.CPU_KV_CACHE})
 
     def answer(one: Scenario, words: str) -> ProgramFit:
         left = pool.usable_bytes.value - held(one)

@@ -7,7 +7,7 @@ from harness.domain.device import Calibration, DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import Weights
 from harness.domain.placement import Placement
-from harness.domain.prediction import Interval, SpeedPrediction
+from harness.domain.prediction import Interval, Limit, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.predict.coefficients import Coefficients
 from harness.predict.fitted import SPREAD_BY_LN, Fitted, fitted_costs, work_of
@@ -62,11 +62,11 @@ def predict_speed(
     total_s = float(terms.total_s)
     parts = [part.work for part in (split.main, split.cpu, split.experts)]
     causes = {
-        "weights": terms.weights_s,
-        "dequantisation": terms.dequantisation_s,
-        "kv cache": terms.kv_s,
-        "overhead": terms.overhead_s,
-        "link": terms.link_s,
+        Limit.WEIGHTS: terms.weights_s,
+        Limit.DEQUANTISATION: terms.dequantisation_s,
+        Limit.KV_CACHE: terms.kv_s,
+        Limit.OVERHEAD: terms.overhead_s,
+        Limit.LINK: terms.link_s,
     }
     return SpeedPrediction(
         decode_tokens_per_s=decode,
@@ -78,7 +78,7 @@ def predict_speed(
         active_bytes=round(sum(work.weight_bytes for work in parts)),
         kv_read_bytes=round(sum(work.kv_bytes for work in parts)),
         roofline_tokens_per_s=ceiling,
-        limits={name: seconds / total_s for name, seconds in causes.items() if seconds or name != "link"},
+        limits={name: seconds / total_s for name, seconds in causes.items() if seconds or name != Limit.LINK},
         unsettled=(
             *_unsettled("decode", decode, split.main, engines.cards[0], step, weights),
             *_unsettled("prefill", prefill, read.main, engines.cards[0], prompt, weights),

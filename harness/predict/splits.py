@@ -140,7 +140,7 @@ def _held_by_card(parts: Iterable[MemoryPart]) -> Counter[int]:
     held = Counter[int]()
     for part in parts:
         if part.pool == "vram":
-            held[int(part.name.partition(", card ")[2] or 0)] += part.anonymous_bytes
+            held[part.card or 0] += part.anonymous_bytes
     return held
 
 

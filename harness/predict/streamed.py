@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
-from harness.domain.prediction import Prediction, SpeedPrediction
+from harness.domain.prediction import Limit, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.predict.interval import UNSETTLED_RATIO, interval
 from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
@@ -124,7 +124,7 @@ def _slowed(
     prefill = interval(tokens / (tokens / speed.prefill_tokens_per_s.mid + batches * read_s), *spread)
     first = first_token(scenario, prefill)
     share = 1 - tokens_per_s / speed.decode_tokens_per_s.mid
-    limits = {name: (1 - share) * part for name, part in speed.limits.items()} | {"storage": share}
+    limits = {name: (1 - share) * part for name, part in speed.limits.items()} | {Limit.STORAGE: share}
     return speed.replace(
         decode_tokens_per_s=decode,
         prefill_tokens_per_s=prefill,

@@ -4,7 +4,15 @@ from collections.abc import Iterable
 from typing import Final
 
 from harness.domain.device import DeviceProfile, MemoryPool, PoolName
-from harness.domain.prediction import MemoryPart, MemoryPrediction, SpeedPrediction, Verdict, VerdictWord
+from harness.domain.prediction import (
+    Limit,
+    MemoryPart,
+    MemoryPrediction,
+    PartKind,
+    SpeedPrediction,
+    Verdict,
+    VerdictWord,
+)
 from harness.errors import RefusedError
 from harness.predict.traits import first_cells
 from harness.units import format_bytes, format_rate
@@ -23,16 +31,22 @@ def needed_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> tuple[int, i
     are not counted.
     """
     mine = [part for part in parts if part.pool == pool]
-    cold = sum(part.anonymous_bytes for part in mine if part.name.endswith("repacked weights"))
+    cold = sum(part.anonymous_bytes for part in mine if part.kind is PartKind.REPACKED)
     return sum(part.anonymous_bytes for part in mine), max(sum(part.file_bytes for part in mine) - cold, 0)
 
 
 def weight_bytes_of(parts: Iterable[MemoryPart], pool: PoolName) -> int:
     """Weights of a pool, each counted once."""
-    mine = {part.name: part for part in parts if part.pool == pool}
-    first = [mine[name] for name in ("weights", "token table") if name in mine]
-    repacked = mine["repacked weights"].anonymous_bytes if "repacked weights" in mine else 0
-    return sum(part.anonymous_bytes for part in first) + max(sum(part.file_bytes for part in first), repacked)
+    held, mapped, repacked = 0, 0, 0
+    for part in parts:
+        if part.pool != pool or part.drafts:
+            continue
+        if part.kind is PartKind.REPACKED:
+            repacked += part.anonymous_bytes
+        elif part.kind in {PartKind.WEIGHTS, PartKind.TABLE}:
+            held += part.anonymous_bytes
+            mapped += part.file_bytes
+    return held + max(mapped, repacked)
 
 
 def available_bytes_of(pool: MemoryPool, *, entitled: bool) -> int:
@@ -82,8 +96,7 @@ def with_target(verdict: Verdict, speed: SpeedPrediction, target_tokens_per_s: f
     if verdict.word == "does not fit" or decode.mid >= target_tokens_per_s:
         return verdict
     reason = f"{decode.mid:.3g} tokens/s predicted at depth {depth_tokens}, {target_tokens_per_s:.3g} wanted"
-    limit = f"decode speed: {_largest_limit(speed)}"
-    return verdict.replace(word="too slow", binding_limit=limit, reasons=(reason, *verdict.reasons))
+    return verdict.replace(word="too slow", binding_limit=Limit.DECODE_SPEED, reasons=(reason, *verdict.reasons))
 
 
 def _judge_pool(
@@ -100,7 +113,7 @@ def _judge_pool(
     place = "the card's memory" if pool.name == "vram" else "memory one app may use"
     verdict = Verdict(
         word="fits",
-        binding_limit=_largest_limit(speed) if speed else "none",
+        binding_limit=largest_limit(speed) if speed else Limit.NONE,
         needed_bytes=needed,
         available_bytes=available,
         reasons=(f"{format_bytes(available - needed)} to spare of {place}",),
@@ -124,7 +137,7 @@ def _judge_pool(
         rate = format_rate(device.storage.sequential_read_bytes_per_s.value)
         source = f"come from storage, at {rate}, when a token needs them (of a mapped file all {whole})"
         reasons.append(f"{missing} of weights have no room and {source}")
-        if held > available and not any(p.file_bytes for p in memory.parts if p.name == "weights"):
+        if held > available and not any(p.file_bytes for p in memory.parts if p.kind is PartKind.WEIGHTS):
             reasons.append("an engine that streams layers is needed; this api holds all weights at once")
     elif pool.name == "vram" and device.os == "windows":
         reasons.append("the driver moves what is over to memory of the host: each token reads it over the link, slowly")
@@ -133,8 +146,10 @@ def _judge_pool(
     else:
         window = format_bytes(STREAMED_WINDOW_RATIO * weights)
         reasons.append(f"beside {format_bytes(rest)} of other things there is no room for a {window} window of weights")
-    return verdict.replace(word=word, binding_limit=f"memory ({place})", reasons=tuple(reasons))
+    limit = Limit.CARD_MEMORY if pool.name == "vram" else Limit.APP_MEMORY
+    return verdict.replace(word=word, binding_limit=limit, reasons=tuple(reasons))
 
 
-def _largest_limit(speed: SpeedPrediction) -> str:
-    return max(speed.limits, key=lambda name: speed.limits[name]) if speed.limits else "memory bandwidth"
+def largest_limit(speed: SpeedPrediction) -> Limit:
+    """What takes most of the time of a token."""
+    return max(speed.limits, key=lambda name: speed.limits[name], default=Limit.WEIGHTS)

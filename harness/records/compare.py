@@ -4,7 +4,7 @@ from typing import Final
 
 from harness.domain.base import Frozen
 from harness.domain.device import NOT_PROBED
-from harness.domain.prediction import Interval, MemoryPrediction
+from harness.domain.prediction import ENGINE_BUFFERS, Interval, MemoryPrediction
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation
 from harness.records.derive import Measured, summarise
@@ -92,10 +92,6 @@ def compare(record: RunRecord) -> Comparison | None:
     return Comparison(run_id=record.run_id, rows=tuple(rows), notes=tuple(notes))
 
 
-_PARTS: Final = ("weights", "token table", "kv cache", "compute buffer", "host buffer")
-"""Parts of a prediction that are buffers of the engine; the rest is the process's own."""
-
-
 def _pools(record: RunRecord, memory: MemoryPrediction) -> list[ComparedRow]:
     """The engine's buffers in each pool, where it has a GPU: what it said it laid there, and what was predicted."""
     sizes = {"vram": 0, "ram": 0}
@@ -104,7 +100,8 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> list[ComparedRow]:
             sizes["ram" if buffer.on_host else "vram"] += buffer.size_bytes
     rows = []
     for pool, size in sizes.items() if sizes["vram"] else ():
-        predicted = float(sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(_PARTS)))
+        told = [part for part in memory.parts if part.pool == pool and part.kind in ENGINE_BUFFERS and not part.drafts]
+        predicted = float(sum(part.anonymous_bytes for part in told))
         if predicted:  # what is small and the host's is no part of a prediction for a GPU alone
             exact = Interval(predicted, predicted, predicted)
             rows.append(_row(f"buffers in {pool}", "bytes", exact, reading=size))

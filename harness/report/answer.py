@@ -8,7 +8,7 @@ from harness.app.resolve import ResolvedModel
 from harness.app.ways import Way
 from harness.domain.device import DeviceProfile
 from harness.domain.placement import Placement
-from harness.domain.prediction import Interval, Prediction
+from harness.domain.prediction import Interval, PartKind, Prediction
 from harness.domain.program import program_named
 from harness.domain.record import RunRecord
 from harness.predict.energy import Sustained
@@ -185,17 +185,17 @@ def kept_flags(way: Way, device: DeviceProfile) -> str:
 
     Saved states take half of it, or more for one of each slot; the caches of other prompts what they leave.
     """
-    now, later = way.prediction, {part.name: part.anonymous_bytes for part in way.prediction.memory.later}
+    now, later = way.prediction, {part.kind: part.anonymous_bytes for part in way.prediction.memory.later}
     left = int(device.pool("ram").usable_bytes.value) - sum(needed_bytes_of(now.memory.parts, "ram"))
     if sum(later.values()) <= left or not later:
         return ""
-    words, states = [], later.get("checkpoints", 0)
+    words, states = [], later.get(PartKind.CHECKPOINTS, 0)
     if states > max(left, 0) / 2:
         most = program_named(way.scenario.program).checkpoints
         count = max(int(most * left / 2 / states), int(states <= most * left))
         words.append(f"--ctx-checkpoints {count}")
         states = states * count // most
-    if later.get("prompt cache", 0) > left - states:
+    if later.get(PartKind.PROMPT_CACHE, 0) > left - states:
         words.append(f"--cache-ram {max(left - states, 0) // MIB}")
     return " ".join(words)
 

@@ -150,7 +150,7 @@ def memory(runs: Sequence[tuple[str, RunView]]) -> PageFigure | None:
             size = part.anonymous_bytes + part.file_bytes
             words = {"pool": part.pool, "reason": part.reason, "size": f"{format_bytes(size)} predicted"}
             kept = {"held": format_bytes(part.anonymous_bytes), "mapped": format_bytes(part.file_bytes)}
-            bars.append({"name": label, "part": part.name, "gib": size / GIB, "order": order} | words | kept)
+            bars.append({"name": label, "part": part.label, "gib": size / GIB, "order": order} | words | kept)
         if run.peak_memory_bytes:
             peak = format_bytes(run.peak_memory_bytes)
             words = {"part": "measured peak", "pool": "", "held": peak, "mapped": "", "size": peak}

@@ -156,7 +156,7 @@ def test_ollama_is_named_only_where_it_does_the_same(words: tuple[str, ...]) -> 
 def test_users_with_caches_of_their_own_are_told_so() -> None:
     """Eight of 640 tokens each, rounded up to 768 cells of 128 KiB: 768 MiB."""
     found = fit("llama-3.1-8b", "-d", "jetson orin nano", "--users", "8", "--json")
-    (cache,) = (part for part in found["prediction"]["memory"]["parts"] if part["name"] == "kv cache")
+    (cache,) = (part for part in found["prediction"]["memory"]["parts"] if part["kind"] == "kv cache")
     assert cache["anonymous_bytes"] >> 20 == 768
     assert found["commands"][0].endswith("-np 8") or " -np 8 --c" in found["commands"][0]
     assert "--kv-unified" not in found["commands"][0]
@@ -176,8 +176,8 @@ def test_what_a_server_adds_over_turns_has_room(model: str, device: str) -> None
     words = found["commands"][0].split()
     parts, program = found["prediction"]["memory"]["parts"], program_named("llama-server")
     held = sum(part["anonymous_bytes"] + part["file_bytes"] for part in parts if part["pool"] == "ram")
-    held -= sum(part["anonymous_bytes"] for part in parts if part["name"] == "repacked weights")  # originals may go
-    later = {part["name"]: part["anonymous_bytes"] for part in found["prediction"]["memory"]["later"]}
+    held -= sum(part["anonymous_bytes"] for part in parts if part["kind"] == "repacked weights")  # originals may go
+    later = {part["kind"]: part["anonymous_bytes"] for part in found["prediction"]["memory"]["later"]}
     kept = {flag: int(words[words.index(flag) + 1]) for flag in ("--ctx-checkpoints", "--cache-ram") if flag in words}
     adds = later.get("checkpoints", 0) / program.checkpoints * kept.get("--ctx-checkpoints", program.checkpoints)
     adds += kept.get("--cache-ram", program.cache_ram_mib) * 2**20

@@ -19,6 +19,7 @@ from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
 from harness.cpus import CoreKind, Cores
 from harness.domain.device import Calibration, DeviceProfile, TypeCost
+from harness.domain.prediction import PartKind
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError, Exit, RefusedError, UnknownNameError
 from harness.measure.child import Limits
@@ -239,7 +240,7 @@ def test_every_verb_predicts_a_runtime_as_it_loads(runtime: str, repack: bool, i
     scenario = BASE.replace(repack=repack)
     prediction = prediction_of(model, device, scenario, runtime=runtime)
     assert prediction is not None
-    weights = next(part for part in prediction.memory.parts if part.name == "weights")
+    weights = next(part for part in prediction.memory.parts if part.kind is PartKind.WEIGHTS)
     assert (weights.file_bytes > 0) == is_mapped
     if not is_mapped:
         table = next(t for t in model.weights.tensors if t.name == "token_embd.weight")
@@ -255,7 +256,8 @@ def test_every_verb_predicts_a_runtime_as_it_loads(runtime: str, repack: bool, i
         )
         (record,) = run_cells(cells_of([str(tiny)], "", scenario), job, device=device)
         assert record.prediction is not None
-        assert {part.file_bytes for part in record.prediction.memory.parts if "weights" in part.name} == {0}
+        weights = [part for part in record.prediction.memory.parts if part.kind is PartKind.WEIGHTS]
+        assert {part.file_bytes for part in weights} == {0}
 
 
 def costs(runtime: str) -> Calibration:
@@ -328,7 +330,7 @@ def test_a_target_runs_with_threads_of_its_own_in_the_context_of_its_test(tmp_pa
     assert [plan.scenario.thread_count for plan in (*planned, bound)] == [8, 3, 2]
     assert {plan.scenario.context_tokens for plan in planned} == {768}  # 512 and two more, in whole 256
     assert all(plan.job.scenario == plan.scenario for plan in planned)
-    (cache,) = [part for part in planned[0].prediction.memory.parts if part.name == "kv cache"]
+    (cache,) = [part for part in planned[0].prediction.memory.parts if part.kind is PartKind.KV_CACHE]
     # 2 layers, 4 heads of 64; keys and values of 2 bytes; and what is noted of each cell
     assert cache.anonymous_bytes == pytest.approx(768 * 2 * 4 * 64 * 2 * 2, rel=0.05)
 

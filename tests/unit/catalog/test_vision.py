@@ -8,7 +8,7 @@ from harness.app.ways import ways
 from harness.catalog.devices import load_device
 from harness.catalog.paths import table_rows
 from harness.catalog.vision import tower_of
-from harness.domain.prediction import Interval
+from harness.domain.prediction import Interval, PartKind
 from harness.domain.scenario import Scenario
 
 PIXELS_A_TOKEN = {"qwen2.5-vl": 28, "kimi-k2": 28, "qwen3-vl": 32, "qwen3.5": 32, "qwen3.6": 32}
@@ -54,7 +54,7 @@ def test_a_tower_nobody_measured_is_said_to_be_left_out() -> None:
 def test_scratch_of_a_tower_of_unknown_widths_is_a_third_of_its_file_and_said_so() -> None:
     model = resolve_model("lfm2-vl-450m")
     parts = in_memory(model, load_device("rtx-4060-desktop"), Scenario()).memory.parts
-    assert next(p.anonymous_bytes for p in parts if p.name == "image buffer") == round(193_357_414 / 3)
+    assert next(p.anonymous_bytes for p in parts if p.kind is PartKind.IMAGE_BUFFER) == round(193_357_414 / 3)
     assert any("estimated" in note for note in model.notes)
 
 

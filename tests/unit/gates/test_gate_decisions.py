@@ -11,8 +11,10 @@ from msgspec import structs
 from harness.domain.budget import Budget
 from harness.domain.prediction import (
     Interval,
+    Limit,
     MemoryPart,
     MemoryPrediction,
+    PartKind,
     Prediction,
     SpeedPrediction,
     Verdict,
@@ -60,7 +62,7 @@ PREDICTION = Prediction(
     quant="Q4_0",
     api="cpu",
     memory=MemoryPrediction(
-        parts=(MemoryPart(name="weights", anonymous_bytes=900, reason="by hand"),),
+        parts=(MemoryPart(PartKind.WEIGHTS, anonymous_bytes=900, reason="by hand"),),
         peak_bytes=Interval(mid=900, low=800, high=1000),
     ),
     speed=SpeedPrediction(
@@ -75,7 +77,7 @@ PREDICTION = Prediction(
         roofline_tokens_per_s=20.0,
         limits={},
     ),
-    verdict=Verdict(word="fits", binding_limit="ram", needed_bytes=1, available_bytes=2),
+    verdict=Verdict(word="fits", binding_limit=Limit.APP_MEMORY, needed_bytes=1, available_bytes=2),
 )
 
 

@@ -6,6 +6,7 @@ from harness.app.fit import companion, predict
 from harness.app.resolve import resolve_model
 from harness.app.ways import advice_for
 from harness.catalog.devices import load_device
+from harness.domain.prediction import Limit
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError, UnknownNameError
 from harness.predict.co_resident import Companion, read_bytes_per_s, shared_speed, with_companions
@@ -29,7 +30,7 @@ def test_bytes_are_added_once_for_each_companion():
     assert both.memory.file_bytes - alone.memory.file_bytes == 30 * MIB
     assert both.verdict.needed_bytes - alone.verdict.needed_bytes == 300 * MIB
     assert both.memory.peak_bytes.mid - alone.memory.peak_bytes.mid == 300 * MIB
-    assert [p.name for p in both.memory.parts][-2:] == ["a", "b"]
+    assert [part.label for part in both.memory.parts][-2:] == ["a", "b"]
     assert both.verdict.available_bytes == 3 * GIB
 
 
@@ -71,7 +72,7 @@ def test_a_target_must_hold_when_all_run_at_once():
     assert predict(MODEL, PHONE, Scenario(), target_tokens_per_s=wanted).verdict.word == "fits"
     together = predict(MODEL, PHONE, Scenario(), target_tokens_per_s=wanted, beside=(HUNGRY,))
     assert together.verdict.word == "too slow"
-    assert together.verdict.binding_limit.startswith("decode speed")
+    assert together.verdict.binding_limit is Limit.DECODE_SPEED
 
 
 def test_the_bus_is_what_was_measured_or_a_share_of_the_data_sheet():

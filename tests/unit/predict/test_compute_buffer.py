@@ -5,6 +5,7 @@ import pytest
 from harness.catalog.devices import load_device
 from harness.domain.model import Experts, ModelShape
 from harness.domain.placement import Placement
+from harness.domain.prediction import ENGINE_BUFFERS
 from harness.domain.scenario import Scenario
 from harness.predict.compute_buffer import scratch_bytes
 from harness.predict.graph import HOST, Layout
@@ -89,8 +90,8 @@ def test_each_pool_is_that_of_the_engine(api, row):
                         placement=placement)  # fmt: skip
     memory = memory_of(weights_of(SHAPES[name], "Q8_0"), scenario, load_device("rtx-4060-desktop"))
     for pool, logged in (("vram", gpu_mib), ("ram", host_mib)):
-        buffers = ("weights", "kv cache", "compute buffer", "host buffer")
-        told = sum(p.anonymous_bytes for p in memory.parts if p.pool == pool and p.name.startswith(buffers))
+        mine = (part for part in memory.parts if part.pool == pool and part.kind in ENGINE_BUFFERS)
+        told = sum(part.anonymous_bytes for part in mine)
         assert told / MIB == pytest.approx(logged, rel=0.03, abs=0.02)  # each line of the log is rounded to 0.01 MiB
 
 

@@ -122,7 +122,7 @@ def test_without_mmap_nothing_is_file_backed_but_code() -> None:
     read = memory_of(weights, Scenario(mmap=False))
     assert read.file_bytes < mapped.file_bytes
     assert read.anonymous_bytes > mapped.anonymous_bytes
-    by_name = {p.name: p for p in read.parts}
+    by_name = {p.label: p for p in read.parts}
     tensor_bytes = sum(t.size_bytes for t in weights.tensors)
     assert by_name["weights"].anonymous_bytes + by_name["repacked weights"].anonymous_bytes == tensor_bytes
 
@@ -130,10 +130,10 @@ def test_without_mmap_nothing_is_file_backed_but_code() -> None:
 def test_a_card_holds_weights_cache_and_scratch_in_its_own_pool() -> None:
     device = load_device("rtx-4090-desktop")
     memory = memory_of(weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M"), Scenario(), device)
-    pools = {p.name: p.pool for p in memory.parts}
+    pools = {p.label: p.pool for p in memory.parts}
     assert pools["weights"] == pools["kv cache"] == pools["compute buffer"] == "vram"
     assert pools["token table"] == pools["runtime"] == "ram"
-    table = next(p for p in memory.parts if p.name == "token table")
+    table = next(p for p in memory.parts if p.label == "token table")
     assert table.file_bytes == 128256 * 4096 // 256 * 144  # Q4_K, looked up by the CPU
 
 
@@ -157,7 +157,7 @@ def test_a_head_that_drafts_has_a_context_of_its_own() -> None:
     )
     weights, device = weights_of(load_model("qwen3.8-27b").shape, "Q5_K_M"), load_device("rtx-3090-desktop")
     plain = memory_of(weights, scenario, device)
-    found = {part.name: part for part in with_head(plain, weights, scenario, device).parts}
+    found = {part.label: part for part in with_head(plain, weights, scenario, device).parts}
     assert found["draft kv cache"].anonymous_bytes == 32 * MIB
     assert found["draft compute buffer"].anonymous_bytes == pytest.approx(520.06 * MIB, rel=0.001)
     assert found["draft weights"].pool == "vram"

@@ -13,6 +13,7 @@ from harness.app.ways import longest_context, ways
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.domain.placement import Placement, placement_of
+from harness.domain.prediction import PartKind
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.predict.coefficients import shipped
@@ -36,11 +37,11 @@ VALUES = shipped().values
 
 
 def bytes_by_card(memory) -> list[int]:
-    """Bytes on each card, by the numbers in the names of the parts."""
-    cards: dict[str, int] = {}
+    """Bytes on each card, by the numbers of the parts."""
+    cards: dict[int, int] = {}
     for part in memory.parts:
         if part.pool == "vram":
-            card = part.name.partition(", card ")[2]
+            card = part.card or 0
             cards[card] = cards.get(card, 0) + part.anonymous_bytes
     return [cards[card] for card in sorted(cards)]
 
@@ -251,7 +252,7 @@ def test_memory_of_each_card_is_what_was_published(flags, mib):
     """Qwen3.6 35B A3B in Q8_0 with 8,192 cells on two T4 (partial_offload.csv, Kaggle)."""
     model, cards = resolve_model("qwen3.6-35b-a3b:Q8_0"), resolve_device("2x tesla t4")
     asked = Scenario(context_tokens=8192, placement=placement_of(flags), program="llama-server")
-    held = bytes_by_card(without_parts(memory_in(model, cards, asked), ("driver",)))
+    held = bytes_by_card(without_parts(memory_in(model, cards, asked), {PartKind.DRIVER}))
     assert [size / 2**20 for size in held] == pytest.approx(mib, abs=140)
 
 
@@ -276,8 +277,10 @@ def test_memory_of_a_split_is_the_whole_shared_out():
     device = load_device("rtx-4060-desktop")
     whole, split = (memory_of(MOE, Scenario(placement=p), device) for p in (Placement(), Placement(cpu_moe=20)))
 
+    kinds = {PartKind.WEIGHTS, PartKind.CPU_WEIGHTS, PartKind.TABLE}
+
     def weights(memory, pool):
-        mine = [p for p in memory.parts if p.pool == pool and p.name.startswith(("weights", "token table"))]
+        mine = [p for p in memory.parts if p.pool == pool and p.kind in kinds]
         return sum(p.anonymous_bytes + p.file_bytes for p in mine)
 
     moved = sum(t.size_bytes for t in MOE.tensors if "_exps" in t.name and int(t.name.split(".")[1]) < 20)
@@ -295,9 +298,9 @@ def test_the_processor_beside_several_cards_is_asked_about_alone():
 def test_an_encoder_has_no_cache_on_any_number_of_cards(device):
     model, profile = resolve_model("bge-m3"), resolve_device(device)
     split = Scenario(placement=Placement(tensor_split=profile.card_shares))
-    names = [part.name for part in memory_in(model, profile, split).parts]
-    assert any(name.startswith("weights") for name in names)
-    assert not [name for name in names if name.startswith(("kv cache", "cell records"))]
+    kinds = {part.kind for part in memory_in(model, profile, split).parts}
+    assert PartKind.WEIGHTS in kinds
+    assert not kinds & {PartKind.KV_CACHE, PartKind.CPU_KV_CACHE, PartKind.CELL_RECORDS}
 
 
 def test_refusals_say_what_is_missing():

@@ -132,7 +132,7 @@ def test_the_host_copies_each_view_of_a_state_that_it_keeps(model, layers, draft
 def test_saved_states_are_those_that_people_saw(model, mib):
     """200 MB a message of Ollama's Gemma 4 26B (ollama#16744), several gigabytes of the 31B (llama.cpp#21690)."""
     shape = load_card(model).shape
-    later = {p.name: p for p in later_parts(shape, Scenario(program="ollama", context_tokens=32768))}
+    later = {part.label: part for part in later_parts(shape, Scenario(program="ollama", context_tokens=32768))}
     assert later["prompt cache"].anonymous_bytes == 8 * GIB
     assert "--cache-ram" in later["prompt cache"].reason
     saved = later["checkpoints"].anonymous_bytes if "checkpoints" in later else 0

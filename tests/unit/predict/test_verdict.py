@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
-from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, SpeedPrediction
+from harness.domain.prediction import Interval, Limit, MemoryPart, MemoryPrediction, PartKind, SpeedPrediction
 from harness.domain.scenario import Scenario
 from harness.predict.memory import memory_of
 from harness.predict.verdict import judge, needed_bytes_of, with_target
@@ -18,7 +18,7 @@ CARD = load_device("rtx-4090-desktop")  # 24 GiB on the card
 
 def parts(*given: tuple[str, float, float]) -> MemoryPrediction:
     made = tuple(
-        MemoryPart(name=n, anonymous_bytes=int(a * GIB), file_bytes=int(f * GIB), pool="ram") for n, a, f in given
+        MemoryPart(PartKind(n), anonymous_bytes=int(a * GIB), file_bytes=int(f * GIB), pool="ram") for n, a, f in given
     )
     total = sum(p.anonymous_bytes + p.file_bytes for p in made)
     return MemoryPrediction(parts=made, peak_bytes=Interval(mid=total, low=total, high=total))
@@ -91,7 +91,7 @@ def test_a_missed_target_is_a_no_that_names_the_limit() -> None:
     assert with_target(fits, speed(20), 15, 0).word == "fits"
     slow = with_target(fits, speed(10), 15, 0)
     assert slow.word == "too slow"
-    assert slow.binding_limit == "decode speed: weights"
+    assert slow.binding_limit is Limit.DECODE_SPEED
     none = judge(parts(("weights", 0, 64.0), ("kv cache", 0.5, 0)), speed(20), PHONE)
     assert with_target(none, speed(20), 1, 0) == none
 
@@ -103,7 +103,7 @@ def test_a_70b_on_a_card_of_24_gib(quant: str, word: str) -> None:
     verdict = judge(memory, None, CARD)
     assert verdict.word == word
     if word == "does not fit":
-        assert verdict.binding_limit == "memory (the card's memory)"
+        assert verdict.binding_limit is Limit.CARD_MEMORY
 
 
 def test_more_room_never_makes_a_verdict_worse() -> None:
@@ -123,7 +123,7 @@ def test_more_room_never_makes_a_verdict_worse() -> None:
 @pytest.mark.parametrize(("os", "words"), [("linux", "refuses to allocate"), ("windows", "reads it over the link")])
 def test_what_is_over_the_cards_memory_is_said_by_system(os: str, words: str) -> None:
     """CUDA on Linux fails the allocation; Windows' driver model pages it to memory of the host."""
-    part = MemoryPart(name="weights", anonymous_bytes=30 * GIB, file_bytes=0, pool="vram")
+    part = MemoryPart(PartKind.WEIGHTS, anonymous_bytes=30 * GIB, file_bytes=0, pool="vram")
     memory = MemoryPrediction(parts=(part,), peak_bytes=Interval(mid=30 * GIB, low=30 * GIB, high=30 * GIB))
     verdict = judge(memory, None, replace(CARD, os=os))
     assert verdict.word == "does not fit"

@@ -7,8 +7,10 @@ from msgspec.structs import replace
 
 from harness.domain.prediction import (
     Interval,
+    Limit,
     MemoryPart,
     MemoryPrediction,
+    PartKind,
     Prediction,
     SpeedPrediction,
     Verdict,
@@ -101,7 +103,7 @@ def prediction(roofline: float = 100.0) -> Prediction:
         quant="q",
         api="cpu",
         memory=MemoryPrediction(
-            parts=(MemoryPart(name="weights", anonymous_bytes=60, file_bytes=40),), peak_bytes=near(100)
+            parts=(MemoryPart(PartKind.WEIGHTS, anonymous_bytes=60, file_bytes=40),), peak_bytes=near(100)
         ),
         speed=SpeedPrediction(
             decode_tokens_per_s=near(6.0),
@@ -115,7 +117,7 @@ def prediction(roofline: float = 100.0) -> Prediction:
             roofline_tokens_per_s=roofline,
             limits={},
         ),
-        verdict=Verdict(word="fits", binding_limit="ram", needed_bytes=1, available_bytes=2),
+        verdict=Verdict(word="fits", binding_limit=Limit.APP_MEMORY, needed_bytes=1, available_bytes=2),
     )
 
 

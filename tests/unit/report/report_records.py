@@ -1,6 +1,15 @@
 """Small records made by hand."""
 
-from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, Prediction, SpeedPrediction, Verdict
+from harness.domain.prediction import (
+    Interval,
+    Limit,
+    MemoryPart,
+    MemoryPrediction,
+    PartKind,
+    Prediction,
+    SpeedPrediction,
+    Verdict,
+)
 from harness.domain.record import (
     SCHEMA_VERSION,
     EngineIdentity,
@@ -52,7 +61,7 @@ def record(
         quant="Q4_0",
         api="cpu",
         memory=MemoryPrediction(
-            parts=(MemoryPart(name="weights", anonymous_bytes=0, file_bytes=256 << 20, reason="the file"),),
+            parts=(MemoryPart(PartKind.WEIGHTS, anonymous_bytes=0, file_bytes=256 << 20, reason="the file"),),
             peak_bytes=around(256 << 20),
         ),
         speed=SpeedPrediction(
@@ -65,10 +74,10 @@ def record(
             active_bytes=250_000_000,
             kv_read_bytes=0,
             roofline_tokens_per_s=40.0,
-            limits={"weights": 1.0},
+            limits={Limit.WEIGHTS: 1.0},
         ),
         verdict=Verdict(
-            word="fits", binding_limit="weights", needed_bytes=256 << 20, available_bytes=1 << 30, reasons=("room",)
+            word="fits", binding_limit=Limit.WEIGHTS, needed_bytes=256 << 20, available_bytes=1 << 30, reasons=("room",)
         ),
     )
     fields = {
