@@ -17,7 +17,15 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.predict.coefficients import Coefficient, Coefficients, Covariance, noise_class, shipped
+from harness.predict.coefficients import (
+    Coefficient,
+    Coefficients,
+    Covariance,
+    Measured,
+    engine_key,
+    noise_class,
+    shipped,
+)
 from harness.predict.decode import decode_base, decode_parts, features
 from harness.predict.prefill import prefill_base, prefill_parts
 from harness.predict.terms import LEVEL_WIDTH, kind_of, prior_of
@@ -329,4 +337,23 @@ def coefficients_of(
         scales=scales,
         covariance=Covariance.of([problem.keys[i] for i in core], whole.covariance[np.ix_(core, core)]),
         effective_count=round(whole.effective_count, 1),
+        measured=measured_chips(rows),
     )
+
+
+def measured_chips(rows: Sequence[Row]) -> dict[str, Measured]:
+    """Chips that rows are of, by :func:`engine_key`, with the votes of each phase."""
+    by_engine: dict[str, list[Row]] = {}
+    for row in rows:
+        by_engine.setdefault(engine_key(row.machine), []).append(row)
+    found = {}
+    for key, own in sorted(by_engine.items()):
+        phases = Counter(phase for phase, *_ in {(row.phase, row.vote, row.source) for row in own})
+        found[key] = Measured(
+            name=Counter(row.raw["chip"] for row in own).most_common(1)[0][0],
+            family=own[0].machine.traits.family,
+            bandwidth_gb_s=round(own[0].machine.bandwidth_bytes_per_s / 1e9, 1),
+            decode_count=phases["decode"],
+            prefill_count=phases["prefill"],
+        )
+    return found

@@ -142,6 +142,37 @@ class MemoryPrediction(Frozen):
         return sum(p.file_bytes for p in self.parts)
 
 
+class Basis(StrEnum):
+    """What a speed rests on, the surest first."""
+
+    TIMED = "timed"
+    """Costs of the engine, timed on this device by `edge-harness devices probe`."""
+    TAUGHT = "taught"
+    """Speeds that its owner measured on this device and taught by `edge-harness learn`."""
+    CHIP = "chip"
+    """Speeds that others published of this chip by this api."""
+    RELATIVES = "relatives"
+    """Speeds that others published of chips of its family by this api."""
+    LAW = "law"
+    """What is true of the api in the mean, and of other chips."""
+
+
+class Evidence(Frozen):
+    """Who measured what a speed is predicted from.
+
+    Attributes:
+        count: Measurements of the phase that ``basis`` tells of: of this device, of its chip, or of its family. Those
+            of one model in one quantisation on one chip from one source count as one.
+        nearest: Name of the chip that ``basis`` tells of; of relatives the one nearest in bandwidth.
+        is_unmeasured: Whether nobody published anything of the kind: no chip of its family, or none by this api.
+    """
+
+    basis: Basis = Basis.LAW
+    count: int = 0
+    nearest: str = ""
+    is_unmeasured: bool = False
+
+
 class SpeedPrediction(Frozen):
     """Speed of one scenario.
 
@@ -154,6 +185,8 @@ class SpeedPrediction(Frozen):
         roofline_tokens_per_s: The ceiling: bandwidth / (active + KV bytes). No measurement may pass it.
         limits: Share of decode time by cause.
         unsettled: Speeds that are not known well enough to decide by, each with the measurement that would settle it.
+        decode_evidence: What the decode speed rests on; of a split, on its first card.
+        prefill_evidence: The same of the prompt's.
     """
 
     decode_tokens_per_s: Interval
@@ -167,6 +200,8 @@ class SpeedPrediction(Frozen):
     roofline_tokens_per_s: float
     limits: dict[Limit, float]
     unsettled: tuple[str, ...] = ()
+    decode_evidence: Evidence = Evidence()
+    prefill_evidence: Evidence = Evidence()
 
 
 class Verdict(Frozen):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from harness.domain.base import Frozen, shipped_text
+from harness.domain.prediction import Basis, Evidence
 from harness.predict.decode import Machine, Work
 from harness.predict.interval import scale_of
 from harness.predict.terms import prior_of
@@ -56,6 +57,24 @@ class Covariance(Frozen):
         return Covariance(keys=tuple(keys), correlations=base64.b64encode(lower.astype("<f2").tobytes()).decode())
 
 
+class Measured(Frozen):
+    """A chip that others measured by one api, and how often: votes of each phase.
+
+    Attributes:
+        name: What most of them call it.
+    """
+
+    name: str
+    family: str
+    bandwidth_gb_s: float
+    decode_count: int
+    prefill_count: int
+
+    def count(self, phase: str) -> int:
+        """Votes of a phase."""
+        return self.decode_count if phase == "decode" else self.prefill_count
+
+
 class Coefficients(Frozen, dict=True):
     """All terms of a fit, by key, and the spread that remained.
 
@@ -68,6 +87,7 @@ class Coefficients(Frozen, dict=True):
             expects, by its errors on chips and sources left out (``interval.py``).
         covariance: Of the terms that rows speak for.
         effective_count: Terms as rows see them.
+        measured: Chips that rows are of, by :func:`engine_key`.
     """
 
     source: str
@@ -77,6 +97,7 @@ class Coefficients(Frozen, dict=True):
     scales: dict[str, float]
     covariance: Covariance = Covariance()
     effective_count: float = 0.0
+    measured: dict[str, Measured] = {}
 
     @cached_property
     def values(self) -> dict[str, float]:
@@ -126,7 +147,7 @@ class Coefficients(Frozen, dict=True):
 
         g, ``gradient``: d ln t / d term.
         """
-        source = f"{'s' if phase == 'decode' else 'g'}/source {machine.side}:"
+        source = source_key(phase, machine.side)
         asked = dict(gradient) if any(key.startswith(source) for key in gradient) else {**gradient, source: 1.0}
         noise = self.noise.get(noise_class(phase, machine), NOISE)
         return math.sqrt(max(sum(self._shares(asked).values()), 0.0) + noise**2)
@@ -138,7 +159,28 @@ class Coefficients(Frozen, dict=True):
 
     def knows(self, machine: Machine) -> bool:
         """Whether rows of this chip on this api taught it."""
-        return f"w/chip {machine.side}:{machine.chip}|{machine.api}" in self.terms
+        return engine_key(machine) in self.measured
+
+    def evidence(self, phase: str, machine: Machine) -> Evidence:
+        """Who measured what a speed of this machine is predicted from."""
+        taught = self.terms.get(source_key(phase, machine.side))
+        own = self.measured.get(engine_key(machine))
+        name = own.name if own is not None else ""
+        if taught is not None:
+            return Evidence(basis=Basis.TAUGHT, count=taught.rows_count, nearest=name)
+        if own is not None and own.count(phase):
+            return Evidence(basis=Basis.CHIP, count=own.count(phase), nearest=name)
+        family = machine.traits.family
+        of_phase = {key: one for key, one in self.measured.items() if one.count(phase)}
+        by_api = [one for key, one in of_phase.items() if key.endswith(f"|{machine.api}")]
+        relatives = [one for one in by_api if one.family == family]
+        if not family or not relatives:
+            family_known = not family or any(one.family == family for one in of_phase.values())
+            return Evidence(is_unmeasured=not by_api or not family_known)
+        gb_s = machine.bandwidth_bytes_per_s / 1e9
+        nearest = min(relatives, key=lambda one: abs(math.log(one.bandwidth_gb_s / gb_s)))
+        count = sum(one.count(phase) for one in relatives)
+        return Evidence(basis=Basis.RELATIVES, count=count, nearest=nearest.name)
 
     def least_known(self, gradient: Mapping[str, float]) -> str:
         """The term without a row that adds most to the uncertainty of ln t; empty where none adds a fifth of it."""
@@ -146,6 +188,16 @@ class Coefficients(Frozen, dict=True):
         least = sum(parts.values()) / 5
         unheard = [key for key in gradient if parts[key] > least and getattr(self.terms.get(key), "rows_count", 0) == 0]
         return max(unheard, key=lambda key: parts[key], default="")
+
+
+def engine_key(machine: Machine) -> str:
+    """Key of a chip by one api."""
+    return f"{machine.side}:{machine.chip}|{machine.api}"
+
+
+def source_key(phase: str, side: str) -> str:
+    """Key of the level of a source of rows; without its name that of one which nobody knows."""
+    return f"{'s' if phase == 'decode' else 'g'}/source {side}:"
 
 
 def noise_class(phase: str, machine: Machine) -> str:

@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 from harness.domain.device import DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import Weights
+from harness.domain.prediction import Evidence
 from harness.domain.scenario import Scenario
 from harness.predict.coefficients import Coefficients
 from harness.predict.decode import SMOOTHNESS, Machine, Terms, Work, capped, decode_gradient, decode_seconds, features
@@ -93,6 +94,10 @@ class Fitted(NamedTuple):
         if phase == "decode":
             own = math.hypot(own, self.doubt, SPREAD_BY_LN * math.log(asked.token_count))
         return own, own
+
+    def evidence(self, asked: Pass) -> Evidence:
+        """Who measured what such a pass is predicted from."""
+        return self.belief.evidence("prefill" if asked.tokens >= OFFLOAD_TOKENS else "decode", self.machine)
 
     def gradient(self, part: Part, asked: Pass) -> dict[str, float]:
         """D ln t / d term of a whole model; of few tokens that of one."""

@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
 from harness.domain.model import Weights
+from harness.domain.prediction import Evidence
 from harness.predict.decode import Terms, Work
 
 OFFLOAD_TOKENS: Final = 32
@@ -100,6 +101,9 @@ class Costs(Protocol):
 
     def spread(self, part: Part, asked: Pass) -> tuple[float, float]:
         """How far ln(time) may lie above and below: ends of the 90 % interval of a whole model."""
+
+    def evidence(self, asked: Pass, /) -> Evidence:
+        """Who measured what such a pass is predicted from."""
 
 
 class Link(NamedTuple):

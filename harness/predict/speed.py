@@ -83,6 +83,8 @@ def predict_speed(
             *_unsettled("decode", decode, split.main, engines.cards[0], step, weights),
             *_unsettled("prefill", prefill, read.main, engines.cards[0], prompt, weights),
         ),
+        decode_evidence=engines.cards[0].evidence(step),
+        prefill_evidence=engines.cards[0].evidence(prompt),
     )
 
 

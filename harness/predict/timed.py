@@ -31,6 +31,7 @@ from typing import Final, NamedTuple
 from harness.domain.device import Calibration, DeviceProfile, TypeCost
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape, Tensor, Weights
+from harness.domain.prediction import Basis, Evidence
 from harness.predict.decode import Terms
 from harness.predict.kv_cache import kv_read_bytes
 from harness.predict.passes import OFFLOAD_TOKENS, Part, Pass
@@ -147,6 +148,10 @@ class Timed(NamedTuple):
         ratio += PREFILL_SPREAD_RATIO if asked.tokens >= PREFILL_TOKENS else 0.0
         held_back = HELD_BACK_LOG * self.costs.disturbed_ratio
         return math.log1p(ratio), math.log1p(ratio) + held_back
+
+    def evidence(self, _asked: Pass) -> Evidence:
+        """Timed on this device."""
+        return Evidence(basis=Basis.TIMED)
 
 
 def timed_costs(device: DeviceProfile, costs: Calibration) -> Timed:

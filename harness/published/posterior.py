@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.predict.coefficients import NOISE, Coefficient, Coefficients, Covariance, noise_class
+from harness.predict.coefficients import NOISE, Coefficient, Coefficients, Covariance, noise_class, source_key
 from harness.predict.terms import kind_of, prior_of
 from harness.published.rows import Row
 
@@ -85,7 +85,7 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
         old = terms.get(key, Coefficient(value=0.0))
         terms[key] = Coefficient(value=float(theta[i]), rows_count=old.rows_count, spread=float(spread[i]))
     for phase, side in {(row.phase, row.machine.side) for row in rows}:
-        terms[f"{'s' if phase == 'decode' else 'g'}/source {side}:"] = Coefficient(value=0.0, rows_count=len(rows))
+        terms[source_key(phase, side)] = Coefficient(value=0.0, rows_count=len(rows))
     found = coefficients.replace(terms=terms, covariance=Covariance.of(keys, after))
     known = np.diag(inverse)
     return Belief(found, target - off / known, known**-0.5)

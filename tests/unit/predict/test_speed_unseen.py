@@ -13,7 +13,7 @@ from bench.fits import fitting
 from bench.fits.leave_out import Whole, fitted, judge_unseen, leave_out, left_out
 from bench.fits.scales import class_scales
 from harness.app.published import model_of, shipped_rows
-from harness.predict.coefficients import Coefficient, Coefficients, Covariance, shipped
+from harness.predict.coefficients import Coefficient, Coefficients, Covariance, Measured, shipped
 from harness.predict.decode import Machine, Work, decode_gradient, decode_seconds
 from harness.predict.interval import interval
 from harness.predict.prefill import Prompt, prefill_gradient, prefill_seconds
@@ -380,3 +380,31 @@ def test_what_the_others_let_expect_is_what_an_update_without_a_row_says():
         assert told.spread[i] == pytest.approx(math.sqrt(variance), rel=1e-2)
         again = posterior(shipped(), [row for row, kept in zip(rows, rest, strict=True) if kept]).coefficients
         assert told.ln_s[i] == pytest.approx(rows[i].predicted(again.values)[0], abs=0.02)  # laws are nearly linear
+
+
+@pytest.mark.parametrize(
+    ("chip", "api", "basis", "is_unmeasured"),
+    [
+        ("RTX 4090", "cuda", "chip", False),
+        ("RTX 4080 Ti", "cuda", "relatives", False),  # Ada cards were measured, this one was not
+        ("Rockchip RK3588 NPU", "npu", "law", True),  # accelerators were, and none of its maker
+        ("unheard of", "tpu", "law", True),
+    ],
+)
+def test_a_speed_tells_what_it_rests_on(chip, api, basis, is_unmeasured):
+    machine = Machine(api, 6.72e11, traits_of(chip, api, 6.72e11), chip=chip_key(chip))
+    found = shipped().evidence("decode", machine)
+    assert (found.basis, found.is_unmeasured) == (basis, is_unmeasured)
+    assert (found.count > 0) is (basis != "law")
+
+
+def test_the_nearest_relative_is_that_of_the_nearest_bandwidth():
+    machine = Machine("metal", 5.4e10, traits_of("Apple A16", "metal", 5.4e10), chip="no such phone")
+    phone = Measured(name="A15", family="apple-phone", bandwidth_gb_s=34.1, decode_count=3, prefill_count=0)
+    measured = {
+        "gpu:a15|metal": phone,
+        "gpu:a17 pro|metal": replace(phone, name="A17 Pro", bandwidth_gb_s=51.2, decode_count=2),
+        "cpu:a16|cpu": replace(phone, name="A16", bandwidth_gb_s=51.2),
+    }
+    found = replace(shipped(), measured=measured).evidence("decode", machine)
+    assert (found.basis, found.count, found.nearest) == ("relatives", 5, "A17 Pro")
