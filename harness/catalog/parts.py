@@ -23,13 +23,12 @@ LAYERS: Final[tuple[Layer, ...]] = ("devices", "chips", "cards", "cpus")
 """In the order in which a name is looked up: a device says more than its chip."""
 _DROPPED: Final = re.compile(TABLES["part_dropped"])
 _SPELLINGS: Final = tuple((re.compile(pattern), text) for pattern, text in TABLES["part_spellings"])
-_ROOM: Final = re.compile(TABLES["part_room"])
-_LINES: Final = re.compile(TABLES["part_lines"])
-_LINE_WORD: Final = re.compile(TABLES["part_line_word"])
+_VARIANTS: Final = frozenset(TABLES["part_variants"].split())
 _LAPTOPS: Final = re.compile(TABLES["part_laptops"])
 _BARE_CARD: Final = re.compile(r"[2-5]0[5-9]0|16[36]0|10[5-8]0|[5-9][4-9][05]0")
-MOST_WORDS: Final = 16
-"""Of parts that nothing separates: a longer line is no person's."""
+_CLOUD: Final = re.compile(r"(?P<family>[a-z]+\d[a-z]*)\.(?P<size>\d*)xlarge")
+_GB_PER_VCPU: Final = {"c": 2, "m": 4, "r": 8}
+"""Of families of AWS instances, by their first letter; an ``xlarge`` has four vCPUs."""
 _NEAR_COUNT: Final = 4
 _SHORT: Final = 4
 """Letters from which on a device's name without its maker is surely meant."""
@@ -110,6 +109,9 @@ def _index(layer: Layer) -> dict[str, list[Row]]:
     for row in table_rows("devices", layer):
         for key in row["keys"].split(";"):
             index.setdefault(key, []).append(row)
+        graphics = squashed(row.get("gpu", "").lower())
+        if re.search(r"\d{3}", graphics) and graphics not in row["keys"].split(";"):  # as drivers name the chip
+            index.setdefault(graphics, []).append(row)
     return index
 
 
@@ -119,20 +121,16 @@ def find(name: str) -> list[Part]:
     return next((hits for key in _variants(text) if (hits := _hits(key, text))), [])
 
 
-def is_another(part: Part, after: Sequence[str]) -> bool:
-    """Whether the words behind the name of a device make it another one, which is not known: POCO F5 Pro."""
-    return part.layer == "devices" and after[:1] in (["pro"], ["max"], ["ultra"], ["lite"])
+def is_another(after: Sequence[str]) -> bool:
+    """Whether the word behind a name makes it that of another part, which is not known: POCO F5 Pro, RTX 3070 Super."""
+    word = re.split(r"[/,:()]", after[0].strip(" ,:()"))[0] if after else ""
+    slips = get_close_matches(word, [variant for variant in _VARIANTS if len(variant) >= _SHORT], cutoff=0.75)
+    return word in _VARIANTS or bool(slips)
 
 
-def is_room(words: str, *, lines: bool = True) -> bool:
-    """Whether words may stand beside a part: makers, forms and years, or a line of products with its numbers.
-
-    Without ``lines``: beside a short name (X1), which may be a number of such a line itself.
-    """
-    each = words.split()
-    return len(each) <= MOST_WORDS and bool(
-        _ROOM.fullmatch(words) or (lines and _LINES.search(words) and all(map(_LINE_WORD.fullmatch, each)))
-    )
+def of_maker(word: str) -> bool:
+    """Whether a word says whose part it stands before."""
+    return word in _MAKERS
 
 
 def is_laptop(words: str) -> bool:
@@ -185,6 +183,8 @@ def _hits(key: str, text: str) -> list[Part]:
 def aliased(name: str) -> str:
     """What the file of aliases says that a name means; else the name."""
     known = _aliases()
+    if cloud := _CLOUD.fullmatch(name.strip()):
+        return _of_cloud(cloud, known) or name
     for asked in keys_of([name]):
         if asked in known:
             return known[asked]
@@ -194,6 +194,18 @@ def aliased(name: str) -> str:
             if is_begun and asked.removeprefix(key) in squashed(spelled(means)):
                 return means
     return name
+
+
+def _of_cloud(cloud: re.Match[str], known: dict[str, str]) -> str:
+    """Parts of an AWS instance: of one with GPUs their number, else the RAM that its family has for each vCPU."""
+    family, size = cloud["family"], int(cloud["size"] or 1)
+    part = known.get(squashed(cloud[0])) or known.get(family, "")
+    if not part or known.get(squashed(cloud[0])):
+        return part
+    if family[0] == "g":
+        return f"{8 if size > 24 else 4}x {part}" if size in {12, 24, 48} else part  # noqa: PLR2004 - AWS's own
+    gb = _GB_PER_VCPU.get(family[0], 0) * 4 * size
+    return f"{part}, {gb}gb" if gb else part
 
 
 @lru_cache(maxsize=1)

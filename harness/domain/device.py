@@ -205,6 +205,8 @@ class DeviceProfile(Frozen):
         machine: Fingerprint of the machine that was probed; empty for a device that others described.
         learned: File of what measurements taught of its speed (``learn``); empty for none.
         readings: How the name was read: what it was taken for, what else it means, what was derived from what.
+        ignored: Words of the line it was named by that nobody here knows.
+        link_bytes_per_s: Of the cards' link, one way, where the line told it; None for the usual one.
         card_shares: Of several cards, the part of what is split over them that each takes, in any unit; empty for one.
         cards: Of several cards, the device with each of them alone, in their order; empty for one.
     """
@@ -226,6 +228,8 @@ class DeviceProfile(Frozen):
     machine: str = ""
     learned: str = ""
     readings: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    link_bytes_per_s: Figure | None = None
     card_shares: Annotated[tuple[Annotated[float, Meta(gt=0)], ...], Meta(max_length=MOST_CARDS)] = ()
     cards: Annotated[tuple["DeviceProfile", ...], Meta(max_length=MOST_CARDS)] = ()
 

@@ -153,7 +153,8 @@ def engines_of(device: DeviceProfile, scenario: Scenario, belief: Coefficients |
     if not split:
         return Engines((main,), main)
     host_costs = fitted_costs(device, scenario, "cpu", belief)
-    specified = (timed[0].link_bytes_per_s if timed[0] else 0.0) or link_bytes_per_s(main.machine, device.chip)
+    told = device.link_bytes_per_s.value if device.link_bytes_per_s else 0.0
+    specified = (timed[0].link_bytes_per_s if timed[0] else told) or told or link_bytes_per_s(main.machine, device.chip)
     link = fitted_link(specified, host_costs.machine, SHIPPED, shared_memory=shared_memory)
     even = tuple(share / sum(shares) for share in shares)
     cards = (main,) * len(shares)

@@ -26,6 +26,7 @@ from harness.domain.device import (
     TypeCost,
 )
 from harness.errors import BadDataError, InputError, UnknownNameError
+from harness.units import GB
 
 GOOD = """
 title = "Board"
@@ -478,10 +479,43 @@ def test_a_name_of_several_things_says_which_it_took_and_what_the_others_give(
     assert other in readings.partition("it also means")[2]
 
 
-@pytest.mark.parametrize("written", ["rtx 4070 hyper", "foo 9000 ultra", "RTX 4095", "Radeon 4090", "M4 Max Turbo"])
-def test_a_name_that_is_nobodys_is_not_guessed(written: str) -> None:
-    with pytest.raises(UnknownNameError, match='-d "'):
+@pytest.mark.parametrize("written", ["foo 9000 ultra", "RTX 4095", "Radeon 4090", "M4 Max Turbo"])
+def test_a_name_that_is_nobodys_is_not_guessed_and_no_size_is_invented(written: str) -> None:
+    with pytest.raises(UnknownNameError, match="name what is in it") as caught:
         load_device(written)
+    assert "GB" not in str(caught.value)
+
+
+def test_what_is_known_of_a_line_is_said_where_the_rest_is_not() -> None:
+    with pytest.raises(UnknownNameError, match="Understood: rtx 4090, 64GB"):
+        load_device("rtx 4090 + rtx 6095 + 64GB")
+
+
+def test_words_that_nobody_knows_are_left_out_and_named() -> None:
+    device = load_device("watercooled rtx 4070 on a z790 board with 64GB")
+    assert device.chip == "GeForce RTX 4070"
+    assert device.ignored == ("watercooled", "z790")
+
+
+@pytest.mark.parametrize(
+    ("line", "storage_gb_s", "link_gb_s"),
+    [
+        ("3090 + 64gb ddr4 + nvme 7GB/s", 7.0, None),
+        ("rtx 3090, 64gb, gen 4 nvme", 7.0, None),
+        ("rtx 3090 32gb sata ssd", 0.55, None),
+        ("rtx 3090 pcie 3.0 x4, 5800x, 32gb", None, 3.94),
+        ("rtx 4060 ti 16gb eGPU on a ryzen 7 7840u", None, 2.8),
+        ("rtx 5090 pcie 5.0 x8 + 64gb", None, 31.5),
+    ],
+)
+def test_storage_and_link_stand_in_a_line(line: str, storage_gb_s: float | None, link_gb_s: float | None) -> None:
+    device = load_device(line)
+    if storage_gb_s:
+        assert device.storage.sequential_read_bytes_per_s.value == storage_gb_s * GB
+    found = device.link_bytes_per_s
+    assert (found.value / GB if found else None) == (pytest.approx(link_gb_s, rel=0.01) if link_gb_s else None)
+    again = load_device(device.name)
+    assert (again.storage, again.link_bytes_per_s) == (device.storage, device.link_bytes_per_s)
 
 
 def test_names_that_begin_so_are_offered() -> None:
