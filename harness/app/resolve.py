@@ -9,7 +9,7 @@ from harness.catalog.gguf import read_weights
 from harness.catalog.guess import Guess
 from harness.catalog.hf_config import read_hf_config
 from harness.catalog.hub import read_repository
-from harness.catalog.names import HUB_PREFIX, hub_parts, is_another, is_repository, load_model, match
+from harness.catalog.names import HUB_PREFIX, hub_parts, is_another, is_repository, load_model, match, reads_only
 from harness.catalog.paths import as_path, table_rows
 from harness.catalog.vision import ImageTower, tower_of
 from harness.domain.device import APIS, Calibration, DeviceProfile
@@ -43,7 +43,7 @@ class ResolvedModel(NamedTuple):
     where another mixture stands for that; ``path`` is its file, even one that is not here; ``notes`` say what was
     assumed on the way; ``repo`` and ``file`` where on the hub it was read; ``tower`` is what it looks at images with.
     ``asked_name`` is what was typed where the card is another version's, ``asked_quant`` where a mixture stands for it:
-    no file of the card, or of the mixture, is what was asked for.
+    no file of the card, or of the mixture, is what was asked for. ``reads_only``: it writes nothing.
     """
 
     name: str
@@ -59,6 +59,7 @@ class ResolvedModel(NamedTuple):
     tower: ImageTower | None = None
     asked_name: str = ""
     asked_quant: str = ""
+    reads_only: bool = False
 
     @property
     def shown(self) -> tuple[str, str]:
@@ -69,11 +70,6 @@ class ResolvedModel(NamedTuple):
     def tower_bytes(self) -> int:
         """Of the image tower, where the model was asked for as one that looks at images."""
         return self.tower.file_bytes if self.tower and self.tower.is_asked else 0
-
-    @property
-    def reads_only(self) -> bool:
-        """Whether it is an encoder, which writes nothing."""
-        return self.card is not None and self.card.family == "encoder"
 
 
 def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
@@ -90,6 +86,7 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
         FetchError: The hub could not be asked.
     """
     model = _language_model(ref, quant)
+    model = model._replace(reads_only=reads_only(ref, model.card))
     tower = tower_of(Path(ref).name, model.name)
     if tower is None or not tower.is_asked:
         return model._replace(tower=tower)

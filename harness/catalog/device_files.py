@@ -45,8 +45,8 @@ _VENDOR_UNITS: Final = {
 }
 """How the profile's names end: how the file's keys do, and SI units in one of the key's."""
 _OTHERWISE: Final = {
-    "name", "pools", "engines", "storage", "power", "calibrations", "learned", "readings", "ignored", "link_bytes_per_s",
-    "card_shares", "cards",
+    "name", "pools", "engines", "storage", "power", "calibrations", "learned", "readings", "ignored",
+    "link_bytes_per_s", "card_shares", "cards",
 }  # fmt: skip
 """Fields of the profile that stand in tables of their own, in the file's name, or in another file."""
 _POOLS: Final[tuple[PoolName, ...]] = ("ram", "vram")

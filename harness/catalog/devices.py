@@ -15,7 +15,6 @@ from harness.domain.device import DeviceProfile
 from harness.errors import BadDataError, UnknownNameError
 from harness.printable import clean
 
-
 _LINE_MAX = 400
 """Characters of a line that is read: what programs print of a device is longer than a message."""
 

@@ -8,7 +8,7 @@ derived from, and ``DeviceProfile.readings`` what the name was taken for and wha
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from harness.catalog.device_files import device_file, file_called, files_of_chip
 from harness.catalog.line import DATA, SAID, MemoryWords, Named, PartsLine, parse
@@ -117,9 +117,9 @@ def _cards_and_hosts(
         hosts = sold[:1]
     if len(hosts) > 1:
         hosts = [_one_host(hosts, ref)]
-    if cards and hosts == [] and line.ram.gb and len(cards) == 1 and not (line.ram.kind or line.ram.gb_s):
-        said = f"{line.ram.gb:g} GB is taken for RAM: {cards[0].name} is not sold with so much"
-        cards[0] = cards[0].replace(readings=(*cards[0].readings, said))
+    if not hosts and line.ram.gb and len(cards) == 1 and not (line.ram.kind or line.ram.gb_s):
+        why = f"{line.ram.gb:g} GB is taken for RAM: {cards[0].name} is not sold with so much"
+        cards[0] = cards[0].replace(readings=(*cards[0].readings, why))
     if not line.link and (is_laptop(line.beside) or any(host.kind in {"laptop", "mobile"} for host in hosts)):
         for index, card in enumerate(cards):
             own = laptop_card(card)
@@ -292,9 +292,17 @@ def _host(part: Part, ram: MemoryWords) -> DeviceProfile:
     chips = [p for p in find(chip) if p.layer != "devices"] if part.layer == "devices" else [part]
     silicon = _best(chips, ram.gb) if chips else part
     if not part.gb_s and not silicon.gb_s and (prior := predecessor(part.name) or predecessor(chip)):
-        said = f"nobody tells the speed of its memory: that of its predecessor, {prior.name}, is taken"
-        own = {"gb_s": prior.gb_s, "memory": prior.memory, "mt_s": prior.mt_s, "bits": prior.bits, "quality": "assumed"}
-        return _host(part.replace(**own, source=f"as {prior.name}", readings=(*part.readings, said)), ram)
+        inherited = part.replace(
+            gb_s=prior.gb_s,
+            memory=prior.memory,
+            mt_s=prior.mt_s,
+            bits=prior.bits,
+            quality="assumed",
+            source=f"as {prior.name}",
+        )
+        host = _host(inherited, ram)
+        why = f"nobody tells the speed of its memory: that of its predecessor, {prior.name}, is taken"
+        return host.replace(readings=(*host.readings, why))
     sizes = part.sizes_gb or silicon.sizes_gb
     own = base.pool("ram").total_bytes.value / GIB
     gb = ram.gb or (own if alike and own in sizes else sizes[0] if sizes else own)

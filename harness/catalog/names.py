@@ -27,6 +27,7 @@ TABLES: Final = shipped_table("data/names.toml")
 _DROPPED: Final = frozenset(TABLES["dropped"].split())
 _DATE_OR_VERSION: Final = re.compile(TABLES["date_or_version"], re.IGNORECASE | re.VERBOSE)
 _NO_MODEL: Final = re.compile(rf"\b({TABLES['no_model']})\b", re.IGNORECASE)
+_READS: Final = re.compile(rf"\b({TABLES['reads']})\b", re.IGNORECASE)
 _WHOLE: Final = re.compile(r"(?i)\bmtp\b.*(?:gguf|q\d|ud-|bf16)|(?:q\d|ud-).*\bmtp\b")
 """A whole model that carries its prediction layer, not the layer alone."""
 _SIZED: Final = re.compile(r"\d[bm]\b")
@@ -111,6 +112,11 @@ def _misspelt(name: str, card: str) -> bool:
     return same_figures and bool(get_close_matches(bare, [own], n=1, cutoff=0.88))
 
 
+def reads_only(name: str, card: ModelCard | None) -> bool:
+    """Whether a model writes nothing, by its card or its name: an embedding model or a reranker."""
+    return (card is not None and card.purpose == "reads") or _READS.search(name) is not None
+
+
 def is_repository(ref: str) -> bool:
     """Whether a name has the form of a hub's repository: ``org/repo``, with a file or a quantisation behind a colon."""
     return _REPOSITORY.fullmatch(ref) is not None
@@ -154,7 +160,7 @@ def _meant(bare: str, keys: dict[str, str]) -> Iterator[tuple[str | None, float,
     head, _, tag = bare.partition(":")  # mxbai-embed-large:335m
     if size_b := sizes_in(tag)[0]:
         yield keys.get(key(head)), size_b, "{} is of that size"
-    if _NO_MODEL.search(_unbracketed(bare)):
+    if _NO_MODEL.search(_unbracketed(bare)) or _READS.search(bare):
         return
     for text in re.findall(r"\(([^)]*\d[^)]*)\)", bare):
         yield keys.get(key(text)), 0, "it says itself that its base is {}"

@@ -203,7 +203,7 @@ def _of_cloud(cloud: re.Match[str], known: dict[str, str]) -> str:
     if not part or known.get(squashed(cloud[0])):
         return part
     if family[0] == "g":
-        return f"{8 if size > 24 else 4}x {part}" if size in {12, 24, 48} else part  # noqa: PLR2004 - AWS's own
+        return f"{8 if size > 24 else 4}x {part}" if size in {12, 24, 48} else part
     gb = _GB_PER_VCPU.get(family[0], 0) * 4 * size
     return f"{part}, {gb}gb" if gb else part
 

@@ -250,6 +250,7 @@ class ModelCard(Frozen):
         source: Where the shape's fields were read (repository and file).
         parameter_count: All weights, as published; 0 where not stated.
         active_parameter_count: Weights one token goes through; equals ``parameter_count`` for a dense model.
+        purpose: Whether it writes text, or reads it alone: embedding models and rerankers.
         checked: Versions for which the shape was read; others of the name are taken to have the same.
         caveat: What to say with every answer about it; empty for a shape that is exact.
     """
@@ -266,5 +267,6 @@ class ModelCard(Frozen):
     aliases: tuple[str, ...] = ()
     files: tuple[ModelFile, ...] = ()
     notes: str = ""
+    purpose: Literal["writes", "reads"] = "writes"
     checked: str = ""
     caveat: str = ""
