@@ -1,6 +1,6 @@
 """Sequences decoded together: this runner beside llama-batched-bench, in many short turns, and what was predicted.
 
-    python -m bench versus_batched_bench --programs FOLDER MODEL.gguf [--batch 1,2,4,8,16] [--pairs 24] [--minutes 9]
+    python -m bench versus_batched_bench --programs FOLDER MODEL.gguf [--batch 1 --batch 8] [--pairs 24] [--minutes 9]
 
 Each sequence has a prompt of its own, and its own part of the cache; both sides get the same context, threads and
 kernels, warm up with one sequence or pass, and count the tokens of all sequences. To compare the runners and not two
@@ -27,7 +27,6 @@ from bench.versus_llama_bench import a_pair, run_ours
 from harness.app.resolve import with_kept_costs
 from harness.app.this_machine import this_machine
 from harness.catalog.gguf import read_weights
-from harness.cli._parameters import numbers
 from harness.domain.scenario import Scenario
 from harness.errors import CouldNotRunError
 from harness.predict.speed import predict_speed
@@ -65,7 +64,7 @@ def _ours(model: Path, scenario: Scenario, repetitions: int) -> float:
 @click.command()
 @click.argument("model", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--programs", required=True, type=click.Path(exists=True, file_okay=False), help="Of llama.cpp.")
-@click.option("--batch", "batches", default="1,2,4,8,16", show_default=True, callback=numbers(1, 256))
+@click.option("--batch", "batches", default=(1, 2, 4, 8, 16), multiple=True, type=click.IntRange(1, 256))
 @click.option("--prompt", default=32, show_default=True, help="Tokens of each sequence before those that are timed.")
 @click.option("--new", default=32, show_default=True, help="Tokens of each sequence that are timed.")
 @click.option("--pairs", default=24, show_default=True, help="Undisturbed pairs wanted of each batch.")

@@ -18,22 +18,25 @@ TERA: Final = 10**12
 def parse_bytes(text: str, whole_bytes: int | None = None) -> int:
     """Bytes of a size as people write it: ``600MB`` and ``1.5 GB`` are decimal, ``2GiB`` and bare ``800M`` binary.
 
-    A bare letter is binary because every tool that limits memory reads it so (ulimit, systemd, container engines);
-    no letter is bytes. With ``whole_bytes``, ``0.6x`` is that share of it.
+    A bare letter is binary because every tool that limits memory reads it so (ulimit, systemd, container engines). A
+    bare number is refused: who types 10 means 10 GiB, not 10 bytes. With ``whole_bytes``, ``0.6x`` is that share of it.
 
     Raises:
-        ValueError: No number, no such unit, or nothing above 0 bytes.
+        ValueError: No number, no unit, no such unit, or nothing above 0 bytes.
     """
     shares = "" if whole_bytes is None else ", or 0.6x of the file"
     match = re.fullmatch(r"(\d*\.?\d+)\s*(x|[kmgt]?b?|[kmgt]ib?)", text.strip().lower())
     if match is None or (match[2] == "x" and whole_bytes is None):
         raise ValueError(f"found {text!r}, expected a size such as 600MB, 1.5GiB or 800M{shares}")
-    number, unit = float(match[1]), match[2]
+    number = float(match[1])
+    unit = match[2]
+    if not unit:
+        raise ValueError(f"found {text.strip()}, expected a size with its unit: {text.strip()}GiB")
     if unit == "x":
         size = number * (whole_bytes or 0)
     else:
         base = 1000 if unit.endswith("b") and "i" not in unit else 1024
-        size = number * base ** "bkmgt".index(unit[:1] or "b")
+        size = number * base ** "bkmgt".index(unit[0])
     if not 1 <= size < float(2**63):
         raise ValueError(f"found {text!r}, expected a size of at least one byte and below 8 EiB")
     return int(size)

@@ -17,7 +17,7 @@ from typing import Any, Final
 import click
 
 from harness import __version__, plugins
-from harness.cli._command import TABLES, Verbs, moved
+from harness.cli._command import TABLES, Verbs
 from harness.errors import EngineError, Exit, HarnessError
 from harness.printable import MESSAGE_MAX, clean, cleaned_streams
 
@@ -52,12 +52,7 @@ class Commands(Verbs):
             if not word.strip() or (word.startswith("--") and word.endswith("=")):
                 name = word.strip(" =") or (before if before.startswith("-") else "an argument")
                 raise click.UsageError(f"{name}: found {''!r}, expected some text, or nothing of it at all")
-        try:
-            return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            if hint := moved("", error.option_name):
-                raise click.UsageError(f"no such option: {error.option_name}; {hint}", ctx) from None
-            raise
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,6 +1,7 @@
 """How every verb shows itself and what it refuses: headings, an example, near misses, defaults of a file, exclusions.
 
-All of it comes from one table, ``harness/data/commands.toml``, and holds for every verb, those of plug-ins included.
+Options come from annotations (:mod:`harness.cli._parameters`); examples and exclusions from one table,
+``harness/data/commands.toml``. Both hold for every verb, those of plug-ins included.
 """
 
 import re
@@ -11,19 +12,17 @@ from typing import Any, Final, NamedTuple
 
 import click
 from click.core import ParameterSource
-from click.shell_completion import CompletionItem
 
 from harness.cli._output import Answer
-from harness.cli._parameters import parameters_of
+from harness.cli._parameters import Flag, built, parameters_of
 from harness.domain.base import shipped_table
 from harness.domain.foreign import toml_in
+from harness.domain.option import HEADINGS
 from harness.errors import BadDataError, InputError
 
 TABLES: Final = shipped_table("data/commands.toml")
-HEADINGS: Final = {flag: heading for heading, flags in TABLES["options"].items() for flag in flags}
 CONFIG: Final = "edge-harness.toml"
 _UNBROKEN: Final = "\u2011"
-_CATALOGS: Final = {"model": "models", "models": "models", "draft": "models", "device": "devices", "devices": "devices"}
 
 
 class Rule(NamedTuple):
@@ -87,20 +86,6 @@ def _flags(command: click.Command) -> dict[str, click.Parameter]:
     return names | {flag: p for p in command.params for flag in (*p.opts, *p.secondary_opts)}
 
 
-class CatalogName(click.types.StringParamType):
-    """The name of a model or a device; the shell completes it."""
-
-    def __init__(self, kind: Any) -> None:
-        self.kind = kind
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Names that begin so."""
-        del ctx, param
-        from harness.catalog.paths import data_files
-
-        return [CompletionItem(name) for name in data_files(self.kind) if name.startswith(incomplete)]
-
-
 class Formatter(click.HelpFormatter):
     """Help that is never broken at the hyphen of a flag or a name."""
 
@@ -134,13 +119,10 @@ class Verb(click.Command):
 
     @property
     def params(self) -> list[click.Parameter]:
-        """Those of the table beside the verb's module, then those of its decorators; read when first asked for."""
+        """Those of the verb's annotations, then those of its decorators; read when first asked for."""
         if not self._is_whole and self.callback is not None:
             self._is_whole = True
             self._params[:0] = parameters_of(self.callback)
-            for parameter in self._params:
-                if parameter.type is click.STRING and parameter.name in _CATALOGS:
-                    parameter.type = CatalogName(_CATALOGS[parameter.name])
         return self._params
 
     @params.setter
@@ -153,35 +135,26 @@ class Verb(click.Command):
         """A context whose defaults are those of the user's file."""
         if parent is not None:
             words = [*parent.command_path.split()[1:], info_name or ""]
-            extra["default_map"] = file_defaults(self, words)
+            extra["default_map"] = file_defaults(self, words, parent.find_root().command)
         return super().make_context(info_name, args, parent, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; an option or a value of it that has gone says what to type instead, a bad default names its file.
+        """Parse; a bad default names its file.
 
         An option that takes one value and was given two is refused: the last one alone would count.
         """
         try:
-            values, _, order = self.make_parser(ctx).parse_args(list(args))
+            _, _, order = self.make_parser(ctx).parse_args(list(args))
             for option in (p for p in order if isinstance(p, click.Option) and not p.multiple and not p.is_flag):
                 if order.count(option) > 1:
                     raise click.UsageError(
                         f"{option.opts[0]} was given {order.count(option)} times, expected once", ctx
                     )
             return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            hint = moved(path_of(ctx), error.option_name)
-            if hint:
-                raise click.UsageError(f"no such option: {error.option_name}; {hint}", ctx) from None
-            raise
         except click.BadParameter as error:
-            if error.param is None:
-                raise
-            name = error.param.name or ""
+            name = error.param.name or "" if error.param else ""
             if ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
                 raise InputError(f"{_config_file()}: {path_of(ctx)}: {name}: {error.message}") from None
-            if hint := moved(path_of(ctx), f"{error.param.opts[0]} {values.get(name)}"):
-                raise click.BadParameter(f"{error.message.rstrip('.')}; {hint}", ctx, error.param) from None
             raise
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -189,24 +162,28 @@ class Verb(click.Command):
         for rule in RULES:
             for fault in rule.faults(ctx):
                 raise click.UsageError(fault, ctx)
+        if self.callback is None:
+            return None
         as_json = ctx.params.pop("as_json", False)
-        answer = super().invoke(ctx)
+        answer = ctx.invoke(self.callback, **built(self.callback, ctx.params))
         return answer.told(path_of(ctx) if as_json else "") if isinstance(answer, Answer) else answer
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options under their headings; a default from the user's file says so."""
-        sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in ("Options", *TABLES["options"])}
+        sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is None or isinstance(parameter, click.Argument):
                 continue
-            flag = next((opt for opt in parameter.opts if opt in HEADINGS), "")
+            heading = parameter.heading if isinstance(parameter, Flag) else "Options"
+            if "--help" in parameter.opts:
+                heading = "Output"
             if parameter.name in (ctx.default_map or {}):
                 value = (ctx.default_map or {})[parameter.name]
                 value = ", ".join(value) if isinstance(value, list) else value
                 said = record[1].partition(" [default")[0].rstrip()
                 record = (record[0], f"{said}  [{value} in {_config_file().name}]")
-            sections[HEADINGS.get(flag, "Options")].append(record)
+            sections[heading].append(record)
         for heading, rows in sections.items():
             if rows:
                 with formatter.section(heading):
@@ -220,7 +197,7 @@ class Verb(click.Command):
 
 
 def verb(function: Callable[..., Any]) -> Verb:
-    """A verb of the function of that name, with the parameters of the table beside its module.
+    """A verb of the function of that name, with the parameters that its annotations declare.
 
     A decorator of click keeps the first function's docstring for all that it is given later, so each gets its own.
     """
@@ -228,7 +205,7 @@ def verb(function: Callable[..., Any]) -> Verb:
 
 
 class Verbs(click.Group):
-    """A group of verbs; a name that is none of them gets the nearest one, or what has come in its place."""
+    """A group of verbs; a name that is none of them gets the nearest one."""
 
     command_class = Verb
     context_class = HelpContext
@@ -251,18 +228,9 @@ class Verbs(click.Group):
         name = args[0]
         if name.startswith("-") or self.get_command(ctx, name) is not None:
             return super().resolve_command(ctx, args)
-        place = f"{path_of(ctx)} {name}".strip() if ctx.parent else name
-        hint = moved(place, "")
         close = get_close_matches(name, self.list_commands(ctx), n=2, cutoff=0.5)
-        if not hint and close:
-            hint = f"did you mean {' or '.join(map(repr, close))}?"
-        raise click.UsageError(f"no command named {name!r}" + (f"; {hint}" if hint else ""), ctx)
-
-
-def moved(path: str, flag: str) -> str:
-    """What to type instead of a verb, or of an option of it, that has gone; empty for what never was."""
-    places: dict[str, str] = TABLES["moved"]
-    return places.get(f"{path} {flag}".strip()) or places.get(flag, "")
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise click.UsageError(f"no command named {name!r}{hint}", ctx)
 
 
 def _config_file() -> Path:
@@ -277,8 +245,8 @@ def _config_file() -> Path:
     return here / CONFIG
 
 
-def file_defaults(command: click.Command, words: list[str]) -> dict[str, Any]:
-    """Defaults of one verb from the user's file, by the names of parameters.
+def file_defaults(command: click.Command, words: list[str], root: click.Command) -> dict[str, Any]:
+    """Defaults of one verb of ``root`` from the user's file, by the names of parameters.
 
     A key of the file's top is for every verb that has the option; a table such as ``[run]`` or ``[workloads.run]`` for
     that verb. A file may lie in a stranger's folder: what it may set names no file, no server and nothing required.
@@ -305,9 +273,20 @@ def file_defaults(command: click.Command, words: list[str]) -> dict[str, Any]:
             parameter = flags.get(f"--{key}")
             if parameter is not None:
                 defaults[parameter.name or ""] = _default(parameter, value, f"{file}: {key}")
-            elif depth == len(words) or f"--{key}" not in HEADINGS:
+            elif depth == len(words) or f"--{key}" not in _all_flags(root):
                 raise BadDataError(file, key, repr(value), f"an option of {' '.join(words)}")
     return defaults
+
+
+def _all_flags(command: click.Command) -> set[str]:
+    """The flags of a command and of all that are below it."""
+    found = set(_flags(command))
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            verb = command.get_command(context, name)
+            found |= _all_flags(verb) if verb else set()
+    return found
 
 
 def _default(parameter: click.Parameter, value: Any, place: str) -> Any:

@@ -37,8 +37,9 @@ def refuse_idle(context: click.Context, again: "Callable[[dict[str, Any]], Predi
         click.UsageError: One changes nothing.
     """
     now = None
-    for name, option in typed(context).items():
-        for part, others in _alternatives(name, context.params[name]):
+    for typed_name, option in typed(context).items():
+        name = "batch_count" if typed_name == "users" else typed_name
+        for part, others in _alternatives(name, context.params[typed_name]):
             now = now or again({})
             try:
                 idle = all(again({name: other}) == now for other in others)
@@ -63,7 +64,7 @@ def _alternatives(name: str, value: Any) -> "Iterator[tuple[str, list[Any]]]":
             if getattr(value, field) != default:
                 others = [default, 0] if field == "gpu_layers" else [default]
                 yield f": {field.replace('_', ' ')}", [value.replace(**{field: other}) for other in others]
-    elif (name, value) == ("context_tokens", 0):
+    elif (name, value) == ("context_tokens", "max"):
         return  # the longest context that fits, whichever that is
     elif name in usual and name != "api" and str(value).upper() != str(usual[name]).upper():
         yield "", [value - 1 or 2] if name == "thread_count" else [usual[name]]

@@ -1,20 +1,30 @@
-"""What verbs share beyond the tables of their options: what measuring ones are called with, budgets, runtimes."""
+"""Options that several verbs take, and what those that measure share: limits, CPUs, where records go, the target.
+
+What a question has too (``Context``, ``Threads``, ...) stands in :mod:`harness.domain.question`.
+"""
 
 import json
 import os
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import click
+import msgspec
+from msgspec import Meta
 
 from harness.cli._output import Answer
+from harness.domain.base import Frozen
+from harness.domain.option import Option
+from harness.domain.placement import Placement, placement_of
+from harness.domain.question import MOST_TOKENS, Placed
 from harness.printable import clean_lines
 from harness.units import parse_bytes
 
 if TYPE_CHECKING:
-    from harness.measure.pipeline import How as How  # noqa: PLC0414  verbs that measure name it
+    from harness.domain.scenario import Scenario
+    from harness.measure.pipeline import How
     from harness.measure.protocol import GenerateJob
 
 SILENCE_S: Final = 300.0
@@ -23,9 +33,193 @@ _MOST_SHARES: Final = 10
 """Shares of a model's file in a RAM budget: cache and scratch of a small model are some times its weights, no more."""
 
 
-def fields_of(kind: type[Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What of ``given`` is a field of the struct ``kind``, taken out of it."""
-    return {name: given.pop(name) for name in kind.__struct_fields__ if name in given}
+def one_runtime(text: str) -> str:
+    """The name of software that runs here; ValueError for a server, or for several."""
+    if text.partition(":")[0] == "server" or "," in text:
+        raise ValueError(
+            f"found {text!r}, expected one name of software that runs here; `run` and `serve-load` measure servers"
+        )
+    return text
+
+
+Model = Annotated[str, Option(metavar="MODEL", names="models")]
+Models = Annotated[tuple[str, ...], Option(metavar="[MODEL...]", names="models")]
+Results = Annotated[tuple[str, ...], Option(metavar="[RESULT]...")]
+ContextLength = Annotated[
+    int,
+    Meta(ge=64, le=MOST_TOKENS, description="Context length: tokens that the KV cache can hold."),
+    Option(("--context", "-c"), "Request", unit="tokens"),
+]
+ContextLengths = Annotated[
+    tuple[Annotated[int, Meta(ge=1, le=MOST_TOKENS)], ...],
+    Meta(description="Context lengths in tokens, with commas: 4096,32k."),
+    Option(("--contexts", "-c"), "Request", unit="tokens"),
+]
+Depths = Annotated[
+    tuple[Annotated[int, Meta(ge=0, le=MOST_TOKENS)], ...],
+    Meta(description="Tokens already in the cache before the test; several with commas: 0,2048."),
+    Option(("--depth",), "Request", unit="tokens"),
+]
+Prompts = Annotated[
+    str,
+    Meta(description="A set of prompts that ships with edge-harness, or a file: a JSON list of strings."),
+    Option(("--prompts",), "Request", "code|prose|FILE"),
+]
+PromptCount = Annotated[
+    Annotated[int, Meta(ge=1, le=10_000)] | None,
+    Meta(description="Use only the first N prompts."),
+    Option(("--prompt-count",), "Request"),
+]
+Generated = Annotated[
+    int,
+    Meta(ge=2, le=MOST_TOKENS, description="Tokens to generate after each prompt."),
+    Option(("--tokens", "-n"), "Request", unit="tokens"),
+]
+Seed = Annotated[
+    int,
+    Meta(ge=0, le=1 << 31, description="Random seed for what is made up: lengths, prompts, arrivals, built-in cases."),
+    Option(("--seed",), "Request"),
+]
+Runtime = Annotated[
+    str,
+    Meta(description="Software that executes the model."),
+    Option(("--runtime",), "Engine and placement", "NAME", reads=one_runtime),
+]
+ServerModel = Annotated[
+    str,
+    Meta(description="Which of the server's models to use, by the server's own name for it."),
+    Option(("--server-model",), "Engine and placement", "NAME"),
+]
+Split = Annotated[Placed, Option(("--placement",), "Engine and placement", "FLAGS", reads=placement_of)]
+Repetitions = Annotated[
+    int,
+    Meta(ge=1, le=1000, description="Undisturbed samples to collect for each test."),
+    Option(("--repetitions", "-r"), "Measuring"),
+]
+MemoryLimit = Annotated[
+    int | None,
+    Meta(description="Kill the run when it uses more memory than this: 900MB, 1.5GiB."),
+    Option(("--memory-limit",), "Device and limits", unit="bytes"),
+]
+Cpus = Annotated[
+    tuple[Annotated[int, Meta(ge=0, le=4095)], ...],
+    Meta(description="CPUs to run on, such as 0,2."),
+    Option(("--cpus",), "Device and limits", "N,N", default="all"),
+]
+On = Annotated[
+    str,
+    Meta(description="Machine to measure on: local, ssh://user@host, adb:// or adb://SERIAL."),
+    Option(("--on",), "Device and limits", "TARGET"),
+]
+Programs = Annotated[
+    Path | None,
+    Meta(
+        description="Folder of a llama.cpp release (llama-bench, ...) for this machine, or for the machine of --on if "
+        "edge-harness is not installed there."
+    ),
+    Option(("--programs",), "Device and limits", path="folder"),
+]
+Timeout = Annotated[
+    float,
+    Meta(gt=0, le=1e6, description="Time limit for each measured process, in seconds."),
+    Option(("--timeout",), "Measuring"),
+]
+Resume = Annotated[
+    bool,
+    Meta(description="Reuse results of the same measurement from the last 24 hours."),
+    Option(("--resume",), "Measuring"),
+]
+OutFolder = Annotated[
+    Path | None,
+    Meta(description="Save each record as a file in this folder, too."),
+    Option(("--out", "-o"), "Output", path="folder"),
+]
+Budget = Annotated[Path, Meta(description="Budgets file (TOML)."), Option(("--budget",), path="file")]
+
+
+class Setting(Frozen):
+    """How a measured model is run. A verb's own subclass annotates the fields that are its options."""
+
+    context_tokens: int = 4096
+    prompt_tokens: int = 1
+    new_tokens: int = 1
+    ubatch_tokens: int = 512
+    kv_type: str = "F16"
+    without: tuple[str, ...] = ()
+    thread_count: int = 0
+    api: str = ""
+    placement: Placement | None = None
+
+    def scenario(self, measuring: "Measuring") -> "Scenario":
+        """The scenario that it asks for; with ``--cpus`` so many threads as CPUs, unless a number is asked for."""
+        from harness.app.resolve import scenario_from
+
+        fields = msgspec.structs.asdict(self)
+        return scenario_from(fields | {"thread_count": measuring.threads(self.thread_count)})
+
+
+class Measuring(Frozen):
+    """How a verb measures. Its own subclass annotates those of the other fields that are its options."""
+
+    timeout_s: Timeout = 1800.0
+    out: OutFolder = None
+    resume: bool = False
+    cpus: tuple[int, ...] = ()
+    memory_bytes: int | None = None
+    target: str = "local"
+    programs: Path | None = None
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether the edge-harness of the target does it all."""
+        return self.target != "local" and self.programs is None
+
+    def threads(self, thread_count: int) -> int:
+        """So many as were asked for, or as CPUs were named; 0 where neither is said."""
+        return thread_count or len(self.cpus)
+
+    @contextmanager
+    def started(self) -> "Iterator[How]":
+        """What measurements are called with, progress shown meanwhile; ``nice`` and CPUs stand in their notes."""
+        from harness.cli._progress import RunProgress
+        from harness.measure.child import Limits
+        from harness.measure.pipeline import How
+
+        notes: dict[str, Any] = {}
+        if hasattr(os, "nice") and os.nice(0):  # as `nice -n 5 edge-harness run` sets it
+            notes["nice"] = os.nice(0)
+        if self.cpus:
+            notes["cpus"] = self.cpus
+        if self.cpus and self.target == "local":
+            _check_cpus(self.cpus)
+        limits = Limits(wall_s=self.timeout_s, memory_bytes=self.memory_bytes, cpus=self.cpus)
+        with RunProgress() as progress:
+            yield How(resume=self.resume, folder=self.out, limits=limits, listener=progress, notes=notes)
+
+
+class Here(Measuring):
+    """How a verb measures that runs on this machine alone."""
+
+    resume: Resume = False
+    cpus: Cpus = ()
+
+
+class Anywhere(Here):
+    """How a verb measures that runs on a target too."""
+
+    target: On = "local"
+    programs: Programs = None
+
+
+def _check_cpus(cpus: tuple[int, ...]) -> None:
+    """Refuse CPUs that this process may not use (UsageError)."""
+    from harness.cpus import allowed_cpus
+
+    if not hasattr(os, "sched_setaffinity"):
+        raise click.UsageError("--cpus: this system binds no process to CPUs: leave it out")
+    allowed = sorted(allowed_cpus())
+    if not set(cpus) <= set(allowed):
+        raise click.UsageError(f"--cpus: found {sorted(cpus)}, expected some of {allowed}")
 
 
 def model_file(ref: str, quant: str, how: "How") -> Path:
@@ -48,86 +242,48 @@ def budget_of(text: str, whole_bytes: int) -> int:
     return found
 
 
-def measuring(function: Callable[..., Answer]) -> Callable[..., Answer]:
-    """A verb that measures: it is called with its ``how``, made of the options that all such verbs have.
-
-    ``--memory-limit`` and ``--cpus``, where the verb has them, are in its limits; ``--cpus`` in notes and threads too.
-    """
-
-    @wraps(function)
-    def measured(
-        *arguments: Any,
-        timeout_s: float,
-        out: Path | None,
-        resume: bool = False,
-        cpus: tuple[int, ...] = (),
-        memory_bytes: int | None = None,
-        **given: Any,
-    ) -> Answer:
-        from harness.cli._progress import RunProgress
-        from harness.measure.child import Limits
-        from harness.measure.pipeline import How
-
-        nice = os.nice(0) if hasattr(os, "nice") else 0  # as `nice -n 5 edge-harness run` sets it
-        notes: dict[str, Any] = {"nice": nice} if nice else {}
-        notes |= {"cpus": cpus} if cpus else {}
-        here = given.get("target", "local") == "local"
-        if here and cpus:
-            from harness.cpus import allowed_cpus
-
-            if not hasattr(os, "sched_setaffinity"):
-                raise click.UsageError("--cpus: this system binds no process to CPUs: leave it out")
-            allowed = sorted(allowed_cpus())
-            if not set(cpus) <= set(allowed):
-                raise click.UsageError(f"--cpus: found {sorted(cpus)}, expected some of {allowed}")
-        if cpus and given.get("thread_count") in {0, (0,)}:
-            given["thread_count"] = len(cpus) if given["thread_count"] == 0 else (len(cpus),)
-        limits = Limits(wall_s=timeout_s, memory_bytes=memory_bytes, cpus=cpus)
-        with RunProgress() as progress:
-            how = How(resume=resume, folder=out, limits=limits, listener=progress, notes=notes)
-            if not here and given["programs"] is None:
-                return _there(given["target"], how)
-            return function(*arguments, how=how, **given)
-
-    return measured
-
-
-def _there(target: str, how: "How") -> Answer:
+def handed_over(measuring: Measuring) -> Answer:
     """What edge-harness on the target makes of all that was typed, with the files that are named in it."""
-    from harness.app.on_target import hand_over as hand_over_to
+    from harness.app.on_target import hand_over
 
     context = click.get_current_context()
     given = context.params
-    if here := next((name for name in ("report", "meter", "keep", "folder", "profile") if given.get(name)), None):
-        raise click.UsageError(f"--{here} is about files here: leave it out with edge-harness on the target")
-    values = [given.get(name) or () for name in ("model", "models", "draft", "drafts", "prompts", "text", "cases")]
-    paths = {Path(v) for value in values for v in ((value,) if isinstance(value, str | Path) else value)}
+    for name in ("report", "meter", "keep", "folder", "profile"):
+        if given.get(name):
+            raise click.UsageError(f"--{name} is about files here: leave it out with edge-harness on the target")
+    paths: set[Path] = set()
+    for name in ("model", "models", "draft", "drafts", "prompts", "text", "cases"):
+        value = given.get(name) or ()
+        paths |= {Path(each) for each in ((value,) if isinstance(value, str | Path) else value)}
     command: list[str] = context.meta["words"]
     pieces = {piece for word in command for piece in (word, word.partition("=")[2])}
     files = {piece: Path(piece) for piece in pieces if Path(piece) in paths and Path(piece).is_file()}
-    found = hand_over_to(target, command, files, how)
+    with measuring.started() as how:
+        found = hand_over(measuring.target, command, files, how)
     return Answer(lambda: json.loads(found.text), lambda: click.echo(clean_lines(found.text), nl=False), found.status)
 
 
-def sides_of(given: dict[str, Any], models: object = True) -> "list[GenerateJob]":
-    """What to ask of each runtime of ``--runtime``, separated by commas; what decides it is taken out of ``given``.
+def sides_of(runtimes: str, server_model: str, *, has_models: bool) -> "list[GenerateJob]":
+    """What to ask of each runtime of ``--runtime``, separated by commas.
 
     Raises:
-        click.UsageError: A name or a URL is lacking or given twice, or ``models`` where a runtime needs one.
+        click.UsageError: A name or a URL is lacking or given twice, or a runtime needs a model and there is none.
     """
-    runtimes, model = given.pop("runtime"), given.pop("server_model")
     parts = [part.strip().partition(":")[::2] for part in runtimes.split(",")]
     if any(not name or bool(url) != (name == "server") for name, url in parts):
         raise click.UsageError(f"--runtime: found {runtimes!r}, expected names, or server:URL for a server")
     if len(set(parts)) < len(parts):
         raise click.UsageError(f"--runtime: found {runtimes!r}, expected each of them once")
-    if not models and any(name != "server" for name, _ in parts):
+    if not has_models and any(name != "server" for name, _ in parts):
         raise click.MissingParameter(param_hint="MODEL", param_type="argument")
     from harness.measure.jobs.served import ServedJob
     from harness.measure.protocol import GenerateJob
     from harness.runtimes.server.stream import Patience
 
-    patience = Patience(silence_s=SILENCE_S)
-    return [
-        ServedJob(url=url, model=model, patience=patience) if url else GenerateJob(runtime=name) for name, url in parts
-    ]
+    jobs: list[GenerateJob] = []
+    for name, url in parts:
+        if url:
+            jobs.append(ServedJob(url=url, model=server_model, patience=Patience(silence_s=SILENCE_S)))
+        else:
+            jobs.append(GenerateJob(runtime=name))
+    return jobs

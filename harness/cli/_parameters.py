@@ -1,32 +1,58 @@
-"""Arguments and options of a verb, from the table beside its module: ``run.toml`` beside ``run.py``.
+"""Arguments and options of a verb, from the annotations of its parameters.
 
-A table has a list for each function that is a verb. A row is an argument (``argument``, its name) or an option
-(``flags``); a row with ``shared`` names options of ``_shared.toml``, which every verb that takes them words alike, and
-its other keys replace theirs. The kind of a value is one key of :data:`KINDS` with its bounds; what click itself takes
-(``default``, ``help``, ``metavar``, ``multiple``, ...) is passed on.
-
-Amounts are written as people write them in all verbs: ``128k`` tokens, ``1.5GiB``, ``0,2048`` for several.
+A parameter that is annotated with an :class:`~harness.domain.option.Option` is an option, or without flags an argument.
+One of a struct brings every field of it that is annotated so, and is handed over built. A verb that returns an
+:class:`Answer` takes ``--json``.
 """
 
-import math
-import re
-import sys
-import tomllib
-from collections.abc import Callable, Iterator
-from functools import cache
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Annotated, Any, NamedTuple, get_origin
 
 import click
+import msgspec
+from click.shell_completion import CompletionItem
+from msgspec import Meta
 
-from harness.units import parse_bytes
+from harness.cli._output import Answer
+from harness.domain.option import Option, item_of, kinds_of, words_of
 
-if TYPE_CHECKING:
-    from harness.domain.placement import Placement
 
-MOST_TOKENS: Final = 1 << 24
-"""No model has a context of more; a number above is a slip of the keyboard."""
-PARTS: Final = ("flash-attention", "repack", "mmap")
+class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
+    """A value as the annotation of its field reads it."""
+
+    def __init__(self, hint: Any, option: Option) -> None:
+        self.hint = hint
+        self.option = option
+        item = item_of(hint)
+        several = "" if item is None else ",..."
+        kinds = [kind for kind, _ in kinds_of(hint if item is None else item)]
+        self.name = f"text{several}"
+        if option.unit == "bytes":
+            self.name = "size"
+        elif int in kinds:
+            self.name = f"count{several}"
+        elif float in kinds:
+            self.name = f"number{several}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value of the text; a usage error says what was found and expected. A default is taken as it is."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.option.value(value, self.hint)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Names of models or devices that begin so."""
+        del ctx, param
+        from harness.catalog.paths import data_files
+
+        if not self.option.names:
+            return []
+        return [CompletionItem(name) for name in data_files(self.option.names) if name.startswith(incomplete)]
 
 
 class Ending(click.Path):
@@ -43,161 +69,124 @@ class Ending(click.Path):
         return super().convert(value, param, ctx)
 
 
-class Size(click.ParamType):  # type: ignore[type-arg]  # generic in newer click only
-    """A size in bytes."""
+class Flag(click.Option):
+    """An option that knows under which heading the help lists it."""
 
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes of the text; a usage error says what was found and expected."""
-        try:
-            return value if isinstance(value, int) else parse_bytes(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    def __init__(self, *arguments: Any, heading: str, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.heading = heading
 
 
-class Count(click.ParamType):  # type: ignore[type-arg]
-    """A whole number from ``least`` to ``most``, ``k`` and ``m`` stand for 1,024 and 1,048,576; or one of ``words``."""
+class _Field(NamedTuple):
+    """One annotated parameter of a verb, or field of a struct that it takes."""
 
-    name = "count"
-
-    def __init__(self, least: int, most: int = MOST_TOKENS, **words: Any) -> None:
-        self.least, self.most, self.words = least, most, words
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number, or what the word stands for; a usage error says what was found and expected."""
-        if value in self.words:
-            return self.words[value]
-        try:
-            found = whole(value) if isinstance(value, str) else int(value)
-        except ValueError:
-            self.fail(f"found {value!r}, expected a whole number such as 4096 or 128k", param, ctx)
-        if not self.least <= found <= self.most:
-            words = "".join(f", or {word}" for word in self.words)
-            self.fail(f"found {value}, expected {self.least:,} to {self.most:,}{words}", param, ctx)
-        return found
+    name: str
+    hint: Any
+    option: Option
+    description: str
+    default: Any = inspect.Parameter.empty
 
 
-class Amount(click.ParamType):  # type: ignore[type-arg]
-    """A finite number above ``above`` and at most ``most``; with ``or_zero`` also 0."""
-
-    name = "number"
-
-    def __init__(self, above: float = 0.0, most: float = 1e9, *, or_zero: bool = False) -> None:
-        self.above, self.most, self.or_zero = above, most, or_zero
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number; a usage error says what was found and expected."""
-        try:
-            found = float(value)
-        except ValueError:
-            found = math.nan
-        if not self.above < found <= self.most and not (self.or_zero and found == 0):
-            self.fail(f"found {value!r}, expected a number above {self.above:g}, at most {self.most:g}", param, ctx)
-        return found
-
-
-def whole(text: str) -> int:
-    """A whole number with an optional ``k`` or ``m``; ValueError where it is none."""
-    match = re.fullmatch(r"(-?[0-9]+)([km]?)", text.strip().lower())
-    if match is None:
-        raise ValueError(text)
-    return int(match[1]) * {"": 1, "k": 1 << 10, "m": 1 << 20}[match[2]]
-
-
-def numbers(*bounds: Any, kind: type[Count | Amount] = Count) -> Callable[..., tuple[Any, ...]]:
-    """Callback that reads numbers separated by commas, each within the bounds of its kind."""
-    one = kind(*bounds)
-
-    def read(context: click.Context, option: click.Parameter, text: str | None) -> tuple[Any, ...]:
-        parts = text.split(",") if text else ()
-        return tuple(dict.fromkeys(one.convert(part, option, context) for part in parts))
-
-    return read
-
-
-def words(_context: click.Context, option: click.Parameter, text: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Callback that reads words separated by commas, of an option that may be repeated or not."""
-    texts = text if isinstance(text, tuple) else (text,)
-    found = tuple(part.strip() for each in texts if each is not None for part in each.split(","))
-    if not all(found):
-        raise click.BadParameter(f"found {text!r}, expected names with a comma between", param=option)
+def parameters_of(verb: Callable[..., Any]) -> list[click.Parameter]:
+    """The parameters of a function that is a verb."""
+    found: list[click.Parameter] = []
+    for parameter in inspect.signature(verb).parameters.values():
+        struct = _struct_of(parameter)
+        if struct is not None:
+            found += map(_parameter, _fields_of(struct))
+        elif field := _field(parameter.name, parameter.annotation, parameter.default):
+            found.append(_parameter(field))
+    if inspect.signature(verb).return_annotation is Answer:
+        says = "Print one JSON document on stdout."
+        found.append(Flag(["--json", "as_json"], heading="Output", is_flag=True, help=says))
     return found
 
 
-def one_runtime(_context: click.Context, _option: click.Parameter, text: str) -> str:
-    """Callback that reads the name of software that runs here."""
-    if text.partition(":")[0] == "server" or "," in text:
-        raise click.BadParameter(
-            f"found {text!r}, expected one name of software that runs here; `run` and `serve-load` measure servers"
-        )
-    return text
+def built(verb: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
+    """What a verb is called with: the values of its options, its structs built of theirs."""
+    given = dict(values)
+    for parameter in inspect.signature(verb).parameters.values():
+        struct = _struct_of(parameter)
+        if struct is not None:
+            given[parameter.name] = struct(**{field.name: given.pop(field.name) for field in _fields_of(struct)})
+    return given
 
 
-def placement(_context: click.Context, param: click.Parameter, text: str | None) -> "Placement | None":
-    """Callback that reads a placement as llama.cpp words it; None where none is given."""
-    if text is None:
+def _struct_of(parameter: inspect.Parameter) -> type[msgspec.Struct] | None:
+    hint = parameter.annotation
+    return hint if isinstance(hint, type) and issubclass(hint, msgspec.Struct) else None
+
+
+def _fields_of(struct: type[msgspec.Struct]) -> list[_Field]:
+    """Those fields of a struct that are options."""
+    found = []
+    for each in msgspec.structs.fields(struct):
+        default = inspect.Parameter.empty if each.required else each.default
+        field = _field(each.name, each.type, default)
+        if field is not None:
+            found.append(field)
+    return found
+
+
+def _field(name: str, hint: Any, default: Any) -> _Field | None:
+    """A field with its option; None where it is none."""
+    if get_origin(hint) is not Annotated:
         return None
-    from harness.domain.placement import placement_of
-
-    try:
-        return placement_of(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=param) from None
-
-
-def engine_parts(context: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...]:
-    """Callback that reads names of :data:`PARTS`, separated by commas."""
-    parts = words(context, param, text)
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise click.BadParameter(f"found {unknown[0]!r}, expected some of {', '.join(PARTS)}", param=param)
-    return parts
+    options = [each for each in hint.__metadata__ if isinstance(each, Option)]
+    said = [each.description for each in hint.__metadata__ if isinstance(each, Meta) and each.description]
+    if not options:
+        return None
+    return _Field(name, hint, options[-1], said[-1] if said else "", default)
 
 
-KINDS: Final[dict[str, Callable[..., click.ParamType[Any]]]] = {
-    "count": Count,
-    "amount": Amount,
-    "size": Size,
-    "ending": Ending,
-    "choice": lambda *words: click.Choice(words),
-    "file": lambda: click.Path(dir_okay=False, path_type=Path),
-    "file_here": lambda: click.Path(exists=True, dir_okay=False, path_type=Path),
-    "folder": lambda: click.Path(file_okay=False, path_type=Path),
-    "path": lambda: click.Path(path_type=Path),
-    "path_here": lambda: click.Path(exists=True, path_type=Path),
-}
-"""Kinds of values by their key in a table, which holds the kind's bounds, as a list or by their names."""
+def _parameter(field: _Field) -> click.Parameter:
+    """What click knows of a field."""
+    option = field.option
+    is_required = field.default is inspect.Parameter.empty
+    settings: dict[str, Any] = {"required": is_required}
+    if not is_required:
+        settings["default"] = field.default
+    if option.metavar:
+        settings["metavar"] = option.metavar
+    if field.hint.__origin__ is bool:
+        settings |= {"is_flag": True}
+    else:
+        settings["type"] = _type(field)
+    is_several = item_of(field.hint) is not None
+    if not option.flags:
+        settings.pop("metavar", None)
+        name = option.metavar or field.name.upper()
+        return click.Argument([field.name], metavar=name, nargs=-1 if is_several else 1, **settings)
+    settings["help"] = field.description + _default_words(field)
+    settings["multiple"] = is_several and option.is_repeated
+    return Flag([*option.flags, field.name], heading=option.heading, **settings)
 
 
-def parameters_of(verb: Callable[..., Any]) -> Iterator[click.Parameter]:
-    """The parameters of a function that is a verb; none where no table stands beside its module."""
-    module = sys.modules[verb.__module__]
-    file = Path(module.__file__ or "").with_suffix(".toml")
-    rows = _read(file).get(verb.__name__, []) if file.is_file() else []
-    for row in rows:
-        for name in row.get("shared", [""]):
-            usual = _read(Path(__file__).with_name("_shared.toml"))[name] if name else {}
-            yield _parameter(usual | row, vars(module))
+def _type(field: _Field) -> click.ParamType:  # type: ignore[type-arg]
+    """The kind of a value: click's own for paths and for words alone."""
+    option = field.option
+    hint = field.hint
+    if option.is_repeated or not option.flags:
+        hint = item_of(hint) or hint
+    kinds = [kind for kind, _ in kinds_of(hint)]
+    if option.endings:
+        return Ending(*option.endings)
+    if Path in kinds:
+        is_file = option.path != "folder"
+        is_folder = option.path != "file"
+        return click.Path(exists=option.is_here, file_okay=is_file, dir_okay=is_folder, path_type=Path)
+    words = words_of(hint)
+    if words and len(kinds) == 1:
+        return click.Choice(words)
+    return Typed(hint, option)
 
 
-@cache
-def _read(file: Path) -> dict[str, Any]:
-    return tomllib.loads(file.read_text(encoding="utf-8"))
-
-
-def _parameter(row: dict[str, Any], readers: dict[str, Any]) -> click.Parameter:
-    """A parameter from its row; ``reads`` names a callback of the verb's module or of this one."""
-    settings = {key: value for key, value in row.items() if key not in {"shared", *KINDS}}
-    for key in row.keys() & KINDS.keys():
-        bounds = row[key]
-        settings["type"] = KINDS[key](**bounds) if isinstance(bounds, dict) else KINDS[key](*bounds)
-    if "numbers" in settings:
-        settings["callback"] = numbers(*settings.pop("numbers"))
-    if "amounts" in settings:
-        settings["callback"] = numbers(*settings.pop("amounts"), kind=Amount)
-    if "reads" in settings:
-        name = settings.pop("reads")
-        settings["callback"] = readers.get(name) or globals()[name]
-    if "argument" in settings:
-        return click.Argument([settings.pop("argument")], **settings)
-    return click.Option(settings.pop("flags"), **settings)
+def _default_words(field: _Field) -> str:
+    """What the help says of the default; nothing of one that would say nothing."""
+    words = field.option.default
+    value = field.default
+    if not words and isinstance(value, tuple):
+        words = ",".join(map(str, value))
+    elif not words and not isinstance(value, bool | None | type) and value != "":
+        words = f"{value:g}" if isinstance(value, float) else str(value)
+    return f"  [default: {words}]" if words else ""

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
+from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer, say
+from harness.domain.option import Option
+from harness.domain.question import Api, New, Prompt, Quant, Threads
 from harness.errors import Exit
 
 if TYPE_CHECKING:
@@ -18,20 +21,48 @@ _NEXT = "`edge-harness fit MODEL` predicts any model here; `edge-harness gate in
 _DOCTOR = "`edge-harness doctor` says what disturbs this machine or is missing on it."
 
 
+class _Setting(options.Setting):
+    context_tokens: options.ContextLength = 4096
+    prompt_tokens: Prompt = 512
+    new_tokens: New = 64
+    thread_count: Threads = 0
+    api: Api = ""
+    placement: options.Split = None
+
+
+class _Measuring(options.Anywhere):
+    memory_bytes: options.MemoryLimit = None
+
+
 @verb
-@options.measuring
 def check(
-    models: tuple[str, ...],
-    quant: str,
-    depth_tokens: tuple[int, ...],
-    repetitions: int,
-    probe_again: bool,
-    max_error_percent: float | None,
-    report: Path | None,
-    target: str,
-    programs: Path | None,
-    how: "options.How",
-    **fields: Any,
+    setting: _Setting,
+    measuring: _Measuring,
+    models: options.Models = (),
+    quant: Quant = "",
+    depth_tokens: options.Depths = (0,),
+    runtime: options.Runtime = "llamacpp",
+    repetitions: options.Repetitions = 5,
+    probe_again: Annotated[
+        bool,
+        Meta(description="Measure this machine again, instead of using what was kept."),
+        Option(("--probe",)),
+    ] = False,
+    max_error_percent: Annotated[
+        Annotated[float, Meta(gt=0, le=1e9)] | None,
+        Meta(description="Exit with status 1 if a prediction is further off than this, in percent."),
+        Option(("--max-error",)),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        Meta(description="File for the report: .html or .md."),
+        Option(
+            ("--report",),
+            "Output",
+            endings=(".html", ".htm", ".md"),
+            default="edge-harness-check.md in this folder",
+        ),
+    ] = None,
 ) -> Answer:
     """Predict each MODEL on this machine, run it, and compare; without a MODEL, a small default one.
 
@@ -41,15 +72,24 @@ def check(
     """
     from harness.app.check import check as run_check
     from harness.app.check import gate
-    from harness.app.resolve import scenario_from
     from harness.app.run import exit_of
     from harness.measure.protocol import GenerateJob
     from harness.records.compare import compare
     from harness.report.check import write_check_report
 
-    job = GenerateJob(runtime=fields.pop("runtime"), repetitions=repetitions)
-    scenario, on = scenario_from(fields), (target, programs)
-    device, records = run_check(models, quant, scenario, job, how, probe_again=probe_again, depths=depth_tokens, on=on)
+    if measuring.is_handed_over:
+        return options.handed_over(measuring)
+    with measuring.started() as how:
+        device, records = run_check(
+            models,
+            quant,
+            setting.scenario(measuring),
+            GenerateJob(runtime=runtime, repetitions=repetitions),
+            how,
+            probe_again=probe_again,
+            depths=depth_tokens,
+            on=(measuring.target, measuring.programs),
+        )
     written = write_check_report(list(records), report)
     status = exit_of(records)
     comparisons = [compare(record) for record in records]

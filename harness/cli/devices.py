@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import click
+from msgspec import Meta
 
+from harness.cli import _options as options
 from harness.cli._command import Verbs
 from harness.cli._output import Answer, Table, say, table
+from harness.domain.option import Option
 from harness.errors import MissingPackageError
 from harness.units import GB, GIB, TERA, format_bytes, format_rate
 
@@ -31,7 +34,7 @@ def devices() -> None:
 
 
 @devices.command()
-def show(device: str | None) -> Answer:
+def show(device: Annotated[str | None, Option(metavar="[DEVICE]", names="devices")] = None) -> Answer:
     """Show every figure of DEVICE with its source and confidence; without a DEVICE, list those with a full profile.
 
     DEVICE is a name, a path to a .toml, or a line of parts: "rtx 4070 super + 64GB ddr5-6000", "m6: 16GB, 170GB/s".
@@ -81,7 +84,25 @@ def _list() -> Answer:
 
 
 @devices.command()
-def probe(quick: bool, out: Path | None, target: str, programs: Path | None) -> Answer:
+def probe(
+    quick: Annotated[
+        bool,
+        Meta(description="Take about ten seconds: the engine is not timed."),
+        Option(("--quick",)),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        Meta(description="File to write."),
+        Option(
+            ("--out", "-o"),
+            "Output",
+            endings=(".toml",),
+            default="in your own devices folder, where --device finds it",
+        ),
+    ] = None,
+    target: options.On = "local",
+    programs: options.Programs = None,
+) -> Answer:
     """Measure this machine, or the one named by --on, and write its profile (here: --device this-machine)."""
     if target != "local" or programs is not None:
         from harness.app.on_target import probe_on

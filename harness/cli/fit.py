@@ -2,15 +2,18 @@
 
 import re
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
+import msgspec
+from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import typed, verb
 from harness.cli._effect import refuse_idle, refuse_typed
 from harness.cli._output import HANDHELD, Answer, Table, console, say, table
-from harness.cli._parameters import Amount, Count
+from harness.domain.option import Option
+from harness.domain.question import Asked
 from harness.errors import Exit
 from harness.units import format_bytes, format_number, format_rate, format_seconds
 
@@ -38,8 +41,35 @@ _TURN_TOKENS = 64
 
 
 @verb
-@click.pass_context
-def fit(context: click.Context, /, models: tuple[str, ...], devices: tuple[str, ...], **asked: Any) -> Answer:
+def fit(
+    models: Annotated[tuple[str, ...], Option(metavar="MODEL...", names="models")],
+    asked: Asked,
+    devices: Annotated[
+        tuple[str, ...],
+        Meta(description="Device: a name, a line of parts or a file; repeat it to compare several."),
+        Option(("--device", "-d"), metavar="DEVICE", default="this machine", is_repeated=True, names="devices"),
+    ] = (),
+    price: Annotated[
+        str | None,
+        Meta(description="Price of a kWh, and of a million tokens from a cloud to compare with: 0.30,0.60."),
+        Option(("--price",), metavar="KWH[,ELSEWHERE]"),
+    ] = None,
+    measured: Annotated[
+        Annotated[float, Meta(gt=0, le=1e9)] | None,
+        Meta(description="Decode speed that you measured, in tokens/s: explain how it differs from the prediction."),
+        Option(("--measured",)),
+    ] = None,
+    explained: Annotated[
+        bool,
+        Meta(description="Show every term behind the speed, and what measurement would disprove it."),
+        Option(("--explain",)),
+    ] = False,
+    with_advice: Annotated[
+        bool,
+        Meta(description="Say what would make the model fit, or run faster."),
+        Option(("--advice/--no-advice",)),
+    ] = True,
+) -> Answer:
     """Predict whether a model fits on a device, and how fast it runs; several of either are compared in one table.
 
     MODEL is a name, a .gguf, a config.json or a .toml. Without --api and --placement the best way to run it by the
@@ -47,11 +77,16 @@ def fit(context: click.Context, /, models: tuple[str, ...], devices: tuple[str, 
 
     Exit status: 0 it fits (of several: one does), 1 it does not, or is slower than --min-speed.
     """
+    context = click.get_current_context()
+    given = msgspec.structs.asdict(asked) | {"batch_count": asked.users, "context_tokens": asked.context_tokens or 4096}
+    if asked.context_tokens == "max":
+        given["context_tokens"] = 0
+    given |= {"price": price, "measured": measured, "explained": explained, "with_advice": with_advice}
     pairs = [(model, device) for model in models for device in devices or ("this",)]
     refuse_typed({"explained", "measured", "verifier"}, "with several models or devices", when=len(pairs) > 1)
-    if (verifier := asked["verifier"] or "").startswith("@"):
-        raise click.UsageError(f"--verifier: found {verifier!r}, expected DEVICE or DEVICE@MILLISECONDS")
-    several = [_one(context, model, device, asked) for model, device in pairs]
+    if asked.verifier.startswith("@"):
+        raise click.UsageError(f"--verifier: found {asked.verifier!r}, expected DEVICE or DEVICE@MILLISECONDS")
+    several = [_one(context, model, device, given) for model, device in pairs]
     answered, cells = [answer for answer, _ in several], [one for _, one in several]
     if len(several) == 1:
         return answered[0]
@@ -72,7 +107,7 @@ def _question(context: click.Context, model: str, device: str, given: dict[str, 
     from harness.app.ways import longest_context
     from harness.domain.scenario import Scenario
 
-    fields = options.fields_of(Scenario, dict(given)) | {"without": given["without"]}
+    fields = {name: given[name] for name in Scenario.__struct_fields__ if name in given} | {"without": given["without"]}
     head, fields["draft_tokens"] = _head(draft := given["draft"] or "")
     if (program := fields["program"]) is None:
         fields["program"] = usual_program(device)
@@ -136,7 +171,7 @@ def _head(draft: str) -> tuple[str, int]:
     if word not in HEADS:
         return "", 0
     refuse_typed({"verifier"}, "with a head that drafts, which lies with its target")
-    return word, Count(1, 64).convert(length, None, click.get_current_context()) if length else 0
+    return word, _typed(length, Annotated[int, Meta(ge=1, le=64)], "--draft") if length else 0
 
 
 def _one(context: click.Context, model: str, device: str, given: dict[str, Any]) -> tuple[Answer, dict[str, str]]:
@@ -160,7 +195,7 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
     kept = kept_flags(best, profile)
     notes = [*assumed, *_too_long(resolved, scenario), *_notes(now, profile, scenario, kept)]
     changes = advice_for(resolved, profile, question, now, **asked) if advised else []
-    drafter, there = small or asked["head"] or None, _elsewhere(context, given["verifier"])
+    drafter, there = small or asked["head"] or None, _elsewhere(given["verifier"])
     speculation = (
         plan_speculation(resolved, profile, scenario, drafter, elsewhere=there, entitled=asked["entitled"])
         if (advised or drafter) and (best.runs or there)
@@ -215,12 +250,20 @@ def _one(context: click.Context, model: str, device: str, given: dict[str, Any])
     return Answer(document, show, status), cells
 
 
-def _elsewhere(context: click.Context, verifier: str | None) -> "tuple[DeviceProfile, float] | None":
+def _typed(text: str, hint: Any, flag: str) -> Any:
+    """The number that a part of an option's text stands for; else a usage error."""
+    try:
+        return Option().value(text, hint)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=flag) from None
+
+
+def _elsewhere(verifier: str) -> "tuple[DeviceProfile, float] | None":
     """The device that --verifier names, and seconds there and back."""
     from harness.app.resolve import resolve_device
 
     place, _, trip_ms = (verifier or "").partition("@")
-    trip_s = Amount(most=60_000).convert(trip_ms or "40", None, context) / 1e3
+    trip_s = _typed(trip_ms or "40", Annotated[float, Meta(gt=0, le=60_000)], "--verifier") / 1e3
     return (resolve_device(place), trip_s) if place else None
 
 
@@ -401,7 +444,7 @@ def _cost(price: str | None, energy: "Energy | None") -> "list[Row]":
     """What a million tokens cost in electricity, beside what they cost elsewhere."""
     if price is None:
         return []
-    kwh, *elsewhere = (Amount(most=1e6).convert(part, None, None) for part in price.split(",", 1))
+    kwh, *elsewhere = (_typed(part, Annotated[float, Meta(gt=0, le=1e6)], "--price") for part in price.split(",", 1))
     joules = energy and (energy.sustained_joules_per_token or energy.joules_per_token)
     beside = f"; {elsewhere[0]:g} elsewhere" if elsewhere else ""
     cost = joules.through(lambda each: each * kwh / 3.6) if joules else None

@@ -1,16 +1,30 @@
 """``edge-harness fleet``: measure on many devices at once, by Dask distributed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
+from msgspec import Meta
 
 from harness.cli._command import Verbs
 from harness.cli._output import Answer, say
+from harness.domain.option import Option
 from harness.units import counted
 
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
+
+
+Scheduler = Annotated[
+    str,
+    Meta(description="Address of the scheduler: tcp://host:8786, or tls://."),
+    Option(("--scheduler",)),
+]
+Tls = Annotated[
+    Path | None,
+    Meta(description="Key file of the fleet, the same on every machine; `fleet up` makes it."),
+    Option(("--tls",), path="file"),
+]
 
 
 @click.group(cls=Verbs)
@@ -19,7 +33,21 @@ def fleet() -> None:
 
 
 @fleet.command()
-def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
+def run(
+    matrix: Annotated[Path, Option(metavar="MATRIX.toml", path="file")],
+    scheduler: Scheduler,
+    folder: Annotated[
+        Path,
+        Meta(description="Folder for the results."),
+        Option(("--out", "-o"), "Output", path="folder"),
+    ] = Path("fleet-results"),
+    resume: Annotated[
+        bool,
+        Meta(description="Keep the results that are already in --out, and measure only the rest."),
+        Option(("--resume",), "Measuring"),
+    ] = False,
+    tls: Tls = None,
+) -> Answer:
     """Measure every cell of a matrix on the connected devices.
 
     Each result is saved in --out as it comes in, including that of a cell that could not run.
@@ -41,7 +69,7 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
             progress.step()
 
         progress.begin(counted(len(tasks), "cell"), len(tasks))
-        records = run_fleet(tasks, scheduler, folder=folder, on_result=told, say=progress.say, **asked)
+        records = run_fleet(tasks, scheduler, folder=folder, tls=tls, resume=resume, on_result=told, say=progress.say)
 
     def show() -> None:
         for device in dict.fromkeys(record.machine.device for record in records):
@@ -55,7 +83,16 @@ def run(matrix: Path, scheduler: str, folder: Path, **asked: Any) -> Answer:
 
 
 @fleet.command()
-def up(host: str, port: int, device_wait_s: float, tls: Path | None) -> None:
+def up(
+    host: Annotated[str, Meta(description="Address to listen on."), Option(("--host",))] = "127.0.0.1",
+    port: Annotated[int, Meta(ge=0, le=65_535, description="Port to listen on."), Option(("--port",))] = 8786,
+    device_wait_s: Annotated[
+        float,
+        Meta(gt=0, le=1e9, description="Seconds that a cell waits for a device that is not connected."),
+        Option(("--device-wait",)),
+    ] = 60.0,
+    tls: Tls = None,
+) -> None:
     """Start the scheduler; Ctrl-C ends it.
 
     Whoever can reach a scheduler can run code on it, so listening beyond this machine requires --tls. If that file does
@@ -67,7 +104,16 @@ def up(host: str, port: int, device_wait_s: float, tls: Path | None) -> None:
 
 
 @fleet.command()
-def worker(scheduler: str, device: str, host: str, tls: Path | None) -> None:
+def worker(
+    scheduler: Scheduler,
+    device: Annotated[str, Meta(description="Name of this device, as the matrix has it."), Option(("--device",))],
+    host: Annotated[
+        str,
+        Meta(description="Address of this device that the scheduler can reach."),
+        Option(("--host",)),
+    ] = "",
+    tls: Tls = None,
+) -> None:
     """Join the fleet with this machine, as the device of that name.
 
     It measures what the scheduler sends, one cell at a time, until the scheduler ends.

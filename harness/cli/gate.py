@@ -2,23 +2,44 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
+from msgspec import Meta
 
+from harness.cli import _options as options
 from harness.cli._command import Verbs
 from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, put
+from harness.domain.base import Frozen
+from harness.domain.option import Option
 from harness.errors import RefusedError
 from harness.printable import clean_lines
 from harness.units import counted
 
 if TYPE_CHECKING:
     from harness.gates.judge import Judgement
-    from harness.gates.propose import Preset
 
 FILES = {".txt": "terminal", ".md": "markdown", ".xml": "junit", ".svg": "badge"}
 """Format of a file by its ending."""
+
+
+class _Shown(Frozen):
+    """How a judgement is shown, and where it is written."""
+
+    form: Annotated[
+        Literal["terminal", "markdown", "junit", "github", "badge"],
+        Meta(description="Format of what is printed; github: annotations of a workflow."),
+        Option(("--format",), "Output"),
+    ] = "terminal"
+    out: Annotated[
+        tuple[Path, ...],
+        Meta(
+            description="Also write the answer to this file, in the format of its ending: .txt, .md, .xml (JUnit), "
+            ".svg (badge). Repeatable."
+        ),
+        Option(("--out", "-o"), "Output", is_repeated=True, endings=(".txt", ".md", ".xml", ".svg")),
+    ] = ()
 
 
 class _Gate(Verbs):
@@ -48,11 +69,19 @@ def gate() -> None:
 
 @gate.command()
 def judge(
-    results: tuple[str, ...],
-    baseline: tuple[str, ...],
-    against: str | None,
-    budget: Path,
-    **shown: Any,
+    budget: options.Budget,
+    shown: _Shown,
+    results: options.Results = (),
+    baseline: Annotated[
+        tuple[str, ...],
+        Meta(description="Result, or folder of results, to compare with; repeatable."),
+        Option(("--baseline",), is_repeated=True),
+    ] = (),
+    against: Annotated[
+        str | None,
+        Meta(description="Git commit to read the folders of --baseline from, instead of the working tree."),
+        Option(("--against",), metavar="COMMIT"),
+    ] = None,
 ) -> Answer:
     """Judge results against the budgets: records, folders of them, runs of the history, or other tools' files."""
     from harness.app.results import gather
@@ -67,11 +96,36 @@ def judge(
     earlier = {record.run_id: record for record in before}
     if both := [record.run_id for record in judged if earlier.get(record.run_id) == record]:
         raise RefusedError(f"run {both[0]} is in --baseline too: a run says nothing beside itself")
-    return _answer(evaluate(budgets, judged, baseline=before), budget, **shown)
+    return _answer(evaluate(budgets, judged, baseline=before), budget, shown)
 
 
 @gate.command()
-def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget: Path, **shown: Any) -> Answer:
+def live(
+    candidate: Annotated[
+        str,
+        Meta(
+            description="Command that runs the new build and prints one record, such as: edge-harness run MODEL --json"
+        ),
+        Option(("--candidate",), metavar="COMMAND"),
+    ],
+    baseline: Annotated[
+        str,
+        Meta(description="The same for the build to compare with."),
+        Option(("--baseline",), metavar="COMMAND"),
+    ],
+    budget: options.Budget,
+    shown: _Shown,
+    max_turns: Annotated[
+        int,
+        Meta(ge=6, le=1000, description="Stop after this many turns, decided or not."),
+        Option(("--max-turns",)),
+    ] = 24,
+    timeout_s: Annotated[
+        float,
+        Meta(gt=0, le=1e6, description="Time limit for each command, in seconds."),
+        Option(("--timeout",), "Measuring"),
+    ] = 900.0,
+) -> Answer:
     """Run a new build and its baseline in turns until the decision is clear."""
     from harness.catalog.budgets import load_budgets
     from harness.cli._progress import RunProgress
@@ -89,11 +143,18 @@ def live(candidate: str, baseline: str, max_turns: int, timeout_s: float, budget
             max_turns=max_turns,
             progress=lambda done, most: progress.step(f"{done} done", f"turn {done} of at most {most}"),
         )
-    return _answer(judgements, budget, **shown)
+    return _answer(judgements, budget, shown)
 
 
 @gate.command()
-def update(results: tuple[str, ...], folder: Path) -> Answer:
+def update(
+    results: Annotated[tuple[str, ...], Option(metavar="RESULT...")],
+    folder: Annotated[
+        Path,
+        Meta(description="Folder of the baseline, best kept in the repository."),
+        Option(("--to",), path="folder"),
+    ],
+) -> Answer:
     """Keep results as the baseline: the newest 20 runs of each model, machine and setting.
 
     From five runs on the gate knows how much runs of one build differ, and so finds smaller slowdowns.
@@ -107,7 +168,23 @@ def update(results: tuple[str, ...], folder: Path) -> Answer:
 
 
 @gate.command()
-def init(results: tuple[str, ...], preset: "Preset", out: Path | None) -> Answer:
+def init(
+    results: options.Results = (),
+    preset: Annotated[
+        Literal["limits", "regression", "phone", "first-token"],
+        Meta(
+            description="limits: no worse than what these results reached. regression: no speed 10 % below the "
+            "baseline. phone: that, and no more than 200 MB of added memory. first-token: a limit on the time to the "
+            "first token."
+        ),
+        Option(("--preset",)),
+    ] = "limits",
+    out: Annotated[
+        Path | None,
+        Meta(description="File to write."),
+        Option(("--out", "-o"), "Output", path="file", default="stdout"),
+    ] = None,
+) -> Answer:
     """Propose budgets from results, or from the run history when none is named.
 
     They are pinned to the model's file, its quantisation, the runtime, the scenario and the class of machine: a run
@@ -125,7 +202,7 @@ def init(results: tuple[str, ...], preset: "Preset", out: Path | None) -> Answer
     return put(to_toml(budgets), out, budgets)
 
 
-def _answer(judgements: "list[Judgement]", budget: Path, *, form: str, out: tuple[Path, ...]) -> Answer:
+def _answer(judgements: "list[Judgement]", budget: Path, shown: _Shown) -> Answer:
     from harness.catalog.budgets import budget_lines
     from harness.catalog.paths import home_dir
     from harness.gates import formats
@@ -140,6 +217,6 @@ def _answer(judgements: "list[Judgement]", budget: Path, *, form: str, out: tupl
     def rendered(name: str) -> str:
         return clean_lines(getattr(formats, name)(judgements))
 
-    for path in out:
+    for path in shown.out:
         write_atomically(path, rendered(FILES[path.suffix.lower()]).encode())
-    return Answer(judgements, lambda: click.echo(rendered(form), nl=False), exit_code(judgements))
+    return Answer(judgements, lambda: click.echo(rendered(shown.form), nl=False), exit_code(judgements))

@@ -2,24 +2,76 @@
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, get_args
 
 import click
+import msgspec
+from msgspec import Meta
 
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
+from harness.domain.base import Frozen
+from harness.domain.option import Option
 from harness.units import counted
+
+
+class _Wanted(Frozen):
+    """Which runs are meant; all where nothing is said."""
+
+    model: Annotated[
+        str,
+        Meta(description="Only runs of this model."),
+        Option(("--model",), names="models"),
+    ] = ""
+    device: Annotated[
+        str,
+        Meta(description="Only runs on this device."),
+        Option(("--device",), names="devices"),
+    ] = ""
+    workload: Annotated[
+        str,
+        Meta(description="Only runs of this kind: generate, speculate, stream, quality, load, soak, or a workload."),
+        Option(("--workload",)),
+    ] = ""
+    outcome: Annotated[
+        str,
+        Meta(description="Only runs with this outcome: ok, inconclusive, crashed ..."),
+        Option(("--outcome",)),
+    ] = ""
 
 
 @verb
 def history(
-    runs: tuple[str, ...],
-    imported: Path | None,
-    exported: Path | None,
-    trend: str | None,
-    limit: int | None,
-    max_error_percent: float | None,
-    **wanted: Any,
+    wanted: _Wanted,
+    runs: Annotated[tuple[str, ...], Option(metavar="[RUN]...")] = (),
+    limit: Annotated[
+        Annotated[int, Meta(ge=1, le=10**9)] | None,
+        Meta(description="Show at most this many runs, the newest."),
+        Option(("--limit",), default="20; all with --export or --trend"),
+    ] = None,
+    imported: Annotated[
+        Path | None,
+        Meta(
+            description="Add the records of a file or folder: JSON lines of --export (.jsonl), or results that "
+            "`report` reads."
+        ),
+        Option(("--import",)),
+    ] = None,
+    exported: Annotated[
+        Path | None,
+        Meta(description="Write the matching records to this file (.jsonl)."),
+        Option(("--export",), endings=(".jsonl",)),
+    ] = None,
+    trend: Annotated[
+        str | None,
+        Meta(description="Show how a metric, such as decode_tokens_per_s, changed over comparable runs."),
+        Option(("--trend",), metavar="METRIC"),
+    ] = None,
+    max_error_percent: Annotated[
+        Annotated[float, Meta(ge=0, le=1e9)] | None,
+        Meta(description="Exit with status 1 if a prediction of a RUN is further off than this, in percent."),
+        Option(("--max-error",)),
+    ] = None,
 ) -> Answer:
     """List past runs, newest first; or show each RUN: a file, or a run of the history by the start of its name.
 
@@ -36,11 +88,12 @@ def history(
     from harness.errors import UnknownNameError
     from harness.measure.pipeline import open_history
 
-    if wanted["outcome"] not in {"", *get_args(Outcome)}:
-        raise UnknownNameError("outcome", wanted["outcome"], get_args(Outcome))
+    if wanted.outcome not in {"", *get_args(Outcome)}:
+        raise UnknownNameError("outcome", wanted.outcome, get_args(Outcome))
     if runs:
         return _shown(runs, max_error_percent)
     past = open_history()
+    which = msgspec.structs.asdict(wanted)
     if imported:
         from harness.app.results import gather
         from harness.records.store import lines
@@ -54,7 +107,7 @@ def history(
 
         count = 0
         with exported.open("wb") as file:
-            for record in past.records(limit=limit or 2**62, **wanted):
+            for record in past.records(limit=limit or 2**62, **which):
                 file.write(encode(record) + b"\n")
                 count += 1
         return Answer({"exported": count}, lambda: click.echo(f"{exported}: {counted(count, 'record')} exported"))
@@ -62,9 +115,9 @@ def history(
         metric = next((each for each in METRICS if each == trend), None)
         if metric is None:
             raise UnknownNameError("metric", trend, METRICS)
-        courses = trends(past.records(limit=limit or 2**62, **wanted), metric)
+        courses = trends(past.records(limit=limit or 2**62, **which), metric)
         return Answer(courses, lambda: say(trend_table(metric, courses)))
-    entries = past.entries(limit=limit or 20, **wanted)
+    entries = past.entries(limit=limit or 20, **which)
     rows = [(e.run_id, e.workload, f"{e.model} {e.quant}".strip(), e.device, e.outcome) for e in entries]
     columns = ("run", "workload", "model", "device", "outcome")
     return Answer(entries, lambda: say(table(f"{counted(past.count(), 'run')} in {past.path}", columns, rows)))

@@ -1,28 +1,69 @@
 """``edge-harness ladder``: every quantisation of one model, with its size, speed, memory, quality and calibration."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
+from harness.domain.option import Option
+from harness.domain.question import New, Prompt, Threads
 from harness.errors import Exit
 
 
+class _Setting(options.Setting):
+    new_tokens: New = 64
+    prompt_tokens: Prompt = 512
+    thread_count: Threads = 0
+
+
+class _Measuring(options.Here):
+    memory_bytes: options.MemoryLimit = None
+
+
 @verb
-@options.measuring
 def ladder(
-    model: str,
-    quants: tuple[str, ...],
-    text: Path | None,
-    chunks: int,
-    questions: int,
-    runtimes: tuple[str, ...],
-    no_speed: bool,
-    repetitions: int,
-    keep: Path | None,
-    how: "options.How",
-    **fields: Any,
+    model: options.Model,
+    setting: _Setting,
+    measuring: _Measuring,
+    quants: Annotated[
+        tuple[str, ...],
+        Meta(description="Quantisations to make and measure."),
+        Option(("--quants",), metavar="Q,Q,...", default="fifteen usual ones"),
+    ] = (),
+    text: Annotated[
+        Path | None,
+        Meta(description="Text to measure quality on."),
+        Option(("--text",), path="file", is_here=True, default="one that ships with edge-harness"),
+    ] = None,
+    chunks: Annotated[
+        int,
+        Meta(ge=0, le=1 << 24, description="Number of 512-token chunks of the text to score; 0 for all of them."),
+        Option(("--chunks",)),
+    ] = 8,
+    questions: Annotated[
+        int,
+        Meta(ge=0, le=80, description="Number of questions to ask, of the 80 that ship; 0 for none."),
+        Option(("--questions",)),
+    ] = 80,
+    runtimes: Annotated[
+        tuple[str, ...],
+        Meta(description="Runtimes that time each file, with commas; quality is llama.cpp's."),
+        Option(("--runtimes",)),
+    ] = ("llamacpp",),
+    no_speed: Annotated[
+        bool,
+        Meta(description="Measure size and quality only."),
+        Option(("--no-speed",)),
+    ] = False,
+    repetitions: options.Repetitions = 3,
+    keep: Annotated[
+        Path | None,
+        Meta(description="Keep the quantised files in this folder."),
+        Option(("--keep",), path="folder", default="each is removed after its runs"),
+    ] = None,
 ) -> Answer:
     """Measure size, speed, memory and quality of each quantisation of a model.
 
@@ -32,15 +73,15 @@ def ladder(
     """
     from harness.app.ladder import DEFAULT_QUANTS, Asked
     from harness.app.ladder import ladder as measure
-    from harness.app.resolve import scenario_from
     from harness.records.ladder import CALIBRATION_COLUMNS, COLUMNS, caveats, cells, rungs_of
 
-    fields["context_tokens"] = max(1024, fields["prompt_tokens"], fields["new_tokens"])
-    asked = Asked(
-        chunks, questions, None if no_speed else scenario_from(fields), repetitions, runtimes or ("llamacpp",)
-    )
+    setting = setting.replace(context_tokens=max(1024, setting.prompt_tokens, setting.new_tokens))
+    scenario = None if no_speed else setting.scenario(measuring)
+    asked = Asked(chunks, questions, scenario, repetitions, runtimes)
     wanted = tuple(dict.fromkeys(map(str.upper, quants))) or DEFAULT_QUANTS
-    records = measure(options.model_file(model, "", how), wanted, text=text, asked=asked, keep=keep, how=how)
+    with measuring.started() as how:
+        source = options.model_file(model, "", how)
+        records = measure(source, wanted, text=text, asked=asked, keep=keep, how=how)
     rungs = rungs_of(records)
 
     def show() -> None:

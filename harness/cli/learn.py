@@ -2,12 +2,14 @@
 
 from pathlib import Path
 from shutil import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
+from msgspec import Meta
 
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
+from harness.domain.option import Option
 from harness.errors import BadDataError, Exit, HarnessError
 from harness.units import counted, format_number
 
@@ -18,7 +20,27 @@ if TYPE_CHECKING:
 
 @verb
 def learn(
-    records: tuple[Path, ...], device: str | None, lines: tuple[str, ...], forgotten: bool, out: Path | None
+    records: Annotated[tuple[Path, ...], Option(metavar="[RECORDS]...", is_here=True)] = (),
+    device: Annotated[
+        str | None,
+        Meta(description="Attribute every measurement to this device, whatever device it names."),
+        Option(("--device",), metavar="DEVICE", names="devices"),
+    ] = None,
+    lines: Annotated[
+        tuple[str, ...],
+        Meta(description="One measurement: 'qwen3-8b Q4_K_M 512.3 45.1' (pp512, tg128); repeatable."),
+        Option(("--line",), is_repeated=True),
+    ] = (),
+    forgotten: Annotated[
+        bool,
+        Meta(description="Forget everything that was learnt about --device."),
+        Option(("--forget",)),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        Meta(description="Copy what was learnt about each device to this folder, as a file to share."),
+        Option(("--out", "-o"), "Output", path="folder"),
+    ] = None,
 ) -> Answer:
     """Learn from measurements, so that later predictions for those devices are better.
 

@@ -1,9 +1,15 @@
 """``edge-harness matrix``: which models fit which devices, for many at once."""
 
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any
 
+from msgspec import Meta
+
+from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
+from harness.domain.option import Option
+from harness.domain.question import Api, KvType
 from harness.units import format_bytes, format_number
 
 if TYPE_CHECKING:
@@ -13,7 +19,26 @@ _MOST_ROWS = 40
 
 
 @verb
-def matrix(kv_type: str, api: str, **asked: Any) -> Answer:
+def matrix(
+    devices: Annotated[
+        tuple[tuple[str, ...], ...],
+        Meta(description="Devices: names or patterns, such as `iphone-*,pixel-*`; repeatable."),
+        Option(("--devices", "-d"), is_repeated=True, default="all"),
+    ] = (("*",),),
+    models: Annotated[
+        tuple[tuple[str, ...], ...],
+        Meta(description="Models: names or patterns, such as `llama-3*`; repeatable."),
+        Option(("--models", "-m"), is_repeated=True, default="all"),
+    ] = (("*",),),
+    quants: Annotated[
+        tuple[str, ...],
+        Meta(description="Quantisations, with commas: `Q4_K_M,Q8_0`."),
+        Option(("--quants", "-q")),
+    ] = ("Q4_K_M",),
+    contexts: options.ContextLengths = (4096,),
+    kv_type: KvType = "F16",
+    api: Api = "",
+) -> Answer:
     """Predict every combination of devices, models, quantisations and context lengths.
 
     Each is answered by the best way to run it, as by `edge-harness fit`. Name devices or models: all of both are more
@@ -23,7 +48,14 @@ def matrix(kv_type: str, api: str, **asked: Any) -> Answer:
     from harness.app.resolve import scenario_from, usual_program
     from harness.cli._progress import RunProgress
 
-    grid = ask(scenario=scenario_from({"kv_type": kv_type, "api": api, "program": usual_program("")}), **asked)
+    scenario = scenario_from({"kv_type": kv_type, "api": api, "program": usual_program("")})
+    grid = ask(
+        devices=list(chain(*devices)),
+        models=list(chain(*models)),
+        quants=quants,
+        contexts=contexts,
+        scenario=scenario,
+    )
     with RunProgress("predicting") as progress:
         cells = list(progress.each(grid.cells(), grid.cell_count))
 

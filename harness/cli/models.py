@@ -1,13 +1,17 @@
 """``edge-harness models``: the models there are, their shapes, and their files: fetched or made."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
+from msgspec import Meta
 
+from harness.cli import _options as options
 from harness.cli._command import Verbs
 from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, say, table
+from harness.domain.option import Option
+from harness.domain.question import Quant
 from harness.errors import RefusedError
 from harness.units import format_bytes
 
@@ -24,7 +28,15 @@ def models() -> None:
 
 
 @models.command()
-def show(model: str | None, quant: str | None, provider: str) -> Answer:
+def show(
+    model: Annotated[str | None, Option(metavar="[MODEL]", names="models")] = None,
+    quant: Quant = "",
+    provider: Annotated[
+        str,
+        Meta(description="For an ONNX graph: say whether this execution provider runs all of it."),
+        Option(("--provider",)),
+    ] = "",
+) -> Answer:
     """Show what MODEL is taken for and why: identity, shape, files, tensors, size of its cache; without it, list all.
 
     MODEL is a name, hf:org/repo, or a path to a card, a config.json, a GGUF file or an ONNX folder.
@@ -42,7 +54,7 @@ def show(model: str | None, quant: str | None, provider: str) -> Answer:
             refuse_typed({"quant"}, "for an ONNX graph")
             return _onnx(graph, provider)
     refuse_typed({"provider"}, "but for an ONNX graph")
-    return _decoder(model, quant)
+    return _decoder(model, quant or None)
 
 
 def _list() -> Answer:
@@ -131,20 +143,28 @@ def _decoder(name: str, quant: str | None) -> Answer:
 
 
 @models.command()
-def pull(model: str, quant: str | None) -> Answer:
+def pull(model: options.Model, quant: Quant = "") -> Answer:
     """Download a file of MODEL (a name or hf:org/repo) into the cache, verified; an interrupted pull is resumed."""
     from harness.app.locate import obtain
     from harness.catalog.file_hash import sha256_of
     from harness.cli._progress import RunProgress
 
     with RunProgress(f"fetching {model}") as progress:
-        located = obtain(model, quant or "", progress=progress.fetched)
+        located = obtain(model, quant, progress=progress.fetched)
     document = {"model": located.name, "quant": located.quant, "path": str(located.path)}
     return Answer({**document, "sha256": sha256_of(located.path)}, lambda: click.echo(str(located.path)))
 
 
 @models.command()
-def export(checkpoint: Path, folder: Path, precision: str) -> Answer:
+def export(
+    checkpoint: Annotated[Path, Option(path="folder")],
+    folder: Annotated[Path, Option(path="folder")],
+    precision: Annotated[
+        Literal["fp32", "int4"],
+        Meta(description="Precision of the graph's matrices."),
+        Option(("--precision",)),
+    ] = "int4",
+) -> Answer:
     """Export CHECKPOINT, the folder of a Hugging Face model, to an ONNX FOLDER for `run --runtime ort`, by optimum."""
     from harness.onnx.export import export as export_onnx
 
@@ -153,7 +173,16 @@ def export(checkpoint: Path, folder: Path, precision: str) -> Answer:
 
 
 @models.command()
-def synthesize(model: str, quant: str | None, out: Path | None, seed: int) -> Answer:
+def synthesize(
+    model: options.Model,
+    quant: Quant = "",
+    out: Annotated[
+        Path | None,
+        Meta(description="File to write."),
+        Option(("--out", "-o"), "Output", path="file", default="in the cache"),
+    ] = None,
+    seed: options.Seed = 0,
+) -> Answer:
     """Write a file with MODEL's true shapes and random weights: real size and speed, meaningless answers.
 
     The router of a mixture of experts chooses all experts evenly: the worst case for streaming them.
@@ -164,7 +193,7 @@ def synthesize(model: str, quant: str | None, out: Path | None, seed: int) -> An
     from harness.catalog.synthesize import synthesize as write
     from harness.cli._progress import RunProgress
 
-    source = resolve_model(model, quant)
+    source = resolve_model(model, quant or None)
     name = f"{source.name}-{source.quant.lower()}-synthetic"
     path = out or cache_dir() / "synthetic" / f"{name}.gguf"
     with RunProgress(f"writing {name}") as progress:

@@ -1,9 +1,15 @@
 """``edge-harness recommend``: which model for a task on a device."""
 
-import click
+from typing import Annotated, Literal
 
+import click
+from msgspec import Meta
+
+from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import HANDHELD, Answer, say, table
+from harness.domain.option import Option
+from harness.domain.question import Api, KvType
 from harness.errors import Exit
 from harness.units import format_bytes, format_number
 
@@ -13,25 +19,48 @@ _NAMED_COUNT = 8
 
 @verb
 def recommend(
-    device: str, task: str, min_speed: float, minutes: float | None, quality_of: str, **fields: int | str
+    device: Annotated[str, Option(metavar="DEVICE", names="devices")],
+    task: Annotated[
+        Literal["chat", "code", "reasoning", "vision"],
+        Meta(description="What the model is for: it decides which published scores count."),
+        Option(("--task",)),
+    ] = "chat",
+    min_speed: Annotated[
+        float,
+        Meta(gt=0, le=1e9, description="Slowest decode speed to accept, in tokens/s."),
+        Option(("--min-speed",)),
+    ] = 5.0,
+    minutes: Annotated[
+        Annotated[float, Meta(gt=0, le=1e5)] | None,
+        Meta(description="Require that speed after this many minutes, throttling included."),
+        Option(("--minutes",)),
+    ] = None,
+    quality_of: Annotated[
+        str,
+        Meta(description="Only models that score at most one point below MODEL."),
+        Option(("--quality-of",), metavar="MODEL", names="models"),
+    ] = "",
+    context_tokens: options.ContextLength = 4096,
+    kv_type: KvType = "F16",
+    api: Api = "",
 ) -> Answer:
     """Rank models and their quantisations for DEVICE by published quality, of those that fit and are fast enough.
 
     Exit status: 0 there is one, 1 nothing fits or is fast enough.
     """
-    from harness.app.recommend import TASKS, benchmark
+    from harness.app.recommend import benchmark
     from harness.app.recommend import recommend as rank
     from harness.app.resolve import repository_of, resolve_device, resolve_model, scenario_from, usual_program
     from harness.app.results import ladders
     from harness.app.ways import ways
     from harness.report.answer import commands, kept_flags
 
-    scenario = scenario_from(fields | {"program": usual_program(device)})
+    asked = {"context_tokens": context_tokens, "kv_type": kv_type, "api": api}
+    scenario = scenario_from(asked | {"program": usual_program(device)})
     profile = resolve_device(device, scenario)
-    kind = next(t for t in TASKS if t == task)
     ranking = rank(
         profile,
-        kind,
+        task,
         scenario,
         min_tokens_per_s=min_speed,
         minutes=minutes or 0.0,
@@ -64,8 +93,8 @@ def recommend(
         how = f", {first.how}" if first.how else ""
         says = [f"Run {first.model} {first.quant}: {speed}, {memory}{how}.", *ranking.commands]
     heading, less = f"{task} on {profile.title}; *: no other is both better and faster", "less quantisation"
-    heads = ("", "model", "quant", benchmark(kind), less, "tokens/s", "needs", "how", "source")
-    none = f"no model with a published {benchmark(kind)} fits on {profile.title} and is fast enough: ask for less"
+    heads = ("", "model", "quant", benchmark(task), less, "tokens/s", "needs", "how", "source")
+    none = f"no model with a published {benchmark(task)} fits on {profile.title} and is fast enough: ask for less"
     view = table(heading, heads, lines, spare=("source", less, "needs")) if lines else none
     by_reason: dict[str, list[str]] = {}
     for model, reason in ranking.left_out.items():

@@ -1,26 +1,83 @@
 """``edge-harness run``: measure models for real, each in a child process of its own."""
 
 import os
-from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import click
+from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, say
+from harness.domain.option import Option
+from harness.domain.question import MOST_TOKENS, Api, KvType, Quant, Ubatch, Without
+
+
+class _Setting(options.Setting):
+    context_tokens: options.ContextLength = 4096
+    prompt_tokens: Annotated[
+        int,
+        Meta(ge=0, le=MOST_TOKENS, description="Tokens in each prompt."),
+        Option(("--prompt", "-p"), "Request", unit="tokens"),
+    ] = 512
+    new_tokens: Annotated[
+        int,
+        Meta(ge=0, le=MOST_TOKENS, description="Tokens to generate after each prompt."),
+        Option(("--tokens", "-n"), "Request", unit="tokens"),
+    ] = 128
+    ubatch_tokens: Ubatch = 512
+    kv_type: KvType = "F16"
+    without: Without = ()
+    api: Api = ""
+    placement: options.Split = None
+
+
+class _Measuring(options.Anywhere):
+    memory_bytes: options.MemoryLimit = None
 
 
 @verb
-@options.measuring
 def run(
-    models: tuple[str, ...],
-    quant: str,
-    target: str,
-    programs: Path | None,
-    how: "options.How",
-    **fields: Any,
+    setting: _Setting,
+    measuring: _Measuring,
+    models: Annotated[tuple[str, ...], Option(metavar="MODEL...", names="models")] = (),
+    quant: Quant = "",
+    depth_tokens: options.Depths = (0,),
+    thread_count: Annotated[
+        tuple[Annotated[int, Meta(ge=0, le=1024)], ...],
+        Meta(description="CPU threads; several numbers with commas: 1,2."),
+        Option(
+            ("--threads", "-t"),
+            "Engine and placement",
+            default="the physical cores, leaving out much slower ones",
+        ),
+    ] = (0,),
+    batch_count: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=256)], ...],
+        Meta(description="Sequences to decode together; several numbers with commas: 1,2,4,8."),
+        Option(("--batch",), "Request"),
+    ] = (1,),
+    runtime: Annotated[
+        str,
+        Meta(
+            description="Software that executes the model; server:URL for a server that is already running; several "
+            "with commas are measured in turns: llamacpp,ik."
+        ),
+        Option(("--runtime",), "Engine and placement", "NAME"),
+    ] = "llamacpp",
+    server_model: options.ServerModel = "",
+    repetitions: options.Repetitions = 5,
+    cold_loads: Annotated[
+        int,
+        Meta(ge=0, le=100, description="How many times to time a cold load, with none of the file in the page cache."),
+        Option(("--cold-loads",), "Measuring"),
+    ] = 1,
+    greedy: Annotated[
+        bool,
+        Meta(description="Include greedy sampling (choosing each token from its logits) in the time."),
+        Option(("--greedy",), "Engine and placement"),
+    ] = False,
 ) -> Answer:
     """Measure models: prefill, decode, time to first token, load time, memory.
 
@@ -30,28 +87,40 @@ def run(
     Exit status: 0 all well, 3 some inconclusive, 4 some could not run; the others are run all the same.
     """
     from harness.app.on_target import run_on
-    from harness.app.resolve import scenario_from
     from harness.app.run import cells_of, exit_of, run_in_turns
     from harness.app.this_machine import this_machine
     from harness.app.trend import answer_beside
     from harness.cli._records import difference_view, reasons, run_table
 
-    if programs is not None and target == "local":
+    if measuring.is_handed_over:
+        return options.handed_over(measuring)
+    programs = measuring.programs
+    if programs is not None and measuring.target == "local":
         from harness.runtimes.executable import FOLDER_VARIABLE
 
         refuse_typed({"runtime"}, "with --programs, whose folder has the runtime")
-        os.environ[FOLDER_VARIABLE], fields["runtime"], programs = str(programs), "executable", None
-    sides = options.sides_of(fields, models)
-    of_runs = {name: fields.pop(name) for name in ("repetitions", "cold_loads", "greedy")}
-    axes = {name: fields.pop(name) for name in ("depth_tokens", "thread_count", "batch_count")}
-    cells = cells_of(models or ("",), quant, scenario_from(fields), **axes)
-    jobs = [side.replace(**of_runs) for side in sides]
-    if programs is None:
-        groups = run_in_turns([[(cell, job) for job in jobs] for cell in cells], how=how, device=this_machine())
-    elif len(jobs) > 1:
+        os.environ[FOLDER_VARIABLE] = str(programs)
+        runtime = "executable"
+        programs = None
+    sides = options.sides_of(runtime, server_model, has_models=bool(models))
+    jobs = [side.replace(repetitions=repetitions, cold_loads=cold_loads, greedy=greedy) for side in sides]
+    if programs is not None and len(jobs) > 1:
         raise click.UsageError("--on with --programs takes one runtime")
-    else:
-        groups = [[record] for record in run_on(target, cells, jobs[0], how, programs)[1]]
+    if thread_count == (0,):
+        thread_count = (measuring.threads(0),)
+    with measuring.started() as how:
+        cells = cells_of(
+            models or ("",),
+            quant,
+            setting.scenario(measuring),
+            depth_tokens=depth_tokens,
+            thread_count=thread_count,
+            batch_count=batch_count,
+        )
+        if programs is None:
+            groups = run_in_turns([[(cell, job) for job in jobs] for cell in cells], how=how, device=this_machine())
+        else:
+            groups = [[record] for record in run_on(measuring.target, cells, jobs[0], how, programs)[1]]
     records = [record for group in groups for record in group]
 
     def show() -> None:

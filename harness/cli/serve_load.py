@@ -1,50 +1,97 @@
 """``edge-harness serve-load``: several requests at once against a server, and where it is saturated."""
 
-from typing import Any
+import re
+from typing import Annotated
 
 import click
+from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer
-from harness.cli._parameters import Amount, whole
+from harness.domain.option import Option, whole_number
+from harness.domain.question import MOST_TOKENS
 
 
-def _range(_context: click.Context, _option: click.Parameter, text: str) -> tuple[int, int]:
+def _range(text: str) -> tuple[int, int]:
     low, _, high = text.partition("-")
     try:
-        found = whole(low), whole(high or low)
+        found = whole_number(low), whole_number(high or low)
     except ValueError:
         found = (0, 0)
     if not 1 <= found[0] <= found[1]:
-        raise click.BadParameter(f"found {text!r}, expected tokens such as 128 or 64-256")
+        raise ValueError(f"found {text!r}, expected tokens such as 128 or 64-256")
     return found
 
 
-def _limits(_context: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for text in texts:
-        name, _, most = text.lower().partition("=")
-        if name in found:
-            raise click.BadParameter(f"found {name} twice, expected one limit of each")
-        try:
-            found[name] = Amount().convert(most.removesuffix("s"), _option, _context)
-        except click.BadParameter:
-            raise click.BadParameter(f"found {text!r}, expected seconds such as ttft=0.5") from None
-    return found
+def _limit(text: str) -> tuple[str, float]:
+    """A figure and the most seconds of it: ``ttft=0.5``."""
+    match = re.fullmatch(r"(\w+)=(\d+|\d*\.\d+)s?", text.strip().lower())
+    if match is None or not float(match[2]):
+        raise ValueError(f"found {text!r}, expected seconds such as ttft=0.5")
+    return match[1], float(match[2])
 
 
 @verb
-@options.measuring
 def serve_load(
-    named: str,
-    url: str,
-    server_model: str,
-    silence_s: float,
-    users: tuple[int, ...],
-    rates: tuple[float, ...],
-    how: "options.How",
-    **asked: Any,
+    measuring: options.Measuring,
+    named: Annotated[str, Option(metavar="[MODEL]", names="models")] = "",
+    url: Annotated[
+        str,
+        Meta(description="Address of the server: http://127.0.0.1:8080."),
+        Option(("--url",), metavar="URL"),
+    ] = "",
+    server_model: options.ServerModel = "",
+    silence_s: Annotated[
+        float,
+        Meta(gt=0, le=1e5, description="Give up when the server sends nothing for this many seconds."),
+        Option(("--silence",), "Measuring"),
+    ] = 60.0,
+    users: Annotated[
+        tuple[Annotated[int, Meta(ge=1, le=10_000)], ...],
+        Meta(
+            description="Closed loop: this many users at once, each waiting for its answer; several levels with "
+            "commas: 1,2,4,8,16."
+        ),
+        Option(("--users",)),
+    ] = (),
+    rates: Annotated[
+        tuple[Annotated[float, Meta(gt=0, le=1e9)], ...],
+        Meta(
+            description="Open loop: this many requests a second, arriving at random (Poisson); several levels with "
+            "commas: 0.5,1,2."
+        ),
+        Option(("--rate",)),
+    ] = (),
+    request_count: Annotated[
+        int,
+        Meta(ge=1, le=100_000, description="Requests at each level of load."),
+        Option(("--requests",)),
+    ] = 32,
+    prompt_tokens: Annotated[
+        tuple[int, int],
+        Meta(description="Tokens in each prompt, or a range such as 64-256."),
+        Option(("--prompt", "-p"), "Request", "COUNT", default="128", reads=_range),
+    ] = (128, 128),
+    new_tokens: Annotated[
+        tuple[int, int],
+        Meta(description="Tokens to generate for each request, or a range."),
+        Option(("--tokens", "-n"), "Request", "COUNT", default="64", reads=_range),
+    ] = (64, 64),
+    prefix_tokens: Annotated[
+        int,
+        Meta(ge=0, le=MOST_TOKENS, description="Tokens of a prefix that all prompts share, and a server can cache."),
+        Option(("--prefix",), unit="tokens"),
+    ] = 0,
+    limits_s: Annotated[
+        tuple[tuple[str, float], ...],
+        Meta(
+            description="Latency limit that a request must meet to count as good, in seconds: ttft=0.5, itl=0.05 or "
+            "e2el=5; repeatable."
+        ),
+        Option(("--goodput",), metavar="NAME=S", is_repeated=True, reads=_limit),
+    ] = (),
+    seed: options.Seed = 1,
 ) -> Answer:
     """Load-test a server: with so many users at once, or so many requests a second.
 
@@ -59,6 +106,10 @@ def serve_load(
     from harness.measure.pipeline import Pipeline
     from harness.runtimes.server.stream import Patience
 
+    names = [name for name, _ in limits_s]
+    for name in names:
+        if names.count(name) > 1:
+            raise click.UsageError(f"--goodput: found {name} twice, expected one limit of each")
     if not url or bool(users) == bool(rates):
         raise click.UsageError("expected --url with either --users or --rate")
     job = LoadJob(
@@ -66,10 +117,15 @@ def serve_load(
         model=server_model,
         levels=tuple(map(float, users)) or rates,
         open_loop=bool(rates),
+        request_count=request_count,
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        prefix_tokens=prefix_tokens,
+        limits_s=dict(limits_s),
+        seed=seed,
         patience=Patience(silence_s=silence_s),
-        **asked,
     )
-    with Pipeline(how) as pipeline:
+    with measuring.started() as how, Pipeline(how) as pipeline:
         planned = plan(job, throughput_of(named) if named else None)
         how.listener.begin("a load test", 3 * job.request_count * len(job.levels))
         record = pipeline.measure(planned)

@@ -1,43 +1,96 @@
 """``edge-harness soak``: decode for minutes and see when the device throttles, and by how much."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import click
+from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer
+from harness.domain.option import Option
+from harness.domain.question import Api, Quant, Threads
 from harness.errors import Exit
+
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
+
+
+class _Setting(options.Setting):
+    context_tokens: options.ContextLength = 512
+    thread_count: Threads = 0
+    api: Api = ""
+    placement: options.Split = None
+
+
+class _Measuring(options.Anywhere):
+    timeout_s: options.Timeout = 86_400.0
 
 
 @verb
-@options.measuring
 def soak(
-    model: str,
-    quant: str,
-    meter: Path | None,
-    target: str,
-    programs: Path | None,
-    how: "options.How",
-    **asked: Any,
+    model: options.Model,
+    setting: _Setting,
+    measuring: _Measuring,
+    quant: Quant = "",
+    runtime: options.Runtime = "llamacpp",
+    minutes: Annotated[
+        float,
+        Meta(gt=0, le=1e9, description="Length of the soak, in minutes."),
+        Option(("--minutes",)),
+    ] = 10.0,
+    window_s: Annotated[
+        float,
+        Meta(gt=0, le=1e9, description="Length of the windows whose speeds are compared, in seconds."),
+        Option(("--window",)),
+    ] = 5.0,
+    duty_ratio: Annotated[
+        float,
+        Meta(gt=0, le=1, description="Share of the time to decode, such as 0.5; the rest is spent idle."),
+        Option(("--duty",)),
+    ] = 1.0,
+    celsius_max: Annotated[
+        Positive | None,
+        Meta(description="Stop when any sensor is hotter than this, in °C."),
+        Option(("--max-celsius",)),
+    ] = None,
+    battery_percent_min: Annotated[
+        float,
+        Meta(ge=0, le=100, description="Stop when the battery is below this, in percent."),
+        Option(("--min-battery",)),
+    ] = 10.0,
+    meter: Annotated[
+        Path | None,
+        Meta(description="File that an external power meter writes to: lines of Unix time in seconds, and watts."),
+        Option(("--meter",), path="file"),
+    ] = None,
 ) -> Answer:
     """Decode for minutes on end: burst speed, throttling, sustained speed, energy.
 
     Exit status: 0 it ran to its end, 3 a limit of heat or battery ended it, 4 it could not run.
     """
     from harness.app.on_target import soak
-    from harness.app.resolve import scenario_from
     from harness.app.run import exit_of
     from harness.cli._records import answer_of
     from harness.domain.result import Soak
     from harness.measure.jobs.soak import SoakJob
 
-    if asked["minutes"] * 60 > how.limits.wall_s:
-        raise click.UsageError(f"--minutes: found {asked['minutes']:g}, expected no more than --timeout allows")
-    of_job = options.fields_of(SoakJob, asked)
-    scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": 1})
-    job = SoakJob(path=model, scenario=scenario, meter=str(meter or ""), **of_job)
-    record = soak(job, quant, target, programs, how)
+    if minutes * 60 > measuring.timeout_s:
+        raise click.UsageError(f"--minutes: found {minutes:g}, expected no more than --timeout allows")
+    if measuring.is_handed_over:
+        return options.handed_over(measuring)
+    job = SoakJob(
+        path=model,
+        scenario=setting.scenario(measuring),
+        runtime=runtime,
+        minutes=minutes,
+        window_s=window_s,
+        duty_ratio=duty_ratio,
+        celsius_max=celsius_max,
+        battery_percent_min=battery_percent_min,
+        meter=str(meter or ""),
+    )
+    with measuring.started() as how:
+        record = soak(job, quant, measuring.target, measuring.programs, how)
     stopped = isinstance(record.result, Soak) and record.result.stopped
     return answer_of(record, max(exit_of([record]), Exit.INCONCLUSIVE if stopped else Exit.OK))

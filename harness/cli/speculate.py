@@ -1,24 +1,54 @@
 """``edge-harness speculate``: does a draft make this model faster, and how much."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer
+from harness.domain.option import Option
+from harness.domain.question import Api, Quant, Threads
 from harness.errors import Exit
+
+if TYPE_CHECKING:
+    from harness.measure.pipeline import How
+
+
+class _Setting(options.Setting):
+    new_tokens: options.Generated = 96
+    context_tokens: options.ContextLength = 1024
+    thread_count: Threads = 0
+    api: Api = ""
+    placement: options.Split = None
+
+
+class _Measuring(options.Here):
+    memory_bytes: options.MemoryLimit = None
 
 
 @verb
-@options.measuring
 def speculate(
-    model: str,
-    draft: str,
-    gamma: int,
-    quant: str,
-    prompts: str,
-    prompt_count: int | None,
-    how: "options.How",
-    **asked: Any,
+    model: options.Model,
+    draft: Annotated[
+        str,
+        Meta(
+            description="Draft model, a name or a file (a copy in plain Q4_0 is tried too); or 'lookup' for prompt "
+            "lookup."
+        ),
+        Option(("--draft",), metavar="M", names="models"),
+    ],
+    setting: _Setting,
+    measuring: _Measuring,
+    gamma: Annotated[
+        Annotated[int, Meta(ge=1, le=63)] | Literal["auto"],
+        Meta(description="Tokens drafted in each cycle; auto adapts it."),
+        Option(("--gamma",), metavar="N|auto"),
+    ] = "auto",
+    quant: Quant = "",
+    prompts: options.Prompts = "code",
+    prompt_count: options.PromptCount = None,
+    repetitions: options.Repetitions = 1,
 ) -> Answer:
     """Measure speculative decoding: the same prompts with a draft and without.
 
@@ -26,38 +56,37 @@ def speculate(
 
     Exit status: 0 well, 1 the outputs differ and rounding does not explain it, 3 inconclusive, 4 it could not run.
     """
-    from harness.app.resolve import scenario_from
     from harness.app.speculate import load_prompts, speculate
     from harness.cli._records import answer_of
     from harness.domain.drafting import DraftAdvice
     from harness.domain.result import Speculation
     from harness.measure.jobs.speculate import SpeculationJob
 
-    of_job = options.fields_of(SpeculationJob, asked)
-    scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": of_job["new_tokens"]})
-    job = SpeculationJob(
-        target=str(options.model_file(model, quant, how)),
-        drafts=_drafts(draft, how),
-        prompts=load_prompts(prompts, prompt_count),
-        scenario=scenario,
-        draft_tokens=gamma,
-        **of_job,
-    )
+    with measuring.started() as how:
+        job = SpeculationJob(
+            target=str(options.model_file(model, quant, how)),
+            drafts=_drafts(draft, how),
+            prompts=load_prompts(prompts, prompt_count),
+            scenario=setting.scenario(measuring),
+            new_tokens=setting.new_tokens,
+            draft_tokens=0 if gamma == "auto" else gamma,
+            repetitions=repetitions,
+        )
 
-    def tell(advice: DraftAdvice) -> None:
-        costs = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in advice.verify_s.items())
-        how.listener.say(f"pass of the target by tokens (ms): {costs}; a drafted token: {advice.draft_s * 1e3:.1f} ms")
-        others = "".join(f"; with {name} {ratio:.2f} x" for name, ratio in advice.others.items())
-        how.listener.say(f"draft: {advice.draft}{others}")
-        how.listener.say(f"advice: {advice.words}")
+        def tell(advice: DraftAdvice) -> None:
+            costs = ", ".join(f"{k}: {s * 1e3:.0f}" for k, s in advice.verify_s.items())
+            draft_ms = advice.draft_s * 1e3
+            how.listener.say(f"pass of the target by tokens (ms): {costs}; a drafted token: {draft_ms:.1f} ms")
+            others = "".join(f"; with {name} {ratio:.2f} x" for name, ratio in advice.others.items())
+            how.listener.say(f"draft: {advice.draft}{others}")
+            how.listener.say(f"advice: {advice.words}")
 
-    record = speculate(job, how=how, on_advice=tell)
-
+        record = speculate(job, how=how, on_advice=tell)
     unexplained = isinstance(record.result, Speculation) and record.result.unexplained_count
     return answer_of(record, Exit.BROKEN if unexplained else None)
 
 
-def _drafts(draft: str, how: "options.How") -> tuple[str, ...]:
+def _drafts(draft: str, how: "How") -> tuple[str, ...]:
     """What to choose the draft from: prompt lookup, or a file and its fastest copy."""
     from harness.app.speculate import forms_of
 

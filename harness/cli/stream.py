@@ -1,34 +1,62 @@
 """``edge-harness stream``: run a model that is larger than the RAM it may use."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer, say
+from harness.domain.option import Option
+from harness.domain.question import Quant, Threads
 from harness.errors import RefusedError
 from harness.units import format_bytes, format_number
 
 if TYPE_CHECKING:
+    from harness.measure.pipeline import How
     from harness.predict.streamed import StreamingOutlook
 
 
+class _Setting(options.Setting):
+    new_tokens: options.Generated = 16
+    context_tokens: options.ContextLength = 512
+    thread_count: Threads = 0
+
+
 @verb
-@options.measuring
 def stream(
-    model: str,
-    ram_budget: str,
-    draft: str,
-    quant: str,
-    prompts: str,
-    prompt_count: int | None,
-    repetitions: int,
-    plain_mmap: bool,
-    says_first: bool,
-    target: str,
-    programs: Path | None,
-    how: "options.How",
-    **asked: Any,
+    model: options.Model,
+    ram_budget: Annotated[
+        str,
+        Meta(description="RAM that the run may use: 600MB, 1.5GiB, or 0.6x the size of the model's file."),
+        Option(("--ram-budget",), "Device and limits", "SIZE"),
+    ],
+    setting: _Setting,
+    measuring: options.Anywhere,
+    draft: Annotated[
+        str,
+        Meta(
+            description="Draft model to keep in memory (a copy in plain Q4_0, within the budget); or 'lookup' for "
+            "prompt lookup."
+        ),
+        Option(("--draft",), metavar="M", names="models"),
+    ] = "",
+    quant: Quant = "",
+    prompts: options.Prompts = "code",
+    prompt_count: options.PromptCount = None,
+    repetitions: options.Repetitions = 1,
+    plain_mmap: Annotated[
+        bool,
+        Meta(
+            description="Then map the file too, let the operating system choose what stays in memory, and compare both."
+        ),
+        Option(("--plain-mmap",)),
+    ] = False,
+    says_first: Annotated[
+        bool,
+        Meta(description="Predict the speed first; for that the engine is timed once, on tiny models."),
+        Option(("--predict/--no-predict",)),
+    ] = True,
 ) -> Answer:
     """Run a model in less RAM than it needs, reading the rest of its weights from storage.
 
@@ -38,7 +66,6 @@ def stream(
     Exit status: 0 well, 3 inconclusive, 4 it could not run.
     """
     from harness.app.plans import stream_outlook
-    from harness.app.resolve import scenario_from
     from harness.app.run import exit_of
     from harness.app.speculate import fastest_copy, load_prompts
     from harness.app.stream import stream
@@ -46,27 +73,42 @@ def stream(
     from harness.cli._records import difference_view, show_record
     from harness.measure.jobs.stream import StreamJob
 
-    if programs is not None:
-        raise RefusedError(f"llama-bench cannot stream: install edge-harness on {target} and leave out --programs")
+    if measuring.is_handed_over:
+        return options.handed_over(measuring)
+    if measuring.programs is not None:
+        where = measuring.target
+        raise RefusedError(f"llama-bench cannot stream: install edge-harness on {where} and leave out --programs")
     texts = load_prompts(prompts, prompt_count)[: prompt_count or 2] * repetitions
-    path = options.model_file(model, quant, how)
-    if len(parts_of(path.name)) > 1:
-        raise RefusedError(
-            f"{path.name} is a model in parts, which is not streamed: join them by `llama-gguf-split --merge`"
+    scenario = setting.scenario(measuring)
+    with measuring.started() as how:
+        path = options.model_file(model, quant, how)
+        if len(parts_of(path.name)) > 1:
+            raise RefusedError(
+                f"{path.name} is a model in parts, which is not streamed: join them by `llama-gguf-split --merge`"
+            )
+        if draft not in {"", "lookup"}:
+            draft = str(fastest_copy(options.model_file(draft, "", how)))
+        budget_bytes = options.budget_of(ram_budget, path.stat().st_size)
+        outlook = None
+        if says_first and (plain_mmap or not draft):  # with a draft it is said from the model's own costs, timed first
+            outlook = stream_outlook(path, budget_bytes, scenario, heard=how.listener)
+        job = StreamJob(
+            model=str(path),
+            prompts=texts,
+            budget_bytes=budget_bytes,
+            draft=draft,
+            new_tokens=setting.new_tokens,
+            scenario=scenario,
         )
-    if draft not in {"", "lookup"}:
-        draft = str(fastest_copy(options.model_file(draft, "", how)))
-    budget_bytes = options.budget_of(ram_budget, path.stat().st_size)
-    of_job = options.fields_of(StreamJob, asked)
-    scenario = scenario_from({**asked, "prompt_tokens": 1, "new_tokens": of_job["new_tokens"]})
-    outlook = None
-    if says_first and (plain_mmap or not draft):  # with a draft it is said from the model's own costs, timed first
-        outlook = stream_outlook(path, budget_bytes, scenario, heard=how.listener)
-    job = StreamJob(model=str(path), prompts=texts, budget_bytes=budget_bytes, draft=draft, scenario=scenario, **of_job)
-    records = []
-    for each in (job, job.replace(mode="mapped", draft=""))[: 1 + plain_mmap]:
-        predicted = None if outlook is None or each.draft else _beforehand(outlook, each.mode == "mapped", how)
-        records.append(stream(each, predicts=says_first, predicted_tokens_per_s=predicted, how=how))
+        jobs = [job]
+        if plain_mmap:
+            jobs.append(job.replace(mode="mapped", draft=""))
+        records = []
+        for each in jobs:
+            predicted = None
+            if outlook is not None and not each.draft:
+                predicted = _beforehand(outlook, each.mode == "mapped", how)
+            records.append(stream(each, predicts=says_first, predicted_tokens_per_s=predicted, how=how))
 
     def show() -> None:
         for record in records:
@@ -77,7 +119,7 @@ def stream(
     return Answer(records if plain_mmap else records[0], show, exit_of(records))
 
 
-def _beforehand(outlook: "StreamingOutlook", mapped: bool, how: "options.How") -> float | None:
+def _beforehand(outlook: "StreamingOutlook", mapped: bool, how: "How") -> float | None:
     """Tokens a second that are expected; one line says so."""
     hits = f"{outlook.expert_hit_ratio or 0.0:.0%} of the wanted experts in memory"
     streamed = f"{format_bytes(outlook.streamed_bytes)} from storage a pass"

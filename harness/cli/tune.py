@@ -2,38 +2,82 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-import click
+from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
+from harness.domain.option import Option
+from harness.domain.question import Api, Quant
 
 if TYPE_CHECKING:
     from harness.app.tune import Runner, Tuned
 
 
-def _seconds(_context: click.Context, option: click.Parameter, text: str) -> float:
-    """Seconds of ``90s``, ``10m`` or ``1h``."""
+def _seconds(text: str) -> float:
+    """Seconds of ``90s``, ``10m`` or ``1h``; ValueError for anything else."""
     match = re.fullmatch(r"(\d{1,5}(?:\.\d+)?)([smh])", text.strip())
     seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if not 1 <= seconds <= 86_400:
-        raise click.BadParameter(f"found {text!r}, expected a time such as 90s, 10m or 1h", param=option)
+        raise ValueError(f"found {text!r}, expected a time such as 90s, 10m or 1h")
     return seconds
 
 
-def _share(_context: click.Context, option: click.Parameter, text: str) -> float:
-    """0 for ``keep``, else the share that a percentage is."""
+def _share(text: str) -> float:
+    """0 for ``keep``, else the share that a percentage is; ValueError for anything else."""
     match = re.fullmatch(r"(\d{1,2}(?:\.\d+)?)%", text.strip())
     if match is None and text != "keep":
-        raise click.BadParameter(f"found {text!r}, expected keep, or a growth such as 0.5%", param=option)
+        raise ValueError(f"found {text!r}, expected keep, or a growth such as 0.5%")
     return float(match[1]) / 100 if match else 0.0
 
 
+class _Measuring(options.Measuring):
+    memory_bytes: options.MemoryLimit = None
+    target: options.On = "local"
+    programs: options.Programs = None
+    cpus: options.Cpus = ()
+
+
 @verb
-@options.measuring
-def tune(model: str, profile: Path | None, target: str, how: "options.How", **asked: Any) -> Answer:
+def tune(
+    model: options.Model,
+    measuring: _Measuring,
+    quant: Quant = "",
+    goal: Annotated[
+        str,
+        Meta(
+            description="What to be fast at: chat, prompt (long prompts), agent (a long history), or users=8 (so many "
+            "at once)."
+        ),
+        Option(("--for",)),
+    ] = "chat",
+    within_s: Annotated[
+        float,
+        Meta(description="Time limit for the whole search: 90s, 10m, 1h."),
+        Option(("--within",), default="10m", reads=_seconds),
+    ] = 600.0,
+    api: Api = "",
+    quality_ratio: Annotated[
+        float,
+        Meta(description="keep: the same answers; or how much perplexity may rise in exchange for speed, as 0.5%."),
+        Option(("--quality",), default="keep", reads=_share),
+    ] = 0.0,
+    runtimes: Annotated[
+        tuple[str, ...],
+        Meta(description="Runtimes to race, with commas."),
+        Option(("--runtimes",), default="all that can be used here"),
+    ] = (),
+    profile: Annotated[
+        Path | None,
+        Meta(
+            description="Save the winner as defaults of `run` and `check`: in edge-harness.toml, or in a file to copy "
+            "from."
+        ),
+        Option(("--profile",), endings=(".toml",)),
+    ] = None,
+) -> Answer:
     """Find the fastest settings for MODEL here: runtime, threads, repacking, micro-batch, flash attention, cache, GPU.
 
     Settings that cannot win by their prediction never run; the others race in turns. The first line says how many times
@@ -47,8 +91,23 @@ def tune(model: str, profile: Path | None, target: str, how: "options.How", **as
     from harness.app.tune import tune as race
     from harness.errors import Exit
 
-    memory_bytes = how.limits.memory_bytes
-    tuned = race(model, memory_bytes=memory_bytes, device=this_machine(), on=target, how=how, **asked)
+    if measuring.is_handed_over:
+        return options.handed_over(measuring)
+    with measuring.started() as how:
+        tuned = race(
+            model,
+            quant,
+            goal=goal,
+            within_s=within_s,
+            memory_bytes=measuring.memory_bytes,
+            quality_ratio=quality_ratio,
+            runtimes=runtimes,
+            api=api,
+            on=measuring.target,
+            programs=measuring.programs,
+            device=this_machine(),
+            how=how,
+        )
     if profile is not None:
         from harness.records.store import write_atomically
 

@@ -1,17 +1,29 @@
 """``edge-harness validate``: the laws against published measurements."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from msgspec import Meta
 
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
+from harness.domain.option import Option
 
 if TYPE_CHECKING:
     from harness.published.score import Report, Score
 
 
 @verb
-def validate(rows: Path | None) -> Answer:
+def validate(
+    rows: Annotated[
+        Path | None,
+        Meta(
+            description="CSV file of measurements, with the columns of the shipped tables: speeds, batches, "
+            "speculative decoding, streaming, split placements, energy or heat."
+        ),
+        Option(("--rows",), default="the shipped speeds"),
+    ] = None,
+) -> Answer:
     """Show how far the predictions are off published measurements, beside the best constant guess.
 
     Each chip x api x model x quantisation has one vote. The coefficients that ship were fitted on the rows that ship:

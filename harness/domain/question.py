@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from harness.domain.base import Frozen
 from harness.domain.option import Option
-from harness.domain.placement import Placement
+from harness.domain.placement import Placement, placement_of
 
 MOST_TOKENS = 1 << 24
 """No model has a context of more; a number above is a slip of the keyboard."""
@@ -102,12 +102,12 @@ Placed = Annotated[
         description="How layers and experts are split between GPU and CPU, in llama.cpp's flags: "
         "'-ngl 20 --n-cpu-moe 7 -ts 3,1 -sm tensor -mg 0 -nkvo'."
     ),
-    Option(("--placement",), "Engine and placement", "FLAGS", default="the fastest that fits"),
+    Option(("--placement",), "Engine and placement", "FLAGS", default="the fastest that fits", reads=placement_of),
 ]
 Beside = Annotated[
     tuple[str, ...],
     Meta(description="What runs beside the model in the same memory: another model or a system; repeatable."),
-    Option(("--with",), metavar="MODEL|SYSTEM[:SIZE]"),
+    Option(("--with",), metavar="MODEL|SYSTEM[:SIZE]", is_repeated=True),
 ]
 
 
@@ -147,7 +147,7 @@ class Asked(Frozen):
             description="Draft model for speculative decoding: a name (NAME:QUANT for its quantisation) or a file; or "
             "a head on the model itself: mtp, eagle or dflash (mtp:3 drafts 3 tokens at a time)."
         ),
-        Option(("--draft",), metavar="MODEL|HEAD"),
+        Option(("--draft",), metavar="MODEL|HEAD", names="models"),
     ] = ""
     verifier: Annotated[
         str,

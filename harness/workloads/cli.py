@@ -2,19 +2,25 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import click
+from msgspec import Meta
 
 from harness.cli import _options as options
 from harness.cli._command import Verbs, typed
 from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, say, table
+from harness.domain.option import Option
 from harness.errors import Exit, HarnessError
 
 _OF_RUNS_HERE = frozenset(
     {"cases", "evaluate", "devices", "repetitions", "thread_count", "seed", "memory_bytes", "nli", "encoder"}
 )
+
+
+class _Measuring(options.Anywhere):
+    memory_bytes: options.MemoryLimit = None
 
 
 @click.group(cls=Verbs)
@@ -23,17 +29,54 @@ def workloads() -> None:
 
 
 @workloads.command("run", epilog="edge-harness workloads run memory_store")
-@options.measuring
 def run(
-    names: tuple[str, ...],
-    cases: Path | None,
-    model: str | None,
-    encoder: str | None,
-    nli: str | None,
-    target: str,
-    programs: Path | None,
-    how: "options.How",
-    **fields: Any,
+    measuring: _Measuring,
+    names: Annotated[tuple[str, ...], Option(metavar="[NAME...]")] = (),
+    cases: Annotated[
+        Path | None,
+        Meta(description="Your own cases, as JSON lines; `workloads run --json` without a NAME lists their columns."),
+        Option(("--cases",), path="file", is_here=True),
+    ] = None,
+    size: Annotated[
+        str,
+        Meta(description="A named size, or changes to the default one, such as entry_count=5000."),
+        Option(("--size",)),
+    ] = "default",
+    model: Annotated[
+        str | None,
+        Meta(description="Language model: a name, name:quant or file."),
+        Option(("--model",), metavar="MODEL", names="models"),
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        Meta(description="Sentence encoder: a folder or hf:org/name."),
+        Option(("--encoder",), metavar="FOLDER", default="MiniLM"),
+    ] = None,
+    nli: Annotated[
+        str | None,
+        Meta(
+            description="NLI cross-encoder (does one text contradict another?): a folder or hf:org/name with "
+            "model.onnx."
+        ),
+        Option(("--nli",), metavar="FOLDER"),
+    ] = None,
+    evaluate: Annotated[
+        bool,
+        Meta(description="Answer every case, rather than just enough to time each step."),
+        Option(("--evaluate",)),
+    ] = False,
+    devices: Annotated[
+        tuple[str, ...],
+        Meta(description="Also predict this device; repeatable."),
+        Option(("--predict-for",), metavar="DEVICE", is_repeated=True, names="devices"),
+    ] = (),
+    repetitions: options.Repetitions = 30,
+    thread_count: Annotated[
+        int,
+        Meta(ge=1, le=1024, description="CPU threads."),
+        Option(("--threads", "-t"), "Engine and placement"),
+    ] = 1,
+    seed: options.Seed = 1,
 ) -> Answer:
     """Predict the named systems, time them on their cases, and score the answers; without a NAME, list them all.
 
@@ -48,6 +91,8 @@ def run(
     from harness.workloads.system import load_all
     from harness.workloads.table import median_error, views
 
+    if measuring.is_handed_over:
+        return options.handed_over(measuring)
     if not names:
         refuse_typed(typed(click.get_current_context()), "without a NAME")
         return _listed()
@@ -55,27 +100,40 @@ def run(
     refuse_typed({"cases"}, "unless one system is named", when=not is_alone)
     systems, skipped = load_all(names)
     _refuse_unused(text for system in systems for text in system.parts)
-    given = Given(
-        language=options.model_file(model, "", how) if model else None,
-        encoder=folder_of(encoder) if encoder else None,
-        nli=folder_of(nli) if nli else None,
-        cases=cases,
-    )
+    programs = measuring.programs
     if programs is not None:
         refuse_typed(_OF_RUNS_HERE, "with --programs: the target runs no Python")
     runs: list[SystemRun] = []
-    for index, system in enumerate(systems):
-        how.listener.plan(len(systems) - index)
-        try:
-            if programs is None:
-                runs.append(run_here(system.name, given, how=how, **fields))
+    with measuring.started() as how:
+        given = Given(
+            language=options.model_file(model, "", how) if model else None,
+            encoder=folder_of(encoder) if encoder else None,
+            nli=folder_of(nli) if nli else None,
+            cases=cases,
+        )
+        for index, system in enumerate(systems):
+            how.listener.plan(len(systems) - index)
+            try:
+                if programs is None:
+                    one = run_here(
+                        system.name,
+                        given,
+                        size=size,
+                        devices=devices,
+                        thread_count=thread_count,
+                        how=how,
+                        evaluate=evaluate,
+                        repetitions=repetitions,
+                        seed=seed,
+                    )
+                else:
+                    one = run_on(system.name, given, size=size, on=measuring.target, programs=programs, how=how)
+            except HarnessError as error:
+                if is_alone:
+                    raise
+                skipped[system.name] = str(error)
             else:
-                there = {"size": fields["size"], "on": target, "programs": programs, "how": how}
-                runs.append(run_on(system.name, given, **there))
-        except HarnessError as error:
-            if is_alone:
-                raise
-            skipped[system.name] = str(error)
+                runs.append(one)
     made = [(one.name, one.record) for one in runs if one.record]
     lines = [f"{name}: {record.outcome}: {record.detail}" for name, record in made if record.detail]
     lines += [f"not run: {name}: {why}" for name, why in skipped.items()]

@@ -262,17 +262,6 @@ def test_completion_is_made_from_the_commands(shell: str) -> None:
     assert "plain,llama-3.2-3b" in run(**environment).stdout
 
 
-def test_an_option_of_all_verbs_that_has_gone_says_what_to_type() -> None:
-    assert "_EDGE_HARNESS_COMPLETE=bash_source" in str(CliRunner().invoke(cli, ["--completion", "bash"]).output)
-
-
-def test_a_format_that_has_gone_says_what_to_type() -> None:
-    for words in (["--format", "csv"], ["-f", "csv"], ["-o", "runs.csv"]):
-        shown = CliRunner().invoke(cli, ["report", *words]).output
-        assert "a program reads `edge-harness history RUN... --json`" in shown
-    assert "history" not in CliRunner().invoke(cli, ["report", "--format", "xml"]).output
-
-
 def test_numbers_are_aligned_right_and_a_column_with_a_word_is_not() -> None:
     rows = [("1.5e-08", "12", "1.04 GiB"), ("–", "no draft", "fits"), ("23.4 tokens/s", "7", "2 GiB")]
     assert table("", ("a", "b", "c"), rows).right == {0, 1}

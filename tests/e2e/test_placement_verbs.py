@@ -68,7 +68,7 @@ def test_a_placement_on_several_cards_is_answered_as_it_was_asked(tmp_path: Path
         (("fit", *MIXTURE, "--placement", "auto"), "expected flags of llama.cpp"),
         (("fit", *MIXTURE, "--placement", "-ts 0,0"), "shares such as -ts 3,1"),
         (("models", "show", "smollm2-135m", "--provider", "openvino"), "ONNX graph"),
-        (("validate", "--rows", str(ROWS), "--leave-out", "source"), "python -m bench validation --by"),
+        (("validate", "--rows", str(ROWS), "--leave-out", "source"), "No such option '--leave-out'"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, args: tuple[str, ...], word: str) -> None:
