@@ -18,6 +18,7 @@ from harness.catalog.devices import load_device
 from harness.cli import cli
 from harness.cli.check import show as show_check
 from harness.domain.budget import Metric
+from harness.domain.figure import metric_values
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation, Quality, Result, Soak, Speculation, Stream, SystemResult
 from harness.domain.scenario import Scenario
@@ -27,7 +28,6 @@ from harness.published.rows import predictable, source_key
 from harness.records.compare import ComparedRow, compare
 from harness.records.imports import read_results
 from harness.records.ladder import COLUMNS, cells, rungs_of
-from harness.records.metrics import metric_values
 from harness.report.document import without_folders
 from harness.units import format_bytes, format_seconds
 

@@ -82,7 +82,7 @@ class EdgeModel:
         """Hand the samples to pytest-benchmark, if the test has not used it otherwise."""
         from statistics import median
 
-        from harness.records.metrics import UNITS, metric_values
+        from harness.domain.figure import FIGURES, metric_values
 
         benchmark = self.request.getfixturevalue("benchmark")
         benchmark._mode = "edge-harness"  # the samples were taken in another process: no public way leads in
@@ -90,7 +90,7 @@ class EdgeModel:
             stats = benchmark._make_stats(1)
             for sample in record.believed("decode") or record.believed("prefill"):
                 stats.update(sample.duration_s / max(1, sample.token_count))
-        values = {metric: metric_values(record, metric) for metric in UNITS}
+        values = {metric: metric_values(record, metric) for metric in FIGURES}
         benchmark.extra_info.update({metric: median(each) for metric, each in values.items() if each})
 
 

@@ -1,27 +1,38 @@
 """What a user names as results: record files, folders of them, other tools' files, or runs of the history."""
 
+import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from harness.domain.foreign import json_of
 from harness.domain.record import RunRecord
-from harness.errors import BadDataError, HarnessError
+from harness.errors import BadDataError, HarnessError, RefusedError
 from harness.measure.pipeline import open_history
 from harness.records.imports import read_results
 from harness.records.store import from_document
+
+_ENDINGS: Final = frozenset({".json", ".jsonl"})
+_MOST_FILES: Final = 20_000
+ANSWERS: Final = "gate-answers.json"
+"""What gates keep of their own answers beside the results."""
 
 
 def gather(references: Iterable[str]) -> list[RunRecord]:
     """Records of all references (files, folders, beginnings of identifiers), each run once, in the order given.
 
+    Of a folder every file of results is read, those of its subfolders too; a warning names what is none.
+
     Raises:
         BadDataError: A file is no results, or there is neither a file nor a run of that name.
+        RefusedError: Two runs that differ have one identifier.
     """
     records: dict[str, RunRecord] = {}
     for reference in references:
         for record in _of(reference):
-            records.setdefault(record.run_id, record)
+            if records.setdefault(record.run_id, record) != record:
+                raise RefusedError(f"{reference}: two different runs are called {record.run_id}: which one is meant?")
     return list(records.values())
 
 
@@ -36,16 +47,35 @@ def ladders() -> list[RunRecord]:
 def _of(reference: str) -> list[RunRecord]:
     path = Path(reference)
     if path.is_dir():
-        files = sorted(path.glob("*.json"))
-        if not files:
-            raise BadDataError(path, "", "a folder without .json files", "run records")
-        return [record for file in files for record in read_results(file)]
+        return [record for file in _files_in(path) for record in read_results(file)]
     if path.exists() or path.suffix or "/" in reference:
         return read_results(path)
     history = open_history()
     if not history.path.exists():
         raise BadDataError(reference, "", "no such file, and no history yet", "a record file or a run of the history")
     return [history.get(reference)]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Files of results in a folder and below it, by name; what is hidden is none."""
+    files: list[Path] = []
+    others: list[str] = []
+    for number, path in enumerate(folder.rglob("*")):
+        if number > _MOST_FILES:
+            raise BadDataError(folder, "", f"more than {_MOST_FILES} files", "a folder of results")
+        within = path.relative_to(folder)
+        if path.is_dir() or path.name == ANSWERS or any(part.startswith(".") for part in within.parts):
+            continue
+        if path.suffix.lower() in _ENDINGS:
+            files.append(path)
+        else:
+            others.append(str(within))
+    if not files:
+        raise BadDataError(folder, "", "a folder without .json files", "run records")
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        warnings.warn(f"{folder}: not read: {', '.join(sorted(others)[:3])}{more}", stacklevel=2)
+    return sorted(files)
 
 
 def single_record(output: bytes, source: str) -> RunRecord:

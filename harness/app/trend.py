@@ -7,26 +7,27 @@ and the spread from run to run is in its interval, by the rule that gates follow
 from collections.abc import Iterable, Sequence
 from math import exp, sqrt
 from statistics import fmean, median, stdev
-from typing import Final, get_args
+from typing import Final
 
 from harness.domain.base import Frozen
-from harness.domain.budget import HIGHER_IS_BETTER, Metric
+from harness.domain.figure import FIGURES, Metric, metric_values
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation
 from harness.records.derive import setting_of
-from harness.records.metrics import UNITS, metric_values
 from harness.stats.intervals import quantile_interval
-from harness.stats.runs import Spread, estimate_of_runs, spread_of_runs
+from harness.stats.runs import Spread, estimate, spread_of
 
-METRICS: Final[tuple[Metric, ...]] = get_args(Metric)
+METRICS: Final[tuple[Metric, ...]] = tuple(FIGURES)
+_ERROR: Final = 0.025
+"""Share of cases in which one end of an interval may err: 95 % between both."""
 WORSE_RATIO: Final = 1.002
 """Perplexity moves by up to this where kernels of the same weights round activations otherwise."""
 
 
 class MetricChange(Frozen):
-    """How one metric of a run differs: ``better``, ``worse``, ``no difference shown``, ``too few samples`` in a word.
+    """How one metric of a run differs: ``better``, ``worse``, ``no difference shown`` in a word.
 
-    The ratio is after / before, of the medians, with its 95 % interval (None with fewer than 3 samples on a side).
+    The ratio is after / before, of the medians, with its 95 % interval.
     """
 
     metric: Metric
@@ -63,13 +64,14 @@ class Trend(Frozen):
 
 
 def _change(metric: Metric, old: Sequence[float], new: Sequence[float], spread: Spread) -> MetricChange:
-    mid, low, high, _ = estimate_of_runs([new], spread, 0.95, [old])
-    word = "better" if (mid > 1) == (metric in HIGHER_IS_BETTER) else "worse"
+    figure = FIGURES[metric]
+    mid, low, high, _ = estimate([new], spread, _ERROR, _ERROR, [old])
+    word = "better" if (mid > 1) == figure.higher_is_better else "worse"
     if low is None or high is None or low <= 1 <= high:
-        word = "too few samples" if low is None else "no difference shown"
+        word = "no difference shown"
     return MetricChange(
         metric=metric,
-        unit=UNITS[metric],
+        unit=figure.unit,
         before=median(old),
         after=median(new),
         ratio=mid,
@@ -85,7 +87,7 @@ def differences(before: RunRecord, after: RunRecord) -> list[MetricChange]:
     for metric in METRICS:
         old, new = ([v for v in metric_values(run, metric) if v > 0] for run in (before, after))
         if old and new:
-            changes.append(_change(metric, old, new, spread_of_runs([])))
+            changes.append(_change(metric, old, new, spread_of([[old], [new]], FIGURES[metric].spread)))
     return changes
 
 
@@ -144,5 +146,7 @@ def _trend(name: str, metric: Metric, course: Sequence[tuple[str, str, list[floa
         mid, low, high, count = quantile_interval(values)
         points.append(Point(run_id=run_id, created=created, value=mid, low=low, high=high, sample_count=count))
     runs = [values for _, _, values in course]
-    step = _change(metric, runs[-2], runs[-1], spread_of_runs(runs[:-1])) if len(runs) > 1 else None
+    step = None
+    if len(runs) > 1:
+        step = _change(metric, runs[-2], runs[-1], spread_of([runs[:-1]], FIGURES[metric].spread))
     return Trend(name=name, metric=metric, points=tuple(points), step=step)

@@ -40,6 +40,7 @@ from harness.catalog.gguf import read_gguf
 from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile
+from harness.domain.figure import metric_values
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
 from harness.domain.placement import Placement, placement_of
@@ -54,7 +55,6 @@ from harness.measure.machine import cpu
 from harness.measure.pipeline import How, Listener, Pipeline
 from harness.measure.protocol import GenerateJob
 from harness.predict.splits import best_split, steps
-from harness.records.metrics import metric_values
 from harness.runtimes._threads import default_thread_count
 from harness.stats.intervals import Estimate, ratio_interval
 

@@ -1,12 +1,15 @@
 """Read a budgets file: ``[[budget]]`` tables, each with exactly one limit."""
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from harness.domain.base import Frozen
-from harness.domain.budget import HIGHER_IS_BETTER, PINS, Budget
+from harness.domain.budget import PINS, Budget
+from harness.domain.figure import FIGURES
 from harness.domain.foreign import toml_in, typed
 from harness.errors import BadDataError
+from harness.printable import clean
 
 LIMITS = ("floor", "ceiling", "baseline_ratio", "slowdown_ratio", "prediction_ratio", "roofline_ratio")
 
@@ -39,6 +42,9 @@ def budget_lines(path: Path, count: int) -> list[int]:
 
 def check_budget(budget: Budget, path: Path | str, place: str) -> None:
     """Refuse a budget without exactly one sound limit; BadDataError as for a file, ``path`` and ``place`` say where."""
+    if budget.metric not in FIGURES:
+        near = get_close_matches(budget.metric, FIGURES, n=3) or FIGURES
+        raise BadDataError(path, f"{place}.metric", repr(clean(budget.metric)), f"a figure such as {', '.join(near)}")
     given = {name: getattr(budget, name) for name in LIMITS if getattr(budget, name) is not None}
     if len(given) != 1:
         limits = " and ".join(given) if given else "no limit"
@@ -46,7 +52,7 @@ def check_budget(budget: Budget, path: Path | str, place: str) -> None:
     name, limit = next(iter(given.items()))
     if limit == float("inf"):
         raise BadDataError(path, f"{place}.{name}", repr(limit), "a finite number")
-    higher = budget.metric in HIGHER_IS_BETTER
+    higher = FIGURES[budget.metric].higher_is_better
     if (name == "floor" and not higher) or (name == "ceiling" and higher):
         right = "floor" if higher else "ceiling"
         raise BadDataError(path, f"{place}.{name}", f"a {name} on {budget.metric}", f"a {right} for this metric")

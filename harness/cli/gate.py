@@ -1,5 +1,6 @@
 """``edge-harness gate``: judge runs and predictions against budgets, and keep the baseline that they are held to."""
 
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,11 +14,14 @@ from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, put
 from harness.domain.base import Frozen
 from harness.domain.option import Option
-from harness.errors import RefusedError
+from harness.errors import CouldNotRunError, RefusedError
 from harness.printable import clean_lines
 from harness.units import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.domain.record import RunRecord
     from harness.gates.judge import Judgement
 
 FILES = {".txt": "terminal", ".md": "markdown", ".xml": "junit", ".svg": "badge"}
@@ -40,6 +44,18 @@ class _Shown(Frozen):
         ),
         Option(("--out", "-o"), "Output", is_repeated=True, endings=(".txt", ".md", ".xml", ".svg")),
     ] = ()
+    show_all: Annotated[
+        bool, Meta(description="Print every budget, with its evidence."), Option(("--all",), "Output")
+    ] = False
+
+
+def _time(text: str) -> datetime:
+    """The time that a text tells, in UTC where it does not say; ValueError where it is none."""
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"found {text!r}, expected a time such as 2026-12-01T09:00:00Z") from None
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
 
 
 class _Gate(Verbs):
@@ -62,8 +78,7 @@ def gate() -> None:
       edge-harness gate init RESULT...                      propose budgets
       edge-harness gate update RESULT... --to FOLDER        keep runs as the baseline
 
-    Exit status: 0 pass, 1 fail, 2 usage, 3 inconclusive, 4 no evidence (no run matches a budget, or one crashed).
-    A budget that stays inconclusive, three gates in a row unless it says otherwise, fails.
+    Exit status: 0 PASS, 1 FAIL, 2 usage, 3 UNDECIDED, 4 NO EVIDENCE (no run matches a budget, or one crashed).
     """  # noqa: D301 - click reads the backspace as "do not wrap"
 
 
@@ -82,21 +97,38 @@ def judge(
         Meta(description="Git commit to read the folders of --baseline from, instead of the working tree."),
         Option(("--against",), metavar="COMMIT"),
     ] = None,
+    since: Annotated[
+        datetime | None,
+        Meta(description="Judge only runs made at or after this time, such as 2026-12-01T09:00:00Z: this build's."),
+        Option(("--since",), metavar="TIME", reads=_time),
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        Meta(description="File in which the answers of gates are kept."),
+        Option(("--answers",), path="file", default="gate-answers.json in the first folder of results"),
+    ] = None,
 ) -> Answer:
     """Judge results against the budgets: records, folders of them, runs of the history, or other tools' files."""
-    from harness.app.results import gather
+    from harness.app.results import ANSWERS, gather
     from harness.catalog.budgets import load_budgets
     from harness.gates.baselines import at_commit
     from harness.gates.evaluate import evaluate
+    from harness.gates.sittings import time_of
 
     budgets = load_budgets(budget)
     refuse_typed({"against"}, "without --baseline, which names the folder", when=not baseline)
     before = [record for name in baseline for record in at_commit(name, against)] if against else gather(baseline)
-    judged = gather(results)
+    everything = gather(results)
+    judged = [record for record in everything if since is None or time_of(record) >= since]
     earlier = {record.run_id: record for record in before}
     if both := [record.run_id for record in judged if earlier.get(record.run_id) == record]:
         raise RefusedError(f"run {both[0]} is in --baseline too: a run says nothing beside itself")
-    return _answer(evaluate(budgets, judged, baseline=before), budget, shown)
+    if answers is None:
+        answers = next((Path(name) / ANSWERS for name in results if Path(name).is_dir()), None)
+    notes = _notes(judged, before)
+    if len(judged) < len(everything):
+        notes.insert(0, f"{counted(len(everything) - len(judged), 'run')} made before --since left out.")
+    return _answer(evaluate(budgets, judged, baseline=before), budget, shown, notes, answers)
 
 
 @gate.command()
@@ -129,11 +161,10 @@ def live(
     """Run a new build and its baseline in turns until the decision is clear."""
     from harness.catalog.budgets import load_budgets
     from harness.cli._progress import RunProgress
-    from harness.gates.live import gate_in_turns, looks_within, run_side
-    from harness.gates.plan import plan_line
+    from harness.gates.live import gate_in_turns, looks_within, plan_line, run_side
 
     budgets = load_budgets(budget)
-    click.echo(plan_line(looks_within(max_turns), 0.95), err=True)
+    click.echo(plan_line(looks_within(max_turns), len(budgets)), err=True)
     with RunProgress() as progress:
         progress.begin(f"the gate, at most {max_turns} turns", max_turns)
         judgements, _, _ = gate_in_turns(
@@ -185,7 +216,7 @@ def init(
         Option(("--out", "-o"), "Output", path="file", default="stdout"),
     ] = None,
 ) -> Answer:
-    """Propose budgets from results, or from the run history when none is named.
+    """Propose budgets from results, or from the run history when none is named, and say what they will find.
 
     They are pinned to the model's file, its quantisation, the runtime, the scenario and the class of machine: a run
     that differs in any of these is not evidence for them.
@@ -196,27 +227,60 @@ def init(
 
     past = open_history()
     own = past.records(limit=1000) if not results and past.path.exists() else []
-    budgets = propose([*gather(results), *own], preset)
-    if not budgets:
+    proposals = propose([*gather(results), *own], preset)
+    if not proposals:
         raise RefusedError("no successful run to propose budgets from: make one with edge-harness run MODEL")
-    return put(to_toml(budgets), out, budgets)
+    for budget, finds in proposals if out else ():
+        click.echo(f"{budget.metric}, {budget.model}: {finds}", err=True)
+    return put(to_toml(proposals), out, [budget for budget, _ in proposals])
 
 
-def _answer(judgements: "list[Judgement]", budget: Path, shown: _Shown) -> Answer:
+def _notes(judged: "Sequence[RunRecord]", before: "Sequence[RunRecord]") -> list[str]:
+    """Of when the runs are, where that bears on the answer."""
+    from harness.gates.sittings import sittings_of, time_of
+
+    sittings = sittings_of(judged)
+    if before:
+        newest = max(before, key=time_of)
+        versions = {record.engine.version for record in (*judged, *before) if record.engine}
+        runtime = "the same runtime: suspect the machine first" if len(versions) == 1 else "another runtime"
+        return [f"Baseline: {time_of(newest):%-d %B, %H:%M}, {runtime}."]
+    if len(sittings) > 1:
+        first, last = time_of(sittings[0][0]), time_of(sittings[-1][-1])
+        return [f"Judged are runs of {first:%-d %B, %H:%M} to {last:%-d %B, %H:%M}; --since leaves out old ones."]
+    return []
+
+
+def _answer(
+    judgements: "list[Judgement]",
+    budget: Path,
+    shown: _Shown,
+    notes: "Sequence[str]" = (),
+    answers: Path | None = None,
+) -> Answer:
     from harness.catalog.budgets import budget_lines
-    from harness.catalog.paths import home_dir
     from harness.gates import formats
+    from harness.gates.answers import keep_answers, read_answers, with_deadlines
     from harness.gates.evaluate import exit_code
-    from harness.gates.streaks import with_streaks
     from harness.records.store import write_atomically
 
     lines = budget_lines(budget, len(judgements))
-    judgements = with_streaks(judgements, home_dir() / "gate-streaks.json")
+    if answers is not None:
+        now = datetime.now(UTC)
+        earlier = read_answers(answers)
+        try:
+            keep_answers(answers, earlier, judgements, now)
+        except CouldNotRunError as error:  # the answer does not depend on whether it can be kept
+            click.echo(f"edge-harness: warning: {error}", err=True)
+        judgements = with_deadlines(judgements, earlier, now)
+    elif any(j.budget.undecided_days or j.budget.undecided_builds for j in judgements):
+        raise RefusedError(
+            f"{budget}: found undecided_days or undecided_builds, expected --answers FILE where answers are kept"
+        )
     judgements = [j.replace(file=budget.as_posix(), line=n) for j, n in zip(judgements, lines, strict=True)]
-
-    def rendered(name: str) -> str:
-        return clean_lines(getattr(formats, name)(judgements))
-
     for path in shown.out:
-        write_atomically(path, rendered(FILES[path.suffix.lower()]).encode())
-    return Answer(judgements, lambda: click.echo(rendered(shown.form), nl=False), exit_code(judgements))
+        write_atomically(path, clean_lines(getattr(formats, FILES[path.suffix.lower()])(judgements)).encode())
+    text = getattr(formats, shown.form)(judgements)
+    if shown.form == "terminal" and not shown.show_all:
+        text = formats.summary(judgements, notes)
+    return Answer(judgements, lambda: click.echo(clean_lines(text), nl=False), exit_code(judgements))

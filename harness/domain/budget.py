@@ -1,49 +1,21 @@
 """What a release may cost: budgets for the gate."""
 
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
 from harness.domain.base import Frozen
 from harness.domain.device import Speed
-
-Metric = Literal[
-    "decode_tokens_per_s",
-    "prefill_tokens_per_s",
-    "ttft_s",
-    "itl_p50_s",
-    "itl_p99_s",
-    "load_s",
-    "peak_memory_bytes",
-    "peak_anonymous_bytes",
-    "file_bytes",
-    "joules_per_token",
-    "workload_p50_s",
-    "workload_p95_s",
-    "speedup_ratio",
-    "acceptance_ratio",
-    "read_bytes_per_token",
-    "perplexity",
-    "kl_divergence_nats",
-    "new_tokens_per_s",
-    "goodput_requests_per_s",
-    "saturation_load",
-    "sustained_tokens_per_s",
-    "sustained_joules_per_token",
-    "hottest_celsius",
-]
-
-_GAINS: Final = frozenset({"speedup_ratio", "acceptance_ratio", "saturation_load"})
-HIGHER_IS_BETTER: Final[frozenset[Metric]] = frozenset(
-    metric for metric in get_args(Metric) if metric.endswith("_per_s") or metric in _GAINS
-)
-
+from harness.domain.figure import Metric
 
 PINS: Final = (
     "machine",
+    "memory_limit_bytes",
+    "target",
     "model_sha256",
     "quant",
     "runtime",
+    "runtime_version",
     "context_tokens",
     "prompt_tokens",
     "new_tokens",
@@ -52,6 +24,7 @@ PINS: Final = (
     "batch_count",
     "ubatch_tokens",
     "kv_type",
+    "value_type",
     "flash_attention",
     "mmap",
     "repack",
@@ -77,7 +50,8 @@ class Budget(Frozen):
             slower beyond noise, by more than half of that.
         roofline_ratio: Least share of the roofline: of the speed that bandwidth alone would allow. Decode only.
         predicted: Judge the prediction for ``device`` instead of a measurement.
-        inconclusive_limit: Gates in a row that may end inconclusive before the budget counts as broken.
+        undecided_days: Days without a conclusive answer after which an undecided one counts as broken; None: never.
+        undecided_builds: Likewise builds in a row.
         pin: What a run must be, beside its names, for the budget to judge it: machine, model file, quantisation,
             runtime, fields of its scenario.
     """
@@ -94,6 +68,6 @@ class Budget(Frozen):
     prediction_ratio: Speed | None = None
     roofline_ratio: Speed | None = None
     predicted: bool = False
-    confidence: Annotated[float, Meta(ge=0.5, lt=1)] = 0.95
-    inconclusive_limit: Annotated[int, Meta(ge=1)] = 3
+    undecided_days: Annotated[int, Meta(ge=1)] | None = None
+    undecided_builds: Annotated[int, Meta(ge=1)] | None = None
     pin: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """What a measurement found beyond its samples: one type a kind, told apart by ``kind`` in the file.
 
 A new kind of measurement adds its type here and to ``Result``, a job in ``harness.measure.jobs``, and the metrics that
-a budget may name to ``harness.records.metrics``. Speeds and latencies are never here: samples give them.
+a budget may name to ``harness.domain.figure``. Speeds and latencies are never here: samples give them.
 """
 
 from collections.abc import Sequence

@@ -5,26 +5,49 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from statistics import median
+from typing import Final, NamedTuple
 
 from harness.app.plans import predicted
-from harness.domain.budget import HIGHER_IS_BETTER, Budget
+from harness.domain.budget import Budget
+from harness.domain.figure import FIGURES, latency_values, metric_values
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.record import RunRecord, Validity
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, Exit
-from harness.gates.judge import SINGLE_VALUE_SPREAD, Judgement, judge, judgement_of, limit_of
-from harness.gates.pins import difference
-from harness.gates.plan import look_confidence
-from harness.records.metrics import latency_values, metric_values
-from harness.stats.intervals import Estimate, ratio_interval, spread_of
-from harness.stats.runs import Spread, estimate_of_runs, spread_of_runs
+from harness.gates.judge import Errors, Judgement, judge, judgement_of, limit_of
+from harness.gates.pins import difference, unlike
+from harness.gates.sittings import alternate, comparable
+from harness.stats.intervals import Estimate
+from harness.stats.runs import Runs, estimate, spread_of
 from harness.units import format_bytes
 
-_OF_TOKENS = ("itl_p50_s", "decode_tokens_per_s")
-_FASTEST = 0.2
+_FASTEST: Final = 0.2
 """Quantile of a run's token times that a neighbour leaves alone as long as it hits fewer than four in five of them."""
-_DISTURBED_FACTOR = 3.0
-"""How much slower a disturbed run is believed to have been made at most; beyond it, no disturbance is the cause."""
+_WELL: Final = frozenset({"ok", "inconclusive"})
+"""Outcomes of runs that measured something."""
+
+
+class _Case(NamedTuple):
+    """A budget with the runs that it judges, the earlier ones that it may compare them with, and how it may err."""
+
+    budget: Budget
+    runs: Sequence[RunRecord]
+    earlier: Sequence[RunRecord]
+    errors: Errors
+
+    @property
+    def compares(self) -> bool:
+        """Whether the limit is a ratio to the baseline."""
+        return limit_of(self.budget)[1] == "baseline"
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """The runs that decide."""
+        return tuple(record.run_id for record in (*self.runs, *(self.earlier if self.compares else ())))
+
+    def could_not_run(self, reason: str) -> Judgement:
+        """The answer where there is no evidence."""
+        return judgement_of(self.budget, "could not run", reason=reason, evidence=self.evidence)
 
 
 def evaluate(
@@ -32,23 +55,30 @@ def evaluate(
     records: Sequence[RunRecord],
     *,
     baseline: Sequence[RunRecord] = (),
-    looks: tuple[int, ...] = (),
+    looks: int = 0,
 ) -> list[Judgement]:
     """Judge every budget: one judgement each, in their order.
 
     ``baseline`` is for budgets that compare with one, and tells the others how much runs differ. A budget that no run
-    matches could not be judged, and no gate passes that. After the turns in ``looks`` the decision is looked at while
-    more runs come in: the level of each look's interval is raised so that all looks together keep the budget's
-    (``plan.look_confidence``).
+    matches could not be judged, and no gate passes that. Nor does a run that failed and that no budget names: it may be
+    the one that was meant. ``looks`` is how often the decision is looked at while both sides are measured in turns; 0
+    for runs that are there already.
 
     Raises:
         UnknownNameError: A budget that is ``predicted`` names no known device or model.
-        BadDataError: Its metric is not predicted.
+        BadDataError: Its figure is not predicted.
     """
-    return [
-        _judge_prediction(budget, records) if budget.predicted else _judge_measured(budget, records, baseline, looks)
-        for budget in budgets
-    ]
+    measured = [budget for budget in budgets if not budget.predicted]
+    errors = Errors.of(len(measured), max(1, looks))
+    failed = [record for record in records if record.outcome not in _WELL]
+    astray = [record for record in failed if not any(matches(budget, record) for budget in measured)]
+    judgements = []
+    for budget in budgets:
+        if budget.predicted:
+            judgements.append(_judge_prediction(budget, records))
+        else:
+            judgements.append(_judge_measured(budget, records, baseline, errors, astray, in_turns=looks > 0))
+    return judgements
 
 
 def exit_code(judgements: Sequence[Judgement]) -> Exit:
@@ -58,115 +88,133 @@ def exit_code(judgements: Sequence[Judgement]) -> Exit:
     return next((status for answer, status in ends.items() if answer in answers), Exit.OK)
 
 
+def matches(budget: Budget, record: RunRecord) -> bool:
+    """Whether a run matches the names in a budget; ``*`` and shell patterns match names, without regard to case.
+
+    A run that could not have its model counts by the name of what was asked for.
+    """
+    return (
+        budget.workload == record.workload
+        and fnmatchcase(record.machine.device.lower(), budget.device.lower())
+        and fnmatchcase(record.name.lower(), budget.model.lower())
+    )
+
+
 def _judge_measured(
-    budget: Budget, records: Sequence[RunRecord], baseline: Sequence[RunRecord], looks: tuple[int, ...]
+    budget: Budget,
+    records: Sequence[RunRecord],
+    baseline: Sequence[RunRecord],
+    errors: Errors,
+    astray: Sequence[RunRecord],
+    *,
+    in_turns: bool,
 ) -> Judgement:
-    named = [r for r in records if matches(budget, r)]
-    runs = [r for r in named if not difference(budget, r)]
-    earlier = [r for r in baseline if matches(budget, r) and not difference(budget, r)]
-    compares = limit_of(budget)[1] == "baseline"
-    level = look_confidence(looks, budget.confidence) if len(looks) > 1 else budget.confidence
-    broken = [r for r in runs if r.outcome not in {"ok", "inconclusive"}]
-    reason = ""
+    named = [record for record in records if matches(budget, record)]
+    runs = [record for record in named if not difference(budget, record)]
+    broken = [record for record in (*astray, *runs) if record.outcome not in _WELL]
+    if broken:
+        return _Case(budget, broken, (), errors).could_not_run(_how_it_broke(broken[-1], astray))
     if not runs:
-        there = sorted({f"{r.workload} {r.name} on {r.machine.device}" for r in records})
-        instead = difference(budget, named[-1]) if named else f"there is {'; '.join(there[:3]) or 'no run at all'}"
-        reason = f"no run matches this budget: {instead}"
-    elif broken:
-        detail = broken[-1].detail.partition("\n")[0]
-        reason = f"{broken[-1].run_id}: {broken[-1].outcome}" + (f" ({detail})" if detail else "")
-    elif compares and not earlier:
-        reason = "no baseline run matches this budget: name some with --baseline"
-    if reason:
-        return judgement_of(budget, "could not run", reason=reason, evidence=tuple(r.run_id for r in broken or runs))
-    judging = _judge_turns if compares and _alternate(runs, earlier) else _judge_runs
-    shown = [*runs, *earlier] if compares else runs
-    judged = judging(budget, runs, earlier, level) or _without_clean(budget, shown)
-    if judged.answer == "inconclusive" and judged.value is not None:
+        return _Case(budget, runs, (), errors).could_not_run(_what_is_there(budget, records, named))
+    earlier = [record for record in baseline if matches(budget, record) and not difference(budget, record)]
+    case = _Case(budget, runs, earlier, errors)
+    if case.compares and (fault := _baseline_fault(case, in_turns=in_turns)):
+        return case.could_not_run(fault)
+    taken_in_turns = case.compares and (in_turns or alternate(runs, earlier))
+    judged = _judge_turns(case, beside=in_turns) if taken_in_turns else _judge_runs(case)
+    shown = [*runs, *earlier] if case.compares else runs
+    if judged is None:
+        judged = _without_clean(case, shown)
+    elif judged.answer == "inconclusive":
         judged = judged.replace(reason=judged.reason + _disturbance(shown))
     return judged
 
 
-def _judge_runs(
-    budget: Budget, runs: Sequence[RunRecord], earlier: Sequence[RunRecord], level: float
-) -> Judgement | None:
-    """Runs against a fixed limit, or against a baseline that was not measured in turns; None without a clean sample.
+def _baseline_fault(case: _Case, *, in_turns: bool) -> str:
+    """Why the baseline is none for these runs, in words; empty where it is one.
 
-    All runs together are judged, and against a fixed limit each for itself too: one that lies wholly outside the limit
-    is no accident that a better run beside it undoes.
+    In turns the two sides are whatever their commands make: two settings may be what is compared.
     """
-    compares = limit_of(budget)[1] == "baseline"
-    previous = [side for side in _values(budget, earlier) if side]
-    compared = previous if compares else []
-    spoken = [(side, r.run_id) for side, r in zip(_values(budget, runs), runs, strict=True) if side]
-    if not spoken or (compares and not compared):
+    if not case.earlier:
+        return "no baseline run matches this budget: name some with --baseline"
+    if worse := [record for record in case.earlier if record.outcome not in _WELL]:
+        return f"the baseline's run {worse[-1].run_id} ended as {worse[-1].outcome}: take it out"
+    apart = "" if in_turns else unlike(case.runs[-1], case.earlier[-1])
+    return f"the baseline's runs are of another kind: {apart}" if apart else ""
+
+
+def _how_it_broke(record: RunRecord, astray: Sequence[RunRecord]) -> str:
+    detail = record.detail.partition("\n")[0]
+    reason = f"{record.run_id}: {record.outcome}" + (f" ({detail})" if detail else "")
+    if record in astray:
+        reason += f"; no budget names {record.name}, which may be the run that was meant"
+    return reason
+
+
+def _what_is_there(budget: Budget, records: Sequence[RunRecord], named: Sequence[RunRecord]) -> str:
+    if named:
+        return f"no run matches this budget: {difference(budget, named[-1])}"
+    there = sorted({f"{record.workload} {record.name} on {record.machine.device}" for record in records})
+    if not there:
+        return "no run matches this budget: there is no run at all"
+    more = f" and {len(there) - 3} more" if len(there) > 3 else ""
+    return f"no run matches this budget: there is {'; '.join(there[:3])}{more}"
+
+
+def _judge_runs(case: _Case) -> Judgement | None:
+    """Runs against a fixed limit, or against a baseline that was not measured in turns; None without a clean sample."""
+    budget, figure = case.budget, FIGURES[case.budget.metric]
+    values = zip(case.runs, _values(budget, case.runs), strict=True)
+    old = zip(case.earlier, _values(budget, case.earlier), strict=True)
+    new_side = [(record, taken) for record, taken in values if taken]
+    old_side = [(record, taken) for record, taken in old if taken]
+    if not new_side or (case.compares and not old_side):
         return None
-    if any(v <= 0 for side in compared for v in side):
-        nothing = "the baseline is 0, of which nothing is a ratio: give the budget a ceiling or a floor"
-        return judgement_of(budget, "could not run", reason=nothing)
-    spread = spread_of_runs(previous)
-
-    def judged(sides: Sequence[tuple[list[float], str]], share: float) -> Judgement:
-        taken, names = zip(*sides, strict=True)
-        estimate = _estimate(budget, taken, compared, spread, share)
-        evidence = [*names, *(r.run_id for r in earlier)] if compared else names
-        return judge(budget, estimate, spread, (len(sides), len(compared)), level=share, evidence=evidence)
-
-    for each in spoken if len(spoken) > 1 and not compared else ():
-        alone = judged([each], 1.0 - (1.0 - level) / len(spoken))
-        if alone.answer == "fail":
-            return alone.replace(reason=f"run {each[1]} alone: {alone.reason}")
-    return judged(spoken, level)
+    new: Runs = [taken for _, taken in new_side]
+    before: Runs = [taken for _, taken in old_side]
+    if min(min(taken) for taken in (*new, *before)) <= 0:
+        return _judge_nothing(case, new)
+    unit = "run"
+    if case.compares:
+        unit, new, before = comparable(new_side, old_side)
+    spread = spread_of([new, before] if before else [new], figure.spread, unit)
+    compared = before if case.compares else []
+    ends = case.errors.ends(higher_is_better=figure.higher_is_better)
+    value = estimate(new, spread, *ends, compared)._replace(sample_count=sum(len(taken) for _, taken in new_side))
+    return judge(budget, value, spread, (len(new), len(compared)), errors=case.errors, evidence=case.evidence)
 
 
-def _estimate(
-    budget: Budget, values: Sequence[Sequence[float]], previous: Sequence[Sequence[float]], spread: Spread, level: float
-) -> Estimate:
-    """The value of some runs, or its ratio to earlier ones; a metric that one run settles needs no three samples."""
-    half = SINGLE_VALUE_SPREAD.get(budget.metric)
-    if half is None or (sum(map(len, values)) >= 3 and min(map(min, values)) > 0):
-        return estimate_of_runs(values, spread, level, previous)
-    worst = min if budget.metric in HIGHER_IS_BETTER else max
-    mid = worst(map(worst, values)) / (worst(map(worst, previous)) if previous else 1.0)
-    return Estimate(mid, mid * (1 - half), mid * (1 + half), sum(map(len, values)))
+def _judge_nothing(case: _Case, runs: Runs) -> Judgement:
+    """Runs with a value of 0, which has no logarithm and of which nothing is a ratio: the worst of them counts."""
+    if case.compares:
+        return case.could_not_run("a value is 0, of which nothing is a ratio: give the budget a ceiling or a floor")
+    worst = min if FIGURES[case.budget.metric].higher_is_better else max
+    value = worst(map(worst, runs))
+    exact = Estimate(value, value, value, sum(map(len, runs)))
+    spread = spread_of([[[1.0]]], 0.0)
+    return judge(case.budget, exact, spread, (len(runs), 0), errors=case.errors, evidence=case.evidence)
 
 
-def _without_clean(budget: Budget, runs: Sequence[RunRecord]) -> Judgement:
-    """An answer from runs without a clean sample: no disturbance makes a run that much slower, or it stays open."""
-    values = [v for side in _values(budget, _believing(runs)) for v in side]
-    ids = tuple(r.run_id for r in runs)
-    if not values:
-        return judgement_of(budget, "could not run", reason="the runs hold no sample of this metric", evidence=ids)
-    limit, relative_to = limit_of(budget)
-    sign = -1 if budget.metric in HIGHER_IS_BETTER else 1
-    best = sign * min(sign * v for v in values)
-    if relative_to != "baseline" and sign * best > sign * limit * _DISTURBED_FACTOR**sign:
-        reason = "every sample was disturbed, but not even the best of them comes near the limit"
-        return judgement_of(budget, "fail", value=best, sample_count=len(values), reason=reason, evidence=ids)
+def _without_clean(case: _Case, runs: Sequence[RunRecord]) -> Judgement:
+    """The answer from runs without a clean sample: no evidence, or an open question where samples were disturbed."""
+    if not any(_values(case.budget, _believing(runs))):
+        metric = case.budget.metric
+        return case.could_not_run(f"the runs hold no sample of this metric: {metric} was not measured")
     doubts = sorted({d for r in runs for s in r.samples for d in s.validity.doubts})
     reason = "every sample was disturbed: " + "; ".join(doubts[:3])
-    return judgement_of(budget, "inconclusive", reason=reason, evidence=ids)
-
-
-def matches(budget: Budget, record: RunRecord) -> bool:
-    """Whether a run matches the names in a budget; ``*`` and shell patterns match names, without regard to case."""
-    model = record.model.name if record.model else ""
-    return (
-        budget.workload == record.workload
-        and fnmatchcase(record.machine.device.lower(), budget.device.lower())
-        and fnmatchcase(model.lower(), budget.model.lower())
-    )
+    return judgement_of(case.budget, "inconclusive", reason=reason, evidence=case.evidence)
 
 
 def _values(budget: Budget, records: Sequence[RunRecord]) -> list[list[float]]:
     """Values of each run, in their order, as ratios to its prediction where the budget's limit is one."""
-    values = [metric_values(r, budget.metric, budget.label) for r in records]
-    if budget.metric not in SINGLE_VALUE_SPREAD:
-        values = [[v for v in side if v > 0] for side in values]
+    values = [metric_values(record, budget.metric, budget.label) for record in records]
     if limit_of(budget)[1] in {"", "baseline"}:
         return values
-    references = [_reference(budget, r.prediction, r.scenario) if r.prediction else 0.0 for r in records]
-    return [[v / r for v in side] if r > 0 else [] for side, r in zip(values, references, strict=True)]
+    ratios = []
+    for record, taken in zip(records, values, strict=True):
+        reference = _reference(budget, record.prediction, record.scenario) if record.prediction else 0.0
+        ratios.append([value / reference for value in taken] if reference > 0 else [])
+    return ratios
 
 
 def _reference(budget: Budget, prediction: Prediction, scenario: Scenario) -> float:
@@ -178,7 +226,7 @@ def _reference(budget: Budget, prediction: Prediction, scenario: Scenario) -> fl
 
 
 def predicted_interval(prediction: Prediction, budget: Budget, scenario: Scenario) -> Interval | None:
-    """What was predicted for the budget's metric; None for a metric that is not predicted.
+    """What was predicted for the budget's figure; None for one that is not predicted.
 
     Nor is a cold first token of a scenario that is not timed so. A pass gives each sequence a token, and the time
     between two of them is that of a pass.
@@ -197,76 +245,71 @@ def predicted_interval(prediction: Prediction, budget: Budget, scenario: Scenari
     }.get(budget.metric)
 
 
-def _judge_turns(
-    budget: Budget, candidate: Sequence[RunRecord], baseline: Sequence[RunRecord], level: float
-) -> Judgement | None:
-    """The ratio of two sides that were measured in turns, each turn one ratio; None where no turn has one."""
-    read = partial(metric_values, metric=budget.metric, label=budget.label)
-    sides = _pairs(candidate, baseline, read)
-    disturbed = budget.metric in _OF_TOKENS and 2 * len(sides[0]) < len(candidate)
+def _judge_turns(case: _Case, *, beside: bool) -> Judgement | None:
+    """The ratio of two sides that were measured in turns, each turn one ratio; None where no turn has one.
+
+    Where a figure of tokens stays undecided, or most turns are disturbed, the fastest fifth of each run's tokens
+    decides (``_spared``); both share the error that is allowed. Disturbed turns count only where both sides were
+    measured by this gate, ``beside`` each other.
+    """
+    figure = FIGURES[case.budget.metric]
+    if figure.is_of_tokens:
+        case = case._replace(errors=Errors(case.errors.alarm / 2.0, case.errors.missed / 2.0))
+    read = partial(metric_values, metric=case.budget.metric, label=case.budget.label)
+    ratios = _ratios(case, read)
+    disturbed = beside and figure.is_of_tokens and 2 * len(ratios) < len(case.runs)
     if disturbed:  # whoever disturbs most turns disturbs both sides: all count, by the tokens that were spared
-        candidate, baseline = _believing(candidate), _believing(baseline)
-        sides = _pairs(candidate, baseline, read)
-    if not sides[0]:
+        case = case._replace(runs=_believing(case.runs), earlier=_believing(case.earlier))
+        ratios = _ratios(case, read)
+    if not ratios:
         return None
-    judged = _judge_pairs(budget, sides, level, [r.run_id for r in (*candidate, *baseline)])
-    if budget.metric in _OF_TOKENS and (disturbed or judged.answer == "inconclusive"):
-        return _least_disturbed(budget, candidate, baseline, judged, level, disturbed=disturbed)
-    return judged
+    whole = _judge_ratios(case, ratios)
+    if figure.is_of_tokens and (disturbed or whole.answer == "inconclusive"):
+        return _spared(case, whole, len(ratios), disturbed=disturbed)
+    return whole
 
 
-def _judge_pairs(
-    budget: Budget, sides: tuple[list[float], list[float]], level: float, evidence: Sequence[str]
-) -> Judgement:
-    count = len(sides[0])
-    spread = Spread(spread_of(*sides), count, "turn")
-    estimate = ratio_interval(*sides, confidence=level)
-    return judge(budget, estimate, spread, (count, 0), level=level, evidence=evidence)
+def _ratios(case: _Case, read: Callable[[RunRecord], list[float]]) -> list[list[float]]:
+    """One ratio a turn, candidate over baseline; turns in which a side has no value are left out."""
+    new, old = (sorted(side, key=lambda record: record.created) for side in (case.runs, case.earlier))
+    ratios = []
+    for candidate, baseline in zip(new, old, strict=True):
+        sides = [read(candidate), read(baseline)]
+        if all(min(values, default=0) > 0 for values in sides):
+            ratios.append([median(sides[0]) / median(sides[1])])
+    return ratios
 
 
-def _pairs(
-    candidate: Sequence[RunRecord], baseline: Sequence[RunRecord], read: Callable[[RunRecord], list[float]]
-) -> tuple[list[float], list[float]]:
-    """One value a turn and side; turns in which a side has none are left out."""
-    by_time = (sorted(side, key=lambda r: r.created) for side in (candidate, baseline))
-    both = [(read(a), read(b)) for a, b in zip(*by_time, strict=True)]
-    both = [pair for pair in both if all(min(side, default=0) > 0 for side in pair)]
-    return [median(a) for a, _ in both], [median(b) for _, b in both]
+def _judge_ratios(case: _Case, ratios: Runs) -> Judgement:
+    spread = spread_of([ratios], None, "turn")
+    ends = case.errors.ends(higher_is_better=FIGURES[case.budget.metric].higher_is_better)
+    value = estimate(ratios, spread, *ends)
+    return judge(case.budget, value, spread, (len(ratios), 0), errors=case.errors, evidence=case.evidence)
 
 
-def _least_disturbed(
-    budget: Budget,
-    candidate: Sequence[RunRecord],
-    baseline: Sequence[RunRecord],
-    whole: Judgement,
-    level: float,
-    *,
-    disturbed: bool,
-) -> Judgement:
+def _spared(case: _Case, whole: Judgement, turn_count: int, *, disturbed: bool) -> Judgement:
     """The same ratio from the fastest fifth of each run's tokens; where that decides nothing, an inconclusive one.
 
     A slower build is slower on every token, a neighbour hits some of them: it adds time and takes none away, so that a
-    low quantile varies least. It counts only while the interval of the budget's own metric (``whole``) holds its ratio,
-    so that a build which slows some tokens alone is seldom passed by the others. Where the turns are ``disturbed`` it
-    alone decides; else it is a second chance after ``whole``, at a stricter level.
+    low quantile varies least. It counts only while the interval of the budget's own figure (``whole``) holds its ratio,
+    so that a build which slows some tokens alone is seldom passed by the others.
 
     Source:
         J. Chen and J. Revels 2016, "Robust benchmarking in noisy environments", arXiv:1608.04295.
     """
-    sign = -1 if budget.metric in HIGHER_IS_BETTER else 1
-    sides = _pairs(candidate, baseline, partial(latency_values, share=_FASTEST, label=budget.label))
-    if len(sides[0]) != whole.sample_count or whole.low is None or whole.high is None:
+    ratios = _ratios(case, partial(latency_values, share=_FASTEST, label=case.budget.label))
+    if len(ratios) != turn_count or whole.low is None or whole.high is None:
         return whole.replace(answer="inconclusive")
-    new, old = ([v**sign for v in side] for side in sides)
-    level = level if disturbed else 1.0 - (1.0 - level) / 4.0
-    spared = _judge_pairs(budget, (new, old), level, whole.evidence)
+    if FIGURES[case.budget.metric].higher_is_better:  # of times, where the budget is of speeds
+        ratios = [[1.0 / ratio for ratio in turn] for turn in ratios]
+    spared = _judge_ratios(case, ratios)
     agrees = whole.low <= (spared.value or 0.0) <= whole.high
     if not disturbed and (spared.answer == "inconclusive" or not agrees):
         return whole
     why = f"; by the fastest {_FASTEST:.0%} of each run's tokens, which others disturbed least"
     if agrees:
         return spared.replace(reason=spared.reason + why)
-    apart = f"{budget.metric} itself lies elsewhere (ratio {whole.low:.3f} to {whole.high:.3f})"
+    apart = f"{case.budget.metric} itself lies elsewhere (ratio {whole.low:.3f} to {whole.high:.3f})"
     return spared.replace(answer="inconclusive", reason=f"{spared.reason}{why}, but {apart}")
 
 
@@ -288,7 +331,7 @@ def _judge_prediction(budget: Budget, records: Sequence[RunRecord]) -> Judgement
     interval = predicted_interval(prediction, budget, scenario)
     if interval is None:
         raise BadDataError("budget", "metric", budget.metric, "a metric that the feasibility model predicts")
-    higher = budget.metric in HIGHER_IS_BETTER
+    higher = FIGURES[budget.metric].higher_is_better
     worst = interval.low if higher else interval.high
     margin = (worst / limit_of(budget)[0] - 1.0) * (1 if higher else -1)
     end = "lower" if higher else "upper"
@@ -307,14 +350,6 @@ def _judge_prediction(budget: Budget, records: Sequence[RunRecord]) -> Judgement
         )
         + prediction.verdict.reasons,
     )
-
-
-def _alternate(candidate: Sequence[RunRecord], baseline: Sequence[RunRecord]) -> bool:
-    """Whether two sides were measured in turns: equally many runs, alternating in time."""
-    if len(candidate) != len(baseline) or len(candidate) < 2:
-        return False
-    sides = [side for _, side in sorted([(r.created, 0) for r in candidate] + [(r.created, 1) for r in baseline])]
-    return all(sides[i] != sides[i + 1] for i in range(0, len(sides), 2))
 
 
 def _believing(records: Sequence[RunRecord]) -> list[RunRecord]:

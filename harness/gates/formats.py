@@ -3,20 +3,96 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from xml.etree import ElementTree as ET
 
 from harness.domain.base import shipped_table, shipped_text
-from harness.domain.budget import HIGHER_IS_BETTER, Budget
-from harness.gates.judge import Judgement
+from harness.domain.budget import Budget
+from harness.domain.figure import FIGURES
+from harness.gates.judge import GateAnswer, Judgement
 from harness.printable import clean
 from harness.printable import escape_markdown as escape
-from harness.records.metrics import UNITS
 from harness.units import counted, format_amount
 
 _SHOWN = shipped_table("data/answers.toml")
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold."""
+
+
+_WORDS: Final[dict[GateAnswer, str]] = {
+    "fail": "FAIL",
+    "could not run": "NO EVIDENCE",
+    "inconclusive": "UNDECIDED",
+    "pass": "PASS",
+}
+"""The one word that stands first, the worst first: the order of exit statuses."""
+_OTHERS: Final[dict[GateAnswer, str]] = {
+    "fail": "failed",
+    "could not run": "without evidence",
+    "inconclusive": "undecided",
+    "pass": "passed",
+}
+_ROWS: Final = 3
+
+
+def summary(judgements: Sequence[Judgement], notes: Sequence[str] = ()) -> str:
+    """The first screen: one word that is the exit status, the three worst budgets, what to do. At most 14 lines."""
+    counts: Counter[GateAnswer] = Counter(judgement.answer for judgement in judgements)
+    worst = next(answer for answer in _WORDS if counts[answer])
+    others = [f"{counts[answer]} {word}" for answer, word in _OTHERS.items() if counts[answer] and answer != worst]
+    first = f"{counts[worst]} of {counted(len(judgements), 'budget')}"
+    lines = [f"{_WORDS[worst]}: {', '.join([first, *others])}.{_advice(worst)}", ""]
+    shown = sorted((j for j in judgements if j.answer == worst and worst != "pass"), key=_badness)
+    lines += _aligned([_row(judgement) for judgement in shown[:_ROWS]])
+    if len(shown) > _ROWS:
+        lines.append(f"  and {len(shown) - _ROWS} more")
+    if shown:
+        why = Counter(_why(judgement) for judgement in shown)
+        lines += ["", *(f"  {reason}" for reason, _ in why.most_common(2))]
+    lines += [f"  {clean(note, 160)}" for note in notes[:_ROWS]]
+    lines.append("  More: --all (every budget, with its evidence)")
+    return "\n".join(lines) + "\n"
+
+
+def _why(judgement: Judgement) -> str:
+    """What is missing, or what would settle it; of a limit that is broken nothing is to be said."""
+    if judgement.value is None:
+        return clean(judgement.reason, 140)
+    return f"To settle it: {judgement.settles}." if judgement.settles else "To be sure: edge-harness gate live."
+
+
+def _advice(worst: GateAnswer) -> str:
+    if worst == "fail":
+        return " Do not release this build."
+    return " Nothing is proven." if worst == "could not run" else ""
+
+
+def _badness(judgement: Judgement) -> float:
+    return judgement.margin_ratio if judgement.margin_ratio is not None else 0.0
+
+
+def _row(judgement: Judgement) -> tuple[str, ...]:
+    """How much, whose, which figure, and the interval; the reason in place of a figure that is not there."""
+    budget = judgement.budget
+    quant = str(budget.pin.get("quant", ""))
+    whose = clean(budget.model if budget.model.endswith(quant) else f"{budget.model} {quant}", 34)
+    depth = budget.pin.get("depth_tokens", 0)
+    what = FIGURES[budget.metric].title + (f", after {depth:,} tokens" if depth else "")
+    if judgement.value is None:
+        return "not measured", whose, what, ""
+    how_much = judgement.change.partition(" than ")[0] or f"{abs(_badness(judgement)):.0%} outside"
+    number, percent, words = how_much.partition("%")
+    how_much = f"{float(number):.0f} %{words}" if percent else how_much
+    if judgement.relative_to and judgement.low is not None and judgement.high is not None:
+        ends = sorted((judgement.low - 1.0, judgement.high - 1.0), key=abs)
+        sign = 1 if judgement.value > 1.0 else -1
+        return how_much, whose, what, f"{100 * sign * ends[0]:.0f} to {100 * sign * ends[1]:.0f} %"
+    return how_much, whose, what, f"{_quantity(judgement.value, judgement)}, {_limit(judgement)}"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "   ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def terminal(judgements: Sequence[Judgement]) -> str:
@@ -139,13 +215,13 @@ def _quantity(value: float | None, judgement: Judgement) -> str:
         return "-"
     if judgement.relative_to:
         return f"{value:.3f} x {judgement.relative_to}"
-    unit = UNITS[judgement.budget.metric]
+    unit = FIGURES[judgement.budget.metric].unit
     return format_amount(unit, value, f"{value:.4g} {unit}")
 
 
 def _limit(judgement: Judgement) -> str:
     """The limit with its direction: ``at least 0.970 x baseline``."""
-    side = "at least" if judgement.budget.metric in HIGHER_IS_BETTER else "at most"
+    side = "at least" if FIGURES[judgement.budget.metric].higher_is_better else "at most"
     return f"{side} {_quantity(judgement.limit, judgement)}"
 
 

@@ -1,47 +1,61 @@
 """Judge values against a limit: pass, fail, or inconclusive, with the margin and what could have been seen.
 
-Everything is judged as a ratio to its limit, so that one rule serves all metrics: for a speed the ratio must stay at or
+Everything is judged as a ratio to its limit, so that one rule serves all figures: for a speed the ratio must stay at or
 above 1, for a cost at or below. The whole interval inside means pass, the whole interval outside means fail, and an
 interval that straddles the limit is inconclusive: noise cannot flip a decision, it can only postpone it.
+
+The two ends of the interval are no pair: the one that accuses a build errs in 1 of 100 gates of a whole file, whatever
+the number of its budgets and looks; the one that acquits it in 5 of 100 gates of a budget.
 """
 
 from collections.abc import Sequence
 from math import log, sqrt
-from typing import Any, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from harness.catalog.budgets import LIMITS
 from harness.domain.base import Frozen
-from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
+from harness.domain.budget import Budget
+from harness.domain.figure import FIGURES
+from harness.printable import MESSAGE_MAX, clean
 from harness.stats.intervals import Estimate
-from harness.stats.runs import Spread, detectable, runs_needed
-from harness.units import counted
+from harness.stats.runs import Spread, found, runs_needed
+
+FALSE_ALARM_RATIO: Final = 0.01
+"""Share of gates, each of a whole file, that fail a build which keeps all limits or did not change."""
+MISSED_RATIO: Final = 0.05
+"""Share of gates that pass a build on a budget whose limit it just misses."""
 
 GateAnswer = Literal["pass", "fail", "inconclusive", "could not run"]
 
 
-SINGLE_VALUE_SPREAD: dict[Metric, float] = {
-    "file_bytes": 0.0,
-    "peak_memory_bytes": 0.01,
-    "peak_anonymous_bytes": 0.01,
-    "acceptance_ratio": 0.0,
-    "read_bytes_per_token": 0.02,
-    "perplexity": 0.0,
-    "kl_divergence_nats": 0.0,
-    "sustained_tokens_per_s": 0.03,
-    "sustained_joules_per_token": 0.05,
-    "hottest_celsius": 0.02,
-}
-"""Metrics that one run settles, with the half width given to one value: peaks of repeated runs differ by under 1 %."""
+class Errors(NamedTuple):
+    """Shares of cases in which one end of one interval may err: to accuse a build, and to acquit it."""
+
+    alarm: float
+    missed: float
+
+    @classmethod
+    def of(cls, budget_count: int, look_count: int) -> "Errors":
+        """Those of each look at each budget of a file, by Bonferroni's inequality: budgets and looks may err together.
+
+        A build is acquitted of a budget at any look, and accused by any budget.
+        """
+        return cls(FALSE_ALARM_RATIO / max(1, budget_count) / look_count, MISSED_RATIO / look_count)
+
+    def ends(self, *, higher_is_better: bool) -> tuple[float, float]:
+        """Of the lower and of the upper end: of a speed the upper one accuses."""
+        return (self.missed, self.alarm) if higher_is_better else (self.alarm, self.missed)
 
 
 class Judgement(Frozen):
     """What one budget came to.
 
-    Limit, value and its interval (``low``, ``high``) are in the metric's unit, or ratios to what ``relative_to`` names
+    Limit, value and its interval (``low``, ``high``) are in the figure's unit, or ratios to what ``relative_to`` names
     (``baseline``, ``prediction``, ``roofline``). ``margin_ratio`` is how far inside (positive) or outside the limit the
-    value lies, as a share of the limit; ``detectable_ratio`` the smallest slowdown that these runs show in 95 of 100
-    gates, None without an interval of theirs. Evidence are runs (identifiers) or parts of a prediction; ``line`` is 0
-    without a file.
+    value lies, as a share of the limit; ``detectable_ratio`` the smallest slowdown that so many runs show in 95 of 100
+    gates, None without an interval of theirs; ``change`` how far the value lies from the baseline or from the limit,
+    ``settles`` what would decide an open question, in words. Evidence are runs (identifiers) or parts of a prediction;
+    ``line`` is 0 without a file.
     """
 
     budget: Budget
@@ -54,6 +68,8 @@ class Judgement(Frozen):
     sample_count: int = 0
     margin_ratio: float | None = None
     detectable_ratio: float | None = None
+    change: str = ""
+    settles: str = ""
     reason: str = ""
     evidence: tuple[str, ...] = ()
     file: str = ""
@@ -61,17 +77,18 @@ class Judgement(Frozen):
 
 
 def limit_of(budget: Budget) -> tuple[float, str]:
-    """A budget's limit in the direction of its metric, and what it is a ratio to; empty for the metric's own unit."""
+    """A budget's limit in the direction of its figure, and what it is a ratio to; empty for the figure's own unit."""
     name, limit = next((name, value) for name in LIMITS if (value := getattr(budget, name)) is not None)
     if name == "slowdown_ratio":
-        limit = 1.0 - limit if budget.metric in HIGHER_IS_BETTER else 1.0 / (1.0 - limit)
+        limit = 1.0 - limit if FIGURES[budget.metric].higher_is_better else 1.0 / (1.0 - limit)
         name = "baseline_ratio"
     return limit, name.removesuffix("_ratio") if name.endswith("_ratio") else ""
 
 
-def judgement_of(budget: Budget, answer: GateAnswer, **fields: Any) -> Judgement:
-    """A judgement in the terms of its budget."""
+def judgement_of(budget: Budget, answer: GateAnswer, *, reason: str, **fields: Any) -> Judgement:
+    """A judgement in the terms of its budget; the reason, which may hold a stranger's words, on one line."""
     limit, relative_to = limit_of(budget)
+    fields["reason"] = clean(reason, MESSAGE_MAX)
     return Judgement(budget=budget, answer=answer, limit=limit, relative_to=relative_to, **fields)
 
 
@@ -89,7 +106,9 @@ def decide(estimate: Estimate, limit: float, *, higher_is_better: bool, finds_sl
     is_broken = best > sign * limit
     if finds_slowdown:
         is_broken = best > sign and sign * estimate.mid > sign * sqrt(limit)
-    return "fail" if is_broken else "pass" if worst <= sign * limit else "inconclusive"
+    if is_broken:
+        return "fail"
+    return "pass" if worst <= sign * limit else "inconclusive"
 
 
 def judge(
@@ -98,34 +117,31 @@ def judge(
     spread: Spread,
     counts: tuple[int, int],
     *,
-    level: float,
+    errors: Errors,
     evidence: Sequence[str],
 ) -> Judgement:
     """Judge an estimate, which is in the terms of the budget's limit.
 
     ``counts`` are the runs of the build and of its baseline (0: a fixed limit, or turns, each of which is one ratio),
-    ``spread`` is that from run to run, ``level`` that of the interval.
+    ``spread`` is that from run to run.
     """
-    higher, finds_slowdown = budget.metric in HIGHER_IS_BETTER, budget.slowdown_ratio is not None
-    limit, _ = limit_of(budget)
-    answer = decide(estimate, limit, higher_is_better=higher, finds_slowdown=finds_slowdown)
-    margin = (estimate.mid / limit - 1.0) * (1 if higher else -1)
-    reason = f"{abs(margin):.1%} {'inside' if margin >= 0 else 'outside'} the limit"
+    figure, finds_slowdown = FIGURES[budget.metric], budget.slowdown_ratio is not None
+    limit, relative_to = limit_of(budget)
+    answer = decide(estimate, limit, higher_is_better=figure.higher_is_better, finds_slowdown=finds_slowdown)
+    margin = (estimate.mid / limit - 1.0) * (1 if figure.higher_is_better else -1)
+    if relative_to:
+        change = f"{abs(estimate.mid - 1.0):.1%} {figure.words[estimate.mid > 1.0]} than the {relative_to}"
+    else:
+        change = f"{abs(margin):.1%} {'inside' if margin >= 0 else 'outside'} the limit"
+    reason, settles = change, ""
     if budget.slowdown_ratio is not None:
-        change = 1.0 - min(estimate.mid, 1.0 / estimate.mid)
-        side = "slower" if (estimate.mid < 1.0) == higher else "faster"
-        reason = f"{change:.1%} {side} than the baseline, where {budget.slowdown_ratio:.0%} slower must be found"
-    if estimate.low is None:
-        reason += f", but {counted(estimate.sample_count, 'sample')} give no interval: at least 3 are needed"
-    elif answer == "inconclusive":
-        distance = log(limit if finds_slowdown else estimate.mid / limit) if estimate.mid > 0 else 0.0
-        count = runs_needed(distance, counts[1], spread, level)
-        settled = f"{count} {spread.unit}s would settle it in 95 of 100 gates"
-        if count is None or not counts[0] < count < 1000:
-            settled = f"more {spread.unit}s, or a quieter machine, would settle it"
-        reason += f", but the interval holds the limit; {spread.words}; {settled}"
+        reason += f", where {budget.slowdown_ratio:.0%} must be found"
+    if answer == "inconclusive":
+        distance = limit if finds_slowdown else estimate.mid / limit
+        settles = _settled(distance, counts, spread, errors)
+        reason += f": the interval holds the limit; {spread.words()}; {settles}"
     elif finds_slowdown:
-        reason += f": {'beyond noise' if answer == 'fail' else 'the interval leaves that out'}"
+        reason += ": beyond noise" if answer == "fail" else ": the interval leaves that out"
     else:
         reason += ", with the whole interval on that side"
     return judgement_of(
@@ -136,7 +152,21 @@ def judge(
         high=estimate.high,
         sample_count=estimate.sample_count,
         margin_ratio=margin,
-        detectable_ratio=detectable(estimate, spread, level) if estimate.sample_count > 2 else None,
+        detectable_ratio=found(spread, counts, errors.alarm),
+        change=change,
+        settles=settles,
         reason=reason,
         evidence=tuple(evidence),
     )
+
+
+def _settled(distance: float, counts: tuple[int, int], spread: Spread, errors: Errors) -> str:
+    """What would settle a budget that is undecided at a ``distance`` (a ratio) from its limit."""
+    needed = runs_needed(log(distance), counts, spread, errors.alarm)
+    if spread.unit == "sitting":
+        return "measure the baseline beside it (gate live), or keep runs of more days as the baseline"
+    if needed is None and counts[1]:
+        return f"{counts[1]} {spread.unit}s of the baseline are too few for any number: keep more of them"
+    if needed is None:
+        return f"no number of {spread.unit}s is sure to settle it"
+    return f"{needed} {spread.unit}s would settle it in 95 of 100 gates"

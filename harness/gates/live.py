@@ -6,17 +6,25 @@ two builds, two settings. Taking turns (A B, B A, A B ...) lets drift of the mac
 
 import shlex
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from harness.app.results import single_record
 from harness.domain.budget import Budget
 from harness.domain.record import RunRecord
 from harness.errors import CouldNotRunError, Exit, InputError
 from harness.gates.evaluate import evaluate
-from harness.gates.judge import Judgement
+from harness.gates.judge import Errors, Judgement
+from harness.gates.sittings import time_of
 from harness.outside import output_of
+from harness.stats.runs import Spread, found
 
-LOOKS: tuple[int, ...] = (6, 10, 16, 24)
-"""Turns after which the decision is looked at; six are the fewest that can carry a 95 % interval."""
+LOOKS: Final[tuple[int, ...]] = (6, 10, 16, 24)
+"""Turns after which the decision is looked at."""
+_SPREADS: Final = (0.01, 0.03, 0.06)
+"""Spreads from turn to turn that the plan is printed for: a quiet machine, and ever busier ones."""
+_CLOCKS_APART: Final = timedelta(minutes=5)
+"""By which another machine's clock may be late."""
 
 Take = Callable[[], RunRecord]
 """Makes one run of a side."""
@@ -34,19 +42,27 @@ def gate_in_turns(
 
     There are at most ``max_turns``, at least 6; ``progress`` is called after each with (turns done, turns at most).
     Gives the judgements, the candidate's records and the baseline's.
+
+    Raises:
+        CouldNotRunError: A side gave the same run twice.
     """
     looks = looks_within(max_turns)
     new: list[RunRecord] = []
     old: list[RunRecord] = []
+    seen: set[str] = set()
     judgements: list[Judgement] = []
     for look in looks:
         while len(new) < look:
             sides = [(candidate, new), (baseline, old)]
             for take, records in sides if len(new) % 2 == 0 else reversed(sides):
-                records.append(take())
+                record = take()
+                if record.run_id in seen:
+                    raise CouldNotRunError(f"run {record.run_id} came twice: a side must make a new run in each turn")
+                seen.add(record.run_id)
+                records.append(record)
             if progress:
                 progress(len(new), looks[-1])
-        judgements = evaluate(budgets, new, baseline=old, looks=looks)
+        judgements = evaluate(budgets, new, baseline=old, looks=len(looks))
         if all(j.answer != "inconclusive" for j in judgements):
             break
     return judgements, new, old
@@ -57,11 +73,22 @@ def looks_within(max_turns: int) -> tuple[int, ...]:
     return tuple(sorted({look for look in LOOKS if look < max_turns} | {max_turns}))
 
 
+def plan_line(looks: tuple[int, ...], budget_count: int) -> str:
+    """Which slowdown a gate in turns finds, by the spread from turn to turn: said before it runs."""
+    most, alarm = looks[-1], Errors.of(budget_count, len(looks)).alarm / 2.0
+    shares = []
+    for ratio in _SPREADS:
+        share = found(Spread(None, ratio, most - 1, "turn"), (most, 0), alarm)
+        shares.append(f"{share:.1%} where turns differ by {ratio:.0%}")
+    looked = ", ".join(map(str, looks))
+    return f"looks after {looked} turns; the last one finds, in 95 of 100 gates, a slowdown of {', '.join(shares)}"
+
+
 def run_side(command: str, *, timeout_s: float) -> RunRecord:
     """Run a side that is a command line, and read the record that it prints.
 
     Raises:
-        CouldNotRunError: The command cannot be started, hangs, or prints no record.
+        CouldNotRunError: The command cannot be started, hangs, or prints no record, or that of an earlier run.
         InputError: It is no command: a quote is open.
     """
     try:
@@ -70,9 +97,13 @@ def run_side(command: str, *, timeout_s: float) -> RunRecord:
         raise InputError(f"{command!r}: found {error}, expected a command as a shell reads it") from error
     if not arguments:
         raise CouldNotRunError("an empty command cannot be run")
+    begun = datetime.now(UTC)
     # Inconclusive and failed runs still print their record: the gate judges them as what they are.
     ends = {Exit.OK, Exit.INCONCLUSIVE, Exit.COULD_NOT_RUN}
     printed = output_of(arguments, command, timeout_s=timeout_s, ends=ends)
     if not printed.strip():
         raise CouldNotRunError(f"{command}: it printed no record")
-    return single_record(printed, command)
+    record = single_record(printed, command)
+    if time_of(record) < begun - _CLOCKS_APART:
+        raise CouldNotRunError(f"{command}: found a run of {record.created}, expected one made now")
+    return record

@@ -1,23 +1,31 @@
 """What a budget holds a run to beside its name: another file, setting or machine is no evidence for it."""
 
-from typing import Any
+from typing import Any, Final
 
 from harness.domain.budget import PINS, Budget
 from harness.domain.record import RunRecord
+
+_OF_THE_MODEL: Final = frozenset({"model_sha256", "quant"})
+_OF_THE_BUILD: Final = frozenset({"model_sha256", "runtime_version"})
+"""What may differ between a build and its baseline."""
 
 
 def pins_of(record: RunRecord) -> dict[str, Any]:
     """Everything of a run that a budget may pin, by the names of ``PINS``.
 
     The machine is its class: the processor as the system names it, and how many cores. Two runners of one class are one
-    machine to a budget; their spread from run to run is what the gate learns.
+    machine to a budget; their spread from run to run is what the gate learns. A memory limit of 0 is none.
     """
     machine, scenario = record.machine, record.scenario
+    limit = machine.memory_limit_bytes if machine.memory_limit_bytes < machine.ram_bytes else 0
     values: dict[str, Any] = {
         "machine": f"{machine.cpu_model}, {machine.core_count} cores",
+        "memory_limit_bytes": record.extra.get("memory_limit_bytes", limit),
+        "target": record.target,
         "model_sha256": record.model.sha256 if record.model else "",
         "quant": record.quant,
         "runtime": record.runtime,
+        "runtime_version": record.engine.version if record.engine else "",
     }
     for name in PINS[len(values) :]:
         values[name] = getattr(scenario, name, None) if hasattr(scenario, name) else getattr(scenario.placement, name)
@@ -25,8 +33,27 @@ def pins_of(record: RunRecord) -> dict[str, Any]:
 
 
 def difference(budget: Budget, record: RunRecord) -> str:
-    """How a run differs from what a budget pins, in words; empty where it does not."""
+    """How a run differs from what a budget pins, in words; empty where it does not.
+
+    Of a run that got nowhere, what nobody knows of its model and engine does not count.
+    """
     values = pins_of(record)
+    unknown = {key for key in (*_OF_THE_MODEL, *_OF_THE_BUILD) if not values[key]} if record.model is None else set()
     return "; ".join(
-        f"{key} is {values[key]!r}, pinned is {pinned!r}" for key, pinned in budget.pin.items() if values[key] != pinned
+        f"{key} is {values[key]!r}, pinned is {pinned!r}"
+        for key, pinned in budget.pin.items()
+        if key not in unknown and values[key] != pinned
+    )
+
+
+def unlike(run: RunRecord, baseline: RunRecord) -> str:
+    """What makes a run no baseline of another, in words: another machine, quantisation or setting; empty for nothing.
+
+    The runtime's version and the model's file may differ: they are what is compared.
+    """
+    new, old = pins_of(run), pins_of(baseline)
+    return "; ".join(
+        f"{key} is {old[key]!r}, of the run {new[key]!r}"
+        for key in PINS
+        if key not in _OF_THE_BUILD and new[key] != old[key]
     )

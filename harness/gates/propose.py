@@ -1,24 +1,25 @@
-"""Propose budgets from a history of runs: what the machine reached, less what its own noise may take."""
+"""Propose budgets from runs: what the machine reached, less what its own noise may take; and what they will find."""
 
 from collections.abc import Sequence
-from math import ceil, floor, log10
-from typing import Any, Final, Literal
+from math import ceil, floor, log, log10
+from statistics import median
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 import tomli_w
 
-from harness.domain.budget import HIGHER_IS_BETTER, Budget, Metric
+from harness.domain.budget import Budget
+from harness.domain.figure import FIGURES, Metric, metric_values
 from harness.domain.record import RunRecord
+from harness.gates.judge import FALSE_ALARM_RATIO, Errors, limit_of
 from harness.gates.pins import pins_of
-from harness.records.metrics import metric_values
-from harness.stats.runs import estimate_of_runs, spread_of_runs
+from harness.gates.sittings import comparable
+from harness.stats.runs import Runs, Spread, estimate, found, runs_needed, spread_of
+from harness.units import counted
 
 Preset = Literal["limits", "regression", "phone", "first-token"]
-LEAST_MARGIN_RATIO: Final = 0.05
-"""Room left between the worse end of the interval and the limit, so that an unchanged build passes."""
 _PHONE_BYTES: Final = 200e6
-_SLOWDOWN: Final[dict[str, Any]] = {"slowdown_ratio": 0.10, "confidence": 0.98}
-"""At this level the slow side of an interval is left in one of a hundred cases."""
+_SLOWDOWN: Final = 0.10
 _SPEEDS: Final[tuple[Metric, ...]] = ("decode_tokens_per_s", "prefill_tokens_per_s")
 _RULES: Final[dict[Preset, dict[Metric, str]]] = {
     "limits": dict.fromkeys((*_SPEEDS, "ttft_s", "peak_memory_bytes"), "limit"),
@@ -26,57 +27,113 @@ _RULES: Final[dict[Preset, dict[Metric, str]]] = {
     "phone": dict.fromkeys(_SPEEDS, "slowdown") | {"peak_memory_bytes": "room"},
     "first-token": {"ttft_s": "limit"},
 }
-"""What each preset asks of which metrics."""
+"""What each preset asks of which figures."""
 
 
-def propose(records: Sequence[RunRecord], preset: Preset = "limits") -> list[Budget]:
+class Proposal(NamedTuple):
+    """A budget, and what runs of its kind say of it in a line."""
+
+    budget: Budget
+    finds: str
+
+
+def propose(records: Sequence[RunRecord], preset: Preset = "limits") -> list[Proposal]:
     """Budgets for each device, model and setting among the runs, pinned to them.
 
-    ``limits`` hold speed, first token and memory to what was reached: the limit lies ``LEAST_MARGIN_RATIO`` beyond the
-    worse end of the 95 % interval, rounded to three digits away from it. ``regression`` finds speeds that are 10 %
-    below the baseline's. ``phone`` does the same, and holds memory to 200 MB more than was measured (what PocketPal's
-    developers allow between releases, on the same model, quantisation, backend and settings). ``first-token`` limits
-    that alone.
+    ``limits`` hold speed, first token and memory to what was reached: an unchanged build misses one of a file's limits
+    in 1 of 100 gates. ``regression`` finds speeds that are 10 % below the baseline's. ``phone`` does the same, and
+    holds memory to 200 MB more than was measured (what PocketPal's developers allow between releases, on the same
+    model, quantisation, backend and settings). ``first-token`` limits that alone. Where builds are compared the
+    runtime's version is not pinned: another one may be what is new.
     """
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         if record.outcome == "ok" and record.model is not None:
             kind = (record.machine.device, record.name, record.workload, pins_of(record))
             groups.setdefault(repr(kind), []).append(record)
-    return [budget for _, runs in sorted(groups.items()) for budget in _budgets(runs, preset)]
+    count = sum(bool(_values(runs, metric)) for runs in groups.values() for metric in _RULES[preset])
+    return [proposal for _, runs in sorted(groups.items()) for proposal in _proposals(runs, preset, count)]
 
 
-def to_toml(budgets: Sequence[Budget]) -> str:
-    """Budgets as the text of a budgets.toml file."""
-    usual = {"inconclusive_limit": 3, "confidence": 0.95, "label": "", "predicted": False}
-    fields = [
-        {k: v for k, v in msgspec.to_builtins(b).items() if v is not None and usual.get(k) != v and v != {}}
-        for b in budgets
-    ]
-    return tomli_w.dumps({"budget": fields})
+def to_toml(proposals: Sequence[Proposal]) -> str:
+    """Budgets as the text of a budgets.toml file; what each one finds stands above it."""
+    usual = msgspec.structs.asdict(Budget(metric="")) | {"metric": None, "workload": None}
+    tables = []
+    for budget, finds in proposals:
+        fields = {key: value for key, value in msgspec.to_builtins(budget).items() if value not in (None, usual[key])}
+        tables.append(f"# {finds}\n{tomli_w.dumps({'budget': [fields]}, multiline_strings=False)}")
+    return "\n".join(tables)
 
 
-def _budgets(runs: Sequence[RunRecord], preset: Preset) -> list[Budget]:
+def _proposals(runs: Sequence[RunRecord], preset: Preset, budget_count: int) -> list[Proposal]:
     newest = runs[-1]
     names: dict[str, Any] = {"device": newest.machine.device, "model": newest.name, "workload": newest.workload}
-    values = {metric: [v for r in runs if (v := metric_values(r, metric))] for metric in _RULES[preset]}
-    return [
-        Budget(metric=metric, pin=pins_of(newest), **names, **_limit(metric, rule, values[metric]))
-        for metric, rule in _RULES[preset].items()
-        if values[metric]
-    ]
+    proposals = []
+    for metric, rule in _RULES[preset].items():
+        measured = _values(runs, metric)
+        if not measured:
+            continue
+        pins = pins_of(newest)
+        unit, values, _ = comparable(measured, measured)
+        spread = spread_of([values], FIGURES[metric].spread, unit)
+        if rule == "slowdown":
+            del pins["runtime_version"]
+            limit: dict[str, Any] = {"slowdown_ratio": _SLOWDOWN}
+        elif rule == "room":
+            limit = {"ceiling": max(max(taken) for _, taken in measured) + _PHONE_BYTES}
+        else:
+            limit = _limit(metric, values, spread, budget_count)
+        budget = Budget(metric=metric, pin=pins, **names, **limit)
+        proposals.append(Proposal(budget, _finds(budget, values, spread, budget_count)))
+    return proposals
 
 
-def _limit(metric: Metric, rule: str, runs: Sequence[Sequence[float]]) -> dict[str, Any]:
-    if rule == "slowdown":
-        return _SLOWDOWN
-    if rule == "room":
-        return {"ceiling": max(map(max, runs)) + _PHONE_BYTES}
-    higher = metric in HIGHER_IS_BETTER
-    estimate = estimate_of_runs(runs, spread_of_runs(runs), 0.95)
-    end = estimate.low if higher else estimate.high
-    worst = (min if higher else max)(v for values in runs for v in values) if end is None else end
-    limit = worst * (1 + LEAST_MARGIN_RATIO * (-1 if higher else 1))
+def _values(runs: Sequence[RunRecord], metric: Metric) -> list[tuple[RunRecord, list[float]]]:
+    """Runs with their values of a figure; those without one, or with a 0, are left out."""
+    measured = [(run, metric_values(run, metric)) for run in runs]
+    return [(run, values) for run, values in measured if values and min(values) > 0]
+
+
+def _limit(metric: Metric, values: Runs, spread: Spread, budget_count: int) -> dict[str, Any]:
+    """A limit that an unchanged build keeps at another hour, but for its share of the false alarms, to three digits.
+
+    Runs of one hour do not tell how much hours differ: then what is assumed counts.
+    """
+    higher = FIGURES[metric].higher_is_better
+    alarm = FALSE_ALARM_RATIO / budget_count
+    count = len(values)
+    if spread.unit == "run":
+        spread = Spread(spread.assumed)
+        count = 1
+    between = estimate([[1.0]], spread, alarm, alarm, [[1.0]] * count)
+    assert between.low is not None and between.high is not None
+    limit = estimate(values, spread, alarm, alarm).mid * (between.low if higher else between.high)
     step = 10.0 ** (floor(log10(limit)) - 2) if limit > 0 else 1.0
     rounded = float(f"{(floor if higher else ceil)(limit / step) * step:.12g}")
     return {"floor" if higher else "ceiling": rounded}
+
+
+def _finds(budget: Budget, values: Runs, spread: Spread, budget_count: int) -> str:
+    """Which change the budget finds with how many runs, in a line."""
+    figure = FIGURES[budget.metric]
+    alarm = Errors.of(budget_count, 1).alarm
+    told = f"{counted(len(values), spread.unit)}: {spread.words()}"
+    limit, relative_to = limit_of(budget)
+    if relative_to:
+        needed = runs_needed(log(limit), (0, len(values)), spread, alarm)
+        found_by = "no number of runs is sure to find"
+        if needed is not None:
+            found_by = f"{counted(needed, 'run')} of a build find"
+        if spread.unit == "run":
+            found_by = f"within the hour, {found_by}"
+        hours = "; at another hour only gate live can tell" if spread.unit == "run" else ""
+        return f"{told}; beside them, {found_by} {_SLOWDOWN:.0%}{hours}"
+    mid = median(value for taken in values for value in taken)
+    room = abs(limit / mid - 1.0)
+    seen = found(spread, (len(values), 0), alarm) or 0.0
+    change = 1.0 - (1.0 - seen) * limit / mid
+    if not figure.higher_is_better:
+        change = limit / mid / (1.0 - seen) - 1.0
+    more = "; runs of other days narrow it" if spread.unit == "run" and figure.spread > 0.01 else ""
+    worse = figure.words[not figure.higher_is_better]
+    return f"{told}; the limit leaves {room:.0%}, as many runs find {change:.0%} {worse}{more}"

@@ -147,6 +147,9 @@ class Pipeline(contextlib.ExitStack):
         # The CPUs are those of the machine that is measured: a child that drives another one is not bound to them.
         limits = self.how.limits._replace(cpus=()) if plan.machine else self.how.limits
         result = run_child(plan.entry, plan.job, limits=limits, on_event=hear, environment=plan.environment)
+        notes = {"wall_s": round(result.duration_s, 3), **plan.notes}
+        if limits.memory_bytes is not None:
+            notes["memory_limit_bytes"] = limits.memory_bytes
         record = new_record(
             scenario=plan.scenario,
             workload=plan.workload,
@@ -160,7 +163,7 @@ class Pipeline(contextlib.ExitStack):
             prediction=plan.prediction,
             runtime=plan.runtime,
             result=plan.read(result),
-            extra={"wall_s": round(result.duration_s, 3), **plan.notes},
+            extra=notes,
         )
         return self.keep(judged(record, plan.wanted_count) if plan.wanted_count else record, key=plan.key)
 

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 from pathlib import PureWindowsPath
 from typing import Any, NamedTuple
 
+from harness.domain.figure import metric_values
 from harness.domain.record import RunRecord
 from harness.printable import clean
 from harness.records.compare import Comparison, compare
 from harness.records.derive import Measured, summarise
-from harness.records.metrics import metric_values
 from harness.report.choices import Choices
 
 

@@ -114,17 +114,6 @@ def ratio_interval(candidate: Sequence[float], baseline: Sequence[float], *, con
     return Estimate(mid, float(low), float(high), n)
 
 
-def spread_of(candidate: Sequence[float], baseline: Sequence[float]) -> float:
-    """Spread of the log ratios of pairs: 1.4826 x their median absolute deviation, so that one turn does not decide.
-
-    0 where a value is not positive.
-    """
-    if min(*candidate, *baseline) <= 0:
-        return 0.0
-    logs = _log_ratios(candidate, baseline)
-    return 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
-
-
 def _log_ratios(candidate: Sequence[float], baseline: Sequence[float]) -> Doubles:
     if len(candidate) != len(baseline):
         raise ValueError(f"turns must pair up, got {len(candidate)} candidate and {len(baseline)} baseline samples")

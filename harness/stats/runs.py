@@ -1,26 +1,31 @@
-"""Runs one by one and together: the spread from run to run is part of the interval.
+"""What some runs say of a build: each run counts once, and how much runs differ is part of the answer.
 
 The median of one run says how fast that run was, not how fast the build is: two runs of one build differ by more than
-their samples tell (placement in memory, clocks, neighbours). So the value of a build is the mean of its runs' medians,
+their samples tell (placement in memory, clocks, neighbours). So a build's value is the mean of its runs' ln(median),
 
-    half width of ln(value) = t(level, df) sqrt((b^2 + w^2) / k)
+    half width of ln(value) = q sqrt(1/k + 1/n)
 
-with k runs, b the spread from run to run, and w the error of a run's own median. b is learnt from earlier runs of the
-same kind (five or more); until then it is assumed, and said to be.
+with k runs of the build and n of its baseline (none beside a fixed limit). q is the narrower of two, each of which errs
+in half of the cases that are allowed:
+
+    t(1 - error/2, degrees) s     s told by the runs themselves, both sides pooled, whatever it is
+    z(1 - error/2) a              a the most by which runs of that figure were ever seen to differ
+
+The second does not count where the runs differ by more than that.
+
+Source:
+    Student 1908, "The probable error of a mean", Biometrika 6(1), for the first; Bonferroni's inequality for the two.
 """
 
 from collections.abc import Sequence
-from math import ceil, exp, log, sqrt
+from math import exp, log, sqrt
 from statistics import fmean, median, stdev
 from typing import Final, NamedTuple
 
 from harness.stats.intervals import Estimate
 
-KNOWN_RUNS: Final = 5
-"""Earlier runs from which a spread is learnt."""
-ASSUMED_RATIO: Final = 0.02
-"""Spread from run to run where nobody knows it: medians of one build on a quiet machine of two cores."""
 POWER: Final = 0.95
+_MOST_RUNS: Final = 200
 _MEDIAN_ERROR: Final = 1.2533
 """Standard error of a median over that of a mean, for normal noise: sqrt(pi / 2)."""
 
@@ -29,77 +34,116 @@ Runs = Sequence[Sequence[float]]
 
 
 class Spread(NamedTuple):
-    """Spread of ln(median) from run to run; ``run_count`` is of the runs that told it, 0 where it is assumed."""
+    """Standard deviation of ln(median) from run to run, or from turn to turn.
 
-    ratio: float
-    run_count: int
+    Attributes:
+        assumed: At most so much; None: nothing is assumed.
+        told: What runs told; None where they told nothing.
+        degrees: Degrees of freedom of what they told.
+        unit: What is repeated: ``run``, ``sitting`` (runs within an hour of each other) or ``turn``.
+    """
+
+    assumed: float | None
+    told: float | None = None
+    degrees: int = 0
     unit: str = "run"
 
     @property
+    def likely(self) -> float:
+        """The best guess."""
+        if self.told is not None:
+            return self.told
+        return self.assumed or 0.0
+
+    def half_width(self, error: float) -> float | None:
+        """How far one value may lie above the truth, in logs, but for ``error`` of all cases; None: nobody knows."""
+        from scipy.special import ndtri, stdtrit
+
+        if self.told is None:
+            return None if self.assumed is None else float(-ndtri(error)) * self.assumed
+        if self.assumed is None or self.told > self.assumed:
+            return float(-stdtrit(self.degrees, error)) * self.told
+        return min(float(-stdtrit(self.degrees, error / 2.0)) * self.told, float(-ndtri(error / 2.0)) * self.assumed)
+
     def words(self) -> str:
         """Where it comes from, for people."""
-        share = f"{self.ratio:.1%} from {self.unit} to {self.unit}"
-        if not self.run_count:
-            return f"{share} is assumed: {KNOWN_RUNS} earlier runs would tell"
-        return f"{share}, learnt from {self.run_count} {self.unit}s"
+        if self.told is None:
+            return f"how much {self.unit}s differ is not known: up to {self.likely:.0%} was seen elsewhere"
+        return f"{self.unit}s differ by {self.told:.1%}"
 
 
-def spread_of_runs(earlier: Runs) -> Spread:
-    """Spread from run to run, from the values of earlier runs of one build on one machine."""
-    logs = [log(median(values)) for values in earlier if values and min(values) > 0]
-    return Spread(stdev(logs), len(logs)) if len(logs) >= KNOWN_RUNS else Spread(ASSUMED_RATIO, 0)
+def value_of(runs: Runs) -> float:
+    """What the runs say together, as a logarithm."""
+    return fmean(log(median(values)) for values in runs)
 
 
-def estimate_of_runs(runs: Runs, spread: Spread, level: float, baseline: Runs = ()) -> Estimate:
-    """Value of a build from its runs' values, or its ratio to a ``baseline`` that was not measured in turns with it.
+def spread_of(sides: Sequence[Runs], assumed: float | None, unit: str = "run") -> Spread:
+    """Spread from run to run that some sides tell together, each about its own mean.
 
-    There is no interval where a side has fewer than three samples.
+    What a run's own samples leave open is added to what is assumed.
     """
-    sides = [runs, baseline] if baseline else [runs]
-    means = [fmean(log(median(values)) for values in side) for side in sides]
-    mid = means[0] - sum(means[1:])
-    count = min(sum(map(len, side)) for side in sides)
-    if count < 3:
+    squares = 0.0
+    degrees = 0
+    own: list[float] = []
+    for side in sides:
+        logs = [log(median(values)) for values in side]
+        squares += sum((each - fmean(logs)) ** 2 for each in logs)
+        degrees += len(logs) - 1
+        own += [_own_error(values) for values in side]
+    if assumed:
+        assumed = sqrt(assumed**2 + fmean(error**2 for error in own))
+    return Spread(assumed, sqrt(squares / degrees) if degrees else None, degrees, unit)
+
+
+def estimate(runs: Runs, spread: Spread, below: float, above: float, baseline: Runs = ()) -> Estimate:
+    """A build's value, or its ratio to a ``baseline``; ends at which it errs in those shares of cases, None: no end."""
+    mid = value_of(runs) - (value_of(baseline) if baseline else 0.0)
+    halves = [spread.half_width(error) for error in (below, above)]
+    count = sum(map(len, runs))
+    if halves[0] is None or halves[1] is None:
         return Estimate(exp(mid), None, None, count)
-    half = _quantile((1.0 + level) / 2.0, spread) * sqrt(sum(_variance(side, spread) for side in sides))
-    return Estimate(exp(mid), exp(mid - half), exp(mid + half), count)
+    scale = _scale(len(runs), len(baseline))
+    return Estimate(exp(mid), exp(mid - halves[0] * scale), exp(mid + halves[1] * scale), count)
 
 
-def detectable(estimate: Estimate, spread: Spread, level: float) -> float | None:
-    """Smallest slowdown that an interval as wide shows in 95 of 100 gates, as a share; None without one.
+def found(spread: Spread, counts: tuple[int, int], error: float) -> float | None:
+    """Smallest slowdown that so many runs (of the build, of its baseline; 0: none) show in 95 of 100 gates, as a share.
 
     Source:
         J. Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", 2nd ed., chapter 2.
     """
-    if not estimate.low or not estimate.high:
+    half = spread.half_width(error)
+    if half is None:
         return None
-    half = log(estimate.high / estimate.low) / 2.0
-    return 1.0 - exp(-half * (1.0 + _quantile(POWER, spread) / _quantile((1.0 + level) / 2.0, spread)))
+    return 1.0 - exp(-(half + _power_width(spread)) * _scale(*counts))
 
 
-def runs_needed(distance: float, baseline_count: int, spread: Spread, level: float) -> int | None:
+def runs_needed(distance: float, counts: tuple[int, int], spread: Spread, error: float) -> int | None:
     """Runs with which a build at that distance (of logs) from its limit is decided in 95 of 100 gates.
 
-    None where it lies on its limit, or the baseline's own runs are too few for any number.
+    They tell the spread too. None where no number of them does, which is so beside a short baseline.
     """
-    if not spread.ratio:
-        return 1
-    quantiles = _quantile((1.0 + level) / 2.0, spread) + _quantile(POWER, spread)
-    room = (distance / (quantiles * spread.ratio)) ** 2
-    room -= 1.0 / baseline_count if baseline_count else 0.0
-    return max(1, ceil(1.0 / room)) if room > 0 else None
+    for count in range(counts[0] + 1, _MOST_RUNS):
+        degrees = spread.degrees + count - max(1, counts[0])
+        later = spread._replace(told=spread.likely if degrees else None, degrees=degrees)
+        half = later.half_width(error)
+        if half is not None and (half + _power_width(later)) * _scale(count, counts[1]) <= abs(distance):
+            return count
+    return None
 
 
-def _variance(runs: Runs, spread: Spread) -> float:
-    """Squared standard error of the mean of the runs' logs."""
-    own = [
-        _MEDIAN_ERROR * stdev([log(v) for v in values]) / sqrt(len(values)) if len(values) > 1 else 0.0
-        for values in runs
-    ]
-    return (spread.ratio**2 + fmean(each**2 for each in own)) / len(runs)
+def _scale(count: int, baseline_count: int) -> float:
+    return sqrt(1.0 / count + (1.0 / baseline_count if baseline_count else 0.0))
 
 
-def _quantile(share: float, spread: Spread) -> float:
-    from scipy.special import ndtri, stdtrit
+def _power_width(spread: Spread) -> float:
+    from scipy.special import ndtri
 
-    return float(stdtrit(spread.run_count - 1, share) if spread.run_count else ndtri(share))
+    return float(ndtri(POWER)) * spread.likely
+
+
+def _own_error(values: Sequence[float]) -> float:
+    """Standard error of ln(median) of one run, from its samples."""
+    if len(values) < 2:
+        return 0.0
+    return _MEDIAN_ERROR * stdev([log(value) for value in values]) / sqrt(len(values))

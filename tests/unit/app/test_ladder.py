@@ -12,6 +12,7 @@ from bench.tiny_gguf import synthesize_tiny
 from harness.app import ladder as ladder_module
 from harness.app.ladder import Asked, _Workshop, ladder
 from harness.catalog.gguf import GgufFile
+from harness.domain.figure import metric_values
 from harness.domain.result import Generation
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, RefusedError
@@ -20,7 +21,6 @@ from harness.measure.child import run_child
 from harness.measure.pipeline import How, Pipeline
 from harness.measure.runner import new_record
 from harness.records.ladder import rungs_of
-from harness.records.metrics import metric_values
 
 SPEED = Scenario(context_tokens=128, prompt_tokens=32, new_tokens=8, thread_count=1)
 

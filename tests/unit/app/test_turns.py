@@ -11,6 +11,7 @@ from bench.tiny_gguf import synthesize_tiny
 from harness.app.run import cells_of, run_in_turns
 from harness.app.trend import answer_beside
 from harness.cli._options import sides_of
+from harness.domain.figure import metric_values
 from harness.domain.record import RunRecord, Sample
 from harness.domain.result import Generation
 from harness.domain.scenario import Scenario
@@ -20,7 +21,6 @@ from harness.measure.machine import fingerprint
 from harness.measure.pipeline import How, open_history
 from harness.measure.protocol import GenerateJob
 from harness.measure.runner import new_record
-from harness.records.metrics import metric_values
 from harness.runtimes.llamacpp import RUNTIME as LLAMACPP
 
 

@@ -1,9 +1,11 @@
 """A run is no evidence beside itself; what is told while runs are made in turns."""
 
+from itertools import count
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from harness.cli import cli
 from harness.records.store import load
@@ -21,7 +23,10 @@ def test_a_run_that_is_its_own_baseline_is_refused(tmp_path: Path) -> None:
 
 
 def test_each_turn_has_a_line_where_there_is_no_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.gates.live.run_side", lambda _command, timeout_s: load(RECORD))
+    one, numbers = load(RECORD), count()
+    monkeypatch.setattr(
+        "harness.gates.live.run_side", lambda _command, timeout_s: replace(one, run_id=f"r{next(numbers)}")
+    )
     budget = tmp_path / "budgets.toml"
     budget.write_text('[[budget]]\nmetric = "decode_tokens_per_s"\nbaseline_ratio = 0.9\n')
     words = ["gate", "live", "--budget", str(budget), "--candidate", "new", "--baseline", "old", "--max-turns", "6"]

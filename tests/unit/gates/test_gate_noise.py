@@ -6,20 +6,13 @@ import pytest
 from msgspec.structs import replace
 from scipy import stats
 
-import harness.stats.intervals as intervals
 from bench.gate_noise import BUDGET, QUIET, SHARED, Course, Machine, run_gate, share
 from harness.domain.budget import Budget
 from harness.domain.record import RunRecord
 from harness.errors import CouldNotRunError, InputError
-from harness.gates.live import gate_in_turns, run_side
-from harness.gates.plan import look_confidence, plan_line
+from harness.gates.live import gate_in_turns, plan_line, run_side
 
 GATES = 60
-
-
-@pytest.fixture(autouse=True)
-def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "RESAMPLES", 500)
 
 
 def test_no_slowdown_on_a_shared_machine() -> None:
@@ -82,23 +75,21 @@ def test_without_times_of_tokens_disturbed_runs_decide_nothing() -> None:
     assert "disturbed by: other processes used 25 % of all CPU time" in judged.reason
 
 
-@pytest.mark.parametrize(("looks", "boundary_level"), [(2, 0.0294), (3, 0.0221), (4, 0.0182), (5, 0.0158)])
-def test_levels_are_those_of_pocock(looks: int, boundary_level: float) -> None:
-    """Pocock 1977, table 1: nominal levels of equally spaced looks for 5 % in all."""
-    level = 1 - look_confidence(tuple(range(1, looks + 1)), 0.95)
-    assert level == pytest.approx(boundary_level, rel=0.03)
-
-
 def test_the_plan_says_what_the_last_look_finds() -> None:
-    looks = (6, 10, 16, 24)
-    level = look_confidence(looks, 0.95)
-    # t(1 - (1 - level) / 2, 23) + t(.95, 23), times 1 % / sqrt(24)
-    reach = (stats.t.ppf(1 - (1 - level) / 2, 23) + stats.t.ppf(0.95, 23)) * 0.01 / sqrt(24)
+    # t(1 - .01 / 8 budgets / 4 looks / 2 ways to read a turn, 23) = 4.1737, z(.95) = 1.6449; times 1 % / sqrt(24)
+    reach = (stats.t.ppf(1 - 0.01 / 64, 23) + stats.norm.ppf(0.95)) * 0.01 / sqrt(24)
 
-    line = plan_line(looks, 0.95)
+    line = plan_line((6, 10, 16, 24), 8)
 
-    assert f"{1 - exp(-reach):.1%} at 1.0%" in line
+    assert f"{1 - exp(-reach):.1%} where turns differ by 1%" in line
     assert "looks after 6, 10, 16, 24 turns" in line
+
+
+def test_one_run_shown_again_is_no_turn() -> None:
+    run = Machine(QUIET, 0).run(0.0)
+
+    with pytest.raises(CouldNotRunError, match="run r1 came twice"):
+        gate_in_turns([BUDGET], lambda: run, lambda: run)
 
 
 def test_a_command_with_an_open_quote_or_no_word_cannot_be_run() -> None:

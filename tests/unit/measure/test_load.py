@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from bench.faults.replay_server import END, STREAM_HEAD, event, page, replay
+from harness.domain.figure import metric_values
 from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
@@ -17,7 +18,6 @@ from harness.measure.jobs.load import LoadJob, plan, run_load
 from harness.measure.pipeline import How, Pipeline
 from harness.predict import speed
 from harness.records.derive import times_of
-from harness.records.metrics import metric_values
 from harness.report.figures import loads
 from harness.stats.intervals import quantile_interval
 

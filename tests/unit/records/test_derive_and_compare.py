@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from harness.domain.figure import metric_values
 from harness.domain.prediction import (
     Interval,
     Limit,
@@ -19,7 +20,6 @@ from harness.domain.record import MachineFingerprint, MemoryUse, Phase, RunRecor
 from harness.domain.scenario import Scenario
 from harness.records.compare import compare
 from harness.records.derive import disturbances, needed_count, summarise
-from harness.records.metrics import metric_values
 from harness.report.text import compared
 
 

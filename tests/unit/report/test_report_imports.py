@@ -7,6 +7,7 @@ import pytest
 from report_records import record
 
 from harness.app.learn import measurements_in
+from harness.domain.figure import metric_values
 from harness.domain.placement import Placement
 from harness.domain.quality import CalibrationChange, Change, TextScore
 from harness.domain.record import ModelIdentity, RunRecord
@@ -15,7 +16,6 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, InputError
 from harness.records.imports import read_results
 from harness.records.ladder import rungs_of
-from harness.records.metrics import metric_values
 from harness.report.figures import ladder
 
 LLAMA_BENCH = {
