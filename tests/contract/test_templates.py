@@ -189,9 +189,30 @@ def test_a_runner_that_never_calms_does_not_stay_green(repository: tuple[Path, P
     (folder / "edge-results" / "busy.json").write_text(json.dumps(record))
     (folder / "budgets.toml").write_text('[[budget]]\nmetric = "decode_tokens_per_s"\nfloor = 100\n')
 
-    ended = [steps_of(ACTION, {"install": ""}, folder, programs)[0] for _ in range(3)]
+    allowed = {"install": "", "undecided": "allow"}
 
-    assert ended == [0, 0, 1]
+    assert steps_of(ACTION, {"install": ""}, folder, programs)[0] != 0
+    assert steps_of(ACTION, allowed, folder, programs)[0] == 0
+    budget = (folder / "budgets.toml").read_text()
+    (folder / "budgets.toml").write_text(f"{budget}undecided_builds = 2\n")
+    record["run_id"] = "another-build"
+    (folder / "edge-results" / "busy.json").write_text(json.dumps(record))
+    assert steps_of(ACTION, allowed, folder, programs)[0] == 1
+
+
+def test_a_run_that_leaves_no_record_is_not_judged_by_an_older_one(repository: tuple[Path, Path]) -> None:
+    folder, programs = repository
+    (folder / "edge-results").mkdir()
+    shutil.copy(ROOT / "tests" / "records" / "v2-generate.json", folder / "edge-results")
+    (folder / "budgets.toml").write_text('[[budget]]\nmetric = "peak_memory_bytes"\nceiling = 1e12\n')
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    environment["EDGE_HARNESS_HOME"] = str(folder / "home")
+    words = ["make", "-f", str(TEMPLATES / "edge.mk"), "edge-gate", "EDGE_MODEL=smolm2-135m"]
+
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode != 0
+    assert "NO EVIDENCE" in done.stdout
 
 
 def test_the_workflow_may_read_alone() -> None:
