@@ -17,8 +17,7 @@ from harness.app.published import shipped_rows
 from harness.catalog.devices import load_device
 from harness.cli import cli
 from harness.cli.check import show as show_check
-from harness.domain.budget import Metric
-from harness.domain.figure import metric_values
+from harness.domain.figure import Metric, metric_values
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation, Quality, Result, Soak, Speculation, Stream, SystemResult
 from harness.domain.scenario import Scenario
@@ -276,7 +275,7 @@ def system_times(*paths: Path) -> str:
 
 def metric(path: Path, name: str) -> str:
     """The median of one metric of one record, with three digits."""
-    values = metric_values(records_of(path)[0], name)  # type: ignore[arg-type]  # a wrong name is a KeyError that says so
+    values = metric_values(records_of(path)[0], name)
     return f"{median(values):.3g}"
 
 
