@@ -370,7 +370,7 @@ def published_answers(path: Path) -> str:
         found = json.loads(done.stdout)["prediction"]
         if asked["figure"] == "kv cache":
             parts = found["memory"]["parts"]
-            mid = sum(part["anonymous_bytes"] for part in parts if part["name"] == "kv cache") / 2**30
+            mid = sum(part["anonymous_bytes"] for part in parts if part["kind"] == "kv cache") / 2**30
             said = {"mid": mid, "low": 0.99 * mid, "high": 1.01 * mid}
         else:
             said = found["speed"][f"{asked['figure']}_tokens_per_s"]
