@@ -42,8 +42,7 @@ def measure(key: str, quant: str) -> list[dict[str, Any]]:
     from harness.catalog.synthesize import synthesize
     from harness.domain.scenario import Scenario
     from harness.measure.machine import cpu
-    from harness.predict.compute_buffer import scratch_bytes, whole_layout
-    from harness.predict.graph import HOST
+    from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
     from harness.predict.kv_cache import kv_cache_bytes
     from harness.predict.memory import weight_parts
     from harness.predict.repack import repacked_bytes

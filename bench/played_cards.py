@@ -26,8 +26,7 @@ from bench.memory_conformance import KINDS, buffers_of
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
-from harness.predict.compute_buffer import scratch_bytes, whole_layout
-from harness.predict.graph import HOST
+from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
 from harness.predict.weights import weights_of
 from harness.units import MIB
 

@@ -23,8 +23,7 @@ from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, PartKind
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
-from harness.predict.compute_buffer import scratch_bytes
-from harness.predict.graph import HOST
+from harness.predict.compute_buffer import HOST, scratch_bytes
 from harness.predict.kv_cache import block_cache_bytes, cells_of, state_bytes
 from harness.predict.memory import driver_bytes, weight_parts
 from harness.predict.placed import layout_of, parts_of

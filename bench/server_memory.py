@@ -25,8 +25,7 @@ from bench.running_servers import PROGRAMS, command_of
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
-from harness.predict.compute_buffer import scratch_bytes, whole_layout
-from harness.predict.graph import HOST
+from harness.predict.compute_buffer import HOST, scratch_bytes, whole_layout
 from harness.predict.kv_cache import block_cache_bytes, cells_of
 from harness.predict.weights import weights_of
 from harness.runtimes.executable import free_port

@@ -1,37 +1,53 @@
 """Scratch memory of one forward pass: what llama.cpp reserves on each backend, and what a run on a CPU really touches.
 
-The scheduler gives each node of the graph a backend: that of its weight or of the cache that it writes, else its
-neighbours' (a GPU's before the CPU's). From 32 tokens on a product whose weight lies with the CPU moves to the first
-GPU. The graph is cut where the backend changes, and before each further weight that has to be copied; what a piece
-needs from another backend is copied to its own before it begins: activations, inputs, weights, and the cache of a
-block whose attention is computed elsewhere. The allocator then walks the graph once: each tensor takes the smallest
-hole that holds it, else the end of the buffer, or overwrites its input, and is freed after its last use. The buffer is
-as long as that walk ever reaches. A GPU allocates it for good; pages that no run writes never become resident on a CPU.
-The reserve counts logits for every token of a batch (ubatch x vocabulary x 4 bytes: 297 MiB for 512 tokens of a 152k
-vocabulary).
+A backend's buffer is as long as the fullest moment of its pass: the inputs that it reads, and the activations that are
+alive at once. Those moments are few: the attention of a block, its recurrent mixer, its feed-forward part, its experts,
+and the logits. Each is a sum of widths, in 32-bit entries of a token, read from the engine's graphs; which tensor lies
+in which hole is not followed. From 32 tokens on a product whose weight lies with the CPU is computed by the first GPU,
+which gets a copy of that weight, and of the cache of a block that keeps it with the CPU.
 
-Source of the rules: llama.cpp, ggml/src/ggml-alloc.c, ggml/src/ggml-backend.cpp (``ggml_backend_sched_split_graph``),
-``llama_context::sched_reserve``. Weights of norms and routers are too small to be followed.
+The reserve counts logits for every token of a batch (ubatch x vocabulary x 4 bytes: 297 MiB for 512 tokens of a 152k
+vocabulary) where the program does not say that it wants fewer.
+
+Source: llama.cpp, src/llama-graph.cpp, src/models/*.cpp, ggml/src/ggml-backend.cpp
+(``ggml_backend_sched_split_graph``), ``llama_context::sched_reserve``; checked on cards that are played to it
+(``python -m bench.played_cards``).
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
+from harness.domain.facts import Facts, block_facts
+from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
-from harness.predict.graph import HOST, Graph, Layout, Node
-from harness.predict.graph_order import vulkan_order
-from harness.predict.kv_cache import cells_of
+from harness.predict.kv_cache import CacheCells, cells_of
 from harness.predict.passes import OFFLOAD_TOKENS
+
+HOST: Final = -1
+"""The CPU, where a layout names cards by their numbers."""
+
+
+class Layout(NamedTuple):
+    """Where the parts of a model lie: the number of a card, or ``HOST``.
+
+    Attributes:
+        blocks: Of each block its weights, its routed experts and its cache.
+        output: Of the output matrix.
+        host_bytes: Name and bytes of the largest matrix of each kind that lies with the CPU.
+        api: Of the GPUs, which compute long batches though nothing lies with them; ``cpu`` without.
+    """
+
+    blocks: tuple[tuple[int, int, int], ...]
+    output: int
+    host_bytes: tuple[tuple[str, int], ...] = ()
+    api: str = "cpu"
+
 
 _FIXED_BYTES: Final = 2_000_000
 """On a CPU: graph, allocator tables and thread scratch."""
 _QUANTISED_BYTES: Final = 34 / 32
 """Of an entry of the inner activations that a CPU quantises for the product with the down matrix."""
-
-
 _WARM_TOKENS: Final = 46 * 46
 """Of the image that towers for images of any size reserve their buffer for, when the model is loaded."""
 _WIDEST_RATIO: Final = 11.5
@@ -53,79 +69,121 @@ def tower_buffer_bytes(patch_count: int, token_count: int, hidden_dim: int) -> i
     return round(4 * _WIDEST_RATIO * hidden_dim * patches)
 
 
-def _plan(graph: Graph, layout: Layout, tokens: int) -> Iterator[tuple[Node, Sequence[Node]]]:
-    """What is laid one after the other, copies among it, each with what it reads; fills in sides."""
-    on_gpu = layout.api != "cpu" or layout.output != HOST
-    home = {node: node.side for node in graph.nodes}
-    for node in graph.inputs:
-        node.side = HOST
-    for node in graph.nodes:
-        if on_gpu and tokens >= OFFLOAD_TOKENS and node.weight_bytes is not None and node.side == HOST:
-            node.side = 0
-    for nodes, of_all in ((graph.nodes, False), (graph.nodes[::-1], False), (graph.nodes, True)):
-        side: int | None = None
-        for node in nodes:
-            if node.side is None or (of_all and node.op == "VIEW"):  # which never begins a piece
-                node.side = side
-            else:
-                side = node.side if of_all or node.side != HOST else None
-    piece, copies, copied = list[Node](), list[tuple[Node, list[Node]]](), dict[tuple[Node, object], Node]()
-    for node in graph.nodes:
-        moved = node.weight_bytes is not None and home[node] != node.side
-        if piece and (node.side != piece[-1].side or (moved and copies)):
-            yield from _finished(piece, copies, layout.api)
-            piece, copies = [], []
-        if moved:
-            node.reads.append(Node(node.weight_bytes or 0, side=node.side))
-            copies.append((node.reads[0], []))
-        kept = not node.size and not node.copy_bytes  # a state: it is written from a view, and each view has a copy
-        for source in node.sources:
-            at = source, node if kept else node.side
-            if source.side != node.side and at not in copied:
-                copied[at] = Node(source.copy_bytes or source.size, side=node.side)
-                copies.append((copied[at], [source]))
-            node.reads.append(copied.get(at, source))
-        piece.append(node)
-    yield from _finished(piece, copies, layout.api)
+class _Batch(NamedTuple):
+    """What is computed at once: tokens, those of them whose logits are wanted, and the cache that it attends to."""
+
+    tokens: int
+    outputs: int
+    cells: CacheCells
+    fused: bool
+    api: str
+
+    def mask_bytes(self, cell_count: int) -> tuple[int, int]:
+        """Of the attention mask as an input, and of its copy in F16 where fused attention wants one."""
+        told = self.cells.program.mask_bytes if self.fused else 4
+        return min(told, 4) * self.tokens * cell_count, max(told - 4, 0) * self.tokens * cell_count
 
 
-def _finished(
-    piece: Sequence[Node], copies: list[tuple[Node, list[Node]]], api: str
-) -> Iterator[tuple[Node, Sequence[Node]]]:
-    """A piece in the order in which its backend computes it, what is copied to it first."""
-    yield from copies
-    chooses = api == "vulkan" and piece[:1] and piece[0].side != HOST
-    yield from ((node, node.reads) for node in (vulkan_order(piece) if chooses else piece))
+def _cell_count(shape: ModelShape, cells: CacheCells, kind: str) -> int:
+    return cells.sliding(shape.sliding_window_tokens) if kind == "sliding" else cells.full
 
 
-class _Buffer:
-    """One backend's buffer: the smallest hole that fits is taken, else its end; ``holes`` are (offset, bytes)."""
+def _input_bytes(shape: ModelShape, batch: _Batch) -> tuple[int, int]:
+    """Inputs that the host alone reads, and those that a card has a copy of: positions, places in the cache, masks."""
+    cells, tokens = batch.cells, batch.tokens
+    program = cells.program
+    own = 4 * tokens + 4 * tokens * shape.hidden_dim * program.embeddings
+    shared = 4 * tokens + 4 * batch.outputs
+    rows = 1 if batch.fused or not program.scattered else shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
+    for kind in set(shape.layer_kinds) & {"full", "sliding"}:
+        shared += 8 * tokens * (1 + rows) + batch.mask_bytes(_cell_count(shape, cells, kind))[0]
+    if shape.indexer_layer_count:  # of the rows that its indexer may choose
+        shared += 2 * tokens * cells.full
+    return own, shared
 
-    def __init__(self) -> None:
-        self.holes, self.end_bytes, self.peak_bytes = dict[int, int](), 0, 0
 
-    def take(self, size: int) -> int:
-        """Offset of so many bytes."""
-        room, last = min(((room, -start) for start, room in self.holes.items() if room >= size), default=(0, 1))
-        if last > 0:
-            self.end_bytes += size
-            self.peak_bytes = max(self.peak_bytes, self.end_bytes)
-            return self.end_bytes - size
-        del self.holes[-last]
-        if room > size:
-            self.holes[size - last] = room - size
-        return -last
+def _attention_bytes(shape: ModelShape, facts: Facts, batch: _Batch, kind: str, *, is_here: bool) -> int:
+    """The fullest moment of a block's attention, with copies of the mask and of a cache that is not here."""
+    hidden, heads = facts["hidden_dim"], facts["head_count"]
+    cell_count = _cell_count(shape, batch.cells, kind)
+    if facts["latent"]:
+        compressed, rope = facts["latent_kv_rank_dim"], facts["latent_rope_head_dim"]
+        queries = heads * (compressed + rope)
+        widest = 3 * hidden + queries + heads * (compressed + facts["latent_nope_head_dim"] + 2 * rope)
+    else:
+        queries = facts["query_row_dim"] * (2 if facts["delta_net"] else 1)
+        widest = 2 * hidden + queries + facts["key_row_dim"] + facts["value_row_dim"]
+    if batch.fused:
+        after = hidden + queries + heads * facts["attended_value_dim"]
+    else:
+        after = 3 * hidden + queries + heads * cell_count
+    size = 4 * batch.tokens * max(widest, after) + batch.mask_bytes(cell_count)[1]
+    if not is_here:
+        widths = zip(batch.cells.types, (facts["cache_key_dim"], facts["cache_value_dim"]), strict=True)
+        row = sum(row_bytes(type_name, width) for type_name, width in widths)
+        return size + cell_count * batch.cells.streams * row
+    return size + (_fused_bytes(batch, facts, cell_count) if batch.fused else 0)
 
-    def give(self, offset: int, size: int) -> None:
-        """Free them: neighbouring holes become one, and a hole at the end shortens the buffer."""
-        for start, room in list(self.holes.items()):
-            if start + room == offset or offset + size == start:
-                del self.holes[start]
-                offset, size = min(offset, start), size + room
-        if offset + size == self.end_bytes:
-            self.end_bytes = offset
-        elif size:
-            self.holes[offset] = size
+
+def _fused_bytes(batch: _Batch, facts: Facts, cell_count: int) -> int:
+    """What fused attention takes beside its result on a GPU.
+
+    Keys and values of other types than F16 are copied to F16 (by Metal there is room for it in any case), and Metal
+    keeps the results of 32 groups of threads for up to 32 tokens.
+
+    Source: llama.cpp, ``ggml_cuda_flash_attn_ext_get_alloc_size``, ``ggml_metal_op_flash_attn_ext_extra_tmp``.
+    """
+    cells, size = batch.cells, 0
+    if batch.api == "metal":
+        tokens = min(batch.tokens, 32 * cells.streams)
+        size = 4 * tokens * facts["head_count"] * 32 * (facts["attended_value_dim"] + 2)
+    if cells.program.f16_copies and batch.api in {"cuda", "rocm", "metal"}:
+        for width, type_name in zip((facts["cache_key_dim"], facts["cache_value_dim"]), cells.types, strict=True):
+            if batch.api == "metal" or type_name != "F16":
+                size += 2 * cell_count * cells.streams * width
+    return size
+
+
+def _recurrent_bytes(facts: Facts, batch: _Batch, side: int) -> int:
+    """The fullest moment of a recurrent mixer: its projections, the convolved rows, the states.
+
+    On a card one row more, since what was copied there first left a hole.
+    """
+    rows = 2 if side == HOST else 3
+    hidden, inner, row = facts["hidden_dim"], facts["ssm_inner_dim"], facts["ssm_row_dim"]
+    if facts["short_convolution"]:
+        widest = 7 * hidden
+    elif facts["delta_net"]:
+        widest = 2 * hidden + rows * row
+    elif facts["first_mamba"]:
+        widest = 2 * hidden + 5 * inner
+    else:
+        widest = 2 * hidden + inner + (rows + 1) * row
+    states = 2 * batch.cells.sequences * inner * facts["ssm_state_dim"]
+    return 4 * (batch.tokens * widest + states)
+
+
+def _feed_bytes(facts: Facts, batch: _Batch, side: int, copied: int) -> int:
+    """The fullest moment of a block's feed-forward part, of its experts where it routes its tokens.
+
+    On a card queries that are not turned in place leave a hole of one row. ``copied`` are the bytes of a matrix that
+    the card gets a copy of: at its fullest the last product's, which is there beside what goes in and comes out.
+    """
+    hidden, matrices = facts["hidden_dim"], 3 if facts["gated_feed_forward"] else 1
+    inner, joined, widest = facts.get("dense", 0), hidden, 0
+    if inner:
+        has_hole = side != HOST and (facts["post_norms"] or not facts["qk_norm"])
+        widest = (2 + has_hole + facts["parallel"]) * hidden + matrices * inner
+    if facts["routed"]:
+        inner = facts["moe_used_count"] * facts["moe_feed_forward_dim"]
+        joined = facts["moe_used_count"] * facts["moe_width"]
+        shared = hidden + matrices * facts.get("moe_shared_dim", 0)
+        experts = max(matrices * inner, inner + joined, joined + hidden, shared)
+        widest = max(widest, 2 * hidden + facts["moe_expert_count"] + experts)
+    if copied:
+        beside = 4 * batch.tokens * (2 * hidden + inner + joined)
+        return max(4 * batch.tokens * widest, beside + copied)
+    return 4 * batch.tokens * widest
 
 
 @lru_cache(maxsize=1 << 16)
@@ -140,27 +198,67 @@ def scratch_bytes(
     cells = cells_of(scenario)
     outputs = outputs or (tokens or cells.outputs)
     tokens = -(-(tokens or cells.batch) // cells.sequences) * cells.sequences
-    graph = Graph(shape, cells, layout, tokens, min(outputs, tokens), fused=scenario.flash_attention)
-    plan: list[tuple[Node, Sequence[Node]]] = [(node, ()) for node in graph.inputs]
-    plan += _plan(graph, layout, tokens)
-    for _, reads in plan:
-        for one in reads:
-            one.users += 1
-    buffers = defaultdict[int, _Buffer](_Buffer, {HOST: _Buffer()})
-    for node, reads in plan:
-        buffer = buffers[HOST if node.side is None else node.side]
-        fitting = (one for one in reads if one.size == node.size and one.users == 1)
-        over = [one for one in fitting if node.in_place and one.place and one.place[0] is buffer]
-        if over:
-            node.place, over[0].place = over[0].place, None
-        elif node.size:
-            node.place = buffer, buffer.take(node.size)
-        for one in reads:
-            one.users -= 1
-            if not one.users and one.place:
-                one.place[0].give(one.place[1], one.size)
-                one.place = None
-    return {side: buffer.peak_bytes for side, buffer in buffers.items()}
+    batch = _Batch(tokens, min(outputs, tokens), cells, scenario.flash_attention, layout.api)
+    moved = tokens >= OFFLOAD_TOKENS and layout.api != "cpu"
+
+    def computed_at(side: int) -> int:
+        return 0 if moved and side == HOST else side
+
+    own, shared = _input_bytes(shape, batch)
+    tables = 4 * tokens * shape.per_layer_input_dim * shape.layer_count
+    matrices, experts_away = _copied_bytes(shape, layout) if moved else (0, 0)
+    alive = {HOST: 4 * tokens * shape.hidden_dim + tables}
+
+    def note(side: int, size: int) -> None:
+        alive[side] = max(alive.get(side, 0), size)
+
+    for block in _typical(shape, layout):
+        weights, experts, cache = layout.blocks[block]
+        facts, kind, side = block_facts(shape, block), shape.layer_kind(block), computed_at(weights)
+        copied = matrices if side != weights else 0
+        if facts.get("attention"):
+            written = 4 * tokens * (facts["cache_key_dim"] + facts["cache_value_dim"])
+            size = _attention_bytes(shape, facts, batch, kind, is_here=cache == side)
+            note(cache, written)
+            note(side, tables + copied + size)
+        if facts.get("recurrent"):
+            if cache != side:  # each state that is kept is written there from a copy of its own
+                rows = tokens + cells.sequences * facts["ssm_kept_taps"]
+                note(cache, 4 * rows * facts["ssm_row_dim"] * (cells.state_rows // cells.sequences))
+            note(side, tables + copied + _recurrent_bytes(facts, batch, side))
+        if facts["routed"]:
+            side = computed_at(experts)
+            copied = experts_away if side != experts else 0
+        note(side, tables + _feed_bytes(facts, batch, side, copied))
+    for side in alive:
+        alive[side] += shared + (own if side == HOST else 0)
+    last = computed_at(layout.output)
+    end = 4 * batch.outputs * (shape.hidden_dim + shape.vocab_count) + (own if last == HOST else 0)
+    if layout.output == HOST and moved:
+        end += dict(layout.host_bytes).get("output", 0)
+    note(last, end)
+    return alive
+
+
+def _copied_bytes(shape: ModelShape, layout: Layout) -> tuple[int, int]:
+    """Of the largest matrix that a card gets a copy of, and of the same among the experts.
+
+    Between the recurrent blocks of a hybrid the copies of two matrices of experts do not find the same place.
+    """
+    experts = sorted(size for name, size in layout.host_bytes if "_exps" in name)
+    others = [size for name, size in layout.host_bytes if "_exps" not in name and name != "output"]
+    kept = 2 if shape.recurrent else 1
+    return max(others, default=0), sum(experts[-kept:])
+
+
+def _typical(shape: ModelShape, layout: Layout) -> list[int]:
+    """A block of each kind."""
+    own = shape.layer_count - shape.kv_shared_layer_count
+    seen = dict[object, int]()
+    for block in range(shape.layer_count):
+        kind = shape.layer_kind(block), shape.is_moe_layer(block), block < own, layout.blocks[block]
+        seen.setdefault(kind, block)
+    return list(seen.values())
 
 
 def whole_layout(shape: ModelShape, api: str) -> Layout:

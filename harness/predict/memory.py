@@ -10,8 +10,7 @@ from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, PartKind
 from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
-from harness.predict.compute_buffer import scratch_bytes, touched_compute_bytes, whole_layout
-from harness.predict.graph import HOST
+from harness.predict.compute_buffer import HOST, scratch_bytes, touched_compute_bytes, whole_layout
 from harness.predict.kv_cache import (
     CELL_RECORD_BYTES,
     block_cache_bytes,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from harness.domain.device import DeviceProfile, MemoryPool
 from harness.domain.model import Tensor, Weights
 from harness.domain.placement import Placement
-from harness.predict.graph import HOST, Layout
+from harness.predict.compute_buffer import HOST, Layout
 from harness.predict.tensors import block_of
 from harness.predict.weights import has_output, role_of
 

@@ -1,4 +1,4 @@
-"""Buffers of split placements against those that llama.cpp told of, and the allocator's walk by hand."""
+"""Buffers of split placements against those that llama.cpp told of, and the fullest moments by hand."""
 
 import pytest
 
@@ -7,8 +7,7 @@ from harness.domain.model import Experts, ModelShape
 from harness.domain.placement import Placement
 from harness.domain.prediction import ENGINE_BUFFERS
 from harness.domain.scenario import Scenario
-from harness.predict.compute_buffer import scratch_bytes
-from harness.predict.graph import HOST, Layout
+from harness.predict.compute_buffer import HOST, Layout, scratch_bytes, whole_layout
 from harness.predict.memory import memory_of
 from harness.predict.weights import weights_of
 from harness.units import MIB
@@ -92,16 +91,51 @@ def test_each_pool_is_that_of_the_engine(api, row):
     for pool, logged in (("vram", gpu_mib), ("ram", host_mib)):
         mine = (part for part in memory.parts if part.pool == pool and part.kind in ENGINE_BUFFERS)
         told = sum(part.anonymous_bytes for part in mine)
-        assert told / MIB == pytest.approx(logged, rel=0.03, abs=0.02)  # each line of the log is rounded to 0.01 MiB
+        assert told / MIB == pytest.approx(logged, rel=0.03 if ubatch > 128 else 0.08)
 
 
-def test_a_copied_weight_and_cache_take_room_while_they_are_read():
-    """64 tokens, 2 blocks: position and mask, a row of hidden entries twice and its feed-forward part three times."""
+INPUTS = 64 * (4 + 4 + 16) + 64 * 256 * 2
+"""Of 64 tokens and 256 cells: positions, ids of outputs, places in the cache; the mask in F16."""
+TINY = Scenario(context_tokens=256, ubatch_tokens=64)
+
+
+def test_the_fullest_moment_of_a_dense_block_is_its_feed_forward_part():
+    """Three rows of hidden entries (the stream, what is normed, a hole of the queries) and three of the inner width."""
     shape = _dense(2, 64, 64, 1, 1, 64, 4096)
-    scenario = Scenario(context_tokens=256, ubatch_tokens=64)
-    here = scratch_bytes(shape, scenario, Layout(((0, 0, 0),) * 2, 0))
-    inputs = 64 * (4 + 4 + 16) + 64 * 256 * 2  # positions, ids of outputs, places in the cache; the mask in F16
-    assert 0 <= here[0] - (inputs + 64 * 4 * (2 * 64 + 3 * 4096)) <= 64 * 4 * 64  # and a hole of one row
-    assert here[HOST] == inputs + 64 * 4 * (2 * 64 + 1)  # embeddings looked up and given, tokens
-    away = scratch_bytes(shape, scenario, Layout(((HOST, HOST, HOST),) * 2, 0, (("ffn_gate", 10**6),)))
-    assert away[0] - here[0] == pytest.approx(10**6, abs=64 * 4 * 4 * 64 + inputs)
+    here = scratch_bytes(shape, TINY, Layout(((0, 0, 0),) * 2, 0, api="cuda"))
+    assert here == {0: INPUTS + 64 * 4 * 3 * (64 + 4096), HOST: INPUTS + 64 * 4 * (2 * 64 + 1)}  # rows, tokens
+
+
+@pytest.mark.parametrize(("tokens", "copied"), [(64, 10**8), (16, 0)])
+def test_from_32_tokens_on_a_card_gets_a_copy_of_a_weight_that_lies_with_the_cpu(tokens, copied):
+    shape = _dense(2, 64, 64, 1, 1, 64, 4096)
+    away = Layout(((HOST, HOST, HOST),) * 2, 0, (("ffn_down", 10**8),), api="cuda")
+    found = scratch_bytes(shape, TINY.replace(ubatch_tokens=tokens), away)
+    assert found[0] // 10**8 == copied // 10**8
+    assert found[HOST] < 3 * 10**6
+
+
+def test_the_logits_of_a_whole_batch_are_the_fullest_moment_of_a_wide_vocabulary():
+    shape = _dense(2, 64, 10**6, 1, 1, 64, 128)
+    here = scratch_bytes(shape, TINY, whole_layout(shape, "cuda"))
+    assert here[0] == 64 * 4 * (64 + 10**6)
+    slots = scratch_bytes(shape, TINY.replace(program="llama-server -np 1"), whole_layout(shape, "cuda"))
+    assert slots[0] < here[0] / 50
+
+
+def test_scores_are_laid_whole_where_attention_is_not_fused():
+    """Of 4 heads and 8192 cells by 64 tokens in F32, beside the mask in F32."""
+    shape = _dense(1, 256, 64, 4, 4, 64, 256)
+    asked = TINY.replace(context_tokens=8192)
+    whole, fused = (
+        scratch_bytes(shape, asked.replace(flash_attention=f), whole_layout(shape, "cuda"))[0] for f in (False, True)
+    )
+    assert whole - fused == pytest.approx(64 * 4 * 8192 * 4 + 64 * 8192 * 2, rel=0.02)
+
+
+def test_a_cache_in_eight_bits_is_copied_to_f16_for_fused_attention_by_cuda():
+    shape = _dense(1, 256, 64, 4, 4, 64, 256)
+    asked = TINY.replace(context_tokens=1 << 17)
+    layout = whole_layout(shape, "cuda")
+    narrow, plain = (scratch_bytes(shape, asked.replace(kv_type=name), layout)[0] for name in ("Q8_0", "F16"))
+    assert narrow - plain == pytest.approx(2 * (1 << 17) * 2 * 256, rel=0.01)

@@ -7,8 +7,7 @@ from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.domain.model import Tensor, Weights
 from harness.domain.scenario import Scenario
-from harness.predict.compute_buffer import scratch_bytes, tower_buffer_bytes, whole_layout
-from harness.predict.graph import HOST
+from harness.predict.compute_buffer import HOST, scratch_bytes, tower_buffer_bytes, whole_layout
 from harness.predict.memory import memory_of, with_head
 from harness.predict.repack import repacked_bytes, repacked_types
 from harness.predict.weights import weights_of
