@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ctypes.util import find_library
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +27,8 @@ from harness.runtimes.llamacpp.library import installed
 from harness.units import GIB, counted, format_bytes
 
 State = Literal["ok", "missing", "limited", "broken"]
+"""Limited: what runs here is slower or smaller for it. Missing: there could be more; nothing that runs needs it."""
+Kind = Literal["engine", "api", "folder", "machine", "measuring"]
 
 _WHEELS: Final = {("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"), ("win32", "amd64")}
 """Systems that xllamacpp has wheels for."""
@@ -34,26 +36,40 @@ _COMPILERS: Final = ("c++", "g++", "clang++", "cl")
 
 
 class Finding(Frozen):
-    """One thing looked at."""
+    """One thing looked at.
 
+    Attributes:
+        detail: What was found, in full.
+        brief: The same in a few words, for the first screen: where somebody can do something about it.
+    """
+
+    kind: Kind
     name: str
     state: State
     detail: str
+    brief: str = ""
 
 
-Found = Iterator[tuple[str, State, str]]
-"""Name, state and detail of findings."""
+Found = Iterator[Finding]
 
 
 def examine() -> list[Finding]:
     """Everything, in the order of importance."""
-    parts = (_next_step, _folders, _runtimes, _apis, _machine, _measuring)
-    findings = []
-    for part in parts:
+    findings: list[Finding] = []
+    parts: dict[Callable[[], Found], Kind] = {
+        _next_step: "engine",
+        _folders: "folder",
+        _runtimes: "engine",
+        _apis: "api",
+        _machine: "machine",
+        _measuring: "measuring",
+    }
+    for part, kind in parts.items():
         try:
-            findings += [Finding(name=name, state=state, detail=detail) for name, state, detail in part()]
+            findings += part()
         except HarnessError as error:  # a folder that cannot be made is what is to be told
-            findings.append(Finding(name=part.__name__.strip("_"), state="broken", detail=str(error)))
+            name = part.__name__.strip("_")
+            findings.append(Finding(kind=kind, name=name, state="broken", detail=str(error), brief=str(error)))
     return findings
 
 
@@ -62,23 +78,23 @@ def _next_step() -> Found:
     if installed() or find_spec("ik_llama_cpp") is not None:
         return
     compiled = "pip install 'edge-harness[llama]' (compiles for about 15 minutes divided by the number of cores)"
+    command = "pip install 'edge-harness[llama]'"
     if not any(map(shutil.which, _COMPILERS)):
         compiled = f"install a C++17 compiler (GCC 11, clang 14 or MSVC 2022) and CMake 3.21; then {compiled}"
+    detail = compiled
     if (sys.platform, platform.machine().lower()) in _WHEELS:
-        quick = "pip install 'edge-harness[xllamacpp]' (built already: no compiler, half a minute)"
-        yield "next: an engine", "missing", f"{quick}; compiled for this machine it is faster: {compiled}"
-    else:
-        yield "next: an engine", "missing", compiled
-    yield (
-        "other engines",
-        "ok",
-        "pip install 'edge-harness[onnx]' runs ONNX models; fit, matrix and report need no engine",
-    )
+        command = "pip install 'edge-harness[xllamacpp]'"
+        quick = f"{command} (built already: no compiler, half a minute)"
+        detail = f"{quick}; compiled for this machine it is faster: {compiled}"
+    yield Finding(kind="engine", name="next: an engine", state="missing", detail=detail, brief=command)
+    others = "pip install 'edge-harness[onnx]' runs ONNX models; fit, matrix and report need no engine"
+    yield Finding(kind="engine", name="other engines", state="ok", detail=others)
 
 
 def machine_apis() -> list[str]:
     """Apis that the drivers of this machine offer; what an engine can use of them is another question."""
-    icd = [f for folder in ("/usr/share", "/etc", "/usr/local/share") for f in Path(folder).glob("vulkan/icd.d/*.json")]
+    places = ("/usr/share", "/etc", "/usr/local/share")
+    icd = any(any(Path(folder).glob("vulkan/icd.d/*.json")) for folder in places)
     there = {
         "cpu": True,
         "metal": sys.platform == "darwin",
@@ -90,89 +106,156 @@ def machine_apis() -> list[str]:
     return [api for api, seen in there.items() if seen]
 
 
+def has_gpu() -> bool:
+    """Whether a GPU is there to be driven; on Linux by its device files, elsewhere there always is one."""
+    if not sys.platform.startswith("linux"):
+        return True
+    files = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    return any(Path(file).exists() for file in files) or any(Path("/dev/dri").glob("renderD*"))
+
+
 def _folders() -> Found:
     for name, folder in (("cache", cache_dir()), ("home", home_dir())):
-        writable = os.access(folder, os.W_OK)
         free = shutil.disk_usage(folder).free
-        advice = "" if writable else f"; not writable: set EDGE_HARNESS_{name.upper()} to another folder"
-        state: State = "broken" if not writable else "limited" if free < GIB else "ok"
-        yield f"{name} folder", state, f"{folder}, {format_bytes(free)} free{advice}"
+        state: State = "ok"
+        brief = ""
+        detail = f"{folder}, {format_bytes(free)} free"
+        if not os.access(folder, os.W_OK):
+            state = "broken"
+            brief = f"{folder} cannot be written: set EDGE_HARNESS_{name.upper()} to another folder"
+            detail += f"; not writable: set EDGE_HARNESS_{name.upper()} to another folder"
+        elif free < GIB:
+            state = "limited"
+            brief = f"{format_bytes(free)} are free in {folder}"
+        yield Finding(kind="folder", name=f"{name} folder", state=state, detail=detail, brief=brief)
+    yield _history()
+
+
+def _history() -> Finding:
     history = open_history()
     if not history.path.exists():
-        yield "history", "ok", "no run yet"
-        return
+        return Finding(kind="folder", name="history", state="ok", detail="no run yet")
     try:
-        faults = history.faults()
-        detail = "; ".join(faults[:3]) if faults else f"{counted(history.count(), 'run')}, none damaged"
-        yield "history", "broken" if faults else "ok", detail
+        faults = "; ".join(history.faults()[:3])
+        runs = f"{counted(history.count(), 'run')}, none damaged"
     except HarnessError as error:
-        yield "history", "broken", f"{error} Move it away to start a new one"
+        faults = f"{error} Move it away to start a new one"
+    if faults:
+        return Finding(kind="folder", name="history", state="broken", detail=faults, brief=f"the history: {faults}")
+    return Finding(kind="folder", name="history", state="ok", detail=runs)
 
 
 def _runtimes() -> Found:
     for name in plugins.names("harness.runtimes"):
+        state: State = "ok"
+        reason = ""
+        brief = ""
         try:
             reason = plugins.load("harness.runtimes", name, "RUNTIME").missing()
         except (ImportError, AttributeError) as error:
-            yield f"runtime {name}", "broken", repr(error)
-            continue
-        yield f"runtime {name}", "missing" if reason else "ok", reason or "usable"
+            state = "broken"
+            reason = repr(error)
+            brief = f"the runtime {name} cannot be loaded: {reason}"
+        if reason and state == "ok":
+            state = "missing"
+        detail = reason or "usable"
+        yield Finding(kind="engine", name=f"runtime {name}", state=state, detail=detail, brief=brief)
 
 
 def _apis() -> Found:
     """What the engine was built with and sees, and the command that builds another api into it."""
     if not installed():
-        yield "engine's apis", "ok", ", ".join(machine_apis())
+        yield Finding(kind="api", name="engine's apis", state="ok", detail=", ".join(machine_apis()))
         return
     try:
         devices = engine_devices()
     except HarnessError as error:
-        yield "apis of llama.cpp", "broken", str(error)
-        return
-    if not devices:
+        yield Finding(kind="api", name="apis of llama.cpp", state="broken", detail=str(error), brief=str(error))
         return
     for device in devices:
         memory = f", {format_bytes(device.free_bytes)} of {format_bytes(device.total_bytes)} free"
+        if not device.total_bytes:
+            memory = ""
         played = ", played by the CPU" if device.is_software else ""
-        yield f"device {device.name}", "ok", f"{device.api}: {device.description}{memory}{played}"
+        detail = f"{device.api}: {device.description}{memory}{played}"
+        yield Finding(kind="api", name=f"device {device.name}", state="ok", detail=detail)
     seen = {device.api for device in devices}
-    if unused := [api for api in machine_apis() if api not in seen]:
+    unused = [api for api in machine_apis() if api not in seen]
+    if devices and unused:
         build = ", or ".join(filter(None, map(build_command, unused)))
-        without = f"the engine was built without {', '.join(unused)}"
-        yield "engine's apis", "limited", f"{without}; to build it in: {build}"
+        lacking = f"the engine was built without {', '.join(unused)}"
+        yield Finding(
+            kind="api",
+            name="engine's apis",
+            state="limited" if has_gpu() else "ok",
+            detail=f"{lacking}; to build it in: {build}",
+            brief=f"the GPU is not used: {lacking}",
+        )
 
 
 def _machine() -> Found:
-    cpu, memory = machine.cpu(), machine.memory()
-    sets = "instruction sets not told" if cpu.isa is None else " ".join(cpu.isa) or "no vector sets that matter"
-    kinds = " + ".join(f"{len(kind.cpus)} of speed {kind.speed:.2f}" for kind in cpu.cores.kinds)
-    told = f", cores of unlike kinds: {kinds}" if len(cpu.cores.kinds) > 1 else ""
-    nodes = f", {memory.nodes} NUMA nodes" if memory.nodes > 1 else ""
-    yield "processor", "ok", f"{cpu.model}, {default_thread_count()} threads used{told}{nodes}, {sets}"
-    bound = memory.limit_bytes < memory.total_bytes
-    limit = f"limited to {format_bytes(memory.limit_bytes)} by a control group" if bound else "no control group limit"
+    cpu = machine.cpu()
+    memory = machine.memory()
+    sets = " ".join(cpu.isa or ()) or "no vector sets that matter"
+    if cpu.isa is None:
+        sets = "instruction sets not told"
+    parts = [cpu.model, f"{default_thread_count()} threads used"]
+    if len(cpu.cores.kinds) > 1:
+        kinds = " + ".join(f"{len(kind.cpus)} of speed {kind.speed:.2f}" for kind in cpu.cores.kinds)
+        parts.append(f"cores of unlike kinds: {kinds}")
+    if memory.nodes > 1:
+        parts.append(f"{memory.nodes} NUMA nodes")
+    short = f"{cpu.model} ({counted(default_thread_count(), 'thread')})"
+    yield Finding(kind="machine", name="processor", state="ok", detail=", ".join([*parts, sets]), brief=short)
     free = f"{format_bytes(memory.total_bytes)}, {format_bytes(memory.available_bytes)} available"
-    yield "memory", "limited" if bound else "ok", f"{free}, {limit}"
+    if memory.limit_bytes < memory.total_bytes:
+        limit = format_bytes(memory.limit_bytes)
+        yield Finding(
+            kind="machine",
+            name="memory",
+            state="limited",
+            detail=f"{free}, limited to {limit} by a control group",
+            brief=f"programs may use {limit} of {format_bytes(memory.total_bytes)} of memory (a control group's limit)",
+        )
+    else:
+        yield Finding(kind="machine", name="memory", state="ok", detail=f"{free}, no control group limit")
     profile = this_machine()
-    title = profile.title if profile else "none yet: edge-harness devices probe (check makes one too)"
-    yield "machine's profile", "ok" if profile else "missing", title
+    if profile:
+        yield Finding(kind="machine", name="machine's profile", state="ok", detail=profile.title)
+    else:
+        detail = "none yet: edge-harness devices probe (check makes one too)"
+        brief = "not measured yet: edge-harness devices probe"
+        yield Finding(kind="machine", name="machine's profile", state="missing", detail=detail, brief=brief)
 
 
 def _measuring() -> Found:
     if Path("/proc/pressure/cpu").exists():
-        yield "disturbance (PSI)", "ok", "CPU, memory and I/O stalls are seen"
+        seen = "CPU, memory and I/O stalls are seen"
+        yield Finding(kind="measuring", name="disturbance (PSI)", state="ok", detail=seen)
     else:
         unseen = "this system does not tell stalls: load of others and faults are seen, stalls are not"
-        yield "disturbance (PSI)", "limited", unseen
+        yield Finding(kind="measuring", name="disturbance (PSI)", state="missing", detail=unseen)
     if group := LimitGroup.make(None):
         group.remove()
-        yield "memory limits", "ok", f"control group, version {group.version}"
+        limits = f"control group, version {group.version}"
+        yield Finding(kind="measuring", name="memory limits", state="ok", detail=limits)
     else:
         instead = "a limit on private memory and a watchdog stand in"
-        yield "memory limits", "limited", f"no right to make control groups: {instead}"
+        detail = f"no right to make control groups: {instead}"
+        brief = "less exact without the right to make control groups"
+        yield Finding(kind="measuring", name="memory limits", state="missing", detail=detail, brief=brief)
     gpus = "; ".join(gpu.describe() for gpu in gpu_readings())
-    none = "none; pip install 'edge-harness[nvidia]' reads an NVIDIA card's"
-    yield "GPU counters", "ok" if gpus else "limited", gpus or none
+    advice = "none; pip install 'edge-harness[nvidia]' reads an NVIDIA card's"
+    if gpus or not has_gpu():
+        yield Finding(kind="measuring", name="GPU counters", state="ok", detail=gpus or "no GPU was found")
+    else:
+        yield Finding(kind="measuring", name="GPU counters", state="missing", detail=advice, brief=advice)
     kinds, notes = sensors.report()
-    state: State = "ok" if kinds["energy counter"] or kinds["battery"] else "limited"
-    yield "energy and heat", state, "; ".join([*itertools.chain(*kinds.values()), *notes])
+    is_known = bool(kinds["energy counter"] or kinds["battery"])
+    yield Finding(
+        kind="measuring",
+        name="energy and heat",
+        state="ok" if is_known else "missing",
+        detail="; ".join([*itertools.chain(*kinds.values()), *notes]),
+        brief="" if is_known else "no sensor of energy is seen here",
+    )
