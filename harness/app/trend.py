@@ -114,15 +114,21 @@ def answer_beside(before: RunRecord, after: RunRecord) -> str:
 
 
 def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
-    """What else than the build differs between two runs, in words."""
+    """What else than the engine's build differs between two runs, in words; the ratio of such runs says nothing."""
     pairs = [
         ("workload", before.workload, after.workload),
         ("model", f"{before.name} {before.quant}".strip(), f"{after.name} {after.quant}".strip()),
+        ("file", _file_of(before), _file_of(after)),
         ("machine", before.machine.fingerprint, after.machine.fingerprint),
         *zip(("runtime", "tokens"), setting_of(before)[1:3], setting_of(after)[1:3], strict=True),
     ]
     pairs += [(f, getattr(before.scenario, f), getattr(after.scenario, f)) for f in before.scenario.__struct_fields__]
     return [f"{name}: {old or 'unknown'} before, {new or 'unknown'} after" for name, old, new in pairs if old != new]
+
+
+def _file_of(record: RunRecord) -> str:
+    """The beginning of its model's hash, as far as people compare one."""
+    return record.model.sha256[:12] if record.model else ""
 
 
 def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:

@@ -1,8 +1,10 @@
 """``edge-harness history``: every run made here; some of them in full, beside their predictions and each other."""
 
+import re
+from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import click
 import msgspec
@@ -13,6 +15,15 @@ from harness.cli._output import Answer, say, table
 from harness.domain.base import Frozen
 from harness.domain.option import Option
 from harness.units import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.domain.record import RunRecord
+    from harness.records.history import History
+
+_ROWS = 8
+"""Runs that a screen shows where nobody says how many."""
 
 
 class _Wanted(Frozen):
@@ -47,7 +58,7 @@ def history(
     limit: Annotated[
         Annotated[int, Meta(ge=1, le=10**9)] | None,
         Meta(description="Show at most this many runs, the newest."),
-        Option(("--limit",), default="20; all with --export or --trend"),
+        Option(("--limit",), default=f"{_ROWS}; all with --export or --trend"),
     ] = None,
     imported: Annotated[
         Path | None,
@@ -73,11 +84,11 @@ def history(
         Option(("--max-error",)),
     ] = None,
 ) -> Answer:
-    """List past runs, newest first; or show each RUN: a file, or a run of the history by the start of its name.
+    """List past runs with their speeds, newest first; or show each RUN: a file, the start of a run's name, or its time.
 
     A RUN is shown beside what was predicted before it, and beside the RUN named before it: the ratio of the second to
-    the first, with its 95 % interval. --max-error judges decode, prefill and peak memory; load times are only
-    shown.
+    the first, with its 95 % interval, where both have the same file, engine, machine and setting. --max-error judges
+    decode, prefill and peak memory; load times are only shown.
 
     With --trend: medians over time, and the last change. With --export: each record as one line of JSON, newest first;
     DuckDB and pandas read it, and so does --import.
@@ -90,9 +101,9 @@ def history(
 
     if wanted.outcome not in {"", *get_args(Outcome)}:
         raise UnknownNameError("outcome", wanted.outcome, get_args(Outcome))
-    if runs:
-        return _shown(runs, max_error_percent)
     past = open_history()
+    if runs:
+        return _shown(tuple(_named(past, name) for name in runs), max_error_percent)
     which = msgspec.structs.asdict(wanted)
     if imported:
         from harness.app.results import gather
@@ -117,10 +128,56 @@ def history(
             raise UnknownNameError("metric", trend, METRICS)
         courses = trends(past.records(limit=limit or 2**62, **which), metric)
         return Answer(courses, lambda: say(trend_table(metric, courses)))
-    entries = past.entries(limit=limit or 20, **which)
-    rows = [(e.run_id, e.workload, f"{e.model} {e.quant}".strip(), e.device, e.outcome) for e in entries]
-    columns = ("run", "workload", "model", "device", "outcome")
-    return Answer(entries, lambda: say(table(f"{counted(past.count(), 'run')} in {past.path}", columns, rows)))
+    entries = past.entries(limit=limit or _ROWS, **which)
+    return Answer(entries, lambda: _list(past.count(), list(past.records(limit=limit or _ROWS, **which))))
+
+
+def _named(past: "History", name: str) -> str:
+    """A run of the history that is named by the time of day of the list: its own name; any other name as it is."""
+    if not re.fullmatch(r"\d\d:\d\d", name):
+        return name
+    for entry in past.entries(limit=1000):
+        if _when(entry.created).endswith(name):
+            return entry.run_id
+    return name
+
+
+def _when(created: str) -> str:
+    """Local time of a record as people write it; the year only if it is not this one."""
+    moment = datetime.fromisoformat(created).astimezone()
+    year = "" if moment.year == datetime.now().astimezone().year else f" {moment.year}"
+    return f"{moment.day} {moment:%b}{year} {moment:%H:%M}"
+
+
+def _list(count: int, records: "Sequence[RunRecord]") -> None:
+    """The newest runs: when, of what, how fast, and whether all was as predicted."""
+    if not records:
+        click.echo("No run yet of what was asked for." if count else "No run on this machine yet: edge-harness check")
+        return
+    newest = _when(records[0].created)
+    click.echo(f"{counted(count, 'run')} on this machine; {newest} is the newest shown.\n")
+    columns = ("when", "model", "kind", "tokens/s", "memory", "")
+    say(table("", columns, [_row(record) for record in records]))
+    more = "" if count == len(records) else "   More: --limit N"
+    click.echo(f"  One of them: edge-harness history {newest[-5:]}{more}   --trend decode_tokens_per_s")
+
+
+def _row(record: "RunRecord") -> tuple[str, ...]:
+    from harness.domain.result import Stream
+    from harness.records.compare import compare
+    from harness.report.text import run_cells
+
+    _, decode, *_, memory = run_cells(record)
+    kind = record.workload
+    if isinstance(record.result, Stream):
+        kind = record.result.mode
+    comparison = compare(record)
+    state = ""
+    if record.outcome != "ok":
+        state = record.outcome
+    elif comparison is not None and any(row.inside is False for row in comparison.rows):
+        state = "OUTSIDE"
+    return _when(record.created), f"{record.name} {record.quant}".strip(), kind, decode, memory, state
 
 
 def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:
@@ -140,11 +197,12 @@ def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:
     broken = gate(comparisons, max_error_percent)
     # A folder of runs is no order in which they should be compared.
     pairs = list(pairwise(records)) if len(records) == len(names) else []
+    alike = [pair for pair in pairs if not not_alike(*pair)]
     document = {
         "records": records,
         "comparisons": comparisons,
         "errors": [{row.name: row.error_ratio for row in c.rows} if c else {} for c in comparisons],
-        "differences": [differences(*pair) for pair in pairs],
+        "differences": [differences(*pair) for pair in alike],
         "not_alike": [not_alike(*pair) for pair in pairs],
     }
 
@@ -153,7 +211,10 @@ def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:
             show_record(record)
             say(*comparison_view(record, comparison))
         for pair in pairs:
-            say(*difference_view(*pair))
+            if pair in alike:
+                say(*difference_view(*pair))
+            else:
+                click.echo(f"{pair[1].run_id} is not comparable with {pair[0].run_id}: {'; '.join(not_alike(*pair))}")
         say(*broken)
 
     return Answer(document, show, Exit.BROKEN if broken else Exit.OK)

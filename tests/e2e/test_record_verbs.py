@@ -80,6 +80,35 @@ def test_a_stranger_s_file_ends_in_one_line(environment: dict[str, str], tmp_pat
     assert "evil.json" in done.stderr
 
 
+def test_history_lists_speeds_and_takes_the_time_of_a_run(environment: dict[str, str]) -> None:
+    for name in ("v2-smollm2-135m.json", "v2-generate.json"):
+        assert verb("history", "--import", str(KEPT / name), environment=environment).returncode == 0
+    zone = {**environment, "TZ": "UTC", "COLUMNS": "80"}
+    lines = verb("history", environment=zone).stdout.splitlines()
+    assert lines[0].startswith("2 runs on this machine; 25 Nov")
+    assert len(lines) <= 14
+    (row,) = [line for line in lines if " 01:00 " in line]
+    assert row.split()[3:8] == ["smollm2-135m", "Q4_1", "generate", "133.9", "267"]  # as the file's samples give
+    told = json.loads(REAL.read_text())
+    assert told["run_id"] in verb("history", "01:00", "--json", environment=zone).stdout
+
+
+def test_runs_of_other_files_are_not_compared(environment: dict[str, str], tmp_path: Path) -> None:
+    other = json.loads(REAL.read_text())
+    other["run_id"] = "20261126T010026217Z-00000000"
+    again = tmp_path / "again.json"
+    again.write_text(json.dumps(other))
+    other["model"]["sha256"] = "0" * 64
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps(other))
+    same = verb("history", str(REAL), str(again), environment=environment)
+    assert "95 % interval" in same.stdout.partition(other["run_id"])[2]
+    apart = verb("history", str(REAL), str(file), "--json", environment=environment)
+    document = json.loads(apart.stdout)
+    assert document["differences"] == []
+    assert [line.partition(":")[0] for line in document["not_alike"][0]] == ["file"]
+
+
 def test_doctor_names_what_is_broken(environment: dict[str, str], tmp_path: Path) -> None:
     done = verb("doctor", "--json", environment=environment)
     findings = {f["name"]: f["state"] for f in json.loads(done.stdout)["items"]}
