@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from harness import plugins
+from harness.app.engines import improve
 from harness.app.locate import obtain
 from harness.app.on_target import probe_on, run_on
 from harness.app.run import RunCell, cells_of, run_cells
@@ -36,12 +37,14 @@ def check(
     how: How,
     *,
     probe_again: bool = False,
+    fetch_engine: bool = False,
     depths: Sequence[int] = (0,),
     on: tuple[str, Path | None] = ("local", None),
 ) -> tuple[DeviceProfile, list[RunRecord]]:
     """Run each model at each depth, each with its prediction made beforehand; the profile it came from, and each run.
 
-    ``on`` is a target with its programs.
+    ``fetch_engine``: where the engine that runs leaves instructions of this machine unused, one that does not is
+    fetched first. ``on`` is a target with its programs.
 
     Raises:
         HarnessError: A name is unknown, the machine could not be probed, or nothing predicts that runtime.
@@ -53,6 +56,8 @@ def check(
         if probe_again:
             probe_on(*on, None)
         return run_on(on[0], cells, job, how, on[1])
+    if job.runtime == "llamacpp":
+        improve(listener, agreed=fetch_engine)
     runtime = plugins.usable_runtime(job.runtime)
     if "gguf" not in getattr(runtime, "formats", ("gguf",)):
         raise RefusedError(f"--runtime {job.runtime}: it cannot be predicted; `edge-harness run` measures it")
@@ -68,9 +73,6 @@ def check(
     gpus = {d.api: d for d in reversed(found) if d.is_gpu and scenario.api in {"", d.api}}
     if scenario.api not in {"", "cpu", *gpus}:
         raise RefusedError(f"--api {scenario.api}: no such GPU is driven here; `edge-harness doctor` says what is")
-    if "xllamacpp" in runtime.package():
-        faster = "one compiled for this machine is faster (pip install 'edge-harness[llama]')"
-        listener.say(f"this llama.cpp was built for any machine of its kind: {faster}")
     wall_s = how.limits.wall_s
     limit_s = min(wall_s, max(_CALIBRATION_S, wall_s / 5))  # under a minute where it is quiet
     device = probed_at_all(

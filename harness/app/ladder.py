@@ -121,7 +121,7 @@ class _Workshop:
         self.source, self.text = source.absolute(), text.absolute()
         self.is_kept, self.asked, self.pipeline = is_kept, asked, pipeline
         hashes = sha256_of(source)[:12], sha256_of(text)[:8]
-        self._made_from = "-".join([source.stem, *hashes, brought_by("llama_cpp").replace(" ", "-")])
+        self._made_from = "-".join([source.stem, *hashes, brought_by("").replace(" ", "-")])
         self.folder = folder.absolute() / self._made_from
         self.folder.mkdir(parents=True, exist_ok=True)
         self._weights = weights

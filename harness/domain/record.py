@@ -162,11 +162,17 @@ class ModelIdentity(Frozen):
 
 
 class EngineIdentity(Frozen):
-    """The engine that ran it."""
+    """The engine that ran it.
+
+    Attributes:
+        build: What the library says of itself: instruction sets it was built with and found here.
+        variant: Which of its libraries for instruction sets it chose, such as ``zen4``; empty where it has but one.
+    """
 
     name: str
     version: str
     build: str
+    variant: str = ""
     thread_count: Count
     options: dict[str, Any] = {}
 

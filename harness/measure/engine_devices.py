@@ -1,10 +1,12 @@
-"""The GPUs that the installed engine sees, asked in a child process: a driver must not live in this one."""
+"""What the installed engine is and sees, asked in a child process: a driver must not live in this one."""
 
 from harness.catalog.machine import CARD_IDLE_GIB
+from harness.domain.base import Frozen
 from harness.domain.device import Calibration, ComputeEngine, DeviceProfile, MemoryPool, measured
+from harness.domain.isa import isa_of_engine
 from harness.errors import EngineError
 from harness.measure.child import Limits, run_child
-from harness.runtimes.llamacpp.devices import GgmlDevice
+from harness.runtimes.llamacpp.devices import GgmlDevice, TellJob
 from harness.runtimes.llamacpp.library import installed
 from harness.units import GIB, format_bytes
 
@@ -12,17 +14,37 @@ SOFTWARE_FILL_BYTES = 12_000_000
 """Weights of a tiny model for a GPU that a driver on the CPU plays: it has no cache to exceed, and takes its time."""
 
 
-def engine_devices(module: str = "") -> tuple[GgmlDevice, ...]:
-    """Every device of the installed llama.cpp, none without it; EngineError where the engine or a driver died.
+class Engine(Frozen):
+    """What a llama.cpp says of itself: who brought it, its version, the variant it chose, what it was built with."""
 
-    ``module`` is that whose library is asked; empty for the first there is.
+    brought_by: str
+    version: str
+    variant: str
+    build: str
+
+    @property
+    def isa(self) -> tuple[str, ...]:
+        """Instruction sets that it uses here."""
+        return isa_of_engine(self.build) or ()
+
+
+def ask_engine(module: str = "", folder: str = "") -> tuple[Engine, tuple[GgmlDevice, ...]]:
+    """What the library of a module, the first there is or the one in a folder says of itself, and its devices.
+
+    Raises:
+        EngineError: There is none, or it or a driver died.
+        KeyboardInterrupt: Somebody ended it.
     """
-    if not installed():
-        return ()
-    result = run_child("harness.runtimes.llamacpp.devices:tell", {"module": module}, limits=Limits(wall_s=120))
+    job = TellJob(module=module, folder=folder)
+    result = run_child("harness.runtimes.llamacpp.devices:tell", job, limits=Limits(wall_s=120))
     if result.outcome != "ok":
-        raise EngineError(f"the engine told no devices: {result.outcome}. {result.detail}")
-    return tuple(GgmlDevice(**data) for name, data in result.events if name == "device")
+        raise EngineError(f"the engine told nothing of itself: {result.outcome}. {result.detail}")
+    return result.told("engine", Engine)[0], tuple(GgmlDevice(**data) for data in result.told("device"))
+
+
+def engine_devices(module: str = "") -> tuple[GgmlDevice, ...]:
+    """Every device of the installed llama.cpp, none without it; errors as :func:`ask_engine`."""
+    return ask_engine(module)[1] if installed() else ()
 
 
 def with_gpu(profile: DeviceProfile, gpu: GgmlDevice, costs: Calibration) -> DeviceProfile:

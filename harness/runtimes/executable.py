@@ -1,7 +1,8 @@
 """llama.cpp's own programs, ``llama-bench`` and those beside it: what a release brings, without a compiler.
 
-They are looked for in the folder that ``EDGE_HARNESS_LLAMA_BIN`` names, else on the PATH. Where there is a llama-server
-and no llama-bench, it is started for a run, and asked. Source of the options and of what is printed: llama.cpp,
+They are looked for in the folder that ``EDGE_HARNESS_LLAMA_BIN`` names, else in the engine that was pulled (a release
+has them, npm's package has not) and on the PATH. Where there is a llama-server and no llama-bench, it is started for a
+run, and asked. Source of the options and of what is printed: llama.cpp,
 tools/llama-bench/llama-bench.cpp and tools/perplexity/perplexity.cpp.
 """
 
@@ -21,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from harness.catalog.engines import engine_folder
 from harness.domain.record import EngineIdentity, Phase
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
@@ -72,7 +74,9 @@ class Executable:
 
 def program(name: str) -> str | None:
     """Path of one of the programs; None when it is not there."""
-    return shutil.which(name, path=os.environ.get(FOLDER_VARIABLE) or None)
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return shutil.which(name, path=named)
+    return shutil.which(name, path=str(engine_folder())) or shutil.which(name)
 
 
 def command(path: Path, scenario: Scenario, phase: Phase, repetitions: int) -> list[str]:
@@ -151,8 +155,9 @@ def _end_with_parent() -> None:
 
 def _absent(names: str) -> str:
     where = os.environ.get(FOLDER_VARIABLE)
-    place = f"in {FOLDER_VARIABLE}={where}" if where else "on the PATH"
-    return f"no {names} {place}: unpack a release of llama.cpp and set {FOLDER_VARIABLE} to its folder"
+    if where:
+        return f"no {names} in {FOLDER_VARIABLE}={where}: name a folder that has them"
+    return f"no {names} on the PATH: a release of llama.cpp has them (edge-harness engines pull)"
 
 
 def _answers(url: str) -> bool:

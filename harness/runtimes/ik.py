@@ -45,6 +45,9 @@ class _IkLibrary(Library):
     def _check_layout(self) -> None:
         """Its bindings come with it: they have its layout."""
 
+    def _choose_variant(self) -> None:
+        """Its wheel has one library."""
+
     def __getattr__(self, name: str) -> Any:
         if name in _NAMES or not hasattr(self._api, name):
             return super().__getattr__(name)

@@ -97,7 +97,8 @@ def test_a_value_without_text_is_refused(name: str, option: click.Option) -> Non
 def test_an_api_that_is_none_is_told_before_anything_is_measured(name: str, tmp_path: Path) -> None:
     model = synthesize_tiny(tmp_path / "m.gguf", "Q8_0")
     given = {"recommend": ["iphone-12"], "matrix": [], "speculate": [str(model), "--draft", "lookup"]}
-    done = CliRunner().invoke(cli, [name, *given.get(name, [str(model)]), "--api", "vulcan"])
+    given["engines pull"] = []
+    done = CliRunner().invoke(cli, [*name.split(), *given.get(name, [str(model)]), "--api", "vulcan"])
     assert isinstance(done.exception, UnknownNameError), done.output
     assert "no api named 'vulcan'. Did you mean 'vulkan'?" in str(done.exception)
 

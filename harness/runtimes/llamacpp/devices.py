@@ -3,14 +3,15 @@
 import ctypes
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
-from harness.domain.base import shipped_table
+from harness.domain.base import Frozen, shipped_table
 from harness.domain.placement import Placement
 from harness.domain.result import EngineBuffer
-from harness.errors import RefusedError
-from harness.runtimes.llamacpp.library import Library, library
+from harness.errors import EngineError, RefusedError
+from harness.runtimes.llamacpp.library import Library, library, library_in, open_library
 
 DeviceKind = Literal["cpu", "gpu", "igpu", "accel", "meta"]
 _KINDS: Final[tuple[DeviceKind, ...]] = ("cpu", "gpu", "igpu", "accel", "meta")
@@ -76,9 +77,25 @@ def kind_of(number: int, description: str) -> DeviceKind:
     return "igpu" if kind == "gpu" and _SHARED.search(description) else kind
 
 
-def tell(arguments: Mapping[str, str], emit: Callable[[str, Any], None]) -> None:
-    """Child entry: emit ``device`` for each device. A driver that is loaded stays in the process: not in ours."""
-    for device in devices(library(arguments.get("module", ""))):
+class TellJob(Frozen):
+    """Which engine is asked: that of a module, as in :mod:`harness.runtimes.llamacpp.library`, or one in a folder."""
+
+    module: str = ""
+    folder: str = ""
+
+
+def tell(job: TellJob, emit: Callable[[str, Any], None]) -> None:
+    """Child entry: emit ``engine``, and ``device`` for each device: a driver stays in the process that loads it."""
+    if job.folder:
+        path = library_in(Path(job.folder))
+        if path is None:
+            raise EngineError(f"{job.folder}: found no library of llama.cpp")
+        lib = open_library(path, str(path))
+    else:
+        lib = library(job.module)
+    told = {"brought_by": lib.brought_by, "version": lib.llama_version().decode(), "variant": lib.variant}
+    emit("engine", told | {"build": lib.llama_print_system_info().decode("utf-8", "replace").strip(" |\n")})
+    for device in devices(lib):
         emit("device", device._asdict())
 
 

@@ -1,13 +1,14 @@
 """llama.cpp's shared library, whichever package brings it, with its log caught in a bounded ring instead of printed.
 
 ``llama-cpp-python`` compiles it for the machine; ``xllamacpp`` brings it built, inside its extension module; a release
-of llama.cpp lies in the folder that ``LLAMA_CPP_LIB_PATH`` names, as for llama-cpp-python. Only the functions that are
-called here are declared, in ``data/llama_cpp.toml``, and the defaults that the library fills in say at the start
-whether it has the same structures.
+of llama.cpp, with a library for each instruction set, lies where ``edge-harness engines pull`` put it, or in the folder
+that ``LLAMA_CPP_LIB_PATH`` names, as for llama-cpp-python. Only the functions that are called here are declared, in
+``data/llama_cpp.toml``, and the defaults that the library fills in say at the start whether it has the same structures.
 """
 
 import ctypes
 import os
+import re
 import sys
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from harness.catalog.engines import engine_folder, pulled
 from harness.domain.base import shipped_table
 from harness.errors import EngineError, MissingPackageError
 
@@ -90,6 +92,10 @@ for _name, _lines in _INTERFACE["structures"].items():
     _KINDS[_name] = type(_name, (ctypes.Structure,), {"_fields_": _fields})
 
 
+NAMED: Final = ""
+"""In the place of a module's name: the folder that the variable names."""
+PULLED: Final = "pulled"
+"""In the place of a module's name: the engine that was pulled."""
 PACKAGES: Final = {"llama_cpp": ("llama-cpp-python", "llama"), "xllamacpp": ("xllamacpp", "xllamacpp")}
 """Modules whose packages bring the library, the one compiled for the machine first, with their names and extras."""
 
@@ -107,6 +113,8 @@ class Library:
     ggml_backend_sched_eval_callback = _EvalCallback
     has_devices = True
     """Whether it lists its devices, so that a placement can name them."""
+    variant = ""
+    """Which of its libraries for instruction sets it chose, such as ``zen4``; empty where there is but one."""
 
     def __init__(self, path: Path, brought_by: str) -> None:
         self.path = path
@@ -121,6 +129,7 @@ class Library:
         self._log = _LogCallback(ENGINE_LOG.write)  # the library keeps the address alone
         self._check_layout()
         self.hear()
+        self._choose_variant()
         self.llama_backend_init()
 
     def _check_layout(self) -> None:
@@ -134,6 +143,18 @@ class Library:
                             f"{field} = {value}, expected {expected}. Install the version that edge-harness pins: "
                             "pip install 'edge-harness[xllamacpp]'"
                         )
+
+    def _choose_variant(self) -> None:
+        """Let a build that has a library for each instruction set load the best one, and those of its other devices."""
+        folder = self.path.parent
+        if not any(folder.glob("*ggml-cpu-*")):
+            return
+        self.ggml_backend_load_all_from_path(str(folder).encode())
+        told = [re.search(r"loaded CPU backend from .*ggml-cpu-(.+)\.\w+$", line) for line in ENGINE_LOG.lines()]
+        variants = [match[1] for match in told if match]
+        if not variants:
+            raise EngineError(f"{folder}: none of its libraries for instruction sets runs here: {ENGINE_LOG.tail(2)}")
+        self.variant = variants[-1]
 
     def hear(self) -> None:
         """Take the library's log: another package in this process may have taken it since."""
@@ -163,21 +184,33 @@ class Library:
         return [ctypes.CDLL(str(path)) for path in paths]
 
 
+_STEMS: Final = ("libllama.so", "libllama.*.so", "libllama.dylib", "llama.dll", "xllamacpp*.so", "xllamacpp*.pyd")
+
+
+def library_in(folder: Path) -> Path | None:
+    """llama.cpp's library in a folder, whatever version is part of its name; None where there is none."""
+    for stem in _STEMS:
+        if paths := sorted(folder.glob(stem)):
+            return paths[0]
+    return None
+
+
 def installed() -> dict[str, Path]:
-    """Where llama.cpp's library lies, by the module of its package, or ``""`` for the folder that was named."""
+    """Where llama.cpp's library lies, by the module of its package, :data:`NAMED` or :data:`PULLED`; the best first."""
     folders: dict[str, Path] = {}
     if named := os.environ.get("LLAMA_CPP_LIB_PATH"):
-        folders[""] = Path(named)
+        folders[NAMED] = Path(named)
+    if pulled() is not None:
+        folders[PULLED] = engine_folder()
     for module, inner in (("llama_cpp", "lib"), ("xllamacpp", "")):
         if (spec := find_spec(module)) is not None and spec.origin:
             folders[module] = Path(spec.origin).parent / inner
-    stems = ("libllama.so", "libllama.dylib", "llama.dll", "libllama.dll", "xllamacpp*.so", "xllamacpp*.pyd")
-    libraries = {module: [p for stem in stems for p in sorted(folder.glob(stem))] for module, folder in folders.items()}
-    return {module: paths[0] for module, paths in libraries.items() if paths}
+    found = {module: library_in(folder) for module, folder in folders.items()}
+    return {module: path for module, path in found.items() if path is not None}
 
 
 def brought_by(module: str = "") -> str:
-    """The package, with its version, or the file, that :func:`library` loads; nothing is loaded for it.
+    """The package with its version, the build or the file that :func:`library` loads; nothing is loaded for it.
 
     Raises:
         MissingPackageError: There is none.
@@ -186,7 +219,10 @@ def brought_by(module: str = "") -> str:
     chosen = module or next(iter(paths), "xllamacpp")
     if chosen not in paths:
         raise MissingPackageError(*PACKAGES[chosen])
-    return f"{PACKAGES[chosen][0]} {version(PACKAGES[chosen][0])}" if chosen else str(paths[chosen])
+    if chosen == NAMED:
+        return str(paths[NAMED])
+    build = pulled() if chosen == PULLED else None
+    return build.title if build else f"{PACKAGES[chosen][0]} {version(PACKAGES[chosen][0])}"
 
 
 @cache
@@ -201,6 +237,11 @@ def library(module: str = "") -> Library:
     chosen = module or next(iter(paths))
     if chosen != module:
         return library(chosen)
+    return open_library(paths[chosen], named)
+
+
+def open_library(path: Path, named: str) -> Library:
+    """The library of a file; errors as :func:`library`."""
     if sys.platform == "win32":
-        os.add_dll_directory(str(paths[chosen].parent))
-    return Library(paths[chosen], named)
+        os.add_dll_directory(str(path.parent))
+    return Library(path, named)

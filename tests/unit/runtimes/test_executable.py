@@ -99,7 +99,7 @@ def test_what_a_program_lacks_is_refused(programs, monkeypatch: pytest.MonkeyPat
     with pytest.raises(RefusedError, match="llama-server runs one sequence"), several:
         pass
     monkeypatch.setenv(executable.FOLDER_VARIABLE, str(tmp_path / "nowhere"))
-    place = f"in {executable.FOLDER_VARIABLE}={tmp_path / 'nowhere'}: unpack"
+    place = f"in {executable.FOLDER_VARIABLE}={tmp_path / 'nowhere'}: name"
     assert f"no llama-bench and no llama-server {place}" in (executable.RUNTIME.missing() or "")
     with pytest.raises(EngineError, match="no llama-bench in"):
         words(Scenario())

@@ -1,0 +1,266 @@
+"""Builds of llama.cpp that are fetched for this machine: a folder with a library for each instruction set.
+
+``data/engines.csv`` pins each by its digest. One engine at a time lies in ``cache_dir()/engine``; it comes there by one
+rename, after its archive has been found right and its library has answered. Archives are strangers': no more is read
+than the table says, no more unpacked than such archives hold, and each name becomes one file of that one folder.
+"""
+
+import base64
+import hashlib
+import os
+import platform
+import shutil
+import stat
+import sys
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import IO, Final, TypeVar
+
+import msgspec
+
+from harness.catalog._progress import Progress
+from harness.catalog.fetch import check_room, only_one
+from harness.catalog.paths import cache_dir
+from harness.domain.base import Frozen, shipped_rows
+from harness.domain.foreign import inside, read_limited, typed
+from harness.errors import BadDataError, FetchError, RefusedError, UnknownNameError
+from harness.outside import output_of
+from harness.units import MIB
+
+Answer = TypeVar("Answer")
+RELEASES: Final = "https://github.com/ggml-org/llama.cpp/releases/download/b11146"
+MIRROR_VARIABLE: Final = "EDGE_HARNESS_ENGINE_URL"
+"""Names another address that has the same archives; their digests stay."""
+_SILENCE_S: Final = 10.0
+"""Without a byte from the server: the next source is tried."""
+_NPM_S: Final = 300.0
+_CHUNK_BYTES: Final = 1 << 20
+_MOST_FILES: Final = 400
+_MOST_RATIO: Final = 8
+"""Bytes unpacked over those of the archive: 3 to 4 in those that are known."""
+_NOTE: Final = "engine.json"
+_MACHINES: Final = {"amd64": "x86_64", "aarch64": "arm64"}
+
+
+class Source(StrEnum):
+    """Who has an archive."""
+
+    RELEASE = "release"
+    NPM = "npm"
+
+
+class Build(Frozen):
+    """One archive; ``place`` is its name under :data:`RELEASES`, or ``package@version`` for npm."""
+
+    system: str
+    machine: str
+    api: str
+    source: Source
+    place: str
+    size_bytes: int
+    digest: str
+
+    @property
+    def title(self) -> str:
+        """What a record calls it: llama.cpp's build, the api and where it came from."""
+        return f"llama.cpp b11146 for {self.api} ({self.source}: {self.place})"
+
+
+def builds() -> list[Build]:
+    """All that are known."""
+    return [typed(row, Build, "data/engines.csv", strict=False) for row in shipped_rows("data/engines.csv")]
+
+
+def all_here() -> list[Build]:
+    """Those for this system and machine, the one to take first first."""
+    machine = platform.machine().lower()
+    machine = _MACHINES.get(machine, machine)
+    return [build for build in builds() if (build.system, build.machine) == (sys.platform, machine)]
+
+
+def builds_here(api: str = "") -> list[Build]:
+    """Those for this system and machine, of that api or of the one that a build without more has.
+
+    Raises:
+        RefusedError: None is known for this machine.
+        UnknownNameError: None is known for that api.
+    """
+    here = all_here()
+    wanted = api or (here[0].api if here else "cpu")
+    chosen = [build for build in here if build.api == wanted]
+    if not here:
+        raise RefusedError(f"no build of llama.cpp is known for {sys.platform} on {platform.machine()}")
+    if not chosen:
+        raise UnknownNameError("api", wanted, dict.fromkeys(build.api for build in here))
+    return chosen
+
+
+def engine_folder() -> Path:
+    """Where the engine lies that was pulled; nothing is there before."""
+    return cache_dir() / "engine"
+
+
+def pulled(folder: Path | None = None) -> Build | None:
+    """What was pulled; None where nothing was."""
+    note = (folder or engine_folder()) / _NOTE
+    if not note.is_file():
+        return None
+    try:
+        return msgspec.json.decode(read_limited(note, 1 << 16), type=Build)
+    except msgspec.DecodeError as error:
+        raise BadDataError(note, "", str(error), "what `engines pull` wrote; pull again") from None
+
+
+def install(build: Build, ask: Callable[[Path], Answer], progress: Progress) -> Answer:
+    """Fetch, verify and unpack a build, and put it in the place of what was pulled before; what it said when asked.
+
+    ``ask`` raises where the libraries in a folder do not run here: the old ones then stay.
+
+    Raises:
+        FetchError: It cannot be had, or is not what the table says.
+        RefusedError: No room on the disk, or another pull is going on.
+    """
+    folder = engine_folder()
+    with only_one(folder.with_suffix(".lock")):
+        staging = folder.with_suffix(".staging")
+        old = folder.with_suffix(".old")
+        _clear(staging, old)
+        staging.mkdir(parents=True)
+        try:
+            check_room(staging, build.size_bytes * (1 + _MOST_RATIO))
+            archive = _fetched(build, staging, progress)
+            _verify(archive, build)
+            unpacked = staging / "files"
+            unpacked.mkdir()
+            unpack(archive, unpacked, build.size_bytes * _MOST_RATIO)
+            (unpacked / _NOTE).write_bytes(msgspec.json.encode(build))
+            answer = ask(unpacked)
+            if folder.exists():
+                folder.rename(old)
+            unpacked.rename(folder)
+        finally:
+            _clear(staging, old)
+    return answer
+
+
+def remove() -> bool:
+    """Delete what was pulled; whether there was anything."""
+    folder = engine_folder()
+    there = folder.exists()
+    with only_one(folder.with_suffix(".lock")):
+        _clear(folder)
+    return there
+
+
+def _clear(*folders: Path) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fetched(build: Build, staging: Path, progress: Progress) -> Path:
+    if build.source is Source.NPM:
+        return _from_npm(build.place, staging)
+    url = os.environ.get(MIRROR_VARIABLE, RELEASES).rstrip("/")
+    return _from_release(f"{url}/{build.place}", build.size_bytes, staging / build.place, progress)
+
+
+def _from_release(url: str, size_bytes: int, path: Path, progress: Progress) -> Path:
+    """A file of an address: ``size_bytes`` and no more."""
+    if not url.startswith(("https://", "http://")):
+        raise RefusedError(f"{MIRROR_VARIABLE}: found {url}, expected an address that begins with https://")
+    try:
+        with urllib.request.urlopen(url, timeout=_SILENCE_S) as answer, path.open("wb") as out:  # noqa: S310
+            done = 0
+            while chunk := answer.read(_CHUNK_BYTES):
+                done += len(chunk)
+                if done > size_bytes:
+                    raise FetchError(f"{url}: found more than the {size_bytes} bytes it should have")
+                out.write(chunk)
+                progress(done, size_bytes)
+    except urllib.error.HTTPError as error:
+        raise FetchError(f"{url}: status {error.code}") from error
+    except (OSError, ValueError) as error:
+        raise FetchError(f"{url}: {getattr(error, 'reason', error)}") from error
+    return path
+
+
+def _from_npm(package: str, staging: Path) -> Path:
+    """An archive that the npm client fetches; no script of it is run."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise FetchError(f"{package}: there is no npm client here")
+    command = [npm, "pack", package, "--ignore-scripts", "--silent", "--pack-destination", str(staging)]
+    output_of(command, f"{package}: npm could not fetch it", timeout_s=_NPM_S, fault=FetchError)
+    archives = list(staging.glob("*.tgz"))
+    if len(archives) != 1:
+        raise FetchError(f"{package}: npm fetched {len(archives)} archives, expected one")
+    return archives[0]
+
+
+def _verify(archive: Path, build: Build) -> None:
+    """Refuse (FetchError) an archive whose digest is another: in hex behind a colon, in base64 behind a dash."""
+    if (size := archive.stat().st_size) != build.size_bytes:
+        raise FetchError(f"{build.place}: found {size} bytes, expected {build.size_bytes}")
+    is_hex = ":" in build.digest
+    name, _, expected = build.digest.partition(":" if is_hex else "-")
+    with archive.open("rb") as file:
+        digest = hashlib.file_digest(file, name)
+    found = digest.hexdigest() if is_hex else base64.b64encode(digest.digest()).decode()
+    if found != expected:
+        raise FetchError(f"{build.place}: found {name} {found}, expected {expected}")
+
+
+def unpack(archive: Path, folder: Path, most_bytes: int) -> None:
+    """Every file of an archive into one folder, by the last part of its name; links to files of it stay links.
+
+    Raises:
+        FetchError: It is damaged, holds more than it may, or two files of one name.
+    """
+    room = most_bytes
+    links: dict[str, str] = {}
+    try:
+        with _members(archive) as members:
+            for count, (name, target, file) in enumerate(members):
+                if count >= _MOST_FILES:
+                    raise FetchError(f"{archive.name}: found more than {_MOST_FILES} files")
+                base = PurePosixPath(name).name
+                path = inside(folder, base, archive.name)
+                if path.exists() or base in links:
+                    raise FetchError(f"{archive.name}: found two files named {base}")
+                if file is None:
+                    links[base] = inside(folder, PurePosixPath(target).name, archive.name).name
+                    continue
+                with path.open("xb") as out:
+                    while chunk := file.read(_CHUNK_BYTES):
+                        room -= len(chunk)
+                        if room < 0:
+                            raise FetchError(f"{archive.name}: unpacks to more than {most_bytes / MIB:.0f} MiB")
+                        out.write(chunk)
+                path.chmod(0o755)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        raise FetchError(f"{archive.name}: {error}") from error
+    for base, target in links.items():
+        (folder / base).symlink_to(target)
+    for base in links:
+        if not (folder / base).exists():  # it led to a file that is not here, or to itself
+            (folder / base).unlink()
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[Iterator[tuple[str, str, IO[bytes] | None]]]:
+    """Name, target and contents of each file of a tar or zip archive; a link has a target and no contents."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as zipped:
+            plain = [i for i in zipped.infolist() if not i.is_dir() and not stat.S_ISLNK(i.external_attr >> 16)]
+            yield ((info.filename, "", zipped.open(info)) for info in plain)
+        return
+    with tarfile.open(archive, "r:gz") as tar:
+        wanted = (member for member in tar if member.isfile() or member.issym())
+        yield ((m.name, m.linkname, None) if m.issym() else (m.name, "", tar.extractfile(m)) for m in wanted)

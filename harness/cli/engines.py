@@ -1,0 +1,68 @@
+"""``edge-harness engines``: builds of llama.cpp that fit this machine: shown, fetched, removed."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli._command import Verbs
+from harness.cli._output import Answer, say, table
+from harness.units import format_bytes
+
+if TYPE_CHECKING:
+    from harness.measure.engine_devices import Engine
+
+
+@click.group(cls=Verbs)
+def engines() -> None:
+    """Show, fetch and remove builds of llama.cpp that use what this machine has."""
+
+
+@engines.command()
+def show() -> Answer:
+    """Show the builds for this machine, the engine that runs, and what of the machine it leaves unused."""
+    from harness.app.engines import show as examine
+
+    found = examine()
+    rows = [
+        (b.api, b.source, b.place, format_bytes(b.size_bytes), b.digest[:19], "yes" if b == found.pulled else "no")
+        for b in found.builds
+    ]
+
+    def tell() -> None:
+        say(table("builds for this machine", ("api", "source", "archive", "size", "digest", "pulled"), rows))
+        if found.in_use:
+            say(_line(found.in_use))
+        say(found.fault or ("no engine is installed" if found.in_use is None else ""))
+        if found.lack:
+            say(f"{found.lack.line}: edge-harness engines pull")
+
+    return Answer(found, tell)
+
+
+@engines.command()
+def pull(api: str) -> Answer:
+    """Fetch a build for this machine into the cache, verified; runs use it from then on, until it is removed.
+
+    From llama.cpp's releases, or by the npm client where they cannot be had. A build for a GPU runs on the CPU too.
+    """
+    from harness.app.engines import pull as fetch
+    from harness.cli._progress import RunProgress
+
+    with RunProgress() as progress:
+        build, engine = fetch(api, progress)
+    document = {"build": build, "engine": engine}
+    return Answer(document, lambda: say(f"fetched {build.place} ({format_bytes(build.size_bytes)})", _line(engine)))
+
+
+@engines.command()
+def remove() -> Answer:
+    """Delete the engine that was pulled: what a package brings runs again."""
+    from harness.catalog.engines import remove as delete
+
+    removed = delete()
+    return Answer({"removed": removed}, lambda: say("removed" if removed else "no engine was pulled"))
+
+
+def _line(engine: "Engine") -> str:
+    chosen = f", variant {engine.variant}" if engine.variant else ""
+    return f"in use: {engine.brought_by}, version {engine.version}{chosen}: {' '.join(engine.isa)}"
