@@ -36,7 +36,6 @@ class _Measuring(options.Anywhere):
 
 @verb
 def check(
-<<<<<<< HEAD
     setting: _Setting,
     measuring: _Measuring,
     models: options.Models = (),
@@ -48,6 +47,11 @@ def check(
         bool,
         Meta(description="Measure this machine again, instead of using what was kept."),
         Option(("--probe",)),
+    ] = False,
+    fetch_engine: Annotated[
+        bool,
+        Meta(description="Fetch an engine that uses all of this machine, where the installed one does not."),
+        Option(("--yes",)),
     ] = False,
     max_error_percent: Annotated[
         Annotated[float, Meta(gt=0, le=1e9)] | None,
@@ -64,20 +68,6 @@ def check(
             default="edge-harness-check.md in this folder",
         ),
     ] = None,
-=======
-    models: tuple[str, ...],
-    quant: str,
-    depth_tokens: tuple[int, ...],
-    repetitions: int,
-    probe_again: bool,
-    fetch_engine: bool,
-    max_error_percent: float | None,
-    report: Path | None,
-    target: str,
-    programs: Path | None,
-    how: "options.How",
-    **fields: Any,
->>>>>>> c6f23cdb (engines: builds of llama.cpp for each instruction set, pinned and fetched)
 ) -> Answer:
     """Predict each MODEL on this machine, run it, and compare; without a MODEL, a small default one.
 
@@ -92,7 +82,6 @@ def check(
     from harness.records.compare import compare
     from harness.report.check import write_check_report
 
-<<<<<<< HEAD
     if measuring.is_handed_over:
         return options.handed_over(measuring)
     with measuring.started() as how:
@@ -103,24 +92,10 @@ def check(
             GenerateJob(runtime=runtime, repetitions=repetitions),
             how,
             probe_again=probe_again,
+            fetch_engine=fetch_engine,
             depths=depth_tokens,
             on=(measuring.target, measuring.programs),
         )
-=======
-    job = GenerateJob(runtime=fields.pop("runtime"), repetitions=repetitions)
-    scenario, on = scenario_from(fields), (target, programs)
-    device, records = run_check(
-        models,
-        quant,
-        scenario,
-        job,
-        how,
-        probe_again=probe_again,
-        fetch_engine=fetch_engine,
-        depths=depth_tokens,
-        on=on,
-    )
->>>>>>> c6f23cdb (engines: builds of llama.cpp for each instruction set, pinned and fetched)
     written = write_check_report(list(records), report)
     status = exit_of(records)
     comparisons = [compare(record) for record in records]

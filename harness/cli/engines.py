@@ -6,6 +6,7 @@ import click
 
 from harness.cli._command import Verbs
 from harness.cli._output import Answer, say, table
+from harness.domain.question import Api
 from harness.units import format_bytes
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def show() -> Answer:
 
 
 @engines.command()
-def pull(api: str) -> Answer:
+def pull(api: Api = "") -> Answer:
     """Fetch a build for this machine into the cache, verified; runs use it from then on, until it is removed.
 
     From llama.cpp's releases, or by the npm client where they cannot be had. A build for a GPU runs on the CPU too.
