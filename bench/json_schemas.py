@@ -11,7 +11,7 @@ from typing import Any, Final, NotRequired, Required, TypedDict
 import msgspec
 
 from harness.app.doctor import Finding
-from harness.app.engines import Shown as EnginesShown
+from harness.app.engines import EnginesHere
 from harness.app.explain import ExplanationTable
 from harness.app.learn import Lesson
 from harness.app.measured import SpeedCause
@@ -122,7 +122,7 @@ ONE: Final[dict[str, tuple[Any, ...]]] = {
     "devices show": (DeviceProfile,),
     "devices probe": (DeviceProfile,),
     "history": (Shown, dict[str, int]),
-    "engines show": (EnginesShown,),
+    "engines show": (EnginesHere,),
     **dict.fromkeys(("serve-load", "soak", "speculate", "stream"), (RunRecord,)),
     **dict.fromkeys(("matrix", "models export", "models pull", "models show", "models synthesize"), (dict[str, Any],)),
     **dict.fromkeys(("validate", "gate update", "tune", "engines pull", "engines remove"), (dict[str, Any],)),

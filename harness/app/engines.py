@@ -31,7 +31,7 @@ class Lack(Frozen):
         )
 
 
-class Shown(Frozen):
+class EnginesHere(Frozen):
     """Builds for this machine, the one that was pulled, the engine that runs, and what it leaves unused."""
 
     builds: tuple[Build, ...]
@@ -42,7 +42,7 @@ class Shown(Frozen):
     fault: str = ""
 
 
-def show() -> Shown:
+def show() -> EnginesHere:
     """All of it; an engine that cannot be asked is told in ``fault``."""
     engine = None
     fault = ""
@@ -53,7 +53,7 @@ def show() -> Shown:
         fault = str(error)
     isa = machine.cpu().isa or ()
     lack = lacking(engine.isa, isa) if engine else None
-    return Shown(builds=tuple(all_here()), pulled=pulled(), in_use=engine, machine_isa=isa, lack=lack, fault=fault)
+    return EnginesHere(builds=tuple(all_here()), pulled=pulled(), in_use=engine, machine_isa=isa, lack=lack, fault=fault)
 
 
 def lacking(engine_isa: Collection[str], machine_isa: Collection[str]) -> Lack | None:
