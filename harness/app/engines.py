@@ -53,7 +53,9 @@ def show() -> EnginesHere:
         fault = str(error)
     isa = machine.cpu().isa or ()
     lack = lacking(engine.isa, isa) if engine else None
-    return EnginesHere(builds=tuple(all_here()), pulled=pulled(), in_use=engine, machine_isa=isa, lack=lack, fault=fault)
+    return EnginesHere(
+        builds=tuple(all_here()), pulled=pulled(), in_use=engine, machine_isa=isa, lack=lack, fault=fault
+    )
 
 
 def lacking(engine_isa: Collection[str], machine_isa: Collection[str]) -> Lack | None:
