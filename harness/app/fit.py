@@ -27,11 +27,10 @@ from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import SPREAD_RATIO, memory_of, with_draft, with_head, with_parts, without_parts
-from harness.predict.placed import with_cards
+from harness.predict.placed import fullest_card, with_cards
 from harness.predict.program_fit import ProgramFit, program_fit
 from harness.predict.speculative import BLOCK_RATIO, HEAD_RATIO
 from harness.predict.speed import closed_loop_tokens_per_s, predict_speed
-from harness.predict.splits import fullest_card
 from harness.predict.streamed import Streamed, plan_under_budget, streamed_ways
 from harness.predict.timed import matrices
 from harness.predict.verdict import check_entitlement, judge, with_target
