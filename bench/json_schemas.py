@@ -6,27 +6,24 @@ The document of a verb stands under ``documents`` by its ``schema``; a document 
 import inspect
 import json
 from pathlib import Path
-from typing import Any, Final, NotRequired, Required, TypedDict
+from typing import Any, Final, NotRequired, Required, TypedDict, get_type_hints
 
 import msgspec
 
+from harness.app.answer import Answer
 from harness.app.doctor import Finding
 from harness.app.engines import EnginesHere
 from harness.app.explain import ExplanationTable
 from harness.app.learn import Lesson
 from harness.app.measured import SpeedCause
-from harness.app.plans import SpeculationPlan
 from harness.app.recommend import Ranking
 from harness.app.trend import MetricChange, Trend
 from harness.cli._output import JSON_VERSION
 from harness.domain.budget import Budget
 from harness.domain.device import DeviceProfile
-from harness.domain.prediction import Interval, Prediction
+from harness.domain.prediction import Interval
 from harness.domain.record import RunRecord
-from harness.domain.scenario import Scenario
 from harness.gates.judge import Judgement
-from harness.predict.advice import Advice
-from harness.predict.energy import Energy, Sustained
 from harness.records.compare import Comparison
 from harness.records.ladder import Rung
 
@@ -40,21 +37,18 @@ class Measured(TypedDict):
     may_be: list[SpeedCause]
 
 
-class Fit(TypedDict, total=False):
-    """What is predicted, with the ways to run it."""
+class FitExtras(TypedDict, total=False):
+    """What was asked for beside the answer."""
 
-    scenario: Required[Scenario]
-    prediction: Prediction
-    advice: list[Advice]
-    notes: list[str]
-    sustained: Sustained | None
-    energy: Energy | None
-    speculation: SpeculationPlan | None
     explanation: tuple[ExplanationTable, ...]
-    ways: list[Any]
-    commands: list[str]
-    measured: Measured
-    electricity: Interval
+    measured_speed: Measured
+    measured_prompt: str
+    electricity: Interval | None
+
+
+_ANSWER: Final = {name: Required[hint] for name, hint in get_type_hints(Answer, include_extras=True).items()}
+_FIELDS: Any = _ANSWER | get_type_hints(FitExtras)
+Fit: Any = TypedDict("Fit", _FIELDS, total=False)  # type: ignore[misc]
 
 
 class Check(TypedDict):

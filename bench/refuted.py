@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 import click
 from msgspec.structs import replace
 
+from harness.app.case import Case
 from harness.app.resolve import ResolvedModel, resolve_model
 from harness.app.ways import ways
 from harness.catalog.devices import load_device
@@ -27,7 +28,6 @@ from harness.domain.device import DeviceProfile
 from harness.domain.ggml import KV_TYPES
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
-from harness.report.answer import first_line
 from harness.units import GIB
 
 FILES: Final = (
@@ -188,11 +188,12 @@ def verdict(run: Run) -> tuple[str, str]:
         kv_type=run.kv_type,
     )
     try:
-        listed = ways(model, device, scenario)
+        listed = ways(Case.of(model, device, scenario))
     except (HarnessError, ValueError) as error:
         return "refused", str(error)
     best = listed[0]
-    line = first_line(best, device, None)
+    decode = best.prediction.speed.decode_tokens_per_s
+    line = f"{model.name} on {device.title}: {best.kind}, {decode.low:.3g} to {decode.high:.3g} tokens/s"
     fastest = max(pool.bandwidth_bytes_per_s.value for pool in device.pools) * run.cards
     whole = fastest / best.prediction.speed.active_bytes  # another way than ours may hold more on the card
     ceiling = max(whole, *(way.prediction.speed.roofline_tokens_per_s for way in listed))

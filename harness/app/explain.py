@@ -4,11 +4,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from harness.app.case import Case
 from harness.app.published import shipped_rows
-from harness.app.resolve import ResolvedModel
 from harness.domain.base import Frozen
-from harness.domain.device import DeviceProfile
-from harness.domain.scenario import Scenario
 from harness.predict.coefficients import Coefficients
 from harness.predict.decode import Machine, Work, decode_base, decode_gradient, decode_seconds, features
 from harness.predict.fitted import machine_of, work_of
@@ -32,12 +30,13 @@ class ExplanationTable(Frozen):
     rows: tuple[tuple[str | float | None, ...], ...]
 
 
-def explain(model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> tuple[ExplanationTable, ...]:
+def explain(case: Case) -> tuple[ExplanationTable, ...]:
     """What the speed of a model on a device is made of, what was fitted, what was measured nearby, what would tell.
 
     A device whose engine was timed on it answers from those costs alone, and shows them.
     """
-    api = device.api(scenario.api)
+    model, device, scenario = case.model, case.device, case.scenario
+    api = scenario.api
     test = f"-p {scenario.prompt_tokens} --tokens {scenario.new_tokens}"
     run = f"edge-harness run {model.name} -q {model.quant} --api {api} {test} --out RUN"
     if (costs := device.calibration(api)) is not None:

@@ -1,19 +1,20 @@
-"""Many questions at once: the one answer of ``app.ways`` for devices x models x mixtures x contexts, as columns."""
+"""Many questions at once: devices x models x quantisations x contexts, each the same question as ``fit`` asks."""
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final, Literal, NamedTuple
 
-from harness.app.resolve import ResolvedModel, mixture_of, resolve_device, resolve_model
+from harness.app.case import case_with
+from harness.app.resolve import THIS_MACHINE, ResolvedModel, api_named, mixture_of, resolve_device, resolve_model
 from harness.app.ways import ways
-from harness.catalog.devices import device_names, load_device
+from harness.catalog.devices import device_names
 from harness.catalog.models import model_names
 from harness.catalog.names import load_model
 from harness.catalog.paths import as_path
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
 from harness.domain.quant import split
-from harness.domain.scenario import Scenario
+from harness.domain.question import Asked, Question
 from harness.errors import InputError, RefusedError
 
 MOST_CELLS: Final = 20_000
@@ -52,7 +53,7 @@ class Grid(NamedTuple):
     devices: list[DeviceProfile]
     models: list[ResolvedModel]
     contexts: list[int]
-    scenario: Scenario
+    asked: Asked
 
     @property
     def cell_count(self) -> int:
@@ -67,13 +68,16 @@ class Grid(NamedTuple):
                     yield self._cell(device, model, context)
 
     def _cell(self, device: DeviceProfile, model: ResolvedModel, context: int) -> Cell:
-        asked = device.name, device.api(self.scenario.api), model.name, model.quant, context
+        fields = {name: getattr(self.asked, name) for name in Asked.__struct_fields__}
+        fields |= {"quant": model.quant, "context_tokens": context}
+        question = Question(model=str(model.path or model.name), device=device.name, **fields)
+        asked = device.name, device.api(self.asked.api), model.name, model.quant, context
         try:
-            best = ways(model, device, self.scenario.replace(context_tokens=context))[0]
+            best = ways(case_with(question, model, device))[0]
         except RefusedError:
             return Cell(*asked, 0, 0, "", "impossible", None)
         verdict = best.prediction.verdict
-        is_split = verdict.word == "fits" and not best.is_usual
+        is_split = verdict.word == "fits" and not best.kind.is_whole
         usable = {int(pool.usable_bytes.value): pool.name for pool in device.pools}
         return Cell(
             *asked,
@@ -91,7 +95,7 @@ def ask(
     models: Sequence[str] = ("*",),
     quants: Sequence[str] = ("Q4_K_M",),
     contexts: Sequence[int] = (4096,),
-    scenario: Scenario | None = None,
+    asked: Asked | None = None,
 ) -> Grid:
     """Everything that the patterns match.
 
@@ -100,15 +104,17 @@ def ask(
         InputError: More than ``MOST_CELLS`` cells.
         RefusedError: A model's architecture has no table of tensors.
     """
-    profiles = [load_device(name) for name in matching("device", devices, device_names())]
+    api_named(asked.api if asked else "")
+    names = matching("device", devices, device_names())
     subjects = matching("model", models, model_names())
-    names = list(dict.fromkeys(mixture_of(quant)[0] for quant in quants))
+    mixtures = list(dict.fromkeys(mixture_of(quant)[0] for quant in quants))
     lengths = list(dict.fromkeys(contexts))
-    if (count := len(profiles) * len(subjects) * len(names) * len(lengths)) > MOST_CELLS:
-        counts = f"{len(profiles)} devices x {len(subjects)} models x {len(names)} mixtures x {len(lengths)} contexts"
+    if (count := len(names) * len(subjects) * len(mixtures) * len(lengths)) > MOST_CELLS:
+        counts = f"{len(names)} devices x {len(subjects)} models x {len(mixtures)} mixtures x {len(lengths)} contexts"
         raise InputError(f"{count} cells ({counts}): at most {MOST_CELLS} at once, so name fewer of them")
-    asked = [resolve_model(name, quant) for name in subjects for quant in names]
-    return Grid(profiles, asked, lengths, scenario or Scenario())
+    profiles = [resolve_device(name) for name in names]
+    found = [resolve_model(name, quant) for name in subjects for quant in mixtures]
+    return Grid(profiles, found, lengths, asked or Asked())
 
 
 def columns(cells: Sequence[Cell]) -> dict[str, list[Any]]:
@@ -140,6 +146,6 @@ def matching(kind: str, patterns: Sequence[str], known: Sequence[str]) -> list[s
             load_model(pattern)  # no guess stands in a table, where nothing says that it is one
             hits = [resolve_model(pattern).name]
         elif not hits:
-            hits = [resolve_device(pattern).name]
+            hits = [pattern if pattern in THIS_MACHINE else resolve_device(pattern).name]
         names |= set(hits)
     return [*(name for name in known if name in names), *sorted(names.difference(known)), *paths]

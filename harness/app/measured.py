@@ -1,19 +1,86 @@
-"""A speed that was measured beside the one that was predicted: what may explain the difference, and what to try."""
+"""What was measured beside what is predicted: a run of the same thing here, and what may explain a difference."""
 
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import Final
 
-from harness.app.fit import predict, speeds_by_depth
-from harness.app.resolve import ResolvedModel
-from harness.app.ways import Way
+from harness.app.case import Case
+from harness.app.placed import predict, speed_of
 from harness.domain.base import Frozen
-from harness.domain.device import DeviceProfile, MemoryPool
+from harness.domain.device import MemoryPool
 from harness.domain.placement import Placement
+from harness.domain.prediction import Interval
+from harness.domain.record import RunRecord
+from harness.domain.way import Way
 from harness.errors import HarnessError
 from harness.predict.energy import Sustained
 from harness.predict.weights import weights_of
 
 _NEAR_RATIO = 1.3
 """Between a measured speed and that of a cause which may explain it."""
+_CLEARLY_SLOWER = 0.9
+
+
+class MeasuredHere(Frozen):
+    """What the newest undisturbed run of the same thing on this machine measured.
+
+    Attributes:
+        created: When, RFC 3339, UTC.
+        runtime: Software that ran it.
+        first_token_s: None where the run timed none.
+        peak_bytes: None where nobody watched.
+    """
+
+    run_id: str
+    created: str
+    runtime: str
+    decode_tokens_per_s: float
+    first_token_s: float | None = None
+    peak_bytes: int | None = None
+
+
+def measured_here(case: Case, way: Way) -> MeasuredHere | None:
+    """The newest run on this machine of the same file, engine, threads and context; None without one."""
+    from harness.measure.pipeline import open_history
+    from harness.records.derive import summarise  # it brings numpy, and most questions need no history
+
+    with suppress(HarnessError):
+        history = open_history()
+        if not history.path.exists():
+            return None
+        for record in history.records(limit=200, workload="generate", outcome="ok"):
+            if not _is_same(record, case, way):
+                continue
+            tests = summarise(record)
+            decode, first = tests.test("decode"), tests.test("first_token")
+            if decode is None or decode.value is None:
+                continue
+            return MeasuredHere(
+                run_id=record.run_id,
+                created=record.created,
+                runtime=record.runtime,
+                decode_tokens_per_s=decode.value,
+                first_token_s=first.value if first else None,
+                peak_bytes=(record.memory.peak_rss_bytes or None) if record.memory else None,
+            )
+    return None
+
+
+def _is_same(record: RunRecord, case: Case, way: Way) -> bool:
+    """Whether a run was of this model, as it is asked about, on this machine as it is now."""
+    model, asked, ran = record.model, way.scenario, record.scenario
+    if model is None or record.target != "local" or record.machine.fingerprint != case.device.machine:
+        return False
+    same_file = model.name == case.model.name and model.quant == case.model.quant
+    same = all(getattr(asked, name) == getattr(ran, name) for name in _SAME_FIELDS)
+    threads = asked.thread_count or ran.thread_count
+    return same_file and same and threads == ran.thread_count and ran.api in {"", asked.api}
+
+
+_SAME_FIELDS: Final = (
+    *("context_tokens", "prompt_tokens", "depth_tokens", "batch_count", "kv_type", "repack", "mmap", "placement"),
+)
+"""Fields of a scenario in which two runs must agree."""
 
 
 class SpeedCause(Frozen):
@@ -24,47 +91,59 @@ class SpeedCause(Frozen):
     advice: str
 
 
-def causes(
-    measured: float, way: Way, model: ResolvedModel, device: DeviceProfile, late: Sustained | None
-) -> list[SpeedCause]:
-    """What is predicted to be about as slow as what was measured, the nearest first; at most three."""
-    scenario, decode = way.scenario, way.prediction.speed.decode_tokens_per_s
-    halved = device.replace(pools=tuple(map(_halved, device.pools)), calibrations=())
-    blocks = model.weights.shape.layer_count
-    read_log = "look for `offloaded` in the program's log"
-    others = [
-        ("all layers are run by the CPU", f"install the build for your GPU, and {read_log}",
-         model, device, scenario.replace(api="cpu", placement=Placement())),
-        ("half of the layers are run by the CPU", f"-ngl 99, a shorter context, and {read_log}",
-         model, device, scenario.replace(placement=Placement(gpu_layers=blocks // 2))),
-        ("memory is at half its speed", "fill both channels, switch on its profile (XMP, EXPO), leave power saving",
-         model, halved, scenario),
-        ("one thread computes", "-t with the number of fast cores",
-         model, device, scenario.replace(thread_count=1)),
-    ]  # fmt: skip
-    for quant in ("Q8_0", "F16"):
-        with suppress(HarnessError):  # no table of tensors for this architecture
-            bigger = model._replace(quant=quant, weights=weights_of(model.weights.shape, quant))
-            cause = f"the file is {quant}, not {model.quant}"
-            others.append((cause, "read its type in the program's log", bigger, device, scenario))
-    listed = [
-        (f"{depth:,} tokens are in the cache", speed.mid, "start a new conversation")
-        for depth, speed in speeds_by_depth(model, device, scenario)
-    ]
-    if late is not None:
-        warm = f"the device is warm, as after {late.minutes:g} minutes"
-        listed.append((warm, late.tokens_per_s.mid, "let it cool, or raise its power limit"))
-    for cause, advice, other, machine, asked in others:
-        with suppress(HarnessError):  # the device has no such engine
-            now = predict(other, machine, asked)
-            listed.append((cause, now.speed.decode_tokens_per_s.mid, advice))
-    found = [SpeedCause(cause=cause, tokens_per_s=speed, advice=advice) for cause, speed, advice in listed]
+def causes(measured: float, case: Case, decode: Interval, late: Sustained | None) -> list[SpeedCause]:
+    """What is predicted to be about as slow as what was measured, the nearest first; at most three.
+
+    ``case`` is placed as it was predicted to run, at ``decode`` tokens/s.
+    """
 
     def distance(one: SpeedCause) -> float:
         return max(one.tokens_per_s / measured, measured / one.tokens_per_s)
 
-    near = [one for one in found if distance(one) < _NEAR_RATIO and one.tokens_per_s < 0.9 * decode.mid]
+    near = [
+        one
+        for one in _slower(case, late)
+        if distance(one) < _NEAR_RATIO and one.tokens_per_s < _CLEARLY_SLOWER * decode.mid
+    ]
     return sorted(near, key=distance)[:3]
+
+
+def _slower(case: Case, late: Sustained | None) -> Iterator[SpeedCause]:
+    """Everything that is known to make it slower, with the speed that it would give."""
+    room = case.scenario.context_tokens // case.scenario.batch_count - case.scenario.new_tokens
+    deep = case.at(depth_tokens=max(room, 0))
+    speed = speed_of(deep).decode_tokens_per_s.mid
+    yield SpeedCause(cause=f"{room:,} tokens are in the cache", tokens_per_s=speed, advice="start a new conversation")
+    if late is not None:
+        warm = f"the device is warm, as after {late.minutes:g} minutes"
+        advice = "let it cool, or raise its power limit"
+        yield SpeedCause(cause=warm, tokens_per_s=late.tokens_per_s.mid, advice=advice)
+    for cause, advice, other in _otherwise(case):
+        with suppress(HarnessError):  # the device has no such engine
+            now = predict(other)
+            yield SpeedCause(cause=cause, tokens_per_s=now.speed.decode_tokens_per_s.mid, advice=advice)
+
+
+def _otherwise(case: Case) -> Iterator[tuple[str, str, Case]]:
+    """A cause, what to try, and the case as it then is."""
+    model, device = case.model, case.device
+    read_log = "look for `offloaded` in the program's log"
+    if any(engine.kind == "gpu" for engine in device.engines):
+        on_cpu = case.at(api="cpu", placement=Placement())
+        yield "all layers are run by the CPU", f"install the build for your GPU, and {read_log}", on_cpu
+        half = case.at(placement=Placement(gpu_layers=model.weights.shape.layer_count // 2))
+        yield "half of the layers are run by the CPU", f"-ngl 99, a shorter context, and {read_log}", half
+    halved = case._replace(device=device.replace(pools=tuple(map(_halved, device.pools)), calibrations=()))
+    slots = "fill both channels, switch on its profile (XMP, EXPO), leave power saving"
+    if device.kind not in {"desktop", "workstation", "server"}:
+        slots = "look for a power-saving mode, heat, and a weak power supply"
+    yield "memory is at half its speed", slots, halved
+    yield "one thread computes", "-t with the number of fast cores", case.at(thread_count=1)
+    for quant in ("Q8_0", "F16"):
+        with suppress(HarnessError):  # no table of tensors for this architecture
+            bigger = model._replace(quant=quant, weights=weights_of(model.weights.shape, quant))
+            cause = f"the file is {quant}, not {model.quant}"
+            yield cause, "read its type in the program's log", case._replace(model=bigger)
 
 
 def _halved(pool: MemoryPool) -> MemoryPool:

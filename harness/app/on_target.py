@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from harness.app.fit import predict
+from harness.app.case import Case
 from harness.app.locate import obtain
+from harness.app.placed import predict
 from harness.app.run import RunCell
 from harness.catalog.devices import load_device
 from harness.catalog.paths import home_dir
@@ -87,7 +88,7 @@ def run_on(
             count = cell.scenario.thread_count or len(how.limits.cpus) or known.cpu.thread_count
             scenario = as_made(cell.scenario.replace(thread_count=count))
             resolved, asked = located.resolved(), job.replace(path=str(located.path), scenario=scenario)
-            prediction = predict(resolved, device, scenario) if resolved is not None else None
+            prediction = predict(Case.of(resolved, device, scenario)) if resolved is not None else None
             about: dict[str, Any] = {"name": located.name, "quant": located.quant, "prediction": prediction}
             planned = plan_generation(asked, located.weights, **about)
             records.append(_measure(pipeline, planned, target, known, programs))

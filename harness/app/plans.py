@@ -5,19 +5,19 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from harness.app.fit import in_memory, predict, within_budget
-from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
+from harness.app.case import Case, within_budget
+from harness.app.placed import in_memory, predict
+from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model, with_kept_costs
 from harness.domain.base import Frozen
 from harness.domain.device import DeviceProfile, measured
 from harness.domain.model import Weights
 from harness.domain.placement import Placement
-from harness.domain.prediction import Prediction
 from harness.domain.scenario import Scenario
 from harness.errors import InputError, RefusedError
 from harness.predict.fitted import machine_of
 from harness.predict.passes import Pass
 from harness.predict.speculative import HEADS, VERIFIED_S, BestLength, best_gamma, draft_s
-from harness.predict.speed import pass_seconds, predict_speed
+from harness.predict.speed import closed_loop_tokens_per_s, pass_seconds, predict_speed
 from harness.predict.streamed import StreamingOutlook, plan_under_budget
 from harness.predict.weights import matrix_types
 
@@ -55,31 +55,19 @@ class SpeculationPlan(Frozen):
     cases: tuple[SpeculationCase, ...]
 
 
-def predicted(device: str, model: str) -> Prediction:
-    """What a device does with a model in the usual scenario; its name may hold a quantisation, as everywhere."""
-    return predict(resolve_model(model), resolve_device(device), Scenario())
-
-
-def plan_speculation(
-    model: ResolvedModel,
-    device: DeviceProfile,
-    scenario: Scenario,
-    draft: ResolvedModel | str | None = None,
-    *,
-    elsewhere: tuple[DeviceProfile, float] | None = None,
-    entitled: bool = False,
-) -> SpeculationPlan:
+def plan_speculation(case: Case, draft: ResolvedModel | str | None = None) -> SpeculationPlan:
     """Best draft length for each acceptance rate, or "do not".
 
     ``draft`` is a model, one of ``HEADS`` (a head of a few layers on the target: ``mtp``, ``eagle``; ``dflash`` drafts
     all tokens in one pass), or None for prompt lookup. The scenario's depth counts; its ``draft_tokens`` fix the length
-    where they are given. With another device and seconds of a round trip to it, ``elsewhere``, drafts are verified
-    there; a few bytes a token go over the line, which the round trip holds. Speedups are then over the faster of both
-    without drafts: here, where the model fits (``entitled`` as for ``judge``), or there, whose tokens come as a stream.
+    where they are given. With a verifier, drafts are verified there; a few bytes a token go over the line, which the
+    round trip holds. Speedups are then over the faster of both without drafts: here, where the model fits, or there,
+    whose tokens come as a stream.
 
     Raises:
         RefusedError: The model does not fit there, or the draft does not fit here.
     """
+    model, device, scenario = case.model, case.device, case.scenario
     verify, measured = _verify_cost(model.weights, device, scenario)
     cost, ratio, drafter = verify, 0.0, "prompt lookup"
     acceptances = list(ACCEPTANCES)
@@ -100,18 +88,18 @@ def plan_speculation(
         own = predict_speed(draft.weights, device, scenario)
         ratio = plain_rate / own.decode_tokens_per_s.mid
     fixed, most = scenario.draft_tokens, _MAX_GAMMA
-    if elsewhere:
-        there, trip_s = elsewhere
-        asked = scenario.replace(api="", placement=Placement())
-        now, most = predict(model, there, asked), _PASS_TOKENS - 1
+    if case.verifier:
+        there, trip_s = case.verifier
+        asked = scenario.replace(api=there.api(""), placement=Placement())
+        now, most = predict(Case(model, there, asked)), _PASS_TOKENS - 1
         if now.verdict.word != "fits":
             raise RefusedError(f"{model.name} {model.quant} does not fit on {there.title}: it cannot verify there")
-        whole = scenario.replace(placement=Placement())
-        if isinstance(draft, ResolvedModel) and not _fits(draft, device, whole, entitled):
+        whole = Case(model, device, scenario.replace(placement=Placement()), entitled=case.entitled)
+        if isinstance(draft, ResolvedModel) and not _fits(whole._replace(model=draft)):
             raise RefusedError(f"{draft.name} {draft.quant} does not fit on {device.title}: it cannot draft here")
         rate = now.speed.decode_tokens_per_s.mid
         passed, measured = _verify_cost(model.weights, there, asked)
-        here_rate = plain_rate if _fits(model, device, scenario, entitled) else 0.0
+        here_rate = plain_rate if _fits(whole.at(placement=scenario.placement)) else 0.0
         if rate > here_rate:
             plain = f"on {there.title} alone"
         faster = max(rate, here_rate)
@@ -153,14 +141,33 @@ def stream_outlook(path: Path, budget_bytes: int, scenario: Scenario, *, heard: 
             waited, busy = (measured(rate or 0.0, "the model's file, four reads at a time") for rate in rates)
             storage = device.storage.replace(sequential_read_bytes_per_s=waited, busy_read_bytes_per_s=busy)
             device = device.replace(storage=storage)
-        now = in_memory(model, within_budget(device, budget_bytes), plain)
+        device = within_budget(device, budget_bytes)
+        now = in_memory(Case(model, device, plain.replace(api=device.api(plain.api))))
         return plan_under_budget(model.weights, device, now, limited=True)
     except InputError:
         return None
 
 
-def _fits(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, entitled: bool) -> bool:
-    return in_memory(model, device, scenario, entitled=entitled).verdict.word == "fits"
+def throughput_of(model: str) -> Callable[[Scenario], float]:
+    """New tokens a second of a closed loop on this machine, whose server runs the model.
+
+    Raises:
+        RefusedError: This machine was never probed.
+        UnknownNameError: No such model.
+    """
+    from harness.runtimes._threads import default_thread_count  # it asks the system of its cores
+
+    weights, device = resolve_model(model).weights, resolve_device(THIS_MACHINE[0])
+
+    def told(scenario: Scenario) -> float:
+        s = scenario.replace(thread_count=default_thread_count())
+        return closed_loop_tokens_per_s(weights, with_kept_costs(device, s), s)
+
+    return told
+
+
+def _fits(case: Case) -> bool:
+    return in_memory(case).verdict.word == "fits"
 
 
 def _verify_cost(weights: Weights, device: DeviceProfile, scenario: Scenario) -> tuple[Callable[[int], float], bool]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Final, Literal, get_args
 
-from harness.app.fit import memory_in, outlook, verdict_of
+from harness.app.case import Case
+from harness.app.placed import memory_in, outlook, verdict_of
 from harness.app.resolve import resolve_model
 from harness.app.ways import ways
 from harness.catalog.models import model_names
@@ -105,13 +106,14 @@ def recommend(
             model = resolve_model(name, quant or _SPLIT_MIXTURE)
             # Memory alone tells what one card or none has no room for, sooner than all of its ways.
             is_one = device.card_count < 2
-            if quant and is_one and verdict_of(memory_in(model, device, scenario), device, scenario).word != "fits":
+            case = Case.of(model, device, scenario)
+            if quant and is_one and verdict_of(case, memory_in(case)).word != "fits":
                 continue
-            way = ways(model, device, scenario)[0]
+            way = ways(case)[0]
             now = way.prediction
-            late = outlook(model, device, way.scenario, now.speed.decode_tokens_per_s, minutes)[0] if minutes else None
+            late = outlook(case, now.speed.decode_tokens_per_s, minutes)[0] if minutes else None
             speed = float((late.tokens_per_s if late else now.speed.decode_tokens_per_s).mid)
-            if not way.runs or (quant and not way.is_whole):
+            if not way.runs or (quant and not way.kind.is_whole):
                 continue
             shape, count = model.weights.shape, model.weights.weight_count
             growth = measured_growth_percent(ladders, shape.architecture, count, model.quant)
@@ -128,7 +130,7 @@ def recommend(
             choice = Choice(
                 model=name,
                 quant=model.quant,
-                how="" if way.is_usual else way.how,
+                how="" if way.kind.is_whole else str(way.kind),
                 score=row[task],
                 perplexity_percent=growth,
                 rank_score=round(row[task] * (1 - (growth or 0.0) / 100), 2),

@@ -176,6 +176,29 @@ def repository_of(name: str) -> str:
     return next((row["repo"] for row in table_rows("models", "repositories") if row["card"] == name), "")
 
 
+_RARE_MIXTURES: Final = frozenset({"Q5_0", "Q5_1", "IQ3_S"})
+"""Mixtures that those who upload files rarely make."""
+_TAGS: Final = {"MXFP4_MOE": "MXFP4"}
+"""How a file's name ends, where it is not the mixture's."""
+
+
+def published_file(model: ResolvedModel) -> str:
+    """Repository and tag of the hub that has the model's file, as ``org/repo:TAG``; empty where none is known.
+
+    None is of what a card or a mixture merely stands for: that file is a local one.
+    """
+    if model.repo:
+        return f"{model.repo}:{model.asked_quant or model.quant}"
+    if model.path or model.asked_name or model.quant in _RARE_MIXTURES:
+        return ""
+    recipe = model.asked_quant.upper()
+    repository = repository_of(model.name)
+    if recipe and not (recipe.startswith("UD-") and repository.startswith("unsloth/")):
+        return ""
+    tag = recipe or _TAGS.get(model.quant, model.quant)
+    return f"{repository}:{tag}" if repository else ""
+
+
 def resolve_device(ref: str, scenario: Scenario | None = None) -> DeviceProfile:
     """The device of that name or in that file; ``this`` (or ``here``) for this machine, as probed or else by its parts.
 
@@ -239,12 +262,7 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
         if given[name] not in {usual, *KV_TYPES}:
             raise UnknownNameError("KV type", given[name], KV_TYPES)
     program_named(str(given.get("program", "")))
-    given["api"] = api = str(given.get("api", "")).lower()
-    if api not in {"", *APIS}:
-        from harness.onnx.session import PROVIDERS
-
-        if api not in PROVIDERS:
-            raise UnknownNameError("api", api, dict.fromkeys([*APIS, *PROVIDERS]))
+    given["api"] = api_named(str(given.get("api", "")))
     given |= dict.fromkeys((part.replace("-", "_") for part in given.pop("without", ())), False)
     given["placement"] = given.pop("placement", None) or Placement()
     scenario = typed(given, Scenario, "scenario")
@@ -259,6 +277,22 @@ def scenario_from(fields: Mapping[str, Any]) -> Scenario:
             f"{asked} tokens ({words}) do not fit in a context of {scenario.context_tokens}: raise it with -c"
         )
     return scenario
+
+
+def api_named(name: str) -> str:
+    """The api of that name, empty for the device's usual one.
+
+    Raises:
+        UnknownNameError: Nothing is driven by it.
+    """
+    api = name.lower()
+    if api in {"", *APIS}:
+        return api
+    from harness.onnx.session import PROVIDERS
+
+    if api not in PROVIDERS:
+        raise UnknownNameError("api", api, dict.fromkeys([*APIS, *PROVIDERS]))
+    return api
 
 
 def _from_file(path: Path, quant: str | None) -> ResolvedModel:

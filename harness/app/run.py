@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from harness import plugins
-from harness.app.fit import predict
+from harness.app.case import Case
 from harness.app.locate import Located, obtain
+from harness.app.placed import predict
 from harness.app.resolve import ResolvedModel, resolve_model, with_kept_costs
 from harness.app.this_machine import drifted
 from harness.catalog.guess import sizes_in
@@ -312,7 +313,7 @@ def prediction_of(
     if runtime == "ik":  # where it rewrites weights it does so in memory of its own, and maps no file
         scenario = scenario.replace(program="ik-llama-cpp-python", mmap=scenario.mmap and not scenario.repack)
     try:
-        return predict(model, with_kept_costs(device, scenario, runtime), scenario)
+        return predict(Case.of(model, with_kept_costs(device, scenario, runtime), scenario))
     except HarnessError as error:
         say(f"no prediction: {error}")
         return None

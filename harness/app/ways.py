@@ -1,155 +1,81 @@
-"""Every way to run a model on a device, best first: whole, split, over several cards, by the CPU, or from storage."""
+"""Every way to run a case, best first: whole, split, over several cards, by the CPU, or from storage."""
 
 from bisect import bisect_left
-from typing import Any
+from collections.abc import Iterator
 
-from harness.app.fit import held_to, judged, memory_in, streamed, verdict_of
-from harness.app.resolve import ResolvedModel
-from harness.domain.base import Frozen
+from harness.app.case import Case
+from harness.app.placed import cards_of, held_to, judged, memory_in, streamed, verdict_of
 from harness.domain.device import DeviceProfile
 from harness.domain.placement import Placement
-from harness.domain.prediction import MemoryPrediction, PartKind, Prediction
-from harness.domain.scenario import Scenario
+from harness.domain.prediction import MemoryPrediction, PartKind
+from harness.domain.way import Way, WayKind
 from harness.errors import RefusedError
 from harness.predict.advice import Advice, Variant, advise
 from harness.predict.splits import best_split
 from harness.predict.weights import weights_of
 
-
-class Way(Frozen):
-    """One way.
-
-    Attributes:
-        how: What lies where, in words.
-        flags: The same as options of llama.cpp; empty where it has none for it.
-        is_usual: Whether it is what was asked for: whole on the device's usual engine, or as the user placed it.
-        scenario: What was asked, with the api and the placement of this way.
-        prediction: Its memory, speed and verdict.
-    """
-
-    how: str
-    flags: str
-    is_usual: bool
-    scenario: Scenario
-    prediction: Prediction
-
-    @property
-    def runs(self) -> bool:
-        """Whether it runs at all, fast enough or not."""
-        return self.prediction.verdict.word != "does not fit"
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of it lies where it was asked to, or on cards."""
-        return self.is_usual or self.how.startswith("whole")
-
-    @property
-    def request_s(self) -> float:
-        """Seconds of the scenario's prompt and new tokens."""
-        speed, asked = self.prediction.speed, self.scenario
-        reading_s = asked.prompt_tokens / speed.prefill_tokens_per_s.mid
-        return asked.batch_count * (reading_s + asked.new_tokens / speed.decode_tokens_per_s.mid)
+_UNBOUNDED_TOKENS = 1 << 17
+"""Longest context that is tried of a model whose own nobody told."""
 
 
-def ways(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **asked: Any) -> list[Way]:
-    """Ways that run, fastest for the scenario's prompt and new tokens first; where none does, the one that lacks least.
+def ways(case: Case) -> list[Way]:
+    """Ways that run, the fastest to write first; where none does, the one that lacks least.
 
-    With an api or a placement in the scenario that is the only one, but for reading from storage what has no room.
-    ``asked`` is what ``predict`` takes.
+    A placement that was asked for is the only one, but for reading from storage what has no room.
 
     Raises:
-        RefusedError: As ``predict``; several cards on a device that has none.
+        RefusedError: As :func:`harness.app.placed.memory_in`; several cards on a device that has none.
     """
-    several = device.card_count > 1
-    is_placed = bool(scenario.placement.tensor_split) if several else scenario.placement != Placement()
-    has_card = device.pool_for(device.api(scenario.api)) == "vram"
-    if several and all(engine.pool == "ram" for engine in device.engines):
-        raise RefusedError(f"{device.name} has no card of its own: there are no several of it")
-    usual = memory_in(model, device, scenario, **_beside(asked))
-    word = verdict_of(usual, device, scenario, entitled=asked.get("entitled", False)).word
-    # Of unlike cards, nothing is known of one alone.
-    is_one = is_placed or not has_card or len(set(device.card_shares)) < 2
-    runs = word != "does not fit" and is_one
-    searches = not is_placed and (several or (not scenario.api and word != "fits"))
-    listed = _ways(model, device, scenario, asked, usual, is_usual=True) if runs else []
-    if searches:
-        if has_card:
-            split = best_split(model.weights, device, scenario, _beside_on_card(usual))
-            if split is not None:
-                listed += _ways(model, device, scenario.replace(placement=split), asked)
-        if device.engine_for("cpu") is not None and device.api(scenario.api) != "cpu":
-            listed += _ways(model, device, scenario.replace(api="cpu", placement=Placement()), asked)
-    running = [way for way in listed if _fits(way)] or [way for way in listed if way.runs]
-    kinds: dict[str, Way] = {}
-
-    def order(way: Way) -> tuple[bool, float]:
-        # A GPU that shares the RAM wires what it computes with: a file larger than that is mapped for the CPU alone.
-        api = way.prediction.api
-        return way.how.startswith("mapped") and api != "cpu" and device.pool_for(api) == "ram", way.request_s
-
-    for way in sorted(running, key=order):
-        kinds.setdefault(way.how if _fits(way) else way.how.partition(" ")[2], way)
-    if not kinds and is_one:
-        listed += _ways(model, device, scenario, asked, usual, is_usual=True)
-    more = device.pool("ram").entitled_bytes
-
-    def lacks(way: Way) -> tuple[float, float]:
-        verdict = way.prediction.verdict
-        is_offered = more is not None and verdict.needed_bytes <= more.value
-        return 1.0 if is_offered else verdict.lack_ratio, way.request_s
-
-    return list(kinds.values()) or [min(listed, key=lacks)]
+    several = case.device.card_count > 1
+    if several and all(engine.pool == "ram" for engine in case.device.engines):
+        raise RefusedError(f"{case.device.name} has no card of its own: there are no several of it")
+    listed = list(_of_one(case) if case.is_placed else _searched(case))
+    running = [way for way in listed if way.fits] or [way for way in listed if way.runs]
+    if not running:
+        return [min(listed, key=lambda way: _lack(case.device, way))]
+    best: dict[tuple[object, ...], Way] = {}
+    for way in sorted(running, key=lambda way: -way.prediction.speed.decode_tokens_per_s.mid):
+        # Reading from storage is one way, whichever engine computes.
+        key = (way.kind,) if way.kind.is_read else (way.kind, way.prediction.api, way.card)
+        best.setdefault(key, way)
+    return list(best.values())
 
 
-def longest_context(model: ResolvedModel, device: DeviceProfile, scenario: Scenario, **asked: Any) -> int:
-    """The longest context, in steps of 256 tokens from the scenario's own, in which the model stays in memory.
-
-    Whole on the usual engine, or on several cards, where it fits so at all, else by any way; at most what the model
-    was made for.
-    """
-
-    def best(context_tokens: int) -> Way:
-        return ways(model, device, scenario.replace(context_tokens=context_tokens), **asked)[0]
-
-    can_be_whole = best(scenario.context_tokens).is_whole
-
-    def is_too_long(context_tokens: int) -> bool:
-        way = best(context_tokens)
-        return not (_fits(way) and (way.is_whole or not can_be_whole))
-
-    steps = range(scenario.context_tokens, (model.weights.shape.context_max_tokens or 1 << 17) + 1, 256)
-    return steps[max(bisect_left(steps, True, key=is_too_long) - 1, 0)] if steps else scenario.context_tokens
-
-
-def advice_for(
-    model: ResolvedModel, device: DeviceProfile, scenario: Scenario, now: Prediction, **asked: Any
-) -> list[Advice]:
-    """Ranked changes for what the best way gives now, each answered by the best way there is after it.
-
-    Mixtures other than the given one are computed from the shape; ``asked`` is what :func:`ways` was given.
-    """
-
-    def evaluate(variant: Variant, **changed: Any) -> tuple[Prediction, str]:
-        other = model
-        if variant.quant != model.quant:
-            weights = weights_of(model.weights.shape, variant.quant)
-            other = model._replace(quant=variant.quant, asked_quant="", bits=None, weights=weights)
-        best = ways(other, variant.device, variant.scenario, **(asked | changed))[0]
-        return best.prediction, best.how
-
-    unchanged = Variant(model.quant, scenario, device)
-    beside = asked.get("beside", ())
-    without = [
-        ("beside", f"leave out {left.name}", evaluate(unchanged, beside=[one for one in beside if one is not left]))
-        for left in beside
-    ]
-    count = model.weights.weight_count
-    return advise(now, model.weights.shape, unchanged, evaluate, parameter_count=count, more=without)
+def _searched(case: Case) -> Iterator[Way]:
+    """All that may run: whole, on each card of several and over all; where that has no room, beside or by the CPU."""
+    device = case.device
+    has_card = device.pool_for(case.scenario.api) == "vram"
+    found = list[Way]()
+    if device.card_count > 1 and has_card:
+        for place, card in cards_of(device).items():
+            for way in _on_card(case._replace(device=card)):
+                kind = WayKind.CARD if way.kind is WayKind.WHOLE else way.kind
+                found.append(way.replace(kind=kind, card=place))
+        found += _split(case)
+    elif has_card:
+        found += _on_card(case)
+    else:
+        found += _of_one(case)
+    yield from found
+    is_whole = any(way.kind.is_whole and way.fits and way.runs for way in found)
+    if not is_whole and case.scenario.api != "cpu" and device.engine_for("cpu") is not None:
+        yield from _of_one(case.at(api="cpu", placement=Placement()))
 
 
-def _beside(asked: dict[str, Any]) -> dict[str, Any]:
-    """Of what ``predict`` takes, what takes memory too."""
-    return {name: value for name, value in asked.items() if name in {"draft", "head", "beside"}}
+def _on_card(case: Case) -> Iterator[Way]:
+    """All of it on one card; where that has no room, the split that moves least to the CPU as well."""
+    memory = memory_in(case)
+    yield from _of_one(case, memory)
+    if verdict_of(case, memory).word != "fits":
+        yield from _split(case, memory)
+
+
+def _split(case: Case, memory: MemoryPrediction | None = None) -> Iterator[Way]:
+    """The split that moves least to the CPU, over all cards there are."""
+    beside_bytes = _beside_on_card(memory or memory_in(case))
+    placement = best_split(case.model.weights, case.device, case.scenario, beside_bytes)
+    if placement is not None:
+        yield from _of_one(case.at(placement=placement))
 
 
 def _beside_on_card(memory: MemoryPrediction) -> int:
@@ -159,54 +85,89 @@ def _beside_on_card(memory: MemoryPrediction) -> int:
     return sum(part.anonymous_bytes for part in mine if part.pool == "vram")
 
 
-def _fits(way: Way) -> bool:
-    return way.prediction.verdict.lack_ratio <= 1
-
-
-def _ways(
-    model: ResolvedModel,
-    device: DeviceProfile,
-    scenario: Scenario,
-    asked: dict[str, Any],
-    memory: MemoryPrediction | None = None,
-    *,
-    is_usual: bool = False,
-) -> list[Way]:
+def _of_one(case: Case, memory: MemoryPrediction | None = None) -> Iterator[Way]:
     """The way of one placement; where only RAM for the weights is short, those of reading them from storage."""
-    memory = memory or memory_in(model, device, scenario, **_beside(asked))
-    now = judged(memory, model, device, scenario, entitled=asked.get("entitled", False))
-    target = asked.get("target_tokens_per_s"), asked.get("minutes")
-    placed = _placed_in_words(model.weights.shape.layer_count, device, scenario.placement, now.api)
-    flags = "-ngl 0" if now.api == "cpu" else scenario.placement.flags(model.weights.shape.layer_count)
-    made = [(placed, flags, is_usual, now.speed)]
-    if now.verdict.word == "fits with streaming":
-        made = [
-            (way.how, flags if way.how.startswith("mapped") else "", False, way.speed)
-            for way in streamed(model, device, scenario, now)
-        ]
-    return [
-        Way(
-            how=how,
-            flags=flags,
-            is_usual=usual,
-            scenario=scenario,
-            prediction=held_to(
-                now.replace(speed=speed), model, device, scenario, *target, beside=asked.get("beside", ())
-            ),
+    now = judged(case, memory or memory_in(case))
+    if now.verdict.word != "fits with streaming":
+        yield Way(kind=_kind(case), scenario=case.scenario, prediction=held_to(case, now))
+        return
+    api = case.scenario.api
+    # A GPU that shares the RAM wires what it computes with: a file larger than that is mapped for the CPU alone.
+    wires = api != "cpu" and case.device.pool_for(api) == "ram"
+    for way in streamed(case, now):
+        if wires and way.kind is WayKind.MAPPED and not case.is_placed:
+            continue
+        yield Way(
+            kind=way.kind,
+            scenario=case.scenario,
+            prediction=held_to(case, now.replace(speed=way.speed)),
+            pinned_count=way.pinned_count,
+            hit_ratio=way.hit_ratio,
         )
-        for how, flags, usual, speed in made
-    ]
 
 
-def _placed_in_words(blocks: int, device: DeviceProfile, placement: Placement, api: str) -> str:
-    cards = len(placement.tensor_split)
-    where = f"{cards} cards" if cards > 1 else "the card"
-    start = placement.first_gpu_block(blocks)
-    engine = device.engine_for(api)
-    if engine is None or device.pool_for(api) == "ram":
-        return f"by the {engine.kind.upper() if engine else api}"
-    if start:
-        return f"{blocks - start} of {blocks} blocks on {where}, the others with the CPU"
-    if placement.cpu_moe:
-        return f"on {where}, with the experts of {placement.cpu_moe} of {blocks} blocks kept on the CPU"
-    return f"whole on {where}"
+def _kind(case: Case) -> WayKind:
+    """What lies where by the case's placement."""
+    scenario, device = case.scenario, case.device
+    placement = scenario.placement
+    if device.pool_for(scenario.api) == "ram":
+        is_usual = scenario.api == device.api("")
+        return WayKind.WHOLE if is_usual or case.is_placed else WayKind.CPU
+    if placement.first_gpu_block(case.model.weights.shape.layer_count):
+        return WayKind.LAYERS
+    if placement.cpu_moe and case.model.weights.shape.experts is not None:
+        return WayKind.EXPERTS
+    return WayKind.CARDS if len(placement.tensor_split) > 1 else WayKind.WHOLE
+
+
+def _lack(device: DeviceProfile, way: Way) -> tuple[float, float]:
+    """By how much a way does not fit; 1 where the system offers as much to an app that asks for it."""
+    more, verdict = device.pool("ram").entitled_bytes, way.prediction.verdict
+    is_offered = more is not None and verdict.needed_bytes <= more.value
+    return 1.0 if is_offered else verdict.lack_ratio, way.request_s
+
+
+def longest_context(case: Case) -> int:
+    """The longest context, in steps of 256 tokens from the scenario's own, in which the model has room in memory.
+
+    Whole with the fast engine where it fits so at all, else by any way; at most what the model was made for.
+    """
+
+    def best(context_tokens: int) -> Way:
+        return ways(case.at(context_tokens=context_tokens))[0]
+
+    can_be_whole = best(case.scenario.context_tokens).kind.is_whole
+
+    def is_too_long(context_tokens: int) -> bool:
+        way = best(context_tokens)
+        return not (way.has_room and way.runs and (way.kind.is_whole or not can_be_whole))
+
+    most = case.model.weights.shape.context_max_tokens or _UNBOUNDED_TOKENS
+    steps = range(case.scenario.context_tokens, most + 1, 256)
+    if not steps:
+        return case.scenario.context_tokens
+    return steps[max(bisect_left(steps, True, key=is_too_long) - 1, 0)]
+
+
+def advice_for(case: Case, now: Way) -> list[Advice]:
+    """Ranked changes for what the best way gives now, each answered by the best way there is after it.
+
+    Mixtures other than the given one are computed from the shape.
+    """
+    model = case.model
+
+    def evaluate(variant: Variant, beside: Case = case) -> Way:
+        other = model
+        if variant.quant != model.quant:
+            weights = weights_of(model.weights.shape, variant.quant)
+            other = model._replace(quant=variant.quant, asked_quant="", bits=None, weights=weights)
+        return ways(beside._replace(model=other, device=variant.device, scenario=variant.scenario))[0]
+
+    unchanged = Variant(model.quant, case.scenario, case.device)
+    without = []
+    for left in case.beside:
+        rest = tuple(one for one in case.beside if one is not left)
+        way = evaluate(unchanged, case._replace(beside=rest))
+        without.append(("beside", f"leave out {left.name}", way))
+    count = model.weights.weight_count
+    return advise(now.prediction, model.weights.shape, unchanged, evaluate, parameter_count=count, more=without)

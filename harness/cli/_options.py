@@ -20,7 +20,6 @@ from harness.domain.option import Option
 from harness.domain.placement import Placement, placement_of
 from harness.domain.question import MOST_TOKENS, Placed
 from harness.printable import clean_lines
-from harness.units import parse_bytes
 
 if TYPE_CHECKING:
     from harness.domain.scenario import Scenario
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
 SILENCE_S: Final = 300.0
 """Longest time that a server may send nothing while one request is measured: a phone's prompt takes minutes."""
-_MOST_SHARES: Final = 10
-"""Shares of a model's file in a RAM budget: cache and scratch of a small model are some times its weights, no more."""
 
 
 def one_runtime(text: str) -> str:
@@ -227,19 +224,6 @@ def model_file(ref: str, quant: str, how: "How") -> Path:
     from harness.app.locate import obtain
 
     return obtain(ref, quant, progress=how.listener.fetched).path
-
-
-def budget_of(text: str, whole_bytes: int) -> int:
-    """Bytes of a RAM budget: a size, or a share of a model's bytes such as ``0.6x``; else a usage error."""
-    try:
-        found = parse_bytes(text, whole_bytes)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--ram-budget") from None
-    if text.strip().lower().endswith("x") and found > _MOST_SHARES * whole_bytes:
-        raise click.BadParameter(
-            f"found {text!r}, expected at most {_MOST_SHARES}x of the file", param_hint="--ram-budget"
-        )
-    return found
 
 
 def handed_over(measuring: Measuring) -> Answer:

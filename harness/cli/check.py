@@ -110,7 +110,7 @@ def show(records: "Sequence[RunRecord]", broken: "Sequence[str]", report: Path) 
     from harness.app.run import exit_of
     from harness.cli._records import comparison_view, reasons, run_table
     from harness.records.compare import compare
-    from harness.report.answer import check_line
+    from harness.report.checked import check_line
 
     pairs = [(record, compare(record)) for record in records]
     for pair in pairs:

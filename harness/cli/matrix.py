@@ -9,7 +9,7 @@ from harness.cli import _options as options
 from harness.cli._command import verb
 from harness.cli._output import Answer, say, table
 from harness.domain.option import Option
-from harness.domain.question import Api, KvType
+from harness.domain.question import Api, Asked, KvType
 from harness.units import format_bytes, format_number
 
 if TYPE_CHECKING:
@@ -45,16 +45,14 @@ def matrix(
     than one table holds.
     """
     from harness.app.matrix import ask, columns
-    from harness.app.resolve import scenario_from, usual_program
     from harness.cli._progress import RunProgress
 
-    scenario = scenario_from({"kv_type": kv_type, "api": api, "program": usual_program("")})
     grid = ask(
         devices=list(chain(*devices)),
         models=list(chain(*models)),
         quants=quants,
         contexts=contexts,
-        scenario=scenario,
+        asked=Asked(kv_type=kv_type, api=api),
     )
     with RunProgress("predicting") as progress:
         cells = list(progress.each(grid.cells(), grid.cell_count))

@@ -48,12 +48,13 @@ def recommend(
 
     Exit status: 0 there is one, 1 nothing fits or is fast enough.
     """
+    from harness.app.case import Case
+    from harness.app.commands import commands_of
     from harness.app.recommend import benchmark
     from harness.app.recommend import recommend as rank
-    from harness.app.resolve import repository_of, resolve_device, resolve_model, scenario_from, usual_program
+    from harness.app.resolve import resolve_device, resolve_model, scenario_from, usual_program
     from harness.app.results import ladders
     from harness.app.ways import ways
-    from harness.report.answer import commands, kept_flags
 
     asked = {"context_tokens": context_tokens, "kv_type": kv_type, "api": api}
     scenario = scenario_from(asked | {"program": usual_program(device)})
@@ -86,9 +87,8 @@ def recommend(
         first, late = ranking.choices[0], f" after {minutes:g} minutes" if minutes else ""
         meant = resolve_model(first.model, first.quant)
         if profile.kind not in HANDHELD:
-            best = ways(meant, profile, scenario)[0]
-            started = commands(best, meant, repository_of, kept=kept_flags(best, profile))
-            ranking = ranking.replace(commands=tuple(started))
+            case = Case.of(meant, profile, scenario)
+            ranking = ranking.replace(commands=commands_of(case, ways(case)[0]))
         speed, memory = f"about {format_number(first.tokens_per_s, 2)} tokens/s{late}", format_bytes(first.needed_bytes)
         how = f", {first.how}" if first.how else ""
         says = [f"Run {first.model} {first.quant}: {speed}, {memory}{how}.", *ranking.commands]

@@ -100,7 +100,7 @@ def serve_load(
 
     Exit status: 0 all well, 3 a whole level was disturbed, 4 the server could not be used.
     """
-    from harness.app.fit import throughput_of
+    from harness.app.plans import throughput_of
     from harness.cli._records import answer_of
     from harness.measure.jobs.load import LoadJob, plan
     from harness.measure.pipeline import Pipeline

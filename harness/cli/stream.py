@@ -65,6 +65,7 @@ def stream(
 
     Exit status: 0 well, 3 inconclusive, 4 it could not run.
     """
+    from harness.app.case import budget_bytes
     from harness.app.plans import stream_outlook
     from harness.app.run import exit_of
     from harness.app.speculate import fastest_copy, load_prompts
@@ -88,14 +89,14 @@ def stream(
             )
         if draft not in {"", "lookup"}:
             draft = str(fastest_copy(options.model_file(draft, "", how)))
-        budget_bytes = options.budget_of(ram_budget, path.stat().st_size)
+        allowed_bytes = budget_bytes(ram_budget, path.stat().st_size)
         outlook = None
         if says_first and (plain_mmap or not draft):  # with a draft it is said from the model's own costs, timed first
-            outlook = stream_outlook(path, budget_bytes, scenario, heard=how.listener)
+            outlook = stream_outlook(path, allowed_bytes, scenario, heard=how.listener)
         job = StreamJob(
             model=str(path),
             prompts=texts,
-            budget_bytes=budget_bytes,
+            budget_bytes=allowed_bytes,
             draft=draft,
             new_tokens=setting.new_tokens,
             scenario=scenario,

@@ -72,5 +72,6 @@ class Scenario(Frozen):
             f"-ub {self.ubatch_tokens}": self.ubatch_tokens != usual.ubatch_tokens,
             "-fa off": not self.flash_attention,
             "--no-repack": not self.repack,
+            "-lm none": not self.mmap,
         }
         return " ".join(words for words, is_told in options.items() if is_told)

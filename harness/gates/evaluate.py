@@ -7,10 +7,11 @@ from functools import partial
 from statistics import median
 from typing import Final, NamedTuple
 
-from harness.app.plans import predicted
+from harness.app.answer import answer
 from harness.domain.budget import Budget
 from harness.domain.figure import FIGURES, latency_values, metric_values
 from harness.domain.prediction import Interval, Prediction
+from harness.domain.question import Question
 from harness.domain.record import RunRecord, Validity
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, Exit
@@ -327,7 +328,7 @@ def _judge_prediction(budget: Budget, records: Sequence[RunRecord]) -> Judgement
     """Judge the pessimistic end of the prediction's 90 % interval for a device nobody has at hand."""
     made = ((r.prediction, r.scenario) for r in records if r.prediction and matches(budget, r))
     found = next(((p, s) for p, s in made if p.device == budget.device), None)
-    prediction, scenario = found or (predicted(budget.device, budget.model), Scenario())
+    prediction, scenario = found or _answered(budget)
     interval = predicted_interval(prediction, budget, scenario)
     if interval is None:
         raise BadDataError("budget", "metric", budget.metric, "a metric that the feasibility model predicts")
@@ -350,6 +351,12 @@ def _judge_prediction(budget: Budget, records: Sequence[RunRecord]) -> Judgement
         )
         + prediction.verdict.reasons,
     )
+
+
+def _answered(budget: Budget) -> tuple[Prediction, Scenario]:
+    """What `fit` says of the budget's model on its device."""
+    found = answer(Question(model=budget.model, device=budget.device))
+    return found.prediction, found.scenario
 
 
 def _believing(records: Sequence[RunRecord]) -> list[RunRecord]:

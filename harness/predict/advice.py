@@ -10,6 +10,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.model import ModelShape
 from harness.domain.prediction import Prediction, VerdictWord
 from harness.domain.scenario import Scenario
+from harness.domain.way import Way, WayKind
 from harness.errors import HarnessError
 from harness.predict.quality import perplexity_growth_percent
 from harness.predict.quant_mix import BASE_TYPE
@@ -35,8 +36,8 @@ class Variant(NamedTuple):
     device: DeviceProfile
 
 
-Evaluate = Callable[[Variant], tuple[Prediction, str]]
-"""The whole model, as one call, with what lies where, in words; the advice tries variants through it."""
+Evaluate = Callable[[Variant], Way]
+"""The best way of a variant; the advice tries variants through it."""
 
 
 class Advice(Frozen):
@@ -46,7 +47,7 @@ class Advice(Frozen):
         kind: ``quant``, ``kv``, ``context``, ``several``, ``entitlement`` or ``beside``.
         change: What to do, in words.
         word: Verdict after it.
-        how: What lies where after it, in words.
+        way: What lies where after it.
         needed_bytes: Memory needed after it.
         saved_bytes: Memory saved by it.
         decode_tokens_per_s: Decode speed after it; bounded by storage where weights are streamed.
@@ -58,7 +59,7 @@ class Advice(Frozen):
     kind: str
     change: str
     word: VerdictWord
-    how: str = ""
+    way: WayKind
     needed_bytes: int
     saved_bytes: int
     decode_tokens_per_s: float
@@ -74,7 +75,7 @@ def advise(
     *,
     parameter_count: int,
     most: int = 8,
-    more: Iterable[tuple[str, str, tuple[Prediction, str]]] = (),
+    more: Iterable[tuple[str, str, Way]] = (),
 ) -> list[Advice]:
     """Ranked changes: first those that reach a better verdict, by cost in quality; then those that only speed it.
 
@@ -83,16 +84,18 @@ def advise(
     as a still shorter context, counts only if it gives more than the one before. At most ``most`` are returned.
     """
 
-    def made(kind: str, change: str, variant: Variant, evaluated: tuple[Prediction, str]) -> Advice:
-        then, how = evaluated
-        before, after = (
-            0.0 if one.verdict.word == "does not fit" else one.speed.decode_tokens_per_s.mid for one in (now, then)
-        )
+    def speed_of(one: Prediction) -> float:
+        return 0.0 if one.verdict.word == "does not fit" else one.speed.decode_tokens_per_s.mid
+
+    def made(kind: str, change: str, variant: Variant, way: Way) -> Advice:
+        then = way.prediction
+        before = speed_of(now)
+        after = speed_of(then)
         return Advice(
             kind=kind,
             change=change,
             word=then.verdict.word,
-            how=how,
+            way=way.kind,
             needed_bytes=then.verdict.needed_bytes,
             saved_bytes=now.verdict.needed_bytes - then.verdict.needed_bytes,
             decode_tokens_per_s=after,

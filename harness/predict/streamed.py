@@ -8,6 +8,7 @@ from harness.domain.device import DeviceProfile
 from harness.domain.model import Weights
 from harness.domain.prediction import Limit, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
+from harness.domain.way import WayKind
 from harness.predict.interval import UNSETTLED_RATIO, interval
 from harness.predict.moe import expert_bytes, hit_ratio, streamed_token_s
 from harness.predict.speed import first_token
@@ -53,10 +54,12 @@ class StreamingOutlook(Frozen):
 
 
 class Streamed(NamedTuple):
-    """One way of reading weights from storage: what it does, in words, and the speed of the model by it."""
+    """One way of reading weights from storage, what of them it keeps in memory, and the speed of the model by it."""
 
-    how: str
+    kind: WayKind
     speed: SpeedPrediction
+    pinned_count: int | None = None
+    hit_ratio: float | None = None
 
 
 def plan_under_budget(
@@ -101,16 +104,18 @@ def streamed_ways(
     A batch of a prompt reads what has no room once, or all of a mapped file.
     """
     missing_s = plan.missing_bytes / plan.disk_bytes_per_s
-    hits = f"{plan.expert_hit_ratio or 0.0:.0%} of wanted experts in memory, the others read from storage"
-    pinned = f"{plan.pinned_count} layer{'s' * (plan.pinned_count != 1)}"
-    listed = [
-        ("mapped from storage", plan.naive_tokens_per_s, total_bytes / plan.disk_bytes_per_s, DENSE_SPREAD),
-        (f"{pinned} in memory, the others streamed", plan.tokens_per_s, missing_s, DENSE_SPREAD),
-        (hits, plan.expert_cache_tokens_per_s or 0.0, missing_s, EXPERTS_SPREAD),
-    ]
-    ways = [
-        Streamed(how, _slowed(speed, rate, read_s, spread, scenario)) for how, rate, read_s, spread in listed if rate
-    ]
+
+    def at(tokens_per_s: float, read_s: float, spread: tuple[float, float]) -> SpeedPrediction:
+        return _slowed(speed, tokens_per_s, read_s, spread, scenario)
+
+    mapped = at(plan.naive_tokens_per_s, total_bytes / plan.disk_bytes_per_s, DENSE_SPREAD)
+    ways = [Streamed(WayKind.MAPPED, mapped)]
+    if plan.tokens_per_s:
+        layers = at(plan.tokens_per_s, missing_s, DENSE_SPREAD)
+        ways.append(Streamed(WayKind.STREAMED, layers, pinned_count=plan.pinned_count))
+    if plan.expert_cache_tokens_per_s:
+        experts = at(plan.expert_cache_tokens_per_s, missing_s, EXPERTS_SPREAD)
+        ways.append(Streamed(WayKind.EXPERT_CACHE, experts, hit_ratio=plan.expert_hit_ratio))
     return sorted(ways, key=lambda way: -way.speed.decode_tokens_per_s.mid)
 
 

@@ -1,263 +1,542 @@
-"""The one plain sentence that an answer begins with, and what to do next."""
+"""An answer in words: the first screen of `fit`, of one model on one device or of several side by side.
+
+The verdict, a row for each figure, the command, the doubt: at most fourteen lines of eighty columns.
+"""
 
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+import textwrap
+from collections.abc import Sequence
+from typing import Final
 
-from harness.app.resolve import ResolvedModel
-from harness.app.ways import Way
-from harness.domain.device import DeviceProfile
-from harness.domain.placement import Placement
-from harness.domain.prediction import Interval, PartKind, Prediction
-from harness.domain.program import program_named
-from harness.domain.record import RunRecord
-from harness.predict.energy import Sustained
-from harness.predict.streamed import STREAMING_SYSTEMS
+from harness.app.answer import Answer, DepthSpeed, Reading, ReadingKind
+from harness.domain.prediction import Basis, Interval
+from harness.domain.way import Way, WayKind
 from harness.predict.verdict import needed_bytes_of
-from harness.units import MIB, format_bytes, format_number, format_seconds
+from harness.units import GIB, MIB
 
-if TYPE_CHECKING:
-    from harness.records.compare import Comparison
-
-_RARE_MIXTURES: Final = frozenset({"Q5_0", "Q5_1", "IQ3_S"})
-"""Mixtures that those who upload files rarely make."""
-_SHORT_TOKENS: Final = 512
-"""Context up to which nobody asks how deep it is."""
+WIDTH: Final = 78
+READ_TOKENS_PER_S: Final = 5.3
+"""Reading speed: four words a second, three quarters of a word a token."""
+UNSURE_RATIO: Final = 4.0
+"""High over low of an interval from which no middle is named."""
+UNKNOWN_RATIO: Final = 20.0
+"""High over low of an interval that says nothing."""
+_PAGE_TOKENS: Final = 650
+_SLOW_TOKENS_PER_S: Final = 2.0
 _SAME_RATIO: Final = 0.97
 """Of a speed, from which nobody tells another apart."""
-_OLLAMA_BYTES_MAX: Final = 45e9
-"""Files that are larger come in parts, which Ollama does not read (ollama/ollama#5245)."""
-_UNSURE_RATIO: Final = 4.0
-"""High over low of a 90 % interval from which a speed is not known well enough to say a number."""
-
-_SLOW_TOKENS_PER_S: Final = 2.0
-_HARDLY_TOKENS_PER_S: Final = 0.5
-_READING_TOKENS_PER_S: Final = 5.0
-"""Decode speeds below which nobody would simply say yes: people read some five tokens a second."""
+_TIGHT_RATIO: Final = 0.05
+_TIGHT_BYTES: Final = GIB / 2
+_WORTH_RATIO: Final = 3.0
+"""By which another way may be slower and still be named."""
 
 
-def speed_words(low: float, mid: float, high: float, settles: str = "") -> str:
-    """A speed as a person would say it: a number where it is known well, its range where it is not.
+def first_screen(answer: Answer, more: Sequence[str] = (), instead: str = "", says: Sequence[str] = ()) -> list[str]:
+    """The whole first screen of one answer.
 
-    ``settles`` is the measurement that would tell.
+    ``more`` are the options that would add something; ``instead`` what to do where it is not a plain yes; ``says``
+    what was asked beside it.
     """
-    if low <= 0 or high / low > _UNSURE_RATIO:
-        between = f"{format_number(low, 2)} and {format_number(high, 2)} tokens/s"
-        return f"somewhere between {between} (not known well enough{': ' if settles else ''}{settles})"
-    return f"about {format_number(mid, 2)} tokens/s"
-
-
-def first_line(
-    way: Way,
-    device: DeviceProfile,
-    late: Sustained | None,
-    *,
-    decode: Interval | None = None,
-    full: Interval | None = None,
-    target_tokens_per_s: float | None = None,
-    but: str = "",
-    reads_only: bool = False,
-) -> str:
-    """Whether the model runs on the device by its best way, how fast, and in how much of its memory.
-
-    ``decode`` is the speed at the depth that the prompt leads to, where it is another than the prediction's, ``full``
-    that of a full context; ``but`` what the answer rests on, where that is no more than a guess. An encoder
-    (``reads_only``) writes nothing.
-    """
-    now, asked = way.prediction, way.scenario
-    verdict, speed, users = now.verdict, now.speed, asked.batch_count
-    name = f"{now.model} {now.quant} on {device.title}, {now.api}"
-    memory = f"{format_bytes(verdict.needed_bytes)} of {format_bytes(verdict.available_bytes)}"
-    if not way.runs:
-        more, then = device.pool("ram").entitled_bytes, speed.decode_tokens_per_s
-        if more is not None and verdict.available_bytes < verdict.needed_bytes <= more.value:
-            words = speed_words(then.low, then.mid, then.high)
-            return f"No, unless the app has the higher-limit entitlement: then {words}, needs {memory} ({name})."
-        return f"No: it needs {memory}, and no split or streaming helps: {verdict.reasons[-1]} ({name})."
-    decode = decode or speed.decode_tokens_per_s
-    if reads_only:
-        read, read_s = speed.prefill_tokens_per_s, span(speed.ttft_warm_s)
-        between = f"{format_number(read.low, 2)} to {format_number(read.high, 2)}"
-        spoken = (
-            f"reads about {format_number(read.mid, 2)} tokens/s ({between}), {asked.prompt_tokens} tokens in {read_s}"
-        )
-        return f"{_verdict_word(way, None, decode)}: {spoken}, uses {memory} ({name})."
-    settles = next((text.partition(": ")[2] for text in speed.unsettled if text.startswith("decode")), "")
-    low, mid, high = (rate / users for rate in (decode.low, decode.mid, decode.high))
-    spoken = speed_words(low, mid, high, settles)
-    if spoken.startswith("about"):
-        spoken += f" ({format_number(low, 2)} to {format_number(high, 2)})"
-    if users > 1:
-        spoken += f" for each of {users} users, {format_number(decode.mid, 2)} together"
-    context = asked.depth_tokens + asked.prompt_tokens
-    if context > _SHORT_TOKENS:
-        spoken += f" after {context:,} tokens"
-    if full is not None and full.mid < _SAME_RATIO * decode.mid:
-        spoken += f", {format_number(full.mid / users, 2)}{' each' if users > 1 else ''} when the context is full"
-    parts = [spoken, f"first token after {span(speed.ttft_warm_s)}"]
-    if not way.is_usual:
-        parts.append(f"{way.how}{' (' if way.flags else ''}{way.flags}{')' if way.flags else ''}")
-    parts.append(f"uses {memory}" if verdict.needed_bytes <= verdict.available_bytes else f"needs {memory}")
-    streams = verdict.word == "fits with streaming"
-    if late is not None and not streams and late.tokens_per_s.mid < _SAME_RATIO * decode.mid:
-        parts.append(f"after {late.minutes:g} minutes about {format_number(late.tokens_per_s.mid, 2)} tokens/s")
-    word = _verdict_word(way, target_tokens_per_s, decode)
-    word += f", {but}" if but else ""
-    return f"{word}: {', '.join(parts)} ({name})."
-
-
-def _verdict_word(way: Way, target_tokens_per_s: float | None, decode: Interval) -> str:
-    """Yes or no, or barely: where an interval crosses a limit; a split that was looked for leaves that much room."""
-    verdict, peak = way.prediction.verdict, way.prediction.memory.peak_bytes
-    if verdict.word == "too slow":
-        reaches = target_tokens_per_s is not None and decode.high >= target_tokens_per_s
-        return "Perhaps, but probably slower than wanted" if reaches else "It runs, but is slower than wanted"
-    if decode.mid / way.scenario.batch_count < _HARDLY_TOKENS_PER_S:
-        return "Very slowly"
-    streams = verdict.word == "fits with streaming"
-    if decode.mid / way.scenario.batch_count < (_READING_TOKENS_PER_S if streams else _SLOW_TOKENS_PER_S):
-        return "Slowly"
-    if streams:
-        return "Yes, partly from storage"
-    likely_bytes = verdict.needed_bytes + (peak.high - peak.mid) / 2  # more than that in one run of five
-    is_full = way.is_usual and likely_bytes > verdict.available_bytes
-    misses = target_tokens_per_s is not None and decode.low < target_tokens_per_s
-    return "Barely" if is_full or misses else "Yes"
-
-
-def span(value: Interval, form: Callable[[float], str] = format_seconds) -> str:
-    """A quantity with its interval; where that is too wide, the interval alone."""
-    if value.low == value.high:
-        return form(value.mid)
-    between = f"{form(value.low)} to {form(value.high)}"
-    return between if value.high > _UNSURE_RATIO * value.low else f"{form(value.mid)} ({between})"
-
-
-def other_ways(ways: Sequence[Way]) -> str:
-    """The next best way, in a line; empty without."""
-    for way in ways[1:2]:
-        decode = way.prediction.speed.decode_tokens_per_s
-        flags = f" ({way.flags})" if way.flags else ""
-        return f"Next best: {way.how}{flags}, {speed_words(decode.low, decode.mid, decode.high)}."
-    return ""
-
-
-def commands(
-    way: Way,
-    model: ResolvedModel,
-    repository_of: Callable[[str], str],
-    draft: ResolvedModel | None = None,
-    kept: str = "",
-) -> list[str]:
-    """What to type to run it so: by llama-server, and by Ollama where that does the same; empty where it does not run.
-
-    ``repository_of`` tells one of the hub that has a file of a model, empty where none is known. It is not asked of
-    what a card or a mixture merely stands for: that file is a local one. ``kept`` is what :func:`kept_flags` says.
-    """
-    asked, flags = way.scenario, way.flags
-    if not way.runs or (way.prediction.verdict.word == "fits with streaming" and not flags):
-        return []
-
-    def published(one: ResolvedModel) -> str:
-        is_itself = not (one.asked_name or one.asked_quant or one.quant in _RARE_MIXTURES)
-        return repository_of(one.name) if is_itself else ""
-
-    def file_of(one: ResolvedModel, from_hub: str, local: str) -> str:
-        if there := published(one):
-            return f"{from_hub} {there}:{one.quant}"
-        file = re.sub(r"[^\w.+-]+", "-", "-".join(one.shown).rpartition("/")[2])
-        return f"{local} {one.path or f'{file}.gguf'}"
-
-    repository, beside = published(model), file_of(draft, "-hfd", "-md") if draft else ""
-    tower = "--mmproj mmproj-F16.gguf" if model.tower_bytes and not repository else ""
-    file = file_of(model, "-hf", "-m")
-    words = [f"llama-server {file} -c {asked.context_tokens}", tower, flags, beside, asked.flags, kept]
-    lines = [" ".join(filter(None, words))]
-    is_told = asked.flags or asked.api or asked.placement != Placement() or draft
-    if repository and way.is_usual and not is_told and model.weights.file_bytes <= _OLLAMA_BYTES_MAX:
-        then = f"type: /set parameter num_ctx {asked.context_tokens}"
-        lines.append(f"ollama run hf.co/{repository}:{model.quant}  # then {then}")
+    lines = textwrap.wrap(sentence(answer), WIDTH)
+    if not answer.runs:
+        lines += ["", *(f"  {line}" for line in _why_not(answer)), ""]
+        return [*lines, *(f"  {line}" for line in (*says, instead or instead_line(answer)))]
+    lines += ["", *_rows(answer), ""]
+    if answer.commands:
+        lines += [f"  {answer.commands[0]}", ""]
+    lines += [f"  {line}" for said in says for line in textwrap.wrap(said, WIDTH - 2)]
+    if answer.prediction.verdict.word != "fits":
+        lines.append(f"  {instead or instead_line(answer)}")
+    if other := _other_way(answer):
+        lines.append(f"  {other}")
+    lines += [f"  {line}" for line in _taken_for_granted(answer)]
+    lines.append(f"  {basis_line(answer)}")
+    if more:
+        lines.append(f"  More: {'  '.join(more)}")
     return lines
 
 
-def kept_flags(way: Way, device: DeviceProfile) -> str:
-    """Options that keep what llama-server adds over many turns to the RAM that is left; empty where all has room.
+def sentence(answer: Answer) -> str:
+    """The verdict as a sentence."""
+    model, device, way = model_name(answer), device_name(answer), answer.best
+    verdict = answer.prediction.verdict
+    guess = " if it is built like others of its size" if answer.is_guess else ""
+    if not answer.runs:
+        needed, available = sizes(verdict.needed_bytes, verdict.available_bytes)
+        more = answer.needs_entitlement
+        if more:
+            return f"No, unless its app has the higher memory limit: {model} needs {needed}, an app gets {available}."
+        return f"No. {model} does not run on {device}: it needs {needed}, and there are {available}."
+    if verdict.word == "too slow":
+        return f"Too slow. {model} runs on {device}{guess}, but not at the speed that you want."
+    if way.kind.is_read:
+        return f"Partly. {model} is too large for {device}{guess}; part of it is read from storage."
+    verb = "reads text" if answer.reads_only else "runs"
+    word = "Yes"
+    if _is_barely(answer):
+        word = "Barely"
+    elif not answer.reads_only and each(answer).mid < _SLOW_TOKENS_PER_S:
+        word = "Yes, slowly"
+    if answer.scenario.batch_count > 1:
+        return f"{word}. {capital(device)} serves {model} to {answer.scenario.batch_count} people at once{guess}."
+    drafted = f", {_drafts(answer)}" if answer.speculation else ""
+    where = _where(answer)
+    return f"{word}. {model} {verb} on {device}{guess}{where}{drafted}."
 
-    Saved states take half of it, or more for one of each slot; the caches of other prompts what they leave.
-    """
-    now, later = way.prediction, {part.kind: part.anonymous_bytes for part in way.prediction.memory.later}
-    left = int(device.pool("ram").usable_bytes.value) - sum(needed_bytes_of(now.memory.parts, "ram"))
-    if sum(later.values()) <= left or not later:
+
+def _where(answer: Answer) -> str:
+    kind = answer.best.kind
+    if kind is WayKind.CPU:
+        return ", by the CPU"
+    if kind in {WayKind.LAYERS, WayKind.EXPERTS}:
+        return ", shared between card and RAM"
+    if kind is WayKind.CARDS:
+        return f", on {len(answer.scenario.placement.tensor_split)} cards"
+    if kind is WayKind.CARD:
+        return ", on one of its cards"
+    on_card = any(part.pool == "vram" for part in answer.prediction.memory.parts)
+    return ", all of it on the card" if on_card else ""
+
+
+def _is_barely(answer: Answer) -> bool:
+    """Whether one run in five needs more than there is, or misses the speed that is wanted."""
+    wanted = answer.question.target_tokens_per_s
+    misses = wanted is not None and answer.prediction.speed.decode_tokens_per_s.low < wanted
+    return misses or (answer.best.kind.is_whole and not answer.best.has_room)
+
+
+def _drafts(answer: Answer) -> str:
+    """What drafting gives, for the first line."""
+    plan = answer.speculation
+    assert plan is not None
+    gains = [case for case in plan.cases if case.gamma]
+    if not gains:
+        return "and drafting does not help"
+    first = gains[0]
+    guessed = round(10 * first.acceptance_ratio)
+    return f"and drafting helps if {guessed} of 10 guesses are right"
+
+
+def _rows(answer: Answer) -> list[str]:
+    rows = [row for row in (_writes(answer), _together(answer), _draft(answer), _starts(answer)) if row]
+    rows += [_memory(answer)]
+    if how := how_words(answer):
+        rows.append(("how", "", how))
+    return [line for label, figure, rest in rows for line in _row(label, figure, rest)]
+
+
+def _row(label: str, figure: str, rest: str) -> list[str]:
+    """One row: label in column 3, figure in column 13, the rest in column 28."""
+    start = f"  {label:<10}"
+    start += f"{figure:<15}" if figure else ""
+    wrapped = textwrap.wrap(rest, WIDTH - len(start)) or [""]
+    return [(start + wrapped[0]).rstrip(), *(" " * len(start) + line for line in wrapped[1:])]
+
+
+def each(answer: Answer) -> Interval:
+    """Decode speed of each user, tokens/s."""
+    users = answer.scenario.batch_count
+    return answer.prediction.speed.decode_tokens_per_s.through(lambda rate: rate / users)
+
+
+def _writes(answer: Answer) -> tuple[str, str, str] | None:
+    if answer.reads_only:
+        read = answer.prediction.speed.prefill_tokens_per_s
+        return "reads", *_figured(read, "tokens/s", "")
+    own, deep = each(answer), _deep(answer)
+    if answer.measured is not None:
+        said = f"measured; {two(own.mid)} was predicted, likely {two(own.low)} to {two(own.high)}"
+        return "writes", f"{two(answer.measured.decode_tokens_per_s)} tokens/s", said
+    more = deep
+    if answer.scenario.batch_count > 1:
+        more = f"for each of them{'; ' * bool(deep)}{deep}"
+    elif not deep:
+        more = as_you_read(own)
+    return "writes", *_figured(own, "tokens/s", more)
+
+
+def _deep(answer: Answer) -> str:
+    """The speed with a fuller context, where it differs from the first."""
+    users, own = answer.scenario.batch_count, answer.prediction.speed.decode_tokens_per_s
+    slower = [one for one in answer.by_depth if one.decode_tokens_per_s.mid < _SAME_RATIO * own.mid]
+    asked = answer.question
+    if not slower or (asked.context_tokens is None and asked.prompt_tokens <= _PAGE_TOKENS and not asked.depth_tokens):
         return ""
-    words, states = [], later.get(PartKind.CHECKPOINTS, 0)
-    if states > max(left, 0) / 2:
-        most = program_named(way.scenario.program).checkpoints
-        count = max(int(most * left / 2 / states), int(states <= most * left))
-        words.append(f"--ctx-checkpoints {count}")
-        states = states * count // most
-    if later.get(PartKind.PROMPT_CACHE, 0) > left - states:
-        words.append(f"--cache-ram {max(left - states, 0) // MIB}")
-    return " ".join(words)
+    last: DepthSpeed = slower[-1]
+    return f"{two(last.decode_tokens_per_s.mid / users)} with {last.tokens:,} tokens of context"
 
 
-def measured_line(measured: float, now: Prediction) -> str:
-    """What a measured decode speed says beside the prediction."""
-    decode = now.speed.decode_tokens_per_s
-    between = f"{format_number(decode.low)} to {format_number(decode.high)} tokens/s predicted"
-    if measured > now.speed.roofline_tokens_per_s:
-        says = f"more than the memory can deliver, so that the profile of {now.device} is wrong"
-    elif measured > decode.high:
-        line = f"{now.model} {now.quant} - {measured:g}"
-        says = f"faster than expected; `edge-harness learn --device {now.device} --line '{line}'` takes it into account"
-    elif measured >= decode.low:
-        says = "as expected"
-    else:
-        says = f"slower than expected, {100 * measured / decode.mid:.0f} % of the most likely speed"
-    return f"Measured {measured:g} tokens/s, {between}: {says}."
+def _together(answer: Answer) -> tuple[str, str, str] | None:
+    if answer.scenario.batch_count == 1 or answer.reads_only:
+        return None
+    decode = answer.prediction.speed.decode_tokens_per_s
+    return "users", f"{two(decode.mid)} tokens/s", "for all of them together"
 
 
-def next_step(way: Way, device: DeviceProfile, here: bool, has_advice: bool) -> str:
-    """The command that brings a user further."""
-    now = way.prediction
-    if now.verdict.word in {"does not fit", "too slow"}:
-        change = "take a change of the table above, or " if has_advice else ""
-        return f"Next: {change}ask `edge-harness recommend {now.device}` for models that fit and are fast enough."
-    if now.verdict.word == "fits with streaming":
-        if way.flags or device.os not in STREAMING_SYSTEMS:
-            return ""
-        there, budget = "" if here else " on that device", f"{now.verdict.available_bytes >> 20}MiB"
-        command = f"edge-harness stream {now.model} -q {now.quant} --ram-budget {budget}"
-        return f"Next: `{command}`{there} reads it from storage."
-    if here:
-        return f"Next: `edge-harness check {now.model} -q {now.quant}` runs it here and compares."
-    return "Next: `edge-harness check` on that device compares this with what it really does."
+def _draft(answer: Answer) -> tuple[str, str, str] | None:
+    plan = answer.speculation
+    if plan is None:
+        return None
+    speeds = [plan.plain_tokens_per_s * case.speedup for case in plan.cases if case.gamma]
+    if not speeds:
+        return "draft", "", "slower than without it, however well it guesses"
+    first, last = plan.cases[0], plan.cases[-1]
+    between = f"{round(10 * first.acceptance_ratio)} to {round(10 * last.acceptance_ratio)}"
+    said = f"tokens/s if {between} of 10 guesses are right"
+    low = plan.plain_tokens_per_s * first.speedup if first.gamma else plan.plain_tokens_per_s
+    return "draft", f"{two(low)} to {two(speeds[-1])}", said
 
 
-def check_line(record: RunRecord, comparison: "Comparison | None") -> str:
-    """What a run showed, beside what was predicted before it."""
-    from harness.records.derive import summarise  # it brings numpy, and questions are answered without
+def _starts(answer: Answer) -> tuple[str, str, str] | None:
+    first = answer.prediction.speed.ttft_warm_s
+    if answer.reads_only:
+        return "starts", *_figured_s(first, f"for {answer.scenario.prompt_tokens} tokens")
+    said = []
+    if answer.scenario.batch_count > 1:
+        said.append("if all ask at the same moment")
+    document = next((one for one in answer.reading if one.kind is ReadingKind.DOCUMENT), None)
+    if document is not None and document.seconds.mid > 2 * first.mid:
+        said.append(_after_pages(document))
+    if answer.measured is not None and answer.measured.first_token_s:
+        return "starts", seconds(answer.measured.first_token_s), "; ".join(["measured", *said])
+    return "starts", *_figured_s(first, "; ".join(said))
 
-    name, decode = f"{record.name} {record.quant}".strip(), summarise(record).test("decode")
-    if record.outcome not in {"ok", "inconclusive"}:
-        return f"{name} did not run: {record.outcome}: {record.detail.partition(chr(10))[0]}"
-    timed = [s for s in record.samples if s.phase == "decode" and not s.warm_up and s.duration_s > 0]
-    if decode is None or not timed:
-        return f"{name}: nothing was timed."
-    row = next((r for r in comparison.rows if r.name == "decode"), None) if comparison else None
-    if decode.value is None:
-        rates = [s.token_count / s.duration_s for s in timed]
-        between = " to ".join(dict.fromkeys([format_number(min(rates)), format_number(max(rates))]))
-        doubt = next(d for s in timed for d in s.validity.doubts)
-        quiet = f"{speed_words(row.low, row.predicted, row.high)} predicted beforehand. " if row else ""
-        threads = record.scenario.thread_count
-        leave = f", or leave a core to the others: `-t {threads - 1}`" if threads > 1 else ""
-        return (
-            f"{name}: {quiet}Measured {between} tokens/s, but the machine was disturbed all along "
-            f"({doubt.partition(':')[0]}): not to be believed. Run it again when the machine is quiet{leave}."
+
+def _after_pages(document: Reading) -> str:
+    pages = round(document.tokens / _PAGE_TOKENS)
+    after = f"after {pages} pages" if pages > 1 else "after a page"
+    if document.seconds.high > UNSURE_RATIO * document.seconds.low:
+        return f"{after} unsure, {between_s(document.seconds)}"
+    return f"{seconds(document.seconds.mid)} {after}"
+
+
+def _memory(answer: Answer) -> tuple[str, str, str]:
+    now = answer.prediction
+    verdict = now.verdict
+    on_card = any(part.pool == "vram" for part in now.memory.parts)
+    said = ["on the card"] if on_card else []
+    left = verdict.available_bytes - verdict.needed_bytes
+    if left >= 0 and (left < _TIGHT_BYTES or left < _TIGHT_RATIO * verdict.available_bytes):
+        said.append("tight")
+    words = ", ".join(said)
+    beside = sum(needed_bytes_of(now.memory.parts, "ram")) if on_card else 0
+    if beside > GIB:
+        words += f"; another {two(beside / GIB)} GiB of RAM"
+    if answer.scenario.batch_count > 1:
+        words += f"{', ' * bool(words)}with {answer.context_each_tokens:,} tokens of context for each"
+    if answer.measured is not None and answer.measured.peak_bytes:
+        words = f"{sizes(answer.measured.peak_bytes)[0]} measured at its highest"
+    elif left < 0:
+        words = "the rest is read from storage"
+    return "memory", of_sizes(verdict.needed_bytes, verdict.available_bytes), words
+
+
+def how_words(answer: Answer) -> str:
+    """What lies where, where it is not all in one place."""
+    return way_words(answer.best, answer.layer_count, answer.card_titles)
+
+
+def way_words(way: Way, layer_count: int, cards: Sequence[str] = ()) -> str:
+    """What lies where by a way; empty where all is in one place."""
+    placement = way.scenario.placement
+    match way.kind:
+        case WayKind.EXPERTS:
+            words = f"the experts of {placement.cpu_moe} of its {layer_count} blocks stay in RAM"
+        case WayKind.LAYERS:
+            on_card = layer_count - placement.first_gpu_block(layer_count)
+            words = f"{on_card} of its {layer_count} layers are on the card, the others in RAM"
+        case WayKind.CPU:
+            words = "by the CPU"
+        case WayKind.CARDS:
+            words = f"its layers are spread over {len(placement.tensor_split)} cards"
+        case WayKind.CARD:
+            words = f"on the {said_title(cards[way.card or 0])} alone" if cards else "on one card alone"
+        case WayKind.MAPPED:
+            words = "its file is mapped; what has no room is read again for each token"
+        case WayKind.STREAMED:
+            words = f"{way.pinned_count} of its {layer_count} layers stay in memory, the others are read for each token"
+        case WayKind.EXPERT_CACHE:
+            words = _hits(way.hit_ratio or 0.0)
+        case _:
+            words = ""
+    if way.card is not None and way.kind is not WayKind.CARD and cards:
+        words += f", with the {said_title(cards[way.card])} alone"
+    return words
+
+
+def _hits(ratio: float) -> str:
+    """How often the experts that are wanted are in memory."""
+    of_100 = round(100 * ratio)
+    if of_100 >= 100:
+        return "nearly all experts stay in memory; the few that do not are read from storage"
+    return f"{of_100} of 100 expert reads find it in memory, the rest go to storage"
+
+
+def _other_way(answer: Answer) -> str:
+    """The next best way, if it is another place and not clearly worse."""
+    best = answer.best.prediction.speed.decode_tokens_per_s
+    for way in answer.ways[1:]:
+        decode = way.prediction.speed.decode_tokens_per_s
+        if way.kind is answer.best.kind or best.mid > _WORTH_RATIO * decode.mid:
+            continue
+        words = (
+            "Without the card"
+            if way.kind is WayKind.CPU
+            else capital(way_words(way, answer.layer_count, answer.card_titles))
         )
-    beside = ""
-    if row and row.error_ratio is not None:
-        beside = f", predicted {format_number(row.predicted)} ({row.error_ratio:+.0%})"
-    peak_bytes = record.memory.peak_rss_bytes if record.memory else 0
-    memory = f", {format_bytes(peak_bytes)} of memory" if peak_bytes else ""
-    return f"{name}: {format_number(decode.value)} tokens/s measured{beside}{memory}."
+        return f"{words}: {speed_between(decode)}."
+    return ""
+
+
+def _taken_for_granted(answer: Answer) -> list[str]:
+    """What was read into the names, in two lines."""
+    if not answer.notes:
+        return []
+    said = f"Taken for granted: {'; '.join(answer.notes)}"
+    return textwrap.wrap(said, WIDTH - 2, max_lines=2, placeholder=" ... (--details)")
+
+
+def basis_line(answer: Answer) -> str:
+    """What the speed rests on, and what would settle it."""
+    speed = answer.prediction.speed
+    evidence = speed.prefill_evidence if answer.reads_only else speed.decode_evidence
+    if answer.measured is not None:
+        return "Other models' speeds here are fitted to what the engine showed here."
+    if evidence.is_unmeasured:
+        return "Nobody has measured anything like it; edge-harness check would."
+    words = {
+        Basis.TIMED: "Fitted to this machine's engine; edge-harness check measures this model.",
+        Basis.TAUGHT: f"Fitted to {evidence.count} speeds measured on this device.",
+        Basis.CHIP: f"Predicted from {evidence.count} measurements of this chip by others.",
+        Basis.RELATIVES: f"Nearest chip measured: {said_title(evidence.nearest)}; edge-harness check measures this.",
+        Basis.LAW: "No measurement is near: the law alone; edge-harness check measures it.",
+    }
+    return words[evidence.basis]
+
+
+def _why_not(answer: Answer) -> list[str]:
+    """Why it does not run, and why the usual way out fails."""
+    reasons = answer.prediction.verdict.reasons
+    text = capital(reasons[-1]) if reasons else "No way to run it was found"
+    return textwrap.wrap(f"{text}.", WIDTH - 2)
+
+
+def instead_line(answer: Answer) -> str:
+    """What to do where the answer is no plain yes: a smaller quantisation that was tried and fits, or other models."""
+    for advice in answer.advice:
+        if advice.word == "fits" and advice.kind != "beside":
+            return f"{capital(advice.change)}: then it fits, {two(advice.decode_tokens_per_s)} tokens/s."
+    return f'What runs there: edge-harness recommend "{answer.question.device}"'
+
+
+def several(answers: Sequence[Answer]) -> list[str]:
+    """Several answers side by side: which is the fastest, then a column for each in the order asked for."""
+    many_models = len({(one.model.name, one.quant) for one in answers}) > 1
+    many_devices = len({one.device.name for one in answers}) > 1
+    heads = [_head(one, many_models=many_models, many_devices=many_devices) for one in answers]
+    rows = [
+        ("writes, tokens/s", [_cell(each(one)) if one.runs else "no" for one in answers]),
+        ("starts", [_cell_s(one.prediction.speed.ttft_warm_s) if one.runs else "" for one in answers]),
+        ("after pages", [_document_cell(one) for one in answers]),
+        ("after minutes", _warm_cells(answers)),
+        (
+            "memory",
+            [of_sizes(one.prediction.verdict.needed_bytes, one.prediction.verdict.available_bytes) for one in answers],
+        ),
+    ]
+    lines = textwrap.wrap(winner(answers, heads), WIDTH)
+    shown = [(label, cells) for label, cells in rows if any(cells)]
+    widths = [max(len(head), *(len(cells[at]) for _, cells in shown)) + 2 for at, head in enumerate(heads)]
+    label_width = 20
+    per_block = max(1, _fitting(widths, WIDTH - label_width))
+    for start in range(0, len(heads), per_block):
+        part = range(start, min(start + per_block, len(heads)))
+        lines += ["", " " * label_width + "".join(f"{heads[at]:<{widths[at]}}" for at in part).rstrip()]
+        for label, cells in shown:
+            lines.append(
+                (f"  {label:<{label_width - 2}}" + "".join(f"{cells[at]:<{widths[at]}}" for at in part)).rstrip()
+            )
+    first = answers[0]
+    what = [] if many_models else [f"{model_name(first)}, {first.quant}."]
+    what += [] if many_devices else [f"On {device_name(first)}."]
+    return [*lines, "", f"  {' '.join([*what, 'More: --details  --json'])}"]
+
+
+def _fitting(widths: Sequence[int], room: int) -> int:
+    """How many columns, from the first on, fit side by side."""
+    taken = 0
+    for count, width in enumerate(widths):
+        taken += width
+        if taken > room:
+            return count
+    return len(widths)
+
+
+def winner(answers: Sequence[Answer], names: Sequence[str]) -> str:
+    """Which of several is the fastest, and by how much; or that they lie within each other's doubt."""
+    running = [(each(one), name) for one, name in zip(answers, names, strict=True) if one.is_wanted]
+    if not running:
+        return "None of them runs."
+    ordered = sorted(running, key=lambda pair: -pair[0].mid)
+    best, name = ordered[0]
+    if len(ordered) == 1:
+        return f"Only {name} runs{' as wanted' if any(one.runs and not one.is_wanted for one in answers) else ''}."
+    second, other = ordered[1]
+    if best.low <= second.high:
+        return f"{name} is likely the fastest, but {other} is within the doubt."
+    ratio = best.mid / second.mid
+    return f"{name} is {two(ratio)} times as fast as {other}."
+
+
+def _head(answer: Answer, *, many_models: bool, many_devices: bool) -> str:
+    parts = []
+    if many_models:
+        parts.append(f"{model_name(answer)} {answer.quant}")
+    if many_devices or not many_models:
+        parts.append(said_title(answer.device.title))
+    return ", ".join(parts)
+
+
+def _document_cell(answer: Answer) -> str:
+    document = next((one for one in answer.reading if one.kind is ReadingKind.DOCUMENT), None)
+    return _cell_s(document.seconds) if document is not None and answer.runs else ""
+
+
+def _warm_cells(answers: Sequence[Answer]) -> list[str]:
+    """Speeds after minutes, where one of them loses a twentieth."""
+    warm = [one.sustained.tokens_per_s if one.sustained and one.runs else None for one in answers]
+    pairs = zip(answers, warm, strict=True)
+    loses = any(after is not None and after.mid < 0.95 * each(one).mid for one, after in pairs)
+    return [_cell(after) if after is not None and loses else "" for after in warm]
+
+
+def _cell(value: Interval) -> str:
+    if value.high > UNSURE_RATIO * value.low:
+        return f"{two(value.low)} to {two(value.high)}"
+    return f"{two(value.mid)} ({two(value.low)} to {two(value.high)})"
+
+
+def _cell_s(value: Interval) -> str:
+    return f"{seconds(value.mid)} ({between_s(value)})"
+
+
+def _figured(value: Interval, unit: str, more: str) -> tuple[str, str]:
+    """A figure and what is said of it: its interval, then ``more``."""
+    tail = f"; {more}" if more else ""
+    if value.low <= 0 or value.high > UNKNOWN_RATIO * value.low:
+        return "not known", f"nobody has measured anything near it{tail}"
+    if value.high > UNSURE_RATIO * value.low:
+        return "unsure", f"{two(value.low)} to {two(value.high)} {unit}{tail}"
+    if value.mid < 0.5 and unit == "tokens/s":
+        slow = value.through(lambda rate: 1 / rate)
+        return f"{seconds(slow.mid)} a token", f"likely {between_s(slow)}"
+    return f"{two(value.mid)} {unit}", f"likely {two(value.low)} to {two(value.high)}{tail}"
+
+
+def _figured_s(value: Interval, more: str) -> tuple[str, str]:
+    tail = f"; {more}" if more else ""
+    if value.low <= 0 or value.high > UNKNOWN_RATIO * value.low:
+        return "not known", more
+    if value.high > UNSURE_RATIO * value.low:
+        return "unsure", f"{between_s(value)}{tail}"
+    return seconds(value.mid), f"likely {between_s(value)}{tail}"
+
+
+def speed_between(value: Interval) -> str:
+    """A speed in a sentence."""
+    if value.high > UNKNOWN_RATIO * value.low:
+        return "not known"
+    if value.high > UNSURE_RATIO * value.low:
+        return f"unsure, {two(value.low)} to {two(value.high)} tokens/s"
+    return f"{two(value.mid)} tokens/s"
+
+
+def as_you_read(value: Interval) -> str:
+    """A speed beside that of a person who reads."""
+    if value.high > UNSURE_RATIO * value.low:
+        return ""
+    if value.low > 1.5 * READ_TOKENS_PER_S:
+        times = value.mid / READ_TOKENS_PER_S
+        return f"{times:.0f} times as fast as you read" if times < 100 else ""
+    if value.high > 0.7 * READ_TOKENS_PER_S:
+        return "about as fast as you read"
+    return "slower than you read"
+
+
+def two(value: float) -> str:
+    """A number with two significant digits."""
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.2g}")
+    if rounded >= 10:
+        return f"{rounded:,.0f}"
+    if rounded >= 1:
+        return f"{rounded:.1f}"
+    return f"{rounded:.2g}" if rounded >= 0.01 else f"{rounded:.1e}"
+
+
+def seconds(value: float) -> str:
+    """A time as people say it: 0.3 s, 2.4 s, 40 s, 3 min, 2 h."""
+    amount, unit = _in_unit(value)
+    return f"{amount} {unit}"
+
+
+def between_s(value: Interval) -> str:
+    """The two ends of a time, with the unit once where it is one."""
+    (low, low_unit), (high, high_unit) = _in_unit(value.low), _in_unit(value.high)
+    if low_unit == high_unit:
+        return f"{low} to {high} {high_unit}"
+    return f"{low} {low_unit} to {high} {high_unit}"
+
+
+def _in_unit(value: float) -> tuple[str, str]:
+    if value < 0.095:
+        return f"{max(value, 0.01):.2f}", "s"
+    if value < 0.95:
+        return f"{value:.1f}", "s"
+    if value < 9.5:
+        return f"{value:.1f}".removesuffix(".0"), "s"
+    if value < 99.5:
+        return f"{float(f'{value:.2g}'):.0f}", "s"
+    if value < 99.5 * 60:
+        return f"{float(f'{value / 60:.2g}'):g}", "min"
+    return f"{float(f'{value / 3600:.2g}'):g}", "h"
+
+
+def of_sizes(needed: float, available: float) -> str:
+    """``5.3 of 11 GiB``."""
+    first, second = sizes(needed, available)
+    return f"{first.rpartition(' ')[0]} of {second}"
+
+
+def sizes(*amounts: float) -> list[str]:
+    """Amounts of memory in one unit, that of the largest."""
+    unit, word = (GIB, "GiB") if max(amounts) >= GIB else (MIB, "MiB")
+    return [f"{two(amount / unit)} {word}" for amount in amounts]
+
+
+def model_name(answer: Answer) -> str:
+    """The model as people say it, and what stands for one that nobody here knows by itself."""
+    title = re.sub(r"\s+(Instruct|Chat|Thinking)\b", "", answer.model.title)
+    return f"{answer.model.asked_name} (read as {title})" if answer.model.asked_name else title
+
+
+def device_name(answer: Answer) -> str:
+    """The device with its article."""
+    title = said_title(answer.device.title)
+    if answer.question.device in {"this", "here", ""}:
+        return "this machine"
+    if title[:1].isdigit():
+        return title
+    vowel = re.match(r"[AEFHILMNORSX](?=[A-Z0-9])|[AEIOaeio](?!ne)", title)
+    return f"{'an' if vowel else 'a'} {title}"
+
+
+def said_title(title: str) -> str:
+    """A device's title without what nobody says."""
+    return re.sub(r"\b(NVIDIA|GeForce|Desktop with) ", "", title)
+
+
+def capital(text: str) -> str:
+    """A sentence with a capital to begin with."""
+    return text[:1].upper() + text[1:]

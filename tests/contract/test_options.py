@@ -126,7 +126,7 @@ def effects(option: click.Option) -> list[list[str]]:
 
 
 DEVICES = ("raspberry-pi-5-16gb", "rtx-4060-desktop", "iphone-15-pro")
-NEVER_IDLE = {"--json", "--advice", "--explain", "--min-speed", "--minutes"}
+NEVER_IDLE = {"--json", "--advice", "--explain", "--details", "--min-speed", "--minutes"}
 """How it is told; what is asked of the prediction, and may hold anyhow. Figures of the device may be no limit."""
 EFFECTS = [
     pytest.param(device, words, id=f"{device} {' '.join(words)}")
@@ -144,7 +144,9 @@ def predicted(*words: str) -> object:
     if isinstance(done.exception, InputError) or done.exit_code == 2:
         return None
     assert done.exception is None or isinstance(done.exception, SystemExit), repr(done.exception)
-    return {key: value for key, value in json.loads(done.stdout).items() if key != "scenario"}
+    return {
+        key: value for key, value in json.loads(done.stdout).items() if key not in {"question", "scenario", "commands"}
+    }
 
 
 @pytest.mark.parametrize(("device", "words"), EFFECTS)

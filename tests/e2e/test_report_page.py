@@ -92,7 +92,8 @@ def test_policy_stops_what_slipped_in(page) -> None:
 
 
 def test_panel_says_what_the_model_computed(page, tables) -> None:
-    from harness.app.fit import predict
+    from harness.app.case import Case
+    from harness.app.placed import predict
     from harness.app.resolve import resolve_device, resolve_model
 
     d = next(i for i, x in enumerate(tables.devices) if x.name.startswith("iphone-16"))
@@ -103,7 +104,7 @@ def test_panel_says_what_the_model_computed(page, tables) -> None:
     said = page.locator("#big").inner_text()
     name, quant = tables.models[m].name, tables.quants[tables.default_quant]
     expected = predict(
-        resolve_model(name, quant), resolve_device(tables.devices[d].name), Scenario(context_tokens=2048)
+        Case.of(resolve_model(name, quant), resolve_device(tables.devices[d].name), Scenario(context_tokens=2048))
     )
 
     assert expected.verdict.word in said

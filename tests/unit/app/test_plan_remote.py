@@ -2,7 +2,8 @@
 
 import pytest
 
-from harness.app.fit import predict
+from harness.app.case import Case
+from harness.app.placed import predict
 from harness.app.plans import SpeculationPlan, plan_speculation
 from harness.app.resolve import ResolvedModel, resolve_model
 from harness.catalog.devices import load_device
@@ -15,14 +16,15 @@ HERE = load_device("macbook-air-m3")
 
 
 def rate(model: object, device: str) -> float:
-    return predict(model, load_device(device), SCENARIO).speed.decode_tokens_per_s.mid  # type: ignore[arg-type]
+    return predict(Case.of(model, load_device(device), SCENARIO)).speed.decode_tokens_per_s.mid  # type: ignore[arg-type]
 
 
 LARGE = resolve_model("llama-3.3-70b", "Q4_K_M")  # 42 GiB: on the server's card, not on one of 24 GiB
 
 
 def plan(round_trip_s: float, verifier: str = "h100-sxm-server") -> SpeculationPlan:
-    return plan_speculation(TARGET, HERE, SCENARIO, DRAFT, elsewhere=(load_device(verifier), round_trip_s))
+    case = Case.of(TARGET, HERE, SCENARIO)._replace(verifier=(load_device(verifier), round_trip_s))
+    return plan_speculation(case, DRAFT)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +37,8 @@ def plan(round_trip_s: float, verifier: str = "h100-sxm-server") -> SpeculationP
     ],
 )
 def test_speedups_are_over_the_faster_of_both_alone(model: ResolvedModel, here: str, there: str, faster: str) -> None:
-    made = plan_speculation(model, load_device(here), SCENARIO, DRAFT, elsewhere=(load_device(there), 0.04))
+    case = Case.of(model, load_device(here), SCENARIO)._replace(verifier=(load_device(there), 0.04))
+    made = plan_speculation(case, DRAFT)
     assert made.plain_tokens_per_s == pytest.approx(rate(model, faster))
     assert made.plain == ("here" if here == faster else f"on {load_device(faster).title} alone")
     assert made.draft_cost_ratio == pytest.approx(rate(model, faster) / rate(DRAFT, here))
@@ -44,14 +47,15 @@ def test_speedups_are_over_the_faster_of_both_alone(model: ResolvedModel, here: 
 
 
 def test_a_draft_that_does_not_fit_here_is_refused() -> None:
+    case = Case.of(LARGE, load_device("pixel-8"), SCENARIO)._replace(verifier=(load_device("h100-sxm-server"), 0))
     with pytest.raises(RefusedError, match="cannot draft here"):
-        plan_speculation(LARGE, load_device("pixel-8"), SCENARIO, TARGET, elsewhere=(load_device("h100-sxm-server"), 0))
+        plan_speculation(case, TARGET)
 
 
 def test_speed_is_tokens_of_a_cycle_over_its_time() -> None:
     here, server = load_device("rtx-4090-desktop"), load_device("h100-sxm-server")
     draft_s, there = 1 / rate(DRAFT, here.name), rate(LARGE, server.name)
-    made = plan_speculation(LARGE, here, SCENARIO, DRAFT, elsewhere=(server, 0.001))
+    made = plan_speculation(Case.of(LARGE, here, SCENARIO)._replace(verifier=(server, 0.001)), DRAFT)
     paying = [case for case in made.cases if case.gamma]
     assert paying
     for case in paying:
@@ -66,7 +70,7 @@ def test_speed_is_tokens_of_a_cycle_over_its_time() -> None:
 def test_a_longer_way_pays_less_and_at_last_not_at_all() -> None:
     here, server = load_device("rtx-4090-desktop"), load_device("h100-sxm-server")
     near, far, farthest = (
-        plan_speculation(LARGE, here, SCENARIO, DRAFT, elsewhere=(server, trip_s)).cases
+        plan_speculation(Case.of(LARGE, here, SCENARIO)._replace(verifier=(server, trip_s)), DRAFT).cases
         for trip_s in (0.001, 0.01, 10.0)
     )
     assert near[-1].speedup > far[-1].speedup > 1

@@ -3,7 +3,8 @@
 import pytest
 from msgspec.structs import replace
 
-from harness.app.fit import in_memory, within_budget
+from harness.app.case import Case, within_budget
+from harness.app.placed import in_memory
 from harness.app.plans import plan_speculation
 from harness.app.resolve import resolve_device, resolve_model
 from harness.domain.device import Figure
@@ -28,14 +29,14 @@ def test_a_draft_as_large_as_its_target_never_pays() -> None:
     """A drafted token then costs a decoded one: even if all are accepted, gamma + 1 tokens cost at least gamma + 1."""
     model, device = resolve_model("llama-3.2-1b", "Q4_K_M"), resolve_device("rtx-4090-desktop")
 
-    plan = plan_speculation(model, device, Scenario(), model)
+    plan = plan_speculation(Case.of(model, device, Scenario()), model)
 
     assert plan.draft_cost_ratio == pytest.approx(1.0)
     assert {case.gamma for case in plan.cases} == {0}
 
 
 def test_free_drafts_pay_more_when_more_are_accepted() -> None:
-    plan = plan_speculation(resolve_model("llama-3.1-70b"), resolve_device("rtx-4090-desktop"), Scenario())
+    plan = plan_speculation(Case.of(resolve_model("llama-3.1-70b"), resolve_device("rtx-4090-desktop"), Scenario()))
     speedups = [case.speedup for case in plan.cases]
 
     assert plan.drafter == "prompt lookup"
@@ -54,7 +55,7 @@ def test_a_head_costs_its_share_of_the_bytes_and_its_length_can_be_fixed(head: s
     share, launches = (0.15, 4e-3) if head == "dflash" else (0.03, 0.5e-3)
     drafting = share * speed.active_bytes / pool.bandwidth_bytes_per_s.value + launches
 
-    plan = plan_speculation(model, profile, replace(Scenario(), draft_tokens=4), head)
+    plan = plan_speculation(Case.of(model, profile, replace(Scenario(), draft_tokens=4)), head)
 
     cycle = drafting * speed.decode_tokens_per_s.mid * (1 if head == "dflash" else 4) + plan.verify_cost_ratio[3]
     for case in plan.cases:
@@ -67,7 +68,7 @@ def test_a_mixture_gains_less_from_drafts_than_a_dense_model_of_its_speed() -> N
     """Each drafted token reads experts of its own."""
     device = resolve_device("rtx-4090-desktop")
     dense, mixture = (
-        plan_speculation(resolve_model(name, "Q4_K_M"), device, Scenario(), "mtp")
+        plan_speculation(Case.of(resolve_model(name, "Q4_K_M"), device, Scenario()), "mtp")
         for name in ("llama-3.2-3b", "qwen3-30b-a3b")
     )
     assert mixture.verify_cost_ratio[1] > dense.verify_cost_ratio[1]
@@ -77,7 +78,7 @@ def test_streaming_is_bounded_by_the_disk_and_beats_mapping() -> None:
     model = resolve_model("llama-3.1-8b", "Q4_K_M")
     device = within_budget(resolve_device("laptop-ddr5").replace(os="linux"), 4 * GIB)
     scenario = Scenario(repack=False)
-    now = in_memory(model, device, scenario)
+    now = in_memory(Case.of(model, device, scenario))
 
     outlook = plan_under_budget(model.weights, device, now)
 
@@ -95,7 +96,9 @@ def test_streaming_is_bounded_by_the_disk_and_beats_mapping() -> None:
 def test_experts_are_cached_by_what_has_room() -> None:
     model = resolve_model("hypothetical-moe-70b-a7b", "Q4_K_M")
     device = resolve_device("iphone-16-pro")
-    outlook = plan_under_budget(model.weights, device, in_memory(model, device, Scenario(), entitled=True))
+    outlook = plan_under_budget(
+        model.weights, device, in_memory(Case.of(model, device, Scenario())._replace(entitled=True))
+    )
 
     assert outlook.expert_hit_ratio is not None
     assert 0 < outlook.expert_hit_ratio < 1

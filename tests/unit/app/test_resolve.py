@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from harness.app.fit import predict, timing_notes
+from harness.app.case import Case
+from harness.app.placed import predict, timing_notes
 from harness.app.resolve import resolve_device, resolve_model, scenario_from
 from harness.catalog.devices import dump_device, load_device
 from harness.domain.device import Calibration, TypeCost
@@ -90,7 +91,7 @@ def test_this_machine_carries_what_was_timed_with_the_scenario_s_threads(
     board = replace(load_device("raspberry-pi-5"), machine=machine.fingerprint().fingerprint)
     (tmp_path / "devices" / "this-machine.toml").write_text(dump_device(board))
     model = resolve_model("smollm2-135m", "Q4_0")  # Q4_0 in the blocks, and the tied table in Q8_0
-    (told,) = timing_notes(model, resolve_device("this", Scenario()), Scenario())
+    (told,) = timing_notes(Case.of(model, resolve_device("this", Scenario()), Scenario()))
     assert "edge-harness check" in told
     # 1 ns a byte and nothing else: 1e9 bytes take a second
     timed = Calibration(
@@ -111,9 +112,9 @@ def test_this_machine_carries_what_was_timed_with_the_scenario_s_threads(
     assert resolve_device("this", Scenario()).calibrations == ()
     scenario = Scenario(thread_count=3)
     device = resolve_device("this", scenario)
-    (told,) = timing_notes(model, device, scenario)
+    (told,) = timing_notes(Case.of(model, device, scenario))
     assert told.startswith("never timed here: Q8_0;")
-    speed = predict(resolve_model("llama-3.2-1b", "Q4_0"), device, scenario).speed
+    speed = predict(Case.of(resolve_model("llama-3.2-1b", "Q4_0"), device, scenario)).speed
     assert speed is not None
     # at 1 ns a byte: 973,078,528 weights in Q4_0 at 4.5 bits, and 262,668,288 of the tied table in Q6_K at 6.5625,
     # which was not timed and costs a byte what Q4_0 does

@@ -287,7 +287,7 @@ def test_a_runtime_is_predicted_from_its_own_costs(
     used: list[DeviceProfile] = []
     monkeypatch.setattr("harness.measure.calibrate.kept", kept)
     monkeypatch.setattr(run_module, "drifted", lambda device: device)
-    monkeypatch.setattr(run_module, "predict", lambda _model, device, _scenario: used.append(device))
+    monkeypatch.setattr(run_module, "predict", lambda case: used.append(case.device))
     mine = load_device("laptop-ddr5").replace(name="this-machine")
     model = resolve_model("smollm2-135m")
 

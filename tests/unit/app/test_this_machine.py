@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.app import this_machine
-from harness.app.fit import DOUBT_RATIO, predict, timing_notes
+from harness.app.case import Case
+from harness.app.placed import DOUBT_RATIO, predict, timing_notes
 from harness.app.plans import stream_outlook
 from harness.app.resolve import resolve_device, resolve_model
 from harness.catalog.devices import dump_device, load_device
@@ -220,8 +221,8 @@ def test_doubt_is_kept_in_the_file_said_and_widens(tmp_path: Path) -> None:
     read = load_device(str(path))
     assert read.doubts == (BUSY,)
     model = resolve_model("smollm2-135m", "Q4_0")
-    sure, unsure = (predict(model, device, Scenario()).speed.decode_tokens_per_s for device in (QUIET, read))
+    sure, unsure = (predict(Case.of(model, device, Scenario())).speed.decode_tokens_per_s for device in (QUIET, read))
     assert unsure.mid == sure.mid
     assert unsure.high == pytest.approx(sure.high * DOUBT_RATIO)
-    (note,) = timing_notes(model, read, Scenario())
+    (note,) = timing_notes(Case.of(model, read, Scenario()))
     assert BUSY in note

@@ -57,7 +57,7 @@ def test_turns_are_resumed_one_by_one(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def sides(runtimes: str) -> list[tuple[str, str]]:
-    jobs = sides_of({"runtime": runtimes, "server_model": ""})
+    jobs = sides_of(runtimes, "", has_models=True)
     return [(job.runtime, job.url if isinstance(job, ServedJob) else "") for job in jobs]
 
 

@@ -7,59 +7,59 @@ from itertools import combinations
 
 import pytest
 
+from harness.app.case import Case
+from harness.app.commands import commands_of, way_flags
 from harness.app.published import shipped_rows
 from harness.app.resolve import resolve_model
-from harness.app.ways import Way, ways
+from harness.app.ways import ways
 from harness.catalog.devices import device_names, load_device
+from harness.domain.placement import Placement
 from harness.domain.scenario import Scenario
+from harness.domain.way import Way, WayKind
 from harness.errors import HarnessError
 from harness.predict.coefficients import shipped
 from harness.predict.fitted import machine_of
 from harness.published.rows import Row, is_trusted
-from harness.report.answer import first_line, next_step
 
 
 def best(model: str, device: str, **asked: int) -> Way:
-    return ways(resolve_model(model, "Q4_K_M"), load_device(device), Scenario(**asked))[0]
+    return ways(Case.of(resolve_model(model, "Q4_K_M"), load_device(device), Scenario(**asked)))[0]
 
 
 @pytest.mark.parametrize(
-    ("model", "device", "how"),
+    ("model", "device", "kind"),
     [
-        ("llama-3.1-8b", "rtx-4060-desktop", "whole on the card"),
-        ("qwen3-30b-a3b", "rtx-4060-desktop", "on the card, with the experts of"),
-        ("llama-3.3-70b", "rtx-3090-desktop", "blocks on the card, the others with the CPU"),
-        ("qwen3.5-397b-a17b", "macbook-pro-m3-max", "of wanted experts in memory, the others read from storage"),
-        ("qwen3-32b", "raspberry-pi-5-16gb", "layers in memory, the others streamed"),
-        ("llama-3.3-70b", "galaxy-s24-ultra", "layers in memory, the others streamed"),
-        ("llama-3.3-70b", "macbook-air-m1-8gb", "mapped from storage"),  # nothing streams layers on a Mac
+        ("llama-3.1-8b", "rtx-4060-desktop", WayKind.WHOLE),
+        ("qwen3-30b-a3b", "rtx-4060-desktop", WayKind.EXPERTS),
+        ("llama-3.3-70b", "rtx-3090-desktop", WayKind.LAYERS),
+        ("qwen3.5-397b-a17b", "macbook-pro-m3-max", WayKind.EXPERT_CACHE),
+        ("qwen3-32b", "raspberry-pi-5-16gb", WayKind.STREAMED),
+        ("llama-3.3-70b", "galaxy-s24-ultra", WayKind.STREAMED),
+        ("llama-3.3-70b", "macbook-air-m1-8gb", WayKind.MAPPED),  # nothing streams layers on a Mac
     ],
 )
-def test_the_best_way_is_the_one_that_people_take(model: str, device: str, how: str) -> None:
-    way = best(model, device)
-    assert how in way.how
-    line = first_line(way, load_device(device), None)
-    assert line.startswith(("Yes", "Slowly", "Very slowly"))
-    assert way.is_usual or way.flags in line
+def test_the_best_way_is_the_one_that_people_take(model: str, device: str, kind: WayKind) -> None:
+    assert best(model, device).kind is kind
 
 
 @pytest.mark.parametrize(("os", "streams"), [("linux", True), ("macos", False), ("windows", False), ("ios", False)])
 def test_layers_are_streamed_where_the_system_can(os: str, streams: bool) -> None:
     device = load_device("raspberry-pi-5-16gb").replace(os=os)
-    listed = ways(resolve_model("qwen3-32b", "Q4_K_M"), device, Scenario())
-    assert any(way.how.endswith("streamed") for way in listed) == streams
-    assert ("edge-harness stream" in next_step(listed[0], device, False, False)) == streams
+    case = Case.of(resolve_model("qwen3-32b", "Q4_K_M"), device, Scenario())
+    listed = ways(case)
+    assert any(way.kind is WayKind.STREAMED for way in listed) == streams
+    commands = commands_of(case, listed[0])
+    assert any("edge-harness stream" in line for line in commands) == streams
 
 
 def test_a_file_is_mapped_for_the_cpu_and_not_for_a_gpu_that_wires_it() -> None:
-    (way,) = ways(resolve_model("llama-3.3-70b", "Q4_K_M"), load_device("macbook-air-m1-8gb"), Scenario())
-    assert (way.prediction.api, way.flags) == ("cpu", "-ngl 0")
+    case = Case.of(resolve_model("llama-3.3-70b", "Q4_K_M"), load_device("macbook-air-m1-8gb"), Scenario())
+    (way,) = ways(case)
+    assert (way.prediction.api, way_flags(case, way)) == ("cpu", "-dev none")
 
 
-def test_what_has_no_way_is_a_no() -> None:
-    way = best("deepseek-r1", "raspberry-pi-5")
-    assert not way.runs
-    assert first_line(way, load_device("raspberry-pi-5"), None).startswith("No: it needs")
+def test_what_has_no_way_does_not_run() -> None:
+    assert not best("deepseek-r1", "raspberry-pi-5").runs
 
 
 def test_a_published_speed_of_a_mixture_from_the_disk_lies_in_the_interval() -> None:
@@ -68,11 +68,25 @@ def test_a_published_speed_of_a_mixture_from_the_disk_lies_in_the_interval() -> 
     assert speed.low < 4.36 < speed.high
 
 
-def test_an_api_or_a_placement_that_was_asked_for_stays() -> None:
+def test_the_usual_api_by_its_name_is_the_usual_api() -> None:
     model, device = resolve_model("qwen3-30b-a3b", "Q4_K_M"), load_device("rtx-4060-desktop")
-    (way,) = ways(model, device, Scenario(api="cuda"))
-    assert way.is_usual and not way.runs
-    assert way.prediction.api == "cuda"
+    named, unnamed = (ways(Case.of(model, device, Scenario(api=api))) for api in ("cuda", ""))
+    assert named == unnamed
+
+
+def test_a_placement_that_was_asked_for_stays() -> None:
+    model, device = resolve_model("qwen3-30b-a3b", "Q4_K_M"), load_device("rtx-4060-desktop")
+    (way,) = ways(Case.of(model, device, Scenario(placement=Placement(gpu_layers=20))))
+    assert way.kind is WayKind.LAYERS
+    assert way.scenario.placement == Placement(gpu_layers=20)
+
+
+def test_of_unlike_cards_the_faster_one_alone_is_a_way() -> None:
+    rig, alone = load_device("rtx 3090 + rtx 3060 12gb"), load_device("rtx 3090")
+    model = resolve_model("llama-3.1-8b", "Q4_K_M")
+    first, card = (ways(Case.of(model, device, Scenario()))[0] for device in (rig, alone))
+    assert (first.kind, first.card) == (WayKind.CARD, 0)
+    assert first.prediction.speed.decode_tokens_per_s.mid >= 0.99 * card.prediction.speed.decode_tokens_per_s.mid
 
 
 def test_which_of_two_is_faster_on_one_device_is_told_rightly() -> None:
@@ -106,9 +120,9 @@ def test_nothing_that_anybody_ran_is_said_not_to_run() -> None:
         except HarnessError:  # a type of another runtime's
             continue
         asked += 1
-        answers = {name: ways(model, load_device(name), Scenario())[0] for name in sorted(devices[chip])}
+        answers = {name: ways(Case.of(model, load_device(name), Scenario()))[0] for name in sorted(devices[chip])}
         assert any(way.runs for way in answers.values()), row.raw
         for owner, way in answers.items():
-            words = " ".join((first_line(way, load_device(owner), None), *way.prediction.verdict.reasons))
+            words = " ".join((owner, *way.prediction.verdict.reasons))
             assert not re.search("at most|up to|no more than", words), words
     assert asked > 75

@@ -345,13 +345,14 @@ def test_show_says_what_and_why() -> None:
 
 
 def test_a_stand_in_widens_what_is_predicted(tmp_path: Path) -> None:
-    from harness.app.fit import predict
+    from harness.app.case import Case
+    from harness.app.placed import predict
     from harness.app.resolve import resolve_device
     from harness.domain.scenario import Scenario
 
     device, scenario = resolve_device("rtx-4090-desktop"), Scenario()
-    exact = predict(resolve_model("llama-3.1-8b", "Q4_0"), device, scenario)
-    loose = predict(resolve_model("llama-3.1-8b", "AWQ"), device, scenario)
+    exact = predict(Case.of(resolve_model("llama-3.1-8b", "Q4_0"), device, scenario))
+    loose = predict(Case.of(resolve_model("llama-3.1-8b", "AWQ"), device, scenario))
     # Output and token table, 128256 x 4096 each, in 16 bits instead of 6.5625 and 4.5; the rest in 4.25 instead of 4.5.
     table = 128_256 * 4096
     more = (16 - 6.5625) * table / 8 - (8_030_261_312 - 2 * table) * 0.25 / 8

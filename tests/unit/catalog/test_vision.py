@@ -2,7 +2,8 @@
 
 import pytest
 
-from harness.app.fit import image_s, in_memory
+from harness.app.case import Case
+from harness.app.placed import image_s, in_memory
 from harness.app.resolve import resolve_model
 from harness.app.ways import ways
 from harness.catalog.devices import load_device
@@ -10,6 +11,7 @@ from harness.catalog.paths import table_rows
 from harness.catalog.vision import tower_of
 from harness.domain.prediction import Interval, PartKind
 from harness.domain.scenario import Scenario
+from harness.domain.way import WayKind
 
 PIXELS_A_TOKEN = {"qwen2.5-vl": 28, "kimi-k2": 28, "qwen3-vl": 32, "qwen3.5": 32, "qwen3.6": 32}
 
@@ -53,7 +55,7 @@ def test_a_tower_nobody_measured_is_said_to_be_left_out() -> None:
 
 def test_scratch_of_a_tower_of_unknown_widths_is_a_third_of_its_file_and_said_so() -> None:
     model = resolve_model("lfm2-vl-450m")
-    parts = in_memory(model, load_device("rtx-4060-desktop"), Scenario()).memory.parts
+    parts = in_memory(Case.of(model, load_device("rtx-4060-desktop"), Scenario())).memory.parts
     assert next(p.anonymous_bytes for p in parts if p.kind is PartKind.IMAGE_BUFFER) == round(193_357_414 / 3)
     assert any("estimated" in note for note in model.notes)
 
@@ -61,12 +63,12 @@ def test_scratch_of_a_tower_of_unknown_widths_is_a_third_of_its_file_and_said_so
 def test_a_tower_lies_on_the_card_beside_the_model_and_a_split_leaves_it_room() -> None:
     card = load_device("rtx-4060-desktop")
     text, sees = resolve_model("qwen2.5-7b"), resolve_model("qwen2.5-vl-7b")
-    held = [sum(p.anonymous_bytes for p in in_memory(m, card, Scenario()).memory.parts if p.pool == "vram")
+    held = [sum(p.anonymous_bytes for p in in_memory(Case.of(m, card, Scenario())).memory.parts if p.pool == "vram")
             for m in (text, sees)]  # fmt: skip
     assert held[1] - held[0] == sees.tower_bytes + 4 * 46 * 46 * 1280 * 11.5 * 4  # and its scratch, warmed up
 
-    best = ways(resolve_model("qwen2.5-vl-32b"), card, Scenario())[0]
-    assert "blocks on the card" in best.how
+    best = ways(Case.of(resolve_model("qwen2.5-vl-32b"), card, Scenario()))[0]
+    assert best.kind is WayKind.LAYERS
     assert best.prediction.verdict.needed_bytes <= best.prediction.verdict.available_bytes
 
 
@@ -86,5 +88,5 @@ def test_an_image_takes_its_tokens_and_what_the_tower_computes() -> None:
 
 def test_a_draft_beside_a_model_leaves_a_split_that_fits() -> None:
     card = load_device("rtx-4060-desktop")
-    asked = ways(resolve_model("qwen3-32b"), card, Scenario(), draft=resolve_model("qwen3-0.6b"))[0]
-    assert "blocks on the card" in asked.how
+    asked = ways(Case.of(resolve_model("qwen3-32b"), card, Scenario())._replace(draft=resolve_model("qwen3-0.6b")))[0]
+    assert asked.kind is WayKind.LAYERS

@@ -181,7 +181,7 @@ def test_each_budget(
 ) -> None:
     records = [run.record()]
     if budget.predicted:
-        monkeypatch.setattr("harness.gates.evaluate.predicted", lambda _device, _model: PREDICTION)
+        monkeypatch.setattr("harness.gates.evaluate._answered", lambda _budget: (PREDICTION, Scenario()))
 
     judgements = evaluate([budget], records)
 

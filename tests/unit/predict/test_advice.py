@@ -7,6 +7,7 @@ from harness.catalog.names import load_model
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval, Prediction, SpeedPrediction
 from harness.domain.scenario import Scenario
+from harness.domain.way import Way, WayKind
 from harness.predict.advice import Advice, Variant, advise
 from harness.predict.memory import memory_of
 from harness.predict.quality import perplexity_growth_percent
@@ -17,7 +18,7 @@ ORDER = ["fits", "fits with streaming", "does not fit"]
 LLAMA = load_model("llama-3.1-8b")
 
 
-def evaluate(variant: Variant) -> tuple[Prediction, str]:
+def evaluate(variant: Variant) -> Way:
     """Real memory and verdict; for the speed the plain ceiling, bandwidth / bytes."""
     weights = weights_of(LLAMA.shape, variant.quant)
     memory = memory_of(weights, variant.scenario, variant.device)
@@ -44,12 +45,12 @@ def evaluate(variant: Variant) -> tuple[Prediction, str]:
         speed=speed,
         verdict=judge(memory, speed, variant.device),
     )
-    return answered, f"all in {variant.quant}"
+    return Way(kind=WayKind.WHOLE, scenario=variant.scenario, prediction=answered)
 
 
 def ask(quant: str, scenario: Scenario, device: DeviceProfile, **more: object) -> tuple[Prediction, list[Advice]]:
     asked = Variant(quant, scenario, device)
-    now, _ = evaluate(asked)
+    now = evaluate(asked).prediction
     return now, advise(now, LLAMA.shape, asked, evaluate, parameter_count=8_030_261_248, **more)  # type: ignore[arg-type]
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.app.fit import predict
+from harness.app.case import Case
+from harness.app.placed import predict
 from harness.app.published import model_of
 from harness.app.resolve import resolve_model
 from harness.catalog.devices import load_device
@@ -69,7 +70,7 @@ def test_a_batch_gains_less_than_its_size_and_is_less_sure():
 
 def test_a_batch_on_a_split_placement_gains_less_than_its_size():
     device, split = load_device("rtx-4090-desktop"), Scenario(placement=Placement(gpu_layers=10))
-    one, many = (predict(MODEL, device, msgspec.structs.replace(split, batch_count=n)).speed for n in (1, 8))
+    one, many = (predict(Case.of(MODEL, device, msgspec.structs.replace(split, batch_count=n))).speed for n in (1, 8))
     assert one.decode_tokens_per_s.mid < many.decode_tokens_per_s.mid < 8 * one.decode_tokens_per_s.mid
     width = [s.decode_tokens_per_s.high / s.decode_tokens_per_s.low for s in (one, many)]
     assert width[1] > width[0]
@@ -117,7 +118,7 @@ def test_a_batch_over_two_timed_engines_is_the_sum_of_its_parts(together: int, k
         gpu = msgspec.structs.replace(costs, api="cuda", crossing_s=crossing_s, link_bytes_per_s=link)
         device = msgspec.structs.replace(load_device("rtx-4090-desktop"), calibrations=(costs, gpu))
         asked = msgspec.structs.replace(base, api="cuda", placement=Placement(gpu_layers=10))
-        return together / predict(MODEL, device, asked).speed.decode_tokens_per_s.mid
+        return together / predict(Case.of(MODEL, device, asked)).speed.decode_tokens_per_s.mid
 
     assert token_s(0.0, 1e30) == pytest.approx(whole)
     # one change of engines: 5 us, and 8 bytes of each activation of each sequence over the link
@@ -142,7 +143,7 @@ def test_a_long_prompt_of_a_split_copies_weights_and_waits_for_them():
         gpu = msgspec.structs.replace(costs, api="cuda", copied_product_ratio=ratio, link_bytes_per_s=link)
         device = msgspec.structs.replace(load_device("rtx-4090-desktop"), calibrations=(costs, gpu))
         asked = Scenario(prompt_tokens=64, api="cuda", placement=Placement(gpu_layers=10))
-        return 64 / predict(MODEL, device, asked).speed.prefill_tokens_per_s.mid
+        return 64 / predict(Case.of(MODEL, device, asked)).speed.prefill_tokens_per_s.mid
 
     away = [t for t in MODEL.weights.tensors if "blk." in t.name and int(t.name.split(".")[1]) < 33 - 10]
     whole, size = prompt_s(0.0, 1e30), sum(t.size_bytes for t in away)

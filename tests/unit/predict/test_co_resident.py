@@ -2,9 +2,10 @@
 
 import pytest
 
-from harness.app.fit import companion, predict
+from harness.app.case import Case, companion
+from harness.app.placed import predict
 from harness.app.resolve import resolve_model
-from harness.app.ways import advice_for
+from harness.app.ways import advice_for, ways
 from harness.catalog.devices import load_device
 from harness.domain.prediction import Limit
 from harness.domain.scenario import Scenario
@@ -23,8 +24,10 @@ def made(name: str, held: int, *, mapped: int = 0) -> Companion:
 
 
 def test_bytes_are_added_once_for_each_companion():
-    alone = predict(MODEL, PHONE, Scenario())
-    both = predict(MODEL, PHONE, Scenario(), beside=(made("a", 200 * MIB, mapped=30 * MIB), made("b", 70 * MIB)))
+    alone = predict(Case.of(MODEL, PHONE, Scenario()))
+    both = predict(
+        Case.of(MODEL, PHONE, Scenario())._replace(beside=(made("a", 200 * MIB, mapped=30 * MIB), made("b", 70 * MIB)))
+    )
     # 200 + 70 held, 30 mapped
     assert both.memory.anonymous_bytes - alone.memory.anonymous_bytes == 270 * MIB
     assert both.memory.file_bytes - alone.memory.file_bytes == 30 * MIB
@@ -35,15 +38,16 @@ def test_bytes_are_added_once_for_each_companion():
 
 
 def test_a_companion_changes_the_verdict_and_leaving_it_out_is_the_first_advice():
-    alone = predict(MODEL, PHONE, Scenario())
+    alone = predict(Case.of(MODEL, PHONE, Scenario()))
     spare = alone.verdict.available_bytes - alone.verdict.needed_bytes
-    fits = predict(MODEL, PHONE, Scenario(), beside=(made("a", spare),))
+    fits = predict(Case.of(MODEL, PHONE, Scenario())._replace(beside=(made("a", spare),)))
     assert fits.verdict.word == "fits"  # exactly full
     beside = (made("a", spare), made("b", 2 * MIB))
-    over = predict(MODEL, PHONE, Scenario(), beside=beside)
+    over = predict(Case.of(MODEL, PHONE, Scenario())._replace(beside=beside))
     assert over.verdict.word != "fits"
     assert over.verdict.needed_bytes - over.verdict.available_bytes == 2 * MIB
-    found = advice_for(MODEL, PHONE, Scenario(), over, beside=beside)
+    case = Case.of(MODEL, PHONE, Scenario())._replace(beside=beside, is_placed=True)
+    found = advice_for(case, ways(case)[0])
     left = {a.change: a for a in found if a.kind == "beside"}
     assert left["leave out b"].word == "fits"
     assert left["leave out b"].saved_bytes == 2 * MIB
@@ -51,7 +55,7 @@ def test_a_companion_changes_the_verdict_and_leaving_it_out_is_the_first_advice(
 
 
 def test_two_that_draw_alike_halve_the_bus():
-    speed = predict(MODEL, PHONE, Scenario()).speed
+    speed = predict(Case.of(MODEL, PHONE, Scenario())).speed
     shared, told = shared_speed(speed, PHONE, (HUNGRY,), "ram")
     # the model keeps W / (W + W)
     assert shared.decode_tokens_per_s.mid == pytest.approx(speed.decode_tokens_per_s.mid / 2)
@@ -61,16 +65,16 @@ def test_two_that_draw_alike_halve_the_bus():
 
 
 def test_a_resting_companion_draws_nothing_and_a_card_shares_no_bus():
-    speed = predict(MODEL, PHONE, Scenario()).speed
+    speed = predict(Case.of(MODEL, PHONE, Scenario())).speed
     assert shared_speed(speed, PHONE, (made("resting", MIB),), "ram")[0] == speed
     assert shared_speed(speed, PHONE, (HUNGRY,), "vram")[0] == speed
 
 
 def test_a_target_must_hold_when_all_run_at_once():
-    reached = predict(MODEL, PHONE, Scenario()).speed.decode_tokens_per_s.mid
+    reached = predict(Case.of(MODEL, PHONE, Scenario())).speed.decode_tokens_per_s.mid
     wanted = 0.75 * reached  # half of it is left
-    assert predict(MODEL, PHONE, Scenario(), target_tokens_per_s=wanted).verdict.word == "fits"
-    together = predict(MODEL, PHONE, Scenario(), target_tokens_per_s=wanted, beside=(HUNGRY,))
+    assert predict(Case.of(MODEL, PHONE, Scenario())._replace(target_tokens_per_s=wanted)).verdict.word == "fits"
+    together = predict(Case.of(MODEL, PHONE, Scenario())._replace(target_tokens_per_s=wanted, beside=(HUNGRY,)))
     assert together.verdict.word == "too slow"
     assert together.verdict.binding_limit is Limit.DECODE_SPEED
 
@@ -87,7 +91,10 @@ def test_companions_by_name():
     small, large = companion("calibration:small"), companion("calibration:row_count=1000000")
     # a million doubles and as many truth values at least
     assert large.anonymous_bytes > 1_000_000 * 9 > small.anonymous_bytes
-    assert with_companions(predict(MODEL, PHONE, Scenario()).memory, (small,)).parts[-1].name == "calibration small"
+    assert (
+        with_companions(predict(Case.of(MODEL, PHONE, Scenario())).memory, (small,)).parts[-1].name
+        == "calibration small"
+    )
     with pytest.raises(UnknownNameError):
         companion("calibratio")
     with pytest.raises(UnknownNameError):

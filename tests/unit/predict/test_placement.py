@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from harness.app.fit import memory_in, verdict_of
+from harness.app.case import Case
+from harness.app.commands import way_flags
+from harness.app.placed import memory_in, verdict_of
 from harness.app.resolve import resolve_device, resolve_model
 from harness.app.ways import longest_context, ways
 from harness.catalog.devices import load_device
@@ -15,6 +17,7 @@ from harness.catalog.names import load_model
 from harness.domain.placement import Placement, placement_of
 from harness.domain.prediction import PartKind
 from harness.domain.scenario import Scenario
+from harness.domain.way import WayKind
 from harness.errors import RefusedError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine, decode_seconds
@@ -22,10 +25,10 @@ from harness.predict.fitted import Fitted, work_of
 from harness.predict.kv_cache import block_cache_bytes, cells_of, kv_cache_bytes
 from harness.predict.memory import SPREAD_RATIO, memory_of, without_parts
 from harness.predict.passes import Engines, Pass, pass_terms
-from harness.predict.placed import card_of, fullest_card, parts_of
+from harness.predict.placed import card_of, parts_of
 from harness.predict.placement import PlacementTerms, fitted_link
 from harness.predict.speed import split_of
-from harness.predict.splits import steps
+from harness.predict.splits import fullest_card, steps
 from harness.predict.traits import traits_of
 from harness.predict.weights import weights_of
 
@@ -171,10 +174,11 @@ def test_the_usual_questions_have_an_answer(model, quant, device, cards, ram_gib
     ram = replace(profile.pool("ram"), usable_bytes=replace(profile.pool("ram").usable_bytes, value=ram_gib * 2**30))
     profile = replace(profile, pools=(ram, profile.pool("vram")))
     best = ways(
-        resolve_model(model, quant), replace(profile, card_shares=(1.0,) * cards if cards > 1 else ()), Scenario()
+        Case.of(
+            resolve_model(model, quant), replace(profile, card_shares=(1.0,) * cards if cards > 1 else ()), Scenario()
+        )
     )[0]
     assert check(best.scenario.placement)
-    assert best.flags == best.scenario.placement.flags(resolve_model(model, quant).weights.shape.layer_count)
     # one step less on the CPU would not fit on the card with the room that its interval asks for
     weights, limit = resolve_model(model, quant).weights, profile.pool("vram").usable_bytes.value
     order = list(steps(weights.shape, (1.0,) * cards if cards > 1 else ()))
@@ -189,24 +193,25 @@ def test_the_usual_questions_have_an_answer(model, quant, device, cards, ram_gib
 @pytest.mark.parametrize(
     ("device", "model", "gib", "flags", "is_whole"),
     [
-        ("rtx 3090 + rtx 3060", "qwen3-32b:Q6_K", (24, 12), "-ngl 65 -ts 24,12", True),
-        ("rtx 3090 + gtx 1650", "qwen2.5-14b:Q8_0", (24, 4), "-ngl 49 -ts 24,4", True),
+        ("rtx 3090 + rtx 3060", "qwen3-32b:Q6_K", (24, 12), "-ngl all -ts 24,12", True),
+        ("rtx 3090 + gtx 1650", "qwen2.5-14b:Q8_0", (24, 4), "-ngl all -ts 24,4", True),
         # together the cards have room for it, and the small one has none for its part
         ("rtx 3090 + gtx 1650", "qwen3-32b:Q4_K_M", (24, 4), " -ts 24,4", False),
     ],
 )
 def test_each_of_unlike_cards_has_room_for_its_part(device, model, gib, flags, is_whole):
     profile, resolved = resolve_device(device), resolve_model(model)
-    best = ways(resolved, profile, Scenario())[0]
-    assert best.flags.endswith(flags) and (best.how == "whole on 2 cards") == is_whole
+    case = Case.of(resolved, profile, Scenario())
+    best = next(way for way in ways(case) if len(way.scenario.placement.tensor_split) > 1)
+    assert way_flags(case, best).endswith(flags) and (best.kind is WayKind.CARDS) == is_whole
     assert best.prediction.verdict.word == "fits"
     rooms = [(size - 0.7) * 2**30 for size in gib]  # 0.7 GiB of each are others'
     held = bytes_by_card(best.prediction.memory)
     assert all(1.03 * size <= room for size, room in zip(held, rooms, strict=True))
     # the verdict of all of it there goes by the card that is fullest, too
     whole = Scenario(placement=Placement(tensor_split=tuple(map(float, gib))))
-    memory = memory_in(resolved, profile, whole)
-    verdict = verdict_of(memory, profile, whole)
+    memory = memory_in(Case.of(resolved, profile, whole))
+    verdict = verdict_of(Case.of(resolved, profile, whole), memory)
     assert sum(bytes_by_card(memory)) < sum(rooms)
     fits = all(size <= room for size, room in zip(bytes_by_card(memory), rooms, strict=True))
     assert fits == is_whole == (verdict.word == "fits") == (verdict.needed_bytes <= verdict.available_bytes)
@@ -224,7 +229,7 @@ def test_each_of_unlike_cards_has_room_for_its_part(device, model, gib, flags, i
 )
 def test_cards_are_about_as_full_when_experts_of_the_first_blocks_are_away(model, device, most_away):
     profile, resolved = resolve_device(device), resolve_model(model)
-    best = ways(resolved, profile, Scenario())[0]
+    best = ways(Case.of(resolved, profile, Scenario()))[0]
     placed, held = best.scenario.placement, bytes_by_card(best.prediction.memory)
     assert placed.gpu_layers == "all" and 0 < placed.cpu_moe <= most_away
     assert sum(placed.tensor_split) == resolved.weights.shape.layer_count + 1  # blocks and the output
@@ -252,7 +257,7 @@ def test_memory_of_each_card_is_what_was_published(flags, mib):
     """Qwen3.6 35B A3B in Q8_0 with 8,192 cells on two T4 (partial_offload.csv, Kaggle)."""
     model, cards = resolve_model("qwen3.6-35b-a3b:Q8_0"), resolve_device("2x tesla t4")
     asked = Scenario(context_tokens=8192, placement=placement_of(flags), program="llama-server")
-    held = bytes_by_card(without_parts(memory_in(model, cards, asked), {PartKind.DRIVER}))
+    held = bytes_by_card(without_parts(memory_in(Case.of(model, cards, asked)), {PartKind.DRIVER}))
     assert [size / 2**20 for size in held] == pytest.approx(mib, abs=140)
 
 
@@ -261,16 +266,17 @@ def test_a_split_that_overfills_one_of_two_like_cards_does_not_fit():
     words = []
     for shares in ((1.0, 1.0), (3.0, 1.0)):  # 40 GiB: 20 and 20 of 23.3 each, 30 and 10
         asked = Scenario(placement=Placement(tensor_split=shares))
-        words.append(verdict_of(memory_in(model, card, asked), card, asked).word)
+        case = Case.of(model, card, asked)
+        words.append(verdict_of(case, memory_in(case)).word)
     assert words == ["fits", "does not fit"]
 
 
 def test_the_longest_context_of_unlike_cards_is_that_of_both():
     # the mean of 24 and 12 GiB would hold some 100,000 tokens of it
     model, cards = resolve_model("llama-3.1-8b", "Q4_K_M"), resolve_device("rtx 3090 + rtx 3060")
-    longest = longest_context(model, cards, Scenario())
+    longest = longest_context(Case.of(model, cards, Scenario()))
     assert longest == model.weights.shape.context_max_tokens == 131072
-    assert ways(model, cards, Scenario(context_tokens=longest))[0].how == "whole on 2 cards"
+    assert ways(Case.of(model, cards, Scenario(context_tokens=longest)))[0].kind.is_whole
 
 
 def test_memory_of_a_split_is_the_whole_shared_out():
@@ -289,8 +295,8 @@ def test_memory_of_a_split_is_the_whole_shared_out():
 
 
 def test_the_processor_beside_several_cards_is_asked_about_alone():
-    (way,) = ways(resolve_model("smollm2-135m"), resolve_device("2x rtx 3090"), Scenario(api="cpu"))
-    assert (way.how, way.is_usual, way.prediction.verdict.word) == ("by the CPU", True, "fits")
+    (way,) = ways(Case.of(resolve_model("smollm2-135m"), resolve_device("2x rtx 3090"), Scenario(api="cpu")))
+    assert (way.kind, way.prediction.api, way.prediction.verdict.word) == (WayKind.CPU, "cpu", "fits")
     assert {part.pool for part in way.prediction.memory.parts} == {"ram"}
 
 
@@ -298,14 +304,20 @@ def test_the_processor_beside_several_cards_is_asked_about_alone():
 def test_an_encoder_has_no_cache_on_any_number_of_cards(device):
     model, profile = resolve_model("bge-m3"), resolve_device(device)
     split = Scenario(placement=Placement(tensor_split=profile.card_shares))
-    kinds = {part.kind for part in memory_in(model, profile, split).parts}
+    kinds = {part.kind for part in memory_in(Case.of(model, profile, split)).parts}
     assert PartKind.WEIGHTS in kinds
     assert not kinds & {PartKind.KV_CACHE, PartKind.CPU_KV_CACHE, PartKind.CELL_RECORDS}
 
 
 def test_refusals_say_what_is_missing():
     with pytest.raises(RefusedError, match="no card of its own"):
-        ways(resolve_model("smollm2-135m"), replace(load_device("raspberry-pi-5"), card_shares=(1.0, 1.0)), Scenario())
+        ways(
+            Case.of(
+                resolve_model("smollm2-135m"),
+                replace(load_device("raspberry-pi-5"), card_shares=(1.0, 1.0)),
+                Scenario(),
+            )
+        )
 
 
 @pytest.mark.parametrize(

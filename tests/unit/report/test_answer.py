@@ -1,99 +1,146 @@
-"""The first sentence says what a person asked."""
+"""The first screen of an answer: what a person asked, in few words, true to the figures behind it."""
+
+import re
 
 import pytest
 from msgspec.structs import replace
 from report_records import record
 
-from harness.app.ways import Way
-from harness.catalog.devices import load_device
-from harness.domain.prediction import Interval, MemoryPrediction, Prediction
+from harness.app.answer import Answer, answer
+from harness.domain.prediction import Interval
+from harness.domain.question import Question
 from harness.domain.record import RunRecord, Validity
-from harness.domain.scenario import Scenario
 from harness.records.compare import compare
-from harness.report.answer import check_line, first_line
-
-GIB = 1 << 30
-DEVICE = load_device("iphone-16-pro")
+from harness.report.answer import as_you_read, between_s, first_screen, of_sizes, seconds, several, two
+from harness.report.checked import check_line
 
 
-def prediction(word: str, low: float, mid: float, high: float) -> Prediction:
-    made = record().prediction
-    verdict = replace(made.verdict, word=word, needed_bytes=5 * GIB, available_bytes=10 * GIB)
-    speed = replace(made.speed, decode_tokens_per_s=Interval(mid=mid, low=low, high=high))
-    return replace(made, verdict=verdict, speed=speed)
+def asked(model: str, device: str, **fields: object) -> Answer:
+    return answer(Question(model=model, device=device, **fields))
 
 
-def way(word: str, low: float, mid: float, high: float, **asked: int) -> Way:
-    scenario = Scenario(prompt_tokens=512, **asked)
-    return Way(how="whole", flags="", is_usual=True, scenario=scenario, prediction=prediction(word, low, mid, high))
+def with_decode(found: Answer, low: float, mid: float, high: float) -> Answer:
+    """The same answer with another decode speed."""
+    speed = found.prediction.speed.replace(decode_tokens_per_s=Interval(mid=mid, low=low, high=high))
+    return found.replace(prediction=found.prediction.replace(speed=speed))
+
+
+CARD = asked("llama-3.1-8b", "rtx 3060 12GB")
 
 
 @pytest.mark.parametrize(
-    ("word", "speeds", "words"),
-    [
-        ("fits", (15, 18, 21), "Yes: about 18 tokens/s (15 to 21), first token after 500 ms ("),
-        ("fits", (4, 9, 18), "Yes: somewhere between 4 and 18 tokens/s (not known well enough)"),
-        ("too slow", (15, 18, 21), "It runs, but is slower than wanted: about 18 tokens/s"),
-        ("fits with streaming", (8, 11, 16), "Yes, partly from storage: about 11 tokens/s (8 to 16)"),
-        ("fits with streaming", (2, 3, 4), "Slowly: about 3 tokens/s (2 to 4)"),
-        ("does not fit", (15, 18, 21), "No: it needs 5.00 GiB of 10.00 GiB, and no split or streaming helps: "),
+    ("value", "words"),
+    [(0, "0"), (0.304, "0.3"), (1.04, "1.0"), (9.96, "10"), (56.3, "56"), (130.2, "130"), (1312, "1,300")],
+)
+def test_a_figure_has_two_digits(value: float, words: str) -> None:
+    assert two(value) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0.02, "0.02 s"), (0.31, "0.3 s"), (2.02, "2 s"), (2.44, "2.4 s"), (41.2, "41 s"), (183, "3 min"), (7300, "2 h")],
+)
+def test_a_time_is_said_as_people_say_it(value: float, words: str) -> None:
+    assert seconds(value) == words
+
+
+def test_a_unit_stands_once() -> None:
+    assert between_s(Interval(mid=0.3, low=0.11, high=0.52)) == "0.1 to 0.5 s"
+    assert between_s(Interval(mid=60, low=12, high=240)) == "12 s to 4 min"
+    assert of_sizes(5.31 * 2**30, 11.4 * 2**30) == "5.3 of 11 GiB"
+
+
+@pytest.mark.parametrize(
+    ("low", "mid", "high", "words"),
+    [  # 5.3 tokens/s is reading speed
+        (44, 56, 72, "11 times as fast as you read"),
+        (4, 5, 7, "about as fast as you read"),
+        (1, 2, 3, "slower than you read"),
+        (1, 3, 9, ""),
     ],
 )
-def test_first_line(word: str, speeds: tuple[float, float, float], words: str) -> None:
-    assert first_line(way(word, *speeds), DEVICE, None).startswith(words)
+def test_a_speed_beside_reading(low: float, mid: float, high: float, words: str) -> None:
+    assert as_you_read(Interval(mid=mid, low=low, high=high)) == words
 
 
-def test_a_limit_within_the_interval_is_barely_met_or_barely_missed() -> None:
-    close = way("fits", 15, 18, 21)
-    assert first_line(close, DEVICE, None, target_tokens_per_s=16).startswith("Barely:")
-    assert first_line(close, DEVICE, None, target_tokens_per_s=14).startswith("Yes:")
-    slow = way("too slow", 15, 18, 21)
-    assert first_line(slow, DEVICE, None, target_tokens_per_s=20).startswith("Perhaps, but probably slower than wanted")
-    # 9.9 of 10 GiB, and a peak that may be 0.4 GiB higher, half of it as likely as not
-    peak = MemoryPrediction(parts=(), peak_bytes=Interval(mid=10.0 * GIB, low=9.6 * GIB, high=10.4 * GIB))
-    verdict = replace(close.prediction.verdict, needed_bytes=int(9.9 * GIB))
-    full = replace(close, prediction=replace(close.prediction, verdict=verdict, memory=peak))
-    assert first_line(full, DEVICE, None).startswith("Barely:")
+@pytest.mark.parametrize(
+    ("model", "device", "fields", "begins"),
+    [
+        ("llama-3.1-8b", "rtx 3060 12GB", {}, "Yes. Llama 3.1 8B runs on an RTX 3060 12 GB, all of it on the card."),
+        ("gpt-oss-20b", "rtx 4060 + 32GB", {}, "Yes. gpt-oss 20B runs on an RTX 4060"),
+        ("llama-3.1-8b", "iphone 12", {}, "No. Llama 3.1 8B does not run on an iPhone 12"),
+        ("qwen3-30b-a3b", "macbook air m3 16gb", {}, "Partly. Qwen3 30B A3B is too large for a MacBook Air M3"),
+        ("llama-3.1-8b", "rtx 3090", {"users": 8}, "Yes. An RTX 3090 serves Llama 3.1 8B to 8 people at once."),
+        ("llama-3.1-8b", "rtx 3060 12GB", {"target_tokens_per_s": 500.0}, "Too slow. Llama 3.1 8B runs on"),
+    ],
+)
+def test_the_first_line_is_the_answer(model: str, device: str, fields: dict[str, object], begins: str) -> None:
+    said = " ".join(first_screen(asked(model, device, **fields)))
+    assert said.startswith(begins)
 
 
-def test_for_many_users_the_speed_is_that_of_each_and_of_all() -> None:
-    # 160 tokens/s together are 20 for each of eight.
-    line = first_line(way("fits", 120, 160, 200, batch_count=8), DEVICE, None)
-    assert line.startswith("Yes: about 20 tokens/s (15 to 25) for each of 8 users, 160 together, first token")
+@pytest.mark.parametrize(
+    ("model", "device", "fields"),
+    [
+        ("llama-3.1-8b", "rtx 3060 12GB", {}),
+        ("gpt-oss-20b", "rtx 4060 + 32GB", {"context_tokens": 16384}),
+        ("llama-3.1-8b", "rtx 3090 + rtx 3060 12gb", {}),
+        ("llama-3.1-8b", "iphone 12", {}),
+        ("qwen3-30b-a3b", "macbook air m3 16gb", {}),
+        ("llama-3.1-8b", "rtx 3090", {"users": 8}),
+        ("qwen2.5-32b", "rtx 4090", {"draft": "qwen2.5-0.5b"}),
+        ("qwen3-235b-a22b", "2x rtx 3090 + 128GB", {}),
+    ],
+)
+def test_a_first_screen_is_short(model: str, device: str, fields: dict[str, object]) -> None:
+    found = asked(model, device, **fields)
+    lines = first_screen(found, ["--details (memory, speed by context)", "--minutes N", "--explain"])
+    prose = [line for line in lines if line.strip() not in found.commands]
+    assert len(lines) <= 14
+    assert len(" ".join(prose).split()) <= 110
+    assert all(len(line) <= 80 for line in prose)
 
 
-def test_a_way_that_was_chosen_and_a_long_prompt_are_told() -> None:
-    chosen = replace(way("fits", 15, 18, 21, depth_tokens=3000), is_usual=False, how="on the card", flags="-ngl 9")
-    deep = Interval(mid=9.0, low=8.0, high=10.0)
-    line = first_line(chosen, DEVICE, None, decode=deep)
-    assert line.startswith("Yes: about 9 tokens/s (8 to 10) after 3,512 tokens, first token after")
-    assert "on the card (-ngl 9)" in line
+def test_what_is_not_known_well_has_no_middle() -> None:
+    wide = "\n".join(first_screen(with_decode(CARD, 4, 9, 18)))
+    assert re.search(r"writes +unsure +4.0 to 18 tokens/s", wide)
+    widest = "\n".join(first_screen(with_decode(CARD, 1, 9, 30)))
+    assert re.search(r"writes +not known", widest)
+    assert " 9" not in next(line for line in widest.splitlines() if line.startswith("  writes"))
 
 
-def test_a_full_context_is_told_where_it_is_slower() -> None:
-    full = Interval(mid=7.2, low=6.0, high=8.0)
-    assert "about 18 tokens/s (15 to 21), 7.2 when the context is full, first" in first_line(
-        way("fits", 15, 18, 21), DEVICE, None, full=full
+def test_a_very_slow_one_is_said_in_seconds_a_token() -> None:
+    assert re.search(r"writes +5 s a token", "\n".join(first_screen(with_decode(CARD, 0.15, 0.2, 0.25))))
+
+
+def test_each_user_s_context_and_speed_are_said() -> None:
+    said = "\n".join(first_screen(asked("llama-3.1-8b", "rtx 3090", users=4, context_tokens=8192)))
+    assert "with 2,048 tokens of context for each" in said
+    assert "-c 8192" in said and "-np 4" in said
+
+
+def test_a_draft_is_in_the_first_line_and_in_the_command() -> None:
+    said = first_screen(asked("qwen2.5-32b", "rtx 4090", draft="qwen2.5-0.5b"))
+    assert "drafting" in " ".join(said[:2])
+    assert any("-hfd" in line and "--spec-type draft-simple" in line for line in said)
+
+
+def test_a_limit_within_the_interval_is_barely_met() -> None:
+    mid = CARD.prediction.speed.decode_tokens_per_s
+    assert first_screen(asked("llama-3.1-8b", "rtx 3060 12GB", target_tokens_per_s=mid.low * 1.02))[0].startswith(
+        "Barely."
     )
-    two = way("fits", 30, 36, 42, batch_count=2)
-    assert "3.6 each when the context is full" in first_line(two, DEVICE, None, full=full)  # 7.2 together
-    same = Interval(mid=17.9, low=15.0, high=21.0)
-    assert "full" not in first_line(way("fits", 15, 18, 21), DEVICE, None, full=same)
+    assert first_screen(asked("llama-3.1-8b", "rtx 3060 12GB", target_tokens_per_s=mid.low * 0.98))[0].startswith(
+        "Yes."
+    )
 
 
-def test_what_the_entitlement_would_give_is_told() -> None:
-    no = way("does not fit", 6, 7.4, 9)
-    verdict = replace(no.prediction.verdict, needed_bytes=5 * GIB, available_bytes=3 * GIB)  # 6 with it
-    no = replace(no, prediction=replace(no.prediction, verdict=verdict))
-    line = first_line(no, DEVICE, None)
-    assert line.startswith("No, unless the app has the higher-limit entitlement: then about 7.4 tokens/s, needs 5.00")
-    larger = replace(no, prediction=replace(no.prediction, verdict=replace(verdict, needed_bytes=7 * GIB)))
-    assert first_line(larger, DEVICE, None).startswith("No: it needs 7.00 GiB")
-
-
-def test_a_context_beyond_the_models_is_said_at_once() -> None:
-    line = first_line(way("fits", 15, 18, 21), DEVICE, None, but="in a context longer than the 40,960 it was made for")
-    assert line.startswith("Yes, in a context longer than the 40,960 it was made for: about 18 tokens/s")
+def test_of_several_the_first_line_names_the_fastest_or_the_doubt() -> None:
+    near = [asked("llama-3.1-8b", name) for name in ("rtx 3090", "rtx 3090 ti")]
+    apart = [asked("llama-3.1-8b", name) for name in ("raspberry pi 5", "rtx 4090")]
+    assert several(near)[0].startswith("RTX 3090 Ti is likely the fastest, but RTX 3090 is within the doubt.")
+    assert re.match(r"RTX 4090.* is \d+ times as fast as Raspberry Pi 5", several(apart)[0])
+    assert all(len(line) <= 80 for line in several(apart))
 
 
 def test_a_measured_run_beside_its_prediction() -> None:
@@ -113,14 +160,6 @@ def test_a_disturbed_run_is_shown_and_not_believed() -> None:
     # 10 tokens in 90 s is the slowest sample that is no warm-up, 12 tokens/s the fastest.
     assert "0.111 to 12 tokens/s, but the machine was disturbed all along (other processes used 50% of all CPU" in line
     assert "not to be believed" in line
-    run = doubted(record())
-    assert run.scenario.thread_count == 4
-    assert check_line(run, compare(run)).startswith(
-        "small-1b Q4_0: about 10 tokens/s predicted beforehand. Measured 0.111 to 12 tokens/s, but"
-    )
-    assert "when the machine is quiet, or leave a core to the others: `-t 3`." in line
-    one = replace(run, samples=tuple(s for s in run.samples if s.phase == "decode" and not s.warm_up)[:1])
-    assert "0.111 to" not in check_line(one, None)  # one value is no range
 
 
 def test_a_run_that_did_not_run_says_why() -> None:

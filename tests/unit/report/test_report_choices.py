@@ -3,10 +3,12 @@
 import msgspec
 import pytest
 
+from harness.app.case import Case
 from harness.app.matrix import MOST_CELLS, ask, columns
 from harness.app.resolve import resolve_model
 from harness.app.ways import ways
 from harness.catalog.devices import load_device
+from harness.domain.question import Asked
 from harness.domain.scenario import Scenario
 from harness.errors import InputError
 from harness.report.choices import choices
@@ -28,13 +30,13 @@ def test_a_cell_is_the_answer_that_fit_gives(tables) -> None:
         for m, model in enumerate(tables.models):
             for q, quant in enumerate(tables.quants):
                 cell = tables.cells[((d * 3 + m) * 2 + q) * 2 + 1]
-                asked = Scenario(context_tokens=32768)
-                best = ways(resolve_model(model.name, quant), load_device(device.name), asked)[0]
+                asked = Scenario(context_tokens=32768, program="llama-server")
+                best = ways(Case.of(resolve_model(model.name, quant), load_device(device.name), asked))[0]
                 verdict, speed = best.prediction.verdict, best.prediction.speed.decode_tokens_per_s
                 seen.add(cell.mark)
 
                 assert MARKS[cell.mark] == verdict.word
-                assert (cell.mark == "3") == (verdict.word == "fits" and not best.is_usual)
+                assert (cell.mark == "3") == (verdict.word == "fits" and not best.kind.is_whole)
                 assert cell.needed_mib == -(-verdict.needed_bytes // MIB)
                 assert cell.available_mib == verdict.available_bytes // MIB
                 if cell.mark == "2":
@@ -56,15 +58,13 @@ def test_a_page_s_tables_stay_small(tables) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scenario", "possible"),
+    ("asked", "possible"),
     [
-        # a row of keys has 3 x 64 = 192 entries; Q4_K stores 256 in a block
-        (Scenario(kv_type="Q4_K"), []),
-        (Scenario(api="cuda"), ["rtx-4060-desktop"]),
+        (Asked(api="cuda"), ["rtx-4060-desktop"]),
     ],
 )
-def test_a_cell_that_cannot_be_says_so(scenario: Scenario, possible: list[str]) -> None:
-    cells = list(ask(devices=DEVICES[:2], models=("smollm2-135m",), scenario=scenario).cells())
+def test_a_cell_that_cannot_be_says_so(asked: Asked, possible: list[str]) -> None:
+    cells = list(ask(devices=DEVICES[:2], models=("smollm2-135m",), asked=asked).cells())
 
     assert [cell.device for cell in cells if cell.verdict != "impossible"] == possible
     assert all((cell.decode_tokens_per_s is None) == (cell.verdict == "impossible") for cell in cells)

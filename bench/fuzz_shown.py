@@ -16,14 +16,15 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from harness.app.fit import predict
+from bench.fuzz_cases import Target, _budget_seeds, _config_seeds, _data_seeds, _record_seeds
+from harness.app.case import Case
+from harness.app.placed import predict
 from harness.app.resolve import resolve_device, resolve_model
 from harness.catalog.gguf_write import Value, header_bytes, metadata_of
 from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, Exit, HarnessError
 from harness.predict.weights import weights_of
-from tests.fuzzing.cases import Target, _budget_seeds, _config_seeds, _data_seeds, _record_seeds
 
 DEVICE: Final = "raspberry-pi-5"
 MODEL: Final = "smollm2-135m"
@@ -261,7 +262,7 @@ def _compute(path: Path) -> None:
         else:
             model, device = resolve_model(str(path)), resolve_device(DEVICE)
         for scenario in (Scenario(), Scenario(context_tokens=131_072, depth_tokens=100_000, batch_count=8)):
-            check_numbers(predict(model, device, scenario))
+            check_numbers(predict(Case.of(model, device, scenario)))
     except HarnessError as error:
         check_printed(str(error))
         if "\n" in str(error) or len(str(error)) > LINE_MAX:

@@ -1,0 +1,332 @@
+"""The one door: a question in, an answer out. Every verb, page, gate and program asks here."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Final
+
+from harness.app.case import Case, case_of
+from harness.app.commands import commands_of, way_flags
+from harness.app.measured import MeasuredHere, measured_here
+from harness.app.placed import image_s, outlook, speed_of, timing_notes
+from harness.app.plans import SpeculationPlan, plan_speculation
+from harness.app.ways import advice_for, longest_context, ways
+from harness.domain.base import Frozen
+from harness.domain.option import Option
+from harness.domain.placement import Placement
+from harness.domain.prediction import Interval, Prediction
+from harness.domain.question import Asked, Question
+from harness.domain.scenario import Scenario
+from harness.domain.way import Way
+from harness.errors import HarnessError, RefusedError
+from harness.predict.advice import Advice
+from harness.predict.energy import Energy, Sustained
+
+PAGE_TOKENS: Final = 650
+"""Of a page of English text, 500 words."""
+_PAGES: Final = 20
+"""Of a document that is asked about where no prompt is; fewer where the context holds no more."""
+TURN_TOKENS: Final = 64
+"""Of the next thing that a user says."""
+_USUAL_MINUTES: Final = 10.0
+
+
+class ReadingKind(StrEnum):
+    """What is read before the first token comes."""
+
+    DOCUMENT = "document"
+    TURN = "turn"
+    IMAGE = "image"
+
+
+class Reading(Frozen):
+    """How long one user waits for the first token after something long.
+
+    Attributes:
+        tokens: New ones, those of an image among them.
+        seconds: Until the first token.
+    """
+
+    kind: ReadingKind
+    tokens: int
+    seconds: Interval
+
+
+class DepthSpeed(Frozen):
+    """Decode speed with so many tokens in the context, of all users together."""
+
+    tokens: int
+    decode_tokens_per_s: Interval
+
+
+class Subject(Frozen):
+    """A model or a device as it was understood.
+
+    Attributes:
+        name: The identifier, by which it can be asked for again.
+        title: As people say it.
+        asked_name: As it was typed, where a card of another version stands for it.
+    """
+
+    name: str
+    title: str
+    asked_name: str = ""
+
+
+class Answer(Frozen):
+    """All that is said of one model on one device.
+
+    Attributes:
+        model: What was understood; ``quant`` is its quantisation, ``is_guess`` says that nobody here knows the model.
+        reads_only: Whether it is an encoder, which writes nothing.
+        scenario: What was asked, as the best way runs it.
+        prediction: Memory, speed and verdict of the best way.
+        ways: All that run, the fastest to write first; of what does not run the one that lacks least.
+        by_depth: The same after the prompt, in half of the context and in all of it.
+        reading: What a document, the next turn and an image take.
+        sustained: Speed after minutes; None where nobody knows the device's heat.
+        energy: Of a token; None where nobody stated the power.
+        speculation: What drafting gives, where it was asked for.
+        advice: What would make it fit, or faster.
+        measured: A run of the same file here, with the same engine, threads and context; None without one.
+        commands: What to type, first that of the program that was asked about.
+        context_each_tokens: Context of each user.
+        layer_count: Blocks of the model.
+        card_titles: Graphics cards of a rig, in their order; empty for one or none.
+        timed_here: Whether the engine was timed on this very device.
+        needs_entitlement: Whether an app that asks the system for more memory could run it.
+        notes: What was read into the names and taken for granted.
+    """
+
+    question: Question
+    model: Subject
+    quant: str
+    device: Subject
+    device_kind: str
+    scenario: Scenario
+    prediction: Prediction
+    ways: tuple[Way, ...]
+    by_depth: tuple[DepthSpeed, ...]
+    reading: tuple[Reading, ...]
+    sustained: Sustained | None
+    energy: Energy | None
+    speculation: SpeculationPlan | None
+    measured: MeasuredHere | None
+    commands: tuple[str, ...]
+    context_each_tokens: int
+    advice: tuple[Advice, ...] = ()
+    layer_count: int = 0
+    card_titles: tuple[str, ...] = ()
+    timed_here: bool = False
+    needs_entitlement: bool = False
+    is_guess: bool = False
+    reads_only: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> Way:
+        """The first way."""
+        return self.ways[0]
+
+    @property
+    def runs(self) -> bool:
+        """Whether it runs at all, fast enough or not."""
+        return self.best.runs
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it runs, and as fast as was wanted."""
+        return self.prediction.verdict.word in {"fits", "fits with streaming"}
+
+
+def answer(question: Question, *, advises: bool = True) -> Answer:
+    """What a model does on a device; with what would help, unless nobody wants advice.
+
+    Raises:
+        UnknownNameError: No such model, device, quantisation, program, api or system.
+        RefusedError: What is asked for cannot be had together, or one of the options would change nothing.
+        InputError: A value that contradicts another.
+        BadDataError: A file breaks its format.
+    """
+    case = ready(question)
+    found = answered(question, case)
+    _refuse_idle(question, found)
+    if found.reads_only or not advises:
+        return found
+    return found.replace(advice=tuple(advice_for(case, found.best)))
+
+
+def ready(question: Question) -> Case:
+    """The case of a question, its longest context found where that is wanted (errors as :func:`answer`)."""
+    case = case_of(question)
+    if not case.is_longest:
+        return case
+    return case.at(context_tokens=longest_context(case))
+
+
+def answered(question: Question, case: Case) -> Answer:
+    """The answer to a case (RefusedError: as :func:`harness.app.ways.ways`)."""
+    listed = [way.replace(flags=way_flags(case, way)) for way in ways(case)]
+    best = listed[0]
+    own = of_way(case, best)
+    now, model = best.prediction, case.model
+    depths = tuple(_depths(own, best))
+    decode = depths[0].decode_tokens_per_s if depths else now.speed.decode_tokens_per_s
+    sustained, energy = outlook(own, decode, case.minutes or _USUAL_MINUTES)
+    drafter = case.draft or case.head
+    speculation = None
+    if case.verifier or (drafter and best.runs):
+        speculation = plan_speculation(own, drafter or None)
+    card = model.card
+    return Answer(
+        question=question,
+        model=Subject(name=model.name, title=card.title if card else model.name, asked_name=model.asked_name),
+        quant=model.shown[1],
+        device=Subject(name=case.device.name, title=case.device.title),
+        device_kind=case.device.kind,
+        scenario=best.scenario,
+        prediction=now,
+        ways=tuple(listed),
+        by_depth=depths,
+        reading=tuple(_reading(own, best)),
+        sustained=sustained,
+        energy=energy,
+        speculation=speculation,
+        measured=measured_here(case, best) if case.here else None,
+        commands=commands_of(case, best),
+        context_each_tokens=best.scenario.context_tokens // best.scenario.batch_count,
+        layer_count=model.weights.shape.layer_count,
+        card_titles=tuple(card.title for card in case.device.cards),
+        timed_here=case.device.calibration(best.scenario.api) is not None,
+        needs_entitlement=_needs_entitlement(case, best),
+        is_guess=model.guess is not None,
+        reads_only=model.reads_only,
+        notes=tuple(dict.fromkeys(_notes(own))),
+    )
+
+
+def _notes(case: Case) -> Iterator[str]:
+    """What is to be known of the answer, most important first."""
+    each = case.scenario.context_tokens // case.scenario.batch_count
+    most = case.model.weights.shape.context_max_tokens
+    if 0 < most < each:
+        yield f"a context of {each:,} tokens is longer than the {most:,} it was made for"
+    yield from case.assumed
+    yield from case.device.readings
+    if case.device.learned:
+        yield f"speed was learnt from measurements of this device, kept in {case.device.learned}"
+    if case.here:
+        yield from timing_notes(case)
+
+
+def _needs_entitlement(case: Case, way: Way) -> bool:
+    """Whether the higher limit that the system offers would be enough where the usual one is not."""
+    more = case.device.pool("ram").entitled_bytes
+    if way.runs or more is None or case.entitled:
+        return False
+    return way.prediction.verdict.needed_bytes <= more.value
+
+
+def of_way(case: Case, way: Way) -> Case:
+    """The case as one of its ways runs it, on the one card that it takes of several."""
+    device = case.device if way.card is None else case.device.cards[way.card]
+    return case._replace(device=device, scenario=way.scenario)
+
+
+def _depths(case: Case, way: Way) -> Iterator[DepthSpeed]:
+    """After the prompt, in half of the context and in all of it; nothing where storage hides what the cache costs."""
+    if way.kind.is_read:
+        return
+    scenario = case.scenario
+    each = scenario.context_tokens // scenario.batch_count
+    prompt = scenario.depth_tokens + scenario.prompt_tokens
+    room = each - scenario.new_tokens
+    listed = [prompt, *(depth for depth in (each // 2, room) if prompt < depth <= room)]
+    for depth in dict.fromkeys(listed):
+        speed = speed_of(case.at(depth_tokens=depth))
+        yield DepthSpeed(tokens=depth, decode_tokens_per_s=speed.decode_tokens_per_s)
+
+
+def _reading(case: Case, way: Way) -> Iterator[Reading]:
+    """A document of pages, or the prompt where that is longer; the turn after it; an image, if the model sees any."""
+    if not way.runs:
+        return
+    scenario, read = case.scenario, way.prediction.speed.prefill_tokens_per_s
+    tokens = scenario.prompt_tokens
+    if tokens <= PAGE_TOKENS:
+        room = scenario.context_tokens // scenario.batch_count - scenario.new_tokens - TURN_TOKENS
+        tokens = PAGE_TOKENS * min(_PAGES, room // PAGE_TOKENS)
+    if tokens >= PAGE_TOKENS and way.kind.is_read:
+        yield Reading(kind=ReadingKind.DOCUMENT, tokens=tokens, seconds=read.through(lambda rate: tokens / rate))
+    elif tokens >= PAGE_TOKENS:
+        whole = case.at(depth_tokens=0, prompt_tokens=tokens, batch_count=1)
+        yield Reading(kind=ReadingKind.DOCUMENT, tokens=tokens, seconds=speed_of(whole).ttft_warm_s)
+        turn = case.at(depth_tokens=tokens, prompt_tokens=TURN_TOKENS, batch_count=1)
+        yield Reading(kind=ReadingKind.TURN, tokens=TURN_TOKENS, seconds=speed_of(turn).ttft_warm_s)
+    if case.model.tower is not None:
+        seconds = image_s(case.model, scenario, read)
+        if seconds is not None:
+            yield Reading(kind=ReadingKind.IMAGE, tokens=case.model.tower.image_tokens, seconds=seconds)
+
+
+def flag_of(field: str) -> str:
+    """The option by which a field of a question is typed."""
+    option = next(part for part in Asked.__annotations__[field].__metadata__ if isinstance(part, Option))
+    return option.flags[0]
+
+
+def _refuse_idle(question: Question, found: Answer) -> None:
+    """Refuse an option that changes nothing here, so that nobody takes the answer for one that heeds it.
+
+    A placement is compared with none of the layers on the GPU as well, and a number of threads with another one.
+
+    Raises:
+        RefusedError: One changes nothing.
+    """
+    usual = Asked()
+    for field in Asked.__struct_fields__:
+        if getattr(question, field) == getattr(usual, field):
+            continue
+        for part, others in _alternatives(question, field):
+            if all(_says_the_same(other, found) for other in others):
+                what = f"{found.model.title} {found.quant} on {found.device.title}".replace("  ", " ")
+                raise RefusedError(f"{flag_of(field)}{part} changes nothing for {what}: leave it out")
+
+
+def _alternatives(question: Question, field: str) -> Iterator[tuple[str, list[Question]]]:
+    """Questions that differ in an option, or in each part of a placement, which could have another answer."""
+    value = getattr(question, field)
+    if field == "placement":
+        for part in Placement.__struct_fields__:
+            usual = getattr(Placement(), part)
+            if getattr(value, part) != usual:
+                others = [usual, 0] if part == "gpu_layers" else [usual]
+                tried = [question.replace(placement=value.replace(**{part: other})) for other in others]
+                yield f": {part.replace('_', ' ')}", tried
+    elif field == "thread_count":
+        yield "", [question.replace(thread_count=value - 1 or 2)]
+    elif field == "without":
+        for part in value:
+            yield f" {part}", [question.replace(without=tuple(one for one in value if one != part))]
+    elif field not in _ALWAYS_SAID:
+        default = getattr(Asked(), field)
+        if str(value).upper() != str(default).upper():
+            yield "", [question.replace(**{field: default})]
+
+
+_ALWAYS_SAID: Final = frozenset({"context_tokens", "quant", "api", "program", "target_tokens_per_s"})
+"""Fields that the answer repeats: typing what holds anyway is no mistake."""
+
+
+def _says_the_same(question: Question, found: Answer) -> bool:
+    """Whether another question has the same answer; no where it has none."""
+    try:
+        other = answered(question, ready(question))
+    except HarnessError:
+        return False
+    return _figures(other) == _figures(found)
+
+
+def _figures(found: Answer) -> tuple[object, ...]:
+    """All that an answer says in figures."""
+    predictions = [way.prediction for way in found.ways]
+    return predictions, found.by_depth, found.reading, found.sustained, found.energy, found.speculation

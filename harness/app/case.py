@@ -1,0 +1,265 @@
+"""A question with its model, its device and all else looked up: what an answer is computed from."""
+
+from typing import Final, NamedTuple
+
+from harness import plugins
+from harness.app.resolve import THIS_MACHINE, ResolvedModel, resolve_device, resolve_model, scenario_from
+from harness.domain.device import DeviceProfile, Figure, MemoryPool
+from harness.domain.placement import Placement
+from harness.domain.program import program_named
+from harness.domain.question import Question
+from harness.domain.scenario import Scenario
+from harness.errors import InputError, RefusedError, UnknownNameError
+from harness.predict.co_resident import Companion
+from harness.predict.program_fit import program_fit
+from harness.predict.speculative import BLOCK_RATIO, HEAD_RATIO, HEADS
+from harness.units import format_bytes, parse_bytes
+
+USUAL_CONTEXT_TOKENS: Final = 4096
+_MOST_SHARES: Final = 10
+"""Of a model's file in a RAM budget: cache and scratch of a small model are some times its weights, no more."""
+_MOST_DRAFTED: Final = 64
+_USUAL_TRIP_MS: Final = 40.0
+_MOST_TRIP_MS: Final = 60_000.0
+
+
+class Case(NamedTuple):
+    """One model on one device, ready to be computed.
+
+    Attributes:
+        scenario: With the api that is meant and the context that is made.
+        is_placed: Whether the placement was asked for: no other is looked for.
+        is_longest: Whether the longest context is wanted.
+        draft: The model that drafts.
+        head: The model's own that drafts: ``mtp``, ``eagle``, ``dflash``; empty for none.
+        beside: What else lives in the same memory.
+        verifier: The device that verifies what is drafted here, and the seconds there and back.
+        here: Whether the device is this machine.
+        assumed: What was read into the names, and taken for granted.
+    """
+
+    model: ResolvedModel
+    device: DeviceProfile
+    scenario: Scenario
+    is_placed: bool = False
+    is_longest: bool = False
+    draft: ResolvedModel | None = None
+    head: str = ""
+    beside: tuple[Companion, ...] = ()
+    verifier: tuple[DeviceProfile, float] | None = None
+    target_tokens_per_s: float | None = None
+    minutes: float | None = None
+    entitled: bool = False
+    here: bool = False
+    assumed: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, model: ResolvedModel, device: DeviceProfile, scenario: Scenario) -> "Case":
+        """A model on a device that are looked up already; a placement in the scenario is the one that is asked for."""
+        placed = scenario.replace(api=device.api(scenario.api))
+        return cls(model, device, placed, is_placed=scenario.placement != Placement())
+
+    def at(self, **changes: object) -> "Case":
+        """The same with other values of the scenario."""
+        return self._replace(scenario=self.scenario.replace(**changes))
+
+
+def case_of(question: Question) -> Case:
+    """Look up what a question names.
+
+    Raises:
+        UnknownNameError: No such model, device, quantisation, program, api or system.
+        RefusedError: What is asked for cannot be had together, such as another vocabulary of a draft.
+        InputError: Tokens that have no room in the context that was asked for.
+        BadDataError: A file breaks its format.
+    """
+    return case_with(question, resolve_model(question.model, question.quant or None))
+
+
+def case_with(question: Question, model: ResolvedModel, device: DeviceProfile | None = None) -> Case:
+    """The same for a model, and a device if it is given, that were looked up already: many questions ask of one."""
+    head, drafted = _head(question.draft)
+    if head and question.verifier:
+        raise RefusedError("a verifier has no meaning with a head that drafts, which lies with its target")
+    scenario = _scenario(question, model, drafted)
+    device = device or resolve_device(question.device, scenario)
+    here = question.device in THIS_MACHINE
+    assumed = [*model.notes]
+    if question.ram_budget:
+        device = within_budget(device, budget_bytes(question.ram_budget, model.weights.file_bytes))
+        assumed.append(f"the app may use {format_bytes(device.pool('ram').usable_bytes.value)} of RAM")
+    scenario = scenario.replace(api=device.api(scenario.api))
+    if device.engine_for(scenario.api) is None:
+        there = ", ".join(sorted({name for one in device.engines for name in one.apis}))
+        raise RefusedError(f"{device.name} has no api {scenario.api!r}; it has {there}")
+    if question.program is None:
+        scenario = scenario.replace(program="" if here else "llama-server")
+    if question.placement is not None:
+        scenario = scenario.replace(placement=over_cards(device, question.placement))
+    case = Case(
+        model=model,
+        device=device,
+        scenario=scenario,
+        is_placed=question.placement is not None,
+        is_longest=question.context_tokens == "max",
+        draft=resolve_model(question.draft) if question.draft and not head else None,
+        head=head,
+        beside=(*map(companion, question.beside), *_head_beside(head, model)),
+        verifier=_verifier(question.verifier),
+        target_tokens_per_s=question.target_tokens_per_s,
+        minutes=question.minutes,
+        entitled=question.entitled,
+        here=here,
+        assumed=tuple(assumed),
+    )
+    return _by_program(case, context_asked=question.context_tokens is not None)
+
+
+def _scenario(question: Question, model: ResolvedModel, drafted: int) -> Scenario:
+    """What is asked of the model; the context is as typed, or has room for all that is asked for.
+
+    Nobody's context is longer than what the model was made for unless it is asked for.
+    """
+    fields = {name: getattr(question, name) for name in Scenario.__struct_fields__ if hasattr(question, name)}
+    fields |= {"batch_count": question.users, "without": question.without, "draft_tokens": drafted}
+    fields["program"] = question.program or ""
+    new = 0 if model.reads_only else question.new_tokens
+    needed = question.users * (question.depth_tokens + question.prompt_tokens + new)
+    asked = question.context_tokens
+    if isinstance(asked, int):
+        if question.users > 1 and needed > asked:
+            found = f"a context of {asked:,} tokens for {question.users} users"
+            raise InputError(f"{found}, expected {needed:,} or more: {needed // question.users:,} tokens for each")
+        fields["context_tokens"] = asked
+    else:
+        most = model.weights.shape.context_max_tokens or USUAL_CONTEXT_TOKENS
+        fields["context_tokens"] = max(-(-needed // 256) * 256, min(USUAL_CONTEXT_TOKENS, most))
+    return scenario_from(fields)
+
+
+def _by_program(case: Case, *, context_asked: bool) -> Case:
+    """The same as a program makes it that places a model by itself: its context, what lies with the CPU.
+
+    llama-server is told all of that in its command.
+    """
+    program = program_named(case.scenario.program)
+    if not program.fit or program.name in {"", "llama-server", "llama-cli", "llama-bench"}:
+        return case
+    try:
+        made = program_fit(
+            case.model.weights,
+            case.scenario,
+            case.device,
+            context_asked=context_asked,
+            layers_asked=case.is_placed,
+        )
+    except ValueError as error:
+        raise no_cache(case, error) from error
+    if made is None:
+        return case
+    return case._replace(scenario=made.scenario, is_placed=True, assumed=(*case.assumed, made.why))
+
+
+def no_cache(case: Case, error: ValueError) -> RefusedError:
+    """What to say of a cache whose type does not divide a row of the model's keys."""
+    return RefusedError(f"{case.model.name}: a KV cache of type {case.scenario.kv_type} is impossible: {error}")
+
+
+def _head(draft: str) -> tuple[str, int]:
+    """The head that a draft names, empty for a model; and the tokens it drafts at a time, 0 where nobody says."""
+    word, _, length = draft.partition(":")
+    if word not in HEADS:
+        return "", 0
+    if not length:
+        return word, 0
+    if not length.isdecimal() or not 1 <= int(length) <= _MOST_DRAFTED:
+        raise InputError(f"draft: found {draft!r}, expected 1 to {_MOST_DRAFTED} tokens, such as {word}:3")
+    return word, int(length)
+
+
+def _head_beside(head: str, model: ResolvedModel) -> list[Companion]:
+    """The weights of a head that drafts; an MTP head's lie in the model's own file."""
+    ratio = {"eagle": HEAD_RATIO, "dflash": BLOCK_RATIO}.get(head)
+    if ratio is None:
+        return []
+    why = "weights of the head that drafts, as a share of the model's"
+    return [Companion(f"{head} head", round(ratio * model.weights.file_bytes), reason=why)]
+
+
+def _verifier(text: str) -> tuple[DeviceProfile, float] | None:
+    """The device that verifies, and seconds there and back."""
+    if not text:
+        return None
+    place, _, trip = text.partition("@")
+    try:
+        trip_ms = float(trip or _USUAL_TRIP_MS)
+    except ValueError:
+        trip_ms = -1.0
+    if not place or not 0 < trip_ms <= _MOST_TRIP_MS:
+        raise InputError(f"verifier: found {text!r}, expected DEVICE or DEVICE@MILLISECONDS")
+    return resolve_device(place), trip_ms / 1e3
+
+
+def companion(text: str) -> Companion:
+    """What is named to run beside the model, asked of every installed package that offers such systems.
+
+    Raises:
+        RefusedError: No package offers any, or the one of that name refuses what follows the colon.
+        UnknownNameError: No package knows that name.
+    """
+    offers = plugins.every("edge_harness.companions")
+    if not offers:
+        raise RefusedError(f"--with {text}: no installed package offers what lives beside a model")
+    known: list[str] = []
+    for offer in offers:
+        names, make = offer()
+        if text.partition(":")[0] in names:
+            found: Companion = make(text)
+            return found
+        known += names
+    raise UnknownNameError("system", text.partition(":")[0], known)
+
+
+def budget_bytes(text: str, whole_bytes: int) -> int:
+    """Bytes of a RAM budget: a size, or a share of a model's bytes such as ``0.6x``.
+
+    Raises:
+        InputError: It is neither, or a share of more than ten times the model.
+    """
+    try:
+        found = parse_bytes(text, whole_bytes)
+    except ValueError as error:
+        raise InputError(f"--ram-budget: {error}") from None
+    if text.strip().lower().endswith("x") and found > _MOST_SHARES * whole_bytes:
+        raise InputError(f"--ram-budget: found {text!r}, expected at most {_MOST_SHARES}x of the file")
+    return found
+
+
+def within_budget(device: DeviceProfile, ram_budget_bytes: int) -> DeviceProfile:
+    """The device with at most that much RAM for the app, whatever its system would allow; RefusedError for none."""
+    if ram_budget_bytes <= 0:
+        raise RefusedError(f"a RAM budget is above 0 bytes, got {ram_budget_bytes}")
+
+    def cut(pool: MemoryPool) -> MemoryPool:
+        if pool.name != "ram":
+            return pool
+        usable = min(ram_budget_bytes, pool.total_bytes.value)
+        return pool.replace(usable_bytes=Figure(usable, "asked for", "assumed"), entitled_bytes=None)
+
+    cards = tuple(within_budget(card, ram_budget_bytes) for card in device.cards)
+    return device.replace(pools=tuple(map(cut, device.pools)), cards=cards)
+
+
+def over_cards(device: DeviceProfile, placement: Placement) -> Placement:
+    """A placement that was asked for with a share for each of several cards: those of their memory unless it has any.
+
+    Raises:
+        RefusedError: It has shares of more cards than there are.
+    """
+    count = device.card_count
+    if count < 2:
+        return placement
+    shares = placement.tensor_split or device.card_shares
+    if len(shares) > count:
+        raise RefusedError(f"-ts {','.join(f'{share:g}' for share in shares)}: {device.name} has {count} cards")
+    return placement.replace(tensor_split=(*shares, *(0.0,) * (count - len(shares))))

@@ -1,0 +1,187 @@
+"""What to type to run a model as it was predicted, by the program that was asked about."""
+
+import re
+from typing import Final
+
+from harness.app.case import Case
+from harness.app.resolve import ResolvedModel, published_file
+from harness.domain.placement import Placement
+from harness.domain.prediction import PartKind
+from harness.domain.program import program_named
+from harness.domain.way import Way, WayKind
+from harness.predict.verdict import needed_bytes_of
+from harness.units import MIB
+
+HANDHELD: Final = ("phone", "tablet")
+"""Kinds of devices on which nobody types a command."""
+_OLLAMA_BYTES_MAX: Final = 45e9
+"""Files that are larger come in parts, which Ollama does not read (ollama/ollama#5245)."""
+_DEVICES: Final = {"cuda": "CUDA0", "rocm": "ROCm0", "vulkan": "Vulkan0", "metal": "MTL0", "sycl": "SYCL0"}
+"""Names of the first device of an api. Source: llama-server --list-devices."""
+_HEADS: Final = {"mtp": "draft-mtp", "eagle": "draft-eagle3", "dflash": "draft-dflash"}
+"""llama-server's --spec-type for a head of the model's own."""
+
+
+def commands_of(case: Case, way: Way) -> tuple[str, ...]:
+    """What starts it so, the program that was asked about first; empty where no program does it by a command.
+
+    Weights that are streamed are run by `edge-harness stream`; on a phone or a tablet nobody types.
+    """
+    if not way.runs or case.device.kind in HANDHELD:
+        return ()
+    if way.kind.is_read and way.kind is not WayKind.MAPPED:
+        return (_stream(case, way),)
+    program = program_named(way.scenario.program)
+    makers = {"ollama": _ollama, "lm-studio": _lm_studio, "llama-cpp-python": _llama_cpp_python, "mlx": _mlx}
+    makers["koboldcpp"] = _koboldcpp
+    if program.name == "jan":
+        return ()
+    if maker := makers.get(program.name):
+        line = maker(case, way)
+        return (line,) if line else ()
+    llama = _llama_server(case, way)
+    other = _ollama(case, way) if not program.written.partition(" ")[2] else ""
+    return (llama, other) if other else (llama,)
+
+
+def way_flags(case: Case, way: Way) -> str:
+    """Where everything lies, as options of llama.cpp's programs; empty where they do so unasked."""
+    device, api = case.device, way.prediction.api
+    has_gpu = any(engine.kind == "gpu" for engine in device.engines)
+    if api == "cpu":
+        return "-dev none" if has_gpu else ""
+    blocks = case.model.weights.shape.layer_count
+    flags = way.scenario.placement.flags(blocks)
+    # A layer that drafts comes on top of those that are counted.
+    words = [flags.replace(f"-ngl {blocks + 1}", "-ngl all", 1)]
+    if way.card is not None:
+        words.append(f"-sm none -mg {way.card}" if way.card else "-sm none")
+    if api != device.api("") and api in _DEVICES:
+        words.append(f"-dev {_DEVICES[api]}")
+    return " ".join(words)
+
+
+def _llama_server(case: Case, way: Way) -> str:
+    """llama-server's (or llama-cli's, llama-bench's) command, which makes nothing of its own beside what is told."""
+    scenario = way.scenario
+    name = program_named(scenario.program).name
+    program = name if name in {"llama-cli", "llama-bench"} else "llama-server"
+    draft = ""
+    if case.draft is not None and case.verifier is None:
+        draft = f"{_file(case.draft, '-hfd', '-md')} --spec-type draft-simple"
+    if case.head:
+        draft = f"--spec-type {_HEADS[case.head]}"
+        if case.head != "mtp":
+            draft = f"-md {_local(case.model, case.head)} {draft}"
+        if scenario.draft_tokens:
+            draft += f" --spec-draft-n-max {scenario.draft_tokens}"
+    words = [
+        f"{program} {_file(case.model, '-hf', '-m')} -c {scenario.context_tokens}",
+        _tower(case),
+        way_flags(case, way),
+        draft,
+        scenario.flags,
+        "--embeddings" if case.model.reads_only else kept_flags(case, way),
+    ]
+    return " ".join(filter(None, words))
+
+
+def _tower(case: Case) -> str:
+    """What loads the image tower, or keeps it out: a repository's is loaded unasked."""
+    is_there = bool(published_file(case.model))
+    if case.model.tower_bytes:
+        return "" if is_there else "--mmproj mmproj-F16.gguf"
+    return "--no-mmproj" if is_there and case.model.tower is not None else ""
+
+
+def _file(model: ResolvedModel, from_hub: str, local: str) -> str:
+    """The model's file: of the hub where a repository is known to have it, else a local one."""
+    if repository := published_file(model):
+        return f"{from_hub} {repository}"
+    return f"{local} {model.path or _local(model)}"
+
+
+def _local(model: ResolvedModel, *more: str) -> str:
+    name = "-".join((*model.shown, *more)).rpartition("/")[2]
+    return re.sub(r"[^\w.+-]+", "-", name) + ".gguf"
+
+
+def _stream(case: Case, way: Way) -> str:
+    """edge-harness's own streaming under the limit that the verdict counted with."""
+    name, quant = case.model.shown
+    budget = f"--ram-budget {way.prediction.verdict.available_bytes // MIB}MiB"
+    return f"edge-harness stream {case.model.path or name} -q {quant} {budget} -c {way.scenario.context_tokens}"
+
+
+def _ollama(case: Case, way: Way) -> str:
+    """Ollama's command, where it does the same; empty where it would not."""
+    repository = published_file(case.model)
+    asked = way.scenario
+    is_its_own = program_named(asked.program).name == "ollama"
+    is_told = asked.flags or asked.placement != Placement() or case.draft or case.head or way.card is not None
+    if not repository or case.model.weights.file_bytes > _OLLAMA_BYTES_MAX or (is_told and not is_its_own):
+        return ""
+    if way.prediction.api != case.device.api(""):
+        return ""
+    return f"ollama run hf.co/{repository}  # then type: /set parameter num_ctx {asked.context_tokens}"
+
+
+def _lm_studio(case: Case, way: Way) -> str:
+    layers = "max" if way.kind.is_whole else "off"
+    if way.kind is WayKind.LAYERS:
+        blocks = case.model.weights.shape.layer_count
+        layers = f"{(blocks - way.scenario.placement.first_gpu_block(blocks)) / blocks:.2f}"
+    return f"lms load {case.model.shown[0]} --context-length {way.scenario.context_tokens} --gpu {layers}"
+
+
+def _llama_cpp_python(case: Case, way: Way) -> str:
+    where = f"--model {case.model.path or _local(case.model)}"
+    if repository := published_file(case.model):
+        repo, _, tag = repository.partition(":")
+        where = f"--hf_model_repo_id {repo} --model '*{tag}.gguf'"
+    layers = _layers_on_gpu(case, way)
+    return f"python -m llama_cpp.server {where} --n_ctx {way.scenario.context_tokens} --n_gpu_layers {layers}"
+
+
+def _koboldcpp(case: Case, way: Way) -> str:
+    layers = f"--gpulayers {_layers_on_gpu(case, way)}"
+    if way.scenario.placement.cpu_moe:
+        layers += f" --moecpu {way.scenario.placement.cpu_moe}"
+    file = case.model.path or _local(case.model)
+    return f"koboldcpp --model {file} --contextsize {way.scenario.context_tokens} {layers}"
+
+
+def _mlx(case: Case, way: Way) -> str:
+    del way
+    return f"mlx_lm.server --model {case.model.path or case.model.shown[0]}"
+
+
+def _layers_on_gpu(case: Case, way: Way) -> int:
+    """Layers on the GPU, the output as one; -1 for all of them."""
+    if way.prediction.api == "cpu":
+        return 0
+    blocks = case.model.weights.shape.layer_count
+    first = way.scenario.placement.first_gpu_block(blocks)
+    return blocks + 1 - first if first else -1
+
+
+def kept_flags(case: Case, way: Way) -> str:
+    """Options that keep what llama-server adds over many turns to the RAM that is left; empty where all has room.
+
+    Saved states take half of it, or more for one of each slot; the caches of other prompts what they leave.
+    """
+    now = way.prediction
+    later = {part.kind: part.anonymous_bytes for part in now.memory.later}
+    left = int(case.device.pool("ram").usable_bytes.value) - sum(needed_bytes_of(now.memory.parts, "ram"))
+    if sum(later.values()) <= left or not later:
+        return ""
+    words = list[str]()
+    states = later.get(PartKind.CHECKPOINTS, 0)
+    if states > max(left, 0) / 2:
+        most = program_named(way.scenario.program).checkpoints
+        count = max(int(most * left / 2 / states), int(states <= most * left))
+        words.append(f"--ctx-checkpoints {count}")
+        states = states * count // most
+    if later.get(PartKind.PROMPT_CACHE, 0) > left - states:
+        words.append(f"--cache-ram {max(left - states, 0) // MIB}")
+    return " ".join(words)
