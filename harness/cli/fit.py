@@ -116,7 +116,7 @@ def _one(
     explanation = explain(of_way(ready(question), found.best)) if explained else ()
     if explanation:
         document["explanation"] = explanation
-    more = [] if details else ["--details (memory, speed by context)"]
+    more = [] if details else ["--details"]
     if found.sustained is not None and question.minutes is None and found.runs:
         more.append("--minutes N")
     if not explained:

@@ -15,6 +15,9 @@ from harness.predict.verdict import needed_bytes_of
 from harness.units import GIB, MIB
 
 WIDTH: Final = 78
+MOST_WORDS: Final = 110
+"""Of a first screen, the command aside."""
+_FEW_WORDS: Final = 8
 READ_TOKENS_PER_S: Final = 5.3
 """Reading speed: four words a second, three quarters of a word a token."""
 UNSURE_RATIO: Final = 4.0
@@ -49,11 +52,10 @@ def first_screen(answer: Answer, more: Sequence[str] = (), instead: str = "", sa
         lines.append(f"  {instead or instead_line(answer)}")
     if other := _other_way(answer):
         lines.append(f"  {other}")
-    lines += [f"  {line}" for line in _taken_for_granted(answer)]
-    lines.append(f"  {basis_line(answer)}")
-    if more:
-        lines.append(f"  More: {'  '.join(more)}")
-    return lines
+    last = [basis_line(answer), f"More: {'  '.join(more)}" if more else ""]
+    words = sum(len(line.split()) for line in (*lines, *last) if line.strip() not in answer.commands)
+    lines += [f"  {line}" for line in _taken_for_granted(answer, MOST_WORDS - words)]
+    return [*lines, *(f"  {line}" for line in last if line)]
 
 
 def sentence(answer: Answer) -> str:
@@ -288,12 +290,14 @@ def _other_way(answer: Answer) -> str:
     return ""
 
 
-def _taken_for_granted(answer: Answer) -> list[str]:
-    """What was read into the names, in two lines."""
-    if not answer.notes:
+def _taken_for_granted(answer: Answer, most_words: int) -> list[str]:
+    """What was read into the names, in two lines of so many words at most."""
+    words = f"Taken for granted: {'; '.join(answer.notes)}".split()
+    if not answer.notes or most_words < _FEW_WORDS:
         return []
-    said = f"Taken for granted: {'; '.join(answer.notes)}"
-    return textwrap.wrap(said, WIDTH - 2, max_lines=2, placeholder=" ... (--details)")
+    said = " ".join(words[: most_words - 1])
+    said += " ..." if len(words) >= most_words else ""
+    return textwrap.wrap(said, WIDTH - 2, max_lines=2, placeholder=" ...")
 
 
 def basis_line(answer: Answer) -> str:

@@ -94,7 +94,7 @@ def test_the_first_line_is_the_answer(model: str, device: str, fields: dict[str,
 )
 def test_a_first_screen_is_short(model: str, device: str, fields: dict[str, object]) -> None:
     found = asked(model, device, **fields)
-    lines = first_screen(found, ["--details (memory, speed by context)", "--minutes N", "--explain"])
+    lines = first_screen(found, ["--details", "--minutes N", "--explain"])
     prose = [line for line in lines if line.strip() not in found.commands]
     assert len(lines) <= 14
     assert len(" ".join(prose).split()) <= 110
