@@ -1,7 +1,7 @@
 """Options of the whole suite, and a home of its own: no test sees or touches what the user keeps.
 
-The whole suite runs in as many processes as there are CPUs, each file in one of them; files and tests that are named
-run in one. Tests marked ``alone`` come last, and have the machine to themselves.
+The whole suite runs in as many processes as there are CPUs; files and tests that are named run in one. Tests marked
+``alone`` come last, and have the machine to themselves.
 """
 
 import os
@@ -17,6 +17,8 @@ import pytest
 from bench import fake
 
 fake.register()
+# An engine that aborts would start a debugger on this process, and that can hang.
+os.environ["GGML_NO_BACKTRACE"] = "1"
 # Set while the suite is collected, not in a fixture: some tests list devices and models to make their cases.
 _HOME = tempfile.TemporaryDirectory(prefix="edge-harness-test-home-")
 os.environ["EDGE_HARNESS_HOME"] = _HOME.name

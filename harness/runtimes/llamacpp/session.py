@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from harness.arrays import Singles
 from harness.domain.ggml import BLOCKS
+from harness.domain.result import EngineBuffer
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.ports import EndPass, Tap
@@ -144,6 +145,12 @@ class LlamaSession(Rows):
             lines = [line.strip() for line in ENGINE_LOG.lines() if "error" in line.lower() or "fail" in line.lower()]
             reason = "; ".join(lines[-3:]) or ENGINE_LOG.tail(2) or "no reason given"
             raise EngineError(f"llama.cpp would not load {path}: {reason}")
+        if would_abort(lib, self._model, self.buffers):
+            lib.llama_model_free(self._model)
+            raise RefusedError(
+                f"{path.name}: llama.cpp ends the process where it keeps the matrices of latent attention in AMX's "
+                "layout (GGML_ASSERT(*cur_backend_id != -1)): run it with --without repack"
+            )
         self.vocab = lib.llama_model_get_vocab(self._model)
         self.vocab_count: int = lib.llama_vocab_n_tokens(self.vocab)
         self.path = path
@@ -308,6 +315,24 @@ class LlamaSession(Rows):
         model, self._model = self._model, None
         if model:
             self.lib.llama_model_free(model)
+
+
+def would_abort(lib: Library, model: Any, laid: Sequence[EngineBuffer]) -> bool:
+    """Whether making a context of a loaded model ends the process.
+
+    Latent attention (deepseek2, mistral4, kimi-linear, glm-dsa) multiplies a stack of matrices, one a head, by a view
+    whose heads lie apart. AMX takes such a stack when the model is loaded, and refuses that view in the graph; nobody
+    else can read its layout. A header that has ``attention.key_length_mla`` has such stacks.
+
+    Source: llama.cpp v0.5.0, ggml/src/ggml-cpu/amx/amx.cpp (supports_op), src/llama-graph.cpp (build_attn_mha).
+    """
+    if not any(buffer.device == "AMX" for buffer in laid):
+        return False
+    text = ctypes.create_string_buffer(128)
+    if lib.llama_model_meta_val_str(model, b"general.architecture", text, len(text)) < 0:
+        return False
+    key = text.value + b".attention.key_length_mla"
+    return bool(lib.llama_model_meta_val_str(model, key, text, len(text)) >= 0)
 
 
 class _TapHook:

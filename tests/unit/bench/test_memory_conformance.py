@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.memory_conformance import KINDS, judged, measure
+from bench.memory_conformance import KINDS, judged
 from harness.catalog.names import load_model
 from harness.domain.scenario import Scenario
+from harness.measure.child import run_child
 from harness.predict.kv_cache import kv_cache_bytes, kv_read_bytes
 from harness.predict.memory import weight_parts
 from harness.predict.weights import weights_of
@@ -106,6 +107,8 @@ def test_an_error_beyond_the_rounding_is_seen() -> None:
 def test_our_sessions_ask_the_engine_for_that_layout(kind: str) -> None:
     """A session that kept whole windows, for one, would hold three times the cache that is predicted."""
     pytest.importorskip("llama_cpp")
-    rows = [row for row in measure(kind, "Q4_0") if row["part"] == "cache"]
+    ended = run_child("bench.memory_conformance:measure_in_child", {"kind": kind, "quant": "Q4_0"})
+    assert ended.outcome == "ok", ended.detail
+    rows = [row for row in ended.told("rows")[0] if row["part"] == "cache"]
     logged = {(r["kv_type"], r["context_tokens"], r["sequence_count"]): r["logged_mib"] for r in rows}
     assert (logged["F16", 4096, 1], logged["Q4_0", 16384, 1], logged["Q8_0", 4096, 4]) == LOGGED[kind][1:]
