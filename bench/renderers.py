@@ -27,7 +27,7 @@ from harness.published.rows import predictable, source_key
 from harness.records.compare import ComparedRow, compare
 from harness.records.imports import read_results
 from harness.records.ladder import COLUMNS, cells, rungs_of
-from harness.report.document import without_folders
+from harness.report.words import without_folders
 from harness.units import format_bytes, format_seconds
 
 K = TypeVar("K", bound=Result)

@@ -187,6 +187,8 @@ class Measuring(Frozen):
             notes["nice"] = os.nice(0)
         if self.cpus:
             notes["cpus"] = self.cpus
+        if self.memory_bytes:
+            notes["memory_limit_bytes"] = self.memory_bytes
         if self.cpus and self.target == "local":
             _check_cpus(self.cpus)
         limits = Limits(wall_s=self.timeout_s, memory_bytes=self.memory_bytes, cpus=self.cpus)

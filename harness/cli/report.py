@@ -1,9 +1,7 @@
 """``edge-harness report``: one self-contained page, or the same for a comment."""
 
-import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
 from msgspec import Meta
@@ -16,6 +14,12 @@ from harness.domain.option import Option
 from harness.errors import RefusedError
 from harness.printable import clean_lines
 from harness.units import counted, format_bytes
+
+if TYPE_CHECKING:
+    from harness.domain.record import RunRecord
+    from harness.gates.judge import Judgement
+
+_ENDINGS = {".html": "html", ".htm": "html", ".md": "md"}
 
 
 @verb
@@ -34,29 +38,32 @@ def report(
     devices: Annotated[
         tuple[str, ...],
         Meta(description="Devices to predict: names or patterns."),
-        Option(("--devices", "-d"), default="the machines of the results, and five others"),
+        Option(("--devices", "-d"), default="five usual ones"),
     ] = (),
     models: Annotated[
         tuple[str, ...],
         Meta(description="Models to predict: names or patterns."),
-        Option(("--models", "-m"), default="the models of the results, and four others"),
+        Option(("--models", "-m"), default="the models of the results, and five others"),
     ] = (),
     quants: Annotated[
         tuple[str, ...],
-        Meta(description="Quantisations to predict."),
-        Option(("--quants", "-q"), default="five usual ones"),
+        Meta(description="Quantisations to predict, a table each."),
+        Option(("--quants", "-q"), default="Q4_K_M"),
     ] = (),
-    contexts: Annotated[options.ContextLengths, Option(("--contexts", "-c"), default="four usual ones")] = (),
-    predictions: Annotated[
-        bool,
-        Meta(description="Add predictions for other models and devices, or leave them out."),
-        Option(("--predictions/--no-predictions",)),
-    ] = True,
+    contexts: Annotated[options.ContextLengths, Option(("--contexts", "-c"), default="4096")] = (),
     budget: Annotated[
         Path | None,
-        Meta(description="Budgets file (TOML): judge the results as `gate` does, and draw the limits."),
+        Meta(description="Budgets file (TOML): judge the results as `gate` does, and show what came of it first."),
         Option(("--budget", "-b"), path="file"),
     ] = None,
+    baseline: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Result, or folder of results, that budgets compare with; without --budget, speeds 10 % below "
+            "it are looked for. Repeatable."
+        ),
+        Option(("--baseline",), is_repeated=True),
+    ] = (),
 ) -> None:
     """Make a report of each RESULT: a record, a folder of them, a run of the history, or another tool's file.
 
@@ -64,35 +71,52 @@ def report(
     a RESULT the report holds predictions alone.
     """
     from harness.app.results import gather
-    from harness.catalog.budgets import load_budgets
     from harness.cli._progress import RunProgress
-    from harness.gates.evaluate import evaluate
-    from harness.gates.formats import chart_rows
-    from harness.report.choices import beside
-    from harness.report.document import build
+    from harness.report.elsewhere import tables
+    from harness.report.formats import html, md
+    from harness.report.pages import page_of
 
-    endings = {".html": "html", ".htm": "html", ".md": "md"}
     shape: str | None = form
     if form is None:
-        shape = endings.get(out.suffix.lower()) if out else "html"
+        shape = _ENDINGS.get(out.suffix.lower()) if out else "html"
     if shape is None:
         others = "; a program reads `edge-harness history RUN... --json`"
-        raise click.UsageError(f"{out}: give a --format, or one of the endings {', '.join(endings)}{others}")
+        raise click.UsageError(f"{out}: give a --format, or one of the endings {', '.join(_ENDINGS)}{others}")
     if shape == "html" and out is None:
         raise click.UsageError("a page needs a file: -o report.html")
+    drawn = {"budget", "baseline", "devices", "models", "quants", "contexts"}
+    refuse_typed(drawn, f"in {shape}: only a page (.html) shows it", when=shape != "html")
     records = gather(results)
-    asked: dict[str, Any] = {"devices": devices, "models": models, "quants": quants, "contexts": contexts}
-    refuse_typed({"budget", "predictions", *asked}, f"in {shape}: only a page (.html) shows it", when=shape != "html")
-    wanted = shape == "html" and predictions
-    if not wanted and not records:
-        raise RefusedError("nothing to report: no RESULT, and no predictions wanted")
-    given = {name: each for name, each in asked.items() if each}
-    with RunProgress("predicting") as progress:
-        predicted = beside(records, each=progress.each, **given) if wanted else None
-    limits = load_budgets(budget) if budget else ()
-    judged = chart_rows(evaluate([b for b in limits if not (b.baseline_ratio or b.slowdown_ratio)], records))
-    document = build(records, predicted, command=("edge-harness", *sys.argv[1:]), budgets=judged)
-    text = clean_lines(import_module(f"harness.report.formats.{shape}").render(records, document))
-    put(text, out).show()
+    if shape == "md" and not records:
+        raise RefusedError("nothing to report: no RESULT")
+    if shape == "md":
+        text = md.render(records)
+    else:
+        judgements = _judged(records, budget, baseline)
+        predicted = []
+        if len(records) != 1 or devices or models or quants or contexts:
+            with RunProgress("predicting") as progress:
+                predicted = tables(
+                    records, devices=devices, models=models, quants=quants, contexts=contexts, each=progress.each
+                )
+        text = html.render(page_of(records, tables=predicted, judgements=judgements))
+    put(clean_lines(text), out).show()
     if out is not None:
         click.echo(f"{out}: {counted(len(records), 'run')}, {format_bytes(len(text.encode()))}", err=True)
+
+
+def _judged(records: "list[RunRecord]", budget: Path | None, baseline: tuple[str, ...]) -> "list[Judgement]":
+    """What a gate says of the records: by a file of budgets; without one, that none is slower than its baseline."""
+    from harness.app.results import gather
+    from harness.catalog.budgets import load_budgets
+    from harness.gates.evaluate import evaluate
+    from harness.gates.propose import propose
+
+    earlier = gather(baseline)
+    if budget:
+        budgets = list(load_budgets(budget))
+    else:
+        budgets = [proposal.budget for proposal in propose(earlier, "regression")]
+    if not budgets:
+        return []
+    return evaluate(budgets, records, baseline=earlier)

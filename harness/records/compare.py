@@ -65,20 +65,20 @@ def compare(record: RunRecord) -> Comparison | None:
     prediction = record.prediction
     if prediction is None:
         return None
-    summary, speed, memory = summarise(record), prediction.speed, prediction.memory
+    speed, memory = prediction.speed, prediction.memory
     used = record.memory if prediction.device != NOT_PROBED else None
-    asked = record.scenario
-    label = f"ttft{max(1, asked.prompt_tokens)} @ cold"
-    cold = summary.test("first_token", label) if asked.is_timed_cold else None
-    rows = [
-        _row("decode", "tokens/s", speed.decode_tokens_per_s, summary.test("decode")),
-        _row("prefill", "tokens/s", speed.prefill_tokens_per_s, summary.test("prefill")),
-        _row("first token", "s", speed.ttft_warm_s, summary.test("first_token")),
-        _row("first token, cold", "s", speed.ttft_cold_s, cold),
-        _row("load", "s", speed.load_warm_s, summary.test("load", "load")),
-        _row("load, cold", "s", speed.load_cold_s, summary.test("load", "load @ cold")),
-        _row("peak memory", "bytes", memory.peak_bytes, reading=used.peak_rss_bytes if used else 0),
-    ]
+    predicted = {
+        "decode": speed.decode_tokens_per_s,
+        "prefill": speed.prefill_tokens_per_s,
+        "first token": speed.ttft_warm_s,
+        "first token, cold": speed.ttft_cold_s,
+        "load": speed.load_warm_s,
+        "load, cold": speed.load_cold_s,
+    }
+    units = {"decode": "tokens/s", "prefill": "tokens/s"}
+    tests = timed(record)
+    rows = [_row(name, units.get(name, "s"), interval, tests[name]) for name, interval in predicted.items()]
+    rows.append(_row("peak memory", "bytes", memory.peak_bytes, reading=used.peak_rss_bytes if used else 0))
     if used is not None and used.peak_anonymous_bytes:
         rows.append(_row("anonymous memory", "bytes", memory.anonymous, reading=used.peak_anonymous_bytes))
     rows += _pools(record, memory)
@@ -90,6 +90,21 @@ def compare(record: RunRecord) -> Comparison | None:
             "the device profile understates the bandwidth; probe the device again"
         )
     return Comparison(run_id=record.run_id, rows=tuple(rows), notes=tuple(notes))
+
+
+def timed(record: RunRecord) -> dict[str, Measured | None]:
+    """The test behind each time and speed that is predicted, by the name of its row; None where there is none."""
+    tests = summarise(record)
+    asked = record.scenario
+    cold = f"ttft{max(1, asked.prompt_tokens)} @ cold"
+    return {
+        "decode": tests.test("decode"),
+        "prefill": tests.test("prefill"),
+        "first token": tests.test("first_token"),
+        "first token, cold": tests.test("first_token", cold) if asked.is_timed_cold else None,
+        "load": tests.test("load", "load"),
+        "load, cold": tests.test("load", "load @ cold"),
+    }
 
 
 def _pools(record: RunRecord, memory: MemoryPrediction) -> list[ComparedRow]:

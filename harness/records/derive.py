@@ -7,6 +7,7 @@ import numpy as np
 
 from harness.domain.base import Frozen
 from harness.domain.record import Phase, RunRecord, Sample
+from harness.domain.result import Load, Soak, Speculation, Stream
 from harness.stats.intervals import quantile_interval
 
 TEST_PHASES: Final[tuple[Phase, ...]] = ("prefill", "decode", "workload")
@@ -22,6 +23,7 @@ class Measured(Frozen):
         unit: Rates of tokens, or seconds: of a sample, or of one operation of a system.
         value: Median; None without a clean sample.
         low: Lower end of the interval of the median; None below six samples. ``high`` is the upper one.
+        least: Smallest clean sample; None without any. ``most`` is the largest one.
         sample_count: Clean samples.
         disturbed_count: Samples that were disturbed and do not count; warm-ups are in neither.
         doubted_value: Median of the disturbed samples, to be shown and never believed; None without any.
@@ -34,6 +36,8 @@ class Measured(Frozen):
     value: float | None
     low: float | None = None
     high: float | None = None
+    least: float | None = None
+    most: float | None = None
     sample_count: int = 0
     disturbed_count: int = 0
     doubted_value: float | None = None
@@ -54,6 +58,25 @@ def setting_of(record: RunRecord) -> tuple[str, ...]:
     choice = "greedy" if getattr(record.result, "greedy", False) else "given"
     machine = record.machine.fingerprint or record.machine.device
     return (record.workload, record.runtime, choice, machine, repr(record.scenario))
+
+
+def course_of(record: RunRecord) -> tuple[str, ...]:
+    """What runs must have in common to be one course over time: all but the build, the samples and the day.
+
+    Beside the setting: the model's file, the target, and the limits that the run was held to.
+    """
+    model, result = record.model, record.result
+    told = [record.extra.get(name) for name in ("memory_limit_bytes", "cpus", "nice")]
+    limits: tuple[object, ...] = (record.machine.memory_limit_bytes, *told)
+    if isinstance(result, Stream):
+        limits += (result.mode, result.budget_bytes, result.schedule, result.draft)
+    elif isinstance(result, Soak):
+        limits += (result.duty_ratio,)
+    elif isinstance(result, Speculation):
+        limits += (result.draft,)
+    elif isinstance(result, Load):
+        limits += (result.open_loop, *(level.offered for level in result.levels))
+    return (record.name, record.quant, model.sha256 if model else "", record.target, *setting_of(record), repr(limits))
 
 
 def summarise(record: RunRecord) -> Tests:
@@ -116,6 +139,8 @@ def _measured(phase: Phase, label: str, samples: list[Sample]) -> Measured:
         value=value,
         low=low,
         high=high,
+        least=min(clean, default=None),
+        most=max(clean, default=None),
         sample_count=len(clean),
         disturbed_count=len(disturbed),
         doubted_value=median(disturbed) if disturbed else None,

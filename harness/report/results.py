@@ -12,7 +12,7 @@ import msgspec
 
 from harness.domain.base import shipped_table
 from harness.domain.record import Phase, RunRecord
-from harness.domain.result import Generation, Load
+from harness.domain.result import Generation, Load, Speculation
 from harness.records.derive import times_of
 from harness.stats.intervals import quantile_interval
 from harness.units import format_bytes, format_number, format_rate, format_seconds
@@ -69,6 +69,9 @@ def result_tables(record: RunRecord) -> Iterator[ResultTable]:
         peak_bytes = memory.cgroup_peak_bytes or memory.peak_rss_bytes
         rows.append(("peak memory", format_bytes(peak_bytes), ""))
     shown = [row for row in rows if row[1]]
+    if isinstance(result, Speculation) and not result.speculative.drafted_count:
+        shown = [row for row in shown if not row[0].startswith("acceptance")]
+        shown.append(("drafted", "nothing", ""))
     columns = ("", "measured", "predicted") if any(row[2] for row in shown) else ("", "value")
     yield ResultTable(kind, f"{record.name}: {kind}", columns, [row[: len(columns)] for row in shown])
 

@@ -1,58 +1,60 @@
 """Markdown for a pull request's comment: short, every name escaped."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from harness import __version__
 from harness.domain.record import RunRecord
 from harness.printable import clean
 from harness.printable import escape_markdown as escape
-from harness.report.document import RunReport
-from harness.report.figures import labelled
-from harness.report.text import RUN_COLUMNS, amount, compared, run_cells
+from harness.report import words
+from harness.report.state import Figure, State, figures_of
 
-SIGNS = {"ok": "✅", "inconclusive": "❔"}
-_MEANING = (
+SIGNS: Final = {"ok": "✅", "inconclusive": "❔"}
+_SHOWN: Final = ("decode", "prefill", "first token", "load", "peak memory")
+_MEANING: Final = (
     "Predictions were made before the models ran. Each run is a process of its own: random tokens, one warm-up; "
-    "samples during which the machine was disturbed are left out. Error = (predicted - measured) / measured."
+    "samples during which the machine was disturbed are left out. Off = measured beside the likeliest value."
 )
 
 
-def render(_records: Sequence[RunRecord], report: RunReport) -> str:
+def render(records: Sequence[RunRecord]) -> str:
     """Runs, and their predictions beside their measurements."""
-    named = labelled(report.runs)
     lines = ["### edge-harness report", ""]
     runs, agreed = [], []
-    for label, run in named:
-        cells = run_cells(run.record)
-        if run.record.workload != "generate":
-            tests = ", ".join(f"{test.label}: {amount(test.unit, test.value)}" for test in run.tests)
-            cells = (tests, *["–"] * 4, cells[-1])
-        detail = f" ({clean(run.record.detail, 160)})" if run.record.detail else ""
-        runs.append((label, *cells, f"{SIGNS.get(run.record.outcome, '❌')} {run.record.outcome}{detail}"))
-        for row in run.comparison.rows if run.comparison else ():
-            if row.measured is None:
-                continue
-            predicted, between, measured, error, inside = compared(row)
-            measured = f"~~{measured}~~" if row.doubted else measured
-            inside = "**outside**" if inside == "outside" else inside
-            agreed.append((label, row.name, predicted, between, measured, error, inside))
-    lines += _table(("run", *RUN_COLUMNS, "outcome"), runs) if runs else []
+    for record, setting in zip(records, words.setting_words(records), strict=True):
+        figures = figures_of(record)
+        name = ", ".join(part for part in (f"{words.model_words(record)} {clean(record.quant)}", setting) if part)
+        shown = [_cell(figures[key]) for key in _SHOWN if key in figures]
+        detail = f" ({clean(record.detail, 160)})" if record.detail else ""
+        runs.append((name, *shown, f"{SIGNS.get(record.outcome, '❌')} {record.outcome}{detail}"))
+        for figure in figures.values():
+            if figure.predicted and figure.measured is not None:
+                quantity = words.QUANTITIES.get(figure.name, figure.name)
+                word = f"**{figure.word}**" if figure.state is State.OUTSIDE else escape(figure.word)
+                between = f"{figure.between} {figure.unit_word}"
+                agreed.append((escape(name), quantity, between, escape(_cell(figure)), escape(figure.off), word))
+    columns = ("run", *(words.QUANTITIES[name] for name in _SHOWN), "outcome")
+    lines += _table(columns, [tuple(map(escape, row)) for row in runs]) if runs else []
     if agreed:
-        columns = ("run", "quantity", "predicted", "90 % interval", "measured", "error", "")
-        head = ["<details><summary>Predicted against measured</summary>", "", _MEANING, ""]
-        lines += [*head, *_table(columns, agreed), "</details>", ""]
-    machines = {
-        f"{r.record.machine.cpu_model}, {r.record.machine.core_count} cores, {r.record.machine.system}"
-        for r in report.runs
-    }
-    engines = {f"{r.record.engine.name} {r.record.engine.version}" for r in report.runs if r.record.engine}
-    said = [f"edge-harness {__version__}", *sorted(machines), *sorted(engines)]
-    lines.append(f"<sub>{escape('; '.join(clean(s, 200) for s in said))}</sub>")
+        head = ["<details><summary>Predicted and measured</summary>", "", _MEANING, ""]
+        lines += [
+            *head,
+            *_table(("run", "quantity", "predicted, 90 %", "measured", "off", ""), agreed),
+            "</details>",
+            "",
+        ]
+    machines = sorted({words.machine_line(record) for record in records})
+    engines = sorted({f"{r.engine.name} {r.engine.version}" for r in records if r.engine})
+    said = [f"edge-harness {__version__}", *machines, *engines]
+    lines.append(f"<sub>{escape('; '.join(clean(text, 200) for text in said))}</sub>")
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(c if c == "**outside**" else escape(c) for c in cells) + " |"
+def _cell(figure: Figure) -> str:
+    return "–" if figure.measured is None else f"{figure.number} {figure.unit_word}"
 
-    return [line(columns), "|" + "---|" * len(columns), *(line(row) for row in rows), ""]
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    cells = [columns, ["---"] * len(columns), *rows]
+    return [*(f"| {' | '.join(row)} |" for row in cells), ""]

@@ -34,7 +34,6 @@ ENGINES = (
     "ik_llama_cpp",
     "onnxruntime",
     "tokenizers",
-    "vl_convert",
     "distributed",
     "asyncssh",
 )

@@ -1,4 +1,6 @@
-"""Small records made by hand."""
+"""Small records made by hand, and random ones."""
+
+from hypothesis import strategies as st
 
 from harness.domain.prediction import (
     Interval,
@@ -114,3 +116,38 @@ def record(
         "prediction": prediction,
     }
     return RunRecord(**(fields | more))
+
+
+machines = st.sampled_from(["EPYC", "Xeon", "M3"]).map(
+    lambda name: MachineFingerprint(
+        system="Linux", kernel="6", cpu_model=name, core_count=4, ram_bytes=8 << 30, memory_limit_bytes=8 << 30,
+        isa=None, python="3.11", device="this machine", fingerprint=name,
+    )
+)  # fmt: skip
+
+
+@st.composite
+def runs(draw, index: int = 0) -> RunRecord:
+    """A run of one of few models, machines and settings, so that some are alike; well, doubtful or broken."""
+    number = draw(st.integers(0, 10**6))
+    name, quant = draw(
+        st.sampled_from([("small-1b", "Q4_0"), ("small-1b", "Q8_0"), (HOSTILE, ""), ("smollm2-135m", "Q4_1")])
+    )
+    base = record(
+        name=name,
+        run_id=f"r{index}-{number}",
+        rates=tuple(draw(st.lists(st.floats(0.01, 900.0), max_size=7))),
+        outcome=draw(st.sampled_from(["ok", "ok", "ok", "inconclusive", "crashed", "refused"])),
+        created=f"2026-01-{draw(st.integers(1, 28)):02}T{draw(st.integers(0, 23)):02}:00:00+00:00",
+        machine=draw(machines),
+        scenario=Scenario(
+            depth_tokens=draw(st.sampled_from([0, 2048])), thread_count=draw(st.sampled_from([2, 4])), api="cpu"
+        ),
+        target=draw(st.sampled_from(["local", "ssh"])),
+        runtime=draw(st.sampled_from(["llamacpp", "ik"])),
+        detail=draw(st.sampled_from(["", "busy", HOSTILE])),
+    )
+    model = base.model.replace(quant=quant)
+    if draw(st.booleans()):
+        base = base.replace(prediction=None)
+    return base.replace(model=model)

@@ -1,112 +1,120 @@
-"""Every format says the same figures, and other tools' readers accept theirs."""
+"""Markdown and the reading of a run's figures: what they are, and what may be said of them."""
 
-from importlib import import_module
-from pkgutil import iter_modules
+from pathlib import Path
 
-import msgspec
 import pytest
-from click.testing import CliRunner
-from report_records import HOSTILE, record
+from report_records import HOSTILE, around, record
 
-from harness.cli import cli
-from harness.domain.scenario import Scenario
-from harness.report import formats
-from harness.report.document import build
-from harness.report.figures import STACKS_MAX, depth, labelled, memory
+from harness.domain.prediction import Interval
+from harness.domain.record import MemoryUse
+from harness.records.derive import summarise
+from harness.report.formats import md
+from harness.report.state import Figure, State, figures_of
+from harness.report.words import reading_words, without_folders
 
-ALL = [m.name for m in iter_modules(formats.__path__) if not m.name.startswith("_")]
-
-
-def render(name: str, *records) -> str:
-    return import_module(f"harness.report.formats.{name}").render(
-        list(records), build(list(records), created="2026-01-02")
-    )
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_format_renders_hostile_and_broken_runs(name: str) -> None:
-    crashed = record(
-        run_id="b", samples=(), outcome="crashed", detail=HOSTILE, model=None, engine=None, prediction=None
-    )
-
-    text = render(name, record(name=HOSTILE), crashed)
-
-    assert text
-    assert "\u202e" not in text
+REPORTS = Path(__file__).parents[3] / "reports"
 
 
 def test_median_counts_neither_warm_up_nor_disturbed_samples() -> None:
     # Rates 10, 12, 11 count: the median is 11; the warm-up (0.2) and the disturbed one (0.11) do not.
-    (run,) = build([record()]).runs
-    (test,) = run.tests
+    (test,) = summarise(record())
 
     assert test.value == pytest.approx(11.0)
     assert (test.sample_count, test.disturbed_count) == (3, 1)
-    assert test.low is None
-    assert build([record(rates=(10, 11, 12, 13, 14, 15))]).runs[0].tests[0].low == pytest.approx(10.0)
+    assert (test.low, test.least, test.most) == (None, pytest.approx(10.0), pytest.approx(12.0))
+    assert summarise(record(rates=(10, 11, 12, 13, 14, 15)))[0].low == pytest.approx(10.0)
 
 
-def test_many_runs_are_drawn_in_part_and_listed_whole() -> None:
-    from harness.report.figures import ROWS_MAX, agreement
+@pytest.mark.parametrize(
+    ("rates", "outcome", "state", "word"),
+    [
+        # 10 tokens/s are predicted, 5 to 20
+        pytest.param((5.0, 5.0, 5.0), "ok", State.INSIDE, "as predicted", id="low end"),
+        pytest.param((20.0, 20.0, 20.0), "ok", State.INSIDE, "as predicted", id="high end"),
+        pytest.param((19.0, 20.02, 20.03), "ok", State.EDGE, "at the edge", id="within its own spread"),
+        pytest.param((20.001, 20.001, 20.001), "ok", State.EDGE, "at the edge", id="by less than is printed"),
+        pytest.param((20.1, 20.1, 20.1), "ok", State.OUTSIDE, "faster", id="above"),
+        pytest.param((40.0, 41.0), "ok", State.OUTSIDE, "faster", id="twice"),
+        pytest.param((19.0, 21.5), "ok", State.OUTSIDE, "faster", id="two samples have no spread"),
+        pytest.param((4.9, 4.9, 4.9), "ok", State.OUTSIDE, "slower", id="below"),
+        pytest.param((), "ok", State.DISTURBED, "disturbed", id="only a disturbed sample"),
+        pytest.param((10.0, 10.0, 10.0), "inconclusive", State.DISTURBED, "disturbed", id="inconclusive"),
+        pytest.param((10.0, 10.0, 10.0), "crashed", State.NONE, "not measured", id="crashed"),
+        pytest.param((10.0, 10.0, 10.0), "refused", State.NONE, "not measured", id="refused"),
+    ],
+)
+def test_the_state_of_a_figure(rates: tuple[float, ...], outcome: str, state: State, word: str) -> None:
+    figure = figures_of(record(rates=rates, outcome=outcome))["decode"]
 
-    runs = labelled(build([record(run_id=f"r{i:03}") for i in range(60)]).runs)
-    pytest.importorskip("vl_convert", reason="the report extra is not installed")
-    figure = agreement(runs)
-
-    # Two quantities a run: decode and peak memory.
-    assert len(figure.rows) == 120
-    assert f"newest {ROWS_MAX}" in figure.note
-    assert len({label for label, _ in runs}) == 60
-
-
-def test_a_line_over_the_depth_joins_runs_that_differ_in_nothing_else() -> None:
-    pytest.importorskip("vl_convert", reason="the report extra is not installed")
-
-    def at(depth_tokens: int, runtime: str, rate: float, **more):
-        scenario = Scenario(depth_tokens=depth_tokens, context_tokens=depth_tokens + 110, thread_count=4)
-        named = {"run_id": f"{runtime}{depth_tokens}", "rates": (rate,) * 3, "prediction": None}
-        return record(scenario=scenario, runtime=runtime, **named, **more)
-
-    runs = [at(0, "llamacpp", 20.0), at(2048, "llamacpp", 10.0), at(0, "ik", 30.0), at(2048, "ik", 15.0)]
-    limited = at(4096, "llamacpp", 1.0, workload="stream")
-    lone = at(8192, "mlx", 5.0)
-
-    figure = depth(labelled(build([*runs, limited, lone]).runs))
-
-    lines: dict[str, list[float]] = {}
-    for name, _, _, speed, *_ in figure.rows:
-        lines.setdefault(name, []).append(float(speed))
-    assert sorted(lines.values()) == [[20.0, 10.0], [30.0, 15.0]]
+    assert (figure.state, figure.word) == (state, word)
 
 
-def test_memory_is_drawn_of_predicted_runs_however_many_were_not() -> None:
-    pytest.importorskip("vl_convert", reason="the report extra is not installed")
-    others = [record(run_id=f"r{i:03}", prediction=None) for i in range(STACKS_MAX)]
+@pytest.mark.parametrize(
+    ("measured", "low", "mid", "high", "state"),
+    [
+        (213.96, 139.0, 172.0, 213.9, State.OUTSIDE),
+        (213.96, 139.0, 172.0, 214.4, State.INSIDE),
+        (20.04, 5.0, 10.0, 20.0, State.OUTSIDE),
+        (0.1016, 0.081, 0.1, 0.104, State.INSIDE),
+    ],
+)
+def test_the_state_can_be_read_from_the_printed_figures(measured, low, mid, high, state) -> None:
+    figure = Figure("decode", "tokens/s", state, measured, predicted=Interval(mid, low, high))
 
-    figure = memory(labelled(build([record(run_id="a"), *others]).runs))
+    ends = [float(end.replace(",", "")) for end in figure.between.split(" to ")]
+    assert (ends[0] <= float(figure.number) <= ends[1]) == (state is State.INSIDE)
 
-    assert figure is not None and len(figure.rows) == 2  # its weights, and its peak
+
+def test_what_is_not_believed_stands_in_brackets() -> None:
+    assert figures_of(record(rates=()))["decode"].number == "(0.111)"  # 10 tokens in 90 s
+    assert figures_of(record(outcome="inconclusive"))["peak memory"].number == "(300)"
+    assert figures_of(record())["decode"].number == "11"
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(99_000_000, "94.4 MiB"), (999 << 20, "999 MiB"), (3 << 30, "3 GiB"), (3.14159 * 2**30, "3.14 GiB")],
+)
+def test_memory_as_people_read_it(value: float, words: str) -> None:
+    figure = figures_of(record(memory=MemoryUse(peak_rss_bytes=int(value)), prediction=None))["peak memory"]
+
+    assert f"{figure.number} {figure.unit_word}" == words
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"), [(1.24, "+24 %"), (0.98, "−2 %"), (1.001, "0 %"), (2.1, "2.1 times"), (0.4, "0.4 times")]
+)
+def test_off_is_measured_beside_the_likeliest(factor: float, words: str) -> None:
+    figure = Figure("decode", "tokens/s", State.INSIDE, 100 * factor, predicted=around(100.0))
+
+    assert figure.off == words
+
+
+@pytest.mark.parametrize(
+    ("speed", "words"),
+    [
+        (212.0, "Some 40 times as fast as you read."),  # 5.3 tokens/s
+        (10.6, "Some 2 times as fast as you read."),
+        (5.0, "About as fast as you read."),
+        (1.0, "Slower than you read."),
+    ],
+)
+def test_a_speed_beside_a_reader(speed: float, words: str) -> None:
+    assert reading_words(speed) == words
 
 
 def test_markdown_is_as_agreed(golden) -> None:
-    golden("report.md", render("md", record()))
-
-
-def test_html_sections_are_as_agreed(golden) -> None:
-    page = render("html", record(), record(name="a<b>&c", run_id="c", outcome="inconclusive", detail="busy"))
-
-    for key in ("runs", "how"):
-        section = page.partition(f'<section id="{key}"')[2].partition("</section>")[0]
-        golden(f"report-{key}.html", section + "\n")
+    golden("report.md", md.render([record()]))
 
 
 def test_markdown_keeps_hostile_names_in_their_cell() -> None:
-    text = render("md", record(name="a|b_c <b>@me</b> [x](y) \\"))
+    text = md.render([record(name="a|b_c <b>@me</b> [x](y) \\")])
     rows = [line for line in text.splitlines() if line.startswith("|")]
 
-    assert {row.count("|") for row in rows[:3]} == {9}
+    assert {row.count("|") for row in rows[:3]} == {8}
     assert "<b>" not in text
     assert "a&#124;b&#95;c" in text
+    assert "\u202e" not in md.render([record(name=HOSTILE)])
 
 
 @pytest.mark.parametrize(
@@ -122,27 +130,4 @@ def test_markdown_keeps_hostile_names_in_their_cell() -> None:
     ],
 )
 def test_folders_of_people_are_not_published(word: str, shown: str) -> None:
-    (run,) = build([record(command=("edge-harness", "run", word))], command=(word,)).runs
-
-    assert run.command == ("edge-harness", "run", shown)
-
-
-def test_budgets_are_drawn_beside_their_limits(tmp_path) -> None:
-    pytest.importorskip("vl_convert", reason="the report extra is not installed")
-    budgets = tmp_path / "budgets.toml"
-    budgets.write_text(
-        '[[budget]]\nmetric = "decode_tokens_per_s"\nfloor = 5.0\n\n'
-        '[[budget]]\nmetric = "load_s"\nmodel = "no-such"\nceiling = 1\n'
-    )
-    result, page = tmp_path / "result.json", tmp_path / "page.html"
-    result.write_bytes(msgspec.json.encode(record(rates=(10.0, 10.2, 9.8, 10.1, 9.9, 10.0))))
-
-    done = CliRunner().invoke(cli, ["report", str(result), "-b", str(budgets), "--no-predictions", "-o", str(page)])
-
-    assert done.exit_code == 0, done.output
-    section = page.read_text().partition('<section id="budgets"')[2].partition("</section>")[0]
-    # ten tokens in a second are twice the floor; no run speaks for the other budget
-    assert "decode_tokens_per_s, * on *: pass, 10" in section
-    assert section.count("could not run") == 1
-    refused = CliRunner().invoke(cli, ["report", str(result), "-b", str(budgets), "-f", "md"])
-    assert refused.exit_code == 2
+    assert without_folders((word,)) == (shown,)

@@ -16,7 +16,7 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, InputError
 from harness.records.imports import read_results
 from harness.records.ladder import rungs_of
-from harness.report.figures import ladder
+from harness.report.courses import ladders
 
 LLAMA_BENCH = {
     "build_commit": "0c1e570", "build_number": 1, "cpu_info": "AMD EPYC", "gpu_info": "", "backends": "CPU",
@@ -176,32 +176,36 @@ def rung(quant: str, kl: float, *, sha256: str, calibration: CalibrationChange =
     return record(**(given | more))
 
 
-def test_the_ladders_figure_joins_quality_and_speed_of_a_file() -> None:
-    moved = msgspec.structs.replace(
-        SAME, ece=0.04, nll_change=change(-0.002, -0.004, 0.001), ece_change=change(0.003, 0.001, 0.006),
-        lost_count=7, gained_count=5,
-    )  # fmt: skip
-    first, second = rung("Q8_0", 0.01, sha256="a", calibration=moved), rung("Q2_K", 1.0, sha256="b")
-    timed = record(run_id="speed", model=second.model)
+def test_the_ladder_names_the_fewest_bits_that_keep_the_next_token() -> None:
+    """Of 1.5 GB, 0.6 and 0.3, with 98, 96 and 70 % the same next token, and 11, 20 and 30 tokens/s."""
+    sizes = {"Q8_0": 1_500_000_000, "Q4_K_M": 600_000_000, "Q2_K": 300_000_000}
+    kept = {"Q8_0": 0.98, "Q4_K_M": 0.96, "Q2_K": 0.70}
+    speeds = {"Q8_0": 11.0, "Q4_K_M": 20.0, "Q2_K": 30.0}
+    runs = []
+    for quant, size in sizes.items():
+        scored = rung(quant, 0.1, sha256=quant)
+        model = scored.model.replace(size_bytes=size)
+        score = scored.result.score.replace(top1_agreement_ratio=kept[quant])
+        runs.append(scored.replace(model=model, result=scored.result.replace(score=score)))
+        runs.append(record(run_id=f"speed-{quant}", model=model, rates=(speeds[quant],) * 3))
     failed = record(run_id="f", workload="quality", outcome="failed", detail="no room", result=None, samples=())
 
-    drawn = ladder([first, second, timed, failed])
+    (drawn,) = ladders([*runs, failed])
 
-    same = ("+0.0000 [+0.0000, +0.0000]", "+0.0000 [+0.0000, +0.0000]", "0: 0 + 0")
-    moved_cells = ("-0.0020 [-0.0040, +0.0010]", "*+0.0030 [+0.0010, +0.0060]", "12: 7 + 5")
-    # Clean samples of the shared record run at 10, 12 and 11 tokens/s; as small, closer and slower is no less good.
-    shared = ("1500", "8.50", "Q8_0 75%")
-    assert [row[:8] for row in drawn.rows] == [
-        ("tiny", "Q8_0", *shared, "", "", ""),
-        ("tiny", "Q2_K", *shared, "11.0", drawn.rows[1][6], drawn.rows[1][7]),
+    # 0.6 / 1.5 and 20 / 11
+    assert (
+        drawn.knee
+        == "tiny, Q4_K_M: 0.4 times the size of Q8_0, 1.8 times the speed, and 96 % of the time the same next token."
+    )
+    assert [(quant, is_knee) for quant, is_knee, _ in drawn.rows] == [
+        ("Q8_0", False),
+        ("Q4_K_M", True),
+        ("Q2_K", False),
     ]
-    assert [row[8:] for row in drawn.rows] == [
-        ("9.5000 ± 0.800", "0.0100", "", "", "yes", *moved_cells),
-        ("9.5000 ± 0.800", "1.0000", "", "", "yes", *same),
-    ]
-    # One mark over the size and one over the speed, on a wide and on a narrow page.
-    assert drawn.svg.count("<title>tiny Q2_K: 1500 MB, KL 1.0000 nats") == 4
-    assert ladder([failed]) is None
+    bars = drawn.rows[2][2]
+    assert ["low" in bar for bar in bars] == [False, False, True]
+    assert 'aria-label="30"' in bars[1]
+    assert ladders([failed]) == []
 
 
 def test_a_rungs_speed_is_of_the_setting_of_the_others() -> None:

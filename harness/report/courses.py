@@ -1,0 +1,124 @@
+"""Courses over time and ladders of quantisations: pictures of runs that have all but one thing in common."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from harness.domain.record import RunRecord
+from harness.domain.result import Soak
+from harness.printable import clean
+from harness.records.derive import course_of
+from harness.records.ladder import Rung, rungs_of
+from harness.report import drawing, words
+from harness.report.drawing import Drawing
+from harness.report.state import Figure, figures_of
+from harness.units import format_number
+
+_KNEE_RATIO: Final = 0.95
+"""Least share of tokens that stay the same in the quantisation that the sentence names."""
+_LOW_RATIO: Final = 0.90
+_MOST_POINTS: Final = 12
+_FEW_POINTS: Final = 4
+_MOST_WINDOWS: Final = 120
+
+
+class Course(NamedTuple):
+    """Runs alike over time, or one run over its minutes."""
+
+    title: str
+    detail: str
+    picture: Drawing
+
+
+class Ladder(NamedTuple):
+    """The sentence, and of each quantisation its name, whether the sentence names it, and three bars."""
+
+    knee: str
+    rows: list[tuple[str, bool, list[Drawing]]]
+
+
+def courses(records: Sequence[RunRecord]) -> list[Course]:
+    """Speeds over time: a line joins runs that agree in all but the build; a run that is alone has none."""
+    groups: dict[tuple[str, ...], list[tuple[RunRecord, Figure]]] = defaultdict(list)
+    for record in records:
+        speed = figures_of(record)["decode"]
+        if speed.measured and speed.state.is_believed and not isinstance(record.result, Soak):
+            groups[course_of(record)].append((record, speed))
+    several = [group for group in groups.values() if len(group) > 1]
+    settings = words.setting_words([group[-1][0] for group in several])
+    found = []
+    for group, setting in zip(several, settings, strict=True):
+        newest = group[-_MOST_POINTS:]
+        first, last = newest[0][0], newest[-1][0]
+        values = [speed.measured or 0.0 for _, speed in newest]
+        detail = ", ".join(filter(None, (clean(last.quant, 30), setting, "tokens/s")))
+        if len(newest) < len(group):
+            detail += f"; the newest {len(newest)} of {len(group)} runs"
+        name = words.model_words(last)
+        ends = (words.short_date(first.created), words.short_date(last.created))
+        picture = drawing.course(values, [], ends, f"{name}, {detail}", is_labelled=len(newest) <= _FEW_POINTS)
+        found.append(Course(name, detail, picture))
+    return found
+
+
+def soaks(records: Sequence[RunRecord]) -> list[Course]:
+    """Speed over the minutes of a run, a picture for each: two soaks of unlike limits have nothing in common."""
+    found = []
+    for record in records:
+        soak = record.result
+        if not isinstance(soak, Soak) or record.outcome != "ok" or len(soak.windows) < _FEW_POINTS:
+            continue
+        windows = soak.windows[:: -(-len(soak.windows) // _MOST_WINDOWS)]
+        values = [window.tokens_per_s for window in windows]
+        name = words.model_words(record)
+        minutes = f"{format_number(windows[-1].since_start_s / 60, 2)} min"
+        detail = f"{clean(record.quant, 30)}, tokens/s over {minutes}, {words.short_date(record.created)}"
+        at = [window.since_start_s for window in windows]
+        picture = drawing.course(values, at, ("0", minutes), f"{name}, {detail}", is_labelled=False)
+        found.append(Course(name, detail, picture))
+    return found
+
+
+def ladders(records: Sequence[RunRecord]) -> list[Ladder]:
+    """Quantisations of a model by falling bits: size, speed, and how often the next token is the same."""
+    by_model: dict[str, list[Rung]] = defaultdict(list)
+    for rung in rungs_of(records):
+        if rung.quality and rung.quality.score.top1_agreement_ratio and not rung.runtime:
+            by_model[rung.model].append(rung)
+    return [_ladder(model, rungs) for model, rungs in by_model.items() if len(rungs) > 1]
+
+
+def _ladder(model: str, rungs: list[Rung]) -> Ladder:
+    rungs.sort(key=lambda rung: -rung.size_bytes)
+    first = knee = rungs[0]
+    for rung in rungs:
+        if _same_ratio(rung) >= _KNEE_RATIO:
+            knee = rung
+    fastest = max(_speed(rung) for rung in rungs) or 1.0
+    rows = []
+    for rung in rungs:
+        kind = "w" if rung is knee else "r"
+        same = _same_ratio(rung)
+        speed = _speed(rung)
+        bars = [
+            drawing.value_bar(
+                rung.size_bytes / first.size_bytes, f"{format_number(rung.size_bytes / 1e9, 2)} GB", kind
+            ),
+            drawing.value_bar(speed / fastest, format_number(speed) if speed else "not measured", kind),
+            drawing.value_bar(same, f"{100 * same:.0f} %", kind if same >= _LOW_RATIO else "low"),
+        ]
+        rows.append((clean(rung.quant, 30), rung is knee, bars))
+    size = format_number(knee.size_bytes / first.size_bytes, 2)
+    said = f"{words.name_words(model)}, {clean(knee.quant, 30)}: {size} times the size of {clean(first.quant, 30)}"
+    if _speed(knee) and _speed(first):
+        said += f", {format_number(_speed(knee) / _speed(first), 2)} times the speed"
+    return Ladder(f"{said}, and {100 * _same_ratio(knee):.0f} % of the time the same next token.", rows)
+
+
+def _same_ratio(rung: Rung) -> float:
+    return (rung.quality and rung.quality.score.top1_agreement_ratio) or 0.0
+
+
+def _speed(rung: Rung) -> float:
+    """Tokens/s to be believed; 0 for none."""
+    return (rung.speed_outcome == "ok" and rung.decode_tokens_per_s) or 0.0

@@ -1,0 +1,182 @@
+"""Pictures as inline SVG: places are shares of the width, so that text keeps its size on any screen.
+
+Colours are classes of the page's style sheet. Nothing here has a style attribute, which the page's policy forbids.
+"""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import pairwise
+from math import floor, log, log10
+from typing import Final
+
+from harness.domain.prediction import Interval
+from harness.report.state import Figure, State
+from harness.units import format_number
+
+_SHAPES: Final = {
+    State.INSIDE: '<circle r="6"/>',
+    State.MEASURED: '<circle r="6"/>',
+    State.EDGE: '<circle r="5"/>',
+    State.OUTSIDE: '<path d="M0-7 7 0 0 7-7 0Z"/>',
+    State.NONE: '<circle r="5"/>',
+    State.DISTURBED: '<path d="M-5-5h10v10h-10zM-5 0 0-5M-5 5 5-5M0 5 5 0"/>',
+}
+_NICE: Final = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
+_MOST_TICKS: Final = 5
+
+
+class Drawing(str):
+    """SVG made here, whose texts are escaped: a template shows it as it is."""
+
+    __slots__ = ()
+
+    def __html__(self) -> str:
+        """Itself."""
+        return self
+
+
+class Axis:
+    """From a value to its place, in per cent of the width; linear from 0, or by factors."""
+
+    def __init__(self, low: float, high: float, *, by_factors: bool) -> None:
+        self.low = low
+        self.high = high if high > low else low * 2 or 1.0
+        self.by_factors = by_factors
+
+    @classmethod
+    def from_zero(cls, values: Iterable[float]) -> "Axis":
+        """Linear from 0; ends at a round number 1.2 times the largest value or more."""
+        largest = max(values, default=0.0) or 1.0
+        unit = 10.0 ** floor(log10(1.2 * largest))
+        return cls(0.0, next(unit * nice for nice in _NICE if unit * nice >= 1.2 * largest), by_factors=False)
+
+    @classmethod
+    def of_factors(cls, values: Iterable[float]) -> "Axis":
+        """Logarithmic around all values, with some room at both ends."""
+        positive = [value for value in values if value > 0]
+        return cls(min(positive, default=1.0) / 1.3, max(positive, default=1.0) * 1.3, by_factors=True)
+
+    def at(self, value: float) -> float:
+        """Place of a value, kept on the axis."""
+        if not self.by_factors:
+            share = (value - self.low) / (self.high - self.low)
+        else:
+            share = log(max(value, self.low) / self.low) / log(self.high / self.low)
+        return round(100 * min(max(share, 0.0), 1.0), 2)
+
+    def ticks(self) -> list[float]:
+        """Round values for marks, at most five."""
+        if not self.by_factors:
+            return [0.0, self.high]
+        first = floor(log10(self.low))
+        last = floor(log10(self.high))
+        round_ones = [step * 10.0**power for power in range(first, last + 1) for step in (1.0, 3.0)]
+        inside = [value for value in round_ones if self.low <= value <= self.high]
+        tens = [value for value in inside if log10(value) == floor(log10(value))]
+        chosen = inside if len(inside) <= _MOST_TICKS else tens
+        return chosen[:: -(-len(chosen) // _MOST_TICKS)] if chosen else []
+
+
+def picture(says: str, height: int, parts: Sequence[str], kind: str = "") -> Drawing:
+    """One picture; ``says`` is what a screen reader tells of it."""
+    label = escape(says, quote=True)
+    body = "".join(parts)
+    size = f'width="100%" height="{height}"'
+    return Drawing(f'<svg class="draw {kind}" {size} role="img" aria-label="{label}">{body}</svg>')
+
+
+def band(axis: Axis, interval: Interval, y: float, height: float = 14) -> str:
+    """An interval with its likeliest value."""
+    left = axis.at(interval.low)
+    width = max(axis.at(interval.high) - left, 0.4)
+    middle = axis.at(interval.mid)
+    box = f'<rect class="band" x="{left}%" y="{y - height / 2}" width="{width:.2f}%" height="{height}" rx="3"/>'
+    return f'{box}<line class="hair" x1="{middle}%" x2="{middle}%" y1="{y - height / 2}" y2="{y + height / 2}"/>'
+
+
+def mark(place: float, y: float, state: State) -> str:
+    """The mark of a state at a place in per cent."""
+    return f'<svg class="mark {state.name.lower()}" x="{place}%" y="{y}" overflow="visible">{_SHAPES[state]}</svg>'
+
+
+def shape(state: State) -> Drawing:
+    """The mark of a state around its own middle, for a legend."""
+    return Drawing(_SHAPES[state])
+
+
+def rule(place: float, height: float, kind: str = "grid") -> str:
+    """A vertical line."""
+    return f'<line class="{kind}" x1="{place}%" x2="{place}%" y1="0" y2="{height}"/>'
+
+
+def label(place: float, y: float, text: str, kind: str = "") -> str:
+    """Text that stays inside the picture: its anchor is the side of it that is nearer to the edge."""
+    anchor = "middle"
+    if place < 12:
+        anchor = "start"
+    elif place > 88:
+        anchor = "end"
+    return f'<text class="{kind}" x="{place}%" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def bar(share: float, y: float, height: float, kind: str, start: float = 0.0) -> str:
+    """A filled part of the width, both in per cent."""
+    return f'<rect class="{kind}" x="{start:.2f}%" y="{y}" width="{max(share, 0.0):.2f}%" height="{height}" rx="2"/>'
+
+
+def bullet(figure: Figure, says: str) -> Drawing:
+    """A measured figure on its predicted interval, from 0; the end of the axis stands below."""
+    values = [figure.measured or 0.0]
+    parts = [bar(100, 8, 6, "track")]
+    if figure.predicted is not None:
+        values.append(figure.predicted.high)
+    axis = Axis.from_zero(value / figure.divisor for value in values)
+    if figure.predicted is not None:
+        parts.append(band(axis, figure.predicted.through(lambda value: value / figure.divisor), 11))
+    if figure.measured is not None:
+        parts.append(mark(axis.at(figure.measured / figure.divisor), 11, figure.state))
+    end = f"{format_number(axis.high)} {figure.unit_word}"
+    return picture(says, 36, [*parts, label(0, 34, "0"), label(100, 34, end)])
+
+
+def factor_axis(axis: Axis, unit: str) -> Drawing:
+    """The scale below such rows."""
+    ticks = [label(axis.at(value), 14, format_number(value)) for value in axis.ticks()]
+    return picture(f"Scale: {unit}", 18, ticks, "scale")
+
+
+def stack(parts: Sequence[tuple[str, float, str]], says: str) -> Drawing:
+    """Parts of a whole side by side, with a gap between them; each is a name, a size and a class."""
+    whole = sum(size for _, size, _ in parts)
+    drawn = []
+    start = 0.0
+    for _, size, kind in parts:
+        share = 100 * size / whole
+        drawn.append(bar(share - 0.3, 0, 34, kind, start))
+        start += share
+    return picture(says, 34, drawn)
+
+
+def value_bar(share: float, text: str, kind: str) -> Drawing:
+    """A bar of at most half of the width, so that its figure has room beside it."""
+    width = 50 * share
+    figure = f'<text class="value" x="{width:.1f}%" dx="6" y="16">{escape(text)}</text>'
+    return picture(text, 22, [bar(width, 3, 16, kind), figure])
+
+
+def course(
+    values: Sequence[float], at: Sequence[float], ends: tuple[str, str], says: str, *, is_labelled: bool
+) -> Drawing:
+    """Values from 0, joined, in even steps or where ``at`` says; the first and the last are marked, or all."""
+    axis = Axis.from_zero(values)
+    steps = at or range(len(values))
+    places = [round(4 + 92 * (step - steps[0]) / ((steps[-1] - steps[0]) or 1), 2) for step in steps]
+    levels = [round(108 - 0.96 * axis.at(value), 1) for value in values]
+    parts = ['<line class="ground" x1="0" x2="100%" y1="108" y2="108"/>']
+    for (x1, y1), (x2, y2) in pairwise(zip(places, levels, strict=True)):
+        parts.append(f'<line class="joined" x1="{x1}%" y1="{y1}" x2="{x2}%" y2="{y2}"/>')
+    for index, (place, y, value) in enumerate(zip(places, levels, values, strict=True)):
+        if is_labelled or index in {0, len(values) - 1}:
+            parts += [mark(place, y, State.MEASURED), label(place, y - 10, format_number(value), "value")]
+    parts += [label(0, 126, ends[0]), label(100, 126, ends[1])]
+    return picture(f"{says}: {', '.join(format_number(value) for value in values)}", 130, parts)

@@ -1,0 +1,268 @@
+"""What a page may say of a figure: measured, predicted, and whether to believe it. Every count is made here."""
+
+from collections import Counter
+from collections.abc import Iterable
+from enum import Enum
+from typing import Final, NamedTuple
+
+from harness.domain.prediction import Interval
+from harness.domain.record import RunRecord
+from harness.domain.result import Load, Soak, Speculation, Stream
+from harness.records.compare import ComparedRow, compare, timed
+from harness.records.derive import Measured
+from harness.units import GIB, MIB, format_number
+
+BELIEVED: Final = "ok"
+_DIGITS: Final = (2, 3, 4)
+"""Significant digits that figures are printed with: the fewest from which the state can be read."""
+_SPREAD_COUNT: Final = 3
+"""Samples below which a run says nothing about its own spread."""
+
+
+class State(Enum):
+    """What to make of a figure; the value is the word that stands beside its mark."""
+
+    INSIDE = "as predicted"
+    EDGE = "at the edge"
+    OUTSIDE = "outside"
+    MEASURED = "measured"
+    DISTURBED = "disturbed"
+    NONE = "not measured"
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a prediction was held to a measurement that is believed."""
+        return self in {State.INSIDE, State.EDGE, State.OUTSIDE}
+
+    @property
+    def is_believed(self) -> bool:
+        """Whether the measured figure may stand as one."""
+        return self.is_judged or self is State.MEASURED
+
+
+class Figure(NamedTuple):
+    """One quantity of a run.
+
+    Attributes:
+        name: Key of the quantity, as :func:`harness.records.compare.compare` names it.
+        unit: ``tokens/s``, ``s`` or ``bytes``.
+        measured: Median of the clean samples; of the disturbed ones where the state says so; None without any.
+        least: Smallest clean sample, and ``most`` the largest: the run's own spread. None below three samples.
+        predicted: What was said before the run, with its 90 % interval; None where nothing was.
+    """
+
+    name: str
+    unit: str
+    state: State
+    measured: float | None = None
+    least: float | None = None
+    most: float | None = None
+    sample_count: int = 0
+    predicted: Interval | None = None
+
+    @property
+    def factor(self) -> float | None:
+        """Measured over the likeliest value; None unless both are to be believed."""
+        if self.measured is None or self.predicted is None or not self.state.is_judged or self.predicted.mid <= 0:
+            return None
+        return self.measured / self.predicted.mid
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more was measured than the interval allows."""
+        return self.measured is not None and self.predicted is not None and self.measured > self.predicted.high
+
+    @property
+    def word(self) -> str:
+        """The state in a word or two: a speed is faster or slower, memory so many MiB over or under."""
+        if self.state is not State.OUTSIDE or self.measured is None or self.predicted is None:
+            return self.state.value
+        if self.unit != "bytes":
+            is_faster = self.is_over == (self.unit == "tokens/s")
+            return "faster" if is_faster else "slower"
+        difference = abs(self.measured - self.predicted.mid)
+        number, unit = amount("bytes", difference)
+        return f"{number} {unit} {'over' if self.is_over else 'under'}"
+
+    @property
+    def digits(self) -> int:
+        """The fewest significant digits with which the printed interval says what the state says; 0 for none."""
+        return _telling_digits(self)
+
+    @property
+    def least_digits(self) -> int:
+        """Significant digits of the measured figure: two where its samples differ by more than a tenth, else three."""
+        if self.measured is None or self.least is None or self.most is None:
+            return 3
+        return 2 if self.most - self.least > 0.1 * self.measured else 3
+
+    @property
+    def number(self) -> str:
+        """The measured figure without its unit; in brackets where it is not to be believed."""
+        if self.measured is None:
+            return "–"
+        text = format_number(self.measured / self.divisor, max(self.digits, self.least_digits))
+        return text if self.state.is_believed else f"({text})"
+
+    @property
+    def divisor(self) -> float:
+        """By what the figure and its interval are divided to be in that unit."""
+        return self._scale[0]
+
+    @property
+    def unit_word(self) -> str:
+        """The unit that the figure and its interval are printed in."""
+        return self._scale[1]
+
+    @property
+    def between(self) -> str:
+        """The 90 % interval without its unit; empty without a prediction."""
+        if self.predicted is None:
+            return ""
+        ends = [format_number(end / self.divisor, self.digits) for end in (self.predicted.low, self.predicted.high)]
+        return " to ".join(ends)
+
+    @property
+    def off(self) -> str:
+        """Measured against the likeliest value: whole per cent with a sign, from two on a factor; empty without."""
+        factor = self.factor
+        if factor is None:
+            return ""
+        if not 0.5 < factor < 2:
+            return f"{format_number(factor, 2)} times"
+        percent = round(100 * (factor - 1))
+        return f"{percent:+d} %".replace("-", "−") if percent else "0 %"
+
+    @property
+    def says(self) -> str:
+        """All of it in words, for those who cannot see the picture."""
+        predicted = f"; predicted {self.between} {self.unit_word}" if self.predicted else ""
+        return f"{self.number} {self.unit_word}{predicted}: {self.word}"
+
+    @property
+    def _scale(self) -> tuple[float, str]:
+        if self.measured is not None:
+            return scale_of(self.unit, self.measured)
+        return scale_of(self.unit, self.predicted.mid if self.predicted else 0.0)
+
+
+def scale_of(unit: str, value: float) -> tuple[float, str]:
+    """The unit that people read such a value in, and by what to divide it."""
+    if unit == "bytes":
+        return (MIB, "MiB") if value < 1000 * MIB else (GIB, "GiB")
+    if unit != "s":
+        return 1.0, unit
+    if value < 0.1:
+        return 1e-3, "ms"
+    return (1.0, "s") if value < 100 else (60.0, "min")
+
+
+def amount(unit: str, value: float, digits: int = 3) -> tuple[str, str]:
+    """A value and its unit, as people read it."""
+    divisor, word = scale_of(unit, value)
+    return format_number(value / divisor, digits), word
+
+
+def _telling_digits(figure: Figure) -> int:
+    if figure.predicted is None:
+        return 3
+    for digits in _DIGITS:
+        if not figure.state.is_judged or _read(figure, digits) is figure.state:
+            return digits
+    return _DIGITS[-1]
+
+
+def _read(figure: Figure, digits: int) -> State:
+    """The state that a reader of the printed figures would give; the edge is not to be read from them."""
+    if figure.state is State.EDGE or figure.measured is None or figure.predicted is None:
+        return figure.state
+    low, high = (float(f"{end:.{digits}g}") for end in (figure.predicted.low, figure.predicted.high))
+    measured = float(f"{figure.measured:.{max(digits, figure.least_digits)}g}")
+    return State.INSIDE if low <= measured <= high else State.OUTSIDE
+
+
+def figures_of(record: RunRecord) -> dict[str, Figure]:
+    """Every figure of a run by its name, ``decode`` always among them: the speed of whatever it was."""
+    comparison = compare(record)
+    tests = timed(record)
+    if comparison is not None:
+        found = {row.name: _compared(record, row, tests.get(row.name)) for row in comparison.rows}
+    else:
+        found = {name: _measured(record, name, test) for name, test in tests.items()}
+        peak = record.memory.peak_rss_bytes if record.memory else 0
+        found["peak memory"] = _plain(record, "peak memory", "bytes", peak or None)
+    if not found["decode"].measured:
+        found["decode"] = _plain(record, "decode", "tokens/s", _speed(record))
+    return found
+
+
+def _speed(record: RunRecord) -> float | None:
+    """Tokens/s that a result holds where no sample does."""
+    result = record.result
+    if isinstance(result, Stream):
+        return result.decoding.tokens_per_s
+    if isinstance(result, Speculation):
+        return result.speculative.tokens_per_s
+    if isinstance(result, Soak):
+        return result.sustained_tokens_per_s
+    if isinstance(result, Load):
+        return max(level.new_tokens_per_s for level in result.levels)
+    return None
+
+
+def _trusted(record: RunRecord, value: float | None, state: State) -> State:
+    """The state less what its run forbids: nothing is measured by one that broke off, nothing believed of a doubted."""
+    if value is None or record.outcome not in {BELIEVED, "inconclusive"}:
+        return State.NONE
+    return state if record.outcome == BELIEVED else State.DISTURBED
+
+
+def _plain(record: RunRecord, name: str, unit: str, value: float | None) -> Figure:
+    state = _trusted(record, value, State.MEASURED)
+    return Figure(name, unit, state, None if state is State.NONE else value, sample_count=int(value is not None))
+
+
+def _measured(record: RunRecord, name: str, test: Measured | None) -> Figure:
+    unit = "tokens/s" if name in {"decode", "prefill"} else "s"
+    if test is None:
+        return Figure(name, unit, State.NONE)
+    value = test.doubted_value if test.value is None else test.value
+    state = _trusted(record, value, State.DISTURBED if test.value is None else State.MEASURED)
+    shown = None if state is State.NONE else value
+    return Figure(name, unit, state, shown, *_spread(test), sample_count=test.sample_count)
+
+
+def _spread(test: Measured | None) -> tuple[float | None, float | None]:
+    if test is None or test.sample_count < _SPREAD_COUNT:
+        return None, None
+    return test.least, test.most
+
+
+def _compared(record: RunRecord, row: ComparedRow, test: Measured | None) -> Figure:
+    least, most = _spread(test)
+    predicted = Interval(row.predicted, row.low, row.high)
+    state = State.DISTURBED
+    if row.inside is not None:
+        state = State.INSIDE if row.inside else State.OUTSIDE
+    if state is State.OUTSIDE and least is not None and most is not None and least <= row.high and most >= row.low:
+        state = State.EDGE
+    state = _trusted(record, row.measured, state)
+    measured = None if state is State.NONE else row.measured
+    figure = Figure(row.name, row.unit, state, measured, least, most, row.sample_count, predicted)
+    if state is State.OUTSIDE and _read(figure, _DIGITS[-1]) is not State.OUTSIDE:
+        return figure._replace(state=State.EDGE)  # by less than a page prints
+    return figure
+
+
+class Tally(Counter[State]):
+    """How many figures are in each state."""
+
+    @property
+    def judged(self) -> int:
+        """Those that a prediction was held to."""
+        return sum(count for state, count in self.items() if state.is_judged)
+
+
+def tally(figures: Iterable[Figure]) -> Tally:
+    """How many figures are in each state."""
+    return Tally(figure.state for figure in figures)
