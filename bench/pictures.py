@@ -8,7 +8,6 @@ kept as a digest beside the pictures, so that a test can tell when they are old.
 """
 
 import hashlib
-import html
 import json
 import shutil
 from pathlib import Path
@@ -84,10 +83,6 @@ def main(check: bool) -> None:
                     clip = {"x": 0, "y": 0, "width": width, "height": height}
                     view.screenshot(path=FOLDER / f"{name}-{width}-{scheme}.png", full_page=True, clip=clip)
                     view.close()
-        view = browser.new_page(viewport={"width": 1180, "height": 900})
-        for name in ("check", "fit"):
-            view.set_content(_terminal((REPORTS / "output" / f"first-{name}.txt").read_text(encoding="utf-8")))
-            view.locator("pre").screenshot(path=FOLDER / f"terminal-{name}.png")
         view = browser.new_page(viewport={"width": 860, "height": 500})
         view.set_content(_comment())
         view.locator("main").screenshot(path=FOLDER / "gate-comment.png")
@@ -108,12 +103,6 @@ def _comment() -> str:
     style += "td, th { border: 1px solid #d0d7de; padding: 5px 9px; text-align: left }"
     body = MarkdownIt().enable("table").render(markdown(judged))
     return f"<style>{style}</style><main>{badge(judged)}{body}</main>"
-
-
-def _terminal(text: str) -> str:
-    style = "font: 13px/1.35 monospace; background: #1b1d21; color: #e6e6e6; padding: 14px; display: inline-block; "
-    style += "width: 108ch; white-space: pre-wrap; margin: 0"
-    return f'<pre style="{style}">$ {html.escape(text.rstrip())}</pre>'
 
 
 if __name__ == "__main__":

@@ -113,9 +113,8 @@ def _judged(records: "list[RunRecord]", budget: Path | None, baseline: tuple[str
     from harness.gates.propose import propose
 
     earlier = gather(baseline)
-    if budget:
-        budgets = list(load_budgets(budget))
-    else:
+    budgets = list(load_budgets(budget) if budget else ())
+    if not budget:
         budgets = [proposal.budget for proposal in propose(earlier, "regression")]
     if not budgets:
         return []

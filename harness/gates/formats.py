@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 from xml.etree import ElementTree as ET
 
 from harness.domain.base import shipped_table, shipped_text
@@ -43,7 +43,7 @@ def summary(judgements: Sequence[Judgement], notes: Sequence[str] = ()) -> str:
     first = f"{counts[worst]} of {counted(len(judgements), 'budget')}"
     lines = [f"{_WORDS[worst]}: {', '.join([first, *others])}.{_advice(worst)}", ""]
     shown = sorted((j for j in judgements if j.answer == worst and worst != "pass"), key=_badness)
-    lines += _aligned([_row(judgement) for judgement in shown[:_ROWS]])
+    lines += _aligned([row_words(judgement) for judgement in shown[:_ROWS]])
     if len(shown) > _ROWS:
         lines.append(f"  and {len(shown) - _ROWS} more")
     if shown:
@@ -71,7 +71,7 @@ def _badness(judgement: Judgement) -> float:
     return judgement.margin_ratio if judgement.margin_ratio is not None else 0.0
 
 
-def _row(judgement: Judgement) -> tuple[str, ...]:
+def row_words(judgement: Judgement) -> tuple[str, str, str, str]:
     """How much, whose, which figure, and the interval; the reason in place of a figure that is not there."""
     budget = judgement.budget
     quant = str(budget.pin.get("quant", ""))
@@ -176,20 +176,6 @@ def junit(judgements: Sequence[Judgement]) -> str:
     ET.indent(suites)
     text = _NOT_XML.sub("", ET.tostring(suites, encoding="unicode"))
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
-
-
-def chart_rows(judgements: Sequence[Judgement]) -> tuple[dict[str, Any], ...]:
-    """What a page draws of each budget: its words, and its value and interval as shares of its limit (None unknown)."""
-    rows = []
-    for j in judgements:
-        shares = {
-            name: value / j.limit if value is not None and j.limit else None
-            for name, value in (("share", j.value), ("low", j.low), ("high", j.high))
-        }
-        words = {"name": _title(j.budget), "answer": j.answer, "limit": _limit(j), "value": _interval(j)}
-        line = None if j.relative_to or j.budget.predicted else j.limit
-        rows.append(words | shares | {"metric": j.budget.metric, "line": line, "reason": j.reason})
-    return tuple(rows)
 
 
 def badge(judgements: Sequence[Judgement]) -> str:

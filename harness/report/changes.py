@@ -4,10 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from harness.domain.figure import FIGURES
+from harness.gates.formats import row_words
 from harness.gates.judge import GateAnswer, Judgement
 from harness.printable import clean
-from harness.report import drawing, words
+from harness.report import drawing
 from harness.report.drawing import Axis, Drawing
 from harness.report.state import State
 
@@ -21,11 +21,12 @@ ANSWERS: Final[dict[GateAnswer, tuple[str, State, str, str]]] = {
 
 
 class Change(NamedTuple):
-    """A budget: what it holds, the change in words, why it is undecided, and a picture."""
+    """A budget: the change, whose, of which figure, its interval, why it is undecided, and a picture."""
 
-    what: str
-    detail: str
     change: str
+    whose: str
+    what: str
+    between: str
     reason: str
     picture: Drawing
 
@@ -65,7 +66,7 @@ def gate_of(judgements: Sequence[Judgement]) -> Gate:
         number=str(counts[worst]),
         unit=unit,
         verdict=ANSWERS[worst][3],
-        lead="" if worst == "pass" else f"The worst: {first.what}, {first.detail}: {first.change}.",
+        lead="" if worst == "pass" else f"The worst: {first.whose}, {first.what}: {first.change}.",
         counts=[(state, word, counts[answer]) for answer, (word, state, *_) in ANSWERS.items() if counts[answer]],
         changes=changes,
         axis=drawing.picture("Scale: per cent of the baseline, or of the limit", 18, ticks, "scale"),
@@ -85,10 +86,9 @@ def _shares(judgement: Judgement) -> tuple[float, ...]:
 
 
 def _change(judgement: Judgement, shares: tuple[float, ...], axis: Axis) -> Change:
-    budget = judgement.budget
     word, state, *_ = ANSWERS[judgement.answer]
+    told = row_words(judgement)
     parts = []
-    change = "no value"
     if shares:
         value, low, high = shares
         limit = 1.0
@@ -100,14 +100,7 @@ def _change(judgement: Judgement, shares: tuple[float, ...], axis: Axis) -> Chan
         kind = f"range {state.name.lower()}"
         parts += [drawing.rule(axis.at(limit), 34, "limit"), drawing.bar(width, 13, 8, kind, start)]
         parts.append(drawing.mark(axis.at(value), 17, state))
-        change = clean(judgement.change, 60)
-    quant = clean(str(budget.pin.get("quant", "")), 30)
     reason = ""
     if judgement.answer not in {"pass", "fail"}:
         reason = clean(judgement.settles or judgement.reason, 300)
-    what = f"{words.name_words(budget.model)} {quant}".strip()
-    depth = budget.pin.get("depth_tokens")
-    detail = FIGURES[budget.metric].title
-    if depth:
-        detail += f", after {depth:,} tokens"
-    return Change(what, detail, change, reason, drawing.picture(f"{change}: {word}", 34, parts))
+    return Change(*told, reason, drawing.picture(f"{told[0]}, {told[3]}: {word}", 34, parts))

@@ -104,7 +104,9 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     many = [*kept("check/grid-evening.json"), *kept("ladder/qwen2.5-coder-1.5b.json"), *kept("soak/cut-and-plain.json")]
     many += [*kept("stream/records.json"), *kept("speculation/records.json"), *kept("check/grid-zen3.json")]
     before = kept("check/grid-zen3.json")
-    judged = evaluate([each.budget for each in propose(before, "regression")], kept("check/grid-evening.json"), baseline=before)
+    judged = evaluate(
+        [each.budget for each in propose(before, "regression")], kept("check/grid-evening.json"), baseline=before
+    )
     hostile = [record(name=HOSTILE, run_id=f"h{n}", detail=HOSTILE, outcome="crashed") for n in range(2)]
     made = {
         "check": page_of(kept("check/default.json")),
