@@ -13,7 +13,7 @@ from harness.domain.base import Frozen
 from harness.domain.figure import FIGURES, Metric, metric_values
 from harness.domain.record import RunRecord
 from harness.domain.result import Generation
-from harness.records.derive import setting_of
+from harness.records.derive import course_of, setting_of
 from harness.stats.intervals import quantile_interval
 from harness.stats.runs import Spread, estimate, spread_of
 
@@ -132,16 +132,16 @@ def _file_of(record: RunRecord) -> str:
 
 
 def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
-    """The course of a metric over runs alike: same model, workload, runtime, machine and scenario; the newest last."""
+    """The course of a metric over runs that differ in nothing but build and day (``course_of``); the newest last."""
     courses: dict[tuple[str, ...], list[tuple[str, str, list[float]]]] = {}
     for run in records:
         values = [v for v in metric_values(run, metric) if v > 0]
         if run.outcome in {"ok", "inconclusive"} and values:
             depth = f" @ d{run.scenario.depth_tokens}" if run.scenario.depth_tokens else ""
             name = f"{run.name} {run.quant}".strip() + f"{depth}, {run.scenario.thread_count} threads"
-            _, runtime, choice, *_ = alike = setting_of(run)
+            _, runtime, choice, *_ = setting_of(run)
             name += f", {runtime}" * (runtime not in {"", "llamacpp"}) + f", {choice}" * (choice == "greedy")
-            courses.setdefault((name, *alike), []).append((run.created, run.run_id, values))
+            courses.setdefault((name, *course_of(run)), []).append((run.created, run.run_id, values))
     ordered = [(name, sorted(course)) for (name, *_), course in courses.items()]
     return [_trend(name, metric, course) for name, course in sorted(ordered, key=lambda each: each[1][-1])]
 
