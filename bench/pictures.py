@@ -12,7 +12,7 @@ import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 import click
 from msgspec.structs import replace
@@ -80,7 +80,7 @@ def main(check: bool) -> None:
                     view = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
                     view.goto(file.as_uri())
                     height = min(view.evaluate("document.documentElement.scrollHeight"), _TALLEST)
-                    clip = {"x": 0, "y": 0, "width": width, "height": height}
+                    clip: Any = {"x": 0, "y": 0, "width": width, "height": height}
                     view.screenshot(path=FOLDER / f"{name}-{width}-{scheme}.png", full_page=True, clip=clip)
                     view.close()
         view = browser.new_page(viewport={"width": 860, "height": 500})
