@@ -12,7 +12,7 @@ With pytest-benchmark installed each run appears in its table and its JSON as se
 all metrics in ``extra_info``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the markers known."""
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
+
+
+_CALLED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that is marked with a budget and held no record to it proves nothing: it fails."""
+    yield
+    if item.get_closest_marker("edge_budget") and not item.stash.get(_CALLED, False):
+        pytest.fail("edge_budget: found a marker alone, expected the fixture to be called with a record", pytrace=False)
 
 
 @dataclass(frozen=True)
@@ -110,13 +121,15 @@ def edge_budget(request: pytest.FixtureRequest) -> "Callable[..., list[Judgement
     """A function that holds records to the test's budgets: markers, the budgets file, and its own arguments.
 
     ``edge_budget(record, metric="decode_tokens_per_s", floor=20)``, or ``edge_budget(record)``. A broken budget fails
-    the test with the evidence; an inconclusive one skips it, unless ``edge_inconclusive = fail``.
+    the test with the evidence; an inconclusive one skips it, unless ``edge_inconclusive = fail``. A test that is marked
+    with a budget and never calls it fails too.
     """
 
     def hold(*records: "RunRecord", **limits: Any) -> "list[Judgement]":
         from harness.gates.evaluate import evaluate
         from harness.gates.formats import terminal
 
+        request.node.stash[_CALLED] = True
         judgements = evaluate(_budgets(request, limits), records)
         answers = {j.answer for j in judgements}
         text = terminal([j for j in judgements if j.answer != "pass"]) if answers - {"pass"} else ""

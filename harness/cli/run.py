@@ -1,7 +1,8 @@
 """``edge-harness run``: measure models for real, each in a child process of its own."""
 
 import os
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import click
 from msgspec import Meta
@@ -12,6 +13,15 @@ from harness.cli._effect import refuse_typed
 from harness.cli._output import Answer, say
 from harness.domain.option import Option
 from harness.domain.question import MOST_TOKENS, Api, KvType, Quant, Ubatch, Without
+from harness.printable import clean_lines
+from harness.units import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.app.run import RunCell
+    from harness.measure.pipeline import How
+    from harness.measure.protocol import GenerateJob
 
 
 class _Setting(options.Setting):
@@ -78,6 +88,16 @@ def run(
         Meta(description="Include greedy sampling (choosing each token from its logits) in the time."),
         Option(("--greedy",), "Engine and placement"),
     ] = False,
+    until_decided: Annotated[
+        Path | None,
+        Meta(description="Budgets file: run again while one of them is undecided and more runs can decide it."),
+        Option(("--until-decided",), "Measuring", path="file", is_here=True),
+    ] = None,
+    baseline: Annotated[
+        tuple[str, ...],
+        Meta(description="With --until-decided: result, or folder of results, to compare with; repeatable."),
+        Option(("--baseline",), "Measuring", is_repeated=True),
+    ] = (),
 ) -> Answer:
     """Measure models: prefill, decode, time to first token, load time, memory.
 
@@ -117,6 +137,11 @@ def run(
             thread_count=thread_count,
             batch_count=batch_count,
         )
+        if until_decided is not None:
+            if len(jobs) > 1 or programs is not None:
+                raise click.UsageError("--until-decided takes one runtime, and no --programs")
+            return _until_decided(cells, jobs[0], how, until_decided, baseline)
+        refuse_typed({"baseline"}, "without --until-decided")
         if programs is None:
             groups = run_in_turns([[(cell, job) for job in jobs] for cell in cells], how=how, device=this_machine())
         else:
@@ -130,3 +155,25 @@ def run(
                 say(*difference_view(first, other), answer_beside(first, other))
 
     return Answer(records, show, exit_of(records))
+
+
+def _until_decided(
+    cells: "Sequence[RunCell]", job: "GenerateJob", how: "How", file: Path, baseline: tuple[str, ...]
+) -> Answer:
+    """Rounds of runs until the budgets of a file are decided; the answer and the status are the gate's."""
+    from harness.app.results import gather
+    from harness.app.run import run_cells
+    from harness.app.this_machine import this_machine
+    from harness.catalog.budgets import load_budgets
+    from harness.gates.evaluate import exit_code
+    from harness.gates.formats import summary
+    from harness.gates.live import gate_in_rounds
+
+    budgets, device = load_budgets(file), this_machine()
+    fresh = how._replace(resume=False)  # a run that was made before is no further one
+    judgements, records = gate_in_rounds(
+        budgets, lambda: run_cells(cells, job, how=fresh, device=device), baseline=gather(baseline)
+    )
+    text = clean_lines(summary(judgements, [f"{counted(len(records), 'run')} made."]))
+    document = {"records": records, "judgements": judgements}
+    return Answer(document, lambda: click.echo(text, nl=False), exit_code(judgements))

@@ -56,21 +56,22 @@ def evaluate(
     records: Sequence[RunRecord],
     *,
     baseline: Sequence[RunRecord] = (),
-    looks: int = 0,
+    looks: int = 1,
+    in_turns: bool = False,
 ) -> list[Judgement]:
     """Judge every budget: one judgement each, in their order.
 
     ``baseline`` is for budgets that compare with one, and tells the others how much runs differ. A budget that no run
     matches could not be judged, and no gate passes that. Nor does a run that failed and that no budget names: it may be
-    the one that was meant. ``looks`` is how often the decision is looked at while both sides are measured in turns; 0
-    for runs that are there already.
+    the one that was meant. ``looks`` is how often the decision is looked at while more runs are made; ``in_turns`` that
+    both sides were measured so by this gate.
 
     Raises:
         UnknownNameError: A budget that is ``predicted`` names no known device or model.
         BadDataError: Its figure is not predicted.
     """
     measured = [budget for budget in budgets if not budget.predicted]
-    errors = Errors.of(len(measured), max(1, looks))
+    errors = Errors.of(len(measured), looks)
     failed = [record for record in records if record.outcome not in _WELL]
     astray = [record for record in failed if not any(matches(budget, record) for budget in measured)]
     judgements = []
@@ -78,7 +79,7 @@ def evaluate(
         if budget.predicted:
             judgements.append(_judge_prediction(budget, records))
         else:
-            judgements.append(_judge_measured(budget, records, baseline, errors, astray, in_turns=looks > 0))
+            judgements.append(_judge_measured(budget, records, baseline, errors, astray, in_turns=in_turns))
     return judgements
 
 
@@ -203,7 +204,10 @@ def _without_clean(case: _Case, runs: Sequence[RunRecord]) -> Judgement:
         return case.could_not_run(f"the runs hold no sample of this metric: {metric} was not measured")
     doubts = sorted({d for r in runs for s in r.samples for d in s.validity.doubts})
     reason = "every sample was disturbed: " + "; ".join(doubts[:3])
-    return judgement_of(case.budget, "inconclusive", reason=reason, evidence=case.evidence)
+    # Once the machine is quiet, one more run may decide.
+    return judgement_of(
+        case.budget, "inconclusive", reason=reason, runs_needed=len(case.runs) + 1, evidence=case.evidence
+    )
 
 
 def _values(budget: Budget, records: Sequence[RunRecord]) -> list[list[float]]:

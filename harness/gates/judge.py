@@ -53,7 +53,8 @@ class Judgement(Frozen):
     Limit, value and its interval (``low``, ``high``) are in the figure's unit, or ratios to what ``relative_to`` names
     (``baseline``, ``prediction``, ``roofline``). ``margin_ratio`` is how far inside (positive) or outside the limit the
     value lies, as a share of the limit; ``detectable_ratio`` the smallest slowdown that so many runs show in 95 of 100
-    gates, None without an interval of theirs; ``change`` how far the value lies from the baseline or from the limit,
+    gates, None without an interval of theirs; ``runs_needed`` with how many an open question is likely to be decided,
+    None where no number is; ``change`` how far the value lies from the baseline or from the limit,
     ``settles`` what would decide an open question, in words. Evidence are runs (identifiers) or parts of a prediction;
     ``line`` is 0 without a file.
     """
@@ -68,6 +69,7 @@ class Judgement(Frozen):
     sample_count: int = 0
     margin_ratio: float | None = None
     detectable_ratio: float | None = None
+    runs_needed: int | None = None
     change: str = ""
     settles: str = ""
     reason: str = ""
@@ -134,11 +136,16 @@ def judge(
     else:
         change = f"{abs(margin):.1%} {'inside' if margin >= 0 else 'outside'} the limit"
     reason, settles = change, ""
+    needed: int | None = None
     if budget.slowdown_ratio is not None:
         reason += f", where {budget.slowdown_ratio:.0%} must be found"
     if answer == "inconclusive":
-        distance = limit if finds_slowdown else estimate.mid / limit
-        settles = _settled(distance, counts, spread, errors)
+        distance = limit if finds_slowdown else estimate.mid / limit  # a ratio
+        if spread.told is None and spread.unit == "run":  # two more tell how much they differ
+            needed = counts[0] + 2
+        elif spread.unit != "sitting":  # more runs of this hour tell nothing of others
+            needed = runs_needed(log(distance), counts, spread, errors.alarm)
+        settles = _settled(needed, counts, spread)
         reason += f": the interval holds the limit; {spread.words()}; {settles}"
     elif finds_slowdown:
         reason += ": beyond noise" if answer == "fail" else ": the interval leaves that out"
@@ -153,6 +160,7 @@ def judge(
         sample_count=estimate.sample_count,
         margin_ratio=margin,
         detectable_ratio=found(spread, counts, errors.alarm),
+        runs_needed=needed,
         change=change,
         settles=settles,
         reason=reason,
@@ -160,13 +168,14 @@ def judge(
     )
 
 
-def _settled(distance: float, counts: tuple[int, int], spread: Spread, errors: Errors) -> str:
-    """What would settle a budget that is undecided at a ``distance`` (a ratio) from its limit."""
-    needed = runs_needed(log(distance), counts, spread, errors.alarm)
+def _settled(needed: int | None, counts: tuple[int, int], spread: Spread) -> str:
+    """What would settle a budget that is undecided, in words."""
     if spread.unit == "sitting":
         return "measure the baseline beside it (gate live), or keep runs of more days as the baseline"
-    if needed is None and counts[1]:
+    if spread.told is None:
+        return f"{needed} runs, which tell how much they differ"
+    if needed is not None:
+        return f"{needed} {spread.unit}s would settle it in 95 of 100 gates"
+    if counts[1]:
         return f"{counts[1]} {spread.unit}s of the baseline are too few for any number: keep more of them"
-    if needed is None:
-        return f"no number of {spread.unit}s is sure to settle it"
-    return f"{needed} {spread.unit}s would settle it in 95 of 100 gates"
+    return f"no number of {spread.unit}s is sure to settle it"

@@ -142,3 +142,22 @@ def test_model(edge_model, edge_budget):
     result.assert_outcomes(passed=1)
     (path,) = pytester.path.joinpath("records").glob("*.json")
     assert load(path).memory.peak_rss_bytes > 0
+
+
+def test_a_marker_that_nothing_is_held_to_fails(project) -> None:
+    source = """
+import pytest
+
+@pytest.mark.edge_budget("decode_tokens_per_s", floor=1)
+def test_without_the_fixture():
+    pass
+
+@pytest.mark.edge_budget("decode_tokens_per_s", floor=1)
+def test_without_a_call(edge_budget):
+    pass
+
+@pytest.mark.edge_budget("decode_tokens_per_s", floor=1)
+def test_skipped():
+    pytest.skip("no device today")
+"""
+    project(source).assert_outcomes(failed=2, skipped=1)

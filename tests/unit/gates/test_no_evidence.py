@@ -1,0 +1,241 @@
+"""What is no evidence for this build, and budgets that must not stay undecided: each was green once."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from msgspec import structs
+
+from harness.app.results import gather
+from harness.cli import cli
+from harness.domain.budget import Budget
+from harness.domain.record import ModelIdentity, RunRecord
+from harness.errors import BadDataError, Exit, RefusedError
+from harness.gates.answers import keep_answers, read_answers, with_deadlines
+from harness.gates.evaluate import evaluate, exit_code
+from harness.gates.judge import judgement_of
+from harness.gates.live import gate_in_rounds
+from harness.gates.sittings import comparable, sittings_of
+from harness.records.store import load, save
+
+GOOD = load(Path(__file__).parents[2] / "records" / "v2-smollm2-135m.json")
+assert isinstance(GOOD.model, ModelIdentity)
+NAME = GOOD.model.name
+MEMORY = Budget(metric="peak_memory_bytes", ceiling=1e12, model=NAME)
+SPEED = Budget(metric="decode_tokens_per_s", slowdown_ratio=0.1, model=NAME)
+
+
+def run(name: str, minutes: float = 0.0, **fields: object) -> RunRecord:
+    made = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minutes)
+    return structs.replace(GOOD, run_id=name, created=made.isoformat(), **fields)
+
+
+REFUSED = run("today", 60 * 24, outcome="refused", model=None, samples=(), memory=None, extra={"model": NAME})
+
+
+@pytest.mark.parametrize(
+    ("today", "said"),
+    [
+        pytest.param(REFUSED, "today: refused", id="it could not have its model"),
+        pytest.param(
+            structs.replace(REFUSED, extra={"model": "smolm2"}), "no budget names smolm2", id="a slip in its name"
+        ),
+        pytest.param(structs.replace(REFUSED, extra={}), "may be the run that was meant", id="it has no name at all"),
+    ],
+)
+def test_a_failed_run_is_not_made_good_by_the_one_of_yesterday(today: RunRecord, said: str) -> None:
+    judged = evaluate([MEMORY], [run("yesterday"), today])
+
+    assert exit_code(judged) == Exit.COULD_NOT_RUN
+    assert said in judged[0].reason
+
+
+@pytest.mark.parametrize("size", [{"memory": 0}, {"file": 0}])
+def test_what_nobody_measured_is_not_0_bytes(size: dict[str, int]) -> None:
+    assert GOOD.memory is not None
+    record = run("served")
+    budget = MEMORY
+    if "memory" in size:
+        record = structs.replace(record, memory=structs.replace(GOOD.memory, peak_rss_bytes=0, peak_anonymous_bytes=0))
+    else:
+        record = structs.replace(record, model=structs.replace(GOOD.model, size_bytes=0))
+        budget = Budget(metric="file_bytes", ceiling=1e12, model=NAME)
+
+    (judged,) = evaluate([budget], [record])
+
+    assert judged.answer == "could not run"
+    assert "was not measured" in judged.reason
+
+
+@pytest.mark.parametrize(
+    ("earlier", "said"),
+    [
+        pytest.param({"outcome": "failed"}, "ended as failed", id="failed"),
+        pytest.param({"machine": structs.replace(GOOD.machine, cpu_model="another")}, "machine is", id="other machine"),
+        pytest.param({"model": structs.replace(GOOD.model, quant="Q2_K")}, "quant is", id="other quantisation"),
+        pytest.param({"scenario": structs.replace(GOOD.scenario, thread_count=9)}, "thread_count is", id="setting"),
+        pytest.param({"target": "ssh"}, "target is", id="other target"),
+    ],
+)
+def test_a_baseline_of_another_kind_is_none(earlier: dict[str, object], said: str) -> None:
+    (judged,) = evaluate([SPEED], [run("new")], baseline=[run("old", -1, **earlier)])
+
+    assert judged.answer == "could not run"
+    assert said in judged.reason
+
+
+def test_a_baseline_that_was_disturbed_decides_nothing() -> None:
+    doubts = structs.replace(GOOD.samples[0].validity, doubts=("busy",))
+    disturbed = tuple(structs.replace(sample, validity=doubts) for sample in GOOD.samples)
+
+    (judged,) = evaluate([SPEED], [run("new")], baseline=[run("old", -1, samples=disturbed)])
+
+    assert judged.answer == "inconclusive"
+
+
+def faster(record: RunRecord, factor: float) -> RunRecord:
+    return structs.replace(
+        record, samples=tuple(structs.replace(s, duration_s=s.duration_s / factor) for s in record.samples)
+    )
+
+
+def test_runs_of_other_hours_are_one_repetition() -> None:
+    day = 60 * 24
+    old = [run(f"o{n}", n * day) for n in range(3)] + [run("o9", 5)]
+    new = [run("n1", 10 * day), run("n2", 10 * day + 5)]
+
+    assert [len(sitting) for sitting in sittings_of([*new, *old])] == [2, 1, 1, 2]
+    unit, mine, theirs = comparable([(r, [100.0]) for r in new], [(r, [100.0]) for r in old])
+    assert (unit, len(mine), len(theirs)) == ("sitting", 1, 3)
+
+
+def test_an_hour_that_is_a_fifth_slower_is_no_slower_build() -> None:
+    """One baseline of another hour: nobody knows how much hours differ, so only gate live can tell."""
+    old = [run(f"o{n}", n) for n in range(5)]
+    new = [faster(run(f"n{n}", 300 + n), 0.8) for n in range(5)]
+
+    (judged,) = evaluate([SPEED], new, baseline=old)
+
+    assert judged.answer == "inconclusive"
+    assert "gate live" in judged.settles
+
+
+def test_half_the_speed_is_a_slower_build_at_any_hour() -> None:
+    old = [run(f"o{n}", n) for n in range(5)]
+    new = [faster(run(f"n{n}", 300 + n), 0.5) for n in range(5)]
+
+    (judged,) = evaluate([SPEED], new, baseline=old)
+
+    assert judged.answer == "fail"
+
+
+def test_every_file_of_a_folder_is_read_or_named(tmp_path: Path) -> None:
+    save(run("one"), tmp_path / "one.json")
+    save(run("two"), tmp_path / "TWO.JSON")
+    save(run("three"), tmp_path / "below" / "three.json")
+    (tmp_path / "lines.jsonl").write_bytes(
+        b"".join(p.read_bytes().replace(b"\n", b"") + b"\n" for p in [tmp_path / "one.json"])
+    )
+    (tmp_path / "notes.txt").write_text("hello")
+
+    with pytest.warns(UserWarning, match="not read: notes.txt"):
+        assert {record.run_id for record in gather([str(tmp_path)])} == {"one", "two", "three"}
+    save(faster(run("one"), 2.0), tmp_path / "other.json")
+    with pytest.raises(RefusedError, match="two different runs are called one"), pytest.warns(UserWarning):
+        gather([str(tmp_path)])
+
+
+def test_only_runs_since_a_time_are_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
+    save(run("old"), tmp_path / "results" / "old.json")
+    (tmp_path / "b.toml").write_text('[[budget]]\nmetric = "peak_memory_bytes"\nceiling = 1e12\n')
+    words = ["gate", "--budget", str(tmp_path / "b.toml"), str(tmp_path / "results")]
+
+    def status(*more: str) -> int:
+        return CliRunner().invoke(cli, [*words, *more], standalone_mode=False).return_value
+
+    assert status() == 0
+    assert status("--since", "2026-01-01T00:00:01Z") == Exit.COULD_NOT_RUN
+
+
+def undecided(builds: int | None = None, days: int | None = None, build: str = "x"):
+    budget = structs.replace(SPEED, undecided_builds=builds, undecided_days=days)
+    return [judgement_of(budget, "inconclusive", reason="noise", evidence=(build,))]
+
+
+def test_a_budget_is_undecided_for_so_many_builds_and_no_longer(tmp_path: Path) -> None:
+    file = tmp_path / "answers.json"
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    answers = []
+    for build in ("a", "b", "b", "good", "c", "d", "e"):
+        judged = undecided(builds=3, build=build)
+        if build == "good":
+            judged = [structs.replace(judged[0], answer="pass")]
+        earlier = read_answers(file)
+        keep_answers(file, earlier, judged, now)
+        answers.append(with_deadlines(judged, earlier, now)[0].answer)
+        now += timedelta(hours=1)
+
+    # one build that is judged again is one build; only a pass or a fail begins anew
+    assert answers == ["inconclusive"] * 3 + ["pass"] + ["inconclusive"] * 2 + ["fail"]
+
+
+@pytest.mark.parametrize(("later", "answer"), [(13, "inconclusive"), (14, "fail")])
+def test_a_budget_is_undecided_for_so_many_days_and_no_longer(tmp_path: Path, later: int, answer: str) -> None:
+    file = tmp_path / "answers.json"
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    keep_answers(file, (), undecided(days=14, build="a"), now)
+
+    judged = with_deadlines(undecided(days=14, build="b"), read_answers(file), now + timedelta(days=later))
+
+    assert judged[0].answer == answer
+
+
+def test_answers_of_strangers_are_read_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "answers.json"
+    file.write_text('{"answers": [{"budget": "b", "at": "yesterday", "build": "", "answer": "pass"}]}')
+    with pytest.raises(BadDataError, match=r"answers\[0\].at: found 'yesterday'"):
+        read_answers(file)
+
+
+def test_a_folder_that_cannot_be_written_does_not_change_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGE_HARNESS_HOME", "/proc/nowhere")
+    save(run("old"), tmp_path / "results" / "old.json")
+    (tmp_path / "b.toml").write_text('[[budget]]\nmetric = "peak_memory_bytes"\nceiling = 1e12\n')
+    words = [
+        "gate",
+        "--budget",
+        str(tmp_path / "b.toml"),
+        str(tmp_path / "results"),
+        "--answers",
+        "/proc/nowhere/a.json",
+    ]
+
+    done = CliRunner().invoke(cli, words, standalone_mode=False)
+
+    assert done.return_value == 0
+    assert "PASS" in done.stdout
+    assert "could not write" in done.stderr
+
+
+def test_rounds_go_on_while_more_runs_can_decide() -> None:
+    speeds = iter([100.0, 98.0, 102.0, 101.0, 99.0, 100.0] * 4)
+    numbers = iter(range(100))
+
+    def take() -> list[RunRecord]:
+        speed = next(speeds)
+        sample = next(s for s in GOOD.samples if s.phase == "decode" and not s.warm_up)
+        samples = (structs.replace(sample, token_count=100, duration_s=100 / speed),)
+        return [run(f"r{next(numbers)}", samples=samples)]
+
+    floors = {value: Budget(metric="decode_tokens_per_s", floor=value) for value in (50.0, 95.0, 100.0)}
+    made = {value: gate_in_rounds([budget], take) for value, budget in floors.items()}
+
+    assert [(value, judged[0].answer, len(records)) for value, (judged, records) in made.items()] == [
+        (50.0, "pass", 1),
+        (95.0, "pass", 6),
+        (100.0, "inconclusive", 3),  # on its limit: no number of runs is sure to settle it
+    ]
