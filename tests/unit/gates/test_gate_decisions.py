@@ -455,4 +455,4 @@ def test_an_inconclusive_gate_names_the_disturbance_and_what_would_settle_it() -
 
     assert judged.answer == "inconclusive"
     assert "disturbed by: others used 34 % of the CPUs (1 of 7 samples)" in judged.reason
-    assert "would settle it" in judged.reason
+    assert "3 runs, which tell how much they differ" in judged.reason
