@@ -10,11 +10,13 @@ cores".
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
+
+from harness.errors import CouldNotRunError
+from harness.outside import output_of
 
 _IN_ORDER: Final = {
     "0x41": "0xc05 0xc07 0xd01 0xd02 0xd03 0xd04 0xd05 0xd46 0xd80",  # Cortex-A5, A7, A32 to A55, A510, A520
@@ -113,12 +115,10 @@ def sysctl() -> dict[str, str]:
     if platform.system() != "Darwin":
         return {}
     try:
-        done = subprocess.run(
-            ["/usr/sbin/sysctl", "hw", "machdep.cpu"], capture_output=True, text=True, timeout=5, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        printed = output_of(("/usr/sbin/sysctl", "hw", "machdep.cpu"), "sysctl", timeout_s=5, ends=None)
+    except CouldNotRunError:
         return {}
-    return dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    return dict(line.split(": ", 1) for line in printed.decode(errors="replace").splitlines() if ": " in line)
 
 
 def allowed_cpus() -> frozenset[int]:
@@ -177,11 +177,17 @@ def _kinds(speeds: Mapping[int, float]) -> tuple[CoreKind, ...]:
     return tuple(CoreKind(speeds[group[0]] / speeds[ordered[0]], tuple(sorted(group))) for group in groups)
 
 
+_CPUS_MAX: Final = 65_536
+_LIST_LETTERS: Final = 4_096
+"""Read of a list: the longest of a real machine has some hundred letters."""
+
+
 def numbers(text: str) -> frozenset[int]:
     """The numbers in a list of the kernel's kind, ``0-3,8``."""
     members: set[int] = set()
-    for first, last in re.findall(r"(\d+)(?:-(\d+))?", text):
-        members |= set(range(int(first), min(int(last or first), int(first) + 65_536) + 1))
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", text[:_LIST_LETTERS]):
+        if len(first) <= 5:  # no machine has a CPU of a higher number
+            members |= set(range(int(first), min(int(last[:6] or first), _CPUS_MAX) + 1))
     return frozenset(members)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from harness.catalog.paths import cache_dir
-from harness.errors import BadDataError, HarnessError
+from harness.errors import BadDataError, HarnessError, what_is_there
 
 _ENTRIES_MAX: Final = 500
 
@@ -21,6 +21,8 @@ def sha256_of(path: Path) -> str:
         BadDataError: It cannot be read.
     """
     try:
+        if not path.is_file():  # /dev/zero has no end, and a pipe may have no writer
+            raise BadDataError(path, "", what_is_there(path), "a model file")
         key = _key(path)
         if known := _notes().get(key):
             return known

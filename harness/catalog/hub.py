@@ -10,6 +10,7 @@ kept in the cache (its folder ``hub``), so that an interrupted read goes on and 
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,10 @@ _CHUNK_BYTES: Final = 1 << 16
 _LISTING_MAX_BYTES: Final = 16 << 20
 _ANSWER_S: Final = 4.0
 """Longest time for a first word of the hub: its client alone would try again for 20 s where there is no network."""
+_MOST_KEY: Final = "edge_harness_most_bytes"
+_PAGE_S: Final = 60.0
+_SLOWEST_BYTES_PER_S: Final = 16 << 10
+"""Below it a hub is given up: what it may send, at this rate, and a minute, are the time that it has."""
 _FIRST_BYTES: Final = 1 << 20
 _EIB: Final = 1 << 60
 _MOST_BYTES: Final = 64 << 20
@@ -84,6 +89,7 @@ def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
     """
     file = file or _chosen(repo, names_in(repo), quant)
     client, described = _client(), []
+    _session()
     _reach(repo)
     for part in parts_of(file):
         with _faults_told(f"{repo}/{part}"):
@@ -202,7 +208,8 @@ def _download(
     with part.open("ab") as out, _faults_told(place):
         done = out.tell()
         headers |= {"Range": f"bytes={done}-{stop - 1 if stop else ''}"} if done or stop else {}
-        with utils.get_session().stream("GET", url, headers=headers, timeout=30) as answer:
+        asked = {_MOST_KEY: stop or most_bytes}
+        with _session().stream("GET", url, headers=headers, timeout=30, extensions=asked) as answer:
             status = answer.status_code
             if status == 404 and stop:
                 raise UnknownNameError("file of the hub", place, ())
@@ -257,7 +264,7 @@ def _reach(repo: str) -> None:
     Raises:
         FetchError: None came in time; a thread asks, since looking up a name knows no time limit.
     """
-    endpoint, session, faults = _endpoint(), _client().utils.get_session(), ["no answer"]
+    endpoint, session, faults = _endpoint(), _session(), ["no answer"]
 
     def ask() -> None:
         try:
@@ -273,9 +280,51 @@ def _reach(repo: str) -> None:
         raise FetchError(f"{repo}: the hub {endpoint} cannot be reached ({faults[0]})")
 
 
+def _session() -> Any:
+    """The client's own session, whose answers are bounded: in bytes, and in the time until the last of them is here.
+
+    The client asks pages of its own accord (what a file is, where it went), whose size a mirror decides.
+    """
+    session = _client().utils.get_session()
+    hooks = session.event_hooks
+    if _bound not in hooks["response"]:
+        hooks["response"].append(_bound)
+        session.event_hooks = hooks
+    return session
+
+
+def _bound(answer: Any) -> None:
+    """Count the bytes of an answer as they come; FetchError beyond what its request may have, or at its deadline."""
+    asked = answer.request.extensions
+    most_bytes = asked.get(_MOST_KEY, _LISTING_MAX_BYTES)
+    end_s = time.monotonic() + _PAGE_S + most_bytes / _SLOWEST_BYTES_PER_S
+    if answer.request.method != "HEAD" and answer.headers.get("Content-Encoding", "identity") != "identity":
+        raise FetchError(f"{answer.url.host} sent a pressed page, expected one as it was asked for")
+    base = next(kind for kind in type(answer.stream).__mro__ if kind.__name__ == "SyncByteStream")
+
+    class Counted(base):  # type: ignore[misc, valid-type]  # of whichever library the client speaks with
+        def __init__(self, stream: Any) -> None:
+            self.stream = stream
+
+        def __iter__(self) -> Iterator[bytes]:
+            size = 0
+            for chunk in self.stream:
+                size += len(chunk)
+                if size > most_bytes + _CHUNK_BYTES:
+                    raise FetchError(f"{answer.url.host} sends more than the {most_bytes} bytes that it may")
+                if time.monotonic() > end_s:
+                    raise FetchError(f"{answer.url.host} was too slow: {size} bytes of at most {most_bytes} came")
+                yield chunk
+
+        def close(self) -> None:
+            self.stream.close()
+
+    answer.stream = Counted(answer.stream)
+
+
 def _client() -> Any:
     with optional("huggingface-hub", "hub"):
-        import huggingface_hub
+        import huggingface_hub.utils
     if huggingface_hub.__version__.startswith("0."):  # what the extra `export` brings; its sessions have no streams
         version = huggingface_hub.__version__
         raise RefusedError(f"huggingface-hub {version}: 1.0 or later reads the hub; install the extra `hub` elsewhere")

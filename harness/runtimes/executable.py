@@ -26,6 +26,7 @@ from harness.catalog.engines import engine_folder
 from harness.domain.record import EngineIdentity, Phase
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
+from harness.outside import output_of
 from harness.ports import Session
 from harness.predict.kv_cache import padded
 from harness.runtimes._threads import default_thread_count
@@ -220,11 +221,9 @@ def placed(scenario: Scenario, text: str = "", *, single: bool = True) -> list[s
 
 @cache
 def _output(name: str, option: str) -> str:
-    try:
-        done = subprocess.run([program(name) or name, option], capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"{name} does not start: {error}") from error
-    return done.stdout + done.stderr
+    command = (program(name) or name, option)
+    printed = output_of(command, name, timeout_s=60, ends=None, fault=EngineError, errors_too=True)
+    return printed.decode(errors="replace")
 
 
 _BLOCKS: Final = 9998

@@ -30,6 +30,7 @@ from harness.measure.sensors import EnergyMeter
 from harness.measure.tiny_model import matrices, tiny_shape, write_tiny
 from harness.measure.validity import ValidityProbe, Watch
 from harness.onnx.files import model_files
+from harness.outside import understood
 from harness.ports import Emit
 from harness.records.imports.tools import of_llama_bench
 from harness.runtimes.executable import spelled
@@ -137,6 +138,7 @@ def on_target(
     )
 
 
+@understood("the target")
 def run_bench(job: There, emit: Emit) -> None:
     """Child's entry; its samples are told once all are there, each with what the device's counters say of it.
 
@@ -167,6 +169,7 @@ def run_bench(job: There, emit: Emit) -> None:
         emit("memory", {"mark": mark, "elsewhere": not memory, "peak_rss_bytes": memory, **_UNTOLD})
 
 
+@understood("the target")
 def run_soak(job: There, emit: Emit) -> None:
     """Child's entry: repetitions of llama-bench, each begun by a line of ``--progress``.
 

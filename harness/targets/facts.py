@@ -13,6 +13,7 @@ from harness.domain.record import MachineFingerprint
 from harness.errors import CouldNotRunError
 from harness.measure import machine, sensors
 from harness.measure.probe import cpu_engine, ram_pool, this_year
+from harness.outside import understood
 from harness.predict.traits import chip_key
 from harness.targets.shell import DUMPS, Frame, ShellTarget, files_in
 
@@ -58,13 +59,14 @@ def facts(target: ShellTarget) -> Facts:
     told = target.shell(f"uname -s; uname -r; uname -m; getprop 2>/dev/null; {read}; {DUMPS}")
     first, separator, rest = told.partition("==> ")
     frame = Frame(time.monotonic(), files_in((separator + rest).splitlines()))
-    system, release, arch = first.splitlines()[:3]
-    named = dict(re.findall(r"^\[ro\.(\w+\.\w+)\]: \[(.+)\]$", first, re.MULTILINE))
-    count = sum(line.startswith("processor") for line in frame.files.get("/proc/cpuinfo", "").splitlines())
-    online = numbers(frame.files.get("/sys/devices/system/cpu/online", "")) or frozenset(range(count or 1))
-    with frame.laid() as root:
-        cpu, ram = machine.cpu(root=root, affinity=online), machine.memory(root=root)
-        joules, zones = sensors.battery_joules(root=root), sensors.thermal_zones(root=root)
+    with understood(target.name):
+        system, release, arch = first.splitlines()[:3]
+        named = dict(re.findall(r"^\[ro\.(\w+\.\w+)\]: \[(.+)\]$", first, re.MULTILINE))
+        count = sum(line.startswith("processor") for line in frame.files.get("/proc/cpuinfo", "").splitlines())
+        online = numbers(frame.files.get("/sys/devices/system/cpu/online", "")) or frozenset(range(count or 1))
+        with frame.laid() as root:
+            cpu, ram = machine.cpu(root=root, affinity=online), machine.memory(root=root)
+            joules, zones = sensors.battery_joules(root=root), sensors.thermal_zones(root=root)
     chip = _joined(named, "soc") or cpu.model
     return Facts(
         frame=frame,
@@ -131,6 +133,7 @@ def doubts(frames: Sequence[Frame]) -> tuple[str, ...]:
     return tuple(found)
 
 
+@understood("the target")
 def ready(target: ShellTarget, known: Facts, battery_percent_min: float) -> None:
     """CouldNotRunError where nothing can be measured: the device sleeps, or its battery is below the limit."""
     if asleep(known.frame):
@@ -208,6 +211,7 @@ def probe(target: ShellTarget, name: str, read_bytes_per_s: float | None = None)
     )
 
 
+@understood("the target")
 def storage_bytes_per_s(target: ShellTarget) -> float | None:
     """Sequential read past the page cache by dd; None where dd or the file system cannot do that."""
     place = shlex.quote(f"{target.folder}/storage-probe")

@@ -18,14 +18,16 @@ from typing import IO, Final, NamedTuple
 from harness.catalog._progress import Progress, no_progress
 from harness.catalog.file_hash import sha256_of
 from harness.domain.foreign import inside
-from harness.errors import CouldNotRunError
+from harness.errors import BadDataError, CouldNotRunError
+from harness.outside import MOST_BYTES, Reader, output_of, understood
+from harness.printable import clean
 
 _CHUNK_BYTES: Final = 1 << 20
-_OUTPUT_MAX_BYTES: Final = 16 << 20
-"""Of what one command prints: split into lines it takes up to eight times as much memory."""
 _FRAME_MAX_BYTES: Final = 1 << 20
-_FRAMES_MAX: Final = 5_000
-"""Frames that are kept, the newest; a reading of the counters is some 10 KiB."""
+_FRAMES_MAX_BYTES: Final = 32 << 20
+"""Of the frames that are kept, the newest; a reading of the counters is some 10 KiB."""
+_FILES_MAX: Final = 10_000
+"""Of one answer: a server of 256 cores has half as many."""
 _LINE_MAX_BYTES: Final = 1 << 16
 _LINGER_S: Final = 0.7
 _SPARE_BYTES: Final = 64 << 20
@@ -47,7 +49,8 @@ _SLOW_EVERY: Final = 10
 """``dumpsys`` takes some 50 ms of a phone's CPU: asked once in so many frames."""
 LOST: Final = -1
 """Status of a command of which nobody knows how it ended."""
-_ENDED = re.compile(r"^ended (\d+)$", re.MULTILINE)
+_ENDED = re.compile(r"^ended (\d{1,9})$", re.MULTILINE)
+_ANSWER: Final = "the device's answer"
 _NAMED = re.compile(r"^==> (/.*) <==$")
 
 
@@ -64,9 +67,13 @@ class Frame(NamedTuple):
             BadDataError: The device names a file that would lie elsewhere.
         """
         for name, text in self.files.items():
-            path = inside(root, name.lstrip("/"), "the device's answer")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            path = inside(root, name.lstrip("/"), _ANSWER)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+            except OSError as error:
+                shown = repr(clean(name))
+                raise BadDataError(_ANSWER, "", f"{shown}: {error.strerror}", "the name of a file") from error
 
     @contextlib.contextmanager
     def laid(self) -> Iterator[Path]:
@@ -91,33 +98,9 @@ class ShellTarget:
         return [*self._words, f"exec sh -c {shlex.quote(script)}" if self._quoted else script]
 
     def shell(self, script: str, *, timeout_s: float = 60.0, check: bool = True) -> str:
-        """Output of a script; CouldNotRunError where it failed, the connection did, or it took too long."""
-        # Errors go to a file: a script that filled a pipe of them before it ends would wait for ever.
-        with tempfile.TemporaryFile() as told:
-            try:
-                process = subprocess.Popen(
-                    self.argv(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=told
-                )
-            except OSError as error:
-                raise CouldNotRunError(f"{self._words[0]} cannot be started: {error.strerror}") from error
-            end_s = time.monotonic() + timeout_s
-            output = bytearray()
-            with process, _limited(timeout_s, process.kill):
-                assert process.stdout is not None
-                while len(output) < _OUTPUT_MAX_BYTES and (chunk := process.stdout.read(_CHUNK_BYTES)):
-                    output += chunk
-                if len(output) >= _OUTPUT_MAX_BYTES:  # a target that never stops is cut off
-                    process.kill()
-                process.wait()
-            told.seek(0)
-            errors = told.read(_CHUNK_BYTES)
-        if len(output) >= _OUTPUT_MAX_BYTES:
-            raise CouldNotRunError(f"{self.name}: it sent {_OUTPUT_MAX_BYTES} bytes or more")
-        if time.monotonic() >= end_s:
-            raise CouldNotRunError(f"{self.name}: no answer within {timeout_s:g} s")
-        if check and process.returncode:
-            raise CouldNotRunError(f"{self.name}: {_last(errors) or f'status {process.returncode}'}")
-        return output.decode("utf-8", "replace")
+        """Output of a script; CouldNotRunError where it failed, the connection did, or it took or said too much."""
+        printed = output_of(self.argv(script), self.name, timeout_s=timeout_s, ends=(0,) if check else None)
+        return printed.decode("utf-8", "replace")
 
     @property
     def folder(self) -> str:
@@ -143,7 +126,8 @@ class ShellTarget:
             f"mkdir -p {own}; {self._end(f'{place}.pid')}; [ -f {there} ] && echo whole || echo part;"
             f" (wc -c < {there} || wc -c < {part} || echo 0) 2>/dev/null; df -Pk {own} | tail -n 1"
         ).split()
-        whole, have, free = told[0] == "whole", int(told[1]), int(told[5]) * 1024
+        with understood(self.name):
+            whole, have, free = told[0] == "whole", int(told[1]), int(told[5]) * 1024
         if whole and have == size:
             return place
         have = have if not whole and have <= size else 0
@@ -197,6 +181,7 @@ class ShellTarget:
             path.open("rb") as file,
         ):
             assert process.stdin is not None and process.stderr is not None
+            errors = Reader(process.stderr, process.kill)
             file.seek(start)
             done = start
             with contextlib.suppress(BrokenPipeError):  # its status tells why
@@ -205,10 +190,10 @@ class ShellTarget:
                     done += len(chunk)
                     progress(done, size)
                 process.stdin.close()
-            errors = _kept(process.stderr, process.kill)
+            errors.join()
             status = process.wait()
         if status or done < size:
-            why = _last(errors) or "the connection broke"
+            why = _last(errors.taken()) or "the connection broke"
             raise CouldNotRunError(f"{self.name}: pushing {path.name} stopped ({why}); what arrived is kept")
 
     def start(self, command: Sequence[str]) -> "Running":
@@ -258,6 +243,7 @@ class CounterFrames:
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:
         self.frames: list[Frame] = []
+        self._sizes: list[int] = []
         self.ended = False
         self._more = threading.Condition()
         threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
@@ -267,17 +253,26 @@ class CounterFrames:
         size = 0
         while size <= _FRAME_MAX_BYTES and (line := stream.readline(_LINE_MAX_BYTES)):
             if line.startswith(b"==> /end"):
-                slow = {k: v for k, v in (self.frames[-1].files if self.frames else {}).items() if "/dumpsys/" in k}
-                frame = Frame(time.monotonic(), slow | files_in(taken))
+                try:
+                    self._add(files_in(taken), size)
+                except BadDataError:
+                    break
                 taken, size = [], 0
-                with self._more:
-                    self.frames = [*self.frames[1 - _FRAMES_MAX :], frame]
-                    self._more.notify_all()
             else:
                 taken.append(line.decode("utf-8", "replace").rstrip("\n"))
                 size += len(line)
         with self._more:
             self.ended = True
+            self._more.notify_all()
+
+    def _add(self, files: Mapping[str, str], size: int) -> None:
+        slow = {k: v for k, v in (self.frames[-1].files if self.frames else {}).items() if "/dumpsys/" in k}
+        with self._more:
+            self.frames = [*self.frames, Frame(time.monotonic(), {**slow, **files})]
+            self._sizes.append(size)
+            while sum(self._sizes) > _FRAMES_MAX_BYTES:
+                self.frames = self.frames[1:]
+                del self._sizes[0]
             self._more.notify_all()
 
     def around(self, start_s: float, end_s: float, *, patience_s: float = 5.0) -> list[Frame]:
@@ -297,19 +292,17 @@ class Running:
         self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.status = LOST
         first = self._readline()
+        assert self.process.stdout is not None and self.process.stderr is not None
         if not first.startswith("pid "):
             self.process.kill()
-            rest = self.process.communicate()[1]
-            raise CouldNotRunError(f"{target.name}: {_last(first.encode() + rest) or 'the command did not start'}")
-        self.pid, self.shell_pid = (int(word) for word in first.split()[1:])
-        self._output = bytearray()
+            rest = Reader(self.process.stderr, self.process.kill)
+            rest.join(_LINGER_S)
+            said = _last(first.encode() + rest.taken())
+            raise CouldNotRunError(f"{target.name}: {said or 'the command did not start'}")
+        with understood(target.name):
+            self.pid, self.shell_pid = (int(word) for word in first.split()[1:])
         # Read from the beginning: a command whose output nobody takes would wait for ever.
-        self._reader = threading.Thread(target=self._read_output, daemon=True)
-        self._reader.start()
-
-    def _read_output(self) -> None:
-        assert self.process.stdout is not None
-        self._output += _kept(self.process.stdout, self.kill)
+        self._output = Reader(self.process.stdout, self.kill)
 
     def _readline(self) -> str:
         assert self.process.stderr is not None
@@ -320,7 +313,7 @@ class Running:
         size = 0
         while line := self._readline():
             size += len(line)
-            if size > _OUTPUT_MAX_BYTES:
+            if size > MOST_BYTES:
                 self.kill()
                 return
             if ended := _ENDED.match(line):
@@ -335,12 +328,13 @@ class Running:
         """
         assert self.process.stderr is not None
         with _limited(timeout_s, self.kill):
-            errors = _kept(self.process.stderr, self.kill)
-            self._reader.join()
+            errors = Reader(self.process.stderr, self.kill)
+            errors.join()
+            self._output.join()
             self.process.wait()
-        if ended := _ENDED.search(errors.decode("utf-8", "replace")):
+        if ended := _ENDED.search(errors.taken().decode("utf-8", "replace")):
             self.status = int(ended[1])
-        return self.status, self._output.decode("utf-8", "replace")
+        return self.status, self._output.taken().decode("utf-8", "replace")
 
     def kill(self) -> None:
         """End it: the end of its input does, there; and the connection here."""
@@ -359,6 +353,8 @@ def files_in(lines: Sequence[str]) -> dict[str, str]:
     name = ""
     for line in lines:
         if named := _NAMED.match(line):
+            if len(found) > _FILES_MAX:
+                raise BadDataError(_ANSWER, "", f"more than {_FILES_MAX} files", "some of its counters")
             if name and found[name] and not found[name][-1]:
                 found[name].pop()
             name = named[1]
@@ -366,17 +362,6 @@ def files_in(lines: Sequence[str]) -> dict[str, str]:
         elif name:
             found[name].append(line)
     return {name: "\n".join(text) + "\n" for name, text in found.items()}
-
-
-def _kept(stream: IO[bytes], end: Callable[[], None]) -> bytes:
-    """All of a stream; where it is more than is allowed, as much as that, and ``end`` is called."""
-    data = bytearray()
-    while chunk := stream.read1(_CHUNK_BYTES):  # type: ignore[attr-defined]  # a buffered pipe
-        data += chunk
-        if len(data) > _OUTPUT_MAX_BYTES:
-            end()
-            break
-    return bytes(data)
 
 
 @contextlib.contextmanager

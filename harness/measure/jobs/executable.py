@@ -11,6 +11,7 @@ from harness.errors import EngineError
 from harness.measure.memory_watch import MemoryWatch, Reading
 from harness.measure.protocol import GenerateJob
 from harness.measure.validity import Watch, child_probe
+from harness.outside import Reader
 from harness.ports import Emit
 from harness.records.derive import needed_count
 from harness.records.imports.tools import samples_of
@@ -64,11 +65,15 @@ def run_executable(job: GenerateJob, emit: Emit) -> None:
 def _run(given: list[str]) -> tuple[str, Validity, Reading]:
     """Output of one process, what the machine did meanwhile, and the most memory that the process held."""
     with Watch(child_probe()) as watch:
-        process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+        process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
         memory = MemoryWatch(process.pid)
         memory.start()
-        output, errors = process.communicate()
+        readers = [Reader(stream, process.kill) for stream in (process.stdout, process.stderr) if stream is not None]
+        process.wait()
+        for reader in readers:
+            reader.join()
     use = memory.stop()
+    output, errors = (reader.taken().decode(errors="replace") for reader in readers)
     log = errors.splitlines(keepends=True)
     sys.stderr.write("".join(log[-50:]))
     if status := process.returncode:

@@ -23,7 +23,7 @@ from harness.measure.runner import check_scenario
 from harness.measure.validity import Watch
 from harness.ports import Emit
 from harness.runtimes.server import RUNTIME, AttachedServer
-from harness.runtimes.server.answer import AGREES, READ_LATE, Request, ServerAnswer
+from harness.runtimes.server.answer import BELIEVED, READ_LATE, Request, ServerAnswer
 from harness.runtimes.server.stream import Patience
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class Served(Protocoller):
         tokens = self.asked.scenario.prompt_tokens
         answer, watch = self._ask(tokens, 1)
         own_s = answer.first_token_s
-        if answer.prompt_s is not None and answer.prompt_s > AGREES * own_s and not answer.doubts(1):
+        if answer.prompt_s is not None and answer.prompt_s > BELIEVED * own_s and not answer.doubts(1):
             own_s = answer.prompt_s
         told: dict[str, Any] = {"duration_s": own_s, "warm_up": warm_up}
         self.emit("sample", watch.sample("prefill", f"pp{tokens}{self.suffix}", tokens, **told))
@@ -204,6 +204,8 @@ class Served(Protocoller):
         if answer.prompt_tokens not in {None, wanted} and not self.server.identity(s).options["chat_template"]:
             watch.doubt(f"the prompt had {answer.prompt_tokens} tokens, {wanted} were wanted")
         watch.doubt(*answer.doubts(new_tokens))
+        if contradiction := self.server.contradiction(answer):
+            watch.doubt(contradiction)
         if answer.cached_tokens is not None and answer.cached_tokens < s.depth_tokens - 1:
             lacking = f"{answer.cached_tokens} of {s.depth_tokens} tokens of the depth"
             watch.doubt(f"only {lacking} were in the server's cache")

@@ -21,6 +21,8 @@ WORDS: Final = tuple(
 )
 """Words that common vocabularies hold as single tokens, so that a shuffled prompt keeps its length."""
 _FITS: Final = 24
+_FEW: Final = 1.25
+"""Tokens a piece that an unfinished character explains."""
 
 
 class AttachedServer:
@@ -50,6 +52,22 @@ class AttachedServer:
                 gone = "is gone" if now is None else "was restarted"
                 raise ServerError(f"the server {gone}: {error}", "crashed") from error
             raise
+
+    def contradiction(self, answer: ServerAnswer) -> str:
+        """What speaks against the number of tokens that the server says its answer had; empty for nothing.
+
+        Pieces that it does not number may bring several tokens each: its own tokenizer says how many the text has.
+        """
+        pieces = len(answer.counts)
+        if answer.counts[-1] == answer.new_tokens or answer.new_tokens <= _FEW * pieces:
+            return ""
+        said = f"the server says {answer.new_tokens} tokens, which came in {pieces} pieces"
+        found = self.dialect.count_tokens(answer.text)
+        if found is None:
+            return f"{said}, and has no tokenizer that tells"
+        if found < answer.new_tokens / _FEW - 1 or found > answer.new_tokens * _FEW + 2:  # begin and end may be added
+            return f"{said}, and its tokenizer finds {found} in their text"
+        return ""
 
     def prompt(self, token_count: int, source: random.Random, *, words: bool = False) -> str | tuple[int, ...]:
         """A prompt of shuffled words with exactly ``token_count`` tokens: as ids where the server takes them.

@@ -9,6 +9,8 @@ _TOGETHER: Final = 8
 """Tokens a piece from which nobody knows when one came."""
 AGREES: Final = 0.6
 """Least share of a time on this clock that the server's own must be: the rest is its queue and the way."""
+BELIEVED: Final = 0.9
+"""Likewise for the server's own time to stand in place of that on this clock."""
 _SLACK_S: Final = 0.05
 READ_LATE: Final = "tokens waited here to be read: stop other programs, or ask for more tokens"
 

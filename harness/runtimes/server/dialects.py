@@ -22,6 +22,8 @@ from harness.runtimes.server.stream import Endpoint, Exchange, Line, ServerError
 _TABLE: Final = shipped_table("data/servers.toml")
 _PINGS_MAX: Final = 10_000
 """Lines of a stream that say nothing, beyond one for each piece."""
+_MOST: Final = 1 << 60
+"""No count and no time of anything is larger."""
 _UNITS_S: Final = {"_ms": 1e-3, "_duration": 1e-9}
 """Units of times by the ends of their names."""
 
@@ -215,7 +217,10 @@ class Dialect:
         """One event: a piece of the answer, what the server says of all of it, or both."""
         stream = self._row["stream"]
         end, count = stream.get("end"), stream.get("count")
-        if piece := next(filter(None, (_at(data, place) for place in stream["piece"].split())), None):
+        piece = next(filter(None, (_at(data, place) for place in stream["piece"].split())), None)
+        if not piece and "unnamed" in stream:
+            piece = _unnamed(_at(data, stream["unnamed"]))
+        if piece:
             known = _count(data.get(count), count) if count else None
             found.piece(line.at_s, "" if isinstance(piece, list) else str(piece), known)
         if end and data.get(end) is not True:
@@ -269,6 +274,14 @@ def _at(value: Any, place: str) -> Any:
     return value
 
 
+def _unnamed(delta: Any) -> str:
+    """Text of a piece that stands under no known name; empty where there is none."""
+    if not isinstance(delta, dict):
+        return ""
+    texts = (value for key, value in delta.items() if key not in {"role", "content", "id"} and isinstance(value, str))
+    return next(filter(None, texts), "")
+
+
 def _rows(found: Any) -> list[dict[str, Any]]:
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
@@ -284,7 +297,7 @@ def _file_name(name: str) -> str:
 
 def _count(value: Any, field: str = "") -> int | None:
     """A count; None where there is none, ServerError where a ``field`` must have one and has something else."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _MOST:
         return value
     if value is not None and field:
         raise ServerError(f"malformed event: {field}: found {_text(value, 40)!r}, expected a count")
@@ -292,5 +305,5 @@ def _count(value: Any, field: str = "") -> int | None:
 
 
 def _seconds(value: Any, unit_s: float) -> float | None:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < _MOST
     return value * unit_s if good else None

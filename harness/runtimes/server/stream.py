@@ -22,6 +22,8 @@ from harness.printable import clean
 KEY_VARIABLE: Final = "EDGE_HARNESS_API_KEY"
 _LINE_BYTES: Final = 1 << 20
 _BODY_BYTES: Final = 16 << 20
+_PAGE_S: Final = 30.0
+"""For a page that tells of the server itself, whatever it sends until then."""
 _REFUSALS: Final = {401: "the key is missing or wrong", 403: "the key may not do this", 429: "too many requests"}
 
 
@@ -127,7 +129,8 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
         self._socket = self._connection.sock
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # Ends what no timeout of a single read ends: a server that goes on sending a little.
-        self._watch = threading.Timer(self._patience.answer_s, self._expire)
+        self._within_s = self._patience.answer_s if body is not None else min(_PAGE_S, self._patience.answer_s)
+        self._watch = threading.Timer(self._within_s, self._expire)
         self._watch.daemon = True
         self._watch.start()
         headers = {"Content-Type": "application/json", "Accept": "*/*", "Connection": "close"}
@@ -203,7 +206,7 @@ class Exchange(contextlib.AbstractContextManager["Exchange"]):
 
     def _fault(self, error: BaseException, when: str) -> ServerError:
         if self._expired:
-            return ServerError(f"{self._path} was not done in {self._patience.answer_s:g} s ({when})", "timed out")
+            return ServerError(f"{self._path} was not done in {self._within_s:g} s ({when})", "timed out")
         if isinstance(error, TimeoutError):
             return ServerError(f"{self._path} stalled: no byte for {self._patience.silence_s:g} s {when}", "timed out")
         if isinstance(error, (ConnectionError, http.client.IncompleteRead, http.client.RemoteDisconnected)):

@@ -211,6 +211,15 @@ LIES = {
     "Ollama: all tokens at once": (ollama(lambda n, p: counted(p, 1, eval_count=n)), "no time between tokens"),
     "Ollama: never done": (ollama(lambda n, p: counted(p, n)[:-1]), "without its end"),
     "Ollama: an error as a line": (ollama(lambda n, p: [(0.0, {"error": "out of memory"})]), "out of memory"),
+    "OpenAI: usage of three times what came": (
+        openai(lambda n: streams(*[said("a ")] * -(-n // 3), used(n), DONE, gap_s=0.05)),
+        "its tokenizer finds",
+    ),
+    "OpenAI: usage of three times what came, and no tokenizer": (
+        openai(lambda n: streams(*[said("a ")] * -(-n // 3), used(n), DONE, gap_s=0.05)) | {"/tokenize": page({}, 404)},
+        "no tokenizer that tells",
+    ),
+    "a count of 400 digits": (llama(lambda n: honest(n, tokens_evaluated=10**400)), "expected a count"),
     "OpenAI: an error as text": (openai(lambda n: streams(event({"error": "out of memory"}))), "out of memory"),
 }
 
@@ -238,6 +247,33 @@ def test_a_lie_is_no_good_figure(name):
         assert any(sample.validity.doubts for sample in samples if sample.label.startswith(("tg", "pp")) and words in
                    " ".join(sample.validity.doubts))  # fmt: skip
         assert doubts
+
+
+@pytest.mark.parametrize("name", ["reasoning", "thinking", "reasoning_content", "thoughts"])
+def test_tokens_of_reasoning_are_tokens_under_whatever_name(name):
+    """A third of the tokens is seen, all of them are told: the speed would be 2.9 times the true one."""
+    thought = event({"choices": [{"delta": {name: "a ", "role": "assistant"}}]})
+    answered = event({"choices": [{"delta": {"content": "a ", "role": "assistant"}}]})
+    with replay(openai(lambda n: streams(*[thought] * 8, *[answered] * 4, used(12), DONE, gap_s=0.02))) as server:
+        from harness.runtimes.server.answer import Request
+
+        answer = RUNTIME.attach(server.url).ask(Request(prompt="a", new_tokens=12))
+    assert len(answer.counts) == 12
+    assert answer.duration_s >= 11 * 0.02
+
+
+def test_a_prompt_at_two_thirds_of_the_wait_is_timed_here():
+    """The server's own time would make it 1.6 times as fast."""
+    samples, failure = played(llama(timed(186, 2000, first_s=0.3)))
+    assert failure is None
+    assert min(sample.duration_s for sample in samples if sample.label == "pp3") >= 0.3
+
+
+def test_a_time_of_400_digits_is_none():
+    huge = {"prompt_ms": 10**400, "predicted_ms": 10**400, "cache_n": 0}
+    samples, failure = played(llama(lambda n: honest(n, timings=huge)))
+    assert failure is None
+    assert all(sample.duration_s < 5 for sample in samples)
 
 
 def test_an_honest_server_is_believed():

@@ -144,7 +144,7 @@ def test_pip_may_neither_build_nor_take_dependencies(tmp_path: Path, monkeypatch
         assert "shell" not in more
         raise OSError("not run")
 
-    monkeypatch.setattr("harness.outside.subprocess.run", run)
+    monkeypatch.setattr("harness.outside.subprocess.Popen", run)
     with pytest.raises(FetchError):
         fetch_registry.pip_download("x==1", tmp_path)
     (command,) = seen
