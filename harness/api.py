@@ -1,0 +1,322 @@
+"""The Python API: what the command line does, for notebooks and scripts.
+
+    from harness import fit, matrix, check, run, judge, load
+
+    fit("llama-3.1-8b", "rtx 3060 12GB", context_tokens=8192).decode_tokens_per_s
+
+Results print as the command line does, show as tables in a notebook, and give plain data by ``to_dict()``.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import msgspec
+
+from harness.app.answer import Answer, answer
+from harness.app.matrix import Cell, ask
+from harness.domain.placement import Placement
+from harness.domain.prediction import Interval
+from harness.domain.question import Asked, EnginePart, Question
+from harness.domain.record import RunRecord
+from harness.domain.scenario import Scenario
+from harness.errors import MissingPackageError
+from harness.gates.judge import Judgement
+
+if TYPE_CHECKING:
+    from harness.measure.pipeline import How
+
+__all__ = ["Fit", "Options", "Table", "check", "fit", "judge", "load", "matrix", "run"]
+
+
+class Options(TypedDict, total=False):
+    """Fields of :class:`harness.domain.question.Asked`: what may be asked of a model on a device."""
+
+    quant: str
+    context_tokens: int | str | None
+    prompt_tokens: int
+    new_tokens: int
+    depth_tokens: int
+    users: int
+    ubatch_tokens: int
+    kv_type: str
+    value_type: str
+    program: str | None
+    api: str
+    thread_count: int
+    without: tuple[EnginePart, ...]
+    placement: Placement | None
+    beside: tuple[str, ...]
+    draft: str
+    verifier: str
+    target_tokens_per_s: float | None
+    minutes: float | None
+    entitled: bool
+    ram_budget: str
+
+
+class Fit:
+    """The answer to one question.
+
+    Attributes:
+        answer: All of it.
+    """
+
+    def __init__(self, found: Answer) -> None:
+        self.answer = found
+
+    @property
+    def fits(self) -> bool:
+        """Whether it runs there, and as fast as was wanted."""
+        return self.answer.is_wanted
+
+    @property
+    def decode_tokens_per_s(self) -> Interval:
+        """Decode speed, of all users together, with its 90 % interval."""
+        return self.answer.prediction.speed.decode_tokens_per_s
+
+    @property
+    def first_token_s(self) -> Interval:
+        """Seconds until the first token, the model loaded."""
+        return self.answer.prediction.speed.ttft_warm_s
+
+    @property
+    def needed_bytes(self) -> int:
+        """Memory that must be held or is read for every token, in the pool that is fullest."""
+        return self.answer.prediction.verdict.needed_bytes
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """What to type to run it so."""
+        return self.answer.commands
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of ``edge-harness fit --json``."""
+        return dict(msgspec.to_builtins(self.answer, str_keys=True))
+
+    def __str__(self) -> str:
+        from harness.report.answer import first_screen
+
+        return "\n".join(first_screen(self.answer))
+
+    def __repr__(self) -> str:
+        from harness.report.answer import sentence
+
+        return f"<Fit: {sentence(self.answer)}>"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+class Table(Sequence[dict[str, Any]]):
+    """Rows of plain data under the same names.
+
+    Attributes:
+        items: What the rows were made of.
+    """
+
+    def __init__(self, rows: Iterable[dict[str, Any]], items: Sequence[Any]) -> None:
+        self._rows = list(rows)
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._rows[index]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self._rows)
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Columns of equal length."""
+        names = self._rows[0] if self._rows else {}
+        return {name: [row[name] for row in self._rows] for name in names}
+
+    def to_frame(self) -> Any:
+        """A data frame of pandas.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise MissingPackageError("pandas", "pip install pandas") from None
+        return pandas.DataFrame(self._rows)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self._rows[0]) if self._rows else "nothing"
+        return f"<Table: {len(self._rows)} rows of {names}>"
+
+    def _repr_html_(self) -> str:
+        names = list(self._rows[0]) if self._rows else []
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+        lines = []
+        for row in self._rows:
+            cells = "".join(f"<td>{html.escape(_shown(row[name]))}</td>" for name in names)
+            lines.append(f"<tr>{cells}</tr>")
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def fit(model: str, device: str = "this", **options: Unpack[Options]) -> Fit:
+    """Whether a model fits on a device, and how fast it runs.
+
+    ``model`` is a name or a file, ``device`` a name, a line of parts, a file, or ``this`` for this machine.
+
+    Raises:
+        InputError: A name or a value is wrong, or an option would change nothing.
+    """
+    return Fit(answer(_checked(model, device, options)))
+
+
+def matrix(
+    models: Sequence[str] = ("*",),
+    devices: Sequence[str] = ("*",),
+    *,
+    quants: Sequence[str] = ("Q4_K_M",),
+    contexts: Sequence[int] = (4096,),
+    **options: Unpack[Options],
+) -> Table:
+    """Every combination of what the patterns match, a row each.
+
+    Raises:
+        UnknownNameError: A pattern matches nothing.
+        InputError: There are too many combinations.
+    """
+    fields = {name: value for name, value in options.items() if name not in {"quant", "context_tokens"}}
+    grid = ask(devices=devices, models=models, quants=quants, contexts=contexts, asked=msgspec.convert(fields, Asked))
+    cells = list(grid.cells())
+    return Table(map(_cell_row, cells), cells)
+
+
+def _cell_row(cell: Cell) -> dict[str, Any]:
+    row = cell._asdict()
+    speed = row.pop("decode_tokens_per_s")
+    row["decode_tokens_per_s"] = speed.mid if speed else None
+    row["decode_low_tokens_per_s"] = speed.low if speed else None
+    row["decode_high_tokens_per_s"] = speed.high if speed else None
+    return row
+
+
+def run(
+    model: str,
+    *,
+    quant: str = "",
+    context_tokens: int = 4096,
+    prompt_tokens: int = 512,
+    new_tokens: int = 128,
+    depth_tokens: Sequence[int] = (0,),
+    thread_count: int = 0,
+    repetitions: int = 5,
+    runtime: str = "llamacpp",
+    timeout_s: float = 1800.0,
+) -> Table:
+    """Measure a model on this machine: a row for each depth; the records are its ``items``, and in the history.
+
+    Raises:
+        InputError: No such model, quantisation or runtime.
+        CouldNotRunError: Another measured run held the machine for too long.
+    """
+    from harness.app.run import cells_of, run_cells
+    from harness.app.this_machine import this_machine
+    from harness.measure.protocol import GenerateJob
+
+    scenario = Scenario(
+        context_tokens=context_tokens, prompt_tokens=prompt_tokens, new_tokens=new_tokens, thread_count=thread_count
+    )
+    cells = cells_of((model,), quant, scenario, depth_tokens=tuple(depth_tokens))
+    job = GenerateJob(runtime=runtime, repetitions=repetitions)
+    return _table(run_cells(cells, job, how=_how(timeout_s), device=this_machine()))
+
+
+def check(
+    models: Sequence[str] = (),
+    *,
+    quant: str = "",
+    prompt_tokens: int = 512,
+    new_tokens: int = 64,
+    repetitions: int = 5,
+    probe_again: bool = False,
+    timeout_s: float = 1800.0,
+) -> Table:
+    """Predict models on this machine, run them, and compare: a row for each figure; the records are its ``items``.
+
+    Raises:
+        HarnessError: A name is unknown, or the machine could not be probed.
+    """
+    from harness.app.check import check as run_check
+    from harness.measure.protocol import GenerateJob
+    from harness.records.compare import compare
+
+    scenario = Scenario(prompt_tokens=prompt_tokens, new_tokens=new_tokens)
+    job = GenerateJob(repetitions=repetitions)
+    _, records = run_check(models, quant, scenario, job, _how(timeout_s), probe_again=probe_again)
+    rows = []
+    for record in records:
+        comparison = compare(record)
+        named = {"model": record.name, "quant": record.quant}
+        rows += [named | msgspec.structs.asdict(row) for row in (comparison.rows if comparison else ())]
+    return Table(rows, records)
+
+
+def load(*references: str | Path) -> list[RunRecord]:
+    """Records of files, folders, results of other tools, or runs of the history by the beginning of their identifier.
+
+    Raises:
+        BadDataError: A file is no results, or there is neither a file nor a run of that name.
+    """
+    from harness.app.results import gather
+
+    return gather(map(str, references))
+
+
+def judge(budgets: str | Path, records: Sequence[RunRecord], baseline: Sequence[RunRecord] = ()) -> list[Judgement]:
+    """A judgement for each budget of a file, in its order.
+
+    Raises:
+        BadDataError: The file is no budgets file.
+    """
+    from harness.catalog.budgets import load_budgets
+    from harness.gates.evaluate import evaluate
+
+    return evaluate(load_budgets(Path(budgets)), records, baseline=baseline)
+
+
+def _checked(model: str, device: str, options: Options) -> Question:
+    """The question, its values within their bounds."""
+    from harness.domain.foreign import typed
+
+    return typed({"model": model, "device": device, **options}, Question, "question")
+
+
+def _table(records: Sequence[RunRecord]) -> Table:
+    from harness.records.derive import summarise
+
+    rows = []
+    for record in records:
+        tests = summarise(record)
+        decode, prefill = tests.test("decode"), tests.test("prefill")
+        row: dict[str, Any] = {"run_id": record.run_id, "model": record.name, "quant": record.quant}
+        row |= {"depth_tokens": record.scenario.depth_tokens, "outcome": record.outcome}
+        row["decode_tokens_per_s"] = decode.value if decode else None
+        row["prefill_tokens_per_s"] = prefill.value if prefill else None
+        row["peak_bytes"] = record.memory.peak_rss_bytes if record.memory else None
+        rows.append(row)
+    return Table(rows, records)
+
+
+def _how(timeout_s: float) -> How:
+    from harness.measure.child import Limits
+    from harness.measure.pipeline import How
+
+    return How(limits=Limits(wall_s=timeout_s))
