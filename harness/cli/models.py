@@ -1,7 +1,7 @@
 """``edge-harness models``: the models there are, their shapes, and their files: fetched or made."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import click
 from msgspec import Meta
@@ -153,23 +153,6 @@ def pull(model: options.Model, quant: Quant = "") -> Answer:
         located = obtain(model, quant, progress=progress.fetched)
     document = {"model": located.name, "quant": located.quant, "path": str(located.path)}
     return Answer({**document, "sha256": sha256_of(located.path)}, lambda: click.echo(str(located.path)))
-
-
-@models.command()
-def export(
-    checkpoint: Annotated[Path, Option(path="folder")],
-    folder: Annotated[Path, Option(path="folder")],
-    precision: Annotated[
-        Literal["fp32", "int4"],
-        Meta(description="Precision of the graph's matrices."),
-        Option(("--precision",)),
-    ] = "int4",
-) -> Answer:
-    """Export CHECKPOINT, the folder of a Hugging Face model, to an ONNX FOLDER for `run --runtime ort`, by optimum."""
-    from harness.onnx.export import export as export_onnx
-
-    path = export_onnx(checkpoint, folder, precision)
-    return _onnx(path, "")
 
 
 @models.command()
