@@ -57,7 +57,8 @@ class Cores(NamedTuple):
         than half the speed of the fastest and all of them together less than the others. Hardware threads of one core
         share its path to memory, and add barriers alone.
         """
-        counts, taken = [len(kind.cpus) for kind in self.kinds], self.core_count
+        counts = [len(kind.cpus) for kind in self.kinds]
+        taken = self.core_count
         powers = [kind.speed * len(kind.cpus) for kind in self.kinds]
         if len(self.kinds) > 1 and self.kinds[-1].speed < _SLOW_RATIO and powers[-1] < sum(powers[:-1]):
             taken -= counts[-1]
@@ -75,11 +76,15 @@ class Cores(NamedTuple):
 
 def cores(*, root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Cores:
     """The cores; ``affinity`` are the CPUs we may run on, asked of the system unless given."""
-    allowed = allowed_cpus() if affinity is None else affinity
+    if affinity is None:
+        allowed = allowed_cpus()
+    else:
+        allowed = affinity
     text = read_text(root / "proc/cpuinfo")
     if not text:
         return portable_cores(sysctl())
-    base, parts = root / "sys/devices/system/cpu", parts_of(text)
+    base = root / "sys/devices/system/cpu"
+    parts = parts_of(text)
     online = numbers(read_text(base / "online"))
     if re.search("^Features", text, re.MULTILINE) and online and online <= allowed:  # a phone switches off idle cores
         allowed |= numbers(read_text(base / "present"))
@@ -98,7 +103,10 @@ def portable_cores(facts: Mapping[str, str]) -> Cores:
         count = facts.get(f"hw.perflevel{number}.physicalcpu", "")
         if count.isdigit():
             name = facts.get(f"hw.perflevel{number}.name", "").lower()
-            speed = _LEVEL_SPEEDS.get(name, _LEVEL_SPEEDS["efficiency"]) if number else 1.0
+            if number:
+                speed = _LEVEL_SPEEDS.get(name, _LEVEL_SPEEDS["efficiency"])
+            else:
+                speed = 1.0
             levels.append(CoreKind(speed, tuple(range(start, start + int(count)))))
             start += int(count)
     logical = facts.get("hw.logicalcpu", "")
@@ -156,12 +164,19 @@ def _speeds(root: Path, cpus: list[int], parts: Mapping[int, str]) -> dict[int, 
             implementer, _, part = parts.get(index, "").partition("/")
             midr = read_text(base / f"cpu{index}/regs/identification/midr_el1")
             if midr and (register := int(midr, 16)):
-                implementer, part = f"{register >> 24 & 0xFF:#04x}", f"{register >> 4 & 0xFFF:#05x}"
-            weight = _SLOW_RATIO if part and part in _IN_ORDER.get(implementer, "").split() else 1.0
+                implementer = f"{register >> 24 & 0xFF:#04x}"
+                part = f"{register >> 4 & 0xFFF:#05x}"
+            if part and part in _IN_ORDER.get(implementer, "").split():
+                weight = _SLOW_RATIO
+            else:
+                weight = 1.0
             speed = weight * (read_int(base / f"cpu{index}/cpufreq/cpuinfo_max_freq") or 0)
         speeds[index] = float(speed)
     known = [speed for speed in speeds.values() if speed]
-    before = known[0] if known else 1.0
+    if known:
+        before = known[0]
+    else:
+        before = 1.0
     for index in cpus:
         before = speeds[index] = speeds[index] or before
     return speeds
@@ -216,13 +231,16 @@ def cgroup_folders(controller: str, *, pid: int | str = "self", root: Path = Pat
     members = [line.split(":", 2) for line in read_text(process / "cgroup").splitlines()]
     for line in read_text(process / "mountinfo").splitlines():
         left, _, right = line.partition(" - ")
-        place, kind = left.split(), right.split()
+        place = left.split()
+        kind = right.split()
         if len(place) < 5 or not kind:
             continue
         if kind[0] == "cgroup2":
-            version, member = 2, next((path for number, names, path in members if number == "0" and not names), None)
+            version = 2
+            member = next((path for number, names, path in members if number == "0" and not names), None)
         elif kind[0] == "cgroup" and controller in kind[-1].split(","):
-            version, member = 1, next((path for _, names, path in members if controller in names.split(",")), None)
+            version = 1
+            member = next((path for _, names, path in members if controller in names.split(",")), None)
         else:
             continue
         if member is None:
@@ -232,7 +250,10 @@ def cgroup_folders(controller: str, *, pid: int | str = "self", root: Path = Pat
         except ValueError:  # a container that sees its own subtree only
             inner = PurePosixPath()
         top = root / place[4].lstrip("/")
-        folder = top / inner if (top / inner).is_dir() else top
+        if (top / inner).is_dir():
+            folder = top / inner
+        else:
+            folder = top
         while True:
             if folder.is_dir():
                 yield version, folder
@@ -245,7 +266,9 @@ def cpu_quota_count(*, root: Path = Path("/")) -> float | None:
     """CPUs' worth of time that the tightest quota allows (2.0: two full CPUs); None without a quota."""
     quotas: list[float] = []
     for version, folder in cgroup_folders("cpu", root=root):
-        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if version == 1 else ("cpu.max",)
+        names = ["cpu.max"]
+        if version == 1:
+            names = ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
         words = " ".join(read_text(folder / name) for name in names).split()
         if len(words) == 2 and all(word.isdigit() and int(word) for word in words):  # else "max", or -1: no quota
             quotas.append(int(words[0]) / int(words[1]))

@@ -59,19 +59,34 @@ class UnknownNameError(InputError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, understood: Iterable[str] = ()) -> None:
         known = list(known)
-        begun = sorted(n for n in known if n.startswith(name)) if len(name) > 2 else []
-        close = known if kind in {"model", "device"} else begun or get_close_matches(name, known, n=1, cutoff=0.5)
+        if len(name) > 2:
+            begun = sorted(n for n in known if n.startswith(name))
+        else:
+            begun = []
+        if kind in {"model", "device"}:
+            close = known
+        else:
+            close = begun or get_close_matches(name, known, n=1, cutoff=0.5)
         *others, last = map(repr, close[:3] or [""])
-        listed = f"{', '.join(others)} or {last}" if others else last
-        nearest = f" Did you mean {listed}?" if close else ""
-        listing = f" There are {', '.join(known)}." if known else ""
+        if others:
+            listed = f"{', '.join(others)} or {last}"
+        else:
+            listed = last
+        nearest = ""
+        if close:
+            nearest = f" Did you mean {listed}?"
+        listing = ""
+        if known:
+            listing = f" There are {', '.join(known)}."
         if kind in {"device", "model", "workload"}:
             folder = f" {name!r} here is a folder." if name and os.path.isdir(name) else ""  # noqa: PTH112 - any text
             listing = f"{folder} List them with: edge-harness {kind}s {'run' if kind == 'workload' else 'show'}"
             if kind == "device":
                 listing += ", or name what is in it: a chip, a graphics card, a CPU and its RAM"
         parts = ", ".join(map(clean, understood))
-        known_parts = f" Understood: {parts}." if parts else ""
+        known_parts = ""
+        if parts:
+            known_parts = f" Understood: {parts}."
         super().__init__(f"no {kind} named {clean(name)!r}.{known_parts}{nearest}{listing}")
 
 
@@ -84,7 +99,10 @@ class BadDataError(InputError):
 
     def __init__(self, file: Path | str, field: str, found: str, expected: str) -> None:
         self.file, self.field, self.found, self.expected = str(file), field, found, expected
-        place = f"{file}: {field}" if field else str(file)
+        if field:
+            place = f"{file}: {field}"
+        else:
+            place = str(file)
         super().__init__(f"{place}: found {found}, expected {expected}")
 
     def __reduce__(self) -> tuple[type, tuple[str, ...]]:
@@ -93,7 +111,11 @@ class BadDataError(InputError):
 
 def what_is_there(path: Path) -> str:
     """What stands where a file was wanted, in words: nothing, a folder, or something that is no regular file."""
-    return "a folder, no regular file" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+    if path.is_dir():
+        return "a folder, no regular file"
+    if path.exists():
+        return "no regular file"
+    return "no such file"
 
 
 class RefusedError(InputError):

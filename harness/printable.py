@@ -19,7 +19,9 @@ _UNSEEN_IN_LINES: Final = re.compile(f"[\x00-\x08\x0b-\x1f{_UNSEEN_CLASS}]")
 def clean(text: str, most: int = NAME_MAX) -> str:
     """Text on one line, without signs that cannot be seen: controls, zero widths, changes of direction; cut to size."""
     shown = " ".join(_UNSEEN.sub(" ", text[: 8 * most]).split())
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
+    if len(shown) <= most:
+        return shown
+    return shown[: most - 1] + "…"
 
 
 def clean_lines(text: str) -> str:

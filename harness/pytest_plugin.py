@@ -132,7 +132,9 @@ def edge_budget(request: pytest.FixtureRequest) -> "Callable[..., list[Judgement
         request.node.stash[_CALLED] = True
         judgements = evaluate(_budgets(request, limits), records)
         answers = {j.answer for j in judgements}
-        text = terminal([j for j in judgements if j.answer != "pass"]) if answers - {"pass"} else ""
+        text = ""
+        if answers - {"pass"}:
+            text = terminal([j for j in judgements if j.answer != "pass"])
         if answers & {"fail", "could not run"}:
             pytest.fail(f"budget broken\n\n{text}", pytrace=False)
         if "inconclusive" in answers:

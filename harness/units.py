@@ -24,7 +24,9 @@ def parse_bytes(text: str, whole_bytes: int | None = None) -> int:
     Raises:
         ValueError: No number, no unit, no such unit, or nothing above 0 bytes.
     """
-    shares = "" if whole_bytes is None else ", or 0.6x of the file"
+    shares = ", or 0.6x of the file"
+    if whole_bytes is None:
+        shares = ""
     match = re.fullmatch(r"(\d*\.?\d+)\s*(x|[kmgt]?b?|[kmgt]ib?)", text.strip().lower())
     if match is None or (match[2] == "x" and whole_bytes is None):
         raise ValueError(f"found {text!r}, expected a size such as 600MB, 1.5GiB or 800M{shares}")
@@ -35,7 +37,10 @@ def parse_bytes(text: str, whole_bytes: int | None = None) -> int:
     if unit == "x":
         size = number * (whole_bytes or 0)
     else:
-        base = 1000 if unit.endswith("b") and "i" not in unit else 1024
+        if unit.endswith("b") and "i" not in unit:
+            base = 1000
+        else:
+            base = 1024
         size = number * base ** "bkmgt".index(unit[0])
     if not 1 <= size < float(2**63):
         raise ValueError(f"found {text!r}, expected a size of at least one byte and below 8 EiB")
@@ -60,7 +65,9 @@ def format_rate(bytes_per_s: float) -> str:
 def format_seconds(seconds: float) -> str:
     """Duration with three significant digits in the unit that suits it (``31.2 ms``, ``4.05 s``, ``12.5 min``)."""
     if abs(seconds) >= 600:
-        return f"{seconds / 60:.3g} min" if abs(seconds) < 36_000 else f"{seconds / 3600:,.3g} h"
+        if abs(seconds) < 36_000:
+            return f"{seconds / 60:.3g} min"
+        return f"{seconds / 3600:,.3g} h"
     for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
         if abs(seconds) >= unit:
             return f"{seconds / unit:.3g} {name}"
@@ -75,11 +82,15 @@ def counted(count: int, noun: str) -> str:
 def format_number(value: float, digits: int = 3) -> str:
     """Number with so many significant digits and no exponent, as people write it (``0.73``, ``190``, ``234,000``)."""
     rounded = float(f"{value:.{digits}g}")
-    return f"{rounded:,.0f}" if abs(rounded) >= 10**digits else f"{value:.{digits}g}"
+    if abs(rounded) >= 10**digits:
+        return f"{rounded:,.0f}"
+    return f"{value:.{digits}g}"
 
 
 def format_amount(unit: str, value: float, other: str) -> str:
     """A value in bytes or seconds as people read it; of any other unit ``other``."""
     if unit == "bytes":
         return format_bytes(value)
-    return format_seconds(value) if unit == "s" else other
+    if unit == "s":
+        return format_seconds(value)
+    return other

@@ -63,10 +63,14 @@ def check(
         raise RefusedError(f"--runtime {job.runtime}: it cannot be predicted; `edge-harness run` measures it")
     timed = job.runtime
     if not hasattr(runtime, "module"):  # a program of its own: it is predicted from the library's costs
-        timed, runtime = "llamacpp", plugins.usable_runtime("llamacpp")
+        timed = "llamacpp"
+        runtime = plugins.usable_runtime("llamacpp")
     shapes, types = _seen(cells, listener)
     try:
-        found = engine_devices(runtime.module) if timed != "ik" else ()
+        if timed != "ik":
+            found = engine_devices(runtime.module)
+        else:
+            found = ()
     except HarnessError as error:  # a driver that dies takes no CPU with it
         found = ()
         listener.say(f"no GPU is checked: {error}")
@@ -90,7 +94,10 @@ def _engines(cell: RunCell, shapes: Mapping[str, ModelShape], gpus: Mapping[str,
         yield cell.scenario.replace(api=api)
         if (shape := shapes.get(cell.model)) is not None:
             half = shape.layer_count // 2
-            split = Placement(cpu_moe=half) if shape.experts is not None else Placement(gpu_layers=half + 1)
+            if shape.experts is not None:
+                split = Placement(cpu_moe=half)
+            else:
+                split = Placement(gpu_layers=half + 1)
             yield cell.scenario.replace(api=api, placement=split)
 
 

@@ -176,7 +176,9 @@ def _apis() -> Found:
         memory = f", {format_bytes(device.free_bytes)} of {format_bytes(device.total_bytes)} free"
         if not device.total_bytes:
             memory = ""
-        played = ", played by the CPU" if device.is_software else ""
+        played = ""
+        if device.is_software:
+            played = ", played by the CPU"
         detail = f"{device.api}: {device.description}{memory}{played}"
         yield Finding(kind="api", name=f"device {device.name}", state="ok", detail=detail)
     seen = {device.api for device in devices}

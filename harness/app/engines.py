@@ -52,7 +52,9 @@ def show() -> EnginesHere:
     except CouldNotRunError as error:
         fault = str(error)
     isa = machine.cpu().isa or ()
-    lack = lacking(engine.isa, isa) if engine else None
+    lack = None
+    if engine:
+        lack = lacking(engine.isa, isa)
     return EnginesHere(
         builds=tuple(all_here()), pulled=pulled(), in_use=engine, machine_isa=isa, lack=lack, fault=fault
     )

@@ -48,7 +48,8 @@ def explain(case: Case) -> tuple[ExplanationTable, ...]:
             ("prefill", "attention", costs.attention_flops_per_s / 1e9, "GFLOP/s"),
         ]
         return _parts([(*row, None) for row in timed], [], [], [f"edge-harness check {model.name} -q {model.quant}"])
-    belief, machine = believed(device), machine_of(device, scenario)
+    belief = believed(device)
+    machine = machine_of(device, scenario)
     work = work_of(model.weights, scenario, scenario.depth_tokens + scenario.new_tokens / 2)
     prompt = prompt_of(model.weights.shape, max(scenario.prompt_tokens, 1), scenario.depth_tokens)
     terms = [
@@ -85,11 +86,13 @@ def _parts(laws: Rows, terms: Rows, near: Rows, commands: Sequence[str]) -> tupl
 def _laws(work: Work, machine: Machine, prompt: Prompt, belief: Coefficients) -> Rows:
     laws = laws_of(features("decode", work, machine), belief.values)
     parts = decode_seconds(work, machine, belief.values)
-    base, whole = decode_base(work, machine), parts.total_s / 100
+    base = decode_base(work, machine)
+    whole = parts.total_s / 100
     total_s = prefill_seconds(work, machine, prompt, belief.values)
     prompts = laws_of(features("prefill", work, machine, prompt.tokens), belief.values)
     needs = prefill_base(work, machine, prompt)
-    gb_s, gflops = machine.bandwidth_bytes_per_s / 1e9, machine.traits.matrix_flops_per_s / 1e9
+    gb_s = machine.bandwidth_bytes_per_s / 1e9
+    gflops = machine.traits.matrix_flops_per_s / 1e9
     return [
         ("decode", "fixed time of a layer", laws["overhead"] * 1e6, "us", parts.overhead_s / whole),
         ("decode", "weights read of a token", work.weight_bytes / 1e9, "GB", parts.weights_s / whole),
@@ -113,10 +116,15 @@ def _terms(phase: str, slopes: dict[str, float], belief: Coefficients, machine: 
     whole = belief.spread(slopes, phase, machine) ** 2
     rows = []
     for key, slope in slopes.items():
-        term, spread = belief.terms.get(key), belief.spread_of(key)
-        value, doubt = belief.values.get(key, 0.0), (slope * spread) ** 2 / whole
+        term = belief.terms.get(key)
+        spread = belief.spread_of(key)
+        value = belief.values.get(key, 0.0)
+        doubt = (slope * spread) ** 2 / whole
         if doubt >= _LEAST_DOUBT or abs(value) >= 0.02:
-            votes = term.rows_count if term else 0
+            if term:
+                votes = term.rows_count
+            else:
+                votes = 0
             rows.append((phase, words_of(key), math.exp(value), 100 * math.expm1(spread), votes, 100 * doubt))
     return sorted(rows, key=lambda row: -row[-1])
 
@@ -126,8 +134,14 @@ def _neighbours(phase: str, work: Work, machine: Machine, belief: Coefficients) 
 
     def distance(row: Row) -> float:
         assert row.work is not None
-        own, other = machine, row.machine
-        silicon = 0.0 if own.chip == other.chip else 1.0 if own.traits.family == other.traits.family else 3.0
+        own = machine
+        other = row.machine
+        if own.chip == other.chip:
+            silicon = 0.0
+        elif own.traits.family == other.traits.family:
+            silicon = 1.0
+        else:
+            silicon = 3.0
         kind = (work.moe != row.work.moe) + 0.5 * (work.quant_class != row.work.quant_class)
         bytes_ratio = work.weight_bytes / row.work.weight_bytes
         return silicon + 2.0 * (own.api != other.api) + kind + abs(math.log(bytes_ratio))

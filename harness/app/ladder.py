@@ -119,7 +119,9 @@ class _Workshop:
         weights = read_gguf(source).weights()
         self.requantized = "" if weights.quant in {"F32", "F16", "BF16"} else weights.quant
         self.source, self.text = source.absolute(), text.absolute()
-        self.is_kept, self.asked, self.pipeline = is_kept, asked, pipeline
+        self.is_kept = is_kept
+        self.asked = asked
+        self.pipeline = pipeline
         hashes = sha256_of(source)[:12], sha256_of(text)[:8]
         self._made_from = "-".join([source.stem, *hashes, brought_by("").replace(" ", "-")])
         self.folder = folder.absolute() / self._made_from
@@ -152,7 +154,10 @@ class _Workshop:
         return records
 
     def _scored(self, quant: str, key: str) -> RunRecord:
-        reference = self._file("F16", "reference.gguf") if self.requantized else self.source
+        if self.requantized:
+            reference = self._file("F16", "reference.gguf")
+        else:
+            reference = self.source
         path = self._file(quant, f"{quant}.gguf")
         weights = read_gguf(path).weights()
         counts: Counter[str] = Counter()
@@ -160,7 +165,8 @@ class _Workshop:
             counts[tensor.type_name] += tensor.element_count
 
         def read(ended: ChildResult) -> Quality | None:
-            scores, changes = ended.told("quality", TextScore), ended.told("calibration", CalibrationChange)
+            scores = ended.told("quality", TextScore)
+            changes = ended.told("calibration", CalibrationChange)
             if not scores:
                 return None
             return Quality(
@@ -194,7 +200,8 @@ class _Workshop:
         return self.pipeline.measure(plan)
 
     def _timed(self, quant: str, scenario: Scenario, runtime: str, key: str) -> RunRecord:
-        path, asked = self._file(quant, f"{quant}.gguf"), self.asked
+        path = self._file(quant, f"{quant}.gguf")
+        asked = self.asked
         self.pipeline.heard.begin(f"{quant}: speed, {runtime}", 3 * (asked.repetitions + 1))
         answers: tuple[float, ...] = ()
         if runtime != "llamacpp":  # whose answers are those of the quality

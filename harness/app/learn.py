@@ -88,7 +88,8 @@ def measurements_in(path: Path) -> list[tuple[str, TaughtSpeed]]:
     found = []
     for record in read_results(path):
         said = record.machine.device or record.machine.cpu_model
-        said = "" if said == UNKNOWN_MACHINE.device else said
+        if said == UNKNOWN_MACHINE.device:
+            said = ""
         found += [(said, one) for one in _measurements(record)]
     if not found:
         raise InputError(
@@ -109,7 +110,10 @@ def learn(device: DeviceProfile, new: Iterable[TaughtSpeed]) -> Lesson:
         RefusedError: The device answers from costs that were timed on it, or no measurement can be used.
     """
     path = learned_file(device.name)
-    old = read_learned(path).measurements if path.is_file() else ()
+    if path.is_file():
+        old = read_learned(path).measurements
+    else:
+        old = ()
     pairs = [(one, *_row(one, device)) for one in dict.fromkeys((*old, *(_by_api(one, device) for one in new)))]
     used = [row for _, row, _ in pairs if row is not None]
     if not used:
@@ -119,11 +123,16 @@ def learn(device: DeviceProfile, new: Iterable[TaughtSpeed]) -> Lesson:
     by_others = zip(*others, strict=True)
     taken = []
     for one, row, why in pairs:
-        before, now, doubt = None, None, why
+        before = None
+        now = None
+        doubt = why
         if row is not None:
             ln_s, spread = next(by_others)
-            before, now = _speed(row, shipped()), _speed(row, after)
-            doubt = _contradiction(row, ln_s, spread) if len(used) > 1 else ""
+            before = _speed(row, shipped())
+            now = _speed(row, after)
+            doubt = ""
+            if len(used) > 1:
+                doubt = _contradiction(row, ln_s, spread)
         taken.append(Taken(measurement=one, before=before, after=now, doubt=doubt))
     kept = tuple(one for one, row, _ in pairs if row is not None)
     learned = Learned(device=device.name, measurements=kept, prior=prior_digest(), coefficients=after)
@@ -195,12 +204,16 @@ def _measurements(record: RunRecord) -> list[TaughtSpeed]:
 
 def _runtime(record: RunRecord) -> str:
     name = record.runtime or (record.engine.name if record.engine else "")
-    return "llama.cpp" if name.startswith(("llama", "pasted")) else runtime_named(name)
+    if name.startswith(("llama", "pasted")):
+        return "llama.cpp"
+    return runtime_named(name)
 
 
 def _by_api(one: TaughtSpeed, device: DeviceProfile) -> TaughtSpeed:
     """The measurement with the api that it means on this device."""
-    named = api_named(one.api) if one.api else ""
+    named = ""
+    if one.api:
+        named = api_named(one.api)
     return one.replace(api=device.api("" if named == "other" else named))
 
 
@@ -228,10 +241,15 @@ def _row(one: TaughtSpeed, device: DeviceProfile) -> tuple[Row | None, str]:
     row = row_of(Cells(cells, f"{one.model} {one.test}", 0), model_of)
     if row.work is None:
         return None, f"{one.model} {one.quant}: {_REASONS.get(row.reason, row.reason)}"
-    year = row.machine.build_year if one.date else machine.build_year
+    if one.date:
+        year = row.machine.build_year
+    else:
+        year = machine.build_year
     row = row._replace(machine=machine._replace(runtime=one.runtime, build_year=year))
     why = _impossible(row, device)
-    return (None, f"{one.model} {one.quant}: {why}") if why else (row, "")
+    if why:
+        return (None, f"{one.model} {one.quant}: {why}")
+    return (row, "")
 
 
 def _impossible(row: Row, device: DeviceProfile) -> str:
@@ -241,16 +259,21 @@ def _impossible(row: Row, device: DeviceProfile) -> str:
     ``FASTEST_RATIO`` of the peak in fp16.
     """
     assert row.work is not None
-    held, pool = float(row.raw["model_bytes"]), device.pool(device.pool_for(row.machine.api))
+    held = float(row.raw["model_bytes"])
+    pool = device.pool(device.pool_for(row.machine.api))
     if held > pool.total_bytes.value:
         return f"its {held / 1e9:.3g} GB do not fit in the {pool.name} of {device.name}"
     if row.phase == "decode":
         most = row.machine.bandwidth_bytes_per_s / (row.work.weight_bytes + row.work.kv_bytes)
-        what, limit, margin = "decodes it", "memory", IMPOSSIBLE_RATIO
+        what = "decodes it"
+        limit = "memory"
+        margin = IMPOSSIBLE_RATIO
     else:
         base = prefill_base(row.work, row.machine, row.prompt)
         most = FASTEST_RATIO * row.token_count / (base["weights"] + base["attention"])
-        what, limit, margin = "reads a prompt", "arithmetic", 1.0
+        what = "reads a prompt"
+        limit = "arithmetic"
+        margin = 1.0
     if row.measured > margin * most:
         return f"no {device.name} {what} at {row.measured:g} tokens/s: its {limit} allows {most:.3g}"
     low = _speed(row, shipped()).low

@@ -32,11 +32,15 @@ class Located(NamedTuple):
     @property
     def format(self) -> str:
         """``gguf``, ``onnx`` or ``mlx``; of any other file its ending, such as ``json``."""
-        return "gguf" if self.weights is not None else self.path.suffix[1:].replace("safetensors", "mlx")
+        if self.weights is not None:
+            return "gguf"
+        return self.path.suffix[1:].replace("safetensors", "mlx")
 
     def resolved(self) -> ResolvedModel | None:
         """The same for predictions."""
-        return None if self.weights is None else ResolvedModel(self.name, self.quant, self.weights, path=self.path)
+        if self.weights is None:
+            return None
+        return ResolvedModel(self.name, self.quant, self.weights, path=self.path)
 
 
 def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located:
@@ -55,7 +59,9 @@ def obtain(ref: str, quant: str, *, progress: Progress | None = None) -> Located
     if model.path is not None:
         return _here(model.path, quant)
     is_itself = not model.asked_name  # else a file of the card would be another model's
-    card = model.card if is_itself else None
+    card = None
+    if is_itself:
+        card = model.card
     asked = quant or split(ref)[1] * (card is not None and ref != card.name and model.repo == "")
     if card is not None and card.files:
         stands, said = mixture_of(asked) if asked else ("", ())
@@ -89,14 +95,22 @@ def _here(path: Path, quant: str) -> Located:
         label = quant_label(read_graph(graph))
         if quant and quant.upper() != label:
             raise RefusedError(f"{graph} holds {label}, not {quant}")
-        name = graph.absolute().parent.name if graph.name == MODEL_FILE else graph.stem
+        if graph.name == MODEL_FILE:
+            name = graph.absolute().parent.name
+        else:
+            name = graph.stem
         return Located(name, label, graph, None)
     if path.is_dir() and (path / "config.json").is_file() and (parts := sorted(path.glob("model*.safetensors"))):
         return Located(path.absolute().name, quant, parts[0], None)
     if path.is_dir():
         raise BadDataError(path, "", f"a folder without {MODEL_FILE}", "a model file, or a folder of ONNX or MLX")
-    weights = None if path.suffix == ".json" else read_weights(path)
-    label = weights.quant if weights else ""
+    if path.suffix == ".json":
+        weights = None
+    else:
+        weights = read_weights(path)
+    label = ""
+    if weights:
+        label = weights.quant
     if quant and label and quant_named(quant) != label:
         raise RefusedError(f"{path} holds {label}, not {quant}")
     return Located(path.stem, label, path, weights)

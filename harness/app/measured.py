@@ -52,7 +52,8 @@ def measured_here(case: Case, way: Way) -> MeasuredHere | None:
             if not _is_same(record, case, way):
                 continue
             tests = summarise(record)
-            decode, first = tests.test("decode"), tests.test("first_token")
+            decode = tests.test("decode")
+            first = tests.test("first_token")
             if decode is None or decode.value is None:
                 continue
             return MeasuredHere(
@@ -68,7 +69,9 @@ def measured_here(case: Case, way: Way) -> MeasuredHere | None:
 
 def _is_same(record: RunRecord, case: Case, way: Way) -> bool:
     """Whether a run was of this model, as it is asked about, on this machine as it is now."""
-    model, asked, ran = record.model, way.scenario, record.scenario
+    model = record.model
+    asked = way.scenario
+    ran = record.scenario
     if model is None or record.target != "local" or record.machine.fingerprint != case.device.machine:
         return False
     same_file = model.name == case.model.name and model.quant == case.model.quant
@@ -126,7 +129,8 @@ def _slower(case: Case, late: Sustained | None) -> Iterator[SpeedCause]:
 
 def _otherwise(case: Case) -> Iterator[tuple[str, str, Case]]:
     """A cause, what to try, and the case as it then is."""
-    model, device = case.model, case.device
+    model = case.model
+    device = case.device
     read_log = "look for `offloaded` in the program's log"
     if any(engine.kind == "gpu" for engine in device.engines):
         on_cpu = case.at(api="cpu", placement=Placement())

@@ -40,7 +40,9 @@ def probe_on(on: str, programs: Path | None, out: Path | None) -> tuple[DevicePr
         CouldNotRunError: It does not answer, or its bandwidth is known from nowhere.
     """
     target = target_named(on)
-    read = read_bandwidth(target, programs) if programs is not None else None
+    read = None
+    if programs is not None:
+        read = read_bandwidth(target, programs)
     profile = probe(target, out.stem if out else _name(facts(target)), read)
     return profile, save_profile(profile, out)
 
@@ -77,7 +79,10 @@ def run_on(
     target = target_named(on)
     known = facts(target)
     kept = home_dir() / "devices" / f"{_name(known)}.toml"
-    device = load_device(str(kept)) if kept.is_file() else probe_on(on, programs, None)[0]
+    if kept.is_file():
+        device = load_device(str(kept))
+    else:
+        device = probe_on(on, programs, None)[0]
     records = []
     with Pipeline(how) as pipeline:
         for index, cell in enumerate(cells):
@@ -87,8 +92,11 @@ def run_on(
             located = obtain(cell.model, cell.quant, progress=how.listener.fetched)
             count = cell.scenario.thread_count or len(how.limits.cpus) or known.cpu.thread_count
             scenario = as_made(cell.scenario.replace(thread_count=count))
-            resolved, asked = located.resolved(), job.replace(path=str(located.path), scenario=scenario)
-            prediction = predict(Case.of(resolved, device, scenario)) if resolved is not None else None
+            resolved = located.resolved()
+            asked = job.replace(path=str(located.path), scenario=scenario)
+            prediction = None
+            if resolved is not None:
+                prediction = predict(Case.of(resolved, device, scenario))
             about: dict[str, Any] = {"name": located.name, "quant": located.quant, "prediction": prediction}
             planned = plan_generation(asked, located.weights, **about)
             records.append(_measure(pipeline, planned, target, known, programs))

@@ -28,20 +28,33 @@ def model_of(name: str, params_b: float, quant: str, active_b: float = 0.0) -> K
         found = match(name, params_b=params_b, active_b=active_b)
     except (UnknownNameError, RefusedError):
         return None
-    shape = found.card.shape if found.card is not None else found.guess.shape if found.guess is not None else None
+    if found.card is not None:
+        shape = found.card.shape
+    elif found.guess is not None:
+        shape = found.guess.shape
+    else:
+        shape = None
     if shape is None:
         return None
     # i1-: made with an importance matrix; _L: the output and the token table in Q8_0. The mixture is the same.
     word = re.sub("^i1-|(?<=^Q[2456]_K)_L$", "", quant.split(" ", maxsplit=1)[0])
     try:
-        weights = weights_of(shape, quant_named(word)) if found.card is not None else None
+        weights = None
+        if found.card is not None:
+            weights = weights_of(shape, quant_named(word))
     except (UnknownNameError, RefusedError):
         weights = None
-    rest_bits = 0.0 if _SAME_BITS_THROUGHOUT.search(word) else _REST_BITS
+    if _SAME_BITS_THROUGHOUT.search(word):
+        rest_bits = 0.0
+    else:
+        rest_bits = _REST_BITS
     split = weights is not None and "experts" in quant  # "BF16 (MXFP4 experts)": the first name is of all else
     if weights is not None and split:
         rest_bits = BLOCKS[BASE_TYPE[weights.quant]].bits_per_weight
-    even = weights_of(shape, "F16") if weights is None else weights
+    if weights is None:
+        even = weights_of(shape, "F16")
+    else:
+        even = weights
     return Known(
         name=found.card.name if found.card is not None else key(name),
         shape=shape,

@@ -1,17 +1,18 @@
 """Which model for a task on a device: ranked by published quality, among those that fit and are fast enough."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal, get_args
 
 from harness.app.case import Case
 from harness.app.placed import memory_in, outlook, verdict_of
-from harness.app.resolve import resolve_model
+from harness.app.resolve import ResolvedModel, resolve_model
 from harness.app.ways import ways
 from harness.catalog.models import model_names
 from harness.domain.base import Frozen, shipped_table
 from harness.domain.device import DeviceProfile
 from harness.domain.record import RunRecord
 from harness.domain.scenario import Scenario
+from harness.domain.way import Way
 from harness.errors import RefusedError
 from harness.predict.quality import perplexity_growth_percent
 from harness.records.ladder import measured_growth_percent
@@ -66,6 +67,25 @@ def benchmark(task: Task) -> str:
     return str(_TABLE["benchmarks"][task])
 
 
+def _growth(model: ResolvedModel, ladders: Sequence[RunRecord]) -> tuple[float | None, str]:
+    """By how many percent the mixture raises perplexity, and what tells so where it is no published table."""
+    count = model.weights.weight_count
+    growth = measured_growth_percent(ladders, model.weights.shape.architecture, count, model.quant)
+    if growth is None:
+        return perplexity_growth_percent(model.quant, count), ""
+    return growth, "; what its mixture costs: a ladder here of a model of this shape"
+
+
+def _speed(case: Case, way: Way, minutes: float) -> float:
+    """Tokens/s after so many minutes, or in the first seconds where nobody asks or knows."""
+    speed = way.prediction.speed.decode_tokens_per_s
+    if minutes:
+        late = outlook(case, speed, minutes)[0]
+        if late:
+            speed = late.tokens_per_s
+    return float(speed.mid)
+
+
 def recommend(
     device: DeviceProfile,
     task: Task,
@@ -85,7 +105,8 @@ def recommend(
     Raises:
         RefusedError: Nobody published a score of that model for this task.
     """
-    scores, least = _TABLE["scores"], 0.0
+    scores = _TABLE["scores"]
+    least = 0.0
     best = []
     ladders = list(records)
     if quality_of:
@@ -101,7 +122,8 @@ def recommend(
         if row[task] < least:
             left_out[name] = f"its {benchmark(task)} is below that of {quality_of}"
             continue
-        left_out[name], reached = "it does not fit", 0.0
+        left_out[name] = "it does not fit"
+        reached = 0.0
         for quant in (*_MIXTURES, ""):  # the first that will do loses the least; else whatever way there is
             model = resolve_model(name, quant or _SPLIT_MIXTURE)
             # Memory alone tells what one card or none has no room for, sooner than all of its ways.
@@ -111,14 +133,10 @@ def recommend(
                 continue
             way = ways(case)[0]
             now = way.prediction
-            late = outlook(case, now.speed.decode_tokens_per_s, minutes)[0] if minutes else None
-            speed = float((late.tokens_per_s if late else now.speed.decode_tokens_per_s).mid)
+            speed = _speed(case, way, minutes)
             if not way.runs or (quant and not way.kind.is_whole):
                 continue
-            shape, count = model.weights.shape, model.weights.weight_count
-            growth = measured_growth_percent(ladders, shape.architecture, count, model.quant)
-            told = "" if growth is None else "; what its mixture costs: a ladder here of a model of this shape"
-            growth = perplexity_growth_percent(model.quant, count) if growth is None else growth
+            growth, told = _growth(model, ladders)
             if growth is not None and growth > _MOST_GROWTH_PERCENT:
                 left_out[name] = f"what fits of it loses too much: {model.quant}, {growth:.0f} % more perplexity"
                 continue
@@ -140,7 +158,8 @@ def recommend(
             )
             best.append(choice)
             break
-    fastest, listed = 0.0, []
+    fastest = 0.0
+    listed = []
     for choice in sorted(best, key=lambda choice: -choice.rank_score):
         listed.append(choice.replace(is_front=choice.tokens_per_s > fastest))
         fastest = max(fastest, choice.tokens_per_s)

@@ -40,7 +40,9 @@ def ladders() -> list[RunRecord]:
     """What ladders on record measured of quality, newest first; none where no history can be read."""
     with suppress(HarnessError):
         history = open_history()
-        return list(history.records(workload="quality")) if history.path.exists() else []
+        if history.path.exists():
+            return list(history.records(workload="quality"))
+        return []
     return []
 
 
@@ -73,7 +75,9 @@ def _files_in(folder: Path) -> list[Path]:
     if not files:
         raise BadDataError(folder, "", "a folder without .json files", "run records")
     if others:
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        more = ""
+        if len(others) > 3:
+            more = f" and {len(others) - 3} more"
         warnings.warn(f"{folder}: not read: {', '.join(sorted(others)[:3])}{more}", stacklevel=2)
     return sorted(files)
 

@@ -51,7 +51,9 @@ def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence
         UnknownNameError: No such model or mixture.
         RefusedError: A scenario does not fit its context.
     """
-    mixture = quant_named(quant) if quant else ""
+    mixture = ""
+    if quant:
+        mixture = quant_named(quant)
     scenarios = []
     for values in itertools.product(*axes.values()):
         scenarios.append(base.replace(**dict(zip(axes, values, strict=True))))
@@ -95,13 +97,19 @@ def run_in_turns(
         for members in groups:
             group = [(_with_threads(cell), job) for cell, job in members]
             forth = list(range(len(group)))
-            order = [*forth, *reversed(forth)] if len(group) > 1 else forth
+            if len(group) > 1:
+                order = [*forth, *reversed(forth)]
+            else:
+                order = forth
             turns: list[list[RunRecord]] = [[] for _ in group]
             answers = [answers_of(*member, pipeline) if len(group) > 1 else () for member in group]
             for index in order:
                 pipeline.heard.plan(coming)
                 coming -= 1
-                turn = len(turns[index]) + 1 if len(group) > 1 else 0
+                if len(group) > 1:
+                    turn = len(turns[index]) + 1
+                else:
+                    turn = 0
                 turns[index].append(run_cell(*group[index], device, pipeline, turn, answers[index]))
                 if turns[index][-1].outcome == "interrupted":
                     return [*done, [_together(records) for records in turns if records]]
@@ -127,13 +135,17 @@ def exit_of(records: Sequence[RunRecord]) -> int:
         return 130
     if outcomes - {"ok", "inconclusive"}:
         return Exit.COULD_NOT_RUN
-    return Exit.INCONCLUSIVE if "inconclusive" in outcomes else Exit.OK
+    if "inconclusive" in outcomes:
+        return Exit.INCONCLUSIVE
+    return Exit.OK
 
 
 def _cell_key(cell: RunCell, job: GenerateJob, pipeline: Pipeline, turn: int) -> str:
     """Key under which a cell's result is found again: everything that decides it, and its ``turn`` beside others."""
     path = as_path(cell.model)
-    state = state_of(onnx_model(path) or path) if path is not None else ""
+    state = ""
+    if path is not None:
+        state = state_of(onnx_model(path) or path)
     asked = f"{job.runtime}|{engine_of(job.runtime)}|{job.repetitions}|{job.cold_loads}|{job.greedy}|{turn}"
     return key_of(cell.model, state, cell.quant, cell.scenario, asked, pipeline.machine.fingerprint)
 
@@ -148,8 +160,13 @@ def answers_of(cell: RunCell, job: GenerateJob, pipeline: Pipeline, chunk_count:
     if cell.scenario.context_tokens < 512 or pipeline.done_before(_cell_key(cell, job, pipeline, 1)):
         return ()
     with contextlib.suppress(HarnessError):  # what keeps it from its answers is told by its run
-        server = job if isinstance(job, ServedJob) else None
-        path = "" if server else str(obtain(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
+        server = None
+        if isinstance(job, ServedJob):
+            server = job
+        if server:
+            path = ""
+        else:
+            path = str(obtain(cell.model, cell.quant, progress=pipeline.heard.fetched).path)
         alone = cell.scenario.replace(batch_count=1)  # the text is one sequence: it takes the cache
         asked = TextJob(runtime=job.runtime, scenario=alone, path=path, server=server, chunk_count=chunk_count)
         return answers_to(asked, pipeline)
@@ -174,12 +191,16 @@ def run_cell(
     answers: tuple[float, ...] = (),
 ) -> RunRecord:
     """Run one member of a group in an open pipeline: its ``turn`` among others, and what its runtime answers."""
-    key, heard = _cell_key(cell, job, pipeline, turn), pipeline.heard
+    key = _cell_key(cell, job, pipeline, turn)
+    heard = pipeline.heard
     job = job.replace(scenario=cell.scenario)
     if (done := pipeline.reused(key, cell.model)) is not None:
         return done
-    depth = f" @ d{cell.scenario.depth_tokens}" if cell.scenario.depth_tokens else ""
-    depth += f", {cell.scenario.batch_count} sequences" if cell.scenario.batch_count > 1 else ""
+    depth = ""
+    if cell.scenario.depth_tokens:
+        depth = f" @ d{cell.scenario.depth_tokens}"
+    if cell.scenario.batch_count > 1:
+        depth += f", {cell.scenario.batch_count} sequences"
     title = f"{cell.model}{depth}, {counted(cell.scenario.thread_count, 'thread')}, {job.runtime}"
     # Samples of a quiet run, warm-ups included.
     each_count = (job.repetitions + 1) * (2 * bool(cell.scenario.prompt_tokens) + bool(cell.scenario.new_tokens))
@@ -223,21 +244,27 @@ def answering(planned: Measurement, answers: tuple[float, ...]) -> Measurement:
 
     def read(ended: ChildResult) -> Result | None:
         result = planned.read(ended)
-        return result.replace(token_nll=answers) if isinstance(result, Generation) else result
+        if isinstance(result, Generation):
+            return result.replace(token_nll=answers)
+        return result
 
     return planned._replace(read=read)
 
 
 def _served(cell: RunCell, job: ServedJob, device: DeviceProfile | None, pipeline: Pipeline) -> Measurement:
     """A run on a server; predicted from MODEL where one was named, since a server shows no tensors."""
-    model = resolve_model(cell.model, cell.quant or None) if cell.model else None
+    model = None
+    if cell.model:
+        model = resolve_model(cell.model, cell.quant or None)
 
     def predicted(scenario: Scenario, here: bool) -> Prediction | None:
         # A server tells of no other machine.
         return prediction_of(model, _at_this_moment(device, scenario) if here else None, scenario, pipeline.heard.say)
 
     planned = plan_served(job, predicted)
-    quant = planned.model.quant if planned.model else ""
+    quant = ""
+    if planned.model:
+        quant = planned.model.quant
     if model and quant and quant.upper() != model.quant.upper():
         raise RefusedError(f"the server runs {quant}, and {model.name} is {model.quant}: name the file it runs")
     if model and planned.model and (why := _contradicted(planned.model, model)):
@@ -252,7 +279,8 @@ def _started(
     cell: RunCell, located: Located, job: GenerateJob, device: DeviceProfile | None, pipeline: Pipeline, key: str
 ) -> RunRecord:
     """A run on a llama-server that is started for it, as the scenario places the model."""
-    scenario, limits = cell.scenario, pipeline.how.limits
+    scenario = cell.scenario
+    limits = pipeline.how.limits
     if limits.memory_bytes is not None or limits.cpus:  # they bind the child, which only asks the server
         raise RefusedError(
             "--memory-limit and --cpus do not bind a llama-server that is started for a run: "
@@ -290,14 +318,18 @@ def _check_format(located: Located, runtime: str) -> None:
     if not takes or located.format in takes:
         return
     others = [name for name in plugins.names("harness.runtimes") if located.format in formats(name)]
-    hint = f": take --runtime {' or '.join(others)}" if others else ""
+    hint = ""
+    if others:
+        hint = f": take --runtime {' or '.join(others)}"
     runs = " and ".join(takes).upper()
     raise RefusedError(f"{located.name} is {located.format.upper()}, and the runtime {runtime} runs {runs}{hint}")
 
 
 def _at_this_moment(device: DeviceProfile | None, scenario: Scenario, runtime: str = "") -> DeviceProfile | None:
     """The device that a run starts on now, with what was timed of it."""
-    return None if device is None else drifted(with_kept_costs(device, scenario, runtime))
+    if device is None:
+        return None
+    return drifted(with_kept_costs(device, scenario, runtime))
 
 
 def prediction_of(

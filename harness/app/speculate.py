@@ -127,17 +127,22 @@ def measure_file(
 
 def read(ended: ChildResult) -> Speculation | None:
     """What the child found, over the prompts that it got through; None when it got through none."""
-    advices, answers = ended.told("advice"), ended.told("answer")
+    advices = ended.told("advice")
+    answers = ended.told("answer")
     if not advices or not answers:
         return None
     slow = [msgspec.convert(a["plain"], Decoding) for a in answers]
     fast = [msgspec.convert(a["speculative"], Decoding) for a in answers]
     differences = tuple({"prompt": i, **a["difference"]} for i, a in enumerate(answers) if a["difference"])
     advice = msgspec.convert(advices[0], DraftAdvice, strict=False)
-    plain_sum, fast_sum = total(slow), total(fast)
+    plain_sum = total(slow)
+    fast_sum = total(fast)
     by_position = list(zip(fast_sum.accepted_by_position, fast_sum.tried_by_position, strict=True))
     tried = sum(fast_sum.tried_by_position)
-    ratio = sum(fast_sum.accepted_by_position) / tried if tried else 0.0
+    if tried:
+        ratio = sum(fast_sum.accepted_by_position) / tried
+    else:
+        ratio = 0.0
     costs = CostTable(advice.verify_s, advice.draft_s)
     expected_s = sum(costs.verify_s(n + 1) + n * advice.draft_s for n in fast_sum.lengths)
     length = advice.draft_tokens

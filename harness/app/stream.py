@@ -33,7 +33,10 @@ def stream(
         CouldNotRunError: Another measured run held the machine for too long.
     """
     model = Path(job.model).absolute()
-    beside = [] if job.draft in {"", "lookup"} else [Path(job.draft).absolute()]
+    if job.draft in {"", "lookup"}:
+        beside = []
+    else:
+        beside = [Path(job.draft).absolute()]
     job = job.replace(model=str(model), draft=str(beside[0]) if beside else job.draft)
     how = how._replace(limits=how.limits._replace(memory_bytes=job.budget_bytes))
     read = partial(_read, job, predicts, predicted_tokens_per_s)
@@ -52,14 +55,18 @@ def _read(job: StreamJob, predicts: bool, predicted_tokens_per_s: float | None, 
     if not answers:
         return None
     chosen: dict[str, str] = events.get("schedule", {"name": "", "reason": ""})
-    advice = msgspec.convert(events["advice"], DraftAdvice, strict=False) if "advice" in events else None
+    advice = None
+    if "advice" in events:
+        advice = msgspec.convert(events["advice"], DraftAdvice, strict=False)
     if advice and predicts:
         predicted_tokens_per_s = advice.speedup_ratio / advice.verify_s[1]
     parts: dict[str, Any] = {
         name: msgspec.convert(events[name], kind) for name, kind in _PARTS.items() if name in events
     }
     plan, report, use = (parts.get(name) for name in ("plan", "report", "expert_use"))
-    ratio = use.bound_ratio(report.probe_bytes_per_s) if use and report else None
+    ratio = None
+    if use and report:
+        ratio = use.bound_ratio(report.probe_bytes_per_s)
     if plan and report and plan.slot_bytes and report.pass_count:
         ratio = report.bound_s(plan.streamed_bytes) / (report.duration_s / report.pass_count)
     return Stream(

@@ -51,7 +51,10 @@ def probed(
             gets a quarter of it. A GPU that could not be timed is left out, and said.
     """
     say = heard.say
-    device = None if again else this_machine()
+    if again:
+        device = None
+    else:
+        device = this_machine()
     if device is not None and device.doubts and not disturbance():
         say("probing this machine again: it is quieter than when its profile was taken")
         device = None
@@ -114,7 +117,9 @@ def drift_ratio(device: DeviceProfile) -> float:
     then = device.pool("ram").measured_read_bytes_per_s
     limit = machine.memory().limit_bytes
     now = read_bandwidth(default_thread_count(), min(_DRIFT_BYTES, limit // 8), pass_count=3)
-    return abs(math.log(now / then.value)) if then else 0.0
+    if then:
+        return abs(math.log(now / then.value))
+    return 0.0
 
 
 def disturbance(window_s: float = 0.4) -> tuple[str, ...]:

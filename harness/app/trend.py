@@ -66,7 +66,9 @@ class Trend(Frozen):
 def _change(metric: Metric, old: Sequence[float], new: Sequence[float], spread: Spread) -> MetricChange:
     figure = FIGURES[metric]
     mid, low, high, _ = estimate([new], spread, _ERROR, _ERROR, [old])
-    word = "better" if (mid > 1) == figure.higher_is_better else "worse"
+    word = "worse"
+    if (mid > 1) == figure.higher_is_better:
+        word = "better"
     if low is None or high is None or low <= 1 <= high:
         word = "no difference shown"
     return MetricChange(
@@ -108,7 +110,12 @@ def answer_beside(before: RunRecord, after: RunRecord) -> str:
     ratio, low, high = (exp(fmean(changes) + k * spread) for k in (0, -1, 1))
     speed = next((c for c in differences(before, after) if c.metric == "decode_tokens_per_s"), None)
     worse = low > WORSE_RATIO
-    word = "faster, but worse: " if worse and speed and speed.ratio > 1 else "worse: " if worse else ""
+    if worse and speed and speed.ratio > 1:
+        word = "faster, but worse: "
+    elif worse:
+        word = "worse: "
+    else:
+        word = ""
     shown = f"{exp(fmean(new)):.3f} by {name}, {exp(fmean(old)):.3f} by {first}"
     return f"{word}perplexity {shown} on the same {len(old)} tokens: ratio {ratio:.4f} (95 %: {low:.4f} to {high:.4f})"
 
@@ -128,7 +135,9 @@ def not_alike(before: RunRecord, after: RunRecord) -> list[str]:
 
 def _file_of(record: RunRecord) -> str:
     """The beginning of its model's hash, as far as people compare one."""
-    return record.model.sha256[:12] if record.model else ""
+    if record.model:
+        return record.model.sha256[:12]
+    return ""
 
 
 def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
@@ -137,7 +146,9 @@ def trends(records: Iterable[RunRecord], metric: Metric) -> list[Trend]:
     for run in records:
         values = [v for v in metric_values(run, metric) if v > 0]
         if run.outcome in {"ok", "inconclusive"} and values:
-            depth = f" @ d{run.scenario.depth_tokens}" if run.scenario.depth_tokens else ""
+            depth = ""
+            if run.scenario.depth_tokens:
+                depth = f" @ d{run.scenario.depth_tokens}"
             name = f"{run.name} {run.quant}".strip() + f"{depth}, {run.scenario.thread_count} threads"
             _, runtime, choice, *_ = setting_of(run)
             name += f", {runtime}" * (runtime not in {"", "llamacpp"}) + f", {choice}" * (choice == "greedy")

@@ -116,7 +116,9 @@ class Setting(Frozen):
     @property
     def where(self) -> str:
         """Where the layers lie, as options of llama.cpp's programs."""
-        return "-ngl 0" if self.api in {"", "cpu"} else self.placement.flags(_BLOCKS)
+        if self.api in {"", "cpu"}:
+            return "-ngl 0"
+        return self.placement.flags(_BLOCKS)
 
 
 class Runner(Frozen):
@@ -219,7 +221,8 @@ def tune(
         CouldNotRunError: Another measured run held the machine for too long.
     """
     began_s = time.monotonic()
-    asked, api = scenario_of(goal), scenario_from({"api": api}).api
+    asked = scenario_of(goal)
+    api = scenario_from({"api": api}).api
     resolved = resolve_model(model, quant or None)
     path = obtain(model, quant, progress=how.listener.fetched).path
     how.listener.begin(f"tuning {resolved.name}", within_s=within_s)
@@ -227,13 +230,16 @@ def tune(
     limits = how.limits._replace(wall_s=min(how.limits.wall_s, within_s))
     # Some hundred short runs are no history of the machine.
     how = how._replace(keep=False, listener=Listener(say), limits=limits)
-    usual, logical = default_thread_count(), cpu().logical_cpu_count
+    usual = default_thread_count()
+    logical = cpu().logical_cpu_count
     if programs is not None:
         device = run_on(on, [], GenerateJob(), how, programs)[0]
         usual = logical = max(engine.core_count for engine in device.engines if engine.kind == "cpu")
     if how.limits.cpus:
         usual = logical = len(how.limits.cpus)
-    split = best_split(resolved.weights, device, asked) if device and device.pool_for(api) == "vram" else None
+    split = None
+    if device and device.pool_for(api) == "vram":
+        split = best_split(resolved.weights, device, asked)
     first = Setting(runtime="", thread_count=usual, api=api, placement=split or Placement())
     stage = list(candidates([_BENCH] if programs else usable(runtimes), first, logical))
     winner = defaults = stage[0]
@@ -274,14 +280,13 @@ def tune(
         if asked.batch_count == 1 and winner.runtime == "llamacpp":
             with suppress(HarnessError):  # the race has its winner without a draft
                 drafting = drafted(path, winner.scenario(asked), how, until_s=began_s + within_s)
-    left = never_ran | race.left
     by_speed = sorted(race.turns, key=lambda setting: _typical(race.turns[setting]))
     runners = tuple(
         Runner(
             setting=setting,
             predicted_s=predicted[setting],
             turns_s=tuple(race.turns.get(setting, ())),
-            left=left.get(setting, ""),
+            left=race.left.get(setting, never_ran.get(setting, "")),
         )
         for setting in dict.fromkeys([winner, *by_speed, *predicted])
     )
@@ -356,7 +361,8 @@ def drafted(path: Path, scenario: Scenario, how: How, *, until_s: float) -> Draf
     Each as it is and in plain Q4_0, where that copy is there or made at once. None where none is expected to pay, or
     where too little is left until that moment of the monotonic clock.
     """
-    drafts, briefly = ["lookup"], Limits(wall_s=_LEAST_DRAFT_S)
+    drafts = ["lookup"]
+    briefly = Limits(wall_s=_LEAST_DRAFT_S)
     for draft in _drafts_for(path):
         if until_s - time.monotonic() > 2 * _LEAST_DRAFT_S:
             drafts += forms_of(draft, briefly)
@@ -408,7 +414,9 @@ class Race:
         say: Callable[[str], None] = lambda _line: None,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._take, self._say, self._now_s = take, say, now_s
+        self._take = take
+        self._say = say
+        self._now_s = now_s
         self.turns: dict[Setting, list[float]] = {}
         self.left: dict[Setting, str] = {}
         self.rounds = 0
@@ -426,7 +434,8 @@ class Race:
         # Turns of an earlier race were taken in other minutes: no pairs are made of them.
         for setting in racing:
             self.turns.pop(setting, None)
-        done, round_s = 0, 0.0
+        done = 0
+        round_s = 0.0
         while racing and (done == 0 or (not self._settled(racing) and self._now_s() + round_s < until_s)):
             began_s = self._now_s()
             for setting in racing if done % 2 == 0 else reversed(racing):
@@ -442,7 +451,9 @@ class Race:
             round_s = self._now_s() - began_s
             racing = self._still_in([each for each in racing if each not in self.left], is_first=done == 1)
             left_s = max(0.0, until_s - self._now_s())
-            ahead = racing[0].words if racing else "none"
+            ahead = "none"
+            if racing:
+                ahead = racing[0].words
             self._say(f"round {self.rounds}: {len(racing)} left, {ahead} ahead, at most {left_s:.0f} s more")
         if not racing:
             raise RefusedError("no setting ran: " + "; ".join(dict.fromkeys(self.left.values())))
@@ -453,7 +464,8 @@ class Race:
         if winner == defaults:
             return Estimate(1.0, 1.0, 1.0, 0)
         turns: dict[Setting, list[float]] = {winner: [], defaults: []}
-        count, pair_s = 0, 0.0
+        count = 0
+        pair_s = 0.0
         while count < _FINAL_TURNS and (not count or self._now_s() + pair_s < until_s):
             began_s = self._now_s()
             try:
@@ -461,7 +473,8 @@ class Race:
                     turns[setting].append(self._take(setting))
             except (RefusedError, EngineError):  # the defaults do not run here: there is nothing to compare with
                 return Estimate(math.inf, None, None, 0)
-            count, pair_s = count + 1, self._now_s() - began_s
+            count = count + 1
+            pair_s = self._now_s() - began_s
         return ratio_interval(turns[defaults], turns[winner], confidence=_FINAL_LEVEL)
 
     def _hopeless(self, setting: Setting, predicted_s: Mapping[Setting, float]) -> str:
@@ -478,7 +491,9 @@ class Race:
 
     def final_s(self) -> float:
         """What the fewest turns against the defaults that tell an interval take, by the turns so far."""
-        return 2 * _LEAST_PAIRS * median(self._walls_s) if self._walls_s else 0.0
+        if self._walls_s:
+            return 2 * _LEAST_PAIRS * median(self._walls_s)
+        return 0.0
 
     def _turn(self, setting: Setting) -> None:
         began_s = self._now_s()
@@ -661,14 +676,18 @@ def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting |
     given = f"-m {shlex.quote(str(file))} -c {asked.context_tokens} {setting.where}"
     of_cpu = setting.api in {"", "cpu"}
     if setting.runtime == "ik":
-        repacking = " -rtr" if setting.repack else ""
+        repacking = ""
+        if setting.repack:
+            repacking = " -rtr"
         told = (s.replace(repack=True).flags for s in (one, all_users))
         cli, server = (f"{given} {flags}{repacking}" for flags in told)
         return {"ik_llama.cpp's llama-server": f"llama-server {server}", "ik_llama.cpp's llama-cli": f"llama-cli {cli}"}
     given += " -dev none" * of_cpu  # with -ngl 0 alone a GPU computes long prompts
     cli, server = (f"{given} {s.flags}" for s in (one, all_users))
-    server += f" {drafting.flags}" if drafting and drafting.pays else ""
-    flags, placed = f"{one.flags} {setting.where}", placement_of(setting.where)
+    if drafting and drafting.pays:
+        server += f" {drafting.flags}"
+    flags = f"{one.flags} {setting.where}"
+    placed = placement_of(setting.where)
     kind = BLOCKS[setting.kv_type].type_id
     python = (
         f"Llama({str(file)!r}, n_threads={setting.thread_count}, n_threads_batch={setting.thread_count}, "
@@ -676,10 +695,16 @@ def commands(setting: Setting, file: Path, asked: Scenario, drafting: Drafting |
         f"n_gpu_layers={placed.gpu_layers}, n_batch={max(512, setting.ubatch_tokens)}, "
         f"n_ubatch={setting.ubatch_tokens}, flash_attn={setting.flash_attention}"
     )
-    python += f", type_k={kind}, type_v={kind}" if setting.kv_type != "F16" else ""
-    python += f", tensor_split={list(placed.tensor_split)}" if placed.tensor_split else ""
-    python += f", main_gpu={placed.main_gpu}" if placed.main_gpu else ""
-    python += ")" if placed.kv_on_gpu else ", offload_kqv=False)"
+    if setting.kv_type != "F16":
+        python += f", type_k={kind}, type_v={kind}"
+    if placed.tensor_split:
+        python += f", tensor_split={list(placed.tensor_split)}"
+    if placed.main_gpu:
+        python += f", main_gpu={placed.main_gpu}"
+    if placed.kv_on_gpu:
+        python += ")"
+    else:
+        python += ", offload_kqv=False)"
     modelfile = [
         f"FROM {file}",
         f"PARAMETER num_thread {setting.thread_count}",
@@ -706,7 +731,9 @@ def _rest(flags: str, program: str, settable: str) -> str:
 
 def _typical(turns: Sequence[float]) -> float:
     """Mean of the logs of the turns."""
-    return math.fsum(map(math.log, turns)) / len(turns) if turns else math.inf
+    if turns:
+        return math.fsum(map(math.log, turns)) / len(turns)
+    return math.inf
 
 
 def _outlook(model: ResolvedModel, setting: Setting, asked: Scenario, device: DeviceProfile | None) -> Outlook | None:
@@ -714,7 +741,8 @@ def _outlook(model: ResolvedModel, setting: Setting, asked: Scenario, device: De
     prediction = prediction_of(model, device, setting.scenario(asked), runtime=setting.runtime)
     if prediction is None:
         return None
-    prefill, decode = prediction.speed.prefill_tokens_per_s, prediction.speed.decode_tokens_per_s
+    prefill = prediction.speed.prefill_tokens_per_s
+    decode = prediction.speed.decode_tokens_per_s
     return Outlook(
         Interval(
             mid=_seconds(asked, prefill.mid, decode.mid),

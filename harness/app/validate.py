@@ -20,7 +20,10 @@ def validate(rows: Path | None = None) -> Report:
     Raises:
         BadDataError: The file has not the columns, or a number that is none.
     """
-    judged = [*shipped_rows(), *shipped_others()] if rows is None else rows_of(rows)
+    if rows is None:
+        judged = [*shipped_rows(), *shipped_others()]
+    else:
+        judged = rows_of(rows)
     return report(judged, judge_shipped(judged, shipped()))
 
 

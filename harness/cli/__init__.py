@@ -138,15 +138,18 @@ def main() -> None:
             status = int(cli.main(prog_name="edge-harness", standalone_mode=False) or 0)
         except click.ClickException as error:
             error.show()
-            status, message = Exit.USAGE, error.format_message()
+            status = Exit.USAGE
+            message = error.format_message()
         except (click.Abort, KeyboardInterrupt):
             click.echo("edge-harness: interrupted", err=True)
             status = 130
         except HarnessError as error:
-            status, message = error.exit_code, str(error)
+            status = error.exit_code
+            message = str(error)
             click.echo(f"edge-harness: {message}", err=True)
         except Exception as error:  # noqa: BLE001 - the one place where nothing gets past
-            status, message = Exit.COULD_NOT_RUN, unforeseen(error)
+            status = Exit.COULD_NOT_RUN
+            message = unforeseen(error)
             click.echo(f"edge-harness: {message}", err=True)
         if message and "--json" in sys.argv[1:]:  # one JSON document is on stdout in any case
             from harness.cli._output import emit_json
@@ -162,7 +165,12 @@ def unforeseen(error: Exception) -> str:
 
     place: Any = getattr(error, "filename", None)
     reason = getattr(error, "strerror", None) or str(error)
-    what = f"{place}: {reason}" if place else f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+    if place:
+        what = f"{place}: {reason}"
+    elif reason:
+        what = f"{type(error).__name__}: {reason}"
+    else:
+        what = type(error).__name__
     try:
         with tempfile.NamedTemporaryFile("w", prefix="edge-harness-", suffix=".txt", delete=False) as file:
             traceback.print_exception(error, file=file)

@@ -48,14 +48,21 @@ class Rule(NamedTuple):
         text = str(value)
         if self.value:
             holds = re.fullmatch(self.value, text, re.IGNORECASE) is not None
+        elif flag in other.secondary_opts:
+            holds = value is False
         else:
-            holds = value is False if flag in other.secondary_opts else bool(value)
+            holds = bool(value)
         if holds != bool(self.beside):
             return []
-        shown = f"with {flag}" if self.beside else f"without {flag}"
+        if self.beside:
+            shown = f"with {flag}"
+        else:
+            shown = f"without {flag}"
         if self.beside and self.value and value is not None:
             shown += f" {text.removesuffix('.0')}"
-        reason = f": {self.why}" if self.why else ""
+        reason = ""
+        if self.why:
+            reason = f": {self.why}"
         given = typed(context)
         known = _flags(context.command)
         asked = [name for name in self.refuse if name in known and known[name].name in given]
@@ -152,7 +159,9 @@ class Verb(click.Command):
                     )
             return super().parse_args(ctx, args)
         except click.BadParameter as error:
-            name = error.param.name or "" if error.param else ""
+            name = ""
+            if error.param:
+                name = error.param.name or ""
             if ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
                 raise InputError(f"{_config_file()}: {path_of(ctx)}: {name}: {error.message}") from None
             raise
@@ -166,7 +175,9 @@ class Verb(click.Command):
             return None
         as_json = ctx.params.pop("as_json", False)
         answer = ctx.invoke(self.callback, **built(self.callback, ctx.params))
-        return answer.told(path_of(ctx) if as_json else "") if isinstance(answer, Answer) else answer
+        if isinstance(answer, Answer):
+            return answer.told(path_of(ctx) if as_json else "")
+        return answer
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options under their headings; a default from the user's file says so."""
@@ -175,12 +186,15 @@ class Verb(click.Command):
             record = parameter.get_help_record(ctx)
             if record is None or isinstance(parameter, click.Argument):
                 continue
-            heading = parameter.heading if isinstance(parameter, Flag) else "Options"
+            heading = "Options"
+            if isinstance(parameter, Flag):
+                heading = parameter.heading
             if "--help" in parameter.opts:
                 heading = "Output"
             if parameter.name in (ctx.default_map or {}):
                 value = (ctx.default_map or {})[parameter.name]
-                value = ", ".join(value) if isinstance(value, list) else value
+                if isinstance(value, list):
+                    value = ", ".join(value)
                 said = record[1].partition(" [default")[0].rstrip()
                 record = (record[0], f"{said}  [{value} in {_config_file().name}]")
             sections[heading].append(record)
@@ -229,7 +243,9 @@ class Verbs(click.Group):
         if name.startswith("-") or self.get_command(ctx, name) is not None:
             return super().resolve_command(ctx, args)
         close = get_close_matches(name, self.list_commands(ctx), n=2, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        hint = ""
+        if close:
+            hint = f"; did you mean {' or '.join(map(repr, close))}?"
         raise click.UsageError(f"no command named {name!r}{hint}", ctx)
 
 
@@ -264,7 +280,8 @@ def file_defaults(command: click.Command, words: list[str], root: click.Command)
     defaults: dict[str, Any] = {}
     table: Any = document
     for depth, word in enumerate(("", *words)):
-        table = table.get(word, {}) if word else table
+        if word:
+            table = table.get(word, {})
         if not isinstance(table, dict):
             raise BadDataError(file, word, repr(table), "a table of options")
         for key, value in table.items():
@@ -285,17 +302,25 @@ def _all_flags(command: click.Command) -> set[str]:
         context = click.Context(command)
         for name in command.list_commands(context):
             verb = command.get_command(context, name)
-            found |= _all_flags(verb) if verb else set()
+            if verb:
+                found |= _all_flags(verb)
+            else:
+                found |= set()
     return found
 
 
 def _default(parameter: click.Parameter, value: Any, place: str) -> Any:
     """A value of the file as it would be typed."""
-    texts = [str(part) for part in value] if isinstance(value, list) else [str(value)]
+    if isinstance(value, list):
+        texts = [str(part) for part in value]
+    else:
+        texts = [str(value)]
     if isinstance(parameter.type, click.Path) or parameter.required or any("://" in text for text in texts):
         raise InputError(f"{place}: give this on the command line: a file sets no path, no server, nothing required")
     if getattr(parameter, "is_flag", False):
         if not isinstance(value, bool):
             raise InputError(f"{place}: found {value!r}, expected true or false")
         return value
-    return texts if parameter.multiple else ",".join(texts)
+    if parameter.multiple:
+        return texts
+    return ",".join(texts)

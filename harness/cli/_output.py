@@ -53,7 +53,10 @@ def emit_json(document: Any, verb: str) -> None:
     import msgspec
 
     built = msgspec.to_builtins(document, enc_hook=lambda number: number.item(), str_keys=True)
-    body = built if isinstance(built, dict) else {"items": built}
+    if isinstance(built, dict):
+        body = built
+    else:
+        body = {"items": built}
     whole = {"schema": f"edge-harness {verb}", "version": JSON_VERSION} | body
     click.echo(escaped(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()))
 
@@ -68,8 +71,14 @@ def console(*, stderr: bool = False) -> "Console":
             return super().render_str(clean_lines(text), **options)
 
     # A pipe or a log has no width of its own; 80 columns would drop columns of every table there.
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    if stderr:
+        stream = sys.stderr
+    else:
+        stream = sys.stdout
+    if stream.isatty() or "COLUMNS" in os.environ:
+        width = None
+    else:
+        width = PIPED_WIDTH
     return Clean(file=getattr(stream, "styled", stream), highlight=False, width=width)
 
 
@@ -111,7 +120,9 @@ class Table(NamedTuple):
         from rich.text import Text
 
         widths, dropped = self._fitted(options.max_width)
-        title = Text(self.title) if self.title else None
+        title = None
+        if self.title:
+            title = Text(self.title)
         sheet = Sheet(title=title, box=SIMPLE_HEAD, title_justify="left", show_edge=False, padding=(0, 1, 0, 0))
         for index, width in widths.items():
             heading = Text(self.columns[index])
@@ -131,13 +142,20 @@ class Table(NamedTuple):
 
     def _fitted(self, most: int) -> tuple[dict[int, int], list[int]]:
         """Width of each column that is shown, and those that are not."""
-        whole, least = [], []
+        whole = []
+        least = []
         for index, name in enumerate(self.columns):
             cells = [row[index] for row in self.rows]
             whole.append(max(map(len, [name, *cells])))
-            words = [name, *cells] if index not in self.right else [name]
+            if index not in self.right:
+                words = [name, *cells]
+            else:
+                words = [name]
             word = max(len(word) for cell in words for word in cell.split() or [""])
-            number = max(map(len, cells), default=0) if index in self.right else min(_PROSE_WIDTH, whole[-1])
+            if index in self.right:
+                number = max(map(len, cells), default=0)
+            else:
+                number = min(_PROSE_WIDTH, whole[-1])
             least.append(max(word, number))
         shown = list(range(len(self.columns)))
         spare = [self.columns.index(name) for name in self.spare if name in self.columns]

@@ -26,7 +26,9 @@ class Typed(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
         self.hint = hint
         self.option = option
         item = item_of(hint)
-        several = "" if item is None else ",..."
+        several = ",..."
+        if item is None:
+            several = ""
         kinds = [kind for kind, _ in kinds_of(hint if item is None else item)]
         self.name = f"text{several}"
         if option.unit == "bytes":
@@ -114,14 +116,19 @@ def built(verb: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
 
 def _struct_of(parameter: inspect.Parameter) -> type[msgspec.Struct] | None:
     hint = parameter.annotation
-    return hint if isinstance(hint, type) and issubclass(hint, msgspec.Struct) else None
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return hint
+    return None
 
 
 def _fields_of(struct: type[msgspec.Struct]) -> list[_Field]:
     """Those fields of a struct that are options."""
     found = []
     for each in msgspec.structs.fields(struct):
-        default = inspect.Parameter.empty if each.required else each.default
+        if each.required:
+            default = inspect.Parameter.empty
+        else:
+            default = each.default
         field = _field(each.name, each.type, default)
         if field is not None:
             found.append(field)
@@ -188,5 +195,10 @@ def _default_words(field: _Field) -> str:
     if not words and isinstance(value, tuple):
         words = ",".join(map(str, value))
     elif not words and not isinstance(value, bool | None | type) and value != "":
-        words = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"  [default: {words}]" if words else ""
+        if isinstance(value, float):
+            words = f"{value:g}"
+        else:
+            words = str(value)
+    if words:
+        return f"  [default: {words}]"
+    return ""

@@ -29,7 +29,8 @@ class RunProgress(Listener):
         self._console, self._now_s = console(stderr=True), now_s
         self._start_s = self._end_s = self._fetch_s = 0.0
         self._begun = self._coming = self._step_count = self._done_steps = 0
-        self._title, self._note = title, ""
+        self._title = title
+        self._note = ""
         # No more than two redraws a second: drawing takes time on the cores that are being measured.
         self._live = Live(
             get_renderable=self._line,
@@ -56,7 +57,9 @@ class RunProgress(Listener):
 
     def begin(self, title: str, step_count: int = 0, within_s: float = 0.0) -> None:
         """The next part, or what has a length of its own."""
-        self._title, self._note, self._fetch_s = title, "", 0.0
+        self._title = title
+        self._note = ""
+        self._fetch_s = 0.0
         self._end_s = within_s and self._now_s() + within_s
         self.expect(step_count)
         if not within_s:
@@ -80,7 +83,8 @@ class RunProgress(Listener):
 
     def expect(self, step_count: int) -> None:
         """Steps of this part, none of them done."""
-        self._step_count, self._done_steps = step_count, 0
+        self._step_count = step_count
+        self._done_steps = 0
 
     def fetched(self, done_bytes: int, all_bytes: int) -> None:
         """How much of the file is here."""
@@ -93,13 +97,16 @@ class RunProgress(Listener):
 
     def step(self, note: str = "", line: str = "") -> None:
         """One step of this part is done; the line is said where none is drawn."""
-        self._done_steps, self._note = self._done_steps + 1, note
+        self._done_steps = self._done_steps + 1
+        self._note = note
         if line and not self._is_drawn:
             self.say(line)
 
     def sample(self, sample: "Sample") -> None:
         """A step, with its rate."""
-        rate = f" {sample.token_count / sample.duration_s:.1f} t/s" if sample.token_count and sample.duration_s else ""
+        rate = ""
+        if sample.token_count and sample.duration_s:
+            rate = f" {sample.token_count / sample.duration_s:.1f} t/s"
         self.step(f"{sample.label}{rate}{' disturbed' if sample.validity.doubts else ''}")
 
     def end(self, record: "RunRecord") -> None:
@@ -110,7 +117,9 @@ class RunProgress(Listener):
     def words(self) -> str:
         """The line: ``2 of 6  about 3 min left  smollm2-135m  tg128 124.2 t/s``; a narrow terminal cuts its end off."""
         all_count = self._begun + self._coming
-        place = f"{self._begun} of {all_count}" if all_count > 1 and not self._end_s else ""
+        place = ""
+        if all_count > 1 and not self._end_s:
+            place = f"{self._begun} of {all_count}"
         return "  ".join(filter(None, (place, self._left_words(), self._title, self._note)))
 
     def _left_words(self) -> str:
@@ -118,9 +127,14 @@ class RunProgress(Listener):
         now_s = self._now_s()
         if self._end_s:
             return _left(self._end_s - now_s)
-        share = min(self._done_steps / self._step_count, 1.0) if self._step_count else 0.0
+        if self._step_count:
+            share = min(self._done_steps / self._step_count, 1.0)
+        else:
+            share = 0.0
         done = self._begun - 1 + share
-        return _left((now_s - self._start_s) / done * (self._begun + self._coming - done)) if done > 0 else ""
+        if done > 0:
+            return _left((now_s - self._start_s) / done * (self._begun + self._coming - done))
+        return ""
 
     def _line(self) -> "Text":
         from rich.text import Text
@@ -131,5 +145,9 @@ class RunProgress(Listener):
 def _left(seconds: float) -> str:
     """``about 40 s left``, ``about 3 min left``, ``nearly done``; five seconds late ``longer than planned``."""
     if seconds < 1:
-        return "nearly done" if seconds > -_LATE_S else "longer than planned"
-    return f"about {seconds:.0f} s left" if seconds < 90 else f"about {seconds / 60:.0f} min left"
+        if seconds > -_LATE_S:
+            return "nearly done"
+        return "longer than planned"
+    if seconds < 90:
+        return f"about {seconds:.0f} s left"
+    return f"about {seconds / 60:.0f} min left"

@@ -53,7 +53,10 @@ def reasons(records: "Sequence[RunRecord]") -> list[str]:
     lines = []
     for record in records:
         asked = str(record.extra.get("model", ""))
-        name = "" if asked and record.detail.startswith(asked) else f"{record.name}: "
+        if asked and record.detail.startswith(asked):
+            name = ""
+        else:
+            name = f"{record.name}: "
         lines += [f"{name}{record.outcome}: {record.detail}"] * (record.outcome != "ok")
     return lines
 
@@ -77,7 +80,10 @@ def difference_view(before: "RunRecord", after: "RunRecord") -> list[Any]:
 
 def trend_table(metric: str, trends: "Sequence[Trend]") -> Table:
     """The course of a metric over the newest kinds of runs, and its last change."""
-    title = metric if len(trends) <= _MOST_ROWS else f"{metric}: the newest {_MOST_ROWS} of {len(trends)} kinds of runs"
+    if len(trends) <= _MOST_ROWS:
+        title = metric
+    else:
+        title = f"{metric}: the newest {_MOST_ROWS} of {len(trends)} kinds of runs"
     names = ("runs", "", "over time", "last", "ratio", "95 % interval", "")
     return table(title, names, [_row(trend) for trend in trends[-_MOST_ROWS:]])
 
@@ -85,14 +91,18 @@ def trend_table(metric: str, trends: "Sequence[Trend]") -> Table:
 def _row(trend: "Trend") -> tuple[str, ...]:
     values = [p.value for p in trend.points]
     bars = "".join(_BARS[int(7 * v / max(values))] for v in values[-24:])
-    change = ("", f"{values[-1]:.4g}", "", "", "one run") if trend.step is None else _cells(trend.step)
-    return (trend.name, str(len(values)), bars, *change[1:])
+    if trend.step is None:
+        return (trend.name, str(len(values)), bars, f"{values[-1]:.4g}", "", "", "one run")
+    return (trend.name, str(len(values)), bars, *_cells(trend.step)[1:])
 
 
 def _cells(change: "MetricChange") -> tuple[str, ...]:
     from harness.report.text import amount
 
     none = change.low is None or change.high is None
-    interval = "none: fewer than 3 samples" if none else f"{change.low:.3f} to {change.high:.3f}"
+    if none:
+        interval = "none: fewer than 3 samples"
+    else:
+        interval = f"{change.low:.3f} to {change.high:.3f}"
     sides = [amount(change.unit, value) for value in (change.before, change.after)]
     return (*sides, f"{change.ratio:.3f}", interval, change.word)

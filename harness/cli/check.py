@@ -99,7 +99,10 @@ def check(
     written = write_check_report(list(records), report)
     status = exit_of(records)
     comparisons = [compare(record) for record in records]
-    broken = gate(comparisons, max_error_percent) if status == Exit.OK else []
+    if status == Exit.OK:
+        broken = gate(comparisons, max_error_percent)
+    else:
+        broken = []
     document: dict[str, Any] = {"device": device, "records": records}
     document |= {"comparisons": comparisons, "broken": broken}
     return Answer(document, lambda: show(records, broken, written), Exit.BROKEN if broken else status)

@@ -15,7 +15,7 @@ from harness.errors import MissingPackageError
 from harness.units import GB, GIB, TERA, format_bytes, format_rate
 
 if TYPE_CHECKING:
-    from harness.domain.device import DeviceProfile
+    from harness.domain.device import Calibration, DeviceProfile
 
 _WORDS: "Final[dict[str, Callable[[float], str]]]" = {
     "_bytes_per_s": format_rate,
@@ -49,13 +49,16 @@ def show(device: Annotated[str | None, Option(metavar="[DEVICE]", names="devices
     lines = []
     for engine in profile.engines:
         parts = [f"{engine.name} ({engine.pool}, {'/'.join(engine.apis)})"]
-        parts += [f"{engine.core_count} cores"] if engine.core_count else []
-        parts += ["+".join(engine.isa)] if engine.isa else []
+        if engine.core_count:
+            parts += [f"{engine.core_count} cores"]
+        if engine.isa:
+            parts += ["+".join(engine.isa)]
         lines.append(f"{engine.kind}: {', '.join(parts)}")
     for calibration in profile.calibrations:
         kinds = ", ".join(cost.type_name for cost in calibration.types)
         lines.append(f"calibrated: {calibration.api}, {calibration.engine_version}: {kinds}")
-    lines += [f"speeds learnt from measurements: {profile.learned}"] if profile.learned else []
+    if profile.learned:
+        lines += [f"speeds learnt from measurements: {profile.learned}"]
     if modes := power_modes(profile):
         watts = ", ".join(f"{watts:g}" for watts in sorted(modes))
         lines.append(f"power modes of {watts} W: name one behind the device, such as {min(modes):g}W")
@@ -114,12 +117,13 @@ def probe(
         from harness.measure.lock import alone
         from harness.measure.probe import DEVICE_NAME, probe_machine, save_profile
 
+        costs: tuple[Calibration, ...] = ()
         with RunProgress() as progress, alone(progress.say):
             try:
-                costs = () if quick else (calibrate(DEFAULT_TYPES, heard=progress),)
+                if not quick:
+                    costs = (calibrate(DEFAULT_TYPES, heard=progress),)
             except MissingPackageError as error:
                 progress.say(f"the engine is not timed: {error}")
-                costs = ()
             progress.begin("probing this machine", within_s=10.0)
             profile = probe_machine(progress=progress.say, name=out.stem if out else DEVICE_NAME)
         profile = profile.replace(calibrations=costs)

@@ -32,7 +32,10 @@ def doctor(
     from harness.app.doctor import examine
 
     found = examine()
-    status = Exit.COULD_NOT_RUN if any(f.state == "broken" for f in found) else Exit.OK
+    if any(f.state == "broken" for f in found):
+        status = Exit.COULD_NOT_RUN
+    else:
+        status = Exit.OK
     rows = [(f.name, f.state, f.detail) for f in found]
     if everything:
         return Answer(found, lambda: say(table("", ("", "state", "detail"), rows)), status)
@@ -57,7 +60,9 @@ def _show(found: "Sequence[Finding]") -> None:
             click.echo(f"\n  {finding.brief}\n")
     engines = [f for f in found if f.kind == "engine" and f.state == "missing" and not f.brief]
     if engines:
-        are = "is" if len(engines) == 1 else "are"
+        are = "are"
+        if len(engines) == 1:
+            are = "is"
         click.echo(f"  Not needed: {counted(len(engines), 'other engine')} {are} not installed (--all lists all)")
 
 
@@ -74,6 +79,9 @@ def _sentence(found: "Sequence[Finding]") -> str:
     if limits:
         return f"Ready, but {'; '.join(limits)}."
     *others, last = engines
-    names = f"{', '.join(others)} and {last}" if others else last
+    if others:
+        names = f"{', '.join(others)} and {last}"
+    else:
+        names = last
     processor = next((f.brief for f in found if f.name == "processor"), "the CPU")
     return f"Ready: models run here by {names}, on {processor}."

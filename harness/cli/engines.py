@@ -65,5 +65,7 @@ def remove() -> Answer:
 
 
 def _line(engine: "Engine") -> str:
-    chosen = f", variant {engine.variant}" if engine.variant else ""
+    chosen = ""
+    if engine.variant:
+        chosen = f", variant {engine.variant}"
     return f"in use: {engine.brought_by}, version {engine.version}{chosen}: {' '.join(engine.isa)}"

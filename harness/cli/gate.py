@@ -55,7 +55,9 @@ def _time(text: str) -> datetime:
         given = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"found {text!r}, expected a time such as 2026-12-01T09:00:00Z") from None
-    return given if given.tzinfo else given.replace(tzinfo=UTC)
+    if given.tzinfo:
+        return given
+    return given.replace(tzinfo=UTC)
 
 
 class _Gate(Verbs):
@@ -117,7 +119,10 @@ def judge(
 
     budgets = load_budgets(budget)
     refuse_typed({"against"}, "without --baseline, which names the folder", when=not baseline)
-    before = [record for name in baseline for record in at_commit(name, against)] if against else gather(baseline)
+    if against:
+        before = [record for name in baseline for record in at_commit(name, against)]
+    else:
+        before = gather(baseline)
     everything = gather(results)
     judged = [record for record in everything if since is None or time_of(record) >= since]
     earlier = {record.run_id: record for record in before}
@@ -225,9 +230,11 @@ def init(
     from harness.gates.propose import propose, to_toml
     from harness.measure.pipeline import open_history
 
+    records = gather(results)
     past = open_history()
-    own = past.records(limit=1000) if not results and past.path.exists() else []
-    proposals = propose([*gather(results), *own], preset)
+    if not results and past.path.exists():
+        records = list(past.records(limit=1000))
+    proposals = propose(records, preset)
     if not proposals:
         raise RefusedError("no successful run to propose budgets from: make one with edge-harness run MODEL")
     for budget, finds in proposals if out else ():
@@ -243,10 +250,13 @@ def _notes(judged: "Sequence[RunRecord]", before: "Sequence[RunRecord]") -> list
     if before:
         newest = max(before, key=time_of)
         versions = {record.engine.version for record in (*judged, *before) if record.engine}
-        runtime = "the same runtime: suspect the machine first" if len(versions) == 1 else "another runtime"
+        runtime = "another runtime"
+        if len(versions) == 1:
+            runtime = "the same runtime: suspect the machine first"
         return [f"Baseline: {time_of(newest):%-d %B, %H:%M}, {runtime}."]
     if len(sittings) > 1:
-        first, last = time_of(sittings[0][0]), time_of(sittings[-1][-1])
+        first = time_of(sittings[0][0])
+        last = time_of(sittings[-1][-1])
         return [f"Judged are runs of {first:%-d %B, %H:%M} to {last:%-d %B, %H:%M}; --since leaves out old ones."]
     return []
 

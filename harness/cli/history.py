@@ -145,7 +145,10 @@ def _named(past: "History", name: str) -> str:
 def _when(created: str) -> str:
     """Local time of a record as people write it; the year only if it is not this one."""
     moment = datetime.fromisoformat(created).astimezone()
-    year = "" if moment.year == datetime.now().astimezone().year else f" {moment.year}"
+    if moment.year == datetime.now().astimezone().year:
+        year = ""
+    else:
+        year = f" {moment.year}"
     return f"{moment.day} {moment:%b}{year} {moment:%H:%M}"
 
 
@@ -158,7 +161,9 @@ def _list(count: int, records: "Sequence[RunRecord]") -> None:
     click.echo(f"{counted(count, 'run')} on this machine; {newest} is the newest shown.\n")
     columns = ("when", "model", "kind", "tokens/s", "memory", "")
     say(table("", columns, [_row(record) for record in records]))
-    more = "" if count == len(records) else "   More: --limit N"
+    more = "   More: --limit N"
+    if count == len(records):
+        more = ""
     click.echo(f"  One of them: edge-harness history {newest[-5:]}{more}   --trend decode_tokens_per_s")
 
 
@@ -196,7 +201,10 @@ def _shown(names: tuple[str, ...], max_error_percent: float | None) -> Answer:
         raise RefusedError(f"nothing was predicted before {missing}: run edge-harness check")
     broken = gate(comparisons, max_error_percent)
     # A folder of runs is no order in which they should be compared.
-    pairs = list(pairwise(records)) if len(records) == len(names) else []
+    if len(records) == len(names):
+        pairs = list(pairwise(records))
+    else:
+        pairs = []
     alike = [pair for pair in pairs if not not_alike(*pair)]
     document = {
         "records": records,

@@ -76,7 +76,10 @@ def ladder(
     from harness.records.ladder import CALIBRATION_COLUMNS, COLUMNS, caveats, cells, rungs_of
 
     setting = setting.replace(context_tokens=max(1024, setting.prompt_tokens, setting.new_tokens))
-    scenario = None if no_speed else setting.scenario(measuring)
+    if no_speed:
+        scenario = None
+    else:
+        scenario = setting.scenario(measuring)
     asked = Asked(chunks, questions, scenario, repetitions, runtimes)
     wanted = tuple(dict.fromkeys(map(str.upper, quants))) or DEFAULT_QUANTS
     with measuring.started() as how:

@@ -16,6 +16,7 @@ from harness.units import counted, format_number
 if TYPE_CHECKING:
     from harness.app.learn import Lesson, Taken
     from harness.domain.prediction import Interval
+    from harness.predict.learned import TaughtSpeed
 
 
 @verb
@@ -51,27 +52,18 @@ def learn(
 
     Exit status: 0 something was learnt, 1 no device of them is known.
     """
-    from harness.app.learn import devices_of, forget, learn, measurements_in, pasted_line
+    from harness.app.learn import devices_of, forget, learn, pasted_line
     from harness.app.resolve import resolve_device
 
     if not (records or device) or (lines and not device):
         raise click.UsageError("expected RECORDS, or --device, alone or with --line or --forget")
-    profile = resolve_device(device) if device else None
+    profile = None
+    if device:
+        profile = resolve_device(device)
     if forgotten and profile:
         path = forget(profile.name)
         return Answer({"forgotten": str(path)}, lambda: click.echo(f"forgotten: {path}"))
-    named, passed_over = [], []
-    for path in records:
-        files = sorted(path.glob("**/*.json")) if path.is_dir() else [path]
-        if not files:
-            raise BadDataError(path, "", "a folder without .json files", "measurements")
-        for file in files:
-            try:
-                named += measurements_in(file)
-            except HarnessError as error:
-                if not path.is_dir():
-                    raise
-                passed_over.append(str(error))
+    named, passed_over = _read(records)
     unknown: dict[str, int] = {}
     if profile is not None:
         pasted = [one for line in lines for one in pasted_line(line)]
@@ -96,6 +88,28 @@ def learn(
     return Answer(document, show, Exit.OK if lessons else Exit.BROKEN)
 
 
+def _read(paths: tuple[Path, ...]) -> "tuple[list[tuple[str, TaughtSpeed]], list[str]]":
+    """Measurements with the device that each names, and why files of a folder were passed over."""
+    from harness.app.learn import measurements_in
+
+    named = []
+    passed_over = []
+    for path in paths:
+        files = [path]
+        if path.is_dir():
+            files = sorted(path.glob("**/*.json"))
+        if not files:
+            raise BadDataError(path, "", "a folder without .json files", "measurements")
+        for file in files:
+            try:
+                named += measurements_in(file)
+            except HarnessError as error:
+                if not path.is_dir():
+                    raise
+                passed_over.append(str(error))
+    return named, passed_over
+
+
 def render_lesson(lesson: "Lesson") -> None:
     """Print what each measurement said and what was predicted before and after."""
     used = [t for t in lesson.taken if t.after is not None]
@@ -111,7 +125,10 @@ def render_lesson(lesson: "Lesson") -> None:
 def _row(taken: "Taken") -> tuple[str, ...]:
     one = taken.measurement
     measured = format_number(one.tokens_per_s)
-    name = f"{one.model} {one.quant}" if one.quant and one.quant not in one.model else one.model
+    if one.quant and one.quant not in one.model:
+        name = f"{one.model} {one.quant}"
+    else:
+        name = one.model
     return name, one.test, one.api, measured, _words(taken.before), _words(taken.after)
 
 

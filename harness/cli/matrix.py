@@ -57,7 +57,10 @@ def matrix(
     with RunProgress("predicting") as progress:
         cells = list(progress.each(grid.cells(), grid.cell_count))
 
-    view = _summary if len(cells) > _MOST_ROWS else _all_cells
+    if len(cells) > _MOST_ROWS:
+        view = _summary
+    else:
+        view = _all_cells
     return Answer(lambda: columns(cells), lambda: say(view(cells)))
 
 
@@ -65,7 +68,9 @@ def _all_cells(cells: "list[Cell]") -> Any:
     rows = []
     for cell in cells:
         sizes = format_bytes(cell.needed_bytes), format_bytes(cell.available_bytes)
-        speed = format_number(cell.decode_tokens_per_s.mid) if cell.decode_tokens_per_s else ""
+        speed = ""
+        if cell.decode_tokens_per_s:
+            speed = format_number(cell.decode_tokens_per_s.mid)
         rows.append((cell.device, cell.model, cell.quant, str(cell.context_tokens), *sizes, cell.verdict, speed))
     names = ("device", "model", "quant", "context", "needs", "of", "verdict", "tokens/s")
     return table("", names, rows, spare=("context", "of", "needs", "quant"))
@@ -79,7 +84,9 @@ def _summary(cells: "list[Cell]") -> Any:
         whole = [cell for cell in own if cell.verdict == "fits"]
         words = ("fits", "fits split", "fits with streaming", "does not fit")
         counts = [str(sum(cell.verdict == word for cell in own)) for word in words]
-        largest = max(whole, key=lambda cell: cell.needed_bytes).model if whole else "none"
+        largest = "none"
+        if whole:
+            largest = max(whole, key=lambda cell: cell.needed_bytes).model
         rows.append((device, own[0].api, *counts, largest))
     names = ("device", "api", "fit", "fit split", "fit with streaming", "do not", "largest that fits")
     return table(f"{len(cells)} cells", names, rows, spare=("api",))

@@ -88,7 +88,8 @@ def _decoder(name: str, quant: str | None) -> Answer:
     from harness.predict.kv_cache import kv_cache_bytes
 
     model = resolve_model(name, quant)
-    shape, guess = model.weights.shape, model.guess
+    shape = model.weights.shape
+    guess = model.guess
     card = model.card or ModelCard(
         name=model.name,
         title=model.name,
@@ -109,7 +110,16 @@ def _decoder(name: str, quant: str | None) -> Answer:
         sums["tensors"] += 1
         sums["weights"] += tensor.element_count
         sums["size_bytes"] += tensor.size_bytes
-    kind = "guess" if guess else "card" if model.card else "file" if model.path else "hub" if model.repo else "shape"
+    if guess:
+        kind = "guess"
+    elif model.card:
+        kind = "card"
+    elif model.path:
+        kind = "file"
+    elif model.repo:
+        kind = "hub"
+    else:
+        kind = "shape"
     document = msgspec.to_builtins(card) | {
         "kind": kind,
         "quant": model.quant,
@@ -120,7 +130,9 @@ def _decoder(name: str, quant: str | None) -> Answer:
         "like": guess.like if guess else (),
         "cache": {"context_tokens": context, "bytes": cache, "low_bytes": likely[0], "high_bytes": likely[-1]},
     }
-    between = f", {format_bytes(likely[0])} to {format_bytes(likely[-1])}" if guess else ""
+    between = ""
+    if guess:
+        between = f", {format_bytes(likely[0])} to {format_bytes(likely[-1])}"
     rows = [
         ("taken for", f"{kind} {model.name}"),
         (f"size in {model.quant}", format_bytes(model.weights.file_bytes)),
@@ -195,7 +207,8 @@ def _onnx(path: Path, provider: str) -> Answer:
     from harness.onnx.graph import read_graph
     from harness.onnx.session import runs_whole
 
-    graph, size = read_graph(path), size_bytes(path)
+    graph = read_graph(path)
+    size = size_bytes(path)
     document = {
         "path": str(path),
         "producer": graph.producer,
@@ -236,9 +249,14 @@ def _rows(card: "ModelCard") -> list[tuple[str, str]]:
         elif value not in {None, 0, ""}:
             rows.append((key, str(value)))
     for file in card.files:
-        origins = [f"hub {file.hub.repo}/{file.hub.file}"] if file.hub else []
-        origins += [f"registry {' '.join(file.registry.packages)}"] if file.registry else []
-        origins += [file.path] if file.path else []
+        if file.hub:
+            origins = [f"hub {file.hub.repo}/{file.hub.file}"]
+        else:
+            origins = []
+        if file.registry:
+            origins += [f"registry {' '.join(file.registry.packages)}"]
+        if file.path:
+            origins += [file.path]
         where = "; ".join(origins) or "no source"
         rows.append((f"file {file.quant}", f"{format_bytes(file.size_bytes)}, sha256 {file.sha256}, {where}"))
     return rows
@@ -253,7 +271,10 @@ def _summary(card: "ModelCard") -> dict[str, object]:
 
 def _kind(card: "ModelCard") -> str:
     shape = card.shape
-    parts = ["recurrent" if not shape.recurrent.attention_step_count else "hybrid"] if shape.recurrent else []
+    if shape.recurrent:
+        parts = ["recurrent" if not shape.recurrent.attention_step_count else "hybrid"]
+    else:
+        parts = []
     parts += ["mla"] * (shape.latent is not None) + ["moe"] * (shape.experts is not None)
     parts += ["sliding"] * (shape.sliding_window_tokens > 0)
     return "+".join(parts) or "dense"
@@ -263,4 +284,6 @@ def _count(count: int) -> str:
     for unit, letter in ((10**9, "B"), (10**6, "M")):
         if count >= 0.9995 * unit:  # what would print as 1000 of the unit below
             return f"{count / unit:.3g}{letter}"
-    return str(count) if count else "?"
+    if count:
+        return str(count)
+    return "?"

@@ -84,18 +84,26 @@ def recommend(
     ]
     says = []
     if ranking.choices:
-        first, late = ranking.choices[0], f" after {minutes:g} minutes" if minutes else ""
+        first = ranking.choices[0]
+        late = ""
+        if minutes:
+            late = f" after {minutes:g} minutes"
         meant = resolve_model(first.model, first.quant)
         if profile.kind not in HANDHELD:
             case = Case.of(meant, profile, scenario)
             ranking = ranking.replace(commands=commands_of(case, ways(case)[0]))
-        speed, memory = f"about {format_number(first.tokens_per_s, 2)} tokens/s{late}", format_bytes(first.needed_bytes)
-        how = f", {first.how}" if first.how else ""
+        speed = f"about {format_number(first.tokens_per_s, 2)} tokens/s{late}"
+        memory = format_bytes(first.needed_bytes)
+        how = ""
+        if first.how:
+            how = f", {first.how}"
         says = [f"Run {first.model} {first.quant}: {speed}, {memory}{how}.", *ranking.commands]
-    heading, less = f"{task} on {profile.title}; *: no other is both better and faster", "less quantisation"
+    heading = f"{task} on {profile.title}; *: no other is both better and faster"
+    less = "less quantisation"
     heads = ("", "model", "quant", benchmark(task), less, "tokens/s", "needs", "how", "source")
-    none = f"no model with a published {benchmark(task)} fits on {profile.title} and is fast enough: ask for less"
-    view = table(heading, heads, lines, spare=("source", less, "needs")) if lines else none
+    view: object = table(heading, heads, lines, spare=("source", less, "needs"))
+    if not lines:
+        view = f"no model with a published {benchmark(task)} fits on {profile.title} and is fast enough: ask for less"
     by_reason: dict[str, list[str]] = {}
     for model, reason in ranking.left_out.items():
         head, _, figure = reason.partition(": ")

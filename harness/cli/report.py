@@ -78,7 +78,9 @@ def report(
 
     shape: str | None = form
     if form is None:
-        shape = _ENDINGS.get(out.suffix.lower()) if out else "html"
+        shape = "html"
+        if out:
+            shape = _ENDINGS.get(out.suffix.lower())
     if shape is None:
         others = "; a program reads `edge-harness history RUN... --json`"
         raise click.UsageError(f"{out}: give a --format, or one of the endings {', '.join(_ENDINGS)}{others}")

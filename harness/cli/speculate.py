@@ -90,4 +90,6 @@ def _drafts(draft: str, how: "How") -> tuple[str, ...]:
     """What to choose the draft from: prompt lookup, or a file and its fastest copy."""
     from harness.app.speculate import forms_of
 
-    return ("lookup",) if draft == "lookup" else forms_of(options.model_file(draft, "", how))
+    if draft == "lookup":
+        return ("lookup",)
+    return forms_of(options.model_file(draft, "", how))

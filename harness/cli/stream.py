@@ -128,6 +128,8 @@ def _beforehand(outlook: "StreamingOutlook", mapped: bool, how: "How") -> float 
     if mapped:
         ways = [(outlook.naive_tokens_per_s, "all of it read again")]
     rate, way = next(((rate, way) for rate, way in ways if rate), (None, ""))
-    words = f"{format_number(rate)} tokens/s, {way}" if rate else "the budget hardly holds what must stay in memory"
+    words = "the budget hardly holds what must stay in memory"
+    if rate:
+        words = f"{format_number(rate)} tokens/s, {way}"
     how.listener.say(f"predicted from this machine's profile{', mapped' * mapped}: {words}")
     return rate

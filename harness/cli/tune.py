@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def _seconds(text: str) -> float:
     """Seconds of ``90s``, ``10m`` or ``1h``; ValueError for anything else."""
     match = re.fullmatch(r"(\d{1,5}(?:\.\d+)?)([smh])", text.strip())
-    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if match:
+        seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    else:
+        seconds = 0.0
     if not 1 <= seconds <= 86_400:
         raise ValueError(f"found {text!r}, expected a time such as 90s, 10m or 1h")
     return seconds
@@ -30,7 +33,9 @@ def _share(text: str) -> float:
     match = re.fullmatch(r"(\d{1,2}(?:\.\d+)?)%", text.strip())
     if match is None and text != "keep":
         raise ValueError(f"found {text!r}, expected keep, or a growth such as 0.5%")
-    return float(match[1]) / 100 if match else 0.0
+    if match:
+        return float(match[1]) / 100
+    return 0.0
 
 
 class _Measuring(options.Measuring):
@@ -134,8 +139,10 @@ def profile_of(tuned: "Tuned") -> str:
     }
     if winner.runtime == "llama-bench":  # on a target; it is no runtime here
         del defaults["runtime"]
-    defaults |= {"without": ",".join(without)} if without else {}
-    defaults |= {"api": winner.api, "placement": winner.where} if winner.api else {}
+    if without:
+        defaults |= {"without": ",".join(without)}
+    if winner.api:
+        defaults |= {"api": winner.api, "placement": winner.where}
     shared = {name: defaults[name] for name in ("runtime", "threads") if name in defaults}
     return f"# {headline(tuned)}\n" + tomli_w.dumps({"run": defaults, "check": shared})
 
@@ -167,7 +174,8 @@ def _draft_line(tuned: "Tuned") -> str:
     drafting = tuned.drafting
     if drafting is None or drafting.gain.low is None:
         return ""
-    name, gain = Path(drafting.draft).name, drafting.gain
+    name = Path(drafting.draft).name
+    gain = drafting.gain
     ratio = f"{gain.mid:.2f} times ({gain.low:.2f} to {gain.high:.2f})"
     if not drafting.pays:
         return f"Drafts do not pay here: with {name} decoding is {ratio} as fast."

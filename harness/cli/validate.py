@@ -38,11 +38,15 @@ def validate(
 
 
 def _percent(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{100 * ratio:.1f} %"
+    if ratio is None:
+        return "-"
+    return f"{100 * ratio:.1f} %"
 
 
 def _cells(name: str, score: "Score") -> list[str]:
-    best = f"{_percent(score.best_constant[1])} ({score.best_constant[0]:.2f})" if score.best_constant else "-"
+    best = "-"
+    if score.best_constant:
+        best = f"{_percent(score.best_constant[1])} ({score.best_constant[0]:.2f})"
     counts = str(score.votes_count), str(score.rows_count)
     middle = [_percent(v) for v in (score.median_ratio, score.p90_ratio, score.within_ratio, score.coverage_ratio)]
     widths = ["-" if v is None else f"{v:.2f}" for v in (score.width_ratio, score.interval_score)]
@@ -53,15 +57,25 @@ def render(result: "Report") -> None:
     """Print a report as tables."""
     columns = ("", "votes", "rows", "median", "p90", "in 1.3", "in 90 %", "width", "score", "best constant")
     how = result.left_out or "shipped coefficients"
-    rows = [_cells("HEADLINE", result.headline)] if result.headline else []
+    if result.headline:
+        rows = [_cells("HEADLINE", result.headline)]
+    else:
+        rows = []
     rows += [_cells(name, score) for name, score in result.groups.items()]
     say(table(f"Errors of {result.rows_count} rows ({how}); trust A and B unless said", columns, rows))
     for name, part in result.tables.items():
-        title = f"Prompts by {name.partition(',')[0]}" if "," in name else f"Decode by {name}"
+        if "," in name:
+            title = f"Prompts by {name.partition(',')[0]}"
+        else:
+            title = f"Decode by {name}"
         say(table(f"{title}, trust A and B", columns, [_cells(n, s) for n, s in list(part.items())[:20]]))
-    names, said = ("line", "chip", "model", "quant", "test", "api"), ("measured", "predicted")
+    names = ("line", "chip", "model", "quant", "test", "api")
+    said = ("measured", "predicted")
     misses = [[format(m[name], ".3g") if name in said else str(m[name]) for name in m] for m in result.worst]
     lost = ", ".join(f"{count} {reason}" for reason, count in result.unpredictable.items()) or "none"
     lines = [f"not predictable: {sum(result.unpredictable.values())} rows ({lost})"]
-    lines += [] if result.rows_count else ["the file has a header and no rows"]
+    if result.rows_count:
+        lines += []
+    else:
+        lines += ["the file has a header and no rows"]
     say(table("Worst rows", (*names, *said), misses), *lines)

@@ -113,11 +113,15 @@ def check_address(scheduler: str, tls: Path | None) -> str:
     Raises:
         RefusedError: Not ``tcp://host:port``, or ``tls://host:port`` with a key; or beyond this machine without one.
     """
-    wanted = "tls" if tls else "tcp"
+    wanted = "tcp"
+    if tls:
+        wanted = "tls"
     kind, separator, rest = scheduler.partition("://")
     host, _, port = rest.rpartition(":")
     if not separator or kind != wanted or not host or not port.isdigit():
-        with_key = "with --tls" if tls else "without --tls"
+        with_key = "without --tls"
+        if tls:
+            with_key = "with --tls"
         raise RefusedError(f"--scheduler: found {scheduler!r}, expected {wanted}://HOST:PORT {with_key}")
     check_reach(host, tls)
     return host.strip("[]")

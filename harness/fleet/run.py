@@ -82,7 +82,10 @@ def run_fleet(
 
 def _record(task: Task, answer: Any) -> RunRecord:
     """What became of a cell: its record as bytes, or why there is none: an exception with its type and traceback."""
-    error = answer[1] if isinstance(answer, tuple) else answer
+    if isinstance(answer, tuple):
+        error = answer[1]
+    else:
+        error = answer
     match type(error).__name__:
         case "bytes":
             try:
@@ -104,9 +107,13 @@ def _done_before(task: Task, folder: Path) -> RunRecord | None:
     """A usable result of that very task; failures of the fleet are tried again."""
     path = folder / f"{task.key}.json"
     with contextlib.suppress(HarnessError):
-        record = load(path) if path.is_file() else None
+        record = None
+        if path.is_file():
+            record = load(path)
         # No system: the record of a cell that never reached its device.
-        return record if record and record.outcome != "interrupted" and record.machine.system else None
+        if record and record.outcome != "interrupted" and record.machine.system:
+            return record
+        return None
     return None
 
 

@@ -59,7 +59,9 @@ def decoder_ports(graph: OnnxGraph) -> DecoderPorts:
     kinds = {p.dtype for p in past}
     if len(kinds) != 1 or not kinds <= {"F32", "F16"}:
         raise RefusedError(f"{name} keeps its cache as {', '.join(sorted(kinds))}: F32 or F16 is supported")
-    vocab_count = outputs["logits"].dims[-1] if outputs["logits"].dims else "?"
+    vocab_count: int | str = "?"
+    if outputs["logits"].dims:
+        vocab_count = outputs["logits"].dims[-1]
     if not isinstance(vocab_count, int):
         raise RefusedError(f"{name} does not say how many logits it has")
     attention = [n for n in graph.nodes if n.op_type == _WRITES_IN_PLACE]
@@ -95,7 +97,9 @@ def _head_dims(past: list[Port], folder: Path, name: str) -> tuple[int, ...]:
 
 
 def _fixed(port: Port, axis: int, name: str) -> int:
-    size = port.dims[axis] if len(port.dims) == 4 else "?"
+    size: int | str = "?"
+    if len(port.dims) == 4:
+        size = port.dims[axis]
     if not isinstance(size, int):
         raise RefusedError(f"{name}: {port.name} is {port.dims}, expected [batch, heads, tokens, head size]")
     return size

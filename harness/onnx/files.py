@@ -22,8 +22,12 @@ def onnx_model(path: Path) -> Path | None:
     """The ONNX file that a path names: itself, or ``model.onnx`` in a folder; None when it names none."""
     if path.is_dir():
         inner = path / MODEL_FILE
-        return inner if inner.is_file() else None
-    return path if path.suffix == ".onnx" and path.is_file() else None
+        if inner.is_file():
+            return inner
+        return None
+    if path.suffix == ".onnx" and path.is_file():
+        return path
+    return None
 
 
 def model_files(path: Path) -> tuple[Path, ...]:
@@ -69,7 +73,8 @@ def quantization(graph: OnnxGraph) -> str:
     """
     parts = set()
     for node in graph.nodes:
-        bits, block = node.attributes.get("bits", 4), node.attributes.get("block_size", 128)
+        bits = node.attributes.get("bits", 4)
+        block = node.attributes.get("block_size", 128)
         if node.op_type == "MatMulNBits":
             level = node.attributes.get("accuracy_level", 0)
             parts.add(f"int{bits} b{block}" + (f" a{level}" if level else ""))

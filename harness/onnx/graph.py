@@ -207,7 +207,8 @@ def _tensor(path: Path, tensor: Any, name: str) -> GraphTensor:
     if any(d < 0 for d in dims) or len(dims) > _MOST_DIMS or size >= 1 << 63:
         raise BadDataError(path, name, f"shape {list(dims[:9])}", "a few dimensions, none negative")
     external = {entry.key: entry.value for entry in tensor.external_data}
-    offset, location = external.get("offset", "0"), external.get("location", "")
+    offset = external.get("offset", "0")
+    location = external.get("location", "")
     if not offset.isdecimal() or len(offset) > 18:
         raise BadDataError(path, name, f"offset {say(offset)}", "a number of bytes")
     if "\0" in location or any(len(part.encode()) > 255 for part in location.split("/")):

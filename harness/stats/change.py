@@ -33,7 +33,9 @@ def fall(values: Sequence[float]) -> int | None:
     draw = np.random.default_rng(1)
     blocks = np.array_split(x, n // min(max(n // 16, 1), _BLOCK))
     chance = [_largest(np.concatenate([blocks[i] for i in draw.permutation(len(blocks))]))[1] for _ in range(_SHUFFLES)]
-    return at if (1 + sum(c >= size for c in chance)) / (1 + _SHUFFLES) <= _LEVEL else None
+    if (1 + sum(c >= size for c in chance)) / (1 + _SHUFFLES) <= _LEVEL:
+        return at
+    return None
 
 
 def _largest(x: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[int, float]:

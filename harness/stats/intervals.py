@@ -52,7 +52,8 @@ def _ends(n: int, share: float) -> tuple[int, int]:
     from scipy.special import bdtr
 
     below = bdtr(np.arange(n + 1.0), n, share)
-    low, high = np.searchsorted(below, 0.025, side="right"), np.searchsorted(below, 0.975, side="left") + 1
+    low = np.searchsorted(below, 0.025, side="right")
+    high = np.searchsorted(below, 0.975, side="left") + 1
     return int(low), int(high)
 
 
@@ -84,7 +85,9 @@ def binomial_test(hit_count: int, count: int, chance: float) -> float:
     """
     from scipy.stats import binomtest
 
-    return float(binomtest(hit_count, count, chance).pvalue) if count else 1.0
+    if count:
+        return float(binomtest(hit_count, count, chance).pvalue)
+    return 1.0
 
 
 def ratio_interval(candidate: Sequence[float], baseline: Sequence[float], *, confidence: float = 0.95) -> Estimate:

@@ -60,7 +60,9 @@ class Spread(NamedTuple):
         from scipy.special import ndtri, stdtrit
 
         if self.told is None:
-            return None if self.assumed is None else float(-ndtri(error)) * self.assumed
+            if self.assumed is None:
+                return None
+            return float(-ndtri(error)) * self.assumed
         if self.assumed is None or self.told > self.assumed:
             return float(-stdtrit(self.degrees, error)) * self.told
         return min(float(-stdtrit(self.degrees, error / 2.0)) * self.told, float(-ndtri(error / 2.0)) * self.assumed)

@@ -18,7 +18,8 @@ def checked(confidences: ArrayLike, correct: ArrayLike) -> tuple[Doubles, Double
     Raises:
         RefusedError: Not of one dimension, of unequal length, without a row, NaN, or out of range.
     """
-    p, y = np.asarray(confidences, np.float64), np.asarray(correct, np.float64)
+    p = np.asarray(confidences, np.float64)
+    y = np.asarray(correct, np.float64)
     if p.ndim != 1 or p.shape != y.shape or not len(p):
         raise RefusedError(f"confidences and outcomes must be two columns of one length, got {p.shape} and {y.shape}")
     if not (p.min() >= 0.0 and p.max() <= 1.0):  # NaN fails both
@@ -63,6 +64,7 @@ def _risk_at_coverage(confidences: ArrayLike, correct: ArrayLike) -> tuple[Doubl
     """Share answered and share wrong among those, from the surest row on; rows of equal confidence go together."""
     p, y = checked(confidences, correct)
     order = np.argsort(-p, kind="stable")
-    p, wrong = p[order], np.cumsum(1.0 - y[order])
+    p = p[order]
+    wrong = np.cumsum(1.0 - y[order])
     last = np.flatnonzero(np.append(p[1:] != p[:-1], True))
     return (last + 1.0) / len(p), wrong[last] / (last + 1.0)

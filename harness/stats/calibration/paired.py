@@ -28,7 +28,8 @@ def calibration_change(before: Sequence[Any], after: Sequence[Any]) -> Calibrati
     """
     sides = [checked(*side[:2]) for side in (before, after)]
     (p0, y0), (p1, y1) = sides
-    n0, n1 = np.asarray(before[2], np.float64), np.asarray(after[2], np.float64)
+    n0 = np.asarray(before[2], np.float64)
+    n1 = np.asarray(after[2], np.float64)
     if not (p0.shape == p1.shape == n0.shape == n1.shape):
         raise RefusedError("both models must have answered the same rows")
     if not (np.isfinite(n0).all() and np.isfinite(n1).all()):
