@@ -29,7 +29,7 @@ from harness.predict.coefficients import (
 from harness.predict.decode import decode_base, decode_parts, features
 from harness.predict.prefill import prefill_base, prefill_parts
 from harness.predict.terms import LEVEL_WIDTH, kind_of, prior_of
-from harness.published.rows import NEUTRAL_EXCLUSIONS, Row, is_trusted
+from harness.published.rows import NEUTRAL_EXCLUSIONS, Row, is_trusted, setup_of, teaches
 
 Array = NDArray[np.float64]
 NOISE: Final = 0.1
@@ -39,6 +39,8 @@ FREEDOM: Final = 4.0
 START_WIDTH: Final = 0.12
 START_LEVELS: Final = 3.0
 """Levels, or rows of a class, that the width a kind starts from counts as."""
+SOURCE_VOTES: Final = 20
+"""Votes that one source has at most of one chip by one api: of none, 4, 10 and 20 the choice of most tenths."""
 STEPS: Final = 6
 """In which widths and weights are set, from those that ship."""
 SETTLING_STEPS: Final = 4
@@ -99,8 +101,7 @@ def row_features(row: Row) -> dict[tuple[str, str], tuple[tuple[str, float], ...
     listed = features(row.phase, row.work, row.machine, row.prompt.tokens)
     letter = "s" if row.phase == "decode" else "g"
     source = f"{letter}/source {row.machine.side}{'' if is_trusted(row) else ' doubted'}:{row.source}"
-    # AMD's own Vulkan driver beside Mesa's, in one source: no user says which, and it is seven times slower in BF16
-    source += " amdvlk" if "amdvlk" in row.raw.get("runtime", "") else ""
+    source = f"{source} {setup_of(row)}".rstrip()
     scale = listed["scale"]
     if row.phase == "decode" and row.excluded not in NEUTRAL_EXCLUSIONS:
         # bytes or protocol that a file doubts tell nothing of a chip: a phone in a test farm seemed four times slower
@@ -152,7 +153,10 @@ def votes(rows: Sequence[Row]) -> Array:
     """Weight of each row: 1 / rows of its vote, so that forty tests of one card weigh as one."""
     names = [(*row.vote, row.source) for row in rows]
     count = Counter(names)
-    return np.array([1 / count[name] for name in names])
+    each = np.array([teaches(row) / count[name] for row, name in zip(rows, names, strict=True)])
+    pulls: dict[tuple[str, ...], int] = {}
+    pull = [pulls.setdefault((r.phase, engine_key(r.machine), r.source), len(pulls)) for r in rows]
+    return each / np.maximum(np.bincount(pull, each)[pull] / SOURCE_VOTES, 1.0)
 
 
 def model(problem: Problem, theta: Array) -> tuple[Array, Any]:
@@ -344,7 +348,7 @@ def coefficients_of(
 def measured_chips(rows: Sequence[Row]) -> dict[str, Measured]:
     """Chips that rows are of, by :func:`engine_key`, with the votes of each phase."""
     by_engine: dict[str, list[Row]] = {}
-    for row in rows:
+    for row in filter(teaches, rows):
         by_engine.setdefault(engine_key(row.machine), []).append(row)
     found = {}
     for key, own in sorted(by_engine.items()):

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.fits import fitting
+from bench.fits.order import ordered
 from bench.fits.scales import class_scales
 from harness.predict.coefficients import Coefficients
 from harness.predict.interval import scale_classes, scale_of
 from harness.published.posterior import own_square
-from harness.published.rows import Row, is_trusted, predictable
+from harness.published.rows import Row, is_trusted, predictable, setup_of
 from harness.published.score import Judged, judged
 
 Array = NDArray[np.float64]
@@ -120,7 +121,7 @@ class Calibration(NamedTuple):
 
 def calibration(whole: Whole, unseen: Sequence[Unseen]) -> Calibration:
     """From rows that fits had not seen; all of them where none is trusted."""
-    trusted = np.array([is_trusted(row) for row in whole.rows])
+    trusted = np.array([is_trusted(row) and not setup_of(row) for row in whole.rows])
     wanted = trusted if trusted.any() else ~trusted
     listed = [(one, i) for one in unseen for i in np.flatnonzero(wanted[one.at])]
     rows = [whole.rows[one.at[i]] for one, i in listed]
@@ -185,7 +186,8 @@ def _ahead(whole: Whole, years: Array, cut: float) -> Unseen:
 def fit_all(whole: Whole, source: str) -> Coefficients:
     """Coefficients of a fit on all rows; its intervals by the errors on sources, and on chips and sources, left out."""
     scales = whole.calibration.scales(np.ones(len(whole.rows), bool))
-    return fitting.coefficients_of(whole.problem, whole.fit, whole.rows, source, scales)
+    belief = fitting.coefficients_of(whole.problem, whole.fit, whole.rows, source, scales)
+    return ordered(belief, whole.rows)
 
 
 def folds_of(names: Sequence[str]) -> Numbers:

@@ -13,6 +13,7 @@ import numpy as np
 from msgspec import json
 
 from harness.app.published import model_of
+from harness.app.resolve import resolve_model
 from harness.catalog.devices import load_device
 from harness.catalog.paths import learned_file
 from harness.domain.base import Frozen
@@ -27,6 +28,7 @@ from harness.predict.fitted import machine_of
 from harness.predict.interval import interval
 from harness.predict.learned import Learned, TaughtSpeed, prior_digest, read_learned
 from harness.predict.prefill import INT8_RATIO, prefill_base
+from harness.predict.speed import predict_speed
 from harness.published.cells import Cells
 from harness.published.posterior import posterior
 from harness.published.rows import Row, api_named, row_of, runtime_named
@@ -128,8 +130,8 @@ def learn(device: DeviceProfile, new: Iterable[TaughtSpeed]) -> Lesson:
         doubt = why
         if row is not None:
             ln_s, spread = next(by_others)
-            before = _speed(row, shipped())
-            now = _speed(row, after)
+            before = _told(row, one, shipped())
+            now = _told(row, one, after)
             doubt = ""
             if len(used) > 1:
                 doubt = _contradiction(row, ln_s, spread)
@@ -241,15 +243,38 @@ def _row(one: TaughtSpeed, device: DeviceProfile) -> tuple[Row | None, str]:
     row = row_of(Cells(cells, f"{one.model} {one.test}", 0), model_of)
     if row.work is None:
         return None, f"{one.model} {one.quant}: {_REASONS.get(row.reason, row.reason)}"
+    year = machine.build_year
     if one.date:
         year = row.machine.build_year
-    else:
-        year = machine.build_year
-    row = row._replace(machine=machine._replace(runtime=one.runtime, build_year=year))
+    row = row._replace(machine=machine, work=row.work._replace(model=""))  # `fit` knows no level of a model
     why = _impossible(row, device)
     if why:
-        return (None, f"{one.model} {one.quant}: {why}")
-    return (row, "")
+        return None, f"{one.model} {one.quant}: {why}"
+    measured = row.measured * _ratio_to_fit(row, device, one)
+    return row._replace(measured=measured, machine=machine._replace(runtime=one.runtime, build_year=year)), ""
+
+
+def _ratio_to_fit(row: Row, device: DeviceProfile, one: TaughtSpeed) -> float:
+    """Speed of a row by the law of published rows, over what `fit` says of the same test.
+
+    A row knows of its model what its file tells, `fit` each tensor: what is learnt is how far a measurement lies from
+    `fit`, so that its own figure teaches nothing.
+    """
+    try:
+        weights = resolve_model(one.model, row.raw["quant"]).weights
+    except HarnessError:
+        return 1.0
+    tokens = max(round(row.prompt.tokens), 1)
+    asked = Scenario(api=one.api, thread_count=one.thread_count)
+    if row.phase == "decode":
+        depth = max(round(row.depth_tokens - tokens / 2), 0)
+        said = predict_speed(weights, device, asked.replace(new_tokens=tokens, depth_tokens=depth), shipped())
+        speed = said.decode_tokens_per_s.mid
+    else:
+        depth = round(row.depth_tokens)
+        said = predict_speed(weights, device, asked.replace(prompt_tokens=tokens, depth_tokens=depth), shipped())
+        speed = said.prefill_tokens_per_s.mid
+    return _speed(row, shipped()).mid / speed
 
 
 def _impossible(row: Row, device: DeviceProfile) -> str:
@@ -287,6 +312,12 @@ def _speed(row: Row, belief: Coefficients) -> Interval:
     ln_s, slopes = row.predicted(belief.values)
     speed = row.token_count / math.exp(ln_s)
     return interval(speed, belief.half_width(slopes, row.phase, row.work, row.machine))
+
+
+def _told(row: Row, one: TaughtSpeed, belief: Coefficients) -> Interval:
+    """What `fit` says of a measurement by this belief."""
+    ratio = one.tokens_per_s / row.measured
+    return _speed(row, belief).through(lambda speed: speed * ratio)
 
 
 def _contradiction(row: Row, ln_s: float, spread: float) -> str:

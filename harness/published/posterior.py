@@ -61,11 +61,12 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
     listed = [row.predicted(values)[1] for row in rows]
     keys = sorted({*coefficients.covariance.keys, *(key for one in listed for key in one)})
     mean = np.array([values.get(key, prior_of(key)[0]) for key in keys])
-    before, sides = coefficients.covariance_of(keys), {row.machine.side for row in rows}
+    before = coefficients.covariance_of(keys)
+    sources = {source_key(row.phase, row.machine.side) for row in rows}
     for i, key in enumerate(keys):
-        letter, _, side = kind_of(key).partition("/chip ")
-        if side in sides and letter in {"s", "g"}:
-            before[i, i] += prior_of(f"{letter}/source {side}:", coefficients.widths)[1] ** 2
+        source = f"{kind_of(key).replace('/chip ', '/source ')}:"
+        if source in sources:
+            before[i, i] += prior_of(source, coefficients.widths)[1] ** 2
     noise = [coefficients.noise.get(noise_class(row.phase, row.machine), NOISE) for row in rows]
     target, theta, off = np.array([row.ln_s for row in rows]), mean, np.zeros(len(rows))
     wide = before + np.diag([own_square(key) for key in keys])
@@ -84,8 +85,8 @@ def posterior(coefficients: Coefficients, rows: Sequence[Row]) -> Belief:
     for i, key in enumerate(keys):
         old = terms.get(key, Coefficient(value=0.0))
         terms[key] = Coefficient(value=float(theta[i]), rows_count=old.rows_count, spread=float(spread[i]))
-    for phase, side in {(row.phase, row.machine.side) for row in rows}:
-        terms[source_key(phase, side)] = Coefficient(value=0.0, rows_count=len(rows))
+    for source in sources:
+        terms[source] = Coefficient(value=0.0, rows_count=len(rows))
     found = coefficients.replace(terms=terms, covariance=Covariance.of(keys, after))
     known = np.diag(inverse)
     return Belief(found, target - off / known, known**-0.5)

@@ -26,6 +26,10 @@ _CARDS: Final = re.compile(r"(?:^| )[*x] ?([2-9])\b|\b([2-9]) ?x ")
 """How the name of a machine tells that it has several cards of a kind."""
 _UBATCH: Final = re.compile(r"\b(?:n_)?ub(?:atch)?[ =](\d+)")
 """How notes tell the most tokens that go through the weights together."""
+_MARKED: Final = re.compile(
+    r"suspect|implausib|throttl|unstable|memory-pressure|cache-resident|bus limit|does not fit|disagree"
+)
+"""Marks and notes of rows that teach nothing: what they say is of a fault, of heat, of swap or of a cache."""
 NEUTRAL_EXCLUSIONS: Final = ("", "moe", "deep context", "deep context; moe")
 """Marks that do not doubt the figure itself."""
 
@@ -198,7 +202,7 @@ def api_named(text: str) -> str:
     for name in ("metal", "cuda", "vulkan", "opencl", "rocm", "hip", "npu", "sycl", "openvino", "cpu"):
         if name in text:
             return {"hip": "rocm", "openvino": "sycl"}.get(name, "vulkan" if "rocm/vulkan" in text else name)
-    return "other"
+    return "metal" if text in {"mlx", "mps"} else "other"
 
 
 def runtime_named(text: str) -> str:
@@ -243,7 +247,7 @@ def source_key(source: str) -> str:
     """Repository or thread of a source: all files and commits of one count as one."""
     text = source.strip()
     found = re.match(r"(?:https?://)?(github\.com/[^/@ :]+/[^/@ :]+)(/(?:discussions|issues|pull)/\d+)?", text)
-    inner = re.search(r"github-data/(\w+/\d+)", text)
+    inner = re.search(r"github-data/(discussions/\d+|issues/\d+|pull_requests)", text)  # its pulls are of one author
     if found is None:
         return text or "not stated"
     return found[1] + (found[2] or (f"/{inner[1]}" if inner else ""))
@@ -252,6 +256,24 @@ def source_key(source: str) -> str:
 def is_trusted(row: Row) -> bool:
     """Trust A or B, and not doubted by the file."""
     return row.raw.get("trust", "") in TRUSTED and row.excluded in NEUTRAL_EXCLUSIONS
+
+
+_SETUPS: Final = re.compile(
+    r"amdvlk|hipblaslt=0|before the (?:pr|change)|\bfa ?[= ] ?(?:0|off)\b|flash attention off|build slow|spill"
+)
+"""Drivers, libraries and switches that nobody has who lets a program choose: AMD's own Vulkan driver (given up in
+2025) is up to seven times slower than Mesa's, matrices without hipBLASLt three times."""
+
+
+def setup_of(row: Row) -> str:
+    """What a row was measured with that nobody gets unasked; empty for the usual."""
+    found = _SETUPS.search(f"{row.raw.get('runtime', '')} {row.raw.get('notes', '')}".lower())
+    return found[0] if found else ""
+
+
+def teaches(row: Row) -> bool:
+    """Whether a row says of its chip what it does where a model runs as it should."""
+    return not _MARKED.search(f"{row.excluded} {row.raw.get('notes', '')}".lower())
 
 
 def predictable(rows: Iterable[Row]) -> list[Row]:

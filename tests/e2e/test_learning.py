@@ -174,3 +174,19 @@ def test_users_and_the_round_trip_change_the_answer(call):
     near, far = (json.loads(call(*CARD, *draft, f"h100-sxm-server@{trip}"))["speculation"] for trip in (1, 80))
     for quick, slow in zip(near["cases"], far["cases"], strict=True):
         assert quick["speedup"] >= slow["speedup"]
+
+
+@pytest.mark.parametrize("asked", ["llama-3.1-8b Q4_K_M", "qwen3-30b-a3b Q4_K_M", "gpt-oss-20b MXFP4"])
+def test_the_answer_of_fit_teaches_nothing(call, asked):
+    model, quant = asked.split()
+
+    def speeds(name, quant):
+        document = json.loads(call("fit", name, "-q", quant, "-d", "rtx 3090", "--no-advice", "--json"))
+        speed = document["prediction"]["speed"]
+        return [speed[phase]["mid"] for phase in ("prefill_tokens_per_s", "decode_tokens_per_s")]
+
+    before = speeds(model, quant)
+    other = speeds("qwen3-4b", "Q4_K_M")
+    call("learn", "--device", "rtx 3090", "--line", f"{asked} {before[0]} {before[1]}")
+    assert speeds(model, quant) == pytest.approx(before, rel=0.01)
+    assert speeds("qwen3-4b", "Q4_K_M") == pytest.approx(other, rel=0.01)

@@ -155,7 +155,7 @@ def test_a_long_prompt_of_a_split_copies_weights_and_waits_for_them():
 def test_published_batches():
     rows = batch_rows(None, model_of)
     found = report(rows, judge_shipped(rows, shipped())).groups
-    for name, most in (("several sequences", 0.26), ("experts, several sequences", 0.20)):
+    for name, most in (("several sequences", 0.26), ("experts, several sequences", 0.29)):
         assert found[name].rows_count >= 36
         assert found[name].median_ratio <= most
         assert found[name].median_ratio < found[name].best_constant[1]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from bench.fits import fitting
 from bench.fits.scales import class_scales
 from harness.app.published import model_of, shipped_rows
+from harness.app.resolve import resolve_model
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.cli.validate import validate as COMMAND
@@ -394,3 +395,28 @@ def test_what_is_not_known_well_enough_says_so():
 def test_shipped_files_stay_small():
     total = sum(len(f.read_bytes()) for f in (files("harness.predict") / "data").iterdir() if f.name.endswith("csv"))
     assert total < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("watts", "decode", "prompt"),
+    [(200, 68.3 / 72.6, 5941 / 9893), (100, 12.1 / 72.6, 1390 / 9893)],  # noonghunna/club-3090: one card at 350 W
+)
+def test_a_limit_of_power_slows_a_card_as_published(watts, decode, prompt):
+    weights = resolve_model("llama-3.1-8b", "Q4_K_M").weights
+    free = predict_speed(weights, load_device("rtx 3090"), Scenario())
+    held = predict_speed(weights, load_device(f"rtx 3090, {watts}W"), Scenario())
+    for name, share in (("decode_tokens_per_s", decode), ("prefill_tokens_per_s", prompt)):
+        before = getattr(free, name).mid
+        after = getattr(held, name)
+        assert after.low / before <= share <= after.high / before
+
+
+def test_more_power_is_never_slower():
+    weights = resolve_model("llama-3.1-8b", "Q4_K_M").weights
+    speeds = [
+        predict_speed(weights, load_device(f"rtx 4090, {watts}W"), Scenario())
+        for watts in (90, 150, 225, 300, 400, 450)
+    ]
+    for name in ("decode_tokens_per_s", "prefill_tokens_per_s"):
+        mids = [getattr(one, name).mid for one in speeds]
+        assert mids == sorted(mids)
