@@ -93,16 +93,24 @@ static size_t tensor_size(ggml_backend_buffer_type_t, const ggml_tensor * node) 
     return size;
 }
 
-static ggml_backend_device device;
+// PLAYED_CARDS says how many of them there are.
+struct card {
+    std::string name;
+    ggml_backend_device device;
+    ggml_backend_buffer_type memory;
+};
+static std::array<card, 16> cards;
+static size_t card_count = 1;
 static ggml_backend_reg registry;
-static ggml_backend_buffer_type memory, host_memory;
+static ggml_backend_buffer_type host_memory;
+static card & card_of(ggml_backend_dev_t device) { return *(card *) device->context; }
 
 static size_t card_bytes() {
     const char * told = getenv("PLAYED_MIB");
     return (told ? strtoull(told, nullptr, 10) : 1 << 20) << 20;
 }
 static void free_memory(ggml_backend_dev_t, size_t * free, size_t * total) { *free = *total = card_bytes(); }
-static const char * memory_name(ggml_backend_buffer_type_t) { return "PLAYED0"; }
+static const char * memory_name(ggml_backend_buffer_type_t type) { return card_of(type->device).name.c_str(); }
 static const char * host_name(ggml_backend_buffer_type_t) { return "PLAYED_Host"; }
 static ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
     ggml_backend_buffer_i calls = {};
@@ -130,15 +138,17 @@ static void order(ggml_backend_t, ggml_cgraph * graph, ggml_backend_graph_optimi
     }
 }
 static ggml_guid guid = {'p', 'l', 'a', 'y', 'e', 'd'};
-static ggml_backend_t start(ggml_backend_dev_t, const char *) {
+static ggml_backend_t start(ggml_backend_dev_t device, const char *) {
     auto * backend = new ggml_backend();
     backend->guid = &guid;
-    backend->device = &device;
-    backend->iface.get_name = [](ggml_backend_t) { return "PLAYED0"; };
+    backend->device = device;
+    backend->iface.get_name = [](ggml_backend_t one) { return card_of(one->device).name.c_str(); };
     backend->iface.free = [](ggml_backend_t one) { delete one; };
     backend->iface.synchronize = [](ggml_backend_t) {};
     backend->iface.graph_compute = [](ggml_backend_t, ggml_cgraph *) { return GGML_STATUS_SUCCESS; };
     backend->iface.graph_optimize = order;
+    backend->iface.event_record = [](ggml_backend_t, ggml_backend_event_t) {};
+    backend->iface.event_wait = [](ggml_backend_t, ggml_backend_event_t) {};
     return backend;
 }
 static int64_t batch(const ggml_tensor * node) {
@@ -156,38 +166,48 @@ static bool offloads(ggml_backend_dev_t, const ggml_tensor * node) {
 }
 
 extern "C" ggml_backend_reg_t ggml_backend_init() {
-    memory.iface.get_name = memory_name;
-    memory.iface.alloc_buffer = allocate;
-    memory.iface.get_alignment = [](ggml_backend_buffer_type_t) -> size_t { return api() == "cuda" ? 128 : api() == "metal" ? 32 : 16; };
-    memory.iface.get_alloc_size = tensor_size;
-    memory.iface.is_host = [](ggml_backend_buffer_type_t) { return false; };
-    memory.device = &device;
+    const char * count = getenv("PLAYED_CARDS");
+    card_count = std::min<size_t>(count ? strtoull(count, nullptr, 10) : 1, cards.size());
     host_memory = *ggml_backend_cpu_buffer_type();
     host_memory.iface.get_name = host_name;
-    host_memory.device = &device;
-    device.reg = &registry;
-    device.iface.get_name = [](ggml_backend_dev_t) { return "PLAYED0"; };
-    device.iface.get_description = [](ggml_backend_dev_t) { return "a card that is played"; };
-    device.iface.get_memory = free_memory;
-    device.iface.get_type = [](ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_GPU; };
-    device.iface.get_props = [](ggml_backend_dev_t one, ggml_backend_dev_props * props) {
-        memset(props, 0, sizeof *props);
-        props->name = "PLAYED0";
-        props->description = "a card that is played";
-        props->type = GGML_BACKEND_DEVICE_TYPE_GPU;
-        free_memory(one, &props->memory_free, &props->memory_total);
-        props->caps = {true, true, false, true};
-    };
-    device.iface.init_backend = start;
-    device.iface.get_buffer_type = [](ggml_backend_dev_t) { return &memory; };
-    device.iface.get_host_buffer_type = [](ggml_backend_dev_t) { return api() == "metal" ? nullptr : &host_memory; };
-    device.iface.supports_op = [](ggml_backend_dev_t, const ggml_tensor *) { return true; };
-    device.iface.supports_buft = [](ggml_backend_dev_t, ggml_backend_buffer_type_t type) { return type == &memory; };
-    device.iface.offload_op = offloads;
+    host_memory.device = &cards[0].device;
+    for (size_t number = 0; number < card_count; number++) {
+        card & one = cards[number];
+        one.name = "PLAYED" + std::to_string(number);
+        one.device.context = &one;
+        one.device.reg = &registry;
+        one.memory.device = &one.device;
+        one.memory.iface.get_name = memory_name;
+        one.memory.iface.alloc_buffer = allocate;
+        one.memory.iface.get_alignment = [](ggml_backend_buffer_type_t) -> size_t { return api() == "cuda" ? 128 : api() == "metal" ? 32 : 16; };
+        one.memory.iface.get_alloc_size = tensor_size;
+        one.memory.iface.is_host = [](ggml_backend_buffer_type_t) { return false; };
+        one.device.iface.get_name = [](ggml_backend_dev_t device) { return card_of(device).name.c_str(); };
+        one.device.iface.get_description = [](ggml_backend_dev_t) { return "a card that is played"; };
+        one.device.iface.get_memory = free_memory;
+        one.device.iface.get_type = [](ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_GPU; };
+        one.device.iface.get_props = [](ggml_backend_dev_t device, ggml_backend_dev_props * props) {
+            memset(props, 0, sizeof *props);
+            props->name = card_of(device).name.c_str();
+            props->description = "a card that is played";
+            props->type = GGML_BACKEND_DEVICE_TYPE_GPU;
+            free_memory(device, &props->memory_free, &props->memory_total);
+            props->caps = {true, true, false, true};
+        };
+        one.device.iface.init_backend = start;
+        one.device.iface.get_buffer_type = [](ggml_backend_dev_t device) { return &card_of(device).memory; };
+        one.device.iface.get_host_buffer_type = [](ggml_backend_dev_t) { return api() == "metal" ? nullptr : &host_memory; };
+        one.device.iface.supports_op = [](ggml_backend_dev_t, const ggml_tensor *) { return true; };
+        one.device.iface.supports_buft = [](ggml_backend_dev_t device, ggml_backend_buffer_type_t type) { return type == &card_of(device).memory; };
+        one.device.iface.offload_op = offloads;
+        one.device.iface.event_new = [](ggml_backend_dev_t device) { return new ggml_backend_event{device, nullptr}; };
+        one.device.iface.event_free = [](ggml_backend_dev_t, ggml_backend_event_t event) { delete event; };
+        one.device.iface.event_synchronize = [](ggml_backend_dev_t, ggml_backend_event_t) {};
+    }
     registry.api_version = GGML_BACKEND_API_VERSION;
     registry.iface.get_name = [](ggml_backend_reg_t) { return "PLAYED"; };
-    registry.iface.get_device_count = [](ggml_backend_reg_t) -> size_t { return 1; };
-    registry.iface.get_device = [](ggml_backend_reg_t, size_t) { return &device; };
+    registry.iface.get_device_count = [](ggml_backend_reg_t) -> size_t { return card_count; };
+    registry.iface.get_device = [](ggml_backend_reg_t, size_t number) { return &cards[number].device; };
     registry.iface.get_proc_address = [](ggml_backend_reg_t, const char *) -> void * { return nullptr; };
     return &registry;
 }

@@ -14,6 +14,7 @@ Source: llama.cpp, src/llama-graph.cpp, src/models/*.cpp, ggml/src/ggml-backend.
 (``python -m bench.played_cards``).
 """
 
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -36,16 +37,21 @@ class Layout(NamedTuple):
         output: Of the output matrix.
         host_bytes: Name and bytes of the largest matrix of each kind that lies with the CPU.
         api: Of the GPUs, which compute long batches though nothing lies with them; ``cpu`` without.
+        is_pipelined: Whether batches overlap on several cards.
     """
 
     blocks: tuple[tuple[int, int, int], ...]
     output: int
     host_bytes: tuple[tuple[str, int], ...] = ()
     api: str = "cpu"
+    is_pipelined: bool = False
 
 
 _FIXED_BYTES: Final = 2_000_000
 """On a CPU: graph, allocator tables and thread scratch."""
+_OVERLAPPING_BATCHES: Final = 4
+"""On several cards (``GGML_SCHED_MAX_COPIES``)."""
+_ATTENDING: Final[set[str]] = {"full", "sliding"}
 _QUANTISED_BYTES: Final = 34 / 32
 """Of an entry of the inner activations that a CPU quantises for the product with the down matrix."""
 _WARM_TOKENS: Final = 46 * 46
@@ -88,18 +94,18 @@ def _cell_count(shape: ModelShape, cells: CacheCells, kind: str) -> int:
     return cells.sliding(shape.sliding_window_tokens) if kind == "sliding" else cells.full
 
 
-def _input_bytes(shape: ModelShape, batch: _Batch) -> tuple[int, int]:
-    """Inputs that the host alone reads, and those that a card has a copy of: positions, places in the cache, masks."""
+def _input_bytes(shape: ModelShape, batch: _Batch, kinds: Collection[str]) -> int:
+    """Inputs that a backend with blocks of these kinds has: positions, places in the cache, masks."""
     cells, tokens = batch.cells, batch.tokens
-    program = cells.program
-    own = 4 * tokens + 4 * tokens * shape.hidden_dim * program.embeddings
-    shared = 4 * tokens + 4 * batch.outputs
-    rows = 1 if batch.fused or not program.scattered else shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
-    for kind in set(shape.layer_kinds) & {"full", "sliding"}:
-        shared += 8 * tokens * (1 + rows) + batch.mask_bytes(_cell_count(shape, cells, kind))[0]
-    if shape.indexer_layer_count:  # of the rows that its indexer may choose
-        shared += 2 * tokens * cells.full
-    return own, shared
+    size = 4 * tokens + 4 * batch.outputs
+    rows = 1
+    if cells.program.scattered and not batch.fused:
+        rows = shape.kv_head_count * (shape.value_head_dim or shape.head_dim)
+    for kind in kinds:
+        size += 8 * tokens * (1 + rows) + batch.mask_bytes(_cell_count(shape, cells, kind))[0]
+        if shape.indexer_layer_count:  # of the rows that its indexer may choose
+            size += 2 * tokens * cells.full
+    return size
 
 
 def _attention_bytes(shape: ModelShape, facts: Facts, batch: _Batch, kind: str, *, is_here: bool) -> int:
@@ -193,51 +199,72 @@ def scratch_bytes(
     """Bytes of the compute buffer of each card and of ``HOST`` for a batch of ``tokens`` with logits for ``outputs``.
 
     0 tokens: the engine's reserve, a full physical batch with the logits that its program asks for. Of the scenario its
-    context, batches, type of cache and flash attention count.
+    context, batches, type of cache and flash attention count. Where batches overlap, each backend has its inputs, and
+    what comes from the card before it, for as many of them at once.
     """
     cells = cells_of(scenario)
     outputs = outputs or (tokens or cells.outputs)
     tokens = -(-(tokens or cells.batch) // cells.sequences) * cells.sequences
     batch = _Batch(tokens, min(outputs, tokens), cells, scenario.flash_attention, layout.api)
-    moved = tokens >= OFFLOAD_TOKENS and layout.api != "cpu"
+    stream = 4 * tokens * shape.hidden_dim
+    at_once = _OVERLAPPING_BATCHES if layout.is_pipelined else 1
+    moments = {HOST: stream + _table_bytes(shape, batch)}
+    kinds: dict[int, set[str]] = {HOST: _ATTENDING & set(shape.layer_kinds)}
+    for side, size, kind in _moments(shape, batch, layout):
+        moments[side] = max(moments.get(side, 0), size)
+        kinds.setdefault(side, set()).update(_ATTENDING & {kind})
+    last = _computed_at(layout.output, batch)
+    end = 4 * batch.outputs * (shape.hidden_dim + shape.vocab_count)
+    if last != layout.output:
+        end += dict(layout.host_bytes).get("output", 0)
+    sizes = {}
+    for side, size in moments.items():
+        kept, inputs = 0, at_once * _input_bytes(shape, batch, kinds[side])
+        if side == HOST:  # tokens, and room for embeddings in place of them, that is never freed
+            kept = at_once * (4 * tokens + stream * cells.program.embeddings)
+        elif layout.is_pipelined:  # the stream, and from another card the same once more, normed
+            kept = at_once * stream * (1 if side == layout.blocks[0][0] else 2)
+            size -= stream  # noqa: PLW2901 - one of them
+        sizes[side] = kept + inputs + size
+        if side == last:
+            sizes[side] = max(sizes[side], kept + end + (inputs if layout.is_pipelined else 0))
+    sizes.setdefault(last, end)
+    return sizes
 
-    def computed_at(side: int) -> int:
-        return 0 if moved and side == HOST else side
 
-    own, shared = _input_bytes(shape, batch)
-    tables = 4 * tokens * shape.per_layer_input_dim * shape.layer_count
-    matrices, experts_away = _copied_bytes(shape, layout) if moved else (0, 0)
-    alive = {HOST: 4 * tokens * shape.hidden_dim + tables}
-
-    def note(side: int, size: int) -> None:
-        alive[side] = max(alive.get(side, 0), size)
-
+def _moments(shape: ModelShape, batch: _Batch, layout: Layout) -> Iterator[tuple[int, int, str]]:
+    """What is alive at once, by backend, and the kind of the block where it attends there."""
+    cells, tokens = batch.cells, batch.tokens
+    tables = _table_bytes(shape, batch)
+    matrices, experts_away = _copied_bytes(shape, layout)
     for block in _typical(shape, layout):
         weights, experts, cache = layout.blocks[block]
-        facts, kind, side = block_facts(shape, block), shape.layer_kind(block), computed_at(weights)
+        facts, kind, side = block_facts(shape, block), shape.layer_kind(block), _computed_at(weights, batch)
         copied = matrices if side != weights else 0
         if facts.get("attention"):
-            written = 4 * tokens * (facts["cache_key_dim"] + facts["cache_value_dim"])
             size = _attention_bytes(shape, facts, batch, kind, is_here=cache == side)
-            note(cache, written)
-            note(side, tables + copied + size)
+            yield cache, 4 * tokens * (facts["cache_key_dim"] + facts["cache_value_dim"]), ""
+            yield side, tables + copied + size, "sliding" if kind == "sliding" else "full"
         if facts.get("recurrent"):
             if cache != side:  # each state that is kept is written there from a copy of its own
                 rows = tokens + cells.sequences * facts["ssm_kept_taps"]
-                note(cache, 4 * rows * facts["ssm_row_dim"] * (cells.state_rows // cells.sequences))
-            note(side, tables + copied + _recurrent_bytes(facts, batch, side))
+                yield cache, 4 * rows * facts["ssm_row_dim"] * (cells.state_rows // cells.sequences), ""
+            yield side, tables + copied + _recurrent_bytes(facts, batch, side), ""
         if facts["routed"]:
-            side = computed_at(experts)
+            side = _computed_at(experts, batch)
             copied = experts_away if side != experts else 0
-        note(side, tables + _feed_bytes(facts, batch, side, copied))
-    for side in alive:
-        alive[side] += shared + (own if side == HOST else 0)
-    last = computed_at(layout.output)
-    end = 4 * batch.outputs * (shape.hidden_dim + shape.vocab_count) + (own if last == HOST else 0)
-    if layout.output == HOST and moved:
-        end += dict(layout.host_bytes).get("output", 0)
-    note(last, end)
-    return alive
+        yield side, tables + _feed_bytes(facts, batch, side, copied), ""
+
+
+def _computed_at(side: int, batch: _Batch) -> int:
+    """Where a product is computed whose weight lies at ``side``: long batches by the first card, if there is one."""
+    is_moved = side == HOST and batch.api != "cpu" and batch.tokens >= OFFLOAD_TOKENS
+    return 0 if is_moved else side
+
+
+def _table_bytes(shape: ModelShape, batch: _Batch) -> int:
+    """Rows of the token tables of each layer, which stay until the last one (Gemma 3n and 4)."""
+    return 4 * batch.tokens * shape.per_layer_input_dim * shape.layer_count
 
 
 def _copied_bytes(shape: ModelShape, layout: Layout) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from harness.predict.kv_cache import (
     row_pair_bytes,
     state_bytes,
 )
-from harness.predict.placed import cards_of, layout_of, parts_of
+from harness.predict.placed import cards_of, fullest_card, layout_of, parts_of
 from harness.predict.repack import is_repacked, repacked_bytes, repacked_types
 from harness.predict.tensors import block_of
 from harness.predict.traits import first_cells
@@ -43,6 +43,8 @@ _PLAIN_TOKEN_BYTES: Final = 157
 
 SPREAD_RATIO: Final = 0.03
 """Half width of the 90 % interval of the peak: scratch is not exact, and it is some 10 % of a run."""
+_MOST_FULL: Final = 1 - SPREAD_RATIO
+"""Of a card, where batches overlap: an engine that gets no memory for it tries again without."""
 _SPREAD_BYTES: Final = 12 * MIB
 """Its constant share: the runtime's own pages differ between builds and interpreters."""
 
@@ -66,11 +68,13 @@ def memory_of(
     api, shape = device.api(scenario.api) if device else scenario.api or "cpu", weights.shape
     scenario = scenario.replace(placement=Placement() if api == "npu" else placement or scenario.placement)
     share = driver_share(api, device)
-    parts = (
+    others = (
         *weight_parts(weights, scenario, api, device),
-        *_context_parts(weights, scenario, api, device),
         *_process_parts(weights, api, device, _card_count(scenario.placement)),
     )
+    parts = (*others, *_context_parts(weights, scenario, api, device))
+    if device is not None and len(scenario.placement.tensor_split) > 1 and fullest_card(parts, device) > _MOST_FULL:
+        parts = (*others, *_context_parts(weights, scenario, api, device, may_overlap=False))
     total = total_bytes(parts)
     if api == "cpu":  # the end of loading: no cache and no scratch yet, but the header is mapped and parsed
         loaded = (p for p in parts if p.kind not in {PartKind.KV_CACHE, PartKind.COMPUTE})
@@ -179,9 +183,12 @@ def weight_parts(
 
 
 def _context_parts(
-    weights: Weights, scenario: Scenario, api: str, device: DeviceProfile | None
+    weights: Weights, scenario: Scenario, api: str, device: DeviceProfile | None, *, may_overlap: bool = True
 ) -> tuple[MemoryPart, ...]:
-    """Cache and scratch; of a split the weights decide what is copied to a card when it is needed."""
+    """Cache and scratch; of a split the weights decide what is copied to a card when it is needed.
+
+    An engine that has no room for inputs of several batches at once on each card does with those of one.
+    """
     shape = weights.shape
     pool, cells, placement = _pool_of(api, device), cells_of(scenario), scenario.placement
     cache = block_cache_bytes(shape, cells)
@@ -202,6 +209,8 @@ def _context_parts(
     layout = whole_layout(shape, api)
     if not _is_whole(shape, scenario):
         layout = layout_of(parts_of(weights, placement), placement, api)
+    if not may_overlap:
+        layout = layout._replace(is_pipelined=False)
     scratch = scratch_bytes(shape, scenario, layout)
     on_cards = [
         sum(size for size, (*_, where) in zip(cache, layout.blocks, strict=True) if where == card)

@@ -1,14 +1,19 @@
 """A model split between a GPU's memory and the CPU's: what lies where."""
 
+from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.domain.device import DeviceProfile, MemoryPool
 from harness.domain.model import Tensor, Weights
 from harness.domain.placement import Placement
+from harness.domain.prediction import MemoryPart
 from harness.predict.compute_buffer import HOST, Layout
 from harness.predict.tensors import block_of
 from harness.predict.weights import has_output, role_of
+
+_WITH_EVENTS: Final = {"cuda", "rocm", "vulkan"}
 
 
 class Parts(NamedTuple):
@@ -88,14 +93,58 @@ def cards_of(block_count: int, placement: Placement) -> list[int]:
 
 
 def layout_of(parts: Parts, placement: Placement, api: str) -> Layout:
-    """On which card each block lies, and the largest matrix of each kind that lies with the CPU."""
+    """On which card each block lies, and the largest matrix of each kind that lies with the CPU.
+
+    Batches overlap where an api has events and layers are split over several cards, with nothing at the CPU.
+
+    Source: llama.cpp, src/llama-context.cpp (``pipeline_parallel``).
+    """
     largest: dict[str, int] = {}
     for tensor in (*parts.cpu.tensors, *parts.experts.tensors):
         kind = "output" if block_of(tensor.name) < 0 else tensor.name.split(".")[-2]
         largest[kind] = max(largest.get(kind, 0), tensor.size_bytes if len(tensor.dims) > 1 else 0)
     *blocks, output = cards_of(parts.gpu.shape.layer_count + parts.cpu.shape.layer_count, placement)
-    sides = (
+    sides = tuple(
         (card, HOST if block < placement.cpu_moe else card, card if placement.kv_on_gpu else HOST)
         for block, card in enumerate(blocks)
     )
-    return Layout(tuple(sides), output, tuple(sorted(largest.items())), api=api)
+    cards = {side for block in sides for side in block} | {output}
+    by_layer = placement.split_mode == "layer" and api in _WITH_EVENTS
+    return Layout(
+        sides,
+        output,
+        tuple(sorted(largest.items())),
+        api=api,
+        is_pipelined=len(cards) > 1 and HOST not in cards and by_layer,
+    )
+
+
+def fullest_card(parts: Iterable[MemoryPart], device: DeviceProfile, more_bytes: float = 0) -> float:
+    """How full the fullest card is: bytes on it and ``more_bytes``, over what an app may use of it.
+
+    What is not split lies on the first.
+    """
+    held = held_by_card(parts)
+    if not held:
+        return 0
+    rooms = rooms_of(device, len(device.card_shares) or len(held))
+    return max((held[card] + more_bytes) / room for card, room in enumerate(rooms))
+
+
+def held_by_card(parts: Iterable[MemoryPart]) -> Counter[int]:
+    """Bytes on each card, by its number."""
+    held = Counter[int]()
+    for part in parts:
+        if part.pool == "vram":
+            held[part.card or 0] += part.anonymous_bytes
+    return held
+
+
+def rooms_of(device: DeviceProfile, count: int) -> list[float]:
+    """What an app may use of each card, in bytes; what others use is no less on a small one, but at most half of it."""
+    if len(device.cards) == count:
+        return [card.pool("vram").usable_bytes.value for card in device.cards]
+    pool, shares = device.pool("vram"), device.card_shares or (1.0,) * count
+    mean, usable = pool.total_bytes.value, pool.usable_bytes.value
+    sizes = [mean * len(shares) * share / sum(shares) for share in shares]
+    return [max(size - mean + usable, min(size / 2, usable)) for size in sizes]

@@ -1,7 +1,6 @@
 """Which split of a model between a GPU's memory and the CPU's is best: the one that moves least to the CPU."""
 
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -12,7 +11,7 @@ from harness.domain.prediction import MemoryPart
 from harness.domain.scenario import Scenario
 from harness.predict.kv_cache import block_cache_bytes, cells_of
 from harness.predict.memory import SPREAD_RATIO, driver_share, memory_of, total_bytes, weight_parts
-from harness.predict.placed import cards_of, parts_of
+from harness.predict.placed import cards_of, fullest_card, held_by_card, parts_of, rooms_of
 from harness.predict.tensors import block_of
 from harness.predict.weights import role_of
 
@@ -87,7 +86,7 @@ def _levels(
     What is on a card beside its blocks is taken from ``first``, the least that moves: copies of experts for a prompt
     lie with the blocks they belong to.
     """
-    blocks, rooms = weights.shape.layer_count, _rooms(device, device.card_count)
+    blocks, rooms = weights.shape.layer_count, rooms_of(device, device.card_count)
     held = [*(block_cache_bytes(weights.shape, cells_of(scenario)) if first.kv_on_gpu else [0] * blocks), 0]
     experts = [0] * (blocks + 1)
     for tensor in parts_of(weights, Placement()).gpu.tensors:
@@ -98,7 +97,7 @@ def _levels(
     def left(cpu_moe: int) -> list[int]:
         return [size - (experts[block] if block < cpu_moe else 0) for block, size in enumerate(held)]
 
-    beside = _held_by_card(memory_of(weights, scenario, device, first).parts)
+    beside = held_by_card(memory_of(weights, scenario, device, first).parts)
     for card, size in zip(cards_of(blocks, first), left(first.cpu_moe), strict=True):
         beside[card] -= size
 
@@ -122,33 +121,3 @@ def _levels(
         return tuple(split(sizes, high)[0])
 
     return level
-
-
-def fullest_card(parts: Iterable[MemoryPart], device: DeviceProfile, more_bytes: float = 0) -> float:
-    """How full the fullest card is: bytes on it and ``more_bytes``, over what an app may use of it.
-
-    What is not split lies on the first.
-    """
-    held = _held_by_card(parts)
-    if not held:
-        return 0
-    rooms = _rooms(device, len(device.card_shares) or len(held))
-    return max((held[card] + more_bytes) / room for card, room in enumerate(rooms))
-
-
-def _held_by_card(parts: Iterable[MemoryPart]) -> Counter[int]:
-    held = Counter[int]()
-    for part in parts:
-        if part.pool == "vram":
-            held[part.card or 0] += part.anonymous_bytes
-    return held
-
-
-def _rooms(device: DeviceProfile, count: int) -> list[float]:
-    """What an app may use of each card, in bytes; what others use is no less on a small one, but at most half of it."""
-    if len(device.cards) == count:
-        return [card.pool("vram").usable_bytes.value for card in device.cards]
-    pool, shares = device.pool("vram"), device.card_shares or (1.0,) * count
-    mean, usable = pool.total_bytes.value, pool.usable_bytes.value
-    sizes = [mean * len(shares) * share / sum(shares) for share in shares]
-    return [max(size - mean + usable, min(size / 2, usable)) for size in sizes]

@@ -25,10 +25,10 @@ from harness.predict.fitted import Fitted, work_of
 from harness.predict.kv_cache import block_cache_bytes, cells_of, kv_cache_bytes
 from harness.predict.memory import SPREAD_RATIO, memory_of, without_parts
 from harness.predict.passes import Engines, Pass, pass_terms
-from harness.predict.placed import card_of, parts_of
+from harness.predict.placed import card_of, fullest_card, parts_of
 from harness.predict.placement import PlacementTerms, fitted_link
 from harness.predict.speed import split_of
-from harness.predict.splits import fullest_card, steps
+from harness.predict.splits import steps
 from harness.predict.traits import traits_of
 from harness.predict.weights import weights_of
 
