@@ -3,13 +3,13 @@
     python -m bench.published_memory ../shared/data/published/gpu_memory.csv
 
 Each row is one log: weights, cache, compute buffer of the card and of the host. A pool is compared where the row tells
-what decides it. Rows of forks and of models that no card knows are counted and left out.
+what decides it; of several cards each. Rows of forks and of models that no card knows are counted and left out.
 """
 
 import csv
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -24,7 +24,7 @@ from harness.domain.prediction import Interval, PartKind
 from harness.domain.scenario import Scenario
 from harness.errors import HarnessError
 from harness.predict.compute_buffer import HOST, scratch_bytes
-from harness.predict.kv_cache import block_cache_bytes, cells_of, state_bytes
+from harness.predict.kv_cache import block_cache_bytes, cells_of
 from harness.predict.memory import driver_bytes, weight_parts
 from harness.predict.placed import layout_of, parts_of
 from harness.units import MIB
@@ -91,6 +91,7 @@ def scenario_of(row: dict[str, str]) -> Scenario | None:
         if "swa_full" in row["notes"]
         else f"llama-server b{build} -np {slots}" + (" -kvu" if shared else ""),
         placement=Placement(
+            tensor_split=_shares(row)[0],
             gpu_layers=max(int(layers[1]) - max(drafting, 0), 0) if layers else "all",
             cpu_moe=int(row["n_cpu_moe"] or (1000 if _experts_away(row) else 0)),
         ),
@@ -113,6 +114,24 @@ def _experts_away(row: dict[str, str]) -> bool:
     """Whether a model on the GPU with all its layers has most of its bytes with the CPU: its experts, by a pattern."""
     of = [sum(float(part) for part in re.findall(r"[\d.]+", row[cell])) for cell in ("gpu_model_mib", "cpu_model_mib")]
     return of[1] > of[0] > 0
+
+
+_CARDS: Final = ("gpu_model_mib", "gpu_kv_mib", "gpu_compute_mib")
+_ALONE: Final = re.compile(r"sched copies 1|fit on|host experts")
+"""Notes of a row whose batches do not overlap: its tensors were placed by name."""
+
+
+def _shares(row: dict[str, str]) -> tuple[tuple[float, ...], bool]:
+    """What each of several cards has of the blocks, and whether the row tells; else by its caches or weights."""
+    count = max(row[cell].count(";") for cell in _CARDS) + 1
+    told = tuple(float(share) for share in re.findall(r"[\d.]+", row["split"]))
+    if len(told) == count:
+        return told, True
+    for cell in ("gpu_kv_mib", "gpu_model_mib"):
+        sizes = tuple(_mib(one) or 0.0 for one in row[cell].split(";"))
+        if len(sizes) == count and all(sizes):
+            return sizes, count == 1
+    return (1.0,) * count, count == 1
 
 
 def _mib(cell: str) -> float | None:
@@ -155,32 +174,43 @@ def compared(row: dict[str, str]) -> Iterator[Compared]:
         return
     era = "before b9410" if build < 9410 else "between" if build < 9460 else "from b9460"
 
-    def pool(name: str, predicted: float, cell: str) -> Iterator[Compared]:
-        printed = _mib(cell)
-        if printed:
-            yield Compared(row["id"], row["api"], era, name, predicted / MIB, printed)
+    def pool(name: str, predicted: Sequence[float], cell: str) -> Iterator[Compared]:
+        """The same on each card; a row that tells of fewer buffers than there are cards is not compared."""
+        printed = [_mib(one) for one in cell.split(";")]
+        if len(printed) != len(predicted):
+            return
+        label = f"{name}, several cards" if len(printed) > 1 else name
+        for told, found in zip(predicted, printed, strict=True):
+            if found:
+                yield Compared(row["id"], row["api"], era, label, told / MIB, found)
 
+    cards = range(len(scenario.placement.tensor_split) if scenario else 1)
+    is_told = _shares(row)[1] and "cache type not seen" not in row["notes"]
     by_pattern = not row["n_cpu_moe"] and _experts_away(row)  # nobody says of which blocks
-    if row["quant"] and row["gpu_model_mib"] and model.bits is None and not by_pattern:
+    if is_told and row["quant"] and row["gpu_model_mib"] and model.bits is None and not by_pattern:
         asked = scenario or Scenario(api=row["api"])
         parts = weight_parts(model.weights, asked, row["api"], None)
-        on_card = sum(part.anonymous_bytes for part in parts if part.kind is PartKind.WEIGHTS)
-        yield from pool("weights", on_card, row["gpu_model_mib"])
+        on_cards = [part.anonymous_bytes for part in parts if part.kind is PartKind.WEIGHTS]
+        yield from pool("weights", on_cards, row["gpu_model_mib"])
     if scenario is None:
         return
+    layout = layout_of(parts_of(model.weights, scenario.placement), scenario.placement, row["api"])
     cells = cells_of(scenario)
-    states = cells.state_rows * state_bytes(shape)
     blocks = block_cache_bytes(shape, cells)
-    rows = [0 if shape.layer_kind(i) == "recurrent" else size for i, size in enumerate(blocks)]
-    if scenario.placement.first_gpu_block(shape.layer_count) <= 1:
-        yield from pool("cache", sum(rows), row["gpu_kv_mib"])
-        yield from pool("states", states * sum(shape.layer_kind(i) == "recurrent" for i in range(len(blocks))),
-                        row["gpu_rs_mib"])  # fmt: skip
+    rows, states = ([0] * len(cards) for _ in range(2))
+    for block, (size, (*_, side)) in enumerate(zip(blocks, layout.blocks, strict=True)):
+        if side != HOST:
+            (states if shape.layer_kind(block) == "recurrent" else rows)[side] += size
+    if is_told and scenario.placement.first_gpu_block(shape.layer_count) <= 1:
+        yield from pool("cache", rows, row["gpu_kv_mib"])
+        yield from pool("states", states, row["gpu_rs_mib"])
     if row["gpu_compute_mib"] and build:
-        layout = layout_of(parts_of(model.weights, scenario.placement), scenario.placement, row["api"])
+        if _ALONE.search(row["notes"]):
+            layout = layout._replace(is_pipelined=False)
         scratch = scratch_bytes(shape, scenario, layout)
-        yield from pool("compute", scratch.get(0, 0), row["gpu_compute_mib"])
-        yield from pool("host compute", scratch[HOST], row["host_compute_mib"])
+        yield from pool("compute", [scratch.get(card, 0) for card in cards], row["gpu_compute_mib"])
+        several = "host compute, several cards" if len(cards) > 1 else "host compute"
+        yield from pool(several, [scratch[HOST]], row["host_compute_mib"])
 
 
 @click.command()

@@ -124,6 +124,8 @@ def _attention_bytes(shape: ModelShape, facts: Facts, batch: _Batch, kind: str, 
     else:
         after = 3 * hidden + queries + heads * cell_count
     size = 4 * batch.tokens * max(widest, after) + batch.mask_bytes(cell_count)[1]
+    if shape.indexer_layer_count:  # scores of all cells, from which it chooses
+        size += 4 * batch.tokens * cell_count
     if not is_here:
         widths = zip(batch.cells.types, (facts["cache_key_dim"], facts["cache_value_dim"]), strict=True)
         row = sum(row_bytes(type_name, width) for type_name, width in widths)
@@ -172,13 +174,14 @@ def _recurrent_bytes(facts: Facts, batch: _Batch, side: int) -> int:
 def _feed_bytes(facts: Facts, batch: _Batch, side: int, copied: int) -> int:
     """The fullest moment of a block's feed-forward part, of its experts where it routes its tokens.
 
-    On a card queries that are not turned in place leave a hole of one row. ``copied`` are the bytes of a matrix that
-    the card gets a copy of: at its fullest the last product's, which is there beside what goes in and comes out.
+    On a card queries that are not turned in place, and states, leave a hole of one row. ``copied`` are the bytes of a
+    matrix that the card gets a copy of: at its fullest the last product's, beside what goes in and comes out.
     """
     hidden, matrices = facts["hidden_dim"], 3 if facts["gated_feed_forward"] else 1
     inner, joined, widest = facts.get("dense", 0), hidden, 0
     if inner:
-        has_hole = side != HOST and (facts["post_norms"] or not facts["qk_norm"])
+        has_states = facts["delta_net"] and "ssm_inner_dim" in facts
+        has_hole = side != HOST and (facts["post_norms"] or has_states or not facts["qk_norm"])
         widest = (2 + has_hole + facts["parallel"]) * hidden + matrices * inner
     if facts["routed"]:
         inner = facts["moe_used_count"] * facts["moe_feed_forward_dim"]
@@ -208,7 +211,8 @@ def scratch_bytes(
     batch = _Batch(tokens, min(outputs, tokens), cells, scenario.flash_attention, layout.api)
     stream = 4 * tokens * shape.hidden_dim
     at_once = _OVERLAPPING_BATCHES if layout.is_pipelined else 1
-    moments = {HOST: stream + _table_bytes(shape, batch)}
+    tables = _table_bytes(shape, batch)
+    moments = {HOST: stream + tables}
     kinds: dict[int, set[str]] = {HOST: _ATTENDING & set(shape.layer_kinds)}
     for side, size, kind in _moments(shape, batch, layout):
         moments[side] = max(moments.get(side, 0), size)
@@ -224,7 +228,7 @@ def scratch_bytes(
             kept = at_once * (4 * tokens + stream * cells.program.embeddings)
         elif layout.is_pipelined:  # the stream, and from another card the same once more, normed
             kept = at_once * stream * (1 if side == layout.blocks[0][0] else 2)
-            size -= stream  # noqa: PLW2901 - one of them
+            kept += (at_once - 1) * tables - stream  # one of them is alive in any case
         sizes[side] = kept + inputs + size
         if side == last:
             sizes[side] = max(sizes[side], kept + end + (inputs if layout.is_pipelined else 0))

