@@ -344,6 +344,8 @@ def prediction_of(
         return None
     if runtime == "ik":  # where it rewrites weights it does so in memory of its own, and maps no file
         scenario = scenario.replace(program="ik-llama-cpp-python", mmap=scenario.mmap and not scenario.repack)
+    if runtime == "xllamacpp":
+        scenario = scenario.replace(program="xllamacpp")
     try:
         return predict(Case.of(model, with_kept_costs(device, scenario, runtime), scenario))
     except HarnessError as error:

@@ -26,6 +26,7 @@ class Block(Frozen):
         is_signed: Whether the scale takes the sign of the largest weight.
         avx2_rows: Rows that llama.cpp lays side by side on a CPU with these instructions; 0 where it has no such
             layout. Likewise ``avx512_rows``, and ``dotprod_rows`` with NEON's dot product or int8 matrix multiply.
+        amx_bytes: What a block takes more where AMX lays it into tiles; None where it has no kernels for the type.
     """
 
     type_id: int
@@ -39,6 +40,7 @@ class Block(Frozen):
     avx2_rows: int = 0
     avx512_rows: int = 0
     dotprod_rows: int = 0
+    amx_bytes: int | None = None
 
     @property
     def bits_per_weight(self) -> float:

@@ -40,6 +40,7 @@ class PartKind(StrEnum):
     COMPUTE = "compute buffer"
     HOST_BUFFER = "host buffer"
     GRAPH = "graph"
+    BLAS = "matrix in F32"
     DRIVER = "driver"
     VOCABULARY = "vocabulary"
     RUNTIME = "runtime"
@@ -127,9 +128,14 @@ class MemoryPrediction(Frozen):
 
     @property
     def anonymous(self) -> Interval:
-        """The same with its 90 % interval: half as wide as that of the peak, whose pages of files are less sure."""
-        mid, width = float(self.anonymous_bytes), (self.peak_bytes.high - self.peak_bytes.low) / 4
-        return Interval(mid, max(mid - width, 0.0), mid + width)
+        """The same with its 90 % interval: half as wide as that of the peak, whose pages of files are less sure.
+
+        What the peak may be off by on one side alone is what an engine rewrites, and is anonymous.
+        """
+        mid, peak = float(self.anonymous_bytes), self.peak_bytes
+        below, above = peak.mid - peak.low, peak.high - peak.mid
+        halved = min(below, above) / 2
+        return Interval(mid, max(mid - below + halved, 0.0), mid + above - halved)
 
     @property
     def anonymous_bytes(self) -> int:

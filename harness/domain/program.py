@@ -42,6 +42,7 @@ class Program(Frozen):
         drafts: Tokens that it drafts at a time where the model has layers for it and it is asked.
         grows: Whether the cache grows with its tokens (MLX).
         graph_nodes: Whose records are zeroed for each context, where they are many.
+        vocabulary_percent: What a token of the vocabulary takes, of what it takes in llama.cpp alone.
         table_twice: Whether a token table that is also the output matrix is read twice where the file is not mapped.
     """
 
@@ -74,6 +75,7 @@ class Program(Frozen):
     drafts: int = 0
     grows: bool = False
     graph_nodes: int = 0
+    vocabulary_percent: int = 100
     table_twice: bool = False
 
     @property

@@ -1,10 +1,10 @@
 """Memory of one run, part by part and pool by pool: what must be held, and what the system may drop and read again."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-from harness.domain.device import ComputeEngine, DeviceProfile, PoolName
+from harness.domain.device import DeviceProfile, PoolName
 from harness.domain.model import ModelShape, Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, MemoryPart, MemoryPrediction, PartKind
@@ -20,7 +20,7 @@ from harness.predict.kv_cache import (
     state_bytes,
 )
 from harness.predict.placed import cards_of, fullest_card, layout_of, parts_of
-from harness.predict.repack import is_repacked, repacked_bytes, repacked_types
+from harness.predict.repack import kept_bytes, mapped_bytes, repacked_bytes, rewritten_bytes
 from harness.predict.tensors import block_of
 from harness.predict.traits import first_cells
 from harness.predict.weights import has_merges, has_output, header_bytes, role_of
@@ -43,6 +43,7 @@ _PLAIN_TOKEN_BYTES: Final = 157
 
 SPREAD_RATIO: Final = 0.03
 """Half width of the 90 % interval of the peak: scratch is not exact, and it is some 10 % of a run."""
+_LEAST_BLAS_TOKENS: Final = 32
 _MOST_FULL: Final = 1 - SPREAD_RATIO
 """Of a card, where batches overlap: an engine that gets no memory for it tries again without."""
 _SPREAD_BYTES: Final = 12 * MIB
@@ -59,7 +60,8 @@ def memory_of(
     end of loading, when the header is still there twice.
 
     The scenario's api counts, else the device's usual one; ``placement`` stands in for the scenario's. The device's
-    CPU decides what is repacked, its engines the pool; without one all lies in RAM.
+    CPU decides what is repacked, its engines the pool; without one all lies in RAM. Where nobody asked which variant of
+    the engine runs there, the interval spans what they would rewrite.
 
     Raises:
         UnknownNameError: No such program.
@@ -70,18 +72,19 @@ def memory_of(
     share = driver_share(api, device)
     others = (
         *weight_parts(weights, scenario, api, device),
-        *_process_parts(weights, api, device, _card_count(scenario.placement)),
+        *_process_parts(weights, scenario, api, device),
     )
     parts = (*others, *_context_parts(weights, scenario, api, device))
     if device is not None and len(scenario.placement.tensor_split) > 1 and fullest_card(parts, device) > _MOST_FULL:
         parts = (*others, *_context_parts(weights, scenario, api, device, may_overlap=False))
     total = total_bytes(parts)
-    if api == "cpu":  # the end of loading: no cache and no scratch yet, but the header is mapped and parsed
-        loaded = (p for p in parts if p.kind not in {PartKind.KV_CACHE, PartKind.COMPUTE})
-        total = max(total, total_bytes(loaded) + load_extra_bytes(weights, scenario))
+    less, more = 0, 0
+    if api == "cpu":
+        total = _peak_bytes(weights, scenario, parts)
+        less, more = _variant_bytes(weights, scenario, device, parts)
     spread = SPREAD_RATIO * total + _SPREAD_BYTES
-    low = total - math.hypot(spread, share.mid - share.low)
-    high = total + math.hypot(spread, share.high - share.mid)
+    low = total - math.hypot(spread, share.mid - share.low) - less
+    high = total + math.hypot(spread, share.high - share.mid) + more
     peak = Interval(total, low, high)
     return MemoryPrediction(parts=parts, peak_bytes=peak, later=later_parts(shape, scenario))
 
@@ -150,11 +153,11 @@ def weight_parts(
 ) -> tuple[MemoryPart, ...]:
     """Parts that depend on the weights and not on the context."""
     if api == "cpu":
-        return _cpu_weights(weights, scenario, device)
+        return _cpu_weights(weights, scenario, _isa_of(device))
     placement, pool, shape = scenario.placement, _pool_of(api, device), weights.shape
-    tables = sum([t.size_bytes for t in weights.tensors if role_of(t.name) == "embedding"])
+    tables = sum(t.size_bytes for t in weights.tensors if role_of(t.name) == "embedding")
     if _is_whole(shape, scenario):
-        table = sum(t.size_bytes for t in weights.tensors if t.name == "token_embd.weight")
+        table = _table_bytes(weights)
         # Metal maps the file from its first matrix to its last: a table beside an output is in that buffer.
         mapped = table if api == "metal" and has_output(weights) and scenario.mmap else 0
         copied = 0 if has_output(weights) else table
@@ -202,12 +205,16 @@ def _context_parts(
         reason = f"activations of a batch, as touched; the engine may reserve {format_bytes(reserved)} of address space"
         touched = touched_compute_bytes(shape, scenario)
         nodes = program_named(scenario.program).graph_nodes
-        graph = MemoryPart(PartKind.GRAPH, int(_NODE_BYTES * nodes), reason=f"records of {nodes} nodes")
-        return (
-            *([graph] if nodes else []),
+        parts = [
             MemoryPart(PartKind.KV_CACHE, sum(cache) + records, reason=why, pool=pool),
             MemoryPart(PartKind.COMPUTE, touched, reason=reason, pool=pool),
-        )
+        ]
+        if nodes:
+            parts.append(MemoryPart(PartKind.GRAPH, int(_NODE_BYTES * nodes), reason=f"records of {nodes} nodes"))
+        widened = _widened_bytes(weights, scenario, device)
+        if widened:
+            parts.append(MemoryPart(PartKind.BLAS, widened, reason="the largest matrix in F32, for Accelerate"))
+        return tuple(parts)
     layout = whole_layout(shape, api)
     if not _is_whole(shape, scenario):
         layout = layout_of(parts_of(weights, placement), placement, api)
@@ -230,17 +237,25 @@ def _context_parts(
     )
 
 
-def _process_parts(weights: Weights, api: str, device: DeviceProfile | None, card_count: int) -> tuple[MemoryPart, ...]:
+def _process_parts(
+    weights: Weights, scenario: Scenario, api: str, device: DeviceProfile | None
+) -> tuple[MemoryPart, ...]:
     """Driver, vocabulary, and the interpreter: as the probe of the device measured it, else as the stock wheel's."""
     calibrated = {c.api: c for c in device.calibrations if c.process_anonymous_bytes} if device else {}
     measured = calibrated.get(api) or calibrated.get("cpu")
     shape = weights.shape
     merges = has_merges(shape) and not weights.synthetic
     each = _MERGED_TOKEN_BYTES if merges else _PLAIN_TOKEN_BYTES
+    each = each * program_named(scenario.program).vocabulary_percent // 100
     vocabulary = int(_MODEL_RECORD_BYTES + each * shape.vocab_count)
     context = int(driver_share(api, device).mid)
     return (
-        *_by_card(PartKind.DRIVER, [context] * card_count * bool(context), [f"{api} context"], _pool_of(api, device)),
+        *_by_card(
+            PartKind.DRIVER,
+            [context] * _card_count(scenario.placement) * bool(context),
+            [f"{api} context"],
+            _pool_of(api, device),
+        ),
         MemoryPart(PartKind.VOCABULARY, vocabulary, reason=f"{shape.vocab_count} tokens, {each} bytes each"),
         MemoryPart(
             PartKind.RUNTIME,
@@ -291,9 +306,17 @@ def later_parts(shape: ModelShape, scenario: Scenario) -> tuple[MemoryPart, ...]
     return tuple(parts)
 
 
-def load_extra_bytes(weights: Weights, scenario: Scenario) -> int:
-    """Bytes that exist while loading only: the parsed header, and its pages where the file is mapped."""
-    return (2 if scenario.mmap else 1) * _header_bytes(weights)
+def _peak_bytes(weights: Weights, scenario: Scenario, parts: Sequence[MemoryPart]) -> int:
+    """The larger of the running state, and the end of loading on a CPU.
+
+    There is no cache and no scratch then, but the header has been parsed, and all of the file is mapped.
+    """
+    loading = total_bytes(part for part in parts if part.kind not in {PartKind.KV_CACHE, PartKind.COMPUTE})
+    loading += _header_bytes(weights)
+    if scenario.mmap:
+        mapped = sum(part.file_bytes for part in parts if part.kind is PartKind.WEIGHTS)
+        loading += _header_bytes(weights) + weights.tensor_bytes - mapped
+    return max(total_bytes(parts), loading)
 
 
 def _pool_of(api: str, device: DeviceProfile | None) -> PoolName:
@@ -315,31 +338,67 @@ def _by_card(kind: PartKind, sizes: list[int], reasons: list[str], pool: PoolNam
         yield MemoryPart(kind, size, reason=reason, pool=pool, card=card if len(sizes) > 1 else None)
 
 
-def _cpu_weights(weights: Weights, scenario: Scenario, device: DeviceProfile | None) -> tuple[MemoryPart, ...]:
-    engine = device.engine_for("cpu") if device else None
-    repacked = repacked_bytes(weights, engine.isa if engine else None) if scenario.repack else 0
-    tensor_bytes = weights.tensor_bytes
+def _cpu_weights(weights: Weights, scenario: Scenario, isa: Collection[str] | None) -> tuple[MemoryPart, ...]:
+    """Weights of a CPU with these instruction sets: mapped or held, and what is rewritten for them."""
+    repacked = repacked_bytes(weights, isa) if scenario.repack else 0
     if scenario.mmap:
-        mapped = max(weights.file_bytes - _header_bytes(weights), tensor_bytes)
-        reason = f"all {format_bytes(mapped)} of tensor data, mapped from the file"
+        mapped = mapped_bytes(weights, isa) if repacked else weights.tensor_bytes
+        reason = f"{format_bytes(mapped)} of tensor data, mapped from the file"
         base = MemoryPart(PartKind.WEIGHTS, 0, file_bytes=mapped, reason=reason)
     else:
-        held = tensor_bytes - repacked + _copied_table_bytes(weights, scenario, engine)
+        held = kept_bytes(weights, isa) if repacked else weights.tensor_bytes
+        if program_named(scenario.program).table_twice and not has_output(weights):
+            held = max(held, weights.tensor_bytes + _table_bytes(weights) - repacked)
         base = MemoryPart(PartKind.WEIGHTS, held, reason="read into memory of its own (no mmap)")
     if not repacked:
         return (base,)
-    reason = f"{repacked / tensor_bytes:.0%} of the weights rewritten for this CPU's instructions at load"
+    reason = f"{repacked / weights.tensor_bytes:.0%} of the weights rewritten for this CPU's instructions at load"
     return base, MemoryPart(PartKind.REPACKED, repacked, reason=reason)
 
 
-def _copied_table_bytes(weights: Weights, scenario: Scenario, engine: ComputeEngine | None) -> int:
-    """A token table that also is the output matrix exists twice where the program has it so, or rewrote the output."""
-    if has_output(weights):
+def _widened_bytes(weights: Weights, scenario: Scenario, device: DeviceProfile | None) -> int:
+    """What a Mac's BLAS takes beside long prompts: a copy in F32 of the largest matrix that it multiplies with.
+
+    Rewritten weights are not its own, and logits are too few at a time.
+
+    Source: llama.cpp, ggml/src/ggml-blas/ggml-blas.cpp (``desired_wsize``, ``supports_op``).
+    """
+    if device is None or device.os != "macos" or scenario.prompt_tokens < _LEAST_BLAS_TOKENS:
         return 0
-    twice = program_named(scenario.program).table_twice
-    types = repacked_types(engine.isa if engine else None) if scenario.repack else {}
-    tables = (t for t in weights.tensors if t.name == "token_embd.weight")
-    return sum(t.size_bytes for t in tables if twice or is_repacked(t, types))
+    isa = _isa_of(device) if scenario.repack else ()
+    largest = 0
+    for tensor in weights.tensors:
+        is_matrix = len(tensor.dims) == 2 and block_of(tensor.name) >= 0 and tensor.type_name != "F32"
+        if is_matrix and not rewritten_bytes(tensor, isa):
+            largest = max(largest, 4 * tensor.element_count)
+    return largest
+
+
+def _table_bytes(weights: Weights) -> int:
+    return sum(tensor.size_bytes for tensor in weights.tensors if tensor.name == "token_embd.weight")
+
+
+def _isa_of(device: DeviceProfile | None) -> tuple[str, ...] | None:
+    engine = device.engine_for("cpu") if device else None
+    return engine.isa if engine else None
+
+
+def _variant_bytes(
+    weights: Weights, scenario: Scenario, device: DeviceProfile | None, parts: Sequence[MemoryPart]
+) -> tuple[int, int]:
+    """How much less, and more, another variant of the engine takes at its peak; 0 where the engine was asked.
+
+    Builds differ in the instruction sets that they use: AVX2 alone, all but AMX, or all that the CPU has.
+    """
+    isa = _isa_of(device) or ()
+    calibration = device.calibration("cpu") if device else None
+    is_known = calibration is not None and calibration.isa is not None
+    if is_known or "avx2" not in isa or not scenario.repack:
+        return 0, 0
+    variants = (("avx2",), tuple(one for one in isa if one != "amx"), isa)
+    others = [part for part in parts if part.kind not in {PartKind.WEIGHTS, PartKind.REPACKED}]
+    peaks = [_peak_bytes(weights, scenario, [*_cpu_weights(weights, scenario, one), *others]) for one in variants]
+    return peaks[-1] - min(peaks), max(peaks) - peaks[-1]
 
 
 def _header_bytes(weights: Weights) -> int:

@@ -107,6 +107,10 @@ def timed(record: RunRecord) -> dict[str, Measured | None]:
     }
 
 
+_BUFFER_SPREAD: Final = 0.02
+"""What the engine's buffers together may be off by: scratch is not exact."""
+
+
 def _pools(record: RunRecord, memory: MemoryPrediction) -> list[ComparedRow]:
     """The engine's buffers in each pool, where it has a GPU: what it said it laid there, and what was predicted."""
     sizes = {"vram": 0, "ram": 0}
@@ -118,8 +122,8 @@ def _pools(record: RunRecord, memory: MemoryPrediction) -> list[ComparedRow]:
         told = [part for part in memory.parts if part.pool == pool and part.kind in ENGINE_BUFFERS and not part.drafts]
         predicted = float(sum(part.anonymous_bytes for part in told))
         if predicted:  # what is small and the host's is no part of a prediction for a GPU alone
-            exact = Interval(predicted, predicted, predicted)
-            rows.append(_row(f"buffers in {pool}", "bytes", exact, reading=size))
+            interval = Interval(predicted, predicted * (1 - _BUFFER_SPREAD), predicted * (1 + _BUFFER_SPREAD))
+            rows.append(_row(f"buffers in {pool}", "bytes", interval, reading=size))
     return rows
 
 
