@@ -27,9 +27,8 @@ from harness.predict.energy import Energy, Sustained, predict_energy, sustained
 from harness.predict.fitted import work_of
 from harness.predict.kv_cache import kv_cache_bytes
 from harness.predict.memory import SPREAD_RATIO, memory_of, with_draft, with_head, with_parts, without_parts
-from harness.predict.placed import with_cards
+from harness.predict.placed import fullest_card, with_cards
 from harness.predict.speed import predict_speed
-from harness.predict.placed import fullest_card
 from harness.predict.streamed import Streamed, plan_under_budget, streamed_ways
 from harness.predict.timed import matrices
 from harness.predict.verdict import check_entitlement, judge, with_target
