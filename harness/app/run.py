@@ -20,6 +20,7 @@ from harness.domain.record import ModelIdentity, Outcome, RunRecord
 from harness.domain.result import Generation, Result
 from harness.domain.scenario import Scenario
 from harness.errors import Exit, HarnessError, RefusedError
+from harness.measure import interrupts
 from harness.measure.child import ChildResult
 from harness.measure.jobs.generate import plan as plan_generation
 from harness.measure.jobs.score import TextJob
@@ -132,7 +133,7 @@ def exit_of(records: Sequence[RunRecord]) -> int:
     """Exit status of a set of runs: the worst thing that happened."""
     outcomes = {record.outcome for record in records}
     if "interrupted" in outcomes:
-        return 130
+        return interrupts.exit_status()
     if outcomes - {"ok", "inconclusive"}:
         return Exit.COULD_NOT_RUN
     if "inconclusive" in outcomes:
@@ -230,7 +231,7 @@ def run_cell(
         )
     except KeyboardInterrupt:
         outcome: Outcome = "interrupted"
-        detail = "stopped before the run began"
+        detail = f"{interrupts.reason()} before the run began"
     except HarnessError as error:
         outcome = "refused"
         detail = str(error)

@@ -19,6 +19,7 @@ import click
 from harness import __version__, plugins
 from harness.cli._command import TABLES, Verbs
 from harness.errors import EngineError, Exit, HarnessError
+from harness.measure import interrupts
 from harness.printable import MESSAGE_MAX, clean, cleaned_streams
 
 VERBS: Final = "edge_harness.verbs"
@@ -133,6 +134,7 @@ def main() -> None:
     gc.set_threshold(50_000)  # a question makes many small objects and few cycles: looking for them took a tenth of it
     warnings.showwarning = lambda text, *_: click.echo(f"edge-harness: {text}", err=True)
     message = ""
+    interrupts.listen()
     with cleaned_streams():
         try:
             status = int(cli.main(prog_name="edge-harness", standalone_mode=False) or 0)
@@ -141,8 +143,8 @@ def main() -> None:
             status = Exit.USAGE
             message = error.format_message()
         except (click.Abort, KeyboardInterrupt):
-            click.echo("edge-harness: interrupted", err=True)
-            status = 130
+            click.echo(f"edge-harness: {interrupts.reason()}", err=True)
+            status = interrupts.exit_status()
         except HarnessError as error:
             status = error.exit_code
             message = str(error)

@@ -33,7 +33,7 @@ from harness.errors import EngineError, HarnessError, RefusedError
 from harness.measure import machine
 from harness.measure._calibrate_child import DEPTH_TOKENS, TABLE, UNEVEN_RATIO, WORD_COUNT, Job, dimensions
 from harness.measure.bandwidth import WorkingSets, cache_found, cached_shares, sweep
-from harness.measure.child import Limits, run_child
+from harness.measure.child import Limits, run_helper
 from harness.measure.tiny_model import TINY_TYPES, matrices
 from harness.predict.timed import PREFILL_TOKENS, Matrix, product_seconds
 from harness.records.store import write_atomically
@@ -526,7 +526,7 @@ def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], fl
 
     for attempt in range(1 + _RESTARTS):
         limits = Limits(wall_s=job.limit_s)
-        result = run_child("harness.measure._calibrate_child:run", job, limits=limits, on_event=on_event)
+        result = run_helper("harness.measure._calibrate_child:run", job, limits=limits, on_event=on_event)
         took_s += result.duration_s
         for name, data in result.events:
             events[name].append(data)
@@ -537,7 +537,7 @@ def _run(job: Job, say: Callable[[str], None]) -> tuple[dict[str, list[Any]], fl
         events["failed"].append({**begun, "why": result.outcome})
         if result.outcome == "timed out" and events["timing"]:  # on a busy machine something is better than nothing
             return events, took_s
-        if result.outcome in {"timed out", "interrupted"} or bench in {("", ""), *job.skipped} or attempt == _RESTARTS:
+        if result.outcome == "timed out" or bench in {("", ""), *job.skipped} or attempt == _RESTARTS:
             raise EngineError(f"the engine's calibration ended: {result.outcome}. {result.detail}")
         say(f"the engine ended at a tiny model ({' '.join(bench)}: {result.outcome}): it is left out")
         budget_s = max(job.budget_s - result.duration_s, job.budget_s / 3)

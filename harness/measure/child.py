@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from harness.domain.record import MemoryUse, Outcome
+from harness.measure import interrupts
 from harness.measure.cgroup import LimitGroup, system_oom_kill_count
 from harness.measure.memory_watch import MemoryWatch
 
@@ -71,7 +72,9 @@ def run_child(
     on_event: OnEvent | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> ChildResult:
-    """Call ``target``, a ``package.module:function``, in a child process; a Ctrl-C here ends it as ``interrupted``.
+    """Call ``target``, a ``package.module:function``, in a child process; what interrupts us ends it too.
+
+    Its outcome is then ``interrupted``: for a run that is recorded. Where no record is kept, see :func:`run_helper`.
 
     It gets the arguments as the type of its first parameter, and ``emit(name, data)``, which appends one event.
     ``on_event`` is called in this process with each event soon after it was told; the variables of ``environment`` are
@@ -79,6 +82,14 @@ def run_child(
     """
     with tempfile.TemporaryDirectory(prefix="edge-harness-") as folder:
         return _Run(target, arguments, limits, on_event, environment or {}, Path(folder) / "events.jsonl").run()
+
+
+def run_helper(target: str, arguments: Mapping[str, Any] | msgspec.Struct, **options: Any) -> ChildResult:
+    """As :func:`run_child`, for a child of which no record is kept; KeyboardInterrupt where it was interrupted."""
+    ended = run_child(target, arguments, **options)
+    if ended.outcome == "interrupted":
+        raise KeyboardInterrupt
+    return ended
 
 
 @dataclass
@@ -235,7 +246,7 @@ def classify(  # noqa: PLR0911  one line for each way to end
     if stopped_for == "out of memory":
         return "out of memory", f"stopped when it held more than {limits.memory_bytes} bytes of anonymous memory"
     if stopped_for is not None:
-        return stopped_for, "stopped from outside"
+        return stopped_for, interrupts.reason()
     if status < 0:
         return _of_signal(-status, killed_for_memory=killed_for_memory, log=log, limits=limits)
     if error is not None:

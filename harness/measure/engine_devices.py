@@ -5,7 +5,7 @@ from harness.domain.base import Frozen
 from harness.domain.device import Calibration, ComputeEngine, DeviceProfile, MemoryPool, measured
 from harness.domain.isa import isa_of_engine
 from harness.errors import EngineError
-from harness.measure.child import Limits, run_child
+from harness.measure.child import Limits, run_helper
 from harness.runtimes.llamacpp.devices import GgmlDevice, TellJob
 from harness.runtimes.llamacpp.library import installed
 from harness.units import GIB, format_bytes
@@ -36,7 +36,7 @@ def ask_engine(module: str = "", folder: str = "") -> tuple[Engine, tuple[GgmlDe
         KeyboardInterrupt: Somebody ended it.
     """
     job = TellJob(module=module, folder=folder)
-    result = run_child("harness.runtimes.llamacpp.devices:tell", job, limits=Limits(wall_s=120))
+    result = run_helper("harness.runtimes.llamacpp.devices:tell", job, limits=Limits(wall_s=120))
     if result.outcome != "ok":
         raise EngineError(f"the engine told nothing of itself: {result.outcome}. {result.detail}")
     return result.told("engine", Engine)[0], tuple(GgmlDevice(**data) for data in result.told("device"))

@@ -23,7 +23,7 @@ from harness.domain.record import EngineIdentity, MachineFingerprint, ModelIdent
 from harness.domain.result import Result
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, HarnessError, RefusedError
-from harness.measure.child import ChildResult, Limits, OnEvent, run_child
+from harness.measure.child import ChildResult, Limits, OnEvent, run_child, run_helper
 from harness.measure.lock import alone
 from harness.measure.machine import fingerprint
 from harness.measure.runner import judged, memory_of, new_record
@@ -216,10 +216,7 @@ class Pipeline(contextlib.ExitStack):
 
     def trial(self, entry: str, job: msgspec.Struct) -> ChildResult:
         """A child beside a measurement, not held to its memory; KeyboardInterrupt where it was interrupted."""
-        ended = run_child(entry, job, limits=self.how.limits._replace(memory_bytes=None))
-        if ended.outcome == "interrupted":
-            raise KeyboardInterrupt
-        return ended
+        return run_helper(entry, job, limits=self.how.limits._replace(memory_bytes=None))
 
 
 def make(entry: str, job: Mapping[str, Any], path: Path, *, limits: Limits = Limits()) -> Path:  # noqa: B008
@@ -234,9 +231,7 @@ def make(entry: str, job: Mapping[str, Any], path: Path, *, limits: Limits = Lim
     """
     part = path.with_name(f"part.{path.name}")
     try:
-        result = run_child(entry, {**job, "target": str(part)}, limits=limits)
-        if result.outcome == "interrupted":
-            raise KeyboardInterrupt
+        result = run_helper(entry, {**job, "target": str(part)}, limits=limits)
         if any(name == "error" and data["kind"] == "RefusedError" for name, data in result.events):
             raise RefusedError(result.detail)
         if result.outcome != "ok":

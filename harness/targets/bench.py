@@ -21,7 +21,7 @@ from harness.domain.record import RunRecord, Sample, Validity
 from harness.domain.result import Window
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, CouldNotRunError, EngineError, HarnessError, RefusedError
-from harness.measure.child import run_child
+from harness.measure.child import run_helper
 from harness.measure.jobs.generate import plan
 from harness.measure.jobs.soak import SoakJob, limit_reached
 from harness.measure.pipeline import Measurement, key_of
@@ -291,7 +291,7 @@ def read_bandwidth(target: ShellTarget, programs: Path) -> float:
         scenario = Scenario(context_tokens=64, prompt_tokens=0, new_tokens=32)
         planned = plan(GenerateJob(path=str(path), scenario=scenario, repetitions=3), None)
         there = on_target(planned, target, facts(target), programs)
-        ended = run_child(there.entry, there.job)
+        ended = run_helper(there.entry, there.job)
     if ended.outcome != "ok":
         raise CouldNotRunError(f"{target.name}: {ended.detail}")
     best: float = max(s.token_count / s.duration_s for s in ended.told("sample", Sample))

@@ -223,7 +223,10 @@ def test_a_memory_limit_is_recorded(tiny: Path, use_group: bool) -> None:
 
 
 @pytest.mark.shared_machine
-def test_ctrl_c_records_the_run_and_ends_the_command(tiny: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_ends_the_run_and_the_record_says_so(
+    tiny: Path, environment: dict[str, str], number: signal.Signals
+) -> None:
     command = [sys.executable, "-m", "harness", "run", str(tiny), "-r", "1000", "-n", "500", "--json"]
     # A shell's background jobs ignore Ctrl-C and so would their children: this one listens, wherever the tests run.
     process = subprocess.Popen(
@@ -232,16 +235,17 @@ def test_ctrl_c_records_the_run_and_ends_the_command(tiny: Path, environment: di
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  nothing here has threads
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # noqa: PLW1509  nothing here has threads
     )
     until_s = time.monotonic() + 60
     while not psutil.Process(process.pid).children() and time.monotonic() < until_s:
         time.sleep(0.05)
     time.sleep(0.5)  # the child exists: the run is a run
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
 
-    assert process.returncode == 130, err
-    assert json.loads(out)["items"][0]["outcome"] == "interrupted"
+    assert process.returncode == 128 + number, err
+    record = json.loads(out)["items"][0]
+    assert (record["outcome"], record["detail"]) == ("interrupted", f"ended by {number.name}")
     status, entries = verb("history", environment=environment)
-    assert (status, [e["outcome"] for e in entries]) == (0, ["interrupted"])
+    assert (status, [e["outcome"] for e in entries][:1]) == (0, ["interrupted"])

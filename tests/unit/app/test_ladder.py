@@ -45,6 +45,7 @@ def children(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return run_child(target, *arguments, **options)
 
     monkeypatch.setattr(pipeline, "run_child", watched)
+    monkeypatch.setattr("harness.measure.child.run_child", watched)
     return started
 
 
@@ -174,7 +175,7 @@ def test_no_room_is_known_before_a_byte_is_written(tiny: Path, monkeypatch: pyte
 @pytest.mark.usefixtures("as_if_trained")
 def test_an_interrupted_child_ends_the_ladder(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupted = SimpleNamespace(outcome="interrupted", detail="stopped from outside", events=())
-    monkeypatch.setattr(pipeline, "run_child", lambda *_a, **_k: interrupted)
+    monkeypatch.setattr("harness.measure.child.run_child", lambda *_a, **_k: interrupted)
     with pytest.raises(KeyboardInterrupt):
         ladder(tiny, ["Q4_0"])
 
