@@ -13,12 +13,13 @@ from typing import Any, ClassVar, Final
 
 from harness.catalog._shape_check import check_shape
 from harness.domain.base import shipped_table
-from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent, Tensor
+from harness.domain.model import LAZY_TABLE, Experts, LatentAttention, ModelShape, Recurrent, Tensor
 from harness.errors import BadDataError
 
 ARCHITECTURES: Final = shipped_table("data/architectures.toml")
 """Tables of architectures, for this module and its neighbours; the file says what each is."""
 
+_GATE: Final = re.compile(r"blk\.\d+\.attn_gate\.weight")
 SLIDING_STEPS: Final[dict[str, int]] = ARCHITECTURES["sliding_steps"]
 
 _LLAMA4_WINDOW_TOKENS: Final = 8192
@@ -134,6 +135,7 @@ class Header(Keys):
         window = self.window()
         # llama.cpp fixes the layers with keys and values of their own to 20 for Gemma 3n.
         sharing = max(0, layers - _GEMMA3N_KV_LAYERS) if self.architecture == "gemma3n" else 0
+        row, rows = self.table_of_n_grams()
         latent = self.latent()
         if latent:
             # llama.cpp writes the compressed row as the key; the heads themselves stand in the *_mla keys.
@@ -158,7 +160,23 @@ class Header(Keys):
             kv_shared_feed_forward_dim=self.shared_feed_forward(),
             sliding_kv_head_count=sliding_kv_heads,
             layer_pattern=self.mixers(layers)[0],
+            mtp_layer_count=self.number("nextn_predict_layers", 0),
+            attention_gate_dim=self.gate(),
+            lazy_row_dim=row,
+            lazy_row_count=rows,
         )
+
+    def gate(self) -> int:
+        """Width of a gate on attention's output; hybrids call another matrix so."""
+        gates = [sizes[1] for name, sizes in self.dims.items() if _GATE.fullmatch(name) and len(sizes) > 1]
+        return 0 if self.number("ssm.inner_size", 0) else max(gates, default=0)
+
+    def table_of_n_grams(self) -> tuple[int, int]:
+        """Width and number of the rows of a table of n-grams; Gemma's tables of each layer are called so too."""
+        table = self.dims.get(LAZY_TABLE, ())
+        if len(table) < 2 or self.number("embedding_length_per_layer_input", 0):
+            return 0, 0
+        return table[0], table[1]
 
     def slides(self) -> tuple[bool, ...]:
         """One flag a layer, true where it slides; empty where the file does not list them."""
@@ -262,7 +280,8 @@ class Header(Keys):
             if used := self.number("expert_used_count", 0):
                 raise BadDataError(self.source, f"{self.prefix}expert_used_count", str(used), "0: expert_count is 0")
             return None
-        fields, (dense, step) = self.part("experts"), self.moe_places()
+        fields: dict[str, Any] = self.part("experts")
+        dense, step = self.moe_places()
         # Shared ones are as wide as routed ones where the file does not say.
         width = self.number("expert_shared_feed_forward_length", fields["shared_count"] * fields["feed_forward_dim"])
         fields |= {"shared_count": fields["shared_count"] or int(width > 0), "shared_feed_forward_dim": width}

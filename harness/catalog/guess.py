@@ -12,13 +12,15 @@ from typing import Final
 
 from harness.catalog.models import load_card
 from harness.catalog.paths import data_files
-from harness.domain.base import Frozen
+from harness.domain.base import Frozen, shipped_table
 from harness.domain.model import ModelCard, ModelShape
 
 _SIZE: Final = re.compile(r"(?i)(?<![a-z\d.])(?:e)?(\d+(?:\.\d+)?)\s*([bm])(?![a-z\d])")
 _ACTIVE: Final = re.compile(r"(?i)(?<![a-z\d])a\s*(\d+(?:\.\d+)?)\s*([bm])(?![a-z\d])")
 _TIMES: Final = re.compile(r"(?i)(?<!\d)(\d+)x(\d+(?:\.\d+)?)b")
 _RECURRENT: Final = re.compile(r"(?i)rwkv|mamba")
+_BASES: Final[dict[str, str]] = shipped_table("data/names.toml")["usual_bases"]
+"""Models that fine-tunes are mostly made of, by the size in their names."""
 _NEAREST_COUNT: Final = 5
 _FAMILY_BONUS: Final = 0.3
 """A model of the same first word counts as nearer by this much (of the logarithm of the size)."""
@@ -74,9 +76,12 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
     family = re.match(r"[a-z]*", name.lower())
     cards.sort(key=lambda card: _distance(card, total, active, family[0] if family else ""))
     near = cards[:_NEAREST_COUNT]
+    base = _usual_base(total, active)
+    if base is not None and not _RECURRENT.search(name):
+        near = [base, *(card for card in near if card.name != base.name)]
     # The shape itself is taken from a model whose layers are all alike, where one is near: others only bound it.
     plain = next((c for c in near if c.shape.recurrent is None and c.shape.latent is None), near[0])
-    template = near[0] if _RECURRENT.search(name) else plain
+    template = base or (near[0] if _RECURRENT.search(name) else plain)
     like = tuple(card.name for card in near)
     origin = "stated" if params_b else "in its name"
     why = (
@@ -86,11 +91,18 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
     return Guess(
         params_b=total,
         active_b=active,
-        shape=_scaled(template, total, active),
+        shape=template.shape if template == base else _scaled(template, total, active),
         around=tuple(_scaled(card, total, active) for card in near),
         like=like,
         why=why,
     )
+
+
+def _usual_base(total_b: float, active_b: float) -> ModelCard | None:
+    """The model that most of those called by this size are made of; None where there is no such."""
+    size = f"{total_b:g}b" if active_b in {0, total_b} else f"{total_b:g}b-a{active_b:g}b"
+    name = _BASES.get(size)
+    return load_card(name) if name else None
 
 
 @lru_cache(maxsize=2)

@@ -31,7 +31,7 @@ _READS: Final = re.compile(rf"\b({TABLES['reads']})\b", re.IGNORECASE)
 _WHOLE: Final = re.compile(r"(?i)\bmtp\b.*(?:gguf|q\d|ud-|bf16)|(?:q\d|ud-).*\bmtp\b")
 """A whole model that carries its prediction layer, not the layer alone."""
 _SIZED: Final = re.compile(r"\d[bm]\b")
-_OTHER_SHAPE: Final = re.compile(r"\d[bm]\b|\bk-\d|rwkv|mamba|bitnet")
+_OTHER_SHAPE: Final = re.compile(r"\d[bm]\b|\bk-\d|rwkv|mamba|bitnet|reap|pruned|\bvl\b|chimera")
 """What beside a card's words tells that the model is another one."""
 _NAME_MAX: Final = 300
 """Characters of a name; records of strangers may hold longer ones."""
@@ -76,14 +76,15 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
     name = clean(name, _NAME_MAX)
     card, why, quant = _card_of(name, params_b)
     if card is not None:
+        if _drafts(name, card):
+            card = card.replace(shape=card.shape.replace(mtp_layer_count=1))
+            why += "; its file holds the block that drafts (MTP)"
         if card.name != name and card.checked:
             why += f"; its shape was read for {card.checked}"
         return Match(card, None, quant, why)
     if (other := _NO_MODEL.search(_unbracketed(name))) and not params_b:
         raise RefusedError(f"{name!r}: {other[1]} is a draft head, a method or an encoder, and no language model alone")
-    sizes = {key(text): row for text, row in TABLES["sizes"].items()}
-    known = sizes.get(key(split(name)[0]), {}) if not params_b else {}
-    bounded = guess(name, params_b=params_b or known.get("params_b", 0), active_b=active_b or known.get("active_b", 0))
+    bounded = guess(name, params_b=params_b, active_b=active_b)
     if bounded is None:
         raise UnknownNameError("model", name, nearest(name))
     close = nearest(name)
@@ -91,6 +92,14 @@ def match(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Match:
         raise UnknownNameError("model", name, close)
     why = bounded.why + (f" (names like it: {', '.join(close)})" if close else "")
     return Match(None, bounded, quant, why)
+
+
+def _drafts(name: str, card: ModelCard) -> bool:
+    """Whether a file of that name holds a block that drafts, which the card's does not."""
+    owner = name.partition("/")[0].lower()
+    told = card.shape.architecture in TABLES["drafting_files"].get(owner, "").split()
+    own = told and key(card.name).partition("-")[0] in key(split(name)[0])
+    return not card.shape.mtp_layer_count and (own or re.search(r"(?i)\bmtp\b", name) is not None)
 
 
 def is_another(name: str, card: ModelCard) -> bool:
@@ -171,11 +180,21 @@ def _meant(bare: str, keys: dict[str, str]) -> Iterator[tuple[str | None, float,
         fits = {model for k, model in keys.items() if re.sub(r"[-.]", "", k) == re.sub(r"[-.]", "", own)}
         if len(fits) == 1:
             yield fits.pop(), 0, "letters and digits are those of {}"
+    told = [word for word in own.split("-") if word in _known_words(tuple(keys.values()))]
+    if len(told) > 1 and _SIZED.search(told[-1]) and not _OTHER_SHAPE.search("-".join({*own.split("-")} - {*told})):
+        yield keys.get("-".join(told)), 0, "its other words name no model but {}"
     for text in sorted(keys, key=len, reverse=True):
         before, found, after = f"-{own}-".partition(f"-{text}-")
         tells = text.count("-") > 1 or text == key(keys[text])  # two words such as llama-3b say too little
-        if found and tells and _SIZED.search(text) and not _OTHER_SHAPE.search(f"{before}-{after}"):
+        is_sized = _SIZED.search(text) or (text.count("-") > 1 and re.search(r"\d\.\d", text))
+        if found and tells and is_sized and not _OTHER_SHAPE.search(f"{before}-{after}"):
             yield keys[text], 0, "it names {}, and is taken for a model made of it"
+
+
+@lru_cache(maxsize=4)
+def _known_words(cards: tuple[str, ...]) -> frozenset[str]:
+    """Words of the names of all cards."""
+    return frozenset(word for card in cards for word in key(card).split("-"))
 
 
 def _unbracketed(name: str) -> str:

@@ -69,7 +69,8 @@ def model_facts(shape: ModelShape) -> Facts:
 def block_facts(shape: ModelShape, block: int) -> Facts:
     """Facts of one block: those of its model, its kind, and what follows from them by ``data/facts.csv``."""
     facts = model_facts(shape) | {shape.layer_kind(block): True, "routed": shape.is_moe_layer(block)}
-    facts["stored"] = block < shape.layer_count - shape.kv_shared_layer_count
+    facts["drafts"] = block >= shape.layer_count
+    facts["stored"] = bool(facts["drafts"]) or block < shape.layer_count - shape.kv_shared_layer_count
     for row in _ROWS:
         if holds(row["when"], facts):
             facts[row["name"]] = amount(row["whole"], facts)

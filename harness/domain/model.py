@@ -7,6 +7,9 @@ from msgspec import Meta
 
 from harness.domain.base import Frozen
 
+LAZY_TABLE: Final = "per_layer_token_embd.weight"
+"""llama.cpp's name of a table of n-grams (and of the token tables of each layer of Gemma 3n and 4)."""
+
 LayerKind = Literal["full", "sliding", "recurrent", "none"]
 """What a block keeps between tokens: all keys and values, those of a window, a state of fixed size, or nothing."""
 
@@ -34,6 +37,8 @@ class Experts(Frozen):
         shared_feed_forward_dim: Inner width of all shared experts together; 0 without any.
         dense_layer_count: Leading layers with a plain feed-forward block.
         layer_step_count: A MoE layer every so many layers after those (1: all of them).
+        native_type: Type that the routed experts were trained in: a file keeps it where its mixture would have more
+            bits. Empty for none.
         latent_dim: Width that the routed experts work in, where it is not the residual stream's (Nemotron 3); else 0.
     """
 
@@ -45,6 +50,7 @@ class Experts(Frozen):
     dense_layer_count: Layers = 0
     layer_step_count: SomeLayers = 1
     latent_dim: Width = 0
+    native_type: Literal["", "MXFP4", "Q4_0"] = ""
 
 
 class LatentAttention(Frozen):
@@ -94,9 +100,16 @@ class ModelShape(Frozen):
         kv_shared_layer_count: Trailing layers that reuse earlier keys and values (Gemma 3n and 4).
         kv_shared_feed_forward_dim: Inner width of the feed-forward block in those layers; 0 means the same.
         sliding_kv_head_count: Key/value heads of the sliding layers; 0 means the same as ``kv_head_count``.
+        sliding_head_count: Query heads of the sliding layers; 0 means the same as ``head_count`` (Laguna).
         sliding_head_dim: Width of their heads, of keys and of values; 0 means the same as ``head_dim``.
         values_are_keys: Whether the full layers have no value matrix and cache their keys twice (Gemma 4).
         per_layer_input_dim: Width of the token table of each layer (Gemma 3n and 4 E models); 0 for none.
+        attention_gate_dim: Width of a gate on the output of attention (Laguna, Muse Glimmer); 0 for none.
+        lazy_row_dim: Width of a row of a table of n-grams of which a token reads a few rows from disk, and which is
+            never held in memory (Qwen3.8 Flash Next); 0 for none.
+        lazy_row_count: Rows of that table.
+        mtp_layer_count: Blocks behind the others that draft further tokens: they are in the file, and plain decoding
+            reads nothing of them.
         layer_pattern: One letter a layer where no period describes them: ``a`` attention over all, ``s`` over a window,
             ``r`` recurrent, ``-`` none (a feed-forward or expert block alone, as in Nemotron-H); else empty.
         indexer_layer_count: Layers whose indexer chooses the tokens to attend to, and keeps keys of its own (DeepSeek
@@ -125,22 +138,27 @@ class ModelShape(Frozen):
     kv_shared_layer_count: Layers = 0
     kv_shared_feed_forward_dim: Width = 0
     sliding_kv_head_count: Width = 0
+    sliding_head_count: Width = 0
     sliding_head_dim: Width = 0
     values_are_keys: bool = False
     per_layer_input_dim: Width = 0
+    attention_gate_dim: Width = 0
+    lazy_row_dim: Width = 0
+    lazy_row_count: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+    mtp_layer_count: Layers = 0
     layer_pattern: str = ""
     indexer_layer_count: Layers = 0
 
     def layer_kind(self, layer: int) -> LayerKind:
-        """What block ``layer`` (from 0) keeps between tokens."""
-        if self.layer_pattern:
+        """What block ``layer`` (from 0) keeps between tokens; one that drafts attends to all."""
+        if self.layer_pattern and layer < self.layer_count:
             return _PATTERN[self.layer_pattern[layer]]
-        if self.recurrent is not None:
+        if self.recurrent is not None and layer < self.layer_count:
             step = self.recurrent.attention_step_count
             if step == 0 or layer % step != self.recurrent.attention_offset_count % step:
                 return "recurrent"
             return "full"
-        if self.sliding_window_tokens == 0:
+        if self.sliding_window_tokens == 0 or layer >= self.layer_count:
             return "full"
         if self.sliding_step_count and (layer + 1) % self.sliding_step_count == 0:
             return "full"
@@ -154,6 +172,8 @@ class ModelShape(Frozen):
     def is_moe_layer(self, layer: int) -> bool:
         """Whether block ``layer`` (from 0) routes its tokens to experts."""
         e = self.experts
+        if layer >= self.layer_count:
+            return e is not None
         if e is not None and "-" in self.layer_pattern:
             return self.layer_pattern[layer] == "-"
         return (
@@ -207,6 +227,16 @@ class Weights(Frozen):
     def weight_count(self) -> int:
         """Number of weights."""
         return sum(tensor.element_count for tensor in self.tensors)
+
+    @property
+    def resident(self) -> "Weights":
+        """What is held in memory: all but a table whose rows are read from disk one by one."""
+        if not self.shape.lazy_row_count:
+            return self
+        held = tuple(tensor for tensor in self.tensors if tensor.name != LAZY_TABLE)
+        return self.replace(
+            tensors=held, file_bytes=self.file_bytes - self.tensor_bytes + sum(t.size_bytes for t in held)
+        )
 
 
 class HubSource(Frozen):

@@ -67,6 +67,7 @@ def memory_of(
         UnknownNameError: No such program.
         ValueError: The KV type's blocks do not divide a row of keys.
     """
+    weights = weights.resident
     api, shape = device.api(scenario.api) if device else scenario.api or "cpu", weights.shape
     scenario = scenario.replace(placement=Placement() if api == "npu" else placement or scenario.placement)
     share = driver_share(api, device)

@@ -125,7 +125,16 @@ def types_in_order(
             types |= _types_of_bits([p for p in placed if p.group == group and p.quantised], wanted, quant)
     if native := _TABLES["native_experts"].get(shape.architecture):
         types |= {p.name: native for p in placed if p.group == "experts" and p.quantised}
+    if shape.experts is not None and (kept := shape.experts.native_type):
+        experts = [p.name for p in placed if p.group == "experts" and p.quantised]
+        types |= {name: kept for name in experts if _bits(types[name]) > _bits(kept)}
     return types
+
+
+def _bits(type_name: str) -> float:
+    """Bits a weight of a type."""
+    block = BLOCKS[type_name]
+    return 8 * block.size_bytes / block.elements
 
 
 def _model_facts(shape: ModelShape, importance_matrix: bool) -> Facts:

@@ -38,9 +38,9 @@ def tensors_of(shape: ModelShape) -> Table:
             f"no table of tensors for architecture {shape.architecture!r}; give a GGUF file of the model instead"
         )
     table, blocks = _part("model", block_facts(shape, 0)), dict[tuple[object, ...], Table]()
-    for block in range(shape.layer_count):
+    for block in range(shape.layer_count + shape.mtp_layer_count):
         stored = block < shape.layer_count - shape.kv_shared_layer_count
-        kind = shape.layer_kind(block), shape.is_moe_layer(block), stored
+        kind = shape.layer_kind(block), shape.is_moe_layer(block), stored, block < shape.layer_count
         if kind not in blocks:
             blocks[kind] = _part("block", block_facts(shape, block))
         table |= {f"blk.{block}.{name}": sizes for name, sizes in blocks[kind].items()}

@@ -16,7 +16,7 @@ from harness.predict.quant_mix import (
     quant_named,
     types_in_order,
 )
-from harness.predict.tensors import Table, tensors_of
+from harness.predict.tensors import Table, block_of, tensors_of
 
 _ALIGNMENT_BYTES: Final = 32
 _SPM_TOKEN_BYTES: Final = 23.0
@@ -140,6 +140,8 @@ def read_of(weights: Weights) -> Read:
     own_output = has_output(weights)
     size = count = output_count = table = routed = 0.0
     for tensor in weights.tensors:
+        if block_of(tensor.name) >= weights.shape.layer_count:
+            continue  # a block that drafts
         role = role_of(tensor.name)
         if role == "embedding":
             table += tensor.size_bytes

@@ -153,7 +153,7 @@ def test_a_limit_of_power_slows_arithmetic_and_memory(line: str, flops: float, g
         ("llava:7b", "image tower"),
         ("bge-m3", "an encoder"),
         ("DeepSeek-V4-Flash", "bounded guess"),
-        ("LiquidAI/LFM2.5-8B-A1B", "read for LFM2"),
+        ("MiniMaxAI/MiniMax-M2.7", "read for M2 and M2.1"),
         ("gpt2", "norms and biases"),
     ],
 )

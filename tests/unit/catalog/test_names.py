@@ -158,7 +158,6 @@ def test_what_is_no_model_or_tells_no_size_is_refused(name: str, reason: str) ->
         ("Zeta 8x7B", 46.7, 12.9),  # experts share attention, as Mixtral's do
         ("Foo 270M Q8_0", 0.27, 0.27),
         ("RWKV7-1.5B", 1.5, 1.5),
-        ("Qwen3.8-Flash-Next:Q4_K_M", 125, 0),  # its size stands in a table: the name tells none
         ("Llama-5-45B", 45, 45),
         ("Qwen3-30B-A6B-16-Extreme", 30, 6),  # more experts for each token than its base
         ("Llama3-8B-1.58-100B-tokens", 8, 8),

@@ -172,5 +172,5 @@ def test_files_of_owners_have_the_size_that_was_published(model: str, quant: str
 
 def test_a_recipe_for_one_architecture_is_no_other_models() -> None:
     assert understood("bartowski:Q6_K", "llama") == understood("bartowski:Q6_K")
-    assert understood("bartowski:Q6_K", "gemma4").bits[3] == 7.98
+    assert understood("bartowski:Q6_K", "gemma4").bits[3] > 7.5  # attention; llama.cpp gives it 6.56
     assert understood("Q6_K", "gemma4").bits == ()  # of nobody in particular
