@@ -10,7 +10,7 @@ file. Everything else comes through entry points, by group:
 * ``edge_harness.panels``: functions that make a section of the report of a record.
 """
 
-from contextlib import suppress
+import warnings
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -54,31 +54,33 @@ def load_entry(group: str, name: str, kind: str) -> Any:
 
     Raises:
         UnknownNameError: No package declares it; ``kind`` says of what.
-        EngineError: Its module is not there, or has no such object.
+        EngineError: Its module is not there, has no such object, or breaks while it is imported: the words differ.
     """
     for entry in _entries(group):
         if entry.name == name:
             try:
                 return entry.load()
-            except (ModuleNotFoundError, AttributeError) as error:
-                if not _is_gone(entry, error):
-                    raise
-                raise EngineError(
-                    f"{kind} {name!r} is declared as {entry.value}, which is not there: {error}"
-                ) from error
+            except (Exception, SystemExit) as error:
+                if _is_gone(entry, error):
+                    raise EngineError(f"{kind} {name!r} is declared as {entry.value}: not there: {error}") from error
+                fault = f"{type(error).__name__}: {error}"
+                raise EngineError(f"{kind} {name!r} ({entry.value}) is broken: {fault}", "broken") from error
     raise UnknownNameError(kind, name, entry_names(group))
 
 
 def every(group: str) -> list[Any]:
-    """Everything of a group that is there; what is declared and gone is left out."""
+    """Everything of a group that is there; what is declared and gone is left out, what is broken with a warning."""
     objects = []
     for name in entry_names(group):
-        with suppress(EngineError):
+        try:
             objects.append(load_entry(group, name, group))
+        except EngineError as error:
+            if error.outcome == "broken":
+                warnings.warn(str(error), stacklevel=2)
     return objects
 
 
-def _is_gone(entry: "EntryPoint", error: Exception) -> bool:
+def _is_gone(entry: "EntryPoint", error: BaseException) -> bool:
     """Whether the declared module itself (or its object) is missing, rather than something that it imports."""
     if isinstance(error, ModuleNotFoundError):
         return f"{entry.module}.".startswith(f"{error.name}.")

@@ -47,7 +47,12 @@ class CleanStream(io.TextIOWrapper):
     """
 
     def __init__(self, raw: Any, *, cleans: bool = True) -> None:
-        super().__init__(raw.buffer, encoding=raw.encoding, errors="replace", line_buffering=raw.line_buffering)
+        self._own: io.BufferedWriter | None = None
+        if isinstance(raw.buffer, io.RawIOBase):  # PYTHONUNBUFFERED: what it does not take at once would be lost
+            self._own = io.BufferedWriter(raw.buffer)
+        super().__init__(
+            self._own or raw.buffer, encoding=raw.encoding, errors="replace", line_buffering=raw.line_buffering
+        )
         self.styled = CleanStream(raw, cleans=False) if cleans else None
 
     def write(self, text: str) -> int:
@@ -66,6 +71,13 @@ class CleanStream(io.TextIOWrapper):
         """
         with self._or_nowhere():
             super().flush()
+
+    def release(self) -> None:
+        """Write what is held back and leave the bytes beneath, which would be closed with it."""
+        self.flush()
+        self.detach()
+        if self._own is not None:
+            self._own.detach()
 
     @contextmanager
     def _or_nowhere(self) -> Iterator[None]:
@@ -93,5 +105,4 @@ def cleaned_streams() -> Iterator[None]:
     finally:
         sys.stdout, sys.stderr = before
         for part in (part for stream in made for part in (stream, stream.styled) if part):
-            part.flush()
-            part.detach()  # or the bytes beneath would be closed with it
+            part.release()

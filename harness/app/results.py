@@ -10,6 +10,7 @@ from harness.domain.foreign import json_of
 from harness.domain.record import RunRecord
 from harness.errors import BadDataError, HarnessError, RefusedError
 from harness.measure.pipeline import open_history
+from harness.printable import MESSAGE_MAX, clean
 from harness.records.imports import read_results
 from harness.records.store import from_document
 
@@ -78,7 +79,7 @@ def _files_in(folder: Path) -> list[Path]:
         more = ""
         if len(others) > 3:
             more = f" and {len(others) - 3} more"
-        warnings.warn(f"{folder}: not read: {', '.join(sorted(others)[:3])}{more}", stacklevel=2)
+        warnings.warn(clean(f"{folder}: not read: {', '.join(sorted(others)[:3])}{more}", MESSAGE_MAX), stacklevel=2)
     return sorted(files)
 
 

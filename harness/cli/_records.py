@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.cli._output import Answer, Table, say, table
+from harness.printable import MESSAGE_MAX, clean
 
 if TYPE_CHECKING:
     from harness.app.trend import MetricChange, Trend
@@ -53,11 +54,13 @@ def reasons(records: "Sequence[RunRecord]") -> list[str]:
     lines = []
     for record in records:
         asked = str(record.extra.get("model", ""))
+        if record.outcome == "ok":
+            continue
+        name = f"{record.name}: "
         if asked and record.detail.startswith(asked):
             name = ""
-        else:
-            name = f"{record.name}: "
-        lines += [f"{name}{record.outcome}: {record.detail}"] * (record.outcome != "ok")
+        # On one line: a stranger's line could begin a command of a workflow.
+        lines.append(clean(f"{name}{record.outcome}: {record.detail}", MESSAGE_MAX))
     return lines
 
 

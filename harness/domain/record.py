@@ -23,7 +23,7 @@ from harness.domain.model import Count
 from harness.domain.prediction import Prediction
 from harness.domain.result import Result
 from harness.domain.scenario import Scenario
-from harness.printable import NAME_MAX
+from harness.printable import NAME_MAX, clean
 
 SCHEMA_VERSION = 2
 
@@ -216,12 +216,13 @@ class RunRecord(Frozen):
     @property
     def name(self) -> str:
         """Its model's name, or that of what was asked for and could not be had; the workload's where there is none."""
-        return self.model.name if self.model else str(self.extra.get("model", self.workload)).rpartition("/")[2]
+        asked = str(self.extra.get("model", self.workload)).rpartition("/")[2]
+        return clean(self.model.name if self.model else asked)
 
     @property
     def quant(self) -> str:
         """Its model's mixture, or the one that was asked for; empty for none."""
-        return self.model.quant if self.model else str(self.extra.get("quant", ""))
+        return clean(self.model.quant if self.model else str(self.extra.get("quant", "")))
 
     def believed(self, phase: Phase) -> tuple[Sample, ...]:
         """Samples of a phase that count: no warm-up, no doubt."""

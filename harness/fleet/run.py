@@ -1,6 +1,7 @@
 """Run a matrix on the devices of a scheduler; results are saved as they come, and a lost device is told."""
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -89,9 +90,12 @@ def _record(task: Task, answer: Any) -> RunRecord:
     match type(error).__name__:
         case "bytes":
             try:
-                return decode(error, f"result of {task.device}")
+                record = decode(error, f"result of {task.device}")
             except HarnessError as fault:
                 return could_not_run(task, str(fault))
+            if other := _other_than(task, record):
+                return could_not_run(task, f"the worker of {task.device} answered another task: {other}")
+            return record
         case "KilledWorker":
             cause = f"every worker of {task.device} that ran this cell was lost (device off, out of memory, killed)"
         case "NoValidWorkerError" | "NoWorkerError":
@@ -101,6 +105,23 @@ def _record(task: Task, answer: Any) -> RunRecord:
         case name:
             cause = f"the worker of {task.device} failed: {name}: {error}"
     return could_not_run(task, cause)
+
+
+def _other_than(task: Task, record: RunRecord) -> str:
+    """What a record says that was not asked of the worker, in words; empty where it is an answer to the task."""
+    pairs = [
+        ("device", record.machine.device, task.device),
+        ("workload", record.workload, "generate"),
+        ("model", str(record.extra.get("model", task.model)), task.model),
+    ]
+    if task.quant and record.quant:
+        pairs.append(("quantisation", record.quant.upper(), task.quant.upper()))
+    asked_for = ("context_tokens", "prompt_tokens", "new_tokens", "depth_tokens", "batch_count", "kv_type")
+    pairs += [(name, getattr(record.scenario, name), getattr(task.scenario, name)) for name in asked_for]
+    words, asked = (re.sub(r"[^a-z0-9]", "", each.lower()) for each in (record.name, task.model.removesuffix(".gguf")))
+    if record.model and "/" not in task.model and words not in asked and asked not in words:
+        pairs.append(("model", record.name, task.model))
+    return "; ".join(f"{name} is {told!r}, asked was {asked!r}" for name, told, asked in pairs if told != asked)
 
 
 def _done_before(task: Task, folder: Path) -> RunRecord | None:

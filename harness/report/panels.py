@@ -1,5 +1,6 @@
 """Sections of a report with a table for each record: results of a kind, and what installed packages make."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
@@ -45,7 +46,13 @@ def sections(records: Sequence[RunRecord]) -> list[tuple[str, list[Panel]]]:
     """Panels of all records by title, every text cleaned; each offer is asked of each record."""
     panels = [panel for record in records for panel in _of_result(record)]
     offers = plugins.every(GROUP)
-    panels += [panel for offer in offers for record in records if (panel := offer(record)) is not None]
+    for offer in offers:
+        try:
+            offered = [offer(record) for record in records]
+        except Exception as error:  # noqa: BLE001 - of a stranger's package: the rest of the report is shown
+            warnings.warn(f"a section of {offer.__module__} is left out: {type(error).__name__}: {error}", stacklevel=2)
+            continue
+        panels += [panel for panel in offered if panel is not None]
     panels = sorted(map(_cleaned, panels), key=lambda panel: panel.title)
     return [(title, list(group)) for title, group in groupby(panels, key=lambda panel: panel.title)]
 
