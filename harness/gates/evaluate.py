@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 from harness.app.answer import answer
 from harness.domain.budget import Budget
 from harness.domain.figure import FIGURES, latency_values, metric_values
+from harness.domain.foreign import typed
+from harness.domain.placement import Placement
 from harness.domain.prediction import Interval, Prediction
 from harness.domain.question import Question
 from harness.domain.record import RunRecord, Validity
@@ -77,7 +79,7 @@ def evaluate(
     judgements = []
     for budget in budgets:
         if budget.predicted:
-            judgements.append(_judge_prediction(budget, records))
+            judgements.append(_judge_prediction(budget))
         else:
             judgements.append(_judge_measured(budget, records, baseline, errors, astray, in_turns=in_turns))
     return judgements
@@ -328,18 +330,24 @@ def _disturbance(records: Sequence[RunRecord]) -> str:
     return f"; disturbed by: {named}"
 
 
-def _judge_prediction(budget: Budget, records: Sequence[RunRecord]) -> Judgement:
-    """Judge the pessimistic end of the prediction's 90 % interval for a device nobody has at hand."""
-    made = ((r.prediction, r.scenario) for r in records if r.prediction and matches(budget, r))
-    found = next(((p, s) for p, s in made if p.device == budget.device), None)
-    prediction, scenario = found or _answered(budget)
-    interval = predicted_interval(prediction, budget, scenario)
+def _judge_prediction(budget: Budget) -> Judgement:
+    """Judge the pessimistic end of the prediction's 90 % interval for a device nobody has at hand.
+
+    It is what ``fit`` says at this moment; a model that does not run there is on no side of any limit.
+    """
+    found = answer(_question(budget), advises=False)
+    interval = predicted_interval(found.prediction, budget, found.scenario)
     if interval is None:
-        raise BadDataError("budget", "metric", budget.metric, "a metric that the feasibility model predicts")
+        raise BadDataError("budget", "metric", budget.metric, "a figure that is predicted")
     higher = FIGURES[budget.metric].higher_is_better
     worst = interval.low if higher else interval.high
     margin = (worst / limit_of(budget)[0] - 1.0) * (1 if higher else -1)
-    end = "lower" if higher else "upper"
+    reason = f"for {budget.device}: the {'lower' if higher else 'upper'} end of the 90 % interval counts"
+    if not found.runs:
+        margin = min(margin, -1.0)
+        reason = f"{found.model.title} does not run on {found.device.title}"
+    parts = (part for part in found.prediction.memory.parts if part.size_bytes)
+    held = tuple(f"{part.label}: {format_bytes(part.size_bytes)} ({part.reason})" for part in parts)
     return judgement_of(
         budget,
         "pass" if margin >= 0 else "fail",
@@ -347,20 +355,22 @@ def _judge_prediction(budget: Budget, records: Sequence[RunRecord]) -> Judgement
         low=interval.low,
         high=interval.high,
         margin_ratio=margin,
-        reason=f"{'holds' if margin >= 0 else 'fails'} for {budget.device}: the {end} end of the 90 % interval counts",
-        evidence=tuple(
-            f"{part.label}: {format_bytes(part.size_bytes)} ({part.reason})"
-            for part in prediction.memory.parts
-            if part.size_bytes
-        )
-        + prediction.verdict.reasons,
+        reason=reason,
+        evidence=held + found.prediction.verdict.reasons,
     )
 
 
-def _answered(budget: Budget) -> tuple[Prediction, Scenario]:
-    """What `fit` says of the budget's model on its device."""
-    found = answer(Question(model=budget.model, device=budget.device))
-    return found.prediction, found.scenario
+def _question(budget: Budget) -> Question:
+    """What `fit` is asked for a budget: its model, its device, and what it pins of a scenario."""
+    asked = {name: value for name, value in budget.pin.items() if name in Question.__struct_fields__}
+    if "batch_count" in budget.pin:
+        asked["users"] = budget.pin["batch_count"]
+    without = {"flash_attention": "flash-attention", "repack": "repack", "mmap": "mmap"}
+    asked["without"] = [word for name, word in without.items() if budget.pin.get(name) is False]
+    placed = {name: budget.pin[name] for name in ("gpu_layers", "cpu_moe") if name in budget.pin}
+    if any(getattr(Placement(), name) != value for name, value in placed.items()):
+        asked["placement"] = placed
+    return typed({"model": budget.model, "device": budget.device, **asked}, Question, "budget.pin")
 
 
 def _believing(records: Sequence[RunRecord]) -> list[RunRecord]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from math import exp, log
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -181,7 +182,8 @@ def test_each_budget(
 ) -> None:
     records = [run.record()]
     if budget.predicted:
-        monkeypatch.setattr("harness.gates.evaluate._answered", lambda _budget: (PREDICTION, Scenario()))
+        told = SimpleNamespace(prediction=PREDICTION, scenario=Scenario(), runs=True)
+        monkeypatch.setattr("harness.gates.evaluate.answer", lambda _question, advises: told)
 
     judgements = evaluate([budget], records)
 

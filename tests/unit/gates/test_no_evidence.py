@@ -7,9 +7,12 @@ import pytest
 from click.testing import CliRunner
 from msgspec import structs
 
+from harness.app.answer import answer
 from harness.app.results import gather
 from harness.cli import cli
 from harness.domain.budget import Budget
+from harness.domain.prediction import Interval
+from harness.domain.question import Question
 from harness.domain.record import ModelIdentity, RunRecord
 from harness.errors import BadDataError, Exit, RefusedError
 from harness.gates.answers import keep_answers, read_answers, with_deadlines
@@ -239,3 +242,43 @@ def test_rounds_go_on_while_more_runs_can_decide() -> None:
         (95.0, "pass", 6),
         (100.0, "inconclusive", 3),  # on its limit: no number of runs is sure to settle it
     ]
+
+
+PHONE = Budget(metric="decode_tokens_per_s", floor=1.0, model="llama-3.2-1b", device="iphone-16-pro", predicted=True)
+
+
+def test_a_prediction_inside_a_record_is_not_believed() -> None:
+    """It is made anew, as ``fit`` makes it: here a record says 1e6 tokens/s."""
+    assert GOOD.prediction is not None
+    fast = Interval(mid=1e6, low=1e6, high=1e6)
+    lie = structs.replace(
+        GOOD.prediction,
+        device=PHONE.device,
+        speed=structs.replace(GOOD.prediction.speed, decode_tokens_per_s=fast),
+    )
+    liar = run(
+        "liar",
+        prediction=lie,
+        machine=structs.replace(GOOD.machine, device=PHONE.device),
+        model=structs.replace(GOOD.model, name=PHONE.model),
+    )
+    (judged,) = evaluate([PHONE], [liar])
+
+    told = answer(Question(model=PHONE.model, device=PHONE.device)).prediction.speed.decode_tokens_per_s
+    assert (judged.value, judged.low, judged.high) == (told.mid, told.low, told.high)
+
+
+def test_what_a_budget_pins_is_asked_for() -> None:
+    pinned = structs.replace(PHONE, pin={"quant": "Q8_0", "kv_type": "Q8_0", "depth_tokens": 2048})
+    (judged,) = evaluate([pinned], [])
+
+    asked = Question(model=PHONE.model, device=PHONE.device, quant="Q8_0", kv_type="Q8_0", depth_tokens=2048)
+    assert judged.value == answer(asked).prediction.speed.decode_tokens_per_s.mid
+
+
+def test_a_model_that_does_not_run_passes_no_predicted_budget() -> None:
+    large = structs.replace(PHONE, model="llama-3.1-8b", device="iphone 12", floor=0.01)
+    (judged,) = evaluate([large], [])
+
+    assert judged.answer == "fail"
+    assert "does not run on" in judged.reason
