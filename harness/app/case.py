@@ -143,6 +143,8 @@ def _by_program(case: Case, *, context_asked: bool) -> Case:
     llama-server is told all of that in its command.
     """
     program = program_named(case.scenario.program)
+    if program.name == "mlx" and case.scenario.api != "metal":
+        raise RefusedError(f"mlx runs on Apple's GPUs, and {case.device.title} has none that it drives")
     if not program.fit or program.name in {"", "llama-server", "llama-cli", "llama-bench"}:
         return case
     try:

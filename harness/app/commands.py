@@ -40,7 +40,8 @@ def commands_of(case: Case, way: Way) -> tuple[str, ...]:
         line = maker(case, way)
         return (line,) if line else ()
     llama = _llama_server(case, way)
-    other = _ollama(case, way) if not program.written.partition(" ")[2] else ""
+    is_plain = way.scenario.program in {"", "llama-server"}
+    other = _ollama(case, way) if is_plain else ""
     return (llama, other) if other else (llama,)
 
 
@@ -81,9 +82,17 @@ def _llama_server(case: Case, way: Way) -> str:
         way_flags(case, way),
         draft,
         scenario.flags,
+        _own_options(scenario.program),
         "--embeddings" if case.model.reads_only else kept_flags(case, way),
     ]
     return " ".join(filter(None, words))
+
+
+def _own_options(program: str) -> str:
+    """The options that were named with the program."""
+    words = program.split()
+    start = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
+    return " ".join(words[start:])
 
 
 def _tower(case: Case) -> str:

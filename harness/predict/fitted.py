@@ -26,6 +26,7 @@ from harness.domain.device import ComputeEngine, DeviceProfile
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import Weights
 from harness.domain.prediction import Evidence
+from harness.domain.program import program_named
 from harness.domain.scenario import Scenario
 from harness.predict.coefficients import Coefficients
 from harness.predict.decode import SMOOTHNESS, Machine, Terms, Work, capped, decode_gradient, decode_seconds, features
@@ -192,7 +193,26 @@ def machine_of(device: DeviceProfile, scenario: Scenario) -> Machine:
     traits = traits_of(name, api, bandwidth, thread_count)
     if api != "cpu":
         traits = _with_peaks(traits, engine)
-    return Machine(api, bandwidth, traits, phone=phone, chip=chip_key(chip), clock_ratio=engine.clock_ratio)
+    program = program_named(scenario.program).name
+    return Machine(
+        api,
+        bandwidth,
+        traits,
+        phone=phone,
+        chip=chip_key(chip),
+        clock_ratio=engine.clock_ratio,
+        runtime=_RUNTIMES.get(program, "llama.cpp"),
+    )
+
+
+_RUNTIMES: Final = {
+    "mlx": "mlx-lm",
+    "ollama": "ollama",
+    "lm-studio": "lm-studio",
+    "koboldcpp": "koboldcpp",
+    "ik-llama-cpp-python": "ik",
+}
+"""Programs whose published speeds differ from llama.cpp's, by the runtime that their rows name."""
 
 
 def _with_peaks(traits: Traits, engine: ComputeEngine) -> Traits:

@@ -276,9 +276,29 @@ def test_a_head_is_in_the_command(head: str, flags: str) -> None:
         ("lm-studio", "lms load qwen3-8b --context-length"),
         ("llama-cpp-python", "python -m llama_cpp.server --hf_model_repo_id unsloth/Qwen3-8B-GGUF"),
         ("koboldcpp", "koboldcpp --model qwen3-8b-Q4_K_M.gguf --contextsize"),
+        (
+            "llama-server -np 2 --cache-ram 0",
+            "llama-server -hf unsloth/Qwen3-8B-GGUF:Q4_K_M -c 4096 -ngl all -np 2 --c",
+        ),
         ("llama-cli", "llama-cli -hf unsloth/Qwen3-8B-GGUF:Q4_K_M"),
     ],
 )
 def test_a_program_has_its_own_command(program: str, begins: str) -> None:
     (line, *_) = fit("qwen3-8b", "-d", "rtx 3090", "--program", program, "--json")["commands"]
     assert line.startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("program", "device", "says"),
+    [("mlx", "rtx 3090", "runs on Apple's GPUs"), ("vllm", "rtx 3090", "no program named 'vllm'")],
+)
+def test_a_program_that_cannot_run_there_is_refused(program: str, device: str, says: str) -> None:
+    done = CliRunner().invoke(cli, ["fit", "qwen3-8b", "-d", device, "--program", program], standalone_mode=False)
+    assert says in str(done.exception)
+
+
+def test_each_program_has_an_answer_of_its_own() -> None:
+    programs = ("ollama", "mlx", "koboldcpp", "llama-server")
+    found = [fit("qwen3-8b", "-d", "macbook air m3", "--program", name, "--json") for name in programs]
+    assert len({json.dumps(one["prediction"]) for one in found}) == len(programs)
+    assert found[-1]["prediction"] == fit("qwen3-8b", "-d", "macbook air m3", "--json")["prediction"]

@@ -35,7 +35,6 @@ from harness.units import GIB, MIB
         ("ollama 0.30.5", {"build": 9509, "outputs": "slots", "drafts": 4}),
         ("llama-cpp-python", {"flash_attention": False, "swa_full": True, "outputs": "ubatch", "context_tokens": 512}),
         ("Jan", {"slots": 3, "unified": True}),
-        ("vLLM", {"outputs": "slots", "flash_attention": True}),
         ("", {"outputs": "ubatch", "slots": 1, "checkpoints": 0}),
     ],
 )
