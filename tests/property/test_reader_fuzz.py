@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.fuzz import run
-from bench.fuzz_cases import TARGETS
-from bench.fuzz_shown import TARGETS as SHOWN
 from harness.catalog.devices import load_device
 from harness.catalog.hf_config import read_hf_config
 from harness.domain.foreign import read_limited
 from harness.errors import BadDataError
 from harness.records.store import load
+from tests.fuzzing.__main__ import run
+from tests.fuzzing.cases import TARGETS
+from tests.fuzzing.shown import TARGETS as SHOWN
 
 
 @pytest.mark.parametrize("name", TARGETS)

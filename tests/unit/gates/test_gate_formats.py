@@ -69,9 +69,9 @@ def test_annotations_stay_on_their_line() -> None:
 
 
 def test_each_budget_is_named_by_file_and_line(tmp_path, monkeypatch, capsys) -> None:
-    from bench.fuzz_cases import _record_seeds
     from harness.catalog.budgets import budget_lines
     from harness.cli.gate import gate as COMMAND
+    from tests.fuzzing.cases import _record_seeds
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my budgets").mkdir()

@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench.faults.replay_server import END, STREAM_HEAD, event, page, replay
 from harness.domain.figure import metric_values
 from harness.domain.result import Load, LoadLevel
 from harness.domain.scenario import Scenario
@@ -19,6 +18,7 @@ from harness.measure.pipeline import How, Pipeline
 from harness.predict import speed
 from harness.records.derive import times_of
 from harness.stats.intervals import quantile_interval
+from tests.faults.replay_server import END, STREAM_HEAD, event, page, replay
 
 pytestmark = pytest.mark.alone
 

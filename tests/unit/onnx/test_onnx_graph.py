@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.tiny_onnx import tiny_weights, write_tiny_decoder
 from harness.errors import BadDataError
 from harness.measure.runner import identify
 from harness.onnx import files
 from harness.onnx.graph import read_graph
+from tests.tiny_onnx import tiny_weights, write_tiny_decoder
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("tokenizers")

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.tiny_onnx import quantize, store
 from harness.errors import BadDataError, EngineError, RefusedError
 from harness.onnx.files import quant_label, quantization, size_bytes
 from harness.onnx.graph import read_graph
 from harness.onnx.session import OnnxSession
+from tests.tiny_onnx import quantize, store
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.tiny_onnx import keep_last_logits, quantize, reference_logits, store, tiny_weights, write_tiny_decoder
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, EngineError, RefusedError
 from harness.onnx.decoder import decoder_ports
 from harness.onnx.graph import read_graph
 from harness.ports import Session
 from harness.runtimes.ort import RUNTIME
+from tests.tiny_onnx import keep_last_logits, quantize, reference_logits, store, tiny_weights, write_tiny_decoder
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

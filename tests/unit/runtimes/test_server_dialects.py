@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from bench.faults.replay_server import END, LINES_HEAD, NO_PAGE, STREAM_HEAD, event, line, page, replay, sends
 from harness.domain.scenario import Scenario
 from harness.errors import RefusedError
 from harness.runtimes.server import RUNTIME
 from harness.runtimes.server.answer import Request, ServerAnswer
 from harness.runtimes.server.stream import Endpoint, ServerError
+from tests.faults.replay_server import END, LINES_HEAD, NO_PAGE, STREAM_HEAD, event, line, page, replay, sends
 
 # Ollama, docs/api.md: "Generate a completion" (streaming), "Show Model Information", "List Local Models".
 OLLAMA = {

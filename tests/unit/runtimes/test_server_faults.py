@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from bench.faults.replay_server import END, STREAM_HEAD, page, replay, sends
-from bench.faults.servers import FAULTS, MODELS, PATIENCE, PROPS, THREE, last, pages_of
 from harness.runtimes.server import RUNTIME
 from harness.runtimes.server.answer import Request
 from harness.runtimes.server.stream import ServerError
+from tests.faults.replay_server import END, STREAM_HEAD, page, replay, sends
+from tests.faults.servers import FAULTS, MODELS, PATIENCE, PROPS, THREE, last, pages_of
 
 ASKED = Request(prompt=(1, 2, 3), new_tokens=3)
 

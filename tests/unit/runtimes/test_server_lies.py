@@ -5,8 +5,6 @@ import time
 
 import pytest
 
-from bench.faults.replay_server import END, LINES_HEAD, STREAM_HEAD, chunk, event, line, page, replay
-from bench.faults.servers import MODELS, PATIENCE, PROPS, last, pages_of, token
 from harness.app.resolve import resolve_model
 from harness.app.run import _contradicted
 from harness.domain.scenario import Scenario
@@ -14,6 +12,8 @@ from harness.errors import HarnessError
 from harness.measure.jobs.load import LoadJob, run_load
 from harness.measure.jobs.served import ServedJob, run_served
 from harness.runtimes.server import RUNTIME
+from tests.faults.replay_server import END, LINES_HEAD, STREAM_HEAD, chunk, event, line, page, replay
+from tests.faults.servers import MODELS, PATIENCE, PROPS, last, pages_of, token
 
 pytestmark = pytest.mark.alone
 

@@ -4,11 +4,11 @@ import socket
 
 import pytest
 
-from bench.faults.replay_server import page, replay
 from harness.domain.base import REFERENCE, shipped_text
 from harness.errors import RefusedError
 from harness.runtimes.server import RUNTIME
 from harness.runtimes.server.prompt_scores import text_nll
+from tests.faults.replay_server import page, replay
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.fuzz_cases import TARGETS
 from harness.app.learn import measurements_in
 from harness.app.speculate import load_prompts
 from harness.catalog import fetch_registry
@@ -24,6 +23,7 @@ from harness.domain.model import RegistrySource
 from harness.errors import BadDataError, FetchError, HarnessError, InputError
 from harness.published.cells import kind_of
 from harness.records.store import RECORD_MAX_BYTES, load
+from tests.fuzzing.cases import TARGETS
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "security.md"
 CARD = """title = "T"

@@ -9,8 +9,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from bench.fuzz_cases import _record_seeds
-from bench.fuzz_shown import COUNTS, DEVICE, FAMILIES, TEXTS, _Family, _file, check_printed, said
 from harness.catalog.gguf import read_gguf, read_weights
 from harness.catalog.models import load_card
 from harness.domain.facts import block_facts
@@ -18,6 +16,8 @@ from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, Exit
 from harness.predict.kv_cache import kv_cache_bytes
 from harness.printable import clean, clean_lines, escaped
+from tests.fuzzing.cases import _record_seeds
+from tests.fuzzing.shown import COUNTS, DEVICE, FAMILIES, TEXTS, _Family, _file, check_printed, said
 
 BY_NAME = {str(f.metadata["general.architecture"]): f for f in FAMILIES}
 HUGE = (2**31, 2**32 - 1, 2**63, 2**64 - 1)

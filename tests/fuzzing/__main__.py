@@ -1,8 +1,8 @@
 """Throw damaged files at the readers and watch time and memory.
 
-    python -m bench fuzz all --cases 2000
-    python -m bench fuzz gguf --cases 20000 --seconds 60
-    python -m bench fuzz shown-gguf computed-gguf     # what is printed of a file, and computed from its shape
+    python -m tests.fuzzing all --cases 2000
+    python -m tests.fuzzing gguf --cases 20000 --seconds 60
+    python -m tests.fuzzing shown-gguf computed-gguf     # what is printed of a file, and computed from its shape
 
 Cases are small valid files that are damaged, and plain random bytes (see ``fuzz_cases``, and ``fuzz_shown`` for words
 and numbers). Anything but a value or
@@ -23,11 +23,11 @@ from typing import Final, NamedTuple
 import click
 import psutil
 
-from bench.fuzz_cases import TARGETS as READ
-from bench.fuzz_cases import Target
-from bench.fuzz_shown import TARGETS as SHOWN
 from harness.errors import BadDataError, Exit
 from harness.units import MIB
+from tests.fuzzing.cases import TARGETS as READ
+from tests.fuzzing.cases import Target
+from tests.fuzzing.shown import TARGETS as SHOWN
 
 TARGETS: Final = {**READ, **SHOWN}
 TIME_LIMIT_S: Final = 2.0
@@ -75,7 +75,7 @@ def run(target: Target, *, cases: int, seed: int, seconds: float = float("inf"))
                 done += 1
             except BadDataError:
                 refused += 1
-            except Exception as error:  # noqa: BLE001 - whatever escapes is what is looked for
+            except Exception as error:
                 failures.append(f"case {count} (seed {seed}): {type(error).__name__}: {str(error)[:200]}")
             took = time.process_time() - start
             used = tracemalloc.get_traced_memory()[1] - held

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import click
 
-from bench.faults import children, commands, servers
-from bench.faults.children import Inject
-from bench.faults.place import HANG_S, Injected, Place
 from harness.cli._output import console, emit_json, table
 from harness.errors import Exit
+from tests.faults import children, commands, servers
+from tests.faults.children import Inject
+from tests.faults.place import HANG_S, Injected, Place
 
 
 class Line(NamedTuple):
@@ -62,7 +62,7 @@ def _inject(inject: Inject, place: Place, draw: random.Random) -> Injected:
     began_s = time.monotonic()
     try:
         result = inject(place, draw)
-    except Exception:  # noqa: BLE001  a traceback is a finding, not the end of the campaign
+    except Exception:
         result = Injected("traceback", traceback.format_exc(limit=-3), named=False)
     lost, torn = place.audit()
     return result._replace(
@@ -106,7 +106,7 @@ def main(count: int, seed: int, kinds: tuple[str, ...], as_json: bool) -> None:
                 "seed": seed,
                 "kinds": [line._asdict() for line in lines],
             },
-            "bench faults",
+            "tests faults",
         )
     else:
         columns = ("fault", "injected", "recorded", "lost", "torn", "hangs", "no cause", "what the user reads")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench.faults import children, commands
-from bench.faults.__main__ import campaign, main
 from harness.domain.record import RunRecord
 from harness.records.history import History
+from tests.faults import children, commands
+from tests.faults.__main__ import campaign, main
 
 FAST = ("child killed", "engine's assertion", "vanishing model", "clock set back", "garbage in the history")
 

@@ -12,7 +12,6 @@ from unittest import mock
 
 import psutil
 
-from bench.faults.place import HOW, JOB, Injected, Place
 from bench.tiny_gguf import synthesize_tiny
 from harness.app import run as app_run
 from harness.app.locate import obtain as obtain_as_ever
@@ -22,6 +21,7 @@ from harness.errors import HarnessError
 from harness.measure import pipeline, runner
 from harness.measure.child import Limits
 from harness.measure.child import run_child as child_as_ever
+from tests.faults.place import HOW, JOB, Injected, Place
 
 _ENGINE_SCENARIO: Final = Scenario(context_tokens=128, prompt_tokens=8, new_tokens=2, thread_count=1)
 _HANG_WALL_S: Final = 1.5

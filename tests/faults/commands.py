@@ -18,8 +18,10 @@ from typing import Final
 
 import psutil
 
-from bench.faults.children import Inject
-from bench.faults.place import (
+from harness.records import history as history_module
+from harness.records.history import History
+from tests.faults.children import Inject
+from tests.faults.place import (
     Command,
     Injected,
     Place,
@@ -33,8 +35,6 @@ from bench.faults.place import (
     torn_files,
     wait_for,
 )
-from harness.records import history as history_module
-from harness.records.history import History
 
 _CELLS: Final = 3
 _SLOW: Final = {"sleeps": True, "load_s": 0.05, "decode_s_per_token": 0.01, "prefill_s_per_token": 0.001}

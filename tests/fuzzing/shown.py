@@ -16,7 +16,6 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from bench.fuzz_cases import Target, _budget_seeds, _config_seeds, _data_seeds, _record_seeds
 from harness.app.case import Case
 from harness.app.placed import predict
 from harness.app.resolve import resolve_device, resolve_model
@@ -25,6 +24,7 @@ from harness.domain.model import Experts, LatentAttention, ModelShape, Recurrent
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, Exit, HarnessError
 from harness.predict.weights import weights_of
+from tests.fuzzing.cases import Target, _budget_seeds, _config_seeds, _data_seeds, _record_seeds
 
 DEVICE: Final = "raspberry-pi-5"
 MODEL: Final = "smollm2-135m"

@@ -4,12 +4,12 @@ import random
 import time
 from typing import Any, Final
 
-from bench.faults.children import Inject, told_of
-from bench.faults.place import Injected, Place
-from bench.faults.replay_server import END, NO_PAGE, STREAM_HEAD, chunk, event, page, replay, reset, sends
 from harness.domain.scenario import Scenario
 from harness.measure.jobs.served import ServedJob
 from harness.runtimes.server.stream import Patience
+from tests.faults.children import Inject, told_of
+from tests.faults.place import Injected, Place
+from tests.faults.replay_server import END, NO_PAGE, STREAM_HEAD, chunk, event, page, replay, reset, sends
 
 PATIENCE: Final = Patience(silence_s=0.3, answer_s=1.0, ready_s=0.6)
 _SCENARIO: Final = Scenario(context_tokens=64, prompt_tokens=0, new_tokens=2, thread_count=1)
