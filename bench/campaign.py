@@ -20,9 +20,9 @@ import click
 REPORTS = Path(__file__).resolve().parents[1] / "reports"
 TARGET, DRAFT = "qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b"
 CASES = REPORTS.parent / "docs" / "workloads" / "cases"
-SYSTEMS = ("calibration", "memory_store", "training_efficiency", "grounded_vision", "reasoning")
+SYSTEMS = ("memory", "reason")
 SMALL = "smollm2-135m"
-JUDGED = {"reasoning": "contradictions", "grounding_qa": "support", "debate": "debates"}
+JUDGED = {"answer": "support", "oversight": "debates"}
 """Systems with cases that a language model judges."""
 _JUDGING = ("--evaluate", "--model", TARGET, "--timeout", "7200")
 PARTS: dict[str, tuple[str, list[list[str]]]] = {
@@ -50,7 +50,7 @@ PARTS: dict[str, tuple[str, list[list[str]]]] = {
         "workloads/systems.json",
         [
             ["workloads", "run", *SYSTEMS, "--evaluate"],
-            ["workloads", "run", "probe", "sparse_autoencoder", "--model", SMALL, "--evaluate"],
+            ["workloads", "run", "inspect", "train", "--model", SMALL, "--evaluate"],
         ],
     ),
     "judged": (

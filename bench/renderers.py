@@ -246,31 +246,34 @@ def ladder_table(*paths: Path) -> str:
 
 def system_figures(workload: str, *paths: Path) -> str:
     """Figures of the newest record of a system with each set of parts, with their intervals."""
-    from harness.workloads.table import figures, parts_of
+    from harness.workloads.page import SCORE_COLUMNS, parts_of, score_cells
 
-    runs = {parts_of(record): record for record, _ in results_of(SystemResult, *paths) if record.workload == workload}
-    if not runs:
+    found = [record for record, _ in results_of(SystemResult, *paths) if record.workload == workload]
+    if not found:
         return "*not measured yet*"
-    columns = [dict(figures(record)) for record in runs.values()]
-    names = dict.fromkeys(name for column in columns for name in column)
-    rows = [[name, *(column.get(name, "-") for column in columns)] for name in names]
-    return table(["figure", *runs], rows) + f"\n\n{source(list(runs.values()))}"
+    runs = {parts_of(record): record for record in found}
+    rows = []
+    for parts, record in runs.items():
+        assert isinstance(record.result, SystemResult)
+        rows += [[parts, *score_cells(score)] for score in record.result.scores]
+    return table(["parts", *SCORE_COLUMNS], rows) + f"\n\n{source(list(runs.values()))}"
 
 
 def system_times(*paths: Path) -> str:
     """Each step of each system, its parts and where it ran: measured beside predicted, and the median of the errors."""
-    from harness.workloads.run import compare as steps_of
-    from harness.workloads.table import STEP_COLUMNS, parts_of, step_cells
+    from harness.workloads.page import PASS_COLUMNS, parts_of, pass_cells
 
+    rows = []
+    errors = []
     records = [record for record, _ in results_of(SystemResult, *paths)]
-    steps = [(record, step) for record in records for step in steps_of(record)]
-    rows = [
-        [record.workload, parts_of(record), record.machine.device, *step_cells(step), record.outcome]
-        for record, step in steps
-    ]
-    errors = [abs(s.error_ratio) for r, s in steps if s.error_ratio is not None and r.outcome == "ok"]
+    for record in records:
+        assert isinstance(record.result, SystemResult)
+        for each in record.result.passes:
+            rows.append([record.workload, parts_of(record), record.machine.device, *pass_cells(each), record.outcome])
+            if each.error_ratio is not None and not each.part and record.outcome == "ok":
+                errors.append(abs(each.error_ratio))
     said = f"Median of the errors of {len(errors)} undisturbed steps: {median(errors):.0%}.\n\n" if errors else ""
-    return table(["system", "parts", "on", *STEP_COLUMNS, "outcome"], rows) + f"\n\n{said}{source(records)}"
+    return table(["system", "parts", "on", *PASS_COLUMNS, "outcome"], rows) + f"\n\n{said}{source(records)}"
 
 
 def metric(path: Path, name: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Meta
 
 from harness.domain.record import MemoryUse, ModelIdentity, Phase, RunRecord, Sample
-from harness.domain.result import Generation, Load, Quality, Soak, Speculation, Stream
+from harness.domain.result import Generation, Load, Quality, Score, Soak, Speculation, Stream, SystemResult
 
 RUN_SPREAD: Final = 0.10
 """Of a speed or a time: two grids of one build on one machine, four hours apart, differ by 14 % between two runs
@@ -107,6 +107,10 @@ def _best(name: str) -> Callable[[Load], Values]:
     return lambda load: [max((getattr(level, name) for level in load.levels), default=None)]
 
 
+def _scored(name: str) -> Callable[[Sequence[Score]], Values]:
+    return lambda scores: [score.value for score in scores if score.name == name]
+
+
 _ROWS: Final = (
     Figure("decode_tokens_per_s", "writing", "tokens/s", "decode", _rate, higher_is_better=True),
     Figure("prefill_tokens_per_s", "reading", "tokens/s", "prefill", _rate, higher_is_better=True),
@@ -168,6 +172,11 @@ _ROWS: Final = (
         "sustained_joules_per_token", "energy when warm", "J", Soak, lambda result: [result.sustained_joules_per_token]
     ),
     Figure("hottest_celsius", "hottest sensor", "C", Soak, _hottest, 0.02),
+    Figure("recall_at_10", "evidence found", "", Score, _scored("recall_at_10"), 0.0, higher_is_better=True),
+    Figure("f1", "F1", "", Score, _scored("f1"), 0.0, higher_is_better=True),
+    Figure("auc", "area under the curve", "", Score, _scored("auc"), 0.0, higher_is_better=True),
+    Figure("right_ratio", "right answers", "", Score, _scored("right_ratio"), 0.0, higher_is_better=True),
+    Figure("recovered_ratio", "loss recovered", "", Score, _scored("recovered_ratio"), 0.0, higher_is_better=True),
 )
 FIGURES: Final = {figure.name: figure for figure in _ROWS}
 """Each figure by its name."""
@@ -205,4 +214,6 @@ def _parts(record: RunRecord, label: str) -> dict[Any, Any]:
         is_asked = sample.label == label if label else is_usual
         if is_asked and not sample.warm_up and not sample.validity.doubts:
             parts.setdefault(sample.phase, []).append(sample)
+    if isinstance(record.result, SystemResult):  # a label names the kind of case
+        parts[Score] = [score for score in record.result.scores if label in {"", score.group}]
     return parts

@@ -181,28 +181,110 @@ class Quality(ResultKind):
     task: TaskScore | None = None
 
 
+class Score(Frozen):
+    """A figure of a system's answers, beside what answers without its work would get.
+
+    Attributes:
+        name: A metric that a budget may name (``recall_at_10``, ``f1``), or a figure of the system's own.
+        group: Which cases it is of; empty for all.
+        low: Lower end of its 95 % interval; None where there is none.
+        count: Cases that it is of.
+        nulls: The same figure of answers without the work: ``newest first``, ``always yes`` ...
+        more_is_better: Whether a higher figure is the better one.
+    """
+
+    name: str
+    value: float | None
+    group: str = ""
+    low: float | None = None
+    high: float | None = None
+    count: Count = 0
+    nulls: dict[str, float] = {}
+    more_is_better: bool = True
+
+    @property
+    def best_null(self) -> str:
+        """The null that is hardest to beat; empty without any."""
+        sign = 1 if self.more_is_better else -1
+        return max(self.nulls, key=lambda name: sign * self.nulls[name], default="")
+
+    @property
+    def beats_null(self) -> bool | None:
+        """Whether the whole interval is better than every null; None where that cannot be said."""
+        if not self.nulls or self.low is None or self.high is None:
+            return None
+        null = self.nulls[self.best_null]
+        return self.low > null if self.more_is_better else self.high < null
+
+
+class PassFigures(Frozen):
+    """Passes of one part in one kind of step, of all its cases; of the whole step where ``part`` is empty.
+
+    Attributes:
+        step: Kind of the step.
+        op: What the part does; ``all`` of a step, ``glue`` of what is none of its passes.
+        tokens: Median of the tokens in a step.
+        p50_s: Median of the seconds in a step; None where nothing there runs it.
+        predicted_p50_s: From the speeds that were known before; None where the part has none.
+        where: Machine that it was measured on where that is another than the record's.
+    """
+
+    step: str
+    part: str
+    op: str
+    tokens: float = 0.0
+    p50_s: float | None = None
+    p95_s: float | None = None
+    predicted_p50_s: float | None = None
+    predicted_p95_s: float | None = None
+    where: str = ""
+
+    @property
+    def error_ratio(self) -> float | None:
+        """Predicted over measured median, less 1."""
+        if self.predicted_p50_s is None or not self.p50_s:
+            return None
+        return self.predicted_p50_s / self.p50_s - 1
+
+
+class PartMemory(Frozen):
+    """What one part of a system holds.
+
+    Attributes:
+        file_bytes: Its file, of which mapped pages count.
+        cache_bytes: KV cache, as the engine tells.
+        arena_bytes: Scratch of a pass, as the engine tells: address space, touched in part.
+        anonymous_bytes: Measured, where the part is a process of its own; None in one process with others.
+        predicted_bytes: Anonymous memory, predicted.
+    """
+
+    part: str
+    file_bytes: Count = 0
+    cache_bytes: Count = 0
+    arena_bytes: Count = 0
+    anonymous_bytes: Count | None = None
+    predicted_bytes: Count | None = None
+
+
 class SystemResult(ResultKind, tag="system"):
-    """A system beside a language model: a memory store, a calibration, a verifier ...
+    """A system beside a language model: a memory, a check of answers, a probe ...
 
     Attributes:
         prepare_s: Time to build what is timed; None when it did not get that far.
         parts: The models that it was made of, by what each was for.
-        quality: Figures of its answers.
+        predicted_anonymous_bytes: Of the process or processes; None where a part has no prediction.
         answers: Each with the number of its case; the first ones of very many.
-        evaluation: Figures on public data, of records before version 0.3.
-        predicted: Of each kind of step, before the first one.
-        units: What the predictions rest on.
     """
 
     size: dict[str, int]
     seed: int = 1
     prepare_s: float | None = None
     parts: dict[str, str] = {}
-    quality: dict[str, Any] = {}
+    scores: tuple[Score, ...] = ()
+    passes: tuple[PassFigures, ...] = ()
+    memory: tuple[PartMemory, ...] = ()
+    predicted_anonymous_bytes: Count | None = None
     answers: tuple[dict[str, Any], ...] = ()
-    evaluation: dict[str, Any] = {}
-    predicted: tuple[dict[str, Any], ...] = ()
-    units: dict[str, Any] = {}
 
 
 class LoadLevel(Frozen):

@@ -28,7 +28,7 @@ class Companion(NamedTuple):
     """What lives beside a model in an app.
 
     Attributes:
-        name: As shown: ``memory_store large``.
+        name: As shown: ``memory large``.
         anonymous_bytes: Memory that it holds.
         file_bytes: Bytes that it maps from files.
         reason: What they are for.

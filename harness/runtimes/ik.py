@@ -53,8 +53,8 @@ class _IkLibrary(Library):
             return super().__getattr__(name)
         return getattr(self._api, name)
 
-    def _symbol(self, name: str) -> Any:
-        return super()._symbol(_NAMES.get(name, name))
+    def symbol(self, name: str) -> Any:
+        return super().symbol(_NAMES.get(name, name))
 
     def llama_get_memory(self, context: Any) -> Any:
         """The cache is part of the context."""

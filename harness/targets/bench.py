@@ -47,7 +47,8 @@ _GRACE_S: Final = 10.0
 _SOAK_TOKENS: Final = 16
 """Tokens of one repetition: some tenths of a second on a phone."""
 _BATTERY_PERCENT_MIN: Final = 20
-_UNTOLD: Final = {"anonymous_bytes": 0, "file_bytes": 0}
+_FIELDS: Final = {"peak_rss_bytes": "VmHWM", "anonymous_bytes": "RssAnon", "file_bytes": "RssFile"}
+"""Fields of /proc/PID/status by what they tell. Source: proc_pid_status(5)."""
 
 
 class There(Frozen):
@@ -161,12 +162,12 @@ def run_bench(job: There, emit: Emit) -> None:
         if len(samples) == len(begun):
             counters.around(ended_s, ended_s)
             samples = tuple(_judged(s, at, epoch_s, running, counters) for s, at in zip(samples, begun, strict=True))
-        memory = _memory(counters.frames, running.pid)
+        memory = {name: _most(counters.frames, running.pid, field) for name, field in _FIELDS.items()}
     emit("engine", record.engine)
     for sample in samples:
         emit("sample", sample)
     for mark in ("loaded", "end"):
-        emit("memory", {"mark": mark, "elsewhere": not memory, "peak_rss_bytes": memory, **_UNTOLD})
+        emit("memory", {"mark": mark, "elsewhere": not memory["peak_rss_bytes"], **memory})
 
 
 @understood("the target")
@@ -219,7 +220,7 @@ def _window(frames: Sequence[Frame], running: Running, since_s: float, duration_
         frequency_hz=validity.frequency_hz,
         joules=joules * scale if joules is not None else None,
         battery_percent=battery_percent(frames[-1]),
-        resident_bytes=_memory(frames[-1:], running.pid) or None,
+        resident_bytes=_most(frames[-1:], running.pid, "VmHWM") or None,
     )
 
 
@@ -270,10 +271,10 @@ def between(frames: Sequence[Frame], pid: int, shell_pid: int) -> tuple[Validity
     return told.doubted(*doubts(frames)), watch.joules
 
 
-def _memory(frames: Sequence[Frame], pid: int) -> int:
-    """Most bytes that the process held; 0 where nothing tells."""
+def _most(frames: Sequence[Frame], pid: int, field: str) -> int:
+    """Most bytes that a field of the process's status told; 0 where nothing tells."""
     texts = [f.files.get(f"/proc/{pid}/status", "") for f in frames]
-    hits = (re.search(r"^VmHWM:\s+(\d+) kB", text, re.MULTILINE) for text in texts)
+    hits = (re.search(rf"^{field}:\s+(\d+) kB", text, re.MULTILINE) for text in texts)
     return max((int(hit[1]) * 1024 for hit in hits if hit), default=0)
 
 

@@ -1,1 +1,1 @@
-"""Systems that are measured like a language model: one module each, ending in WORKLOAD."""
+"""Systems that people build around a language model, measured like one: each a chain of passes over its parts."""

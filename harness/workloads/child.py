@@ -1,15 +1,17 @@
-"""Measure a system in a child process: open its parts, prepare, answer each case on the clock, score the answers."""
+"""Run a system in a child process: open its parts, declare the passes of its cases, answer each on the clock, score."""
 
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from harness.domain.base import Frozen
 from harness.ports import Emit
-from harness.workloads.parts import open_parts
-from harness.workloads.system import Case, Cases, Context, System, kind_of, load, read_cases
+from harness.workloads.parts import Parts, open_parts
+from harness.workloads.passes import Chain, Pass
+from harness.workloads.system import Context, System, kind_of, load, read_cases
 
 _MOST_ANSWERS: Final = 2000
 """Answers that a record keeps; the figures are of all."""
@@ -18,7 +20,7 @@ _TIME_SHARE: Final = 0.9
 
 
 class SystemJob(Frozen):
-    """What the child is to do: the path of each part (empty: the one that is fetched), the file of cases or none.
+    """What the child is to do: the path of each part, and the file of cases or none.
 
     It ends once each kind of step was timed ``repetitions`` times; with ``evaluate`` after the last case.
     """
@@ -35,33 +37,58 @@ class SystemJob(Frozen):
     wall_s: float = 1800.0
 
 
+class Declared(Frozen):
+    """The passes of one case, declared before it runs."""
+
+    step: str
+    passes: tuple[Pass, ...] = ()
+
+
+class StepTime(Frozen):
+    """Seconds of one step, and of each of its passes."""
+
+    step: str
+    duration_s: float
+    passes: tuple[Pass, ...] = ()
+    seconds: tuple[float, ...] = ()
+
+
 def run(job: SystemJob, emit: Emit) -> None:
     """Entry point of the child; HarnessError where the system cannot run, or its answers are wrong."""
     from harness.measure.memory_watch import memory_mark, reset_peak
-    from harness.workloads.predict import core_here, laws_of
 
     system = load(job.name)
     memory_mark("baseline", emit)
     with tempfile.TemporaryDirectory(prefix="edge-harness-system-") as folder:
         context = Context(Path(folder), Path(job.cache or folder), job.seed, job.thread_count)
-        parts = open_parts(job.parts, context)
-        cases = read_cases(Path(job.cases), system) if job.cases else list(system.cases(job.size, job.seed))
-        laws = {name: law._asdict() for name, law in laws_of(parts).items()}
+        parts = open_parts(job.parts, context_tokens=system.context_tokens, thread_count=job.thread_count)
+        if (engine := parts.engine()) is not None:
+            emit("engine", engine)
+        asked = asked_cases(system, job)
+        for declared in declare(system, asked, job, parts):
+            emit("declared", declared)
         begin = time.perf_counter()
         state = system.prepare(parts, job.size, context)
         emit("prepared_s", time.perf_counter() - begin)
-        emit("units", {"laws": laws, "core": core_here()})
+        parts.meter.drain()
         reset_peak()  # building may take more than running, and this peak is of what is timed
         memory_mark("loaded", emit)
-        asked = cases if job.evaluate else first_cases(cases, job.repetitions)
         emit("steps", len(asked))
-        answers = _answer(system, state, asked, job, emit)
+        answers = _answer(system, state, parts, asked, job, emit)
         memory_mark("end", emit)
-        asked = asked[: len(answers)]
-        emit("quality", {"case_count": len(asked), **system.score(asked, answers)})
+        for held in parts.memory():
+            emit("part", held)
+        for score in system.score(asked[: len(answers)], answers):
+            emit("score", score)
 
 
-def first_cases(cases: Cases, repetitions: int) -> list[Case]:
+def asked_cases(system: System, job: SystemJob) -> list[Any]:
+    """The cases that a run puts: all of them, or so many that each kind is timed often enough."""
+    cases = read_cases(Path(job.cases), system) if job.cases else list(system.cases(job.size, job.seed))
+    return cases if job.evaluate else first_cases(cases, job.repetitions)
+
+
+def first_cases(cases: Sequence[Any], repetitions: int) -> list[Any]:
     """The first cases, up to where each kind was timed so often: once more, as its first step fills caches."""
     counts: Counter[str] = Counter()
     last = 0
@@ -72,7 +99,17 @@ def first_cases(cases: Cases, repetitions: int) -> list[Case]:
     return list(cases[:last])
 
 
-def _answer(system: System, state: Any, cases: Cases, job: SystemJob, emit: Emit) -> list[Any]:
+def declare(system: System, cases: Sequence[Any], job: SystemJob, parts: Parts) -> list[Declared]:
+    """The chain of each case: one after the other, since a prompt may stay in the cache for the next."""
+    chain = Chain(parts.tokenize)
+    declared = []
+    for case in cases:
+        system.chain(case, job.size, chain)
+        declared.append(Declared(step=kind_of(case), passes=tuple(chain.take())))
+    return declared
+
+
+def _answer(system: System, state: Any, parts: Parts, cases: Sequence[Any], job: SystemJob, emit: Emit) -> list[Any]:
     """Each case once, timed, while there is time; the first step of a kind only where it is the only one."""
     from harness.measure.validity import Watch, child_probe
 
@@ -81,8 +118,7 @@ def _answer(system: System, state: Any, cases: Cases, job: SystemJob, emit: Emit
     answers: list[Any] = []
     started = time.perf_counter()
     for case in cases:
-        now = time.perf_counter()
-        if answers and now - started > _TIME_SHARE * job.wall_s:
+        if answers and time.perf_counter() - started > _TIME_SHARE * job.wall_s:
             emit("said", f"the time is up after {len(answers)} of {len(cases)} cases")
             break
         kind = kind_of(case)
@@ -90,8 +126,12 @@ def _answer(system: System, state: Any, cases: Cases, job: SystemJob, emit: Emit
             begin = time.perf_counter()
             answer = system.step(state, case)
             duration_s = time.perf_counter() - begin
+        taken = parts.meter.drain()
         if kind in seen or totals[kind] == 1:
             emit("sample", watch.sample("workload", kind, 1, duration_s=duration_s))
+            passes = tuple(each.one for each in taken)
+            seconds = tuple(each.seconds for each in taken)
+            emit("step", StepTime(step=kind, duration_s=duration_s, passes=passes, seconds=seconds))
         seen.add(kind)
         if len(answers) < _MOST_ANSWERS:
             emit("answer", {"case": len(answers), "kind": kind, "answer": answer})

@@ -14,9 +14,7 @@ from harness.cli._output import Answer, say, table
 from harness.domain.option import Option
 from harness.errors import Exit, HarnessError
 
-_OF_RUNS_HERE = frozenset(
-    {"cases", "evaluate", "devices", "repetitions", "thread_count", "seed", "memory_bytes", "nli", "encoder"}
-)
+_OF_RUNS_HERE = frozenset({"devices", "thread_count", "memory_bytes", "nli"})
 
 
 class _Measuring(options.Anywhere):
@@ -25,10 +23,10 @@ class _Measuring(options.Anywhere):
 
 @click.group(cls=Verbs)
 def workloads() -> None:
-    """Run, predict and score the systems around a language model: memory store, calibration, reasoning and others."""
+    """Run, predict and score systems around a language model: memory, answers with confidence and others."""
 
 
-@workloads.command("run", epilog="edge-harness workloads run memory_store")
+@workloads.command("run", epilog="edge-harness workloads run memory")
 def run(
     measuring: _Measuring,
     names: Annotated[tuple[str, ...], Option(metavar="[NAME...]")] = (),
@@ -49,15 +47,12 @@ def run(
     ] = None,
     encoder: Annotated[
         str | None,
-        Meta(description="Sentence encoder: a folder or hf:org/name."),
-        Option(("--encoder",), metavar="FOLDER", default="MiniLM"),
+        Meta(description="Sentence encoder: a GGUF file, or a folder with model.onnx."),
+        Option(("--encoder",), metavar="FILE", default="MiniLM"),
     ] = None,
     nli: Annotated[
         str | None,
-        Meta(
-            description="NLI cross-encoder (does one text contradict another?): a folder or hf:org/name with "
-            "model.onnx."
-        ),
+        Meta(description="NLI cross-encoder (does one text contradict another?): a folder with model.onnx."),
         Option(("--nli",), metavar="FOLDER"),
     ] = None,
     evaluate: Annotated[
@@ -80,16 +75,16 @@ def run(
 ) -> Answer:
     """Predict the named systems, time them on their cases, and score the answers; without a NAME, list them all.
 
-    With --on and --programs the language model runs on the target, and the rest of the cost is scaled from here.
+    With --on and --programs every pass that llama-bench can run is timed on the target; the rest has no figure there.
 
     Exit status: 0 well, 1 a wrong answer, 3 inconclusive, 4 one could not run.
     """
     from harness.app.run import exit_of
-    from harness.workloads.parts.onnx_model import folder_of
-    from harness.workloads.run import Given, SystemRun, run_on
+    from harness.workloads.page import median_error, views
+    from harness.workloads.run import Given, SystemRun
     from harness.workloads.run import run as run_here
     from harness.workloads.system import load_all
-    from harness.workloads.table import median_error, views
+    from harness.workloads.target import run_on
 
     if measuring.is_handed_over:
         return options.handed_over(measuring)
@@ -99,7 +94,7 @@ def run(
     is_alone = len(names) == 1
     refuse_typed({"cases"}, "unless one system is named", when=not is_alone)
     systems, skipped = load_all(names)
-    _refuse_unused(text for system in systems for text in system.parts)
+    _refuse_unused(part for system in systems for part in (*system.parts, *system.options))
     programs = measuring.programs
     if programs is not None:
         refuse_typed(_OF_RUNS_HERE, "with --programs: the target runs no Python")
@@ -107,8 +102,8 @@ def run(
     with measuring.started() as how:
         given = Given(
             language=options.model_file(model, "", how) if model else None,
-            encoder=folder_of(encoder) if encoder else None,
-            nli=folder_of(nli) if nli else None,
+            encoder=Path(encoder) if encoder else None,
+            nli=Path(nli) if nli else None,
             cases=cases,
         )
         for index, system in enumerate(systems):
@@ -127,14 +122,24 @@ def run(
                         seed=seed,
                     )
                 else:
-                    one = run_on(system.name, given, size=size, on=measuring.target, programs=programs, how=how)
+                    one = run_on(
+                        system.name,
+                        given,
+                        size=size,
+                        on=measuring.target,
+                        programs=programs,
+                        how=how,
+                        evaluate=evaluate,
+                        repetitions=repetitions,
+                        seed=seed,
+                    )
             except HarnessError as error:
                 if is_alone:
                     raise
                 skipped[system.name] = str(error)
             else:
                 runs.append(one)
-    made = [(one.name, one.record) for one in runs if one.record]
+    made = [(one.name, one.record) for one in runs]
     lines = [f"{name}: {record.outcome}: {record.detail}" for name, record in made if record.detail]
     lines += [f"not run: {name}: {why}" for name, why in skipped.items()]
     middle = median_error(runs)
@@ -153,20 +158,20 @@ def _listed() -> Answer:
     from harness.workloads.system import load_all
 
     systems, gone = load_all()
-    rows = [[s.name, ", ".join(s.parts) or "-", ", ".join(s.sizes), s.extra or "-", s.title] for s in systems]
-    shown = ("name", "title", "parts", "extra", "sizes")
-    document = [
-        {name: getattr(system, name) for name in shown}
-        | {"columns": {name: column.what for name, column in system.columns.items()}}
-        for system in systems
-    ]
+    rows = []
+    document = []
+    for system in systems:
+        parts = [*system.parts, *(f"[{part}]" for part in system.options)]
+        rows.append([system.name, ", ".join(parts) or "-", ", ".join(system.sizes), system.extra or "-", system.title])
+        told = {"name": system.name, "title": system.title, "parts": parts, "extra": system.extra}
+        document.append(told | {"sizes": system.sizes, "columns": system.columns()})
     view = table("", ["system", "parts", "sizes", "extra", "what it does"], rows)
     return Answer(document, lambda: say(view, *gone.values()))
 
 
 def _refuse_unused(wanted: Iterable[str]) -> None:
     """Refuse a part that none of the systems takes (UsageError)."""
-    taken = {name for text in wanted for name in text.removesuffix("?").split("|")}
+    taken = set(wanted)
     for name, option in (("language", "model"), ("encoder", "encoder"), ("nli", "nli")):
         refuse_typed(
             {option}, f"here: what runs takes {', '.join(sorted(taken)) or 'no model'}", when=name not in taken

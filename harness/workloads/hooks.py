@@ -1,18 +1,26 @@
-"""What systems add to the core's verbs: what lives beside a model (``fit --with``), a section of a report."""
+"""What systems add to the core's verbs: what lives beside a model (``fit --with``), counted as the run counts it."""
 
 from collections.abc import Callable
 
 from harness.domain.device import DeviceProfile
-from harness.domain.record import RunRecord
-from harness.domain.result import SystemResult
 from harness.predict.co_resident import Companion
-from harness.report.panels import Panel
-from harness.workloads.parts.minilm import ANONYMOUS_BYTES
-from harness.workloads.predict import machine_there, predict_steps
-from harness.workloads.system import Cost, load, names, size_of
+from harness.workloads.child import SystemJob, declare
+from harness.workloads.parts import Parts
+from harness.workloads.passes import Pass, total
+from harness.workloads.run import Given, Plan, plan_of
+from harness.workloads.system import names
 
-_ASSUMED_PARTS = frozenset({"encoder", "language"})
-"""The model itself is the language model; an encoder is the one that is fetched where none is named."""
+_TOKEN_CHARS = 4
+"""Characters of a token, about: a companion is counted before its tokenizer is opened."""
+
+
+class _Guessed(Parts):
+    """Parts that only count tokens, by the length of a text."""
+
+    def tokenize(self, part: str, text: object) -> list[int]:
+        """As many tokens as a text of that length has, about."""
+        del part
+        return [0] * (1 + len(str(text)) // _TOKEN_CHARS)
 
 
 def companions() -> tuple[list[str], Callable[[str], Companion]]:
@@ -21,45 +29,34 @@ def companions() -> tuple[list[str], Callable[[str], Companion]]:
 
 
 def companion(text: str) -> Companion:
-    """What a system holds beside the model, and what it draws from memory.
+    """What a system holds beside the model, which is its language model, and what it draws from memory.
 
     Raises:
         UnknownNameError: No such system or size.
         RefusedError: A parameter that it does not have.
     """
     name, _, size = text.partition(":")
-    system = load(name)
-    chosen = size_of(system, size or "default")
-    taken = {part for wanted in system.parts for part in wanted.removesuffix("?").split("|")} & _ASSUMED_PARTS
-    costs = system.cost(taken, chosen)
-    has_encoder = any(one.part == "encoder" for cost in costs.values() for one in cost.passes)
-    return Companion(
-        f"{name} {size or 'default'}",
-        max(cost.resident_bytes for cost in costs.values()) + (ANONYMOUS_BYTES if has_encoder else 0),
-        max(cost.file_bytes for cost in costs.values()),
-        f"{', '.join(costs)}{', with the sentence encoder MiniLM' if has_encoder else ''}",
-        lambda device: max(_drawn(cost, device) for cost in costs.values()),
-    )
+    plan = plan_of(name, Given(), size or "default", is_beside=True)
+    held = plan.held_bytes(None) or 0
+    file_bytes = sum(weights.tensor_bytes for weights in plan.weights.values())
+    kinds = ", ".join(plan.system.columns())
+    beside = f", with {', '.join(plan.parts)}" if plan.parts else ""
+    return Companion(f"{name} {size or 'default'}", held, file_bytes, f"{kinds}{beside}", lambda d: _drawn(plan, d))
 
 
-def _drawn(cost: Cost, device: DeviceProfile) -> float:
-    """Bytes/s of a step's own reading, without its passes: those of an encoder draw little, as its products decide."""
-    (step,) = predict_steps({"": cost.replace(passes=())}, machine_there(device, None, {}))
-    return cost.moved_bytes / step.latency_s.mid if step.latency_s and step.latency_s.mid else 0.0
+def _drawn(plan: Plan, device: DeviceProfile) -> float:
+    """Bytes/s of the step that draws most: its own arrays, and its parts' weights once a pass."""
+    law = plan.law(device)
+    job = SystemJob(name=plan.system.name, size=plan.size)
+    cases = plan.system.cases(plan.size, 1)[:200]
+    drawn = 0.0
+    for declared in declare(plan.system, cases, job, _Guessed()):
+        known = [one for one in declared.passes if one.part != "language"]
+        seconds = total(law, known)
+        if seconds:
+            drawn = max(drawn, sum(_moved(plan, one) for one in known) / seconds)
+    return drawn
 
 
-def panel(record: RunRecord) -> Panel | None:
-    """The section of a system's run in a report; None for any other record."""
-    if not isinstance(record.result, SystemResult):
-        return None
-    from harness.workloads.run import compare
-    from harness.workloads.table import STEP_COLUMNS, figures, parts_of, step_cells
-
-    return Panel(
-        title="Systems",
-        label=f"{record.workload}, parts: {parts_of(record)}",
-        outcome=f"{record.outcome}: {record.detail}" if record.detail else record.outcome,
-        columns=STEP_COLUMNS,
-        rows=[step_cells(step) for step in compare(record)],
-        facts=figures(record),
-    )
+def _moved(plan: Plan, one: Pass) -> int:
+    return plan.weights[one.part].tensor_bytes if one.part in plan.weights else one.moved_bytes

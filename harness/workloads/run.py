@@ -1,11 +1,9 @@
-"""Systems as a user asks for them: run one and predict it, here, on devices, and on a target."""
+"""Systems as a user asks for them, on this machine: predict from their declared passes, measure, compare."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any, Final, NamedTuple
 
-import msgspec
 import numpy as np
 
 from harness.app.resolve import resolve_device
@@ -13,33 +11,32 @@ from harness.app.this_machine import probed_at_all
 from harness.catalog.gguf import read_weights
 from harness.catalog.paths import cache_dir
 from harness.domain.base import Frozen
+from harness.domain.device import DeviceProfile
+from harness.domain.model import Weights
+from harness.domain.prediction import PartKind
 from harness.domain.record import RunRecord
-from harness.domain.result import SystemResult
+from harness.domain.result import PartMemory, PassFigures, Score, SystemResult
 from harness.domain.scenario import Scenario
 from harness.measure.child import ChildResult
 from harness.measure.machine import fingerprint
 from harness.measure.pipeline import How, Measurement, Pipeline, engine_of, key_of
 from harness.measure.runner import identify
+from harness.predict.memory import memory_of
 from harness.predict.weights import matrix_types
-from harness.records.derive import tests_of
-from harness.workloads.child import SystemJob
+from harness.workloads.child import Declared, StepTime, SystemJob
 from harness.workloads.child import run as child_run
-from harness.workloads.parts import needed
-from harness.workloads.predict import (
-    REFERENCE_TASK_S,
-    Law,
-    PassLaw,
-    StepMachine,
-    StepPrediction,
-    language_law,
-    machine_here,
-    machine_there,
-    predict_steps,
-)
+from harness.workloads.minilm import minilm_file
+from harness.workloads.parts import ENCODER_TOKENS, needed, scenario_of
+from harness.workloads.passes import Law, law_of, total
 from harness.workloads.system import System, load, size_of
 
-_CONTEXT_TOKENS: Final = 4096
 _THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+WHOLE, GLUE = "all", "glue"
+"""Rows of a step that are no pass: all of it, and what is none of its passes."""
+INTERPRETER_BYTES: Final = 28 << 20
+"""Anonymous memory of the interpreter with NumPy and the engine, before anything is opened."""
+_NOT_OF_PART: Final = {"language": {PartKind.RUNTIME}, "encoder": {PartKind.RUNTIME, PartKind.KV_CACHE}}
+"""What is counted with the process, and what llama.cpp does not make for an encoder."""
 
 
 class Given(NamedTuple):
@@ -50,41 +47,73 @@ class Given(NamedTuple):
     nli: Path | None = None
     cases: Path | None = None
 
-    def parts_of(self, system: System) -> dict[str, str]:
-        """The parts of a system and their paths, empty for what is fetched; RefusedError where one is missing."""
+    def parts_of(self, system: System, size: Mapping[str, int], *, is_beside: bool = False) -> dict[str, str]:
+        """The parts of a system and their paths; RefusedError where one is missing that this size needs.
+
+        ``is_beside`` a model that is its language model, that part is left out.
+        """
+        names = [name for name in system.part_names(size) if not (is_beside and name == "language")]
         paths = {name: str(path.absolute()) for name, path in self._asdict().items() if path is not None}
-        return {name: paths.get(name, "") for name in sorted(needed(system.parts, {"encoder", *paths}))}
+        if "encoder" in names and "encoder" not in paths:
+            paths["encoder"] = str(minilm_file(cache_dir() / "encoders"))
+        return system.part_files(needed(system, names, paths), cache_dir())
 
 
-class Step(Frozen):
-    """One kind of step, measured beside predicted; ``error_ratio`` is predicted / measured median - 1.
+class Plan(NamedTuple):
+    """A system that is to be run, with its parts.
 
     Attributes:
-        limit: What was predicted to take most of it.
+        weights: Of the parts that llama.cpp runs.
     """
 
-    kind: str
-    sample_count: int
-    doubted_count: int
-    p50_s: float
-    p95_s: float
-    predicted_s: float | None = None
-    error_ratio: float | None = None
-    limit: str = ""
+    system: System
+    size: dict[str, int]
+    parts: dict[str, str]
+    weights: dict[str, Weights]
+    thread_count: int = 1
+
+    def law(self, device: DeviceProfile) -> Law:
+        """Seconds of its passes on a device."""
+        return law_of(self.weights, device, Scenario(thread_count=self.thread_count))
+
+    def part_bytes(self, device: DeviceProfile | None) -> dict[str, int | None]:
+        """Anonymous memory of each part, predicted, without interpreter and engine; None where it has no law."""
+        predicted: dict[str, int | None] = dict.fromkeys(self.parts)
+        for name, weights in self.weights.items():
+            tokens = self.system.context_tokens if name == "language" else ENCODER_TOKENS
+            scenario = scenario_of(tokens, self.thread_count)
+            memory = memory_of(weights, scenario, device)
+            predicted[name] = sum(p.anonymous_bytes for p in memory.parts if p.kind not in _NOT_OF_PART[name])
+        return predicted
+
+    def held_bytes(self, device: DeviceProfile | None) -> int | None:
+        """Anonymous memory of the whole process, predicted; None where a part has no law."""
+        parts = self.part_bytes(device).values()
+        if None in parts:
+            return None
+        return sum(each for each in parts if each) + self.system.held_bytes(self.size, self.weights)
+
+
+def plan_of(name: str, given: Given, size: str, thread_count: int = 1, *, is_beside: bool = False) -> Plan:
+    """A system with its size and its parts.
+
+    Raises:
+        UnknownNameError: No such system or size.
+        RefusedError: A part that it needs was not named.
+    """
+    system = load(name)
+    chosen = size_of(system, size)
+    parts = given.parts_of(system, chosen, is_beside=is_beside)
+    weights = {part: read_weights(Path(path)) for part, path in parts.items() if Path(path).is_file()}
+    return Plan(system, chosen, parts, weights, thread_count)
 
 
 class SystemRun(Frozen):
-    """A system that was run, what was predicted of it, and what is predicted of other devices.
-
-    Attributes:
-        record: Of the system; on a target without Python that of llama-bench, or None where no language model is in it.
-        elsewhere: Steps by the device or the target.
-    """
+    """A system that was run, and what is predicted of it on other devices (``elsewhere``, by their names)."""
 
     name: str
-    record: RunRecord | None
-    steps: tuple[Step, ...] = ()
-    elsewhere: dict[str, tuple[StepPrediction, ...]] = {}
+    record: RunRecord
+    elsewhere: dict[str, tuple[PassFigures, ...]] = {}
 
 
 def run(
@@ -106,54 +135,28 @@ def run(
         RefusedError: A part that it needs was not named.
         CouldNotRunError: Another measured run held the machine for too long.
     """
-    system = load(name)
-    chosen = size_of(system, size)
-    parts = given.parts_of(system)
+    plan = plan_of(name, given, size, thread_count)
     profiles = {device: resolve_device(device) for device in devices}
-    costs = system.cost(parts, chosen)
     job = SystemJob(
         name=name,
-        size=chosen,
-        parts=parts,
+        size=plan.size,
+        parts=plan.parts,
         thread_count=thread_count,
         cache=str(cache_dir()),
         wall_s=how.limits.wall_s,
         cases=str(given.cases.absolute()) if given.cases else "",
         **of_job,
     )
-    scenario = Scenario(thread_count=thread_count, context_tokens=_CONTEXT_TOKENS)
-    language = given.language if "language" in parts else None
-    weights = read_weights(language) if language else None
-    model = identify(language, weights) if language and weights else None
+    types = {kind for weights in plan.weights.values() for kind in matrix_types(weights)}
+    language = Path(plan.parts["language"]) if "language" in plan.parts else None
+    model = identify(language, plan.weights["language"]) if language else None
+    told: list[ChildResult] = []
     with Pipeline(how) as pipeline:
-        spoken: dict[str, PassLaw] = {}
-        if weights is not None:
-            device = probed_at_all(matrix_types(weights), scenario, heard=how.listener)
-            spoken["language"] = language_law(weights, device, scenario)
-        here = machine_here(spoken)
-
-        def timed(units: Mapping[str, Any]) -> StepMachine | None:
-            if not (core := units.get("core")):
-                return None
-            graphs: dict[str, PassLaw] = {part: Law(**law).seconds for part, law in units["laws"].items()}
-            slowness = core["best_s"] / REFERENCE_TASK_S
-            return here._replace(laws=spoken | graphs, slowness=slowness, flops_per_s=core["flops_per_s"])
+        device = probed_at_all(types, Scenario(thread_count=thread_count), heard=how.listener)
 
         def read(ended: ChildResult) -> SystemResult:
-            events = dict(ended.events)
-            units = events.get("units", {})
-            machine = timed(units)
-            predicted = predict_steps(costs, machine) if machine else ()
-            return SystemResult(
-                size=chosen,
-                seed=job.seed,
-                prepare_s=events.get("prepared_s"),
-                quality=events.get("quality", {}),
-                predicted=tuple(msgspec.to_builtins(step) for step in predicted),
-                units=units,
-                parts={part: Path(path).name or "MiniLM" for part, path in parts.items()},
-                answers=tuple(ended.told("answer")),
-            )
+            told.append(ended)
+            return result_of(plan, job.seed, ended, device)
 
         measurement = Measurement(
             workload=name,
@@ -161,7 +164,7 @@ def run(
             job=job,
             scenario=Scenario(thread_count=thread_count),
             read=read,
-            runtime="llamacpp" if model else "",
+            runtime="llamacpp" if plan.weights else "",
             model=model,
             wanted_count=3,
             environment=dict.fromkeys(_THREAD_VARIABLES, str(thread_count)),
@@ -169,81 +172,98 @@ def run(
         )
         how.listener.begin(name)
         record = pipeline.measure(measurement)
-    assert isinstance(record.result, SystemResult)
-    usual = Scenario(context_tokens=_CONTEXT_TOKENS)
-    elsewhere = {}
-    for there, profile in profiles.items():
-        laws = {"language": language_law(weights, profile, usual)} if weights is not None else {}
-        elsewhere[there] = predict_steps(costs, machine_there(profile, timed(record.result.units), laws))
-    return SystemRun(name=name, record=record, steps=compare(record), elsewhere=elsewhere)
+    declared = told[0].told("declared", Declared) if told else []
+    elsewhere = {there: predicted(declared, plan.law(profile)) for there, profile in profiles.items()}
+    return SystemRun(name=name, record=record, elsewhere=elsewhere)
 
 
-def compare(record: RunRecord) -> tuple[Step, ...]:
-    """Percentiles of each kind of step, all samples counted, beside the prediction that the record holds."""
-    result = record.result
-    assert isinstance(result, SystemResult)
-    predicted = {p.kind: p for p in msgspec.convert(result.predicted, tuple[StepPrediction, ...])}
-    steps = []
-    for (_, kind), taken in tests_of(record).items():
-        p50_s, p95_s = np.percentile([s.duration_s for s in taken], [50, 95]).tolist()
-        expected = predicted.get(kind)
-        latency = expected.latency_s if expected else None
-        step = Step(
-            kind=kind,
-            sample_count=len(taken),
-            doubted_count=sum(bool(s.validity.doubts) for s in taken),
-            p50_s=p50_s,
-            p95_s=p95_s,
-            predicted_s=latency.mid if latency else None,
-            error_ratio=latency.mid / p50_s - 1 if latency else None,
-            limit=expected.limit if expected else "",
-        )
-        steps.append(step)
-    return tuple(steps)
+def result_of(plan: Plan, seed: int, ended: ChildResult, device: DeviceProfile | None) -> SystemResult:
+    """What a child told of a system."""
+    events = dict(ended.events)
+    declared = ended.told("declared", Declared)
+    law = plan.law(device) if device is not None else None
+    predicted_bytes = plan.part_bytes(device)
+    held = [part.replace(predicted_bytes=predicted_bytes[part.part]) for part in ended.told("part", PartMemory)]
+    return SystemResult(
+        size=plan.size,
+        seed=seed,
+        prepare_s=events.get("prepared_s"),
+        parts={part: Path(path).name for part, path in plan.parts.items()},
+        scores=tuple(ended.told("score", Score)),
+        passes=tuple(measured(declared, ended.told("step", StepTime), law)),
+        memory=tuple(held),
+        predicted_anonymous_bytes=_with_interpreter(plan.held_bytes(device)),
+        answers=tuple(ended.told("answer")),
+    )
 
 
-def run_on(
-    name: str, given: Given, *, size: str, on: str, programs: Path, quant: str = "", how: How = How()
-) -> SystemRun:
-    """The cost of a system on a target: llama-bench runs the language model's passes there, the glue is scaled.
+def _with_interpreter(held_bytes: int | None) -> int | None:
+    return None if held_bytes is None else held_bytes + INTERPRETER_BYTES
 
-    Raises:
-        UnknownNameError: No such system or size.
-        RefusedError: A part that it needs was not named.
-        CouldNotRunError: The target cannot be used.
+
+def measured(declared: Sequence[Declared], steps: Sequence[StepTime], law: Law | None) -> Iterator[PassFigures]:
+    """Of each kind of step the whole, its passes by part, and what is none of them, measured beside predicted.
+
+    A step is predicted by its passes and the glue as it was measured here, which no law tells.
     """
-    from harness.app.on_target import probe_on
-    from harness.app.on_target import run_on as bench_on
-    from harness.app.run import RunCell
-    from harness.measure.protocol import GenerateJob
+    rows = predicted(declared, law) if law else ()
+    known = {(row.step, row.part, row.op): row for row in rows}
+    for step in dict.fromkeys(each.step for each in steps):
+        own = [each for each in steps if each.step == step]
+        glue = [max(0.0, each.duration_s - sum(each.seconds)) for each in own]
+        durations = [each.duration_s for each in own]
+        yield figures(step, "", WHOLE, durations, known.get((step, "", WHOLE)), extra_s=quantiles(glue)[0])
+        for part, op in dict.fromkeys((one.part, one.op) for each in own for one in each.passes):
+            sums = []
+            tokens = []
+            for each in own:
+                taken = [
+                    (one.tokens, seconds)
+                    for one, seconds in zip(each.passes, each.seconds, strict=True)
+                    if (one.part, one.op) == (part, op)
+                ]
+                tokens.append(sum(count for count, _ in taken))
+                sums.append(sum(seconds for _, seconds in taken))
+            row = figures(step, part, op, sums, known.get((step, part, op)))
+            yield row.replace(tokens=float(np.median(tokens)))
+        yield figures(step, "", GLUE, glue, None)
 
-    system = load(name)
-    costs = system.cost(given.parts_of(system), size_of(system, size))
-    spoken = [one for cost in costs.values() for one in cost.passes if one.part == "language"]
-    record, laws = None, {}
-    basis = "glue as on the reference core, scaled by single-core speed"
-    if spoken and given.language is not None:
-        read = [one.rows * one.tokens for one in spoken if one.rows * one.tokens > 1]
-        depth = round(median(one.depth_tokens for one in spoken))
-        scenario = Scenario(prompt_tokens=max(1, round(median(read or [1]))), new_tokens=16, depth_tokens=depth)
-        cell = RunCell(model=str(given.language), quant=quant, scenario=scenario)
-        device, (record,) = bench_on(on, [cell], GenerateJob(), how, programs)
-        laws = _measured_laws(record)
-        basis = f"language passes by llama-bench there; {basis}"
-    else:
-        device, _ = probe_on(on, programs, None)
-    machine = machine_there(device, None, laws)._replace(basis=basis)
-    return SystemRun(name=name, record=record, elsewhere={on: predict_steps(costs, machine)})
+
+def figures(
+    step: str, part: str, op: str, seconds: Sequence[float], known: PassFigures | None, extra_s: float = 0.0
+) -> PassFigures:
+    """One row of measured seconds, beside what was predicted of it."""
+    p50_s, p95_s = quantiles(seconds)
+    row = PassFigures(step=step, part=part, op=op, p50_s=p50_s, p95_s=p95_s)
+    if known is None or known.predicted_p50_s is None or known.predicted_p95_s is None:
+        return row
+    low, high = known.predicted_p50_s + extra_s, known.predicted_p95_s + extra_s
+    return row.replace(predicted_p50_s=low, predicted_p95_s=high)
 
 
-def _measured_laws(record: RunRecord) -> dict[str, PassLaw]:
-    """The law of a language model from the medians of a run; none where it has no samples of both phases."""
-    rates: dict[str, list[float]] = {"prefill": [], "decode": []}
-    for sample in record.samples:
-        rates[sample.phase].append(sample.duration_s / sample.token_count)
-    if not all(rates.values()):
-        return {}
-    read_s, write_s = map(median, rates.values())
-    return {
-        "language": lambda one: one.count * one.rows * one.tokens * (read_s if one.rows * one.tokens > 1 else write_s)
-    }
+def predicted(declared: Sequence[Declared], law: Law) -> tuple[PassFigures, ...]:
+    """Of each kind of step the whole and its passes by part, over all cases; no figure where a part has no law."""
+    rows = []
+    for step in dict.fromkeys(each.step for each in declared):
+        cases = [each.passes for each in declared if each.step == step]
+        rows.append(_expected(step, "", WHOLE, cases, law))
+        for part, op in dict.fromkeys((one.part, one.op) for case in cases for one in case):
+            own = [tuple(one for one in case if (one.part, one.op) == (part, op)) for case in cases]
+            rows.append(_expected(step, part, op, own, law))
+    return tuple(rows)
+
+
+def _expected(step: str, part: str, op: str, cases: Sequence[Sequence[Any]], law: Law) -> PassFigures:
+    tokens = float(np.median([sum(one.tokens for one in case) for case in cases]))
+    row = PassFigures(step=step, part=part, op=op, tokens=tokens)
+    seconds = [each for each in (total(law, case) for case in cases) if each is not None]
+    if len(seconds) < len(cases) or not any(cases):
+        return row
+    p50_s, p95_s = quantiles(seconds)
+    return row.replace(predicted_p50_s=p50_s, predicted_p95_s=p95_s)
+
+
+def quantiles(seconds: Sequence[float]) -> tuple[float, float]:
+    """Median and 95th percentile."""
+    p50_s, p95_s = np.percentile(seconds, [50, 95]).tolist()
+    return p50_s, p95_s

@@ -1,94 +1,106 @@
-"""Scores that several systems give: F1 with an interval, and what answering only when sure would gain."""
+"""Scores that several systems give, each with its 95 % interval and beside its nulls."""
 
-from collections.abc import Sequence
-from statistics import harmonic_mean, mean
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from statistics import fmean
+from typing import Any, Final
 
 import numpy as np
 
 from harness.arrays import Doubles
-from harness.stats.calibration.metrics import accuracy_at, aurc, ece
-from harness.stats.intervals import RESAMPLES, binomial_test, share_interval
-from harness.stats.logistic import platt
+from harness.domain.result import Score
+from harness.stats.intervals import RESAMPLES, share_interval
+
+STATISTICS_BYTES: Final = 37 << 20
+"""Anonymous memory of SciPy, which intervals need."""
 
 
-def share(right_count: int, count: int) -> dict[str, Any]:
-    """A share, ``mid``, with its 95 % interval (Wilson), ``low`` to ``high``; None where there are no cases."""
-    estimate = share_interval(right_count, count)
-    return {"mid": estimate.mid if count else None, "low": estimate.low, "high": estimate.high, "count": count}
+def share(name: str, hits: Sequence[Any], group: str = "", nulls: Mapping[str, float] | None = None) -> Score:
+    """A share of cases, with Wilson's interval; no value without cases."""
+    count = len(hits)
+    estimate = share_interval(sum(map(bool, hits)), count)
+    value = estimate.mid if count else None
+    return Score(
+        name=name, group=group, value=value, low=estimate.low, high=estimate.high, count=count, nulls=dict(nulls or {})
+    )
 
 
-def signal(right_count: int, count: int, chance: float = 0.5) -> dict[str, Any]:
-    """A share with its interval, the exact two-sided p against chance, and what may be said of it at 5 %."""
-    p = binomial_test(right_count, count, chance)
-    side = "better than chance" if right_count > chance * count else "worse than chance"
-    return share(right_count, count) | {"p": p, "says": side if p <= 0.05 else "no signal"}
-
-
-def f1(said: Sequence[bool], true: Sequence[bool]) -> dict[str, Any]:
-    """Precision, recall and F1 of "yes", F1 with its 95 % bootstrap interval, beside F1 of always saying yes."""
-    table = np.array([said, true], np.bool_)
-    count, (said_count, true_count) = table.shape[1], table.sum(axis=1).tolist()
-    both = int(table.all(axis=0).sum())
-    # Cases of one kind are alike: drawing them with replacement is drawing how many there are of each kind.
-    kinds = np.array([both, said_count - both, true_count - both, count - said_count - true_count + both])
-    drawn = np.random.default_rng(0).multinomial(count, kinds / max(1, count), RESAMPLES)
-
-    def of(counts: Any) -> Any:
-        return 2 * counts[..., 0] / np.maximum(2 * counts[..., 0] + counts[..., 1] + counts[..., 2], 1)
-
-    return {
-        "case_count": count,
-        "precision": both / max(1, said_count),
-        "recall": both / max(1, true_count),
-        "f1": _with_interval(float(of(kinds)), of(drawn)),
-        "always_yes_f1": 2 * true_count / max(1, count + true_count),
-    }
-
-
-def process_f1(located: Sequence[float], accepted: Sequence[float]) -> dict[str, Any]:
-    """ProcessBench's F1 with its bootstrap interval, of traces with an error and of right ones, each a share of hits.
-
-    The harmonic mean of errors located at the very step and of right traces accepted; None where one kind is missing.
-    Source: Zheng et al. 2024, "ProcessBench: Identifying Process Errors in Mathematical Reasoning" (arXiv:2412.06559).
-    """
-    counts = {"wrong_count": len(located), "right_count": len(accepted)}
-    if not (len(located) and len(accepted)):
-        return counts | {"f1": None}
+def resampled(
+    name: str,
+    rows: Any,
+    of: Callable[[Any], float],
+    group: str = "",
+    nulls: Mapping[str, float] | None = None,
+    **more: Any,
+) -> Score:
+    """A figure of rows ``[n, ...]`` with the interval of cases drawn with replacement; no value without rows."""
+    told: dict[str, Any] = {"name": name, "group": group, "nulls": dict(nulls or {}), "count": len(rows)} | more
+    if not len(rows):
+        return Score(value=None, **told)
+    table = np.asarray(rows)
     rng = np.random.default_rng(0)
-    means = {"located": mean(located), "accepted": mean(accepted)}
-    drawn = [rng.choice(np.array(part), (RESAMPLES, len(part))).mean(axis=1) for part in (located, accepted)]
-    scores = 2 * np.prod(drawn, axis=0) / np.maximum(np.sum(drawn, axis=0), 1e-12)
-    return counts | means | {"f1": _with_interval(harmonic_mean(means.values()), scores)}
+    drawn = [of(table[rng.integers(0, len(table), len(table))]) for _ in range(RESAMPLES // 4)]
+    known = [value for value in drawn if isfinite(value)]
+    value = of(table)
+    if not isfinite(value) or not known:
+        return Score(value=None, **told)
+    low, high = np.percentile(known, [2.5, 97.5])
+    return Score(value=float(value), low=float(low), high=float(high), **told)
 
 
-def _with_interval(middle: float, drawn: Doubles) -> dict[str, float]:
-    """A figure with its 95 % bootstrap interval."""
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return {"mid": middle, "low": float(low), "high": float(high)}
+def mean_score(name: str, values: Sequence[float], group: str = "", nulls: Mapping[str, float] | None = None) -> Score:
+    """The mean of a value of each case."""
+    return resampled(name, values, lambda rows: float(np.mean(rows)), group, nulls)
 
 
-def selection(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:
-    """Calibrated abstention: confidences scaled by halves (Platt, each half by the other), risk against coverage.
+def f1_score(said: Sequence[bool], true: Sequence[bool], group: str = "", **nulls: float) -> Score:
+    """F1 of "yes", beside always saying yes."""
+    always = f1_of(np.column_stack([np.ones(len(true), np.bool_), np.asarray(true, np.bool_)]))
+    return resampled("f1", list(zip(said, true, strict=True)), f1_of, group, {"always yes": always} | nulls)
 
-    ``gain`` is the accuracy of the surer half minus that of all; None below 20 cases or without cases of both kinds in
-    each half.
-    """
-    p, y = np.array(confidences, np.float64), np.array(right, np.bool_)
-    halves = np.arange(len(p)) % 2 == 0
-    if len(p) < 20 or any(y[part].all() or not y[part].any() for part in (halves, ~halves)):
-        return {"case_count": len(p), "gain": None}
+
+def f1_of(rows: Any) -> float:
+    """F1 of rows [n, (said, true)]."""
+    said = rows[:, 0].astype(np.bool_)
+    true = rows[:, 1].astype(np.bool_)
+    return float(2 * (said & true).sum() / max(1, said.sum() + true.sum()))
+
+
+def auc_score(chances: Sequence[float], true: Sequence[bool], group: str = "", **nulls: float) -> Score:
+    """Area under the ROC curve, beside a coin."""
+    return resampled("auc", list(zip(chances, true, strict=True)), auc_of, group, {"a coin": 0.5} | nulls)
+
+
+def auc_of(rows: Any) -> float:
+    """Share of pairs of a true and a false row [n, (chance, true)] in which the true one has more; NaN without any."""
+    from scipy.stats import rankdata
+
+    true = rows[:, 1] > 0
+    pairs = int(true.sum()) * int((~true).sum())
+    if not pairs:
+        return float("nan")
+    ranks = rankdata(rows[:, 0])
+    return float((ranks[true].sum() - true.sum() * (true.sum() + 1) / 2) / pairs)
+
+
+def always(true: Sequence[bool]) -> float:
+    """Accuracy of the commoner answer."""
+    return max(fmean(true), 1 - fmean(true)) if len(true) else 0.0
+
+
+def rows_of(cases: Sequence[Any], answers: Sequence[Any], kind: type) -> list[tuple[Any, Any]]:
+    """Cases of one kind with their answers."""
+    return [(case, answer) for case, answer in zip(cases, answers, strict=True) if isinstance(case, kind)]
+
+
+def scaled_by_halves(confidences: Sequence[float], right: Sequence[bool]) -> Doubles:
+    """Confidences scaled by halves (Platt, each half by the other)."""
+    from harness.stats.logistic import platt
+
+    p = np.asarray(confidences, np.float64)
+    y = np.asarray(right, np.bool_)
+    first = np.arange(len(p)) % 2 == 0
     scaled = np.empty_like(p)
-    for part in (halves, ~halves):
+    for part in (first, ~first):
         scaled[part] = platt(p[~part], y[~part])(p[part])
-    coverages = (0.25, 0.5, 0.75, 1.0)
-    curve = {str(c): 1 - accuracy_at(scaled, y, c) for c in coverages}
-    return {
-        "case_count": len(p),
-        "accuracy": float(y.mean()),
-        "risk_at_coverage": curve,
-        "aurc": aurc(scaled, y),
-        "aurc_at_random": 1 - float(y.mean()),
-        "ece": ece(scaled, y),
-        "gain": curve["1.0"] - curve["0.5"],
-    }
+    return scaled

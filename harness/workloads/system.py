@@ -1,102 +1,44 @@
-"""What a system beside a language model is: one object, timed, predicted, evaluated and planned for.
+"""What a system beside a language model is: one object that is run, timed, predicted and scored.
 
-A system is one file with a :class:`System`, which ends in ``SYSTEM = ...``; a package declares it under the entry point
-group ``edge_harness.workloads``::
+A system is one module with a :class:`System`, which ends in ``SYSTEM = ...``; a package declares it under the entry
+point group ``edge_harness.workloads``::
 
     [project.entry-points."edge_harness.workloads"]
     my_memory = "my_package.memory:SYSTEM"
 
-The runner opens the parts (language model, sentence encoder, NLI model), calls ``prepare`` once outside the clock, then
-``step`` once for each case on the clock, and ``score`` on the answers. Time, memory and figures therefore belong to the
-same object, and so does ``cost``, from which the time is predicted before the run.
+The runner opens the parts, calls ``prepare`` once outside the clock, ``step`` once for each case on the clock, and
+``score`` on the answers. Before that it asks for the ``chain`` of each case, from which time is predicted here and
+measured on a target that has no Python.
 """
 
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
 
 from harness import plugins
-from harness.domain.base import Frozen, shipped_table
+from harness.domain.base import Frozen
 from harness.domain.foreign import json_of, read_limited, typed
+from harness.domain.model import Weights
+from harness.domain.result import Score
 from harness.errors import EngineError, RefusedError, UnknownNameError
+from harness.workloads.parts import Parts
+from harness.workloads.passes import Chain
+from harness.workloads.scores import STATISTICS_BYTES
 
-if TYPE_CHECKING:
-    from harness.workloads.parts import SystemParts
+GROUP = "edge_harness.workloads"
+_MOST_BYTES = 256 << 20
+"""Of a file of cases."""
 
-Case = Mapping[str, Any]
-"""One line of a case file: JSON values by column."""
-Cases = Sequence[Case]
+
+class Case(Frozen, tag_field="kind"):
+    """One line of a case file; a kind of case is a subclass, ``class Ask(Case, tag="ask")``, with its columns."""
+
+
 Answers = Sequence[Any]
 """What ``step`` gave for each of the cases, in their order."""
-Figures = Mapping[str, Any]
-"""What was scored, by name: numbers, intervals, groups of them."""
-PartNames = Collection[str]
 Size = Mapping[str, int]
-DEFAULT_KIND = "step"
-KINDS: Mapping[str, type] = {
-    "a text": str,
-    "a number": float,
-    "a whole number": int,
-    "true or false": bool,
-    "a list": list,
-    "an object": dict,
-}
-"""Types of JSON values by what people call them."""
-
-
-class Column(NamedTuple):
-    """A column of a case file: ``kind`` is the type of its JSON value, one of :data:`KINDS` or a choice of texts."""
-
-    kind: Any
-    what: str
-    needed: bool = True
-
-
-class PartPass(Frozen):
-    """Passes of one part that are alike.
-
-    Attributes:
-        part: ``language``, ``encoder``, ``nli``, or another name for a graph that the system itself brings.
-        tokens: Tokens of each row: 1 where a language model writes, the text's where a model reads.
-        rows: Texts or sequences in the pass.
-        count: How many such passes a step takes.
-        depth_tokens: Tokens already in the cache of a language model.
-    """
-
-    part: str
-    tokens: int = 1
-    rows: int = 1
-    count: float = 1.0
-    depth_tokens: int = 0
-
-
-class Cost(Frozen):
-    """What one step takes, counted from its algorithm.
-
-    Attributes:
-        passes: Of its parts; each part's own law says how long they take.
-        flops_count: FLOP of dense fp32 products outside the parts (2 m n k each), on one thread ...
-        moved_bytes: ... and bytes that it reads from memory in order, a matrix beyond the caches; the longer counts.
-        resident_bytes: Memory that the system holds beside its parts.
-        file_bytes: Mapped or cached file bytes beside its parts.
-        flush_count: Times that a few pages are forced to the disk and waited for.
-        glue_s: Seconds of everything else on the reference core; scaled by single-core speed, on any other.
-    """
-
-    passes: tuple[PartPass, ...] = ()
-    flops_count: float = 0.0
-    moved_bytes: float = 0.0
-    resident_bytes: int = 0
-    file_bytes: int = 0
-    flush_count: int = 0
-    glue_s: float = 0.0
-
-
-Costs = Mapping[str, Cost]
-"""What one step takes, by its kind."""
 
 
 class Context(NamedTuple):
@@ -121,67 +63,81 @@ class System:
     Attributes:
         name: The name of its entry point.
         title: One line for people.
+        kinds: Types of its cases, each a :class:`Case` with a tag of its own; a tag labels the time of such a step.
         extra: Extra of edge-harness that it needs; empty for none.
-        parts: What it is made of: names of parts (``language``, ``encoder``, ``nli``), ``nli|language`` where either
-            will do (the first one that is there), ``nli?`` for one that it can do without.
-        columns: Columns of its cases. ``kind`` names what a step does, where there are several kinds; it is the label
-            of the step's time.
+        parts: What it cannot do without, of ``language``, ``encoder``, ``nli``.
+        options: Parts that it takes where they are named.
+        context_tokens: That the language model is opened with.
         sizes: Named parameter sets, ``default`` among them.
     """
 
-    name: str = ""
-    title: str
-    extra: str = ""
-    parts: Sequence[str] = ()
-    columns: Mapping[str, Column] = {}
-    sizes: Mapping[str, Size] = {"default": {}}
+    name: ClassVar[str]
+    title: ClassVar[str]
+    kinds: ClassVar[tuple[type[Case], ...]]
+    extra: ClassVar[str] = ""
+    parts: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ()
+    context_tokens: ClassVar[int] = 2048
+    sizes: ClassVar[Mapping[str, Size]] = {"default": {}}
 
-    def __init_subclass__(cls, *, table: str = "") -> None:
-        """``table`` names what ``systems.toml`` declares of a system that ships."""
-        rows = shipped_table("systems.toml", "harness.workloads")[table] | {"name": table} if table else {}
-        for key, value in rows.items():
-            setattr(cls, key, value)
-        if rows:
-            cls.columns = {name: Column(_type_of(kind), *of) for name, (kind, *of) in rows["columns"].items()}
-
-    def cases(self, size: Size, seed: int) -> Cases:
+    def cases(self, size: Size, seed: int) -> Sequence[Any]:
         """The built-in cases, in the order in which they are put."""
         raise NotImplementedError
 
-    def read_cases(self, path: Path) -> Cases:
+    def read_cases(self, path: Path) -> Sequence[Any]:
         """Cases of a public data set that is no JSON lines; RefusedError where the file is none that is known."""
         raise RefusedError(f"{path}: found {path.suffix or 'no ending'}, expected .jsonl for {self.name}")
 
-    def prepare(self, parts: "SystemParts", size: Size, context: Context) -> Any:
+    def part_names(self, size: Size) -> Sequence[str]:
+        """The parts that a size cannot do without."""
+        del size
+        return self.parts
+
+    def part_files(self, paths: Mapping[str, str], cache: Path) -> dict[str, str]:
+        """The files that are opened, made of those that were named where they must be others."""
+        del cache
+        return dict(paths)
+
+    def prepare(self, parts: Parts, size: Size, context: Context) -> Any:
         """The state that ``step`` works on, built outside the clock; the parts themselves unless it says otherwise."""
+        del size, context
         return parts
 
-    def step(self, state: Any, case: Case) -> Any:
+    def step(self, state: Any, case: Any) -> Any:
         """Answer one case; JSON values, kept in the record."""
         raise NotImplementedError
 
-    def cost(self, parts: PartNames, size: Size) -> Costs:
-        """What one step of each kind takes with these parts (``step`` where there is one kind)."""
-        raise NotImplementedError
+    def chain(self, case: Any, size: Size, chain: Chain) -> None:
+        """Declare the passes of one case; a system without parts has none."""
 
-    def score(self, cases: Cases, answers: Answers) -> Figures:
-        """Figures of the answers; WrongAnswerError where an answer is wrong whatever the model."""
-        return {}
+    def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
+        """Memory that it holds beside its parts, whose ``weights`` are those of llama.cpp's."""
+        del size, weights
+        return STATISTICS_BYTES
+
+    def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
+        """Figures of the answers, each beside its nulls; WrongAnswerError for what is wrong whatever the model."""
+        del cases, answers
+        return ()
+
+    def columns(self) -> dict[str, dict[str, str]]:
+        """Columns of its cases by kind, each with its type; one in brackets may be left out."""
+        found = {}
+        for kind in self.kinds:
+            fields = msgspec.structs.fields(kind)
+            told = {each.name: _spelled(each) for each in fields}
+            found[kind_of(kind)] = told
+        return found
 
 
-def _type_of(kind: str) -> Any:
-    """One of :data:`KINDS`, or the choice of ``one, another or a third``."""
-    return KINDS.get(kind) or Literal.__getitem__(tuple(re.split(", | or ", kind)))
+def _spelled(field: Any) -> str:
+    kind = getattr(field.type, "__name__", str(field.type)) if isinstance(field.type, type) else str(field.type)
+    return kind if field.required else f"[{kind}]"
 
 
-def kind_of(case: Case) -> str:
-    """What a step with this case does."""
-    return str(case.get("kind", DEFAULT_KIND))
-
-
-GROUP = "edge_harness.workloads"
-_MOST_BYTES = 256 << 20
-"""Of a file of cases."""
+def kind_of(case: Any) -> str:
+    """The tag of a case or of its type."""
+    return str(case.__struct_config__.tag)
 
 
 def names() -> list[str]:
@@ -203,14 +159,15 @@ def load(name: str) -> System:
     return system
 
 
-def load_all(wanted: Iterable[str] = ()) -> tuple[list[System], dict[str, str]]:
+def load_all(wanted: Sequence[str] = ()) -> tuple[list[System], dict[str, str]]:
     """The named systems, all unless some are named; and of those that are declared and gone, why.
 
     Raises:
         UnknownNameError: None of a name is declared.
     """
-    systems, gone = [], {}
-    for name in list(wanted) or names():
+    systems = []
+    gone = {}
+    for name in wanted or names():
         try:
             systems.append(load(name))
         except EngineError as error:
@@ -218,25 +175,23 @@ def load_all(wanted: Iterable[str] = ()) -> tuple[list[System], dict[str, str]]:
     return systems, gone
 
 
-def read_cases(path: Path, system: System) -> list[Case]:
+def read_cases(path: Path, system: System) -> list[Any]:
     """The cases of a file: JSON lines, or a data set that the system itself knows.
 
     Raises:
-        BadDataError: A line is no JSON object, lacks a column, has one too many, or a value of another type.
+        BadDataError: A line is no case of the system: names the line, the column, what was found and expected.
         RefusedError: The file is neither, or holds no case.
     """
     if path.suffix != ".jsonl":
         return list(system.read_cases(path))
-    cases: list[Case] = []
-    fields = [
-        (name, column.kind) if column.needed else (name, column.kind | None, None)
-        for name, column in system.columns.items()
-    ]
-    row = msgspec.defstruct("Row", fields, forbid_unknown_fields=True, omit_defaults=True, kw_only=True)
+    kinds: Any = system.kinds[0]
+    for kind in system.kinds[1:]:
+        kinds = kinds | kind
+    cases: list[Any] = []
     for number, line in enumerate(read_limited(path, _MOST_BYTES, "JSON lines").splitlines(), 1):
         if line.strip():
             place = f"{path}:{number}"
-            cases.append(msgspec.to_builtins(typed(json_of(line, place, "a JSON object"), row, place)))
+            cases.append(typed(json_of(line, place, "a JSON object"), kinds, place))
     if not cases:
         raise RefusedError(f"{path} holds no case")
     return cases

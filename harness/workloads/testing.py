@@ -8,48 +8,47 @@ A test of one's own package is enough::
         check_system(SYSTEM, tmp_path)
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from harness.workloads.parts import SystemParts, needed
-from harness.workloads.predict import StepMachine, predict_steps
+from harness.domain.result import Score
+from harness.workloads.child import SystemJob, declare
+from harness.workloads.parts import Parts, needed
 from harness.workloads.system import Context, System, kind_of
 
 _MOST_CASES = 20
-_MACHINE = StepMachine(slowness=1.0, read_bytes_per_s=1e10, flops_per_s=1e10, laws={})
 
 
-def check_system(
-    system: System, folder: Path, *, size: str = "default", parts: SystemParts | None = None
-) -> dict[str, Any]:
-    """The figures of a system that declares its cost, prepares, answers its first built-in cases, and scores them.
+def check_system(system: System, folder: Path, *, size: str = "default", parts: Parts | None = None) -> Sequence[Score]:
+    """The figures of a system that declares its passes, prepares, answers its first built-in cases, and scores them.
 
     Raises:
         AssertionError: A promise is broken; names the promise.
+        RefusedError: A part that it needs is not among ``parts``.
         WrongAnswerError: Its own score found a wrong answer.
     """
     assert system.name.isidentifier(), f"the name is an identifier: {system.name!r}"
     assert system.title, "a title for people"
     assert "default" in system.sizes, "a size named default"
-    parts = parts or SystemParts()
-    there = needed(system.parts, parts.names)
-    chosen = system.sizes[size]
+    parts = parts or Parts()
+    chosen = dict(system.sizes[size])
+    needed(system, system.part_names(chosen), dict.fromkeys(parts.names, ""))
     cases = list(system.cases(chosen, 1))[:_MOST_CASES]
     assert cases, "built-in cases"
-    for case in cases:
-        assert case.keys() <= system.columns.keys(), f"cases have the columns that are named: {sorted(case)}"
-        for name, column in system.columns.items():
-            assert name in case or not column.needed, f"a case without {name!r}"
-    costs = system.cost(there, chosen)
-    kinds = {kind_of(case) for case in system.cases(chosen, 1)}
-    assert costs.keys() >= kinds, f"a cost for each kind of step: none for {sorted(kinds - costs.keys())}"
+    assert all(isinstance(case, system.kinds) for case in cases), "cases are of its kinds"
+    assert len({kind_of(kind) for kind in system.kinds}) == len(system.kinds), "each kind has a tag of its own"
+    declared = declare(system, cases, SystemJob(name=system.name, size=chosen), parts)
     state = system.prepare(parts, chosen, Context(folder, folder))
-    answers = [system.step(state, case) for case in cases]
+    parts.meter.drain()
+    answers = []
+    for case, chain in zip(cases, declared, strict=True):
+        answers.append(system.step(state, case))
+        taken = {(each.one.part, each.one.op) for each in parts.meter.drain()}
+        missing = taken - {(one.part, one.op) for one in chain.passes}
+        assert not missing, f"a step runs the passes that its chain declares: not declared {sorted(missing)}"
     msgspec.json.encode(answers)  # a TypeError says which value is none of JSON's
-    figures = dict(system.score(cases, answers))
-    msgspec.json.encode(figures)
-    if parts == SystemParts():
-        assert all(step.latency_s is not None for step in predict_steps(costs, _MACHINE)), "no part, so no missing law"
-    return figures
+    scores = system.score(cases, answers)
+    msgspec.json.encode(scores)
+    return scores

@@ -35,8 +35,8 @@ def test_system(name: str, tmp_path: Path) -> None:
     check_system = pytest.importorskip("harness.workloads.testing").check_system
     system = plugins.load_entry("edge_harness.workloads", name, "workload")
     size = "small" if "small" in system.sizes else "default"
-    if any(not part.endswith("?") for part in system.parts):
-        with pytest.raises(RefusedError, match="it needs"):
+    if system.part_names(system.sizes[size]):
+        with pytest.raises(RefusedError, match="needs"):
             check_system(system, tmp_path, size=size)
     else:
         try:
@@ -66,26 +66,28 @@ def test_a_runtime_whose_batches_differ_from_its_steps_is_found(tmp_path: Path) 
 
 
 SYSTEM = """
+from harness.domain.result import Score
 from harness.report.panels import Panel
-from harness.workloads.system import Column, Cost, System
+from harness.workloads.system import Case, System
+
+
+class Numbers(Case, tag="numbers"):
+    numbers: list[int]
 
 
 class Sums(System):
     name, title = "sums", "Sums of numbers"
-    columns = {"numbers": Column(list, "What is added.")}
+    kinds = (Numbers,)
     sizes = {"default": {"count": 1000}}
 
     def cases(self, size, seed):
-        return [{"numbers": list(range(size["count"]))}] * 5
+        return [Numbers(numbers=list(range(size["count"])))] * 5
 
     def step(self, state, case):
-        return sum(case["numbers"])
-
-    def cost(self, parts, size):
-        return {"step": Cost(resident_bytes=8 * size["count"], glue_s=8e-9 * size["count"])}
+        return sum(case.numbers)
 
     def score(self, cases, answers):
-        return {"sum": sum(answers)}
+        return [Score(name="sum", value=float(sum(answers)), count=len(answers))]
 
 
 SYSTEM = Sums()
@@ -94,7 +96,7 @@ SYSTEM = Sums()
 def panel(record):
     if record.workload != "sums":
         return None
-    return Panel("Sums", record.workload, record.outcome, ["figure"], [[str(record.result.quality["sum"])]])
+    return Panel("Sums", record.workload, record.outcome, ["figure"], [[str(record.result.scores[0].value)]])
 """
 
 VERB = """
@@ -164,13 +166,15 @@ def test_a_strangers_plug_ins_are_listed_checked_and_measured(tmp_path: Path) ->
     other = json.loads(spoken("workloads", "run", "other", "--json").stdout)["skipped"]["other"]
     assert other.endswith("found function, which does not subclass harness.workloads.system.System")
     own = tmp_path / "own.jsonl"
-    own.write_text('{"numbers": [1, 2]}\n{"numbers": [3]}\n')
+    own.write_text('{"kind": "numbers", "numbers": [1, 2]}\n{"kind": "numbers", "numbers": [3]}\n')
     built_in = verb("workloads", "run", "sums", "-r", "3", "--size", "count=100", "--predict-for", "their-board")
-    assert built_in["record"]["result"]["quality"] == {"case_count": 4, "sum": 4 * 4950}
+    (score,) = built_in["record"]["result"]["scores"]
+    assert (score["count"], score["value"]) == (4, 4 * 4950)
     assert built_in["record"]["samples"]
-    assert [p["kind"] for p in built_in["elsewhere"]["their-board"]] == ["step"]
+    assert [row["step"] for row in built_in["elsewhere"]["their-board"]] == ["numbers"]
     theirs = verb("workloads", "run", "sums", "--cases", str(own), "--evaluate")
-    assert theirs["record"]["result"]["quality"] == {"case_count": 2, "sum": 6}
+    (score,) = theirs["record"]["result"]["scores"]
+    assert (score["count"], score["value"]) == (2, 6)
     assert [a["answer"] for a in theirs["record"]["result"]["answers"]] == [3, 3]
     assert "hello hello" in spoken("greet", "--twice").stdout
     gone = spoken("gone", "--anything")

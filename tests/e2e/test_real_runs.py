@@ -55,7 +55,7 @@ def verb(*arguments: str, environment: dict[str, str]) -> tuple[int, Any]:
 
 def length(session: Any, sequence: int) -> int:
     """Tokens of a sequence in the engine's cache."""
-    last_position = session.lib._symbol("llama_memory_seq_pos_max")
+    last_position = session.lib.symbol("llama_memory_seq_pos_max")
     last_position.restype, last_position.argtypes = ctypes.c_int32, [ctypes.c_void_p, ctypes.c_int32]
     return int(last_position(session._memory, sequence)) + 1
 

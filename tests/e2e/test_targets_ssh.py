@@ -152,13 +152,15 @@ def test_a_verb_is_run_by_the_edge_harness_that_is_there(tmp_path: Path, board: 
 def test_a_system_is_run_by_the_edge_harness_that_is_there_with_cases_of_ours(tmp_path: Path, board: str):
     pytest.importorskip("harness.workloads")
     cases = tmp_path / "mine.jsonl"
-    row = {"confidences": [0.75] * 200, "outcomes": [True] * 200}
+    row = {"kind": "calibrate", "confidences": [0.75] * 200, "outcomes": [True] * 200}
     cases.write_text("\n".join([json.dumps(row)] * 3))
-    status, text, log = harness("workloads", "run", "calibration", "--cases", cases, "--on", board, "--json")
+    given = ("answer", "--size", "calibration", "--cases", cases, "--on", board, "--json")
+    status, text, log = harness("workloads", "run", *given)
     record = json.loads(text)["record"]
     assert status in {0, 3}, log  # the machine may be too busy to be believed
     # all right at 0.75
-    assert record["result"]["quality"]["ece"] == pytest.approx(0.25)
+    assert record["result"]["scores"][0]["name"] == "ece"
+    assert record["result"]["scores"][0]["value"] == pytest.approx(0.25)
     kept = [r for r in History(tmp_path / "own-home" / "history.sqlite").records() if r.run_id == record["run_id"]]
     assert kept[0].machine.device == board
 

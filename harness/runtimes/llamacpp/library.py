@@ -163,13 +163,13 @@ class Library:
     def __getattr__(self, name: str) -> Any:
         if name not in _INTERFACE["calls"]:
             raise AttributeError(name)
-        function = self._symbol(name)
+        function = self.symbol(name)
         function.restype, *arguments = map(_kind, _INTERFACE["calls"][name].split())
         function.argtypes = arguments
         setattr(self, name, function)
         return function
 
-    def _symbol(self, name: str) -> Any:
+    def symbol(self, name: str) -> Any:
         """A function of llama.cpp or ggml, wherever it lies; EngineError where this build leaves it out."""
         for shared in (*self._objects, *self._beside):
             if (function := getattr(shared, name, None)) is not None:

@@ -6,7 +6,7 @@ import pytest
 from report_records import HOSTILE, record
 
 from harness.domain.record import Sample
-from harness.domain.result import SystemResult
+from harness.domain.result import PassFigures, Score, SystemResult
 from harness.records.store import load
 from harness.report.formats import html
 from harness.report.pages import page_of
@@ -20,39 +20,45 @@ def sample(label: str, duration_s: float) -> Sample:
 
 
 def measured(**more):
-    latency = {"mid": 0.0012, "low": 0.001, "high": 0.0014}
-    predicted = {"kind": "ask", "latency_s": latency, "parts_s": {"encoder": 0.001, "glue": 0.0002}}
+    whole = PassFigures(
+        step="ask", part="", op="all", p50_s=0.001, p95_s=0.002, predicted_p50_s=0.0012, predicted_p95_s=0.003
+    )
+    known = PassFigures(step="ask", part="nli", op="embed", tokens=9, p50_s=0.0009, p95_s=0.001)
+    score = Score(
+        name="recall_at_10", group="ask", value=0.68, low=0.6, high=0.75, count=3, nulls={"newest first": 0.7}
+    )
     told = {
         "size": {"entry_count": 500},
         "parts": {"encoder": "MiniLM"},
-        "quality": {"recall": {"mid": 0.68, "low": 0.6, "high": 0.75}, "count": 3},
-        "predicted": (predicted,),
+        "scores": (score,),
+        "passes": (whole, known),
+        "predicted_anonymous_bytes": 100 << 20,
     }
-    samples = [sample("ask", 0.001), sample("tell", 0.002)]
-    return record(
-        workload="memory_store", model=None, samples=samples, prediction=None, result=SystemResult(**(told | more))
-    )
+    samples = [sample("ask", 0.001)]
+    return record(workload="memory", model=None, samples=samples, prediction=None, result=SystemResult(**(told | more)))
 
 
-def test_a_step_stands_beside_its_prediction() -> None:
+def test_a_step_stands_beside_its_prediction_and_a_figure_beside_its_null() -> None:
     ((title, (panel,)),) = sections([measured()])
 
-    assert (title, panel.label) == ("Systems", "memory_store, parts: encoder MiniLM")
-    # 1.2 ms predicted, 1 ms measured; telling was not predicted
+    assert (title, panel.label) == ("Systems", "memory, parts: encoder MiniLM")
+    # 1.2 ms predicted, 1 ms measured; the other part has no law
     assert panel.rows == [
-        ["ask", "1 ms", "1 ms", "1.2 ms", "+20%", "encoder"],
-        ["tell", "2 ms", "2 ms", "-", "-", ""],
+        ["ask", "-", "all", "-", "1 ms", "2 ms", "1.2 ms", "3 ms", "+20%"],
+        ["ask", "nli", "embed", "9", "900 µs", "1 ms", "-", "-", "-"],
     ]
-    assert panel.facts == [("recall", "0.68 (0.6 to 0.75)"), ("count", "3")]
+    facts = dict(panel.facts)
+    assert facts["ask: recall at 10"] == "0.68 (0.6 to 0.75), 3 cases; newest first: 0.7 does not beat it"
+    assert facts["memory of all"].endswith("100 MiB predicted")
 
 
 def test_page_folds_the_figures_and_runs_no_strangers_text() -> None:
     pytest.importorskip("jinja2", reason="the report extra is not installed")
-    page = html.render(page_of([measured(quality={HOSTILE: HOSTILE})]))
+    page = html.render(page_of([measured(scores=(Score(name=HOSTILE, group=HOSTILE, value=1.0),))]))
     section = page.partition("<summary>Systems</summary>")[2].partition("</details>")[0]
 
-    assert "<td>1.2 ms</td><td>+20%</td>" in section
-    assert "<h3>memory_store, parts: encoder MiniLM</h3>" in section
+    assert "<td>1.2 ms</td>" in section and "<td>+20%</td>" in section
+    assert "<h3>memory, parts: encoder MiniLM</h3>" in section
     assert HOSTILE not in page
 
 

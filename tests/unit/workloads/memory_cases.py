@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harness.workloads.memory_store.store import MemoryStore, NewMemory
+from harness.workloads.memory.store import MemoryStore, NewMemory
 
 NOW_S = 1_750_000_000.0
 DIM = 64

@@ -1,4 +1,4 @@
-"""What becomes of memories: updated, forgotten without a trace, surviving a kill, seen by two stores."""
+"""What becomes of memories: forgotten without a trace, surviving a kill, seen by two stores."""
 
 import hashlib
 import os
@@ -12,23 +12,7 @@ import numpy as np
 import pytest
 from memory_cases import NOW_S, bytes_of, code, fill, open_store
 
-from harness.errors import BadDataError, RefusedError
-
-
-def test_update_supersedes_with_history(store):
-    first = store.store("Ada lives in Porto")
-    second = store.update(first, "Ada lives in Riga")
-    third = store.update(second, "Ada lives in Quito", created_s=NOW_S - 5)
-    assert store.get(third).created_s == NOW_S - 5
-    assert [h.memory.content for h in store.retrieve("Where does Ada live?")] == ["Ada lives in Quito"]
-    assert [m.content.split()[-1] for m in store.history(first)] == ["Porto", "Riga", "Quito"]
-    assert [m.is_current for m in store.history(third)] == [False, False, True]
-    assert not store.forget(words="porto", dry_run=True).memories
-    with pytest.raises(RefusedError, match="superseded"):
-        store.update(first, "again")
-    done = store.forget(ids=[second])
-    assert len(done.memories) == 3, "forgetting any version forgets all"
-    assert len(store) == 0
+from harness.errors import BadDataError
 
 
 def test_forgotten_leaves_no_byte_and_no_ghost(tmp_path):
@@ -127,7 +111,6 @@ def test_reading_changes_no_byte(tmp_path):
         before = hashlib.sha256(bytes_of(tmp_path)).digest()
         for i in range(20):
             store.retrieve(f"kayak {i}")
-            store.history(1)
         store.forget(words="kayak", dry_run=True)
         assert hashlib.sha256(bytes_of(tmp_path)).digest() == before
 

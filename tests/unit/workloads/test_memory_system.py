@@ -1,166 +1,145 @@
-"""The memory as a system: facts are kept by default, replaced on evidence, and public sets become cases."""
+"""The memory as a system: cases from files, what its figures stand beside, and 40 conversations in plain text."""
 
 import json
-from types import SimpleNamespace
+from pathlib import Path
 
+import numpy as np
 import pytest
 from memory_cases import HashingEmbedder
 
-from harness.errors import BadDataError, RefusedError, WrongAnswerError
-from harness.workloads.memory_store import SYSTEM
-from harness.workloads.parts import SystemParts
-from harness.workloads.system import Context
+from harness.catalog.paths import cache_dir
+from harness.errors import BadDataError, FetchError, MissingPackageError, RefusedError
+from harness.workloads.child import SystemJob, declare
+from harness.workloads.memory import SYSTEM, Ask, Forget, Tell, notes_of
+from harness.workloads.memory.store import Hit, Memory
+from harness.workloads.parts import Parts, open_parts
+from harness.workloads.passes import Meter, Op
+from harness.workloads.system import Context, read_cases
 
-SIZE = SYSTEM.sizes["empty"]
-OSLO, LIMA = "I live in Oslo.", "I live in Lima."
-
-
-class Judge:
-    """An NLI model that says contradiction of the pairs that it is given."""
-
-    def __init__(self, *pairs: tuple[str, str]) -> None:
-        self.pairs, self.asked = set(pairs), []
-
-    def has(self, label: str) -> bool:
-        return label == "contradict"
-
-    def probabilities(self, pairs, label):
-        self.asked += pairs
-        return [0.9 if pair in self.pairs else 0.1 for pair in pairs]
+CONVERSATIONS = Path(__file__).parent / "data" / "conversations.jsonl"
+EMPTY = SYSTEM.sizes["empty"]
 
 
-@pytest.fixture
-def told(tmp_path):
-    def tell(judge, *cases):
-        parts = SystemParts(encoder=HashingEmbedder(64), nli=judge)
-        state = SYSTEM.prepare(parts, SIZE, Context(tmp_path, tmp_path))
-        return [SYSTEM.step(state, {"kind": "tell", **case}) for case in cases]
+class Hashing(HashingEmbedder):
+    """With the tokens of a text: its words."""
 
-    return tell
+    def tokenize(self, text):
+        return text.split()
 
 
-def fact(key: str, text: str, **more):
-    return {"id": key, "text": text, "subject": "I", "relation": "live in", "single": True, **more}
+def answered(cases, parts, folder):
+    state = SYSTEM.prepare(parts, EMPTY, Context(folder, folder))
+    return [SYSTEM.step(state, case) for case in cases]
 
 
-def test_a_contradicted_fact_of_one_value_is_replaced(told):
-    answers = told(Judge((OSLO, LIMA)), fact("a", OSLO), fact("b", LIMA))
-    assert [a["replaced"] for a in answers] == [[], ["a"]]
+def scores_of(cases, answers):
+    return {score.name: score for score in SYSTEM.score(cases, answers)}
+
+
+def test_a_case_is_told_asked_and_forgotten(tmp_path):
+    cases = [Tell(id="a", text="The kayak is in the shed."), Ask(text="Where is the kayak?", expect=["a"])]
+    cases += [Forget(ids=["a"]), Ask(text="Where is the kayak?")]
+    parts = Parts(encoder=Hashing(32))
+    _, found, gone, after = answered(cases, parts, tmp_path)
+    assert (found["found"], gone, after["found"]) == (["a"], {"forgotten": ["a"]}, [])
+    with pytest.raises(RefusedError, match="neither ids nor a text"):
+        answered([Forget()], parts, tmp_path)
+
+
+def test_words_alone_need_no_encoder(tmp_path):
+    size = SYSTEM.sizes["words"]
+    assert list(SYSTEM.part_names(size)) == []
+    state = SYSTEM.prepare(Parts(), size, Context(tmp_path, tmp_path))
+    SYSTEM.step(state, Tell(id="a", text="The kayak is in the shed."))
+    assert SYSTEM.step(state, Ask(text="kayak?"))["found"] == ["a"]
+
+
+def test_the_chain_names_the_passes_with_the_users_own_lengths():
+    cases = [Tell(id="a", text="one two three"), Ask(text="four five"), Forget(ids=["a"])]
+    size = {"entry_count": 1000, "vectors": 1}
+    chains = declare(SYSTEM, cases, SystemJob(name="memory", size=size), Parts(encoder=Hashing(32)))
+    told = [[(one.part, one.op, one.tokens) for one in chain.passes] for chain in chains]
+    assert told == [[("encoder", Op.EMBED, 3)], [("encoder", Op.EMBED, 2), ("store", Op.SEARCH, 0)], []]
+    assert chains[1].passes[1].moved_bytes == 4 * 384 * 1000
+
+
+def test_recall_stands_beside_the_newest_and_what_is_lost_is_counted():
+    cases = [Tell(id=str(at), text="x") for at in range(12)]
+    cases += [Ask(text="q", expect=["0", "11"], outdated=["5"]), Ask(text="q", expect=["11"])]
+    answers = [{"id": at} for at in range(12)] + [{"found": ["0", "5"]}, {"found": ["11"]}]
+    scores = scores_of(cases, answers)
+    # half of the first question's evidence and all of the second's; the newest ten have "11" alone
+    assert scores["recall_at_10"].value == 0.75
+    assert scores["recall_at_10"].nulls == {"newest first": 0.75}
+    assert scores["recall_at_10"].beats_null is False
+    assert (scores["newer_first_ratio"].value, scores["lost_count"].value) == (1.0, 1.0)
+
+
+def test_notes_stand_in_the_order_of_time_without_what_is_outdated():
+    def hit(number, created_s, *newer):
+        return Hit(Memory(number, f"note {number}", "", created_s), 1.0, newer)
+
+    assert notes_of([hit(1, 30.0), hit(2, 10.0, 1), hit(3, 20.0)]) == ["note 3", "note 1"]
+
+
+def test_locomo_is_read_and_another_file_is_refused(tmp_path):
+    talk = {
+        "session_1_date_time": "1:56 pm on 8 May, 2023",
+        "session_1": [{"speaker": "Ann", "dia_id": "D1:1", "text": "I ski."}],
+    }
+    path = tmp_path / "l.json"
+    asked = {"question": "Who skis?", "evidence": ["D1:1; D9:9"]}
+    path.write_text(json.dumps([{"sample_id": "c", "conversation": talk, "qa": [asked]}]))
+    told, question = SYSTEM.read_cases(path)
+    assert (told.id, told.text, told.time_s) == ("D1:1", "Ann: I ski.", 1683554160.0)
+    assert (question.expect, question.time_s) == (["D1:1"], 1683554160.0 + 86400)
+    path.write_text("[]")
+    with pytest.raises(RefusedError, match="neither LoCoMo nor LongMemEval"):
+        SYSTEM.read_cases(path)
 
 
 @pytest.mark.parametrize(
-    ("judge", "second"),
+    ("line", "says"),
     [
-        (Judge((OSLO, LIMA)), fact("b", LIMA, subject="my brother")),
-        (Judge((OSLO, LIMA)), fact("b", LIMA, relation="was born in")),
-        (Judge((OSLO, LIMA)), fact("b", LIMA, single=False)),
-        (Judge((OSLO, LIMA)), {"id": "b", "text": LIMA}),
-        (Judge(), fact("b", LIMA)),
-        (None, fact("b", LIMA)),
-    ],
-    ids=[
-        "another subject",
-        "another relation",
-        "several at a time",
-        "nothing said of it",
-        "no contradiction",
-        "no judge",
+        ('{"kind": "tell", "id": "a"}', "text"),
+        ('{"kind": "tell", "id": "a", "text": 3}', "text"),
+        ('{"kind": "ask", "text": "x", "expected": []}', "expected"),
+        ('{"kind": "sing"}', "kind"),
     ],
 )
-def test_everything_else_is_kept(told, judge, second):
-    answers = told(judge, fact("a", OSLO), second)
-    assert [a["replaced"] for a in answers] == [[], []]
+def test_a_line_that_is_no_case_is_named(tmp_path, line, says):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(f'{{"kind": "ask", "text": "x"}}\n{line}\n')
+    with pytest.raises(BadDataError, match=rf"mine\.jsonl:2.*{says}"):
+        read_cases(path, SYSTEM)
 
 
-def test_a_judge_without_that_label_is_not_asked(told):
-    judge = Judge((OSLO, LIMA))
-    judge.has = lambda _label: False
-    assert [a["replaced"] for a in told(judge, fact("a", OSLO), fact("b", LIMA))] == [[], []]
-    assert judge.asked == []
+@pytest.fixture(scope="module")
+def minilm():
+    from harness.workloads.minilm import minilm_file
+
+    pytest.importorskip("llama_cpp", reason="the llama extra is not installed")
+    try:
+        return minilm_file(cache_dir() / "encoders")
+    except (FetchError, MissingPackageError) as error:
+        pytest.skip(str(error))
 
 
-def test_figures_by_hand():
-    cases = [
-        {"kind": "tell", "id": "a", "text": "x"},
-        {"kind": "tell", "id": "b", "text": "x", "replaces": "a"},
-        {"kind": "tell", "id": "c", "text": "x"},
-        {"kind": "tell", "id": "d", "text": "x", "replaces": "c"},
-        {"kind": "ask", "text": "x", "expect": ["a", "b"]},
-        {"kind": "ask", "text": "x", "expect": ["d"]},
-        {"kind": "forget", "ids": ["a"]},
-    ]
-    answers = [
-        {"replaced": []},
-        {"replaced": ["a"]},  # as wanted
-        {"replaced": ["b"]},  # lost
-        {"replaced": []},  # missed
-        {"found": ["c", "b"], "texts": []},
-        {"found": ["c", "c", "c", "c", "c", "d"], "texts": []},
-        {"forgotten": ["a", "b"]},
-    ]
-    found = SYSTEM.score(cases, answers)
-    # at 1: 0 and 0; at 5: one of two, and 0; at 10: one of two, and all
-    assert [found[f"recall_at_{k}"] for k in (1, 5, 10)] == [0.0, 0.25, 0.75]
-    assert found["any_at_5"]["mid"] == 0.5
-    assert found["facts_replaced"]["mid"] == 0.5
-    assert (found["facts_kept"]["mid"], found["facts_lost"]) == (0.75, 1)
-    assert found["forgotten_count"] == 2
+@pytest.mark.engine
+def test_forty_conversations_lose_nothing_and_put_the_newer_first(minilm, tmp_path):
+    cases = read_cases(CONVERSATIONS, SYSTEM)
+    assert len({case.conversation for case in cases}) == 40
+    scores = scores_of(cases, answered(cases, open_parts({"encoder": str(minilm)}), tmp_path))
+    assert scores["lost_count"].value == 0
+    assert scores["newer_first_ratio"].count == 20
+    assert scores["newer_first_ratio"].value >= 0.9
+    assert scores["recall_at_1"].value >= 0.85 and scores["recall_at_1"].beats_null
 
 
-def test_asked_and_forgotten(tmp_path):
-    state = SYSTEM.prepare(SystemParts(encoder=HashingEmbedder(64)), SIZE, Context(tmp_path, tmp_path))
-    for key, text in (("a", "The kayak is in the shed."), ("b", "The violin is in the attic.")):
-        SYSTEM.step(state, {"kind": "tell", "id": key, "text": text})
-    assert SYSTEM.step(state, {"kind": "ask", "text": "Where is the kayak?"})["found"] == ["a", "b"]
-    assert SYSTEM.step(state, {"kind": "forget", "ids": ["a"]}) == {"forgotten": ["a"]}
-    assert SYSTEM.step(state, {"kind": "ask", "text": "Where is the kayak?"})["found"] == ["b"]
-    assert b"kayak" not in b"".join(p.read_bytes() for p in tmp_path.iterdir())
-    with pytest.raises(RefusedError, match="found no text, expected what to ask"):
-        SYSTEM.step(state, {"kind": "ask"})
-    state.store_of("").forget = lambda **_: SimpleNamespace(memories=(1,), is_erased=False)
-    with pytest.raises(WrongAnswerError, match="log"):
-        SYSTEM.step(state, {"kind": "forget", "ids": ["b"]})
-
-
-def test_conversations_are_files_of_their_own_however_many(tmp_path):
-    state = SYSTEM.prepare(SystemParts(encoder=HashingEmbedder(64)), SIZE, Context(tmp_path, tmp_path))
-    for at in range(70):
-        SYSTEM.step(state, {"kind": "tell", "id": f"{at}", "text": "The kayak is red.", "conversation": f"c{at}"})
-    asked = {"kind": "ask", "text": "Which colour has the kayak?"}
-    assert SYSTEM.step(state, {**asked, "conversation": "c0"})["found"] == ["0"]
-    assert SYSTEM.step(state, {**asked, "conversation": "c69"})["found"] == ["69"]
-    assert SYSTEM.step(state, asked)["found"] == []
-    assert len(state.stores) == 64
-
-
-def test_locomo_and_longmemeval_become_cases(tmp_path):
-    talk = {
-        "session_1": [{"speaker": "Ada", "dia_id": "D1:1", "text": "I moved."}],
-        "session_1_date_time": "1:56 pm on 8 May, 2023",
-        "speaker_a": "Ada",
-    }
-    asked = [{"question": "Who moved?", "evidence": ["D1:1"]}, {"question": "No evidence?", "evidence": ["D9:9"]}]
-    locomo = tmp_path / "locomo.json"
-    locomo.write_text(json.dumps([{"sample_id": "c1", "conversation": talk, "qa": asked}]))
-    told, question = SYSTEM.read_cases(locomo)
-    # 8 May 2023 13:56 UTC
-    assert (told["text"], told["time_s"], told["id"]) == ("Ada: I moved.", 1683554160.0, "D1:1")
-    assert (question["expect"], question["time_s"]) == (["D1:1"], 1683554160.0 + 86_400)
-    row = {
-        "question_id": "q1",
-        "question": "Which tea?",
-        "haystack_session_ids": ["s1", "s2"],
-        "haystack_sessions": [[{"role": "user", "content": "Hello"}], [{"role": "user", "content": "Green tea"}]],
-        "answer_session_ids": ["s2"],
-    }
-    longmemeval = tmp_path / "longmemeval.json"
-    longmemeval.write_text(json.dumps([row]))
-    cases = SYSTEM.read_cases(longmemeval)
-    assert [c.get("id") for c in cases] == ["s1", "s2", None]
-    assert cases[2]["expect"] == ["s2"]
-    locomo.write_text(json.dumps([{"qa": [], "sample_id": 1}]))
-    with pytest.raises(BadDataError, match="a locomo file"):
-        SYSTEM.read_cases(locomo)
-    locomo.write_text("[]")
-    with pytest.raises(RefusedError, match="neither LoCoMo nor LongMemEval"):
-        SYSTEM.read_cases(locomo)
+@pytest.mark.engine
+def test_the_encoder_makes_unit_vectors_that_are_near_where_meaning_is(minilm):
+    encoder = open_parts({"encoder": str(minilm)}).encoder
+    same, other, apart = encoder.embed(["A man is eating food.", "A man eats something.", "The moon is far away."])
+    assert np.linalg.norm(same) == pytest.approx(1.0, abs=1e-5)
+    assert same @ other > 0.7 > 0.2 > same @ apart
+    assert isinstance(encoder.meter, Meter) and len(encoder.meter.taken) == 3

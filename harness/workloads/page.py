@@ -1,0 +1,123 @@
+"""Systems as tables: each row names the parts, the figures, the time and the memory of the same object."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING, Final
+
+from harness.domain.record import RunRecord
+from harness.domain.result import PassFigures, Score, SystemResult
+from harness.report.panels import Panel
+from harness.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from harness.workloads.run import SystemRun
+
+PASS_COLUMNS: Final = ("step", "part", "pass", "tokens", "p50", "p95", "predicted p50", "p95", "error")
+MEMORY_COLUMNS: Final = ("part", "file", "KV cache", "arena", "anonymous", "predicted", "error")
+SCORE_COLUMNS: Final = ("of", "figure", "value", "cases", "null", "which says")
+View = tuple[str, Sequence[str], list[list[str]]]
+"""A table as text: its title, columns and rows."""
+
+
+def pass_cells(row: PassFigures) -> list[str]:
+    """Passes of a part as text, measured beside predicted."""
+    error = row.error_ratio
+    return [
+        row.step,
+        row.part or "-",
+        row.op,
+        f"{row.tokens:g}" if row.tokens else "-",
+        _seconds(row.p50_s),
+        _seconds(row.p95_s),
+        _seconds(row.predicted_p50_s),
+        _seconds(row.predicted_p95_s),
+        "-" if error is None else f"{error:+.0%}",
+    ]
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else format_seconds(seconds)
+
+
+def memory_rows(record: RunRecord) -> list[list[str]]:
+    """What each part holds, and the process or processes together, measured beside predicted."""
+    result = _result(record)
+    rows = []
+    for part in result.memory:
+        sizes = [format_bytes(size) for size in (part.file_bytes, part.cache_bytes, part.arena_bytes)]
+        rows.append([part.part, *sizes, *_beside(part.anonymous_bytes, part.predicted_bytes)])
+    held = record.memory.peak_anonymous_bytes if record.memory else None
+    rows.append(["all", "-", "-", "-", *_beside(held, result.predicted_anonymous_bytes)])
+    return rows
+
+
+def _beside(held: int | None, predicted: int | None) -> list[str]:
+    error = "-" if not held or predicted is None else f"{predicted / held - 1:+.0%}"
+    return ["-" if size is None else format_bytes(size) for size in (held, predicted)] + [error]
+
+
+def score_cells(score: Score) -> list[str]:
+    """A figure beside its hardest null, and what that says."""
+    value = "-" if score.value is None else f"{score.value:.3g}"
+    if score.low is not None and score.high is not None:
+        value += f" ({score.low:.3g} to {score.high:.3g})"
+    null = score.best_null
+    return [
+        score.group or "all",
+        score.name.replace("_", " "),
+        value,
+        str(score.count),
+        f"{null}: {score.nulls[null]:.3g}" if null else "-",
+        {True: "beats it", False: "does not beat it", None: "-"}[score.beats_null],
+    ]
+
+
+def _result(record: RunRecord) -> SystemResult:
+    assert isinstance(record.result, SystemResult)
+    return record.result
+
+
+def parts_of(record: RunRecord) -> str:
+    """The parts of a run, each with the model that it was."""
+    return ", ".join(f"{name} {model}" for name, model in _result(record).parts.items()) or "none"
+
+
+def views(runs: Sequence["SystemRun"]) -> list[View]:
+    """Passes, memory and figures of each run, and what is predicted of other devices."""
+    shown: list[View] = []
+    for one in runs:
+        title = f"{one.name}, parts: {parts_of(one.record)}"
+        result = _result(one.record)
+        shown += [
+            (f"time of {title}", PASS_COLUMNS, [pass_cells(row) for row in result.passes]),
+            (f"memory of {title}", MEMORY_COLUMNS, memory_rows(one.record)),
+            (f"figures of {title}", SCORE_COLUMNS, [score_cells(score) for score in result.scores]),
+        ]
+        for device, rows in one.elsewhere.items():
+            shown.append((f"{title}, predicted of {device}", PASS_COLUMNS, [pass_cells(row) for row in rows]))
+    return [view for view in shown if view[2]]
+
+
+def median_error(runs: Sequence["SystemRun"]) -> float | None:
+    """Median of the absolute errors of whole steps; None without any."""
+    rows = [row for one in runs for row in _result(one.record).passes if not row.part]
+    errors = [abs(row.error_ratio) for row in rows if row.error_ratio is not None]
+    return median(errors) if errors else None
+
+
+def panel(record: RunRecord) -> Panel | None:
+    """The section of a system's run in a report; None for any other record."""
+    if not isinstance(record.result, SystemResult):
+        return None
+    facts = [(f"memory of {row[0]}", f"{row[4]} measured, {row[5]} predicted") for row in memory_rows(record)]
+    for score in record.result.scores:
+        group, name, value, count, null, says = score_cells(score)
+        facts.append((f"{group}: {name}", f"{value}, {count} cases; {null} {says}" if null != "-" else value))
+    return Panel(
+        title="Systems",
+        label=f"{record.workload}, parts: {parts_of(record)}",
+        outcome=f"{record.outcome}: {record.detail}" if record.detail else record.outcome,
+        columns=PASS_COLUMNS,
+        rows=[pass_cells(row) for row in record.result.passes],
+        facts=facts,
+    )

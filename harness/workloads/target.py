@@ -1,0 +1,242 @@
+"""A system on a target that has the programs of llama.cpp alone: each pass is timed there, by llama-bench.
+
+The token counts are those of the user's own cases: every pass is run with the median and with the 95th percentile of
+what a step asks for. What no program there can run (arrays of the system's own, a graph of ONNX Runtime) leaves its
+place empty, and so does the step as a whole in the target's figures; glue is Python and is not run there.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from harness.app.on_target import probe_on
+from harness.domain.base import Frozen
+from harness.domain.record import Sample
+from harness.domain.result import PartMemory, PassFigures, SystemResult
+from harness.domain.scenario import Scenario
+from harness.measure.child import ChildResult, run_child
+from harness.measure.jobs.generate import plan as plan_generation
+from harness.measure.pipeline import How, Measurement, Pipeline
+from harness.measure.protocol import GenerateJob
+from harness.measure.runner import identify
+from harness.ports import Emit
+from harness.targets import target_named
+from harness.targets.bench import There, on_target, run_bench
+from harness.targets.facts import facts
+from harness.workloads.child import Declared, SystemJob, asked_cases, declare
+from harness.workloads.parts import open_parts
+from harness.workloads.passes import Op, Pass, total
+from harness.workloads.run import WHOLE, Given, Plan, SystemRun, plan_of
+from harness.workloads.system import load
+
+_QUANTILES: Final = (0.5, 0.95)
+_HELD: Final = ("peak_rss_bytes", "anonymous_bytes", "file_bytes")
+_RUN_THERE: Final = frozenset({Op.EMBED, Op.READ, Op.WRITE, Op.JUDGE})
+
+
+class Shape(Frozen):
+    """Passes of one part in a step, at one of the quantiles, and the run of llama-bench that times them."""
+
+    step: str
+    part: str
+    op: Op
+    share: float
+    tokens: int
+    depth: int
+    there: There
+
+
+class ChainThere(Frozen):
+    """What the child runs on the target; a step is sampled so often."""
+
+    shapes: tuple[Shape, ...]
+    repetitions: int
+
+
+class Timed(NamedTuple):
+    """Passes of a step at one quantile: what is asked of a part."""
+
+    step: str
+    one: Pass
+    share: float
+
+
+def run_on(
+    name: str, given: Given, *, size: str, on: str, programs: Path, repetitions: int = 5, how: How = How(), **more: Any
+) -> SystemRun:
+    """Measure the passes of a system on a target, and predict them by its profile.
+
+    Raises:
+        UnknownNameError: No such system or size.
+        RefusedError: A part that it needs was not named.
+        CouldNotRunError: The target cannot be used.
+    """
+    plan = plan_of(name, given, size)
+    cases = str(given.cases.absolute()) if given.cases else ""
+    job = SystemJob(name=name, size=plan.size, parts=plan.parts, cases=cases, repetitions=repetitions, **more)
+    target = target_named(on)
+    known = facts(target)
+    device, _ = probe_on(on, programs, None)
+    with Pipeline(how) as pipeline:
+        counted = run_child(f"{__name__}:count", job)
+        declared = counted.told("declared", Declared)
+        shapes = []
+        for timed in shapes_of(declared, plan):
+            path = Path(plan.parts[timed.one.part])
+            scenario = _scenario(timed.one, known.cpu.thread_count)
+            asked = GenerateJob(path=str(path), scenario=scenario, repetitions=repetitions)
+            there = on_target(plan_generation(asked, plan.weights[timed.one.part]), target, known, programs)
+            assert isinstance(there.job, There)
+            shapes.append(_shape(timed, there.job))
+        machine = there.machine if shapes else None
+
+        def read(ended: ChildResult) -> SystemResult:
+            rows = tuple(_figures(declared, ended, plan, device, on))
+            held = ended.told("part", PartMemory)
+            predicted_bytes = plan.part_bytes(device)
+            parts = tuple(part.replace(predicted_bytes=predicted_bytes[part.part]) for part in held)
+            paths = {part: Path(path).name for part, path in plan.parts.items()}
+            return SystemResult(size=plan.size, parts=paths, passes=rows, memory=parts,
+                                predicted_anonymous_bytes=plan.held_bytes(device))  # fmt: skip
+
+        language = plan.parts.get("language")
+        measurement = Measurement(
+            workload=name,
+            entry=f"{__name__}:measure_there",
+            job=ChainThere(shapes=tuple(shapes), repetitions=repetitions),
+            scenario=Scenario(),
+            read=read,
+            runtime="executable",
+            model=identify(Path(language), plan.weights["language"]) if language else None,
+            wanted_count=3,
+            notes={"target": on},
+            machine=machine,
+        )
+        how.listener.begin(f"{name} on {on}")
+        record = pipeline.measure(measurement)
+    return SystemRun(name=name, record=record)
+
+
+def count(job: SystemJob, emit: Emit) -> None:
+    """Child's entry, here: the passes of the cases, with real token counts."""
+    system = load(job.name)
+    parts = open_parts(job.parts, context_tokens=system.context_tokens)
+    for declared in declare(system, asked_cases(system, job), job, parts):
+        emit("declared", declared)
+
+
+def shapes_of(declared: Sequence[Declared], plan: Plan) -> list[Timed]:
+    """Of each kind of step and each pass that a program there can run: the median and the 95th percentile."""
+    found = []
+    for step in dict.fromkeys(each.step for each in declared):
+        cases = [each.passes for each in declared if each.step == step]
+        kinds = dict.fromkeys((one.part, one.op) for case in cases for one in case)
+        for part, op in kinds:
+            if op not in _RUN_THERE or part not in plan.weights:
+                continue
+            sums = [sum(one.tokens for one in case if (one.part, one.op) == (part, op)) for case in cases]
+            depths = [one.depth for case in cases for one in case if (one.part, one.op) == (part, op)]
+            for share in _QUANTILES:
+                tokens = round(float(np.quantile(sums, share)))
+                if tokens:
+                    one = Pass(part=part, op=op, tokens=tokens, depth=round(float(np.median(depths))))
+                    found.append(Timed(step, one, share))
+    return found
+
+
+def _scenario(one: Pass, thread_count: int) -> Scenario:
+    prompt, new = (0, one.tokens) if one.op is Op.WRITE else (one.tokens, 0)
+    tokens = one.depth + one.tokens
+    return Scenario(
+        context_tokens=tokens,
+        prompt_tokens=prompt,
+        new_tokens=new,
+        depth_tokens=one.depth,
+        thread_count=thread_count,
+        api="cpu",
+    )
+
+
+def _shape(timed: Timed, there: There) -> Shape:
+    one = timed.one
+    words = (*there.words, "-embd", "1") if one.op is Op.EMBED else there.words
+    return Shape(step=timed.step, part=one.part, op=one.op, share=timed.share, tokens=one.tokens, depth=one.depth,
+                 there=there.replace(words=words))  # fmt: skip
+
+
+def measure_there(job: ChainThere, emit: Emit) -> None:
+    """Child's entry: every shape by llama-bench there; a step is the sum of its passes, its memory that of its parts.
+
+    Raises:
+        EngineError: A program failed there, or the connection broke.
+    """
+    memory: dict[str, dict[str, int]] = {}
+    taken: dict[tuple[str, float], list[list[Sample]]] = {}
+    for shape in job.shapes:
+        told: list[tuple[str, Any]] = []
+        run_bench(shape.there, lambda name, data, into=told: into.append((name, data)))  # type: ignore[misc]
+        samples = [data for name, data in told if name == "sample"]
+        taken.setdefault((shape.step, shape.share), []).append(samples)
+        seconds = [sample.duration_s for sample in samples]
+        emit("shape", {"step": shape.step, "part": shape.part, "op": shape.op, "share": shape.share,
+                       "tokens": shape.tokens, "p50_s": float(np.median(seconds))})  # fmt: skip
+        emit("engine", next(data for name, data in told if name == "engine"))
+        end = next(data for name, data in reversed(told) if name == "memory" and data["mark"] == "end")
+        held = memory.setdefault(shape.part, {})
+        for key in _HELD:
+            held[key] = max(held.get(key, 0), end[key])
+    for (step, share), passes in taken.items():
+        label = step if share == _QUANTILES[0] else f"{step} @ p{round(100 * share)}"
+        for row in zip(*passes, strict=False):
+            doubts = tuple(dict.fromkeys(doubt for sample in row for doubt in sample.validity.doubts))
+            duration_s = sum(sample.duration_s for sample in row)
+            validity = row[0].validity.replace(doubts=doubts)
+            emit("sample", row[0].replace(phase="workload", label=label, token_count=1, duration_s=duration_s,
+                                          validity=validity, energy_joules=None))  # fmt: skip
+    for part, held in memory.items():
+        emit("part", PartMemory(part=part, file_bytes=held["file_bytes"], anonymous_bytes=held["anonymous_bytes"]))
+    sums = {
+        key: sum(held[key] for held in memory.values()) for key in ("peak_rss_bytes", "anonymous_bytes", "file_bytes")
+    }
+    for mark in ("loaded", "end"):
+        emit("memory", {"mark": mark, "elsewhere": False, **sums})
+
+
+def _figures(
+    declared: Sequence[Declared], ended: ChildResult, plan: Plan, device: Any, on: str
+) -> Sequence[PassFigures]:
+    """Measured there beside predicted; what no program there runs has no measured figure."""
+    law = plan.law(device)
+    shapes = ended.told("shape")
+    rows = []
+    for step in dict.fromkeys(each.step for each in declared):
+        cases = [each.passes for each in declared if each.step == step]
+        parts: list[PassFigures] = []
+        for part, op in dict.fromkeys((one.part, one.op) for case in cases for one in case):
+            own = {row["share"]: row for row in shapes if (row["step"], row["part"], row["op"]) == (step, part, op)}
+            expected = [total(law, [one for one in case if (one.part, one.op) == (part, op)]) for case in cases]
+            known = [each for each in expected if each is not None]
+            row = PassFigures(step=step, part=part, op=op, where=on)
+            if known:
+                low, high = np.quantile(known, _QUANTILES).tolist()
+                row = row.replace(predicted_p50_s=low, predicted_p95_s=high)
+            if own:
+                first, last = own[_QUANTILES[0]], own.get(_QUANTILES[1], own[_QUANTILES[0]])
+                row = row.replace(tokens=first["tokens"], p50_s=first["p50_s"], p95_s=last["p50_s"])
+            parts.append(row)
+        rows.append(_whole(step, [row for row in parts if row.p50_s is not None], on))
+        rows += parts
+    return rows
+
+
+def _whole(step: str, parts: Sequence[PassFigures], on: str) -> PassFigures:
+    """All passes of a step that run there."""
+    row = PassFigures(step=step, part="", op=WHOLE, where=on)
+    sums = {}
+    for name in ("p50_s", "p95_s", "predicted_p50_s", "predicted_p95_s"):
+        values = [getattr(part, name) for part in parts]
+        if values and None not in values:
+            sums[name] = sum(values)
+    return row.replace(**sums)

@@ -1,0 +1,175 @@
+"""Training on a device: real steps of llama.cpp's own optimiser on a model, and published runs by the formulas.
+
+``step``: forward, backward and AdamW over one batch, through ``llama_opt_epoch``; it works on a copy of the model with
+F32 weights, which is made once. FLOP of training: 6 N for a token (2 forward, 4 backward; N the weights that a token is
+multiplied with; Kaplan et al. 2020), and 12 A s for attention, A = layers x heads x head width, s the tokens that a
+token is scored against. MFU = FLOP of the model / (peak FLOP/s x device-seconds); Chowdhery et al. 2022 (PaLM,
+arXiv:2204.02311), appendix B. ``run``: the same of a published run.
+"""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, NamedTuple
+
+from harness.app.this_machine import this_machine
+from harness.catalog.gguf import read_weights
+from harness.domain.base import REFERENCE, shipped_rows, shipped_text
+from harness.domain.model import Weights
+from harness.domain.result import Score
+from harness.errors import RefusedError
+from harness.measure.pipeline import make
+from harness.runtimes.llamacpp.training import TrainingSession
+from harness.workloads.parts import Parts
+from harness.workloads.passes import Chain, Op, Pass
+from harness.workloads.scores import rows_of
+from harness.workloads.system import Answers, Case, Context, Size, System
+
+_MOMENTS: Final = 3
+"""Gradient and two moments for each weight, in F32, beside the weight."""
+
+
+class Step(Case, tag="step"):
+    """One batch of tokens from this place of the text that ships."""
+
+    place: int
+
+
+class Run(Case, tag="run"):
+    """A training run: weights that a token is multiplied with, tokens, hours x devices, dense peak of one device."""
+
+    name: str
+    parameter_count: float
+    token_count: float
+    device_hours: float
+    peak_flops_per_s: float
+    attention_dim: float = 0
+    attended_tokens: float = 0
+    stated_mfu: float | None = None
+
+
+def run_flops(case: Run) -> Fraction:
+    """FLOP of a run's model, exact."""
+    attention = 12 * _exact(case.attention_dim) * _exact(case.attended_tokens)
+    return (6 * _exact(case.parameter_count) + attention) * _exact(case.token_count)
+
+
+def mfu(case: Run) -> Fraction:
+    """Model FLOP utilisation of a run, exact; a number is read as it is written in decimals."""
+    return run_flops(case) / (_exact(case.device_hours) * 3600 * _exact(case.peak_flops_per_s))
+
+
+def _exact(value: float) -> Fraction:
+    return Fraction(str(value))
+
+
+class TrainState(NamedTuple):
+    """The model that is trained, the text, its weights, and the chip's FLOP/s: None where no peak is known."""
+
+    parts: Parts
+    session: TrainingSession | None = None
+    tokens: Sequence[int] = ()
+    parameter_count: int = 0
+    peak_flops_per_s: float | None = None
+
+
+class TrainSystem(System):
+    """Steps of training, and runs by the formulas."""
+
+    name = "train"
+    title = "Training: real steps of llama.cpp's optimiser with tokens a second and MFU; published runs by the formulas"
+    kinds = (Step, Run)
+    options = ("language",)
+    context_tokens = 64
+    sizes = {
+        "default": {"step_count": 3, "batch_tokens": 256},
+        "formulas": {"step_count": 0, "batch_tokens": 0},
+    }
+
+    def part_names(self, size: Size) -> Sequence[str]:
+        """The model that is trained, where one is."""
+        return ("language",) if size["step_count"] else ()
+
+    def part_files(self, paths: Mapping[str, str], cache: Path) -> dict[str, str]:
+        """A copy of the model with F32 weights, made once."""
+        if "language" not in paths:
+            return {}
+        source = Path(paths["language"])
+        target = cache / "trainable" / f"{source.stem}-f32.gguf"
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            make("harness.runtimes.llamacpp.quantize:run_quantize", {"source": str(source), "quant": "F32"}, target)
+        return {"language": str(target)}
+
+    def cases(self, size: Size, seed: int) -> Sequence[Any]:
+        """Batches of the text that ships, one after the other; published runs."""
+        steps = [Step(place=at * size["batch_tokens"]) for at in range(size["step_count"] + 1)]
+        runs = []
+        for row in shipped_rows("training_runs.csv", "harness.workloads"):
+            numbers = {key: float(value) for key, value in row.items() if key != "name" and value}
+            runs.append(Run(name=row["name"], **numbers))
+        return [*(steps if size["step_count"] else []), *runs]
+
+    def prepare(self, parts: Parts, size: Size, context: Context) -> TrainState:
+        """Read the model into memory of its own, and make room for gradients and moments."""
+        if parts.language is None or not size["step_count"]:
+            return TrainState(parts)
+        path = parts.language.path
+        session = TrainingSession(path, size["batch_tokens"], context.thread_count)
+        device = this_machine()
+        peaks = next((e.peak_flops_per_s for e in device.engines if e.kind == "cpu"), {}) if device else {}
+        peak = peaks["fp32"].value if "fp32" in peaks else None
+        tokens = session.tokenize(shipped_text(REFERENCE))
+        return TrainState(parts, session, tokens, read_weights(path).weight_count, peak)
+
+    def step(self, state: TrainState, case: Any) -> dict[str, Any]:
+        """The loss of a batch, or FLOP and MFU of a run."""
+        if isinstance(case, Run):
+            exact = mfu(case)
+            return {"flops": float(run_flops(case)), "mfu": float(exact), "exact": str(exact)}
+        if state.session is None:
+            raise RefusedError("step: name the model that is trained with --model, and a size with steps")
+        count = state.session.batch_tokens
+        start = case.place % (len(state.tokens) - count - 1)
+        with state.parts.meter.timed(Pass(part="language", op=Op.TRAIN, tokens=count)):
+            loss = state.session.step(state.tokens[start : start + count + 1])
+        rate = count / state.parts.meter.taken[-1].seconds
+        achieved = 6 * state.parameter_count * rate
+        share = achieved / state.peak_flops_per_s if state.peak_flops_per_s else None
+        return {"loss": loss, "tokens_per_s": rate, "flops_per_s": achieved, "mfu": share}
+
+    def chain(self, case: Any, size: Size, chain: Chain) -> None:
+        """A step reads and writes back one batch."""
+        if isinstance(case, Step):
+            chain.passes.append(Pass(part="language", op=Op.TRAIN, tokens=size["batch_tokens"]))
+
+    def held_bytes(self, size: Size, weights: Mapping[str, Weights]) -> int:
+        """Weights, gradients and two moments in F32, and the activations of a batch."""
+        if "language" not in weights:
+            return 0
+        model = weights["language"]
+        shape = model.shape
+        activations = size["batch_tokens"] * (34 * shape.hidden_dim * shape.layer_count + 3 * shape.vocab_count)
+        return 4 * ((1 + _MOMENTS) * model.weight_count + activations)
+
+    def score(self, cases: Sequence[Any], answers: Answers) -> Sequence[Score]:
+        """Tokens a second and MFU of steps, the loss they took off; how far the formula is from stated MFU."""
+        scores = []
+        steps = [answer for _, answer in rows_of(cases, answers, Step)]
+        for name in ("tokens_per_s", "mfu") if steps else ():
+            known = [answer[name] for answer in steps if answer[name] is not None]
+            if known:
+                scores.append(Score(name=name, value=median(known), group="step", count=len(known)))
+        if len(steps) > 1:
+            gained = steps[0]["loss"] - steps[-1]["loss"]
+            scores.append(Score(name="loss_gained_nats", value=gained, group="step", count=len(steps)))
+        stated = [(c, a) for c, a in rows_of(cases, answers, Run) if c.stated_mfu is not None]
+        if stated:
+            gaps = [abs(answer["mfu"] - case.stated_mfu) for case, answer in stated]
+            told: dict[str, Any] = {"group": "run", "count": len(gaps), "more_is_better": False}
+            scores.append(Score(name="mfu_error_median", value=median(gaps), **told))
+        return scores
+
+
+SYSTEM = TrainSystem()

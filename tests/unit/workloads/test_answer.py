@@ -1,0 +1,63 @@
+"""Answers with confidence: planted calibration, thresholds by hand, and figures beside their nulls."""
+
+import numpy as np
+import pytest
+
+from harness.errors import RefusedError, WrongAnswerError
+from harness.workloads.answer import SYSTEM, Claim, Confidences, Question, calibrated
+from harness.workloads.parts import Parts
+from harness.workloads.scores import auc_of, f1_of
+
+
+def test_a_planted_miscalibration_is_found_and_a_wrong_figure_is_an_error():
+    (case, *_) = SYSTEM.cases({"case_count": 0, "row_count": 20_000}, 3)
+    answer = calibrated(case)
+    assert answer["ece"] == pytest.approx(case.implied_ece, abs=0.02)
+    names = {score.name: score for score in SYSTEM.score([case], [answer])}
+    # confidences that are off by a power still beat a constant
+    assert names["brier"].value < names["brier"].nulls["a constant"]
+    with pytest.raises(WrongAnswerError, match="an ECE is"):
+        SYSTEM.score([case.replace(implied_ece=0.5)], [answer])
+
+
+@pytest.mark.parametrize(
+    ("confidences", "says"),
+    [([0.5] * 10, "below 200"), ([1.5] * 300, "confidences"), ([float("nan")] * 300, "confidences")],
+)
+def test_what_is_no_set_of_confidences_is_refused(confidences, says):
+    with pytest.raises(RefusedError, match=says):
+        calibrated(Confidences(confidences=confidences, outcomes=[True] * len(confidences)))
+
+
+def test_answers_are_scored_beside_always_unknown_and_their_own_unknown():
+    cases = [Question(passage="p", question="q", answer="7"), Question(passage="p", question="q")] * 20
+    told = {"text": "7 shelves", "confidence": 0.9, "agreed": 0.2, "is_unknown": False}
+    guessed = {"text": "7", "confidence": 0.3, "agreed": 0.8, "is_unknown": False}
+    scores = {(s.group, s.name): s for s in SYSTEM.score(cases, [told, guessed] * 20)}
+    right = scores["answer", "right_ratio"]
+    # the half whose answer is told is right, the other half ought to be unknown
+    assert (right.value, right.nulls) == (0.5, {"always unknown": 0.5})
+    assert scores["answer by confidence", "auc"].value == 1.0
+    assert scores["answer by agreed", "auc"].value == 0.0
+    assert scores["answer by confidence", "auc"].beats_null is True
+    assert scores["answer by agreed", "auc"].beats_null is False
+
+
+def test_support_stands_beside_always_yes_and_the_words():
+    cases = [Claim(passage="Shop 7 has 3 shelves", claim="Shop 7 has 3 shelves", supported=True)]
+    cases += [Claim(passage="Shop 7 has 3 shelves", claim="Shop 7 has 4 shelves", supported=False)]
+    scores = {s.name: s for s in SYSTEM.score(cases, [{"support": 0.9}, {"support": 0.1}])}
+    assert scores["f1"].value == 1.0
+    # both claims have four in five words in the passage
+    assert scores["f1"].nulls == {"always yes": pytest.approx(2 / 3), "its words are there": pytest.approx(2 / 3)}
+
+
+def test_a_question_needs_somebody_who_answers():
+    with pytest.raises(RefusedError, match="--model"):
+        SYSTEM.step(Parts(), Question(passage="p", question="q"))
+
+
+def test_f1_and_auc_by_hand():
+    assert f1_of(np.array([[1, 1], [1, 0], [0, 1], [0, 0]])) == 0.5
+    # of four pairs of a true and a false row three are in order, and one is a tie
+    assert auc_of(np.array([[0.9, 1], [0.5, 1], [0.5, 0], [0.1, 0]])) == pytest.approx(3.5 / 4)

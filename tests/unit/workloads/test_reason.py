@@ -1,0 +1,142 @@
+"""Arithmetic in exact fractions, programs of a model, the first wrong step, and what the scores are compared with."""
+
+import json
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import BadDataError, RefusedError
+from harness.workloads.parts import Parts
+from harness.workloads.reason import SYSTEM, Contradiction, Critic, Solve
+from harness.workloads.reason.arithmetic import first_wrong, wrong_equality
+from harness.workloads.reason.programs import doubted, value_of, worked
+from harness.workloads.system import Context
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "So 12 + 5 = 17 in all.",
+        "3 x 7 = 21",
+        "It costs $2,000 * 3 = $6,000.",
+        "10 / 3 = 3.33 each",
+        "48/2 = 24 = 20 + 4",
+        "20% * 50 = 10",
+        "x + 3 = 10",  # an unknown
+        "2x = 6",
+        "f(2) = 3",
+        "1 + 2 = 3x",
+        "5 apples * 3 = 15",  # a word is part of it
+        "\\frac{1}{2} + 1 = 4",
+        "2 + 2 = ",
+        "9 ** 9 ** 9 = 1",
+    ],
+)
+def test_what_holds_or_cannot_be_worked_is_no_error(step):
+    assert wrong_equality(step) == ""
+
+
+@pytest.mark.parametrize(
+    ("step", "correct"),
+    [
+        ("12 + 5 = 18", "17"),
+        ("3 × 7 = 22", "21"),
+        ("1,000 − 1 = 1,000", "999"),
+        ("10 / 4 = 3", "2.5"),
+        ("2 * 3 * 4 = 25", "24"),
+        ("48/2 = 24 = 20 + 5", ""),  # a chain: 24 = 20 + 5 has no operator on its left
+        ("20 + 5 = 24 = 48/2", "25"),
+        ("0.1 + 0.2 = 0.31", "0.3"),
+    ],
+)
+def test_a_wrong_equality_is_named_with_what_is_right(step, correct):
+    found = wrong_equality(step)
+    assert (f"(correct: {correct})" in found) if correct else found == ""
+
+
+@given(st.integers(-999, 999), st.integers(1, 999), st.sampled_from("+-*/"), st.integers(1, 50))
+def test_right_results_are_accepted_and_others_found(a, b, sign, off):
+    exact = {"+": Fraction(a + b), "-": Fraction(a - b), "*": Fraction(a * b), "/": Fraction(a, b)}[sign]
+    if sign != "/":
+        assert wrong_equality(f"We get {a} {sign} {b} = {exact}.") == ""
+        assert wrong_equality(f"We get {a} {sign} {b} = {exact + off}.") != ""
+    assert value_of(f"{a} {sign} {b}") == exact
+
+
+def test_the_first_wrong_step_counts_from_zero():
+    assert first_wrong(["1 + 1 = 2", "2 + 2 = 5", "5 + 5 = 11"]) == 1
+    assert first_wrong(["1 + 1 = 2"]) == -1
+
+
+def test_a_program_is_worked_exactly():
+    assert worked("a = 0.1 + 0.2\nb = a * 3\nb += 1") == [Fraction(3, 10), Fraction(9, 10), Fraction(19, 10)]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os",
+        "a = open('x')",
+        "a = b",
+        "a = 1 / 0",
+        "a = 2 ** 100000",
+        "a = (1).real",
+        "a = 'x' * 9",
+        "a = " + "(" * 1900,
+        "a = 1\n" * 2000,
+    ],
+)
+def test_a_program_that_is_no_arithmetic_is_refused(program):
+    with pytest.raises(RefusedError):
+        worked(program)
+
+
+def test_the_step_to_doubt_is_the_first_result_that_no_program_has():
+    problem = "A shop has 4 shelves with 12 boxes each and sells 5. How many are left?"
+    program = [Fraction(48), Fraction(43)]
+    right = ["4 * 12 = 48", "48 - 5 = 43", "The answer is 43"]
+    wrong = ["4 * 12 = 48", "48 + 5 = 53", "The answer is 53"]
+    assert doubted(right, problem, [program]) == -1
+    assert doubted(wrong, problem, [program]) == 1
+    assert doubted(["So it must be 50"], problem, [program]) == 0  # the last step, where no result is written
+    assert doubted(wrong, problem, []) == -1
+    assert doubted(wrong, problem, [program, [Fraction(53)]]) == -1  # one of the programs ends as the solution
+
+
+def test_critic_scores_stand_beside_rules_that_read_no_step():
+    """Three wrong traces of 2, 4 and 4 steps and two right ones of 2; the critic finds one and accepts both."""
+    lengths, labels, first = [2, 4, 4, 2, 2], [1, 0, 3, -1, -1], [1, 2, -1, -1, -1]
+    cases = [Critic(problem="p", steps=["s"] * n, label=y) for n, y in zip(lengths, labels, strict=True)]
+    answers = [{"first_error": f, "exact_only": -1} for f in first]
+    score, alarms = SYSTEM.score(cases, answers)
+    assert score.value == pytest.approx(2 * (1 / 3) * 1 / (1 / 3 + 1))
+    # a random step of the two that were doubted: (1/2 + 1/4) / 3 located, both right ones accepted
+    assert score.nulls["a step at random"] == pytest.approx(2 * 0.25 / 1.25)
+    # longer than the median of 2 steps: two of three doubted, at one of four steps
+    assert score.nulls["the longer half"] == pytest.approx(2 * (0.5 / 3) / (0.5 / 3 + 1))
+    assert alarms.value == 0
+
+
+def test_a_vote_stands_beside_one_program():
+    cases = [Solve(problem="p", answer="1,000"), Solve(problem="p", answer="2")]
+    answers = [{"answers": ["7", "1000", "1000"], "voted": "1000"}, {"answers": [], "voted": ""}]
+    (score,) = SYSTEM.score(cases, answers)
+    assert (score.name, score.value, score.nulls) == ("right_ratio", 0.5, {"one program": 0.0})
+
+
+def test_contradictions_need_a_users_nli_model(tmp_path):
+    case = Contradiction(steps=["It rains.", "It does not rain."])
+    state = SYSTEM.prepare(Parts(), SYSTEM.sizes["default"], Context(tmp_path, tmp_path))
+    with pytest.raises(RefusedError, match="--nli"):
+        SYSTEM.step(state, case)
+
+
+def test_process_bench_is_read_and_another_file_is_refused(tmp_path):
+    path = tmp_path / "processbench_gsm8k.json"
+    path.write_text(json.dumps([{"id": "1", "problem": "p", "steps": ["s"], "label": -1}]))
+    assert SYSTEM.read_cases(path) == [Critic(problem="p", steps=["s"], label=-1)]
+    path.write_text(json.dumps([{"problem": "p"}]))
+    with pytest.raises(BadDataError, match="problem, steps and label"):
+        SYSTEM.read_cases(path)
