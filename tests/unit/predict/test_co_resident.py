@@ -91,7 +91,10 @@ def test_companions_by_name():
     small, large = companion("answer:calibration"), companion("answer:case_count=0,row_count=1000000")
     # a million doubles and as many truth values at least
     assert large.anonymous_bytes - small.anonymous_bytes > 900_000 * 9
-    assert with_companions(predict(Case.of(MODEL, PHONE, Scenario())).memory, (small,)).parts[-1].name == "answer calibration"
+    assert (
+        with_companions(predict(Case.of(MODEL, PHONE, Scenario())).memory, (small,)).parts[-1].name
+        == "answer calibration"
+    )
     with pytest.raises(UnknownNameError):
         companion("answr")
     with pytest.raises(UnknownNameError):
