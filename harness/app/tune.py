@@ -21,7 +21,7 @@ import re
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -73,6 +73,10 @@ _CHUNKS: Final = 1
 """Chunks of 512 tokens of the shipped text that each kind of setting reads once."""
 _HOPELESS_RATIO: Final = 1.5
 """A setting that took so many times as long as the best in the first round leaves. So does one that is expected to."""
+_SLOWEST_TURN_RATIO: Final = 3.0
+"""A turn is ended when it takes so many times as long as the shortest one."""
+_LEAST_TURN_S: Final = 15.0
+"""No turn is ended before: a model's first load is none of its speed."""
 NOT_RUN: Final = "the time was up before it ran"
 _LEAST_DRAFT_S: Final = 20.0
 """With less time left no draft is looked at."""
@@ -127,12 +131,15 @@ class Runner(Frozen):
     Attributes:
         predicted_s: Seconds of one request as predicted; None where nothing was.
         turns_s: Seconds of one request in each turn, of an undisturbed or least disturbed sample.
+        slower_ratio: How many times the winner's seconds it took, turn by turn: seconds of other minutes say little on
+            a machine that drifts. None where it never ran.
         left: Why it left the race; empty for the winner and those that do not differ from it.
     """
 
     setting: Setting
     predicted_s: Interval | None = None
     turns_s: tuple[float, ...] = ()
+    slower_ratio: float | None = None
     left: str = ""
 
 
@@ -168,6 +175,8 @@ class Tuned(Frozen):
         gain: How many times faster the winner is than the defaults, from turns of their own; its ends, of 99 %, are
             None where the time was up before three turns.
         runners: All settings, the winner first, then by their speed; those that never ran last.
+        unproven: What was ahead in the races and not faster than the defaults in turns of their own, or had too few of
+            them: the defaults are then the winner. None where there is no such.
         never_ran_ratio: Share of the settings that the prediction left out, before the race or within its first round.
     """
 
@@ -182,6 +191,7 @@ class Tuned(Frozen):
     seconds: float
     commands: dict[str, str] = {}
     drafting: Drafting | None = None
+    unproven: Setting | None = None
 
 
 def tune(
@@ -230,13 +240,9 @@ def tune(
     limits = how.limits._replace(wall_s=min(how.limits.wall_s, within_s))
     # Some hundred short runs are no history of the machine.
     how = how._replace(keep=False, listener=Listener(say), limits=limits)
-    usual = default_thread_count()
-    logical = cpu().logical_cpu_count
     if programs is not None:
         device = run_on(on, [], GenerateJob(), how, programs)[0]
-        usual = logical = max(engine.core_count for engine in device.engines if engine.kind == "cpu")
-    if how.limits.cpus:
-        usual = logical = len(how.limits.cpus)
+    usual, logical = _thread_counts(how, device if programs else None)
     split = None
     if device and device.pool_for(api) == "vram":
         split = best_split(resolved.weights, device, asked)
@@ -271,38 +277,58 @@ def tune(
             say(f"{len(stage)} settings, of which {len(pruned)} cannot win by the prediction and never run")
             racing = [setting for setting in stage if setting not in pruned]
             mids = {setting: p.mid if (p := predicted[setting]) else math.inf for setting in racing}
-            winner = race.run(runtimes_in_turn(racing, mids), until_s=until_s, predicted_s=mids)
+            holder = winner if race.turns else None
+            winner = race.run(runtimes_in_turn(racing, mids), until_s=until_s, predicted_s=mids, holder=holder)
             stage = list(neighbours(winner, asked, resolved.weights.shape, kept=quality_ratio == 0))
         # Turns that make an interval go before a draft.
         least_s = min(time.monotonic() + race.final_s(), began_s + within_s)
         gain = race.against(winner, defaults, until_s=max(began_s + within_s * 0.9, least_s))
+        ahead = winner
+        if not _is_proven(gain):
+            winner = defaults
         drafting = None
         if asked.batch_count == 1 and winner.runtime == "llamacpp":
             with suppress(HarnessError):  # the race has its winner without a draft
                 drafting = drafted(path, winner.scenario(asked), how, until_s=began_s + within_s)
-    by_speed = sorted(race.turns, key=lambda setting: _typical(race.turns[setting]))
     runners = tuple(
         Runner(
             setting=setting,
             predicted_s=predicted[setting],
             turns_s=tuple(race.turns.get(setting, ())),
+            slower_ratio=ratio,
             left=race.left.get(setting, never_ran.get(setting, "")),
         )
-        for setting in dict.fromkeys([winner, *by_speed, *predicted])
+        for setting, ratio in race.places(winner, defaults, gain, predicted)
     )
     return Tuned(
         model=f"{resolved.name} {resolved.quant}".strip(),
         goal=goal,
         winner=winner,
         defaults=defaults,
-        gain=gain,
+        gain=gain if winner == ahead else Estimate(1.0, 1.0, 1.0, 0),
         runners=runners,
         rounds=race.rounds,
         never_ran_ratio=(len(never_ran) + race.hopeless_count) / len(runners),
         seconds=time.monotonic() - began_s,
         commands=commands(winner, path, asked, drafting),
         drafting=drafting,
+        unproven=None if winner == ahead else ahead,
     )
+
+
+def _is_proven(gain: Estimate) -> bool:
+    """Whether who met the defaults was faster, in turns enough; also where they do not run, or it is them."""
+    return gain.sample_count == 0 or (gain.low is not None and gain.mid > 1.0)
+
+
+def _thread_counts(how: How, target: DeviceProfile | None) -> tuple[int, int]:
+    """The usual number of threads, and the most that are worth a turn: here, on a target, or on some of the CPUs."""
+    if how.limits.cpus:
+        return len(how.limits.cpus), len(how.limits.cpus)
+    if target is not None:
+        cores = max(engine.core_count for engine in target.engines if engine.kind == "cpu")
+        return cores, cores
+    return default_thread_count(), cpu().logical_cpu_count
 
 
 def door(
@@ -331,13 +357,23 @@ def door(
     def losses(setting: Setting) -> tuple[float, ...]:
         return () if programs else answers_of(*member(setting), pipeline, _CHUNKS)  # llama-bench tells none
 
+    usual_limits = pipeline.how.limits
+    walls_s: list[float] = []
+
     def seconds(setting: Setting) -> float:
         own, usual_ones = (losses(each.replace(**usual)) for each in (setting, defaults))
         if (worse := worse_nats(own, usual_ones)) > allowed_nats:
             raise RefusedError(f"worse answers: by {worse:.3f} nats a token at least, {allowed_nats:.3f} are allowed")
         cell, job = member(setting)
         if programs is None:
-            return request_s(run_cell(cell, job, None, pipeline), asked.scenario, memory_bytes)
+            # One that loses by ten would take the time of ten others.
+            most_s = max(_LEAST_TURN_S, _SLOWEST_TURN_RATIO * min(walls_s, default=math.inf))
+            limits = usual_limits._replace(wall_s=min(usual_limits.wall_s, most_s))
+            pipeline.how = pipeline.how._replace(limits=limits)
+            began_s = time.monotonic()
+            found_s = request_s(run_cell(cell, job, None, pipeline), asked.scenario, memory_bytes)
+            walls_s.append(time.monotonic() - began_s)
+            return found_s
         _, records = run_on(on, [cell], job.replace(runtime="llamacpp"), pipeline.how, programs)
         return request_s(records[0], asked.scenario, memory_bytes)
 
@@ -421,10 +457,21 @@ class Race:
         self.left: dict[Setting, str] = {}
         self.rounds = 0
         self.hopeless_count = 0
+        self._winner: Setting | None = None  # of the last race
+        self._slower: dict[Setting, float] = {}  # how many times slower than that each was
         self._walls_s: list[float] = []
 
-    def run(self, settings: Sequence[Setting], *, until_s: float, predicted_s: Mapping[Setting, float] = {}) -> Setting:
+    def run(
+        self,
+        settings: Sequence[Setting],
+        *,
+        until_s: float,
+        predicted_s: Mapping[Setting, float] = {},
+        holder: Setting | None = None,
+    ) -> Setting:
         """The winner; RefusedError where none ran.
+
+        The ``holder`` of an earlier race, if it runs in this one, is beaten by who was faster in three turns or more.
 
         A setting of whose runtime another one ran already is expected to take as much longer than that one as is
         predicted; where this is hopeless, it leaves before its first turn. ``predicted_s`` has every setting, infinity
@@ -457,7 +504,31 @@ class Race:
             self._say(f"round {self.rounds}: {len(racing)} left, {ahead} ahead, at most {left_s:.0f} s more")
         if not racing:
             raise RefusedError("no setting ran: " + "; ".join(dict.fromkeys(self.left.values())))
-        return racing[0]
+        winner = racing[0]
+        if holder in racing and holder != winner and len(self.turns[winner]) < _LEAST_PAIRS:
+            self.left[winner] = f"ahead in {len(self.turns[winner])} of the {_LEAST_PAIRS} turns that it takes to win"
+            winner = holder
+        self._compare(settings, winner)
+        return winner
+
+    def _compare(self, settings: Sequence[Setting], winner: Setting) -> None:
+        """Say how many times slower each of this race was than its winner, and with that those of earlier ones."""
+        ratios = {each: self._ratio(each, winner, _LEVEL).mid for each in settings if self.turns.get(each)}
+        # The last winner runs in both: it tells how far the new one is from those that it has beaten.
+        between = ratios.get(self._winner, 1.0) if self._winner else 1.0
+        self._slower = {each: ratio * between for each, ratio in self._slower.items()} | ratios
+        self._winner = winner
+
+    def places(
+        self, winner: Setting, defaults: Setting, gain: Estimate, settings: Iterable[Setting]
+    ) -> Iterator[tuple[Setting, float | None]]:
+        """The winner, those that ran by how many times as long as it they took, then the others of ``settings``."""
+        own = self._slower.get(winner, 1.0)
+        slower = {each: ratio / own for each, ratio in self._slower.items()}
+        if gain.low is not None and defaults in slower:
+            slower[defaults] = gain.mid  # from turns of their own
+        for setting in dict.fromkeys([winner, *sorted(slower, key=slower.__getitem__), *settings]):
+            yield setting, slower.get(setting)
 
     def against(self, winner: Setting, defaults: Setting, *, until_s: float) -> Estimate:
         """How many times faster the winner is than the defaults, from turns of their own; exactly 1 for itself."""

@@ -119,7 +119,7 @@ def tune(
         write_atomically(profile, profile_of(tuned).encode())
     alone = tuned.gain.sample_count == 0  # there is nothing to compare with
     settled = alone or tuned.winner == tuned.defaults or (tuned.gain.low or 0.0) > LEAD_RATIO
-    settled = settled and not any(runner.left == NOT_RUN for runner in tuned.runners)
+    settled = settled and not tuned.unproven and not any(runner.left == NOT_RUN for runner in tuned.runners)
     return Answer(tuned, lambda: _show(tuned), Exit.OK if settled else Exit.INCONCLUSIVE)
 
 
@@ -156,8 +156,10 @@ def headline(tuned: "Tuned") -> str:
     cut = f"The time was up before {not_run} of {len(tuned.runners)} settings ran: raise --within."
     if tuned.winner == tuned.defaults:  # of a race that was cut short this is no answer
         least = f"the defaults of llama.cpp are the fastest found ({tuned.winner.words})."
-        return f"{tuned.model}: {cut if not_run else least}"
-    answer = f"{tuned.winner.words} won, but the time was up before it met the defaults three times."
+        if tuned.unproven:
+            least = f"{tuned.unproven.words} was ahead, and is not shown to be faster than the defaults in three turns."
+        return f"{tuned.model}: {least if tuned.unproven or not not_run else cut}"
+    answer = ""
     if not gain.sample_count:
         why = next((runner.left for runner in tuned.runners if runner.setting == tuned.defaults), "")
         answer = f"{tuned.winner.words} won; llama.cpp's defaults do not run here" + (f": {why}." if why else ".")
@@ -189,16 +191,17 @@ def _show(tuned: "Tuned") -> None:
     say(
         headline(tuned),
         *filter(None, [_draft_line(tuned)]),
-        table(ran, ("setting", "a request", "turns", "left because"), shown),
+        table(ran, ("setting", "beside the winner", "a request", "turns", "left because"), shown),
     )
     for program, command in tuned.commands.items():
         say(f"{program}:", *(f"  {line}" for line in command.splitlines()))
 
 
-def _row(runner: "Runner") -> tuple[str, str, str, str]:
+def _row(runner: "Runner") -> tuple[str, ...]:
     from statistics import median
 
     from harness.units import format_seconds
 
     turns = runner.turns_s
-    return runner.setting.words, format_seconds(median(turns)), str(len(turns)), runner.left or "-"
+    beside = "-" if runner.slower_ratio is None else f"{runner.slower_ratio:.2f}"
+    return runner.setting.words, beside, format_seconds(median(turns)), str(len(turns)), runner.left or "-"

@@ -470,13 +470,50 @@ def test_a_gain_is_told_of_a_race_that_was_cut_short() -> None:
             FAST,
             "no difference from the defaults beyond noise: 1.02 times (0.98 to 1.05)",
         ),
-        (Estimate(1.5, None, None, 2), FAST, "the time was up before it met the defaults three times"),
         (Estimate(float("inf"), None, None, 0), FAST, "won; llama.cpp's defaults do not run here."),
         (Estimate(1.0, 1.0, 1.0, 0), Setting(runtime="llamacpp", thread_count=4), "the defaults of llama.cpp are the"),
     ],
 )
 def test_the_first_line(gain: Estimate, winner: Setting, said: str) -> None:
     assert said in headline(tuned(gain, winner))
+
+
+def test_what_was_not_shown_to_be_faster_is_no_winner() -> None:
+    defaults = Setting(runtime="llamacpp", thread_count=4)
+    said = headline(replace(tuned(Estimate(1.0, 1.0, 1.0, 0), defaults), unproven=FAST))
+    assert "ik -t 2 -ub 128 --no-repack was ahead, and is not shown to be faster than the defaults" in said
+
+
+def test_one_turn_takes_no_winners_place() -> None:
+    """A neighbour that is ahead in its only turn does not beat a setting that won its race."""
+    machine = Machine(lambda s: {1: 8.0, 2: 8.3, 9: 7.9}[s.thread_count])
+    race = Race(machine.take, now_s=machine.now_s)
+    holder = race.run(SETTINGS[:2], until_s=60.0)
+    neighbour = holder.replace(thread_count=9)
+
+    winner = race.run([holder, neighbour], until_s=machine.clock_s + 10.0, holder=holder)
+
+    assert winner == holder == SETTINGS[0]
+    assert race.left[neighbour] == "ahead in 1 of the 3 turns that it takes to win"
+    # 8.3 s against 8.0 in one race, 7.9 against 8.0 in the other: each beside the one that won
+    places = dict(race.places(winner, winner, Estimate(1.0, 1.0, 1.0, 0), ()))
+    assert places == pytest.approx({SETTINGS[0]: 1.0, SETTINGS[1]: 8.3 / 8.0, neighbour: 7.9 / 8.0})
+
+
+def test_who_beats_the_holder_in_three_turns_takes_its_place_and_all_are_told_beside_it() -> None:
+    machine = Machine(lambda s: {1: 8.0, 2: 9.0, 9: 4.0}[s.thread_count])
+    race = Race(machine.take, now_s=machine.now_s)
+    holder = race.run(SETTINGS[:2], until_s=60.0)
+    machine.seconds = lambda s: {1: 16.0, 9: 8.0}[s.thread_count]  # the machine has become half as fast
+    neighbour = holder.replace(thread_count=9)
+
+    winner = race.run([holder, neighbour], until_s=1e6, holder=holder)
+
+    assert winner == neighbour
+    # 16 s against 8 s in the second race
+    places = dict(race.places(winner, SETTINGS[1], Estimate(2.3, 2.2, 2.4, 8), ()))
+    assert places == pytest.approx({neighbour: 1.0, SETTINGS[0]: 2.0, SETTINGS[1]: 2.3})  # its own turns tell more
+    assert list(places) == [neighbour, SETTINGS[0], SETTINGS[1]]
 
 
 def test_a_profile_is_a_file_of_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
