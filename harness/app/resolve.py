@@ -8,8 +8,17 @@ from harness.catalog.devices import load_device
 from harness.catalog.gguf import read_weights
 from harness.catalog.guess import Guess
 from harness.catalog.hf_config import read_hf_config
-from harness.catalog.hub import read_repository
-from harness.catalog.names import HUB_PREFIX, hub_parts, is_another, is_repository, load_model, match, reads_only
+from harness.catalog.hub import Repository, read_ollama, read_repository, read_url
+from harness.catalog.names import (
+    OLLAMA_PREFIXES,
+    hub_parts,
+    is_another,
+    is_hub,
+    is_repository,
+    load_model,
+    match,
+    reads_only,
+)
 from harness.catalog.paths import as_path, table_rows
 from harness.catalog.vision import ImageTower, tower_of
 from harness.domain.device import APIS, Calibration, DeviceProfile
@@ -87,7 +96,7 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
     """
     model = _language_model(ref, quant)
     model = model._replace(reads_only=reads_only(ref, model.card))
-    tower = tower_of(Path(ref).name, model.name)
+    tower = model.tower or tower_of(Path(ref).name, model.name)
     if tower is None or not tower.is_asked:
         return model._replace(tower=tower)
     if tower.model:
@@ -99,8 +108,8 @@ def resolve_model(ref: str, quant: str | None = None) -> ResolvedModel:
 
 
 def _language_model(ref: str, quant: str | None) -> ResolvedModel:
-    if ref.startswith(HUB_PREFIX):
-        return _from_hub(ref, quant)
+    if afar := _from_afar(ref, quant):
+        return afar
     path = as_path(ref)
     elsewhere = path is not None and path.suffix == ".gguf" and ref == path.name and not path.exists()
     if path is not None and not elsewhere and (path.exists() or path.suffix in _FILES):
@@ -343,11 +352,29 @@ def _as_written(quant: str, mixture: str) -> str:
     return "" if written.upper() == mixture else written
 
 
+def _from_afar(ref: str, quant: str | None) -> ResolvedModel | None:
+    """What a name means that says itself where it is read: a hub, a registry, an address; None for other names."""
+    if is_hub(ref):
+        return _from_hub(ref, quant)
+    for prefix in OLLAMA_PREFIXES:
+        if ref.startswith(prefix):
+            return _as_read(ref, read_ollama(ref.removeprefix(prefix).removeprefix("library/")), quant)
+    if ref.startswith(("http://", "https://")):
+        return _as_read(ref, read_url(ref), quant)
+    return None
+
+
 def _from_hub(ref: str, quant: str | None) -> ResolvedModel:
-    """A repository of the hub: its GGUF file's header where one is named or fits, else its config.json."""
+    """A repository of the hub: its GGUF file's header where it has one, else its config.json."""
     repo, file, named = hub_parts(ref)
     wanted = quant or named
-    found = read_repository(repo, file, wanted)
-    if found.weights is not None and (not wanted or mixture_of(wanted)[0] == found.weights.quant or file):
-        return ResolvedModel(repo, found.weights.quant, found.weights, notes=(found.why,), repo=repo, file=file)
-    return _from_shape(repo, found.shape, wanted or "Q4_K_M", (found.why,))._replace(repo=repo, file=file)
+    found = read_repository(repo, file, "" if file else wanted)
+    return _as_read(repo, found, wanted)._replace(repo=repo, file=file)
+
+
+def _as_read(name: str, found: Repository, quant: str | None) -> ResolvedModel:
+    """A model as it was read from afar; of a config.json the weights are computed."""
+    if found.weights is None:
+        return _from_shape(name, found.shape, quant or "Q4_K_M", (found.why,))
+    tower = ImageTower(name, found.tower_bytes, 0, 0.0, is_asked=True) if found.tower_bytes else None
+    return ResolvedModel(name, found.weights.quant, found.weights, notes=(found.why,), tower=tower)

@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
@@ -26,7 +26,7 @@ from harness.catalog.paths import cache_dir
 from harness.domain.foreign import inside, read_limited
 from harness.domain.model import HubSource, ModelFile, ModelShape, Weights
 from harness.domain.quant import split, understood
-from harness.errors import BadDataError, FetchError, HarnessError, RefusedError, UnknownNameError, optional
+from harness.errors import BadDataError, FetchError, HarnessError, RefusedError, UnknownNameError
 
 _CHUNK_BYTES: Final = 1 << 16
 _LISTING_MAX_BYTES: Final = 16 << 20
@@ -36,14 +36,35 @@ _MOST_KEY: Final = "edge_harness_most_bytes"
 _PAGE_S: Final = 60.0
 _SLOWEST_BYTES_PER_S: Final = 16 << 10
 """Below it a hub is given up: what it may send, at this rate, and a minute, are the time that it has."""
+_NAME_MAX: Final = 180
 _FIRST_BYTES: Final = 1 << 20
 _EIB: Final = 1 << 60
 _MOST_BYTES: Final = 64 << 20
 """No header of a known model is half of this; what goes on longer is no header."""
 
 
+_OLLAMA: Final = "https://registry.ollama.ai"
+_OLLAMA_MODEL: Final = "application/vnd.ollama.image.model"
+_OLLAMA_TOWER: Final = "application/vnd.ollama.image.projector"
+_USUAL_FILES: Final = (
+    "Q4_K_M",
+    "MXFP4",
+    "MXFP4_MOE",
+    "UD-Q4_K_XL",
+    "Q4_K_S",
+    "Q4_0",
+    "Q5_K_M",
+    "Q6_K",
+    "Q8_0",
+    "F16",
+    "BF16",
+)
+"""Of a repository's files the first of these that it has, where none is asked for."""
+
+
 class _File(msgspec.Struct):
     rfilename: str
+    size: int | None = None
 
 
 class _Listing(msgspec.Struct):
@@ -52,34 +73,101 @@ class _Listing(msgspec.Struct):
     siblings: list[_File]
 
 
+class _Layer(msgspec.Struct):
+    mediaType: str  # noqa: N815 - the registry's own name
+    digest: str
+    size: int
+
+
+class _Manifest(msgspec.Struct):
+    """What is read of Ollama's registry about a model."""
+
+    layers: list[_Layer]
+
+
 class Repository(NamedTuple):
-    """What was read of a repository; ``weights`` only where it was the header of a GGUF file."""
+    """What was read of a repository.
+
+    Attributes:
+        weights: Of a GGUF file's header; None where a config.json alone told the shape.
+        file: The GGUF file, its first part where it has several.
+        tower_bytes: Of the file of its image tower in F16, or of the smallest there is; 0 for none.
+    """
 
     shape: ModelShape
     weights: Weights | None
     why: str
+    file: str = ""
+    tower_bytes: int = 0
 
 
 def read_repository(repo: str, file: str = "", quant: str = "") -> Repository:
     """Shape of the model in a repository, and its tensors where it has a GGUF file.
 
-    ``repo`` is ``org/name``; without a GGUF ``file`` of it its config.json is taken, or, where it has none, the file of
-    ``quant`` as people write it (Q4_K_M where none is wanted).
+    ``repo`` is ``org/name``; without a GGUF ``file`` of it the file of ``quant`` as people write it is taken, or the
+    usual one where none is wanted; its config.json where it has no GGUF files.
 
     Raises:
-        MissingPackageError: The hub's client is not installed.
         FetchError: The hub does not answer, and the cache has nothing; or there is no such repository.
         UnknownNameError: It has no such file, or none of that quantisation.
         BadDataError: What it has is no config.json or no GGUF file.
     """
-    if not file:
-        names = names_in(repo)
-        if "config.json" in names:
-            config = _document(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
-            return Repository(read_hf_config(config), None, f"config.json of {repo}")
-        file = _chosen(repo, names, quant)
-    weights = joined([_header(repo, part) for part in parts_of(file)]).weights()
-    return Repository(weights.shape, weights, f"header of {repo}/{file}")
+    listed = {} if file else _sizes_in(repo)
+    if not file and not any(name.endswith(".gguf") for name in listed):
+        if "config.json" not in listed:
+            raise UnknownNameError(f"GGUF file or config.json in {repo}", quant or "model", listed)
+        config = _document(repo, "config.json", _url(repo, "config.json"), CONFIG_MAX_BYTES)
+        return Repository(read_hf_config(config), None, f"config.json of {repo}")
+    file = file or _chosen(repo, list(listed), quant)
+    headers = [_header(f"{repo}/{part}", _url(repo, part), folder_of(repo) / _flat(part)) for part in parts_of(file)]
+    weights = joined(headers).weights()
+    towers = {name: size for name, size in listed.items() if "mmproj" in name and name.endswith(".gguf")}
+    half = [size for name, size in towers.items() if "f16" in name.lower() and "bf16" not in name.lower()]
+    tower_bytes = min(half or towers.values(), default=0)
+    return Repository(weights.shape, weights, f"header of {repo}/{file}", file, tower_bytes)
+
+
+def read_url(url: str) -> Repository:
+    """The model in a GGUF file at an address, by its header.
+
+    Raises:
+        FetchError: Nothing answers there, or no GGUF file is there.
+        BadDataError: What is there is no GGUF file.
+    """
+    name = _flat(url.partition("?")[0].partition("://")[2])[-_NAME_MAX:]
+    _reach(url, "/".join(url.split("/")[:3]))
+    weights = _header(url, url, folder_of("url") / name).weights()
+    return Repository(weights.shape, weights, f"header of {url}", url)
+
+
+def read_ollama(name: str) -> Repository:
+    """A model of Ollama's registry, ``qwen3:8b`` or ``user/name:tag``, by the header of its file.
+
+    Raises:
+        FetchError: The registry does not answer, or has no such model.
+        BadDataError: Its answer names no model file.
+    """
+    path, _, tag = name.partition(":")
+    repo = path if "/" in path else f"library/{path}"
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo) or not re.fullmatch(r"[\w.-]*", tag):
+        raise RefusedError(f"{name!r} is no name of Ollama's registry: write ollama:name:tag")
+    base = f"{_OLLAMA}/v2/{repo}"
+    place = f"ollama:{repo}:{tag or 'latest'}"
+    manifest = _document(
+        _flat(place), "manifest.json", f"{base}/manifests/{tag or 'latest'}", _LISTING_MAX_BYTES, _OLLAMA
+    )
+    try:
+        layers = msgspec.json.decode(read_limited(manifest), type=_Manifest).layers
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        manifest.unlink(missing_ok=True)  # asked for anew
+        raise BadDataError(place, "", f"no such list ({error})", "a manifest") from error
+    model = next((layer for layer in layers if layer.mediaType == _OLLAMA_MODEL), None)
+    if model is None or not re.fullmatch(r"sha256:[0-9a-f]{64}", model.digest):
+        raise BadDataError(place, "layers", "no model file", f"a layer of {_OLLAMA_MODEL}")
+    head = folder_of(_flat(place)) / model.digest.removeprefix("sha256:")
+    weights = _header(place, f"{base}/blobs/{model.digest}", head).weights()
+    towers = [layer.size for layer in layers if layer.mediaType == _OLLAMA_TOWER]
+    return Repository(weights.shape, weights, f"header of {place}", "", max(towers, default=0))
 
 
 def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
@@ -105,7 +193,9 @@ def files_in(repo: str, file: str = "", quant: str = "") -> list[ModelFile]:
 def _chosen(repo: str, names: list[str], quant: str) -> str:
     """The GGUF file of that quantisation among all names, the first part of a split one."""
     files = [name for name in names if name.endswith(".gguf") and "mmproj" not in name]
-    wanted = understood(quant or "Q4_K_M")
+    if not quant:
+        return _usual(repo, files)
+    wanted = understood(quant)
     fitting = []
     for name in sorted(files):
         part = SPLIT.search(name)
@@ -113,39 +203,55 @@ def _chosen(repo: str, names: list[str], quant: str) -> str:
         same = of_file is not None and wanted is not None and of_file.mixture == wanted.mixture
         if same and (part is None or part[1] == "00001"):
             fitting.append(name)
-    exact = [name for name in fitting if quant and quant.lower() in name.lower()]
+    exact = [name for name in fitting if quant.lower() in name.lower()]
     plain = [name for name in fitting if "ud-" not in name.lower()]
     if not fitting:
-        raise UnknownNameError(f"GGUF file of {quant or 'Q4_K_M'} in {repo}", quant or "Q4_K_M", files)
+        raise UnknownNameError(f"GGUF file of {quant} in {repo}", quant, files)
     return (exact or plain or fitting)[0]
 
 
-def _header(repo: str, file: str) -> GgufFile:
-    """The header of one file; what has come of it lies in the cache."""
-    head = folder_of(repo) / f"{file.replace('/', '--')}.head"
+def _usual(repo: str, files: list[str]) -> str:
+    """The file that is taken where none is asked for."""
+    for quant in _USUAL_FILES:
+        with suppress(UnknownNameError):
+            return _chosen(repo, files, quant)
+    whole = [name for name in sorted(files) if (part := SPLIT.search(name)) is None or part[1] == "00001"]
+    if not whole:
+        raise UnknownNameError(f"GGUF file in {repo}", "model", files)
+    return whole[0]
+
+
+def _flat(path: str) -> str:
+    """A path as one name of a file."""
+    return re.sub(r"[^\w.-]", "--", path)
+
+
+def _header(place: str, url: str, stem: Path) -> GgufFile:
+    """The header of the file at ``url``; what has come of it lies in the cache, beginning with ``stem``."""
+    head = stem.with_name(f"{stem.name}.head")
     size_file = head.with_suffix(".size")
     stop = _FIRST_BYTES
     while True:
         size = read_limited(size_file, 20).decode(errors="replace") if size_file.is_file() else ""
         data = read_limited(head, _MOST_BYTES) if size.isdecimal() and head.is_file() else b""
-        if data and (header := header_of(data, int(size), Path(file))):
+        if data and (header := header_of(data, int(size), Path(place.rpartition("/")[2]))):
             return header
         if data and len(data) >= min(int(size), _MOST_BYTES):
-            raise BadDataError(f"{repo}/{file}", "", f"no whole header in {len(data)} bytes", "a GGUF file")
+            raise BadDataError(place, "", f"no whole header in {len(data)} bytes", "a GGUF file")
         if not data:
             head.unlink(missing_ok=True)
         stop = max(_FIRST_BYTES, 2 * len(data))
-        done, total = _download(f"{repo}/{file}", _url(repo, file), head, _EIB, stop=stop)
+        done, total = _download(place, url, head, _EIB, stop=stop)
         if done == len(data):
-            raise FetchError(f"{repo}/{file}: the hub sent nothing of bytes {done} to {stop}")
+            raise FetchError(f"{place}: the hub sent nothing of bytes {done} to {stop}")
         size_file.write_text(str(total))
 
 
-def _document(repo: str, name: str, url: str, most_bytes: int) -> Path:
+def _document(repo: str, name: str, url: str, most_bytes: int, host: str = "") -> Path:
     """A small document of the hub in the cache, of at most so many bytes; it appears there whole or not at all."""
     path = inside(folder_of(repo), name, repo)
     if not path.is_file():
-        _reach(repo)
+        _reach(repo, host)
         with TemporaryDirectory(dir=path.parent) as own:
             part = Path(own) / "document"
             done, size = _download(f"{repo}/{name}", url, part, most_bytes)
@@ -156,24 +262,29 @@ def _document(repo: str, name: str, url: str, most_bytes: int) -> Path:
 
 
 def names_in(repo: str) -> list[str]:
-    """Names of a repository's files.
+    """Names of a repository's files; BadDataError where the hub's listing is no such list."""
+    return list(_sizes_in(repo))
+
+
+def _sizes_in(repo: str) -> dict[str, int]:
+    """Names of a repository's files with their bytes, 0 where the hub does not tell them.
 
     Raises:
         BadDataError: The hub's listing is no such list.
     """
-    listing = _document(repo, "listing.json", f"{_endpoint()}/api/models/{repo}", _LISTING_MAX_BYTES)
+    listing = _document(repo, "listing.json", f"{_endpoint()}/api/models/{repo}?blobs=true", _LISTING_MAX_BYTES)
     try:
-        return [each.rfilename for each in msgspec.json.decode(read_limited(listing), type=_Listing).siblings]
+        siblings = msgspec.json.decode(read_limited(listing), type=_Listing).siblings
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         listing.unlink(missing_ok=True)  # asked for anew
         raise BadDataError(f"{repo}: the hub's listing", "", f"no such list ({error})", "names of files") from error
+    return {each.rfilename: each.size or 0 for each in siblings}
 
 
 def from_hub(source: HubSource, size_bytes: int, staging: Path, progress: Progress) -> Path:
     """Download into ``staging``, never more than ``size_bytes``; goes on where an earlier call was interrupted.
 
     Raises:
-        MissingPackageError: The hub's client is not installed.
         FetchError: The hub does not answer, has no such file, or one of another size.
     """
     place = f"{source.repo}/{source.file}"
@@ -204,7 +315,8 @@ def _download(
         FetchError: It does not answer, or the file, or what is sent of it, has more than ``most_bytes``.
     """
     utils = _client().utils
-    headers = {**utils.build_hf_headers(library_name="edge-harness"), "Accept-Encoding": "identity"}
+    token = None if url.startswith(f"{_endpoint()}/") else False  # the hub's token is for the hub alone
+    headers = {**utils.build_hf_headers(token=token, library_name="edge-harness"), "Accept-Encoding": "identity"}
     with part.open("ab") as out, _faults_told(place):
         done = out.tell()
         headers |= {"Range": f"bytes={done}-{stop - 1 if stop else ''}"} if done or stop else {}
@@ -258,13 +370,15 @@ def _url(repo: str, file: str, revision: str | None = None) -> str:
     return str(_client().hf_hub_url(repo, file, revision=revision, endpoint=os.environ.get("HF_ENDPOINT")))
 
 
-def _reach(repo: str) -> None:
-    """Ask the hub for one word, whatever it is.
+def _reach(repo: str, host: str = "") -> None:
+    """Ask the hub, or another host, for one word, whatever it is.
 
     Raises:
         FetchError: None came in time; a thread asks, since looking up a name knows no time limit.
     """
-    endpoint, session, faults = _endpoint(), _session(), ["no answer"]
+    endpoint = host or _endpoint()
+    session = _session()
+    faults = ["no answer"]
 
     def ask() -> None:
         try:
@@ -323,9 +437,9 @@ def _bound(answer: Any) -> None:
 
 
 def _client() -> Any:
-    with optional("huggingface-hub", "hub"):
-        import huggingface_hub.utils
+    import huggingface_hub.utils
+
     if huggingface_hub.__version__.startswith("0."):  # what the extra `export` brings; its sessions have no streams
         version = huggingface_hub.__version__
-        raise RefusedError(f"huggingface-hub {version}: 1.0 or later reads the hub; install the extra `hub` elsewhere")
+        raise RefusedError(f"huggingface-hub {version}: 1.0 or later reads the hub; install `export` apart from it")
     return huggingface_hub

@@ -36,6 +36,10 @@ _OTHER_SHAPE: Final = re.compile(r"\d[bm]\b|\bk-\d|rwkv|mamba|bitnet|reap|pruned
 _NAME_MAX: Final = 300
 """Characters of a name; records of strangers may hold longer ones."""
 HUB_PREFIX: Final = "hf:"
+OLLAMA_PREFIXES: Final = ("ollama:", "registry.ollama.ai/", "ollama.com/")
+_HUB_URL: Final = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)(?:/(?:resolve|blob)/[^/]+/([^?#]+\.gguf))?/?(?:[?#].*)?"
+)
 _REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?::[\w.\- ]+)?")
 
 
@@ -131,8 +135,16 @@ def is_repository(ref: str) -> bool:
     return _REPOSITORY.fullmatch(ref) is not None
 
 
+def is_hub(ref: str) -> bool:
+    """Whether a name says that it is a repository of the hub: ``hf:org/repo``, or its address."""
+    return ref.startswith(HUB_PREFIX) or _HUB_URL.fullmatch(ref) is not None
+
+
 def hub_parts(ref: str) -> tuple[str, str, str]:
     """(repository, file, quantisation) of ``hf:org/repo[:file.gguf]`` or ``org/repo:Q4_K_M``; else RefusedError."""
+    address = _HUB_URL.fullmatch(ref)
+    if address:
+        return address[1], address[2] or "", ""
     repo, _, rest = ref.removeprefix(HUB_PREFIX).partition(":")
     if not is_repository(repo):
         raise RefusedError(f"{ref!r} is no repository of the hub: write hf:org/repo or hf:org/repo:file.gguf")

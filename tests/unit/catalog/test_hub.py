@@ -19,6 +19,7 @@ from harness.catalog import hub as hub_module
 from harness.catalog.fetch import snapshot
 from harness.catalog.gguf import read_gguf
 from harness.catalog.hub import read_repository
+from harness.catalog.names import hub_parts
 from harness.catalog.synthesize import synthesize
 from harness.domain.model import ModelShape
 from harness.errors import BadDataError, FetchError, RefusedError, UnknownNameError
@@ -50,11 +51,26 @@ class Hub(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, *, body: bool) -> None:
+        self.server.tokens.append((self.path, self.headers.get("Authorization", "")))
+        if (
+            self.server.token
+            and self.path.startswith("/org/")
+            and self.server.token not in self.headers.get("Authorization", "")
+        ):
+            self.send(b"no token", 401, body, {"X-Error-Code": "GatedRepo"})
+            return
+        if self.server.elsewhere and "/resolve/" in self.path:  # weights lie with another host
+            self.send(b"", 302, body, {"Location": f"{self.server.elsewhere}{self.path}"})
+            return
+        if self.path.startswith("/v2/"):
+            self.registry(body=body)
+            return
         listing = re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)(?:/revision/\w+|/tree/\w+)?(?:\?.*)?", self.path)
         resolved = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/\w+/([^?]+)", self.path)
         if listing:
             names = [name for repo, name in self.server.files if repo == listing[1]]
-            tree = [{"type": "file", "path": n, "rfilename": n, "size": 1, "oid": "0" * 40} for n in names]
+            sizes = {n: len(self.server.files[listing[1], n]) for n in names}
+            tree = [{"type": "file", "path": n, "rfilename": n, "size": sizes[n], "oid": "0" * 40} for n in names]
             document = tree if "/tree/" in self.path else {"id": listing[1], "sha": COMMIT, "siblings": tree}
             self.send(json.dumps(document).encode(), 200 if names else 404, body, {"Content-Type": "application/json"})
             return
@@ -64,13 +80,34 @@ class Hub(BaseHTTPRequestHandler):
             return
         digest = self.server.digest or hashlib.sha256(data).hexdigest()
         headers = {"ETag": f'"{digest}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        self.part(resolved[2], data, body, headers)
+
+    def registry(self, *, body: bool) -> None:
+        """What Ollama's registry answers: a manifest of layers, and blobs by their digests."""
+        blobs = {"sha256:" + hashlib.sha256(data).hexdigest(): data for data in self.server.blobs.values()}
+        manifest = re.fullmatch(r"/v2/(library/\w+)/manifests/([\w.]+)", self.path)
+        if manifest and self.server.blobs:
+            kinds = {"model": "image.model", "tower": "image.projector", "licence": "image.license"}
+            layers = [
+                {"mediaType": f"application/vnd.ollama.{kinds[kind]}", "size": len(data), "digest": digest}
+                for (kind, data), digest in zip(self.server.blobs.items(), blobs, strict=True)
+            ]
+            self.send(json.dumps({"schemaVersion": 2, "layers": layers}).encode(), 200, body, {})
+            return
+        digest = self.path.rpartition("/")[2]
+        if digest in blobs:
+            self.part(digest, blobs[digest], body, {})
+            return
+        self.send(b"unknown", 404, body, {})
+
+    def part(self, name: str, data: bytes, body: bool, headers: dict[str, str]) -> None:
         asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if asked is None:
             self.send(data, 200, body, headers)
             return
         start, end = int(asked[1]), min(int(asked[2]), len(data) - 1, int(asked[1]) + self.server.most_bytes - 1)
         headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
-        self.server.ranges.append((resolved[2], start, end + 1))
+        self.server.ranges.append((name, start, end + 1))
         self.send(data[start : end + 1], 206, body, headers)
 
     def send(self, data: bytes, status: int, body: bool, headers: dict[str, str]) -> None:
@@ -86,11 +123,17 @@ class Hub(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def serving() -> Any:
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.files, server.ranges, server.sent_bytes, server.most_bytes, server.digest = {}, [], 0, 1 << 40, ""
+    server.token, server.tokens, server.elsewhere, server.blobs = "", [], "", {}
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    server = serving()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("EDGE_HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("EDGE_HARNESS_HOME", str(tmp_path / "home"))
@@ -279,3 +322,101 @@ def test_a_snapshot_takes_empty_files_and_refuses_those_beyond_any_encoder(
     with pytest.raises(FetchError, match=r"model.onnx: found 11 bytes, expected at most 10"):
         snapshot("org/encoder", ["model.onnx"])
     assert hub.sent_bytes < 1000
+
+
+def test_of_a_repository_of_gguf_files_the_header_counts_and_its_tower(hub: Any, gguf: Path) -> None:
+    """Uploaders keep a config.json beside their files; the file's own header is exact."""
+    data = gguf.read_bytes()
+    hub.files = {
+        ("org/seer-GGUF", "config.json"): json.dumps(CONFIG).encode(),
+        ("org/seer-GGUF", "seer-Q8_0.gguf"): data,
+        ("org/seer-GGUF", "mmproj-seer-BF16.gguf"): b"x" * 900,
+        ("org/seer-GGUF", "mmproj-seer-F16.gguf"): b"x" * 1000,
+    }
+
+    found = resolve_model("hf:org/seer-GGUF")
+
+    assert found.weights == read_gguf(gguf).weights()
+    assert found.quant == "Q8_0"  # the only one there is
+    assert found.tower_bytes == 1000
+    assert {name for name, _, _ in hub.ranges} == {"seer-Q8_0.gguf"}
+
+
+def test_weights_on_another_host_are_followed_and_the_token_stays(
+    hub: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = serving()
+    other.files = hub.files = {("org/tiny-GGUF", "tiny-Q8_0.gguf"): gguf.read_bytes()}
+    hub.elsewhere = f"http://localhost:{other.server_port}"  # another name: another host to a client
+    hub.token = "hf_secret"
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+
+    found = resolve_model("hf:org/tiny-GGUF:tiny-Q8_0.gguf")
+
+    assert found.weights == read_gguf(gguf).weights()
+    assert any("hf_secret" in token for _, token in hub.tokens)
+    assert other.tokens
+    assert not any(token for _, token in other.tokens)
+    other.shutdown()
+    other.server_close()
+
+
+def test_a_gated_repository_says_that_it_wants_a_token(hub: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    hub.files = {("org/tiny-GGUF", "tiny-Q8_0.gguf"): gguf.read_bytes()}
+    hub.token = "hf_secret"
+
+    with pytest.raises(FetchError, match="wants a token"):
+        resolve_model("hf:org/tiny-GGUF:tiny-Q8_0.gguf")
+
+
+def test_an_address_of_a_file_is_a_model_and_no_token_goes_there(
+    hub: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = serving()
+    other.files = {("org/tiny", "tiny-Q8_0.gguf"): gguf.read_bytes()}
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    url = f"http://127.0.0.1:{other.server_port}/org/tiny/resolve/main/tiny-Q8_0.gguf"
+
+    found = resolve_model(url)
+    asked = len(other.ranges)
+    again = resolve_model(url)
+
+    assert found.weights == again.weights == read_gguf(gguf).weights()
+    assert len(other.ranges) == asked
+    assert not any(token for _, token in other.tokens)
+    other.shutdown()
+    other.server_close()
+
+
+def test_a_name_of_ollamas_registry_is_read_by_its_blob(hub: Any, gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "_OLLAMA", f"http://127.0.0.1:{hub.server_port}")
+    hub.blobs = {"licence": b"free", "model": gguf.read_bytes(), "tower": b"x" * 700}
+
+    found = resolve_model("ollama:quokka:8b")
+
+    assert found.weights == read_gguf(gguf).weights()
+    assert found.tower_bytes == 700
+    read_bytes = sum(end - start for _, start, end in hub.ranges)
+    assert read_bytes < len(hub.blobs["model"]) / 2
+    hub.blobs = {}
+    assert resolve_model("ollama:quokka:8b").weights == found.weights  # of the cache
+    with pytest.raises(FetchError, match=r"emu.*404"):
+        resolve_model("ollama:emu")
+    with pytest.raises(RefusedError, match="Ollama's registry"):
+        resolve_model("ollama:../../etc:8b")
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("https://huggingface.co/org/repo", ("org/repo", "", "")),
+        (
+            "https://huggingface.co/org/repo/resolve/main/a/b-Q4_K_M.gguf?download=true",
+            ("org/repo", "a/b-Q4_K_M.gguf", ""),
+        ),
+        ("https://hf.co/org/repo/blob/main/c.gguf", ("org/repo", "c.gguf", "")),
+    ],
+)
+def test_addresses_of_the_hub_are_its_repositories(address: str, parts: tuple[str, str, str]) -> None:
+    assert hub_parts(address) == parts
