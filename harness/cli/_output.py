@@ -45,7 +45,12 @@ class Answer(NamedTuple):
 
 
 def emit_json(document: Any, verb: str) -> None:
-    """Print one JSON object on stdout: its ``schema`` (the verb) and ``version``, then the document.
+    """Print one JSON object on stdout, as :func:`json_document` makes it."""
+    click.echo(json_document(document, verb).decode())
+
+
+def json_document(document: Any, verb: str) -> bytes:
+    """One JSON object: its ``schema`` (the verb) and ``version``, then the document.
 
     A list stands under ``items``. Domain types, named tuples and numbers of numpy are taken too. What each document
     holds is in ``docs/json-schema.json``.
@@ -58,7 +63,7 @@ def emit_json(document: Any, verb: str) -> None:
     else:
         body = {"items": built}
     whole = {"schema": f"edge-harness {verb}", "version": JSON_VERSION} | body
-    click.echo(escaped(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()))
+    return escaped(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode()).encode()
 
 
 def console(*, stderr: bool = False) -> "Console":

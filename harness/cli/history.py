@@ -26,7 +26,7 @@ _ROWS = 8
 """Runs that a screen shows where nobody says how many."""
 
 
-class _Wanted(Frozen):
+class Wanted(Frozen):
     """Which runs are meant; all where nothing is said."""
 
     model: Annotated[
@@ -53,7 +53,7 @@ class _Wanted(Frozen):
 
 @verb
 def history(
-    wanted: _Wanted,
+    wanted: Wanted,
     runs: Annotated[tuple[str, ...], Option(metavar="[RUN]...")] = (),
     limit: Annotated[
         Annotated[int, Meta(ge=1, le=10**9)] | None,

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from typing import Final
+from typing import Any, Final
 
 from harness import __version__
 from harness.domain.base import shipped_text
@@ -26,28 +26,43 @@ _HEADINGS: Final = {
 
 
 def render(page: Page) -> str:
-    """The whole page.
+    """The whole page of runs or predictions.
+
+    Raises:
+        MissingPackageError: Jinja2 is not installed.
+    """
+    nav = [(name, heading) for name, heading in _HEADINGS.items() if getattr(page, name)]
+    return filled("report.html.j2", title=page.title, page=page, headings=_HEADINGS, nav=nav)
+
+
+def filled(template: str, *, form_action: str = "'none'", **values: Any) -> str:
+    """A template with its values put in, all escaped; its policy allows the one style sheet, and forms where said.
 
     Raises:
         MissingPackageError: Jinja2 is not installed.
     """
     with optional("jinja2", "report"):
-        from jinja2 import Environment, StrictUndefined
-    css, template = (shipped_text(f"templates/{name}", "harness.report") for name in ("report.css", "report.html.j2"))
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
+    css = _text("report.css")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(template).render(
-        page=page,
-        version=__version__,
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
-        css=Drawing(css),
-        headings=_HEADINGS,
-        nav=[(name, heading) for name, heading in _HEADINGS.items() if getattr(page, name)],
-        State=State,
-        shape=shape,
-        clean=clean,
-        date_words=words.date_words,
-        short_date=words.short_date,
-        quantities=words.QUANTITIES,
-        glossary=words.GLOSSARY,
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action {form_action}"
+    environment = Environment(
+        loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.globals |= {
+        "version": __version__,
+        "policy": policy,
+        "css": Drawing(css),
+        "State": State,
+        "shape": shape,
+        "clean": clean,
+        "date_words": words.date_words,
+        "short_date": words.short_date,
+        "quantities": words.QUANTITIES,
+        "glossary": words.GLOSSARY,
+    }
+    return environment.get_template(template).render(**values)
+
+
+def _text(name: str) -> str:
+    return shipped_text(f"templates/{name}", "harness.report")

@@ -1,0 +1,145 @@
+"""Who may ask, and how much: hosts, origins, a token beyond loopback, sizes, and how many at once."""
+
+import asyncio
+import hmac
+import socket
+from ipaddress import ip_address
+from typing import Any, Final
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+BODY_MAX: Final = 64 * 1024
+QUERY_MAX: Final = 4096
+HEADERS_MAX: Final = 16 * 1024
+_AT_ONCE: Final = 64
+"""Requests that wait or are answered; a further one is told to come again."""
+_SILENCE_S: Final = 10.0
+"""How long a connection may say nothing."""
+_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+)
+COOKIE: Final = "edge-harness-token"
+
+
+class Guard:
+    """Stands before the application.
+
+    Args:
+        app: What answers.
+        host: Address that is listened on.
+        token: What everybody has to show; empty on loopback.
+    """
+
+    def __init__(self, app: ASGIApp, *, host: str, token: str) -> None:
+        self.app = app
+        self.host = host
+        self.token = token
+        self.active = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or refuse it."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            self.active += 1
+            try:
+                refusal = self._refusal(scope)
+                await (refusal or self.app)(scope, _bounded(receive), _with_headers(send))
+            finally:
+                self.active -= 1
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if self.active > _AT_ONCE:
+            return PlainTextResponse("busy: come again", 503, {"retry-after": "2"})
+        if len(scope["query_string"]) > QUERY_MAX:
+            return PlainTextResponse(f"found more than {QUERY_MAX} bytes after the ?", 414)
+        if sum(len(value) for _, value in headers.items()) > HEADERS_MAX:
+            return PlainTextResponse(f"found more than {HEADERS_MAX} bytes of headers", 431)
+        if not self.is_own(host):
+            return PlainTextResponse("Host: found another one than this server's", 421)
+        if headers.get("origin", f"http://{host}") != f"http://{host}":
+            return PlainTextResponse("Origin: found another page than this server's", 403)
+        if not self._is_known(headers, scope):
+            return PlainTextResponse("Authorization: expected Bearer and the token", 401)
+        return None
+
+    def is_own(self, host: str) -> bool:
+        """Whether a Host is this server's: an address, which no name server can turn, or this machine's name."""
+        name, _, port = host.lower().rpartition(":")
+        if not port.isdigit():
+            name = host.lower()
+        if name == "localhost":
+            return True
+        try:
+            address = ip_address(name.strip("[]"))
+        except ValueError:
+            return bool(self.token) and name in {self.host, socket.gethostname().lower()}
+        return bool(self.token) or address.is_loopback
+
+    def _is_known(self, headers: Headers, scope: Scope) -> bool:
+        if not self.token:
+            return True
+        shown = headers.get("authorization", "").removeprefix("Bearer ")
+        cookies = [part.strip().partition("=") for part in headers.get("cookie", "").split(";")]
+        shown = shown or next((value for name, _, value in cookies if name == COOKIE), "")
+        is_open = scope["path"] == "/enter"  # which compares it itself, and gives the cookie
+        return is_open or is_same(shown, self.token)
+
+
+def is_same(shown: str, token: str) -> bool:
+    """Whether a token is the right one, in a time that says nothing of it."""
+    return hmac.compare_digest(shown.encode(), token.encode())
+
+
+def _bounded(receive: Receive) -> Receive:
+    """What a request brings: not more than so many bytes, and each part of it soon."""
+    taken = 0
+    is_whole = False
+
+    async def bounded() -> Message:
+        nonlocal taken, is_whole
+        if is_whole:
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), _SILENCE_S)
+        except TimeoutError:
+            raise HTTPException(408, "the rest of the request did not come") from None
+        is_whole = not message.get("more_body", False)
+        taken += len(message.get("body", b""))
+        if taken > BODY_MAX:
+            raise HTTPException(413, f"found more than {BODY_MAX} bytes")
+        return message
+
+    return bounded
+
+
+def _with_headers(send: Send) -> Send:
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *_HEADERS]
+        await send(message)
+
+    return sent
+
+
+class Impatient(H11Protocol):
+    """A connection that is closed where nobody asks anything."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin to wait."""
+        super().connection_made(transport)
+        self.loop.call_later(_SILENCE_S, self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self.cycle is None:
+            self.transport.close()

@@ -1,0 +1,230 @@
+"""The application: a page that asks and answers, and the same answers as JSON."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from harness import __version__
+from harness.app.answer import Answer, answer
+from harness.catalog.devices import device_names
+from harness.catalog.models import model_names
+from harness.domain.question import Question
+from harness.domain.record import RunRecord
+from harness.errors import HarnessError, UnknownNameError
+from harness.gates.evaluate import evaluate
+from harness.gates.propose import propose
+from harness.measure.pipeline import open_history
+from harness.report import drawing, words
+from harness.report.answer import capital, device_name, first_screen, sentence
+from harness.report.formats.html import filled, render
+from harness.report.pages import page_of
+from harness.report.state import figures_of
+from harness.serve.guard import COOKIE, Guard, is_same
+from harness.serve.sources import Sources, asked, kept, name_only, written
+from harness.serve.tools import tools
+
+HISTORY_MAX: Final = 200
+_DEVICES_MAX: Final = 4
+"""Devices that one page compares."""
+
+
+def application(sources: Sources, *, host: str, token: str) -> Guard:
+    """The whole server, behind its guard; without a token it answers on loopback alone."""
+    web = Web(kept(sources), token)
+    server = tools(web.sources)
+    agents = server.streamable_http_app(json_response=True, stateless_http=True, host=host)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with server.session_manager.run():
+            yield
+
+    routes = [
+        Route("/", _told(web.ask)),
+        Route("/history", _told(web.history)),
+        Route("/runs/{run}", _told(web.run)),
+        Route("/gate", _told(web.gate)),
+        Route("/enter", _told(web.enter)),
+        Route("/openapi.json", _told(lambda _request: JSONResponse(openapi()))),
+        Route("/v1/fit", web.fit, methods=["GET", "POST"]),
+        Route("/v1/devices", _told(lambda request: web.document(web.sources.devices, request, "device"))),
+        Route("/v1/models", _told(lambda request: web.document(web.sources.models, request, "model"))),
+        Route("/v1/history", _told(web.runs)),
+    ]
+    if sources.check is not None:
+        check = sources.check
+        routes.append(Route("/v1/check", _told(lambda r: web.document(check, r, "model")), methods=["POST"]))
+    return Guard(Starlette(routes=[*routes, *agents.routes], lifespan=lifespan), host=host, token=token)
+
+
+def _told(function: Callable[[Request], Response]) -> Callable[[Request], Any]:
+    """A handler in a thread; what a user can act on is answered in its words."""
+
+    async def handler(request: Request) -> Response:
+        try:
+            return await run_in_threadpool(function, request)
+        except HarnessError as error:
+            status = 404 if isinstance(error, UnknownNameError) else 400
+            return PlainTextResponse(f"{error}\n", status)
+
+    return handler
+
+
+class Web:
+    """What each address answers."""
+
+    def __init__(self, sources: Sources, token: str) -> None:
+        self.sources = sources
+        self.token = token
+
+    def document(self, source: Callable[[str], bytes], request: Request, name: str) -> Response:
+        """The document of one name, or of all."""
+        return Response(source(name_only(request.query_params.get(name, ""))), media_type="application/json")
+
+    async def fit(self, request: Request) -> Response:
+        """The answer to a question, of an address or of a document."""
+        body = await request.body()
+
+        def answered(_request: Request) -> Response:
+            question = written(body) if request.method == "POST" else asked(request.query_params.multi_items())
+            return Response(self.sources.fit(question), media_type="application/json")
+
+        response: Response = await _told(answered)(request)
+        return response
+
+    def runs(self, request: Request) -> Response:
+        """The newest runs, or one in full."""
+        limit = request.query_params.get("limit", "20")
+        if not limit.isdigit() or not 1 <= int(limit) <= HISTORY_MAX:
+            return PlainTextResponse(f"limit: found {limit[:20]!r}, expected 1 to {HISTORY_MAX}\n", 400)
+        run = name_only(request.query_params.get("run", ""))
+        return Response(self.sources.history(run, int(limit)), media_type="application/json")
+
+    def ask(self, request: Request) -> Response:
+        """The form, and below it the answer for each device that was named."""
+        given = dict(request.query_params)
+        devices = [text for text in request.query_params.getlist("device") if text][:_DEVICES_MAX]
+        pairs = [(name, text) for name, text in request.query_params.multi_items() if name != "device"]
+        answers: list[Answer] = []
+        fault = ""
+        if given.get("model"):
+            try:
+                answers = [answer(asked([*pairs, ("device", device or "this")]), advises=False) for device in devices]
+            except HarnessError as error:
+                fault = str(error)
+        return _page(
+            "Ask",
+            "serve.html.j2",
+            given=given,
+            devices=[*devices, "", ""][:_DEVICES_MAX],
+            fault=fault,
+            answers=_shown(answers),
+            models=model_names(),
+            known=device_names(),
+        )
+
+    def history(self, _request: Request) -> Response:
+        """The newest runs, each with a link to its page; two of them can be judged."""
+        past = open_history()
+        records = list(past.records(limit=HISTORY_MAX)) if past.path.exists() else []
+        lines = [
+            (record, words.model_words(record), words.short_date(record.created), figures_of(record)["decode"])
+            for record in records
+        ]
+        return _page("History", "history.html.j2", lines=lines)
+
+    def run(self, request: Request) -> Response:
+        """The page of one run."""
+        return HTMLResponse(render(page_of([_record(request.path_params["run"])])))
+
+    def gate(self, request: Request) -> Response:
+        """The page of a run that is held to another one."""
+        after, before = (_record(request.query_params.get(name, "")) for name in ("run", "baseline"))
+        budgets = [proposal.budget for proposal in propose([before], "regression")]
+        if not budgets or after.run_id == before.run_id:
+            return PlainTextResponse("nothing to compare: name two runs, the second one that ended well\n", 400)
+        judged = evaluate(budgets, [after], baseline=[before])
+        return HTMLResponse(render(page_of([after], judgements=judged)))
+
+    def enter(self, request: Request) -> Response:
+        """Keep the token of the address in a cookie of this browser."""
+        shown = request.query_params.get("token", "")
+        if not self.token or not is_same(shown, self.token):
+            return PlainTextResponse("token: another one is expected", 401)
+        response = RedirectResponse("/", 303)
+        response.set_cookie(COOKIE, shown, httponly=True, samesite="strict")
+        return response
+
+
+def _record(run: str) -> RunRecord:
+    past = open_history()
+    if not run or not past.path.exists():
+        raise UnknownNameError("run", run[:80], ())
+    return past.get(name_only(run))
+
+
+def _page(title: str, template: str, **values: Any) -> Response:
+    return HTMLResponse(filled(template, title=title, version=__version__, form_action="'self'", **values))
+
+
+def _shown(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """What the page shows of each answer; all speeds are drawn on one axis."""
+    speeds = [one.prediction.speed.decode_tokens_per_s for one in answers if one.runs]
+    axis = drawing.Axis.of_factors([end for speed in speeds for end in (speed.low, speed.high)])
+    shown = []
+    for one in answers:
+        lines = first_screen(one)
+        commands = [command for command in one.commands[:1] if one.runs]
+        rest = [line for line in lines if line.strip() not in one.commands]
+        speed = one.prediction.speed.decode_tokens_per_s
+        picture = drawing.picture("does not run", 30, [])
+        if one.runs:
+            bar = drawing.band(axis, speed, 15)
+            picture = drawing.picture(f"{speed.low:.2g} to {speed.high:.2g} tokens/s", 30, [bar])
+        shown.append(
+            {
+                "device": capital(device_name(one)),
+                "sentence": sentence(one),
+                "lines": "\n".join(rest).removeprefix("\n".join(rest).partition("\n\n")[0]).strip("\n"),
+                "commands": commands,
+                "picture": picture,
+            }
+        )
+    return shown
+
+
+def openapi() -> dict[str, Any]:
+    """The description of the JSON door, made from the types themselves."""
+    schemas = msgspec.json.schema_components((Question, Answer), ref_template="#/components/schemas/{name}")[1]
+    fields = schemas["Question"]["properties"]
+    required = schemas["Question"]["required"]
+    query = [{"name": n, "in": "query", "required": n in required, "schema": schema} for n, schema in fields.items()]
+
+    def described(summary: str, *names: str, schema: str = "") -> dict[str, Any]:
+        own = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
+        found: dict[str, Any] = {"type": "object"}
+        if schema:
+            found = {"$ref": f"#/components/schemas/{schema}"}
+        content = {"application/json": {"schema": found}}
+        return {"summary": summary, "parameters": own, "responses": {"200": {"description": "", "content": content}}}
+
+    fit = described("Whether a model fits on a device, and how fast it runs", schema="Answer")
+    body = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Question"}}}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "edge-harness", "version": __version__},
+        "paths": {
+            "/v1/fit": {"get": fit | {"parameters": query}, "post": fit | {"requestBody": body}},
+            "/v1/devices": {"get": described("All devices, or one", "device")},
+            "/v1/models": {"get": described("All models, or one", "model")},
+            "/v1/history": {"get": described("The newest runs here, or one", "run", "limit")},
+        },
+        "components": {"schemas": schemas},
+    }
