@@ -59,18 +59,18 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if self.active > _AT_ONCE:
-            return PlainTextResponse("busy: come again", 503, {"retry-after": "2"})
-        if len(scope["query_string"]) > QUERY_MAX:
-            return PlainTextResponse(f"found more than {QUERY_MAX} bytes after the ?", 414)
-        if sum(len(value) for _, value in headers.items()) > HEADERS_MAX:
-            return PlainTextResponse(f"found more than {HEADERS_MAX} bytes of headers", 431)
-        if not self.is_own(host):
-            return PlainTextResponse("Host: found another one than this server's", 421)
-        if headers.get("origin", f"http://{host}") != f"http://{host}":
-            return PlainTextResponse("Origin: found another page than this server's", 403)
-        if not self._is_known(headers, scope):
-            return PlainTextResponse("Authorization: expected Bearer and the token", 401)
+        size = sum(len(value) for value in headers.values())
+        faults = (
+            (self.active > _AT_ONCE, 503, "busy: come again"),
+            (len(scope["query_string"]) > QUERY_MAX, 414, f"found more than {QUERY_MAX} bytes after the ?"),
+            (size > HEADERS_MAX, 431, f"found more than {HEADERS_MAX} bytes of headers"),
+            (not self.is_own(host), 421, "Host: found another one than this server's"),
+            (headers.get("origin", f"http://{host}") != f"http://{host}", 403, "Origin: found another page"),
+            (not self._is_known(headers, scope), 401, "Authorization: expected Bearer and the token"),
+        )
+        for is_at_fault, status, said in faults:
+            if is_at_fault:
+                return PlainTextResponse(f"{said}\n", status)
         return None
 
     def is_own(self, host: str) -> bool:
