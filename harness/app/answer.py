@@ -9,6 +9,7 @@ from harness.app.commands import commands_of, way_flags
 from harness.app.measured import MeasuredHere, measured_here
 from harness.app.placed import image_s, outlook, speed_of, timing_notes
 from harness.app.plans import SpeculationPlan, plan_speculation
+from harness.app.together import Resident, residents, staying_together
 from harness.app.ways import advice_for, longest_context, ways
 from harness.domain.base import Frozen
 from harness.domain.option import Option
@@ -85,6 +86,7 @@ class Answer(Frozen):
         reading: What a document, the next turn and an image take.
         sustained: Speed after minutes; None where nobody knows the device's heat.
         energy: Of a token; None where nobody stated the power.
+        residents: The model and those named beside it, and which of them stay in memory together; empty for one.
         speculation: What drafting gives, where it was asked for.
         advice: What would make it fit, or faster.
         measured: A run of the same file here, with the same engine, threads and context; None without one.
@@ -111,6 +113,7 @@ class Answer(Frozen):
     energy: Energy | None
     speculation: SpeculationPlan | None
     measured: MeasuredHere | None
+    residents: tuple[Resident, ...]
     commands: tuple[str, ...]
     context_each_tokens: int
     advice: tuple[Advice, ...] = ()
@@ -165,6 +168,9 @@ def ready(question: Question) -> Case:
 
 def answered(question: Question, case: Case) -> Answer:
     """The answer to a case (RefusedError: as :func:`harness.app.ways.ways`)."""
+    asked = case
+    if case.others:
+        case = staying_together(case)
     listed = [way.replace(flags=way_flags(case, way)) for way in ways(case)]
     best = listed[0]
     own = of_way(case, best)
@@ -192,6 +198,7 @@ def answered(question: Question, case: Case) -> Answer:
         energy=energy,
         speculation=speculation,
         measured=measured_here(case, best) if case.here else None,
+        residents=residents(asked, case),
         commands=commands_of(case, best),
         context_each_tokens=best.scenario.context_tokens // best.scenario.batch_count,
         layer_count=model.weights.shape.layer_count,
@@ -329,4 +336,4 @@ def _says_the_same(question: Question, found: Answer) -> bool:
 def _figures(found: Answer) -> tuple[object, ...]:
     """All that an answer says in figures."""
     predictions = [way.prediction for way in found.ways]
-    return predictions, found.by_depth, found.reading, found.sustained, found.energy, found.speculation
+    return predictions, found.by_depth, found.reading, found.sustained, found.energy, found.speculation, found.residents

@@ -32,7 +32,8 @@ class Case(NamedTuple):
         is_longest: Whether the longest context is wanted.
         draft: The model that drafts.
         head: The model's own that drafts: ``mtp``, ``eagle``, ``dflash``; empty for none.
-        beside: What else lives in the same memory.
+        beside: Systems that live in the same memory.
+        others: Other models that do, each whole and with a context of its own.
         verifier: The device that verifies what is drafted here, and the seconds there and back.
         here: Whether the device is this machine.
         assumed: What was read into the names, and taken for granted.
@@ -46,6 +47,7 @@ class Case(NamedTuple):
     draft: ResolvedModel | None = None
     head: str = ""
     beside: tuple[Companion, ...] = ()
+    others: tuple[ResolvedModel, ...] = ()
     verifier: tuple[DeviceProfile, float] | None = None
     target_tokens_per_s: float | None = None
     minutes: float | None = None
@@ -96,6 +98,7 @@ def case_with(question: Question, model: ResolvedModel, device: DeviceProfile | 
         scenario = scenario.replace(program="" if here else "llama-server")
     if question.placement is not None:
         scenario = scenario.replace(placement=over_cards(device, question.placement))
+    systems, others = _beside(question.beside)
     case = Case(
         model=model,
         device=device,
@@ -104,7 +107,8 @@ def case_with(question: Question, model: ResolvedModel, device: DeviceProfile | 
         is_longest=question.context_tokens == "max",
         draft=resolve_model(question.draft) if question.draft and not head else None,
         head=head,
-        beside=(*map(companion, question.beside), *_head_beside(head, model)),
+        beside=(*systems, *_head_beside(head, model)),
+        others=tuple(others),
         verifier=_verifier(question.verifier),
         target_tokens_per_s=question.target_tokens_per_s,
         minutes=question.minutes,
@@ -202,16 +206,33 @@ def _verifier(text: str) -> tuple[DeviceProfile, float] | None:
     return resolve_device(place), trip_ms / 1e3
 
 
+def _beside(names: tuple[str, ...]) -> tuple[list[Companion], list[ResolvedModel]]:
+    """Systems and models that are named to run beside the model.
+
+    Raises:
+        UnknownNameError: A name is neither's.
+        RefusedError: A system refuses what follows its colon.
+    """
+    systems, others = list[Companion](), list[ResolvedModel]()
+    for name in names:
+        try:
+            systems.append(companion(name))
+        except UnknownNameError as unknown:
+            try:
+                others.append(resolve_model(name))
+            except UnknownNameError:
+                raise unknown from None
+    return systems, others
+
+
 def companion(text: str) -> Companion:
     """What is named to run beside the model, asked of every installed package that offers such systems.
 
     Raises:
-        RefusedError: No package offers any, or the one of that name refuses what follows the colon.
+        RefusedError: The package of that name refuses what follows the colon.
         UnknownNameError: No package knows that name.
     """
     offers = plugins.every("edge_harness.companions")
-    if not offers:
-        raise RefusedError(f"--with {text}: no installed package offers what lives beside a model")
     known: list[str] = []
     for offer in offers:
         names, make = offer()

@@ -90,7 +90,33 @@ def memory_in(case: Case) -> MemoryPrediction:
     memory = _widened(_with_tower(memory, case), case)
     if model.reads_only:
         memory = without_parts(memory, {PartKind.KV_CACHE, PartKind.CPU_KV_CACHE, PartKind.CELL_RECORDS})
+    for other in case.others:
+        memory = with_parts(memory, other_parts(case, other), SPREAD_RATIO)
     return with_companions(memory, case.beside) if case.beside else memory
+
+
+def other_parts(case: Case, other: ResolvedModel) -> tuple[MemoryPart, ...]:
+    """What another model takes in each pool: whole with the same engine, as much context, a process of its own.
+
+    Raises:
+        RefusedError: The KV type cannot hold its keys.
+    """
+    alone = Case(other, case.device, case.scenario.replace(batch_count=1, placement=Placement()))
+    parts = memory_in(alone).parts
+    found = []
+    for pool in dict.fromkeys(part.pool for part in parts):
+        mine = [part for part in parts if part.pool == pool]
+        found.append(
+            MemoryPart(
+                PartKind.COMPANION,
+                sum(part.anonymous_bytes for part in mine),
+                file_bytes=sum(part.file_bytes for part in mine),
+                reason="another model, whole, with a context of its own",
+                pool=pool,
+                name=" ".join(other.shown),
+            )
+        )
+    return tuple(found)
 
 
 def _with_tower(memory: MemoryPrediction, case: Case) -> MemoryPrediction:

@@ -79,9 +79,9 @@ def _split(case: Case, memory: MemoryPrediction | None = None) -> Iterator[Way]:
 
 
 def _beside_on_card(memory: MemoryPrediction) -> int:
-    """Bytes on the card of a draft, a head or an image tower, which no split moves."""
-    of_tower = {PartKind.IMAGE_TOWER, PartKind.IMAGE_BUFFER}
-    mine = (part for part in memory.parts if part.drafts or part.kind in of_tower)
+    """Bytes on the card of a draft, a head, an image tower or another model, which no split moves."""
+    kept = {PartKind.IMAGE_TOWER, PartKind.IMAGE_BUFFER, PartKind.COMPANION}
+    mine = (part for part in memory.parts if part.drafts or part.kind in kept)
     return sum(part.anonymous_bytes for part in mine if part.pool == "vram")
 
 

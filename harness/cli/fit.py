@@ -1,7 +1,7 @@
 """``edge-harness fit``: does this model fit on that device, how fast, and what would help."""
 
 from itertools import product
-from typing import Annotated
+from typing import Annotated, Literal
 
 import click
 from msgspec import Meta
@@ -11,6 +11,8 @@ from harness.cli._output import Answer, say
 from harness.domain.option import Option
 from harness.domain.question import Asked, Question
 from harness.errors import Exit, RefusedError
+
+Format = Literal["llama-swap", "models-ini"]
 
 
 @verb
@@ -47,6 +49,11 @@ def fit(
         Meta(description="Show memory part by part, all speeds, other ways to run it, and what would help."),
         Option(("--details",), "Output"),
     ] = False,
+    form: Annotated[
+        Format | None,
+        Meta(description="Write the models of --with as the configuration of llama-swap or of llama-server's router."),
+        Option(("--format",), "Output"),
+    ] = None,
     explained: Annotated[
         bool,
         Meta(description="Show every term behind the speed, and what measurement would disprove it."),
@@ -62,6 +69,7 @@ def fit(
     """
     from harness.app.answer import answer
     from harness.report.answer import several
+    from harness.report.configurations import configuration
 
     fields = {name: getattr(asked, name) for name in Asked.__struct_fields__}
     questions = [
@@ -78,6 +86,12 @@ def fit(
                 click.echo(line)
 
         return Answer(answers, show, status)
+    if form is not None:
+        found = answer(questions[0], advises=False)
+        if not found.residents:
+            raise RefusedError(f"--format {form}: name another model with --with MODEL")
+        text = configuration(found.residents, form)
+        return Answer(found.residents, lambda: click.echo(text, nl=False))
     return _one(questions[0], measured, measured_prompt, price, advises=advises, details=details, explained=explained)
 
 

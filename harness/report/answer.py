@@ -122,6 +122,8 @@ def _drafts(answer: Answer) -> str:
 def _rows(answer: Answer) -> list[str]:
     rows = [row for row in (_writes(answer), _together(answer), _draft(answer), _starts(answer)) if row]
     rows += [_memory(answer)]
+    if answer.residents:
+        rows.append(("with", "", _together_words(answer)))
     if how := how_words(answer):
         rows.append(("how", "", how))
     return [line for label, figure, rest in rows for line in _row(label, figure, rest)]
@@ -231,6 +233,18 @@ def _memory(answer: Answer) -> tuple[str, str, str]:
     elif left < 0:
         words = "the rest is read from storage"
     return "memory", of_sizes(verdict.needed_bytes, verdict.available_bytes), words
+
+
+def _together_words(answer: Answer) -> str:
+    """Which of several models stay in memory together."""
+    staying = [one for one in answer.residents if one.stays]
+    leaving = [f"{one.name} ({sizes(one.needed_bytes)[0]})" for one in answer.residents if not one.stays]
+    if not leaving:
+        return f"all {len(staying)} models stay in memory together"
+    if len(staying) > 1:
+        kept = " and ".join(one.name for one in staying)
+        return f"{kept} stay in memory together; {', '.join(leaving)} is loaded in their place"
+    return f"no other has room beside it: {', '.join(leaving)} is loaded in its place"
 
 
 def how_words(answer: Answer) -> str:

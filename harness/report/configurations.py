@@ -1,0 +1,55 @@
+"""Several models as the configuration of a program that loads and unloads them: llama-swap, llama-server's router."""
+
+import shlex
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from harness.app.together import Resident
+from harness.errors import RefusedError
+
+Format = Literal["llama-swap", "models-ini"]
+_SWITCH: Final = "true"
+
+
+def configuration(residents: Sequence[Resident], form: Format) -> str:
+    """The file's text.
+
+    Raises:
+        RefusedError: A model is started by another program than llama-server, or by none.
+    """
+    for one in residents:
+        if not one.command.startswith("llama-server "):
+            raise RefusedError(f"--format {form}: {one.name} {one.quant} is not run by llama-server there")
+    return _llama_swap(residents) if form == "llama-swap" else _models_ini(residents)
+
+
+def _llama_swap(residents: Sequence[Resident]) -> str:
+    """YAML by llama-swap's schema: models with their commands, and the group that stays in memory together."""
+    lines = ["models:"]
+    for one in residents:
+        program, _, words = one.command.partition(" ")
+        lines += [f'  "{_name(one)}":', f"    cmd: {program} --port ${{PORT}} {words}"]
+    staying = [one for one in residents if one.stays]
+    if len(staying) > 1:
+        lines += ["groups:", '  "together":', "    swap: false", "    exclusive: false", "    members:"]
+        lines += [f'      - "{_name(one)}"' for one in staying]
+    return "\n".join(lines) + "\n"
+
+
+def _models_ini(residents: Sequence[Resident]) -> str:
+    """Presets of llama-server's router (--models-preset): a section a model, options without their dashes."""
+    most = max(sum(one.stays for one in residents), 1)
+    lines = [f"; llama-server --models-preset THIS_FILE --models-max {most}", "version = 1"]
+    for one in residents:
+        lines += ["", f"[{_name(one)}]"]
+        words = shlex.split(one.command)[1:]
+        for at, word in enumerate(words):
+            if not word.startswith("-"):
+                continue
+            value = words[at + 1] if at + 1 < len(words) and not words[at + 1].startswith("-") else _SWITCH
+            lines.append(f"{word.lstrip('-')} = {value}")
+    return "\n".join(lines) + "\n"
+
+
+def _name(one: Resident) -> str:
+    return f"{one.name}-{one.quant}".replace('"', "").replace("]", "").replace("/", "-")
