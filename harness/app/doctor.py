@@ -35,7 +35,7 @@ _WHEELS: Final = {("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")
 _COMPILERS: Final = ("c++", "g++", "clang++", "cl")
 
 
-class Finding(Frozen):
+class Finding(Frozen, kw_only=False):
     """One thing looked at.
 
     Attributes:
@@ -69,7 +69,7 @@ def examine() -> list[Finding]:
             findings += part()
         except HarnessError as error:  # a folder that cannot be made is what is to be told
             name = part.__name__.strip("_")
-            findings.append(Finding(kind=kind, name=name, state="broken", detail=str(error), brief=str(error)))
+            findings.append(Finding(kind, name, "broken", str(error), str(error)))
     return findings
 
 
@@ -86,9 +86,9 @@ def _next_step() -> Found:
         command = "pip install 'edge-harness[xllamacpp]'"
         quick = f"{command} (built already: no compiler, half a minute)"
         detail = f"{quick}; compiled for this machine it is faster: {compiled}"
-    yield Finding(kind="engine", name="next: an engine", state="missing", detail=detail, brief=command)
+    yield Finding("engine", "next: an engine", "missing", detail, command)
     others = "pip install 'edge-harness[onnx]' runs ONNX models; fit, matrix and report need no engine"
-    yield Finding(kind="engine", name="other engines", state="ok", detail=others)
+    yield Finding("engine", "other engines", "ok", others)
 
 
 def machine_apis() -> list[str]:
@@ -127,22 +127,22 @@ def _folders() -> Found:
         elif free < GIB:
             state = "limited"
             brief = f"{format_bytes(free)} are free in {folder}"
-        yield Finding(kind="folder", name=f"{name} folder", state=state, detail=detail, brief=brief)
+        yield Finding("folder", f"{name} folder", state, detail, brief)
     yield _history()
 
 
 def _history() -> Finding:
     history = open_history()
     if not history.path.exists():
-        return Finding(kind="folder", name="history", state="ok", detail="no run yet")
+        return Finding("folder", "history", "ok", "no run yet")
     try:
         faults = "; ".join(history.faults()[:3])
         runs = f"{counted(history.count(), 'run')}, none damaged"
     except HarnessError as error:
         faults = f"{error} Move it away to start a new one"
     if faults:
-        return Finding(kind="folder", name="history", state="broken", detail=faults, brief=f"the history: {faults}")
-    return Finding(kind="folder", name="history", state="ok", detail=runs)
+        return Finding("folder", "history", "broken", faults, f"the history: {faults}")
+    return Finding("folder", "history", "ok", runs)
 
 
 def _runtimes() -> Found:
@@ -159,18 +159,18 @@ def _runtimes() -> Found:
         if reason and state == "ok":
             state = "missing"
         detail = reason or "usable"
-        yield Finding(kind="engine", name=f"runtime {name}", state=state, detail=detail, brief=brief)
+        yield Finding("engine", f"runtime {name}", state, detail, brief)
 
 
 def _apis() -> Found:
     """What the engine was built with and sees, and the command that builds another api into it."""
     if not installed():
-        yield Finding(kind="api", name="engine's apis", state="ok", detail=", ".join(machine_apis()))
+        yield Finding("api", "engine's apis", "ok", ", ".join(machine_apis()))
         return
     try:
         devices = engine_devices()
     except HarnessError as error:
-        yield Finding(kind="api", name="apis of llama.cpp", state="broken", detail=str(error), brief=str(error))
+        yield Finding("api", "apis of llama.cpp", "broken", str(error), str(error))
         return
     for device in devices:
         memory = f", {format_bytes(device.free_bytes)} of {format_bytes(device.total_bytes)} free"
@@ -180,18 +180,18 @@ def _apis() -> Found:
         if device.is_software:
             played = ", played by the CPU"
         detail = f"{device.api}: {device.description}{memory}{played}"
-        yield Finding(kind="api", name=f"device {device.name}", state="ok", detail=detail)
+        yield Finding("api", f"device {device.name}", "ok", detail)
     seen = {device.api for device in devices}
     unused = [api for api in machine_apis() if api not in seen]
     if devices and unused:
         build = ", or ".join(filter(None, map(build_command, unused)))
         lacking = f"the engine was built without {', '.join(unused)}"
         yield Finding(
-            kind="api",
-            name="engine's apis",
-            state="limited" if has_gpu() else "ok",
-            detail=f"{lacking}; to build it in: {build}",
-            brief=f"the GPU is not used: {lacking}",
+            "api",
+            "engine's apis",
+            "limited" if has_gpu() else "ok",
+            f"{lacking}; to build it in: {build}",
+            f"the GPU is not used: {lacking}",
         )
 
 
@@ -208,56 +208,56 @@ def _machine() -> Found:
     if memory.nodes > 1:
         parts.append(f"{memory.nodes} NUMA nodes")
     short = f"{cpu.model} ({counted(default_thread_count(), 'thread')})"
-    yield Finding(kind="machine", name="processor", state="ok", detail=", ".join([*parts, sets]), brief=short)
+    yield Finding("machine", "processor", "ok", ", ".join([*parts, sets]), short)
     free = f"{format_bytes(memory.total_bytes)}, {format_bytes(memory.available_bytes)} available"
     if memory.limit_bytes < memory.total_bytes:
         limit = format_bytes(memory.limit_bytes)
         yield Finding(
-            kind="machine",
-            name="memory",
-            state="limited",
-            detail=f"{free}, limited to {limit} by a control group",
-            brief=f"programs may use {limit} of {format_bytes(memory.total_bytes)} of memory (a control group's limit)",
+            "machine",
+            "memory",
+            "limited",
+            f"{free}, limited to {limit} by a control group",
+            f"programs may use {limit} of {format_bytes(memory.total_bytes)} of memory (a control group's limit)",
         )
     else:
-        yield Finding(kind="machine", name="memory", state="ok", detail=f"{free}, no control group limit")
+        yield Finding("machine", "memory", "ok", f"{free}, no control group limit")
     profile = this_machine()
     if profile:
-        yield Finding(kind="machine", name="machine's profile", state="ok", detail=profile.title)
+        yield Finding("machine", "machine's profile", "ok", profile.title)
     else:
         detail = "none yet: edge-harness devices probe (check makes one too)"
         brief = "not measured yet: edge-harness devices probe"
-        yield Finding(kind="machine", name="machine's profile", state="missing", detail=detail, brief=brief)
+        yield Finding("machine", "machine's profile", "missing", detail, brief)
 
 
 def _measuring() -> Found:
     if Path("/proc/pressure/cpu").exists():
         seen = "CPU, memory and I/O stalls are seen"
-        yield Finding(kind="measuring", name="disturbance (PSI)", state="ok", detail=seen)
+        yield Finding("measuring", "disturbance (PSI)", "ok", seen)
     else:
         unseen = "this system does not tell stalls: load of others and faults are seen, stalls are not"
-        yield Finding(kind="measuring", name="disturbance (PSI)", state="missing", detail=unseen)
+        yield Finding("measuring", "disturbance (PSI)", "missing", unseen)
     if group := LimitGroup.make(None):
         group.remove()
         limits = f"control group, version {group.version}"
-        yield Finding(kind="measuring", name="memory limits", state="ok", detail=limits)
+        yield Finding("measuring", "memory limits", "ok", limits)
     else:
         instead = "a limit on private memory and a watchdog stand in"
         detail = f"no right to make control groups: {instead}"
         brief = "less exact without the right to make control groups"
-        yield Finding(kind="measuring", name="memory limits", state="missing", detail=detail, brief=brief)
+        yield Finding("measuring", "memory limits", "missing", detail, brief)
     gpus = "; ".join(gpu.describe() for gpu in gpu_readings())
     advice = "none; pip install 'edge-harness[nvidia]' reads an NVIDIA card's"
     if gpus or not has_gpu():
-        yield Finding(kind="measuring", name="GPU counters", state="ok", detail=gpus or "no GPU was found")
+        yield Finding("measuring", "GPU counters", "ok", gpus or "no GPU was found")
     else:
-        yield Finding(kind="measuring", name="GPU counters", state="missing", detail=advice, brief=advice)
+        yield Finding("measuring", "GPU counters", "missing", advice, advice)
     kinds, notes = sensors.report()
     is_known = bool(kinds["energy counter"] or kinds["battery"])
     yield Finding(
-        kind="measuring",
-        name="energy and heat",
-        state="ok" if is_known else "missing",
-        detail="; ".join([*itertools.chain(*kinds.values()), *notes]),
-        brief="" if is_known else "no sensor of energy is seen here",
+        "measuring",
+        "energy and heat",
+        "ok" if is_known else "missing",
+        "; ".join([*itertools.chain(*kinds.values()), *notes]),
+        "" if is_known else "no sensor of energy is seen here",
     )

@@ -89,23 +89,7 @@ def _gone(name: str, error: EngineError) -> click.Command:
     )
 
 
-def _print_manual(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        from harness.cli._man import manual
-
-        click.echo(manual(cli, __version__))
-        ctx.exit()
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option(
-    "--manual",
-    is_flag=True,
-    callback=_print_manual,
-    is_eager=True,
-    expose_value=False,
-    help="Print the manual page, as for: edge-harness --manual | man -l -",
-)
 @click.version_option(__version__, prog_name="edge-harness")
 def cli() -> None:
     """Know, and prove, whether a language model runs well on a device.

@@ -45,68 +45,68 @@ Results = Annotated[tuple[str, ...], Option(metavar="[RESULT]...")]
 ContextLength = Annotated[
     int,
     Meta(ge=64, le=MOST_TOKENS, description="Context length: tokens that the KV cache can hold."),
-    Option(("--context", "-c"), "Request", unit="tokens"),
+    Option("--context -c", "Request", unit="tokens"),
 ]
 ContextLengths = Annotated[
     tuple[Annotated[int, Meta(ge=1, le=MOST_TOKENS)], ...],
     Meta(description="Context lengths in tokens, with commas: 4096,32k."),
-    Option(("--contexts", "-c"), "Request", unit="tokens"),
+    Option("--contexts -c", "Request", unit="tokens"),
 ]
 Depths = Annotated[
     tuple[Annotated[int, Meta(ge=0, le=MOST_TOKENS)], ...],
     Meta(description="Tokens already in the cache before the test; several with commas: 0,2048."),
-    Option(("--depth",), "Request", unit="tokens"),
+    Option("--depth", "Request", unit="tokens"),
 ]
 Prompts = Annotated[
     str,
     Meta(description="A set of prompts that ships with edge-harness, or a file: a JSON list of strings."),
-    Option(("--prompts",), "Request", "code|prose|FILE"),
+    Option("--prompts", "Request", "code|prose|FILE"),
 ]
 PromptCount = Annotated[
     Annotated[int, Meta(ge=1, le=10_000)] | None,
     Meta(description="Use only the first N prompts."),
-    Option(("--prompt-count",), "Request"),
+    Option("--prompt-count", "Request"),
 ]
 Generated = Annotated[
     int,
     Meta(ge=2, le=MOST_TOKENS, description="Tokens to generate after each prompt."),
-    Option(("--tokens", "-n"), "Request", unit="tokens"),
+    Option("--tokens -n", "Request", unit="tokens"),
 ]
 Seed = Annotated[
     int,
     Meta(ge=0, le=1 << 31, description="Random seed for what is made up: lengths, prompts, arrivals, built-in cases."),
-    Option(("--seed",), "Request"),
+    Option("--seed", "Request"),
 ]
 Runtime = Annotated[
     str,
     Meta(description="Software that executes the model."),
-    Option(("--runtime",), "Engine and placement", "NAME", reads=one_runtime),
+    Option("--runtime", "Engine and placement", "NAME", reads=one_runtime),
 ]
 ServerModel = Annotated[
     str,
     Meta(description="Which of the server's models to use, by the server's own name for it."),
-    Option(("--server-model",), "Engine and placement", "NAME"),
+    Option("--server-model", "Engine and placement", "NAME"),
 ]
-Split = Annotated[Placed, Option(("--placement",), "Engine and placement", "FLAGS", reads=placement_of)]
+Split = Annotated[Placed, Option("--placement", "Engine and placement", "FLAGS", reads=placement_of)]
 Repetitions = Annotated[
     int,
     Meta(ge=1, le=1000, description="Undisturbed samples to collect for each test."),
-    Option(("--repetitions", "-r"), "Measuring"),
+    Option("--repetitions -r", "Measuring"),
 ]
 MemoryLimit = Annotated[
     int | None,
     Meta(description="Kill the run when it uses more memory than this: 900MB, 1.5GiB."),
-    Option(("--memory-limit",), "Device and limits", unit="bytes"),
+    Option("--memory-limit", "Device and limits", unit="bytes"),
 ]
 Cpus = Annotated[
     tuple[Annotated[int, Meta(ge=0, le=4095)], ...],
     Meta(description="CPUs to run on, such as 0,2."),
-    Option(("--cpus",), "Device and limits", "N,N", default="all"),
+    Option("--cpus", "Device and limits", "N,N", default="all"),
 ]
 On = Annotated[
     str,
     Meta(description="Machine to measure on: local, ssh://user@host, adb:// or adb://SERIAL."),
-    Option(("--on",), "Device and limits", "TARGET"),
+    Option("--on", "Device and limits", "TARGET"),
 ]
 Programs = Annotated[
     Path | None,
@@ -114,24 +114,24 @@ Programs = Annotated[
         description="Folder of a llama.cpp release (llama-bench, ...) for this machine, or for the machine of --on if "
         "edge-harness is not installed there."
     ),
-    Option(("--programs",), "Device and limits", path="folder"),
+    Option("--programs", "Device and limits", path="folder"),
 ]
 Timeout = Annotated[
     float,
     Meta(gt=0, le=1e6, description="Time limit for each measured process, in seconds."),
-    Option(("--timeout",), "Measuring"),
+    Option("--timeout", "Measuring"),
 ]
 Resume = Annotated[
     bool,
     Meta(description="Reuse results of the same measurement from the last 24 hours."),
-    Option(("--resume",), "Measuring"),
+    Option("--resume", "Measuring"),
 ]
 OutFolder = Annotated[
     Path | None,
     Meta(description="Save each record as a file in this folder, too."),
-    Option(("--out", "-o"), "Output", path="folder"),
+    Option("--out -o", "Output", path="folder"),
 ]
-Budget = Annotated[Path, Meta(description="Budgets file (TOML)."), Option(("--budget",), path="file")]
+Budget = Annotated[Path, Meta(description="Budgets file (TOML)."), Option("--budget", path="file")]
 
 
 class Setting(Frozen):

@@ -107,8 +107,7 @@ class Table(NamedTuple):
     """A plain table that fits the terminal; ``right`` are the columns of numbers, which align right.
 
     In a narrow terminal columns of words wrap between words, then columns are left out: those named in ``spare`` in
-    that order, then the others from the last one on: left out, or where it ``folds`` shown in another table below. No
-    word, number or flag is broken in two.
+    that order, then the others from the last one on. No word, number or flag is broken in two.
     """
 
     title: str
@@ -116,7 +115,6 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
     right: frozenset[int] = frozenset()
     spare: Sequence[str] = ()
-    folds: bool = False
 
     def __rich_console__(self, screen: Any, options: Any) -> Iterator[Any]:
         """Rows of text for a console of ``options.max_width`` columns."""
@@ -136,14 +134,9 @@ class Table(NamedTuple):
             sheet.add_row(*(Text(_shortened(row[index], width)) for index, width in widths.items()))
         yield sheet
         names = [self.columns[index] for index in dropped if self.columns[index]]
-        if names and not self.folds:
+        if names:
             yield Text(f"not shown in {options.max_width} columns, but by --json: {', '.join(names)}")
         yield Text("")
-        if dropped and self.folds:
-            below = (0, *sorted(dropped))
-            right = frozenset(place for place, index in enumerate(below) if index in self.right)
-            rows = [[row[index] for index in below] for row in self.rows]
-            yield self._replace(title="", columns=[self.columns[index] for index in below], rows=rows, right=right)
 
     def _fitted(self, most: int) -> tuple[dict[int, int], list[int]]:
         """Width of each column that is shown, and those that are not."""
@@ -185,11 +178,9 @@ def _shortened(cell: str, width: int) -> str:
     return " ".join(w if len(w) <= width else f"{w[:half]}…{w[len(w) - (width - 1 - half) :]}" for w in cell.split(" "))
 
 
-def table(
-    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], spare: Sequence[str] = (), *, folds: bool = False
-) -> Table:
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], spare: Sequence[str] = ()) -> Table:
     """A :class:`Table` of cells that are text of one line, never markup; columns of numbers align right."""
     cells = [tuple(clean(str(cell), MESSAGE_MAX) for cell in row) for row in rows]
     told = [set(column) - _NO_NUMBER for column in zip(*cells, strict=True)]
     right = frozenset(at for at, words in enumerate(told) if words and all(map(_NUMBER.fullmatch, words)))
-    return Table(clean(title, MESSAGE_MAX), tuple(columns), cells, right, spare, folds)
+    return Table(clean(title, MESSAGE_MAX), tuple(columns), cells, right, spare)

@@ -46,23 +46,23 @@ def check(
     probe_again: Annotated[
         bool,
         Meta(description="Measure this machine again, instead of using what was kept."),
-        Option(("--probe",)),
+        Option("--probe"),
     ] = False,
     fetch_engine: Annotated[
         bool,
         Meta(description="Fetch an engine that uses all of this machine, where the installed one does not."),
-        Option(("--yes",)),
+        Option("--yes"),
     ] = False,
     max_error_percent: Annotated[
         Annotated[float, Meta(gt=0, le=1e9)] | None,
         Meta(description="Exit with status 1 if a prediction is further off than this, in percent."),
-        Option(("--max-error",)),
+        Option("--max-error"),
     ] = None,
     report: Annotated[
         Path | None,
         Meta(description="File for the report: .html or .md."),
         Option(
-            ("--report",),
+            "--report",
             "Output",
             endings=(".html", ".htm", ".md"),
             default="edge-harness-check.md in this folder",

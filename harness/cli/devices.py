@@ -91,13 +91,13 @@ def probe(
     quick: Annotated[
         bool,
         Meta(description="Take about ten seconds: the engine is not timed."),
-        Option(("--quick",)),
+        Option("--quick"),
     ] = False,
     out: Annotated[
         Path | None,
         Meta(description="File to write."),
         Option(
-            ("--out", "-o"),
+            "--out -o",
             "Output",
             endings=(".toml",),
             default="in your own devices folder, where --device finds it",

@@ -22,7 +22,7 @@ def doctor(
     everything: Annotated[
         bool,
         Meta(description="List all that was looked at, what is well too."),
-        Option(("--all",)),
+        Option("--all"),
     ] = False,
 ) -> Answer:
     """Check folders, engines, optional packages, limits and sensors.

@@ -22,32 +22,32 @@ def fit(
     devices: Annotated[
         tuple[str, ...],
         Meta(description="Device: a name, a line of parts or a file; repeat it to compare several."),
-        Option(("--device", "-d"), metavar="DEVICE", default="this machine", is_repeated=True, names="devices"),
+        Option("--device -d", metavar="DEVICE", default="this machine", is_repeated=True, names="devices"),
     ] = (),
     measured: Annotated[
         Annotated[float, Meta(gt=0, le=1e9)] | None,
         Meta(description="Decode speed that you measured, in tokens/s: explain how it differs from the prediction."),
-        Option(("--measured",)),
+        Option("--measured"),
     ] = None,
     measured_prompt: Annotated[
         Annotated[float, Meta(gt=0, le=1e9)] | None,
         Meta(description="The same for the speed at which the prompt was read."),
-        Option(("--measured-prompt",)),
+        Option("--measured-prompt"),
     ] = None,
     price: Annotated[
         str,
         Meta(description="Price of a kWh, and of a million tokens from a cloud to compare with: 0.30,0.60."),
-        Option(("--price",), metavar="KWH[,ELSEWHERE]"),
+        Option("--price", metavar="KWH[,ELSEWHERE]"),
     ] = "",
     advises: Annotated[
         bool,
         Meta(description="Look for what would make it fit, or run faster."),
-        Option(("--advice/--no-advice",), "Output"),
+        Option("--advice/--no-advice", "Output"),
     ] = True,
     details: Annotated[
         bool,
         Meta(description="Show memory part by part, all speeds, other ways to run it, and what would help."),
-        Option(("--details",), "Output"),
+        Option("--details", "Output"),
     ] = False,
     form: Annotated[
         Format | None,
@@ -57,7 +57,7 @@ def fit(
     explained: Annotated[
         bool,
         Meta(description="Show every term behind the speed, and what measurement would disprove it."),
-        Option(("--explain",), "Output"),
+        Option("--explain", "Output"),
     ] = False,
 ) -> Answer:
     """Predict whether a model fits on a device, and how fast it runs; several of either are compared.

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 Scheduler = Annotated[
     str,
     Meta(description="Address of the scheduler: tcp://host:8786, or tls://."),
-    Option(("--scheduler",)),
+    Option("--scheduler"),
 ]
 Tls = Annotated[
     Path | None,
     Meta(description="Key file of the fleet, the same on every machine; `fleet up` makes it."),
-    Option(("--tls",), path="file"),
+    Option("--tls", path="file"),
 ]
 
 
@@ -39,12 +39,12 @@ def run(
     folder: Annotated[
         Path,
         Meta(description="Folder for the results."),
-        Option(("--out", "-o"), "Output", path="folder"),
+        Option("--out -o", "Output", path="folder"),
     ] = Path("fleet-results"),
     resume: Annotated[
         bool,
         Meta(description="Keep the results that are already in --out, and measure only the rest."),
-        Option(("--resume",), "Measuring"),
+        Option("--resume", "Measuring"),
     ] = False,
     tls: Tls = None,
 ) -> Answer:
@@ -84,12 +84,12 @@ def run(
 
 @fleet.command()
 def up(
-    host: Annotated[str, Meta(description="Address to listen on."), Option(("--host",))] = "127.0.0.1",
-    port: Annotated[int, Meta(ge=0, le=65_535, description="Port to listen on."), Option(("--port",))] = 8786,
+    host: Annotated[str, Meta(description="Address to listen on."), Option("--host")] = "127.0.0.1",
+    port: Annotated[int, Meta(ge=0, le=65_535, description="Port to listen on."), Option("--port")] = 8786,
     device_wait_s: Annotated[
         float,
         Meta(gt=0, le=1e9, description="Seconds that a cell waits for a device that is not connected."),
-        Option(("--device-wait",)),
+        Option("--device-wait"),
     ] = 60.0,
     tls: Tls = None,
 ) -> None:
@@ -106,11 +106,11 @@ def up(
 @fleet.command()
 def worker(
     scheduler: Scheduler,
-    device: Annotated[str, Meta(description="Name of this device, as the matrix has it."), Option(("--device",))],
+    device: Annotated[str, Meta(description="Name of this device, as the matrix has it."), Option("--device")],
     host: Annotated[
         str,
         Meta(description="Address of this device that the scheduler can reach."),
-        Option(("--host",)),
+        Option("--host"),
     ] = "",
     tls: Tls = None,
 ) -> None:

@@ -34,7 +34,7 @@ class _Shown(Frozen):
     form: Annotated[
         Literal["terminal", "markdown", "junit", "github", "badge"],
         Meta(description="Format of what is printed; github: annotations of a workflow."),
-        Option(("--format",), "Output"),
+        Option("--format", "Output"),
     ] = "terminal"
     out: Annotated[
         tuple[Path, ...],
@@ -42,11 +42,11 @@ class _Shown(Frozen):
             description="Also write the answer to this file, in the format of its ending: .txt, .md, .xml (JUnit), "
             ".svg (badge). Repeatable."
         ),
-        Option(("--out", "-o"), "Output", is_repeated=True, endings=(".txt", ".md", ".xml", ".svg")),
+        Option("--out -o", "Output", is_repeated=True, endings=(".txt", ".md", ".xml", ".svg")),
     ] = ()
-    show_all: Annotated[
-        bool, Meta(description="Print every budget, with its evidence."), Option(("--all",), "Output")
-    ] = False
+    show_all: Annotated[bool, Meta(description="Print every budget, with its evidence."), Option("--all", "Output")] = (
+        False
+    )
 
 
 def _time(text: str) -> datetime:
@@ -92,22 +92,22 @@ def judge(
     baseline: Annotated[
         tuple[str, ...],
         Meta(description="Result, or folder of results, to compare with; repeatable."),
-        Option(("--baseline",), is_repeated=True),
+        Option("--baseline", is_repeated=True),
     ] = (),
     against: Annotated[
         str | None,
         Meta(description="Git commit to read the folders of --baseline from, instead of the working tree."),
-        Option(("--against",), metavar="COMMIT"),
+        Option("--against", metavar="COMMIT"),
     ] = None,
     since: Annotated[
         datetime | None,
         Meta(description="Judge only runs made at or after this time, such as 2026-12-01T09:00:00Z: this build's."),
-        Option(("--since",), metavar="TIME", reads=_time),
+        Option("--since", metavar="TIME", reads=_time),
     ] = None,
     answers: Annotated[
         Path | None,
         Meta(description="File in which the answers of gates are kept."),
-        Option(("--answers",), path="file", default="gate-answers.json in the first folder of results"),
+        Option("--answers", path="file", default="gate-answers.json in the first folder of results"),
     ] = None,
 ) -> Answer:
     """Judge results against the budgets: records, folders of them, runs of the history, or other tools' files."""
@@ -143,24 +143,24 @@ def live(
         Meta(
             description="Command that runs the new build and prints one record, such as: edge-harness run MODEL --json"
         ),
-        Option(("--candidate",), metavar="COMMAND"),
+        Option("--candidate", metavar="COMMAND"),
     ],
     baseline: Annotated[
         str,
         Meta(description="The same for the build to compare with."),
-        Option(("--baseline",), metavar="COMMAND"),
+        Option("--baseline", metavar="COMMAND"),
     ],
     budget: options.Budget,
     shown: _Shown,
     max_turns: Annotated[
         int,
         Meta(ge=6, le=1000, description="Stop after this many turns, decided or not."),
-        Option(("--max-turns",)),
+        Option("--max-turns"),
     ] = 24,
     timeout_s: Annotated[
         float,
         Meta(gt=0, le=1e6, description="Time limit for each command, in seconds."),
-        Option(("--timeout",), "Measuring"),
+        Option("--timeout", "Measuring"),
     ] = 900.0,
 ) -> Answer:
     """Run a new build and its baseline in turns until the decision is clear."""
@@ -188,7 +188,7 @@ def update(
     folder: Annotated[
         Path,
         Meta(description="Folder of the baseline, best kept in the repository."),
-        Option(("--to",), path="folder"),
+        Option("--to", path="folder"),
     ],
 ) -> Answer:
     """Keep results as the baseline: the newest 20 runs of each model, machine and setting.
@@ -213,12 +213,12 @@ def init(
             "baseline. phone: that, and no more than 200 MB of added memory. first-token: a limit on the time to the "
             "first token."
         ),
-        Option(("--preset",)),
+        Option("--preset"),
     ] = "limits",
     out: Annotated[
         Path | None,
         Meta(description="File to write."),
-        Option(("--out", "-o"), "Output", path="file", default="stdout"),
+        Option("--out -o", "Output", path="file", default="stdout"),
     ] = None,
 ) -> Answer:
     """Propose budgets from results, or from the run history when none is named, and say what they will find.

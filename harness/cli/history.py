@@ -32,22 +32,22 @@ class Wanted(Frozen):
     model: Annotated[
         str,
         Meta(description="Only runs of this model."),
-        Option(("--model",), names="models"),
+        Option("--model", names="models"),
     ] = ""
     device: Annotated[
         str,
         Meta(description="Only runs on this device."),
-        Option(("--device",), names="devices"),
+        Option("--device", names="devices"),
     ] = ""
     workload: Annotated[
         str,
         Meta(description="Only runs of this kind: generate, speculate, stream, quality, load, soak, or a workload."),
-        Option(("--workload",)),
+        Option("--workload"),
     ] = ""
     outcome: Annotated[
         str,
         Meta(description="Only runs with this outcome: ok, inconclusive, crashed ..."),
-        Option(("--outcome",)),
+        Option("--outcome"),
     ] = ""
 
 
@@ -58,7 +58,7 @@ def history(
     limit: Annotated[
         Annotated[int, Meta(ge=1, le=10**9)] | None,
         Meta(description="Show at most this many runs, the newest."),
-        Option(("--limit",), default=f"{_ROWS}; all with --export or --trend"),
+        Option("--limit", default=f"{_ROWS}; all with --export or --trend"),
     ] = None,
     imported: Annotated[
         Path | None,
@@ -66,22 +66,22 @@ def history(
             description="Add the records of a file or folder: JSON lines of --export (.jsonl), or results that "
             "`report` reads."
         ),
-        Option(("--import",)),
+        Option("--import"),
     ] = None,
     exported: Annotated[
         Path | None,
         Meta(description="Write the matching records to this file (.jsonl)."),
-        Option(("--export",), endings=(".jsonl",)),
+        Option("--export", endings=(".jsonl",)),
     ] = None,
     trend: Annotated[
         str | None,
         Meta(description="Show how a metric, such as decode_tokens_per_s, changed over comparable runs."),
-        Option(("--trend",), metavar="METRIC"),
+        Option("--trend", metavar="METRIC"),
     ] = None,
     max_error_percent: Annotated[
         Annotated[float, Meta(ge=0, le=1e9)] | None,
         Meta(description="Exit with status 1 if a prediction of a RUN is further off than this, in percent."),
-        Option(("--max-error",)),
+        Option("--max-error"),
     ] = None,
 ) -> Answer:
     """List past runs with their speeds, newest first; or show each RUN: a file, the start of a run's name, or its time.

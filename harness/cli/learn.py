@@ -25,22 +25,22 @@ def learn(
     device: Annotated[
         str | None,
         Meta(description="Attribute every measurement to this device, whatever device it names."),
-        Option(("--device",), metavar="DEVICE", names="devices"),
+        Option("--device", metavar="DEVICE", names="devices"),
     ] = None,
     lines: Annotated[
         tuple[str, ...],
         Meta(description="One measurement: 'qwen3-8b Q4_K_M 512.3 45.1' (pp512, tg128); repeatable."),
-        Option(("--line",), is_repeated=True),
+        Option("--line", is_repeated=True),
     ] = (),
     forgotten: Annotated[
         bool,
         Meta(description="Forget everything that was learnt about --device."),
-        Option(("--forget",)),
+        Option("--forget"),
     ] = False,
     out: Annotated[
         Path | None,
         Meta(description="Copy what was learnt about each device to this folder, as a file to share."),
-        Option(("--out", "-o"), "Output", path="folder"),
+        Option("--out -o", "Output", path="folder"),
     ] = None,
 ) -> Answer:
     """Learn from measurements, so that later predictions for those devices are better.

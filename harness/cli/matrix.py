@@ -23,17 +23,17 @@ def matrix(
     devices: Annotated[
         tuple[tuple[str, ...], ...],
         Meta(description="Devices: names or patterns, such as `iphone-*,pixel-*`; repeatable."),
-        Option(("--devices", "-d"), is_repeated=True, default="all"),
+        Option("--devices -d", is_repeated=True, default="all"),
     ] = (("*",),),
     models: Annotated[
         tuple[tuple[str, ...], ...],
         Meta(description="Models: names or patterns, such as `llama-3*`; repeatable."),
-        Option(("--models", "-m"), is_repeated=True, default="all"),
+        Option("--models -m", is_repeated=True, default="all"),
     ] = (("*",),),
     quants: Annotated[
         tuple[str, ...],
         Meta(description="Quantisations, with commas: `Q4_K_M,Q8_0`."),
-        Option(("--quants", "-q")),
+        Option("--quants -q"),
     ] = ("Q4_K_M",),
     contexts: options.ContextLengths = (4096,),
     kv_type: KvType = "F16",

@@ -31,11 +31,6 @@ def models() -> None:
 def show(
     model: Annotated[str | None, Option(metavar="[MODEL]", names="models")] = None,
     quant: Quant = "",
-    provider: Annotated[
-        str,
-        Meta(description="For an ONNX graph: say whether this execution provider runs all of it."),
-        Option(("--provider",)),
-    ] = "",
 ) -> Answer:
     """Show what MODEL is taken for and why: identity, shape, files, tensors, size of its cache; without it, list all.
 
@@ -44,7 +39,7 @@ def show(
     from harness.catalog.paths import as_path
 
     if model is None:
-        refuse_typed({"quant", "provider"}, "without a MODEL")
+        refuse_typed({"quant"}, "without a MODEL")
         return _list()
     path = as_path(model)
     if path is not None and path.suffix not in {".gguf", ".toml"}:
@@ -52,8 +47,7 @@ def show(
 
         if (graph := onnx_model(path)) is not None:
             refuse_typed({"quant"}, "for an ONNX graph")
-            return _onnx(graph, provider)
-    refuse_typed({"provider"}, "but for an ONNX graph")
+            return _onnx(graph)
     return _decoder(model, quant or None)
 
 
@@ -174,7 +168,7 @@ def synthesize(
     out: Annotated[
         Path | None,
         Meta(description="File to write."),
-        Option(("--out", "-o"), "Output", path="file", default="in the cache"),
+        Option("--out -o", "Output", path="file", default="in the cache"),
     ] = None,
     seed: options.Seed = 0,
 ) -> Answer:
@@ -201,11 +195,10 @@ def synthesize(
     return Answer(document, lambda: click.echo(str(path)))
 
 
-def _onnx(path: Path, provider: str) -> Answer:
-    """What an ONNX file says of itself, and whether a provider runs all of it."""
+def _onnx(path: Path) -> Answer:
+    """What an ONNX file says of itself."""
     from harness.onnx.files import quantization, size_bytes
     from harness.onnx.graph import read_graph
-    from harness.onnx.session import runs_whole
 
     graph = read_graph(path)
     size = size_bytes(path)
@@ -218,18 +211,16 @@ def _onnx(path: Path, provider: str) -> Answer:
         "operations": dict(graph.op_counts.most_common()),
         "inputs": [port._asdict() for port in graph.inputs],
         "outputs": [port._asdict() for port in graph.outputs],
-        "runs_whole": runs_whole(path, provider) if provider else None,
     }
-    title = f"{path}: {quantization(graph)}, {format_bytes(size)}, {len(graph.nodes)} nodes, by {graph.producer}"
-    ports = [("in", port) for port in graph.inputs] + [("out", port) for port in graph.outputs]
-    rows = [(side, port.name, port.dtype, " x ".join(map(str, port.dims))) for side, port in ports]
 
     def show() -> None:
-        say(table(title, ("", "port", "type", "shape"), rows))
+        click.echo(
+            f"{path}: {quantization(graph)}, {format_bytes(size)}, {len(graph.nodes)} nodes, by {graph.producer}"
+        )
+        for port in (*graph.inputs, *graph.outputs):
+            click.echo(f"  {port.name}: {port.dtype} {' x '.join(map(str, port.dims))}")
         if graph.inline_bytes:
             click.echo(f"  {format_bytes(graph.inline_bytes)} of weights inside the model file are held twice")
-        if provider:
-            click.echo(f"  {provider} runs {'all of it' if document['runs_whole'] else 'a part, the CPU the rest'}")
 
     return Answer(document, show)
 

@@ -23,22 +23,22 @@ def recommend(
     task: Annotated[
         Literal["chat", "code", "reasoning", "vision"],
         Meta(description="What the model is for: it decides which published scores count."),
-        Option(("--task",)),
+        Option("--task"),
     ] = "chat",
     min_speed: Annotated[
         float,
         Meta(gt=0, le=1e9, description="Slowest decode speed to accept, in tokens/s."),
-        Option(("--min-speed",)),
+        Option("--min-speed"),
     ] = 5.0,
     minutes: Annotated[
         Annotated[float, Meta(gt=0, le=1e5)] | None,
         Meta(description="Require that speed after this many minutes, throttling included."),
-        Option(("--minutes",)),
+        Option("--minutes"),
     ] = None,
     quality_of: Annotated[
         str,
         Meta(description="Only models that score at most one point below MODEL."),
-        Option(("--quality-of",), metavar="MODEL", names="models"),
+        Option("--quality-of", metavar="MODEL", names="models"),
     ] = "",
     context_tokens: options.ContextLength = 4096,
     kv_type: KvType = "F16",

@@ -28,33 +28,33 @@ def report(
     out: Annotated[
         Path | None,
         Meta(description="File to write, in the format of its ending: .html or .md."),
-        Option(("--out", "-o"), "Output", path="file"),
+        Option("--out -o", "Output", path="file"),
     ] = None,
     form: Annotated[
         Literal["html", "md"] | None,
         Meta(description="Format."),
-        Option(("--format", "-f"), "Output", default="by the ending of --out; html without --out"),
+        Option("--format -f", "Output", default="by the ending of --out; html without --out"),
     ] = None,
     devices: Annotated[
         tuple[str, ...],
         Meta(description="Devices to predict: names or patterns."),
-        Option(("--devices", "-d"), default="five usual ones"),
+        Option("--devices -d", default="five usual ones"),
     ] = (),
     models: Annotated[
         tuple[str, ...],
         Meta(description="Models to predict: names or patterns."),
-        Option(("--models", "-m"), default="the models of the results, and five others"),
+        Option("--models -m", default="the models of the results, and five others"),
     ] = (),
     quants: Annotated[
         tuple[str, ...],
         Meta(description="Quantisations to predict, a table each."),
-        Option(("--quants", "-q"), default="Q4_K_M"),
+        Option("--quants -q", default="Q4_K_M"),
     ] = (),
-    contexts: Annotated[options.ContextLengths, Option(("--contexts", "-c"), default="4096")] = (),
+    contexts: Annotated[options.ContextLengths, Option("--contexts -c", default="4096")] = (),
     budget: Annotated[
         Path | None,
         Meta(description="Budgets file (TOML): judge the results as `gate` does, and show what came of it first."),
-        Option(("--budget", "-b"), path="file"),
+        Option("--budget -b", path="file"),
     ] = None,
     baseline: Annotated[
         tuple[str, ...],
@@ -62,7 +62,7 @@ def report(
             description="Result, or folder of results, that budgets compare with; without --budget, speeds 10 % below "
             "it are looked for. Repeatable."
         ),
-        Option(("--baseline",), is_repeated=True),
+        Option("--baseline", is_repeated=True),
     ] = (),
 ) -> None:
     """Make a report of each RESULT: a record, a folder of them, a run of the history, or another tool's file.

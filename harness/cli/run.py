@@ -29,12 +29,12 @@ class _Setting(options.Setting):
     prompt_tokens: Annotated[
         int,
         Meta(ge=0, le=MOST_TOKENS, description="Tokens in each prompt."),
-        Option(("--prompt", "-p"), "Request", unit="tokens"),
+        Option("--prompt -p", "Request", unit="tokens"),
     ] = 512
     new_tokens: Annotated[
         int,
         Meta(ge=0, le=MOST_TOKENS, description="Tokens to generate after each prompt."),
-        Option(("--tokens", "-n"), "Request", unit="tokens"),
+        Option("--tokens -n", "Request", unit="tokens"),
     ] = 128
     ubatch_tokens: Ubatch = 512
     kv_type: KvType = "F16"
@@ -58,7 +58,7 @@ def run(
         tuple[Annotated[int, Meta(ge=0, le=1024)], ...],
         Meta(description="CPU threads; several numbers with commas: 1,2."),
         Option(
-            ("--threads", "-t"),
+            "--threads -t",
             "Engine and placement",
             default="the physical cores, leaving out much slower ones",
         ),
@@ -66,7 +66,7 @@ def run(
     batch_count: Annotated[
         tuple[Annotated[int, Meta(ge=1, le=256)], ...],
         Meta(description="Sequences to decode together; several numbers with commas: 1,2,4,8."),
-        Option(("--batch",), "Request"),
+        Option("--batch", "Request"),
     ] = (1,),
     runtime: Annotated[
         str,
@@ -74,29 +74,29 @@ def run(
             description="Software that executes the model; server:URL for a server that is already running; several "
             "with commas are measured in turns: llamacpp,ik."
         ),
-        Option(("--runtime",), "Engine and placement", "NAME"),
+        Option("--runtime", "Engine and placement", "NAME"),
     ] = "llamacpp",
     server_model: options.ServerModel = "",
     repetitions: options.Repetitions = 5,
     cold_loads: Annotated[
         int,
         Meta(ge=0, le=100, description="How many times to time a cold load, with none of the file in the page cache."),
-        Option(("--cold-loads",), "Measuring"),
+        Option("--cold-loads", "Measuring"),
     ] = 1,
     greedy: Annotated[
         bool,
         Meta(description="Include greedy sampling (choosing each token from its logits) in the time."),
-        Option(("--greedy",), "Engine and placement"),
+        Option("--greedy", "Engine and placement"),
     ] = False,
     until_decided: Annotated[
         Path | None,
         Meta(description="Budgets file: run again while one of them is undecided and more runs can decide it."),
-        Option(("--until-decided",), "Measuring", path="file", is_here=True),
+        Option("--until-decided", "Measuring", path="file", is_here=True),
     ] = None,
     baseline: Annotated[
         tuple[str, ...],
         Meta(description="With --until-decided: result, or folder of results, to compare with; repeatable."),
-        Option(("--baseline",), "Measuring", is_repeated=True),
+        Option("--baseline", "Measuring", is_repeated=True),
     ] = (),
 ) -> Answer:
     """Measure models: prefill, decode, time to first token, load time, memory.

@@ -39,13 +39,13 @@ def serve_load(
     url: Annotated[
         str,
         Meta(description="Address of the server: http://127.0.0.1:8080."),
-        Option(("--url",), metavar="URL"),
+        Option("--url", metavar="URL"),
     ] = "",
     server_model: options.ServerModel = "",
     silence_s: Annotated[
         float,
         Meta(gt=0, le=1e5, description="Give up when the server sends nothing for this many seconds."),
-        Option(("--silence",), "Measuring"),
+        Option("--silence", "Measuring"),
     ] = 60.0,
     users: Annotated[
         tuple[Annotated[int, Meta(ge=1, le=10_000)], ...],
@@ -53,7 +53,7 @@ def serve_load(
             description="Closed loop: this many users at once, each waiting for its answer; several levels with "
             "commas: 1,2,4,8,16."
         ),
-        Option(("--users",)),
+        Option("--users"),
     ] = (),
     rates: Annotated[
         tuple[Annotated[float, Meta(gt=0, le=1e9)], ...],
@@ -61,27 +61,27 @@ def serve_load(
             description="Open loop: this many requests a second, arriving at random (Poisson); several levels with "
             "commas: 0.5,1,2."
         ),
-        Option(("--rate",)),
+        Option("--rate"),
     ] = (),
     request_count: Annotated[
         int,
         Meta(ge=1, le=100_000, description="Requests at each level of load."),
-        Option(("--requests",)),
+        Option("--requests"),
     ] = 32,
     prompt_tokens: Annotated[
         tuple[int, int],
         Meta(description="Tokens in each prompt, or a range such as 64-256."),
-        Option(("--prompt", "-p"), "Request", "COUNT", default="128", reads=_range),
+        Option("--prompt -p", "Request", "COUNT", default="128", reads=_range),
     ] = (128, 128),
     new_tokens: Annotated[
         tuple[int, int],
         Meta(description="Tokens to generate for each request, or a range."),
-        Option(("--tokens", "-n"), "Request", "COUNT", default="64", reads=_range),
+        Option("--tokens -n", "Request", "COUNT", default="64", reads=_range),
     ] = (64, 64),
     prefix_tokens: Annotated[
         int,
         Meta(ge=0, le=MOST_TOKENS, description="Tokens of a prefix that all prompts share, and a server can cache."),
-        Option(("--prefix",), unit="tokens"),
+        Option("--prefix", unit="tokens"),
     ] = 0,
     limits_s: Annotated[
         tuple[tuple[str, float], ...],
@@ -89,7 +89,7 @@ def serve_load(
             description="Latency limit that a request must meet to count as good, in seconds: ttft=0.5, itl=0.05 or "
             "e2el=5; repeatable."
         ),
-        Option(("--goodput",), metavar="NAME=S", is_repeated=True, reads=_limit),
+        Option("--goodput", metavar="NAME=S", is_repeated=True, reads=_limit),
     ] = (),
     seed: options.Seed = 1,
 ) -> Answer:

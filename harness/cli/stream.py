@@ -29,7 +29,7 @@ def stream(
     ram_budget: Annotated[
         str,
         Meta(description="RAM that the run may use: 600MB, 1.5GiB, or 0.6x the size of the model's file."),
-        Option(("--ram-budget",), "Device and limits", "SIZE"),
+        Option("--ram-budget", "Device and limits", "SIZE"),
     ],
     setting: _Setting,
     measuring: options.Anywhere,
@@ -39,7 +39,7 @@ def stream(
             description="Draft model to keep in memory (a copy in plain Q4_0, within the budget); or 'lookup' for "
             "prompt lookup."
         ),
-        Option(("--draft",), metavar="M", names="models"),
+        Option("--draft", metavar="M", names="models"),
     ] = "",
     quant: Quant = "",
     prompts: options.Prompts = "code",
@@ -50,12 +50,12 @@ def stream(
         Meta(
             description="Then map the file too, let the operating system choose what stays in memory, and compare both."
         ),
-        Option(("--plain-mmap",)),
+        Option("--plain-mmap"),
     ] = False,
     says_first: Annotated[
         bool,
         Meta(description="Predict the speed first; for that the engine is timed once, on tiny models."),
-        Option(("--predict/--no-predict",)),
+        Option("--predict/--no-predict"),
     ] = True,
 ) -> Answer:
     """Run a model in less RAM than it needs, reading the rest of its weights from storage.

@@ -56,23 +56,23 @@ def tune(
             description="What to be fast at: chat, prompt (long prompts), agent (a long history), or users=8 (so many "
             "at once)."
         ),
-        Option(("--for",)),
+        Option("--for"),
     ] = "chat",
     within_s: Annotated[
         float,
         Meta(description="Time limit for the whole search: 90s, 10m, 1h."),
-        Option(("--within",), default="10m", reads=_seconds),
+        Option("--within", default="10m", reads=_seconds),
     ] = 600.0,
     api: Api = "",
     quality_ratio: Annotated[
         float,
         Meta(description="keep: the same answers; or how much perplexity may rise in exchange for speed, as 0.5%."),
-        Option(("--quality",), default="keep", reads=_share),
+        Option("--quality", default="keep", reads=_share),
     ] = 0.0,
     runtimes: Annotated[
         tuple[str, ...],
         Meta(description="Runtimes to race, with commas."),
-        Option(("--runtimes",), default="all that can be used here"),
+        Option("--runtimes", default="all that can be used here"),
     ] = (),
     profile: Annotated[
         Path | None,
@@ -80,7 +80,7 @@ def tune(
             description="Save the winner as defaults of `run` and `check`: in edge-harness.toml, or in a file to copy "
             "from."
         ),
-        Option(("--profile",), endings=(".toml",)),
+        Option("--profile", endings=(".toml",)),
     ] = None,
 ) -> Answer:
     """Find the fastest settings for MODEL here: runtime, threads, repacking, micro-batch, flash attention, cache, GPU.

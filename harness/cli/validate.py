@@ -21,7 +21,7 @@ def validate(
             description="CSV file of measurements, with the columns of the shipped tables: speeds, batches, "
             "speculative decoding, streaming, split placements, energy or heat."
         ),
-        Option(("--rows",), default="the shipped speeds"),
+        Option("--rows", default="the shipped speeds"),
     ] = None,
 ) -> Answer:
     """Show how far the predictions are off published measurements, beside the best constant guess.

@@ -1,6 +1,6 @@
 """How a field of a struct is written by people: on a command line, in a configuration file, in the help.
 
-A field is annotated, ``Annotated[int, Meta(ge=64, description="..."), Option(("--context", "-c"))]``: bounds and help
+A field is annotated, ``Annotated[int, Meta(ge=64, description="..."), Option("--context -c")]``: bounds and help
 stand in msgspec's own ``Meta``, so that a JSON schema has them too, and the rest stands in :class:`Option`.
 """
 
@@ -24,7 +24,7 @@ class Option(Frozen, kw_only=False):
     """How one field is typed.
 
     Attributes:
-        flags: ``("--context", "-c")``; empty for an argument.
+        flags: ``--context -c``; empty for an argument.
         heading: Under which the help lists it.
         metavar: What stands for the value in the help; empty for that of its type.
         unit: ``bytes`` reads ``1.5GiB``; numbers of ``tokens`` are whole and may end in ``k`` or ``m``.
@@ -37,7 +37,7 @@ class Option(Frozen, kw_only=False):
         endings: Of the file to be written, whose format they say.
     """
 
-    flags: tuple[str, ...] = ()
+    flags: str = ""
     heading: Heading = "Options"
     metavar: str = ""
     unit: Literal["", "bytes", "tokens"] = ""

@@ -23,47 +23,47 @@ Minutes = Annotated[float, Meta(gt=0, le=1e6)]
 Context = Annotated[
     Annotated[int, Meta(ge=64, le=MOST_TOKENS)] | Literal["max"] | None,
     Meta(description="Tokens that the context holds; `max` for as many as fit."),
-    Option(("--context", "-c"), "Request", unit="tokens", default="4096, or more where the request needs it"),
+    Option("--context -c", "Request", unit="tokens", default="4096, or more where the request needs it"),
 ]
 Prompt = Annotated[
     int,
     Meta(ge=1, le=MOST_TOKENS, description="Tokens in each prompt."),
-    Option(("--prompt", "-p"), "Request", unit="tokens"),
+    Option("--prompt -p", "Request", unit="tokens"),
 ]
 New = Annotated[
     int,
     Meta(ge=1, le=MOST_TOKENS, description="Tokens to write after each prompt."),
-    Option(("--tokens", "-n"), "Request", unit="tokens"),
+    Option("--tokens -n", "Request", unit="tokens"),
 ]
 Depth = Annotated[
     int,
     Meta(ge=0, le=MOST_TOKENS, description="Tokens that the context holds already."),
-    Option(("--depth",), "Request", unit="tokens"),
+    Option("--depth", "Request", unit="tokens"),
 ]
 Users = Annotated[
     int,
     Meta(ge=1, le=4096, description="Users that are served at once, each with an equal part of the context."),
-    Option(("--users", "--batch"), "Request"),
+    Option("--users --batch", "Request"),
 ]
 Ubatch = Annotated[
     int,
     Meta(ge=1, le=MOST_TOKENS, description="Most tokens that one pass computes (llama.cpp: -ub)."),
-    Option(("--ubatch",), "Request", unit="tokens"),
+    Option("--ubatch", "Request", unit="tokens"),
 ]
 KvType = Annotated[
     str,
     Meta(description="Type of the KV cache: F16, Q8_0, Q4_0, ..."),
-    Option(("--kv-type",), "Request"),
+    Option("--kv-type", "Request"),
 ]
 ValueType = Annotated[
     str,
     Meta(description="Type of the cached values."),
-    Option(("--value-type",), "Request", default="that of the keys"),
+    Option("--value-type", "Request", default="that of the keys"),
 ]
 Quant = Annotated[
     str,
     Meta(description="Quantisation, such as Q4_K_M."),
-    Option(("--quant", "-q"), default="the model's usual one"),
+    Option("--quant -q", default="the model's usual one"),
 ]
 ProgramName = Annotated[
     str | None,
@@ -72,7 +72,7 @@ ProgramName = Annotated[
         "'llama-server b9460 -np 1', 'ollama 0.30.5', llama-cpp-python, jan, mlx, ..."
     ),
     Option(
-        ("--program",),
+        "--program",
         "Engine and placement",
         "NAME [VERSION] [OPTION ...]",
         default="llama-server; edge-harness itself on this machine",
@@ -81,12 +81,12 @@ ProgramName = Annotated[
 Api = Annotated[
     str,
     Meta(description="How the chip is driven: cpu, metal, cuda, vulkan, ..."),
-    Option(("--api",), "Engine and placement", "API", default="the device's usual one"),
+    Option("--api", "Engine and placement", "API", default="the device's usual one"),
 ]
 Threads = Annotated[
     int,
     Meta(ge=0, le=1024, description="CPU threads."),
-    Option(("--threads", "-t"), "Engine and placement", default="the physical cores, leaving out much slower ones"),
+    Option("--threads -t", "Engine and placement", default="the physical cores, leaving out much slower ones"),
 ]
 Without = Annotated[
     tuple[EnginePart, ...],
@@ -94,7 +94,7 @@ Without = Annotated[
         description="Features of the engine to switch off: flash-attention, repack (rewriting weights for the CPU), "
         "mmap (mapping the file instead of reading it)."
     ),
-    Option(("--without",), "Engine and placement", "PART,..."),
+    Option("--without", "Engine and placement", "PART,..."),
 ]
 Placed = Annotated[
     Placement | None,
@@ -102,12 +102,12 @@ Placed = Annotated[
         description="How layers and experts are split between GPU and CPU, in llama.cpp's flags: "
         "'-ngl 20 --n-cpu-moe 7 -ts 3,1 -sm tensor -mg 0 -nkvo'."
     ),
-    Option(("--placement",), "Engine and placement", "FLAGS", default="the fastest that fits", reads=placement_of),
+    Option("--placement", "Engine and placement", "FLAGS", default="the fastest that fits", reads=placement_of),
 ]
 Beside = Annotated[
     tuple[str, ...],
     Meta(description="What runs beside the model in the same memory: another model or a system; repeatable."),
-    Option(("--with",), metavar="MODEL|SYSTEM[:SIZE]", is_repeated=True),
+    Option("--with", metavar="MODEL|SYSTEM[:SIZE]", is_repeated=True),
 ]
 
 
@@ -147,27 +147,27 @@ class Asked(Frozen):
             description="Draft model for speculative decoding: a name (NAME:QUANT for its quantisation) or a file; or "
             "a head on the model itself: mtp, eagle or dflash (mtp:3 drafts 3 tokens at a time)."
         ),
-        Option(("--draft",), metavar="MODEL|HEAD", names="models"),
+        Option("--draft", metavar="MODEL|HEAD", names="models"),
     ] = ""
     verifier: Annotated[
         str,
         Meta(description="Another device, which verifies what --draft drafts here, and the round trip to it."),
-        Option(("--verifier",), metavar="DEVICE[@MS]", default="40 ms"),
+        Option("--verifier", metavar="DEVICE[@MS]", default="40 ms"),
     ] = ""
     target_tokens_per_s: Annotated[
         Speed | None,
         Meta(description="Decode speed that you need, in tokens/s: a slower one is a no."),
-        Option(("--min-speed",)),
+        Option("--min-speed"),
     ] = None
     minutes: Annotated[
         Minutes | None,
         Meta(description="Show speed, heat and energy after so many minutes, and judge --min-speed then."),
-        Option(("--minutes",)),
+        Option("--minutes"),
     ] = None
     entitled: Annotated[
         bool,
         Meta(description="Assume an iOS app with the increased-memory-limit entitlement."),
-        Option(("--entitled",), "Device and limits"),
+        Option("--entitled", "Device and limits"),
     ] = False
     ram_budget: Annotated[
         str,
@@ -175,7 +175,7 @@ class Asked(Frozen):
             description="RAM that the app may use: 2GiB, 600MB, or 0.6x the size of the model's file. The rest is "
             "read from storage."
         ),
-        Option(("--ram-budget",), "Device and limits", "SIZE"),
+        Option("--ram-budget", "Device and limits", "SIZE"),
     ] = ""
 
 

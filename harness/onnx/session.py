@@ -107,28 +107,5 @@ class OnnxSession:
         self.close()
 
 
-def runs_whole(path: Path, api: str) -> bool:
-    """Whether the provider that ``api`` names runs every node of a graph, and leaves none to the CPU.
-
-    An engine that falls back to the CPU does not say so by itself.
-
-    Raises:
-        UnknownNameError: ONNX Runtime has no provider of that name.
-        RefusedError: This build of the engine has no such provider.
-        EngineError: The engine would not load the graph.
-    """
-    providers = providers_for(api)
-    OnnxSession(path, providers=providers).close()
-    ort = runtime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "0" if providers == CPU else "1")
-    try:
-        ort.InferenceSession(str(path), options, providers=list(providers[:1]))
-    except Exception:  # noqa: BLE001 - with the CPU it was loaded
-        return False
-    return True
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:400]

@@ -33,43 +33,43 @@ def run(
     cases: Annotated[
         Path | None,
         Meta(description="Your own cases, as JSON lines; `workloads run --json` without a NAME lists their columns."),
-        Option(("--cases",), path="file", is_here=True),
+        Option("--cases", path="file", is_here=True),
     ] = None,
     size: Annotated[
         str,
         Meta(description="A named size, or changes to the default one, such as entry_count=5000."),
-        Option(("--size",)),
+        Option("--size"),
     ] = "default",
     model: Annotated[
         str | None,
         Meta(description="Language model: a name, name:quant or file."),
-        Option(("--model",), metavar="MODEL", names="models"),
+        Option("--model", metavar="MODEL", names="models"),
     ] = None,
     encoder: Annotated[
         str | None,
         Meta(description="Sentence encoder: a GGUF file, or a folder with model.onnx."),
-        Option(("--encoder",), metavar="FILE", default="MiniLM"),
+        Option("--encoder", metavar="FILE", default="MiniLM"),
     ] = None,
     nli: Annotated[
         str | None,
         Meta(description="NLI cross-encoder (does one text contradict another?): a folder with model.onnx."),
-        Option(("--nli",), metavar="FOLDER"),
+        Option("--nli", metavar="FOLDER"),
     ] = None,
     evaluate: Annotated[
         bool,
         Meta(description="Answer every case, rather than just enough to time each step."),
-        Option(("--evaluate",)),
+        Option("--evaluate"),
     ] = False,
     devices: Annotated[
         tuple[str, ...],
         Meta(description="Also predict this device; repeatable."),
-        Option(("--predict-for",), metavar="DEVICE", is_repeated=True, names="devices"),
+        Option("--predict-for", metavar="DEVICE", is_repeated=True, names="devices"),
     ] = (),
     repetitions: options.Repetitions = 30,
     thread_count: Annotated[
         int,
         Meta(ge=1, le=1024, description="CPU threads."),
-        Option(("--threads", "-t"), "Engine and placement"),
+        Option("--threads -t", "Engine and placement"),
     ] = 1,
     seed: options.Seed = 1,
 ) -> Answer:

@@ -286,7 +286,6 @@ MOST_OPTIONS = {"fit": 31}
         (["serve-load", "--url", "http://h", "--goodput", "ttft=1", "--goodput", "TTFT=2s"], "found ttft twice"),
         (["serve-load", "--users", "1.5"], "found '1.5', expected a whole number"),
         (["serve-load", "--users", "1000000"], "found 1000000, expected 1 to 10,000"),
-        (["models", "show", "qwen3-4b", "--provider", "cpu"], "--provider has no meaning but for an ONNX graph"),
         (["run", "m", "--cpus", "4095"], "--cpus: found [4095], expected some of"),
         (["run", "m", "--placement", "-ngl many"], "found '-ngl many', expected numbers"),
         (["run", "m", "--placement", "--fast"], "found '--fast', expected flags of llama.cpp"),

@@ -48,19 +48,6 @@ def test_columns_that_can_be_spared_go_first_and_are_named() -> None:
     assert "not shown in 60 columns, but by --json: needs" in " ".join(lines)
 
 
-def test_a_table_that_folds_shows_every_column_once() -> None:
-    columns = ("", *(f"device-{at}-{'x' * 20}" for at in range(5)))
-    rows = [("speed", *(f"{at}.5 tokens/s" for at in range(5))), ("memory", *(f"{at} GiB" for at in range(5)))]
-    lines = shown(table("", columns, rows, folds=True), 60)
-    assert max(map(len, lines)) <= 60
-    text = "\n".join(lines)
-    assert "not shown" not in text
-    assert all(text.count(cell) == 1 for row in (columns, *rows) for cell in row[1:])
-    assert (
-        text.count("speed") == text.count("memory") == 5
-    )  # "memory" and two of 29 with gaps of 2 are 68: one device a table
-
-
 TABLES = (
     ["devices", "show"],
     ["devices", "show", "iphone-15-pro"],
@@ -265,14 +252,6 @@ def test_completion_is_made_from_the_commands(shell: str) -> None:
 def test_numbers_are_aligned_right_and_a_column_with_a_word_is_not() -> None:
     rows = [("1.5e-08", "12", "1.04 GiB"), ("–", "no draft", "fits"), ("23.4 tokens/s", "7", "2 GiB")]
     assert table("", ("a", "b", "c"), rows).right == {0, 1}
-
-
-def test_the_manual_has_every_verb_and_no_stray_request() -> None:
-    page = CliRunner().invoke(cli, ["--manual"]).output
-    headings = {f".SH edge-harness {verb}".upper().replace("-", "\\-") for verb in HELP}
-    assert headings <= set(page.splitlines())
-    requests = {line.split()[0] for line in page.splitlines() if line.startswith(".")}
-    assert requests == {".TH", ".SH", ".nf", ".fi"}
 
 
 @pytest.mark.parametrize(

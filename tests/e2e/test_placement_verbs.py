@@ -66,7 +66,6 @@ def test_a_placement_on_several_cards_is_answered_as_it_was_asked(tmp_path: Path
         (("fit", *MIXTURE, "--placement", "-ngl many"), "many"),
         (("fit", *MIXTURE, "--placement", "auto"), "expected flags of llama.cpp"),
         (("fit", *MIXTURE, "--placement", "-ts 0,0"), "shares such as -ts 3,1"),
-        (("models", "show", "smollm2-135m", "--provider", "openvino"), "ONNX graph"),
         (("validate", "--rows", str(ROWS), "--leave-out", "source"), "No such option '--leave-out'"),
     ],
 )

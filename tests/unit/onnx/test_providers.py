@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.errors import RefusedError, UnknownNameError
-from harness.onnx.session import PROVIDERS, OnnxSession, providers_for, runs_whole
+from harness.onnx.session import PROVIDERS, OnnxSession, providers_for
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -47,14 +47,3 @@ def test_names_and_what_this_build_lacks(tmp_path: Path):
     absent = next(p for p in PROVIDERS.values() if p not in ort.get_available_providers())
     with pytest.raises(RefusedError, match=absent):
         OnnxSession(graph(tmp_path / "g.onnx", odd=False), providers=[absent])
-
-
-@pytest.mark.parametrize("odd", [False, True])
-def test_the_cpu_runs_all_of_a_graph(tmp_path: Path, odd: bool):
-    assert runs_whole(graph(tmp_path / "g.onnx", odd=odd), "cpu")
-
-
-@pytest.mark.skipif(OPENVINO not in ort.get_available_providers(), reason="pip install onnxruntime-openvino, alone")
-@pytest.mark.parametrize("odd", [False, True])
-def test_a_graph_that_falls_back_is_shown_as_such(tmp_path: Path, odd: bool):
-    assert runs_whole(graph(tmp_path / "g.onnx", odd=odd), "openvino") is not odd
