@@ -52,7 +52,7 @@ def fit(
     form: Annotated[
         Format | None,
         Meta(description="Write the models of --with as the configuration of llama-swap or of llama-server's router."),
-        Option(("--format",), "Output"),
+        Option("--format", "Output"),
     ] = None,
     explained: Annotated[
         bool,
