@@ -12,24 +12,22 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from harness.catalog._shape_check import check_shape
+from harness.domain.architecture import architecture_named, has
 from harness.domain.base import shipped_table
 from harness.domain.model import LAZY_TABLE, Experts, LatentAttention, ModelShape, Recurrent, Tensor
 from harness.errors import BadDataError
 
-ARCHITECTURES: Final = shipped_table("data/architectures.toml")
-"""Tables of architectures, for this module and its neighbours; the file says what each is."""
+KEYS: Final = shipped_table("data/model_files.toml")
+"""Tables of keys, for this module and its neighbours; the file says what each is."""
 
 _GATE: Final = re.compile(r"blk\.\d+\.attn_gate\.weight")
-SLIDING_STEPS: Final[dict[str, int]] = ARCHITECTURES["sliding_steps"]
-
-_LLAMA4_WINDOW_TOKENS: Final = 8192
-_GEMMA3N_KV_LAYERS: Final = 20
+_OWN_CACHES: Final = 20
 LAYERS_MAX: Final = 100_000
 
 
 def quant_name(file_type: Any, tensors: Sequence[Tensor]) -> str:
     """Name of the mixture that a file says it is; else its most used type by bytes."""
-    for name, number in ARCHITECTURES["file_types"].items():
+    for name, number in KEYS["file_types"].items():
         if number == file_type and not isinstance(file_type, bool):
             return str(name)
     sizes = Counter[str]()
@@ -56,7 +54,7 @@ def shape_from_metadata(
 class Keys:
     """Figures of one model by the keys of its file, which all begin with ``prefix``, read with checks.
 
-    ``form`` (``config`` or ``header``) names the tables of ``architectures.toml`` with the keys of each field.
+    ``form`` (``config`` or ``header``) names the tables of ``model_files.toml`` with the keys of each field.
     """
 
     source: Path | str
@@ -95,7 +93,7 @@ class Keys:
 
     def part(self, table: str) -> dict[str, int]:
         """Fields of a part of the shape, by its table."""
-        return {name: self.number(*keys) for name, keys in ARCHITECTURES[self.form][table].items()}
+        return {name: self.number(*keys) for name, keys in KEYS[self.form][table].items()}
 
 
 @dataclass
@@ -118,7 +116,7 @@ class Header(Keys):
             "attention_bias": any(name.endswith(("attn_q.bias", "attn_qkv.bias")) for name in self.dims),
             "qk_norm": self.has("attn_q_norm"),
             # Layers that look at everything have no value matrix; a file without tensors counts as having them.
-            "values_are_keys": self.architecture == "gemma4"
+            "values_are_keys": has(self.architecture, "own_full_heads")
             and not any(name in self.dims or not self.dims for name in full),
         }
 
@@ -134,7 +132,7 @@ class Header(Keys):
         value_head = self.number("attention.value_length", head)
         window = self.window()
         # llama.cpp fixes the layers with keys and values of their own to 20 for Gemma 3n.
-        sharing = max(0, layers - _GEMMA3N_KV_LAYERS) if self.architecture == "gemma3n" else 0
+        sharing = max(0, layers - _OWN_CACHES) if has(self.architecture, "twenty_own_caches") else 0
         row, rows = self.table_of_n_grams()
         latent = self.latent()
         if latent:
@@ -202,7 +200,7 @@ class Header(Keys):
 
     def shared_feed_forward(self) -> int:
         """Inner width in the trailing layers without a cache of their own, where it differs."""
-        widths = self.listed("feed_forward_length") if self.architecture == "gemma4" else ()
+        widths = self.listed("feed_forward_length") if has(self.architecture, "own_full_heads") else ()
         return widths[-1] if widths and widths[-1] != widths[0] else 0
 
     def mixers(self, layers: int) -> tuple[str, int, int]:
@@ -212,7 +210,7 @@ class Header(Keys):
         """
         counts, widths = self.listed("attention.head_count_kv"), self.listed("feed_forward_length")
         kinds = self.letters or "".join("a" if heads else "r" for heads in counts[:layers])
-        if self.architecture.startswith("nemotron_h"):
+        if has(self.architecture, "one_part_a_block"):
             own = zip(counts[:layers], widths, strict=False)
             return self.letters or "".join("a" if n else "-" if w else "r" for n, w in own), 0, 0
         places = [i for i, kind in enumerate(kinds) if kind == "a"]
@@ -223,7 +221,7 @@ class Header(Keys):
             return "", interval, interval - 1
         if places and len(kinds) == layers:
             return "", min(steps, default=layers), places[0]
-        return "", int(self.architecture == "falcon-h1" and len(kinds) != layers), 0
+        return "", int(has(self.architecture, "state_beside_attention") and len(kinds) != layers), 0
 
     def has(self, *parts: str) -> bool:
         """Whether any block has one of these weights."""
@@ -241,15 +239,14 @@ class Header(Keys):
 
     def window(self) -> int:
         """Sliding window; 0 where llama.cpp does not read the key (llama, qwen2, phi3 ...) and keeps everything."""
-        if self.architecture not in SLIDING_STEPS:
-            return 0
-        return self.number("attention.sliding_window", _LLAMA4_WINDOW_TOKENS if self.architecture == "llama4" else 0)
+        known = architecture_named(self.architecture)
+        return self.number("attention.sliding_window", known.window_tokens) if known.global_step else 0
 
     def moe_places(self) -> tuple[int, int]:
         """Leading dense layers and step of the layers with a router, from the tensors where there are any."""
         router = re.compile(r"blk\.(\d+)\.ffn_gate_inp\.weight")
         places = sorted(int(m[1]) for name in self.dims if (m := router.fullmatch(name)))
-        if self.architecture.startswith("nemotron_h"):
+        if has(self.architecture, "one_part_a_block"):
             return 0, 1  # its pattern tells which blocks route
         if not places:
             return self.number("leading_dense_block_count", 0), self.number("interleave_moe_layer_step", 1) or 1
@@ -272,7 +269,7 @@ class Header(Keys):
             return pattern
         if len(flags := self.slides()) == layers:
             return next((i + 1 for i, slides in enumerate(flags) if not slides), 0)
-        return SLIDING_STEPS.get(self.architecture, 0)
+        return architecture_named(self.architecture).global_step
 
     def experts(self) -> Experts | None:
         """The routed part, if any."""
@@ -302,7 +299,7 @@ class Header(Keys):
         if not inner:
             return None
         fields, (_, step, offset) = self.part("recurrent"), self.mixers(layers)
-        if self.architecture in {"mamba", "jamba"}:
+        if has(self.architecture, "first_mamba"):
             fields["head_count"] = 0
         fields["group_count"] = fields["group_count"] or 1
         return Recurrent(**fields, inner_dim=inner, attention_step_count=step, attention_offset_count=offset)

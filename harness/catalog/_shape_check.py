@@ -10,13 +10,13 @@ from typing import Final
 
 import msgspec
 
-from harness.domain.base import Frozen, shipped_rows
-from harness.domain.facts import Facts, holds, model_facts
+from harness.domain.base import Frozen
+from harness.domain.facts import MODEL_WORDS, Facts, checked_rows, holds, model_facts
 from harness.domain.foreign import typed
 from harness.domain.model import ModelShape
 from harness.errors import BadDataError
 
-_ROWS: Final = shipped_rows("data/shape_checks.csv")
+_ROWS: Final = checked_rows("data/shape_checks.csv", MODEL_WORDS)
 _WEIGHTS_MAX: Final = (1 << 63) - 1
 
 

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from harness.catalog._gguf_shape import ARCHITECTURES
-from harness.domain.base import shipped_rows
-from harness.domain.facts import amount, holds, model_facts
+from harness.catalog._gguf_shape import KEYS
+from harness.domain.facts import MODEL_WORDS, amount, checked_rows, holds, model_facts
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape, Tensor
 
@@ -19,7 +18,7 @@ ALIGNMENT_BYTES: Final = 32
 _FIXED_TOKEN_COUNT: Final = 260
 """Three special tokens, 256 bytes, and one that llama.cpp looks up by name in models of the Phi family."""
 _NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
-_ROWS: Final = shipped_rows("data/metadata.csv")
+_ROWS: Final = checked_rows("data/metadata.csv", MODEL_WORDS, sums=("whole",))
 
 Value = bool | int | float | str | Sequence[str] | Sequence[int] | Sequence[float]
 """Numbers are written as u32 (or u64 where they need it) and f32; sequences of them as i32 and f32."""
@@ -96,7 +95,7 @@ def _typed(value: Value) -> bytes:
 
 def metadata_of(shape: ModelShape, *, name: str, quant: str) -> dict[str, Value]:
     """Metadata of a file with this shape: identity, hyper-parameters, and a vocabulary of the right size."""
-    file_type = ARCHITECTURES["file_types"].get(quant)
+    file_type = KEYS["file_types"].get(quant)
     metadata: dict[str, Value] = {"general.architecture": shape.architecture, "general.name": name}
     if file_type is not None:
         metadata["general.file_type"] = file_type
@@ -112,7 +111,7 @@ def _hyper_parameters(shape: ModelShape) -> dict[str, Value]:
         for row in _ROWS
         if holds(row["when"], facts)
     }
-    hybrid = shape.recurrent and "full" in kinds and not facts["delta_net"] and shape.architecture != "falcon-h1"
+    hybrid = shape.recurrent and "full" in kinds and not facts["delta_net"] and not facts["state_beside_attention"]
     if (hybrid or shape.sliding_kv_head_count) and not shape.latent:
         heads = {"full": shape.kv_head_count, "sliding": shape.sliding_kv_head_count}
         values["attention.head_count_kv"] = tuple(heads.get(kind, 0) for kind in kinds)
@@ -126,7 +125,7 @@ def _hyper_parameters(shape: ModelShape) -> dict[str, Value]:
         ) * shared
     if facts["sectioned_rope"]:
         values["rope.dimension_sections"] = (*[shape.head_dim // 8] * 3, 0)
-    if shape.architecture == "gemma4":
+    if facts["own_full_heads"]:
         values["attention.sliding_window_pattern"] = tuple(kind == "sliding" for kind in kinds)
     step = facts.get("ssm_attention_step_count", 0)
     if step > 1 and facts["ssm_attention_offset_count"] == step - 1 and not facts["short_convolution"]:

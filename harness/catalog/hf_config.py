@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from harness.catalog._gguf_shape import ARCHITECTURES, LAYERS_MAX, Header, Keys
+from harness.catalog._gguf_shape import KEYS, LAYERS_MAX, Header, Keys
 from harness.catalog._shape_check import check_shape
+from harness.domain.architecture import OF_CONFIG, architecture_named, has
 from harness.domain.foreign import json_in, say
 from harness.domain.model import ModelShape
 from harness.errors import BadDataError
 
 CONFIG_MAX_BYTES: Final = 4 << 20
 
-_TYPES: Final[dict[str, str]] = ARCHITECTURES["of_config"]
-_LETTERS: Final[dict[str, str]] = ARCHITECTURES["layer_letters"]
+_LETTERS: Final[dict[str, str]] = KEYS["layer_letters"]
 
 
 def read_hf_config(path: Path) -> ModelShape:
@@ -37,9 +37,9 @@ def shape_of(document: Any, source: Path | str = "config.json") -> ModelShape:
     if isinstance(inner, Mapping):
         document = {**{k: document[k] for k in ("tie_word_embeddings",) if k in document}, **inner}
     kind = document.get("model_type")
-    if not isinstance(kind, str) or kind not in _TYPES:
-        raise BadDataError(source, "model_type", say(kind), f"one of: {', '.join(sorted(_TYPES))}")
-    return check_shape(_Config(source, _TYPES[kind], document).shape(), source)
+    if not isinstance(kind, str) or kind not in OF_CONFIG:
+        raise BadDataError(source, "model_type", say(kind), f"one of: {', '.join(sorted(OF_CONFIG))}")
+    return check_shape(_Config(source, OF_CONFIG[kind], document).shape(), source)
 
 
 class _Config(Keys):
@@ -54,18 +54,14 @@ class _Config(Keys):
             raise BadDataError(self.source, key, repr(value)[:60], "true or false")
         return value
 
-    def has(self, trait: str) -> bool:
-        """Whether the architecture is in that list of ``architectures.toml``."""
-        return self.architecture in ARCHITECTURES[trait]
-
     def shape(self) -> ModelShape:
         """Everything together."""
-        layer_count = self.number(*ARCHITECTURES["config"]["shape"]["block_count"], most=LAYERS_MAX)
+        layer_count = self.number(*KEYS["config"]["shape"]["block_count"], most=LAYERS_MAX)
         header: dict[str, Any] = self.part("shape")
-        kind = ARCHITECTURES["recurrent"].get(self.architecture)
+        kind = architecture_named(self.architecture).recurrent
         layers = self.layers(kind, layer_count)
-        pure = kind is not None and kind != "delta_net" and not layers
-        own = self.architecture == "gemma4"
+        pure = bool(kind) and kind != "delta_net" and not layers
+        own = has(self.architecture, "own_full_heads")
         if not pure:
             header |= self.part("attention")
             if not header["attention.head_count"]:
@@ -77,20 +73,21 @@ class _Config(Keys):
             header["attention.key_length_mla"] += header["rope.dimension_count"]
         if kind:
             header |= self.recurrent(kind, header["embedding_length"])
-        experts = self.part("experts") if self.number(*ARCHITECTURES["config"]["experts"]["expert_count"]) > 1 else {}
+        experts = self.part("experts") if self.number(*KEYS["config"]["experts"]["expert_count"]) > 1 else {}
         header |= experts
         everywhere = experts and not experts["leading_dense_block_count"] and experts["interleave_moe_layer_step"] <= 1
-        if experts and self.architecture == "nemotron_h":
-            self.architecture, everywhere = "nemotron_h_moe", True
+        with_experts = architecture_named(self.architecture).with_experts
+        if experts and with_experts:
+            self.architecture, everywhere = with_experts, True
         if not pure and not everywhere:
             header["feed_forward_length"] = self.inner_dims(layer_count, own=own)
         # What is 0 is left to the header's reader, which knows what that stands for.
         header = {key: value for key, value in (header | self.sliding()).items() if value}
         traits = {
-            "gated_feed_forward": not self.has("ungated"),
-            "tied_embeddings": self.flag("tie_word_embeddings", default=self.has("tied") or pure),
-            "attention_bias": self.flag("attention_bias", default=self.has("biased")),
-            "qk_norm": self.has("qk_normed") or self.flag("use_qk_norm", default=False),
+            "gated_feed_forward": not has(self.architecture, "ungated"),
+            "tied_embeddings": self.flag("tie_word_embeddings", default=has(self.architecture, "tied") or pure),
+            "attention_bias": self.flag("attention_bias", default=has(self.architecture, "biased")),
+            "qk_norm": has(self.architecture, "qk_normed") or self.flag("use_qk_norm", default=False),
             "values_are_keys": own and self.flag("attention_k_eq_v", default=False),
         }
         try:
@@ -102,7 +99,7 @@ class _Config(Keys):
 
     def written(self, key: str) -> str:
         """The key of config.json that gave a header's; itself where none did."""
-        tables = ARCHITECTURES["config"].values()
+        tables = KEYS["config"].values()
         return next((name for table in tables for name in table.get(key, ()) if name in self.values), key)
 
     def inner_dims(self, layer_count: int, *, own: bool) -> int | tuple[int, ...]:
@@ -111,7 +108,7 @@ class _Config(Keys):
         Gemma 4's (``own``) may be twice as wide in the layers that share keys and values: one for each block then.
         """
         inner = self.number("intermediate_size", "block_ff_dim", 0)
-        if self.architecture == "lfm2" and self.flag("block_auto_adjust_ff_dim", default=False):
+        if self.flag("block_auto_adjust_ff_dim", default=False):
             step = self.number("block_multiple_of", 256)
             return -(-(2 * inner // 3) // step) * step
         sharing = self.number("num_kv_shared_layers", 0, most=layer_count)
@@ -119,9 +116,9 @@ class _Config(Keys):
             return (inner,) * (layer_count - sharing) + (2 * inner,) * sharing
         return inner
 
-    def layers(self, kind: str | None, layer_count: int) -> str:
+    def layers(self, kind: str, layer_count: int) -> str:
         """Letters of a hybrid's layers; empty where an interval tells, or every layer is alike."""
-        if kind is None or kind == "delta_net":
+        if not kind or kind == "delta_net":
             return ""
         kinds = self.values.get("hybrid_override_pattern") or self.values.get("layers_block_type")
         kinds = kinds or self.values.get("layer_types") or ""
@@ -129,7 +126,7 @@ class _Config(Keys):
             raise BadDataError(self.source, "layer_types", repr(kinds)[:60], f"kinds of {', '.join(_LETTERS)}")
         if kind == "hybrid" and not kinds:
             step, offset = self.number("attn_layer_period", 1) or 1, self.number("attn_layer_offset", 0)
-            kinds = ["attention" if i % step == offset % step else "mamba" for i in range(layer_count)]
+            kinds = ["attention" if i % step == offset % step else "conv" for i in range(layer_count)]
         return "".join(_LETTERS[kind] for kind in kinds)
 
     def sliding(self) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 import csv
 import tomllib
+from collections.abc import Collection, Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, Self, dataclass_transform
 
 import msgspec
+
+from harness.errors import BadDataError
 
 REFERENCE: Final = "data/text/python-reference.txt"
 """A text that ships: parts of the Python language reference."""
@@ -34,10 +37,24 @@ def shipped_table(path: str, package: str = "harness") -> dict[str, Any]:
     return tomllib.loads(shipped_text(path, package))
 
 
-def shipped_rows(path: str, package: str = "harness") -> list[dict[str, str]]:
-    """The rows of a CSV file that ships; a line that begins with # is a remark."""
+def shipped_rows(
+    path: str, package: str = "harness", words: Mapping[str, Collection[str]] | None = None
+) -> list[dict[str, str]]:
+    """The rows of a CSV file that ships; a line that begins with # is a remark.
+
+    ``words`` are those that the cells of a column may hold.
+
+    Raises:
+        BadDataError: A cell holds another one.
+    """
     lines = shipped_text(path, package).splitlines()
-    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    for number, row in enumerate(rows, 1):
+        for column, known in (words or {}).items():
+            for word in row[column].split():
+                if word not in known:
+                    raise BadDataError(path, f"row {number}, {column}", repr(word), "a word that is declared")
+    return rows
 
 
 def shipped_text(path: str, package: str = "harness") -> str:

@@ -84,7 +84,7 @@ class Program(Frozen):
         return f"{self.name} {self.version}".strip()
 
 
-_ROWS: Final = shipped_rows("data/programs.csv")
+_ROWS: Final = shipped_rows("data/programs.csv", words={"setting": {"like", *Program.__struct_fields__}})
 PROGRAMS: Final = tuple(dict.fromkeys(row["program"] for row in _ROWS if row["program"] != "engine"))
 _WRITTEN: Final = shipped_table("data/program_options.toml")
 _OPTIONS: Final[dict[str, str]] = _WRITTEN["settings"]

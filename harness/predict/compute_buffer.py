@@ -245,7 +245,7 @@ def _moments(shape: ModelShape, batch: _Batch, layout: Layout) -> Iterator[tuple
         weights, experts, cache = layout.blocks[block]
         facts, kind, side = block_facts(shape, block), shape.layer_kind(block), _computed_at(weights, batch)
         copied = matrices if side != weights else 0
-        if facts.get("attention"):
+        if facts["attention"]:
             size = _attention_bytes(shape, facts, batch, kind, is_here=cache == side)
             yield cache, 4 * tokens * (facts["cache_key_dim"] + facts["cache_value_dim"]), ""
             yield side, tables + copied + size, "sliding" if kind == "sliding" else "full"

@@ -6,7 +6,8 @@ src/llama-hparams.cpp (``n_embd_r``, ``n_embd_s``).
 
 from typing import Final, NamedTuple
 
-from harness.domain.facts import amount, block_facts
+from harness.domain.architecture import has
+from harness.domain.facts import block_facts, model_facts
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape
 from harness.domain.program import Program
@@ -105,7 +106,7 @@ def layer_counts(shape: ModelShape) -> tuple[int, int, int]:
     """Layers with a full cache, with a sliding one, and with a recurrent state."""
     kinds = shape.layer_kinds
     own = kinds[: shape.layer_count - shape.kv_shared_layer_count]
-    recurrent = shape.layer_count if shape.architecture == "falcon-h1" else kinds.count("recurrent")
+    recurrent = shape.layer_count if has(shape.architecture, "state_beside_attention") else kinds.count("recurrent")
     return own.count("full"), own.count("sliding"), recurrent
 
 
@@ -122,7 +123,8 @@ def state_bytes(shape: ModelShape) -> int:
     """
     if shape.recurrent is None:
         return 0
-    return 4 * amount("ssm_kept_taps*ssm_row_dim+ssm_inner_dim*ssm_state_dim", block_facts(shape, 0))
+    facts = model_facts(shape)
+    return 4 * (facts["ssm_kept_taps"] * facts["ssm_row_dim"] + facts["ssm_inner_dim"] * facts["ssm_state_dim"])
 
 
 def kv_cache_bytes(shape: ModelShape, scenario: Scenario) -> int:
@@ -156,7 +158,7 @@ def block_cache_bytes(shape: ModelShape, cells: CacheCells) -> list[int]:
         * cells.sliding(shape.sliding_window_tokens)
         * row_pair_bytes(shape, *cells.types, sliding=True),
     }
-    both = state if shape.architecture == "falcon-h1" else 0  # attention and a state in every block
+    both = state if has(shape.architecture, "state_beside_attention") else 0  # attention and a state in every block
     return [both + of.get(kind, 0) for kind in kinds] + [both] * shape.kv_shared_layer_count
 
 

@@ -14,6 +14,7 @@ beyond all of it; d: cards that each have a part of the layers, at most four, as
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from harness.domain.architecture import has
 from harness.domain.model import ModelShape
 from harness.predict.decode import Machine, Work, cap_slope, capped, features
 from harness.predict.terms import gradient_of, laws_of
@@ -52,7 +53,7 @@ def prompt_of(shape: ModelShape, tokens: float, depth_tokens: float) -> Prompt:
 
 def attention_width(shape: ModelShape) -> int:
     """Entries of a key and a value together; latent attention runs in the width of its cache."""
-    if shape.latent is not None and shape.architecture != "minicpm3":
+    if shape.latent is not None and not has(shape.architecture, "every_head_cached"):
         return 2 * shape.latent.kv_rank_dim + shape.latent.rope_head_dim
     return shape.head_dim + (shape.value_head_dim or shape.head_dim)
 

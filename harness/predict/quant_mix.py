@@ -16,8 +16,9 @@ from functools import cache
 from math import prod
 from typing import Final, NamedTuple
 
-from harness.domain.base import shipped_rows, shipped_table
-from harness.domain.facts import TRAITS, Facts, holds
+from harness.domain.architecture import ARCHITECTURES, has
+from harness.domain.base import shipped_table
+from harness.domain.facts import Facts, checked_rows, holds
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
 from harness.domain.quant import GROUPS, SAME
@@ -36,7 +37,19 @@ NEEDS_IMPORTANCE_MATRIX: Final = frozenset(_TABLES["mixtures"]["needs_importance
 THROUGHOUT: Final = frozenset(_TABLES["mixtures"]["throughout"].split())
 """Mixtures of models trained for them, which have the type in all matrices."""
 
-_RULES: Final = shipped_rows("data/quantisation_rules.csv")
+_OF_MODEL: Final = {"importance_matrix", "grouped", "mixture", "several_experts", "eight_experts", "is_70b"}
+_OF_TENSOR: Final = {
+    "uneven", "stacked", "seen_early", "early", "first_two", "first_four", "first_sixteenth", "middle", "more",
+}  # fmt: skip
+_RULES: Final = checked_rows(
+    "data/quantisation_rules.csv",
+    {*ARCHITECTURES, *_OF_MODEL, *_OF_TENSOR},
+    cells={
+        "tensor": {"any", "other", *(kind for _, kind in _TABLES["kinds"])},
+        "mixtures": {"any", *QUANTS},
+        "type": {"same", *BLOCKS},
+    },
+)
 _ALIASES: Final = SAME | {"Q4_K_XL": "Q4_K_M"}
 
 
@@ -142,10 +155,9 @@ def _model_facts(shape: ModelShape, importance_matrix: bool) -> Facts:
 
     A file that lists the KV heads layer by layer has llama.cpp read a group size of 0 off a recurrent first one.
     """
-    listed = shape.architecture in TRAITS["heads_by_layer"] and shape.layer_kind(0) == "recurrent"
+    listed = has(shape.architecture, "heads_by_layer") and shape.layer_kind(0) == "recurrent"
     queries_a_key = 0 if listed or not shape.kv_head_count else shape.head_count // shape.kv_head_count
     expert_count = shape.experts.expert_count if shape.experts else 0
-    of_70b = shape.architecture == "qwen2" or (shape.architecture == "llama" and queries_a_key > 1)
     return {
         shape.architecture: True,
         "importance_matrix": importance_matrix,
@@ -153,7 +165,7 @@ def _model_facts(shape: ModelShape, importance_matrix: bool) -> Facts:
         "mixture": expert_count > 1,
         "several_experts": expert_count >= 4,
         "eight_experts": expert_count == 8,
-        "is_70b": shape.layer_count == 80 and of_70b,
+        "is_70b": shape.layer_count == 80 and has(shape.architecture, "counted_as_70b") and queries_a_key > 1,
         "layer_count": shape.layer_count,
     }
 

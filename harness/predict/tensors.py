@@ -10,15 +10,15 @@ rank of 64 (Gemma 3n), 32 heads of 128 of an indexer (GLM-5's config.json).
 from functools import lru_cache
 from typing import Final
 
-from harness.domain.base import shipped_rows
-from harness.domain.facts import TRAITS, Facts, amount, block_facts, holds
+from harness.domain.architecture import ARCHITECTURES
+from harness.domain.facts import BLOCK_WORDS, Facts, amount, block_facts, checked_rows, holds
 from harness.domain.model import ModelShape
 from harness.errors import RefusedError
 
 Table = dict[str, tuple[int, ...]]
 """Tensors before a type is chosen: sizes by llama.cpp's name, the row length first."""
 
-_ROWS: Final = shipped_rows("data/tensors.csv")
+_ROWS: Final = checked_rows("data/tensors.csv", BLOCK_WORDS, sums=("sizes",), cells={"of": ("model", "block")})
 
 
 @lru_cache(maxsize=1 << 14)
@@ -33,7 +33,7 @@ def tensors_of(shape: ModelShape) -> Table:
     Raises:
         RefusedError: No table for this architecture, so that a size would be a guess.
     """
-    if shape.architecture not in TRAITS["known"]:
+    if shape.architecture not in ARCHITECTURES:
         raise RefusedError(
             f"no table of tensors for architecture {shape.architecture!r}; give a GGUF file of the model instead"
         )

@@ -28,6 +28,7 @@ from bisect import bisect
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
+from harness.domain.architecture import has
 from harness.domain.device import Calibration, DeviceProfile, TypeCost
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape, Tensor, Weights
@@ -259,5 +260,5 @@ def _node_ratio(shape: ModelShape) -> float:
     Biases of q, k, v: 3 sums. Norms of q and k: 2 x 2 nodes. Gemma 2 and 3: 2 x 2 nodes of norms after the blocks.
     """
     extra = 3 * shape.attention_bias + 4 * shape.qk_norm
-    extra += 4 * shape.architecture.startswith(("gemma2", "gemma3"))
+    extra += 4 * has(shape.architecture, "timed_post_norms")
     return (LLAMA_LAYER_NODES + extra) / LLAMA_LAYER_NODES

@@ -4,6 +4,7 @@ from functools import lru_cache
 from math import prod
 from typing import Final, NamedTuple
 
+from harness.domain.architecture import has
 from harness.domain.ggml import row_bytes
 from harness.domain.model import ModelShape, Tensor, Weights
 from harness.domain.quant import understood
@@ -36,7 +37,7 @@ def tensor_of(name: str, dims: tuple[int, ...], type_name: str) -> Tensor:
 
 def has_merges(shape: ModelShape) -> bool:
     """Whether the vocabulary is byte-pair (with merge rules) rather than SentencePiece, judged by family and size."""
-    return not (shape.architecture.startswith("gemma") or shape.vocab_count < 33_000)
+    return not (has(shape.architecture, "sentencepiece") or shape.vocab_count < 33_000)
 
 
 def header_bytes(shape: ModelShape, tensors: Table) -> int:
