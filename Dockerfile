@@ -22,10 +22,10 @@ COPY models models
 RUN /opt/edge-harness/bin/pip install ".[llama,hub,report]"
 
 FROM python:${PYTHON}
-# llama.cpp's CPU backend needs the OpenMP runtime.
+# llama.cpp's CPU backend needs the OpenMP runtime; tini, the first process, ends what a measured child leaves behind.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --no-install-recommends -y libgomp1 \
+ && apt-get install --no-install-recommends -y libgomp1 tini \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --uid 10001 harness
 COPY --from=build /opt/edge-harness /opt/edge-harness
@@ -36,5 +36,5 @@ RUN mkdir -p /data && chown harness /data
 VOLUME /data
 USER 10001
 WORKDIR /data
-ENTRYPOINT ["edge-harness"]
+ENTRYPOINT ["tini", "--", "edge-harness"]
 CMD ["check"]

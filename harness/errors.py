@@ -15,8 +15,9 @@ A bug in the harness is never one of these: it stays an ordinary exception, with
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from enum import IntEnum
 from pathlib import Path
@@ -132,7 +133,22 @@ class MissingPackageError(CouldNotRunError):
     """An optional distribution is not installed, which an ``extra`` of edge-harness brings."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed. Install it with: pip install 'edge-harness[{extra}]'")
+        super().__init__(f"{package} is not installed. Install it with: {installing(extra)}")
+
+
+def installing(extra: str) -> str:
+    """The command that installs an extra: in its checkout, or the packages it stands for where a wheel was installed.
+
+    It never names this project: no registry has it, and whoever takes the name there would be trusted.
+    """
+    if not (Path(__file__).parents[1] / "pyproject.toml").is_file():
+        from importlib.metadata import PackageNotFoundError, requires
+
+        with suppress(PackageNotFoundError):
+            declared = [line.partition(";") for line in requires("edge-harness") or ()]
+            wanted = [name.strip() for name, _, when in declared if re.search(rf"extra == [\"']{extra}[\"']", when)]
+            return "pip install " + " ".join(f"'{name}'" for name in wanted)
+    return f"pip install '.[{extra}]'"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from harness import plugins
 from harness.app.this_machine import this_machine
 from harness.catalog.paths import cache_dir, home_dir
 from harness.domain.base import Frozen
-from harness.errors import HarnessError
+from harness.errors import HarnessError, installing
 from harness.measure import machine, sensors
 from harness.measure.cgroup import LimitGroup
 from harness.measure.engine_devices import engine_devices
@@ -77,17 +77,17 @@ def _next_step() -> Found:
     """The one command that leads on where there is no engine yet; a compile that cannot end well is not begun."""
     if installed() or find_spec("ik_llama_cpp") is not None:
         return
-    compiled = "pip install 'edge-harness[llama]' (compiles for about 15 minutes divided by the number of cores)"
-    command = "pip install 'edge-harness[llama]'"
+    command = installing("llama")
+    compiled = f"{command} (compiles for about 15 minutes divided by the number of cores)"
     if not any(map(shutil.which, _COMPILERS)):
         compiled = f"install a C++17 compiler (GCC 11, clang 14 or MSVC 2022) and CMake 3.21; then {compiled}"
     detail = compiled
     if (sys.platform, platform.machine().lower()) in _WHEELS:
-        command = "pip install 'edge-harness[xllamacpp]'"
+        command = installing("xllamacpp")
         quick = f"{command} (built already: no compiler, half a minute)"
         detail = f"{quick}; compiled for this machine it is faster: {compiled}"
     yield Finding("engine", "next: an engine", "missing", detail, command)
-    others = "pip install 'edge-harness[onnx]' runs ONNX models; fit, matrix and report need no engine"
+    others = f"{installing('onnx')} runs ONNX models; fit, matrix and report need no engine"
     yield Finding("engine", "other engines", "ok", others)
 
 
@@ -247,7 +247,7 @@ def _measuring() -> Found:
         brief = "less exact without the right to make control groups"
         yield Finding("measuring", "memory limits", "missing", detail, brief)
     gpus = "; ".join(gpu.describe() for gpu in gpu_readings())
-    advice = "none; pip install 'edge-harness[nvidia]' reads an NVIDIA card's"
+    advice = f"none; {installing('nvidia')} reads an NVIDIA card's"
     if gpus or not has_gpu():
         yield Finding("measuring", "GPU counters", "ok", gpus or "no GPU was found")
     else:

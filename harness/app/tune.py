@@ -48,7 +48,7 @@ from harness.domain.prediction import Interval
 from harness.domain.record import RunRecord
 from harness.domain.result import Speculation
 from harness.domain.scenario import Scenario
-from harness.errors import EngineError, HarnessError, RefusedError
+from harness.errors import EngineError, HarnessError, RefusedError, installing
 from harness.measure.child import Limits
 from harness.measure.jobs.speculate import SpeculationJob
 from harness.measure.machine import cpu
@@ -637,7 +637,7 @@ def usable(runtimes: Sequence[str]) -> list[str]:
             # Without llama-cpp-python llamacpp is driven through another package, which is one runtime by two names.
             there[name] = name if runtimes else getattr(runtime, "package", lambda name=name: name)()
     if not there:
-        raise RefusedError("no runtime to race: pip install 'edge-harness[llama]' or 'edge-harness[ik]'")
+        raise RefusedError(f"no runtime to race: {installing('llama')}, or {installing('ik')}")
     by_package = {there[name]: name for name in sorted(there, key=lambda name: name == "llamacpp")}
     return sorted(by_package.values(), key=lambda name: name != "llamacpp")
 

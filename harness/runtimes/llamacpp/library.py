@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from harness.catalog.engines import engine_folder, pulled
 from harness.domain.base import shipped_table
-from harness.errors import EngineError, MissingPackageError
+from harness.errors import EngineError, MissingPackageError, installing
 
 LOG_LINES_KEPT: Final = 400
 LOG_LINE_CHARS: Final = 500
@@ -141,7 +141,7 @@ class Library:
                         raise EngineError(
                             f"the llama.cpp of {self.brought_by} has another layout than is known here: {call} gives "
                             f"{field} = {value}, expected {expected}. Install the version that edge-harness pins: "
-                            "pip install 'edge-harness[xllamacpp]'"
+                            f"{installing('xllamacpp')}"
                         )
 
     def _choose_variant(self) -> None:

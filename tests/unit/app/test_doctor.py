@@ -58,7 +58,7 @@ def test_without_an_engine_and_without_a_compiler(tmp_path: Path) -> None:
     found = doctor(tmp_path, hidden=ENGINES, path=str(tmp_path))
     assert next(iter(found)) == "next: an engine"
     wheels = (sys.platform, platform.machine()) in {("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")}
-    assert ("edge-harness[xllamacpp]" in found["next: an engine"]["detail"]) == wheels
+    assert (".[xllamacpp]" in found["next: an engine"]["detail"]) == wheels
     assert "onnx" in found["other engines"]["detail"]
     assert "cpu" in found["engine's apis"]["detail"]
     assert found["runtime llamacpp"]["state"] == "missing"
@@ -67,7 +67,7 @@ def test_without_an_engine_and_without_a_compiler(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no compiler here")
 def test_without_an_engine_but_with_a_compiler(tmp_path: Path) -> None:
     found = doctor(tmp_path, hidden=ENGINES)
-    assert "pip install 'edge-harness[llama]'" in found["next: an engine"]["detail"]
+    assert "pip install '.[llama]'" in found["next: an engine"]["detail"]
 
 
 @pytest.mark.engine

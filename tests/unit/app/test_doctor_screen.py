@@ -12,7 +12,7 @@ LLAMA = Finding(kind="engine", name="runtime llamacpp", state="ok", detail="usab
 ORT = Finding(kind="engine", name="runtime ort", state="ok", detail="usable")
 SERVER = Finding(kind="engine", name="runtime server", state="ok", detail="usable")
 NO_MLX = Finding(kind="engine", name="runtime mlx", state="missing", detail="mlx-lm is not installed")
-NEXT = Finding(kind="engine", name="next", state="missing", detail="x", brief="pip install 'edge-harness[xllamacpp]'")
+NEXT = Finding(kind="engine", name="next", state="missing", detail="x", brief="pip install '.[xllamacpp]'")
 SMALL = Finding(kind="machine", name="memory", state="limited", detail="x", brief="programs may use 4 GiB of 24 GiB")
 TORN = Finding(kind="folder", name="history", state="broken", detail="torn", brief="the history: torn")
 BLIND = Finding(kind="measuring", name="energy and heat", state="missing", detail="x", brief="no sensor is seen")
@@ -49,7 +49,7 @@ def test_what_could_be_better_stands_below_and_engines_are_counted(monkeypatch: 
 def test_the_next_command_can_be_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "examine", lambda: [CPU, NEXT])
     lines = CliRunner(env={"COLUMNS": "80"}).invoke(cli, ["doctor"]).stdout.splitlines()
-    assert "  pip install 'edge-harness[xllamacpp]'" in lines
+    assert "  pip install '.[xllamacpp]'" in lines
 
 
 def test_the_screen_of_this_machine_is_short() -> None:

@@ -1,0 +1,77 @@
+"""What is installed, and by which words: bounded, tried every week, attested, and never by a name nobody owns."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import harness.errors
+from harness.errors import MissingPackageError, installing
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = ROOT / ".github" / "workflows"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_no_page_or_message_installs_a_name_that_nobody_owns() -> None:
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("harness/**/*.py"),
+        *ROOT.glob(".github/**/*.yml"),
+    ]
+    wrong = re.compile(r"pip3? install (-\S+ )*['\"]?edge-harness\b")
+
+    assert [str(page) for page in pages if wrong.search(page.read_text(encoding="utf-8"))] == []
+
+
+def test_an_extra_is_installed_by_words_that_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert installing("fleet") == "pip install '.[fleet]'"  # here a checkout
+    declared = ["click<9,>=8.1", "distributed<2027,>=2024.8; extra == 'fleet'", 'cryptography>=42; extra == "fleet"']
+    monkeypatch.setattr("importlib.metadata.requires", lambda _name: declared)
+    monkeypatch.setattr(harness.errors, "__file__", str(tmp_path / "harness" / "errors.py"))  # of a wheel
+
+    assert installing("fleet") == "pip install 'distributed<2027,>=2024.8' 'cryptography>=42'"
+    assert "pip install 'distributed" in str(MissingPackageError("distributed", "fleet"))
+
+
+def test_every_dependency_has_a_bound_above() -> None:
+    optional = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name != "test"}
+    lines = [*PROJECT["dependencies"], *(line for each in optional.values() for line in each)]
+    free = [line for line in lines if not re.search(r"<|==", line.partition(";")[0])]
+
+    # pip fetches, and is whatever the environment has; an extra of ours is bounded by its own lines
+    assert [line for line in free if not line.startswith(("pip>", "edge-harness["))] == []
+
+
+def test_the_newest_of_all_is_tried_every_week() -> None:
+    workflow = (WORKFLOWS / "newest.yml").read_text()
+    bounds = re.search(r"s/(.*)//", workflow)
+    assert bounds is not None
+
+    assert re.sub(bounds[1], "", '"click>=8.1,<9"') == '"click>=8.1"'
+    assert yaml.safe_load(workflow)[True]["schedule"][0]["cron"].endswith(" 1")
+
+
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.yml")), ids=lambda path: path.stem)
+def test_a_workflow_may_read_unless_a_job_says_what_else(path: Path) -> None:
+    assert yaml.safe_load(path.read_text())["permissions"] == {"contents": "read"}
+
+
+def test_a_release_is_files_that_the_forge_attests() -> None:
+    jobs = yaml.safe_load((WORKFLOWS / "release.yml").read_text())["jobs"]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    used = [step["uses"].partition("@")[0] for step in steps if "uses" in step]
+    scripts = "\n".join(step.get("run", "") for step in steps)
+
+    assert used.count("actions/attest-build-provenance") == len(jobs)
+    assert "actions/attest-sbom" in used
+    for command in ("python -m build", "cyclonedx-py", "gh release create"):
+        assert command in scripts
+    assert "${{" not in scripts, "a script takes what it is given from variables, never by substitution"
+
+
+def test_the_image_has_an_init() -> None:
+    assert 'ENTRYPOINT ["tini", "--", "edge-harness"]' in (ROOT / "Dockerfile").read_text()
