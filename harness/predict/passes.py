@@ -11,7 +11,7 @@ A pass of few tokens computes each part where it lies:
 T: an engine's time of its part; g, c, e: what a part costs beside others (1 for timed engines); n: crossings from a GPU
 to the CPU and back, one for each run of blocks and one for each block whose experts alone lie with the CPU; x: seconds
 of one; h: hidden width, k: tokens of the pass, in F32 there and back; l: bytes/s of the link. Cards of a pipeline work
-one after the other; cards that share every matrix (``row``) work at once and meet twice in a block.
+one after the other; cards that share every matrix (``row``, ``tensor``) work at once and meet twice in a block.
 
 A prompt's batch of 32 tokens or more has the weights that lie with the CPU copied to the GPU, which computes all:
 
@@ -138,17 +138,38 @@ NO_LINK: Final = Link(0.0, math.inf, math.inf)
 """Of a model that lies whole on one engine."""
 
 
+class Meeting(NamedTuple):
+    """What cards that share every matrix pay twice in a block, where they put their parts together.
+
+    Attributes:
+        crossings: Of a GPU to the CPU and back, that it takes as long as.
+        copies: Of the activations there and back, that go over the link in a prompt.
+    """
+
+    crossings: float
+    copies: float
+
+
+MEETINGS: Final = {"row": Meeting(2.5, 8.0), "tensor": Meeting(0.9, 2.0)}
+"""By llama.cpp's ``-sm``. Decode: 220 to 280 us a meeting by rows (2 V100, 4 RTX 4090), 57 to 123 us by tensors (2 RX
+7900 XTX, 4 RTX 4090); prompts: 6 to 13 copies, and 0.7 to 4.4 (links.csv, runs that tell the same by layers)."""
+MEETING_SPREAD: Final = 0.5
+"""What it adds to how far ln(speed) may lie off: builds of one program differ by twice as much."""
+
+
 class Engines(NamedTuple):
     """What computes: cards (or one other engine that has all of the model), the CPU beside them, and the link.
 
-    ``shares`` of the main part on each card sum to 1; ``by_rows``: all cards share every matrix.
+    ``shares`` of the main part on each card sum to 1; ``meeting``: all cards share every matrix, and meet so;
+    ``host_told``: whether somebody said what the CPU's memory is.
     """
 
     cards: tuple[Costs, ...]
     host: Costs
     link: Link = NO_LINK
     shares: tuple[float, ...] = (1.0,)
-    by_rows: bool = False
+    meeting: Meeting | None = None
+    host_told: bool = True
 
 
 class Split(NamedTuple):
@@ -196,32 +217,36 @@ def pass_terms(split: Split, engines: Engines, asked: Pass) -> Terms:
     if away and is_prompt and batch >= link.copies_from:
         touched = 1 - (1 - split.expert_ratio) ** batch if split.expert_ratio < 1 else 1.0
         copied = split.copied_bytes + touched * split.copied_expert_bytes
-        seconds = _cards_terms([split.main, *away], engines, asked).times(beside)
+        seconds = _cards_terms([split.main, *away], split.hidden_dim, engines, asked).times(beside)
         waited = link.waiting_ratio * engines.cards[0].seconds(away, asked).total_s if link.waiting_ratio else 0.0
         return seconds.plus(Terms(0.0, 0.0, 0.0, 0.0, waited + asked.batch_count * copied / link.copy_bytes_per_s))
     seconds = Terms(0.0, 0.0, 0.0, 0.0)
     if not split.main.is_empty:
-        seconds = _cards_terms([split.main], engines, asked).times(beside)
+        seconds = _cards_terms([split.main], split.hidden_dim, engines, asked).times(beside)
     for part, factor in ((split.cpu, link.cpu), (split.experts, link.experts)):
         if not part.is_empty:
             own = engines.host.seconds([part], asked)
             seconds = seconds.plus(own.times(link.prompt_cpu if is_prompt else factor))
-    pipeline = 0 if engines.by_rows else sum(1 for share in engines.shares if share) - 1
+    pipeline = 0
+    if engines.meeting is None:
+        pipeline = sum(1 for share in engines.shares if share) - 1
     crossings = 0.0 if is_prompt and not away else split.crossing_count + pipeline
     moved_s = batch * crossings * 8 * split.hidden_dim / link.bytes_per_s
     return seconds.plus(Terms(0.0, 0.0, 0.0, 0.0, asked.batch_count * (crossings * link.crossing_s + moved_s)))
 
 
-def _cards_terms(parts: Sequence[Part], engines: Engines, asked: Pass) -> Terms:
+def _cards_terms(parts: Sequence[Part], hidden_dim: float, engines: Engines, asked: Pass) -> Terms:
     """Seconds of what lies with the cards."""
     shared = [(card, share) for card, share in zip(engines.cards, engines.shares, strict=True) if share]
     if len(shared) == 1:
         return shared[0][0].seconds(parts, asked)
     each = [card.seconds([scaled(part, share) for part in parts], asked) for card, share in shared]
     slowest = max(each, key=lambda one: float(one.total_s))
-    if engines.by_rows:
-        meetings = 2 * sum(part.work.layer_count for part in parts) if asked.tokens < OFFLOAD_TOKENS else 0
-        return slowest.plus(Terms(0.0, 0.0, 0.0, 0.0, meetings * engines.link.crossing_s))
+    if engines.meeting is not None:
+        meetings = 2 * sum(part.work.layer_count for part in parts)
+        moved = engines.meeting.copies * asked.token_count * 8 * hidden_dim / engines.link.bytes_per_s
+        waited = asked.batch_count * engines.meeting.crossings * engines.link.crossing_s
+        return slowest.plus(Terms(0.0, 0.0, 0.0, 0.0, meetings * (waited + moved)))
     together = Terms(0.0, 0.0, 0.0, 0.0)
     for one in each:
         together = together.plus(one)

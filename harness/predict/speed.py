@@ -13,9 +13,21 @@ from harness.predict.coefficients import Coefficients
 from harness.predict.fitted import SPREAD_BY_LN, Fitted, fitted_costs, work_of
 from harness.predict.interval import UNSETTLED_RATIO, interval
 from harness.predict.learned import believed
-from harness.predict.passes import NOTHING, Costs, Engines, Link, Part, Pass, Split, pass_terms, whole
+from harness.predict.passes import (
+    MEETING_SPREAD,
+    MEETINGS,
+    NOTHING,
+    Costs,
+    Engines,
+    Link,
+    Part,
+    Pass,
+    Split,
+    pass_terms,
+    whole,
+)
 from harness.predict.placed import parts_of
-from harness.predict.placement import RESIDUALS, SHIPPED, fitted_link, link_bytes_per_s
+from harness.predict.placement import HOST_SPREAD, RESIDUALS, SHIPPED, fitted_link, link_bytes_per_s
 from harness.predict.prefill import prompt_of
 from harness.predict.tensors import block_of
 from harness.predict.timed import Timed, matrices, timed_costs
@@ -141,7 +153,6 @@ def engines_of(device: DeviceProfile, scenario: Scenario, belief: Coefficients |
     api = device.api(scenario.api)
     timed = [device.calibration(name) if belief is None else None for name in (api, "cpu")]
     shares = scenario.placement.tensor_split or (1.0,)
-    by_rows = scenario.placement.split_mode == "row"
     shared_memory = device.pool_for(api) == "ram"
     split = scenario.placement != Placement()
     if timed[0] is not None and (timed[1] is not None or not split):
@@ -160,7 +171,8 @@ def engines_of(device: DeviceProfile, scenario: Scenario, belief: Coefficients |
     cards = (main,) * len(shares)
     if len(device.cards) == len(shares) and len({card.chip for card in device.cards}) > 1:
         cards = tuple(fitted_costs(card, scenario, api, belief) for card in device.cards)
-    return Engines(cards, host_costs, link, even, by_rows)
+    told = device.pool("ram").bandwidth_bytes_per_s.confidence != "assumed"
+    return Engines(cards, host_costs, link, even, MEETINGS.get(scenario.placement.split_mode), told)
 
 
 def _timed_link(costs: Calibration, *, shared_memory: bool) -> Link:
@@ -207,12 +219,20 @@ def split_of(weights: Weights, scenario: Scenario, asked: Pass) -> Split:
 
 def _reading_s(split: Split, engines: Engines, sequences: int) -> float:
     """Least seconds of one token of each sequence: all bytes, at the bandwidth of the memory they lie in."""
-    main, host = engines.cards[0].bandwidth_bytes_per_s, engines.host.bandwidth_bytes_per_s
-    if isinstance(engines.cards[0], Timed):
-        main = engines.cards[0].reading_bytes_per_s(split.main.work.weight_bytes)
-    main *= sum(1 for share in engines.shares if share) if engines.by_rows else 1
-    parts = ((split.main, main), (split.cpu, host), (split.experts, host))
-    return sum((part.work.weight_bytes + sequences * part.work.kv_bytes) / speed for part, speed in parts)
+
+    def size(part: Part) -> float:
+        return part.work.weight_bytes + sequences * part.work.kv_bytes
+
+    by_card = []
+    for card, share in zip(engines.cards, engines.shares, strict=True):
+        speed = card.bandwidth_bytes_per_s
+        if isinstance(card, Timed):
+            speed = card.reading_bytes_per_s(split.main.work.weight_bytes)
+        by_card.append(share * size(split.main) / speed)
+    main_s = sum(by_card)
+    if engines.meeting is not None:
+        main_s = max(by_card)
+    return main_s + (size(split.cpu) + size(split.experts)) / engines.host.bandwidth_bytes_per_s
 
 
 def _rate(split: Split, engines: Engines, asked: Pass, seconds: float) -> Interval:
@@ -220,6 +240,10 @@ def _rate(split: Split, engines: Engines, asked: Pass, seconds: float) -> Interv
     mid = asked.token_count / float(seconds)
     if split.away or len(engines.shares) > 1:
         more = SPREAD_BY_LN * math.log(asked.sequences)
+        if engines.meeting is not None:
+            more = math.hypot(more, MEETING_SPREAD)
+        if split.away and not engines.host_told:
+            more = math.hypot(more, HOST_SPREAD)
         above, below = (math.hypot(one, more) for one in RESIDUALS["prefill" if asked.tokens > 1 else "decode"])
     else:
         above, below = engines.cards[0].spread(split.main, asked)

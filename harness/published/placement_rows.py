@@ -5,6 +5,7 @@ params_b active_params_b quant model_bytes offload_mode n_gpu_layers n_layers n_
 n_ubatch n_threads kv_type test tokens_per_s context_depth trust date``; blanks are allowed anywhere.
 """
 
+import math
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -21,7 +22,7 @@ from harness.predict.decode import Machine
 from harness.predict.fitted import Fitted
 from harness.predict.interval import interval
 from harness.predict.passes import Costs, Engines, Pass, Split, pass_terms
-from harness.predict.placement import RESIDUALS, SHIPPED, PlacementTerms, fitted_link, link_bytes_per_s
+from harness.predict.placement import HOST_SPREAD, RESIDUALS, SHIPPED, PlacementTerms, fitted_link, link_bytes_per_s
 from harness.predict.quant_mix import quant_named
 from harness.predict.speed import split_of
 from harness.predict.traits import chip_key, traits_of
@@ -34,6 +35,10 @@ _HOST_GB_S: Final = 89.6
 """Bandwidth of a host that a row does not tell of: two channels of DDR5-5600 x 64 bit."""
 
 
+_OWN_PROGRAM: Final = re.compile(r"(?!.*(moecache|turboquant))(llama\.cpp|ik_llama|ollama|$)")
+"""Programs that place as llama.cpp does; a cache of experts on the card is another way."""
+
+
 def _costs_of(machine: Machine) -> Costs:
     return Fitted(machine, shipped())
 
@@ -43,6 +48,7 @@ class PlacedRow(NamedTuple):
 
     ``card`` is the name of the first card, ``step`` where the placement stands among others: share of blocks and of
     experts with the CPU. ``copies``: whether a GPU knows the type, so that prompts may have it copied there.
+    ``host_told``: whether the row says how fast the CPU's memory is.
     """
 
     asked: Pass
@@ -52,6 +58,7 @@ class PlacedRow(NamedTuple):
     host: Machine
     copies: bool
     step: float
+    host_told: bool
 
     @property
     def phase(self) -> str:
@@ -64,9 +71,11 @@ class PlacedRow(NamedTuple):
             link_bytes_per_s(self.cards[0], self.card),
             self.host,
             terms,
-            shared_memory=self.cards[0].traits.memory == "lpddr" or not self.copies,
+            shared_memory=self.cards[0].traits.memory == "lpddr",
             expert_ratio=self.split.expert_ratio,
         )
+        if not self.copies:
+            link = link._replace(copies_from=math.inf)
         cards = tuple(map(costs_of, self.cards))
         host = costs_of(self.host._replace(runtime="llama.cpp"))
         engines = Engines(cards, host, link, (1 / len(cards),) * len(cards))
@@ -74,7 +83,11 @@ class PlacedRow(NamedTuple):
 
     def law(self, terms: PlacementTerms = SHIPPED) -> Interval:
         """The same with its interval."""
-        return interval(self.tokens_per_s(terms), *RESIDUALS[self.phase])
+        below, above = RESIDUALS[self.phase]
+        if not self.host_told:
+            below = math.hypot(below, HOST_SPREAD)
+            above = math.hypot(above, HOST_SPREAD)
+        return interval(self.tokens_per_s(terms), below, above)
 
 
 def placed_rows(path: Path | None, model_of: ModelOf) -> list[tuple[Row, PlacedRow | None]]:
@@ -98,6 +111,7 @@ def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, PlacedRow | None]:
         (known is not None, "no model bytes"),
         (cards, "no bandwidth of the GPU"),
         (not several, "several machines"),
+        (_OWN_PROGRAM.match(raw.get("runtime", "").lower()), "another program, which splits in ways of its own"),
     )
     chip = chip_key(raw.get("gpu_chip", ""))
     vote = "placement", chip, raw.get("model", ""), raw.get("quant", ""), phase
@@ -117,7 +131,7 @@ def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, PlacedRow | None]:
     step = (placement.first_gpu_block(blocks) + placement.cpu_moe) / blocks
     card = raw.get("gpu_chip", "").split("+")[0].strip()
     # Types that ik_llama.cpp interleaves for a CPU (_R4) have no kernel on a GPU.
-    placed = PlacedRow(asked, split, card, cards, host, "_R4" not in quant.upper(), step)
+    placed = PlacedRow(asked, split, card, cards, host, "_R4" not in quant.upper(), step, _host_told(raw))
     return row._replace(law=placed.law), placed
 
 
@@ -197,6 +211,10 @@ def _cards(raw: Cells) -> tuple[Machine, ...]:
     return tuple(
         Machine(api, gb_s * 1e9, traits_of(name, api, gb_s * 1e9)) for name, gb_s in zip(names, bandwidths, strict=True)
     )
+
+
+def _host_told(raw: Cells) -> bool:
+    return bool(raw.number("cpu_bandwidth_gb_s")) and "assumed" not in raw.get("cpu_bw_basis", "")
 
 
 def _host(raw: Cells) -> Machine:

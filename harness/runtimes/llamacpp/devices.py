@@ -157,7 +157,7 @@ def place(params: Any, api: str, placement: Placement, lib: Library) -> list[Any
         params.n_gpu_layers = 0
         return kept
     params.n_gpu_layers = -1 if placement.gpu_layers == "all" else placement.gpu_layers
-    params.split_mode = lib.LLAMA_SPLIT_MODE_ROW if placement.split_mode == "row" else lib.LLAMA_SPLIT_MODE_LAYER
+    params.split_mode = getattr(lib, f"LLAMA_SPLIT_MODE_{placement.split_mode.upper()}")
     params.main_gpu = placement.main_gpu
     if placement.tensor_split:
         room = max(int(lib.llama_max_devices()), len(placement.tensor_split))

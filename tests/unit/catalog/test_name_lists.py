@@ -135,7 +135,6 @@ def test_a_machine_from_its_parts(line: str, name: str, ram_gb_s: float, ram_gib
 )
 def test_a_limit_of_power_slows_arithmetic_and_memory(line: str, clock: float, gb_s: float) -> None:
     device = load_device(line)
-
     assert device.engine().clock_ratio == pytest.approx(clock, rel=0.01)
     pool = device.pool(device.engine().pool)
     assert pool.bandwidth_bytes_per_s.value / 1e9 == pytest.approx(gb_s, rel=0.01)

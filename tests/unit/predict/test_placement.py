@@ -27,7 +27,7 @@ from harness.predict.memory import SPREAD_RATIO, memory_of, without_parts
 from harness.predict.passes import Engines, Pass, pass_terms
 from harness.predict.placed import card_of, fullest_card, parts_of
 from harness.predict.placement import PlacementTerms, fitted_link
-from harness.predict.speed import split_of
+from harness.predict.speed import predict_speed, split_of
 from harness.predict.splits import steps
 from harness.predict.traits import traits_of
 from harness.predict.weights import weights_of
@@ -358,3 +358,30 @@ def test_other_patterns_are_refused_with_what_is_taken(written: str):
 def test_experts_are_placed_in_one_way(written: str):
     with pytest.raises(ValueError, match="either -ot or --n-cpu-moe"):
         placement_of(written)
+
+
+@pytest.mark.parametrize(
+    ("mode", "dense", "mixture"),
+    [("tensor", (1.05, 1.45), (0.5, 1.05)), ("row", (0.45, 1.0), (0.2, 0.6))],  # links.csv: two cards against layers
+)
+def test_cards_that_share_each_matrix_are_as_fast_as_published(mode, dense, mixture):
+    device = load_device("2x rtx 3090")
+    for name, (low, high) in (("qwen3-32b", dense), ("qwen3-30b-a3b", mixture)):
+        weights = weights_of(load_model(name).shape, "Q4_K_M")
+        layers = Placement(tensor_split=(1.0, 1.0))
+        speeds = [
+            predict_speed(weights, device, Scenario(placement=one)).decode_tokens_per_s.mid
+            for one in (layers, layers.replace(split_mode=mode))
+        ]
+        assert low <= speeds[1] / speeds[0] <= high
+
+
+def test_a_host_that_nobody_told_is_a_doubt():
+    weights = weights_of(load_model("qwen3-32b").shape, "Q4_K_M")
+    half = Scenario(placement=Placement(gpu_layers=32))
+    widths = []
+    for line in ("rtx 3060", "rtx 3060 + 64gb ddr4-3200"):
+        speed = predict_speed(weights, load_device(line), half).decode_tokens_per_s
+        widths.append(speed.high / speed.low)
+    assert widths[0] > 3.5
+    assert widths[1] < 0.8 * widths[0]
