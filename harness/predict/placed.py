@@ -49,13 +49,14 @@ def parts_of(weights: Weights, placement: Placement) -> Parts:
             away = block < placement.cpu_moe and role_of(tensor.name) == "expert"
             groups["experts" if away else "gpu"].append(tensor)
 
-    def model(name: str, blocks: int) -> Weights:
-        return weights.replace(shape=shape.replace(layer_count=blocks), tensors=tuple(groups[name]))
+    def model(name: str, blocks: int, drafting: int) -> Weights:
+        own = shape.replace(layer_count=blocks, mtp_layer_count=drafting)
+        return weights.replace(shape=own, tensors=tuple(groups[name]))
 
     return Parts(
-        model("gpu", max(shape.layer_count - start, 0)),
-        model("cpu", min(start, shape.layer_count)),
-        model("experts", 0),
+        model("gpu", max(shape.layer_count - start, 0), shape.mtp_layer_count),
+        model("cpu", min(start, shape.layer_count), 0),
+        model("experts", 0, 0),
         start,
     )
 

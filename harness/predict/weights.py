@@ -1,5 +1,6 @@
 """The weights of a model that nobody has downloaded: every tensor's bytes, and the size of the file."""
 
+import math
 from functools import lru_cache
 from math import prod
 from typing import Final, NamedTuple
@@ -139,10 +140,13 @@ def read_of(weights: Weights) -> Read:
     experts = weights.shape.experts
     share = experts.used_count / experts.expert_count if experts is not None else 1.0
     own_output = has_output(weights)
+    drafting_from = math.inf  # a part of a model keeps the numbers of its blocks, so the last ones are those that draft
+    if weights.shape.mtp_layer_count and weights.tensors:
+        drafting_from = max(block_of(tensor.name) for tensor in weights.tensors) + 1 - weights.shape.mtp_layer_count
     size = count = output_count = table = routed = 0.0
     for tensor in weights.tensors:
-        if block_of(tensor.name) >= weights.shape.layer_count:
-            continue  # a block that drafts
+        if block_of(tensor.name) >= drafting_from:
+            continue
         role = role_of(tensor.name)
         if role == "embedding":
             table += tensor.size_bytes

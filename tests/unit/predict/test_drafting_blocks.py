@@ -1,0 +1,22 @@
+"""Blocks that draft are in the file, and no token of plain decoding reads them, wherever parts of the model lie."""
+
+import pytest
+
+from harness.catalog.names import load_model
+from harness.domain.placement import Placement
+from harness.predict.placed import parts_of
+from harness.predict.tensors import block_of
+from harness.predict.weights import read_of, weights_of
+
+
+@pytest.mark.parametrize("name", ["qwen3-30b-a3b", "llama-3.1-8b"])
+@pytest.mark.parametrize("drafting", [0, 1])
+@pytest.mark.parametrize("placement", [Placement(), Placement(gpu_layers=9), Placement(cpu_moe=7)])
+def test_parts_read_what_the_whole_reads(name, drafting, placement):
+    shape = load_model(name).shape.replace(mtp_layer_count=drafting)
+    weights = weights_of(shape, "Q4_K_M")
+    assert max(block_of(tensor.name) for tensor in weights.tensors) == shape.layer_count - 1 + drafting
+    plain = read_of(weights_of(shape.replace(mtp_layer_count=0), "Q4_K_M"))
+    assert read_of(weights).size_bytes == pytest.approx(plain.size_bytes)
+    parts = parts_of(weights, placement)
+    assert sum(read_of(part).size_bytes for part in parts[:3] if part.tensors) == pytest.approx(plain.size_bytes)
