@@ -41,6 +41,8 @@ THIS_MACHINE: Final = ("this", "here", PROBED_NAME)
 _TIMED: Final = ("ik", "xllamacpp")
 """Runtimes with costs of their own beside llama.cpp's."""
 _SAME_FILE_RATIO: Final = 0.005
+_SAME_COUNT_RATIO: Final = 0.1
+"""How far a card's count of weights may lie from its shape's; those that ship are within 2.1 %."""
 _NO_WIDTHS: Final = "scratch of the image tower is estimated, as a third of its file: nobody told its widths"
 _FILES: Final = frozenset({".gguf", ".json", ".toml", ".onnx"})
 
@@ -322,9 +324,16 @@ def _from_file(path: Path, quant: str | None) -> ResolvedModel:
 
 
 def _from_card(card: ModelCard, quant: str) -> ResolvedModel:
-    """Weights from the card's shape; the size of a published file corrects what the shape does not tell."""
+    """Weights from the card's shape; the size of a published file corrects what the shape does not tell.
+
+    Raises:
+        BadDataError: The card states another count of weights than its shape has.
+    """
     mixture, said = mixture_of(quant, card.shape.architecture)
     weights, notes = weights_of(card.shape, quant), [*said]
+    if card.parameter_count and abs(weights.weight_count / card.parameter_count - 1) > _SAME_COUNT_RATIO:
+        counted = f"about {weights.weight_count}: so many weights has its shape, which lacks or misstates a field"
+        raise BadDataError(f"{card.name}.toml", "parameter_count", str(card.parameter_count), counted)
     bits = _bits(quant, weights)
     published = 0 if bits else next((f.size_bytes for f in card.files if quant_named(f.quant) == mixture), 0)
     off = abs(weights.file_bytes / published - 1) if published else 0.0

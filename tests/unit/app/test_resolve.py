@@ -36,6 +36,17 @@ def test_a_card_by_name() -> None:
     assert sum(t.element_count for t in model.weights.tensors) == 8_030_261_248  # the published count
 
 
+def test_a_card_is_held_against_its_own_count_of_weights(tmp_path: Path) -> None:
+    """A shape without its sliding heads or its experts has another count than its maker states."""
+    shipped = (Path(__file__).parents[3] / "models" / "llama-3.2-1b.toml").read_text(encoding="utf-8")
+    card = tmp_path / "mine.toml"
+    card.write_text(shipped, encoding="utf-8")
+    assert resolve_model(str(card)).name == "mine"
+    card.write_text(shipped.replace("feed_forward_dim = 8192", "feed_forward_dim = 4096"), encoding="utf-8")
+    with pytest.raises(BadDataError, match=r"parameter_count: .*1235814400, expected about 8331[0-9]+: "):
+        resolve_model(str(card))
+
+
 def test_a_card_s_own_mixture_is_the_default() -> None:
     assert resolve_model("smollm2-135m").quant == "Q4_1"
 
