@@ -17,8 +17,7 @@ from harness.errors import Exit
 if TYPE_CHECKING:
     from harness.domain.record import RunRecord
 
-_NEXT = "`edge-harness fit MODEL` predicts any model here; `edge-harness gate init` makes budgets of this."
-_DOCTOR = "`edge-harness doctor` says what disturbs this machine or is missing on it."
+_DOCTOR = "edge-harness doctor (what disturbs this machine)"
 
 
 class _Setting(options.Setting):
@@ -68,6 +67,11 @@ def check(
             default="edge-harness-check.md in this folder",
         ),
     ] = None,
+    details: Annotated[
+        bool,
+        Meta(description="Show every figure of each run beside its prediction."),
+        Option(("--details",), "Output"),
+    ] = False,
 ) -> Answer:
     """Predict each MODEL on this machine, run it, and compare; without a MODEL, a small default one.
 
@@ -105,19 +109,28 @@ def check(
         broken = []
     document: dict[str, Any] = {"device": device, "records": records}
     document |= {"comparisons": comparisons, "broken": broken}
-    return Answer(document, lambda: show(records, broken, written), Exit.BROKEN if broken else status)
+    return Answer(document, lambda: show(records, broken, written, details=details), Exit.BROKEN if broken else status)
 
 
-def show(records: "Sequence[RunRecord]", broken: "Sequence[str]", report: Path) -> None:
-    """Print runs beside their predictions, the errors that are too large, where the report is, and what is next."""
+def show(records: "Sequence[RunRecord]", broken: "Sequence[str]", report: Path, *, details: bool = False) -> None:
+    """Print what the runs showed, where the report is, and what is next; with details, every figure."""
     from harness.app.run import exit_of
     from harness.cli._records import comparison_view, reasons, run_table
     from harness.records.compare import compare
-    from harness.report.checked import check_line
+    from harness.report.checked import screen
 
-    pairs = [(record, compare(record)) for record in records]
-    for pair in pairs:
-        click.echo(check_line(*pair))
-    say(*(part for pair in pairs for part in comparison_view(*pair)))
-    say(run_table(records), *reasons(records), *broken, f"report: {report}")
-    click.echo(f"Next: {_NEXT if exit_of(records) == Exit.OK else _DOCTOR}")
+    for line in screen(records):
+        click.echo(line)
+    click.echo()
+    if details:
+        say(*(part for record in records for part in comparison_view(record, compare(record))))
+        say(run_table(records), *reasons(records))
+    for line in broken:
+        click.echo(line)
+    more = _DOCTOR
+    if exit_of(records) == Exit.OK:
+        more = "edge-harness report RUN -o page.html (the picture)"
+    if not details:
+        more += "  --details (every figure)"
+    click.echo(f"  Written to {report}")
+    click.echo(f"  More: {more}")

@@ -1,40 +1,88 @@
-"""What a check showed, in a line."""
+"""What a check showed: its first screen, at most fourteen lines of eighty columns."""
 
-from typing import TYPE_CHECKING
+import textwrap
+from collections.abc import Sequence
+from typing import Final
 
 from harness.domain.record import RunRecord
-from harness.report.answer import two
-from harness.units import format_bytes, format_number
+from harness.printable import clean
+from harness.report import words
+from harness.report.drawing import Axis
+from harness.report.pages import TILES, headline_of, note_of
+from harness.report.state import Figure, State, figures_of
 
-if TYPE_CHECKING:
-    from harness.records.compare import Comparison
+WIDTH: Final = 78
+_BAR: Final = 12
+_MARKS: Final = {State.INSIDE: "●", State.MEASURED: "●", State.EDGE: "○", State.OUTSIDE: "◆", State.DISTURBED: "?"}
+_MOST_RUNS: Final = 9
 
 
-def check_line(record: RunRecord, comparison: "Comparison | None") -> str:
-    """What a run showed, beside what was predicted before it."""
-    from harness.records.derive import summarise  # it brings numpy, and questions are answered without
+def screen(records: Sequence[RunRecord]) -> list[str]:
+    """Of one run the sentence, and each figure beside its prediction; of several a line each."""
+    if len(records) == 1:
+        return _one(records[0])
+    settings = words.setting_words(records)
+    lines = []
+    for record, setting in zip(records[:_MOST_RUNS], settings, strict=False):
+        speed = figures_of(record)["decode"]
+        name = ", ".join(filter(None, (f"{words.model_words(record)} {record.quant}".strip(), setting)))
+        outcome = _word(speed) if record.outcome == "ok" else record.outcome
+        said = clean(f"{outcome}: {name}", WIDTH - 32)
+        lines.append(f"  {_figure(speed):>14}  {bar(speed)}  {said}")
+    if len(records) > _MOST_RUNS:
+        lines.append(f"  and {len(records) - _MOST_RUNS} more")
+    return lines
 
-    name, decode = f"{record.name} {record.quant}".strip(), summarise(record).test("decode")
-    if record.outcome not in {"ok", "inconclusive"}:
-        return f"{name} did not run: {record.outcome}: {record.detail.partition(chr(10))[0]}"
-    timed = [s for s in record.samples if s.phase == "decode" and not s.warm_up and s.duration_s > 0]
-    if decode is None or not timed:
-        return f"{name}: nothing was timed."
-    row = next((r for r in comparison.rows if r.name == "decode"), None) if comparison else None
-    if decode.value is None:
-        rates = [s.token_count / s.duration_s for s in timed]
-        between = " to ".join(dict.fromkeys([format_number(min(rates)), format_number(max(rates))]))
-        doubt = next(d for s in timed for d in s.validity.doubts)
-        quiet = f"{f'{two(row.low)} to {two(row.high)} tokens/s'} predicted beforehand. " if row else ""
-        threads = record.scenario.thread_count
-        leave = f", or leave a core to the others: `-t {threads - 1}`" if threads > 1 else ""
-        return (
-            f"{name}: {quiet}Measured {between} tokens/s, but the machine was disturbed all along "
-            f"({doubt.partition(':')[0]}): not to be believed. Run it again when the machine is quiet{leave}."
+
+def _one(record: RunRecord) -> list[str]:
+    figures = figures_of(record)
+    headline = headline_of(record, figures["decode"])
+    said = " ".join(filter(None, (headline.before, headline.number, headline.unit, headline.after + headline.verdict)))
+    note = note_of(record, figures)
+    said = said.rstrip(".") + "."
+    if note and note.kind == "out":
+        said += f" {note.title}."
+    lines = textwrap.wrap(said, WIDTH)
+    if not headline.number:
+        lines += textwrap.wrap(headline.feel, WIDTH)
+    shown = [(title.lower(), figures[name]) for name, title in TILES if name in figures]
+    rows = [(title, figure) for title, figure in shown if figure.state is not State.NONE]
+    if rows:
+        lines += ["", f"{'':12}{'measured':14}{'90 % interval':15}0{'':{_BAR}}"]
+    for title, figure in rows:
+        lines.append(
+            f"  {title:10}{_figure(figure):14}{figure.between or 'not predicted':15} {bar(figure)}  {_word(figure)}"
         )
-    beside = ""
-    if row and row.error_ratio is not None:
-        beside = f", predicted {format_number(row.predicted)} ({row.error_ratio:+.0%})"
-    peak_bytes = record.memory.peak_rss_bytes if record.memory else 0
-    memory = f", {format_bytes(peak_bytes)} of memory" if peak_bytes else ""
-    return f"{name}: {format_number(decode.value)} tokens/s measured{beside}{memory}."
+    if note and note.kind != "out":
+        lines += ["", *(f"  {line}" for line in textwrap.wrap(f"{note.title}. {note.text}", WIDTH - 2))]
+    return lines
+
+
+def _figure(figure: Figure) -> str:
+    return f"{figure.number} {figure.unit_word}"
+
+
+def _word(figure: Figure) -> str:
+    """The state; in capitals where it is seen without colour that something is off."""
+    if figure.state is State.OUTSIDE:
+        return f"OUTSIDE, {figure.word}"
+    return figure.word
+
+
+def bar(figure: Figure) -> str:
+    """The interval and the measured figure on a line from 0, in characters: ``····━━●━━···``."""
+    values = [figure.measured or 0.0]
+    if figure.predicted:
+        values.append(figure.predicted.high)
+    axis = Axis.from_zero(values)
+
+    def place(value: float) -> int:
+        return min(int(axis.at(value) / 100 * _BAR + 1e-3), _BAR - 1)  # places are rounded to a hundredth
+
+    signs = ["·"] * _BAR
+    if figure.predicted:
+        for index in range(place(figure.predicted.low), place(figure.predicted.high) + 1):
+            signs[index] = "━"
+    if figure.measured is not None:
+        signs[place(figure.measured)] = _MARKS[figure.state]
+    return "".join(signs)

@@ -131,7 +131,7 @@ def page_of(
 def _one(record: RunRecord) -> Page:
     figures = figures_of(record)
     model = words.model_words(record)
-    headline = _headline(record, figures["decode"])
+    headline = headline_of(record, figures["decode"])
     known, axis = _known(record, figures["decode"])
     stacks = (_limits(record, figures["decode"]), _memory(record, figures))
     name = clean(record.name, 60)
@@ -142,7 +142,7 @@ def _one(record: RunRecord) -> Page:
         place=f"{words.machine_line(record)} · {words.engine_line(record)}",
         created=record.created,
         headline=headline,
-        note=_note(record, figures),
+        note=note_of(record, figures),
         tiles=[_tile(record, figures, key, title) for key, title in TILES],
         known=known,
         known_axis=axis,
@@ -159,7 +159,8 @@ def _one(record: RunRecord) -> Page:
     )
 
 
-def _headline(record: RunRecord, speed: Figure) -> Headline:
+def headline_of(record: RunRecord, speed: Figure) -> Headline:
+    """The sentence of one run, with its figure where that is believed."""
     name = words.model_words(record)
     if record.outcome not in {"ok", "inconclusive"}:
         last = record.detail.strip().rpartition("\n")[2]
@@ -194,7 +195,7 @@ def _doubts(record: RunRecord) -> str:
     return f"{clean(text, 200).capitalize()}." if text else ""
 
 
-def _note(record: RunRecord, figures: dict[str, Figure]) -> Note | None:
+def note_of(record: RunRecord, figures: dict[str, Figure]) -> Note | None:
     """The worst surprise of a run, else what was left out of it; None where all went as predicted."""
     worst = [figures[name] for name, _ in TILES if name in figures and figures[name].state is State.OUTSIDE]
     if worst:

@@ -142,7 +142,7 @@ def _settings(record: RunRecord) -> dict[str, str]:
         "target": f"over {record.target}" if record.target != "local" else "here",
         "api": asked.api,
         "placement": "" if asked.api in {"", "cpu"} else asked.placement.flags(1000).replace("-ngl 1001", "").strip(),
-        "users": f"{asked.batch_count} users",
+        "users": counted(asked.batch_count, "user"),
         "cache": f"cache in {asked.kv_type}",
         "threads": f"{asked.thread_count} threads" if asked.thread_count else "",
         "context": f"context of {asked.context_tokens:,}",

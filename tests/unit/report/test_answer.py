@@ -3,16 +3,11 @@
 import re
 
 import pytest
-from msgspec.structs import replace
-from report_records import record
 
 from harness.app.answer import Answer, answer
 from harness.domain.prediction import Interval
 from harness.domain.question import Question
-from harness.domain.record import RunRecord, Validity
-from harness.records.compare import compare
 from harness.report.answer import as_you_read, between_s, first_screen, of_sizes, seconds, several, two
-from harness.report.checked import check_line
 
 
 def asked(model: str, device: str, **fields: object) -> Answer:
@@ -141,27 +136,3 @@ def test_of_several_the_first_line_names_the_fastest_or_the_doubt() -> None:
     assert several(near)[0].startswith("RTX 3090 Ti is likely the fastest, but RTX 3090 is within the doubt.")
     assert re.match(r"RTX 4090.* is \d+ times as fast as Raspberry Pi 5", several(apart)[0])
     assert all(len(line) <= 80 for line in several(apart))
-
-
-def test_a_measured_run_beside_its_prediction() -> None:
-    run = record()
-    # Clean samples run at 10, 12 and 11 tokens/s; 10 were predicted: 10 / 11 - 1 = -9 %.
-    assert (
-        check_line(run, compare(run)) == "small-1b Q4_0: 11 tokens/s measured, predicted 10 (-9%), 300 MiB of memory."
-    )
-
-
-def test_a_disturbed_run_is_shown_and_not_believed() -> None:
-    def doubted(run: RunRecord) -> RunRecord:
-        doubt = Validity(doubts=("other processes used 50% of all CPU time: stop them",))
-        return replace(run, outcome="inconclusive", samples=tuple(replace(s, validity=doubt) for s in run.samples))
-
-    line = check_line(doubted(record()), None)
-    # 10 tokens in 90 s is the slowest sample that is no warm-up, 12 tokens/s the fastest.
-    assert "0.111 to 12 tokens/s, but the machine was disturbed all along (other processes used 50% of all CPU" in line
-    assert "not to be believed" in line
-
-
-def test_a_run_that_did_not_run_says_why() -> None:
-    run = record(outcome="out of memory", detail="the kernel killed it\nmore", samples=())
-    assert check_line(run, None) == "small-1b Q4_0 did not run: out of memory: the kernel killed it"
