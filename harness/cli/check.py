@@ -70,7 +70,7 @@ def check(
     details: Annotated[
         bool,
         Meta(description="Show every figure of each run beside its prediction."),
-        Option(("--details",), "Output"),
+        Option("--details", "Output"),
     ] = False,
 ) -> Answer:
     """Predict each MODEL on this machine, run it, and compare; without a MODEL, a small default one.
