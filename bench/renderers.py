@@ -339,7 +339,8 @@ def check_output(path: Path) -> str:
 def answer(most: str, *words: str) -> str:
     """The first lines that commands print now, in a home with nothing learnt; ``&&`` is between two.
 
-    ``most`` is how many, with words of further lines after it: ``1+kv_cache+page``; or ``all``.
+    ``most`` is how many, with words of further lines after it: ``1+kv_cache+page``; or ``all``. 1 stands for the first
+    sentence with the rows below it.
     """
     count, *parts = most.replace("_", " ").replace("all", "999").split("+")
     width = "100" if most == "all" else "150"
@@ -351,8 +352,12 @@ def answer(most: str, *words: str) -> str:
                 raise ValueError(f"{line}: {done.exception}")
             kept = [text.rstrip() for text in done.stdout.replace(home, "~").splitlines()]
             lines = [text for text in kept if text or most == "all"]
-            more = [text for text in lines[int(count) :] if any(part in text for part in parts)]
-            shown += [f"$ edge-harness {line}", *lines[: int(count)], *more]
+            first = int(count)
+            if count == "1":  # the sentence and, below an empty line, its rows
+                blanks = [at for at, text in enumerate([*kept, "", ""]) if not text]
+                first = blanks[1] - 1
+            more = [text for text in lines[first:] if any(part in text for part in parts)]
+            shown += [f"$ edge-harness {line}", *lines[:first], *more]
     return "```text\n" + "\n".join(shown).rstrip() + "\n```"
 
 
@@ -441,12 +446,13 @@ _GROUPS: Final = {
 }
 
 
-def leave_out(path: Path) -> str:
-    """Errors by kind of row and by class of hardware, on rows that the fit did not see."""
+def leave_out(path: Path, only: str = "") -> str:
+    """Errors by kind of row and by class of hardware (``only`` by ``kind``), on rows that the fit did not see."""
     told = json.loads(path.read_text(encoding="utf-8"))
     blind = told.get("blind_constants", {})
     sets = [(word, name, told["groups"][name]) for name, word in _GROUPS.items()]
-    for table_name, phase in (("hardware", "decode"), ("hardware, prompts", "prompts")):
+    tables = () if only == "kind" else (("hardware", "decode"), ("hardware, prompts", "prompts"))
+    for table_name, phase in tables:
         listed = ((f"{name}, {phase}", score) for name, score in told["tables"][table_name].items())
         sets += [(name, name, score) for name, score in listed if score["votes_count"] >= _FEWEST_VOTES]
     rows = [_score(word, score) + ([f"{blind[name]:.1%}"] if blind else []) for word, name, score in sets]
