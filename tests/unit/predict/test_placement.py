@@ -30,7 +30,7 @@ from harness.predict.placement import PlacementTerms, fitted_link
 from harness.predict.speed import predict_speed, split_of
 from harness.predict.splits import steps
 from harness.predict.traits import traits_of
-from harness.predict.weights import weights_of
+from harness.predict.weights import read_of, weights_of
 
 MOE = weights_of(load_model("qwen3-30b-a3b").shape, "Q4_K_M")
 DENSE = weights_of(load_model("llama-3.1-8b").shape, "Q4_K_M")
@@ -385,3 +385,14 @@ def test_a_host_that_nobody_told_is_a_doubt():
         widths.append(speed.high / speed.low)
     assert widths[0] > 3.5
     assert widths[1] < 0.8 * widths[0]
+
+
+@pytest.mark.parametrize(
+    "placement", [Placement(gpu_layers=11), Placement(cpu_moe=12), Placement(gpu_layers=20, cpu_moe=40)]
+)
+@pytest.mark.parametrize("name", ["qwen3-30b-a3b", "qwen3.6-27b", "glm-4.7"])  # the last two have blocks that draft
+def test_the_parts_of_a_split_read_what_the_whole_reads(name: str, placement: Placement):
+    weights = resolve_model(name, "Q4_K_M").weights
+    parts = parts_of(weights, placement)
+    read = [read_of(part).size_bytes for part in (parts.gpu, parts.cpu, parts.experts)]
+    assert sum(read) == pytest.approx(read_of(weights).size_bytes)
