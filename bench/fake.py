@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -187,14 +187,13 @@ class FakeRuntime:
         """Always the same."""
         return EngineIdentity(name="fake", version="1", build="none", thread_count=scenario.thread_count or 1)
 
-    def open(self, path: Path, scenario: Scenario, **options: Any) -> FakeSession:
+    def open(self, path: Path, scenario: Scenario) -> FakeSession:
         """Read costs and faults from ``path`` when it holds a JSON object; other files get the defaults.
 
         Raises:
             EngineError: The file cannot be read, or the fault is ``refuse``.
             BadDataError: The JSON object is none of a fake model.
         """
-        del options
         model = read_model(path)
         self.clock.sleeps = model.sleeps
         self.clock.advance(model.load_s)

@@ -120,7 +120,7 @@ class Runtime(Protocol):
     def identity(self, scenario: Scenario) -> EngineIdentity:
         """Name, version and build of the engine."""
 
-    def open(self, path: Path, scenario: Scenario, **options: Any) -> Session:
+    def open(self, path: Path, scenario: Scenario) -> Session:
         """Load a model.
 
         Raises:

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness import plugins
 from harness.app.case import Case
@@ -45,8 +45,16 @@ class RunCell(NamedTuple):
     scenario: Scenario
 
 
-def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence[Any]) -> list[RunCell]:
-    """Every model in every combination of some fields' values, such as ``depth_tokens=(0, 2048)``.
+def cells_of(
+    models: Iterable[str],
+    quant: str,
+    base: Scenario,
+    *,
+    depth_tokens: Sequence[int] = (),
+    thread_count: Sequence[int] = (),
+    batch_count: Sequence[int] = (),
+) -> list[RunCell]:
+    """Every model at every depth, with each number of threads, in batches of each size: the scenario's without any.
 
     Raises:
         UnknownNameError: No such model or mixture.
@@ -56,9 +64,13 @@ def cells_of(models: Iterable[str], quant: str, base: Scenario, **axes: Sequence
     if quant:
         mixture = quant_named(quant)
     scenarios = []
-    for values in itertools.product(*axes.values()):
-        scenarios.append(base.replace(**dict(zip(axes, values, strict=True))))
-        check_scenario(scenarios[-1])
+    depths = depth_tokens or (base.depth_tokens,)
+    counts = thread_count or (base.thread_count,)
+    batches = batch_count or (base.batch_count,)
+    for depth, threads, batch in itertools.product(depths, counts, batches):
+        scenario = base.replace(depth_tokens=depth, thread_count=threads, batch_count=batch)
+        check_scenario(scenario)
+        scenarios.append(scenario)
     cells = []
     for model in models:
         if model and as_path(model) is None:

@@ -90,13 +90,22 @@ def probed(
     return device
 
 
-def probed_at_all(types: set[str], scenario: Scenario, *, heard: Listener, **asked: Any) -> DeviceProfile:
+def probed_at_all(
+    types: set[str],
+    scenario: Scenario,
+    *,
+    heard: Listener,
+    again: bool = False,
+    gpus: Mapping[str, GgmlDevice] | None = None,
+    limit_s: float = 1800.0,
+    runtime: str = "llamacpp",
+) -> DeviceProfile:
     """As :func:`probed`; from the speed of the memory alone, and said so, where the engine cannot be timed.
 
     A machine too busy to time its engine still gets its answer.
     """
     try:
-        return probed(types, scenario, heard=heard, **asked)
+        return probed(types, scenario, heard=heard, again=again, gpus=gpus, limit_s=limit_s, runtime=runtime)
     except (EngineError, RefusedError) as error:
         cause = _cause(error)
         heard.say(f"predicted from the speed of the memory alone, since the engine could not be timed: {cause}")

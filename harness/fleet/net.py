@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,12 +32,12 @@ _SETTINGS: Final = {
 }
 
 
-def dask(**settings: Any) -> Any:
+def dask(settings: Mapping[str, Any] | None = None) -> Any:
     """The package, with our settings and those given; MissingPackageError where it is not installed."""
     with optional("distributed", "fleet"):
         import dask.config
         import distributed
-    dask.config.set(_SETTINGS | settings)
+    dask.config.set(_SETTINGS | dict(settings or {}))
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is told by us, in one line
     return distributed
 
@@ -211,7 +211,7 @@ def up(host: str, port: int, tls: Path | None, device_wait_s: float, *, said: Ca
     if tls and not tls.exists():
         write_key(tls)
         said(f"made the key {tls}: copy it to every machine of the fleet, and name it with --tls there")
-    dask(**{"distributed.scheduler.no-workers-timeout": device_wait_s})
+    dask({"distributed.scheduler.no-workers-timeout": device_wait_s})
 
     def scheduler() -> Any:
         return dask().Scheduler(

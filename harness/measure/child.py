@@ -84,9 +84,15 @@ def run_child(
         return _Run(target, arguments, limits, on_event, environment or {}, Path(folder) / "events.jsonl").run()
 
 
-def run_helper(target: str, arguments: Mapping[str, Any] | msgspec.Struct, **options: Any) -> ChildResult:
+def run_helper(
+    target: str,
+    arguments: Mapping[str, Any] | msgspec.Struct,
+    *,
+    limits: Limits = Limits(),  # noqa: B008  an immutable tuple
+    on_event: OnEvent | None = None,
+) -> ChildResult:
     """As :func:`run_child`, for a child of which no record is kept; KeyboardInterrupt where it was interrupted."""
-    ended = run_child(target, arguments, **options)
+    ended = run_child(target, arguments, limits=limits, on_event=on_event)
     if ended.outcome == "interrupted":
         raise KeyboardInterrupt
     return ended

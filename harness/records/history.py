@@ -91,20 +91,23 @@ class History:
             raise RefusedError(f"several runs begin with {run_id!r}: give more of the identifier")
         return self._decoded(*exact[0])
 
-    def entries(self, *, limit: int = 50, **wanted: str) -> list[HistoryEntry]:
-        """Lines of the newest runs that match, newest first.
-
-        ``wanted`` are a model, device, workload or outcome; an empty one matches all.
-        """
-        newest, values = _newest(limit, **wanted)
+    def entries(
+        self, *, limit: int = 50, model: str = "", device: str = "", workload: str = "", outcome: str = ""
+    ) -> list[HistoryEntry]:
+        """Lines of the newest runs that match, newest first; an empty name matches all."""
+        wanted = {"model": model, "device": device, "workload": workload, "outcome": outcome}
+        newest, values = _newest(limit, wanted)
         names = HistoryEntry.__struct_fields__
         with self._open() as connection:
             rows = connection.execute(f"SELECT {', '.join(names)} {newest}", values).fetchall()
         return [HistoryEntry(**dict(zip(names, row, strict=True))) for row in rows]
 
-    def records(self, *, limit: int = 1000, **wanted: str) -> Iterator[RunRecord]:
+    def records(
+        self, *, limit: int = 1000, model: str = "", device: str = "", workload: str = "", outcome: str = ""
+    ) -> Iterator[RunRecord]:
         """Records that match, newest first, decoded one at a time; a warning says how many cannot be read, and why."""
-        newest, values = _newest(limit, **wanted)
+        wanted = {"model": model, "device": device, "workload": workload, "outcome": outcome}
+        newest, values = _newest(limit, wanted)
         faults = []
         with self._open() as connection:
             for run_id, data in connection.execute(f"SELECT run_id, record {newest}", values):
@@ -172,7 +175,7 @@ class History:
             raise CouldNotRunError(f"history {self.path}: {error.strerror}") from error
 
 
-def _newest(limit: int, **wanted: str) -> tuple[str, list[str | int]]:
+def _newest(limit: int, wanted: dict[str, str]) -> tuple[str, list[str | int]]:
     """The newest runs with these columns; those not asked for are left out, so that an index serves the rest."""
     asked = {column: value for column, value in wanted.items() if value}
     where = " AND ".join(f"{column} = ?" for column in asked) or "true"

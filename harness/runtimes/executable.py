@@ -67,9 +67,9 @@ class Executable:
             options={"loads": "not timed by this program"},
         )
 
-    def open(self, path: Path, scenario: Scenario, **options: Any) -> Session:
+    def open(self, path: Path, scenario: Scenario) -> Session:
         """Always refused: a program keeps its model to itself."""
-        del path, scenario, options
+        del path, scenario
         raise RefusedError("the runtime executable only times: take --runtime llamacpp for anything else")
 
 

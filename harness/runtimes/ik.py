@@ -15,9 +15,10 @@ from typing import Any, Final
 from harness.domain.record import EngineIdentity
 from harness.domain.scenario import Scenario
 from harness.errors import MissingPackageError, RefusedError
+from harness.ports import Tap
 from harness.runtimes.llamacpp import LlamaCpp
 from harness.runtimes.llamacpp.library import Library
-from harness.runtimes.llamacpp.session import LlamaSession
+from harness.runtimes.llamacpp.session import EvalHook, LlamaSession
 
 _NAMES: Final = {
     "llama_model_free": "llama_free_model",
@@ -119,13 +120,19 @@ class IkLlama(LlamaCpp):
             raise MissingPackageError(*_PACKAGE)
         return f"{_PACKAGE[0]} {version(_PACKAGE[0])}"
 
-    def open(self, path: Path, scenario: Scenario, **options: Any) -> LlamaSession:
-        """Load a model as llama.cpp's runtime does; RefusedError for an option or api that this library has not."""
-        if options.get("output_tokens"):
-            raise RefusedError("ik_llama.cpp has no output_tokens")
+    def open(
+        self,
+        path: Path,
+        scenario: Scenario,
+        *,
+        batch_tokens: int = 2048,
+        tap: Tap | None = None,
+        eval_hook: EvalHook | None = None,
+    ) -> LlamaSession:
+        """Load a model as llama.cpp's runtime does; RefusedError for an api that this library has not."""
         if scenario.api not in {"", "cpu"}:
             raise RefusedError(f"--api {scenario.api}: the wheel of ik_llama.cpp runs on the CPU")
-        return super().open(path, scenario, **options)
+        return super().open(path, scenario, batch_tokens=batch_tokens, tap=tap, eval_hook=eval_hook)
 
 
 RUNTIME = IkLlama()

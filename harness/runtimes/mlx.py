@@ -108,10 +108,10 @@ class Mlx(Packaged):
         """Quantization as the configuration beside the file says it (BadDataError without one)."""
         return {"quantization": _config_of(path.parent).get("quantization")}
 
-    def open(self, path: Path, scenario: Scenario, **options: Any) -> MlxSession:
-        """Load a model; errors as :class:`MlxSession`, and RefusedError for another type of cache or any option."""
-        if scenario.kv_type != "F16" or options:
-            raise RefusedError(f"mlx has no {', '.join(options) or f'cache of type {scenario.kv_type}'}")
+    def open(self, path: Path, scenario: Scenario) -> MlxSession:
+        """Load a model; errors as :class:`MlxSession`, and RefusedError for another type of cache."""
+        if scenario.kv_type != "F16":
+            raise RefusedError(f"mlx has no cache of type {scenario.kv_type}")
         return MlxSession(path, scenario)
 
 

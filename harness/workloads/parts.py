@@ -59,16 +59,16 @@ class LanguageModel:
 
     @classmethod
     def open(
-        cls, path: Path, meter: Meter, *, thread_count: int = 1, context_tokens: int = 2048, **options: Any
+        cls, path: Path, meter: Meter, *, thread_count: int = 1, context_tokens: int = 2048, tap: Any = None
     ) -> Self:
-        """Load a GGUF file; ``options`` are the runtime's own, such as ``tap``.
+        """Load a GGUF file; what it computes on the way is shown to the ``tap``.
 
         Raises:
             MissingPackageError: No package that brings llama.cpp is installed.
             EngineError: llama.cpp refused the file.
         """
         runtime = plugins.usable_runtime("llamacpp")
-        session = runtime.open(path, scenario_of(context_tokens, thread_count), **options)
+        session = runtime.open(path, scenario_of(context_tokens, thread_count), tap=tap)
         template = read_gguf(path).metadata.get("tokenizer.chat_template")
         words = chat_words(runtime.library(), str(template), path) if template else plain_words
         return cls(session, words, meter, path)

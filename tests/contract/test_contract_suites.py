@@ -50,8 +50,8 @@ def test_a_runtime_whose_batches_differ_from_its_steps_is_found(tmp_path: Path) 
     model.write_text("{}")
 
     class Sloppy(FakeRuntime):
-        def open(self, path, scenario, **options):
-            session = super().open(path, scenario, **options)
+        def open(self, path, scenario):
+            session = super().open(path, scenario)
             batch = session.decode
 
             def decode(tokens, *, position, sequence=0, logits="last"):

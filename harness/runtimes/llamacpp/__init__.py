@@ -10,7 +10,8 @@ from harness.errors import MissingPackageError
 from harness.runtimes._threads import default_thread_count
 
 if TYPE_CHECKING:
-    from harness.runtimes.llamacpp.session import LlamaSession
+    from harness.ports import Tap
+    from harness.runtimes.llamacpp.session import EvalHook, LlamaSession
 
 
 _OPTIONS: Final = ("context_tokens", "ubatch_tokens", "kv_type", "flash_attention", "repack", "mmap")
@@ -65,11 +66,20 @@ class LlamaCpp:
 
         ENGINE_LOG.mirror = write
 
-    def open(self, path: Path, scenario: Scenario, **options: Any) -> "LlamaSession":
+    def open(
+        self,
+        path: Path,
+        scenario: Scenario,
+        *,
+        batch_tokens: int = 2048,
+        tap: "Tap | None" = None,
+        eval_hook: "EvalHook | None" = None,
+    ) -> "LlamaSession":
         """Load a model; options and errors are those of :class:`~harness.runtimes.llamacpp.session.LlamaSession`."""
         from harness.runtimes.llamacpp.session import LlamaSession
 
-        return LlamaSession(path, scenario, lib=self.library(), **options)
+        lib = self.library()
+        return LlamaSession(path, scenario, lib=lib, batch_tokens=batch_tokens, tap=tap, eval_hook=eval_hook)
 
 
 RUNTIME = LlamaCpp()

@@ -53,11 +53,11 @@ class Ort(Packaged):
             "last_logits_only": ports.keeps,
         }
 
-    def open(self, path: Path, scenario: Scenario, **options: Any) -> "OrtSession":
-        """Load a model; ``options`` and errors are those of :class:`~harness.runtimes.ort.session.OrtSession`."""
+    def open(self, path: Path, scenario: Scenario) -> "OrtSession":
+        """Load a model; errors are those of :class:`~harness.runtimes.ort.session.OrtSession`."""
         from harness.runtimes.ort.session import OrtSession
 
-        return OrtSession(path, scenario, **options)
+        return OrtSession(path, scenario)
 
 
 RUNTIME = Ort()

@@ -3,7 +3,7 @@
 import random
 import socket
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from harness.domain.record import EngineIdentity, ModelIdentity
 from harness.domain.scenario import Scenario
@@ -149,9 +149,9 @@ class Server:
         del scenario
         raise RefusedError("the runtime server needs its address: --runtime server:http://host:port")
 
-    def open(self, path: Path, scenario: Scenario, **options: Any) -> Session:
+    def open(self, path: Path, scenario: Scenario) -> Session:
         """Always refused: a server loads its own models."""
-        del path, scenario, options
+        del path, scenario
         raise RefusedError(
             "the runtime server loads no file: start the server, then give --runtime server:http://host:port"
         )
