@@ -54,6 +54,7 @@ class MlxSession(Tokenized, OneSequence):
         self.vocab_count = int(config["vocab_size"])
         self.context_tokens, self._step_tokens = scenario.context_tokens, scenario.ubatch_tokens
         self._cache = self._caches.make_prompt_cache(self._model)
+        self._length = 0
         self._keep_nothing()
 
     def _forward(self, tokens: Sequence[int], logits: str) -> Singles:
@@ -67,11 +68,12 @@ class MlxSession(Tokenized, OneSequence):
             if logits == "all" or (logits == "last" and last):
                 rows.append(wanted.astype(mx.float32))
             mx.eval(rows[-1:] or [c.state for c in self._cache])
+            self._length += part.shape[1]
         return np.concatenate([np.array(row, copy=False) for row in rows]) if rows else self._kept[:0]
 
     def length(self) -> int:
-        """Tokens in the cache."""
-        return int(self._cache[0].offset)
+        """Tokens in the cache, counted here: the state of a recurrent layer does not tell them."""
+        return self._length
 
     def _cut(self, position: int) -> None:
         if position == 0:
@@ -79,7 +81,8 @@ class MlxSession(Tokenized, OneSequence):
         elif not self._caches.can_trim_prompt_cache(self._cache):
             raise EngineError("the cache of this model can only grow")
         else:
-            self._caches.trim_prompt_cache(self._cache, self.length() - position)
+            self._caches.trim_prompt_cache(self._cache, self._length - position)
+        self._length = position
 
     def close(self) -> None:
         """Free the model and the cache; safe to call twice."""
@@ -116,13 +119,21 @@ class Mlx(Packaged):
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
-    """The configuration in a folder; BadDataError where there is none, or none that says the size of the vocabulary."""
+    """The configuration in a folder, with that of its language model where it has others too (``text_config``).
+
+    Raises:
+        BadDataError: There is none, or none that says the size of the vocabulary.
+    """
     path = folder / "config.json"
     config = json_in(path, "a folder in MLX's form")
-    size = config.get("vocab_size") if isinstance(config, dict) else None
+    whole = config if isinstance(config, dict) else {}
+    text = whole.get("text_config")
+    if isinstance(text, dict):
+        whole = text | whole
+    size = whole.get("vocab_size")
     if type(size) is not int or size < 1:
         raise BadDataError(path, "vocab_size", say(size), "a number of tokens")
-    return dict(config)
+    return whole
 
 
 RUNTIME = Mlx()
