@@ -16,6 +16,7 @@ from harness.catalog.gguf import read_gguf
 from harness.domain.base import REFERENCE
 from harness.domain.foreign import read_limited
 from harness.domain.quality import CalibrationChange, TaskScore, TextScore
+from harness.domain.quant import MIXTURES
 from harness.domain.record import ModelIdentity, RunRecord
 from harness.domain.result import Quality
 from harness.domain.scenario import Scenario
@@ -33,10 +34,7 @@ from harness.runtimes.llamacpp import RUNTIME
 from harness.runtimes.llamacpp.library import brought_by
 from harness.runtimes.llamacpp.quantize import QUANTS
 
-DEFAULT_QUANTS: Final = (
-    *("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "IQ3_XXS"),
-    *("Q2_K", "IQ2_M", "IQ2_XXS", "TQ2_0", "TQ1_0", "IQ1_S"),
-)
+DEFAULT_QUANTS: Final = tuple(name for name, one in MIXTURES.items() if "rung" in one.flags)
 
 
 class Asked(NamedTuple):

@@ -15,6 +15,7 @@ from harness.catalog._shape_check import check_shape
 from harness.domain.architecture import architecture_named, has
 from harness.domain.base import shipped_table
 from harness.domain.model import LAZY_TABLE, Experts, LatentAttention, ModelShape, Recurrent, Tensor
+from harness.domain.quant import MIXTURES
 from harness.errors import BadDataError
 
 KEYS: Final = shipped_table("data/model_files.toml")
@@ -27,9 +28,9 @@ LAYERS_MAX: Final = 100_000
 
 def quant_name(file_type: Any, tensors: Sequence[Tensor]) -> str:
     """Name of the mixture that a file says it is; else its most used type by bytes."""
-    for name, number in KEYS["file_types"].items():
-        if number == file_type and not isinstance(file_type, bool):
-            return str(name)
+    for name, mixture in MIXTURES.items():
+        if mixture.file_type == file_type and not isinstance(file_type, bool):
+            return name
     sizes = Counter[str]()
     for tensor in tensors:
         sizes[tensor.type_name] += tensor.size_bytes

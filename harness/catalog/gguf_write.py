@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
-from harness.catalog._gguf_shape import KEYS
 from harness.domain.facts import MODEL_WORDS, amount, checked_rows, holds, model_facts
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape, Tensor
+from harness.domain.quant import MIXTURES
 
 ALIGNMENT_BYTES: Final = 32
 _FIXED_TOKEN_COUNT: Final = 260
@@ -95,10 +95,10 @@ def _typed(value: Value) -> bytes:
 
 def metadata_of(shape: ModelShape, *, name: str, quant: str) -> dict[str, Value]:
     """Metadata of a file with this shape: identity, hyper-parameters, and a vocabulary of the right size."""
-    file_type = KEYS["file_types"].get(quant)
+    mixture = MIXTURES.get(quant)
     metadata: dict[str, Value] = {"general.architecture": shape.architecture, "general.name": name}
-    if file_type is not None:
-        metadata["general.file_type"] = file_type
+    if mixture is not None:
+        metadata["general.file_type"] = mixture.file_type
     metadata["general.quantization_version"] = 2
     metadata |= {f"{shape.architecture}.{key}": value for key, value in _hyper_parameters(shape).items()}
     return metadata | _vocabulary(shape)

@@ -27,6 +27,7 @@ class Block(Frozen):
         avx2_rows: Rows that llama.cpp lays side by side on a CPU with these instructions; 0 where it has no such
             layout. Likewise ``avx512_rows``, and ``dotprod_rows`` with NEON's dot product or int8 matrix multiply.
         amx_bytes: What a block takes more where AMX lays it into tiles; None where it has no kernels for the type.
+        fallback: The type of a matrix instead whose rows are no whole number of blocks.
     """
 
     type_id: int
@@ -41,6 +42,7 @@ class Block(Frozen):
     avx512_rows: int = 0
     dotprod_rows: int = 0
     amx_bytes: int | None = None
+    fallback: str = ""
 
     @property
     def bits_per_weight(self) -> float:

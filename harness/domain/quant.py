@@ -7,7 +7,7 @@ of published bytes over computed ones. Some depend on who made the file, which t
 import re
 from typing import Final
 
-from harness.domain.base import Frozen, shipped_table
+from harness.domain.base import Frozen, shipped_rows, shipped_table
 
 
 class Quantisation(Frozen):
@@ -41,7 +41,30 @@ each layer (Gemma 3n and 4), attention, dense feed-forward blocks, routed expert
 _TABLES: Final = shipped_table("data/quantisations.toml")
 SAME: Final[dict[str, str]] = _TABLES["same"]
 """Other spellings of a mixture of llama.cpp."""
-_MIXTURES: Final = frozenset(_TABLES["mixtures"]["all"].split())
+
+
+class Mixture(Frozen):
+    """A mixture of llama.cpp, a row of ``data/mixtures.csv``.
+
+    Attributes:
+        file_type: Its number in a file.
+        base: The type of most matrices.
+        flags: Words that the table explains.
+    """
+
+    file_type: int
+    base: str
+    flags: frozenset[str]
+
+
+_FLAGS: Final = {"importance_matrix", "throughout", "rung", "read_only", "unmade"}
+MIXTURES: Final = {
+    row["mixture"]: Mixture(
+        file_type=int(row["file_type"]), base=row["base"] or row["mixture"], flags=frozenset(row["flags"].split())
+    )
+    for row in shipped_rows("data/mixtures.csv", words={"flags": _FLAGS})
+}
+_MIXTURES: Final = {name for name, one in MIXTURES.items() if "read_only" not in one.flags}
 _IN_NAME: Final = re.compile(_TABLES["in_name"], re.IGNORECASE | re.VERBOSE)
 _IN_WORDS: Final = re.compile(
     r"\b((?:I?Q\d|TQ\d|F16|F32|BF16|MXFP4|NVFP4)[A-Z0-9_]*)(?: - (?:Small|Medium|Large)| mix)?"

@@ -6,6 +6,7 @@ from typing import Final
 from harness.catalog.gguf_write import Value, metadata_of, write_gguf
 from harness.catalog.synthesize import SYNTHETIC_TYPES, BlockSource
 from harness.domain.model import ModelShape, Tensor
+from harness.domain.quant import MIXTURES
 from harness.predict.tensors import tensors_of
 from harness.predict.weights import tensor_of
 
@@ -23,7 +24,7 @@ _FILE_ORDER: Final = (
 """Tensors of a layer as converters write them: by their names in the original checkpoint, not in the order in which
 they are read, so that a tiny model lies in memory as a real one does."""
 
-TINY_TYPES: Final = SYNTHETIC_TYPES - {"MXFP4", "Q1_0", "Q2_0"}
+TINY_TYPES: Final = SYNTHETIC_TYPES - {"MXFP4"} - {one.base for one in MIXTURES.values() if "throughout" in one.flags}
 """Types that a tiny model can be made of."""
 
 

@@ -21,20 +21,20 @@ from harness.domain.base import shipped_table
 from harness.domain.facts import Facts, checked_rows, holds
 from harness.domain.ggml import BLOCKS
 from harness.domain.model import ModelShape
-from harness.domain.quant import GROUPS, SAME
+from harness.domain.quant import GROUPS, MIXTURES, SAME
 from harness.errors import UnknownNameError
 from harness.predict.tensors import block_of
 
 _TABLES: Final = shipped_table("data/quantisations.toml")
-QUANTS: Final = tuple(_TABLES["mixtures"]["all"].split())
+QUANTS: Final = tuple(name for name, one in MIXTURES.items() if "read_only" not in one.flags)
 """The mixtures, from many bits to few."""
 
-BASE_TYPE: Final[dict[str, str]] = {quant: _TABLES["base"].get(quant, quant) for quant in QUANTS}
-"""The type that a mixture gives to most matrices: the one that it is named after, mostly."""
+BASE_TYPE: Final = {quant: MIXTURES[quant].base for quant in QUANTS}
+"""The type that a mixture gives to most matrices."""
 
-NEEDS_IMPORTANCE_MATRIX: Final = frozenset(_TABLES["mixtures"]["needs_importance_matrix"].split())
+NEEDS_IMPORTANCE_MATRIX: Final = frozenset(q for q in QUANTS if "importance_matrix" in MIXTURES[q].flags)
 """Mixtures that llama.cpp refuses to make without an importance matrix."""
-THROUGHOUT: Final = frozenset(_TABLES["mixtures"]["throughout"].split())
+THROUGHOUT: Final = frozenset(q for q in QUANTS if "throughout" in MIXTURES[q].flags)
 """Mixtures of models trained for them, which have the type in all matrices."""
 
 _OF_MODEL: Final = {"importance_matrix", "grouped", "mixture", "several_experts", "eight_experts", "is_70b"}
@@ -213,5 +213,5 @@ def _fitting(type_name: str, row_elements: int) -> str:
     """``type_name``, or the next type whose blocks divide the row."""
     if row_elements % BLOCKS[type_name].elements == 0:
         return type_name
-    smaller = _TABLES["fallback"].get(type_name, type_name)
+    smaller = BLOCKS[type_name].fallback or type_name
     return smaller if row_elements % BLOCKS[smaller].elements == 0 else "F16"

@@ -14,10 +14,10 @@ import numpy as np
 from harness.arrays import Doubles
 from harness.domain.base import Frozen
 from harness.domain.ggml import BLOCKS
+from harness.domain.quant import MIXTURES
 from harness.domain.scenario import Scenario
 from harness.errors import EngineError, RefusedError
 from harness.ports import Emit
-from harness.predict import quant_mix
 from harness.runtimes.llamacpp.library import ENGINE_LOG, library
 from harness.runtimes.llamacpp.session import (
     DATA_OFFSET,
@@ -28,13 +28,8 @@ from harness.runtimes.llamacpp.session import (
     LlamaSession,
 )
 
-_FTYPES: Final = """
-    F32 F16 Q4_0 Q4_1 - - - Q8_0 Q5_0 Q5_1 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_K_S Q4_K_M Q5_K_S Q5_K_M Q6_K IQ2_XXS IQ2_XS
-    Q2_K_S IQ3_XS IQ3_XXS IQ1_S IQ4_NL IQ3_S IQ3_M IQ2_S IQ2_M IQ4_XS IQ1_M BF16 - - - TQ1_0 TQ2_0 - NVFP4 Q1_0 Q2_0
-""".split()  # noqa: SIM905  as many names as need a line of their own each would hide the order
-"""In the order of ``enum llama_ftype``. Source: llama.cpp, include/llama.h."""
 QUANTS: Final = {
-    name: _FTYPES.index(name) for name in quant_mix.QUANTS if name not in quant_mix.THROUGHOUT and name != "MXFP4_MOE"
+    name: one.file_type for name, one in MIXTURES.items() if not one.flags & {"throughout", "read_only", "unmade"}
 }
 """Mixtures that can be asked for, with the library's number of each."""
 

@@ -3,6 +3,8 @@
 import ast
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from harness.domain import architecture, facts
 from harness.domain.architecture import ARCHITECTURES, WORDS, architecture_named, has
 from harness.domain.base import shipped_rows, shipped_table
 from harness.domain.facts import BLOCK_WORDS, MODEL_WORDS, block_facts, checked_rows, model_facts
+from harness.domain.ggml import BLOCKS
+from harness.domain.quant import MIXTURES
 from harness.errors import BadDataError
 
 SOURCES = {path: path.read_text(encoding="utf-8") for path in Path(harness.__file__).parent.rglob("*.py")}
@@ -108,3 +112,67 @@ def test_no_python_names_an_architecture() -> None:
             if is_text and node.value in ARCHITECTURES and node.value not in USED_AS_WORDS:
                 named.append((path.name, node.lineno, node.value))
     assert named == []
+
+
+CHOSEN = {
+    *(
+        "F32",
+        "F16",
+        "BF16",
+        "Q8_0",
+        "Q6_K",
+        "Q5_K",
+        "Q5_K_M",
+        "Q5_0",
+        "Q5_1",
+        "Q4_K",
+        "Q4_K_M",
+        "Q4_K_S",
+        "Q4_0",
+        "Q4_1",
+    ),
+    *(
+        "IQ4_NL",
+        "IQ4_XS",
+        "Q3_K",
+        "Q3_K_M",
+        "IQ3_S",
+        "IQ3_XXS",
+        "Q2_K",
+        "IQ2_M",
+        "IQ2_XXS",
+        "MXFP4",
+        "MXFP4_MOE",
+        "NVFP4",
+    ),
+}
+"""Types and mixtures that Python names since it chooses them: the usual, the timed, smaller ones, those of a cache."""
+
+
+def test_a_type_or_a_mixture_that_nothing_chooses_is_named_in_its_row_alone() -> None:
+    named = set()
+    for text in SOURCES.values():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value:
+                named |= set(re.findall(r"[A-Z0-9_]+", node.value)) & {*BLOCKS, *MIXTURES}
+    assert named <= CHOSEN
+
+
+ADDED = """
+import harness.domain.base as base
+plain = base.shipped_text
+more = {"data/ggml_types.csv": "Q9_X,99,32,38", "data/mixtures.csv": "Q9_X,77,,"}
+base.shipped_text = lambda path, package="harness": plain(path, package) + more.get(path, "")
+from harness.app.resolve import resolve_model
+from harness.catalog.gguf_write import metadata_of
+model = resolve_model("llama-3.2-1b", "q9_x")
+assert metadata_of(model.weights.shape, name="x", quant="Q9_X")["general.file_type"] == 77
+print(sum(t.size_bytes for t in model.weights.tensors if t.type_name == "Q9_X"), model.quant)
+"""
+
+
+def test_one_row_adds_a_type_and_one_a_mixture() -> None:
+    """Of 32 weights in 38 bytes: 16 blocks of 2 x 2048 x 2048, 2 x 2048 x 512 and 3 x 2048 x 8192 weights."""
+    done = subprocess.run([sys.executable, "-c", ADDED], capture_output=True, text=True, check=True)
+    weights = 16 * (2 * 2048 * 2048 + 2 * 2048 * 512 + 3 * 2048 * 8192)
+    assert done.stdout.split() == [str(weights * 38 // 32), "Q9_X"]
