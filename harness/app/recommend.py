@@ -1,166 +1,327 @@
-"""Which model for a task on a device: ranked by published quality, among those that fit and are fast enough."""
+"""Which model for a task on a device: published quality, among what fits and is fast enough by the answers of ``fit``.
 
-from collections.abc import Iterable, Sequence
-from typing import Final, Literal, get_args
+Scores stand in one table with their scales. Models are ranked within one scale and never across: those that have a
+score of an older scale alone come after, and those without any are named by how often they are fetched.
+"""
 
-from harness.app.case import Case
-from harness.app.placed import memory_in, outlook, verdict_of
-from harness.app.resolve import ResolvedModel, resolve_model
-from harness.app.ways import ways
-from harness.catalog.models import model_names
-from harness.domain.base import Frozen, shipped_table
-from harness.domain.device import DeviceProfile
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from typing import Final, Literal, NamedTuple, get_args
+
+from harness.app.answer import Answer, answer
+from harness.app.resolve import ResolvedModel, resolve_device, resolve_model
+from harness.catalog.models import load_card, model_names
+from harness.domain.base import Frozen, shipped_rows
+from harness.domain.prediction import Interval
+from harness.domain.question import Asked, Question
 from harness.domain.record import RunRecord
-from harness.domain.scenario import Scenario
-from harness.domain.way import Way
-from harness.errors import RefusedError
+from harness.domain.way import WayKind
+from harness.errors import HarnessError, RefusedError
 from harness.predict.quality import perplexity_growth_percent
 from harness.records.ladder import measured_growth_percent
-from harness.units import format_number
 
-Task = Literal["chat", "code", "reasoning", "vision"]
+Task = Literal["chat", "code", "agents", "vision", "embedding", "long"]
 TASKS: Final[tuple[Task, ...]] = get_args(Task)
 
+
+class Scale(NamedTuple):
+    """A benchmark: the column of the table, what people call it, and the month of its scores."""
+
+    column: str
+    title: str
+    month: str
+
+
+_INDEX: Final = Scale("intelligence", "Artificial Analysis Intelligence Index", "2026-09")
+_MMLU: Final = Scale("mmlu_pro", "MMLU-Pro", "2026-03")
+SCALES: Final[dict[Task, tuple[Scale, ...]]] = {
+    "chat": (_INDEX, _MMLU),
+    "code": (
+        Scale("coding", "Artificial Analysis Coding Index", "2026-09"),
+        Scale("humaneval", "HumanEval", "2025-03"),
+    ),
+    "agents": (Scale("agentic", "Artificial Analysis Agentic Index", "2026-09"),),
+    "vision": (Scale("mmmu_pro", "MMMU-Pro", "2026-03"), Scale("mmmu", "MMMU", "2025-03")),
+    "embedding": (),
+    "long": (_INDEX, _MMLU),
+}
+"""Scales of a task, the one that counts first."""
+LONG_TOKENS: Final = 32_768
+"""Context of the task of reading long texts, where nobody asks for another."""
+_OLD_MONTHS: Final = 6
 _MIXTURES: Final = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K", "IQ2_XXS")
-_MOST_GROWTH_PERCENT: Final = 30.0
-"""Growth of perplexity above which no mixture is recommended: the model's score says nothing of what is left."""
 _SPLIT_MIXTURE: Final = "Q4_K_M"
 """What is split or streamed where no mixture fits whole."""
+_MOST_GROWTH_PERCENT: Final = 30.0
+"""Growth of perplexity above which no mixture is recommended: the model's score says nothing of what is left."""
 _SAME_POINTS: Final = 1.0
-"""Scores that differ by less are the same: makers' prompts differ by more."""
+"""Scores that differ by less are the same."""
+_ROWS: Final = shipped_rows("data/scores.csv")
 
 
 class Choice(Frozen):
-    """One model in one mixture on the device, its decode speed that after the minutes and at the depth asked for.
+    """One model in one mixture on the device, by the answer that ``fit`` gives.
 
-    ``score`` is the published one of the task's benchmark, at full precision; ``rank_score`` is lowered by the growth
-    of perplexity by the mixture (None where unpublished): no table tells task scores by mixture, so this is assumed.
-    ``how`` says what lies where if it does not lie whole on the usual engine; ``is_front``: no other
-    choice has both a better rank and more speed.
+    Attributes:
+        scale: Column of the scale that ``score`` is of; empty for a model without a score.
+        score: As published, at full precision; None without one.
+        rank_score: The score lowered by the growth of perplexity by the mixture: no table tells scores by mixture, so
+            this is assumed. Experts that a model was trained with in four bits lose nothing.
+        tokens_per_s: To write, after the minutes asked for; of a model that reads alone, to read.
+        downloads: How often its files are fetched; 0 where nobody told.
+        is_front: No other choice of its scale has both a better rank and more speed.
     """
 
     model: str
+    title: str
     quant: str
-    how: str = ""
-    score: float
+    kind: WayKind
+    scale: str
+    score: float | None
     perplexity_percent: float | None
     rank_score: float
-    tokens_per_s: float
+    tokens_per_s: Interval
     needed_bytes: int
-    source: str
+    downloads: int
+    command: str = ""
     is_front: bool = False
 
 
 class Ranking(Frozen):
-    """Choices, best first, why each other model that is known here is none of them, and what starts the first one."""
+    """What is recommended.
 
+    Attributes:
+        device: Title of the device.
+        winner: The best that lies whole in memory; of what is read from storage only where nothing else runs.
+        choices: On the first scale of the task that any of them has, best first; then those on the next.
+        left_out: Why each other model with a score is none of them.
+        unscored: Models that run whole and have no score for the task, the most fetched first.
+        scores_are_old: Whether the scores are more than half a year old.
+    """
+
+    device: str
+    task: Task
+    winner: Choice | None
     choices: tuple[Choice, ...]
     left_out: dict[str, str]
-    commands: tuple[str, ...] = ()
+    unscored: tuple[str, ...] = ()
+    scores_are_old: bool = False
 
 
-_TABLE: Final = shipped_table("data/quality.toml")
+class _Case(NamedTuple):
+    """What all models are asked, and by what they are judged."""
 
-
-def benchmark(task: Task) -> str:
-    """Name of the benchmark that stands for a task."""
-    return str(_TABLE["benchmarks"][task])
-
-
-def _growth(model: ResolvedModel, ladders: Sequence[RunRecord]) -> tuple[float | None, str]:
-    """By how many percent the mixture raises perplexity, and what tells so where it is no published table."""
-    count = model.weights.weight_count
-    growth = measured_growth_percent(ladders, model.weights.shape.architecture, count, model.quant)
-    if growth is None:
-        return perplexity_growth_percent(model.quant, count), ""
-    return growth, "; what its mixture costs: a ladder here of a model of this shape"
-
-
-def _speed(case: Case, way: Way, minutes: float) -> float:
-    """Tokens/s after so many minutes, or in the first seconds where nobody asks or knows."""
-    speed = way.prediction.speed.decode_tokens_per_s
-    if minutes:
-        late = outlook(case, speed, minutes)[0]
-        if late:
-            speed = late.tokens_per_s
-    return float(speed.mid)
+    device: str
+    asked: Asked
+    room_bytes: float
+    least_tokens_per_s: float
+    ladders: Sequence[RunRecord]
 
 
 def recommend(
-    device: DeviceProfile,
+    device: str,
     task: Task,
-    scenario: Scenario,
+    asked: Asked,
     *,
-    min_tokens_per_s: float = 0.0,
-    minutes: float = 0.0,
     quality_of: str = "",
+    instead_of: str = "",
     records: Iterable[RunRecord] = (),
 ) -> Ranking:
-    """Models with the best mixture of each that fits and is fast enough (for ``minutes``), best first.
+    """Models with the best mixture of each that fits and is fast enough, best first.
 
     What a mixture costs is what ladders among the ``records`` (newest first) measured of a model of that shape, or
-    else a published table. Where nobody knows what the device keeps after minutes, its first seconds count. With
-    ``quality_of`` those alone whose published score is at most a point below that model's.
+    else a published table. With ``quality_of`` those alone whose score is at most a point below that model's; with
+    ``instead_of`` (another device) those alone that it does not run, or not whole.
 
     Raises:
         RefusedError: Nobody published a score of that model for this task.
+        UnknownNameError: No such device.
     """
-    scores = _TABLE["scores"]
-    least = 0.0
-    best = []
-    ladders = list(records)
-    if quality_of:
-        wanted = resolve_model(quality_of).name
-        if task not in scores.get(wanted, {}):
-            known = ", ".join(sorted(scores))
-            raise RefusedError(f"no published {benchmark(task)} of {wanted} is known here; known: {known}")
-        least = scores[wanted][task] - _SAME_POINTS
-    left_out = dict.fromkeys(model_names(), f"no published {benchmark(task)} is known here")
-    for name, row in scores.items():
-        if task not in row:
+    if task == "long" and asked.context_tokens is None:
+        asked = asked.replace(context_tokens=LONG_TOKENS)
+    case = _case(device, asked, records)
+    earlier = set[str]()
+    if instead_of:
+        before = recommend(instead_of, task, asked, quality_of=quality_of, records=records)
+        earlier = {choice.model for choice in before.choices if choice.kind.is_whole}
+    least = _least_score(quality_of, task) if quality_of else None
+    choices = list[Choice]()
+    left_out = dict[str, str]()
+    for row, scale in _candidates(task):
+        name = row["model"]
+        score = float(row[scale.column])
+        if name in earlier:
+            left_out[name] = f"{instead_of} runs it too"
+        elif least is not None and (scale != least[0] or score < least[1]):
+            left_out[name] = f"its score is below that of {quality_of}, or of another benchmark"
+        else:
+            found = _best_of(name, case)
+            if isinstance(found, str):
+                left_out[name] = found
+            else:
+                choices.append(_ranked(found, row, scale, score))
+    scored = {resolve_model(row["model"]).name for row, _ in _candidates(task)}
+    unscored = _unscored(task, scored, case) if least is None else ()
+    if task == "embedding":
+        choices = list(unscored)
+    listed = tuple(_with_front(choices, [scale.column for scale in SCALES[task]]))
+    months = [scale.month for scale in SCALES[task] if any(choice.scale == scale.column for choice in listed)]
+    return Ranking(
+        device=resolve_device(device).title,
+        task=task,
+        winner=_winner(listed),
+        choices=listed,
+        left_out=left_out,
+        unscored=tuple(choice.title for choice in unscored) if task != "embedding" else (),
+        scores_are_old=bool(months) and _is_old(max(months)),
+    )
+
+
+def _case(device: str, asked: Asked, records: Iterable[RunRecord]) -> _Case:
+    profile = resolve_device(device)
+    pool = profile.pool(profile.engine().pool)
+    room = pool.usable_bytes.value * profile.card_count
+    return _Case(device, asked, room, asked.target_tokens_per_s or 0.0, list(records))
+
+
+def _candidates(task: Task) -> Iterator[tuple[dict[str, str], Scale]]:
+    """Rows of the table with the first scale of the task that they have a score of."""
+    for row in _ROWS:
+        for scale in SCALES[task]:
+            if row[scale.column]:
+                yield row, scale
+                break
+
+
+def _least_score(model: str, task: Task) -> tuple[Scale, float]:
+    wanted = resolve_model(model).name
+    for row, scale in _candidates(task):
+        if resolve_model(row["model"]).name == wanted:
+            return scale, float(row[scale.column]) - _SAME_POINTS
+    titles = " or ".join(scale.title for scale in SCALES[task])
+    raise RefusedError(f"no published {titles or 'score'} of {wanted} is known here")
+
+
+def _best_of(name: str, case: _Case) -> Choice | str:
+    """The mixture that loses least that fits whole and is fast enough, else another way, or why there is none."""
+    usual = resolve_model(name)
+    quants: tuple[str, ...] = _MIXTURES
+    if _is_native(usual):
+        quants = (usual.card.default_quant if usual.card else usual.quant,)
+    slow = ""
+    for quant in quants:
+        model = resolve_model(name, quant)
+        if model.weights.resident.file_bytes > case.room_bytes:
             continue
-        if row[task] < least:
-            left_out[name] = f"its {benchmark(task)} is below that of {quality_of}"
+        found = _asked(name, quant, case)
+        if found is None or not (found.best.kind.is_whole and found.runs):
             continue
-        left_out[name] = "it does not fit"
-        reached = 0.0
-        for quant in (*_MIXTURES, ""):  # the first that will do loses the least; else whatever way there is
-            model = resolve_model(name, quant or _SPLIT_MIXTURE)
-            # Memory alone tells what one card or none has no room for, sooner than all of its ways.
-            is_one = device.card_count < 2
-            case = Case.of(model, device, scenario)
-            if quant and is_one and verdict_of(case, memory_in(case)).word != "fits":
-                continue
-            way = ways(case)[0]
-            now = way.prediction
-            speed = _speed(case, way, minutes)
-            if not way.runs or (quant and not way.kind.is_whole):
-                continue
-            growth, told = _growth(model, ladders)
-            if growth is not None and growth > _MOST_GROWTH_PERCENT:
-                left_out[name] = f"what fits of it loses too much: {model.quant}, {growth:.0f} % more perplexity"
-                continue
-            reached = max(reached, speed)
-            if speed < min_tokens_per_s:
-                left_out[name] = f"too slow: {format_number(reached)} tokens/s"
-                continue
-            del left_out[name]
-            choice = Choice(
-                model=name,
-                quant=model.quant,
-                how="" if way.kind.is_whole else str(way.kind),
-                score=row[task],
-                perplexity_percent=growth,
-                rank_score=round(row[task] * (1 - (growth or 0.0) / 100), 2),
-                tokens_per_s=speed,
-                needed_bytes=now.verdict.needed_bytes,
-                source=f"{benchmark(task)}: {_TABLE['sources'][row['source']]}{told}",
-            )
-            best.append(choice)
-            break
-    fastest = 0.0
-    listed = []
-    for choice in sorted(best, key=lambda choice: -choice.rank_score):
-        listed.append(choice.replace(is_front=choice.tokens_per_s > fastest))
-        fastest = max(fastest, choice.tokens_per_s)
-    return Ranking(choices=tuple(listed), left_out=left_out)
+        growth = 0.0 if _is_native(model) else _growth(model, case.ladders)
+        if growth is not None and growth > _MOST_GROWTH_PERCENT:
+            return f"what fits of it loses too much: {quant}, {growth:.0f} % more perplexity"
+        choice = _choice(found, name, growth)
+        if choice.tokens_per_s.mid >= case.least_tokens_per_s:
+            return choice
+        slow = f"too slow: {choice.tokens_per_s.mid:.3g} tokens/s"
+    if slow:
+        return slow
+    quant = quants[0] if _is_native(usual) else _SPLIT_MIXTURE
+    found = _asked(name, quant, case)
+    if found is None or not found.runs:
+        return "it does not fit"
+    choice = _choice(found, name, 0.0 if _is_native(usual) else _growth(resolve_model(name, quant), case.ladders))
+    if choice.tokens_per_s.mid < case.least_tokens_per_s:
+        return f"too slow: {choice.tokens_per_s.mid:.3g} tokens/s"
+    return choice
+
+
+def _asked(name: str, quant: str, case: _Case) -> Answer | None:
+    """What ``fit`` answers; None where it refuses the question."""
+    fields = {field: getattr(case.asked, field) for field in Asked.__struct_fields__}
+    fields |= {"quant": quant, "target_tokens_per_s": None}
+    try:
+        return answer(Question(model=name, device=case.device, **fields), advises=False)
+    except HarnessError:
+        return None
+
+
+def _choice(found: Answer, name: str, growth: float | None) -> Choice:
+    speed = found.prediction.speed
+    rate = speed.prefill_tokens_per_s if found.reads_only else speed.decode_tokens_per_s
+    if found.question.minutes and found.sustained and not found.reads_only:
+        rate = found.sustained.tokens_per_s
+    return Choice(
+        model=name,
+        title=name if found.model.asked_name else found.model.title,
+        quant=found.quant,
+        kind=found.best.kind,
+        scale="",
+        score=None,
+        perplexity_percent=growth,
+        rank_score=0.0,
+        tokens_per_s=rate,
+        needed_bytes=found.prediction.verdict.needed_bytes,
+        downloads=0,
+        command=found.commands[0] if found.commands else "",
+    )
+
+
+def _ranked(choice: Choice, row: dict[str, str], scale: Scale, score: float) -> Choice:
+    rank = round(score * (1 - (choice.perplexity_percent or 0.0) / 100), 2)
+    downloads = int(row["downloads"] or 0)
+    return choice.replace(scale=scale.column, score=score, rank_score=rank, downloads=downloads)
+
+
+def _growth(model: ResolvedModel, ladders: Sequence[RunRecord]) -> float | None:
+    """By how many percent the mixture raises perplexity; None where nobody published it."""
+    count = model.weights.weight_count
+    growth = measured_growth_percent(ladders, model.weights.shape.architecture, count, model.quant)
+    return perplexity_growth_percent(model.quant, count) if growth is None else growth
+
+
+def _is_native(model: ResolvedModel) -> bool:
+    """Whether its experts were trained in four bits, so that no mixture gives or takes much."""
+    shape = model.weights.shape
+    if shape.experts is None:
+        return False
+    return bool(shape.experts.native_type) or shape.architecture == "gpt-oss"
+
+
+def _unscored(task: Task, scored: set[str], case: _Case) -> tuple[Choice, ...]:
+    """Models without a score for the task that run whole: the most fetched first, then the largest."""
+    reads = task == "embedding"
+    downloads = {row["model"].lower(): int(row["downloads"] or 0) for row in _ROWS}
+    found = list[Choice]()
+    for name in model_names():
+        card = load_card(name)
+        known = downloads.get(name, 0)
+        if name in scored or (card.purpose == "reads") != reads or not (reads or known):
+            continue
+        one = _asked(name, "", case)
+        if one is not None and one.runs and one.best.kind.is_whole:
+            found.append(_choice(one, name, None).replace(downloads=known))
+    return tuple(sorted(found, key=lambda choice: (-choice.downloads, -choice.needed_bytes)))
+
+
+def _with_front(choices: Sequence[Choice], columns: Sequence[str]) -> Iterator[Choice]:
+    """Choices by scale and rank, downloads deciding between equals, each with whether it is on the front."""
+    for column in [*columns, ""]:
+        fastest = 0.0
+        alike = [choice for choice in choices if choice.scale == column]
+        for choice in sorted(alike, key=lambda choice: (-choice.rank_score, -choice.downloads)):
+            yield choice.replace(is_front=choice.tokens_per_s.mid > fastest)
+            fastest = max(fastest, choice.tokens_per_s.mid)
+
+
+def _winner(choices: Sequence[Choice]) -> Choice | None:
+    """The first that is whole in memory, else the first that is not read from storage, which wins never alone."""
+    for choice in choices:
+        if choice.kind.is_whole:
+            return choice
+    return next((choice for choice in choices if not choice.kind.is_read), None)
+
+
+def _is_old(month: str) -> bool:
+    year, number = map(int, month.split("-"))
+    today = date.today()
+    return 12 * (today.year - year) + today.month - number > _OLD_MONTHS

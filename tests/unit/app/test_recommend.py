@@ -1,71 +1,115 @@
-"""Recommendations: what is published, what fits, what is fast enough, and every way to a model's quality."""
+"""Recommendations: what is published, what fits, what is fast enough; all speeds are those that ``fit`` answers."""
 
+import csv
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
-from harness.app.case import Case
-from harness.app.recommend import _TABLE, TASKS, recommend
-from harness.app.resolve import resolve_device, resolve_model
-from harness.app.ways import ways
-from harness.catalog.models import model_names
+from harness.app.answer import answer
+from harness.app.recommend import _ROWS, SCALES, TASKS, Ranking, Task, _is_old, recommend
+from harness.app.resolve import resolve_model
 from harness.cli.recommend import recommend as COMMAND
-from harness.domain.scenario import Scenario
+from harness.domain.question import Asked, Question
 from harness.errors import RefusedError
 from harness.records.store import load
+from harness.report.recommended import lines
 
-SCENARIO = Scenario()
-
-
-def test_every_score_is_of_a_card_and_has_a_source() -> None:
-    table = _TABLE
-    for name, row in table["scores"].items():
-        assert name in model_names()
-        assert row["source"] in table["sources"]
-        assert set(row) - {"source"} <= set(TASKS)
-        assert all(0 < row[task] <= 100 for task in row if task != "source")
-    assert set(table["benchmarks"]) == set(TASKS)
+CARD = "rtx 3060 12gb"
 
 
-def test_what_is_recommended_fits_and_is_fast_enough() -> None:
-    device = resolve_device("rtx-4090-desktop")
-    ranking = recommend(device, "code", SCENARIO, min_tokens_per_s=30)
-    choices = ranking.choices
-
-    assert choices
-    assert [c.rank_score for c in choices] == sorted((c.rank_score for c in choices), reverse=True)
-    for choice in choices:
-        now = ways(Case.of(resolve_model(choice.model, choice.quant), device, SCENARIO))[0].prediction
-        assert now.verdict.word == "fits"
-        assert now.speed.decode_tokens_per_s.mid >= 30
-        assert choice.score == _TABLE["scores"][choice.model]["code"]
-    for choice in choices:  # the front: nothing is both better and faster
-        beaten = any(c.rank_score > choice.rank_score and c.tokens_per_s >= choice.tokens_per_s for c in choices)
-        assert choice.is_front != beaten
+@cache
+def ranked(device: str, task: Task = "chat", least: float = 5.0, **more: str) -> Ranking:
+    return recommend(device, task, Asked(target_tokens_per_s=least), **more)
 
 
-def test_several_cards_are_recommended_what_they_hold_together() -> None:
-    one, two, unlike = (
-        {c.model: c for c in recommend(resolve_device(name), "chat", SCENARIO).choices}
-        for name in ("rtx-3090-desktop", "2x rtx 3090", "rtx 3090 + rtx 3060")
-    )
-    # 70B in Q4_K_M are 40 GiB, for which there is room on two cards of 24, and not on one
-    split = one["llama-3.3-70b"]
-    assert (split.quant, split.how) == ("Q4_K_M", "layers")
-    assert (two["llama-3.3-70b"].quant, two["llama-3.3-70b"].how) == ("Q4_K_M", "")
-    # 32B in Q6_K are 25 GiB: whole on 24 and 12 together, and on no card alone
-    choice = unlike["qwen2.5-32b"]
-    assert (choice.quant, choice.how) == ("Q6_K", "")
-    assert choice.needed_bytes > 24 * 2**30
+def test_every_score_is_of_a_model_that_is_known() -> None:
+    columns = {scale.column for scales in SCALES.values() for scale in scales}
+    assert set(SCALES) == set(TASKS)
+    assert columns | {"model", "downloads"} == set(_ROWS[0])
+    for row in _ROWS:
+        assert resolve_model(row["model"]).card is not None, row["model"]
+        assert any(row[column] for column in columns)
+        assert all(0 <= float(row[column]) <= 100 for column in columns if row[column])
+
+
+@pytest.mark.parametrize("task", ["chat", "code"])
+def test_what_is_recommended_is_what_fit_answers(task: Task) -> None:
+    ranking = ranked(CARD, task, 20.0)
+
+    assert ranking.winner
+    for choice in ranking.choices[:6]:
+        found = answer(Question(model=choice.model, quant=choice.quant, device=CARD), advises=False)
+        assert choice.tokens_per_s == found.prediction.speed.decode_tokens_per_s
+        assert choice.needed_bytes == found.prediction.verdict.needed_bytes
+        assert choice.kind == found.best.kind
+        assert choice.tokens_per_s.mid >= 20
+        assert found.runs
+
+
+def test_scales_are_never_mixed() -> None:
+    ranking = ranked(CARD)
+    columns = [choice.scale for choice in ranking.choices]
+    assert columns == sorted(columns, key=["intelligence", "mmlu_pro"].index)
+    for column in set(columns):
+        scores = [choice.rank_score for choice in ranking.choices if choice.scale == column]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_what_is_read_from_storage_never_wins() -> None:
+    ranking = ranked("n100 16gb", "code", 3.0)
+    assert any(choice.kind.is_read for choice in ranking.choices)
+    assert ranking.winner
+    assert ranking.winner.kind.is_whole
+
+
+def test_experts_trained_in_four_bits_lose_nothing() -> None:
+    (oss,) = (choice for choice in ranked(CARD).choices if choice.model == "gpt-oss-20b")
+    assert (oss.quant, oss.rank_score, oss.perplexity_percent) == ("MXFP4_MOE", oss.score, 0.0)
+
+
+def test_a_new_card_is_told_by_what_it_adds() -> None:
+    old, new = ranked(CARD, "code"), ranked("rtx 3090", "code")
+    gained = ranked("rtx 3090", "code", instead_of=CARD)
+    before = {choice.model for choice in old.choices if choice.kind.is_whole}
+    assert gained.winner
+    assert {choice.model for choice in gained.choices} == {choice.model for choice in new.choices} - before
+
+
+def test_what_is_as_good_as_a_model_has_its_score_or_a_point_less() -> None:
+    listed, equal = ranked(CARD), ranked(CARD, quality_of="qwen3.5-122b-a10b")
+    least = 16.2 - 1
+    wanted = [choice.model for choice in listed.choices if choice.scale == "intelligence" and choice.score >= least]
+    assert [choice.model for choice in equal.choices] == wanted
+    assert wanted
+
+
+def test_a_model_without_a_published_score_is_refused() -> None:
+    with pytest.raises(RefusedError, match=r"no published .* of smollm2-135m"):
+        ranked(CARD, quality_of="smollm2-135m")
+
+
+def test_long_texts_are_asked_with_a_long_context() -> None:
+    chat = {choice.model: choice for choice in ranked(CARD).choices}
+    long = {choice.model: choice for choice in ranked(CARD, "long").choices}
+    both = [name for name in chat if name in long and chat[name].quant == long[name].quant]
+    assert both
+    assert any(long[name].needed_bytes > chat[name].needed_bytes for name in both)
+
+
+def test_embedding_models_are_ranked_by_no_score_and_read() -> None:
+    ranking = ranked(CARD, "embedding")
+    assert ranking.choices
+    assert all(choice.score is None for choice in ranking.choices)
+    assert all(resolve_model(choice.model).reads_only for choice in ranking.choices)
 
 
 @pytest.mark.parametrize(("requantized_from", "counts"), [("", True), ("Q4_K_M", False)])
 def test_a_ladder_on_record_says_what_a_mixture_costs(requantized_from: str, counts: bool) -> None:
-    device = resolve_device("rtx-3060-desktop")
-    (plain,) = (c for c in recommend(device, "code", SCENARIO).choices if c.model == "qwen2.5-coder-7b")
+    (plain,) = (choice for choice in ranked(CARD, "code").choices if choice.model == "qwen2.5-coder-7b")
     weights = resolve_model("qwen2.5-coder-7b", plain.quant).weights
     record = load(Path("tests/records/v2-quality.json"))
     change = replace(record.result.calibration.nll_change, value=0.05)
@@ -78,84 +122,38 @@ def test_a_ladder_on_record_says_what_a_mixture_costs(requantized_from: str, cou
         ),
         result=replace(record.result, score=enough, calibration=replace(record.result.calibration, nll_change=change)),
     )  # fmt: skip
-    brief = replace(ladder, result=replace(ladder.result, score=replace(enough, token_count=255)))
-    records = [brief, ladder] if counts else [brief]
-    (told,) = (c for c in recommend(device, "code", SCENARIO, records=records).choices if c.model == plain.model)
-    if not counts:
-        assert told == plain
-        return
+    told = recommend(CARD, "code", Asked(target_tokens_per_s=5.0), records=[ladder] if counts else [])
+    (choice,) = (choice for choice in told.choices if choice.model == plain.model)
     # 0.05 nats a token more are exp(0.05) - 1 = 5.13 % of perplexity
-    assert told.perplexity_percent == pytest.approx(5.127, abs=1e-3)
-    assert told.rank_score == pytest.approx(plain.score * (1 - 0.05127), abs=0.01)
-    assert told.source.endswith("a ladder here of a model of this shape")
-    assert (told.quant, told.score) == (plain.quant, plain.score)
+    assert choice.perplexity_percent == (pytest.approx(5.127, abs=1e-3) if counts else plain.perplexity_percent)
 
 
-def test_every_model_is_recommended_or_left_out_for_a_reason() -> None:
-    ranking = recommend(resolve_device("raspberry-pi-5"), "chat", SCENARIO, min_tokens_per_s=5)
-    chosen = {choice.model for choice in ranking.choices}
-    assert chosen | set(ranking.left_out) == set(model_names())
-    assert not chosen & set(ranking.left_out)
-    # 405B weights at 2 bits are 100 GB, and a Pi 5 has 8; 8B at 2 bits are 2.4 GB of 17 GB/s, on a CPU; gpt2 is of 2019
-    assert ranking.left_out["llama-3.1-405b"] == "it does not fit"
-    assert ranking.left_out["llama-3.1-8b"].startswith("too slow: ")
-    assert ranking.left_out["gpt2"] == "no published MMLU-Pro is known here"
+@pytest.mark.parametrize("device", [CARD, "iphone 16 pro", "macbook air m3 16gb"])
+def test_the_first_screen_is_short_and_names_the_winner(device: str) -> None:
+    ranking = ranked(device)
+    screen = list(lines(ranking, device))
+    assert len(screen) <= 14
+    assert sum(len(line.split()) for line in screen) <= 110
+    assert ranking.winner
+    assert ranking.winner.title in screen[0]
+    assert screen[-1].endswith(f'edge-harness fit {ranking.winner.model} -q {ranking.winner.quant} -d "{device}"')
 
 
-def test_no_mixture_is_recommended_that_leaves_little_of_a_model() -> None:
-    # 32B in IQ3_XXS are 12.8 GB, too many beside a cache in 12 GB; Q2_K costs such a model 68.73 % of perplexity
-    ranking = recommend(resolve_device("rtx-4070-desktop"), "code", SCENARIO, min_tokens_per_s=20)
-    assert all((choice.perplexity_percent or 0) <= 30 for choice in ranking.choices)
-    assert all(choice.rank_score > 0.7 * choice.score for choice in ranking.choices)
-    reason = ranking.left_out["qwen2.5-coder-32b"]
-    assert reason.startswith(("what fits of it loses too much: ", "too slow: "))
-
-
-def test_the_verb_says_what_to_run_and_how() -> None:
-    asked = ["rtx-4070-desktop", "--task", "code", "--min-speed", "20"]
-    first, command, *_ = CliRunner().invoke(COMMAND, asked).stdout.splitlines()
+def test_the_verb_says_the_same_in_json() -> None:
+    asked = [CARD, "--task", "code", "--min-speed", "20"]
     document = json.loads(CliRunner().invoke(COMMAND, [*asked, "--json"]).stdout)
-    best = document["choices"][0]
-    assert first.startswith(f"Run {best['model']} {best['quant']}: about ")
-    assert command == document["commands"][0]
-    assert command.startswith("llama-server -hf ")
-    assert f":{best['quant']} " in command
-    phone = json.loads(CliRunner().invoke(COMMAND, ["iphone-16-pro", "--json"]).stdout)
-    assert phone["choices"]
-    assert phone["commands"] == []
+    first = CliRunner().invoke(COMMAND, asked).stdout.splitlines()[0]
+    assert document["winner"]["title"] in first
+    assert document["choices"][0]["command"].startswith("llama-server -hf ")
 
 
-def test_a_higher_wish_leaves_fewer_models() -> None:
-    device = resolve_device("macbook-air-m2")
-    slow, fast = (recommend(device, "chat", SCENARIO, min_tokens_per_s=v).choices for v in (5, 40))
-    assert {c.model for c in fast} < {c.model for c in slow}
+@pytest.mark.parametrize(("month", "old"), [("2000-01", True), ("2999-01", False)])
+def test_scores_of_more_than_half_a_year_are_called_old(month: str, old: bool) -> None:
+    assert _is_old(month) is old
 
 
-def test_minutes_count_what_a_phone_keeps() -> None:
-    phone = resolve_device("iphone-17-pro")
-    burst, kept = (recommend(phone, "chat", SCENARIO, minutes=m).choices for m in (0, 10))
-    speeds = {(c.model, c.quant): c.tokens_per_s for c in burst}
-    for choice in (c for c in kept if not c.how):  # published runs of iPhones keep 38 to 67 % after ten minutes
-        assert 0.3 * speeds[choice.model, choice.quant] < choice.tokens_per_s < 0.9 * speeds[choice.model, choice.quant]
-
-
-def test_what_is_as_good_as_a_model_has_its_score_or_more() -> None:
-    device = resolve_device("macbook-pro-m3-max")
-    listed, equal = (recommend(device, "chat", SCENARIO, quality_of=name).choices for name in ("", "llama3.1:70b"))
-    # Llama 3.1 70B has 66.4; a point less is the same.
-    assert [c.model for c in equal] == [c.model for c in listed if c.score >= 66.4 - 1]
-    assert 0 < len(equal) < len(listed)
-
-
-def test_a_model_without_a_published_score_is_refused() -> None:
-    with pytest.raises(RefusedError, match="no published MMMU of llama-3\\.1-70b"):
-        recommend(resolve_device("iphone-16-pro"), "vision", SCENARIO, quality_of="llama-3.1-70b")
-
-
-def test_the_verb_speaks_json_and_fails_when_nothing_fits() -> None:
-    done = CliRunner().invoke(COMMAND, ["iphone-16-pro", "--quality-of", "llama-3.1-8b", "--json"])
-    assert json.loads(done.stdout)["choices"]
-    none = CliRunner().invoke(
-        COMMAND, ["raspberry-pi-4", "--task", "vision", "--min-speed", "50"], standalone_mode=False
-    )
-    assert none.return_value == 1
+def test_the_table_names_no_model_twice() -> None:
+    names = [row["model"].lower() for row in _ROWS]
+    assert len(names) == len(set(names))
+    text = Path("harness/data/scores.csv").read_text(encoding="utf-8").splitlines()
+    assert len(list(csv.reader(line for line in text if not line.startswith("#")))) == len(names) + 1

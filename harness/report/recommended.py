@@ -1,0 +1,81 @@
+"""What is recommended, in words: the winner, five rows, what the figures are."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from harness.app.recommend import SCALES, Choice, Ranking
+from harness.domain.way import WayKind
+from harness.units import GIB, format_number
+
+_MOST_ROWS: Final = 5
+_MOST_NAMED: Final = 3
+_TITLE_WIDTH: Final = 30
+_FOR: Final = {
+    "chat": "For chat",
+    "code": "For code",
+    "agents": "For agents",
+    "vision": "For pictures",
+    "embedding": "For embedding",
+    "long": "For long texts",
+}
+_HOW: Final = {
+    WayKind.WHOLE: "all in memory",
+    WayKind.CARDS: "on all cards",
+    WayKind.CARD: "on one card",
+    WayKind.LAYERS: "layers in RAM",
+    WayKind.EXPERTS: "experts in RAM",
+    WayKind.CPU: "on the CPU",
+    WayKind.MAPPED: "part from storage",
+    WayKind.STREAMED: "part from storage",
+    WayKind.EXPERT_CACHE: "part from storage",
+}
+
+
+def lines(ranking: Ranking, device: str) -> Iterator[str]:
+    """The screen of ``recommend``, at most 14 lines; ``device`` as it was typed."""
+    winner = ranking.winner
+    if winner is None:
+        yield f"{_FOR[ranking.task]} on {ranking.device}: nothing with a published score runs fast enough."
+        yield "  Ask for less: a lower --min-speed, or another --task."
+        return
+    speed = format_number(winner.tokens_per_s.mid, 2)
+    yield f"{_FOR[ranking.task]} on {ranking.device}: {winner.title}, {speed} tokens/s, {_HOW[winner.kind]}."
+    yield ""
+    yield "     quality  tokens/s  memory    model"
+    shown = _shown(ranking)
+    for number, choice in enumerate(shown, 1):
+        yield _row(number, choice)
+    yield ""
+    for scale in SCALES[ranking.task]:
+        if any(choice.scale == scale.column for choice in shown):
+            yield f"  Quality: {scale.title}, {scale.month}{', out of date' if ranking.scores_are_old else ''}."
+            break
+    later = [choice for choice in ranking.choices if choice.scale and choice.scale != shown[0].scale]
+    if later:
+        title = next(scale.title for scale in SCALES[ranking.task] if scale.column == later[0].scale)
+        named = ", ".join(f"{choice.title} {choice.score:g}" for choice in later[:_MOST_NAMED])
+        yield f"  By {title} alone: {named}."
+    if ranking.unscored:
+        yield f"  No score: {', '.join(ranking.unscored[:_MOST_NAMED])}."
+    yield f'  Run {shown.index(winner) + 1}:  edge-harness fit {winner.model} -q {winner.quant} -d "{device}"'
+
+
+def _shown(ranking: Ranking) -> list[Choice]:
+    """Choices of the first scale that nothing beats, and the winner; the best first."""
+    first = [choice for choice in ranking.choices if choice.scale == ranking.choices[0].scale]
+    front = [choice for choice in first if choice.is_front][:_MOST_ROWS]
+    if ranking.winner and ranking.winner not in front:
+        front = [*front[: _MOST_ROWS - 1], ranking.winner]
+    for choice in first:
+        if len(front) < _MOST_ROWS and choice not in front:
+            front.append(choice)
+    return sorted(front, key=lambda choice: -choice.rank_score)
+
+
+def _row(number: int, choice: Choice) -> str:
+    quality = "-" if choice.score is None else format_number(choice.rank_score, 2)
+    speed = format_number(choice.tokens_per_s.mid, 2)
+    memory = f"{format_number(choice.needed_bytes / GIB, 2)} GiB"
+    title = f"{choice.title} {choice.quant}"
+    how = "" if choice.kind.is_whole else f"  {_HOW[choice.kind]}"
+    return f"  {number}  {quality:>7}  {speed:>8}  {memory:<8}  {title:<{_TITLE_WIDTH}}{how}".rstrip()
