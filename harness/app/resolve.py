@@ -137,7 +137,8 @@ def _language_model(ref: str, quant: str | None) -> ResolvedModel:
     if found.guess is not None:
         asked = asked or "Q4_K_M"
         model = _from_shape(ref, found.guess.shape, asked, (*untold, found.why))
-        return model._replace(guess=found.guess, path=path if elsewhere else None)
+        weights = model.weights.replace(speed_doubt=found.guess.speed_doubt)
+        return model._replace(weights=weights, guess=found.guess, path=path if elsewhere else None)
     assert found.card is not None
     asked = asked or found.card.default_quant
     model = _from_card(found.card, asked)

@@ -35,11 +35,17 @@ _DENSE_MAX_B: Final = 100.0
 """From this size on a model of which nothing else is known is taken for a mixture of experts, as all are since 2024."""
 
 
+_MIXTURES_FROM_B: Final = 12.0
+"""From this size on (10**9) a name that does not say so may be a mixture's: it reads a tenth for a token."""
+SHAPE_DOUBT: Final = 0.2
+"""How far ln(speed) of a model lies off that of another of the same weights: layers, heads and vocabulary differ."""
+
+
 class Guess(Frozen):
     """What is believed of an unknown model; parameters in 10**9.
 
     ``around`` are the shapes of the nearest known models, whose names are ``like``: their caches bound that of this
-    one.
+    one. ``speed_doubt``: how far ln(speed) may lie below and above what the shape gives.
     """
 
     params_b: float
@@ -48,6 +54,7 @@ class Guess(Frozen):
     around: tuple[ModelShape, ...]
     like: tuple[str, ...]
     why: str
+    speed_doubt: tuple[float, float] = (0.0, 0.0)
 
 
 def sizes_in(name: str) -> tuple[float, float]:
@@ -72,6 +79,10 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
     routed = active < 0.8 * total
     if not (active_b or named_active) and (total >= _DENSE_MAX_B or re.search(r"(?i)moe|expert", name)):
         routed, active = True, _usual_active(total)
+    told = bool(active_b or named_active or params_b)
+    above = SHAPE_DOUBT
+    if not told and not routed and total >= _MIXTURES_FROM_B:
+        above = math.log(total / _usual_active(total))
     cards = [card for card in _cards(tuple(data_files("models"))) if _is_like(card, name, routed=routed)]
     family = re.match(r"[a-z]*", name.lower())
     cards.sort(key=lambda card: _distance(card, total, active, family[0] if family else ""))
@@ -95,6 +106,7 @@ def guess(name: str, *, params_b: float = 0.0, active_b: float = 0.0) -> Guess |
         around=tuple(_scaled(card, total, active) for card in near),
         like=like,
         why=why,
+        speed_doubt=(SHAPE_DOUBT, above),
     )
 
 

@@ -210,6 +210,7 @@ class Weights(Frozen):
     Attributes:
         file_bytes: Size of the file, header and padding included.
         synthetic: True when the weights are random: such a model has speed and size, never quality.
+        speed_doubt: How far ln(speed) may lie below and above what these weights give, as their shape is a guess.
     """
 
     shape: ModelShape
@@ -217,6 +218,7 @@ class Weights(Frozen):
     file_bytes: int
     quant: str
     synthetic: bool = False
+    speed_doubt: tuple[float, float] = (0.0, 0.0)
 
     @property
     def tensor_bytes(self) -> int:

@@ -67,8 +67,9 @@ def predict_speed(
     terms = pass_terms(split, engines, step)
     together = scenario.batch_count
     ceiling = together / _reading_s(split, engines, together)
-    decode = _below(_rate(split, engines, step, terms.total_s), ceiling)
-    prefill = _rate(read, engines, prompt, pass_terms(read, engines, prompt).total_s)
+    prompt_s = pass_terms(read, engines, prompt).total_s
+    decode = _guessed(_below(_rate(split, engines, step, terms.total_s), ceiling), weights)
+    prefill = _guessed(_rate(read, engines, prompt, prompt_s), weights)
     load_cold, load_warm = (_load(weights, device, scenario, from_storage=cold) for cold in (True, False))
     first = first_token(scenario, prefill)
     total_s = float(terms.total_s)
@@ -248,6 +249,16 @@ def _rate(split: Split, engines: Engines, asked: Pass, seconds: float) -> Interv
     else:
         above, below = engines.cards[0].spread(split.main, asked)
     return interval(mid, above, below)
+
+
+def _guessed(speed: Interval, weights: Weights) -> Interval:
+    """A speed with the doubt of a shape that is a guess."""
+    below, above = weights.speed_doubt
+    if not below and not above:
+        return speed
+    low = math.hypot(math.log(speed.mid / speed.low), below)
+    high = math.hypot(math.log(speed.high / speed.mid), above)
+    return interval(speed.mid, low, high)
 
 
 def first_token(scenario: Scenario, prefill: Interval) -> Interval:

@@ -72,7 +72,7 @@ def read_cells(name: str, path: Path | None, kind: Kind) -> list[Cells]:
     """Rows of the shipped file ``name``, or of ``path``; columns in any order and blanks anywhere are fine.
 
     Raises:
-        BadDataError: It is no such file: not text, columns missing, a number that is none.
+        BadDataError: It is no such file: not text, or columns missing.
     """
     if path is None:
         with as_file(files("harness.published") / "data" / name) as shipped:
@@ -85,5 +85,4 @@ def read_cells(name: str, path: Path | None, kind: Kind) -> list[Cells]:
             row = {k: (v or "").strip() for k, v in cells.items() if isinstance(k, str)}
             row["trust"] = row.get("trust", "").upper()
             rows.append(Cells(row, path, reader.line_num))
-            list(rows[-1].numbers(*_COLUMNS[kind].get("numbers", ())))
     return rows

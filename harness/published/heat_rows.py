@@ -12,12 +12,13 @@ import numpy as np
 from harness.catalog.devices import device_names, load_device
 from harness.domain.device import DeviceProfile
 from harness.domain.prediction import Interval
+from harness.errors import BadDataError
 from harness.predict.heat import PLAIN, HeatTerms, TokenLoad, heat_terms, share_kept, watts
 from harness.predict.quant_class import bits_of, quant_class
 from harness.predict.traits import chip_key
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, row_work
-from harness.published.rows import Row, api_named
+from harness.published.rows import Row, api_named, refused
 
 Kind = Literal["energy", "thermal"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
@@ -82,7 +83,7 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
     Each with what was measured; None where the row, or the first of a run, lacks what the model of heat needs.
 
     Raises:
-        BadDataError: It cannot be read, columns are missing, or a number is none.
+        BadDataError: It cannot be read, or columns are missing.
     """
     profiles = [load_device(device) for device in device_names()]
     runs: dict[tuple[str, ...], list[Cells]] = {}
@@ -92,7 +93,11 @@ def heat_rows(kind: Kind, model_of: ModelOf, path: Path | None = None) -> list[t
     read, group = (_energy_row, "energy of a token") if kind == "energy" else (_run, "share of speed that is left")
     rows: list[tuple[Row, HeatRow | None]] = []
     for run in runs.values():
-        own = read(run, _load(run[0], profiles, model_of))
+        try:
+            own = read(run, _load(run[0], profiles, model_of))
+        except BadDataError as error:
+            rows.append((refused(run[0], group, error), None))
+            continue
         if own is None:
             rows.append((Row(run[0], group, (), 0.0, reason="no size of the model, or no steady speed"), None))
             continue

@@ -26,7 +26,7 @@ from harness.predict.streaming import BUSY_DISK_RATIO, mmap_read_s
 from harness.predict.traits import first_cells, traits_of
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, active_named
-from harness.published.rows import Row, row_of, why_not
+from harness.published.rows import Row, one_row, row_of, why_not
 
 _HOST_BYTES_PER_S: Final = 48e9
 """Weights read by a desktop's or laptop's CPU where a row does not say: 0.6 of 80 GB/s."""
@@ -59,13 +59,16 @@ def speculation_rows(path: Path | None = None) -> list[Row]:
     """Measured speedups from acceptance, draft length and device.
 
     Raises:
-        BadDataError: Columns are missing, or a number is none.
+        BadDataError: Columns are missing.
     """
-    return [_speculation(raw) for raw in read_cells("spec_decode.csv", path, "speculation")]
+    cells = read_cells("spec_decode.csv", path, "speculation")
+    return [one_row(raw, "speculative speedup", _speculation) for raw in cells]
 
 
 def _speculation(raw: Cells) -> Row:
-    speedup, gamma, rate, mean = raw.numbers("speedup", "gamma", "acceptance_rate", "mean_accepted_tokens")
+    speedup, gamma, rate, mean, *_ = raw.numbers(
+        "speedup", "gamma", "acceptance_rate", "mean_accepted_tokens", "baseline_tps", "draft_cost_ratio_c"
+    )
     kind, tokens = raw["acceptance_kind"], mean
     if kind.startswith(("per-token", "alpha")) and gamma:
         tokens = expected_tokens_per_cycle(min(rate, 1.0), int(gamma))
@@ -123,9 +126,9 @@ def streaming_rows(path: Path | None = None) -> list[Row]:
     """Speeds of dense models that are mapped, and of mixtures read from disk; nothing is fitted.
 
     Raises:
-        BadDataError: Columns are missing, or a number is none.
+        BadDataError: Columns are missing.
     """
-    return [_streaming(raw) for raw in read_cells("streaming.csv", path, "streaming")]
+    return [one_row(raw, "streaming", _streaming) for raw in read_cells("streaming.csv", path, "streaming")]
 
 
 def _streaming(raw: Cells) -> Row:
@@ -171,9 +174,10 @@ def batch_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
     """Tokens/s of all sequences together; several processes at once are several engines, and left aside.
 
     Raises:
-        BadDataError: Columns are missing, or a number is none.
+        BadDataError: Columns are missing.
     """
-    rows = [_batch(raw, model_of) for raw in read_cells("batch.csv", path, "batch")]
+    cells = read_cells("batch.csv", path, "batch")
+    rows = [one_row(raw, "several sequences", lambda own: _batch(own, model_of)) for raw in cells]
     return [row for row in rows if row.reason or row.raw.number("batch_npl") > 1]
 
 

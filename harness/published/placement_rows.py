@@ -16,7 +16,7 @@ from harness.domain.model import Tensor, Weights
 from harness.domain.placement import Placement
 from harness.domain.prediction import Interval
 from harness.domain.scenario import Scenario
-from harness.errors import HarnessError
+from harness.errors import BadDataError, HarnessError
 from harness.predict.coefficients import shipped
 from harness.predict.decode import Machine
 from harness.predict.fitted import Fitted
@@ -29,7 +29,7 @@ from harness.predict.traits import chip_key, traits_of
 from harness.predict.weights import role_of, weights_of
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import Known, ModelOf, rest_bytes_each
-from harness.published.rows import Row, api_named, test_named, why_not
+from harness.published.rows import Row, api_named, refused, test_named, why_not
 
 _HOST_GB_S: Final = 89.6
 """Bandwidth of a host that a row does not tell of: two channels of DDR5-5600 x 64 bit."""
@@ -94,9 +94,15 @@ def placed_rows(path: Path | None, model_of: ModelOf) -> list[tuple[Row, PlacedR
     """Rows of a file, or of the shipped one, judged by the shipped terms; None for what cannot be predicted.
 
     Raises:
-        BadDataError: The file cannot be read, lacks columns, or has a number that is none.
+        BadDataError: The file cannot be read, or lacks columns.
     """
-    return [_row(raw, model_of) for raw in read_cells("partial_offload.csv", path, "placement")]
+    pairs = []
+    for raw in read_cells("partial_offload.csv", path, "placement"):
+        try:
+            pairs.append(_row(raw, model_of))
+        except BadDataError as error:
+            pairs.append((refused(raw, "split placement", error), None))
+    return pairs
 
 
 def _row(raw: Cells, model_of: ModelOf) -> tuple[Row, PlacedRow | None]:

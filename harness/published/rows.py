@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from harness.domain.prediction import Interval
+from harness.errors import BadDataError
 from harness.predict.decode import BELOW_FOUR_BITS, DEEP_TOKENS, Machine, Work, decode_gradient, decode_seconds
 from harness.predict.prefill import BATCH_TOKENS, Prompt, prefill_gradient, prefill_seconds, prompt_of
-from harness.predict.quant_class import quant_class
+from harness.predict.quant_class import bits_of, quant_class
 from harness.predict.traits import PHONE_THREADS, chip_key, traits_of
 from harness.published.cells import Cells, read_cells
 from harness.published.row_work import ModelOf, active_named, row_work
@@ -34,6 +35,8 @@ NEUTRAL_EXCLUSIONS: Final = ("", "moe", "deep context", "deep context; moe")
 """Marks that do not doubt the figure itself."""
 
 
+BY_BITS: Final = "bits of its quantisation"
+"""Where the bytes of a model are from whose file nobody knows: good enough to be judged by, and not to teach."""
 _NOBODY: Final = Machine("other", 0.0, traits_of("", "other", 1e11))
 """Of a row that tells no machine."""
 
@@ -111,9 +114,23 @@ def read_rows(path: Path | None, model_of: ModelOf) -> list[Row]:
     """Rows of a file of speeds, or of the shipped one; what they do not say of a model is taken from its card.
 
     Raises:
-        BadDataError: It is no such file: not text, columns missing, a number that is none.
+        BadDataError: It is no such file: not text, or columns missing.
     """
-    return [row_of(cells, model_of) for cells in read_cells("decode.csv", path, "speed")]
+    cells = read_cells("decode.csv", path, "speed")
+    return [one_row(raw, "speed", lambda own: row_of(own, model_of)) for raw in cells]
+
+
+def one_row(raw: Cells, group: str, read: Callable[[Cells], Row]) -> Row:
+    """The row of cells, refused with the reason where one of them should be a number and is none."""
+    try:
+        return read(raw)
+    except BadDataError as error:
+        return refused(raw, group, error)
+
+
+def refused(raw: Cells, group: str, error: BadDataError) -> Row:
+    """A row of which a cell should be a number and is none."""
+    return Row(raw, group, (str(raw.line),), 0.0, reason=f"no number: {error.field.partition(', ')[2]} {error.found}")
 
 
 def row_of(raw: Cells, model_of: ModelOf) -> Row:
@@ -128,8 +145,14 @@ def row_of(raw: Cells, model_of: ModelOf) -> Row:
     bandwidth = gb_s * 1e9
     known = model_of(raw.get("model", ""), params, raw.get("quant", ""), active)
     if known is not None and not (params and size):
-        params, size = params or known.params_b, size or (known.file_bytes if known.sized else 0.0)
-        raw |= {"model_bytes": str(size or ""), "derived": "model card"}
+        params = params or known.params_b
+        derived = "model card"
+        if not size and known.sized:
+            size = known.file_bytes
+        elif not size and raw.get("quant"):
+            size = known.params_b * 1e9 * bits_of(raw["quant"]) / 8
+            derived = BY_BITS
+        raw |= {"model_bytes": str(size or ""), "derived": derived}
     api = api_named(raw.get("backend", ""))
     phase, count, depth, ok = test_named(raw.get("test", ""), raw.get("context_depth", ""))
     phone = raw.get("device_class", "") in {"phone", "tablet"}
@@ -272,8 +295,10 @@ def setup_of(row: Row) -> str:
 
 
 def teaches(row: Row) -> bool:
-    """Whether a row says of its chip what it does where a model runs as it should."""
-    return not _MARKED.search(f"{row.excluded} {row.raw.get('notes', '')}".lower())
+    """Whether a row says of its chip what it does where a model runs as it should, and its bytes are known."""
+    return row.raw.get("derived") != BY_BITS and not _MARKED.search(
+        f"{row.excluded} {row.raw.get('notes', '')}".lower()
+    )
 
 
 def predictable(rows: Iterable[Row]) -> list[Row]:

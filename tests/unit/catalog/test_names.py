@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 
 from harness.app.resolve import mixture_of, resolve_model
 from harness.catalog.devices import load_device
+from harness.catalog.guess import guess
 from harness.catalog.models import model_names
 from harness.catalog.names import key, load_model, match, nearest
 from harness.cli.models import models as COMMAND
@@ -364,3 +366,16 @@ def test_what_is_said_of_a_recipe_is_said_of_the_models_architecture() -> None:
     notes = resolve_model("unsloth/Qwen3.5-9B-GGUF:UD-Q6_K_XL").notes
     assert [note for note in notes if "0.976 to 1.024" in note]
     assert not [note for note in notes if "0.96 to 1.04" in note]
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    # a third of the models of this size are mixtures that read a tenth: nemotron-3.5-lightning-30b was told an eighth
+    [("frobnicate-30b", 5.0), ("frobnicate-30b-a3b", 1.0), ("frobnicate-7b", 1.0)],
+)
+def test_a_guessed_shape_is_a_doubt_of_the_speed(name, factor):
+    found = guess(name)
+    below, above = found.speed_doubt
+    assert below > 0
+    assert above >= math.log(factor)
+    assert (above > 1) is (factor > 1)

@@ -310,7 +310,7 @@ def test_rows_may_lack_anything(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a,b\n1,2\n", "no column"), (HEADER + "\nx,cpu,tg1,fast,1,m,q,1,1,\n", "'fast'"), ("\x00\xff", "column")],
+    [("a,b\n1,2\n", "no column"), ("\x00\xff", "column")],
 )
 def test_bad_files_are_named(tmp_path, text, message):
     file = tmp_path / "rows.csv"

@@ -97,18 +97,16 @@ def test_experts_of_a_recipe_that_is_not_llama_cpps_have_what_the_rest_leaves(tm
     assert case.split.main.work.weight_bytes == pytest.approx((1.543e9 - 0.311e9) * 6.5625 / 8, rel=5e-3)
 
 
-@pytest.mark.parametrize(
-    ("lines", "header", "told"),
-    [
-        (["RTX 4090,-ngl layers,fast,,m,Q4_0,tg128,9"], HEADER, "line 2, n_gpu_layers"),
-        ([], "offload_mode,n_gpu_layers", "no column"),
-    ],
-)
-def test_a_bad_file_is_named(tmp_path, lines, header, told):
-    path = rows_in(tmp_path, *lines, header=header)
+def test_a_file_without_its_columns_is_named(tmp_path):
+    path = rows_in(tmp_path, header="offload_mode,n_gpu_layers")
     assert kind_of(path) == "placement"
-    with pytest.raises(BadDataError, match=told):
+    with pytest.raises(BadDataError, match="no column"):
         placed_rows(path, model_of)
+
+
+def test_a_cell_that_is_no_number_refuses_its_row(tmp_path):
+    path = rows_in(tmp_path, "RTX 4090,-ngl layers,9,,m,Q4_0,tg128,fast")
+    assert [row.reason for row, _ in placed_rows(path, model_of)] == ["no number: tokens_per_s 'fast'"]
 
 
 def test_a_row_that_lacks_something_is_kept_with_its_reason(tmp_path):
