@@ -1,40 +1,43 @@
-# Two stages: a compiler builds llama-cpp-python into a virtual environment; the image that runs has none.
+# Two stages: one installs edge-harness and fetches an engine, the other runs them. Nothing is compiled.
 # podman builds and runs the same file: podman build -t edge-harness . && podman run --rm edge-harness check
 ARG PYTHON=3.12.8-slim-bookworm
 
 FROM python:${PYTHON} AS build
-# The base image pins the release; security updates of the compiler are wanted.
+# The base image pins the release; security updates of the library are wanted.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --no-install-recommends -y build-essential cmake \
+ && apt-get install --no-install-recommends -y libgomp1 \
  && rm -rf /var/lib/apt/lists/*
-# A portable build: the image may run on another processor than the one that built it.
-ENV CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON" PIP_NO_CACHE_DIR=1
+ENV PIP_NO_CACHE_DIR=1 PATH=/opt/edge-harness/bin:$PATH
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
-# The engine first, in a layer of its own: a change of the harness compiles nothing.
-RUN python -m venv /opt/edge-harness \
- && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['llama'], sep='\n')" > engine.txt \
- && /opt/edge-harness/bin/pip install -r engine.txt
 COPY harness harness
 COPY devices devices
 COPY models models
-RUN /opt/edge-harness/bin/pip install ".[llama,hub,report]"
+RUN python -m venv /opt/edge-harness \
+ && pip install ".[xllamacpp,hub,report]"
+# A library for each instruction set: the image may run on another processor than the one that built it. Where the
+# release cannot be had, the wheel's engine runs, which knows AVX2 alone.
+RUN mkdir /opt/engines \
+ && EDGE_HARNESS_CACHE=/opt/engines edge-harness engines pull \
+ || echo "no engine was fetched: the wheel's runs"
 
 FROM python:${PYTHON}
-# llama.cpp's CPU backend needs the OpenMP runtime; tini, the first process, ends what a measured child leaves behind.
+# llama.cpp's CPU backend needs the OpenMP runtime.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --no-install-recommends -y libgomp1 tini \
+ && apt-get install --no-install-recommends -y libgomp1 \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --uid 10001 harness
 COPY --from=build /opt/edge-harness /opt/edge-harness
+COPY --from=build /opt/engines /opt/engines
 ENV PATH=/opt/edge-harness/bin:$PATH \
+    LLAMA_CPP_LIB_PATH=/opt/engines/engine \
     EDGE_HARNESS_CACHE=/data/cache \
     EDGE_HARNESS_HOME=/data/home
 RUN mkdir -p /data && chown harness /data
 VOLUME /data
 USER 10001
 WORKDIR /data
-ENTRYPOINT ["tini", "--", "edge-harness"]
+ENTRYPOINT ["edge-harness"]
 CMD ["check"]

@@ -4,8 +4,8 @@
 #     bench/container.sh [FOLDER]      # FOLDER keeps images and the base (default: ~/.cache/edge-harness-container)
 #
 # Needs Debian's packages buildah, crun, netavark, uidmap and mmdebstrap, and an ordinary user with subordinate ids (in
-# /etc/subuid). It compiles the engine the first time: 4 to 15 minutes. Where the registry of images cannot be reached,
-# Debian's own packages make the base: the same bookworm, with its Python 3.11. BASE=python:TAG takes an image that is here.
+# /etc/subuid). Where the registry of images cannot be reached, Debian's own packages make the base: the same bookworm,
+# with its Python 3.11. BASE=python:TAG takes an image that is here.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 folder=${1:-$HOME/.cache/edge-harness-container}

@@ -219,10 +219,10 @@ def brought_by(module: str = "") -> str:
     chosen = module or next(iter(paths), "xllamacpp")
     if chosen not in paths:
         raise MissingPackageError(*PACKAGES[chosen])
-    if chosen == NAMED:
-        return str(paths[NAMED])
-    build = pulled() if chosen == PULLED else None
-    return build.title if build else f"{PACKAGES[chosen][0]} {version(PACKAGES[chosen][0])}"
+    if chosen in PACKAGES:
+        return f"{PACKAGES[chosen][0]} {version(PACKAGES[chosen][0])}"
+    build = pulled(paths[chosen].parent)
+    return build.title if build else str(paths[chosen])
 
 
 @cache
