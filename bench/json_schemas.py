@@ -84,6 +84,7 @@ class Learnt(TypedDict, total=False):
     unknown: dict[str, int]
     passed_over: list[str]
     forgotten: str
+    shared: str
 
 
 class Failure(TypedDict):

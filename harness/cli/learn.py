@@ -37,6 +37,11 @@ def learn(
         Meta(description="Forget everything that was learnt about --device."),
         Option("--forget"),
     ] = False,
+    share: Annotated[
+        tuple[str, ...],
+        Meta(description="Print this run as rows of the published tables, to send to the project; repeatable."),
+        Option("--share", metavar="RUN", is_repeated=True),
+    ] = (),
     out: Annotated[
         Path | None,
         Meta(description="Copy what was learnt about each device to this folder, as a file to share."),
@@ -54,7 +59,12 @@ def learn(
     """
     from harness.app.learn import devices_of, forget, learn, pasted_line
     from harness.app.resolve import resolve_device
+    from harness.app.results import gather
+    from harness.app.share import shared
 
+    if share:
+        text = shared(gather(share))
+        return Answer({"shared": text}, lambda: click.echo(text, nl=False))
     if not (records or device) or (lines and not device):
         raise click.UsageError("expected RECORDS, or --device, alone or with --line or --forget")
     profile = None

@@ -9,7 +9,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from harness.domain.base import shipped_table
+from harness.domain.base import shipped_table, shipped_text
 from harness.domain.foreign import read_limited
 from harness.errors import BadDataError
 
@@ -45,6 +45,12 @@ class Cells(dict[str, str]):
     def numbers(self, *columns: str) -> Iterator[float]:
         """Values of several cells."""
         return map(self.number, columns)
+
+
+def speed_columns() -> list[str]:
+    """Columns of the shipped file of speeds, in their order."""
+    first = shipped_text("data/decode.csv", "harness.published").partition("\n")[0]
+    return first.strip().split(",")
 
 
 @contextmanager
