@@ -91,3 +91,41 @@ def test_latent_attention_cached_every_head_until_april_2025() -> None:
     assert block_cache_bytes(shape, cells_of(asked))[0] == 640 * MIB
     later = replace(asked, program="llama-server b5200 -np 1")
     assert block_cache_bytes(shape, cells_of(later))[0] == 8192 * 576 * 2
+
+
+@pytest.mark.parametrize(
+    ("program", "users", "drafts", "outputs"),
+    [
+        ("", 1, 0, 512),  # the harness itself: logits of a whole physical batch
+        ("llama-server", 1, 0, 4),  # four slots unless -np is given
+        ("llama-server -np 1", 1, 0, 1),
+        ("llama-server -np 1", 1, 3, 4),  # of the token and of each that is drafted
+        ("llama-server", 6, 2, 18),
+        ("llama-server", 400, 2, 512),  # never more than the batch has
+    ],
+)
+def test_logits_are_reserved_for_each_slot_and_each_draft(program: str, users: int, drafts: int, outputs: int) -> None:
+    scenario = Scenario(program=program, batch_count=users, draft_tokens=drafts, context_tokens=1 << 20)
+    cells = cells_of(scenario)
+    assert cells.outputs == outputs
+    assert cells.state_rows == cells.sequences * (1 + drafts)
+
+
+@pytest.mark.parametrize(
+    ("context", "users", "ubatch", "full", "batch"),
+    [(4096, 1, 512, 4096, 512), (100, 1, 512, 256, 256), (4096, 3, 512, 1536, 512), (4097, 1, 1, 4352, 1)],
+)
+def test_each_sequence_has_whole_paddings_of_an_equal_part(
+    context: int, users: int, ubatch: int, full: int, batch: int
+) -> None:
+    cells = cells_of(Scenario(context_tokens=context, batch_count=users, ubatch_tokens=ubatch))
+    assert (cells.full, cells.streams, cells.sequences, cells.batch) == (full, 1 if users == 1 else users, users, batch)
+
+
+def test_a_sliding_cache_keeps_windows_and_a_batch_of_what_its_build_adds() -> None:
+    """Of llama.cpp before b5554 a logical batch, then a physical one (#13833)."""
+    found = [cells_of(Scenario(program=f"llama-server b{build} -np 1", context_tokens=32768)) for build in (5500, 5554)]
+    assert [cells.sliding(1024) for cells in found] == [1024 + 2048, 1024 + 512]
+    assert cells_of(Scenario(context_tokens=512)).sliding(1024) == 512
+    both = cells_of(Scenario(program="llama-server -np 2 -kvu", context_tokens=32768))
+    assert both.sliding(1024) == 2 * 1024 + 512

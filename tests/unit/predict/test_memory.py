@@ -6,9 +6,10 @@ import pytest
 from harness.catalog.devices import load_device
 from harness.catalog.names import load_model
 from harness.domain.model import Tensor, Weights
+from harness.domain.prediction import PartKind
 from harness.domain.scenario import Scenario
 from harness.predict.compute_buffer import HOST, scratch_bytes, tower_buffer_bytes, whole_layout
-from harness.predict.memory import memory_of, with_head
+from harness.predict.memory import driver_bytes, memory_of, with_draft, with_head, without_parts
 from harness.predict.repack import repacked_bytes, repacked_types
 from harness.predict.weights import weights_of
 from harness.units import MIB
@@ -172,3 +173,47 @@ def test_a_head_that_drafts_has_a_context_of_its_own() -> None:
 )
 def test_the_buffer_of_an_image_tower(patches: int, tokens: int, hidden: int, low_mib: float, high_mib: float) -> None:
     assert low_mib * MIB < tower_buffer_bytes(patches, tokens, hidden) < high_mib * MIB
+
+
+@pytest.mark.parametrize("quant", ["Q4_K_M", "Q8_0"])
+def test_half_of_the_interval_is_three_percent_and_twelve_mib(quant: str) -> None:
+    memory = memory_of(weights_of(load_model("llama-3.2-1b").shape, quant), Scenario(), _device(("avx2",)))
+    peak = memory.peak_bytes
+    assert peak.mid == sum(part.anonymous_bytes + part.file_bytes for part in memory.parts)
+    assert peak.high - peak.mid == pytest.approx(peak.mid - peak.low) == pytest.approx(0.03 * peak.mid + 12 * MIB)
+    anonymous = memory.anonymous
+    assert anonymous.high - anonymous.mid == pytest.approx((peak.high - peak.mid) / 2)
+
+
+@pytest.mark.parametrize(("mmap", "headers"), [(True, 2), (False, 1)])
+def test_the_peak_of_a_short_context_is_the_end_of_loading(mmap: bool, headers: int) -> None:
+    """No cache and no scratch yet; the header parsed, and mapped once more where the file is."""
+    weights = weights_of(load_model("gemma-3-270m").shape, "Q8_0")
+    weights = weights.replace(file_bytes=weights.tensor_bytes + 100 * MIB)
+    scenario = Scenario(context_tokens=256, prompt_tokens=16, mmap=mmap)
+    memory = memory_of(weights, scenario, _device(("avx2",)))
+    loaded = [part for part in memory.parts if part.kind not in {PartKind.KV_CACHE, PartKind.COMPUTE}]
+    assert memory.peak_bytes.mid == sum(part.size_bytes for part in loaded) + headers * 100 * MIB
+    assert memory.peak_bytes.mid > sum(part.size_bytes for part in memory.parts)
+
+
+def test_a_draft_brings_all_but_the_process_itself() -> None:
+    device, scenario = load_device("rtx-3090-desktop"), Scenario()
+    target = memory_of(weights_of(load_model("llama-3.1-8b").shape, "Q8_0"), scenario, device)
+    draft = memory_of(weights_of(load_model("llama-3.2-1b").shape, "Q8_0"), scenario, device)
+    both = with_draft(target, draft)
+    drafts = [part for part in both.parts if part.drafts]
+    assert {part.kind for part in draft.parts} - {part.kind for part in drafts} == {PartKind.RUNTIME, PartKind.DRIVER}
+    added = sum(part.size_bytes for part in drafts)
+    assert both.peak_bytes.mid == target.peak_bytes.mid + added
+    assert both.peak_bytes.high == pytest.approx(target.peak_bytes.high + 1.03 * added)
+    assert both.peak_bytes.low == pytest.approx(target.peak_bytes.low + 0.97 * added)
+    assert without_parts(both, {PartKind.KV_CACHE}).peak_bytes.mid == both.peak_bytes.mid - sum(
+        part.size_bytes for part in target.parts if part.kind is PartKind.KV_CACHE
+    )
+
+
+def test_a_driver_is_doubted_by_its_own_interval() -> None:
+    found = [driver_bytes(api, chip) for api, chip in (("cuda", "GeForce RTX 3090"), ("cpu", "Ryzen 9 7950X"))]
+    assert found[0].low < found[0].mid < found[0].high
+    assert (found[1].low, found[1].mid, found[1].high) == (0, 0, 0)

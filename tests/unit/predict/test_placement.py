@@ -1,6 +1,7 @@
 """Placement: what lies where by llama.cpp's rules, memory and time that add up, and the best split."""
 
 import math
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +25,7 @@ from harness.predict.decode import Machine, decode_seconds
 from harness.predict.fitted import Fitted, work_of
 from harness.predict.kv_cache import block_cache_bytes, cells_of, kv_cache_bytes
 from harness.predict.memory import SPREAD_RATIO, memory_of, without_parts
-from harness.predict.passes import Engines, Pass, pass_terms
+from harness.predict.passes import Engines, Part, Pass, Terms, Work, pass_terms, whole
 from harness.predict.placed import card_of, fullest_card, parts_of
 from harness.predict.placement import PlacementTerms, fitted_link
 from harness.predict.speed import predict_speed, split_of
@@ -117,6 +118,39 @@ def test_all_on_one_gpu_is_the_whole_law_and_a_crossing_costs_its_time():
     two = Scenario(placement=Placement(tensor_split=(1, 1)))
     moved = 8 * 4096 / (0.7 * 16e9)  # there and back in F32, over 0.7 of the link
     assert seconds(DENSE, two, one, terms, cards=2) == pytest.approx(whole + 1e-3 + moved, rel=1e-6)
+
+
+class Fixed(NamedTuple):
+    """A card that takes a second for all of a model, and less for a part of it."""
+
+    factor: float = 1.0
+    bandwidth_bytes_per_s: float = 1e12
+
+    def seconds(self, parts, _asked):
+        return Terms(self.factor * sum(part.work.weight_bytes for part in parts), 0.0, 0.0, 0.0, 0.0)
+
+    def spread(self, _part, _asked):
+        return 0.0, 0.0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "shares", "factors", "expected_s"),
+    [
+        (512, (0.5, 0.5), (1, 1), 1.0),  # one batch goes from card to card
+        (1024, (0.5, 0.5), (1, 1), 1.5 / 2),  # the second is half a second behind the first; seconds are a batch's
+        (2048, (0.5, 0.5), (1, 1), 2.5 / 4),
+        (2048, (0.75, 0.25), (1, 1), (1.0 + 3 * 0.75) / 4),  # the fuller card is waited for
+        (2048, (0.5, 0.5), (1, 3), (2.0 + 3 * 1.5) / 4),  # or the slower one
+        (2048, (1.0, 0.0), (1, 9), 1.0),  # a card without a share computes nothing
+        (1, (0.5, 0.5), (1, 3), 2.0),  # a token goes through all
+    ],
+)
+def test_batches_of_a_prompt_follow_one_another_over_cards(tokens, shares, factors, expected_s):
+    engines = Engines(tuple(map(Fixed, factors)), Fixed(), shares=shares)
+    model = whole(Part(Work(1.0, 0.0, 0.0, 0.0, "q4")))
+    asked = Pass(tokens)
+    terms = pass_terms(model, engines, asked)
+    assert terms.total_s - terms.link_s == pytest.approx(expected_s)
 
 
 def test_parts_of_a_split_add_each_by_its_engine():

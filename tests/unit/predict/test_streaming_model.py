@@ -105,3 +105,9 @@ def test_hits_of_tokens_that_want_several() -> None:
 def test_all_or_none_in_memory(used: int) -> None:
     assert hit_ratio(64, 64, used_count=used) == 1.0
     assert hit_ratio(64, 0, used_count=used) == 0.0
+
+
+@pytest.mark.parametrize(("cached", "hit"), [(2.5, 0.72 + 0.5 * 0.16), (2.25, 0.72 + 0.25 * 0.16), (0.5, 0.24)])
+def test_a_fraction_of_an_expert_hits_by_that_fraction(cached, hit):
+    # the same weights: the third of four holds (1/3) / (25/12) = 0.16, the first 0.48
+    assert hit_ratio(4, cached, skew=1) == pytest.approx(hit)
