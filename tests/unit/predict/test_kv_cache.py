@@ -6,7 +6,17 @@ from msgspec.structs import replace
 from harness.catalog.names import load_model
 from harness.domain.model import ModelShape
 from harness.domain.scenario import Scenario
-from harness.predict.kv_cache import block_cache_bytes, cells_of, kv_cache_bytes, kv_read_bytes, padded
+from harness.predict.kv_cache import (
+    block_cache_bytes,
+    cells_of,
+    kv_cache_bytes,
+    kv_read_bytes,
+    layer_counts,
+    padded,
+    recurrent_ratio,
+    row_pair_bytes,
+    state_bytes,
+)
 from harness.units import GIB, MIB
 
 
@@ -127,5 +137,32 @@ def test_a_sliding_cache_keeps_windows_and_a_batch_of_what_its_build_adds() -> N
     found = [cells_of(Scenario(program=f"llama-server b{build} -np 1", context_tokens=32768)) for build in (5500, 5554)]
     assert [cells.sliding(1024) for cells in found] == [1024 + 2048, 1024 + 512]
     assert cells_of(Scenario(context_tokens=512)).sliding(1024) == 512
+    apart = cells_of(Scenario(batch_count=2, context_tokens=65536))
+    assert (apart.streams, apart.sliding(1024)) == (2, 1024 + 512)
     both = cells_of(Scenario(program="llama-server -np 2 -kvu", context_tokens=32768))
     assert both.sliding(1024) == 2 * 1024 + 512
+
+
+def test_values_may_have_a_type_of_their_own() -> None:
+    """32 layers x 8 KV heads x 128 entries of 4,096 cells: keys in 34 bytes of 32, values in 18."""
+    shape = load_model("llama-3.1-8b").shape
+    mixed = Scenario(kv_type="Q8_0", value_type="Q4_0")
+    assert kv_cache_bytes(shape, mixed) == 32 * 8 * 4 * 4096 * (34 + 18)
+    assert kv_cache_bytes(shape, mixed.replace(value_type="")) == 32 * 8 * 4 * 4096 * 68
+
+
+def test_every_block_of_falcon_h1_has_a_state_beside_its_attention() -> None:
+    shape = load_model("falcon-h1-7b").shape
+    assert layer_counts(shape) == (shape.layer_count, 0, shape.layer_count)
+    assert recurrent_ratio(shape) == 1
+    blocks = block_cache_bytes(shape, cells_of(Scenario()))
+    assert blocks[0] == row_pair_bytes(shape, "F16") * 4096 + state_bytes(shape)
+    plain = load_model("llama-3.1-8b").shape
+    assert (layer_counts(plain), recurrent_ratio(plain)) == ((32, 0, 0), 0)
+
+
+def test_an_indexer_keeps_a_row_of_keys_of_its_own() -> None:
+    """One of 128 entries in each of its layers, spread over all."""
+    shape = load_model("llama-3.1-8b").shape
+    more = kv_cache_bytes(replace(shape, indexer_layer_count=8), Scenario()) - kv_cache_bytes(shape, Scenario())
+    assert more == 4096 * 8 * 128 * 2
